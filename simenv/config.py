@@ -1,0 +1,228 @@
+"""What an environment was told: `simenv.toml` and SIMENV_* variables -> one frozen Config.
+
+The only reader of SIMENV_* variables. Later words win: defaults, `simenv.toml`, the call's options.
+A resolved Config is written as JSON for the service process, whose only argument is that file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import stat
+import tempfile
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from simenv.errors import ConfigError
+from simenv.model import PoolSpec
+
+CONFIG_FORMAT = 1
+NAME_RULE = re.compile(r"[a-z][a-z0-9_.-]{0,63}\Z")
+DURABILITIES = ("accepted", "process", "power")
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything the service needs to know at start."""
+
+    name: str = "default"
+    durability: str = "accepted"
+    pools: tuple[PoolSpec, ...] = (PoolSpec(),)
+    slots: int = 0  # 0: the cores really ours
+    memory_bytes: int = 0  # for simulators; 0: 80 % of what is really ours
+    state_dir: str = ""  # of the journal; "": the environment's home
+    max_queued_tasks: int = 2_000_000
+    max_queued_bytes: int = 2 * 2**30
+    keep_days: float = 7.0  # finished tasks and their results
+    worker_lease_s: float = 15.0  # a worker that hears nothing for so long ends itself
+    silent_s: float = 10.0  # a worker that says nothing for so long is lost
+    start_timeout_s: float = 60.0
+    drain_timeout_s: float = 30.0
+    lifeline: bool = False  # end when the starter's pipe closes (private environments)
+    faults: str = ""  # drills: "point:nth,..."; see simenv.service.faults
+    format: int = CONFIG_FORMAT
+
+
+class Places(msgspec.Struct, frozen=True):
+    """Where an environment keeps its things."""
+
+    home: Path  # connection file, config, logs (0700)
+    state: Path  # the live journal (0700)
+
+    @property
+    def connection(self) -> Path:
+        return self.home / "connection.json"
+
+    @property
+    def config(self) -> Path:
+        return self.home / "config.json"
+
+    @property
+    def log(self) -> Path:
+        return self.home / "service.log"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of the workers' logs."""
+        return self.home / "logs"
+
+    @property
+    def journal(self) -> Path:
+        return self.state / "journal.db"
+
+
+class ConnectionFile(msgspec.Struct, frozen=True):
+    """`connection.json`: where the service listens. Its mtime is the service's last sign of life."""
+
+    format: int
+    name: str
+    version: str
+    pid: int
+    node: str
+    epoch: int
+    sockets: str  # folder of client.sock and worker.sock
+
+
+def home_root(environ: Mapping[str, str] | None = None) -> Path:
+    """SIMENV_HOME, by default ~/.simenv."""
+    environ = os.environ if environ is None else environ
+    return Path(environ.get("SIMENV_HOME") or Path.home() / ".simenv").expanduser().absolute()
+
+
+def service_file(environ: Mapping[str, str] | None = None) -> Path | None:
+    """The connection file SIMENV_SERVICE names, if any."""
+    environ = os.environ if environ is None else environ
+    named = environ.get("SIMENV_SERVICE")
+    return Path(named).expanduser().absolute() if named else None
+
+
+def check_name(name: str, what: str = "environment") -> str:
+    """The one rule for names; ConfigError otherwise."""
+    if not NAME_RULE.match(name):
+        raise ConfigError(
+            f"{what} name {name[:80]!r} is not allowed",
+            hint="a name is a-z, then up to 63 of a-z 0-9 _ . -",
+        )
+    return name
+
+
+def places(config: Config, environ: Mapping[str, str] | None = None) -> Places:
+    """The folders of one environment; nothing is created."""
+    home = home_root(environ) / check_name(config.name)
+    return Places(home, Path(config.state_dir).absolute() if config.state_dir else home)
+
+
+def private_folder(path: Path) -> Path:
+    """Create (or accept) a folder that only we can enter; ConfigError if others can write it."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    info = path.stat()
+    if info.st_uid != os.getuid() or info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ConfigError(
+            f"{path} belongs to someone else or can be written by others",
+            hint=f"chmod 700 {path}, or set SIMENV_HOME to a folder of your own",
+        )
+    return path
+
+
+def socket_folder(environ: Mapping[str, str] | None = None) -> Path:
+    """A fresh 0700 folder for sockets, under XDG_RUNTIME_DIR or the system's temporary folder."""
+    environ = os.environ if environ is None else environ
+    runtime = environ.get("XDG_RUNTIME_DIR")
+    base = runtime if runtime and os.access(runtime, os.W_OK) else None
+    return Path(tempfile.mkdtemp(prefix="simenv-", dir=base))
+
+
+def kernel_cache(environ: Mapping[str, str] | None = None) -> Path:
+    """Where compiled kernels are kept, for all environments of this user."""
+    return home_root(environ) / "kernels"
+
+
+def load(
+    options: Mapping[str, object],
+    file: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Config:
+    """Defaults, then `file` (or SIMENV_HOME/<name>/simenv.toml), then `options`."""
+    name = check_name(str(options.get("name", "default")))
+    path = file if file is not None else home_root(environ) / name / "simenv.toml"
+    told: dict[str, object] = {}
+    if file is not None or path.exists():
+        try:
+            told = tomllib.loads(path.read_text())
+        except OSError as error:
+            raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: {error}") from error
+    return convert({**told, **options, "name": name}, source=str(path))
+
+
+def convert(values: Mapping[str, object], source: str = "options") -> Config:
+    """A checked Config; ConfigError names the key, the value and what is allowed."""
+    fields = Config.__struct_fields__
+    for key in values:
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, 1)
+            raise ConfigError(
+                f"{source}: unknown key {key!r}",
+                hint=f"did you mean `{near[0]}`?" if near else f"known: {', '.join(fields)}",
+            )
+    try:
+        config = msgspec.convert(dict(values), Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{source}: {error}") from error
+    _check(config, source)
+    return config
+
+
+def read(path: Path) -> Config:
+    """A resolved Config written by `write`."""
+    try:
+        config = msgspec.json.decode(path.read_bytes(), type=Config)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
+    if config.format != CONFIG_FORMAT:
+        raise ConfigError(f"{path} has format {config.format}, this build reads {CONFIG_FORMAT}")
+    return config
+
+
+def write(config: Config, path: Path) -> None:
+    """Write for the service process, 0600, by rename."""
+    temporary = path.with_name(path.name + ".new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "wb") as out:
+        out.write(msgspec.json.format(msgspec.json.encode(config)))
+    temporary.replace(path)
+
+
+def _check(config: Config, source: str) -> None:
+    if config.durability not in DURABILITIES:
+        raise ConfigError(
+            f"{source}: durability {config.durability!r} is not known",
+            hint=f"one of: {', '.join(DURABILITIES)}",
+        )
+    for key, low, high in (
+        ("slots", 0, 4096),
+        ("memory_bytes", 0, 2**60),
+        ("max_queued_tasks", 1, 10**8),
+        ("max_queued_bytes", 2**20, 2**50),
+        ("keep_days", 0.0, 36500.0),
+        ("worker_lease_s", 1.0, 3600.0),
+        ("silent_s", 0.5, 3600.0),
+        ("start_timeout_s", 1.0, 3600.0),
+        ("drain_timeout_s", 0.0, 86400.0),
+    ):
+        value = getattr(config, key)
+        if not low <= value <= high:
+            raise ConfigError(f"{source}: {key} = {value} is outside {low} .. {high}")
+    names = [check_name(pool.name, "pool") for pool in config.pools]
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(f"{source}: pools need distinct names, got {names}")
+    for pool in config.pools:
+        if not 0 <= pool.min <= pool.max <= 1024 or pool.max < 1:
+            raise ConfigError(
+                f"{source}: pool {pool.name!r} wants min={pool.min}, max={pool.max} workers",
+                hint="0 <= min <= max, 1 <= max <= 1024",
+            )

@@ -1,0 +1,339 @@
+"""The frozen values that travel between client, service and worker, and what users read.
+
+Invariant: nothing here does I/O, holds a lock or imports more than msgspec, so a command such as
+`simenv status` starts without numpy and qiskit. Arrays travel as little-endian bytes; the dtype and
+shape of each stand beside the field.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+
+import msgspec
+
+PROGRAM_FORMAT = 1
+RESULT_FORMAT = 1
+MAX_QUBITS = 65_535  # qubit numbers are uint16
+MAX_CLBITS = 65_535
+MAX_SHOTS = 2**31 - 1  # counts are uint32 with room to spare
+MARKERS = ("if", "else", "end")  # block markers: no qubits, clbits or parameters
+
+
+class Program(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A circuit as a table of operation names and flat arrays.
+
+    Operation k is row `ops[k]` of the tables `names` and `arities`; its qubits, clbits and
+    parameters are the next ones of the flat arrays, as many as its row of `arities` says. Control
+    flow is flat: `if`, the block, `else`, the other block, `end`; the k-th `if` owns the k-th
+    expression of `conditions`. Two rows of the table may have the same name (`barrier` on 2 and on
+    3 qubits). Clbit 0 is the rightmost character of a counts key.
+    """
+
+    format: int
+    num_qubits: int
+    num_clbits: int
+    # Classical registers (name, size), laid out one after the other from clbit 0; loose bits come
+    # last, as one register without a name.
+    registers: tuple[tuple[str, int], ...]
+    names: tuple[str, ...]
+    arities: bytes  # uint16 [len(names), 3]: qubits, clbits, parameters
+    ops: bytes  # uint16 [operations]
+    qubits: bytes  # uint16
+    clbits: bytes  # uint16
+    params: bytes  # float64, radians (`delay`: ns, `delay_dt`: dt); 0.0 where a slot fills it
+    num_slots: int = 0  # number of distinct parameter expressions
+    slots: bytes = b""  # int32 [free parameters, 2]: position in `params`, slot number
+    conditions: bytes = b""  # int32 [tokens, 3]: postfix (Token, operand, width); END closes each
+    constants: tuple[bytes, ...] = ()  # unsigned, little-endian, any width; VALUE's operand
+
+    def packed(self) -> bytes:
+        """The wire form."""
+        return _ENCODER.encode(self)
+
+    @property
+    def structure(self) -> bytes:
+        """16 bytes that name the shape: everything but parameter values (BLAKE2b)."""
+        return digest(
+            _ENCODER.encode(
+                (
+                    self.format,
+                    self.num_qubits,
+                    self.num_clbits,
+                    self.registers,
+                    self.names,
+                    self.arities,
+                    self.ops,
+                    self.qubits,
+                    self.clbits,
+                    self.num_slots,
+                    self.slots,
+                    self.conditions,
+                    self.constants,
+                )
+            )
+        )
+
+    @property
+    def digest(self) -> bytes:
+        """16 bytes that name the program: BLAKE2b of its wire form."""
+        return digest(self.packed())
+
+
+class Token(enum.IntEnum):
+    """Postfix tokens of a condition; widths are bits, a Bool has width 0."""
+
+    END = 0  # closes one expression
+    CLBIT = 1  # operand: clbit number; pushes a Bool
+    REGISTER = 2  # operand: register number; pushes a Uint of the register's size
+    VALUE = 3  # operand: index into `constants`; width 0: a Bool
+    CAST = 4  # to `width`: 0 = Bool (non-zero), else Uint cut or extended
+    BIT_NOT = 5
+    LOGIC_NOT = 6
+    BIT_AND = 7
+    BIT_OR = 8
+    BIT_XOR = 9
+    LOGIC_AND = 10
+    LOGIC_OR = 11
+    EQUAL = 12
+    NOT_EQUAL = 13
+    LESS = 14
+    LESS_EQUAL = 15
+    GREATER = 16
+    GREATER_EQUAL = 17
+    SHIFT_LEFT = 18
+    SHIFT_RIGHT = 19
+    ADD = 20
+    SUB = 21
+    MUL = 22
+    DIV = 23
+    INDEX = 24  # (value, index) -> Bool
+
+
+class TaskState(enum.StrEnum):
+    """QUEUED -> RUNNING -> one of FINAL_STATES; a lost worker takes a task back to QUEUED."""
+
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    DONE = "DONE"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    EXPIRED = "EXPIRED"
+
+
+FINAL_STATES = frozenset(
+    {TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED, TaskState.EXPIRED}
+)
+
+
+class WorkerState(enum.StrEnum):
+    """STARTING -> IDLE <-> BUSY -> DRAINING -> GONE; LOST from any."""
+
+    STARTING = "STARTING"
+    IDLE = "IDLE"
+    BUSY = "BUSY"
+    DRAINING = "DRAINING"
+    GONE = "GONE"
+    LOST = "LOST"
+
+
+class Observable(msgspec.Struct, frozen=True, array_like=True):
+    """A real-weighted Pauli sum. Labels are in Qiskit's order: qubit 0 is the last character."""
+
+    labels: tuple[str, ...]
+    coefficients: bytes  # float64 [len(labels)]
+
+
+class Terms(msgspec.Struct, frozen=True, array_like=True):
+    """What all tasks of one message share; `engine` is resolved at acceptance, never later."""
+
+    outputs: tuple[str, ...] = ("counts",)  # counts, probabilities, statevector, expectation
+    observables: tuple[Observable, ...] = ()
+    engine: str = "auto"
+    precision: str = "double"  # double: complex128, single: complex64
+    pool: str = ""  # "": any
+    priority: int = 0
+    queue_timeout_s: float = 0.0  # 0: none
+    run_timeout_s: float = 0.0  # 0: none
+    name: str = ""
+
+
+class TaskSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One program, one binding, so many shots. 0 shots: exact (no sampling)."""
+
+    program: bytes  # a packed Program; opaque to the service but for admission
+    shots: int
+    seed: int  # unsigned 64-bit
+    bindings: bytes = b""  # float64 [num_slots]
+    binding: int = 0  # its number in the caller's whole sweep: part of the random key
+
+
+class ResultData(msgspec.Struct, frozen=True, array_like=True):
+    """What an engine found, packed by the worker and forwarded unread.
+
+    An outcome is one row of `outcome_width` bytes, little-endian, clbit 0 in bit 0 of byte 0.
+    """
+
+    format: int
+    registers: tuple[tuple[str, int], ...]
+    num_qubits: int
+    shots: int
+    seed: int
+    outcome_width: int = 0  # 1, 2, 4, 8, or ceil(clbits / 8) beyond 64 clbits
+    outcomes: bytes = b""  # distinct outcomes, ascending
+    counts: bytes = b""  # uint32, as many
+    # Exact distribution: rows of `outcome_width` bytes and their float64 probabilities.
+    probability_outcomes: bytes = b""
+    probabilities: bytes = b""
+    statevector: bytes = b""  # complex128 or complex64 [2**num_qubits], qubit 0 = lowest index bit
+    expectations: tuple[tuple[float, float], ...] = ()  # (value, standard error) per observable
+    truncation: float = 0.0
+    remark: str = ""  # e.g. "12 branches"
+
+
+class Origin(msgspec.Struct, frozen=True, array_like=True):
+    """Who computed a result; shared by all results of one message."""
+
+    worker: str
+    node: str
+    pid: int
+    version: str
+    ranks: int = 1
+
+
+class Timing(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Microseconds spent in each stage of one task, as the service and worker measured them."""
+
+    queued_us: int  # accepted -> sent to a worker
+    sent_us: int  # sent -> begun (transport and waiting behind its chunk)
+    run_us: int  # inside the engine, decode and encode included
+
+
+class Event(msgspec.Struct, frozen=True):
+    """One line of the environment's history. `seq` grows by one; resume with `since=seq`."""
+
+    seq: int
+    time_s: float  # wall clock, seconds since 1970, for display only
+    kind: str  # "worker.lost", "task.requeued" ...
+    subject: str
+    message: str
+
+
+class WorkerInfo(msgspec.Struct, frozen=True):
+    """One resident simulator."""
+
+    name: str
+    pool: str
+    state: WorkerState
+    node: str
+    pid: int
+    ranks: int
+    slots: int  # granted to what it runs now
+    task: str  # id of the running task, or ""
+    tasks: int  # finished by it
+    restarts: int
+    memory_bytes: int
+
+
+class PoolSpec(msgspec.Struct, frozen=True):
+    """What was asked for: workers of one kind and size."""
+
+    name: str = "main"
+    engine: str = "any"
+    min: int = 1
+    max: int = 1
+    idle_s: float = 60.0  # a worker above `min` ends after so long without work
+
+
+class PoolInfo(msgspec.Struct, frozen=True):
+    """What there is now."""
+
+    name: str
+    engine: str
+    workers: int  # ready
+    target: int  # wanted
+    busy: int
+    waiting: int
+    state: str  # "up", "starting", "degraded", "quarantined"
+    reason: str
+
+
+class TaskInfo(msgspec.Struct, frozen=True):
+    """A task as `queue` and `status` show it; `reason` says why it waits, or why it failed."""
+
+    id: str
+    name: str
+    pool: str
+    state: TaskState
+    attempt: int
+    time_s: float  # since accepted; of a final task, until its end
+    num_qubits: int
+    shots: int
+    worker: str
+    reason: str
+
+
+class ServiceInfo(msgspec.Struct, frozen=True):
+    """The `status` screen."""
+
+    name: str
+    version: str
+    pid: int
+    node: str
+    epoch: int
+    up_s: float
+    durability: str
+    queued: int
+    running: int
+    done: int
+    failed: int
+    cancelled: int
+    expired: int
+    lost_attempts: int
+    unread: int  # completions not yet acknowledged by the slowest cursor
+    oldest_s: float
+    slots: int
+    slots_granted: int
+    memory_bytes: int
+    max_qubits: int
+    rss_bytes: int
+    loop_lag_p99_ms: float
+    pools: tuple[PoolInfo, ...]
+    warnings: tuple[str, ...]
+
+
+def digest(data: bytes) -> bytes:
+    """BLAKE2b, 16 bytes: the one hash of the house."""
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford: no i, l, o, u
+
+
+def task_name(number: int) -> str:
+    """A task's id as people type it: `t-` and the number in base 32."""
+    text = ""
+    while number or not text:
+        number, digit = divmod(number, 32)
+        text = _ALPHABET[digit] + text
+    return "t-" + text
+
+
+def task_number(name: str) -> int | None:
+    """The number behind an id; None if it is not one."""
+    body = name[2:] if name.startswith("t-") else ""
+    if not body or len(body) > 13 or any(c not in _ALPHABET for c in body):
+        return None
+    number = 0
+    for c in body:
+        number = 32 * number + _ALPHABET.index(c)
+    return number
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+_PROGRAM = msgspec.msgpack.Decoder(Program)
+
+
+def decode_program(packed: bytes) -> Program:
+    """The inverse of `Program.packed`; msgspec.DecodeError on anything else."""
+    return _PROGRAM.decode(packed)

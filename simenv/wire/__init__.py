@@ -1,0 +1,1 @@
+"""How client, service and worker speak: message types, their codec, and the connections."""

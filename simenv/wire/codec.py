@@ -1,0 +1,40 @@
+"""msgpack through msgspec: declared types in, declared types out, nothing else.
+
+Invariant: bytes of a stranger become either a value of the declared type or a ProtocolError.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+import msgspec
+
+from simenv.errors import ProtocolError
+from simenv.model import ResultData
+from simenv.wire import messages as m
+
+T = TypeVar("T")
+
+_ENCODER = msgspec.msgpack.Encoder()
+encode = _ENCODER.encode
+
+
+class Decoder(Generic[T]):
+    """Decode one family of messages; ProtocolError with the reason on anything else."""
+
+    def __init__(self, family: object) -> None:
+        self._decode = msgspec.msgpack.Decoder(family).decode
+
+    def __call__(self, body: bytes) -> T:
+        try:
+            return self._decode(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise ProtocolError(f"{len(body)} bytes are not a message: {error}") from error
+
+
+from_client: Decoder[m.FromClient] = Decoder(m.FromClient)
+to_client: Decoder[m.ToClient] = Decoder(m.ToClient)
+from_worker: Decoder[m.FromWorker] = Decoder(m.FromWorker)
+to_worker: Decoder[m.ToWorker] = Decoder(m.ToWorker)
+result_data: Decoder[ResultData] = Decoder(ResultData)
+failure: Decoder[m.Failure] = Decoder(m.Failure)

@@ -1,0 +1,172 @@
+"""The two ends of the wire: `Doors` for the service, `Connection` for clients and workers.
+
+The service has two doors, one for clients and one for workers, so that a client can never pass for
+a worker. Transport is ZeroMQ over `ipc://` in a 0700 folder; `wire.memory` holds the twin that runs
+inside one process. Invariants: receiving never blocks the loop, sending never blocks anyone, and
+no frame above MAX_MESSAGE_BYTES is read.
+"""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import Protocol
+
+import zmq
+
+from simenv.errors import LimitExceeded, NoService, ProtocolError
+from simenv.wire.messages import MAX_MESSAGE_BYTES
+
+SEND_QUEUE_MESSAGES = 2_000  # a peer that reads nothing loses what comes after; it asks again
+HEARTBEAT_MS = 5_000
+SOCKET_PATH_BYTES = 107  # sun_path less its NUL
+
+
+class Door(enum.IntEnum):
+    """Which door of the service a message came through."""
+
+    CLIENT = 0
+    WORKER = 1
+
+
+class Doors(Protocol):
+    """The service's end. Used from one thread."""
+
+    def wait(self, timeout_s: float) -> bool:
+        """Block until something can be received, or the time is up."""
+
+    def receive(self) -> tuple[Door, bytes, bytes] | None:
+        """The next (door, peer, body), alternating between doors; None when there is none."""
+
+    def send(self, door: Door, peer: bytes, body: bytes) -> bool:
+        """False when the peer is gone or its queue is full; never blocks."""
+
+    def close(self) -> None: ...
+
+
+class Connection(Protocol):
+    """A client's or worker's end. One thread at a time."""
+
+    def send(self, body: bytes) -> None: ...
+
+    def receive(self, timeout_s: float) -> bytes | None:
+        """The next message, or None after `timeout_s` (0: only what is here already)."""
+
+    def close(self) -> None: ...
+
+
+def endpoint(path: Path) -> str:
+    """The ZeroMQ address of a socket file; LimitExceeded when the path is too long for one."""
+    if len(str(path).encode()) > SOCKET_PATH_BYTES:
+        raise LimitExceeded(
+            f"the socket path {path} is longer than {SOCKET_PATH_BYTES} bytes",
+            hint="set XDG_RUNTIME_DIR to a shorter folder",
+        )
+    return f"ipc://{path}"
+
+
+class ZmqDoors:
+    """Two ROUTER sockets in one folder: `client.sock` and `worker.sock`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._context = zmq.Context(io_threads=1)
+        self._sockets = tuple(
+            self._bind(folder / name) for name in ("client.sock", "worker.sock")
+        )
+        self._poller = zmq.Poller()
+        for socket in self._sockets:
+            self._poller.register(socket, zmq.POLLIN)
+        self._next = 0
+
+    def _bind(self, path: Path) -> zmq.Socket[bytes]:
+        socket = self._context.socket(zmq.ROUTER)
+        socket.set(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+        socket.set(zmq.ROUTER_MANDATORY, 1)
+        socket.set(zmq.SNDHWM, SEND_QUEUE_MESSAGES)
+        socket.set(zmq.RCVHWM, SEND_QUEUE_MESSAGES)
+        socket.set(zmq.LINGER, 1_000)
+        socket.bind(endpoint(path))
+        path.chmod(0o600)
+        return socket
+
+    def wait(self, timeout_s: float) -> bool:
+        return bool(self._poller.poll(max(0, round(timeout_s * 1000))))
+
+    def receive(self) -> tuple[Door, bytes, bytes] | None:
+        for _ in range(2):
+            turn = self._next
+            self._next = 1 - turn
+            try:
+                parts = self._sockets[turn].recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                continue
+            body = parts[1] if len(parts) == 2 else b""  # empty: refused by every decoder
+            return Door(turn), parts[0], body
+        return None
+
+    def send(self, door: Door, peer: bytes, body: bytes) -> bool:
+        try:
+            self._sockets[door].send_multipart((peer, body), zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        except zmq.ZMQError as error:
+            if error.errno == zmq.EHOSTUNREACH:
+                return False
+            raise
+        return True
+
+    def close(self) -> None:
+        for socket in self._sockets:
+            socket.close()
+        self._context.term()
+
+
+class ZmqConnection:
+    """A DEALER connected to one door."""
+
+    def __init__(self, path: Path, identity: bytes, context: zmq.Context | None = None) -> None:
+        self._own = context is None
+        self._context = context if context is not None else zmq.Context(io_threads=1)
+        if not path.exists():
+            raise NoService(f"no service at {path} (there is no such socket)")
+        socket = self._context.socket(zmq.DEALER)
+        socket.set(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+        socket.set(zmq.IDENTITY, identity)
+        socket.set(zmq.SNDHWM, SEND_QUEUE_MESSAGES)
+        socket.set(zmq.RCVHWM, 0)  # what was sent to us is ours; the sender's bound is enough
+        socket.set(zmq.LINGER, 200)
+        socket.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+        socket.set(zmq.RECONNECT_IVL, 100)
+        socket.set(zmq.RECONNECT_IVL_MAX, 1_000)
+        socket.connect(endpoint(path))
+        self._socket = socket
+
+    def send(self, body: bytes) -> None:
+        if len(body) > MAX_MESSAGE_BYTES:
+            raise LimitExceeded(
+                f"a message of {len(body)} bytes is over the limit of {MAX_MESSAGE_BYTES}"
+            )
+        try:
+            self._socket.send(body, zmq.NOBLOCK)
+        except zmq.Again as error:
+            raise NoService(
+                f"the service has not read {SEND_QUEUE_MESSAGES} messages; it may be gone",
+                hint="see `simenv status` and `simenv logs`",
+            ) from error
+
+    def receive(self, timeout_s: float) -> bytes | None:
+        if not self._socket.poll(max(0, round(timeout_s * 1000))):
+            return None
+        parts = self._socket.recv_multipart(zmq.NOBLOCK)
+        if len(parts) != 1:
+            raise ProtocolError(f"the service sent {len(parts)} frames where one is due")
+        return parts[0]
+
+    def fileno(self) -> int:
+        """A descriptor that becomes readable when something may have arrived."""
+        return int(self._socket.get(zmq.FD))
+
+    def close(self) -> None:
+        self._socket.close()
+        if self._own:
+            self._context.term()

@@ -1,0 +1,357 @@
+"""Every message on the wire. Arrays, not maps; opaque bytes for what the service need not read.
+
+Invariant: a message carries thousands of tasks or completions as easily as one; nothing is sent a
+task at a time. `PROTOCOL` changes with any change of meaning here.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from simenv.model import (
+    Event,
+    Origin,
+    PoolInfo,
+    ServiceInfo,
+    TaskInfo,
+    TaskSpec,
+    Terms,
+    Timing,
+    WorkerInfo,
+)
+
+PROTOCOL = 1
+MAX_MESSAGE_BYTES = 64 * 2**20  # the transport drops a peer that sends more
+MAX_MESSAGE_TASKS = 16_384
+CLIENT_MESSAGE_TASKS = 500  # what a client puts in one message (CONTROL_PLANE.md, rule 8)
+CLIENT_MESSAGE_BYTES = 2**20
+
+
+
+
+# --- client to service -----------------------------------------------------------------------
+
+
+class Hello(msgspec.Struct, frozen=True, array_like=True, tag=0):
+    """First message of a client; answered by Welcome, or Refused if the versions don't meet."""
+
+    protocol: int
+    version: str
+    client: str  # a random name, the prefix of automatic keys
+
+
+class Submit(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """Tasks to accept or refuse as a whole.
+
+    Item k has the idempotency key (key, offset + k). A repeat with the same content gets the same
+    ids; with other content it is refused with `key_conflict`.
+    """
+
+    request: int
+    key: str
+    offset: int
+    terms: Terms
+    tasks: list[TaskSpec]
+
+
+class Watch(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """Send me the results of these: now where there is one, else when it comes (idempotent)."""
+
+    request: int
+    tasks: list[int]
+
+
+class Cancel(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """Answered by Cancelled; a task that is final stays as it is."""
+
+    request: int
+    tasks: list[int]
+
+
+class GetStatus(msgspec.Struct, frozen=True, array_like=True, tag=4):
+    request: int
+
+
+class GetQueue(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    """`done`: final tasks, newest first, else waiting and running ones in order."""
+
+    request: int
+    done: bool = False
+    limit: int = 100
+
+
+class GetTasks(msgspec.Struct, frozen=True, array_like=True, tag=6):
+    """TaskInfo of these; unknown ones are left out of the answer."""
+
+    request: int
+    tasks: list[int]
+
+
+class GetWorkers(msgspec.Struct, frozen=True, array_like=True, tag=7):
+    request: int
+
+
+class GetEvents(msgspec.Struct, frozen=True, array_like=True, tag=8):
+    request: int
+    since: int = 0
+    limit: int = 1000
+
+
+class GetCompletions(msgspec.Struct, frozen=True, array_like=True, tag=9):
+    """Completions numbered above `since` (of the whole environment, in order)."""
+
+    request: int
+    since: int = 0
+    limit: int = 1000
+
+
+class Ack(msgspec.Struct, frozen=True, array_like=True, tag=10):
+    """The named cursor has safely read everything up to `seq`; answered by Acked when stored."""
+
+    request: int
+    cursor: str
+    seq: int
+
+
+class GetCursor(msgspec.Struct, frozen=True, array_like=True, tag=11):
+    request: int
+    cursor: str
+
+
+class Ping(msgspec.Struct, frozen=True, array_like=True, tag=12):
+    request: int
+
+
+class Shutdown(msgspec.Struct, frozen=True, array_like=True, tag=13):
+    """Drain (finish what runs, keep what waits) and stop; `now`: stop at once, running tasks wait."""
+
+    request: int
+    now: bool = False
+
+
+# --- service to client -----------------------------------------------------------------------
+
+
+class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=0):
+    epoch: int  # grows with every start of the service
+    version: str
+    name: str
+
+
+class Accepted(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """Stored; the ids are first .. first + count - 1."""
+
+    request: int
+    first: int
+    count: int
+    repeated: bool = False  # the key was known: nothing new was stored
+
+
+class Refusal(msgspec.Struct, frozen=True, array_like=True):
+    """One SimenvError on its way; `index` is the item in the message, -1 the whole."""
+
+    code: str
+    message: str
+    hint: str = ""
+    index: int = -1
+    retry_after_s: float = 0.0
+
+
+class Refused(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    request: int
+    refusals: list[Refusal]
+
+
+class Completion(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One task's end. `payload`: a packed ResultData if DONE, else a packed Failure."""
+
+    task: int
+    state: int  # index into STATES
+    attempts: int
+    slots: int
+    payload: bytes
+    timing: Timing
+    seq: int = 0  # its number in the completion queue
+
+
+class Failure(msgspec.Struct, frozen=True, array_like=True):
+    """Why a task ended without a result."""
+
+    reason: str  # engine, poison, out_of_memory, limit, cancelled, queue_timeout, run_timeout
+    message: str
+    hint: str = ""
+    host: str = ""
+    log: str = ""
+
+
+class Completed(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """Results of one worker's message; pushed to whoever submitted or watches."""
+
+    origin: Origin
+    engine: str
+    route: str
+    results: list[Completion]
+    request: int = 0  # of the GetCompletions it answers, else 0
+
+
+class Status(msgspec.Struct, frozen=True, array_like=True, tag=4):
+    request: int
+    info: ServiceInfo
+
+
+class Queue(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    request: int
+    total: int  # how many there are, shown or not
+    tasks: list[TaskInfo]
+
+
+class Workers(msgspec.Struct, frozen=True, array_like=True, tag=6):
+    request: int
+    workers: list[WorkerInfo]
+    pools: list[PoolInfo]
+
+
+class Events(msgspec.Struct, frozen=True, array_like=True, tag=7):
+    request: int
+    events: list[Event]
+    newest: int
+
+
+class Cancelled(msgspec.Struct, frozen=True, array_like=True, tag=8):
+    """One word a task: "cancelled", "cancelling" (it runs; asked to stop), "final", "unknown"."""
+
+    request: int
+    words: list[str]
+
+
+class CompletionPage(msgspec.Struct, frozen=True, array_like=True, tag=9):
+    """Completed messages in order; `newest` is the number of the last completion there is."""
+
+    request: int
+    groups: list[Completed]
+    newest: int
+
+
+class Acked(msgspec.Struct, frozen=True, array_like=True, tag=10):
+    request: int
+    seq: int  # where the cursor stands
+
+
+class Pong(msgspec.Struct, frozen=True, array_like=True, tag=11):
+    request: int
+    epoch: int
+
+
+class Unknown(msgspec.Struct, frozen=True, array_like=True, tag=12):
+    """Answer to Watch: these ids are not known (never accepted, or no longer kept)."""
+
+    request: int
+    tasks: list[int]
+
+
+class Stopping(msgspec.Struct, frozen=True, array_like=True, tag=13):
+    request: int
+    running: int
+    queued: int
+
+
+# --- worker and service ----------------------------------------------------------------------
+
+
+class Join(msgspec.Struct, frozen=True, array_like=True, tag=0):
+    """First message of a worker, sent when every kernel is loaded."""
+
+    version: str
+    name: str
+    pid: int
+    node: str
+    epoch: int  # the service's, as told at start: a worker of an earlier one is sent away
+    engines: tuple[str, ...]
+
+
+class Started(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    task: int
+    attempt: int
+
+
+class Finished(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """`start_us` is measured from the arrival of the chunk at the worker."""
+
+    task: int
+    attempt: int
+    state: int
+    payload: bytes
+    start_us: int
+    run_us: int
+
+
+class Done(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """Results of one chunk, or a part of it; journaled as it came."""
+
+    origin: Origin
+    engine: str
+    route: str
+    slots: int
+    results: list[Finished]
+
+
+class Beat(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """Sent every second by the heartbeat thread, which also reads the answers."""
+
+    name: str
+    epoch: int
+    task: int  # what runs now; 0: nothing
+    attempt: int
+    rss_bytes: int
+
+
+class Assigned(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    task: int
+    attempt: int  # the fence: epoch * 2**16 + how often it was sent out
+    terms: int  # index into Assign.terms
+    program: bytes
+    shots: int
+    seed: int
+    bindings: bytes
+    binding: int
+
+
+class Assign(msgspec.Struct, frozen=True, array_like=True, tag=0):
+    """A chunk. `announce`: say Started before running (long tasks; short ones just finish)."""
+
+    slots: int
+    announce: bool
+    engine: str
+    route: str
+    terms: list[Terms]
+    tasks: list[Assigned]
+
+
+class Lease(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """Answer to a Beat: the service lives."""
+
+    epoch: int
+
+
+class StopTask(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """End this attempt at the next pass; `reason` becomes the Failure's."""
+
+    task: int
+    attempt: int
+    reason: str
+
+
+class StopWorker(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    reason: str
+
+
+FromClient = (
+    Hello | Submit | Watch | Cancel | GetStatus | GetQueue | GetTasks | GetWorkers | GetEvents
+    | GetCompletions | Ack | GetCursor | Ping | Shutdown
+)  # fmt: skip
+ToClient = (
+    Welcome | Accepted | Refused | Completed | Status | Queue | Workers | Events | Cancelled
+    | CompletionPage | Acked | Pong | Unknown | Stopping
+)  # fmt: skip
+FromWorker = Join | Started | Done | Beat
+ToWorker = Assign | Lease | StopTask | StopWorker
