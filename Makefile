@@ -1,0 +1,27 @@
+# make demo | test | lint | slow | clean. Each sets up .venv first; the second time that is instant.
+PYTHON_BIN := .venv/bin
+
+.PHONY: demo test lint slow clean
+.DEFAULT_GOAL := demo
+
+demo:
+	@scripts/setup.sh all
+	@$(PYTHON_BIN)/simenv demo
+
+lint:
+	@scripts/setup.sh all,test
+	$(PYTHON_BIN)/ruff check .
+	$(PYTHON_BIN)/ruff format --check .
+	$(PYTHON_BIN)/mypy
+	$(PYTHON_BIN)/lint-imports
+
+test: lint
+	$(PYTHON_BIN)/python -m pytest -m "not slow"
+
+slow:
+	@scripts/setup.sh all,test
+	$(PYTHON_BIN)/python -m pytest -m slow
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# The one place that installs Debian packages: scripts/system_packages.sh PACKAGE...
+# Says what it does before it does it; SIMENV_SYSTEM_PACKAGES=0 forbids it.
+set -euo pipefail
+
+refuse() {
+    echo "error: $1; this machine lacks: $packages" >&2
+    echo "  type: sudo apt-get install -y $packages" >&2
+    exit 1
+}
+
+packages="$*"
+command -v apt-get >/dev/null || refuse "no apt-get here"
+[ "${SIMENV_SYSTEM_PACKAGES:-1}" != 0 ] || refuse "SIMENV_SYSTEM_PACKAGES=0 forbids to install"
+as_root=()
+if [ "$(id -u)" != 0 ]; then
+    sudo -n true 2>/dev/null || refuse "not root, and sudo asks for a password"
+    as_root=(sudo -n)
+fi
+echo "setup: installing Debian packages: $packages (SIMENV_SYSTEM_PACKAGES=0 forbids this)"
+"${as_root[@]}" apt-get update -qq
+"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -y -qq --no-install-recommends "$@" >/dev/null
