@@ -121,6 +121,7 @@ class TaskState(enum.StrEnum):
     EXPIRED = "EXPIRED"
 
 
+STATES = tuple(TaskState)  # on the wire a state is its index here
 FINAL_STATES = frozenset(
     {TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED, TaskState.EXPIRED}
 )

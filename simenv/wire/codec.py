@@ -5,6 +5,7 @@ Invariant: bytes of a stranger become either a value of the declared type or a P
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 import msgspec
@@ -23,7 +24,7 @@ class Decoder(Generic[T]):
     """Decode one family of messages; ProtocolError with the reason on anything else."""
 
     def __init__(self, family: object) -> None:
-        self._decode = msgspec.msgpack.Decoder(family).decode
+        self._decode: Callable[[bytes], T] = msgspec.msgpack.Decoder(family).decode
 
     def __call__(self, body: bytes) -> T:
         try:

@@ -8,7 +8,10 @@ no frame above MAX_MESSAGE_BYTES is read.
 
 from __future__ import annotations
 
+import contextlib
 import enum
+import math
+import os
 from pathlib import Path
 from typing import Protocol
 
@@ -51,6 +54,9 @@ class Connection(Protocol):
 
     def receive(self, timeout_s: float) -> bytes | None:
         """The next message, or None after `timeout_s` (0: only what is here already)."""
+
+    def wake(self) -> None:
+        """From any thread: a `receive` that waits now, or else the next one, returns None."""
 
     def close(self) -> None: ...
 
@@ -124,11 +130,17 @@ class ZmqDoors:
 class ZmqConnection:
     """A DEALER connected to one door."""
 
-    def __init__(self, path: Path, identity: bytes, context: zmq.Context | None = None) -> None:
-        self._own = context is None
-        self._context = context if context is not None else zmq.Context(io_threads=1)
+    def __init__(
+        self,
+        path: Path,
+        identity: bytes,
+        context: zmq.Context[zmq.Socket[bytes]] | None = None,
+    ) -> None:
+        address = endpoint(path)
         if not path.exists():
             raise NoService(f"no service at {path} (there is no such socket)")
+        self._own = context is None
+        self._context = context if context is not None else zmq.Context(io_threads=1)
         socket = self._context.socket(zmq.DEALER)
         socket.set(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
         socket.set(zmq.IDENTITY, identity)
@@ -138,8 +150,14 @@ class ZmqConnection:
         socket.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
         socket.set(zmq.RECONNECT_IVL, 100)
         socket.set(zmq.RECONNECT_IVL_MAX, 1_000)
-        socket.connect(endpoint(path))
+        socket.connect(address)
         self._socket = socket
+        self._woken, self._waker = os.pipe()
+        os.set_blocking(self._woken, False)
+        os.set_blocking(self._waker, False)
+        self._poller = zmq.Poller()  # made once: `socket.poll` makes one a call, 8 us
+        self._poller.register(socket, zmq.POLLIN)
+        self._poller.register(self._woken, zmq.POLLIN)
 
     def send(self, body: bytes) -> None:
         if len(body) > MAX_MESSAGE_BYTES:
@@ -155,18 +173,33 @@ class ZmqConnection:
             ) from error
 
     def receive(self, timeout_s: float) -> bytes | None:
-        if not self._socket.poll(max(0, round(timeout_s * 1000))):
+        for descriptor, _ in self._poller.poll(max(0, math.ceil(timeout_s * 1000))):
+            if descriptor == self._woken:
+                os.read(self._woken, 4096)
+                return None
+        try:
+            body = self._socket.recv(zmq.NOBLOCK)
+        except zmq.Again:
             return None
-        parts = self._socket.recv_multipart(zmq.NOBLOCK)
-        if len(parts) != 1:
-            raise ProtocolError(f"the service sent {len(parts)} frames where one is due")
-        return parts[0]
+        if self._socket.get(zmq.RCVMORE):
+            frames = 1 + len(self._socket.recv_multipart())
+            raise ProtocolError(f"the service sent {frames} frames where one is due")
+        return body
 
     def fileno(self) -> int:
         """A descriptor that becomes readable when something may have arrived."""
         return int(self._socket.get(zmq.FD))
 
+    def wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # full: it is as awake as can be
+            os.write(self._waker, b"w")
+
     def close(self) -> None:
+        """Idempotent. In a forked child it lets go of the parent's socket without touching it."""
+        if self._socket.closed:
+            return
         self._socket.close()
         if self._own:
             self._context.term()
+        os.close(self._woken)
+        os.close(self._waker)

@@ -70,6 +70,7 @@ class MemoryConnection:
         self._doors, self._door, self._identity = doors, door, identity
         self._arrived = threading.Condition()
         self._inbox: deque[bytes] = deque()
+        self._woken = False
 
     def send(self, body: bytes) -> None:
         if len(body) > MAX_MESSAGE_BYTES:
@@ -80,9 +81,16 @@ class MemoryConnection:
 
     def receive(self, timeout_s: float) -> bytes | None:
         with self._arrived:
-            if not self._arrived.wait_for(lambda: bool(self._inbox), timeout_s):
+            self._arrived.wait_for(lambda: self._inbox or self._woken, timeout_s)
+            if self._woken or not self._inbox:
+                self._woken = False
                 return None
             return self._inbox.popleft()
+
+    def wake(self) -> None:
+        with self._arrived:
+            self._woken = True
+            self._arrived.notify_all()
 
     def deliver(self, body: bytes) -> bool:
         """Called by the doors; False when this end reads too slowly."""
