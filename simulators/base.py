@@ -1,0 +1,132 @@
+"""What an engine is: a circuit becomes a plan once, a plan runs for many bindings and seeds.
+
+Invariants. A plan depends on the circuit's structure, never on parameter values, so a caller may
+keep it by structure. A run is a function of (circuit, bindings, shots, seed, outputs, precision)
+alone: the same bits on any number of threads. One instance is used by one thread at a time.
+
+Seed contract: the randomness of shot s of binding b is Philox 4x64-10 with key (seed, b), the same
+doubles as numpy's `Generator(Philox(key=[seed, b], counter=[0, draw, 0, 0])).random(shots)[s]`.
+The joint sampling of the final measurements is draw 0; a measurement or reset at operation k that
+is not final is draw 1 + k; sampled term t of the observables, counted through, is draw 2**32 + t.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.circuit.ir import Circuit
+from simulators.errors import Stopped
+
+OUTPUTS = ("counts", "probabilities", "statevector", "expectation")
+
+
+class PauliSum(msgspec.Struct, frozen=True):
+    """A real-weighted sum of Pauli strings. Qubit 0 is the last character of a label."""
+
+    labels: tuple[str, ...]
+    coefficients: NDArray[np.float64]  # [len(labels)]
+
+
+class RunOptions(msgspec.Struct, frozen=True):
+    """How a run may spend time and memory; `precision` alone may change results."""
+
+    precision: str = "double"  # double: complex128, single: complex64
+    threads: int = 1
+    max_branches: int = 16_384  # states held at once for a dynamic circuit
+    max_steps: int = 10**7  # executed operations, those of all branches together
+    memory_bytes: int = 0  # bound on the states of a dynamic circuit; 0: max_branches alone
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What to compute: once for each row of `bindings`."""
+
+    shots: int  # 0: exact, no sampling
+    seed: int  # unsigned 64-bit
+    outputs: tuple[str, ...] = ("counts",)
+    observables: tuple[PauliSum, ...] = ()  # for the output "expectation"
+    bindings: NDArray[np.float64] | None = None  # [K, num_slots]; None: one binding, no slots
+    binding: int = 0  # number of row 0 in the caller's whole sweep: part of the random key
+
+
+class Control:
+    """A flag that any thread may raise; engines look at it between passes (<= 1 s)."""
+
+    __slots__ = ("flag",)
+
+    def __init__(self) -> None:
+        self.flag: NDArray[np.int64] = np.zeros(1, np.int64)
+
+    def stop(self) -> None:
+        """Ask the run to end. Callable from any thread, at any time, more than once."""
+        self.flag[0] = 1
+
+    def clear(self) -> None:
+        """Make the control fit for the next run."""
+        self.flag[0] = 0
+
+    def check(self) -> None:
+        """Raise Stopped if someone asked for it."""
+        if self.flag[0]:
+            raise Stopped("the run was stopped", hint="whoever stopped it can submit it again")
+
+
+class BindingResult(msgspec.Struct, frozen=True):
+    """What was found for one binding; fields of outputs not asked for stay empty.
+
+    An outcome is one row of `outcome_width` bytes, little-endian, clbit 0 in bit 0 of byte 0.
+    """
+
+    outcome_width: int = 0  # 1, 2, 4, 8, or ceil(bits / 8) beyond 64 bits
+    outcomes: bytes = b""  # distinct outcomes, ascending
+    counts: bytes = b""  # uint32, as many
+    # Exact distribution over the clbits; over the qubits if the circuit measures nothing.
+    probability_outcomes: bytes = b""  # rows as above, of width `probability_width`
+    probability_width: int = 0
+    probabilities: bytes = b""  # float64, as many
+    statevector: NDArray[np.complexfloating] | None = None  # [2**n], qubit 0 = lowest index bit
+    expectations: tuple[tuple[float, float], ...] = ()  # (value, standard error) an observable
+    truncation: float = 0.0
+    remark: str = ""  # e.g. "12 branches"
+
+
+class EngineResult(msgspec.Struct, frozen=True):
+    """One BindingResult for each row of the request's bindings, in order."""
+
+    bindings: tuple[BindingResult, ...]
+
+
+class Plan(Protocol):
+    """Whatever an engine prepares for a structure; opaque to everyone else."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """What keeping the plan costs."""
+
+
+class Engine(Protocol):
+    """One way to simulate circuits. Admissible circuits only: see `circuit.check.problem`."""
+
+    name: str
+
+    def worth_caching(self, circuit: Circuit) -> bool:
+        """False where `plan` costs less than finding a kept plan."""
+
+    def plan(self, circuit: Circuit, noise: object | None, options: RunOptions) -> Plan:
+        """Prepare the structure of `circuit`. Raises Unsupported for what it cannot do."""
+
+    def run(
+        self,
+        plan: Plan,
+        circuit: Circuit,
+        request: Request,
+        options: RunOptions,
+        control: Control,
+    ) -> EngineResult:
+        """Run `circuit`, whose structure is that of `plan`; raises EngineError's children."""
+
+    def warm_up(self) -> None:
+        """Load and compile all that a first task would have to wait for."""

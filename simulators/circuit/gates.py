@@ -1,0 +1,255 @@
+"""Every operation the house knows: names, arities, Clifford flags, and what a gate does.
+
+A gate is a short list of **pieces**. A piece looks at its target qubits (the last ones of the
+operation; those before them are controls that must be 1), picks the basis states whose target bits
+under `mask` equal `zero` or `one`, and applies a 2x2 matrix to each such pair. Where both patterns
+are the same the piece is a phase. So the engines need one pair kernel and one phase kernel, and the
+gates are data. Pattern bit j belongs to the j-th target, as in Qiskit's little-endian matrices.
+Matrices follow Qiskit's definitions; a test compares each with Qiskit's own.
+"""
+
+from __future__ import annotations
+
+import cmath
+import math
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+ANY = -1  # as an arity: any number of qubits
+
+# Codes of what is not a gate; gates are numbered from FIRST_GATE.
+BARRIER, DELAY, DELAY_DT, MEASURE, RESET, IF, ELSE, END_BLOCK = range(8)
+FIRST_GATE = 8
+UNKNOWN = -1
+
+# How a piece acts, from cheap to dear.
+PHASE, SWAP, REAL, GENERAL = range(4)
+
+# Where a piece's matrix comes from.
+FIXED, ROTATION, TILTED, REAL_TURN, PHASE_TURN, EULER, EULER_HALF, EULER_PHASE = range(8)
+
+
+class Piece(msgspec.Struct, frozen=True):
+    """One 2x2 action: on the pairs (zero, one) of the target bits under `mask`."""
+
+    targets: int
+    mask: int
+    zero: int
+    one: int
+    kind: int
+    source: int = FIXED
+    scale: float = 1.0  # factor of the angle
+    matrix: tuple[complex, complex, complex, complex] = (1, 0, 0, 1)  # FIXED only; row by row
+
+
+class Gate(msgspec.Struct, frozen=True):
+    """One operation name; `qubits` may be ANY."""
+
+    name: str
+    code: int
+    qubits: int
+    params: int
+    clifford: bool
+    controls: int  # leading qubits that act as controls; ANY: all but the last
+    pieces: tuple[Piece, ...]
+
+    @property
+    def diagonal(self) -> bool:
+        """True if the gate multiplies each basis state by a number."""
+        return all(piece.kind == PHASE for piece in self.pieces)
+
+
+_R = math.sqrt(0.5)
+_T = cmath.exp(0.25j * math.pi)
+_SX = (0.5 + 0.5j, 0.5 - 0.5j, 0.5 - 0.5j, 0.5 + 0.5j)
+_SXDG = (0.5 - 0.5j, 0.5 + 0.5j, 0.5 + 0.5j, 0.5 - 0.5j)
+
+
+def _phase(value: complex, targets: int = 1, pattern: int = -1) -> Piece:
+    mask = (1 << targets) - 1
+    pattern &= mask
+    return Piece(targets, mask, pattern, pattern, PHASE, matrix=(value, 0, 0, value))
+
+
+def _turn(scale: float, targets: int = 1, pattern: int = -1) -> Piece:
+    mask = (1 << targets) - 1
+    pattern &= mask
+    return Piece(targets, mask, pattern, pattern, PHASE, PHASE_TURN, scale)
+
+
+def _one(kind: int, *matrix: complex) -> Piece:
+    a, b, c, d = matrix
+    return Piece(1, 1, 0, 1, kind, matrix=(a, b, c, d))
+
+
+def _pair(
+    zero: int,
+    one: int,
+    kind: int,
+    matrix: tuple[complex, complex, complex, complex] = (1, 0, 0, 1),
+    *,
+    source: int = FIXED,
+    scale: float = 1.0,
+    targets: int = 2,
+    mask: int = 0,
+) -> Piece:
+    return Piece(targets, mask or (1 << targets) - 1, zero, one, kind, source, scale, matrix)
+
+
+_X = _one(SWAP, 0, 1, 1, 0)
+_Y = _one(GENERAL, 0, -1j, 1j, 0)
+_H = _one(REAL, _R, _R, _R, -_R)
+_RX = Piece(1, 1, 0, 1, GENERAL, ROTATION)
+_RY = Piece(1, 1, 0, 1, REAL, REAL_TURN)
+_RZ = (_turn(-0.5, 1, 0), _turn(0.5, 1, 1))
+_U = Piece(1, 1, 0, 1, GENERAL, EULER)
+_BOTH = (0, 3), (1, 2)  # pairs of equal and of different bits
+
+# name: (qubits, params, Clifford, controls, pieces)
+_GATES: dict[str, tuple[int, int, bool, int, tuple[Piece, ...]]] = {
+    "id": (1, 0, True, 0, ()),
+    "h": (1, 0, True, 0, (_H,)),
+    "x": (1, 0, True, 0, (_X,)),
+    "y": (1, 0, True, 0, (_Y,)),
+    "z": (1, 0, True, 0, (_phase(-1),)),
+    "s": (1, 0, True, 0, (_phase(1j),)),
+    "sdg": (1, 0, True, 0, (_phase(-1j),)),
+    "t": (1, 0, False, 0, (_phase(_T),)),
+    "tdg": (1, 0, False, 0, (_phase(_T.conjugate()),)),
+    "sx": (1, 0, True, 0, (_one(GENERAL, *_SX),)),
+    "sxdg": (1, 0, True, 0, (_one(GENERAL, *_SXDG),)),
+    "p": (1, 1, False, 0, (_turn(1.0),)),
+    "u1": (1, 1, False, 0, (_turn(1.0),)),
+    "r": (1, 2, False, 0, (Piece(1, 1, 0, 1, GENERAL, TILTED),)),
+    "rx": (1, 1, False, 0, (_RX,)),
+    "ry": (1, 1, False, 0, (_RY,)),
+    "rz": (1, 1, False, 0, _RZ),
+    "u": (1, 3, False, 0, (_U,)),
+    "u3": (1, 3, False, 0, (_U,)),
+    "u2": (1, 2, False, 0, (Piece(1, 1, 0, 1, GENERAL, EULER_HALF),)),
+    "global_phase": (0, 1, True, 0, (_turn(1.0, 0),)),
+    "cx": (2, 0, True, 1, (_X,)),
+    "cy": (2, 0, True, 1, (_Y,)),
+    "cz": (2, 0, True, 1, (_phase(-1),)),
+    "ch": (2, 0, False, 1, (_H,)),
+    "cs": (2, 0, False, 1, (_phase(1j),)),
+    "csdg": (2, 0, False, 1, (_phase(-1j),)),
+    "csx": (2, 0, False, 1, (_one(GENERAL, *_SX),)),
+    "cp": (2, 1, False, 1, (_turn(1.0),)),
+    "cu1": (2, 1, False, 1, (_turn(1.0),)),
+    "crx": (2, 1, False, 1, (_RX,)),
+    "cry": (2, 1, False, 1, (_RY,)),
+    "crz": (2, 1, False, 1, _RZ),
+    "cu3": (2, 3, False, 1, (_U,)),
+    "cu": (2, 4, False, 1, (Piece(1, 1, 0, 1, GENERAL, EULER_PHASE),)),
+    "swap": (2, 0, True, 0, (_pair(1, 2, SWAP, (0, 1, 1, 0)),)),
+    "iswap": (2, 0, True, 0, (_pair(1, 2, GENERAL, (0, 1j, 1j, 0)),)),
+    "dcx": (2, 0, True, 0, (_pair(1, 3, SWAP, (0, 1, 1, 0)), _pair(2, 3, SWAP, (0, 1, 1, 0)))),
+    "ecr": (2, 0, True, 0, (
+        _pair(0, 1, SWAP, (0, 1, 1, 0), mask=1),
+        _pair(0, 2, GENERAL, (_R, 1j * _R, 1j * _R, _R)),
+        _pair(1, 3, GENERAL, (_R, -1j * _R, -1j * _R, _R)),
+    )),
+    "rxx": (2, 1, False, 0, tuple(_pair(a, b, GENERAL, source=ROTATION) for a, b in _BOTH)),
+    "ryy": (2, 1, False, 0, (
+        _pair(0, 3, GENERAL, source=ROTATION, scale=-1.0),
+        _pair(1, 2, GENERAL, source=ROTATION),
+    )),
+    "rzz": (2, 1, False, 0, tuple(_turn(s, 2, k) for k, s in enumerate((-0.5, 0.5, 0.5, -0.5)))),
+    "rzx": (2, 1, False, 0, (
+        _pair(0, 2, GENERAL, source=ROTATION),
+        _pair(1, 3, GENERAL, source=ROTATION, scale=-1.0),
+    )),
+    "xx_minus_yy": (2, 2, False, 0, (_pair(0, 3, GENERAL, source=TILTED),)),
+    "xx_plus_yy": (2, 2, False, 0, (_pair(1, 2, GENERAL, source=TILTED),)),
+    "ccx": (3, 0, False, 2, (_X,)),
+    "ccz": (3, 0, False, 2, (_phase(-1),)),
+    "cswap": (3, 0, False, 1, (_pair(1, 2, SWAP, (0, 1, 1, 0)),)),
+    "rccx": (3, 0, False, 0, (
+        _phase(-1, 3, 0b101),
+        _pair(0b011, 0b111, GENERAL, (0, -1j, 1j, 0), targets=3),
+    )),
+    "c3sx": (4, 0, False, 3, (_one(GENERAL, *_SX),)),
+    "rcccx": (4, 0, False, 0, (
+        _phase(1j, 4, 0b0011),
+        _phase(-1j, 4, 0b1011),
+        _pair(0b0111, 0b1111, REAL, (0, 1, -1, 0), targets=4),
+    )),
+    "mcx": (ANY, 0, False, ANY, (_X,)),
+    "mcphase": (ANY, 1, False, ANY, (_turn(1.0),)),
+}  # fmt: skip
+
+GATES: dict[str, Gate] = {
+    name: Gate(name, FIRST_GATE + k, *row) for k, (name, row) in enumerate(_GATES.items())
+}
+
+# What is not a gate: (qubits, clbits, params); ANY qubits for a barrier.
+OTHERS: dict[str, tuple[int, int, int, int]] = {
+    "barrier": (BARRIER, ANY, 0, 0),
+    "delay": (DELAY, 1, 0, 1),
+    "delay_dt": (DELAY_DT, 1, 0, 1),
+    "measure": (MEASURE, 1, 1, 0),
+    "reset": (RESET, 1, 0, 0),
+    "if": (IF, 0, 0, 0),
+    "else": (ELSE, 0, 0, 0),
+    "end": (END_BLOCK, 0, 0, 0),
+}
+
+NAMES: dict[int, str] = {row[0]: name for name, row in OTHERS.items()} | {
+    gate.code: name for name, gate in GATES.items()
+}
+
+
+def matrix_of(piece: Piece, params: tuple[float, ...]) -> tuple[complex, complex, complex, complex]:
+    """The 2x2 matrix of a piece (row by row) for the operation's parameters, in radians."""
+    if piece.source == FIXED:
+        return piece.matrix
+    angle = piece.scale * params[0]
+    c, s = math.cos(0.5 * angle), math.sin(0.5 * angle)
+    if piece.source == ROTATION:
+        return c, -1j * s, -1j * s, c
+    if piece.source == TILTED:
+        tilt = cmath.exp(1j * params[1])
+        return c, -1j * s / tilt, -1j * s * tilt, c
+    if piece.source == REAL_TURN:
+        return c, -s, s, c
+    if piece.source == PHASE_TURN:
+        value = cmath.exp(1j * angle)
+        return value, 0, 0, value
+    if piece.source == EULER_HALF:
+        phi, lam, gamma, c, s = params[0], params[1], 0.0, _R, _R
+    else:
+        phi, lam = params[1], params[2]
+        gamma = params[3] if piece.source == EULER_PHASE else 0.0
+    turn = cmath.exp(1j * gamma)
+    return (
+        turn * c,
+        -turn * s * cmath.exp(1j * lam),
+        turn * s * cmath.exp(1j * phi),
+        turn * c * cmath.exp(1j * (phi + lam)),
+    )
+
+
+def unitary(name: str, params: tuple[float, ...] = (), qubits: int = 0) -> NDArray[np.complex128]:
+    """The matrix [2**n, 2**n] of a gate; `qubits` where the gate takes any number."""
+    gate = GATES[name]
+    count = gate.qubits if gate.qubits != ANY else qubits
+    size = 1 << count
+    result = np.eye(size, dtype=np.complex128)
+    for piece in gate.pieces:
+        shift = count - piece.targets
+        controls = (1 << shift) - 1
+        a, b, c, d = matrix_of(piece, params)
+        step = np.eye(size, dtype=np.complex128)
+        for rest in range(size):
+            if rest & controls != controls or (rest >> shift) & piece.mask:
+                continue
+            i, j = rest | piece.zero << shift, rest | piece.one << shift
+            if i == j:
+                step[i, i] = a
+            else:
+                step[i, i], step[i, j], step[j, i], step[j, j] = a, b, c, d
+        result = step @ result
+    return result

@@ -1,0 +1,110 @@
+"""A circuit as views on flat arrays: what engines read, without copying what was received.
+
+The arrays have the layout of the wire form: operation k is row `ops[k]` of the table; its qubits,
+clbits and parameters are the next ones of the flat arrays, as many as that row says. A Circuit may
+hold anything that was received; only one that passes `check.problem` may go to an engine.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.circuit.table import Table, table_of
+
+MAX_QUBITS = 65_535
+MAX_CLBITS = 65_535
+
+# Tokens of a postfix condition: rows (token, operand, width); a Bool has width 0.
+END = 0
+CLBIT = 1
+REGISTER = 2
+VALUE = 3
+CAST = 4
+BIT_NOT = 5
+LOGIC_NOT = 6
+BIT_AND = 7
+BIT_OR = 8
+BIT_XOR = 9
+LOGIC_AND = 10
+LOGIC_OR = 11
+EQUAL = 12
+NOT_EQUAL = 13
+LESS = 14
+LESS_EQUAL = 15
+GREATER = 16
+GREATER_EQUAL = 17
+SHIFT_LEFT = 18
+SHIFT_RIGHT = 19
+ADD = 20
+SUB = 21
+MUL = 22
+DIV = 23
+INDEX = 24
+
+_NO_INT32: NDArray[np.int32] = np.frombuffer(b"", np.int32)
+
+
+class Circuit(msgspec.Struct, frozen=True, eq=False):
+    """One circuit. Arrays are read-only views, C-contiguous and aligned."""
+
+    num_qubits: int
+    num_clbits: int
+    registers: tuple[tuple[str, int], ...]  # (name, size), laid out from clbit 0
+    table: Table
+    ops: NDArray[np.uint16]  # [operations]
+    qubits: NDArray[np.uint16]
+    clbits: NDArray[np.uint16]
+    params: NDArray[np.float64]  # radians; 0.0 where a slot fills it
+    num_slots: int = 0
+    slots: NDArray[np.int32] = _NO_INT32  # flat pairs: position in `params`, slot number
+    conditions: NDArray[np.int32] = _NO_INT32  # flat triples: token, operand, width
+    constants: tuple[bytes, ...] = ()  # unsigned, little-endian, any width
+    fault: str = ""  # a buffer that is no array; `check.problem` reports it
+
+    @classmethod
+    def from_buffers(
+        cls,
+        num_qubits: int,
+        num_clbits: int,
+        registers: tuple[tuple[str, int], ...],
+        names: tuple[str, ...],
+        arities: bytes,
+        ops: bytes,
+        qubits: bytes,
+        clbits: bytes,
+        params: bytes,
+        num_slots: int = 0,
+        slots: bytes = b"",
+        conditions: bytes = b"",
+        constants: tuple[bytes, ...] = (),
+    ) -> Circuit:
+        """A circuit over the fields of a program, not copied. Never raises on any bytes."""
+        fault = ""
+        if (len(ops) | len(qubits) | len(clbits)) & 1 or len(params) & 7:
+            fault = "ops, qubits or clbits is not a multiple of 2 bytes, or params not of 8"
+        elif len(slots) & 7 or len(conditions) % 12:
+            fault = "slots is not a multiple of 8 bytes, or conditions not of 12"
+        if fault:
+            ops = qubits = clbits = params = slots = conditions = b""
+        return cls(
+            num_qubits,
+            num_clbits,
+            registers,
+            table_of(names, arities),
+            np.frombuffer(ops, np.uint16),
+            np.frombuffer(qubits, np.uint16),
+            np.frombuffer(clbits, np.uint16),
+            np.frombuffer(params, np.float64),
+            num_slots,
+            np.frombuffer(slots, np.int32) if slots else _NO_INT32,
+            np.frombuffer(conditions, np.int32) if conditions else _NO_INT32,
+            constants,
+            fault,
+        )
+
+    @property
+    def values(self) -> tuple[int, ...]:
+        """`constants` as integers."""
+        return tuple(int.from_bytes(value, "little") for value in self.constants)

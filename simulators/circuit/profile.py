@@ -1,0 +1,74 @@
+"""What a circuit is made of, in numbers: all that choosing and estimating may look at."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+
+from simulators.circuit import survey
+from simulators.circuit.check import register_starts
+from simulators.circuit.flow import roles_of
+from simulators.circuit.ir import Circuit
+
+
+class Profile(msgspec.Struct, frozen=True):
+    """Sizes of one circuit."""
+
+    num_qubits: int
+    num_clbits: int
+    operations: int  # all rows, markers and barriers included
+    gates_1q: int
+    gates_2q: int
+    gates_many: int
+    measurements: int
+    resets: int
+    mid_circuit: bool  # needs branching: a measurement or reset that is not final, or an `if`
+    conditions: int
+
+
+def profile(circuit: Circuit) -> Profile:
+    """The profile of an admissible circuit."""
+    found = np.empty(9, np.int64)
+    survey.bounds(
+        circuit.table.rows,
+        circuit.ops,
+        circuit.qubits,
+        circuit.clbits,
+        circuit.params,
+        circuit.slots,
+        circuit.num_slots,
+        circuit.num_qubits,
+        circuit.num_clbits,
+        found,
+    )
+    branching = needs_branching(circuit, np.empty(circuit.ops.size, np.int64))
+    _, _, operations, one, two, many, measurements, resets, ifs = found.tolist()
+    return Profile(
+        circuit.num_qubits,
+        circuit.num_clbits,
+        operations,
+        one,
+        two,
+        many,
+        measurements,
+        resets,
+        branching,
+        ifs,
+    )
+
+
+def needs_branching(circuit: Circuit, roles: np.ndarray, *, keep: bool = False) -> bool:
+    """Fill `roles` (int64 [operations], see `flow`); True if the circuit needs branching."""
+    found = roles_of(
+        circuit.table.rows,
+        circuit.ops,
+        circuit.qubits,
+        circuit.clbits,
+        circuit.conditions,
+        register_starts(circuit),
+        circuit.num_qubits,
+        circuit.num_clbits,
+        1 if keep else 0,
+        roles,
+    )
+    return bool(found)

@@ -1,0 +1,73 @@
+"""The one way to compile a kernel: explicit signature, cached on disk, interpreter lock released.
+
+Invariant: a kernel has exactly one specialisation, compiled or loaded when its module is imported;
+nothing is ever compiled by a call. No kernel starts threads: a caller with many cores calls
+kernels on ranges from threads of its own (`crew`), so an idle process uses no CPU at all.
+
+Numba's cache looks at a kernel's own file only, not at the files of the functions it calls. So the
+cache lies in a folder named by the sources of all kernels together, and never mixes two versions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+from numba import types
+
+_HERE = Path(__file__).parent
+
+# Argument types, short because signatures are long. Read-only: views on received bytes.
+NAMES = types.Array(types.int64, 2, "C")  # the table of a circuit
+U16 = types.Array(types.uint16, 1, "C", readonly=True)
+I32 = types.Array(types.int32, 1, "C", readonly=True)
+F64 = types.Array(types.float64, 1, "C", readonly=True)
+I64 = types.int64[::1]
+U8 = types.uint8[::1]
+U32 = types.uint32[::1]
+U64 = types.uint64[::1]
+REALS = types.float64[::1]
+SINGLES = types.float32[::1]
+INT = types.int64
+WORD = types.uint64
+REAL = types.float64
+
+
+def sources_digest() -> str:
+    """16 hex digits that name the kernels' sources and their compiler."""
+    found = hashlib.blake2b(digest_size=8)
+    found.update(f"{numba.__version__} {np.__version__}".encode())
+    for path in sorted(_HERE.rglob("*.py")):
+        found.update(path.name.encode() + b"\0" + path.read_bytes())
+    return found.hexdigest()
+
+
+def use_cache(folder: Path) -> Path:
+    """Keep compiled kernels under `folder`, in a folder of this version; return that.
+
+    Works for kernels imported afterwards; `simulators.warm.warm_up` is the usual caller.
+    """
+    chosen = folder / f"kernels-{sources_digest()}"
+    numba.config.CACHE_DIR = str(chosen)  # type: ignore[attr-defined]
+    return chosen
+
+
+def kernel(*signature: Any, returns: Any = types.void) -> Callable[[Callable[..., Any]], Any]:
+    """A function compiled for exactly these argument types, callable from Python."""
+    compiled: Callable[[Callable[..., Any]], Any] = numba.njit(
+        returns(*signature), cache=True, nogil=True, error_model="numpy"
+    )
+    return compiled
+
+
+def part(function: Callable[..., Any]) -> Any:
+    """A function that only kernels call: compiled into each of them."""
+    return numba.njit(nogil=True, error_model="numpy")(function)
+
+
+if not numba.config.CACHE_DIR:  # type: ignore[attr-defined]
+    use_cache(_HERE / "__pycache__")
