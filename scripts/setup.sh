@@ -36,6 +36,6 @@ if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
     "$python" -m venv .venv
 fi
 echo "setup: installing simenv[$extras] into .venv (a minute or two the first time)"
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
+.venv/bin/python -m pip install -qq --disable-pip-version-check --no-input \
     --editable ".[$extras]"
 printf '%s\n' "$wanted" >"$stamp"

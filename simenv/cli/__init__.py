@@ -1,0 +1,1 @@
+"""The command line. Invariant: `import simenv.cli.app` loads no numpy, qiskit, rich or numba."""

@@ -1,0 +1,88 @@
+"""What goes to the terminal, and how: the one place of the command line that writes.
+
+Invariant: answers go to stdout, everything else to stderr; without a terminal, or with NO_COLOR, no
+escape code is written, and what others wrote (names, reasons, logs) never brings one along.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import TextIO
+
+import msgspec
+
+_COLOURS = {
+    "ok": 32, "up": 32, "DONE": 32, "IDLE": 32,
+    "RUNNING": 36, "BUSY": 36, "starting": 36, "STARTING": 36,
+    "warn": 33, "WARN": 33, "degraded": 33, "QUEUED": 33, "DRAINING": 33, "CANCELLED": 33,
+    "fail": 31, "FAILED": 31, "EXPIRED": 31, "LOST": 31, "quarantined": 31, "error": 31,
+}  # fmt: skip
+
+
+def line(text: str = "") -> None:
+    """One line of the answer."""
+    sys.stdout.write(text + "\n")
+
+
+def note(text: str) -> None:
+    """One line beside the answer: progress, warnings, errors."""
+    sys.stdout.flush()
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def json_line(value: object) -> None:
+    """One object on a line of its own; Structs keep their field names."""
+    sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+
+
+def paint(word: str, stream: TextIO | None = None, width: int = 0) -> str:
+    """The word, padded to `width`, in its colour where the stream (stdout) shows colours."""
+    colour = _COLOURS.get(word)
+    padded = word.ljust(width)
+    if colour is None or not _coloured(sys.stdout if stream is None else stream):
+        return padded
+    return f"\x1b[{colour}m{padded}\x1b[0m"
+
+
+def clean(text: str, keep: str = "") -> str:
+    """`text` with control characters shown instead of obeyed, but for those in `keep`."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text
+    )
+
+
+def size(count: float) -> str:
+    """Bytes as people read them: 512 B, 1.1 GiB."""
+    if count < 1024:
+        return f"{count:.0f} B"
+    for unit in ("KiB", "MiB", "GiB"):
+        count /= 1024
+        if count < 1024:
+            return f"{count:.1f} {unit}"
+    return f"{count / 1024:.1f} TiB"
+
+
+def number(value: int) -> str:
+    """10 231 instead of 10231."""
+    return f"{value:,}".replace(",", " ")
+
+
+def bars(shares: Mapping[str, float], texts: Mapping[str, str], limit: int = 32) -> None:
+    """A histogram: the `limit` largest shares in the order of their keys."""
+    largest = sorted(shares, key=lambda key: -shares[key])[:limit]
+    top = max((shares[key] for key in largest), default=0.0)
+    column = max((len(texts[key]) for key in largest), default=0)
+    for key in sorted(largest):
+        bar = "#" * round(20 * shares[key] / top) if top else ""
+        line(f"{key}  {texts[key].rjust(column)}  {bar}".rstrip())
+    if len(shares) > limit:
+        note(f"the {limit} largest of {len(shares)}; --json prints all")
+
+
+def _coloured(stream: TextIO) -> bool:
+    return stream.isatty() and not os.environ.get("NO_COLOR")

@@ -1,0 +1,72 @@
+"""The options every command has, and the connection they lead to.
+
+`--name`, `--service`, `--json` and `--debug` may stand before or after the verb: `hoist` brings
+them to the front before typer reads the line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from simenv import config
+
+if TYPE_CHECKING:
+    from simenv.client.client import Client
+
+FLAGS = ("--json", "--debug")
+VALUED = ("--name", "--service")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What was said for all commands."""
+
+    name: str | None = None
+    service: Path | None = None
+    as_json: bool = False
+    debug: bool = False
+
+    @property
+    def environment(self) -> str:
+        """The environment's name."""
+        return config.check_name(self.name or "default")
+
+    @property
+    def named(self) -> bool:
+        """Whether the user meant one environment, so that no other may take its place."""
+        return bool(self.name or self.service or config.service_file())
+
+    def connect(self) -> Client:
+        """A client of the environment that is up; NoService if none is."""
+        import simenv
+
+        return simenv.connect(self.name, service=self.service)
+
+
+def of(context: typer.Context) -> Settings:
+    """The settings of this call."""
+    settings = context.obj
+    assert isinstance(settings, Settings)
+    return settings
+
+
+def hoist(arguments: Sequence[str]) -> list[str]:
+    """The same line with the common options in front; what follows `--` stays as it is."""
+    front: list[str] = []
+    rest: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        if word == "--":
+            rest += [word, *words]
+        elif word in FLAGS or word.startswith(tuple(f"{option}=" for option in VALUED)):
+            front.append(word)
+        elif word in VALUED:
+            front += [word, *[value for value in (next(words, None),) if value is not None]]
+        else:
+            rest.append(word)
+    return front + rest

@@ -1,0 +1,36 @@
+"""What a process loads: a user's `import simenv`, and a command that must answer at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = ("numpy", "qiskit", "numba", "rich", "matplotlib", "psutil")
+GENERIC = ("simulators", "launcher", "noise_models")
+
+
+def loaded(statement: str, folder: Path) -> set[str]:
+    """Top-level names in sys.modules after `statement`, in a process of its own."""
+    program = f"{statement}\nimport sys; print(*{{n.split('.')[0] for n in sys.modules}})"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.split())
+
+
+def test_import_simenv_loads_a_library(tmp_path: Path) -> None:
+    assert loaded("import simenv", tmp_path).isdisjoint({*HEAVY, *GENERIC, "typer"})
+
+
+@pytest.mark.parametrize("generic", GENERIC)
+def test_a_users_file_with_a_generic_name_is_loaded(generic: str, tmp_path: Path) -> None:
+    (tmp_path / f"{generic}.py").write_text("raise SystemExit('loaded')")
+    statement = "import simenv; from simenv import Client, Task, Result, connect, local"
+    assert generic not in loaded(statement, tmp_path)
+
+
+def test_a_short_command_loads_a_library(tmp_path: Path) -> None:
+    assert loaded("import simenv.cli.app", tmp_path).isdisjoint({*HEAVY, *GENERIC})

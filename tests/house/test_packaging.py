@@ -1,0 +1,62 @@
+"""The distribution says what it is and asks for what it uses, no more and no less."""
+
+from __future__ import annotations
+
+import ast
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PACKAGES = ("simenv", "simulators", "launcher")
+MODULES = {"pyzmq": "zmq", "qiskit-qasm3-import": "qiskit_qasm3_import"}  # distribution: module
+
+
+def module(requirement: str) -> str:
+    name = requirement.split(">")[0].split("<")[0].split("=")[0].strip()
+    return MODULES.get(name, name)
+
+
+def imported() -> set[str]:
+    """Top-level names of everything the packages import, wherever in a file it stands."""
+    names: set[str] = set()
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Import):
+                    names |= {alias.name.split(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.module:
+                    names.add(node.module.split(".")[0])
+    return names - set(sys.stdlib_module_names) - set(PACKAGES)
+
+
+def test_a_dependency_is_missing_or_idle() -> None:
+    core = {module(line) for line in PROJECT["dependencies"]}
+    extras = PROJECT["optional-dependencies"]
+    optional = {module(line) for name in ("qasm3", "plots") for line in extras[name]}
+    with_numba = {"llvmlite"}  # numba's own compiler, of the version numba asks for
+    assert core <= imported()
+    assert optional <= imported()
+    assert imported() <= core | optional | with_numba
+
+
+def test_the_installed_thing_is_another_one() -> None:
+    installed = metadata.metadata("simenv")
+    assert installed["Version"] == PROJECT["version"]
+    assert installed["License-Expression"] == "Apache-2.0"
+    commands = metadata.entry_points(group="console_scripts", name="simenv")
+    assert [command.value for command in commands] == ["simenv.cli.app:main"]
+
+
+def test_the_papers_tell_different_versions() -> None:
+    version = PROJECT["version"]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## {version}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_licence_is_not_the_whole_text() -> None:
+    text = (ROOT / "LICENSE").read_text()
+    assert "Version 2.0, January 2004" in text
+    assert "END OF TERMS AND CONDITIONS" in text
