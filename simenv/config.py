@@ -36,7 +36,6 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     state_dir: str = ""  # of the journal; "": the environment's home
     max_queued_tasks: int = 2_000_000
     max_queued_bytes: int = 2 * 2**30
-    keep_days: float = 7.0  # finished tasks and their results
     worker_lease_s: float = 15.0  # a worker that hears nothing for so long ends itself
     silent_s: float = 10.0  # a worker that says nothing for so long is lost
     start_timeout_s: float = 60.0
@@ -208,7 +207,6 @@ def _check(config: Config, source: str) -> None:
         ("memory_bytes", 0, 2**60),
         ("max_queued_tasks", 1, 10**8),
         ("max_queued_bytes", 2**20, 2**50),
-        ("keep_days", 0.0, 36500.0),
         ("worker_lease_s", 1.0, 3600.0),
         ("silent_s", 0.5, 3600.0),
         ("start_timeout_s", 1.0, 3600.0),

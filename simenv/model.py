@@ -121,7 +121,6 @@ class TaskState(enum.StrEnum):
     EXPIRED = "EXPIRED"
 
 
-STATES = tuple(TaskState)  # on the wire a state is its index here
 FINAL_STATES = frozenset(
     {TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED, TaskState.EXPIRED}
 )
@@ -183,9 +182,10 @@ class ResultData(msgspec.Struct, frozen=True, array_like=True):
     outcome_width: int = 0  # 1, 2, 4, 8, or ceil(clbits / 8) beyond 64 clbits
     outcomes: bytes = b""  # distinct outcomes, ascending
     counts: bytes = b""  # uint32, as many
-    # Exact distribution: rows of `outcome_width` bytes and their float64 probabilities.
-    probability_outcomes: bytes = b""
-    probabilities: bytes = b""
+    # Exact distribution over the clbits, or over the qubits if the circuit measures nothing.
+    probability_outcomes: bytes = b""  # rows as above, of `probability_width` bytes
+    probability_width: int = 0
+    probabilities: bytes = b""  # float64, as many
     statevector: bytes = b""  # complex128 or complex64 [2**num_qubits], qubit 0 = lowest index bit
     expectations: tuple[tuple[float, float], ...] = ()  # (value, standard error) per observable
     truncation: float = 0.0

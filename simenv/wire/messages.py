@@ -15,6 +15,7 @@ from simenv.model import (
     ServiceInfo,
     TaskInfo,
     TaskSpec,
+    TaskState,
     Terms,
     Timing,
     WorkerInfo,
@@ -25,6 +26,7 @@ MAX_MESSAGE_BYTES = 64 * 2**20  # the transport drops a peer that sends more
 MAX_MESSAGE_TASKS = 16_384
 CLIENT_MESSAGE_TASKS = 500  # what a client puts in one message (CONTROL_PLANE.md, rule 8)
 CLIENT_MESSAGE_BYTES = 2**20
+STATES = tuple(TaskState)  # states travel as an index into this
 
 
 
@@ -171,7 +173,6 @@ class Completion(msgspec.Struct, frozen=True, array_like=True, gc=False):
     slots: int
     payload: bytes
     timing: Timing
-    seq: int = 0  # its number in the completion queue
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True):
@@ -191,7 +192,7 @@ class Completed(msgspec.Struct, frozen=True, array_like=True, tag=3):
     engine: str
     route: str
     results: list[Completion]
-    request: int = 0  # of the GetCompletions it answers, else 0
+    first_seq: int = 0  # completion k has number first_seq + k in the completion queue
 
 
 class Status(msgspec.Struct, frozen=True, array_like=True, tag=4):

@@ -1,0 +1,21 @@
+"""What a started process does so that it never outlives its starter."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def die_with(starter_pid: int) -> None:
+    """Ask for SIGKILL when the starter's thread ends; exit now if it is gone already.
+
+    Linux only; elsewhere the caller's own check of its parent has to do.
+    """
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != starter_pid:
+        raise SystemExit(f"the starter (pid {starter_pid}) is gone")

@@ -1,0 +1,48 @@
+"""What a task costs, and how many slots it gets.
+
+The catalog's model gives microseconds on one slot; what workers really took corrects it by a factor
+per width, learned on the way. The factor serves chunk sizes and forecasts only; it never takes part
+in the choice of an engine, so a run can be repeated.
+"""
+
+from __future__ import annotations
+
+from simenv.model import TaskSpec
+from simenv.scheduler.values import Route
+
+LEARNING_RATE = 0.2
+FACTOR_BOUNDS = (0.05, 20.0)
+PARALLEL_FROM_US = 5_000.0  # below this a second thread costs more than it brings
+WIDTHS = 65
+
+
+class Estimator:
+    """Learned factors by number of qubits."""
+
+    def __init__(self) -> None:
+        self._factors = [1.0] * WIDTHS
+
+    def cost_us(self, route: Route, spec: TaskSpec) -> float:
+        """Microseconds this task is expected to hold one slot."""
+        model = route.evolve_us + route.shot_us * spec.shots
+        return model * self._factors[min(route.num_qubits, WIDTHS - 1)]
+
+    def observe(self, route: Route, spec: TaskSpec, slots: int, run_us: int) -> None:
+        """A task took `run_us` on `slots` slots."""
+        model = route.evolve_us + route.shot_us * spec.shots
+        width = min(route.num_qubits, WIDTHS - 1)
+        seen = max(1, run_us) * max(1, slots) / max(0.1, model)
+        low, high = FACTOR_BOUNDS
+        old = self._factors[width]
+        self._factors[width] = min(high, max(low, old + LEARNING_RATE * (seen - old)))
+
+
+def slots_for(cost_us: float, max_slots: int, free: int, waiting: int, idle: int) -> int:
+    """Slots for a task about to start: alone it gets what is free, in a crowd its share.
+
+    `waiting` counts this task; `idle` counts workers that could take one.
+    """
+    if cost_us < PARALLEL_FROM_US or max_slots <= 1:
+        return 1
+    share = free // max(1, min(waiting, idle))
+    return max(1, min(max_slots, share))

@@ -1,0 +1,140 @@
+"""What goes into the scheduler and what comes out of it. Times are monotonic nanoseconds."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from simenv.model import TaskSpec, TaskState, Terms, Timing
+
+ATTEMPT_BITS = 16  # a fence is epoch * 2**16 + attempt, so an old epoch's answer never matches
+
+
+class Phase(enum.IntEnum):
+    """Where an unfinished task is. SENT is still QUEUED to its user."""
+
+    WAITING = 0
+    SENT = 1
+    RUNNING = 2
+    FINAL = 3  # no longer in the machine; a stale entry in a lane
+
+
+class Route(msgspec.Struct, frozen=True, gc=False):
+    """What admission found out about a program, once for all its tasks."""
+
+    engine: str
+    reason: str  # why this engine, in words
+    pool: str
+    num_qubits: int
+    memory_bytes: int
+    evolve_us: float  # on one slot
+    shot_us: float
+    max_slots: int  # more would not help
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """What the tasks of one Submit share."""
+
+    client: bytes
+    terms: Terms
+    key: str
+    offset: int
+    first: int
+    accepted_ns: int
+
+
+class Record(msgspec.Struct, gc=False, eq=False):
+    """One unfinished task. No field ever refers back to a record, so the collector may skip it."""
+
+    number: int
+    spec: TaskSpec
+    batch: Batch
+    route: Route
+    cost_us: float
+    phase: int = Phase.WAITING
+    attempts: int = 0  # how often it was sent out
+    fence: int = 0
+    deaths: int = 0  # workers that died with it, and only with it
+    incident: int = 0  # > 0: a suspect of that worker's death; travels alone
+    worker: str = ""
+    sent_ns: int = 0
+    started_ns: int = 0
+    stopping: str = ""  # why it was asked to stop: "cancelled" or "run_timeout"
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Fixed figures of this environment."""
+
+    slots: int
+    memory_bytes: int
+    max_queued_tasks: int
+    max_queued_bytes: int
+    silent_ns: int
+    start_timeout_ns: int
+
+
+# --- actions: the service carries them out in order ---------------------------------------------
+
+
+class Send(msgspec.Struct, frozen=True):
+    """A chunk for a worker."""
+
+    worker: str
+    slots: int
+    announce: bool
+    records: list[Record]
+
+
+class Ending(msgspec.Struct, frozen=True, gc=False):
+    """A task became final; `index` is its place in the worker's message, -1 if we ended it."""
+
+    record: Record
+    state: TaskState
+    slots: int
+    timing: Timing
+    index: int = -1
+    reason: str = ""
+    message: str = ""
+    hint: str = ""
+    host: str = ""
+    log: str = ""
+
+
+class StopRunning(msgspec.Struct, frozen=True):
+    """Ask a worker to end one attempt."""
+
+    worker: str
+    task: int
+    fence: int
+    reason: str
+
+
+class StartWorker(msgspec.Struct, frozen=True):
+    pool: str
+    worker: str
+
+
+class RetireWorker(msgspec.Struct, frozen=True):
+    """Ask an idle worker to end."""
+
+    worker: str
+    reason: str
+
+
+class KillWorker(msgspec.Struct, frozen=True):
+    """End a worker's process now; a Lost event follows from the launcher."""
+
+    worker: str
+    reason: str
+
+
+class Note(msgspec.Struct, frozen=True):
+    """A line for the event log."""
+
+    kind: str
+    subject: str
+    message: str
+
+
+Action = Ending | StopRunning | StartWorker | RetireWorker | KillWorker | Note

@@ -1,0 +1,1 @@
+"""The service process, one per environment: doors, admission, scheduler, journal, workers, one loop."""

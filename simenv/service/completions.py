@@ -1,0 +1,145 @@
+"""Completed tasks on their way out: numbered, journaled, pushed, and found again by id.
+
+The index from task to row of the journal is written when the loop is idle; until then the newest
+ones are found in memory. A result is never handed out before it is journaled.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import msgspec
+
+from simenv.model import Origin, TaskState
+from simenv.scheduler.values import Ending
+from simenv.service.journal import Journal
+from simenv.wire import codec
+from simenv.wire.messages import STATES, Completed, Completion, Done, Failure
+
+INDEX_SLICE = 2_000  # pairs written in one idle moment
+_STATE_INDEX = {state: index for index, state in enumerate(STATES)}
+_WORDS = {
+    "cancelled": "cancelled before it had a result",
+    "queue_timeout": "it waited longer than queue_timeout_s",
+    "run_timeout": "it ran longer than run_timeout_s",
+}
+
+
+class Completions:
+    """Used from the loop's thread."""
+
+    def __init__(self, journal: Journal, here: Origin) -> None:
+        self._journal = journal
+        self._here = here  # the origin of endings that no worker caused
+        self.next_seq = journal.last_seq() + 1
+        self._fresh: dict[int, int] = {}  # task -> row, not yet indexed
+        self._watchers: dict[int, list[bytes]] = {}
+        for row, body in journal.finished(journal.indexed_row()):
+            for completion in codec.to_client(body).results:  # type: ignore[union-attr]
+                self._fresh[completion.task] = row
+
+    @property
+    def unindexed(self) -> bool:
+        return bool(self._fresh)
+
+    @property
+    def newest(self) -> int:
+        return self.next_seq - 1
+
+    def from_worker(self, done: Done, endings: list[Ending]) -> list[tuple[bytes, bytes]]:
+        """Journal what a worker finished; returns (peer, message) to send after the commit."""
+        by_client: dict[bytes, list[Completion]] = {}
+        for ending in endings:
+            payload = done.results[ending.index].payload
+            if ending.state is not TaskState.DONE and ending.reason:
+                payload = _failure(ending, done.origin.node)
+            completion = self._completion(ending, payload)
+            by_client.setdefault(ending.record.batch.client, []).append(completion)
+        return self._store(by_client, done.origin, done.engine, done.route)
+
+    def from_here(self, endings: list[Ending]) -> list[tuple[bytes, bytes]]:
+        """Journal what ended without a worker's word: cancelled, expired, poison."""
+        out = []
+        for ending in endings:
+            route = ending.record.route
+            completion = self._completion(ending, _failure(ending, ending.host))
+            client = ending.record.batch.client
+            out += self._store({client: [completion]}, self._here, route.engine, route.reason)
+        return out
+
+    def watch(self, task: int, peer: bytes) -> None:
+        """Send this task's end to `peer` as well."""
+        peers = self._watchers.setdefault(task, [])
+        if peer not in peers:
+            peers.append(peer)
+
+    def find(self, task: int) -> tuple[Completed, Completion] | None:
+        """The stored end of a task."""
+        row = self._fresh.get(task) or self._journal.row_of(task)
+        body = None if row is None else self._journal.finished_row(row)
+        if body is None:
+            return None
+        completed = codec.to_client(body)
+        assert isinstance(completed, Completed)
+        for seq, completion in enumerate(completed.results, completed.first_seq):
+            if completion.task == task:
+                return only(completed, completion, seq), completion
+        return None
+
+    def index_some(self) -> bool:
+        """Write a slice of the index; True if there is more to do."""
+        if not self._fresh:
+            return False
+        pairs = list(itertools.islice(self._fresh.items(), INDEX_SLICE))
+        for task, _ in pairs:
+            del self._fresh[task]
+        following = next(iter(self._fresh.values()), pairs[-1][1] + 1)
+        self._journal.index(pairs, up_to_row=following - 1)
+        return bool(self._fresh)
+
+    def _completion(self, ending: Ending, payload: bytes) -> Completion:
+        record = ending.record
+        return Completion(
+            record.number,
+            _STATE_INDEX[ending.state],
+            record.attempts,
+            ending.slots,
+            payload,
+            ending.timing,
+        )
+
+    def _store(
+        self,
+        by_client: dict[bytes, list[Completion]],
+        origin: Origin,
+        engine: str,
+        route: str,
+    ) -> list[tuple[bytes, bytes]]:
+        out = []
+        for client, completions in by_client.items():
+            first = self.next_seq
+            self.next_seq += len(completions)
+            completed = Completed(origin, engine, route, completions, first)
+            body = codec.encode(completed)
+            states = [STATES[completion.state] for completion in completions]
+            row = self._journal.finish(first, states, body)
+            for seq, completion in enumerate(completions, first):
+                self._fresh[completion.task] = row
+                for peer in self._watchers.pop(completion.task, ()) if self._watchers else ():
+                    if peer != client:
+                        out.append((peer, codec.encode(only(completed, completion, seq))))
+            if client:
+                out.append((client, body))
+        return out
+
+
+def only(completed: Completed, completion: Completion, seq: int) -> Completed:
+    """The message cut down to one of its completions."""
+    return msgspec.structs.replace(completed, results=[completion], first_seq=seq)
+
+
+def _failure(ending: Ending, host: str) -> bytes:
+    message = ending.message or _WORDS.get(ending.reason, ending.reason)
+    return codec.encode(
+        Failure(ending.reason, message, ending.hint, ending.host or host, ending.log)
+    )

@@ -1,0 +1,366 @@
+"""The one loop: drain, decide, assign, commit once, answer.
+
+One thread, plain ZeroMQ. Whatever has arrived is the group; the loop never waits for a fuller one.
+Assignments go out before the commit (nobody hears of a task until it is stored, and the fence turns
+away what a crash leaves behind); "accepted" and results go out after it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from pathlib import Path
+
+import msgspec
+
+from simenv.config import Config
+from simenv.errors import JournalError, ProtocolError
+from simenv.model import Event, TaskState, Terms
+from simenv.scheduler.dispatch import assign
+from simenv.scheduler.state import State
+from simenv.scheduler.values import (
+    Action,
+    Ending,
+    KillWorker,
+    Note,
+    RetireWorker,
+    Send,
+    StartWorker,
+    StopRunning,
+)
+from simenv.service import faults
+from simenv.service.admission import refusal
+from simenv.service.checkpoint import Checkpointer
+from simenv.service.completions import Completions
+from simenv.service.intake import Intake
+from simenv.service.journal import SYNC_DELAY_S, Journal
+from simenv.service.pools import WorkerProcesses
+from simenv.service.questions import Questions
+from simenv.wire import codec
+from simenv.wire import messages as m
+from simenv.wire.connection import Door, Doors
+
+DRAIN_MESSAGES = 64
+SLICE_NS = 5_000_000
+TICK_BUSY_S = 0.05
+TICK_IDLE_S = 1.0
+TOUCH_NS = 5_000_000_000
+LAG_SAMPLES = 4_096
+
+log = logging.getLogger("simenv.service")
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What is true for the whole life of this process."""
+
+    node: str
+    max_qubits: int  # the widest program that fits here, at single precision if need be
+    ended_before: dict[TaskState, int]
+
+
+class Daemon:
+    """Carries out what the scheduler decides. Everything here runs on the main thread."""
+
+    def __init__(
+        self,
+        config: Config,
+        doors: Doors,
+        journal: Journal,
+        state: State,
+        intake: Intake,
+        completions: Completions,
+        workers: WorkerProcesses,
+        checkpointer: Checkpointer,
+        connection: Path,
+        facts: Facts,
+    ) -> None:
+        self.config = config
+        self.facts = facts
+        self.doors = doors
+        self.journal = journal
+        self.state = state
+        self.intake = intake
+        self.completions = completions
+        self.workers = workers
+        self.checkpointer = checkpointer
+        self._connection = connection
+        self.questions = Questions(self)
+        self.started_ns = time.monotonic_ns()
+        self.lags_ns: deque[int] = deque(maxlen=LAG_SAMPLES)
+        self.next_event = journal.last_event() + 1
+        self.trouble = ""
+        self.stop_at_ns = 0  # when a drain ends by force; 0: not draining
+        self.stopped = False
+        self._accepts: list[tuple[bytes, m.Accepted, m.Submit]] = []
+        self._answers: list[tuple[bytes, bytes]] = []
+        self._results: list[tuple[bytes, bytes]] = []
+        self._asked: list[tuple[bytes, m.FromClient]] = []
+        self._next_tick_ns = self._touched_ns = self._committed_ns = 0
+
+    # --- the loop ------------------------------------------------------------------------------
+
+    def step(self, timeout_s: float | None = None) -> None:
+        """One pass: wait for something (at most `timeout_s`), handle it, store it, answer it."""
+        arrived = self.doors.wait(self._patience_s() if timeout_s is None else timeout_s)
+        begin_ns = time.monotonic_ns()
+        self.checkpointer.idle = not arrived
+        if arrived:
+            self._drain(begin_ns)
+        if begin_ns >= self._next_tick_ns:
+            self._tick(begin_ns)
+        self._assign(begin_ns)
+        self._commit()
+        self._answer()
+        if not arrived:
+            self._idle()
+        else:
+            self.lags_ns.append(time.monotonic_ns() - begin_ns)
+
+    def _patience_s(self) -> float:
+        if self.completions.unindexed:
+            return 0.02
+        if self.journal.unsynced:
+            return SYNC_DELAY_S
+        left_s = (self._next_tick_ns - time.monotonic_ns()) / 1e9
+        return min(max(0.0, left_s), TICK_IDLE_S)
+
+    def _drain(self, begin_ns: int) -> None:
+        for _ in range(DRAIN_MESSAGES):
+            received = self.doors.receive()
+            if received is None:
+                return
+            door, peer, body = received
+            try:
+                if door is Door.CLIENT:
+                    self._from_client(peer, codec.from_client(body), body)
+                else:
+                    self._from_worker(peer, codec.from_worker(body))
+            except ProtocolError as error:
+                log.warning("a message of %d bytes was turned away: %s", len(body), error)
+                if door is Door.CLIENT:
+                    answer = m.Refused(0, [refusal(error)])
+                    self._answers.append((peer, codec.encode(answer)))
+            if time.monotonic_ns() - begin_ns > SLICE_NS:
+                return
+
+    def _commit(self) -> None:
+        """Store everything; if that fails, this pass's accepts become refusals."""
+        if not self.journal.pending:
+            return
+        try:
+            self.journal.commit()
+            self._committed_ns = time.monotonic_ns()
+            self.trouble = ""
+        except JournalError as error:
+            if error.message != self.trouble:
+                log.error("%s", error)
+            self.trouble = error.message
+            for peer, accepted, submit in self._accepts:
+                if not accepted.repeated:
+                    self.state.withdraw(accepted.first, accepted.count, time.monotonic_ns())
+                    self.intake.forget(submit.key, submit.offset)
+                refused = m.Refused(accepted.request, [refusal(error)])
+                self._answers.append((peer, codec.encode(refused)))
+            self._accepts.clear()
+
+    def _answer(self) -> None:
+        """Tell, now that it is stored. Questions are answered last, so that they see it all."""
+        send = self.doors.send
+        for peer, accepted, _ in self._accepts:
+            send(Door.CLIENT, peer, codec.encode(accepted))
+            faults.hit("accepted.sent")
+        self._accepts.clear()
+        if self._results and not self.journal.pending:
+            faults.hit("completion.before")
+            for peer, body in self._results:
+                send(Door.CLIENT, peer, body)
+            self._results.clear()
+            faults.hit("completion.sent")
+        for peer, body in self._answers:
+            send(Door.CLIENT, peer, body)
+        self._answers.clear()
+        if self._asked:
+            asked, self._asked = self._asked, []
+            for peer, question in asked:
+                for answer in self.questions.answer(peer, question):
+                    send(Door.CLIENT, peer, answer)
+
+    def _idle(self) -> None:
+        try:
+            self.completions.index_some()
+            age_s = (time.monotonic_ns() - self._committed_ns) / 1e9
+            if self.journal.unsynced and age_s >= SYNC_DELAY_S:
+                self.journal.sync()
+        except JournalError as error:
+            self.trouble = error.message
+
+    # --- messages ------------------------------------------------------------------------------
+
+    def _from_client(self, peer: bytes, message: m.FromClient, body: bytes) -> None:
+        if type(message) is m.Submit:
+            taken = self.intake.take(peer, message, body, time.monotonic_ns())
+            if isinstance(taken, m.Accepted):
+                self._accepts.append((peer, taken, message))
+                self._next_tick_ns = min(self._next_tick_ns, time.monotonic_ns() + 1_000_000)
+            else:
+                self._answers.append((peer, codec.encode(m.Refused(message.request, taken))))
+        elif type(message) is m.Cancel:
+            words, actions = self.state.cancel(message.tasks, time.monotonic_ns())
+            words = [self.questions.word(n, w) for n, w in zip(message.tasks, words, strict=True)]
+            self.carry_out(actions)
+            self._answers.append((peer, codec.encode(m.Cancelled(message.request, words))))
+        else:
+            if type(message) is m.Ack:
+                self.journal.cursor(message.cursor, message.seq)
+            self._asked.append((peer, message))
+
+    def _from_worker(self, peer: bytes, message: m.FromWorker) -> None:
+        now_ns = time.monotonic_ns()
+        if type(message) is m.Done:
+            faults.hit("finished.received")
+            name = self.workers.name_of(peer)
+            endings = self.state.finished(name, message.results, message.slots, now_ns)
+            self._results += self.completions.from_worker(message, endings)
+        elif type(message) is m.Beat:
+            self.workers.beats(message.name, peer)
+            known = message.epoch == self.state.epoch and self.state.beaten(
+                message.name, message.task, message.attempt, message.rss_bytes, now_ns
+            )
+            answer = m.Lease(self.state.epoch) if known else m.StopWorker("not one of ours")
+            self.doors.send(Door.WORKER, peer, codec.encode(answer))
+        elif type(message) is m.Started:
+            name = self.workers.name_of(peer)
+            self.state.started(name, message.task, message.attempt, now_ns)
+        else:
+            self._join(peer, message, now_ns)
+
+    def _join(self, peer: bytes, message: m.Join, now_ns: int) -> None:
+        ours = message.epoch == self.state.epoch and self.workers.joined(
+            message.name, message.pid, peer
+        )
+        if ours and self.state.joined(message.name, message.node, message.pid, now_ns):
+            self.note("worker.ready", message.name, f"pid {message.pid} on {message.node}")
+        else:
+            answer = m.StopWorker(f"epoch {message.epoch} is over")
+            self.doors.send(Door.WORKER, peer, codec.encode(answer))
+
+    # --- decisions carried out -----------------------------------------------------------------
+
+    def _tick(self, now_ns: int) -> None:
+        for end in self.workers.exited():
+            tail = self.workers.log_tail(end.name) if end.code else ""
+            self.carry_out(self.state.lost(end.name, end.words, now_ns, tail))
+        self.carry_out(self.state.tick(now_ns))
+        if now_ns - self._touched_ns > TOUCH_NS:
+            self._touched_ns = now_ns
+            if self._connection.exists():
+                self._connection.touch()
+        self._check_drain(now_ns)
+        wait_s = TICK_BUSY_S if self.state.is_active else TICK_IDLE_S
+        self._next_tick_ns = now_ns + round(wait_s * 1e9)
+
+    def _assign(self, now_ns: int) -> None:
+        if self.state.draining:
+            return
+        faults.hit("assign.before")
+        sends = assign(self.state, now_ns)
+        for send in sends:
+            self._send(send)
+        if sends:
+            faults.hit("assign.sent")
+
+    def _send(self, send: Send) -> None:
+        """One chunk; a worker that cannot be reached shows as lost soon."""
+        table: dict[int, int] = {}
+        terms: list[Terms] = []
+        tasks = []
+        for record in send.records:
+            spec = record.spec
+            place = table.get(id(record.batch))
+            if place is None:
+                place = table[id(record.batch)] = len(terms)
+                terms.append(record.batch.terms)
+            tasks.append(
+                m.Assigned(
+                    record.number,
+                    record.fence,
+                    place,
+                    spec.program,
+                    spec.shots,
+                    spec.seed,
+                    spec.bindings,
+                    spec.binding,
+                )
+            )
+        route = send.records[0].route
+        message = m.Assign(send.slots, send.announce, route.engine, route.reason, terms, tasks)
+        self.doors.send(Door.WORKER, self.workers.work_peer(send.worker), codec.encode(message))
+        self.journal.sent([record.number for record in send.records])
+
+    def carry_out(self, actions: list[Action]) -> None:
+        """What the machine wants done outside itself."""
+        endings = [action for action in actions if type(action) is Ending]
+        if endings:
+            self._results += self.completions.from_here(endings)
+        for action in actions:
+            if type(action) is Note:
+                self.note(action.kind, action.subject, action.message)
+            elif type(action) is StartWorker:
+                self._start(action)
+            elif type(action) is StopRunning:
+                stop = m.StopTask(action.task, action.fence, action.reason)
+                self._control(action.worker, stop)
+            elif type(action) is RetireWorker:
+                self.note("worker.retired", action.worker, action.reason)
+                self._control(action.worker, m.StopWorker(action.reason))
+            elif type(action) is KillWorker:
+                self.note("worker.killed", action.worker, action.reason)
+                self.workers.kill(action.worker)
+
+    def _start(self, action: StartWorker) -> None:
+        trouble = self.workers.start(action)
+        if trouble:
+            now_ns = time.monotonic_ns()
+            self.carry_out(self.state.lost(action.worker, trouble, now_ns))
+        else:
+            self.note("worker.started", action.worker, f"pool {action.pool}")
+
+    def _control(self, worker: str, message: m.ToWorker) -> None:
+        self.doors.send(Door.WORKER, self.workers.control_peer(worker), codec.encode(message))
+
+    def note(self, kind: str, subject: str, message: str) -> None:
+        """A line in the event log, the journal and the service's log."""
+        self.journal.event(Event(self.next_event, time.time(), kind, subject, message))
+        self.next_event += 1
+        log.info("%s %s %s", kind, subject, message)
+
+    # --- the end -------------------------------------------------------------------------------
+
+    def drain(self, *, now: bool) -> None:
+        """Finish what runs, keep what waits, then stop; `now`: leave the running ones queued."""
+        deadline_ns = 0 if now else round(self.config.drain_timeout_s * 1e9)
+        end_ns = time.monotonic_ns() + deadline_ns
+        self.stop_at_ns = min(self.stop_at_ns, end_ns) if self.stop_at_ns else end_ns
+        if not self.state.draining:
+            self.state.draining = True
+            self.note("service.draining", self.config.name, f"{self.state.running} running")
+        self._next_tick_ns = 0
+
+    def _check_drain(self, now_ns: int) -> None:
+        if not self.state.draining:
+            return
+        if not self.state.is_busy or now_ns >= self.stop_at_ns:
+            self.stopped = True
+
+    def close(self) -> None:
+        """Stop the workers, store the rest, shut the doors."""
+        self.note("service.stopped", self.config.name, f"{len(self.state.tasks)} tasks queued")
+        self.workers.close()
+        self._commit()
+        self._answer()
+        self.checkpointer.stop()
+        self.journal.close()
+        self.doors.close()
+
+

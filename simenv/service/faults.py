@@ -1,0 +1,64 @@
+"""Named points where a drill may kill or fail the service; off unless the config asks for it.
+
+A plan is `point:nth:what` words separated by commas: at the nth hit of the point, `kill` ends the
+process with SIGKILL, `error` raises an OSError (disk full), as often as the word stands there.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections import Counter
+
+from simenv.errors import ConfigError
+
+POINTS = (
+    "submit.received",
+    "submit.admitted",
+    "assign.before",
+    "assign.sent",
+    "journal.commit.before",
+    "journal.commit.after",
+    "accepted.sent",
+    "finished.received",
+    "completion.before",
+    "completion.sent",
+    "checkpoint.before",
+    "checkpoint.after",
+)
+ACTIONS = ("kill", "error")
+
+_plan: dict[tuple[str, int], str] = {}
+_hits: Counter[str] = Counter()
+
+
+def install(text: str) -> None:
+    """Arm the plan written in the config; ConfigError if a word is not of the form."""
+    _plan.clear()
+    _hits.clear()
+    for word in filter(None, text.split(",")):
+        parts = word.split(":")
+        if (
+            len(parts) != 3
+            or parts[0] not in POINTS
+            or not parts[1].isdigit()
+            or parts[2] not in ACTIONS
+        ):
+            raise ConfigError(
+                f"faults: {word!r} is not point:nth:what",
+                hint=f"points: {', '.join(POINTS)}; what: {', '.join(ACTIONS)}",
+            )
+        _plan[parts[0], int(parts[1])] = parts[2]
+
+
+def hit(point: str) -> None:
+    """Called by the service as it passes a point."""
+    if not _plan:
+        return
+    _hits[point] += 1
+    what = _plan.get((point, _hits[point]))
+    if what == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if what == "error":
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), point)

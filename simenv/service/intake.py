@@ -1,0 +1,126 @@
+"""A Submit becomes accepted tasks, the ids it got before, or a refusal."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+
+import msgspec
+
+from simenv.errors import Insufficient, KeyConflict, LimitExceeded, OptionError, QueueFull
+from simenv.model import digest
+from simenv.scheduler.routing import size
+from simenv.scheduler.state import State
+from simenv.scheduler.values import Batch, Limits
+from simenv.service import faults
+from simenv.service.admission import Admission, refusal
+from simenv.service.api import pack_routes
+from simenv.service.journal import AcceptedRow, Journal
+from simenv.wire import codec
+from simenv.wire.messages import MAX_MESSAGE_TASKS, Accepted, Refusal, Submit
+
+MAX_KEY_CHARS = 256
+RECENT_KEYS = 50_000  # automatic keys: a client repeats them only while it waits for the answer
+RETRY_AFTER_S = 1.0
+
+
+class Remembered(msgspec.Struct, frozen=True, gc=False):
+    """What a key stands for."""
+
+    first: int
+    count: int
+    digest: bytes
+
+
+class Intake:
+    """Used from the loop's thread."""
+
+    def __init__(
+        self, state: State, journal: Journal, admission: Admission, limits: Limits
+    ) -> None:
+        self._state = state
+        self._journal = journal
+        self._admission = admission
+        self._limits = limits
+        self._recent: OrderedDict[tuple[str, int], Remembered] = OrderedDict()
+
+    def remember(self, key: str, offset: int, what: Remembered) -> None:
+        self._recent[key, offset] = what
+        if len(self._recent) > RECENT_KEYS:
+            self._recent.popitem(last=False)
+
+    def forget(self, key: str, offset: int) -> None:
+        """The Submit under this key was not stored after all."""
+        self._recent.pop((key, offset), None)
+
+    def take(
+        self, peer: bytes, message: Submit, body: bytes, now_ns: int
+    ) -> Accepted | list[Refusal]:
+        """Accept into the machine and the journal's next commit, or say why not."""
+        faults.hit("submit.received")
+        count = len(message.tasks)
+        if not 0 < count <= MAX_MESSAGE_TASKS:
+            words = f"{count} tasks in one message; 1 to {MAX_MESSAGE_TASKS} are allowed"
+            return [refusal(LimitExceeded(words))]
+        if not 0 < len(message.key) <= MAX_KEY_CHARS or message.offset < 0:
+            words = f"a key has 1 to {MAX_KEY_CHARS} characters, this has {len(message.key)}"
+            return [refusal(OptionError(words))]
+        content = digest(codec.encode((message.terms, message.tasks)))
+        known = self._known(message.key, message.offset)
+        if known is not None:
+            if known.digest != content:
+                words = f"the key {message.key!r} was used before with other content"
+                return [refusal(KeyConflict(words, hint="choose another key"))]
+            return Accepted(message.request, known.first, known.count, repeated=True)
+        full = self._full(count, len(body))
+        if full is not None:
+            return [full]
+        routes, refusals = self._admission.admit(message.terms, message.tasks)
+        if refusals:
+            return refusals
+        faults.hit("submit.admitted")
+        first = self._state.next_task
+        batch = Batch(peer, message.terms, message.key, message.offset, first, now_ns)
+        self._state.submitted(batch, message.tasks, routes, None)
+        self.remember(message.key, message.offset, Remembered(first, count, content))
+        self._journal.accept(
+            AcceptedRow(
+                first,
+                count,
+                time.time(),
+                message.key,
+                message.offset,
+                content,
+                pack_routes(routes),
+                body,
+            )
+        )
+        return Accepted(message.request, first, count)
+
+    def _known(self, key: str, offset: int) -> Remembered | None:
+        known = self._recent.get((key, offset))
+        if known is None and not key.startswith("~"):
+            stored = self._journal.accepted_by_key(key, offset)
+            known = None if stored is None else Remembered(*stored)
+        return known
+
+    def _full(self, count: int, size_bytes: int) -> Refusal | None:
+        state, limits = self._state, self._limits
+        if state.draining:
+            words = "the service is shutting down and accepts nothing new"
+            return refusal(Insufficient(words, hint="submit again when it is up: simenv up"))
+        if len(state.tasks) + count > limits.max_queued_tasks:
+            words = (
+                f"{len(state.tasks)} tasks are queued, {count} more would pass the limit of "
+                f"{limits.max_queued_tasks}"
+            )
+        elif state.queued_bytes + size_bytes > limits.max_queued_bytes:
+            words = (
+                f"queued programs hold {size(state.queued_bytes)}; the limit is "
+                f"{size(limits.max_queued_bytes)}"
+            )
+        else:
+            return None
+        return refusal(
+            QueueFull(words, hint="wait for results, then go on", retry_after_s=RETRY_AFTER_S)
+        )

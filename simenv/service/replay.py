@@ -1,0 +1,89 @@
+"""At start: what was accepted and is not final goes back into the queue, in its old order."""
+
+from __future__ import annotations
+
+import time
+from array import array
+
+import msgspec
+
+from simenv.scheduler.state import State
+from simenv.scheduler.values import Batch
+from simenv.service.api import unpack_routes
+from simenv.service.intake import RECENT_KEYS, Intake, Remembered
+from simenv.service.journal import AcceptedRow, Journal
+from simenv.wire import codec
+from simenv.wire.messages import Completed, Submit
+
+
+class Replayed(msgspec.Struct, frozen=True):
+    """What a start found."""
+
+    queued: int
+    final: int
+    seconds: float
+
+
+def replay(journal: Journal, state: State, intake: Intake) -> Replayed:
+    """Fill the machine from the journal; JournalError or ProtocolError if a row is damaged."""
+    begin = time.monotonic()
+    total = journal.next_task()
+    final = _final_tasks(journal, total)
+    attempts = _attempts(journal, final)
+    queued = 0
+    rows = journal.count_accepted()
+    for place, row in enumerate(journal.accepted()):
+        if rows - place <= RECENT_KEYS:
+            what = Remembered(row.first, row.count, row.digest)
+            intake.remember(row.key, row.offset, what)
+        span = final[row.first : row.first + row.count]
+        if 0 not in span:
+            continue
+        queued += _requeue(state, row, span, attempts)
+    state.next_task = max(state.next_task, total)
+    return Replayed(queued, sum(final), time.monotonic() - begin)
+
+
+def _requeue(state: State, row: AcceptedRow, span: bytearray, attempts: array[int]) -> int:
+    submit = codec.from_client(row.body)
+    assert isinstance(submit, Submit)
+    routes = unpack_routes(row.routes)
+    age_ns = max(0, round((time.time() - row.at) * 1e9))
+    accepted_ns = time.monotonic_ns() - age_ns
+    place, left = 0, 0
+    while (place := span.find(0, place)) >= 0:
+        end = span.find(1, place)
+        end = len(span) if end < 0 else end
+        first = row.first + place
+        batch = Batch(b"", submit.terms, row.key, row.offset, first, accepted_ns)
+        counts = list(attempts[first : row.first + end])
+        state.submitted(batch, submit.tasks[place:end], routes[place:end], counts)
+        left += end - place
+        place = end
+    return left
+
+
+def _final_tasks(journal: Journal, total: int) -> bytearray:
+    """One byte a task: 1 where it has ended."""
+    final = bytearray(total)
+    for task in journal.indexed_tasks():
+        final[task] = 1
+    for _, body in journal.finished(journal.indexed_row()):
+        completed = codec.to_client(body)
+        assert isinstance(completed, Completed)
+        for completion in completed.results:
+            final[completion.task] = 1
+    return final
+
+
+def _attempts(journal: Journal, final: bytearray) -> array[int]:
+    """How often each unfinished task was sent out; the journal keeps only those on."""
+    counts = array("H", bytes(2 * len(final)))
+    kept = array("q")
+    for task in journal.take_sent():
+        if task < len(final) and not final[task]:
+            counts[task] += 1
+            kept.append(task)
+    journal.settle_sent(kept)
+    return counts
+

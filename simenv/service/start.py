@@ -1,0 +1,182 @@
+"""Put an environment together: folders, lock, journal, machine, doors; and take it apart again."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+from launcher.allocation import Node, this_machine
+from launcher.local import LocalLauncher
+from simulators import catalog
+
+from simenv import __version__
+from simenv import config as configs
+from simenv.config import Config, ConnectionFile, Places
+from simenv.errors import ConfigError, JournalError
+from simenv.model import Origin, PoolSpec
+from simenv.scheduler.state import State
+from simenv.scheduler.values import Limits
+from simenv.service import faults
+from simenv.service.admission import Admission
+from simenv.service.checkpoint import Checkpointer
+from simenv.service.completions import Completions
+from simenv.service.daemon import Daemon, Facts
+from simenv.service.intake import Intake
+from simenv.service.journal import Journal
+from simenv.service.pools import WorkerProcesses
+from simenv.service.replay import replay
+from simenv.wire.connection import ZmqDoors
+
+CONNECTION_FORMAT = 1
+MEMORY_SHARE = 0.8  # of what is really ours, for simulators
+# File systems that several machines may see; SQLite's WAL needs shared memory, so none of these.
+NETWORK_FILE_SYSTEMS = frozenset(
+    {"nfs", "nfs4", "lustre", "gpfs", "beegfs", "cifs", "smb3", "ceph", "9p", "afs", "fuse.sshfs"}
+)
+
+log = logging.getLogger("simenv.service")
+
+
+class Environment:
+    """A running service's parts, for `__main__`."""
+
+    def __init__(
+        self, daemon: Daemon, places: Places, pools: tuple[PoolSpec, ...], sockets: Path, lock: int
+    ) -> None:
+        self.daemon = daemon
+        self.places = places
+        self.pools = pools
+        self._sockets = sockets
+        self._lock = lock
+
+    def leave(self) -> None:
+        """Remove what only a running service has."""
+        self.places.connection.unlink(missing_ok=True)
+        shutil.rmtree(self._sockets, ignore_errors=True)
+        os.close(self._lock)
+
+
+def assemble(config: Config, home: Path, environ: Mapping[str, str]) -> Environment:
+    """Everything up to the first pass of the loop; SimenvError says what stands in the way."""
+    places = Places(home, Path(config.state_dir) if config.state_dir else home)
+    for folder in (places.home, places.state, places.logs):
+        configs.private_folder(folder)
+    check_file_system(places.state)
+    faults.install(config.faults)
+    lock = take_lock(places.state / "journal.lock")
+    node = this_machine()
+    limits = limits_of(config, node)
+    journal = Journal(places.journal, config.durability)
+    state = State(config.pools, limits, journal.epoch, journal.next_task())
+    intake = Intake(state, journal, Admission(config.pools, limits), limits)
+    here = Origin("service", node.name, os.getpid(), __version__)
+    completions = Completions(journal, here)
+    found = replay(journal, state, intake)
+    log.info("replayed: %d queued, %d final, %.2f s", found.queued, found.final, found.seconds)
+    sockets = configs.socket_folder(environ)
+    workers = WorkerProcesses(
+        LocalLauncher(),
+        config,
+        places,
+        sockets,
+        configs.kernel_cache(environ),
+        environ,
+        journal.epoch,
+        limits.slots,
+    )
+    checkpointer = Checkpointer(places.journal)
+    daemon = Daemon(
+        config,
+        ZmqDoors(sockets),
+        journal,
+        state,
+        intake,
+        completions,
+        workers,
+        checkpointer,
+        places.connection,
+        Facts(node.name, widest(limits.memory_bytes), journal.ended()),
+    )
+    checkpointer.start()
+    _announce(config, places, sockets, node, journal.epoch)
+    daemon.note("service.started", config.name, f"epoch {journal.epoch}, {found.queued} queued")
+    return Environment(daemon, places, config.pools, sockets, lock)
+
+
+def widest(memory_bytes: int) -> int:
+    """The widest program any engine holds in so much memory, in qubits."""
+    return max(card.max_qubits_in(memory_bytes, "single") for card in catalog.CARDS)
+
+
+def limits_of(config: Config, node: Node) -> Limits:
+    """The environment's fixed figures; nothing may be more than the machine has."""
+    if config.memory_bytes > node.memory_bytes:
+        raise ConfigError(
+            f"memory_bytes = {config.memory_bytes} is more than the {node.memory_bytes} there are"
+        )
+    return Limits(
+        slots=config.slots or node.slots,
+        memory_bytes=config.memory_bytes or int(MEMORY_SHARE * node.memory_bytes),
+        max_queued_tasks=config.max_queued_tasks,
+        max_queued_bytes=config.max_queued_bytes,
+        silent_ns=round(config.silent_s * 1e9),
+        start_timeout_ns=round(config.start_timeout_s * 1e9),
+    )
+
+
+def take_lock(path: Path) -> int:
+    """The lock that keeps a second service out, for the life of the descriptor returned."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.read(descriptor, 200).decode("utf-8", "replace").strip()
+        os.close(descriptor)
+        raise JournalError(
+            f"another service uses {path.parent}: {holder or 'unknown'}",
+            hint="simenv status, or simenv down first",
+        ) from error
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"pid {os.getpid()} on {os.uname().nodename}\n".encode())
+    return descriptor
+
+
+def check_file_system(folder: Path) -> None:
+    """Refuse a live journal on a network file system."""
+    kind = file_system(folder)
+    if kind in NETWORK_FILE_SYSTEMS:
+        raise ConfigError(
+            f"the journal would be on {folder}, a network file system ({kind})",
+            hint="set state_dir to a folder on a local disk",
+        )
+
+
+def file_system(folder: Path) -> str:
+    """The type of the file system a folder is on, "" if unknown."""
+    best, kind = -1, ""
+    try:
+        lines = Path("/proc/self/mounts").read_text().splitlines()
+    except OSError:
+        return ""
+    real = folder.resolve()
+    for line in lines:
+        _, where, found, *_ = line.split()
+        mount = Path(where.replace("\\040", " "))
+        if (real == mount or mount in real.parents) and len(mount.parts) >= best:
+            best, kind = len(mount.parts), found
+    return kind
+
+
+def _announce(config: Config, places: Places, sockets: Path, node: Node, epoch: int) -> None:
+    told = ConnectionFile(
+        CONNECTION_FORMAT, config.name, __version__, os.getpid(), node.name, epoch, str(sockets)
+    )
+    temporary = places.connection.with_suffix(".new")
+    temporary.touch(mode=0o600)
+    temporary.write_bytes(msgspec.json.encode(told))
+    temporary.replace(places.connection)

@@ -1,0 +1,1 @@
+"""A resident simulator: receives chunks, runs circuits, answers; nothing else."""

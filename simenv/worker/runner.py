@@ -1,0 +1,174 @@
+"""Assigned tasks to packed results: Program -> Circuit -> plan (kept by structure) -> run -> bytes."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+
+import msgspec
+import numpy as np
+from simulators import registry
+from simulators.base import BindingResult, Control, Engine, PauliSum, Plan, Request, RunOptions
+from simulators.circuit.ir import Circuit
+from simulators.errors import EngineError, OutOfMemory, Stopped
+
+from simenv.model import (
+    RESULT_FORMAT,
+    Observable,
+    Program,
+    ResultData,
+    TaskState,
+    Terms,
+    decode_program,
+)
+from simenv.wire import codec
+from simenv.wire.messages import STATES, Assigned, Failure, Finished
+
+PLAN_CACHE_BYTES = 256 * 2**20
+_DONE = STATES.index(TaskState.DONE)
+_FAILED = STATES.index(TaskState.FAILED)
+_ENDED_EARLY = {
+    "cancelled": STATES.index(TaskState.CANCELLED),
+    "run_timeout": STATES.index(TaskState.EXPIRED),
+}
+
+
+class PlanCache:
+    """Plans by (engine, structure, precision), the least recently used dropped first."""
+
+    def __init__(self, bound_bytes: int = PLAN_CACHE_BYTES) -> None:
+        self._bound_bytes = bound_bytes
+        self._held_bytes = 0
+        self._plans: OrderedDict[tuple[str, bytes, str], Plan] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._plans)
+
+    def get(
+        self, engine: Engine, program: Program, circuit: Circuit, options: RunOptions
+    ) -> Plan:
+        """The kept plan, or a new one; a plan that costs less than a look-up is not kept."""
+        if not engine.worth_caching(circuit):
+            return engine.plan(circuit, None, options)
+        key = (engine.name, program.structure, options.precision)
+        plan = self._plans.get(key)
+        if plan is not None:
+            self._plans.move_to_end(key)
+            return plan
+        plan = engine.plan(circuit, None, options)
+        self._plans[key] = plan
+        self._held_bytes += plan.memory_bytes
+        while self._held_bytes > self._bound_bytes and len(self._plans) > 1:
+            self._held_bytes -= self._plans.popitem(last=False)[1].memory_bytes
+        return plan
+
+
+class Runner:
+    """Runs one task at a time. `control` may be stopped from another thread."""
+
+    def __init__(self, memory_bytes: int = 0) -> None:
+        self.control = Control()
+        self.stop_reason = ""  # why the running task was asked to stop
+        self._memory_bytes = memory_bytes
+        self._engines: dict[str, Engine] = {}
+        self._plans = PlanCache()
+        self._terms: tuple[Terms, tuple[PauliSum, ...]] | None = None
+
+    def engine(self, name: str) -> Engine:
+        """The engine, loaded and warm at first use."""
+        found = self._engines.get(name)
+        if found is None:
+            found = registry.create(name)
+            found.warm_up()
+            self._engines[name] = found
+        return found
+
+    def run(
+        self, assigned: Assigned, terms: Terms, engine: str, slots: int, arrived_ns: int
+    ) -> Finished:
+        """Run one task; every error becomes a result that says so."""
+        begin_ns = time.perf_counter_ns()
+        state = _DONE
+        try:
+            payload = self._payload(assigned, terms, self.engine(engine), slots)
+        except Stopped:
+            state = _ENDED_EARLY.get(self.stop_reason, _FAILED)
+            reason = self.stop_reason or "stopped"
+            payload = codec.encode(Failure(reason, "stopped while it ran"))
+        except (OutOfMemory, MemoryError) as error:
+            state = _FAILED
+            payload = _failure("out_of_memory", error)
+        except (EngineError, msgspec.MsgspecError, ValueError, ArithmeticError) as error:
+            state = _FAILED
+            payload = _failure("engine", error)
+        end_ns = time.perf_counter_ns()
+        return Finished(
+            assigned.task,
+            assigned.attempt,
+            state,
+            payload,
+            (begin_ns - arrived_ns) // 1000,
+            (end_ns - begin_ns) // 1000,
+        )
+
+    def _payload(self, assigned: Assigned, terms: Terms, engine: Engine, slots: int) -> bytes:
+        program = decode_program(assigned.program)
+        circuit = Circuit.from_buffers(*msgspec.structs.astuple(program)[1:])
+        options = RunOptions(
+            precision=terms.precision, threads=slots, memory_bytes=self._memory_bytes
+        )
+        bindings = None
+        if assigned.bindings:
+            bindings = np.frombuffer(assigned.bindings, np.float64).reshape(1, -1)
+        request = Request(
+            shots=assigned.shots,
+            seed=assigned.seed,
+            outputs=terms.outputs,
+            observables=self._observables(terms),
+            bindings=bindings,
+            binding=assigned.binding,
+        )
+        plan = self._plans.get(engine, program, circuit, options)
+        result = engine.run(plan, circuit, request, options, self.control)
+        return pack(program, assigned, result.bindings[0])
+
+    def _observables(self, terms: Terms) -> tuple[PauliSum, ...]:
+        if not terms.observables:
+            return ()
+        if self._terms is None or self._terms[0] is not terms:
+            sums = tuple(_pauli_sum(observable) for observable in terms.observables)
+            self._terms = (terms, sums)
+        return self._terms[1]
+
+
+def pack(program: Program, assigned: Assigned, found: BindingResult) -> bytes:
+    """The result as it travels and is stored."""
+    return codec.encode(
+        ResultData(
+            RESULT_FORMAT,
+            program.registers,
+            program.num_qubits,
+            assigned.shots,
+            assigned.seed,
+            found.outcome_width,
+            found.outcomes,
+            found.counts,
+            found.probability_outcomes,
+            found.probability_width,
+            found.probabilities,
+            b"" if found.statevector is None else found.statevector.tobytes(),
+            found.expectations,
+            found.truncation,
+            found.remark,
+        )
+    )
+
+
+def _pauli_sum(observable: Observable) -> PauliSum:
+    return PauliSum(observable.labels, np.frombuffer(observable.coefficients, np.float64))
+
+
+def _failure(reason: str, error: Exception) -> bytes:
+    hint = getattr(error, "hint", "")
+    message = getattr(error, "message", "") or str(error) or type(error).__name__
+    return codec.encode(Failure(reason, message, hint))
