@@ -6,7 +6,7 @@ Invariant: nothing here asks a simulator what is right.
 from __future__ import annotations
 
 from simenv.cli.gallery.answers import Answer
-from simenv.cli.gallery.arithmetic import adder, order_finding, periodic_fourier
+from simenv.cli.gallery.arithmetic import adder, fourier_adder, order_finding
 from simenv.cli.gallery.dynamics import ising_trotter, quantum_walk
 from simenv.cli.gallery.feedforward import repetition_code, teleportation
 from simenv.cli.gallery.phase import iterative_phase_estimation, phase_estimation
@@ -24,7 +24,7 @@ def pieces() -> tuple[Piece, ...]:
         w_state(),
         bernstein_vazirani(),
         simon(),
-        periodic_fourier(),
+        fourier_adder(),
         adder(),
         order_finding(),
         phase_estimation(),

@@ -39,19 +39,28 @@ def _apply(
             circuit.cp(sign * math.pi / 2 ** (high - low), qubits[low], qubits[high])
 
 
-def periodic_fourier(num_qubits: int = 14, log_period: int = 3, offset: int = 5) -> Piece:
-    """The transform of a comb of period r: r even peaks at the multiples of 2^n / r."""
-    circuit = QuantumCircuit(num_qubits, num_qubits, name=f"qft-{num_qubits}")
-    for qubit in range(log_period):
-        if offset >> qubit & 1:
+def fourier_adder(num_qubits: int = 14, a: int = 0x1B6D, b: int = 0x0A5C) -> Piece:
+    """Addition of a constant in Fourier space (Draper, quant-ph/0008033), modulo 2^n.
+
+    Three bits of a are left open, so eight sums come out at once.
+    """
+    open_bits = (1, 6, 11)
+    circuit = QuantumCircuit(num_qubits, num_qubits, name=f"qft-adder-{num_qubits}")
+    for qubit in range(num_qubits):
+        if qubit in open_bits:
+            circuit.h(qubit)
+        elif a >> qubit & 1:
             circuit.x(qubit)
-    circuit.h(range(log_period, num_qubits))
     fourier(circuit, circuit.qubits)
+    for qubit in range(num_qubits):
+        circuit.p(2 * math.pi * b * 2**qubit / 2**num_qubits, qubit)
+    fourier(circuit, circuit.qubits, inverse=True)
     circuit.measure(range(num_qubits), range(num_qubits))
-    period, spacing = 2**log_period, 2 ** (num_qubits - log_period)
-    return Piece(
-        circuit, Outcomes({bits(k * spacing, num_qubits): 1 / period for k in range(period)})
-    )
+    summands = [a]
+    for bit in open_bits:
+        summands = [value & ~(1 << bit) | flag << bit for value in summands for flag in (0, 1)]
+    sums = [(value + b) % 2**num_qubits for value in summands]
+    return Piece(circuit, Outcomes({bits(value, num_qubits): 1 / 8 for value in sums}))
 
 
 def adder(num_bits: int = 6, a: int = 43, b: int = 21) -> Piece:

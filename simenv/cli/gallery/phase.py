@@ -15,13 +15,14 @@ PHASE = 0.2837  # of a turn; no fraction of 2^8, so that the answer has a width
 
 def kernel(phase: float, num_bits: int) -> Outcomes:
     """P(k) = (sin(pi N d) / (N sin(pi d)))^2 with N = 2^num_bits, d = phase - k / N."""
-    size = 2**num_bits
+    size = 1 << num_bits
 
     def probability(k: int) -> float:
         distance = phase - k / size
         if abs(math.sin(math.pi * distance)) < 1e-15:
             return 1.0
-        return (math.sin(math.pi * size * distance) / (size * math.sin(math.pi * distance))) ** 2
+        amplitude = math.sin(math.pi * size * distance) / (size * math.sin(math.pi * distance))
+        return amplitude * amplitude
 
     return Outcomes({bits(k, num_bits): probability(k) for k in range(size)})
 

@@ -1,0 +1,79 @@
+"""`simenv`: the list of commands and the options they share. `main` is the console script.
+
+Invariant: importing this loads typer, msgspec and zmq at most; each command loads the rest when it
+runs, so that a short one answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from simenv.cli import demo, doctor, environment, lists, out, submit, tasks
+from simenv.cli.border import guarded
+from simenv.cli.settings import Settings, hoist
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+for _command in (
+    demo.demo,
+    environment.up,
+    environment.down,
+    environment.status,
+    lists.pools,
+    lists.workers,
+    lists.queue,
+    lists.events,
+    submit.submit,
+    tasks.result,
+    tasks.cancel,
+    environment.logs,
+    doctor.doctor,
+):
+    app.command()(_command)
+
+
+@app.callback(invoke_without_command=True)
+def common(
+    context: typer.Context,
+    name: Annotated[
+        str | None, typer.Option(help="Which environment; `default` if not said.")
+    ] = None,
+    service: Annotated[
+        Path | None, typer.Option(help="Its connection file; SIMENV_SERVICE names it too.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Objects instead of text, one a line.")
+    ] = False,
+    debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="The version, and nothing else.")] = (
+        False
+    ),
+) -> None:
+    """Run quantum circuits on resident simulators. These options may stand after a command too."""
+    context.obj = Settings(name, service, as_json, debug)
+    if version:
+        from importlib import metadata
+
+        out.line(metadata.version("simenv"))
+    elif context.invoked_subcommand is None:
+        out.line(context.get_help())
+
+
+def run(arguments: Sequence[str]) -> int:
+    """One command line; the exit code."""
+    words = hoist(arguments)
+    common_words = words[: words.index("--")] if "--" in words else words
+    return guarded(
+        lambda: typer.main.get_command(app).main(words, prog_name="simenv", standalone_mode=False),
+        as_json="--json" in common_words,
+        debug="--debug" in common_words,
+    )
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,125 @@
+"""The folders simenv writes to: file system, modes, room, and what was left behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from simenv import config
+from simenv.cli import out
+from simenv.cli.checks.finding import Finding
+from simenv.client import address
+from simenv.errors import NoService
+
+NETWORK = frozenset(
+    (
+        "9p", "afs", "beegfs", "ceph", "cifs", "fuse.ceph", "fuse.glusterfs", "fuse.sshfs",
+        "glusterfs", "gpfs", "lustre", "nfs", "nfs4", "orangefs", "pvfs2", "smb3", "smbfs",
+    )
+)  # fmt: skip
+LEAST_FREE_BYTES = 2**30
+LONGEST_SOCKET = 107  # bytes of a path in sockaddr_un
+
+
+def home() -> Iterator[Finding]:
+    """The journal needs a local file system, and nobody else's eyes or hands."""
+    root = config.home_root()
+    kind, there = file_system(root)
+    if kind in NETWORK:
+        remedy = (
+            "echo 'state_dir = \"/a/local/folder\"' >> simenv.toml; simenv up --config simenv.toml"
+        )
+        yield Finding("fail", "state", f"{root} is on {kind}: SQLite cannot be safe there", remedy)
+    elif shutil.disk_usage(there).free < LEAST_FREE_BYTES:
+        free = out.size(shutil.disk_usage(there).free)
+        yield Finding("warn", "state", f"{root} has {free} left", f"df -h {there}")
+    else:
+        yield Finding("ok", "state", f"{root} on {kind or 'a file system unknown'}, local")
+    yield _private(root)
+
+
+def kernels() -> Iterator[Finding]:
+    """Compiled kernels: there, or made at the first start."""
+    folder = config.kernel_cache()
+    kept = [path for path in folder.rglob("*") if path.is_file()] if folder.exists() else []
+    if not kept:
+        yield Finding("ok", "kernels", f"none in {folder}: the first start compiles them")
+        return
+    taken = sum(path.stat().st_size for path in kept)
+    versions = [path for path in folder.iterdir() if path.is_dir()]
+    detail = f"{out.size(taken)} for {len(versions)} version(s) in {folder}"
+    if len(versions) > 8:
+        yield Finding("warn", "kernels", detail, f"rm -r {folder}")
+    else:
+        yield Finding("ok", "kernels", detail)
+
+
+def sockets() -> Iterator[Finding]:
+    """Where sockets go: short enough a path, and writable."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    base = Path(runtime if runtime and os.access(runtime, os.W_OK) else tempfile.gettempdir())
+    if len(str(base)) + len("/simenv-12345678/client.sock") > LONGEST_SOCKET:
+        detail = f"{base} is too long for a socket ({LONGEST_SOCKET} bytes)"
+        yield Finding("fail", "sockets", detail, "export TMPDIR=/tmp")
+    elif not os.access(base, os.W_OK | os.X_OK):
+        yield Finding("fail", "sockets", f"{base} cannot be written", "export TMPDIR=/tmp")
+    else:
+        yield Finding("ok", "sockets", f"in {base}")
+
+
+def connections() -> Iterator[Finding]:
+    """Connection files of services that are gone."""
+    stale = 0
+    for path in sorted(config.home_root().glob("*/connection.json")):
+        try:
+            file = address.read(path)
+        except NoService as error:
+            stale += 1
+            yield Finding("warn", "environment", error.message, error.hint)
+            continue
+        if address.ended(file):
+            stale += 1
+            option = "" if file.name == "default" else f" --name {file.name}"
+            detail = f"{file.name}: process {file.pid} is gone, its connection file is not"
+            yield Finding("warn", "environment", detail, f"simenv up{option} --resume")
+        else:
+            yield Finding("ok", "environment", f"{file.name}: process {file.pid} on {file.node}")
+    if not stale:
+        yield Finding("ok", "environment", "no connection file without a service")
+
+
+def file_system(path: Path) -> tuple[str, Path]:
+    """The kind of file system `path` is or will be on ("" if unknown), and its nearest folder."""
+    there = path
+    while not there.exists():
+        there = there.parent
+    try:
+        mounts = Path("/proc/mounts").read_text().splitlines()
+    except OSError:
+        return "", there
+    best, kind = "", ""
+    resolved = str(there.resolve())
+    for mount in mounts:
+        _, point, name, *_ = mount.split()
+        point = point.replace("\\040", " ")
+        inside = resolved == point or resolved.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, kind = point, name
+    return kind, there
+
+
+def _private(root: Path) -> Finding:
+    if not root.exists():
+        return Finding("ok", "modes", f"{root} will be made, 0700")
+    info = root.stat()
+    mode = stat.S_IMODE(info.st_mode)
+    if info.st_uid != os.getuid():
+        remedy = "export SIMENV_HOME=$HOME/.simenv"
+        return Finding("fail", "modes", f"{root} belongs to user {info.st_uid}", remedy)
+    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return Finding("fail", "modes", f"{root} can be written by others", f"chmod 700 {root}")
+    return Finding("ok", "modes", f"{root} is {mode:04o} and ours")

@@ -1,0 +1,67 @@
+"""`simenv demo`: the whole house at work, on circuits whose right answers are known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from simenv.cli import out, settings
+from simenv.cli.listing import Column, Style, listing
+
+if TYPE_CHECKING:
+    from simenv.cli.show import loop, performance
+
+
+def demo(
+    context: typer.Context,
+    folder: Annotated[
+        Path, typer.Option("--out", help="Where demo.png goes.", file_okay=False)
+    ] = Path("."),
+    workers: Annotated[int, typer.Option(min=1, help="Resident simulators to start.")] = 2,
+) -> None:
+    """Start a pool, run real algorithms and a variational loop, judge and draw them."""
+    import simenv
+    from simenv.cli.show import loop, performance
+
+    as_json = settings.of(context).as_json
+    folder.mkdir(parents=True, exist_ok=True)
+    out.note("starting a private environment (the very first time its kernels are compiled)")
+    with simenv.local(workers=workers) as env:
+        acts = performance.perform(env)
+        run = loop.minimise(env)
+    columns = (
+        Column[performance.Act]("CIRCUIT", lambda act: act.circuit),
+        Column[performance.Act]("QUBITS", lambda act: str(act.qubits), right=True),
+        Column[performance.Act]("ENGINE", lambda act: act.engine),
+        Column[performance.Act]("QUEUE ms", lambda act: f"{act.queue_ms:.2f}", right=True),
+        Column[performance.Act]("RUN ms", lambda act: f"{act.run_ms:.2f}", right=True),
+        Column[performance.Act]("ANSWER", lambda act: "ok" if not act.fault else "fail"),
+        Column[performance.Act]("TOP COUNTS", performance.top),
+    )
+    listing(columns, Style(as_json), lambda: acts)
+    if as_json:
+        out.json_line(run)
+    else:
+        out.line()
+        out.line(loop.summary(run))
+    picture = _draw(acts, run, folder)
+    if picture and not as_json:
+        out.line(f"picture {picture}")
+    wrong = [act for act in acts if act.fault]
+    for act in wrong:
+        out.note(f"{out.paint('fail')}: {act.circuit}: {act.fault}")
+    if wrong or not run.converged:
+        raise typer.Exit(1)
+
+
+def _draw(acts: list[performance.Act], run: loop.Run, folder: Path) -> Path | None:
+    from importlib.util import find_spec
+
+    if find_spec("matplotlib") is None:
+        out.note("no picture: matplotlib is not installed; pip install 'simenv[plots]'")
+        return None
+    from simenv.cli.show import picture
+
+    return picture.draw(acts, run, folder / "demo.png")

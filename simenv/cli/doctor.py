@@ -1,0 +1,24 @@
+"""`simenv doctor`: is this machine fit, and what to type where it is not."""
+
+from __future__ import annotations
+
+import typer
+
+from simenv.cli import out, settings
+
+
+def doctor(context: typer.Context) -> None:
+    """Check this installation; exit code 1 if something must be mended."""
+    from simenv.cli.checks import findings
+
+    failed = False
+    for finding in findings():
+        failed |= finding.level == "fail"
+        if settings.of(context).as_json:
+            out.json_line(finding)
+        else:
+            out.line(f"{out.paint(finding.level, width=4)}  {finding.what:<13} {finding.detail}")
+            if finding.remedy:
+                out.line(f"{'':20}type: {finding.remedy}")
+    if failed:
+        raise typer.Exit(1)

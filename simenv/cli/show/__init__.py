@@ -1,0 +1,1 @@
+"""What `simenv demo` runs and draws."""
