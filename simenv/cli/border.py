@@ -36,13 +36,13 @@ def guarded(call: Callable[[], object], as_json: bool, debug: bool) -> int:
     except errors.SimenvError as error:
         if debug:
             traceback.print_exc()
-        _show(error, as_json)
+        show_error(error, as_json)
         return error.exit_code
     except _UsageError as error:
         message = getattr(error, "format_message", error.__str__)()
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else "simenv"
-        _show(errors.OptionError(message, hint=f"see: {path} --help"), as_json)
+        show_error(errors.OptionError(message, hint=f"see: {path} --help"), as_json)
         return USAGE
     except Exception as error:  # noqa: BLE001 - the last border: nobody above to hand it to
         if debug:
@@ -51,7 +51,7 @@ def guarded(call: Callable[[], object], as_json: bool, debug: bool) -> int:
         hint = (
             "" if isinstance(error, OSError) else "this is a fault of simenv; --debug shows where"
         )
-        _show(errors.SimenvError(what, hint=hint), as_json)
+        show_error(errors.SimenvError(what, hint=hint), as_json)
         return 1
     return code if isinstance(code, int) else 0
 
@@ -72,7 +72,8 @@ def as_object(error: errors.SimenvError) -> dict[str, object]:
     return shown
 
 
-def _show(error: errors.SimenvError, as_json: bool) -> None:
+def show_error(error: errors.SimenvError, as_json: bool = False) -> None:
+    """What, where and the way out on stderr; with `as_json` the object on stdout too."""
     out.note(f"{out.paint('error', sys.stderr)}: {out.clean(error.message, keep=chr(10))}")
     for where in getattr(error, "__notes__", ()):
         out.note(f"  {out.clean(where)}")

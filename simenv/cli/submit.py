@@ -1,0 +1,180 @@
+"""`simenv submit`: one circuit from a file, to the environment that is up or to one of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from simenv.cli import out, settings
+from simenv.cli.settings import Settings
+from simenv.cli.tasks import Timeout, present
+from simenv.errors import NoService, OptionError, ProgramError
+
+if TYPE_CHECKING:
+    from simenv.client.client import Client
+
+MAX_TEXT_BYTES = 16 * 2**20  # one more byte is read, so that the parser's own limit speaks
+PATIENCE_S = 1.0  # after so long a line says what is waited for
+
+
+class Output(StrEnum):
+    """What can be asked for."""
+
+    counts = "counts"
+    probabilities = "probabilities"
+    statevector = "statevector"
+    expectation = "expectation"
+
+
+class Precision(StrEnum):
+    """complex128 or complex64."""
+
+    double = "double"
+    single = "single"
+
+
+def submit(
+    context: typer.Context,
+    file: Annotated[str, typer.Argument(help="OpenQASM 2 or 3, or QPY; - is stdin.")],
+    shots: Annotated[int, typer.Option(min=0, help="0: exact, nothing is sampled.")] = 1024,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="The same seed gives the same counts.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="Which engine; auto chooses and says why.")] = "auto",
+    observable: Annotated[
+        list[str] | None,
+        typer.Option(help='A Pauli sum such as "ZZI:0.5,IXX:-1"; may be given again.'),
+    ] = None,
+    output: Annotated[
+        list[Output] | None, typer.Option(help="What is wanted; may be given again.")
+    ] = None,
+    precision: Annotated[Precision, typer.Option(help="Of the amplitudes.")] = Precision.double,
+    param: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE of a free parameter, in radians.")
+    ] = None,
+    pool: Annotated[str | None, typer.Option(help="Only on this pool.")] = None,
+    priority: Annotated[int, typer.Option(help="Higher goes first.")] = 0,
+    queue_timeout: Annotated[
+        float | None, typer.Option(help="EXPIRED after so many seconds of waiting.")
+    ] = None,
+    run_timeout: Annotated[
+        float | None, typer.Option(help="EXPIRED after so many seconds of running.")
+    ] = None,
+    task_name: Annotated[str | None, typer.Option(help="A name for listings.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait, and show what it found.")] = False,
+    timeout: Timeout = None,
+) -> None:
+    """Submit a circuit; prints its id, or with --wait what it found.
+
+    With no environment up, a private one is started for this call, which then waits.
+    """
+    common = settings.of(context)
+    bindings = _bindings(param or [])
+    source = _read(file)
+    with _environment(common) as (env, private):
+        try:
+            task = env.submit(
+                source,
+                shots=shots or None,
+                seed=seed,
+                outputs=tuple(each.value for each in output) if output else ("counts",),
+                observables=[_pauli_sum(each) for each in observable] if observable else None,
+                bindings=bindings,
+                engine=engine,
+                precision=precision.value,
+                pool=pool,
+                priority=priority,
+                queue_timeout_s=queue_timeout,
+                run_timeout_s=run_timeout,
+                name=task_name,
+            )
+        except ProgramError as error:
+            _say_where(error, file, source)
+            raise
+        if wait or private:
+            present(task, common.as_json, timeout)
+        elif common.as_json:
+            out.json_line({"task": task.id})
+        else:
+            out.line(task.id)
+
+
+@contextlib.contextmanager
+def _environment(common: Settings) -> Iterator[tuple[Client, bool]]:
+    """The environment that is up, or a private one where the user has named none."""
+    try:
+        client = common.connect()
+    except NoService:
+        if common.named:
+            raise
+    else:
+        with client:
+            yield client, False
+        return
+    import simenv
+
+    note = threading.Timer(
+        PATIENCE_S, out.note, ["no environment is up: starting one for this call"]
+    )
+    note.start()
+    try:
+        env = simenv.local(workers=1)
+    finally:
+        note.cancel()
+    with env:
+        yield env, True
+
+
+def _read(file: str) -> str | Path:
+    if file != "-":
+        return Path(file)
+    text = sys.stdin.buffer.read(MAX_TEXT_BYTES + 1)
+    try:
+        return text.decode() + "\n"  # a newline says that it is a text and not a path
+    except UnicodeDecodeError as error:
+        raise ProgramError(f"stdin is not UTF-8: {error.reason} at byte {error.start}") from error
+
+
+def _say_where(error: ProgramError, file: str, source: str | Path) -> None:
+    """Add the place and the line of text to an error that knows them."""
+    if not error.line:
+        return
+    text = source if isinstance(source, str) else source.read_text(errors="replace")
+    lines = text.splitlines()
+    quoted = lines[error.line - 1].strip()[:80] if error.line <= len(lines) else ""
+    name = "stdin" if file == "-" else file
+    error.add_note(f"at {name}:{error.line}:{error.column}   {quoted}")
+
+
+def _bindings(params: list[str]) -> dict[str, list[float]] | None:
+    """NAME=VALUE words to one set of parameter values."""
+    values: dict[str, list[float]] = {}
+    for param in params:
+        name, equals, number = param.partition("=")
+        try:
+            values[name] = [float(number)]
+        except ValueError:
+            equals = ""
+        if not equals or not name:
+            raise OptionError(f"--param {param!r}", hint="NAME=VALUE, for example theta=0.25")
+    return values or None
+
+
+def _pauli_sum(text: str) -> list[tuple[str, float]]:
+    """ "ZZI:0.5,IXX:-1" to labels and coefficients; a label alone counts once."""
+    terms = []
+    for term in text.split(","):
+        label, colon, factor = term.strip().partition(":")
+        try:
+            terms.append((label.upper(), float(factor) if colon else 1.0))
+        except ValueError as error:
+            hint = 'LABEL:FACTOR by comma, for example "ZZI:0.5,IXX:-1"'
+            raise OptionError(f"--observable {text[:80]!r}", hint=hint) from error
+    return terms
