@@ -15,6 +15,7 @@ from simulators.circuit import survey
 from simulators.circuit.ir import MAX_CLBITS, MAX_QUBITS, Circuit
 
 MAX_SLOTS = 2**20
+_NO_STARTS = np.zeros(0, np.int64)
 
 _TEXTS = {
     survey.BAD_OP: "row {0} of the operation table does not exist",
@@ -54,7 +55,7 @@ def problem(circuit: Circuit) -> str:
     text = circuit.fault or circuit.table.problem or _sizes(circuit)
     if text:
         return text
-    found = np.empty(9, np.int64)
+    found = np.empty(circuit.table.found_size, np.int64)
     fault = survey.bounds(
         circuit.table.rows,
         circuit.ops,
@@ -114,6 +115,11 @@ def _conditions(circuit: Circuit, blocks: int, found: NDArray[np.int64]) -> str:
 
 
 def register_starts(circuit: Circuit) -> NDArray[np.int64]:
-    """First clbit of each register, and the end of the last: int64 [registers + 1]."""
+    """First clbit of each register, and the end of the last: int64 [registers + 1].
+
+    Empty for a circuit without conditions, where nobody asks.
+    """
+    if not circuit.conditions.size:
+        return _NO_STARTS
     sizes = (size for _, size in circuit.registers)
     return np.fromiter(itertools.accumulate(sizes, initial=0), np.int64)

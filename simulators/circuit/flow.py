@@ -5,15 +5,14 @@ Invariant: only for circuits that `check.problem` admitted.
 
 from __future__ import annotations
 
-import numpy as np
-
-from simulators.circuit import ir
+from simulators.circuit import tokens as tk
 from simulators.circuit.gates import END_BLOCK, FIRST_GATE, GATES, IF, MEASURE, RESET
-from simulators.jit import I32, I64, INT, NAMES, U16, kernel, part
+from simulators.jit import I32, I64, INT, NAMES, U8, U16, kernel, part
 
 # What `flow` says of each operation.
 PLAIN, FINAL, DROPPED, LAST = range(4)
 
+_MEASURED, _ACTED_ON = 1, 2  # how a qubit is used later
 _ID = GATES["id"].code
 
 
@@ -21,29 +20,30 @@ _ID = GATES["id"].code
 def _read(tokens, end, starts, blocked):  # type: ignore[no-untyped-def]
     """Mark the clbits that one expression reads; walks back from its END to the one before."""
     k = end - 1
-    while k >= 0 and tokens[3 * k] != ir.END:
+    while k >= 0 and tokens[3 * k] != tk.END:
         operand = tokens[3 * k + 1]
-        if tokens[3 * k] == ir.CLBIT:
+        if tokens[3 * k] == tk.CLBIT:
             blocked[operand] = 1
-        elif tokens[3 * k] == ir.REGISTER:
+        elif tokens[3 * k] == tk.REGISTER:
             for c in range(starts[operand], starts[operand + 1]):
                 blocked[c] = 1
         k -= 1
     return k
 
 
-@part
+@kernel(NAMES, U16, U16, U16, I32, I64, U8, U8, INT, I64, returns=INT)
 def flow(  # type: ignore[no-untyped-def]
-    rows, ops, qubits, clbits, tokens, starts, num_qubits, num_clbits, keep, roles
+    rows, ops, qubits, clbits, tokens, starts, used, blocked, keep, roles
 ):
-    """Say of each operation what it is; True if the circuit needs branching.
+    """Say of each operation what it is; 1 if the circuit needs branching, else 0.
 
-    FINAL: a measurement after which nothing happens to its qubit and its clbit. DROPPED: a reset
+    `used` and `blocked` are scratch: uint8 [qubits], [clbits]; `roles`: int64 [operations]. FINAL: a
+    measurement after which nothing happens to its qubit and its clbit. DROPPED: a reset
     that changes nothing: of a qubit still |0>, or (unless `keep`, which is for outputs that see the
     state) of one that is never used again. LAST: a measurement that is not final but the last use
     of its qubit, which may be put back to |0> (again unless `keep`).
     """
-    used = np.zeros(num_qubits, np.uint8)
+    used[:] = 0
     at = 0
     for k in range(ops.size):  # forward: resets of untouched qubits
         code, count = rows[ops[k], 0], rows[ops[k], 1]
@@ -55,8 +55,8 @@ def flow(  # type: ignore[no-untyped-def]
                 used[qubits[j]] = 1
         at += count
     used[:] = 0
-    blocked = np.zeros(num_clbits, np.uint8)
-    branching = False
+    blocked[:] = 0
+    branching = 0
     depth = 0
     end = tokens.size // 3 - 1
     bit = clbits.size
@@ -65,41 +65,31 @@ def flow(  # type: ignore[no-untyped-def]
         at -= rows[ops[k], 1]
         bit -= rows[ops[k], 2]
         if code == IF:
-            branching = True
+            branching = 1
             depth -= 1
             end = _read(tokens, end, starts, blocked)
         elif code == END_BLOCK:
             depth += 1
         elif code == MEASURE:
             q, c = qubits[at], clbits[bit]
-            if depth == 0 and not used[q] and not blocked[c]:
+            if depth == 0 and used[q] < _ACTED_ON and not blocked[c]:
                 roles[k] = FINAL
+                used[q] = _MEASURED
                 continue
             if not used[q] and not keep:
                 roles[k] = LAST
-            used[q] = 1
+            used[q] = _ACTED_ON
             blocked[c] = 1
-            branching = True
+            branching = 1
         elif code == RESET:
             if roles[k] == DROPPED:
                 continue
             if not used[qubits[at]] and not keep:
                 roles[k] = DROPPED
                 continue
-            used[qubits[at]] = 1
-            branching = True
+            used[qubits[at]] = _ACTED_ON
+            branching = 1
         elif code >= FIRST_GATE and code != _ID:
             for j in range(at, at + rows[ops[k], 1]):
-                used[qubits[j]] = 1
+                used[qubits[j]] = _ACTED_ON
     return branching
-
-
-@kernel(NAMES, U16, U16, U16, I32, I64, INT, INT, INT, I64, returns=INT)
-def roles_of(  # type: ignore[no-untyped-def]
-    rows, ops, qubits, clbits, tokens, starts, num_qubits, num_clbits, keep, roles
-):
-    """`flow`, callable from Python: 1 if the circuit needs branching."""
-    branching = flow(
-        rows, ops, qubits, clbits, tokens, starts, num_qubits, num_clbits, keep != 0, roles
-    )
-    return 1 if branching else 0

@@ -16,33 +16,6 @@ from simulators.circuit.table import Table, table_of
 MAX_QUBITS = 65_535
 MAX_CLBITS = 65_535
 
-# Tokens of a postfix condition: rows (token, operand, width); a Bool has width 0.
-END = 0
-CLBIT = 1
-REGISTER = 2
-VALUE = 3
-CAST = 4
-BIT_NOT = 5
-LOGIC_NOT = 6
-BIT_AND = 7
-BIT_OR = 8
-BIT_XOR = 9
-LOGIC_AND = 10
-LOGIC_OR = 11
-EQUAL = 12
-NOT_EQUAL = 13
-LESS = 14
-LESS_EQUAL = 15
-GREATER = 16
-GREATER_EQUAL = 17
-SHIFT_LEFT = 18
-SHIFT_RIGHT = 19
-ADD = 20
-SUB = 21
-MUL = 22
-DIV = 23
-INDEX = 24
-
 _NO_INT32: NDArray[np.int32] = np.frombuffer(b"", np.int32)
 
 

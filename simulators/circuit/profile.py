@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from simulators.circuit import survey
 from simulators.circuit.check import register_starts
-from simulators.circuit.flow import roles_of
+from simulators.circuit.flow import flow
 from simulators.circuit.ir import Circuit
 
 
@@ -28,7 +29,7 @@ class Profile(msgspec.Struct, frozen=True):
 
 def profile(circuit: Circuit) -> Profile:
     """The profile of an admissible circuit."""
-    found = np.empty(9, np.int64)
+    found = np.empty(circuit.table.found_size, np.int64)
     survey.bounds(
         circuit.table.rows,
         circuit.ops,
@@ -42,7 +43,7 @@ def profile(circuit: Circuit) -> Profile:
         found,
     )
     branching = needs_branching(circuit, np.empty(circuit.ops.size, np.int64))
-    _, _, operations, one, two, many, measurements, resets, ifs = found.tolist()
+    _, _, operations, one, two, many, measurements, resets, ifs = found[:9].tolist()
     return Profile(
         circuit.num_qubits,
         circuit.num_clbits,
@@ -57,17 +58,19 @@ def profile(circuit: Circuit) -> Profile:
     )
 
 
-def needs_branching(circuit: Circuit, roles: np.ndarray, *, keep: bool = False) -> bool:
+def needs_branching(
+    circuit: Circuit, roles: NDArray[np.int64], *, keep: bool = False
+) -> bool:
     """Fill `roles` (int64 [operations], see `flow`); True if the circuit needs branching."""
-    found = roles_of(
+    found = flow(
         circuit.table.rows,
         circuit.ops,
         circuit.qubits,
         circuit.clbits,
         circuit.conditions,
         register_starts(circuit),
-        circuit.num_qubits,
-        circuit.num_clbits,
+        np.empty(circuit.num_qubits, np.uint8),
+        np.empty(circuit.num_clbits, np.uint8),
         1 if keep else 0,
         roles,
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from simulators.circuit import ir
+from simulators.circuit import tokens as tk
 from simulators.circuit.gates import (
     DELAY,
     DELAY_DT,
@@ -21,7 +21,7 @@ from simulators.circuit.gates import (
 from simulators.jit import F64, I32, I64, INT, NAMES, U16, kernel, part
 
 MAX_NESTING = 100
-MAX_STACK = 256
+MAX_STACK = 100
 
 # What `bounds` finds; SOUND or the first fault.
 (
@@ -38,6 +38,9 @@ MAX_STACK = 256
 
 # Slots of `found`, filled by `bounds`.
 (AT, DETAIL, OPERATIONS, ONE_QUBIT, TWO_QUBIT, MANY_QUBIT, MEASUREMENTS, RESETS, IFS) = range(9)
+_BLOCKS = 9
+FOUND = _BLOCKS + MAX_NESTING  # after it, for wide operations: who named each qubit last
+FOUND_WIDE = FOUND + 65_536
 
 
 @part
@@ -78,11 +81,15 @@ def _slots(slots, num_slots, num_params, found):  # type: ignore[no-untyped-def]
 def bounds(  # type: ignore[no-untyped-def]
     rows, ops, qubits, clbits, params, slots, num_slots, num_qubits, num_clbits, found
 ):
-    """SOUND, or the first fault with `found[AT]` (operation) and `found[DETAIL]` (the value)."""
-    for k in range(found.size):
+    """SOUND, or the first fault with `found[AT]` (operation) and `found[DETAIL]` (the value).
+
+    `found`: int64 [FOUND], or [FOUND_WIDE] for a table with operations on more than 8 qubits.
+    """
+    for k in range(_BLOCKS):
         found[k] = 0
-    blocks = np.zeros(MAX_NESTING, np.int64)  # 1: an `else` came
-    stamps = np.zeros(0, np.int64)
+    blocks = found[_BLOCKS:FOUND]  # 1: an `else` came
+    stamps = found[FOUND:]
+    fresh = True
     depth = q = c = p = 0
     found[OPERATIONS] = ops.size
     for k in range(ops.size):
@@ -102,8 +109,9 @@ def bounds(  # type: ignore[no-untyped-def]
             if qubits[j] >= num_qubits:
                 found[DETAIL] = qubits[j]
                 return QUBIT_RANGE
-        if nq > 8 and stamps.size == 0:
-            stamps = np.full(65_536, -1, np.int64)
+        if nq > 8 and fresh:
+            stamps[:] = -1
+            fresh = False
         if nq > 1 and _repeated(qubits, q, nq, stamps, k):
             return QUBIT_TWICE
         for j in range(c, c + nc):
@@ -153,25 +161,25 @@ def bounds(  # type: ignore[no-untyped-def]
 @part
 def _typed(token, width, left, right):  # type: ignore[no-untyped-def]
     """Whether an operator takes operands of these widths and yields `width`."""
-    if token == ir.CAST:
+    if token == tk.CAST:
         return SOUND
-    if token in (ir.LOGIC_NOT, ir.LOGIC_AND, ir.LOGIC_OR):
+    if token in (tk.LOGIC_NOT, tk.LOGIC_AND, tk.LOGIC_OR):
         if left or right:
             return WANTS_BOOL
         return SOUND if width == 0 else BAD_WIDTH
-    if token in (ir.BIT_NOT, ir.BIT_AND, ir.BIT_OR, ir.BIT_XOR):
+    if token in (tk.BIT_NOT, tk.BIT_AND, tk.BIT_OR, tk.BIT_XOR):
         if left != right:
             return WIDTHS_DIFFER
         return SOUND if width == left else BAD_WIDTH
-    if token in (ir.EQUAL, ir.NOT_EQUAL):
+    if token in (tk.EQUAL, tk.NOT_EQUAL):
         if (left == 0) != (right == 0):
             return WIDTHS_DIFFER
         return SOUND if width == 0 else BAD_WIDTH
     if left == 0 or right == 0:
         return WANTS_UINT
-    if token in (ir.LESS, ir.LESS_EQUAL, ir.GREATER, ir.GREATER_EQUAL, ir.INDEX):
+    if token in (tk.LESS, tk.LESS_EQUAL, tk.GREATER, tk.GREATER_EQUAL, tk.INDEX):
         return SOUND if width == 0 else BAD_WIDTH
-    if token in (ir.ADD, ir.SUB, ir.MUL, ir.DIV) and left != right:
+    if token in (tk.ADD, tk.SUB, tk.MUL, tk.DIV) and left != right:
         return WIDTHS_DIFFER
     return SOUND if width == left else BAD_WIDTH
 
@@ -182,7 +190,7 @@ def conditions(tokens, sizes, num_clbits, num_constants, found):  # type: ignore
 
     Widths on the stack: 0 is a Bool. Comparisons and shifts take Uints of any two widths.
     """
-    stack = np.empty(MAX_STACK, np.int64)
+    stack = found[_BLOCKS:]
     depth = 0
     found[IFS] = 0
     for k in range(tokens.size // 3):
@@ -190,10 +198,10 @@ def conditions(tokens, sizes, num_clbits, num_constants, found):  # type: ignore
         token, operand = np.int64(tokens[3 * k]), np.int64(tokens[3 * k + 1])
         width = np.int64(tokens[3 * k + 2])
         found[DETAIL] = operand
-        if token < ir.END or token > ir.INDEX:
+        if token < tk.END or token > tk.INDEX:
             found[DETAIL] = token
             return BAD_TOKEN
-        if token == ir.END:
+        if token == tk.END:
             if depth != 1 or stack[0] != 0:
                 return NOT_ONE_BOOL
             depth = 0
@@ -202,20 +210,20 @@ def conditions(tokens, sizes, num_clbits, num_constants, found):  # type: ignore
         if width < 0 or width > 65_535:
             found[DETAIL] = width
             return BAD_WIDTH
-        if token <= ir.VALUE:
+        if token <= tk.VALUE:
             limit = sizes.size
-            if token == ir.CLBIT:
+            if token == tk.CLBIT:
                 limit = num_clbits
-            elif token == ir.VALUE:
+            elif token == tk.VALUE:
                 limit = num_constants
             if operand < 0 or operand >= limit:
                 return OPERAND_RANGE
             if depth == MAX_STACK:
                 return STACK_FULL
             expected = np.int64(0)
-            if token == ir.REGISTER:
+            if token == tk.REGISTER:
                 expected = sizes[operand]
-            elif token == ir.VALUE:
+            elif token == tk.VALUE:
                 expected = width
             if width != expected:
                 found[DETAIL] = width
@@ -223,7 +231,7 @@ def conditions(tokens, sizes, num_clbits, num_constants, found):  # type: ignore
             stack[depth] = width
             depth += 1
             continue
-        takes = 1 if token <= ir.LOGIC_NOT else 2
+        takes = 1 if token <= tk.LOGIC_NOT else 2
         if depth < takes:
             return STACK_EMPTY
         depth -= takes

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.circuit.gates import ANY, GATES, OTHERS, UNKNOWN
+from simulators.circuit.survey import FOUND, FOUND_WIDE
 
 _KEPT = 1024  # tables kept; the cache is emptied when full, so a hostile client cannot grow it
 _KEPT_ROWS = 64  # a larger table is not kept
@@ -23,6 +24,7 @@ class Table(msgspec.Struct, frozen=True, eq=False):
     names: tuple[str, ...]
     rows: NDArray[np.int64]  # [names, 4]: code (UNKNOWN: no such), qubits, clbits, parameters
     problem: str
+    found_size: int  # what `survey.bounds` needs for its findings
 
 
 def table_of(names: tuple[str, ...], arities: bytes) -> Table:
@@ -41,14 +43,15 @@ def table_of(names: tuple[str, ...], arities: bytes) -> Table:
 def _build(names: tuple[str, ...], arities: bytes) -> Table:
     if len(arities) != 6 * len(names):
         text = f"{len(names)} operation names with {len(arities)} bytes of arities, not 6 each"
-        return Table(names, np.zeros((0, 4), np.int64), text)
+        return Table(names, np.zeros((0, 4), np.int64), text, FOUND)
     rows = np.empty((len(names), 4), np.int64)
     rows[:, 1:] = np.frombuffer(arities, np.uint16).reshape(-1, 3)
     problem = ""
     for row, name in zip(rows, names, strict=True):
         row[0], fault = _resolve(name, int(row[1]), int(row[2]), int(row[3]))
         problem = problem or fault
-    return Table(names, rows, problem)
+    widest = int(rows[:, 1].max(initial=0))
+    return Table(names, rows, problem, FOUND_WIDE if widest > 8 else FOUND)
 
 
 def _resolve(name: str, qubits: int, clbits: int, params: int) -> tuple[int, str]:

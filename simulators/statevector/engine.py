@@ -1,0 +1,118 @@
+"""The statevector engine: which path a run takes.
+
+Counts of a small circuit without branching go through one compiled call; everything else through a
+state in memory (`dense`), and circuits that measure or reset on the way through `branching`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.base import BindingResult, Control, EngineResult, Plan, Request, RunOptions
+from simulators.catalog import SMALL_QUBITS
+from simulators.circuit.ir import Circuit
+from simulators.errors import Stopped, TooManySteps, Unsupported
+from simulators.sampling import outcome_width
+from simulators.statevector.small import BRANCHING, STOPPED, Scratch, count
+
+_COUNTS = ("counts",)
+_WIDTHS = tuple(outcome_width(bits) for bits in range(65))
+
+
+class NoPlan:
+    """Small circuits need none."""
+
+    memory_bytes = 0
+
+
+_NO_PLAN = NoPlan()
+
+
+def bound(circuit: Circuit, request: Request, row: int) -> NDArray[np.float64]:
+    """The circuit's parameters with row `row` of the bindings in their slots."""
+    if request.bindings is None or not circuit.slots.size:
+        return circuit.params
+    params = circuit.params.copy()
+    params[circuit.slots[0::2]] = request.bindings[row, circuit.slots[1::2]]
+    return params
+
+
+class StatevectorEngine:
+    """All amplitudes in memory. `small=False` forces the dense path, for tests."""
+
+    name = "statevector"
+
+    def __init__(self, *, small: bool = True) -> None:
+        self._scratch = Scratch()
+        self._small = SMALL_QUBITS if small else -1
+
+    def worth_caching(self, circuit: Circuit) -> bool:
+        """False for small circuits, which are run without a plan."""
+        return circuit.num_qubits > self._small
+
+    def plan(self, circuit: Circuit, noise: object | None, options: RunOptions) -> Plan:
+        """Prepare the structure; refuses any noise."""
+        if noise is not None:
+            raise Unsupported(
+                f"engine 'statevector' has no noise, and {type(noise).__name__} was asked for",
+                hint="leave the noise out",
+            )
+        return _NO_PLAN
+
+    def run(
+        self, plan: Plan, circuit: Circuit, request: Request, options: RunOptions, control: Control
+    ) -> EngineResult:
+        """See `base.Engine`."""
+        if circuit.ops.size > options.max_steps:
+            raise TooManySteps(
+                f"{circuit.ops.size} operations; max_steps is {options.max_steps}",
+                hint="raise max_steps or split the circuit",
+            )
+        rows = 1 if request.bindings is None else len(request.bindings)
+        if (
+            request.outputs == _COUNTS
+            and circuit.num_qubits <= self._small
+            and circuit.num_clbits <= 64
+        ):
+            results = tuple([self._counts(circuit, request, row, control) for row in range(rows)])
+            if None not in results:
+                return EngineResult(results)  # type: ignore[arg-type]
+        raise Unsupported("only counts of small circuits without branching for now")
+
+    def _counts(
+        self, circuit: Circuit, request: Request, row: int, control: Control
+    ) -> BindingResult | None:
+        """The compiled call; None if the circuit needs branching."""
+        scratch = self._scratch
+        width = _WIDTHS[circuit.num_clbits]
+        found = count(
+            circuit.table.rows,
+            circuit.ops,
+            circuit.qubits,
+            circuit.clbits,
+            bound(circuit, request, row),
+            circuit.num_qubits,
+            circuit.num_clbits,
+            width,
+            request.shots,
+            request.seed,
+            request.binding + row,
+            control.flag,
+            scratch.reals,
+            scratch.numbers,
+            scratch.ints,
+            scratch.floats,
+            scratch.outcomes,
+            scratch.values,
+        )
+        if found == BRANCHING:
+            return None
+        if found == STOPPED:
+            raise Stopped("the run was stopped", hint="whoever stopped it can submit it again")
+        return BindingResult(
+            width, scratch.outcomes[: found * width].tobytes(), scratch.values[:found].tobytes()
+        )
+
+    def warm_up(self) -> None:
+        """Everything was compiled or loaded by importing this module."""
