@@ -74,7 +74,7 @@ class Places(msgspec.Struct, frozen=True):
 
 
 class ConnectionFile(msgspec.Struct, frozen=True):
-    """`connection.json`: where the service listens. Its mtime is the service's last sign of life."""
+    """`connection.json`: where the service listens; its mtime is the last sign of life."""
 
     format: int
     name: str

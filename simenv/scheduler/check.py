@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from simenv.model import WorkerState
 from simenv.scheduler.state import State
-from simenv.scheduler.values import Phase
+from simenv.scheduler.values import Phase, Record
 
 
 def check(state: State) -> None:
     """AssertionError with the broken rule, if one is."""
-    waiting = {}
+    waiting: dict[int, Record] = {}
     for pool in state.pools.values():
         listed = list(pool.queue)
         assert len(listed) == len(pool.queue), f"{pool.spec.name}: queue count is off"
@@ -36,7 +36,8 @@ def check(state: State) -> None:
     assert waiting.keys() | held.keys() == state.tasks.keys(), "a task is nowhere, or unknown"
     assert granted + state.free_slots == state.limits.slots, "slots leak"
     assert memory + state.free_memory == state.limits.memory_bytes, "memory leaks"
-    assert state.free_slots >= 0 and state.free_memory >= 0, "granted more than there is"
+    assert state.free_slots >= 0, "more slots granted than there are"
+    assert state.free_memory >= 0, "more memory granted than there is"
     running = sum(r.phase == Phase.RUNNING for r in state.tasks.values())
     assert state.running == running, f"{state.running} running, {running} found"
     size = sum(len(r.spec.program) for r in state.tasks.values())

@@ -48,11 +48,11 @@ def _next(state: State, pool: Pool, now_ns: int) -> Send | None:
             _slot_bound(state, record, now_ns),
             state.free_slots,
             len(pool.queue),
-            len(idle),
+            max(len(idle), pool.spec.max - pool.live() + len(idle)),  # who could share them
         )
         state.free_slots -= slots
         worker.slots = slots
-        return _send(state, pool, worker, record, now_ns)
+        return _send(state, pool, worker, record, len(idle), now_ns)
     ahead = _least_loaded(pool)
     if ahead is None:
         return None
@@ -61,7 +61,7 @@ def _next(state: State, pool: Pool, now_ns: int) -> Send | None:
         return None
     if record.route.memory_bytes > state.free_memory:
         return None
-    return _send(state, pool, ahead, record, now_ns)
+    return _send(state, pool, ahead, record, pool.live(), now_ns)
 
 
 def _least_loaded(pool: Pool) -> Worker | None:
@@ -101,19 +101,22 @@ def _others_come(state: State, pool: Pool, now_ns: int) -> bool:
 def _slot_bound(state: State, record: Record, now_ns: int) -> int:
     """The most slots this task may get: a long one leaves a slot to the short ones."""
     bound = record.route.max_slots
-    if record.cost_us > LONG_US and state.limits.slots > 1:
-        if now_ns - state.last_short_ns < RECENT_NS:
-            bound = min(bound, max(1, state.free_slots - 1))
+    others = now_ns - state.last_short_ns < RECENT_NS
+    if record.cost_us > LONG_US and state.limits.slots > 1 and others:
+        bound = min(bound, max(1, state.free_slots - 1))
     return bound
 
 
-def _send(state: State, pool: Pool, worker: Worker, head: Record, now_ns: int) -> Send:
+def _send(
+    state: State, pool: Pool, worker: Worker, head: Record, sharers: int, now_ns: int
+) -> Send:
+    """Fill a chunk; `sharers` workers could take a part of what waits."""
     queue = pool.queue
     queue.pop(head)
     chunk = [head]
     total_us = head.cost_us
     if head.cost_us < ALONE_US and not head.incident:
-        share = -(-(len(queue) + 1) // max(1, pool.live()))
+        share = -(-(len(queue) + 1) // sharers)
         while len(chunk) < min(CHUNK_TASKS, share):
             record = queue.head(allow_long=False)
             if (

@@ -37,12 +37,12 @@ class Estimator:
         self._factors[width] = min(high, max(low, old + LEARNING_RATE * (seen - old)))
 
 
-def slots_for(cost_us: float, max_slots: int, free: int, waiting: int, idle: int) -> int:
+def slots_for(cost_us: float, max_slots: int, free: int, waiting: int, takers: int) -> int:
     """Slots for a task about to start: alone it gets what is free, in a crowd its share.
 
-    `waiting` counts this task; `idle` counts workers that could take one.
+    `waiting` counts this task; `takers` the workers that could take one now or soon.
     """
     if cost_us < PARALLEL_FROM_US or max_slots <= 1:
         return 1
-    share = free // max(1, min(waiting, idle))
+    share = free // max(1, min(waiting, takers))
     return max(1, min(max_slots, share))

@@ -72,9 +72,9 @@ class Pool:
         live = self.live()
         if waiting and not live:
             return max(1, spec.min)
-        if waiting and live < spec.max and not self._has_room():
-            if self.queue.backlog_us > GROW_BACKLOG_US * max(1, live):
-                return live + 1
+        crowded = self.queue.backlog_us > GROW_BACKLOG_US * max(1, live)
+        if waiting and live < spec.max and crowded and not self._has_room():
+            return live + 1
         return max(spec.min, live)
 
     def _has_room(self) -> bool:
@@ -117,7 +117,7 @@ class Pool:
         """A worker of this pool did its work: earlier failures are forgiven."""
         self.failures, self.reason, self.next_start_ns = 0, "", 0
 
-    def failed(self, worker: Worker, why: str, now_ns: int) -> Note:
+    def failed(self, why: str, now_ns: int) -> Note:
         """A worker died without a task to blame."""
         self.failures += 1
         wait_ns = min(BACKOFF_MAX_NS, BACKOFF_FIRST_NS << (self.failures - 1))
@@ -130,9 +130,7 @@ class Pool:
         return Note("pool.backoff", self.spec.name, f"next try in {wait_ns / 1e9:.0f} s; {why}")
 
     def info(self) -> PoolInfo:
-        ready = sum(
-            w.state in (WorkerState.IDLE, WorkerState.BUSY) for w in self.workers.values()
-        )
+        ready = sum(w.state in (WorkerState.IDLE, WorkerState.BUSY) for w in self.workers.values())
         busy = sum(w.state == WorkerState.BUSY for w in self.workers.values())
         if self.is_quarantined:
             state = "quarantined"

@@ -28,7 +28,7 @@ class Lanes:
         best = None
         for lane in (self.suspects, self.short, self.long if allow_long else ()):
             while lane and lane[0].phase != Phase.WAITING:
-                lane.popleft()  # type: ignore[union-attr]
+                lane.popleft()
             if lane and (best is None or _rank(lane[0]) < _rank(best)):
                 best = lane[0]
         return best

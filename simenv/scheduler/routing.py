@@ -1,14 +1,13 @@
-"""Which engine runs a program, or why none can: Infeasible here for ever, with the limiting figure."""
+"""Which engine runs a program, or why none ever can here, with the limiting figure."""
 
 from __future__ import annotations
-
-from simulators import catalog
-from simulators.catalog import EngineCard
-from simulators.circuit.profile import Profile
 
 from simenv.errors import Infeasible, OptionError, SimenvError
 from simenv.model import PoolSpec, Terms
 from simenv.scheduler.values import Limits, Route
+from simulators import catalog
+from simulators.catalog import EngineCard
+from simulators.circuit.profile import Profile
 
 AUTO = "auto"
 SHOTS_PROBE = 1_000_000  # the model is linear in shots; two points give the line

@@ -1,8 +1,8 @@
 """The machine: every task and worker of the environment, and what follows from each event.
 
 Methods are events; they change memory only and return actions for the service to carry out. After
-any of them `check()` holds: each unfinished task is in exactly one place, granted slots never exceed
-the node's, and a task in a worker's hands carries that worker's name and a fence of its own.
+any of them `check()` holds: each unfinished task is in exactly one place, granted slots never
+exceed the node's, and a task in a worker's hands carries that worker's name and a fence of its own.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class State:
     def submitted(
         self, batch: Batch, specs: list[TaskSpec], routes: list[Route], attempts: list[int] | None
     ) -> None:
-        """Accept tasks `batch.first ...`; `attempts` only at replay: how often each was sent out."""
+        """Accept tasks `batch.first ...`; at replay, `attempts`: how often each was sent out."""
         cost_us, tasks = self.estimator.cost_us, self.tasks
         by_pool: dict[str, list[Record]] = {}
         for number, spec, route in zip(
@@ -127,7 +127,7 @@ class State:
         return True
 
     def started(self, name: str, task: int, fence: int, now_ns: int) -> None:
-        """A worker says (at once for long tasks, with its heartbeat for short ones) what it runs."""
+        """A worker says what it runs: at once for long tasks, else with its heartbeat."""
         record = self.tasks.get(task)
         worker = self.workers.get(name)
         if worker is None or record is None or record.fence != fence:
@@ -153,9 +153,7 @@ class State:
             self.started(name, task, fence, now_ns)
         return True
 
-    def finished(
-        self, name: str, results: list[Finished], slots: int, now_ns: int
-    ) -> list[Ending]:
+    def finished(self, name: str, results: list[Finished], slots: int, now_ns: int) -> list[Ending]:
         """Those results that still count; answers of attempts that are over are left out."""
         worker = self.workers.get(name)
         if worker is None:
@@ -205,12 +203,10 @@ class State:
         if held:
             actions += self._lose(worker, held, why, log)
         elif not retired:
-            actions.append(pool.failed(worker, why, now_ns))
+            actions.append(pool.failed(why, now_ns))
         return actions
 
-    def _lose(
-        self, worker: Worker, held: list[Record], why: str, log: str
-    ) -> list[Action]:
+    def _lose(self, worker: Worker, held: list[Record], why: str, log: str) -> list[Action]:
         """The tasks a dead worker held: back to the front, but for those that end here."""
         verdict = losses.judge(held, worker.announced, why, log, worker.node, worker.killed)
         self.incidents.record(verdict)

@@ -12,12 +12,16 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from simenv import config as configs
 from simenv.errors import SimenvError
-from simenv.service.start import Environment, assemble
+from simulators import jit
+
+if TYPE_CHECKING:
+    from simenv.service.start import Environment
 
 log = logging.getLogger("simenv.service")
 
@@ -37,6 +41,9 @@ class Readiness(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def main() -> int:
     told = _arguments()
+    jit.use_cache(configs.kernel_cache(os.environ))  # before anything compiled is imported
+    from simenv.service.start import assemble
+
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
     )
@@ -67,7 +74,7 @@ def _run(environment: Environment, ready_fd: int, lifeline_fd: int) -> None:
     daemon = environment.daemon
     signals = 0
 
-    def on_signal(number: int, _frame: object) -> None:
+    def on_signal(_number: int, _frame: object) -> None:
         nonlocal signals
         signals += 1
         daemon.drain(now=signals > 1)
@@ -126,5 +133,3 @@ def _is_cut(descriptor: int) -> bool:
 
 if __name__ == "__main__":
     sys.exit(main())
-
-

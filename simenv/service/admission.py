@@ -9,10 +9,6 @@ from __future__ import annotations
 import math
 
 import msgspec
-from simulators.base import OUTPUTS
-from simulators.circuit import check
-from simulators.circuit.ir import Circuit
-from simulators.circuit.profile import Profile, profile
 
 from simenv.errors import (
     Infeasible,
@@ -36,6 +32,10 @@ from simenv.scheduler import routing
 from simenv.scheduler.routing import size
 from simenv.scheduler.values import Limits, Route
 from simenv.wire.messages import Refusal
+from simulators.base import OUTPUTS
+from simulators.circuit import check
+from simulators.circuit.ir import Circuit
+from simulators.circuit.profile import Profile, profile
 
 KNOWN_PROGRAMS = 100_000
 RESULT_BYTES = 32 * 2**20  # what one message may carry back
@@ -64,9 +64,7 @@ class Admission:
         self._known: dict[tuple[bytes, bytes], Known] = {}
         self._routes: dict[Route, Route] = {}
 
-    def admit(
-        self, terms: Terms, tasks: list[TaskSpec]
-    ) -> tuple[list[Route], list[Refusal]]:
+    def admit(self, terms: Terms, tasks: list[TaskSpec]) -> tuple[list[Route], list[Refusal]]:
         """A route for each task, or the refusals (then nothing is accepted)."""
         refusals: list[Refusal] = []
         try:
@@ -105,9 +103,7 @@ class Admission:
         _check_outputs(found, terms)
         measures = found.measurements > 0
         route = self._routes.setdefault(route, route)
-        return Known(
-            program.num_slots, program.num_qubits, program.num_clbits, measures, route
-        )
+        return Known(program.num_slots, program.num_qubits, program.num_clbits, measures, route)
 
 
 def open_program(packed: bytes) -> tuple[Program, Circuit]:

@@ -46,7 +46,9 @@ class Checkpointer:
                     continue
                 faults.hit("checkpoint.before")
                 reset = self.idle or size > RESTART_BYTES
-                db.execute(f"pragma wal_checkpoint({'truncate' if reset else 'passive'})").fetchone()
+                db.execute(
+                    f"pragma wal_checkpoint({'truncate' if reset else 'passive'})"
+                ).fetchone()
                 done = self._wal.stat().st_size
                 faults.hit("checkpoint.after")
                 self.error = ""

@@ -109,7 +109,7 @@ class Daemon:
             self._drain(begin_ns)
         if begin_ns >= self._next_tick_ns:
             self._tick(begin_ns)
-        self._assign(begin_ns)
+        self._assign(time.monotonic_ns())
         self._commit()
         self._answer()
         if not arrived:
@@ -232,7 +232,7 @@ class Daemon:
         elif type(message) is m.Started:
             name = self.workers.name_of(peer)
             self.state.started(name, message.task, message.attempt, now_ns)
-        else:
+        elif type(message) is m.Join:
             self._join(peer, message, now_ns)
 
     def _join(self, peer: bytes, message: m.Join, now_ns: int) -> None:
@@ -362,5 +362,3 @@ class Daemon:
         self.checkpointer.stop()
         self.journal.close()
         self.doors.close()
-
-

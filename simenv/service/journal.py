@@ -1,9 +1,9 @@
 """The journal and history: SQLite in WAL mode, one row a message, one commit a pass of the loop.
 
 Three levels of durability. `power`: every commit is fsynced. `accepted`: a commit that holds an
-accept, or an end that cannot be computed again, is fsynced; one that holds only reproducible results
-is not (after a power cut such a task is still queued and gives the same bits), but follows within
-SYNC_DELAY_S. `process`: no fsync; survives the death of any process of ours.
+accept, or an end that cannot be computed again, is fsynced; one that holds only reproducible
+results is not (after a power cut such a task is still queued and gives the same bits), but follows
+within SYNC_DELAY_S. `process`: no fsync; survives the death of any process of ours.
 
 Checkpoints run beside the loop, in a thread with a connection of its own (`Checkpointer`).
 """
@@ -142,9 +142,7 @@ class Journal:
 
     @property
     def pending(self) -> bool:
-        return bool(
-            self._accepted or self._finished or self._sent or self._events or self._cursors
-        )
+        return bool(self._accepted or self._finished or self._sent or self._events or self._cursors)
 
     def commit(self) -> None:
         """Store all that is pending, as one transaction.
@@ -230,9 +228,8 @@ class Journal:
 
     def finished(self, after_row: int = 0) -> Iterator[tuple[int, bytes]]:
         """(row, packed Completed) in order."""
-        return iter(
-            self._db.execute("select row, body from finished where row > ? order by row", (after_row,))
-        )
+        query = "select row, body from finished where row > ? order by row"
+        return iter(self._db.execute(query, (after_row,)))
 
     def finished_row(self, row: int) -> bytes | None:
         found = self._db.execute("select body from finished where row = ?", (row,)).fetchone()

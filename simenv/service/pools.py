@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
-from launcher.base import Command, Exit, LaunchError, Launcher
 
+from launcher.base import Command, Exit, Launcher, LaunchError
 from simenv.config import Config, Places
 from simenv.model import PoolSpec
 from simenv.scheduler.values import StartWorker
@@ -17,8 +17,12 @@ from simenv.scheduler.values import StartWorker
 LOG_TAIL_BYTES = 2_000
 LOG_MAX_BYTES = 8 * 2**20
 # What a worker may inherit: where things are, and how threads and MPI behave. Nothing else.
-INHERITED = ("PATH", "HOME", "USER", "LANG", "TMPDIR", "XDG_RUNTIME_DIR", "LD_LIBRARY_PATH")
-INHERITED += ("VIRTUAL_ENV", "SIMENV_HOME")
+INHERITED = frozenset(
+    {
+        *("PATH", "HOME", "USER", "LANG", "TMPDIR", "VIRTUAL_ENV", "SIMENV_HOME"),
+        *("XDG_RUNTIME_DIR", "LD_LIBRARY_PATH"),
+    }
+)
 INHERITED_PREFIXES = ("LC_", "OMP_", "NUMBA_", "SLURM_", "PBS_", "OMPI_", "PMIX_")
 
 

@@ -154,7 +154,5 @@ class Questions:
             rss_bytes=self._process.memory_info().rss,
             loop_lag_p99_ms=lags[len(lags) * 99 // 100] / 1e6 if lags else 0.0,
             pools=tuple(pool.info() for pool in state.pools.values()),
-            warnings=api.warnings(
-                list(state.pools.values()), [d.trouble, d.checkpointer.error]
-            ),
+            warnings=api.warnings(list(state.pools.values()), [d.trouble, d.checkpointer.error]),
         )

@@ -86,4 +86,3 @@ def _attempts(journal: Journal, final: bytearray) -> array[int]:
             kept.append(task)
     journal.settle_sent(kept)
     return counts
-

@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
+
 from launcher.allocation import Node, this_machine
 from launcher.local import LocalLauncher
-from simulators import catalog
-
 from simenv import __version__
 from simenv import config as configs
 from simenv.config import Config, ConnectionFile, Places
@@ -31,6 +30,7 @@ from simenv.service.journal import Journal
 from simenv.service.pools import WorkerProcesses
 from simenv.service.replay import replay
 from simenv.wire.connection import ZmqDoors
+from simulators import catalog
 
 CONNECTION_FORMAT = 1
 MEMORY_SHARE = 0.8  # of what is really ours, for simulators

@@ -56,7 +56,7 @@ def _one_at_a_time(kernels: Path) -> Iterator[None]:
         begin = time.monotonic()
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-    print(f"kernels ready in {time.monotonic() - begin:.2f} s", file=sys.stderr, flush=True)
+    sys.stderr.write(f"kernels ready in {time.monotonic() - begin:.2f} s\n")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The worker's second thread: says it lives, hears what to stop, and ends the process on its own.
 
 It ends the process when the service has not answered for the length of the lease, when the parent
-is gone, or when told to. A worker holds nothing that is not stored elsewhere, so it may end at once.
+is gone, or when told to. A worker holds nothing that is not stored elsewhere: it may end at once.
 """
 
 from __future__ import annotations
@@ -72,13 +72,19 @@ class Heartbeat:
         elif isinstance(message, StopWorker):
             leave(0, message.reason)
         elif not isinstance(message, Lease):
-            print(f"unexpected {type(message).__name__}", file=sys.stderr, flush=True)
+            say(f"unexpected {type(message).__name__}")
 
 
 def leave(code: int, why: str) -> None:
     """End the process now, with a last line in its log."""
-    print(f"leaving: {why}", file=sys.stderr, flush=True)
+    say(f"leaving: {why}")
     os._exit(code)
+
+
+def say(line: str) -> None:
+    """A line for the worker's log."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
 
 
 def rss_bytes() -> int:

@@ -1,4 +1,4 @@
-"""Assigned tasks to packed results: Program -> Circuit -> plan (kept by structure) -> run -> bytes."""
+"""Assigned tasks to packed results: Program, Circuit, plan (kept by structure), run, bytes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,6 @@ from collections import OrderedDict
 
 import msgspec
 import numpy as np
-from simulators import registry
-from simulators.base import BindingResult, Control, Engine, PauliSum, Plan, Request, RunOptions
-from simulators.circuit.ir import Circuit
-from simulators.errors import EngineError, OutOfMemory, Stopped
 
 from simenv.model import (
     RESULT_FORMAT,
@@ -23,6 +19,10 @@ from simenv.model import (
 )
 from simenv.wire import codec
 from simenv.wire.messages import STATES, Assigned, Failure, Finished
+from simulators import registry
+from simulators.base import BindingResult, Control, Engine, PauliSum, Plan, Request, RunOptions
+from simulators.circuit.ir import Circuit
+from simulators.errors import EngineError, OutOfMemory, Stopped
 
 PLAN_CACHE_BYTES = 256 * 2**20
 _DONE = STATES.index(TaskState.DONE)
@@ -44,9 +44,7 @@ class PlanCache:
     def __len__(self) -> int:
         return len(self._plans)
 
-    def get(
-        self, engine: Engine, program: Program, circuit: Circuit, options: RunOptions
-    ) -> Plan:
+    def get(self, engine: Engine, program: Program, circuit: Circuit, options: RunOptions) -> Plan:
         """The kept plan, or a new one; a plan that costs less than a look-up is not kept."""
         if not engine.worth_caching(circuit):
             return engine.plan(circuit, None, options)

@@ -6,8 +6,6 @@ import os
 import time
 from pathlib import Path
 
-from simulators import warm
-
 from simenv import __version__
 from simenv.model import Origin
 from simenv.wire import codec
@@ -16,6 +14,7 @@ from simenv.wire.messages import STATES, Assign, Done, Failure, Finished, Join, 
 from simenv.worker.current import Current
 from simenv.worker.heartbeat import Heartbeat, leave
 from simenv.worker.runner import Runner
+from simulators import jit
 
 FLUSH_NS = 2_000_000  # results never wait longer than this for the end of their chunk
 FOREVER_S = 3_600.0
@@ -27,7 +26,7 @@ class Session:
     """Used from the main thread; the heartbeat has a thread and a connection of its own."""
 
     def __init__(self, socket: Path, name: str, epoch: int, kernels: Path) -> None:
-        warm.use_kernels(kernels)
+        jit.use_cache(kernels)
         self._socket_path = socket
         self._name = name
         self._epoch = epoch
@@ -49,9 +48,7 @@ class Session:
         self._work.send(
             codec.encode(Join(__version__, origin.worker, origin.pid, origin.node, self._epoch, ()))
         )
-        Heartbeat(
-            self._control, self._current, self._name, self._epoch, lease_s, parent
-        ).start()
+        Heartbeat(self._control, self._current, self._name, self._epoch, lease_s, parent).start()
 
     def work(self) -> None:
         """Wait for one chunk and run it."""
@@ -96,5 +93,3 @@ def _skipped(task: int, attempt: int, reason: str) -> Finished:
     state = _CANCELLED if reason == "cancelled" else _EXPIRED
     payload = codec.encode(Failure(reason, "stopped before it ran"))
     return Finished(task, attempt, state, payload, 0, 0)
-
-

@@ -1,0 +1,117 @@
+"""A scheduler in a test's hands: a clock that is told the time, and short words for events."""
+
+from __future__ import annotations
+
+from simenv.model import PoolSpec, TaskSpec, TaskState, Terms
+from simenv.scheduler.check import check
+from simenv.scheduler.dispatch import assign
+from simenv.scheduler.state import State
+from simenv.scheduler.values import (
+    Action,
+    Batch,
+    Ending,
+    Limits,
+    Record,
+    Route,
+    Send,
+    StartWorker,
+)
+from simenv.wire.messages import STATES, Finished
+
+SECOND = 1_000_000_000
+LIMITS = Limits(
+    slots=2,
+    memory_bytes=2**34,
+    max_queued_tasks=10**6,
+    max_queued_bytes=2**30,
+    silent_ns=10 * SECOND,
+    start_timeout_ns=60 * SECOND,
+)
+
+
+def route(cost_us: float = 10.0, **changes: object) -> Route:
+    fields: dict[str, object] = {
+        "engine": "statevector",
+        "reason": "test",
+        "pool": "main",
+        "num_qubits": 4,
+        "memory_bytes": 2**20,
+        "evolve_us": cost_us,
+        "shot_us": 0.0,
+        "max_slots": 64,
+    }
+    fields.update(changes)
+    return Route(**fields)  # type: ignore[arg-type]
+
+
+class Machine:
+    """Every event is followed by `check`."""
+
+    def __init__(self, workers: int = 2, limits: Limits = LIMITS, **pool: object) -> None:
+        spec = PoolSpec("main", "any", min=workers, max=workers)
+        if pool:
+            spec = PoolSpec(**{"name": "main", **pool})  # type: ignore[arg-type]
+        self.now_ns = 1_000 * SECOND
+        self.state = State((spec,), limits, epoch=1)
+        self.endings: list[Ending] = []
+        self.actions: list[Action] = []
+        self.tick(0)
+        for worker in list(self.state.workers):
+            self.join(worker)
+
+    def keep(self, actions: list[Action]) -> list[Action]:
+        self.actions += actions
+        self.endings += [action for action in actions if isinstance(action, Ending)]
+        check(self.state)
+        return actions
+
+    def tick(self, seconds: float = 0.0) -> list[Action]:
+        self.now_ns += round(seconds * SECOND)
+        return self.keep(self.state.tick(self.now_ns))
+
+    def join(self, worker: str) -> bool:
+        known = self.state.joined(worker, "node", 1, self.now_ns)
+        check(self.state)
+        return known
+
+    def submit(self, count: int = 1, cost: float = 10.0, **terms: object) -> list[int]:
+        batch = Batch(
+            b"client", Terms(**terms), "key", 0, self.state.next_task, self.now_ns  # type: ignore[arg-type]
+        )
+        routes = [route(cost)] * count
+        specs = [TaskSpec(b"program", 100, seed) for seed in range(count)]
+        self.state.submitted(batch, specs, routes, None)
+        check(self.state)
+        return list(range(batch.first, batch.first + count))
+
+    def assign(self) -> list[Send]:
+        sends = assign(self.state, self.now_ns)
+        check(self.state)
+        return sends
+
+    def finish(self, records: list[Record], state: TaskState = TaskState.DONE) -> list[Ending]:
+        worker = records[0].worker
+        results = [
+            Finished(r.number, r.fence, STATES.index(state), b"", 1, max(1, round(r.cost_us)))
+            for r in records
+        ]
+        endings = self.state.finished(worker, results, 1, self.now_ns)
+        self.endings += endings
+        check(self.state)
+        return endings
+
+    def begin(self, record: Record) -> None:
+        self.state.started(record.worker, record.number, record.fence, self.now_ns)
+        check(self.state)
+
+    def lose(self, worker: str, why: str = "signal 9 (SIGKILL)") -> list[Action]:
+        return self.keep(self.state.lost(worker, why, self.now_ns))
+
+    def revive(self) -> None:
+        """Start and join whatever is missing."""
+        for action in self.tick():
+            if isinstance(action, StartWorker):
+                self.join(action.worker)
+        for name, worker in list(self.state.workers.items()):
+            if worker.state == "STARTING":
+                self.join(name)

@@ -1,0 +1,143 @@
+"""Chunks, slots and the order of tasks."""
+
+from __future__ import annotations
+
+from machine import LIMITS, SECOND, Machine
+from simenv.scheduler.dispatch import CHUNK_TASKS, CHUNK_US
+from simenv.scheduler.values import Limits, Phase
+
+
+def test_small_tasks_travel_in_chunks_of_limited_work() -> None:
+    machine = Machine()
+    machine.submit(1000, cost=10.0)
+    sends = machine.assign()
+    assert {send.worker for send in sends} == {"main-0", "main-1"}
+    for send in sends:
+        assert len(send.records) <= CHUNK_TASKS
+        assert sum(record.cost_us for record in send.records) <= CHUNK_US + 10.0
+
+
+def test_a_second_chunk_goes_ahead_and_no_third() -> None:
+    machine = Machine(workers=1)
+    machine.submit(1000, cost=14.0)
+    sends = machine.assign()
+    assert len(sends) == 2
+    machine.finish(sends[0].records)
+    assert len(machine.assign()) == 1
+
+
+def test_few_tasks_are_shared_out_among_the_workers() -> None:
+    machine = Machine()
+    machine.submit(10, cost=10.0)
+    assert sorted(len(send.records) for send in machine.assign()) == [5, 5]
+
+
+def test_a_task_above_one_millisecond_travels_alone() -> None:
+    machine = Machine(workers=1)
+    machine.submit(3, cost=1_200.0)
+    assert [len(send.records) for send in machine.assign()] == [1, 1]
+
+
+def test_nothing_is_sent_ahead_of_a_long_task() -> None:
+    machine = Machine(workers=1)
+    machine.submit(3, cost=200_000.0)
+    assert len(machine.assign()) == 1
+
+
+def test_a_sent_task_stays_queued_until_started() -> None:
+    machine = Machine(workers=1)
+    machine.submit(1, cost=30_000.0)
+    (send,) = machine.assign()
+    assert send.announce
+    record = send.records[0]
+    assert record.phase == Phase.SENT
+    assert machine.state.running == 0
+    machine.begin(record)
+    assert machine.state.running == 1
+
+
+def test_a_wide_task_alone_gets_all_slots_and_gives_them_back() -> None:
+    machine = Machine()
+    machine.tick(5)
+    machine.submit(1, cost=900_000.0)
+    (send,) = machine.assign()
+    assert send.slots == 2
+    machine.finish(send.records)
+    assert machine.state.free_slots == 2
+
+
+def test_in_a_crowd_each_gets_one_slot() -> None:
+    machine = Machine()
+    machine.submit(8, cost=900_000.0)
+    assert [send.slots for send in machine.assign()] == [1, 1]
+
+
+def test_granted_slots_never_exceed_the_nodes() -> None:
+    machine = Machine(workers=6)
+    machine.submit(6, cost=100_000.0)
+    assert len(machine.assign()) == 2
+    assert machine.state.free_slots == 0
+
+
+def test_a_long_task_leaves_the_last_slot_while_others_come() -> None:
+    machine = Machine()
+    machine.submit(2, cost=5e6)
+    (first,) = machine.assign()
+    assert first.slots == 1
+    machine.submit(1, cost=10.0)
+    (short,) = machine.assign()
+    assert short.records[0].cost_us == 10.0
+    machine.finish(short.records)
+    assert machine.assign() == []  # the long one still leaves the slot free
+
+
+def test_a_long_task_takes_the_last_slot_after_ten_seconds() -> None:
+    machine = Machine()
+    machine.submit(2, cost=5e6)
+    machine.assign()
+    machine.tick(9.0)
+    machine.submit(1, cost=1e6 + 1)  # others come in
+    assert machine.assign() == []
+    machine.tick(1.5)
+    machine.state.last_short_ns = machine.now_ns
+    assert len(machine.assign()) == 1
+
+
+def test_a_long_task_takes_the_last_slot_when_nothing_else_comes() -> None:
+    machine = Machine()
+    machine.submit(2, cost=5e6)
+    machine.assign()
+    machine.tick(1.5)
+    assert len(machine.assign()) == 1
+
+
+def test_higher_priority_goes_first() -> None:
+    machine = Machine(workers=1)
+    machine.submit(1, cost=2_000.0)
+    (urgent,) = machine.submit(1, cost=2_000.0, priority=5)
+    assert machine.assign()[0].records[0].number == urgent
+
+
+def test_a_task_waits_for_memory_in_use() -> None:
+    limits = Limits(2, 2**20 + 2**19, 100, 2**30, 10 * SECOND, 60 * SECOND)
+    machine = Machine(limits=limits)
+    machine.submit(2, cost=60_000.0)
+    (send,) = machine.assign()
+    assert machine.assign() == []
+    machine.finish(send.records)
+    assert len(machine.assign()) == 1
+
+
+def test_estimates_follow_what_workers_really_took() -> None:
+    machine = Machine(workers=1)
+    for _ in range(60):
+        machine.submit(1, cost=10.0)
+        (send,) = machine.assign()
+        for record in send.records:
+            record.cost_us = 100.0  # what `finish` reports as run time
+        machine.state.workers["main-0"].held_us = 100.0
+        machine.finish(send.records)
+    machine.submit(1, cost=10.0)
+    (send,) = machine.assign()
+    assert 80.0 < send.records[0].cost_us < 120.0
+    assert LIMITS.slots == machine.state.free_slots + 1

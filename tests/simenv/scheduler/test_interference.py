@@ -1,0 +1,100 @@
+"""Cancelling, deadlines, pools that grow and shrink."""
+
+from __future__ import annotations
+
+from machine import Machine
+from simenv.model import TaskState, WorkerState
+from simenv.scheduler.values import KillWorker, RetireWorker, StartWorker, StopRunning
+
+
+def test_cancel_of_a_waiting_task_ends_it_at_once() -> None:
+    machine = Machine(workers=1)
+    numbers = machine.submit(3, cost=60_000.0)
+    machine.assign()
+    words, actions = machine.state.cancel(numbers[1:2], machine.now_ns)
+    machine.keep(actions)
+    assert words == ["cancelled"]
+    assert [e.state for e in machine.endings] == [TaskState.CANCELLED]
+    assert len(machine.state.pools["main"].queue) == 1
+
+
+def test_cancel_of_a_running_task_asks_its_worker() -> None:
+    machine = Machine(workers=1)
+    (number,) = machine.submit(1, cost=60_000.0)
+    (send,) = machine.assign()
+    machine.begin(send.records[0])
+    words, actions = machine.state.cancel([number, 999], machine.now_ns)
+    assert words == ["cancelling", "unknown"]
+    assert [type(action) for action in actions] == [StopRunning]
+    again, more = machine.state.cancel([number], machine.now_ns)
+    assert (again, more) == (["cancelling"], [])
+    (ending,) = machine.finish(send.records, TaskState.CANCELLED)
+    assert ending.reason == "cancelled"
+
+
+def test_an_engine_that_does_not_stop_loses_its_worker_and_nobody_is_charged() -> None:
+    machine = Machine(workers=1)
+    (number,) = machine.submit(1, cost=60_000.0)
+    machine.assign()
+    machine.keep(machine.state.cancel([number], machine.now_ns)[1])
+    assert not any(isinstance(action, KillWorker) for action in machine.tick(1.0))
+    assert any(isinstance(action, KillWorker) for action in machine.tick(1.5))
+    machine.lose("main-0")
+    assert [e.state for e in machine.endings] == [TaskState.CANCELLED]
+
+
+def test_a_task_expires_in_the_queue() -> None:
+    machine = Machine(workers=1)
+    machine.submit(1, cost=60_000.0)
+    machine.assign()
+    machine.submit(1, cost=60_000.0, queue_timeout_s=2.0)
+    machine.tick(1.0)
+    assert machine.endings == []
+    machine.tick(1.5)
+    assert [(e.state, e.reason) for e in machine.endings] == [
+        (TaskState.EXPIRED, "queue_timeout")
+    ]
+
+
+def test_a_task_is_stopped_at_its_run_timeout() -> None:
+    machine = Machine(workers=1)
+    machine.submit(1, cost=60_000.0, run_timeout_s=1.0)
+    (send,) = machine.assign()
+    machine.begin(send.records[0])
+    actions = machine.tick(1.5)
+    assert [a.reason for a in actions if isinstance(a, StopRunning)] == ["run_timeout"]
+
+
+def test_a_pool_without_workers_starts_one_on_demand() -> None:
+    machine = Machine(min=0, max=2)
+    assert machine.state.workers == {}
+    machine.submit(1)
+    assert [type(a) for a in machine.tick()] == [StartWorker]
+
+
+def test_a_pool_grows_with_its_backlog_and_shrinks_when_idle() -> None:
+    machine = Machine(min=1, max=3, idle_s=5.0)
+    machine.submit(100, cost=90_000.0)
+    (first,) = machine.assign()
+    machine.tick(0.1)
+    assert len(machine.state.workers) == 2
+    machine.revive()
+    machine.finish(first.records)
+    while sends := machine.assign():
+        for send in sends:
+            machine.finish(send.records)
+    machine.tick(1.0)
+    actions = machine.tick(6.0)
+    assert any(isinstance(action, RetireWorker) for action in actions)
+    idle = [w for w in machine.state.workers.values() if w.state == WorkerState.IDLE]
+    assert len(idle) == 1
+
+
+def test_withdrawn_tasks_leave_no_trace() -> None:
+    machine = Machine(workers=1)
+    numbers = machine.submit(10)
+    machine.assign()
+    machine.state.withdraw(numbers[0], len(numbers), machine.now_ns)
+    machine.tick()
+    assert machine.state.tasks == {}
+    assert machine.state.free_slots == 2
