@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from simenv import __version__
 from simenv.cli import demo, doctor, environment, lists, out, submit, tasks
 from simenv.cli.border import guarded
 from simenv.cli.settings import Settings, hoist
@@ -48,7 +49,7 @@ def common(
     as_json: Annotated[
         bool, typer.Option("--json", help="Objects instead of text, one a line.")
     ] = False,
-    debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[bool, typer.Option("--version", help="The version, and nothing else.")] = (
         False
     ),
@@ -56,9 +57,7 @@ def common(
     """Run quantum circuits on resident simulators. These options may stand after a command too."""
     context.obj = Settings(name, service, as_json, debug)
     if version:
-        from importlib import metadata
-
-        out.line(metadata.version("simenv"))
+        out.line(__version__)
     elif context.invoked_subcommand is None:
         out.line(context.get_help())
 

@@ -21,7 +21,7 @@ def demo(
     ] = Path("."),
     workers: Annotated[int, typer.Option(min=1, help="Resident simulators to start.")] = 2,
 ) -> None:
-    """Start a pool, run real algorithms and a variational loop, judge and draw them."""
+    """Run, judge and draw real algorithms on a private pool."""
     import simenv
     from simenv.cli.show import loop, performance
 
@@ -31,14 +31,14 @@ def demo(
     with simenv.local(workers=workers) as env:
         acts = performance.perform(env)
         run = loop.minimise(env)
-    columns = (
-        Column[performance.Act]("CIRCUIT", lambda act: act.circuit),
-        Column[performance.Act]("QUBITS", lambda act: str(act.qubits), right=True),
-        Column[performance.Act]("ENGINE", lambda act: act.engine),
-        Column[performance.Act]("QUEUE ms", lambda act: f"{act.queue_ms:.2f}", right=True),
-        Column[performance.Act]("RUN ms", lambda act: f"{act.run_ms:.2f}", right=True),
-        Column[performance.Act]("ANSWER", lambda act: "ok" if not act.fault else "fail"),
-        Column[performance.Act]("TOP COUNTS", performance.top),
+    columns: tuple[Column[performance.Act], ...] = (
+        Column("CIRCUIT", lambda act: act.circuit),
+        Column("QUBITS", lambda act: str(act.qubits), right=True),
+        Column("ENGINE", lambda act: act.engine),
+        Column("QUEUE ms", lambda act: f"{act.queue_ms:.2f}", right=True),
+        Column("RUN ms", lambda act: f"{act.run_ms:.2f}", right=True),
+        Column("ANSWER", lambda act: "ok" if not act.fault else "fail"),
+        Column("TOP COUNTS", performance.top),
     )
     listing(columns, Style(as_json), lambda: acts)
     if as_json:

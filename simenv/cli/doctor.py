@@ -8,7 +8,10 @@ from simenv.cli import out, settings
 
 
 def doctor(context: typer.Context) -> None:
-    """Check this installation; exit code 1 if something must be mended."""
+    """Check this installation, and say what to type.
+
+    The exit code is 1 if something must be mended.
+    """
     from simenv.cli.checks import findings
 
     failed = False

@@ -47,7 +47,7 @@ def listing(
     while True:
         rows = list(fetch())
         if style.watch_s and sys.stdout.isatty():
-            sys.stdout.write("\x1b[H\x1b[2J")
+            out.clear()
         if style.as_json:
             for row in rows:
                 out.json_line(row)

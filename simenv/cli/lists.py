@@ -61,7 +61,7 @@ def pools(
     no_header: NoHeader = False,
     watch: Watch = 0.0,
 ) -> None:
-    """Workers of one kind and size: how many there are, and how busy."""
+    """The pools of workers, and how busy they are."""
     common = settings.of(context)
     with common.connect() as client:
         style = Style(common.as_json, columns, no_header, watch)
@@ -117,7 +117,7 @@ def events(
     no_header: NoHeader = False,
     watch: Watch = 0.0,
 ) -> None:
-    """What happened, numbered: `--since` resumes after the last one seen."""
+    """What happened, numbered."""
     common = settings.of(context)
     with common.connect() as client:
         style = Style(common.as_json, columns, no_header, watch)

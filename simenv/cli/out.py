@@ -47,6 +47,11 @@ def paint(word: str, stream: TextIO | None = None, width: int = 0) -> str:
     return f"\x1b[{colour}m{padded}\x1b[0m"
 
 
+def clear() -> None:
+    """Begin a screen anew, on a terminal."""
+    sys.stdout.write("\x1b[H\x1b[2J")
+
+
 def clean(text: str, keep: str = "") -> str:
     """`text` with control characters shown instead of obeyed, but for those in `keep`."""
     if text.isprintable():

@@ -71,7 +71,7 @@ def submit(
     wait: Annotated[bool, typer.Option("--wait", help="Wait, and show what it found.")] = False,
     timeout: Timeout = None,
 ) -> None:
-    """Submit a circuit; prints its id, or with --wait what it found.
+    """Submit a circuit; prints its id, or what it found.
 
     With no environment up, a private one is started for this call, which then waits.
     """
@@ -120,15 +120,14 @@ def _environment(common: Settings) -> Iterator[tuple[Client, bool]]:
         return
     import simenv
 
-    note = threading.Timer(
-        PATIENCE_S, out.note, ["no environment is up: starting one for this call"]
-    )
+    text = "no environment is up: starting a private one for this call"
+    note = threading.Timer(PATIENCE_S, out.note, [text])
     note.start()
-    try:
-        env = simenv.local(workers=1)
-    finally:
-        note.cancel()
-    with env:
+    with contextlib.ExitStack() as stack:
+        try:
+            env = stack.enter_context(simenv.local(workers=1))
+        finally:
+            note.cancel()
         yield env, True
 
 

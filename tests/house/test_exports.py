@@ -10,6 +10,7 @@ def test_a_public_name_came_or_went() -> None:
         "Client",
         "Result",
         "Task",
+        "__version__",
         "as_completed",
         "connect",
         "errors",

@@ -8,6 +8,8 @@ import tomllib
 from importlib import metadata
 from pathlib import Path
 
+import simenv
+
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PACKAGES = ("simenv", "simulators", "launcher")
@@ -44,6 +46,7 @@ def test_a_dependency_is_missing_or_idle() -> None:
 
 def test_the_installed_thing_is_another_one() -> None:
     installed = metadata.metadata("simenv")
+    assert simenv.__version__ == PROJECT["version"]
     assert installed["Version"] == PROJECT["version"]
     assert installed["License-Expression"] == "Apache-2.0"
     commands = metadata.entry_points(group="console_scripts", name="simenv")

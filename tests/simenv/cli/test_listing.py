@@ -1,0 +1,55 @@
+"""Listings: columns chosen, tabs without a terminal, objects with --json."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+
+from simenv.cli.listing import Column, Style, listing
+from simenv.errors import OptionError
+
+
+class Row(msgspec.Struct):
+    """Something to list."""
+
+    name: str
+    size: int
+
+
+COLUMNS: tuple[Column[Row], ...] = (
+    Column("NAME", lambda row: row.name),
+    Column("SIZE", lambda row: str(row.size), right=True),
+)
+ROWS = [Row("a", 1), Row("b\tc", 20)]
+
+
+def test_a_tab_in_a_cell_makes_a_column(capsys: pytest.CaptureFixture[str]) -> None:
+    listing(COLUMNS, Style(False), lambda: ROWS)
+    assert capsys.readouterr().out == "NAME\tSIZE\na\t1\nb\\tc\t20\n"
+
+
+def test_the_columns_asked_for_do_not_come_in_order(capsys: pytest.CaptureFixture[str]) -> None:
+    listing(COLUMNS, Style(False, columns="size, name", no_header=True), lambda: ROWS[:1])
+    assert capsys.readouterr().out == "1\ta\n"
+
+
+def test_an_unknown_column_is_dropped() -> None:
+    with pytest.raises(OptionError) as caught:
+        listing(COLUMNS, Style(False, columns="colour"), lambda: ROWS)
+    assert caught.value.hint == "there are: name, size"
+
+
+def test_an_object_loses_a_field(capsys: pytest.CaptureFixture[str]) -> None:
+    listing(COLUMNS, Style(True), lambda: ROWS)
+    lines = capsys.readouterr().out.splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"name": "a", "size": 1},
+        {"name": "b\tc", "size": 20},
+    ]
+
+
+def test_an_empty_listing_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    listing(COLUMNS, Style(False), list)
+    assert capsys.readouterr().out == "NAME\tSIZE\n"
