@@ -4,17 +4,17 @@
 set -euo pipefail
 
 refuse() {
-    echo "error: $1; this machine lacks: $packages" >&2
-    echo "  type: sudo apt-get install -y $packages" >&2
+    echo "error: this machine lacks $packages, and $1" >&2
+    echo "  on Debian, type: sudo apt-get install -y $packages" >&2
     exit 1
 }
 
 packages="$*"
-command -v apt-get >/dev/null || refuse "no apt-get here"
-[ "${SIMENV_SYSTEM_PACKAGES:-1}" != 0 ] || refuse "SIMENV_SYSTEM_PACKAGES=0 forbids to install"
+command -v apt-get >/dev/null || refuse "there is no apt-get to get them with"
+[ "${SIMENV_SYSTEM_PACKAGES:-1}" != 0 ] || refuse "SIMENV_SYSTEM_PACKAGES=0 forbids to install them"
 as_root=()
 if [ "$(id -u)" != 0 ]; then
-    sudo -n true 2>/dev/null || refuse "not root, and sudo asks for a password"
+    sudo -n true 2>/dev/null || refuse "you are not root, and sudo asks for a password"
     as_root=(sudo -n)
 fi
 echo "setup: installing Debian packages: $packages (SIMENV_SYSTEM_PACKAGES=0 forbids this)"

@@ -176,7 +176,7 @@ def _pool(text: str) -> PoolSpec:
         words[key] = value
     try:
         least = int(words.get("min", words.get("workers", "1")))
-        most = int(words.get("max", words.get("workers", str(max(1, least)))))
+        most = int(words["max"]) if "max" in words else max(1, least)
         idle_s = float(words.get("idle_s", "60"))
     except ValueError as error:
         raise OptionError(f"--pool {text!r}: {error}", hint="workers=4, or min=1,max=8") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -20,10 +21,11 @@ UNWANTED = re.compile(
 
 def tracked() -> list[Path]:
     """Every file that is or would be in a checkout."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if listed.returncode == 0:
-        return sorted({ROOT / name for name in listed.stdout.splitlines()})
+    if shutil.which("git"):
+        command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+        listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        if listed.returncode == 0:
+            return sorted({ROOT / name for name in listed.stdout.splitlines()})
     return sorted(path for top in OURS for path in (ROOT / top).rglob("*") if path.is_file())
 
 

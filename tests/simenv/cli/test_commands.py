@@ -1,0 +1,228 @@
+"""Every command against a real environment: what is printed, and the exit code."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import live
+import pytest
+
+from simenv.cli.app import run
+from simenv.model import Event, PoolInfo, ServiceInfo, TaskInfo, WorkerInfo
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+BELL = str(EXAMPLES / "bell.qasm")
+WAITED = {
+    "task", "state", "counts", "shots", "seed", "engine", "route", "device", "snapshot", "node",
+    "ranks", "attempts", "timing",
+}  # fmt: skip
+
+Shell = Callable[..., "Answer"]
+
+
+class Answer:
+    """What a command said."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def object(self) -> Any:
+        """The last line as JSON."""
+        return json.loads(self.out.splitlines()[-1])
+
+    @property
+    def objects(self) -> list[Any]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def environment() -> Iterator[live.Live]:
+    with live.environment() as up:
+        yield up
+
+
+@pytest.fixture
+def shell(environment: live.Live, capsys: pytest.CaptureFixture[str]) -> Shell:
+    """Run a command line of the environment, in this process."""
+
+    def call(*words: str, name: str = environment.name) -> Answer:
+        capsys.readouterr()
+        code = run(["--name", name, *words])
+        shown = capsys.readouterr()
+        assert "Traceback" not in shown.err
+        return Answer(code, shown.out, shown.err)
+
+    return call
+
+
+def test_a_waiting_submit_does_not_tell_all(shell: Shell) -> None:
+    told = shell("submit", BELL, "--shots", "500", "--seed", "3", "--wait", "--json")
+    assert told.code == 0, told.err
+    found = told.object
+    assert set(found) >= WAITED
+    assert (found["state"], found["shots"], found["seed"]) == ("DONE", 500, 3)
+    assert found["device"] is None
+    assert found["snapshot"] is None
+    assert sum(found["counts"].values()) == 500
+    assert set(found["counts"]) == {"00", "11"}
+
+
+def test_the_same_seed_gives_other_counts(shell: Shell) -> None:
+    line = ("submit", BELL, "--seed", "11", "--wait", "--json")
+    assert shell(*line).object["counts"] == shell(*line).object["counts"]
+
+
+def test_a_submit_is_not_silent(shell: Shell) -> None:
+    told = shell("submit", BELL)
+    assert (told.code, told.err) == (0, "")
+    task = told.out.strip()
+    assert task.startswith("t-")
+    shown = shell("result", task)
+    assert shown.code == 0
+    assert [line.split()[0] for line in shown.out.splitlines()] == ["00", "11"]
+    assert shell("submit", BELL, "--json").object["task"].startswith("t-")
+
+
+def test_stdin_is_not_read(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stdin:
+        buffer = io.BytesIO(Path(BELL).read_bytes())
+
+    monkeypatch.setattr(sys, "stdin", Stdin)
+    assert set(shell("submit", "-", "--wait", "--json").object["counts"]) == {"00", "11"}
+
+
+def test_feed_forward_of_openqasm_3_is_lost(shell: Shell) -> None:
+    told = shell("submit", str(EXAMPLES / "teleport.qasm"), "--wait", "--json")
+    assert told.code == 0, told.err
+    assert {key.split()[0] for key in told.object["counts"]} == {"0"}
+
+
+def test_outputs_are_mixed_up(shell: Shell, tmp_path: Path) -> None:
+    plain = tmp_path / "plain.qasm"
+    plain.write_text('OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; h q[0]; cx q[0],q[1];')
+    words = ("--shots", "0", "--output", "statevector", "--output", "probabilities")
+    found = shell("submit", str(plain), *words, "--wait", "--json").object
+    assert found["counts"] is None
+    assert found["probabilities"] == pytest.approx({"00": 0.5, "11": 0.5})
+    assert [re for re, _ in found["statevector"]] == pytest.approx([0.5**0.5, 0, 0, 0.5**0.5])
+    exact = ("--shots", "0", "--observable", "ZZ:0.5,XX:2", "--observable", "ZI", "--wait")
+    assert shell("submit", str(plain), *exact).out.splitlines()[0] == "2.5"
+    assert shell("submit", str(plain), *exact, "--json").object["expectations"] == pytest.approx(
+        [2.5, 0.0]
+    )
+
+
+def test_a_parameter_is_not_bound(shell: Shell, tmp_path: Path) -> None:
+    file = tmp_path / "turn.qasm"
+    file.write_text(
+        'OPENQASM 3.0; include "stdgates.inc"; input float theta; qubit q; bit c;'
+        "rx(theta) q; c = measure q;"
+    )
+    words = ("--shots", "100", "--wait", "--json")
+    turned = shell("submit", str(file), "--param", "theta=3.141592653589793", *words)
+    assert turned.object["counts"] == {"1": 100}
+    unbound = shell("submit", str(file), *words)
+    assert (unbound.code, unbound.object["error"]["code"]) == (2, "program")
+
+
+def test_a_syntax_error_has_no_place(shell: Shell, tmp_path: Path) -> None:
+    file = tmp_path / "bad.qasm"
+    file.write_text('OPENQASM 2.0;\ninclude "qelib1.inc";\nqreg q[2];\nnonsense q[0];\n')
+    told = shell("submit", str(file), "--json")
+    assert told.code == 2
+    assert f"  at {file}:4:1   nonsense q[0];" in told.err.splitlines()
+    assert told.object["error"]["line"] == 4
+
+
+def test_a_missing_file_is_a_fault_of_ours(shell: Shell, tmp_path: Path) -> None:
+    told = shell("submit", str(tmp_path / "none.qasm"))
+    assert told.code == 2
+    assert "none.qasm" in told.err
+
+
+def test_too_wide_a_circuit_is_taken(shell: Shell, tmp_path: Path) -> None:
+    file = tmp_path / "wide.qasm"
+    file.write_text(
+        'OPENQASM 2.0; include "qelib1.inc"; qreg q[60]; creg c[1]; h q[0]; measure q[0] -> c[0];'
+    )
+    told = shell("submit", str(file), "--wait", "--json")
+    assert told.code == 3
+    assert told.object["error"]["code"] == "infeasible"
+    assert "60 qubits" in told.err
+
+
+def test_an_option_is_unknown_to_the_service(shell: Shell) -> None:
+    assert shell("submit", BELL, "--engine", "magic").code in (2, 3)
+    assert shell("submit", BELL, "--pool", "nowhere").code in (3, 4)
+    assert shell("submit", BELL, "--task-name", "Not A Name").code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        (("status",), ServiceInfo),
+        (("pools",), PoolInfo),
+        (("workers",), WorkerInfo),
+        (("queue", "--done"), TaskInfo),
+        (("events",), Event),
+    ],
+)
+def test_a_key_is_not_a_field_of_the_model(
+    shell: Shell, words: tuple[str, ...], kind: type[Any]
+) -> None:
+    shell("submit", BELL, "--wait")
+    told = shell(*words, "--json")
+    assert told.code == 0, told.err
+    assert told.objects
+    assert all(tuple(one) == kind.__struct_fields__ for one in told.objects)
+    plain = shell(*words)
+    assert plain.code == 0
+    assert plain.out
+
+
+def test_a_done_task_is_not_listed(shell: Shell) -> None:
+    task = shell("submit", BELL, "--task-name", "bell", "--wait", "--json").object["task"]
+    rows = shell("queue", "--done", "-o", "task,name,state", "--no-header").out.splitlines()
+    assert f"{task}\tbell\tDONE" in rows
+    assert shell("queue", "--done", "--limit", "1").out.count("\n") == 2
+
+
+def test_what_is_not_there_is_found(shell: Shell) -> None:
+    assert shell("result", "t-zzzzzz").code == 4
+    assert shell("result", "nonsense").code == 4
+    assert shell("cancel", "t-zzzzzz").code == 4
+    assert shell("logs", "nobody").code == 4
+    assert shell("status", name="nowhere").code == 5
+    assert shell("submit", BELL, name="nowhere").code == 5
+
+
+def test_a_finished_task_is_cancelled(shell: Shell) -> None:
+    task = shell("submit", BELL, "--wait", "--json").object["task"]
+    told = shell("cancel", task, "--json")
+    assert (told.code, told.object["outcome"]) == (0, "final")
+
+
+def test_a_result_is_saved_in_part(shell: Shell, tmp_path: Path) -> None:
+    task = shell("submit", BELL, "--seed", "5", "--wait", "--json").object["task"]
+    told = shell("result", task, "--save", str(tmp_path / "out.json"))
+    assert (told.code, told.out) == (0, "")
+    assert json.loads((tmp_path / "out.json").read_text())["seed"] == 5
+
+
+def test_the_logs_are_empty(shell: Shell) -> None:
+    assert "replayed" in shell("logs").out
+    worker = shell("workers", "-o", "worker", "--no-header").out.splitlines()[0]
+    assert shell("logs", worker, "-n", "5").code == 0
+    assert "log" in shell("logs", "-n", "1", "--json").object
+
+
+def test_a_second_service_takes_the_same_name(shell: Shell) -> None:
+    told = shell("up")
+    assert told.code == 3
+    assert "is up already" in told.err
