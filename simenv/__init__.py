@@ -1,0 +1,55 @@
+"""simenv: an environment of resident simulators that runs quantum circuits, durably and repeatably.
+
+    with simenv.local(workers=2) as env:
+        print(env.run("bell.qasm", shots=4096, seed=7).counts)
+
+Importing this loads nothing: each public name is fetched when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from simenv import errors
+    from simenv.client.client import Client, connect
+    from simenv.client.gather import as_completed
+    from simenv.client.local import local
+    from simenv.client.result import Result
+    from simenv.client.task import Task
+
+__version__ = "0.1.0"
+__all__ = [
+    "Client",
+    "Result",
+    "Task",
+    "__version__",
+    "as_completed",
+    "connect",
+    "errors",
+    "local",
+]
+
+_HOMES = {
+    "Client": "simenv.client.client",
+    "Result": "simenv.client.result",
+    "Task": "simenv.client.task",
+    "as_completed": "simenv.client.gather",
+    "connect": "simenv.client.client",
+    "local": "simenv.client.local",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "errors":
+        return import_module("simenv.errors")
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'simenv' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(home), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

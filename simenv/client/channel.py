@@ -1,0 +1,305 @@
+"""The wire as many threads of a client share it: whoever waits reads; no thread of its own.
+
+Of the threads that wait one leads: it alone touches the connection, hands out what arrives, and
+gives the lead away when it has what it waited for. Others leave what they send in the outbox and
+wake it. A service that says nothing for LOST_S although asked is lost; when its connection file
+names another place, or its epoch has changed, it is greeted anew and all is asked again (`renew`).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+
+from simenv import __version__
+from simenv.client.address import Address
+from simenv.client.refusals import error_of
+from simenv.errors import NoService, ServiceLost, SimenvError, VersionMismatch
+from simenv.wire import codec
+from simenv.wire import messages as m
+from simenv.wire.connection import Connection
+
+QUIET_S = 1.0  # after so long without a word: ask whether it lives
+LOOK_S = 0.25  # how often a silent service's connection file is read again
+LOST_S = 5.0
+STOPPED_S = 2.0  # a longer gap between two looks at the clock: this process did not run
+
+
+class Channel:
+    """`take` gets every message, `renew` is called when all must be asked again, both locked.
+
+    `changed` is the lock of everything behind this channel; `forked` starts it anew in a child.
+    """
+
+    changed: threading.Condition
+
+    def __init__(
+        self,
+        address: Address,
+        take: Callable[[m.ToClient], None],
+        renew: Callable[[], None],
+        forked: Callable[[], None],
+    ) -> None:
+        self._address, self._take, self._renew, self._forked = address, take, renew, forked
+        self._closed = False
+        self._stale = False
+        self._fresh()
+        _CHANNELS.add(self)
+
+    def _fresh(self) -> None:
+        self.changed = threading.Condition()
+        self.client = "~" + os.urandom(8).hex()  # "~": no user's key begins so
+        self.epoch = 0
+        self.name = self._address.name
+        self._connection: Connection | None = None
+        self._leader: int | None = None
+        self._followers = 0
+        self._outbox: deque[bytes] = deque()
+        self._broken: SimenvError | None = None
+        self._renewing = False
+        self._heard = self._pinged = self._looked = monotonic()
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def start(self, timeout_s: float = LOST_S) -> None:
+        """Open and greet. Raises NoService, VersionMismatch."""
+        try:
+            with self.changed:
+                self._connection = self._address.open(self.client.encode())
+                self._hello()
+            if not self.wait(lambda: self.epoch != 0, timeout_s):
+                raise self._lost(monotonic())
+        except BaseException:
+            if self._connection is not None:
+                self._connection.close()
+            raise
+
+    def enter(self) -> None:
+        """To be called first by everything public: a forked child connects anew."""
+        if self._stale:
+            with self.changed:
+                if self._stale:
+                    self.start()
+                    self._stale = False
+
+    def send(self, message: m.FromClient) -> bytes:
+        """With the lock held. Returns what was sent, to be sent again with `resend`."""
+        body = codec.encode(message)
+        self.resend(body)
+        return body
+
+    def resend(self, body: bytes) -> None:
+        """With the lock held."""
+        connection = self._open()
+        if self._leader in (None, threading.get_ident()):
+            connection.send(body)
+        else:
+            self._outbox.append(body)
+            connection.wake()
+
+    def wait(
+        self,
+        done: Callable[[], bool],
+        timeout_s: float | None = None,
+        repeat: Callable[[float], None] | None = None,
+    ) -> bool:
+        """Until `done()`, False after `timeout_s`.
+
+        `repeat` is called with the time (monotonic) before every look, locked: it may ask again.
+        Raises ServiceLost after LOST_S of silence, NoService when the client is closed.
+        """
+        me = threading.get_ident()
+        start = before = monotonic()
+        end = math.inf if timeout_s is None else start + timeout_s
+        try:
+            while True:
+                with self.changed:
+                    if done():
+                        return True
+                    self._open()
+                    now = monotonic()
+                    if now - before > STOPPED_S:
+                        start = now
+                    before = now
+                    leading = self._lead(me)
+                    if now >= end:
+                        break
+                    if repeat is not None:
+                        repeat(now)
+                    limit = min(self._patience_s(now, start, leading), end - now)
+                    if not leading:
+                        self._follow(limit)
+                        continue
+                    self._flush()
+                self._receive(limit)
+            while leading and not done() and self._receive(0.0):
+                pass
+            with self.changed:
+                return done()
+        finally:
+            self._resign(me)
+
+    def glance(self) -> None:
+        """Read what is here already, unless another thread is reading."""
+        me = threading.get_ident()
+        with self.changed:
+            self._open()
+            leading = self._lead(me)
+        try:
+            while leading and self._receive(0.0):
+                pass
+        finally:
+            self._resign(me)
+
+    def close(self) -> None:
+        """Idempotent; threads that wait get NoService."""
+        if self._stale:
+            self._closed = True
+            return
+        with self.changed:
+            self._closed = True
+            if self._connection is None:
+                return
+            me = threading.get_ident()
+            self._connection.wake()
+            self.changed.notify_all()
+            self.changed.wait_for(lambda: self._leader in (None, me), LOST_S)
+            self._connection.close()
+            self._connection = None
+
+    def _lead(self, me: int) -> bool:
+        if self._leader is None:
+            self._leader = me
+        return self._leader == me
+
+    def _resign(self, me: int) -> None:
+        if self._leader == me:
+            with self.changed:
+                self._leader = None
+                self._flush()
+                self.changed.notify_all()
+
+    def _follow(self, limit_s: float) -> None:
+        self._followers += 1
+        try:
+            self.changed.wait(limit_s)
+        finally:
+            self._followers -= 1
+
+    def _flush(self) -> None:
+        while self._outbox and self._connection is not None:
+            self._connection.send(self._outbox.popleft())
+
+    def _receive(self, limit_s: float) -> bool:
+        """Without the lock, by the leader: one message, taken; False when there is none."""
+        body = self._open().receive(limit_s)
+        if body is None:
+            return False
+        message = codec.to_client(body)
+        with self.changed:
+            self._heard = monotonic()
+            if isinstance(message, m.Welcome):
+                self._welcome(message)
+            elif isinstance(message, m.Pong):
+                self._pong(message)
+            elif isinstance(message, m.Refused) and message.request == 0:
+                self._refused(error_of(message.refusals))
+            else:
+                self._take(message)
+            if self._followers:
+                self.changed.notify_all()
+        return True
+
+    def _open(self) -> Connection:
+        if self._broken is not None:
+            raise self._broken
+        if self._closed or self._connection is None:
+            raise NoService("this client is closed", hint="connect again")
+        return self._connection
+
+    def _patience_s(self, now: float, start: float, leading: bool) -> float:
+        """How long to wait for the next message before looking again; ServiceLost at the end."""
+        quiet = now - max(self._heard, start)
+        if quiet >= LOST_S:
+            raise self._lost(now)
+        if now - self._heard < QUIET_S:
+            return QUIET_S - (now - self._heard)
+        if leading and now - self._looked >= LOOK_S:
+            self._looked = now
+            if self._address.moved():
+                self._reopen()
+        if leading and now - self._pinged >= QUIET_S:
+            self._pinged = now
+            self.send(m.Ping(0))
+        return LOOK_S
+
+    def _lost(self, now: float) -> NoService:
+        what, hint = self._address.fate()
+        if not self.epoch:
+            return NoService(f"no service answers for {self.name!r}: {what}", hint=hint)
+        silent_s = now - self._heard
+        return ServiceLost(
+            f"service {self.name!r} has said nothing for {silent_s:.1f} s: {what}",
+            hint=hint,
+            last_seen_s=silent_s,
+        )
+
+    def _reopen(self) -> None:
+        try:
+            connection = self._address.open(self.client.encode())
+        except NoService:
+            return  # it went away again: the next look will tell
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = connection
+        self._hello()
+
+    def _hello(self) -> None:
+        self._renewing = self.epoch != 0
+        self.send(m.Hello(m.PROTOCOL, __version__, self.client))
+
+    def _welcome(self, message: m.Welcome) -> None:
+        renew = self._renewing or self.epoch not in (0, message.epoch)
+        self.epoch, self.name, self._renewing = message.epoch, message.name, False
+        if renew:
+            self._renew()
+
+    def _pong(self, message: m.Pong) -> None:
+        if self.epoch and message.epoch != self.epoch:
+            self._hello()
+
+    def _refused(self, error: SimenvError) -> None:
+        """Something of ours was not understood; for good when the versions do not meet."""
+        if isinstance(error, VersionMismatch):
+            self._broken = error
+        raise error
+
+    def orphan(self) -> None:
+        """In a forked child, before all else: the parent's socket and lock are not ours.
+
+        Nothing is sent or waited for here; `enter` does that when it is needed.
+        """
+        connection = self._connection
+        self._fresh()
+        if connection is not None:
+            connection.close()
+        self._forked()
+        self._stale = not self._closed
+
+
+_CHANNELS: weakref.WeakSet[Channel] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for channel in list(_CHANNELS):
+        channel.orphan()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,292 @@
+"""The public face of an environment: submit, wait, look, cancel.
+
+Thread-safe; opens a connection of its own in a forked child; works inside a running event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, SupportsIndex, TypedDict, Unpack
+
+from simenv.client import address, orders
+from simenv.client.channel import LOST_S
+from simenv.client.completions import Completions
+from simenv.client.ledger import Submission
+from simenv.client.link import Link
+from simenv.client.options import Seed, checked_key, options
+from simenv.client.result import Result
+from simenv.client.sending import send
+from simenv.client.task import Task
+from simenv.errors import NotFound, OptionError, SimenvError
+from simenv.model import Event, PoolInfo, ServiceInfo, TaskInfo, WorkerInfo, task_number
+from simenv.wire import messages as m
+
+EVENTS_PAGE = 1_000
+
+
+class SubmitOptions(TypedDict, total=False):
+    """The options of `Client.submit`, for `run`."""
+
+    shots: SupportsIndex | None
+    seed: Seed | None
+    outputs: Sequence[str] | str
+    observables: Any
+    bindings: Any
+    engine: str
+    precision: str
+    pool: str | None
+    priority: SupportsIndex
+    queue_timeout_s: float | None
+    run_timeout_s: float | None
+    name: str | None
+    key: str | None
+
+
+class Client:
+    """An environment. Made by `simenv.connect` and `simenv.local`; use it with `with`."""
+
+    def __init__(self, where: address.Address, timeout_s: float = LOST_S) -> None:
+        self._link = Link(where, timeout_s)
+
+    # --- submitting ---------------------------------------------------------------------------
+
+    def submit(
+        self,
+        circuit: Any,
+        *,
+        shots: SupportsIndex | None = 1024,
+        seed: Seed | None = None,
+        outputs: Sequence[str] | str = ("counts",),
+        observables: Any = None,
+        bindings: Any = None,
+        engine: str = "auto",
+        precision: str = "double",
+        pool: str | None = None,
+        priority: SupportsIndex = 0,
+        queue_timeout_s: float | None = None,
+        run_timeout_s: float | None = None,
+        name: str | None = None,
+        key: str | None = None,
+    ) -> Task:
+        """One task, durably accepted when this returns; whatever is wrong is raised here.
+
+        `circuit`: a QuantumCircuit, OpenQASM 2 or 3 text, or the path of a file (a `str` is text if
+        it holds a newline or `;`). `shots=None`: exact. `seed=None`: one is drawn, and the result
+        names it. `outputs`: of counts, probabilities, statevector, expectation; `observables` ask
+        for the last by themselves. `bindings`: one set of parameter values. `priority`: higher goes
+        first. `key`: a repeat with the same key and content gives the same task, other content
+        raises KeyConflict.
+
+        Raises ProgramError, OptionError, Infeasible, LimitExceeded, QueueFull, KeyConflict,
+        ServiceLost.
+        """
+        order = orders.one(
+            circuit,
+            options(
+                shots=shots, outputs=outputs, observables=observables, engine=engine,
+                precision=precision, pool=pool, priority=priority, queue_timeout_s=queue_timeout_s,
+                run_timeout_s=run_timeout_s, name=name,
+            ),
+            seed,
+            _key(key),
+            bindings,
+        )  # fmt: skip
+        return send(self._link, order, key)[0]
+
+    def submit_many(
+        self,
+        work: Any,
+        *,
+        shots: SupportsIndex | None = 1024,
+        seed: Seed | Sequence[Seed] | None = None,
+        outputs: Sequence[str] | str = ("counts",),
+        observables: Any = None,
+        engine: str = "auto",
+        precision: str = "double",
+        pool: str | None = None,
+        priority: SupportsIndex = 0,
+        queue_timeout_s: float | None = None,
+        run_timeout_s: float | None = None,
+        name: str | None = None,
+        key: str | None = None,
+    ) -> list[Task]:
+        """Many tasks, in order, accepted or refused as a whole; options as in `submit`.
+
+        `work`: several circuits; or (circuit, bindings), one task for each set of values. Bindings
+        are an array (K, P), columns in the order of `circuit.parameters`, or a mapping from
+        parameter to K values.
+
+        `seed`: a list gives each task its own. One seed: circuit k gets BLAKE2b(seed, k), cut to 53
+        bits; the bindings of a sweep share it, and their number is a part of the random key. Item k
+        has the idempotency key (key, k).
+
+        Raises BatchRefused with one error for each bad item; a refusal that is about the call as a
+        whole (QueueFull, KeyConflict) is raised as it is.
+        """
+        chosen = options(
+            shots=shots, outputs=outputs, observables=observables, engine=engine,
+            precision=precision, pool=pool, priority=priority, queue_timeout_s=queue_timeout_s,
+            run_timeout_s=run_timeout_s, name=name,
+        )  # fmt: skip
+        if orders.is_sweep(work):
+            circuit, bindings = work
+            order = orders.sweep(circuit, bindings, chosen, seed, _key(key))
+        else:
+            order = orders.several(_listed(work), chosen, seed, _key(key))
+        return send(self._link, order, key)
+
+    def run(self, circuit: Any, **wishes: Unpack[SubmitOptions]) -> Result:
+        """Submit and wait: the result of `submit(circuit, ...)`."""
+        return self.submit(circuit, **wishes).result()
+
+    # --- tasks --------------------------------------------------------------------------------
+
+    def task(self, task: str | int) -> Task:
+        """A task submitted before, here or by another process; NotFound if there is none."""
+        number = _number(task)
+        infos = self._link.infos([number])
+        if not infos:
+            raise NotFound(
+                f"no task {task} here", hint="finished tasks are listed by: simenv queue --done"
+            )
+        return self._link.adopt(number, Submission(infos[0].name))
+
+    def tasks(self, tasks: Iterable[Task | str | int]) -> list[TaskInfo]:
+        """What the service knows of these; unknown ones are left out."""
+        return self._link.infos([_number(task) for task in tasks])
+
+    def cancel(self, tasks: Iterable[Task | str | int]) -> list[str]:
+        """One word for each: "cancelled", "cancelling" (it was asked to stop), "final" (it had
+        ended), "unknown"."""
+        return self._link.cancel([_number(task) for task in tasks])
+
+    def queue(self, done: bool = False, limit: int = 100) -> tuple[int, list[TaskInfo]]:
+        """How many there are, and the first of them: running, then waiting in their order;
+        `done`: ended ones instead, newest first."""
+        answer = self._link.ask(m.Queue, partial(m.GetQueue, done=done, limit=limit))
+        return answer.total, answer.tasks
+
+    def completions(
+        self, since: int | None = None, cursor: str = "default", follow: bool = False
+    ) -> Completions:
+        """All completions of the environment numbered above `since`, in order; also `async for`.
+
+        `since=None`: from where the named cursor stands. Ends when all is read and no task waits or
+        runs; `follow`: never. Acknowledge with `ack` when a result is safe.
+        """
+        if since is None:
+            since = self._link.ask(m.Acked, partial(m.GetCursor, cursor=_cursor(cursor))).seq
+        return Completions(self._link, since, follow)
+
+    def ack(self, seq: int, cursor: str = "default") -> int:
+        """The named cursor has safely read everything up to `seq`; returns where it stands."""
+        return self._link.ask(m.Acked, partial(m.Ack, cursor=_cursor(cursor), seq=seq)).seq
+
+    # --- the environment ----------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The environment's name."""
+        return self._link.channel.name
+
+    def status(self) -> ServiceInfo:
+        """Is it well? Figures of service, queue and pools."""
+        return self._link.ask(m.Status, m.GetStatus).info
+
+    def workers(self) -> list[WorkerInfo]:
+        """The resident simulators."""
+        return self._link.ask(m.Workers, m.GetWorkers).workers
+
+    def pools(self) -> dict[str, PoolInfo]:
+        """The pools, by name."""
+        return {pool.name: pool for pool in self._link.ask(m.Workers, m.GetWorkers).pools}
+
+    def events(self, since: int = 0, kinds: Sequence[str] | None = None) -> Iterator[Event]:
+        """What has happened after event `since`, up to now. `kinds`: patterns like `worker.*`."""
+        newest = -1
+        while newest < 0 or since < newest:
+            page = self._link.ask(m.Events, partial(m.GetEvents, since=since, limit=EVENTS_PAGE))
+            newest = page.newest if newest < 0 else newest
+            if not page.events:
+                return
+            for event in page.events:
+                since = event.seq
+                if kinds is None or any(fnmatchcase(event.kind, kind) for kind in kinds):
+                    yield event
+
+    def shutdown(self, now: bool = False, timeout_s: float | None = None) -> m.Stopping:
+        """End the service: finish what runs, keep what waits. `now`: what runs waits as well."""
+        return self._link.ask(m.Stopping, partial(m.Shutdown, now=now), timeout_s)
+
+    def close(self) -> None:
+        """Let go of the connection; tasks go on. Idempotent."""
+        self._link.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        if self._link.channel.closed:
+            return f"<simenv {self.name} | closed>"
+        try:
+            info = self._link.ask(m.Status, m.GetStatus, 0.5).info
+        except SimenvError:
+            return f"<simenv {self.name} | no answer>"
+        up = sum(pool.workers for pool in info.pools)
+        wanted = sum(pool.target for pool in info.pools)
+        pools = f"{len(info.pools)} pool{'s' if len(info.pools) != 1 else ''}"
+        return (
+            f"<simenv {info.name}@{info.node} | {pools}, {up}/{wanted} workers up | "
+            f"{info.queued} waiting>"
+        )
+
+
+def connect(
+    name: str | None = None, *, service: str | Path | None = None, timeout_s: float = LOST_S
+) -> Client:
+    """A client of an environment that is up.
+
+    `service`: its connection file; else `name`; else the file SIMENV_SERVICE names; else `default`.
+    Raises NoService, VersionMismatch.
+    """
+    return Client(address.find(name, Path(service) if service is not None else None), timeout_s)
+
+
+def _key(key: str | None) -> str | None:
+    return None if key is None else checked_key(key)
+
+
+def _number(task: Task | str | int) -> int:
+    if isinstance(task, Task):
+        return task.number
+    number = task if isinstance(task, int) else task_number(task)
+    if number is None or number < 0:
+        raise NotFound(f"{str(task)[:80]!r} is not a task's id", hint="ids look like t-8k2f")
+    return number
+
+
+def _cursor(cursor: str) -> str:
+    if not 0 < len(cursor) <= 64:
+        raise OptionError(f"cursor={cursor!r:.80}", hint="a name of 1 to 64 characters")
+    return cursor
+
+
+def _listed(work: Any) -> Iterable[Any]:
+    if isinstance(work, str | bytes) or not isinstance(work, Iterable) or hasattr(work, "qubits"):
+        raise OptionError(
+            f"submit_many wants several circuits, got one {type(work).__name__}",
+            hint="submit(circuit); or submit_many((circuit, bindings)) for a sweep",
+        )
+    return work

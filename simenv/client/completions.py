@@ -1,0 +1,101 @@
+"""The environment's completions in their order, for a reader that must not miss one.
+
+Numbered from 1; a named cursor remembers how far its reader came (`Client.ack`), so that a reader
+that died goes on where it was. Delivery is at least once: what is not acknowledged comes again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from simenv.client.ledger import Submission
+from simenv.client.task import Ending, Task
+from simenv.wire import messages as m
+
+if TYPE_CHECKING:
+    from simenv.client.link import Link
+    from simenv.client.result import Result
+
+PAGE = 1_000
+LOOK_S = 0.02  # the first pause before looking for new ones again; doubled up to LOOK_MAX_S
+LOOK_MAX_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One finished task; `seq` is its number, for `Client.ack`."""
+
+    seq: int
+    task: Task
+
+    def result(self) -> Result:
+        """As `Task.result`; never waits."""
+        return self.task.result(0.0)
+
+
+class Completions:
+    """An iterator and an asynchronous one; see `Client.completions`."""
+
+    def __init__(self, link: Link, since: int, follow: bool) -> None:
+        self._link = link
+        self._since = since
+        self._follow = follow
+
+    def __iter__(self) -> Iterator[Completion]:
+        pause_s = LOOK_S
+        while True:
+            page = self._page()
+            if page:
+                pause_s = LOOK_S
+                yield from self._each(page)
+            elif self._is_over():
+                return
+            else:
+                time.sleep(pause_s)
+                pause_s = min(2 * pause_s, LOOK_MAX_S)
+
+    async def __aiter__(self) -> AsyncIterator[Completion]:
+        import asyncio
+
+        pause_s = LOOK_S
+        while True:
+            page = await asyncio.to_thread(self._page)
+            if page:
+                pause_s = LOOK_S
+                for completion in self._each(page):
+                    yield completion
+            elif await asyncio.to_thread(self._is_over):
+                return
+            else:
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, LOOK_MAX_S)
+
+    def _each(self, page: list[Completion]) -> Iterator[Completion]:
+        for completion in page:
+            self._since = completion.seq
+            yield completion
+
+    def _page(self) -> list[Completion]:
+        ask = partial(m.GetCompletions, since=self._since, limit=PAGE)
+        groups = self._link.ask(m.CompletionPage, ask).groups
+        return [found for group in groups for found in self._unpack(group)]
+
+    def _unpack(self, group: m.Completed) -> Iterator[Completion]:
+        ending = Ending(group.origin, group.engine, group.route, perf_counter())
+        for seq, completion in enumerate(group.results, group.first_seq):
+            if seq > self._since:
+                task = Task(self._link, completion.task, Submission())
+                task.end(completion, ending)
+                yield Completion(seq, task)
+
+    def _is_over(self) -> bool:
+        """Nothing waits or runs, and nothing ended between the two questions."""
+        if self._follow:
+            return False
+        info = self._link.ask(m.Status, m.GetStatus).info
+        return not (info.queued or info.running) and not self._page()

@@ -1,0 +1,55 @@
+"""Many tasks, each as soon as it has ended."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+
+from simenv.client.progress import Line, describe
+from simenv.client.task import Task, step_s
+from simenv.errors import OptionError, TimedOut
+
+
+def as_completed(
+    tasks: Iterable[Task], timeout: float | None = None, progress: bool = False
+) -> Iterator[Task]:
+    """Each task as soon as it has ended, whatever its end; TimedOut after `timeout` seconds.
+
+    The tasks must belong to one client. `progress`: one line on stderr.
+    """
+    waiting = dict.fromkeys(tasks)
+    links = {id(task.link) for task in waiting}
+    if len(links) > 1:
+        raise OptionError(
+            f"as_completed got tasks of {len(links)} clients", hint="call it once for each client"
+        )
+    return _each(waiting, timeout, progress)
+
+
+def _each(waiting: dict[Task, None], timeout: float | None, progress: bool) -> Iterator[Task]:
+    if not waiting:
+        return
+    deadline = None if timeout is None else time.monotonic() + timeout
+    total = len(waiting)
+    link = next(iter(waiting)).link
+    gathering = link.gather(waiting)
+    with Line(sys.stderr) as line:
+        while waiting:
+            if gathering.ended:
+                task = gathering.ended.popleft()
+                del waiting[task]
+                yield task
+                continue
+            step = step_s(deadline) if progress or deadline is not None else None
+            if link.collect(waiting, gathering, step):
+                continue
+            if deadline is not None and time.monotonic() >= deadline:
+                raise TimedOut(
+                    f"{len(waiting)} of {total} tasks have no result after {timeout:g} s",
+                    hint="they go on: ask again, or cancel them",
+                )
+            if progress:
+                first = next(iter(waiting))
+                text = describe(link.infos([first.number]), first.id)
+                line.show(f"{total - len(waiting)} of {total} tasks ended | {text}")

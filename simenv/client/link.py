@@ -1,0 +1,276 @@
+"""Requests and their answers, tasks and their ends, over one channel.
+
+Invariant: every request may be repeated (the service knows a repeated submit by its key), so a lost
+answer, a restarted service and a forked child are all met by asking again. What is kept is bounded
+by what is still unanswered and the tasks that have not ended.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from time import monotonic, perf_counter
+from typing import TypeVar
+
+from simenv.client import refusals
+from simenv.client.address import Address
+from simenv.client.channel import LOST_S, Channel
+from simenv.client.ledger import Ledger, Submission
+from simenv.client.pump import Pump
+from simenv.client.task import Task
+from simenv.client.watches import REPEAT_S, Watches
+from simenv.errors import ProtocolError, SimenvError, TimedOut
+from simenv.model import TaskInfo, TaskSpec, Terms
+from simenv.wire import messages as m
+
+A = TypeVar("A", bound=m.ToClient)
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """Something asked and perhaps answered. Of a submit: what its tasks share, and how many."""
+
+    number: int
+    body: bytes = b""
+    asked_s: float = 0.0
+    answer: m.ToClient | None = None
+    submission: Submission | None = None
+    count: int = 0
+    tasks: Sequence[Task] = ()
+    repeated: bool = False  # the service knew its key: nothing new came of it
+
+
+@dataclass(slots=True, eq=False)
+class Gathering:
+    """Of several tasks: those that have ended and nobody took yet; when they were asked for."""
+
+    ended: deque[Task]
+    asked_s: float
+
+
+class Link:
+    """Thread-safe; one for each Client."""
+
+    def __init__(self, address: Address, timeout_s: float = LOST_S) -> None:
+        self.pump = Pump(self)
+        self._forget()
+        self.channel = Channel(address, self._take, self._renew, self._forget)
+        self.channel.start(timeout_s)
+
+    def _forget(self) -> None:
+        """At the start, and in a forked child: nothing is asked yet."""
+        self._requests: dict[int, Request] = {}
+        self._numbers = 0
+        self._next_offset = 0
+        self._ledger = Ledger()
+        self._watches = Watches(self._ledger, self._send_watch)
+        self.pump.reset()
+
+    def close(self) -> None:
+        self.channel.close()
+        self.pump.join()
+
+    # --- one question, one answer -------------------------------------------------------------
+
+    def ask(
+        self, kind: type[A], make: Callable[[int], m.FromClient], timeout_s: float | None = None
+    ) -> A:
+        """The answer to `make(request number)`; the refusal is raised."""
+        self.channel.enter()
+        with self.channel.changed:
+            request = self._new()
+            request.body = self.channel.send(make(request.number))
+        try:
+            self._wait(request, timeout_s)
+        finally:
+            self._requests.pop(request.number, None)
+        answer = request.answer
+        if isinstance(answer, kind):
+            return answer
+        if isinstance(answer, m.Refused):
+            raise refusals.error_of(answer.refusals)
+        raise ProtocolError(f"the service answered {type(answer).__name__}, not {kind.__name__}")
+
+    def infos(self, numbers: Sequence[int], timeout_s: float | None = None) -> list[TaskInfo]:
+        """What the service knows of these tasks; unknown ones are left out."""
+        found: list[TaskInfo] = []
+        for part in _parts(numbers):
+            found += self.ask(m.Queue, partial(m.GetTasks, tasks=part), timeout_s).tasks
+        return found
+
+    def cancel(self, numbers: Sequence[int]) -> list[str]:
+        """One word a task; see `Cancelled`."""
+        words: list[str] = []
+        for part in _parts(numbers):
+            words += self.ask(m.Cancelled, partial(m.Cancel, tasks=part)).words
+        return words
+
+    def _new(self) -> Request:
+        self._numbers += 1
+        request = Request(self._numbers)
+        self._requests[request.number] = request
+        return request
+
+    def _wait(self, request: Request, timeout_s: float | None) -> None:
+        def repeat(now: float) -> None:
+            if now - request.asked_s >= REPEAT_S:
+                request.asked_s = now
+                self.channel.resend(request.body)
+
+        request.asked_s = monotonic()
+        if not self.channel.wait(lambda: request.answer is not None, timeout_s, repeat):
+            raise TimedOut(f"no answer from the service within {timeout_s:g} s")
+
+    # --- submitting ---------------------------------------------------------------------------
+
+    def reserve(self, count: int) -> tuple[str, int]:
+        """Automatic keys for `count` tasks: this client's random name, and the first offset."""
+        self.channel.enter()
+        with self.channel.changed:
+            offset = self._next_offset
+            self._next_offset += count
+            return self.channel.client, offset
+
+    def offer(
+        self, key: str, offset: int, terms: Terms, specs: list[TaskSpec], submission: Submission
+    ) -> Request:
+        """Send one Submit; `claim` waits for its answer."""
+        self.channel.enter()
+        with self.channel.changed:
+            request = self._new()
+            request.submission, request.count = submission, len(specs)
+            self._ledger.unanswered += 1
+            try:
+                message = m.Submit(request.number, key, offset, terms, specs)
+                request.body = self.channel.send(message)
+            except SimenvError:
+                self.abandon(request)
+                raise
+        return request
+
+    def claim(self, request: Request) -> Sequence[Task] | list[m.Refusal]:
+        """The tasks of an accepted Submit, or why it was refused."""
+        try:
+            self._wait(request, None)
+        finally:
+            self.abandon(request)
+        answer = request.answer
+        if isinstance(answer, m.Accepted) and answer.count == request.count:
+            return request.tasks
+        if isinstance(answer, m.Refused):
+            return answer.refusals
+        raise ProtocolError(f"the service answered {type(answer).__name__} to a submit")
+
+    def abandon(self, request: Request) -> None:
+        """Idempotent: it is answered, or nobody waits for its answer."""
+        with self.channel.changed:
+            if self._requests.pop(request.number, None) is not None and not request.tasks:
+                self._ledger.refused()
+
+    # --- waiting for tasks --------------------------------------------------------------------
+
+    def finish(self, task: Task, timeout_s: float | None) -> bool:
+        """Wait for the end of one task; False after `timeout_s`."""
+        self.expect([task])
+        return self.channel.wait(lambda: task.over, timeout_s, partial(self._ask_again, task))
+
+    def glance(self, task: Task) -> None:
+        """Take in what has arrived; never waits."""
+        self.expect([task])
+        self.channel.glance()
+
+    def gather(self, tasks: Iterable[Task]) -> Gathering:
+        """From now on, note each of these when it ends."""
+        self.expect(tasks)
+        gathering = Gathering(deque(), monotonic())
+        with self.channel.changed:
+            for task in tasks:
+                task.on_end(partial(gathering.ended.append, task))
+        return gathering
+
+    def collect(
+        self, waiting: Iterable[Task], gathering: Gathering, timeout_s: float | None
+    ) -> bool:
+        """Wait until something has ended; `waiting` are all that still may. False: timeout."""
+
+        def repeat(now: float) -> None:
+            if now - gathering.asked_s >= REPEAT_S:
+                gathering.asked_s = now
+                self._watches.add([task.number for task in waiting], missed=True)
+
+        self.channel.enter()
+        found = self.channel.wait(lambda: bool(gathering.ended), timeout_s, repeat)
+        if found:
+            gathering.asked_s = monotonic()
+        return found
+
+    def expect(self, tasks: Iterable[Task]) -> None:
+        """Make sure these hear of their ends, whoever submitted them."""
+        self.channel.enter()
+        with self.channel.changed:
+            asked = [t.number for t in tasks if not t.over and self._ledger.expect(t)]
+            if asked:
+                self._watches.add(asked)
+
+    def adopt(self, number: int, submission: Submission) -> Task:
+        """The task of that number as this link knows it, or a new object for it."""
+        self.channel.enter()
+        with self.channel.changed:
+            return self._ledger.tasks.get(number) or Task(self, number, submission)
+
+    def watch(self, numbers: Sequence[int]) -> None:
+        """Ask for the results of these, long waited for. With the lock held."""
+        self._watches.add(numbers, missed=True)
+
+    def _ask_again(self, task: Task, now: float) -> None:
+        if not task.asked_s:
+            task.asked_s = now
+        elif now - task.asked_s >= REPEAT_S:
+            task.asked_s = now
+            self._watches.add([task.number], missed=True)
+
+    def _send_watch(self, numbers: list[int]) -> None:
+        self.channel.send(m.Watch(0, numbers))
+
+    # --- called by the channel, locked --------------------------------------------------------
+
+    def _take(self, message: m.ToClient) -> None:
+        if isinstance(message, m.Completed):
+            self._ledger.completed(message, perf_counter())
+        elif isinstance(message, m.Accepted):
+            self._accepted(message)
+        elif isinstance(message, m.Unknown):
+            self._ledger.unknown(message.tasks)
+            self._watches.answered()
+        elif not isinstance(message, m.Welcome | m.Pong):
+            request = self._requests.get(message.request)
+            if request is not None and request.answer is None:
+                request.answer = message
+
+    def _accepted(self, message: m.Accepted) -> None:
+        request = self._requests.get(message.request)
+        if request is None or request.submission is None or request.answer is not None:
+            return  # its second answer, or nobody waits for it any more
+        request.answer = message
+        if message.count != request.count:
+            return
+        submission = request.submission
+        submission.accepted_s = perf_counter() - submission.sent_s
+        request.tasks = self._ledger.accepted(self, message, submission)
+        request.repeated = message.repeated
+        if message.repeated:
+            self._watches.add([task.number for task in request.tasks if not task.over])
+
+    def _renew(self) -> None:
+        """The service started anew, or we moved: ask for everything that is open, again."""
+        for request in self._requests.values():
+            if request.answer is None:
+                self.channel.resend(request.body)
+        self._watches.restart()
+
+
+def _parts(numbers: Sequence[int]) -> Iterable[list[int]]:
+    for start in range(0, len(numbers), m.MAX_MESSAGE_TASKS):
+        yield list(numbers[start : start + m.MAX_MESSAGE_TASKS])

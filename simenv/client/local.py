@@ -1,0 +1,164 @@
+"""Environments of this machine: private ones that end with us, and named ones that stay."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+from simenv import config
+from simenv.client import start
+from simenv.client.address import FileAddress, ended, find, read
+from simenv.client.client import Client
+from simenv.config import ConnectionFile, Places
+from simenv.errors import ConfigError, Insufficient, NoService, SimenvError, TimedOut
+from simenv.model import PoolSpec
+
+ANSWER_S = 5.0
+FORCE_S = 10.0  # after SIGTERM
+WORKERS_S = 5.0  # workers end by themselves when their service has gone
+
+_started: list[subprocess.Popen[bytes]] = []  # kept so that the children we outlive are reaped
+_lifelines: set[int] = set()
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """How an environment ended. `forced`: it did not answer, or not in time."""
+
+    name: str
+    pid: int
+    queued: int  # tasks that wait for the next start
+    seconds: float
+    forced: bool
+
+
+@contextmanager
+def local(workers: int = 2, slots: int | None = None, **settings: Any) -> Iterator[Client]:
+    """A private environment, gone at the end of the `with` block or with this process.
+
+    `workers`: resident simulators; `slots`: cores they share, by default all that are ours;
+    `settings`: fields of `simenv.config.Config`. Without a say the durability is "process": what
+    is gone at the end need not outlast a power cut. Raises ConfigError, StartFailed.
+    """
+    pool = PoolSpec(min=workers, max=max(1, workers))
+    told = {"name": "local", "durability": "process", "pools": (pool,), "slots": slots or 0}
+    chosen = config.convert({**told, **settings}, source="simenv.local")
+    home = Path(tempfile.mkdtemp(prefix="simenv-local-"))
+    owner = os.getpid()
+    where = Places(home, Path(chosen.state_dir).absolute() if chosen.state_dir else home)
+    try:
+        service = start.start(chosen, where, private=True)
+        _lifelines.add(service.lifeline)
+        sockets = Path(read(where.connection).sockets)
+        try:
+            with Client(FileAddress(where.connection)) as client:
+                try:
+                    yield client
+                finally:
+                    if os.getpid() == owner:
+                        with suppress(SimenvError):
+                            client.shutdown(now=True, timeout_s=ANSWER_S)
+        finally:
+            if os.getpid() == owner:
+                _lifelines.discard(service.lifeline)
+                os.close(service.lifeline)
+                start.end(service.process)
+                start.clear(sockets, where.connection)
+    finally:
+        if os.getpid() == owner:
+            shutil.rmtree(home, ignore_errors=True)
+
+
+def up(options: Mapping[str, object], file: Path | None = None) -> ConnectionFile:
+    """Start the named environment (`options["name"]`, by default `default`) and leave it running.
+
+    `options`: fields of `simenv.config.Config`; `file`: a `simenv.toml`. What its journal holds is
+    taken up again. Raises Insufficient if it is up already, ConfigError, StartFailed.
+    """
+    chosen = config.load(options, file)
+    where = config.places(chosen)
+    with suppress(NoService):
+        found = read(where.connection)
+        if not ended(found):
+            raise Insufficient(
+                f"environment {chosen.name!r} is up already: process {found.pid} on {found.node}",
+                hint=f"simenv down --name {found.name} ends it",
+            )
+        start.clear(Path(found.sockets), where.connection)
+    _started.append(start.start(chosen, where, private=False).process)
+    return read(where.connection)
+
+
+def down(
+    name: str | None = None, now: bool = False, *, service: str | Path | None = None
+) -> Stopped:
+    """End an environment: running tasks finish (`now`: wait for the next start), others are kept.
+
+    Returns when no process, socket or connection file of it is left: one that does not answer gets
+    SIGTERM, then SIGKILL. Raises NoService if there is none.
+    """
+    begun = monotonic()
+    path = find(name, Path(service) if service is not None else None).path
+    file = read(path)
+    asked = None if ended(file) else _ask(path, now)
+    workers, queued, patience_s = asked or ([], 0, 0.0)
+    forced = asked is None
+    if file.node == os.uname().nodename:
+        if forced or not start.gone([file.pid], patience_s):
+            forced = True
+            start.force(file.pid, FORCE_S)
+        for child in _started:
+            child.poll()
+        if not start.gone([file.pid, *workers], WORKERS_S):
+            raise SimenvError(
+                f"processes of {file.name!r} are left: {[file.pid, *workers]}", hint="simenv doctor"
+            )
+        start.clear(Path(file.sockets), path)
+    elif forced or not _vanished(path, patience_s):
+        raise NoService(
+            f"the service of {file.name!r} on {file.node} does not answer",
+            hint=f"it can only be ended there: process {file.pid}",
+        )
+    return Stopped(file.name, file.pid, queued, monotonic() - begun, forced)
+
+
+def _ask(path: Path, now: bool) -> tuple[list[int], int, float] | None:
+    """Ask it to end: (its workers' pids, tasks that stay queued, its patience); None: no answer."""
+    try:
+        with Client(FileAddress(path), ANSWER_S) as client:
+            workers = [worker.pid for worker in client.workers()]
+            stopping = client.shutdown(now, ANSWER_S)
+    except (NoService, TimedOut):
+        return None
+    if now:
+        return workers, stopping.queued + stopping.running, FORCE_S
+    try:
+        drain_s = config.read(path.with_name("config.json")).drain_timeout_s
+    except ConfigError:
+        drain_s = config.Config().drain_timeout_s
+    return workers, stopping.queued, drain_s + FORCE_S
+
+
+def _vanished(path: Path, timeout_s: float) -> bool:
+    deadline = monotonic() + timeout_s
+    while path.exists() and monotonic() < deadline:
+        sleep(start.LOOK_S)
+    return not path.exists()
+
+
+def _let_go() -> None:
+    """In a forked child: a private service must end with its owner, whoever else still lives."""
+    for descriptor in _lifelines:
+        os.close(descriptor)
+    _lifelines.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)

@@ -1,0 +1,187 @@
+"""What a submission's options mean, checked before anything is sent.
+
+Invariant: what leaves here is complete: outputs resolved, a seed for every task, finite numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import operator
+import os
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, SupportsIndex
+
+from simenv.config import NAME_RULE
+from simenv.errors import OptionError
+from simenv.model import MAX_SHOTS, Observable, Terms
+
+OUTPUTS = ("counts", "probabilities", "statevector", "expectation")
+PRECISIONS = ("double", "single")
+MAX_KEY_CHARS = 256
+MAX_SEED = 2**64 - 1
+DRAWN_BITS = 53  # of seeds drawn and derived here: they survive readers of JSON that use doubles
+
+Seed = SupportsIndex
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Checked; `shots` 0: exact."""
+
+    shots: int
+    outputs: tuple[str, ...]
+    observables: Any
+    engine: str
+    precision: str
+    pool: str
+    priority: int
+    queue_timeout_s: float
+    run_timeout_s: float
+    name: str
+
+    def wanted(self, measures: bool) -> tuple[str, ...]:
+        """The outputs of circuits that measure something, or nothing.
+
+        Observables ask for `expectation`; `counts`, the default, then stays only where there can
+        be any. OptionError when counts are asked of an exact run.
+        """
+        outputs = self.outputs
+        if self.observables is not None:
+            if not (measures and self.shots):
+                outputs = tuple(output for output in outputs if output != "counts")
+            if "expectation" not in outputs:
+                outputs = (*outputs, "expectation")
+        elif "expectation" in outputs:
+            raise OptionError(
+                "expectation values of nothing were asked for", hint='observables="ZZ", for example'
+            )
+        if "counts" in outputs and not self.shots:
+            raise OptionError(
+                "shots=None is exact: there are no counts",
+                hint='outputs=("probabilities",) gives the exact distribution; or give shots=1024',
+            )
+        return outputs
+
+    def terms(self, measures: bool, observables: tuple[Observable, ...]) -> Terms:
+        return Terms(
+            self.wanted(measures),
+            observables,
+            self.engine,
+            self.precision,
+            self.pool,
+            self.priority,
+            self.queue_timeout_s,
+            self.run_timeout_s,
+            self.name,
+        )
+
+
+def options(
+    *,
+    shots: SupportsIndex | None,
+    outputs: Sequence[str] | str,
+    observables: Any,
+    engine: str,
+    precision: str,
+    pool: str | None,
+    priority: SupportsIndex,
+    queue_timeout_s: float | None,
+    run_timeout_s: float | None,
+    name: str | None,
+) -> Options:
+    """OptionError names the option, its value and what is allowed."""
+    if precision not in PRECISIONS:
+        raise OptionError(f"precision={precision!r}", hint=f"one of: {', '.join(PRECISIONS)}")
+    return Options(
+        shots=0 if shots is None else _integer("shots", shots, 1, MAX_SHOTS),
+        outputs=_outputs(outputs),
+        observables=observables,
+        engine=_name("engine", engine),
+        precision=precision,
+        pool=_name("pool", pool) if pool else "",
+        priority=_integer("priority", priority, -1_000_000, 1_000_000),
+        queue_timeout_s=_timeout("queue_timeout_s", queue_timeout_s),
+        run_timeout_s=_timeout("run_timeout_s", run_timeout_s),
+        name=_name("name", name) if name else "",
+    )
+
+
+def checked_key(key: object) -> str:
+    """A user's idempotency key."""
+    if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY_CHARS or key.startswith("~"):
+        raise OptionError(
+            f"key={str(key)[:80]!r} is not allowed",
+            hint=f"1 to {MAX_KEY_CHARS} characters, not beginning with ~",
+        )
+    return key
+
+
+def checked_seed(seed: Seed | None, key: str | None) -> int:
+    """The seed given, else one drawn; the same for the same key, so that a repeat is a repeat."""
+    if seed is not None:
+        return _integer("seed", seed, 0, MAX_SEED)
+    return _hash(key.encode()) if key is not None else _hash(os.urandom(16))
+
+
+def item_seeds(seed: Seed | Sequence[Seed] | None, count: int, key: str | None) -> list[int]:
+    """One seed for each of several circuits: those given, or derived from (seed, k) by BLAKE2b."""
+    if isinstance(seed, Sequence) or hasattr(seed, "__len__"):
+        return _listed(seed, count)
+    first = checked_seed(seed, key)
+    return [_hash(struct.pack("<QQ", first, k)) for k in range(count)]
+
+
+def sweep_seeds(seed: Seed | Sequence[Seed] | None, count: int, key: str | None) -> list[int]:
+    """One seed for each binding of a sweep: those given, or the same for all (they differ in
+    their binding number, which is a part of the random key)."""
+    if isinstance(seed, Sequence) or hasattr(seed, "__len__"):
+        return _listed(seed, count)
+    return [checked_seed(seed, key)] * count
+
+
+def _listed(seeds: Any, count: int) -> list[int]:
+    if len(seeds) != count:
+        raise OptionError(f"{len(seeds)} seeds for {count} tasks", hint="one each, or one for all")
+    return [_integer(f"seed[{k}]", seed, 0, MAX_SEED) for k, seed in enumerate(seeds)]
+
+
+def _hash(data: bytes) -> int:
+    whole = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+    return whole >> (64 - DRAWN_BITS)
+
+
+def _integer(what: str, value: SupportsIndex, low: int, high: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = low - 1
+    if isinstance(value, bool) or not low <= number <= high:
+        raise OptionError(f"{what}={value!r}", hint=f"a whole number from {low} to {high}")
+    return number
+
+
+def _timeout(what: str, value: object) -> float:
+    if value is None:
+        return 0.0
+    if not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise OptionError(f"{what}={value!r}", hint="seconds, above 0; None: no limit")
+    return float(value)
+
+
+def _name(what: str, value: object) -> str:
+    if not isinstance(value, str) or not NAME_RULE.match(value):
+        raise OptionError(f"{what}={str(value)[:80]!r}", hint="a-z, then up to 63 of a-z 0-9 _ . -")
+    return value
+
+
+def _outputs(outputs: Sequence[str] | str) -> tuple[str, ...]:
+    found = (outputs,) if isinstance(outputs, str) else tuple(outputs)
+    for output in found:
+        if output not in OUTPUTS:
+            raise OptionError(f"output {output!r} is not known", hint=f"of: {', '.join(OUTPUTS)}")
+    if not found:
+        raise OptionError("no outputs were asked for", hint=f"some of: {', '.join(OUTPUTS)}")
+    return tuple(dict.fromkeys(found))

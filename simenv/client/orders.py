@@ -1,0 +1,165 @@
+"""Circuits, bindings and seeds to what is sent: every error of a batch found, before anything is.
+
+Packing is the larger part of a client's work: a circuit object given several times in one call is
+packed once; nothing is kept from one call to the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from simenv.client.circuits import Loaded, load, load_observables
+from simenv.client.options import (
+    Options,
+    Seed,
+    checked_seed,
+    item_seeds,
+    sweep_seeds,
+)
+from simenv.client.refusals import error_of_batch
+from simenv.client.sending import Order
+from simenv.errors import OptionError, ProgramError, SimenvError
+from simenv.model import TaskSpec, Terms
+
+Bindings = Any  # an array (K, P), or a mapping parameter -> K values
+
+
+def one(
+    circuit: Any, options: Options, seed: Seed | None, key: str | None, bindings: Bindings
+) -> Order:
+    """One task."""
+    loaded = load(circuit)
+    rows = _rows(loaded, bindings)
+    if len(rows) != 1:
+        raise OptionError(
+            f"{len(rows)} sets of parameter values for one task",
+            hint="submit_many((circuit, bindings)) gives one task for each",
+        )
+    terms, errors = _terms([loaded], options)
+    if errors:
+        raise errors[0]
+    return Order(terms, [TaskSpec(loaded.packed, options.shots, checked_seed(seed, key), rows[0])])
+
+
+def several(
+    circuits: Iterable[Any], options: Options, seed: Seed | Sequence[Seed] | None, key: str | None
+) -> Order:
+    """One task for each circuit; BatchRefused names every bad one."""
+    given = list(circuits)
+    known: dict[int, Loaded | SimenvError] = {}
+    errors: list[SimenvError] = []
+    programs: list[Loaded] = []
+    for index, circuit in enumerate(given):
+        found = known.get(id(circuit))
+        if found is None:
+            found = known[id(circuit)] = _loaded(circuit)
+        if isinstance(found, Loaded):
+            programs.append(found)
+        else:
+            errors.append(_at(found, index))
+    if errors:
+        raise error_of_batch(errors, len(given))
+    terms, errors = _terms(programs, options)
+    if errors:
+        raise error_of_batch(errors, len(given))
+    seeds = item_seeds(seed, len(given), key)
+    shots = options.shots
+    return Order(
+        terms,
+        [TaskSpec(p.packed, shots, s) for p, s in zip(programs, seeds, strict=True)],
+    )
+
+
+def sweep(
+    circuit: Any,
+    bindings: Bindings,
+    options: Options,
+    seed: Seed | Sequence[Seed] | None,
+    key: str | None,
+) -> Order:
+    """One task for each set of parameter values."""
+    loaded = load(circuit)
+    rows = _rows(loaded, bindings)
+    terms, errors = _terms([loaded], options)
+    if errors:
+        raise errors[0]
+    seeds = sweep_seeds(seed, len(rows), key)
+    packed, shots = loaded.packed, options.shots
+    return Order(
+        terms,
+        [TaskSpec(packed, shots, seeds[k], row, k) for k, row in enumerate(rows)],
+    )
+
+
+def is_sweep(work: Any) -> bool:
+    """Is this (circuit, bindings), rather than several circuits?"""
+    if not isinstance(work, tuple) or len(work) != 2:
+        return False
+    values = work[1]
+    return isinstance(values, Mapping | list | tuple) or hasattr(values, "__array__")
+
+
+def _rows(loaded: Loaded, bindings: Bindings) -> list[bytes]:
+    if bindings is None:
+        if loaded.parameters:
+            raise ProgramError(_unbound(loaded), hint="give bindings=, or bind them in the circuit")
+        return [b""]
+    return list(loaded.bind(bindings))
+
+
+def _loaded(circuit: Any) -> Loaded | SimenvError:
+    try:
+        loaded = load(circuit)
+    except SimenvError as error:
+        return error
+    if loaded.parameters:
+        return ProgramError(_unbound(loaded), hint="submit_many((circuit, bindings)) binds one")
+    return loaded
+
+
+def _unbound(loaded: Loaded) -> str:
+    names = ", ".join(str(name) for name in loaded.parameters[:5])
+    return f"the circuit has {len(loaded.parameters)} parameters without a value: {names}"
+
+
+def _terms(programs: Sequence[Loaded], options: Options) -> tuple[Terms, list[SimenvError]]:
+    """The terms that hold for all of these, and an error for each that cannot be run under them."""
+    measures = ["measure" in loaded.program.names for loaded in programs]
+    terms = options.terms(any(measures), ())
+    errors: list[SimenvError] = []
+    if "counts" in terms.outputs and not all(measures):
+        errors += [
+            _nothing_measured(k, len(programs)) for k, does in enumerate(measures) if not does
+        ]
+    if options.observables is None or not programs:
+        return terms, errors
+    width = programs[0].program.num_qubits
+    errors += [
+        OptionError(
+            f"the observables are for {width} qubits, the circuit has {loaded.program.num_qubits}",
+            hint="circuits of one width in one call",
+            index=index,
+        )
+        for index, loaded in enumerate(programs)
+        if loaded.program.num_qubits != width
+    ]
+    observables = load_observables(options.observables, width)
+    return options.terms(any(measures), observables), errors
+
+
+def _nothing_measured(index: int, of: int) -> ProgramError:
+    return ProgramError(
+        "counts were asked of a circuit that measures nothing",
+        hint='measure (circuit.measure_all()), or ask for outputs=("statevector",) or observables',
+        index=index if of > 1 else -1,
+    )
+
+
+def _at(error: SimenvError, index: int) -> SimenvError:
+    """The same error of one item of a batch."""
+    if isinstance(error, ProgramError):
+        return ProgramError(
+            error.message, hint=error.hint, index=index, line=error.line, column=error.column
+        )
+    return type(error)(error.message, hint=error.hint, index=index)

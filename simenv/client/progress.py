@@ -1,0 +1,55 @@
+"""One line of waiting text on stderr: rewritten in place on a terminal, else a line a change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TextIO
+
+from simenv.client.address import elapsed
+from simenv.model import TaskInfo, TaskState
+
+
+class Line:
+    """A context manager, so that the line is gone when the waiting is over."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._shown = ""
+
+    def show(self, text: str) -> None:
+        if text == self._shown:
+            return
+        terminal = self._stream.isatty()
+        self._stream.write(f"\r{text}\x1b[K" if terminal else f"{text}\n")
+        self._stream.flush()
+        self._shown = text
+
+    def __enter__(self) -> Line:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._shown and self._stream.isatty():
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
+
+
+def describe(infos: Sequence[TaskInfo], task: str) -> str:
+    """`t-8k2g RUNNING try 2 on sv-1, 0:03`, or `t-8k2h QUEUED 0:41 (why)`."""
+    if not infos:
+        return task
+    info = infos[0]
+    words = [task, str(info.state)]
+    if info.attempt > 1:
+        words.append(f"try {info.attempt}")
+    if info.state is TaskState.RUNNING:
+        words.append(f"on {info.worker},")
+    words.append(elapsed(info.time_s))
+    if info.reason:
+        words.append(f"({info.reason})")
+    return " ".join(words)

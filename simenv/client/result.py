@@ -1,0 +1,291 @@
+"""What a finished task found, and everything needed to find it again.
+
+Packed as the worker sent it; dictionaries and arrays are made when they are first read. Read-only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from simenv.client import outcomes
+from simenv.errors import OptionError, ProtocolError, VersionMismatch
+from simenv.model import RESULT_FORMAT, Origin, ResultData, TaskState
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """Seconds a task spent in each stage.
+
+    `queued_s`, `sent_s` and `run_s` were measured by service and worker. `accepted_s` is the
+    caller's wait for the durable acceptance, in which the task may already run. `returned_s` is
+    what is left of `total_s`: the ways there and back, the commits, and the time until somebody
+    read the answer. A task fetched by its id was not submitted here: its `accepted_s` and
+    `returned_s` are 0.
+    """
+
+    accepted_s: float
+    queued_s: float
+    sent_s: float
+    run_s: float
+    returned_s: float
+    total_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where a result came from; what `Result` shows under its own names."""
+
+    task: str
+    name: str
+    engine: str
+    route: str
+    precision: str | None
+    origin: Origin
+    slots: int
+    attempts: int
+    timing: Stages
+
+
+class Result:
+    """The outcome of one task.
+
+    Raises OptionError when something is read that was not asked for in `outputs`.
+    """
+
+    __slots__ = ("_counts", "_data", "_probabilities", "_provenance")
+
+    def __init__(self, data: ResultData, provenance: Provenance) -> None:
+        if data.format != RESULT_FORMAT:
+            raise VersionMismatch(
+                f"result of task {provenance.task} has format {data.format}, "
+                f"this client reads {RESULT_FORMAT}"
+            )
+        for rows, values, size in (
+            (data.outcomes, data.counts, 4),
+            (data.probability_outcomes, data.probabilities, 8),
+        ):
+            if len(values) % size or len(rows) * size != len(values) * data.outcome_width:
+                raise ProtocolError(
+                    f"result of task {provenance.task} has {len(values)} bytes of values for "
+                    f"{len(rows)} bytes of outcomes of {data.outcome_width}"
+                )
+        self._data = data
+        self._provenance = provenance
+        self._counts: dict[str, int] | None = None
+        self._probabilities: dict[str, float] | None = None
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Outcome -> number of shots. Clbit 0 rightmost, last register leftmost, one space."""
+        if self._counts is None:
+            data = self._data
+            self._need(bool(data.counts), "counts")
+            self._counts = outcomes.counts(
+                data.outcomes, data.outcome_width, data.counts, data.registers
+            )
+        return self._counts
+
+    @property
+    def probabilities(self) -> dict[str, float]:
+        """Outcome -> exact probability, keys as in `counts`; what cannot happen is left out."""
+        if self._probabilities is None:
+            data = self._data
+            self._need(bool(data.probabilities), "probabilities")
+            self._probabilities = outcomes.probabilities(
+                data.probability_outcomes, data.outcome_width, data.probabilities, data.registers
+            )
+        return self._probabilities
+
+    @property
+    def statevector(self) -> NDArray[np.complexfloating[Any, Any]]:
+        """complex128 (complex64 in single precision) [2**num_qubits]; qubit 0: lowest index bit."""
+        import numpy as np
+
+        packed = self._data.statevector
+        self._need(bool(packed), "statevector")
+        single = len(packed) == 8 << self._data.num_qubits
+        return np.frombuffer(packed, np.dtype("<c8" if single else "<c16"))
+
+    @property
+    def expectation(self) -> float:
+        """The value of the only observable."""
+        values = self.expectations
+        if len(values) != 1:
+            raise OptionError(
+                f"this result has {len(values)} expectation values", hint="read .expectations"
+            )
+        return values[0]
+
+    @property
+    def expectations(self) -> tuple[float, ...]:
+        """One value for each observable, in their order."""
+        self._need(bool(self._data.expectations), "expectation")
+        return tuple(value for value, _ in self._data.expectations)
+
+    @property
+    def std_errors(self) -> tuple[float, ...]:
+        """The standard error of each expectation value; 0.0 where it is exact."""
+        self._need(bool(self._data.expectations), "expectation")
+        return tuple(error for _, error in self._data.expectations)
+
+    @property
+    def outcomes(self) -> NDArray[np.unsignedinteger[Any]]:
+        """Distinct outcomes, ascending: uint8/16/32/64 [k], or uint8 [k, width] beyond 64 clbits.
+
+        Clbit 0 is bit 0; in wide rows bit 0 of byte 0.
+        """
+        import numpy as np
+
+        data = self._data
+        self._need(bool(data.counts), "counts")
+        if data.outcome_width in (1, 2, 4, 8):
+            return np.frombuffer(data.outcomes, np.dtype(f"<u{data.outcome_width}"))
+        return np.frombuffer(data.outcomes, np.uint8).reshape(-1, data.outcome_width)
+
+    @property
+    def outcome_counts(self) -> NDArray[np.uint32]:
+        """uint32 [k]: how often each of `outcomes` was seen."""
+        import numpy as np
+
+        self._need(bool(self._data.counts), "counts")
+        return np.frombuffer(self._data.counts, np.dtype("<u4"))
+
+    @property
+    def task(self) -> str:
+        """The task's id."""
+        return self._provenance.task
+
+    @property
+    def name(self) -> str:
+        """The name its owner gave it, or ""."""
+        return self._provenance.name
+
+    @property
+    def shots(self) -> int:
+        """0: exact, nothing was sampled."""
+        return self._data.shots
+
+    @property
+    def seed(self) -> int:
+        """With the same program, shots and engine it gives the same counts again."""
+        return self._data.seed
+
+    @property
+    def engine(self) -> str:
+        """What computed it; `auto` was resolved at acceptance."""
+        return self._provenance.engine
+
+    @property
+    def route(self) -> str:
+        """Why this engine."""
+        return self._provenance.route
+
+    @property
+    def precision(self) -> str | None:
+        """double or single; None for a task that was not submitted by this client."""
+        return self._provenance.precision
+
+    @property
+    def device(self) -> None:
+        """No emulated device takes part."""
+
+    @property
+    def snapshot(self) -> None:
+        """No calibration snapshot takes part."""
+
+    @property
+    def node(self) -> str:
+        return self._provenance.origin.node
+
+    @property
+    def worker(self) -> str:
+        return self._provenance.origin.worker
+
+    @property
+    def version(self) -> str:
+        """Of the worker."""
+        return self._provenance.origin.version
+
+    @property
+    def ranks(self) -> int:
+        return self._provenance.origin.ranks
+
+    @property
+    def slots(self) -> int:
+        """Granted to this task."""
+        return self._provenance.slots
+
+    @property
+    def attempts(self) -> int:
+        """1: nothing went wrong on the way."""
+        return self._provenance.attempts
+
+    @property
+    def num_qubits(self) -> int:
+        return self._data.num_qubits
+
+    @property
+    def truncation(self) -> float | None:
+        """Weight given up by an approximating engine; None where nothing is."""
+        return self._data.truncation or None
+
+    @property
+    def remark(self) -> str:
+        """What the engine has to say, e.g. "12 branches"."""
+        return self._data.remark
+
+    @property
+    def timing(self) -> Stages:
+        return self._provenance.timing
+
+    def to_json(self) -> dict[str, Any]:
+        """All as builtins; null for what was not asked for, [re, im] pairs for amplitudes."""
+        data = self._data
+        return {
+            "task": self.task,
+            "name": self.name,
+            "state": str(TaskState.DONE),
+            "counts": self.counts if data.counts else None,
+            "probabilities": self.probabilities if data.probabilities else None,
+            "statevector": self._amplitudes() if data.statevector else None,
+            "expectations": list(self.expectations) if data.expectations else None,
+            "std_errors": list(self.std_errors) if data.expectations else None,
+            "shots": self.shots,
+            "seed": self.seed,
+            "engine": self.engine,
+            "route": self.route,
+            "precision": self.precision,
+            "device": self.device,
+            "snapshot": self.snapshot,
+            "node": self.node,
+            "worker": self.worker,
+            "version": self.version,
+            "ranks": self.ranks,
+            "slots": self.slots,
+            "attempts": self.attempts,
+            "num_qubits": self.num_qubits,
+            "truncation": self.truncation,
+            "remark": self.remark,
+            "timing": asdict(self.timing),
+        }
+
+    def __repr__(self) -> str:
+        return (
+            f"<Result {self.task} | {self.num_qubits} qubits, "
+            f"{f'{self.shots} shots' if self.shots else 'exact'} | {self.engine}, "
+            f"{1e3 * self.timing.run_s:.3g} ms on {self.worker}>"
+        )
+
+    def _need(self, there: bool, output: str) -> None:
+        if not there:
+            hint = "observables=..." if output == "expectation" else f'outputs=("{output}",)'
+            raise OptionError(f"task {self.task} has no {output}", hint=f"submit it with {hint}")
+
+    def _amplitudes(self) -> list[list[float]]:
+        vector = self.statevector
+        return [[float(a.real), float(a.imag)] for a in vector]

@@ -1,0 +1,103 @@
+"""An order to the service: in messages of a fair size, accepted or refused as a whole."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+from simenv.client import refusals
+from simenv.client.ledger import Submission
+from simenv.client.link import Link, Request
+from simenv.client.task import Task
+from simenv.errors import SimenvError
+from simenv.model import TaskSpec, Terms
+from simenv.wire.messages import CLIENT_MESSAGE_BYTES, CLIENT_MESSAGE_TASKS, Refusal
+
+UNANSWERED = 8  # messages on their way at once
+SPEC_BYTES = 32  # of a TaskSpec beside its program and bindings
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What one call asks for."""
+
+    terms: Terms
+    specs: list[TaskSpec]
+
+
+def send(link: Link, order: Order, key: str | None) -> list[Task]:
+    """The accepted tasks, in order. On a refusal nothing new stays: it is cancelled again."""
+    if not order.specs:
+        return []
+    first = 0
+    if key is None:
+        name, first = link.reserve(len(order.specs))
+    else:
+        name = key
+    window: deque[tuple[int, Request]] = deque()
+    received = Received([], [], [])
+    start = 0
+    try:
+        for part in chunks(order.specs):
+            submission = Submission(order.terms.name, order.terms.precision, perf_counter())
+            request = link.offer(name, first + start, order.terms, part, submission)
+            window.append((start, request))
+            start += len(part)
+            while len(window) >= UNANSWERED:
+                received.add(link, *window.popleft())
+            if received.errors:
+                break
+        while window:
+            received.add(link, *window.popleft())
+    finally:
+        for _, request in window:  # interrupted: nobody will ask for these answers
+            link.abandon(request)
+    if received.errors:
+        raise _refused(link, received, key, len(order.specs))
+    return received.tasks
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """Answers so far; `fresh` are the tasks that this very call brought about."""
+
+    tasks: list[Task]
+    fresh: list[Task]
+    errors: list[SimenvError]
+
+    def add(self, link: Link, start: int, request: Request) -> None:
+        answer = link.claim(request)
+        for found in answer:
+            if isinstance(found, Refusal):
+                self.errors.append(refusals.one(found, start))
+            else:
+                self.tasks.append(found)
+                if not request.repeated:
+                    self.fresh.append(found)
+
+
+def chunks(specs: Sequence[TaskSpec]) -> Iterator[list[TaskSpec]]:
+    """At most CLIENT_MESSAGE_TASKS and, but for a single one, CLIENT_MESSAGE_BYTES each."""
+    part: list[TaskSpec] = []
+    size = 0
+    for spec in specs:
+        more = len(spec.program) + len(spec.bindings) + SPEC_BYTES
+        if part and (len(part) >= CLIENT_MESSAGE_TASKS or size + more > CLIENT_MESSAGE_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(spec)
+        size += more
+    if part:
+        yield part
+
+
+def _refused(link: Link, received: Received, key: str | None, count: int) -> SimenvError:
+    error = refusals.error_of_batch(received.errors, count)
+    if received.fresh:
+        link.cancel([task.number for task in received.fresh])
+        if key is not None:
+            words = f"the key {key!r} now stands for cancelled tasks: take another"
+            error.hint = f"{error.hint}; {words}" if error.hint else words
+    return error

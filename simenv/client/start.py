@@ -1,0 +1,190 @@
+"""Start a service process and hear from it that it is ready; end one and see that it is gone.
+
+Invariant: a pid is signalled only after its command line says that it is a service of ours.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from simenv import config
+from simenv.client.address import last_lines, runs
+from simenv.config import Config, Places
+from simenv.errors import StartFailed, by_code
+
+# What a service may inherit: where things are, and how threads and sites behave. Nothing else.
+INHERITED = frozenset(
+    ("PATH", "HOME", "LANG", "TMPDIR", "XDG_RUNTIME_DIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
+)
+INHERITED_PREFIXES = ("LC_", "SIMENV_", "OMP_", "NUMBA_", "SLURM_", "PBS_")
+GRACE_S = 30.0  # on top of start_timeout_s: the service itself gives up first, and says why
+LOOK_S = 0.01
+QUOTED_LINES = 5
+
+
+class Trouble(msgspec.Struct, frozen=True):
+    code: str
+    message: str
+    hint: str = ""
+
+
+class Readiness(msgspec.Struct, frozen=True):
+    """The one line a service sends to its starter."""
+
+    ready: bool = False
+    error: Trouble | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service process that said it is ready. `lifeline`: it ends when this descriptor closes."""
+
+    process: subprocess.Popen[bytes]
+    lifeline: int = -1
+
+
+def start(settings: Config, where: Places, *, private: bool) -> Service:
+    """Write the configuration, start the process, wait until it is ready.
+
+    `private`: it ends when this process does. Raises StartFailed or what the service says.
+    """
+    for folder in (where.home, where.state):
+        config.private_folder(folder)
+    config.write(settings, where.config)
+    ready, told = os.pipe()
+    line, lifeline = os.pipe() if private else (-1, -1)
+    try:
+        process = _spawn(where, told, line)
+    except BaseException:
+        _close(ready, told, line, lifeline)
+        raise
+    _close(told, line)
+    try:
+        _await(ready, process, where, settings.start_timeout_s + GRACE_S)
+    except BaseException:
+        _close(lifeline)
+        end(process)
+        raise
+    finally:
+        _close(ready)
+    return Service(process, lifeline)
+
+
+def environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The part of `environ` that a service inherits."""
+    return {
+        key: value
+        for key, value in environ.items()
+        if key in INHERITED or key.startswith(INHERITED_PREFIXES)
+    }
+
+
+def end(process: subprocess.Popen[bytes], patience_s: float = 10.0) -> None:
+    """Our own child: wait for it; SIGTERM, then SIGKILL, when it does not end by itself."""
+    for ask in (None, process.terminate, process.kill):
+        if ask is not None:
+            ask()
+        try:
+            process.wait(patience_s if ask is None else 5.0)
+        except subprocess.TimeoutExpired:
+            continue
+        return
+    process.wait()
+
+
+def force(pid: int, patience_s: float) -> None:
+    """Somebody's service on this node that does not answer: SIGTERM, later SIGKILL."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if not runs(pid, b"simenv.service"):
+            return
+        os.kill(pid, number)
+        if gone([pid], patience_s):
+            return
+
+
+def gone(pids: Iterable[int], timeout_s: float) -> bool:
+    """Wait until none of these is a process of ours."""
+    deadline = time.monotonic() + timeout_s
+    left = [pid for pid in pids if runs(pid, b"simenv.")]
+    while left and time.monotonic() < deadline:
+        time.sleep(LOOK_S)
+        left = [pid for pid in left if runs(pid, b"simenv.")]
+    return not left
+
+
+def clear(sockets: Path, connection: Path) -> None:
+    """Remove what only a running service has, where it could not do so itself."""
+    connection.unlink(missing_ok=True)
+    if sockets.name.startswith("simenv-") and sockets.is_dir() and not sockets.is_symlink():
+        shutil.rmtree(sockets, ignore_errors=True)
+
+
+def _spawn(where: Places, told: int, line: int) -> subprocess.Popen[bytes]:
+    argv = [sys.executable, "-P", "-m", "simenv.service", str(where.config)]
+    argv += ["--ready-fd", str(told)]
+    if line >= 0:
+        argv += ["--lifeline-fd", str(line)]
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+    log = os.open(where.log, flags, 0o600)
+    try:
+        return subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=where.home,
+            env=environment(os.environ),
+            pass_fds=[descriptor for descriptor in (told, line) if descriptor >= 0],
+            start_new_session=True,  # Ctrl-C in the starter's terminal is not meant for it
+            umask=0o077,
+        )
+    except OSError as error:
+        raise StartFailed(f"cannot start {argv[0]}: {error.strerror}") from error
+    finally:
+        os.close(log)
+
+
+def _await(ready: int, process: subprocess.Popen[bytes], where: Places, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    heard = b""
+    while not heard.endswith(b"\n"):
+        left_s = deadline - time.monotonic()
+        if left_s <= 0 or not select.select([ready], [], [], left_s)[0]:
+            raise StartFailed(
+                f"the service did not become ready within {timeout_s:g} s", hint=_quote(where)
+            )
+        more = os.read(ready, 65_536)
+        if not more:
+            break
+        heard += more
+    try:
+        readiness = msgspec.json.decode(heard, type=Readiness)
+    except msgspec.MsgspecError as error:
+        code = process.wait(5.0) if not heard else None
+        words = f"ended with exit code {code}" if code is not None else f"said {heard[:80]!r}"
+        raise StartFailed(f"the service {words} before it was ready", hint=_quote(where)) from error
+    trouble = readiness.error
+    if trouble is not None:
+        raise by_code(trouble.code)(trouble.message, hint=trouble.hint)
+
+
+def _quote(where: Places) -> str:
+    lines = "\n  ".join(last_lines(where.log, QUOTED_LINES))
+    return f"the end of {where.log}:\n  {lines}" if lines else f"{where.log} is empty"
+
+
+def _close(*descriptors: int) -> None:
+    for descriptor in descriptors:
+        if descriptor >= 0:
+            os.close(descriptor)

@@ -1,0 +1,40 @@
+"""The helper module of these tests, and a peer that plays the service."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from client_peer import Peer
+
+from simenv.client import channel, watches
+from simenv.client.link import Link
+
+
+@pytest.fixture
+def peer() -> Iterator[Peer]:
+    with Peer() as playing:
+        yield playing
+
+
+@pytest.fixture
+def link(peer: Peer) -> Iterator[Link]:
+    connected = Link(peer)
+    yield connected
+    connected.close()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds of patience become hundredths."""
+    monkeypatch.setattr(channel, "QUIET_S", 0.02)
+    monkeypatch.setattr(channel, "LOOK_S", 0.01)
+    monkeypatch.setattr(channel, "LOST_S", 0.2)
+    for module in ("link", "watches", "pump"):
+        monkeypatch.setattr(f"simenv.client.{module}.REPEAT_S", 0.05)
+    assert watches.REPEAT_S == 0.05
