@@ -135,8 +135,11 @@ def socket_folder(environ: Mapping[str, str] | None = None) -> Path:
 
 
 def kernel_cache(environ: Mapping[str, str] | None = None) -> Path:
-    """Where compiled kernels are kept, for all environments of this user."""
-    return home_root(environ) / "kernels"
+    """Where compiled kernels are kept for all environments of this user: SIMENV_KERNELS (a local
+    disk, where homes are far away), by default SIMENV_HOME/kernels."""
+    environ = os.environ if environ is None else environ
+    named = environ.get("SIMENV_KERNELS")
+    return Path(named).expanduser().absolute() if named else home_root(environ) / "kernels"
 
 
 def load(

@@ -19,7 +19,8 @@ from simenv.scheduler.pools import Pool
 from simenv.scheduler.state import State
 from simenv.scheduler.values import Phase, Record, Route
 from simenv.service.completions import Completions
-from simenv.service.journal import AcceptedRow, Journal
+from simenv.service.journal import Journal
+from simenv.service.records import AcceptedRow
 from simenv.wire import codec
 from simenv.wire.messages import STATES, Completed, Completion, Failure, Submit
 
@@ -145,7 +146,7 @@ class Past:
     def newest(self, limit: int) -> list[TaskInfo]:
         """The newest first."""
         shown: list[TaskInfo] = []
-        for body in self._journal.newest_finished(limit):
+        for body in self._journal.records.newest_finished(limit):
             completed = codec.to_client(body)
             assert isinstance(completed, Completed)
             for completion in reversed(completed.results):
@@ -155,7 +156,7 @@ class Past:
         return shown
 
     def _view(self, completed: Completed, completion: Completion) -> TaskInfo:
-        row = self._journal.accepted_of(completion.task)
+        row = self._journal.records.accepted_of(completion.task)
         name, shots, route = _asked(row, completion.task)
         state = STATES[completion.state]
         reason = ""

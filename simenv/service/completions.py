@@ -31,10 +31,10 @@ class Completions:
     def __init__(self, journal: Journal, here: Origin) -> None:
         self._journal = journal
         self._here = here  # the origin of endings that no worker caused
-        self.next_seq = journal.last_seq() + 1
+        self.next_seq = journal.records.last_seq() + 1
         self._fresh: dict[int, int] = {}  # task -> row, not yet indexed
         self._watchers: dict[int, list[bytes]] = {}
-        for row, body in journal.finished(journal.indexed_row()):
+        for row, body in journal.records.finished(journal.records.indexed_row()):
             for completion in codec.to_client(body).results:  # type: ignore[union-attr]
                 self._fresh[completion.task] = row
 
@@ -75,8 +75,8 @@ class Completions:
 
     def find(self, task: int) -> tuple[Completed, Completion] | None:
         """The stored end of a task."""
-        row = self._fresh.get(task) or self._journal.row_of(task)
-        body = None if row is None else self._journal.finished_row(row)
+        row = self._fresh.get(task) or self._journal.records.row_of(task)
+        body = None if row is None else self._journal.records.finished_row(row)
         if body is None:
             return None
         completed = codec.to_client(body)

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from simenv.config import Config
-from simenv.errors import JournalError, ProtocolError
+from simenv.errors import JournalError, ProtocolError, SimenvError
 from simenv.model import Event, TaskState, Terms
 from simenv.scheduler.dispatch import assign
 from simenv.scheduler.state import State
@@ -88,7 +88,7 @@ class Daemon:
         self.questions = Questions(self)
         self.started_ns = time.monotonic_ns()
         self.lags_ns: deque[int] = deque(maxlen=LAG_SAMPLES)
-        self.next_event = journal.last_event() + 1
+        self.next_event = journal.records.last_event() + 1
         self.trouble = ""
         self.stop_at_ns = 0  # when a drain ends by force; 0: not draining
         self.stopped = False
@@ -183,7 +183,12 @@ class Daemon:
         if self._asked:
             asked, self._asked = self._asked, []
             for peer, question in asked:
-                for answer in self.questions.answer(peer, question):
+                try:
+                    answers = self.questions.answer(peer, question)
+                except SimenvError as error:  # a damaged record, a journal that can't be read
+                    request = getattr(question, "request", 0)
+                    answers = [codec.encode(m.Refused(request, [refusal(error)]))]
+                for answer in answers:
                     send(Door.CLIENT, peer, answer)
 
     def _idle(self) -> None:
@@ -261,8 +266,8 @@ class Daemon:
         self._next_tick_ns = now_ns + round(wait_s * 1e9)
 
     def _assign(self, now_ns: int) -> None:
-        if self.state.draining:
-            return
+        if self.state.draining or self.trouble:
+            return  # what a full disk can't take must not pile up in memory
         faults.hit("assign.before")
         sends = assign(self.state, now_ns)
         for send in sends:

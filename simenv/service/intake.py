@@ -15,7 +15,8 @@ from simenv.scheduler.values import Batch, Limits
 from simenv.service import faults
 from simenv.service.admission import Admission, refusal
 from simenv.service.api import pack_routes
-from simenv.service.journal import AcceptedRow, Journal
+from simenv.service.journal import Journal
+from simenv.service.records import AcceptedRow
 from simenv.wire import codec
 from simenv.wire.messages import MAX_MESSAGE_TASKS, Accepted, Refusal, Submit
 
@@ -100,7 +101,7 @@ class Intake:
     def _known(self, key: str, offset: int) -> Remembered | None:
         known = self._recent.get((key, offset))
         if known is None and not key.startswith("~"):
-            stored = self._journal.accepted_by_key(key, offset)
+            stored = self._journal.records.accepted_by_key(key, offset)
             known = None if stored is None else Remembered(*stored)
         return known
 

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import sqlite3
 import time
+import zlib
 from array import array
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -21,17 +23,17 @@ import msgspec
 from simenv.errors import JournalError
 from simenv.model import Event, TaskState
 from simenv.service import faults
+from simenv.service.records import UNHAPPY, AcceptedRow, Records, checksum
 
 JOURNAL_FORMAT = 1
 SYNC_DELAY_S = 0.05
-UNHAPPY = (TaskState.FAILED, TaskState.CANCELLED, TaskState.EXPIRED)
 _SCHEMA = """
 create table if not exists meta(key text primary key, value int) without rowid;
 create table if not exists accepted(first integer primary key, count int, at real, key text,
-  offset int, digest blob, routes blob, body blob);
+  offset int, digest blob, routes blob, body blob, crc int);
 create index if not exists accepted_key on accepted(key, offset) where key not like '~%';
 create table if not exists finished(row integer primary key, first_seq int, count int,
-  failed int, cancelled int, expired int, body blob);
+  failed int, cancelled int, expired int, body blob, crc int);
 create index if not exists finished_seq on finished(first_seq);
 create table if not exists sent(row integer primary key, tasks blob);
 create table if not exists result(task integer primary key, row int);
@@ -40,25 +42,17 @@ create table if not exists event(seq integer primary key, body blob);
 """
 
 
-class AcceptedRow(msgspec.Struct, frozen=True):
-    """One Submit as it was stored. `routes` and `body` are packed."""
-
-    first: int
-    count: int
-    at: float
-    key: str
-    offset: int
-    digest: bytes
-    routes: bytes
-    body: bytes
-
-
 class Journal:
     """Used from the loop's thread only. Nothing is stored until `commit`."""
 
     def __init__(self, path: Path, durability: str) -> None:
         self.path = path
         self._durability = durability
+        if path.exists() and not path.stat().st_size:
+            raise JournalError(
+                f"the journal {path} is there and has no content: it was cut",
+                hint="restore a copy, or remove it to start empty",
+            )
         try:
             self._db = sqlite3.connect(path, isolation_level=None, cached_statements=64)
             self._open()
@@ -67,6 +61,7 @@ class Journal:
                 f"the journal {path} cannot be opened: {error}",
                 hint="is it damaged? move it away to start empty, or restore a copy",
             ) from error
+        self.records = Records(self._db, path)
         self.epoch = self._next_epoch()
         self.commits = 0
         self.unsynced = False
@@ -76,7 +71,7 @@ class Journal:
         self._events: list[tuple[int, bytes]] = []
         self._cursors: list[tuple[str, int]] = []
         self._force = False
-        self._next_row = 1 + (self._one("select max(row) from finished") or 0)
+        self._next_row = 1 + self.records.last_row()
 
     def _open(self) -> None:
         run = self._db.execute
@@ -98,13 +93,9 @@ class Journal:
         run(f"pragma user_version={JOURNAL_FORMAT}")
 
     def _next_epoch(self) -> int:
-        epoch = 1 + (self._one("select value from meta where key='epoch'") or 0)
+        epoch = 1 + self.records.meta("epoch")
         self._db.execute("insert or replace into meta values('epoch', ?)", (epoch,))
         return epoch
-
-    def _one(self, query: str, values: tuple[object, ...] = ()) -> int | None:
-        row = self._db.execute(query, values).fetchone()
-        return None if row is None else row[0]
 
     def _synchronous(self, level: str) -> None:
         if level != self._level:
@@ -128,7 +119,7 @@ class Journal:
         row = self._next_row
         self._next_row += 1
         unhappy = [states.count(state) for state in UNHAPPY]
-        self._finished.append((row, first_seq, len(states), *unhappy, body))
+        self._finished.append((row, first_seq, len(states), *unhappy, body, zlib.crc32(body)))
         self._force = self._force or any(unhappy)
         return row
 
@@ -157,16 +148,15 @@ class Journal:
             self._synchronous("FULL" if force else "NORMAL")
         try:
             faults.hit("journal.commit.before")
-            self._write()
-            faults.hit("journal.commit.after")
-        except (sqlite3.Error, OSError) as error:
-            if self._db.in_transaction:
-                self._db.execute("rollback")
+            with self._one_transaction(self._level):
+                self._write()
+        except OSError as error:
             self._accepted.clear()
-            raise JournalError(
-                f"the journal {self.path} cannot be written: {error}",
-                hint="free space on its disk; tasks accepted before are safe, new ones are refused",
-            ) from error
+            raise self._failed(error) from error
+        except JournalError:
+            self._accepted.clear()
+            raise
+        faults.hit("journal.commit.after")
         self.commits += 1
         self.unsynced = self._durability == "accepted" and not force
         self._accepted.clear()
@@ -178,134 +168,56 @@ class Journal:
 
     def _write(self) -> None:
         db = self._db
-        db.execute("begin immediate")
         if self._accepted:
-            rows = [msgspec.structs.astuple(row) for row in self._accepted]
-            db.executemany("insert into accepted values(?,?,?,?,?,?,?,?)", rows)
+            rows = [(*msgspec.structs.astuple(row), checksum(row)) for row in self._accepted]
+            db.executemany("insert into accepted values(?,?,?,?,?,?,?,?,?)", rows)
         if self._sent:
             db.execute("insert into sent(tasks) values(?)", (self._sent.tobytes(),))
         if self._finished:
-            db.executemany("insert into finished values(?,?,?,?,?,?,?)", self._finished)
+            db.executemany("insert into finished values(?,?,?,?,?,?,?,?)", self._finished)
         if self._events:
             db.executemany("insert or replace into event values(?,?)", self._events)
         if self._cursors:
             db.executemany("insert or replace into cursor values(?,?)", self._cursors)
-        db.execute("commit")
 
     def sync(self) -> None:
         """Bring earlier unforced commits to the disk: WAL keeps the order, one write does it."""
-        self._synchronous("FULL")
-        now = int(time.time())
-        self._db.execute("insert or replace into meta values('synced', ?)", (now,))
+        with self._one_transaction("FULL"):
+            now = int(time.time())
+            self._db.execute("insert or replace into meta values('synced', ?)", (now,))
         self.unsynced = False
-
-    # --- reading -------------------------------------------------------------------------------
-
-    def accepted(self) -> Iterator[AcceptedRow]:
-        for row in self._db.execute("select * from accepted order by first"):
-            yield AcceptedRow(*row)
-
-    def count_accepted(self) -> int:
-        return self._one("select count(*) from accepted") or 0
-
-    def indexed_tasks(self) -> Iterator[int]:
-        return (row[0] for row in self._db.execute("select task from result"))
-
-    def accepted_of(self, task: int) -> AcceptedRow | None:
-        """The Submit that brought a task."""
-        query = "select * from accepted where first <= ? order by first desc limit 1"
-        row = self._db.execute(query, (task,)).fetchone()
-        return AcceptedRow(*row) if row is not None and task < row[0] + row[1] else None
-
-    def accepted_by_key(self, key: str, offset: int) -> tuple[int, int, bytes] | None:
-        """(first id, count, digest) of the Submit stored under a user's key."""
-        query = (
-            "select first, count, digest from accepted"
-            " where key = ? and offset = ? and key not like '~%'"
-        )
-        found: tuple[int, int, bytes] | None = self._db.execute(query, (key, offset)).fetchone()
-        return found
-
-    def finished(self, after_row: int = 0) -> Iterator[tuple[int, bytes]]:
-        """(row, packed Completed) in order."""
-        query = "select row, body from finished where row > ? order by row"
-        return iter(self._db.execute(query, (after_row,)))
-
-    def finished_row(self, row: int) -> bytes | None:
-        found = self._db.execute("select body from finished where row = ?", (row,)).fetchone()
-        return None if found is None else found[0]
-
-    def finished_since(self, seq: int, limit: int) -> list[bytes]:
-        """Packed Completed messages that hold completions numbered above `seq`, in order."""
-        query = (
-            "select body from finished where first_seq >= coalesce("
-            "(select max(first_seq) from finished where first_seq <= ?1 + 1), 0)"
-            " order by first_seq limit ?2"
-        )
-        return [row[0] for row in self._db.execute(query, (seq, limit))]
-
-    def newest_finished(self, limit: int) -> list[bytes]:
-        query = "select body from finished order by row desc limit ?"
-        return [row[0] for row in self._db.execute(query, (limit,))]
-
-    def ended(self) -> dict[TaskState, int]:
-        """How many tasks ended in which state, all starts together."""
-        query = "select sum(count), sum(failed), sum(cancelled), sum(expired) from finished"
-        total, *others = (number or 0 for number in self._db.execute(query).fetchone())
-        counts = dict(zip(UNHAPPY, others, strict=True))
-        counts[TaskState.DONE] = total - sum(others)
-        return counts
-
-    def last_seq(self) -> int:
-        return self._one("select max(first_seq + count - 1) from finished") or 0
-
-    def next_task(self) -> int:
-        return self._one("select max(first + count) from accepted") or 1
-
-    def row_of(self, task: int) -> int | None:
-        """The finished row of a task, as far as indexed."""
-        return self._one("select row from result where task = ?", (task,))
-
-    def indexed_row(self) -> int:
-        """Everything up to this row of `finished` is in the index."""
-        return self._one("select value from meta where key='indexed'") or 0
 
     def index(self, pairs: list[tuple[int, int]], up_to_row: int) -> None:
         """Add (task, row) pairs to the index: called when the loop is idle."""
-        self._synchronous("NORMAL")
-        self._db.execute("begin immediate")
-        self._db.executemany("insert or replace into result values(?,?)", pairs)
-        self._db.execute("insert or replace into meta values('indexed', ?)", (up_to_row,))
-        self._db.execute("commit")
-
-    def take_sent(self) -> array[int]:
-        """All task numbers ever sent out and not yet settled, one entry an attempt."""
-        numbers = array("q")
-        for (blob,) in self._db.execute("select tasks from sent order by row"):
-            numbers.frombytes(blob)
-        return numbers
+        with self._one_transaction("NORMAL"):
+            self._db.executemany("insert or replace into result values(?,?)", pairs)
+            self._db.execute("insert or replace into meta values('indexed', ?)", (up_to_row,))
 
     def settle_sent(self, numbers: array[int]) -> None:
         """Keep only these: called at start, with the attempts of unfinished tasks."""
-        self._db.execute("begin immediate")
-        self._db.execute("delete from sent")
-        if numbers:
-            self._db.execute("insert into sent(tasks) values(?)", (numbers.tobytes(),))
-        self._db.execute("commit")
+        with self._one_transaction("NORMAL"):
+            self._db.execute("delete from sent")
+            if numbers:
+                self._db.execute("insert into sent(tasks) values(?)", (numbers.tobytes(),))
 
-    def events(self, since: int, limit: int) -> list[Event]:
-        query = "select body from event where seq > ? order by seq limit ?"
-        rows = self._db.execute(query, (since, limit))
-        return [msgspec.msgpack.decode(row[0], type=Event) for row in rows]
+    @contextmanager
+    def _one_transaction(self, level: str) -> Iterator[None]:
+        """Commit at the end, or roll back and raise JournalError."""
+        try:
+            self._synchronous(level)
+            self._db.execute("begin immediate")
+            yield
+            self._db.execute("commit")
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
 
-    def last_event(self) -> int:
-        return self._one("select max(seq) from event") or 0
-
-    def cursor_at(self, name: str) -> int:
-        return self._one("select seq from cursor where name = ?", (name,)) or 0
-
-    def slowest_cursor(self) -> int | None:
-        return self._one("select min(seq) from cursor")
+    def _failed(self, error: Exception) -> JournalError:
+        if self._db.in_transaction:
+            self._db.execute("rollback")
+        return JournalError(
+            f"the journal {self.path} cannot be written: {error}",
+            hint="free space on its disk; tasks accepted before are safe, new ones are refused",
+        )
 
     def close(self) -> None:
         """Store what is pending and fold the WAL into the file."""

@@ -53,12 +53,12 @@ class Questions:
                 return m.Workers(q.request, *api.workers_view(d.state))
             case m.GetEvents():
                 limit = min(max(0, q.limit), api.MAX_LISTED)
-                events = d.journal.events(q.since, limit)
+                events = d.journal.records.events(q.since, limit)
                 return m.Events(q.request, events, d.next_event - 1)
             case m.GetCompletions():
                 return self._page(q)
             case m.Ack() | m.GetCursor():
-                return m.Acked(q.request, d.journal.cursor_at(q.cursor))
+                return m.Acked(q.request, d.journal.records.cursor_at(q.cursor))
             case m.Shutdown():
                 held = sum(len(worker.held) for worker in d.state.workers.values())
                 d.drain(now=q.now)
@@ -105,7 +105,7 @@ class Questions:
     def _page(self, q: m.GetCompletions) -> m.CompletionPage:
         groups = []
         taken = size = 0
-        for body in self._d.journal.finished_since(q.since, COMPLETION_GROUPS):
+        for body in self._d.journal.records.finished_since(q.since, COMPLETION_GROUPS):
             group = codec.to_client(body)
             assert isinstance(group, m.Completed)
             if group.first_seq + len(group.results) - 1 <= q.since:
@@ -128,7 +128,7 @@ class Questions:
         state, now_ns = d.state, time.monotonic_ns()
         waiting = [pool.queue.head() for pool in state.pools.values()]
         oldest = min((r.batch.accepted_ns for r in waiting if r is not None), default=now_ns)
-        slowest = d.journal.slowest_cursor()
+        slowest = d.journal.records.slowest_cursor()
         lags = sorted(d.lags_ns)
         return ServiceInfo(
             name=d.config.name,

@@ -11,7 +11,8 @@ from simenv.scheduler.state import State
 from simenv.scheduler.values import Batch
 from simenv.service.api import unpack_routes
 from simenv.service.intake import RECENT_KEYS, Intake, Remembered
-from simenv.service.journal import AcceptedRow, Journal
+from simenv.service.journal import Journal
+from simenv.service.records import AcceptedRow
 from simenv.wire import codec
 from simenv.wire.messages import Completed, Submit
 
@@ -27,12 +28,12 @@ class Replayed(msgspec.Struct, frozen=True):
 def replay(journal: Journal, state: State, intake: Intake) -> Replayed:
     """Fill the machine from the journal; JournalError or ProtocolError if a row is damaged."""
     begin = time.monotonic()
-    total = journal.next_task()
+    total = journal.records.next_task()
     final = _final_tasks(journal, total)
     attempts = _attempts(journal, final)
     queued = 0
-    rows = journal.count_accepted()
-    for place, row in enumerate(journal.accepted()):
+    rows = journal.records.count_accepted()
+    for place, row in enumerate(journal.records.accepted()):
         if rows - place <= RECENT_KEYS:
             what = Remembered(row.first, row.count, row.digest)
             intake.remember(row.key, row.offset, what)
@@ -66,9 +67,9 @@ def _requeue(state: State, row: AcceptedRow, span: bytearray, attempts: array[in
 def _final_tasks(journal: Journal, total: int) -> bytearray:
     """One byte a task: 1 where it has ended."""
     final = bytearray(total)
-    for task in journal.indexed_tasks():
+    for task in journal.records.indexed_tasks():
         final[task] = 1
-    for _, body in journal.finished(journal.indexed_row()):
+    for _, body in journal.records.finished(journal.records.indexed_row()):
         completed = codec.to_client(body)
         assert isinstance(completed, Completed)
         for completion in completed.results:
@@ -80,7 +81,7 @@ def _attempts(journal: Journal, final: bytearray) -> array[int]:
     """How often each unfinished task was sent out; the journal keeps only those on."""
     counts = array("H", bytes(2 * len(final)))
     kept = array("q")
-    for task in journal.take_sent():
+    for task in journal.records.take_sent():
         if task < len(final) and not final[task]:
             counts[task] += 1
             kept.append(task)

@@ -72,7 +72,7 @@ def assemble(config: Config, home: Path, environ: Mapping[str, str]) -> Environm
     node = this_machine()
     limits = limits_of(config, node)
     journal = Journal(places.journal, config.durability)
-    state = State(config.pools, limits, journal.epoch, journal.next_task())
+    state = State(config.pools, limits, journal.epoch, journal.records.next_task())
     intake = Intake(state, journal, Admission(config.pools, limits), limits)
     here = Origin("service", node.name, os.getpid(), __version__)
     completions = Completions(journal, here)
@@ -100,7 +100,7 @@ def assemble(config: Config, home: Path, environ: Mapping[str, str]) -> Environm
         workers,
         checkpointer,
         places.connection,
-        Facts(node.name, widest(limits.memory_bytes), journal.ended()),
+        Facts(node.name, widest(limits.memory_bytes), journal.records.ended()),
     )
     checkpointer.start()
     _announce(config, places, sockets, node, journal.epoch)

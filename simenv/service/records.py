@@ -1,0 +1,177 @@
+"""What the journal holds, for reading: accepted messages, completions, events, cursors.
+
+Every record carries a checksum, since SQLite checks its structure but not what rows hold. Reading
+maps SQLite's errors to JournalError.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from simenv.errors import JournalError
+from simenv.model import Event, TaskState
+
+UNHAPPY = (TaskState.FAILED, TaskState.CANCELLED, TaskState.EXPIRED)
+
+
+class AcceptedRow(msgspec.Struct, frozen=True):
+    """One Submit as it was stored. `routes` and `body` are packed."""
+
+    first: int
+    count: int
+    at: float
+    key: str
+    offset: int
+    digest: bytes
+    routes: bytes
+    body: bytes
+
+
+class Records:
+    """Reads through the loop's own connection, so it sees what was committed last."""
+
+    def __init__(self, db: sqlite3.Connection, path: Path) -> None:
+        self._db = db
+        self._path = path
+
+    def _rows(self, query: str, *values: object) -> Iterator[tuple[Any, ...]]:
+        try:
+            yield from self._db.execute(query, values)
+        except sqlite3.Error as error:
+            raise JournalError(
+                f"the journal {self._path} cannot be read: {error}",
+                hint="restore a copy of the file, or move it away to start empty",
+            ) from error
+
+    def _row(self, query: str, *values: object) -> tuple[Any, ...] | None:
+        return next(self._rows(query, *values), None)
+
+    def _one(self, query: str, *values: object) -> int | None:
+        row = self._row(query, *values)
+        return None if row is None else row[0]
+
+    def meta(self, key: str) -> int:
+        return self._one("select value from meta where key = ?", key) or 0
+
+    def last_row(self) -> int:
+        return self._one("select max(row) from finished") or 0
+
+    def accepted(self) -> Iterator[AcceptedRow]:
+        for row in self._rows("select * from accepted order by first"):
+            yield self._accepted_row(row)
+
+    def count_accepted(self) -> int:
+        return self._one("select count(*) from accepted") or 0
+
+    def indexed_tasks(self) -> Iterator[int]:
+        return (row[0] for row in self._rows("select task from result"))
+
+    def accepted_of(self, task: int) -> AcceptedRow | None:
+        """The Submit that brought a task."""
+        query = "select * from accepted where first <= ? order by first desc limit 1"
+        row = self._row(query, task)
+        return self._accepted_row(row) if row is not None and task < row[0] + row[1] else None
+
+    def accepted_by_key(self, key: str, offset: int) -> tuple[int, int, bytes] | None:
+        """(first id, count, digest) of the Submit stored under a user's key."""
+        query = (
+            "select first, count, digest from accepted"
+            " where key = ? and offset = ? and key not like '~%'"
+        )
+        found: tuple[int, int, bytes] | None = self._row(query, key, offset)
+        return found
+
+    def finished(self, after_row: int = 0) -> Iterator[tuple[int, bytes]]:
+        """(row, packed Completed) in order; JournalError at one that is damaged."""
+        query = "select row, body, crc from finished where row > ? order by row"
+        for row, body, crc in self._rows(query, after_row):
+            yield row, self._intact(body, crc)
+
+    def finished_row(self, row: int) -> bytes | None:
+        found = self._row("select body, crc from finished where row = ?", row)
+        return None if found is None else self._intact(*found)
+
+    def finished_since(self, seq: int, limit: int) -> list[bytes]:
+        """Packed Completed messages that hold completions numbered above `seq`, in order."""
+        query = (
+            "select body, crc from finished where first_seq >= coalesce("
+            "(select max(first_seq) from finished where first_seq <= ?1 + 1), 0)"
+            " order by first_seq limit ?2"
+        )
+        return [self._intact(*row) for row in self._rows(query, seq, limit)]
+
+    def newest_finished(self, limit: int) -> list[bytes]:
+        query = "select body, crc from finished order by row desc limit ?"
+        return [self._intact(*row) for row in self._rows(query, limit)]
+
+    def ended(self) -> dict[TaskState, int]:
+        """How many tasks ended in which state, all starts together."""
+        query = "select sum(count), sum(failed), sum(cancelled), sum(expired) from finished"
+        total, *others = (number or 0 for number in self._row(query) or (0, 0, 0, 0))
+        counts = dict(zip(UNHAPPY, others, strict=True))
+        counts[TaskState.DONE] = total - sum(others)
+        return counts
+
+    def last_seq(self) -> int:
+        return self._one("select max(first_seq + count - 1) from finished") or 0
+
+    def next_task(self) -> int:
+        return self._one("select max(first + count) from accepted") or 1
+
+    def row_of(self, task: int) -> int | None:
+        """The finished row of a task, as far as indexed."""
+        return self._one("select row from result where task = ?", task)
+
+    def indexed_row(self) -> int:
+        """Everything up to this row of `finished` is in the index."""
+        return self.meta("indexed")
+
+    def take_sent(self) -> array[int]:
+        """All task numbers ever sent out and not yet settled, one entry an attempt."""
+        numbers = array("q")
+        for (blob,) in self._rows("select tasks from sent order by row"):
+            numbers.frombytes(blob)
+        return numbers
+
+    def events(self, since: int, limit: int) -> list[Event]:
+        query = "select body from event where seq > ? order by seq limit ?"
+        rows = self._rows(query, since, limit)
+        return [msgspec.msgpack.decode(row[0], type=Event) for row in rows]
+
+    def last_event(self) -> int:
+        return self._one("select max(seq) from event") or 0
+
+    def cursor_at(self, name: str) -> int:
+        return self._one("select seq from cursor where name = ?", name) or 0
+
+    def slowest_cursor(self) -> int | None:
+        return self._one("select min(seq) from cursor")
+
+    def _accepted_row(self, found: tuple[Any, ...]) -> AcceptedRow:
+        row = AcceptedRow(*found[:-1])
+        if checksum(row) != found[-1]:
+            raise self._damaged()
+        return row
+
+    def _intact(self, body: bytes, crc: int) -> bytes:
+        if zlib.crc32(body) != crc:
+            raise self._damaged()
+        return body
+
+    def _damaged(self) -> JournalError:
+        return JournalError(
+            f"a record in the journal {self._path} is damaged: its checksum does not fit",
+            hint="restore a copy of the file, or move it away to start empty",
+        )
+
+
+def checksum(row: AcceptedRow) -> int:
+    """CRC-32 of what a row holds and of where it belongs."""
+    return zlib.crc32(row.body, zlib.crc32(row.routes, row.first ^ row.count))

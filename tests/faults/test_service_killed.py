@@ -1,0 +1,87 @@
+"""kill -9 of the service, at every named point of a task's way and at random moments under load.
+
+After each restart: nothing accepted is lost, nothing ends twice, and the counts are those of an
+undisturbed run. The clients of these tests live through the restarts.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+
+import pytest
+from circuits import layered
+from ledger import Ledger
+from live import Live, resurrected
+
+import simenv
+from simenv.service import faults
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+POINTS = [point for point in faults.POINTS if not point.startswith("checkpoint")]
+KILLS = 20
+
+
+@pytest.fixture(scope="module")
+def circuits() -> list[object]:
+    return [layered(4, 3, seed) for seed in range(60)]
+
+
+@pytest.fixture(scope="module")
+def oracle(circuits: list[object]) -> dict[int, dict[str, int]]:
+    """Counts of an undisturbed run, by seed."""
+    with simenv.local(workers=1) as env:
+        seeds = list(range(len(circuits)))
+        tasks = env.submit_many(circuits, shots=200, seed=seeds)
+        return {seed: task.result().counts for seed, task in zip(seeds, tasks, strict=True)}
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_nothing_is_lost_when_killed_at(
+    point: str, circuits: list[object], oracle: dict[int, dict[str, int]]
+) -> None:
+    live = Live(faults=f"{point}:2:kill")
+    first = live.up()
+    ledger = Ledger(oracle)
+    try:
+        with resurrected(live) as deaths, live.client() as env:
+            for start in range(0, len(circuits), 20):
+                seeds = list(range(start, start + 20))
+                tasks = env.submit_many(circuits[start : start + 20], shots=200, seed=seeds)
+                ledger.accepted(tasks, seeds)
+            for task in simenv.as_completed(tasks, timeout=60):
+                task.result()
+            ledger.check(env)
+        assert deaths == [first], f"{point} was never hit"
+    finally:
+        live.down()
+
+
+def test_nothing_is_lost_in_twenty_kills_under_load(
+    circuits: list[object], oracle: dict[int, dict[str, int]]
+) -> None:
+    chance = random.Random(20)
+    live = Live()
+    live.up()
+    ledger = Ledger(oracle)
+    try:
+        with resurrected(live) as deaths, live.client() as env:
+            while len(deaths) < KILLS:
+                before = len(deaths)
+                seeds = [chance.randrange(len(circuits)) for _ in range(400)]
+                moment = time.monotonic() + chance.uniform(0.0, 0.15)
+                tasks = env.submit_many([circuits[s] for s in seeds], shots=200, seed=seeds)
+                ledger.accepted(tasks, seeds)
+                time.sleep(max(0.0, moment - time.monotonic()))
+                live.kill_service()
+                deadline = time.monotonic() + 30
+                while len(deaths) == before:
+                    assert time.monotonic() < deadline, "the service does not come back"
+                    time.sleep(0.01)
+            for task in simenv.as_completed(tasks, timeout=120):
+                task.result()
+            attempts = ledger.check(env)
+        assert max(attempts.values()) > 1, "no kill hit a task on its way"
+    finally:
+        live.down()

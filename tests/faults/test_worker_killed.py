@@ -1,0 +1,86 @@
+"""Workers die while they run: their tasks end once, with the counts of an undisturbed run."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+
+import pytest
+from circuits import layered
+from ledger import Ledger
+from live import environment
+
+import simenv
+from simenv.errors import TaskFailed
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+TASKS = 400
+KILLS = 20
+
+
+def test_kill_of_busy_workers_loses_and_doubles_nothing() -> None:
+    circuits = [layered(15, 12, seed) for seed in range(TASKS)]
+    seeds = list(range(TASKS))
+    with simenv.local(workers=2) as env:
+        tasks = env.submit_many(circuits, shots=100, seed=seeds)
+        oracle = {seed: task.result().counts for seed, task in zip(seeds, tasks, strict=True)}
+        assert min(task.result().timing.run_s for task in tasks) >= 0.02, "tasks are too short"
+    ledger = Ledger(oracle)
+    chance = random.Random(7)
+    with environment() as live, live.client() as env:
+        tasks = env.submit_many(circuits, shots=100, seed=seeds)
+        ledger.accepted(tasks, seeds)
+        hit: set[str] = set()
+        kills = 0
+        while kills < KILLS:
+            assert env.status().running + env.status().queued, "all ended before the kills did"
+            busy = [w for w in env.workers() if w.task and w.task not in hit]
+            if not busy:
+                time.sleep(0.005)
+                continue
+            victim = chance.choice(busy)
+            hit.add(victim.task)  # twice the same one would make it look like poison
+            os.kill(victim.pid, signal.SIGKILL)
+            kills += 1
+            time.sleep(chance.uniform(0.0, 0.2))
+        for task in simenv.as_completed(tasks, timeout=200):
+            task.result()
+        attempts = ledger.check(env)
+        deadline = time.monotonic() + 5.0
+        while env.pools()["main"].workers < 2:
+            assert time.monotonic() < deadline, "the pool is not back to its size"
+            time.sleep(0.05)
+    assert sum(count > 1 for count in attempts.values()) >= 10
+
+
+def test_a_task_that_kills_its_workers_fails_as_poison_and_its_neighbours_do_not() -> None:
+    from simulators.fault.circuits import segfault
+
+    with simenv.local(workers=1) as env:
+        good = [layered(3, 1, seed) for seed in range(20)]
+        tasks = env.submit_many([*good[:7], segfault(), *good[7:]], engine="fault", seed=1)
+        with pytest.raises(TaskFailed) as caught:
+            tasks[7].result(timeout=60)
+        assert caught.value.reason == "poison"
+        assert "SIGSEGV" in str(caught.value)
+        for place, task in enumerate(tasks):
+            if place != 7:
+                assert sum(task.result(timeout=60).counts.values()) == 1024
+        assert env.pools()["main"].state == "up"
+
+
+def test_a_stopped_worker_is_lost_and_its_late_answer_ignored() -> None:
+    circuit = layered(18, 60, 1)
+    with environment(silent_s=2.0) as live, live.client() as env:
+        task = env.submit(circuit, shots=50, seed=3)
+        deadline = time.monotonic() + 20
+        while not (busy := [w for w in env.workers() if w.task]):
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        os.kill(busy[0].pid, signal.SIGSTOP)
+        result = task.result(timeout=60)
+        assert result.attempts == 2
+        assert result.worker != busy[0].name or result.pid != busy[0].pid

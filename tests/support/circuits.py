@@ -1,0 +1,28 @@
+"""Circuits for drills: each different, of a chosen size."""
+
+from __future__ import annotations
+
+import numpy as np
+from qiskit import QuantumCircuit
+
+
+def layered(num_qubits: int, layers: int, seed: int) -> QuantumCircuit:
+    """Random one-qubit rotations and a ring of CX, so often; all qubits measured."""
+    rng = np.random.default_rng(seed)
+    circuit = QuantumCircuit(num_qubits, num_qubits)
+    for _ in range(layers):
+        for qubit, (a, b) in enumerate(rng.uniform(0, 2 * np.pi, (num_qubits, 2))):
+            circuit.ry(a, qubit)
+            circuit.rz(b, qubit)
+        for qubit in range(num_qubits):
+            circuit.cx(qubit, (qubit + 1) % num_qubits)
+    circuit.measure(range(num_qubits), range(num_qubits))
+    return circuit
+
+
+def bell() -> QuantumCircuit:
+    circuit = QuantumCircuit(2, 2)
+    circuit.h(0)
+    circuit.cx(0, 1)
+    circuit.measure([0, 1], [0, 1])
+    return circuit

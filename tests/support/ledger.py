@@ -1,0 +1,32 @@
+"""What the client was told: accepted ids, and how each ended. Compared at the end of a drill."""
+
+from __future__ import annotations
+
+from simenv.client.client import Client
+from simenv.client.task import Task
+
+
+class Ledger:
+    """Every accepted task must end exactly once, with the counts of an undisturbed run."""
+
+    def __init__(self, oracle: dict[int, dict[str, int]]) -> None:
+        self._oracle = oracle  # by seed
+        self._accepted: dict[str, int] = {}
+
+    def accepted(self, tasks: list[Task], seeds: list[int]) -> None:
+        for task, seed in zip(tasks, seeds, strict=True):
+            assert task.id not in self._accepted, f"{task.id} was given out twice"
+            self._accepted[task.id] = seed
+
+    def check(self, client: Client) -> dict[str, int]:
+        """Compare with the completion queue; returns attempts by task id."""
+        ended: dict[str, int] = {}
+        for done in client.completions(since=0):
+            assert done.task.id not in ended, f"{done.task.id} ended twice"
+            result = done.task.result(timeout=0)
+            ended[done.task.id] = result.attempts
+            if done.task.id in self._accepted:
+                expected = self._oracle[self._accepted[done.task.id]]
+                assert result.counts == expected, f"{done.task.id} has other counts"
+        assert ended.keys() >= self._accepted.keys(), "accepted tasks are missing"
+        return ended

@@ -1,0 +1,105 @@
+"""A real environment in a test's hands: started, killed, resumed, searched."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from simenv import config
+from simenv.client import local
+from simenv.client.client import Client, connect
+from simenv.errors import NoService, SimenvError, StartFailed
+
+WORKERS = 2
+
+
+class Live:
+    """A named environment under the tests' home; `with` takes it down again."""
+
+    def __init__(self, **options: object) -> None:
+        self.name = f"t{uuid.uuid4().hex[:8]}"
+        pool = {"name": "main", "min": WORKERS, "max": WORKERS}
+        self.options: dict[str, object] = {"name": self.name, "pools": [pool], **options}
+
+    @property
+    def home(self) -> Path:
+        return config.home_root() / self.name
+
+    def up(self, **changes: object) -> int:
+        """Start (or resume); returns the service's pid."""
+        return local.up({**self.options, **changes}).pid
+
+    def client(self) -> Client:
+        return connect(self.name)
+
+    def service(self) -> psutil.Process:
+        return psutil.Process(local.read(self.home / "connection.json").pid)
+
+    def kill_service(self) -> None:
+        self.service().send_signal(signal.SIGKILL)
+
+    def wait_dead(self, pid: int, timeout_s: float = 20.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() < deadline, f"process {pid} does not end"
+            time.sleep(0.005)
+
+    def down(self) -> None:
+        with_service = (self.home / "connection.json").exists()
+        if with_service:
+            try:
+                local.down(self.name, now=True)
+            except NoService:
+                pass
+        shutil.rmtree(self.home, ignore_errors=True)
+
+
+@contextmanager
+def environment(**options: object) -> Iterator[Live]:
+    live = Live(**options)
+    live.up()
+    try:
+        yield live
+    finally:
+        live.down()
+
+
+@contextmanager
+def resurrected(live: Live) -> Iterator[list[int]]:
+    """Whenever the service dies, start it again (without the drill's faults); yields the deaths."""
+    deaths: list[int] = []
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.01):
+            try:
+                pid = local.read(live.home / "connection.json").pid
+                if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie":
+                    continue
+                os.waitpid(pid, os.WNOHANG)
+            except (NoService, psutil.NoSuchProcess, ChildProcessError):
+                pass
+            if stop.is_set():
+                return
+            try:
+                live.up(faults="")
+                deaths.append(pid)
+            except (StartFailed, SimenvError):
+                continue
+
+    thread = threading.Thread(target=watch, name="resurrection")
+    thread.start()
+    try:
+        yield deaths
+    finally:
+        stop.set()
+        thread.join()
