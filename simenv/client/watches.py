@@ -2,7 +2,7 @@
 
 The service drops what a slow reader does not read, so a long list is asked for in parts, the next
 when the answer to the last (Unknown, which follows the results) is there. Where one result was
-lost others will be: then all that is outstanding is asked for. No lock here: the link holds its own.
+lost others will be: then all that is outstanding is asked for. No lock here: the link has one.
 """
 
 from __future__ import annotations

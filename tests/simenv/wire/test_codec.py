@@ -1,0 +1,118 @@
+"""Bytes of a stranger become a value of the declared type or a ProtocolError, nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simenv.errors import ProtocolError
+from simenv.model import Origin, ResultData, TaskSpec, Terms, Timing
+from simenv.wire import codec
+from simenv.wire import messages as m
+
+DECODERS = [
+    codec.from_client, codec.to_client, codec.from_worker, codec.to_worker, codec.result_data,
+    codec.failure,
+]  # fmt: skip
+
+SUBMIT = m.Submit(
+    3, "sweep-17", 500, Terms(("counts",)), [TaskSpec(b"program", 1024, 2**64 - 1, b"\0" * 8, 7)]
+)
+COMPLETED = m.Completed(
+    Origin("main-0", "here", 1, "0.1.0"),
+    "statevector",
+    "small",
+    [m.Completion(9, 2, 1, 1, b"payload", Timing(1, 2, 3))],
+    12,
+)
+FROM_CLIENT = [
+    m.Hello(1, "0.1.0", "~ab"), SUBMIT, m.Watch(1, [1, 2]), m.Cancel(2, [3]), m.GetStatus(3),
+    m.GetQueue(4, True, 5), m.GetTasks(5, [9]), m.GetWorkers(6), m.GetEvents(7, 3),
+    m.GetCompletions(8, 1), m.Ack(9, "default", 4), m.GetCursor(10, "default"), m.Ping(11),
+    m.Shutdown(12, True),
+]  # fmt: skip
+TO_CLIENT = [
+    m.Welcome(1, "0.1.0", "default"), m.Accepted(1, 2, 3, True), m.Pong(1, 2), COMPLETED,
+    m.Refused(1, [m.Refusal("limit", "too much", "less", 4, 1.5)]), m.Unknown(1, [2]),
+    m.Cancelled(1, ["final"]), m.CompletionPage(1, [COMPLETED], 12), m.Acked(1, 2),
+    m.Stopping(1, 2, 3),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("message", FROM_CLIENT, ids=lambda value: type(value).__name__)
+def test_a_client_message_comes_back_as_it_was(message: m.FromClient) -> None:
+    assert codec.from_client(codec.encode(message)) == message
+
+
+@pytest.mark.parametrize("message", TO_CLIENT, ids=lambda value: type(value).__name__)
+def test_a_service_message_comes_back_as_it_was(message: m.ToClient) -> None:
+    assert codec.to_client(codec.encode(message)) == message
+
+
+def test_a_seed_beyond_64_bits_is_not_encoded() -> None:
+    with pytest.raises(OverflowError):
+        codec.encode(TaskSpec(b"", 1, 2**64))
+
+
+@pytest.mark.parametrize("decode", DECODERS)
+@given(body=st.binary(max_size=200))
+@settings(max_examples=300, derandomize=True)
+def test_noise(decode: codec.Decoder[object], body: bytes) -> None:
+    with contextlib.suppress(ProtocolError):
+        decode(body)
+
+
+@given(data=st.data())
+@settings(max_examples=500, derandomize=True)
+def test_a_submit_with_some_bytes_changed(data: st.DataObject) -> None:
+    body = bytearray(codec.encode(SUBMIT))
+    for _ in range(data.draw(st.integers(1, 4))):
+        body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        message = codec.from_client(bytes(body))
+    except ProtocolError:
+        return
+    assert type(message).__module__ == m.__name__
+
+
+@pytest.mark.parametrize("cut", range(len(codec.encode(SUBMIT))))
+def test_a_submit_cut_short(cut: int) -> None:
+    with pytest.raises(ProtocolError):
+        codec.from_client(codec.encode(SUBMIT)[:cut])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\xc1",
+        msgspec.msgpack.encode([99, 1]),  # a tag nobody has
+        msgspec.msgpack.encode([12]),  # Ping without its request
+        msgspec.msgpack.encode([12, "one"]),
+        msgspec.msgpack.encode({"request": 1}),
+        msgspec.msgpack.encode([2, 1, [1.5]]),
+        b"\x93\x02\x01\xdd\xff\xff\xff\xff",  # a list of 2**32 - 1 ids that are not there
+        b"\x92\x0c" + b"\xc6\xff\xff\xff\xff",  # 4 GiB of bytes that are not there
+        b"\x91" * 100_000,  # nested beyond any stack
+        codec.encode(m.Ping(1)) + b"\0",  # something after the end
+    ],
+)
+def test_malformed_messages(body: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        codec.from_client(body)
+
+
+def test_text_that_is_not_utf8() -> None:
+    body = codec.encode(m.Hello(1, "0.1.0", "abcd")).replace(b"abcd", b"\xff\xfe\xfd\xfc")
+    with pytest.raises(ProtocolError):
+        codec.from_client(body)
+
+
+def test_a_result_of_another_shape() -> None:
+    with pytest.raises(ProtocolError):
+        codec.result_data(codec.encode(m.Failure("engine", "it broke")))
+    assert codec.result_data(codec.encode(ResultData(1, (), 2, 0, 0))).num_qubits == 2

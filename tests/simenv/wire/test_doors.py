@@ -1,0 +1,285 @@
+"""Doors and connections: one suite over ZeroMQ and its twin in memory."""
+
+from __future__ import annotations
+
+import stat
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import repeat
+from pathlib import Path
+
+import pytest
+import zmq
+
+from simenv.errors import LimitExceeded, NoService, ProtocolError
+from simenv.wire.connection import (
+    SEND_QUEUE_MESSAGES,
+    SOCKET_PATH_BYTES,
+    Connection,
+    Door,
+    Doors,
+    ZmqConnection,
+    ZmqDoors,
+    endpoint,
+)
+from simenv.wire.memory import MemoryDoors
+from simenv.wire.messages import MAX_MESSAGE_BYTES
+
+PATIENCE_S = 30.0
+
+
+class House:
+    """Doors of one kind, and connections to them that are closed at the end."""
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        self.folder = folder
+        self.doors: Doors = ZmqDoors(folder) if kind == "zmq" else MemoryDoors()
+        self._opened: list[Connection] = []
+
+    def connect(self, identity: bytes, door: Door = Door.CLIENT) -> Connection:
+        if isinstance(self.doors, MemoryDoors):
+            connection: Connection = self.doors.connect(door, identity)
+        else:
+            name = "client.sock" if door is Door.CLIENT else "worker.sock"
+            connection = ZmqConnection(self.folder / name, identity)
+        self._opened.append(connection)
+        return connection
+
+    def receive(self) -> tuple[Door, bytes, bytes]:
+        assert self.doors.wait(PATIENCE_S)
+        received = self.doors.receive()
+        assert received is not None
+        return received
+
+    def close(self) -> None:
+        for connection in self._opened:
+            connection.close()
+        self.doors.close()
+
+
+@pytest.fixture(params=["zmq", "memory"])
+def house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[House]:
+    built = House(request.param, tmp_path)
+    yield built
+    built.close()
+
+
+def test_a_message_goes_there_and_back(house: House) -> None:
+    client = house.connect(b"ana")
+    client.send(b"question")
+    assert house.receive() == (Door.CLIENT, b"ana", b"question")
+    assert house.doors.send(Door.CLIENT, b"ana", b"answer")
+    assert client.receive(PATIENCE_S) == b"answer"
+
+
+def test_messages_of_one_peer_keep_their_order(house: House) -> None:
+    client = house.connect(b"ana")
+    for k in range(500):
+        client.send(b"%d" % k)
+    assert [house.receive()[2] for _ in range(500)] == [b"%d" % k for k in range(500)]
+
+
+def test_a_client_cannot_pass_for_a_worker(house: House) -> None:
+    house.connect(b"same", Door.CLIENT).send(b"from the client")
+    worker = house.connect(b"same", Door.WORKER)
+    assert house.receive() == (Door.CLIENT, b"same", b"from the client")
+    worker.send(b"from the worker")
+    assert house.receive() == (Door.WORKER, b"same", b"from the worker")
+
+
+def test_a_flood_at_one_door_does_not_shut_the_other(house: House) -> None:
+    client, worker = house.connect(b"ana"), house.connect(b"w", Door.WORKER)
+    worker.send(b"hello")
+    assert house.receive()[0] is Door.WORKER
+    for _ in range(100):
+        client.send(b"flood")
+    worker.send(b"me too")
+    doors = []
+    while Door.WORKER not in doors:
+        doors.append(house.receive()[0])
+    assert doors.count(Door.CLIENT) <= 100
+
+
+def test_nothing_to_receive(house: House) -> None:
+    assert not house.doors.wait(0.0)
+    assert house.doors.receive() is None
+    assert house.connect(b"ana").receive(0.0) is None
+
+
+def test_a_peer_that_never_was(house: House) -> None:
+    assert not house.doors.send(Door.CLIENT, b"nobody", b"answer")
+
+
+def test_a_peer_that_does_not_read_is_not_waited_for(house: House) -> None:
+    client = house.connect(b"ana")
+    client.send(b"hello")
+    house.receive()
+    body = bytes(20_000)  # more than the kernel's buffers hold
+    sent = [house.doors.send(Door.CLIENT, b"ana", body) for _ in range(4 * SEND_QUEUE_MESSAGES)]
+    if isinstance(house.doors, MemoryDoors):
+        assert sent.count(False) == 3 * SEND_QUEUE_MESSAGES
+    received = 0
+    while client.receive(0.5) is not None:
+        received += 1
+    assert received == sent.count(True)
+
+
+def test_an_oversized_message_is_not_sent(house: House) -> None:
+    client = house.connect(b"ana")
+    with pytest.raises(LimitExceeded, match=str(MAX_MESSAGE_BYTES)):
+        client.send(bytes(MAX_MESSAGE_BYTES + 1))
+    client.send(b"still here")
+    assert house.receive()[2] == b"still here"
+
+
+def test_the_largest_message_passes(house: House) -> None:
+    house.connect(b"ana").send(bytes(MAX_MESSAGE_BYTES))
+    assert len(house.receive()[2]) == MAX_MESSAGE_BYTES
+
+
+def test_a_wait_is_ended_by_another_thread(house: House) -> None:
+    client = house.connect(b"ana")
+    found: list[bytes | None] = []
+    waiting = threading.Thread(target=lambda: found.append(client.receive(PATIENCE_S)))
+    waiting.start()
+    client.wake()
+    waiting.join(PATIENCE_S)
+    assert found == [None]
+
+
+def test_a_wake_before_the_wait_is_not_lost(house: House) -> None:
+    client = house.connect(b"ana")
+    client.wake()
+    client.wake()
+    assert client.receive(PATIENCE_S) is None
+    assert client.receive(0.0) is None
+
+
+def test_a_wake_loses_no_message(house: House) -> None:
+    client = house.connect(b"ana")
+    client.send(b"hello")
+    house.receive()
+    house.doors.send(Door.CLIENT, b"ana", b"answer")
+    client.wake()
+    bodies = [client.receive(PATIENCE_S), client.receive(PATIENCE_S)]
+    assert sorted(bodies, key=str) == sorted([None, b"answer"], key=str)
+
+
+def test_closing_twice(house: House) -> None:
+    client = house.connect(b"ana")
+    client.close()
+    client.close()
+
+
+def test_memory_doors_that_are_closed() -> None:
+    doors = MemoryDoors()
+    client = doors.connect(Door.CLIENT, b"ana")
+    doors.close()
+    with pytest.raises(NoService):
+        client.send(b"question")
+
+
+# --- ZeroMQ alone: what a stranger may do to a socket ----------------------------------------
+
+
+@pytest.fixture
+def zmq_house(tmp_path: Path) -> Iterator[House]:
+    built = House("zmq", tmp_path)
+    yield built
+    built.close()
+
+
+@pytest.fixture
+def stranger(zmq_house: House) -> Iterator[Callable[[int], zmq.Socket[bytes]]]:
+    """Sockets of any type connected to the client door."""
+    context = zmq.Context()
+    sockets: list[zmq.Socket[bytes]] = []
+
+    def make(kind: int) -> zmq.Socket[bytes]:
+        socket = context.socket(kind)
+        socket.set(zmq.LINGER, 0)
+        socket.connect(endpoint(zmq_house.folder / "client.sock"))
+        sockets.append(socket)
+        return socket
+
+    yield make
+    for socket in sockets:
+        socket.close()
+    context.term()
+
+
+def test_sockets_are_ours_alone(zmq_house: House) -> None:
+    for name in ("client.sock", "worker.sock"):
+        assert stat.S_IMODE((zmq_house.folder / name).stat().st_mode) == 0o600
+
+
+def test_a_frame_too_large_ends_the_stranger_not_the_service(
+    zmq_house: House, stranger: Callable[[int], zmq.Socket[bytes]]
+) -> None:
+    stranger(zmq.DEALER).send(bytes(MAX_MESSAGE_BYTES + 1))
+    client = zmq_house.connect(b"ana")
+    client.send(b"question")
+    assert zmq_house.receive() == (Door.CLIENT, b"ana", b"question")
+    assert not zmq_house.doors.wait(0.2)
+
+
+@pytest.mark.parametrize("frames", [[b"a", b"b"], [b"", b"x"], [b"x"] * 50])
+def test_too_many_frames_are_an_empty_message(
+    frames: list[bytes], zmq_house: House, stranger: Callable[[int], zmq.Socket[bytes]]
+) -> None:
+    stranger(zmq.DEALER).send_multipart(frames)
+    assert zmq_house.receive()[2] == b""
+
+
+def test_a_socket_of_another_kind_is_not_let_in(
+    zmq_house: House, stranger: Callable[[int], zmq.Socket[bytes]]
+) -> None:
+    stranger(zmq.SUB).subscribe(b"")
+    client = zmq_house.connect(b"ana")
+    client.send(b"question")
+    assert zmq_house.receive()[1] == b"ana"
+
+
+def test_two_frames_from_the_service_are_a_protocol_error(tmp_path: Path) -> None:
+    context = zmq.Context()
+    router = context.socket(zmq.ROUTER)
+    router.bind(endpoint(tmp_path / "client.sock"))
+    client = ZmqConnection(tmp_path / "client.sock", b"ana")
+    try:
+        client.send(b"hello")
+        assert router.recv_multipart() == [b"ana", b"hello"]
+        router.send_multipart([b"ana", b"one", b"two", b"three"])
+        router.send_multipart([b"ana", b"good"])
+        with pytest.raises(ProtocolError, match="3 frames"):
+            client.receive(PATIENCE_S)
+        assert client.receive(PATIENCE_S) == b"good"
+    finally:
+        client.close()
+        router.close()
+        context.term()
+
+
+def test_no_socket_there(tmp_path: Path) -> None:
+    with pytest.raises(NoService, match="no such socket"):
+        ZmqConnection(tmp_path / "client.sock", b"ana")
+
+
+def test_a_socket_path_too_long_for_the_kernel(tmp_path: Path) -> None:
+    with pytest.raises(LimitExceeded, match="XDG_RUNTIME_DIR"):
+        ZmqConnection(tmp_path / ("x" * SOCKET_PATH_BYTES), b"ana")
+
+
+def test_a_service_that_reads_nothing_is_noticed(tmp_path: Path) -> None:
+    context = zmq.Context()
+    router = context.socket(zmq.ROUTER)
+    router.set(zmq.RCVHWM, 1)
+    router.bind(endpoint(tmp_path / "client.sock"))
+    client = ZmqConnection(tmp_path / "client.sock", b"ana")
+    try:
+        with pytest.raises(NoService, match="has not read"):
+            deque(map(client.send, repeat(bytes(10_000), 20 * SEND_QUEUE_MESSAGES)), 0)
+    finally:
+        client.close()
+        router.close(0)
+        context.term()
