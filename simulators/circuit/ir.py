@@ -76,8 +76,3 @@ class Circuit(msgspec.Struct, frozen=True, eq=False):
             constants,
             fault,
         )
-
-    @property
-    def values(self) -> tuple[int, ...]:
-        """`constants` as integers."""
-        return tuple(int.from_bytes(value, "little") for value in self.constants)

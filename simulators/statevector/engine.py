@@ -12,21 +12,15 @@ from numpy.typing import NDArray
 from simulators.base import BindingResult, Control, EngineResult, Plan, Request, RunOptions
 from simulators.catalog import SMALL_QUBITS
 from simulators.circuit.ir import Circuit
+from simulators.crew import Crew
 from simulators.errors import Stopped, TooManySteps, Unsupported
 from simulators.sampling import outcome_width
-from simulators.statevector.small import BRANCHING, STOPPED, Scratch, count
+from simulators.statevector.run import Run, Schedules, refuse_counts
+from simulators.statevector.small import BRANCHING, NOTHING, STOPPED, Scratch, count
+from simulators.statevector.state import Sweeper
 
 _COUNTS = ("counts",)
 _WIDTHS = tuple(outcome_width(bits) for bits in range(65))
-
-
-class NoPlan:
-    """Small circuits need none."""
-
-    memory_bytes = 0
-
-
-_NO_PLAN = NoPlan()
 
 
 def bound(circuit: Circuit, request: Request, row: int) -> NDArray[np.float64]:
@@ -58,7 +52,7 @@ class StatevectorEngine:
                 f"engine 'statevector' has no noise, and {type(noise).__name__} was asked for",
                 hint="leave the noise out",
             )
-        return _NO_PLAN
+        return Schedules()
 
     def run(
         self, plan: Plan, circuit: Circuit, request: Request, options: RunOptions, control: Control
@@ -70,15 +64,30 @@ class StatevectorEngine:
                 hint="raise max_steps or split the circuit",
             )
         rows = 1 if request.bindings is None else len(request.bindings)
+        results: list[BindingResult] = []
         if (
             request.outputs == _COUNTS
+            and request.shots > 0
             and circuit.num_qubits <= self._small
             and circuit.num_clbits <= 64
         ):
-            results = tuple([self._counts(circuit, request, row, control) for row in range(rows)])
-            if None not in results:
-                return EngineResult(results)  # type: ignore[arg-type]
-        raise Unsupported("only counts of small circuits without branching for now")
+            for row in range(rows):
+                found = self._counts(circuit, request, row, control)
+                if found is None:
+                    break
+                results.append(found)
+            else:
+                return EngineResult(tuple(results))
+        if not isinstance(plan, Schedules):
+            raise TypeError(f"a plan of {type(plan).__name__}, not of this engine")
+        with Crew(options.threads, control) as crew:
+            sweeper = Sweeper(crew, control)
+            for row in range(rows):
+                key = (request.seed, request.binding + row)
+                params = bound(circuit, request, row)
+                run = Run(sweeper, circuit, plan, params, request, key, options)
+                results.append(run.result())
+        return EngineResult(tuple(results))
 
     def _counts(
         self, circuit: Circuit, request: Request, row: int, control: Control
@@ -108,6 +117,8 @@ class StatevectorEngine:
         )
         if found == BRANCHING:
             return None
+        if found == NOTHING:
+            refuse_counts(False, request.shots)
         if found == STOPPED:
             raise Stopped("the run was stopped", hint="whoever stopped it can submit it again")
         return BindingResult(

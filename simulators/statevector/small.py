@@ -32,7 +32,7 @@ from simulators.philox import fill
 from simulators.statevector.amplitudes import apply
 from simulators.statevector.steps import MAX_PIECES, place
 
-BRANCHING, STOPPED = -1, -2  # instead of a number of outcomes
+BRANCHING, STOPPED, NOTHING = -1, -2, -3  # instead of a number of outcomes
 
 _SIZE = 1 << SMALL_QUBITS
 _DRAWS = 1024  # shots drawn at a time: stays in the first cache
@@ -44,7 +44,7 @@ _1 = np.uint64(1)
 
 @part
 def _evolve(rows, ops, qubits, clbits, params, size, control, re, im, ints, floats, source):  # type: ignore[no-untyped-def]
-    """Run all operations; 0, or BRANCHING or STOPPED. source[clbit] = qubit, -1: not written."""
+    """Run all operations; 0, BRANCHING, STOPPED or NOTHING (is measured). source[clbit] = qubit, -1: not written."""
     for k in range(size):
         re[k] = 0.0
         im[k] = 0.0
@@ -86,7 +86,7 @@ def _evolve(rows, ops, qubits, clbits, params, size, control, re, im, ints, floa
         q += count
         c += rows[op, 2]
         p += rows[op, 3]
-    return 0
+    return 0 if measured else NOTHING
 
 
 @part
@@ -177,7 +177,8 @@ def count(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Fill `outcomes` (rows of `width` bytes, ascending) and `values`; returns how many, or < 0.
 
-    Scratch: `Scratch` below. BRANCHING: the circuit needs branching, STOPPED: the control flag.
+    Scratch: `Scratch` below. BRANCHING: the circuit needs it; STOPPED: the control flag;
+    NOTHING: no measurement.
     """
     size = 1 << n
     re, im = reals[:_SIZE], reals[_SIZE : 2 * _SIZE]

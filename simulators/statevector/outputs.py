@@ -1,0 +1,149 @@
+"""From final states to what was asked for: counts, exact distributions, expectation values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.base import PauliSum
+from simulators.errors import TooManyBranches, Unsupported
+from simulators.philox import uniforms
+from simulators.sampling import tally, write
+from simulators.statevector.branching import MAX_ROWS, Branch
+from simulators.statevector.draw import distribution, sample
+from simulators.statevector.pauli import expectations
+from simulators.statevector.schedule import Schedule
+from simulators.statevector.state import Sweeper
+
+_FIRST_TERM = 2**32  # draw number of the first sampled term
+
+
+class Tally:
+    """Distinct records and their sums, added to in pieces."""
+
+    def __init__(self, num_words: int) -> None:
+        self.records = np.zeros((0, num_words), np.uint64)
+        self.sums = np.zeros(0)
+
+    def add(self, records: NDArray[np.uint64], weights: NDArray[np.float64] | None) -> None:
+        """Count these records, by weight or once each."""
+        found, sums = tally(records, weights)
+        self.records, self.sums = tally(
+            np.concatenate((self.records, found)), np.concatenate((self.sums, sums))
+        )
+
+
+def count(
+    sweeper: Sweeper,
+    schedule: Schedule,
+    key: tuple[int, int],
+    branches: Iterable[Branch],
+    into: Tally,
+) -> None:
+    """Sample the final measurements of each branch's shots (draw 0) and count the records."""
+    for branch in branches:
+        records = branch.records.copy()
+        if (schedule.source >= 0).any():
+            shots = branch.tags.astype(np.int64, copy=False)
+            write(records, sample(sweeper, branch.state, *key, shots), schedule.source)
+        into.add(records, None)
+
+
+def exact(sweeper: Sweeper, schedule: Schedule, branches: list[Branch], into: Tally) -> None:
+    """Add the exact distribution over the classical records."""
+    wires = np.array(sorted(schedule.final_qubits), np.int64)
+    place = {int(qubit): k for k, qubit in enumerate(wires)}
+    source = np.array([place.get(int(q), -1) for q in schedule.source], np.int64)
+    for branch in branches:
+        values, odds = distribution(sweeper, branch.state, wires)
+        if values.size * branch.tags.size > MAX_ROWS:
+            raise TooManyBranches(
+                f"more than {MAX_ROWS} distinct classical records",
+                hint="ask for counts with shots instead of exact probabilities",
+            )
+        records = np.repeat(branch.records, values.size, axis=0)
+        write(records, np.tile(values, branch.tags.size), source)
+        into.add(records, np.outer(branch.tags, odds / odds.sum()).ravel())
+
+
+def over_qubits(
+    sweeper: Sweeper, branches: list[Branch], num_qubits: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The exact distribution over all qubits: basis states and probabilities."""
+    wires = np.arange(num_qubits)
+    if len(branches) == 1:
+        values, odds = distribution(sweeper, branches[0].state, wires)
+        return values, odds / odds.sum()
+    table = np.zeros(1 << num_qubits)
+    for branch in branches:
+        values, odds = distribution(sweeper, branch.state, wires)
+        table[values] += odds / odds.sum() * branch.tags.sum()
+    values = np.flatnonzero(table)
+    return values, table[values]
+
+
+def refuse_collapsed(
+    observables: tuple[PauliSum, ...], strings: list[tuple[int, int]], schedule: Schedule
+) -> None:
+    """Refuse X and Y on qubits that the circuit measures at its end.
+
+    There the value before and after the measurement differ; diagonal strings have one value.
+    """
+    measured = sum(1 << qubit for qubit in schedule.final_qubits)
+    labels = [label for item in observables for label in item.labels]
+    for label, (x, _) in zip(labels, strings, strict=True):
+        if x & measured:
+            qubit = (x & measured).bit_length() - 1
+            raise Unsupported(
+                f"Pauli string {label[:64]!r} asks for X or Y on qubit {qubit}, which the circuit"
+                " measures at its end",
+                hint="remove the final measurement",
+            )
+
+
+def values_exact(
+    sweeper: Sweeper, branches: list[Branch], strings: list[tuple[int, int]]
+) -> NDArray[np.float64]:
+    """Expectation value of each string over the mixture of branches."""
+    values = np.zeros(len(strings))
+    for branch in branches:
+        values += branch.tags.sum() * expectations(sweeper, branch.state, strings)
+    return values
+
+
+def add_signs(
+    sweeper: Sweeper,
+    key: tuple[int, int],
+    branches: Iterable[Branch],
+    strings: list[tuple[int, int]],
+    into: NDArray[np.float64],
+) -> None:
+    """into[t] += the sum over the branches' shots of string t's sampled values, +1 or -1."""
+    for branch in branches:
+        values = expectations(sweeper, branch.state, strings)
+        shots = branch.tags.astype(np.int64, copy=False)
+        draws = np.empty(shots.size)
+        for t, value in enumerate(values.tolist()):
+            uniforms(*key, _FIRST_TERM + t, shots, draws)
+            into[t] += 2.0 * np.count_nonzero(draws < 0.5 * (1.0 + value)) - shots.size
+
+
+def estimates(
+    observables: tuple[PauliSum, ...], means: NDArray[np.float64], shots: int
+) -> tuple[tuple[float, float], ...]:
+    """(value, standard error) of each observable from its strings' means; shots 0: exact."""
+    found: list[tuple[float, float]] = []
+    at = 0
+    for item in observables:
+        mean = means[at : at + len(item.labels)]
+        at += len(item.labels)
+        value = float(item.coefficients @ mean)
+        error = 0.0
+        if shots:
+            spread = np.maximum(0.0, 1.0 - mean * mean) / max(1, shots - 1)
+            error = math.sqrt(float(item.coefficients**2 @ spread))
+        found.append((value, error))
+    return tuple(found)

@@ -1,0 +1,193 @@
+"""Which steps are applied together: a pass sweeps the state once, tile by tile.
+
+A tile is the 2**k amplitudes that k chosen qubits span. All steps of a pass that move amplitude do
+so within tiles; controls and phases may look at any qubit. Steps that commute because they share no
+qubit, or share it only diagonally, may change places. The choice depends on the structure alone.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.circuit.gates import FIRST_GATE
+from simulators.circuit.ir import Circuit
+from simulators.jit import F64, I64, INT, NAMES, REALS2, U16, WORD, WORDS2, kernel, part
+from simulators.statevector.steps import COUNTS, place
+
+TILE_QUBITS = 13  # 2**13 amplitudes in double are 128 kB: second cache
+LOW_QUBITS = 5  # always in the tile, so that memory is touched in stretches of 512 bytes
+
+_WINDOW = 1000  # steps left behind before a pass is closed: keeps planning linear
+_0 = np.uint64(0)
+_1 = np.uint64(1)
+
+# Columns of a placed step.
+KIND, MASK, ZERO, ONE, OUTER, VALUE, STEP = range(7)
+
+
+@kernel(NAMES, U16, U16, F64, INT, INT, INT, INT, WORDS2, REALS2, returns=INT)
+def place_all(  # type: ignore[no-untyped-def]
+    rows, ops, qubits, params, first, last, at_qubit, at_param, ints, floats
+):
+    """The steps of operations first .. last - 1, one after the other; returns how many."""
+    row = first - first
+    for k in range(first, last):
+        op = ops[k]
+        if rows[op, 0] >= FIRST_GATE:
+            row = place(
+                rows[op, 0], qubits, at_qubit, rows[op, 1], params, at_param, ints, floats, row
+            )
+        at_qubit += rows[op, 1]
+        at_param += rows[op, 3]
+    return row
+
+
+@part
+def _compress(word, tile):  # type: ignore[no-untyped-def]
+    """The bits of `word` at the positions of `tile`, moved together."""
+    result = _0
+    at = _0
+    while tile:
+        low = tile & (~tile + _1)
+        if word & low:
+            result |= _1 << at
+        at += _1
+        tile ^= low
+    return result
+
+
+@part
+def _count(word):  # type: ignore[no-untyped-def]
+    total = 0
+    while word:
+        word &= word - _1
+        total += 1
+    return total
+
+
+@kernel(WORDS2, INT, INT, WORD, I64, I64, WORDS2, WORDS2, returns=INT)
+def arrange(ints, n, room, low, next_, starts, tiles, placed):  # type: ignore[no-untyped-def]
+    """Divide steps into passes; returns how many.
+
+    Pass p is rows starts[p] .. starts[p + 1] - 1 of `placed` (int columns above; STEP is the row of
+    `ints` it came from), with the qubits tiles[p, 0]. `next_`: scratch, int64 [steps + 1].
+    """
+    steps = ints.shape[0]
+    everything = (_1 << np.uint64(n)) - _1
+    for k in range(steps + 1):
+        next_[k] = k  # a list of the steps not yet taken: next_[k + 1] follows k
+    out = 0
+    passes = 0
+    while next_[0] < steps:
+        tile = low & everything
+        moved = seen = _0  # qubits on which a step left behind moves amplitude; acts at all
+        left = 0
+        before = -1
+        k = next_[0]
+        starts[passes] = out
+        while k < steps and moved != everything and left < _WINDOW:
+            mask = ints[k, 1]
+            moves = ints[k, 2] ^ ints[k, 3]
+            fits = not (moves & seen) and not (mask & moved)
+            if fits and moves & ~tile:
+                fits = _count(tile | moves) <= room
+            if fits:
+                tile |= moves
+                placed[out, STEP] = k
+                out += 1
+                next_[before + 1] = next_[k + 1]
+            else:
+                moved |= moves
+                seen |= mask
+                left += 1
+                before = k
+            k = next_[k + 1]
+        for q in range(n):
+            if _count(tile) < room:
+                tile |= _1 << np.uint64(q)
+        tiles[passes, 0] = tile
+        passes += 1
+    starts[passes] = out
+    for p in range(passes):
+        tile = tiles[p, 0]
+        for r in range(starts[p], starts[p + 1]):
+            k = placed[r, STEP]
+            placed[r, KIND] = ints[k, 0]
+            placed[r, MASK] = _compress(ints[k, 1], tile)
+            placed[r, ZERO] = _compress(ints[k, 2], tile)
+            placed[r, ONE] = _compress(ints[k, 3], tile)
+            placed[r, OUTER] = ints[k, 1] & ~tile
+            placed[r, VALUE] = ints[k, 2] & ~tile
+    return passes
+
+
+class Passes(msgspec.Struct, frozen=True, eq=False):
+    """The steps of a stretch of operations, in passes; numbers (`floats`) come with a binding."""
+
+    first: int  # operations first .. last - 1
+    last: int
+    at_qubit: int  # where their qubits and parameters begin
+    at_param: int
+    steps: int
+    starts: NDArray[np.int64]  # [passes + 1]: rows of `placed`
+    tiles: NDArray[np.uint64]  # [passes]: qubits of each tile, as a mask
+    placed: NDArray[np.uint64]  # [steps, 7]
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of its arrays."""
+        return self.starts.nbytes + self.tiles.nbytes + self.placed.nbytes
+
+    def floats(self, circuit: Circuit, params: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The matrices of all steps for these parameters: float64 [steps, 8]."""
+        floats = np.empty((self.steps, 8))
+        _place(circuit, params, self, np.empty((self.steps, 4), np.uint64), floats)
+        return floats
+
+
+def _place(
+    circuit: Circuit,
+    params: NDArray[np.float64],
+    where: Passes,
+    ints: NDArray[np.uint64],
+    floats: NDArray[np.float64],
+) -> None:
+    place_all(
+        circuit.table.rows,
+        circuit.ops,
+        circuit.qubits,
+        params,
+        where.first,
+        where.last,
+        where.at_qubit,
+        where.at_param,
+        ints,
+        floats,
+    )
+
+
+def make(circuit: Circuit, first: int, last: int, at_qubit: int, at_param: int) -> Passes:
+    """Passes of the gates among operations first .. last - 1; other operations do nothing."""
+    rows = circuit.table.rows
+    steps = int(COUNTS[rows[circuit.ops[first:last], 0]].sum())
+    ints = np.empty((steps, 4), np.uint64)
+    none = np.empty(0, np.int64)
+    draft = Passes(first, last, at_qubit, at_param, steps, none, none.view(np.uint64), ints)
+    _place(circuit, circuit.params, draft, ints, np.empty((steps, 8)))
+    room = min(TILE_QUBITS, circuit.num_qubits)
+    scratch, starts = np.empty(steps + 1, np.int64), np.empty(steps + 1, np.int64)
+    tiles, placed = np.empty((steps, 1), np.uint64), np.empty((steps, 7), np.uint64)
+    low = (1 << LOW_QUBITS) - 1
+    found = arrange(ints, circuit.num_qubits, room, low, scratch, starts, tiles, placed)
+    return Passes(
+        first,
+        last,
+        at_qubit,
+        at_param,
+        steps,
+        starts[: found + 1].copy(),
+        tiles[:found, 0].copy(),
+        placed,
+    )

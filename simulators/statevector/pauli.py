@@ -1,0 +1,106 @@
+"""Expectation values of Pauli strings, from the state as it lies in memory.
+
+A string flips the bits under x and signs by those under z: <P> is the sum over k of
+conj(a[k]) a[k ^ x] (-1)^(parity of (k ^ x) & z) i^(number of Y). Strings with the same x share the
+products, so all diagonal ones together cost one sweep.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.base import PauliSum
+from simulators.errors import Unsupported
+from simulators.jit import INT, REALS, REALS2, SINGLES, U64, WORD, kernel
+from simulators.statevector.reduce import BLOCK_QUBITS
+from simulators.statevector.state import State, Sweeper, load
+
+_1 = np.uint64(1)
+
+
+@kernel(REALS, SINGLES, WORD, U64, REALS2, INT, INT, REALS, REALS2)
+def _strings(reals, singles, x, zs, parts, first, last, scratch, sums):  # type: ignore[no-untyped-def]
+    """sums[block, t] for the strings (x, zs[t]); parts[t]: factors of the products' re and im."""
+    size = scratch.size // 4
+    re, im = scratch[:size], scratch[size : 2 * size]
+    re2, im2 = scratch[2 * size : 3 * size], scratch[3 * size :]
+    zero = np.int64(0)
+    low = np.uint64(size - 1)
+    inner = x & low
+    for block in range(first, last):
+        start = np.uint64(block * size)
+        partner = (start ^ x) & ~low
+        load(reals, singles, np.int64(start), size, re, im, zero)
+        load(reals, singles, np.int64(partner), size, re2, im2, zero)
+        for t in range(zs.size):
+            z, u, v = zs[t], parts[t, 0], parts[t, 1]
+            sum_ = 0.0
+            for k in range(size):
+                j = np.uint64(k) ^ inner
+                p = (partner | j) & z
+                p ^= p >> np.uint64(32)
+                p ^= p >> np.uint64(16)
+                p ^= p >> np.uint64(8)
+                p ^= p >> np.uint64(4)
+                p ^= p >> np.uint64(2)
+                p ^= p >> np.uint64(1)
+                sign = 1.0 - 2.0 * np.float64(np.int64(p & _1))
+                a, b, c, d = re[k], im[k], re2[j], im2[j]
+                sum_ += sign * (u * (a * c + b * d) + v * (a * d - b * c))
+            sums[block, t] = sum_
+
+
+def masks(label: str, num_qubits: int) -> tuple[int, int]:
+    """(x, z) of a Pauli string in Qiskit's order; raises Unsupported for anything else."""
+    if len(label) != num_qubits or set(label) - set("IXYZ"):
+        raise Unsupported(
+            f"Pauli string {label[:64]!r} does not fit {num_qubits} qubits",
+            hint=f"give {num_qubits} characters of I, X, Y, Z; the last one is qubit 0",
+        )
+    x = int(label.translate(_X) or "0", 2)
+    z = int(label.translate(_Z) or "0", 2)
+    return x, z
+
+
+_X = str.maketrans("IXYZ", "0110")
+_Z = str.maketrans("IXYZ", "0011")
+
+
+def terms(observables: tuple[PauliSum, ...], num_qubits: int) -> list[tuple[int, int]]:
+    """(x, z) of every term of all observables, counted through."""
+    for number, observable in enumerate(observables):
+        values = observable.coefficients
+        if len(observable.labels) != len(values) or not np.isfinite(values).all():
+            raise Unsupported(
+                f"observable {number} has {len(observable.labels)} Pauli strings and"
+                f" {len(values)} coefficients, or one that is not finite",
+                hint="give one finite real coefficient a string",
+            )
+    return [masks(label, num_qubits) for item in observables for label in item.labels]
+
+
+def expectations(
+    sweeper: Sweeper, state: State, strings: list[tuple[int, int]]
+) -> NDArray[np.float64]:
+    """<state|P|state> of each string: float64 [strings]."""
+    groups: dict[int, list[int]] = {}
+    for number, (x, _) in enumerate(strings):
+        groups.setdefault(x, []).append(number)
+    values = np.empty(len(strings))
+    unit = min(BLOCK_QUBITS, state.num_qubits)
+    for x, members in groups.items():
+        zs = np.array([strings[t][1] for t in members], np.uint64)
+        factors = (1j ** ((x & strings[t][1]).bit_count() % 4) for t in members)
+        parts = np.array([(f.real, -f.imag) for f in factors])
+        sums = np.empty((1 << (state.num_qubits - unit), len(members)))
+
+        def work(first: int, last: int, number: int) -> None:
+            scratch = sweeper.scratch(number, 4 << unit)
+            _strings(
+                state.reals, state.singles, x, zs, parts, first, last, scratch, sums  # noqa: B023
+            )
+
+        sweeper.over(state.num_qubits, unit, work)
+        values[members] = np.cumsum(sums, axis=0)[-1]
+    return values

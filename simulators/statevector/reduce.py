@@ -1,0 +1,175 @@
+"""Numbers from states: norms, the odds of a qubit, overlaps; and the projection on an outcome.
+
+Sums run over fixed blocks of 2**12 amplitudes in fixed order, each block on its own, so they are
+the same bits for any number of threads.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.jit import INT, REAL, REALS, REALS2, SINGLES, kernel
+from simulators.statevector.state import State, Sweeper, load
+
+BLOCK_QUBITS = 12
+
+# What `reduce` sums, two numbers a block.
+NORM, ODDS, SKETCH, OVERLAP, DISTANCE = range(5)
+
+
+@kernel(INT, REALS, SINGLES, REALS, SINGLES, INT, INT, INT, REAL, REAL, REALS, REALS2)
+def _reduce(  # type: ignore[no-untyped-def]
+    what, reals, singles, reals2, singles2, qubit, first, last, turn_x, turn_y, scratch, sums
+):
+    """Fill rows first .. last - 1 of `sums`; `scratch`: float64 [4 * block].
+
+    NORM: (sum |a|^2, 0). ODDS: the same for the qubit 0, and 1. OVERLAP: <a|b>. DISTANCE:
+    (sum |a - turn b|^2, 0). SKETCH: the overlap of a fixed pseudo-random vector with a.
+    """
+    size = scratch.size // 4
+    re, im = scratch[:size], scratch[size : 2 * size]
+    re2, im2 = scratch[2 * size : 3 * size], scratch[3 * size :]
+    zero = np.int64(0)
+    for block in range(first, last):
+        start = block * size
+        load(reals, singles, start, size, re, im, zero)
+        x = y = 0.0
+        if what == NORM:
+            for k in range(size):
+                x += re[k] * re[k] + im[k] * im[k]
+        elif what == ODDS:
+            for k in range(size):
+                p = re[k] * re[k] + im[k] * im[k]
+                if ((start + k) >> qubit) & 1:
+                    y += p
+                else:
+                    x += p
+        elif what == SKETCH:
+            word = np.uint64(start) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(1)
+            for k in range(size):
+                word = word * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)
+                u = np.float64(np.int64(word >> np.uint64(33))) * 2.0**-31 - 0.5
+                v = np.float64(np.int64(word & np.uint64(0x7FFFFFFF))) * 2.0**-31 - 0.5
+                x += re[k] * u - im[k] * v
+                y += re[k] * v + im[k] * u
+        else:
+            load(reals2, singles2, start, size, re2, im2, zero)
+            if what == OVERLAP:
+                for k in range(size):
+                    x += re[k] * re2[k] + im[k] * im2[k]
+                    y += re[k] * im2[k] - im[k] * re2[k]
+            else:
+                for k in range(size):
+                    u = re[k] - turn_x * re2[k] + turn_y * im2[k]
+                    v = im[k] - turn_x * im2[k] - turn_y * re2[k]
+                    x += u * u + v * v
+        sums[block, 0] = x
+        sums[block, 1] = y
+
+
+@kernel(REALS, SINGLES, REALS, SINGLES, INT, INT, REAL, INT, INT, INT)
+def _project(  # type: ignore[no-untyped-def]
+    reals, singles, reals2, singles2, qubit, outcome, factor, move, first, last
+):
+    """Pairs first .. last - 1: into the second state, the part with the outcome times `factor`.
+
+    `move`: the qubit ends in |0>, else in the outcome. Both states may be the same one.
+    """
+    low = (np.int64(1) << qubit) - 1
+    target = 0 if move else outcome
+    for pair in range(first, last):
+        i = ((pair & ~low) << 1) | (pair & low)
+        source = 2 * (i | (outcome << qubit))
+        kept = 2 * (i | (target << qubit))
+        other = 2 * (i | ((1 - target) << qubit))
+        if reals.size:
+            x, y = reals[source] * factor, reals[source + 1] * factor
+            reals2[other] = reals2[other + 1] = 0.0
+            reals2[kept], reals2[kept + 1] = x, y
+        else:
+            x, y = singles[source] * factor, singles[source + 1] * factor
+            singles2[other] = singles2[other + 1] = 0.0
+            singles2[kept], singles2[kept + 1] = x, y
+
+
+def block_sums(
+    sweeper: Sweeper,
+    what: int,
+    state: State,
+    other: State | None = None,
+    *,
+    qubit: int = 0,
+    turn: complex = 1.0,
+) -> NDArray[np.float64]:
+    """The two sums of each block: float64 [blocks, 2]."""
+    unit = min(BLOCK_QUBITS, state.num_qubits)
+    second = state if other is None else other
+    sums = np.empty((1 << (state.num_qubits - unit), 2))
+
+    def work(first: int, last: int, number: int) -> None:
+        scratch = sweeper.scratch(number, 4 << unit)
+        _reduce(
+            what,
+            state.reals,
+            state.singles,
+            second.reals,
+            second.singles,
+            qubit,
+            first,
+            last,
+            turn.real,
+            turn.imag,
+            scratch,
+            sums,
+        )
+
+    sweeper.over(state.num_qubits, unit, work)
+    return sums
+
+
+def total(sums: NDArray[np.float64]) -> tuple[float, float]:
+    """Both columns summed in order of blocks."""
+    if len(sums) == 1:
+        return float(sums[0, 0]), float(sums[0, 1])
+    ends = np.cumsum(sums, axis=0)[-1]
+    return float(ends[0]), float(ends[1])
+
+
+def project(
+    sweeper: Sweeper,
+    state: State,
+    into: State,
+    *,
+    qubit: int,
+    outcome: int,
+    factor: float,
+    move: bool,
+) -> None:
+    """See `_project`: `into` becomes the part of `state` with that outcome, times `factor`."""
+
+    def work(first: int, last: int, number: int) -> None:
+        _project(
+            state.reals,
+            state.singles,
+            into.reals,
+            into.singles,
+            qubit,
+            outcome,
+            factor,
+            1 if move else 0,
+            first,
+            last,
+        )
+
+    sweeper.over(state.num_qubits, 1, work)
+
+
+def same(sweeper: Sweeper, one: State, two: State, tolerance: float) -> bool:
+    """Whether the states are equal up to a global phase: |one - phase * two| <= tolerance."""
+    x, y = total(block_sums(sweeper, OVERLAP, two, one))
+    size = abs(complex(x, y))
+    if size < 0.5:
+        return False
+    gap, _ = total(block_sums(sweeper, DISTANCE, one, two, turn=complex(x, y) / size))
+    return gap <= tolerance * tolerance

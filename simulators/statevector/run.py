@@ -1,0 +1,218 @@
+"""One binding through the general path: any width, any output, with or without branching."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.base import BindingResult, Request, RunOptions
+from simulators.circuit.ir import Circuit
+from simulators.errors import TooManyBranches, Unsupported
+from simulators.sampling import pack, words
+from simulators.statevector import outputs, pauli
+from simulators.statevector.branching import Branch, Walk
+from simulators.statevector.schedule import Schedule, schedule
+from simulators.statevector.state import State, Sweeper
+
+SHOTS_AT_ONCE = 1 << 20
+
+
+class Schedules:
+    """The plan of the general path: the schedules of one structure, made when first needed."""
+
+    def __init__(self) -> None:
+        self._made: dict[bool, Schedule] = {}
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of what was made so far."""
+        return sum(item.memory_bytes for item in self._made.values())
+
+    def of(self, circuit: Circuit, *, keep: bool) -> Schedule:
+        """See `schedule.schedule`."""
+        if keep not in self._made:
+            self._made[keep] = schedule(circuit, keep=keep)
+        return self._made[keep]
+
+
+class Run:
+    """All outputs of one binding."""
+
+    def __init__(
+        self,
+        sweeper: Sweeper,
+        circuit: Circuit,
+        schedules: Schedules,
+        params: NDArray[np.float64],
+        request: Request,
+        key: tuple[int, int],
+        options: RunOptions,
+    ) -> None:
+        self._sweeper = sweeper
+        self._circuit = circuit
+        self._schedules = schedules
+        self._params = params
+        self._request = request
+        self._key = key
+        self._options = options
+        self._words = words(circuit.num_clbits)
+        self._final: dict[bool, State] = {}  # of schedules without branching
+        self._peak = 1
+
+    def result(self) -> BindingResult:
+        """Everything the request asks for; refuses what makes no sense, by name."""
+        asked = self._request.outputs
+        circuit, request = self._circuit, self._request
+        measures = self._schedule(False).measures
+        for output in asked:
+            if output not in _KNOWN:
+                raise Unsupported(f"output {output[:32]!r}", hint=f"there are {', '.join(_KNOWN)}")
+        if "counts" in asked:
+            refuse_counts(measures, request.shots)
+        if "statevector" in asked:
+            self._refuse_statevector(measures)
+        strings = pauli.terms(request.observables, circuit.num_qubits)
+        expectations: tuple[tuple[float, float], ...] = ()
+        if "expectation" in asked:
+            outputs.refuse_collapsed(request.observables, strings, self._schedule(True))
+            means = self._means(strings)
+            expectations = outputs.estimates(request.observables, means, request.shots)
+        outcomes, width, counts = self._counts() if "counts" in asked else (b"", 0, b"")
+        values, value_width, odds = b"", 0, b""
+        if "probabilities" in asked:
+            values, value_width, odds = self._probabilities(measures)
+        state = self._state(True).amplitudes if "statevector" in asked else None
+        return BindingResult(
+            outcome_width=width,
+            outcomes=outcomes,
+            counts=counts,
+            probability_outcomes=values,
+            probability_width=value_width,
+            probabilities=odds,
+            statevector=state,
+            expectations=expectations,
+            remark=f"{self._peak} branches" if self._schedule(False).branching else "",
+        )
+
+    def _schedule(self, keep: bool) -> Schedule:
+        if keep:
+            plain = self._schedules.of(self._circuit, keep=False)
+            seen = self._schedules.of(self._circuit, keep=True)
+            return plain if not plain.branching and not seen.branching else seen
+        return self._schedules.of(self._circuit, keep=False)
+
+    def _state(self, keep: bool) -> State:
+        """The final state of a schedule without branching, evolved once."""
+        plan = self._schedule(keep)
+        shared = keep and plan is not self._schedule(False)
+        if shared not in self._final:
+            walk = self._walk(plan)
+            state = State.zero(self._circuit.num_qubits, self._options)
+            start = Branch(state, np.zeros((1, self._words), np.uint64), np.ones(1))
+            self._final[shared] = walk.start(start)[0].state
+        return self._final[shared]
+
+    def _walk(self, plan: Schedule) -> Walk:
+        return Walk(
+            self._sweeper, self._circuit, plan, self._params, self._key, self._options
+        )
+
+    def _exactly(self, keep: bool) -> list[Branch]:
+        """Final branches with weighted records."""
+        plan = self._schedule(keep)
+        records = np.zeros((1, self._words), np.uint64)
+        if not plan.branching:
+            return [Branch(self._state(keep), records, np.ones(1))]
+        walk = self._walk(plan)
+        state = State.zero(self._circuit.num_qubits, self._options)
+        branches = walk.start(Branch(state, records, np.ones(1)))
+        self._peak = max(self._peak, walk.peak)
+        return branches
+
+    def _groups(self, keep: bool) -> Iterator[list[Branch]]:
+        """Final branches of all shots, a group of shots at a time.
+
+        A group that would need more states than there may be is halved and begun again: a shot's
+        outcomes depend on its number alone. One shot needs one state.
+        """
+        plan = self._schedule(keep)
+        shots = self._request.shots
+        walk = self._walk(plan)
+        stack = [
+            (first, min(first + SHOTS_AT_ONCE, shots)) for first in range(0, shots, SHOTS_AT_ONCE)
+        ][::-1]
+        while stack:
+            first, last = stack.pop()
+            tags = np.arange(first, last)
+            records = np.zeros((last - first, self._words), np.uint64)
+            if not plan.branching:
+                yield [Branch(self._state(keep), records, tags)]
+                continue
+            state = State.zero(self._circuit.num_qubits, self._options)
+            try:
+                branches = walk.start(Branch(state, records, tags))
+            except TooManyBranches:
+                middle = (first + last) // 2
+                if middle == first:
+                    raise
+                stack += [(middle, last), (first, middle)]
+                continue
+            self._peak = max(self._peak, walk.peak)
+            yield branches
+
+    def _counts(self) -> tuple[bytes, int, bytes]:
+        found = outputs.Tally(self._words)
+        for branches in self._groups(False):
+            outputs.count(self._sweeper, self._schedule(False), self._key, branches, found)
+        packed, width = pack(found.records, self._circuit.num_clbits)
+        return packed, width, found.sums.astype(np.uint32).tobytes()
+
+    def _probabilities(self, measures: bool) -> tuple[bytes, int, bytes]:
+        if not measures:
+            branches = self._exactly(True)
+            values, odds = outputs.over_qubits(self._sweeper, branches, self._circuit.num_qubits)
+            records = values.astype(np.uint64).reshape(-1, 1)
+            return *pack(records, self._circuit.num_qubits), odds.tobytes()
+        found = outputs.Tally(self._words)
+        outputs.exact(self._sweeper, self._schedule(False), self._exactly(False), found)
+        return *pack(found.records, self._circuit.num_clbits), found.sums.tobytes()
+
+    def _means(self, strings: list[tuple[int, int]]) -> NDArray[np.float64]:
+        """The mean of each string: exact, or of as many samples as there are shots."""
+        if not self._request.shots:
+            return outputs.values_exact(self._sweeper, self._exactly(True), strings)
+        sums = np.zeros(len(strings))
+        for branches in self._groups(True):
+            outputs.add_signs(self._sweeper, self._key, branches, strings, sums)
+        return sums / self._request.shots
+
+    def _refuse_statevector(self, measures: bool) -> None:
+        if measures:
+            raise Unsupported(
+                "a statevector was asked for, and the circuit measures",
+                hint="remove the measurements, or ask for probabilities",
+            )
+        if self._schedule(True).branching:
+            raise Unsupported(
+                "a statevector was asked for, and the circuit resets or branches on the way",
+                hint="ask for probabilities or expectation values: the final state is mixed",
+            )
+
+
+_KNOWN = ("counts", "probabilities", "statevector", "expectation")
+
+
+def refuse_counts(measures: bool, shots: int) -> None:
+    """Counts need a measurement and shots."""
+    if not measures:
+        raise Unsupported(
+            "counts were asked for, and the circuit measures nothing",
+            hint="add measurements, or ask for probabilities or the statevector",
+        )
+    if shots < 1:
+        raise Unsupported(
+            "counts were asked for, with 0 shots",
+            hint="give shots, or ask for probabilities: they are exact",
+        )

@@ -1,0 +1,180 @@
+"""A statevector in memory, and the passes over it.
+
+The state is one complex array; kernels see it as real numbers, of one of two precisions, and work on
+tiles of it in double precision. No second array of its size is ever made.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.base import Control, RunOptions
+from simulators.catalog import state_bytes
+from simulators.errors import OutOfMemory, Unsupported
+from simulators.crew import Crew, Work
+from simulators.jit import I64, INT, REALS, REALS2, SINGLES, WORD, WORDS2, kernel, part
+from simulators.statevector.amplitudes import apply
+from simulators.statevector.passes import TILE_QUBITS, Passes
+
+_GRAIN = 1 << 20  # amplitudes a thread takes at a time: some 10 ms, so that a stop is soon heard
+_ALONE = 1 << 15  # smaller states are not worth a second thread
+_NO_REALS = np.empty(0)
+_NO_SINGLES = np.empty(0, np.float32)
+_0, _1 = np.uint64(0), np.uint64(1)
+
+
+@part
+def load(reals, singles, start, count, re, im, at):  # type: ignore[no-untyped-def]
+    """re, im[at + k] = amplitude start + k, for k < count."""
+    if reals.size:
+        for k in range(count):
+            re[at + k] = reals[2 * (start + k)]
+            im[at + k] = reals[2 * (start + k) + 1]
+    else:
+        for k in range(count):
+            re[at + k] = singles[2 * (start + k)]
+            im[at + k] = singles[2 * (start + k) + 1]
+
+
+@part
+def store(reals, singles, start, count, re, im, at):  # type: ignore[no-untyped-def]
+    """The inverse of `load`."""
+    if reals.size:
+        for k in range(count):
+            reals[2 * (start + k)] = re[at + k]
+            reals[2 * (start + k) + 1] = im[at + k]
+    else:
+        for k in range(count):
+            singles[2 * (start + k)] = re[at + k]
+            singles[2 * (start + k) + 1] = im[at + k]
+
+
+@part
+def _spread(number, mask):  # type: ignore[no-untyped-def]
+    """The lowest bits of `number` moved to the positions of `mask`."""
+    result = _0
+    while mask:
+        low = mask & (~mask + _1)
+        if number & _1:
+            result |= low
+        number >>= _1
+        mask ^= low
+    return result
+
+
+@kernel(REALS, SINGLES, INT, WORD, WORDS2, INT, INT, REALS2, INT, INT, I64, REALS)
+def sweep(  # type: ignore[no-untyped-def]
+    reals, singles, n, tile, placed, first_step, last_step, floats, first, last, control, scratch
+):
+    """Apply steps first_step .. last_step - 1 of a pass to tiles first .. last - 1.
+
+    `scratch`: float64 [2 * tile size]; the control flag is looked at before each tile.
+    """
+    size = scratch.size // 2
+    re, im = scratch[:size], scratch[size:]
+    stretch = np.int64(~tile & (tile + _1))  # the tile's lowest qubits, without a gap
+    if stretch > size or stretch == 0:
+        stretch = np.int64(size)
+    outside = ((_1 << np.uint64(n)) - _1) & ~tile
+    above = tile & ~np.uint64(stretch - 1)
+    for number in range(first, last):
+        if control[0]:
+            return
+        base = _spread(np.uint64(number), outside)
+        for at in range(0, size, stretch):
+            start = np.int64(base | _spread(np.uint64(at // stretch), above))
+            load(reals, singles, start, stretch, re, im, at)
+        for s in range(first_step, last_step):
+            if base & placed[s, 4] == placed[s, 5]:
+                kind, mask, zero, one = placed[s, 0], placed[s, 1], placed[s, 2], placed[s, 3]
+                apply(re, im, size, kind, mask, zero, one, floats, np.int64(placed[s, 6]))
+        for at in range(0, size, stretch):
+            start = np.int64(base | _spread(np.uint64(at // stretch), above))
+            store(reals, singles, start, stretch, re, im, at)
+
+
+class State:
+    """2**n amplitudes; complex128 or complex64."""
+
+    __slots__ = ("amplitudes", "num_qubits", "reals", "singles")
+
+    def __init__(self, amplitudes: NDArray[np.complexfloating]) -> None:
+        self.amplitudes = amplitudes
+        self.num_qubits = amplitudes.size.bit_length() - 1
+        double = amplitudes.dtype == np.complex128
+        self.reals = amplitudes.view(np.float64) if double else _NO_REALS
+        self.singles = _NO_SINGLES if double else amplitudes.view(np.float32)
+
+    @classmethod
+    def zero(cls, num_qubits: int, options: RunOptions) -> State:
+        """The state |0...0>. Raises OutOfMemory, or Unsupported for an unknown precision."""
+        if options.precision not in ("double", "single"):
+            raise Unsupported(
+                f"precision {options.precision[:32]!r}", hint="there are 'double' and 'single'"
+            )
+        dtype = np.complex128 if options.precision == "double" else np.complex64
+        try:
+            amplitudes = np.zeros(1 << num_qubits, dtype)
+        except (MemoryError, ValueError, OverflowError) as error:
+            need = state_bytes(num_qubits, options.precision) / 2**30
+            raise OutOfMemory(
+                f"{num_qubits} qubits need {need:.1f} GiB for the state",
+                hint="take fewer qubits, precision 'single', or a larger machine",
+            ) from error
+        amplitudes[0] = 1.0
+        return cls(amplitudes)
+
+    def copy(self) -> State:
+        """A second state, equal to this one."""
+        return State(self.amplitudes.copy())
+
+
+class Sweeper:
+    """Runs passes over states; holds the scratch of each thread of a crew."""
+
+    def __init__(self, crew: Crew, control: Control) -> None:
+        self.crew = crew
+        self.check = control.check
+        self._flag = control.flag
+        self._scratch: dict[tuple[int, int], NDArray[np.float64]] = {}
+
+    def scratch(self, number: int, size: int) -> NDArray[np.float64]:
+        """float64 [size], for thread `number` alone."""
+        found = self._scratch.get((number, size))
+        if found is None:
+            found = self._scratch[number, size] = np.empty(size)
+        return found
+
+    def over(self, num_qubits: int, unit: int, work: Work) -> None:
+        """Call work(first, last, thread) over the state's units of 2**unit amplitudes."""
+        total = 1 << (num_qubits - unit)
+        grain = max(1, _GRAIN >> unit) if (1 << num_qubits) > _ALONE else total
+        if total > grain:
+            grain = min(grain, max(1, total // (4 * self.crew.size)))
+        self.crew.run(work, total, grain)
+
+    def apply(self, state: State, passes: Passes, floats: NDArray[np.float64]) -> None:
+        """Apply all passes. Raises Stopped."""
+        unit = min(TILE_QUBITS, state.num_qubits)
+        size = 2 << unit
+        for p in range(len(passes.tiles)):
+            tile, begin, end = passes.tiles[p], passes.starts[p], passes.starts[p + 1]
+
+            def work(first: int, last: int, number: int) -> None:
+                sweep(
+                    state.reals,
+                    state.singles,
+                    state.num_qubits,
+                    tile,  # noqa: B023
+                    passes.placed,
+                    begin,  # noqa: B023
+                    end,  # noqa: B023
+                    floats,
+                    first,
+                    last,
+                    self._flag,
+                    self.scratch(number, size),
+                )
+
+            self.over(state.num_qubits, unit, work)
