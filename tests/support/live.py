@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -54,12 +54,8 @@ class Live:
             time.sleep(0.005)
 
     def down(self) -> None:
-        with_service = (self.home / "connection.json").exists()
-        if with_service:
-            try:
-                local.down(self.name, now=True)
-            except NoService:
-                pass
+        with suppress(NoService):
+            local.down(self.name, now=True)
         shutil.rmtree(self.home, ignore_errors=True)
 
 

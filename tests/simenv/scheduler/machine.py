@@ -76,7 +76,12 @@ class Machine:
 
     def submit(self, count: int = 1, cost: float = 10.0, **terms: object) -> list[int]:
         batch = Batch(
-            b"client", Terms(**terms), "key", 0, self.state.next_task, self.now_ns  # type: ignore[arg-type]
+            b"client",
+            Terms(**terms),
+            "key",
+            0,
+            self.state.next_task,
+            self.now_ns,  # type: ignore[arg-type]
         )
         routes = [route(cost)] * count
         specs = [TaskSpec(b"program", 100, seed) for seed in range(count)]

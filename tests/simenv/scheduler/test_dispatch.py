@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from machine import LIMITS, SECOND, Machine
+
 from simenv.scheduler.dispatch import CHUNK_TASKS, CHUNK_US
 from simenv.scheduler.values import Limits, Phase
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from machine import Machine
+
 from simenv.model import TaskState, WorkerState
 from simenv.scheduler.values import KillWorker, RetireWorker, StartWorker, StopRunning
 
@@ -51,9 +52,7 @@ def test_a_task_expires_in_the_queue() -> None:
     machine.tick(1.0)
     assert machine.endings == []
     machine.tick(1.5)
-    assert [(e.state, e.reason) for e in machine.endings] == [
-        (TaskState.EXPIRED, "queue_timeout")
-    ]
+    assert [(e.state, e.reason) for e in machine.endings] == [(TaskState.EXPIRED, "queue_timeout")]
 
 
 def test_a_task_is_stopped_at_its_run_timeout() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from machine import Machine
+
 from simenv.model import TaskState
 from simenv.scheduler.values import KillWorker, Note, Phase, StartWorker
 

@@ -6,6 +6,7 @@ import random
 
 import pytest
 from machine import Machine
+
 from simenv.model import TaskState, WorkerState
 from simenv.scheduler.values import Phase, StartWorker
 

@@ -66,13 +66,12 @@ def test_a_failed_commit_drops_its_accepts_and_keeps_the_rest(tmp_path: Path, nt
     for number in range(1, 8):
         journal.accept(row(number))
         journal.finish(number, [DONE], b"result %d" % number)
-        try:
+        if number == nth:
+            with pytest.raises(JournalError, match="No space left"):
+                journal.commit()
+        else:
             journal.commit()
             stored.append(number)
-        except JournalError as error:
-            assert "No space left" in str(error)
-            assert error.retryable
-            assert number == nth
     records = reopened(journal).records
     assert [r.first for r in records.accepted()] == stored
     assert len(list(records.finished())) == 7
@@ -147,17 +146,18 @@ def test_a_cut_file_never_loses_rows_silently(tmp_path: Path, share: float) -> N
 
 def _whole_or_refused(path: Path) -> bool:
     """True if it opens with every row; False if it is refused; fails if rows are missing."""
+    refusal = ""
     try:
         journal = Journal(path, "process")
         rows = list(journal.records.accepted())
         bodies = [body for _, body in journal.records.finished()]
     except JournalError as error:
-        assert str(path) in str(error)
-        assert error.hint
+        refusal = str(error)
+    for name in (f"{path}-wal", f"{path}-shm"):
+        Path(name).unlink(missing_ok=True)
+    if refusal:
+        assert str(path) in refusal
         return False
-    finally:
-        for name in (f"{path}-wal", f"{path}-shm"):
-            Path(name).unlink(missing_ok=True)
     assert [r.first for r in rows] == list(range(1, 200)), "rows are missing"
     assert [r.body for r in rows] == [b"body" * 50] * 199
     assert bodies == [b"completed %d" % n for n in range(1, 200)]

@@ -1,0 +1,32 @@
+"""Figures, goals and verdicts, printed alike by all benchmarks."""
+
+from __future__ import annotations
+
+import os
+import platform
+import tomllib
+from pathlib import Path
+
+GOALS = Path(__file__).with_name("goals.toml")
+
+
+class Report:
+    """Collects verdicts; `close` returns the exit code."""
+
+    def __init__(self, section: str, what: str) -> None:
+        self._goals: dict[str, float] = tomllib.loads(GOALS.read_text())[section]
+        self._missed = 0
+        print(what)
+        load = " ".join(f"{x:.1f}" for x in os.getloadavg())
+        print(f"machine: {platform.machine()}, {os.cpu_count()} cores, load {load}\n")
+
+    def verdict(self, goal: str, figure: float, words: str) -> None:
+        """One figure that must not exceed its goal."""
+        limit = self._goals[goal]
+        met = figure <= limit
+        self._missed += not met
+        print(f"{'met   ' if met else 'MISSED'} {words}: {figure:.3g} (goal <= {limit:g})")
+
+    def close(self) -> int:
+        print(f"\n{'all goals met' if not self._missed else f'{self._missed} goals missed'}")
+        return 1 if self._missed else 0

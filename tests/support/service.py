@@ -1,0 +1,200 @@
+"""A real service loop over in-memory doors; the test plays clients and workers, step by step."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from launcher.base import Command, Exit
+from simenv.config import Config, Places, convert
+from simenv.model import Origin, Program, TaskSpec, TaskState, Terms
+from simenv.scheduler.check import check
+from simenv.scheduler.state import State
+from simenv.scheduler.values import Limits
+from simenv.service import faults
+from simenv.service.admission import Admission
+from simenv.service.checkpoint import Checkpointer
+from simenv.service.completions import Completions
+from simenv.service.daemon import Daemon, Facts
+from simenv.service.intake import Intake
+from simenv.service.journal import Journal
+from simenv.service.pools import WorkerProcesses
+from simenv.service.replay import replay
+from simenv.wire import codec
+from simenv.wire import messages as m
+from simenv.wire.connection import Door
+from simenv.wire.memory import MemoryConnection, MemoryDoors
+
+NODE = "here"
+LIMITS = Limits(2, 2**30, 1000, 2**24, 10 * 10**9, 60 * 10**9)
+
+
+def program(num_qubits: int = 2, angle: float = 0.5) -> Program:
+    """ry on each qubit, measured."""
+    numbers = np.arange(num_qubits, dtype=np.uint16)
+    return Program(
+        1,
+        num_qubits,
+        num_qubits,
+        (("c", num_qubits),),
+        ("ry", "measure"),
+        np.array([[1, 0, 1], [1, 1, 0]], np.uint16).tobytes(),
+        np.repeat(np.array([0, 1], np.uint16), num_qubits).tobytes(),
+        np.concatenate([numbers, numbers]).tobytes(),
+        numbers.tobytes(),
+        np.full(num_qubits, angle).tobytes(),
+    )
+
+
+def spec(seed: int = 1, **changes: object) -> TaskSpec:
+    fields: dict[str, object] = {"program": program().packed(), "shots": 100, "seed": seed}
+    fields.update(changes)
+    return TaskSpec(**fields)  # type: ignore[arg-type]
+
+
+class Paper:
+    """A launcher that starts nothing: the test says when a worker has come or gone."""
+
+    def __init__(self) -> None:
+        self.pids: dict[str, int] = {}
+        self.gone: list[Exit] = []
+
+    def start(self, command: Command) -> int:
+        self.pids[command.name] = 1000 + len(self.pids)
+        return self.pids[command.name]
+
+    def exited(self) -> list[Exit]:
+        ends, self.gone = self.gone, []
+        return ends
+
+    def kill(self, name: str) -> None:
+        self.gone.append(Exit(name, self.pids.pop(name), -9, "signal 9 (SIGKILL)"))
+
+    def terminate(self, name: str) -> None:
+        self.kill(name)
+
+    def running(self) -> list[str]:
+        return list(self.pids)
+
+    def close(self) -> None:
+        self.pids.clear()
+
+
+class Bench:
+    """The service under test. `restart` is what a crash and `up --resume` amount to."""
+
+    def __init__(self, folder: Path, limits: Limits = LIMITS, **options: object) -> None:
+        pools = [{"name": "main", "min": 1, "max": 1}]
+        self.config: Config = convert({"pools": pools, **options})
+        self.folder = folder
+        self.limits = limits
+        self._assemble()
+
+    def _assemble(self) -> None:
+        config = self.config
+        places = Places(self.folder, self.folder)
+        places.logs.mkdir(exist_ok=True)
+        faults.install(config.faults)
+        self.paper = Paper()
+        self.doors = MemoryDoors()
+        self.journal = Journal(places.journal, config.durability)
+        self.state = State(
+            config.pools, self.limits, self.journal.epoch, self.journal.records.next_task()
+        )
+        admission = Admission(config.pools, self.limits)
+        intake = Intake(self.state, self.journal, admission, self.limits)
+        completions = Completions(self.journal, Origin("service", NODE, os.getpid(), "test"))
+        self.replayed = replay(self.journal, self.state, intake)
+        processes = WorkerProcesses(
+            self.paper,
+            config,
+            places,
+            self.folder,
+            self.folder,
+            {},
+            self.journal.epoch,
+            self.limits.slots,
+        )
+        self.daemon = Daemon(
+            config,
+            self.doors,
+            self.journal,
+            self.state,
+            intake,
+            completions,
+            processes,
+            Checkpointer(places.journal),
+            places.connection,
+            Facts(NODE, 26, self.journal.records.ended()),
+        )
+        self.peer = self.doors.connect(Door.CLIENT, b"client")
+        self.work: MemoryConnection | None = None
+        self.step()
+
+    def restart(self) -> None:
+        """A crash (nothing is closed), and a new start over the same files."""
+        self._assemble()
+
+    def step(self, passes: int = 2) -> None:
+        for _ in range(passes):
+            self.daemon._next_tick_ns = 0
+            self.daemon.step(timeout_s=0.0)
+            check(self.state)
+
+    # --- as a client ---------------------------------------------------------------------------
+
+    def say(self, message: object, peer: MemoryConnection | None = None) -> list[m.ToClient]:
+        """Send, let the service work, and return what it answered."""
+        connection = peer or self.peer
+        connection.send(codec.encode(message))
+        self.step()
+        return self.heard(connection)
+
+    def heard(self, peer: MemoryConnection | None = None) -> list[m.ToClient]:
+        connection = peer or self.peer
+        answers = []
+        while (body := connection.receive(0.0)) is not None:
+            answers.append(codec.to_client(body))
+        return answers
+
+    def submit(
+        self, *specs: TaskSpec, key: str = "~k", offset: int = 0, terms: Terms | None = None
+    ) -> m.ToClient:
+        """The answer to a Submit (completions that come with it are left out)."""
+        message = m.Submit(5, key, offset, terms or Terms(), list(specs or (spec(),)))
+        answers = self.say(message)
+        return next(a for a in answers if isinstance(a, m.Accepted | m.Refused))
+
+    # --- as a worker ---------------------------------------------------------------------------
+
+    def join(self, name: str = "main-0", epoch: int | None = None) -> MemoryConnection:
+        pid = self.paper.pids.get(name, 1)
+        self.work = self.doors.connect(Door.WORKER, f"{name}.{pid}".encode())
+        number = self.journal.epoch if epoch is None else epoch
+        self.work.send(codec.encode(m.Join("test", name, pid, NODE, number, ())))
+        self.step()
+        return self.work
+
+    def assigned(self) -> list[m.Assigned]:
+        """Every task sent to the worker since the last call."""
+        assert self.work is not None
+        tasks: list[m.Assigned] = []
+        while (body := self.work.receive(0.0)) is not None:
+            message = codec.to_worker(body)
+            if isinstance(message, m.Assign):
+                tasks += message.tasks
+        return tasks
+
+    def finish(
+        self, tasks: list[m.Assigned], state: TaskState = TaskState.DONE, payload: bytes = b"r"
+    ) -> list[m.ToClient]:
+        """Answer them all; returns what the first client hears."""
+        assert self.work is not None
+        index = m.STATES.index(state)
+        results = [m.Finished(t.task, t.attempt, index, payload, 1, 10) for t in tasks]
+        origin = Origin("main-0", NODE, 1, "test")
+        self.work.send(codec.encode(m.Done(origin, "statevector", "test", 1, results)))
+        self.step()
+        return self.heard()
