@@ -25,6 +25,8 @@ from simenv.errors import ProtocolError, SimenvError, TimedOut
 from simenv.model import TaskInfo, TaskSpec, Terms
 from simenv.wire import messages as m
 
+PEEK_S = 0.5
+
 A = TypeVar("A", bound=m.ToClient)
 
 
@@ -99,6 +101,13 @@ class Link:
         for part in _parts(numbers):
             found += self.ask(m.Queue, partial(m.GetTasks, tasks=part), timeout_s).tasks
         return found
+
+    def peek(self, number: int) -> list[TaskInfo]:
+        """Like `infos`, for showing only: brief, and [] when nobody answers."""
+        try:
+            return self.infos([number], PEEK_S)
+        except SimenvError:
+            return []
 
     def cancel(self, numbers: Sequence[int]) -> list[str]:
         """One word a task; see `Cancelled`."""

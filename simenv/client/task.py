@@ -124,13 +124,15 @@ class Task:
         return self.result(0.0)
 
     def __repr__(self) -> str:
-        if self.over:
-            return f"<Task {self.id} {self._final_state()}>"
-        try:
-            infos = self.link.infos([self.number], timeout_s=0.5)
-        except SimenvError:
-            infos = []
-        return f"<Task {describe(infos, self.id)}>"
+        # Nobody is asked: asyncio and debuggers call this in places where one must not wait.
+        return f"<Task {self.id} {self._final_state() if self.over else 'not ended'}>"
+
+    def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
+        """What a notebook shows: `<Task t-8k2g RUNNING try 2 on sv-1, 0:03>`."""
+        if self.done():
+            printer.text(repr(self))
+        else:
+            printer.text(f"<Task {describe(self.link.peek(self.number), self.id)}>")
 
     # --- called by the link, under its lock --------------------------------------------------
 

@@ -1,0 +1,181 @@
+"""Tasks awaited inside a running loop: it is never blocked, and one thread serves all awaits."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+from client_peer import Peer, completed, completion, spec, terms
+
+from simenv.client.gather import as_completed
+from simenv.client.link import Link
+from simenv.client.sending import Order, send
+from simenv.client.task import Task
+from simenv.errors import NoService, OptionError, ServiceLost, TaskFailed, TimedOut
+from simenv.model import TaskState
+
+
+def submit(link: Link, count: int = 1) -> list[Task]:
+    return send(link, Order(terms(), [spec(k) for k in range(count)]), None)
+
+
+def pumps() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "simenv-await"]
+
+
+async def seed(task: Task) -> int:
+    return (await task).seed
+
+
+def test_fifty_tasks_gathered(link: Link, peer: Peer) -> None:
+    peer.finishes = False
+
+    async def main() -> list[int]:
+        tasks = submit(link, 50)
+        found = asyncio.gather(*[seed(task) for task in tasks])
+        await asyncio.sleep(0)
+        assert len(pumps()) == 1
+        for number in reversed(range(1, 51)):
+            peer.say(peer.end([number]))
+        return await found
+
+    assert asyncio.run(main()) == list(range(50))
+    link.close()
+    assert not pumps()
+
+
+def test_the_loop_turns_while_a_task_is_awaited(link: Link, peer: Peer) -> None:
+    peer.finishes = False
+
+    async def main() -> int:
+        [task] = submit(link)
+        waiting = asyncio.create_task(seed(task))
+        for _ in range(20):
+            await asyncio.sleep(0)  # a blocked loop would never come to the next line
+        peer.say(peer.end([1]))
+        return await waiting
+
+    assert asyncio.run(main()) == 0
+
+
+def test_submitting_while_others_are_awaited(link: Link) -> None:
+    async def one(number: int) -> int:
+        [task] = send(link, Order(terms(), [spec(number)]), None)
+        return (await task).seed
+
+    async def main() -> list[int]:
+        return await asyncio.gather(*[one(number) for number in range(30)])
+
+    assert asyncio.run(main()) == list(range(30))
+
+
+def test_an_await_that_is_cancelled_leaves_the_task(link: Link, peer: Peer) -> None:
+    peer.finishes = False
+
+    async def main() -> Task:
+        [task] = submit(link)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(seed(task), 0.05)
+        await asyncio.sleep(0)  # the loop calls back one turn later
+        assert not link.pump._waiting
+        return task
+
+    task = asyncio.run(main())
+    peer.say(peer.end([1]))
+    assert task.result(5).seed == 0
+
+
+def test_a_loop_that_is_gone_before_the_result(link: Link, peer: Peer) -> None:
+    peer.finishes = False
+    [task] = submit(link)
+    loop = asyncio.new_event_loop()
+    waiting = loop.create_task(seed(task))
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    loop.close()
+    peer.say(peer.end([1]))
+    assert task.result(5).seed == 0
+    del waiting
+
+
+def test_a_failure_is_raised_by_the_await(link: Link, peer: Peer) -> None:
+    peer.finishes = False
+    [task] = submit(link)
+    peer.say(completed(completion(1, state=TaskState.FAILED)))
+    with pytest.raises(TaskFailed):
+        asyncio.run(seed(task))
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_lost_service_ends_every_await(link: Link, peer: Peer) -> None:
+    peer.finishes = False
+
+    async def main() -> list[object]:
+        tasks = submit(link, 3)
+        peer.silent = True
+        return await asyncio.gather(*[seed(task) for task in tasks], return_exceptions=True)
+
+    assert [type(error) for error in asyncio.run(main())] == [ServiceLost] * 3
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_lost_result_is_asked_for_while_awaited(link: Link, peer: Peer) -> None:
+    peer.finishes = False
+    [task] = submit(link)
+    assert asyncio.run(seed(task)) == 0
+
+
+def test_closing_ends_the_awaits(link: Link, peer: Peer) -> None:
+    peer.finishes = False
+
+    async def main() -> None:
+        [task] = submit(link)
+        waiting = asyncio.create_task(seed(task))
+        await asyncio.sleep(0)
+        await asyncio.to_thread(link.close)
+        with pytest.raises(NoService, match="closed"):
+            await waiting
+
+    asyncio.run(main())
+
+
+def test_as_completed_yields_in_the_order_of_ending(link: Link, peer: Peer) -> None:
+    peer.finishes = False
+    tasks = submit(link, 3)
+    peer.say(peer.end([2]))
+    found = as_completed(tasks, timeout=30)
+    assert next(found) is tasks[1]
+    peer.say(peer.end([3]), peer.end([1]))
+    assert list(found) == [tasks[2], tasks[0]]
+
+
+def test_as_completed_of_ended_repeated_and_no_tasks(link: Link) -> None:
+    tasks = submit(link, 2)
+    tasks[0].result(5)
+    assert set(as_completed([*tasks, *tasks])) == set(tasks)
+    assert list(as_completed([])) == []
+
+
+def test_as_completed_gives_up_when_told(link: Link, peer: Peer) -> None:
+    peer.finishes = False
+    tasks = submit(link, 3)
+    peer.say(peer.end([1]))
+    found = as_completed(tasks, timeout=0.1)
+    assert next(found) is tasks[0]
+    with pytest.raises(TimedOut, match="2 of 3 tasks"):
+        next(found)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_as_completed_asks_for_lost_results(link: Link, peer: Peer) -> None:
+    peer.finishes = False
+    tasks = submit(link, 20)
+    assert set(as_completed(tasks)) == set(tasks)
+
+
+def test_as_completed_of_two_clients(link: Link, peer: Peer) -> None:
+    other = Link(peer)
+    with pytest.raises(OptionError, match="2 clients"):
+        as_completed([*submit(link), *submit(other)])
+    other.close()

@@ -1,0 +1,126 @@
+"""What a result shows, what it refuses to show, and its JSON."""
+
+from __future__ import annotations
+
+import json
+import struct
+
+import msgspec
+import numpy as np
+import pytest
+
+from simenv.client.result import Provenance, Result, Stages
+from simenv.errors import OptionError, ProtocolError, VersionMismatch
+from simenv.model import RESULT_FORMAT, Origin, ResultData
+
+DATA = ResultData(
+    RESULT_FORMAT, (("c", 2),), 2, 1024, 2**53 - 1, 1, b"\x00\x03", struct.pack("<2I", 1000, 24)
+)
+STAGES = Stages(0.001, 0.002, 0.003, 0.004, 0.005, 0.014)
+PROVENANCE = Provenance(
+    "t-8k2f", "bell", "statevector", "small", "double", Origin("main-0", "here", 1, "0.1.0"), 1, 2,
+    STAGES,
+)  # fmt: skip
+
+
+def result(**changes: object) -> Result:
+    return Result(msgspec.structs.replace(DATA, **changes), PROVENANCE)
+
+
+def test_counts_are_made_once() -> None:
+    found = result()
+    assert found.counts == {"00": 1000, "11": 24}
+    assert found.counts is found.counts
+
+
+def test_packed_counts() -> None:
+    found = result()
+    assert found.outcomes.tolist() == [0, 3]
+    assert found.outcome_counts.tolist() == [1000, 24]
+    assert found.outcome_counts.dtype == np.uint32
+
+
+def test_wide_outcomes_are_rows_of_bytes() -> None:
+    row = (1 << 66 | 1).to_bytes(9, "little")
+    found = result(
+        registers=(("c", 67),), outcome_width=9, outcomes=row, counts=struct.pack("<I", 7)
+    )
+    assert found.outcomes.shape == (1, 9)
+    assert found.counts == {"1" + "0" * 65 + "1": 7}
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("<c16", 16), ("<c8", 8)])
+def test_a_statevector_of_either_precision(dtype: str, size: int) -> None:
+    vector = np.array([1, 0, 0, 1j], dtype) / np.sqrt(np.array(2, dtype))
+    found = result(statevector=vector.astype(dtype).tobytes()).statevector
+    assert found.dtype.itemsize == size
+    np.testing.assert_array_equal(found, vector.astype(dtype))
+    with pytest.raises(ValueError, match="read-only"):
+        found[0] = 0
+
+
+def test_one_observable_and_several() -> None:
+    assert result(expectations=((0.5, 0.01),)).expectation == 0.5
+    two = result(expectations=((0.5, 0.01), (-0.25, 0.0)))
+    assert two.expectations == (0.5, -0.25)
+    assert two.std_errors == (0.01, 0.0)
+    with pytest.raises(OptionError, match="2 expectation values"):
+        _ = two.expectation
+
+
+@pytest.mark.parametrize(
+    "what", ["probabilities", "statevector", "expectation", "expectations", "std_errors"]
+)
+def test_what_was_not_asked_for(what: str) -> None:
+    with pytest.raises(OptionError, match=r"task t-8k2f has no \w+\n  submit it with"):
+        getattr(result(), what)
+
+
+def test_counts_that_were_not_asked_for() -> None:
+    with pytest.raises(OptionError, match="no counts"):
+        _ = result(counts=b"", outcomes=b"").counts
+
+
+@pytest.mark.parametrize("what", ["counts", "shots", "timing", "seed", "anything"])
+def test_a_result_cannot_be_written(what: str) -> None:
+    with pytest.raises(AttributeError):
+        setattr(result(), what, 1)
+
+
+def test_a_result_of_another_format() -> None:
+    with pytest.raises(VersionMismatch, match="format 9, this client reads 1"):
+        result(format=9)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"counts": b"\0" * 7},
+        {"counts": b"\0" * 12},
+        {"outcomes": b"\0"},
+        {"outcome_width": 2},
+        {"probability_outcomes": b"\0", "probabilities": b"\0" * 16},
+    ],
+)
+def test_arrays_that_do_not_fit_together(changes: dict[str, object]) -> None:
+    with pytest.raises(ProtocolError, match="t-8k2f"):
+        result(**changes)
+
+
+def test_json_has_every_field_and_survives_a_reader_with_doubles() -> None:
+    vector = np.array([1, 0, 0, 1j], "<c16")
+    found = result(statevector=vector.tobytes(), expectations=((0.5, 0.0),))
+    told = json.loads(json.dumps(found.to_json()), parse_int=lambda text: int(float(text)))
+    assert told["counts"] == {"00": 1000, "11": 24}
+    assert told["seed"] == 2**53 - 1
+    assert told["statevector"][3] == [0.0, 1.0]
+    assert told["timing"]["run_s"] == 0.004
+    assert told["probabilities"] is None
+    assert {
+        "task", "state", "counts", "shots", "seed", "engine", "route", "device", "snapshot", "node",
+        "ranks", "attempts", "timing",
+    } <= set(told)  # fmt: skip
+
+
+def test_a_repr_says_what_and_where() -> None:
+    assert repr(result()) == "<Result t-8k2f | 2 qubits, 1024 shots | statevector, 4 ms on main-0>"
