@@ -1,0 +1,13 @@
+"""Circuits between what users have and what travels: every text and every object of Qiskit.
+
+Invariant: parsing happens here, in the user's process, and nowhere else; importing this imports
+neither qiskit nor numpy.
+"""
+
+from __future__ import annotations
+
+from simenv.client.circuits.load import Loaded, load
+from simenv.client.circuits.observables import load_observables
+from simenv.client.circuits.unpack import to_qiskit
+
+__all__ = ["Loaded", "load", "load_observables", "to_qiskit"]

@@ -1,0 +1,259 @@
+"""Bounds on programs, and everything that is checked on raw text before a parser sees it.
+
+Invariant: each check is linear in the text and reads nothing from disk; no parser is called on text
+that is too large, too deep, names a file, or declares more bits than can be carried.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import accumulate, islice
+from typing import NoReturn
+
+from simenv.errors import LimitExceeded, ProgramError, SimenvError
+from simenv.model import MAX_CLBITS, MAX_QUBITS
+
+MAX_TEXT_BYTES = 16 * 2**20
+MAX_TEXT3_BYTES = 2**20  # OpenQASM 3: its parser reads some 40 kB a second
+MAX_NESTING = 200  # brackets in text; definitions within definitions
+MAX_BLOCKS = 100  # blocks within blocks
+MAX_OPERATIONS = 1_000_000  # after every definition is expanded
+MAX_OPERANDS = 2**23  # qubits named by all operations together
+MAX_TOKENS = 1_000_000  # of all conditions together
+MAX_PACKED_BYTES = 64 * 2**20
+MAX_DEFINITIONS = 4096  # the OpenQASM 2 parser keeps a table of all earlier gates for each gate
+
+_INCLUDES = ("qelib1.inc", "stdgates.inc")
+_STRING = r"\"[^\"\n]*\"|'[^'\n]*'"
+_LINE = r"//[^\n]*+"
+_BLOCK = r"/\*[\s\S]*?(?:\*/|(\Z))"  # the group matches if the comment never ends
+_STRIP = re.compile(rf"{_STRING}|(?:{_LINE}|{_BLOCK})(?:\s*+(?:{_LINE}|{_BLOCK}))*+")
+_VERSION = re.compile(r"\s*OPENQASM\s+([23])(?:\.\d{1,3})?\s*;")
+_OTHER_VERSION = re.compile(r"\s*OPENQASM\b([^;\n]{0,20})")
+_INCLUDE = re.compile(r"\binclude\s*(?:\"([^\"\n]*)\"|'([^'\n]*)')")
+_QUOTE = re.compile(r"[\"']")
+_LONG_INDEX = re.compile(r"\[\s*\d{10}")
+_DEFINITION = re.compile(r"\b(?:gate|opaque)\b")
+_REGISTER_2 = re.compile(r"\b([qc])reg\s+(\w+)\s*\[\s*(\d+)")
+_REGISTER_3 = re.compile(r"\b(q?)(?:u?bit)\s*\[\s*([\d_]+)\s*\]\s*[^\W\d]")
+_NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"()[]{}")
+_STEP = [1 if byte in b"([{" else -1 if byte in b")]}" else 0 for byte in range(256)]
+_PAD = 200  # columns kept behind a comment that ends within a line
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Text that passed the checks. Comments are blanked; lines and columns are the file's."""
+
+    name: str  # the file's; "": text given in the call
+    text: str
+    version: int  # 2 or 3
+
+    def position(self, offset: int) -> tuple[int, int]:
+        """Line and column, both from 1."""
+        return _position(self.text, offset)
+
+
+def inspect(text: str, name: str = "") -> Source:
+    """Check raw text. LimitExceeded or ProgramError, with line and column where there is one."""
+    _check_characters(text, name)
+    nul = text.find("\0")
+    if nul >= 0:
+        refuse(name, text, nul, "a NUL character; OpenQASM is plain text")
+    if text.startswith("\ufeff"):
+        text = text[1:]
+    stripped = _blanked(text, name)
+    version = _version(stripped, name)
+    source = Source(name, stripped, version)
+    _check_nesting(stripped, name)
+    _check_includes(source)
+    _check_registers(source)
+    if version == 2:
+        _check_version_2(source)
+    elif len(stripped) > MAX_TEXT3_BYTES:
+        raise LimitExceeded(
+            f"{label(name)}{len(stripped)} characters of OpenQASM 3, more than {MAX_TEXT3_BYTES}",
+            hint="its parser is slow: give OpenQASM 2, or the QuantumCircuit",
+        )
+    return source
+
+
+def too_large(size_bytes: int, name: str) -> LimitExceeded:
+    """The refusal of a text by its size."""
+    return LimitExceeded(
+        f"{label(name)}{size_bytes} bytes of text; the limit is {MAX_TEXT_BYTES}",
+        hint="split the circuit, or give it as a QuantumCircuit",
+    )
+
+
+def label(name: str) -> str:
+    """What a message about a text begins with."""
+    return f"{name}: " if name else ""
+
+
+def place(name: str, line: int, column: int) -> str:
+    """What a message about one place in a text begins with."""
+    return f"{name}:{line}:{column}: " if name else f"line {line}, column {column}: "
+
+
+def refuse(name: str, text: str, offset: int, message: str, *, hint: str = "") -> NoReturn:
+    """Raise ProgramError at a place in the text."""
+    line, column = _position(text, offset)
+    raise ProgramError(place(name, line, column) + message, hint=hint, line=line, column=column)
+
+
+def relocate(error: SimenvError, name: str, line: int, column: int) -> SimenvError:
+    """Give a refusal its place in the text; the same object."""
+    error.message = place(name, line, column) + error.message
+    error.args = (error.message,)
+    if isinstance(error, ProgramError):
+        error.line, error.column = line, column
+    return error
+
+
+def too_many_bits(kind: str, count: int, limit: int, where: str = "") -> LimitExceeded:
+    """The refusal of a circuit by its width."""
+    return LimitExceeded(
+        f"{where}{count} {kind}; a program holds at most {limit}",
+        hint="no simulator here is wider; check the sizes of the registers",
+    )
+
+
+def too_many_operations(where: str = "") -> LimitExceeded:
+    """The refusal of a circuit by its length."""
+    return LimitExceeded(
+        f"{where}more than {MAX_OPERATIONS} operations once every gate definition is expanded",
+        hint="split the circuit; look for gates that call one another many times",
+    )
+
+
+def too_many_operands(where: str = "") -> LimitExceeded:
+    """The refusal of a circuit whose operations name too many qubits."""
+    return LimitExceeded(
+        f"{where}the operations name more than {MAX_OPERANDS} qubits in all",
+        hint="split the circuit; barriers on all qubits are the usual cause",
+    )
+
+
+def _position(text: str, offset: int) -> tuple[int, int]:
+    return text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
+
+
+def _check_characters(text: str, name: str) -> None:
+    if len(text) > MAX_TEXT_BYTES:
+        raise too_large(len(text), name)
+    try:
+        size_bytes = len(text.encode())
+    except UnicodeEncodeError as error:
+        line, column = _position(text, error.start)
+        raise ProgramError(
+            place(name, line, column) + "a lone surrogate, which is no character",
+            hint="OpenQASM is UTF-8 text",
+            line=line,
+            column=column,
+        ) from error
+    if size_bytes > MAX_TEXT_BYTES:
+        raise too_large(size_bytes, name)
+
+
+def _blanked(text: str, name: str) -> str:
+    if "//" not in text and "/*" not in text:
+        return text
+
+    def blank(match: re.Match[str]) -> str:
+        comment = match.group()
+        if comment[0] != "/":
+            return comment
+        if match.group(1) is not None or match.group(2) is not None:
+            refuse(name, text, match.start(), "this comment never ends")
+        tail = len(comment) - comment.rfind("\n") - 1 if comment.endswith("*/") else 0
+        return "\n" * comment.count("\n") + " " * min(tail, _PAD)
+
+    return _STRIP.sub(blank, text)
+
+
+def _version(text: str, name: str) -> int:
+    match = _VERSION.match(text)
+    if match:
+        return int(match.group(1))
+    start = len(text) - len(text.lstrip())
+    other = _OTHER_VERSION.match(text)
+    given = f"OpenQASM version {other.group(1).strip()!r}" if other else "no version line"
+    refuse(
+        name,
+        text,
+        min(start, max(len(text) - 1, 0)),
+        f"{given}; the first statement must be 'OPENQASM 2.0;' or 'OPENQASM 3.0;'",
+        hint="a path has neither newline nor ';' in it" if not name else "",
+    )
+
+
+def _check_nesting(text: str, name: str) -> None:
+    # The quick look first: of a sound text nothing more is read.
+    brackets = text.encode().translate(None, _NOT_BRACKETS)
+    if max(accumulate(map(_STEP.__getitem__, brackets)), default=0) <= MAX_NESTING:
+        return
+    depth = 0
+    for match in re.finditer(r"[()\[\]{}]", text):
+        depth += _STEP[ord(match.group())]
+        if depth > MAX_NESTING:
+            refuse(
+                name,
+                text,
+                match.start(),
+                f"brackets are nested more than {MAX_NESTING} deep",
+                hint="write the expression in steps",
+            )
+
+
+def _check_includes(source: Source) -> None:
+    text = source.text
+    standard: set[int] = set()
+    for match in _INCLUDE.finditer(text):
+        file = match.group(1) if match.group(1) is not None else match.group(2)
+        if file not in _INCLUDES:
+            refuse(
+                source.name,
+                text,
+                match.start(),
+                f"include {file!r}; only {' and '.join(map(repr, _INCLUDES))} can be included",
+                hint="no other file is read: paste its gates into this one",
+            )
+        standard.update((match.end() - 1, match.end() - len(file) - 2))
+    if source.version == 2:  # strings serve nothing else there, so no other can name a file
+        for match in _QUOTE.finditer(text):
+            if match.start() not in standard:
+                refuse(source.name, text, match.start(), "a string outside of an include")
+
+
+def _check_registers(source: Source) -> None:
+    totals = {"qubits": 0, "clbits": 0}
+    limits = {"qubits": MAX_QUBITS, "clbits": MAX_CLBITS}
+    found = [(m.group(1) == "q", m.group(3), m) for m in _REGISTER_2.finditer(source.text)]
+    if source.version == 3:
+        found += [(m.group(1) == "q", m.group(2), m) for m in _REGISTER_3.finditer(source.text)]
+    for quantum, digits, match in found:
+        kind = "qubits" if quantum else "clbits"
+        digits = digits.replace("_", "") or "0"
+        where = place(source.name, *source.position(match.start()))
+        if len(digits) > 9:
+            raise LimitExceeded(
+                f"{where}a register of {digits[:12]}... {kind}; a program holds {limits[kind]}"
+            )
+        totals[kind] += int(digits)
+        if totals[kind] > limits[kind]:
+            raise too_many_bits(kind, totals[kind], limits[kind], where)
+
+
+def _check_version_2(source: Source) -> None:
+    match = _LONG_INDEX.search(source.text)
+    if match:
+        refuse(source.name, source.text, match.start(), "this index has ten digits or more")
+    match = next(islice(_DEFINITION.finditer(source.text), MAX_DEFINITIONS, None), None)
+    if match:
+        where = place(source.name, *source.position(match.start()))
+        raise LimitExceeded(
+            f"{where}more than {MAX_DEFINITIONS} gate definitions",
+            hint="give the circuit as a QuantumCircuit",
+        )

@@ -1,0 +1,170 @@
+"""Values in OpenQASM 3 text: bits and registers picked by index, and conditions as expressions.
+
+Imports Qiskit and the importer: only `qasm3_convert` imports this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from openqasm3 import ast
+from qiskit.circuit import Clbit
+from qiskit.circuit.classical import expr, types
+from qiskit_qasm3_import import types as importer_types
+from qiskit_qasm3_import.exceptions import ConversionError, raise_from_node
+from qiskit_qasm3_import.expression import ValueResolver
+
+_LOGIC: dict[str, Callable[[Any, Any], Any]] = {"&&": expr.logic_and, "||": expr.logic_or}
+_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
+    "==": expr.equal,
+    "!=": expr.not_equal,
+    "<": expr.less,
+    "<=": expr.less_equal,
+    ">": expr.greater,
+    ">=": expr.greater_equal,
+}
+_COMBINE: dict[str, Callable[[Any, Any], Any]] = {
+    "&": expr.bit_and,
+    "|": expr.bit_or,
+    "^": expr.bit_xor,
+    "<<": expr.shift_left,
+    ">>": expr.shift_right,
+    "+": expr.add,
+    "-": expr.sub,
+    "*": expr.mul,
+    "/": expr.div,
+}
+
+
+class Resolver(ValueResolver):  # type: ignore[misc]
+    """The importer's, with ranges as the language defines them: both ends within the register."""
+
+    def _index_collection(self, collection: Any, kind: Any, indexer: Any, base: Any) -> Any:
+        is_range = (
+            isinstance(indexer, list)
+            and len(indexer) == 1
+            and isinstance(indexer[0], ast.RangeDefinition)
+        )
+        if not is_range or not isinstance(
+            kind, importer_types.BitArray | importer_types.QubitArray
+        ):
+            return super()._index_collection(collection, kind, indexer, base)
+        size = len(collection)
+        step = self._bound(indexer[0].step, 1)
+        if step == 0:
+            raise_from_node(base, "a range with step 0")
+        first = self._bound(indexer[0].start, 0 if step > 0 else size - 1)
+        last = self._bound(indexer[0].end, size - 1 if step > 0 else 0)
+        first, last = (end + size if end < 0 else end for end in (first, last))
+        for end in (first, last):
+            if not 0 <= end < size:
+                raise_from_node(base, f"index {end} is out of range for a register of {size}")
+        picked = [collection[k] for k in range(first, last + (1 if step > 0 else -1), step)]
+        return picked, type(kind)(len(picked))
+
+    def _bound(self, node: Any, default: int) -> int:
+        if node is None:
+            return default
+        value, kind = self.visit(node)
+        if not isinstance(kind, importer_types.Int | importer_types.Uint) or not kind.const:
+            raise_from_node(node, "the ends of a range must be constant integers")
+        return int(value)
+
+
+def condition(node: Any, context: Any) -> Any:
+    """The Bool expression of an `if`."""
+    return _bool(_read(node, context), node)
+
+
+def _read(node: Any, context: Any) -> Any:
+    """An expression of Qiskit; a Python int for an integer literal, which has no width."""
+    if isinstance(node, ast.BooleanLiteral):
+        return expr.Value(node.value, types.Bool())
+    if isinstance(node, ast.BitstringLiteral):
+        return expr.Value(node.value, types.Uint(node.width))
+    if isinstance(node, ast.UnaryExpression):
+        operand = _read(node.expression, context)
+        if node.op.name == "!":
+            return expr.logic_not(_bool(operand, node))
+        if node.op.name == "~" and isinstance(operand, expr.Expr):
+            return expr.bit_not(operand)
+        raise_from_node(node, f"the operator {node.op.name!r} is not carried in a condition")
+    if isinstance(node, ast.BinaryExpression):
+        return _binary(node, _read(node.lhs, context), _read(node.rhs, context))
+    if isinstance(node, ast.Cast):
+        return _cast(node, _read(node.argument, context))
+    return _leaf(node, context)
+
+
+def _binary(node: Any, left: Any, right: Any) -> Any:
+    name = node.op.name
+    if name in _LOGIC:
+        return _LOGIC[name](_bool(left, node), _bool(right, node))
+    if isinstance(left, int) and isinstance(right, int):
+        raise_from_node(node, f"{name!r} of two constants in a condition")
+    left, right = _matched(left, right), _matched(right, left)
+    make = _COMPARE.get(name) or _COMBINE.get(name)
+    if make is None:
+        raise ConversionError(f"the operator {name!r} is not carried in a condition", node)
+    for value in (left, right):
+        if isinstance(value, int) and value < 0:
+            raise_from_node(node, "a negative number in a condition; registers are unsigned")
+    return make(left, right)
+
+
+def _matched(value: Any, other: Any) -> Any:
+    """0 and 1 are Bools beside a Bool."""
+    if isinstance(value, int) and value in (0, 1) and isinstance(other.type, types.Bool):
+        return expr.Value(bool(value), types.Bool())
+    return value
+
+
+def _cast(node: Any, value: Any) -> Any:
+    if isinstance(node.type, ast.BoolType):
+        return _bool(value, node)
+    if isinstance(node.type, ast.UintType | ast.BitType):
+        size = node.type.size
+        width = size.value if isinstance(size, ast.IntegerLiteral) else 0
+        if isinstance(value, int) and 0 <= value < 1 << min(width, 65_535):
+            return expr.Value(value, types.Uint(width))
+        if width > 0 and isinstance(value, expr.Expr):
+            return expr.cast(value, types.Uint(width))
+    raise_from_node(node, "a cast in a condition must be to bool, bit[n] or uint[n]")
+
+
+def _leaf(node: Any, context: Any) -> Any:
+    try:
+        value, kind = Resolver(context, True).resolve(node)
+    except ConversionError:
+        if not isinstance(node, ast.IndexExpression) or not isinstance(node.index, list):
+            raise
+        if len(node.index) != 1 or isinstance(node.index[0], ast.RangeDefinition):
+            raise
+        target, index = _read(node.collection, context), _read(node.index[0], context)
+        if isinstance(index, int):
+            raise
+        return expr.index(target, index)
+    if isinstance(kind, importer_types.Int | importer_types.Uint):
+        return int(value)
+    if isinstance(value, Clbit):
+        return expr.lift(value)
+    if not isinstance(kind, importer_types.BitArray):
+        raise_from_node(node, f"a value of type {kind.pretty()!r} in a condition")
+    return _bits(value) if isinstance(value, list | tuple) else expr.lift(value)
+
+
+def _bits(bits: Any) -> Any:
+    """A Uint of bits picked from registers; the first is the lowest."""
+    kind = types.Uint(len(bits))
+    result = expr.cast(expr.lift(bits[0]), kind)
+    for shift, bit in enumerate(bits[1:], start=1):
+        moved = expr.shift_left(expr.cast(expr.lift(bit), kind), shift)
+        result = expr.bit_or(result, moved)
+    return result
+
+
+def _bool(value: Any, node: Any) -> Any:
+    if isinstance(value, expr.Expr):
+        return value if isinstance(value.type, types.Bool) else expr.cast(value, types.Bool())
+    raise_from_node(node, "a condition must be a bit, a register or a comparison")

@@ -1,0 +1,86 @@
+"""A Program's arrays read back, operation by operation.
+
+Invariant: every index is checked here; what comes out can be used without looking twice.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from simenv.errors import ProgramError
+from simenv.model import MARKERS, PROGRAM_FORMAT, Program
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One row. `slots[k]` is the slot of parameter k, -1 where `params[k]` is its value."""
+
+    name: str
+    qubits: tuple[int, ...]
+    clbits: tuple[int, ...]
+    params: tuple[float, ...]
+    slots: tuple[int, ...]
+
+
+def operations(program: Program) -> Iterator[Operation]:
+    """The operations in order. ProgramError if the arrays do not fit one another."""
+    if program.format != PROGRAM_FORMAT:
+        raise ProgramError(f"a program of format {program.format}; this reads {PROGRAM_FORMAT}")
+    if sum(size for _, size in program.registers) != program.num_clbits:
+        raise ProgramError(
+            f"the registers do not hold the program's {program.num_clbits} clbits between them"
+        )
+    arities = array(program.arities, "H", 3 * len(program.names))
+    qubits = array(program.qubits, "H")
+    clbits = array(program.clbits, "H")
+    params = array(program.params, "d")
+    slots = _slots(program, len(params))
+    q = c = p = 0
+    for at, row in enumerate(array(program.ops, "H")):
+        if row >= len(program.names):
+            raise ProgramError(f"operation {at} is row {row} of a table of {len(program.names)}")
+        num_qubits, num_clbits, num_params = arities[3 * row : 3 * row + 3]
+        operation = Operation(
+            program.names[row],
+            tuple(qubits[q : q + num_qubits]),
+            tuple(clbits[c : c + num_clbits]),
+            tuple(params[p : p + num_params]),
+            tuple(slots.get(p + k, -1) for k in range(num_params)),
+        )
+        q, c, p = q + num_qubits, c + num_clbits, p + num_params
+        if max(q - len(qubits), c - len(clbits), p - len(params)) > 0:
+            raise ProgramError(f"operation {at} ({operation.name}): its arrays end too early")
+        _check_bits(operation, at, program)
+        yield operation
+    if (q, c, p) != (len(qubits), len(clbits), len(params)):
+        raise ProgramError("the arrays are longer than the operations need")
+
+
+def array(data: bytes, kind: str, length: int | None = None) -> Sequence[int]:
+    """Little-endian numbers (`H`, `i` or `d`); ProgramError if the bytes are not so many."""
+    size = struct.calcsize(f"<{kind}")
+    if len(data) % size or (length is not None and len(data) != size * length):
+        raise ProgramError(f"{len(data)} bytes are no array of {length or 'some'} {kind!r}")
+    return struct.unpack(f"<{len(data) // size}{kind}", data)
+
+
+def _slots(program: Program, num_params: int) -> dict[int, int]:
+    pairs = array(program.slots, "i")
+    if len(pairs) % 2:
+        raise ProgramError("the table of slots is no table of pairs")
+    slots = dict(zip(pairs[::2], pairs[1::2], strict=True))
+    for position, slot in slots.items():
+        if not (0 <= position < num_params and 0 <= slot < program.num_slots):
+            raise ProgramError(f"slot {slot} of parameter {position} does not exist")
+    return slots
+
+
+def _check_bits(operation: Operation, at: int, program: Program) -> None:
+    if any(qubit >= program.num_qubits for qubit in operation.qubits) or any(
+        clbit >= program.num_clbits for clbit in operation.clbits
+    ):
+        raise ProgramError(f"operation {at} ({operation.name}): a bit that does not exist")
+    if operation.name in MARKERS and (operation.qubits or operation.clbits or operation.params):
+        raise ProgramError(f"operation {at}: the marker {operation.name!r} has operands")

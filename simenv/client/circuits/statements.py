@@ -1,0 +1,93 @@
+"""The statements of an OpenQASM 2 text: what each comes to, and which one an instruction is from.
+
+Invariant: one linear pass; nothing is checked that the parser checks. Text in which a statement is
+not what it seems is the parser's to refuse: here it costs at most a wrong column.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from simenv.client.circuits.limits import (
+    MAX_OPERANDS,
+    MAX_OPERATIONS,
+    Source,
+    place,
+    too_many_operands,
+    too_many_operations,
+)
+
+# Possessive everywhere, and an alternative that always matches: no text makes this quadratic.
+_STATEMENT = re.compile(r"\s*+(gate\b[^;{}]*+\{[^{}]*+\}|[^;{}]*+(?:[;{}]|\Z))")
+_WORD = re.compile(r"[A-Za-z_]\w*")
+_CONDITION = re.compile(r"if\s*\([^)]*\)\s*")
+_OPERAND = re.compile(r"[A-Za-z_]\w*\s*(\[)?")
+_REGISTER = re.compile(r"\b[qc]reg\s+(\w+)\s*\[\s*(\d{1,9})\s*\]")
+_SILENT = frozenset(("OPENQASM", "include", "qreg", "creg", "gate", "opaque", ""))
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """Where one top-level statement begins and ends, and what it adds to the circuit."""
+
+    start: int
+    end: int
+    operations: int
+    operands: int  # qubits and clbits they name in all
+
+
+def statements(text: str) -> Iterator[Statement]:
+    """The top-level statements in order."""
+    sizes = {name: int(size) for name, size in _REGISTER.findall(text)}
+    for match in _STATEMENT.finditer(text):
+        operations, operands = _volume(match.group(1), sizes)
+        yield Statement(match.start(1), match.end(1), operations, operands)
+
+
+def check_volume(source: Source) -> None:
+    """LimitExceeded at the statement with which the circuit becomes too long."""
+    sizes = [int(size) for _, size in _REGISTER.findall(source.text)]
+    # A statement comes to no more than one operation, or one operand, a bit of the circuit.
+    if source.text.count(";") * max(sum(sizes), 1) <= MAX_OPERATIONS:
+        return
+    operations = operands = 0
+    for statement in statements(source.text):
+        operations += statement.operations
+        operands += statement.operands
+        if operations > MAX_OPERATIONS or operands > MAX_OPERANDS:
+            where = place(source.name, *source.position(statement.start))
+            if operations > MAX_OPERATIONS:
+                raise too_many_operations(where)
+            raise too_many_operands(where)
+
+
+def statement_of(source: Source, instruction: int) -> int:
+    """The offset of the statement that made the n-th instruction of the circuit."""
+    seen = 0
+    for statement in statements(source.text):
+        seen += statement.operations
+        if seen > instruction:
+            return statement.start
+    return 0
+
+
+def _volume(statement: str, sizes: dict[str, int]) -> tuple[int, int]:
+    condition = _CONDITION.match(statement)
+    if condition:
+        statement = statement[condition.end() :]
+    word = _WORD.match(statement)
+    if word is None or word.group() in _SILENT:
+        return 0, 0
+    begin = word.end()
+    if word.group() not in ("measure", "barrier", "reset"):
+        begin = max(begin, statement.rfind(")") + 1)
+    widths = [
+        1 if match.group(1) else sizes.get(match.group().rstrip(), 1)
+        for match in _OPERAND.finditer(statement, begin)
+    ]
+    if word.group() == "barrier":
+        return 1, sum(widths)
+    operations = max(widths, default=1)
+    return operations, operations * max(len(widths), 1)

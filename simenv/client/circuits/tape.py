@@ -1,0 +1,119 @@
+"""The flat arrays of one Program under construction.
+
+Invariant: rows of the operation table, constants and slots are numbered in the order of first use,
+so that equal circuits give equal bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+from simenv.client.circuits.limits import (
+    MAX_OPERANDS,
+    MAX_OPERATIONS,
+    MAX_TOKENS,
+    too_many_operands,
+    too_many_operations,
+)
+from simenv.errors import LimitExceeded
+from simenv.model import PROGRAM_FORMAT, Program, Token
+
+_MAX_ROWS = 65_535
+
+
+class Tape:
+    """Append-only; the walk writes to `ops`, `qubits`, `clbits`, `params` directly."""
+
+    __slots__ = (
+        "_constants",
+        "_expressions",
+        "_rows",
+        "clbits",
+        "conditions",
+        "ops",
+        "params",
+        "qubits",
+        "slots",
+    )
+
+    def __init__(self) -> None:
+        self.ops: list[int] = []
+        self.qubits: list[int] = []
+        self.clbits: list[int] = []
+        self.params: list[float] = []
+        self.slots: list[int] = []
+        self.conditions: list[int] = []
+        self._rows: dict[tuple[str, int, int, int], int] = {}
+        self._constants: dict[bytes, int] = {}
+        self._expressions: dict[Any, int] = {}
+
+    @property
+    def expressions(self) -> tuple[Any, ...]:
+        """The distinct parameter expressions; slot k is the k-th."""
+        return tuple(self._expressions)
+
+    def row(self, name: str, qubits: int, clbits: int, params: int) -> int:
+        """The table's row for an operation of this name and these arities."""
+        signature = (name, qubits, clbits, params)
+        row = self._rows.get(signature)
+        if row is None:
+            row = len(self._rows)
+            if row == _MAX_ROWS:
+                raise LimitExceeded(f"more than {_MAX_ROWS} kinds of operations", hint="split it")
+            self._rows[signature] = row
+        return row
+
+    def marker(self, name: str) -> None:
+        """A block marker: `if`, `else` or `end`."""
+        self.ops.append(self.row(name, 0, 0, 0))
+
+    def slot(self, expression: Any) -> None:
+        """The next parameter is filled at run time with the value of this expression."""
+        number = self._expressions.setdefault(expression, len(self._expressions))
+        self.slots += (len(self.params), number)
+
+    def token(self, token: Token, operand: int = 0, width: int = 0) -> None:
+        """The next token of a condition."""
+        self.conditions += (token, operand, width)
+
+    def value(self, value: int, width: int) -> None:
+        """A constant of a condition; width 0: a Bool."""
+        size = max(1, (value.bit_length() + 7) // 8)
+        constant = value.to_bytes(size, "little")
+        number = self._constants.setdefault(constant, len(self._constants))
+        self.token(Token.VALUE, number, width)
+
+    def check(self) -> None:
+        """LimitExceeded if the arrays have become too long."""
+        if len(self.ops) > MAX_OPERATIONS:
+            raise too_many_operations()
+        if len(self.qubits) > MAX_OPERANDS:
+            raise too_many_operands()
+        if len(self.conditions) > 3 * MAX_TOKENS:
+            raise LimitExceeded(
+                f"the conditions have more than {MAX_TOKENS} terms in all", hint="split the circuit"
+            )
+
+    def program(
+        self, num_qubits: int, num_clbits: int, registers: tuple[tuple[str, int], ...]
+    ) -> Program:
+        """What was written, frozen."""
+        rows = self._rows
+        arities = [number for signature in rows for number in signature[1:]]
+        return Program(
+            PROGRAM_FORMAT,
+            num_qubits,
+            num_clbits,
+            registers,
+            tuple([signature[0] for signature in rows]),
+            struct.pack(f"<{len(arities)}H", *arities),
+            struct.pack(f"<{len(self.ops)}H", *self.ops),
+            struct.pack(f"<{len(self.qubits)}H", *self.qubits),
+            struct.pack(f"<{len(self.clbits)}H", *self.clbits),
+            struct.pack(f"<{len(self.params)}d", *self.params),
+            len(self._expressions),
+            struct.pack(f"<{len(self.slots)}i", *self.slots),
+            struct.pack(f"<{len(self.conditions)}i", *self.conditions),
+            tuple(self._constants),
+        )
