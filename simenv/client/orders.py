@@ -105,7 +105,9 @@ def _rows(loaded: Loaded, bindings: Bindings) -> list[bytes]:
         if loaded.parameters:
             raise ProgramError(_unbound(loaded), hint="give bindings=, or bind them in the circuit")
         return [b""]
-    return list(loaded.bind(bindings))
+    table = loaded.bind(bindings)
+    data, size = table.tobytes(), 8 * table.shape[1]
+    return [data[size * k : size * (k + 1)] for k in range(len(table))]
 
 
 def _loaded(circuit: Any) -> Loaded | SimenvError:
