@@ -151,7 +151,11 @@ def _print(series: dict[str, Series]) -> None:
         accepted = f"{statistics.median(one.accepts) * 1e6:14.0f}" if one.accepts else f"{'-':>14s}"
         print(f"{name:12s}{p50 * 1e6:9.0f}{best * 1e6:9.0f}{p99 * 1e6:9.0f}{accepted}")
     stages = list(series["accepted"].stages)
-    print("\nby stage, median us\n" + " " * 12 + "".join(f"{s.removesuffix('_s'):>10s}" for s in stages))
+    print(
+        "\nby stage, median us\n"
+        + " " * 12
+        + "".join(f"{s.removesuffix('_s'):>10s}" for s in stages)
+    )
     for name in LEVELS:
         cells = [statistics.median(series[name].stages[s]) * 1e6 for s in stages]
         print(f"{name:12s}" + "".join(f"{cell:10.0f}" for cell in cells))

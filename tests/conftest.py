@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 import threading
@@ -19,20 +20,19 @@ LEAK_PATIENCE_S = 5.0
 
 
 def pytest_configure() -> None:
-    """Before anything is collected: no test touches the user's own environments."""
-    os.environ["SIMENV_HOME"] = tempfile.mkdtemp(prefix="simenv-tests-")
+    """Before anything is collected: no test touches the user's own environments or folders."""
+    base = Path(tempfile.mkdtemp(prefix="simenv-tests-"))
+    for variable, folder in (("SIMENV_HOME", "home"), ("TMPDIR", "tmp")):
+        (base / folder).mkdir(mode=0o700)
+        os.environ[variable] = str(base / folder)
+    tempfile.tempdir = None  # read TMPDIR again
     os.environ["SIMENV_KERNELS"] = str(KERNELS)
-    os.environ.pop("SIMENV_SERVICE", None)
+    for variable in ("SIMENV_SERVICE", "XDG_RUNTIME_DIR"):
+        os.environ.pop(variable, None)
 
 
 def pytest_unconfigure() -> None:
-    home = Path(os.environ["SIMENV_HOME"])
-    for folder, folders, files in os.walk(home, topdown=False):
-        for name in files:
-            (Path(folder) / name).unlink()
-        for name in folders:
-            (Path(folder) / name).rmdir()
-    home.rmdir()
+    shutil.rmtree(Path(os.environ["SIMENV_HOME"]).parent)
 
 
 @pytest.fixture
@@ -50,11 +50,5 @@ def no_leaks() -> Iterator[None]:
     assert _ours() == folders, "socket or home folders are left"
 
 
-def _ours() -> set[str]:
-    bases = {tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()}
-    return {
-        str(path)
-        for base in bases
-        for path in Path(base).glob("simenv-*")
-        if not path.name.startswith("simenv-tests-")
-    }
+def _ours() -> set[Path]:
+    return set(Path(tempfile.gettempdir()).glob("simenv-*"))

@@ -1,0 +1,127 @@
+"""A worker's numerics without its sockets: every outcome of a task is a result that says so."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from service import program
+
+from simenv.model import Observable, TaskState, Terms
+from simenv.wire import codec
+from simenv.wire.messages import STATES, Assigned, Finished
+from simenv.worker.current import Current
+from simenv.worker.runner import PlanCache, Runner
+
+
+def assigned(packed: bytes, task: int = 1, **changes: object) -> Assigned:
+    fields: dict[str, object] = {
+        "task": task,
+        "attempt": 1,
+        "terms": 0,
+        "program": packed,
+        "shots": 1000,
+        "seed": 5,
+        "bindings": b"",
+        "binding": 0,
+    }
+    fields.update(changes)
+    return Assigned(**fields)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def runner() -> Runner:
+    return Runner()
+
+
+def run(runner: Runner, task: Assigned, terms: Terms | None = None, slots: int = 1) -> Finished:
+    return runner.run(task, terms or Terms(), "statevector", slots, time.perf_counter_ns())
+
+
+def test_counts_are_the_seed_s_and_not_the_attempt_s_or_the_slots(runner: Runner) -> None:
+    packed = program(14, 0.9).packed()
+    first = run(runner, assigned(packed))
+    again = run(runner, assigned(packed, attempt=7), slots=2)
+    other = run(runner, assigned(packed, seed=6))
+    assert STATES[first.state] is TaskState.DONE
+    assert first.payload == again.payload
+    assert first.payload != other.payload
+
+
+def test_a_failing_engine_is_a_failed_result_with_words(runner: Runner) -> None:
+    found = run(runner, assigned(program(2).packed()), Terms(outputs=("statevector",)))
+    assert STATES[found.state] is TaskState.FAILED
+    failure = codec.failure(found.payload)
+    assert failure.reason == "engine"
+    assert "measure" in failure.message
+
+
+def test_expectation_values_are_exact_without_shots(runner: Runner) -> None:
+    import numpy as np
+
+    sums = (Observable(("ZI", "IZ"), np.array([1.0, 1.0]).tobytes()),)
+    terms = Terms(outputs=("expectation",), observables=sums)
+    found = run(runner, assigned(program(2, 0.5).packed(), shots=0), terms)
+    ((value, error),) = codec.result_data(found.payload).expectations
+    assert value == pytest.approx(2 * np.cos(0.5), abs=1e-12)
+    assert error == 0.0
+
+
+def test_a_running_task_stops_when_asked(runner: Runner) -> None:
+    current = Current(runner)
+    packed = _wide().packed()
+    assert current.begin(1, 1) == ""
+    timer = threading.Timer(0.2, current.stop, (1, 1, "cancelled"))
+    timer.start()
+    found = run(runner, assigned(packed))
+    timer.join()
+    assert STATES[found.state] is TaskState.CANCELLED
+    assert current.begin(2, 1) == ""
+    assert STATES[run(runner, assigned(program(2).packed(), task=2)).state] is TaskState.DONE
+
+
+def test_a_task_stopped_before_it_began_never_runs(runner: Runner) -> None:
+    current = Current(runner)
+    current.stop(8, 3, "run_timeout")
+    assert current.begin(8, 2) == ""
+    assert current.begin(8, 3) == "run_timeout"
+    assert current.begin(8, 3) == ""
+
+
+def test_plans_are_kept_by_structure_and_dropped_beyond_the_bound(runner: Runner) -> None:
+    import msgspec
+
+    from simulators.base import RunOptions
+    from simulators.circuit.ir import Circuit
+
+    engine = runner.engine("statevector")
+    cache = PlanCache(bound_bytes=1)
+
+    def plan(num_qubits: int, angle: float) -> object:
+        made = program(num_qubits, angle)
+        circuit = Circuit.from_buffers(*msgspec.structs.astuple(made)[1:])
+        return cache.get(engine, made, circuit, RunOptions())
+
+    wide = plan(14, 0.1)
+    assert plan(14, 0.7) is wide  # other angles, same structure
+    assert plan(15, 0.1) is not wide
+    assert len(cache) == 1  # the bound is one byte: only the newest stays
+    assert plan(14, 0.1) is not wide
+
+
+def _wide():  # type: ignore[no-untyped-def]
+    import msgspec
+    import numpy as np
+
+    layers = 400
+    made = program(20)
+    gates = 20 * layers
+    return msgspec.structs.replace(
+        made,
+        ops=np.concatenate([np.zeros(gates, np.uint16), np.ones(20, np.uint16)]).tobytes(),
+        qubits=np.concatenate([np.tile(np.arange(20), layers), np.arange(20)])
+        .astype(np.uint16)
+        .tobytes(),
+        params=np.linspace(0.1, 3.0, gates).tobytes(),
+    )
