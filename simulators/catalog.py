@@ -40,7 +40,7 @@ class EngineCard(msgspec.Struct, frozen=True):
 
     @property
     def missing(self) -> str:
-        """"" if the engine can be used here, else what to type."""
+        """ "" if the engine can be used here, else what to type."""
         absent = [name for name in self.needs if importlib.util.find_spec(name) is None]
         return self.install if absent else ""
 
@@ -50,7 +50,7 @@ class EngineCard(msgspec.Struct, frozen=True):
         return _BASE_BYTES + state * (_LIVE_BRANCHES if profile.mid_circuit else 1)
 
     def least_memory_bytes(self, profile: Profile, precision: str = "double") -> int:
-        """Below this it cannot run at all: a dynamic circuit needs two states, in groups of shots."""
+        """Below this it cannot run: a dynamic circuit needs two states, its shots in groups."""
         state = state_bytes(profile.num_qubits, precision)
         return _BASE_BYTES + state * (2 if profile.mid_circuit else 1)
 

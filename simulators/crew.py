@@ -26,7 +26,7 @@ class Crew:
         self._control = control
         self._orders: queue.SimpleQueue[tuple[Work, Iterator[int], int, int] | None]
         self._orders = queue.SimpleQueue()
-        self._done: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Crew:
@@ -71,13 +71,13 @@ class Crew:
 
     def _labour(
         self, work: Work, starts: Iterator[int], total: int, grain: int, number: int
-    ) -> BaseException | None:
+    ) -> Exception | None:
         try:
             for first in starts:
                 if first >= total:
                     return None
                 self._control.check()
                 work(first, min(first + grain, total), number)
-        except BaseException as error:  # it is raised again in the caller's thread
+        except Exception as error:  # noqa: BLE001 raised again in the caller's thread
             return error
         return None

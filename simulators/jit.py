@@ -54,7 +54,7 @@ def use_cache(folder: Path) -> Path:
     Works for kernels imported afterwards; `simulators.warm.warm_up` is the usual caller.
     """
     chosen = folder / f"kernels-{sources_digest()}"
-    numba.config.CACHE_DIR = str(chosen)  # type: ignore[attr-defined]
+    numba.config.CACHE_DIR = str(chosen)
     return chosen
 
 
@@ -76,5 +76,5 @@ def part(function: Callable[..., Any]) -> Any:
     return numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)(function)
 
 
-if not numba.config.CACHE_DIR:  # type: ignore[attr-defined]
+if not numba.config.CACHE_DIR:
     use_cache(_HERE / "__pycache__")

@@ -24,7 +24,7 @@ _1 = np.uint64(1)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _high(_: Any, left: Any, right: Any) -> Any:
+def _high(_context: Any, _left: Any, _right: Any) -> Any:
     """The upper 64 bits of a 64 x 64 bit product: one instruction, which numba has no name for."""
 
     def codegen(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:

@@ -75,6 +75,5 @@ def pack(records: NDArray[np.uint64], num_bits: int) -> tuple[bytes, int]:
 def unpack(outcomes: bytes, width: int) -> list[int]:
     """Packed outcomes as integers."""
     return [
-        int.from_bytes(outcomes[at : at + width], "little")
-        for at in range(0, len(outcomes), width)
+        int.from_bytes(outcomes[at : at + width], "little") for at in range(0, len(outcomes), width)
     ]

@@ -6,16 +6,14 @@ bounds checks because this did them.
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 from numpy.typing import NDArray
 
 from simulators.circuit import survey
 from simulators.circuit.ir import MAX_CLBITS, MAX_QUBITS, Circuit
+from simulators.circuit.table import MAX_NESTING
 
 MAX_SLOTS = 2**20
-_NO_STARTS = np.zeros(0, np.int64)
 
 _TEXTS = {
     survey.BAD_OP: "row {0} of the operation table does not exist",
@@ -36,7 +34,7 @@ _TEXTS = {
     survey.LONE_ELSE: "an else without an if",
     survey.LONE_END: "an end without an if",
     survey.OPEN_BLOCK: "an if without an end",
-    survey.TOO_DEEP: f"blocks are nested more than {survey.MAX_NESTING} deep",
+    survey.TOO_DEEP: f"blocks are nested more than {MAX_NESTING} deep",
     survey.NO_END: "the last expression does not end",
     survey.BAD_TOKEN: "token {0} does not exist",
     survey.OPERAND_RANGE: "operand {0} does not exist",
@@ -112,14 +110,3 @@ def _conditions(circuit: Circuit, blocks: int, found: NDArray[np.int64]) -> str:
     if found[survey.IFS] != blocks:
         return f"{blocks} if blocks, but {found[survey.IFS]} conditions"
     return ""
-
-
-def register_starts(circuit: Circuit) -> NDArray[np.int64]:
-    """First clbit of each register, and the end of the last: int64 [registers + 1].
-
-    Empty for a circuit without conditions, where nobody asks.
-    """
-    if not circuit.conditions.size:
-        return _NO_STARTS
-    sizes = (size for _, size in circuit.registers)
-    return np.fromiter(itertools.accumulate(sizes, initial=0), np.int64)

@@ -1,9 +1,9 @@
 """Values of an `if`'s condition for many classical records at once.
 
-Integers are Python's, so registers of any width are exact. An expression is evaluated once for each
-distinct setting of the clbits it reads, and remembered. A Uint of width w wraps at 2**w; a constant
-wider than its width keeps its value (it equals no register); division by zero yields 0; a bit beyond
-the width reads 0.
+Integers are Python's, so registers of any width are exact. An expression is evaluated once for
+each distinct setting of the clbits it reads, and remembered. A Uint of width w wraps at 2**w; a
+constant wider than its width keeps its value (it equals no register); division by zero yields 0; a
+bit beyond the width reads 0.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.circuit import tokens as tk
-from simulators.circuit.check import register_starts
-from simulators.circuit.ir import Circuit
+from simulators.circuit.ir import Circuit, register_starts
 
 _TWO: dict[int, Callable[[int, int], int]] = {
     tk.BIT_AND: operator.and_,

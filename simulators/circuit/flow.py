@@ -5,8 +5,12 @@ Invariant: only for circuits that `check.problem` admitted.
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from simulators.circuit import tokens as tk
 from simulators.circuit.gates import END_BLOCK, FIRST_GATE, GATES, IF, MEASURE, RESET
+from simulators.circuit.ir import Circuit, register_starts
 from simulators.jit import I32, I64, INT, NAMES, U8, U16, kernel, part
 
 # What `flow` says of each operation.
@@ -37,11 +41,11 @@ def flow(  # type: ignore[no-untyped-def]
 ):
     """Say of each operation what it is; 1 if the circuit needs branching, else 0.
 
-    `used` and `blocked` are scratch: uint8 [qubits], [clbits]; `roles`: int64 [operations]. FINAL: a
-    measurement after which nothing happens to its qubit and its clbit. DROPPED: a reset
+    FINAL: a measurement after which nothing happens to its qubit and its clbit. DROPPED: a reset
     that changes nothing: of a qubit still |0>, or (unless `keep`, which is for outputs that see the
     state) of one that is never used again. LAST: a measurement that is not final but the last use
     of its qubit, which may be put back to |0> (again unless `keep`).
+    `used`, `blocked` are scratch: uint8 [qubits], [clbits]; `roles`: int64 [operations].
     """
     used[:] = 0
     at = 0
@@ -93,3 +97,20 @@ def flow(  # type: ignore[no-untyped-def]
             for j in range(at, at + rows[ops[k], 1]):
                 used[qubits[j]] = _ACTED_ON
     return branching
+
+
+def needs_branching(circuit: Circuit, roles: NDArray[np.int64], *, keep: bool = False) -> bool:
+    """Fill `roles` (int64 [operations], see `flow`); True if the circuit needs branching."""
+    found = flow(
+        circuit.table.rows,
+        circuit.ops,
+        circuit.qubits,
+        circuit.clbits,
+        circuit.conditions,
+        register_starts(circuit),
+        np.empty(circuit.num_qubits, np.uint8),
+        np.empty(circuit.num_clbits, np.uint8),
+        1 if keep else 0,
+        roles,
+    )
+    return bool(found)

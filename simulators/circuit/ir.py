@@ -7,6 +7,8 @@ hold anything that was received; only one that passes `check.problem` may go to 
 
 from __future__ import annotations
 
+import itertools
+
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,7 @@ from simulators.circuit.table import Table, table_of
 MAX_QUBITS = 65_535
 MAX_CLBITS = 65_535
 
+_NO_STARTS: NDArray[np.int64] = np.zeros(0, np.int64)
 _NO_INT32: NDArray[np.int32] = np.frombuffer(b"", np.int32)
 
 
@@ -76,3 +79,14 @@ class Circuit(msgspec.Struct, frozen=True, eq=False):
             constants,
             fault,
         )
+
+
+def register_starts(circuit: Circuit) -> NDArray[np.int64]:
+    """First clbit of each register, and the end of the last: int64 [registers + 1].
+
+    Empty for a circuit without conditions, where nobody asks.
+    """
+    if not circuit.conditions.size:
+        return _NO_STARTS
+    sizes = (size for _, size in circuit.registers)
+    return np.fromiter(itertools.accumulate(sizes, initial=0), np.int64)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from simulators.circuit import survey
-from simulators.circuit.check import register_starts
-from simulators.circuit.flow import flow
+from simulators.circuit.flow import needs_branching
 from simulators.circuit.ir import Circuit
+from simulators.circuit.table import FINDINGS
 
 
 class Profile(msgspec.Struct, frozen=True):
@@ -43,7 +42,7 @@ def profile(circuit: Circuit) -> Profile:
         found,
     )
     branching = needs_branching(circuit, np.empty(circuit.ops.size, np.int64))
-    _, _, operations, one, two, many, measurements, resets, ifs = found[:9].tolist()
+    _, _, operations, one, two, many, measurements, resets, ifs = found[:FINDINGS].tolist()
     return Profile(
         circuit.num_qubits,
         circuit.num_clbits,
@@ -56,22 +55,3 @@ def profile(circuit: Circuit) -> Profile:
         branching,
         ifs,
     )
-
-
-def needs_branching(
-    circuit: Circuit, roles: NDArray[np.int64], *, keep: bool = False
-) -> bool:
-    """Fill `roles` (int64 [operations], see `flow`); True if the circuit needs branching."""
-    found = flow(
-        circuit.table.rows,
-        circuit.ops,
-        circuit.qubits,
-        circuit.clbits,
-        circuit.conditions,
-        register_starts(circuit),
-        np.empty(circuit.num_qubits, np.uint8),
-        np.empty(circuit.num_clbits, np.uint8),
-        1 if keep else 0,
-        roles,
-    )
-    return bool(found)

@@ -18,9 +18,9 @@ from simulators.circuit.gates import (
     MEASURE,
     RESET,
 )
+from simulators.circuit.table import FINDINGS, FOUND, MAX_NESTING
 from simulators.jit import F64, I32, I64, INT, NAMES, U16, kernel, part
 
-MAX_NESTING = 100
 MAX_STACK = 100
 
 # What `bounds` finds; SOUND or the first fault.
@@ -37,10 +37,9 @@ MAX_STACK = 100
 ) = range(30, 40)  # fmt: skip
 
 # Slots of `found`, filled by `bounds`.
-(AT, DETAIL, OPERATIONS, ONE_QUBIT, TWO_QUBIT, MANY_QUBIT, MEASUREMENTS, RESETS, IFS) = range(9)
-_BLOCKS = 9
-FOUND = _BLOCKS + MAX_NESTING  # after it, for wide operations: who named each qubit last
-FOUND_WIDE = FOUND + 65_536
+(
+    AT, DETAIL, OPERATIONS, ONE_QUBIT, TWO_QUBIT, MANY_QUBIT, MEASUREMENTS, RESETS, IFS,
+) = range(FINDINGS)  # fmt: skip
 
 
 @part
@@ -85,9 +84,9 @@ def bounds(  # type: ignore[no-untyped-def]
 
     `found`: int64 [FOUND], or [FOUND_WIDE] for a table with operations on more than 8 qubits.
     """
-    for k in range(_BLOCKS):
+    for k in range(FINDINGS):
         found[k] = 0
-    blocks = found[_BLOCKS:FOUND]  # 1: an `else` came
+    blocks = found[FINDINGS:FOUND]  # 1: an `else` came
     stamps = found[FOUND:]
     fresh = True
     depth = q = c = p = 0
@@ -121,7 +120,7 @@ def bounds(  # type: ignore[no-untyped-def]
         for j in range(p, p + np_):
             if not np.isfinite(params[j]):
                 return NOT_FINITE
-            if (code == DELAY or code == DELAY_DT) and params[j] < 0.0:
+            if code in (DELAY, DELAY_DT) and params[j] < 0.0:
                 return NEGATIVE_DELAY
         q += nq
         c += nc
@@ -190,7 +189,7 @@ def conditions(tokens, sizes, num_clbits, num_constants, found):  # type: ignore
 
     Widths on the stack: 0 is a Bool. Comparisons and shifts take Uints of any two widths.
     """
-    stack = found[_BLOCKS:]
+    stack = found[FINDINGS:]
     depth = 0
     found[IFS] = 0
     for k in range(tokens.size // 3):

@@ -10,7 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.circuit.gates import ANY, GATES, OTHERS, UNKNOWN
-from simulators.circuit.survey import FOUND, FOUND_WIDE
+
+MAX_NESTING = 100  # of if blocks
+FINDINGS = 9  # numbers that `survey.bounds` reports
+FOUND = FINDINGS + MAX_NESTING  # what it needs to work in
+FOUND_WIDE = FOUND + 65_536  # the same for a table with operations on more than 8 qubits
 
 _KEPT = 1024  # tables kept; the cache is emptied when full, so a hostile client cannot grow it
 _KEPT_ROWS = 64  # a larger table is not kept

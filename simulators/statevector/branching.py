@@ -2,8 +2,8 @@
 
 A branch is one quantum state and the shots (or, in exact runs, the classical records) that are in
 it. The record is kept for each shot, not for each branch, so branches merge whenever their states
-are equal up to a global phase, whatever was measured on the way: the number of states is that of the
-distinct ones, not of the distinct histories.
+are equal up to a global phase, whatever was measured on the way: there are as many states as there
+are distinct ones, not distinct histories.
 
 Two states are equal if they differ by at most TOLERANCE in norm; an outcome whose probability is
 below CERTAIN never happens. Both are far above rounding and far below what 2**31 shots could tell.
@@ -12,6 +12,7 @@ below CERTAIN never happens. Both are far above rounding and far below what 2**3
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,20 +33,18 @@ _SKETCHES = {"double": 1e-6, "single": 1e-3}  # states this far apart in their s
 MAX_ROWS = 1 << 22  # classical records of an exact run
 
 
+Tags = NDArray[Any]  # int64 shot numbers, ascending; or float64 weights
+
+
 class Branch:
     """A state, and the rows in it: classical records with shot numbers, or with weights."""
 
     __slots__ = ("records", "state", "tags")
 
-    def __init__(
-        self,
-        state: State,
-        records: NDArray[np.uint64],
-        tags: NDArray[np.int64] | NDArray[np.float64],
-    ) -> None:
+    def __init__(self, state: State, records: NDArray[np.uint64], tags: Tags) -> None:
         self.state = state
         self.records = records  # [rows, words]
-        self.tags = tags  # [rows]: int64 shot numbers, ascending; or float64 weights
+        self.tags = tags  # [rows]
 
     @property
     def exact(self) -> bool:
@@ -168,12 +167,12 @@ class Walk:
 
     def _rows(
         self, item: Measure | Reset, branch: Branch, odds: tuple[float, float], least: float
-    ) -> list[tuple[NDArray[np.uint64], NDArray[np.int64] | NDArray[np.float64]]]:
+    ) -> list[tuple[NDArray[np.uint64], Tags]]:
         """(records, tags) of outcome 0 and of outcome 1."""
         if branch.exact:
             shares = [odds[k] / sum(odds) if odds[k] > least else 0.0 for k in (0, 1)]
             none = branch.tags[:0]
-            tags = [branch.tags * share if share else none for share in shares]
+            tags: list[Tags] = [branch.tags * share if share else none for share in shares]
             records = [branch.records[: part.size].copy() for part in tags]
         else:
             draws = np.empty(branch.tags.size)

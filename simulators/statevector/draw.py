@@ -87,7 +87,7 @@ def distribution(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Exact distribution of the qubits `wires`: values (bit k is wires[k]) and probabilities.
 
-    The probabilities add up to the state's norm, 1 up to rounding; values of no weight are left out.
+    The probabilities add up to the state's norm; values of no weight are left out.
     """
     unit = min(BLOCK_QUBITS, state.num_qubits)
     table = np.zeros(1 << wires.size)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.base import BindingResult, Control, EngineResult, Plan, Request, RunOptions
-from simulators.catalog import SMALL_QUBITS
+from simulators.base import BindingResult, Control, EngineResult, PauliSum, Plan, Request, RunOptions
+from simulators.catalog import CARDS, SMALL_QUBITS
+from simulators.circuit.examples import bell, feed_forward
 from simulators.circuit.ir import Circuit
 from simulators.crew import Crew
 from simulators.errors import Stopped, TooManySteps, Unsupported
@@ -20,6 +21,9 @@ from simulators.statevector.small import BRANCHING, NOTHING, STOPPED, Scratch, c
 from simulators.statevector.state import Sweeper
 
 _COUNTS = ("counts",)
+_WARM = ("counts", "probabilities", "expectation")
+_ZZ = PauliSum(("ZZ",), np.ones(1))
+_CARD = next(entry for entry in CARDS if entry.name == "statevector")
 _WIDTHS = tuple(outcome_width(bits) for bits in range(65))
 
 
@@ -46,7 +50,17 @@ class StatevectorEngine:
         return circuit.num_qubits > self._small
 
     def plan(self, circuit: Circuit, noise: object | None, options: RunOptions) -> Plan:
-        """Prepare the structure; refuses any noise."""
+        """Prepare the structure; refuses any noise, and what no memory could hold."""
+        if options.precision not in _CARD.precisions:
+            raise Unsupported(
+                f"precision {options.precision[:32]!r}",
+                hint=f"there are {', '.join(_CARD.precisions)}",
+            )
+        if circuit.num_qubits > _CARD.max_qubits:
+            raise Unsupported(
+                f"{circuit.num_qubits} qubits; engine 'statevector' takes {_CARD.max_qubits}",
+                hint="take fewer qubits",
+            )
         if noise is not None:
             raise Unsupported(
                 f"engine 'statevector' has no noise, and {type(noise).__name__} was asked for",
@@ -126,4 +140,10 @@ class StatevectorEngine:
         )
 
     def warm_up(self) -> None:
-        """Everything was compiled or loaded by importing this module."""
+        """Run small circuits through every path; all kernels came with importing this module."""
+        for circuit in (bell(), feed_forward()):
+            for engine, outputs in ((self, _COUNTS), (StatevectorEngine(small=False), _WARM)):
+                options = RunOptions()
+                plan = engine.plan(circuit, None, options)
+                request = Request(16, 1, outputs, (_ZZ,))
+                engine.run(plan, circuit, request, options, Control())

@@ -88,19 +88,23 @@ def expectations(
     for number, (x, _) in enumerate(strings):
         groups.setdefault(x, []).append(number)
     values = np.empty(len(strings))
-    unit = min(BLOCK_QUBITS, state.num_qubits)
     for x, members in groups.items():
-        zs = np.array([strings[t][1] for t in members], np.uint64)
-        factors = (1j ** ((x & strings[t][1]).bit_count() % 4) for t in members)
-        parts = np.array([(f.real, -f.imag) for f in factors])
-        sums = np.empty((1 << (state.num_qubits - unit), len(members)))
-
-        def work(first: int, last: int, number: int) -> None:
-            scratch = sweeper.scratch(number, 4 << unit)
-            _strings(
-                state.reals, state.singles, x, zs, parts, first, last, scratch, sums  # noqa: B023
-            )
-
-        sweeper.over(state.num_qubits, unit, work)
-        values[members] = np.cumsum(sums, axis=0)[-1]
+        values[members] = _group(sweeper, state, x, [strings[t][1] for t in members])
     return values
+
+
+def _group(sweeper: Sweeper, state: State, x: int, masks_z: list[int]) -> NDArray[np.float64]:
+    """Strings with the same x."""
+    unit = min(BLOCK_QUBITS, state.num_qubits)
+    zs = np.array(masks_z, np.uint64)
+    factors = [1j ** ((x & z).bit_count() % 4) for z in masks_z]
+    parts = np.array([(factor.real, -factor.imag) for factor in factors])
+    sums = np.empty((1 << (state.num_qubits - unit), zs.size))
+
+    def work(first: int, last: int, number: int) -> None:
+        scratch = sweeper.scratch(number, 4 << unit)
+        _strings(state.reals, state.singles, x, zs, parts, first, last, scratch, sums)
+
+    sweeper.over(state.num_qubits, unit, work)
+    total: NDArray[np.float64] = np.cumsum(sums, axis=0)[-1]
+    return total

@@ -148,7 +148,7 @@ def project(
 ) -> None:
     """See `_project`: `into` becomes the part of `state` with that outcome, times `factor`."""
 
-    def work(first: int, last: int, number: int) -> None:
+    def work(first: int, last: int, _number: int) -> None:
         _project(
             state.reals,
             state.singles,

@@ -115,9 +115,7 @@ class Run:
         return self._final[shared]
 
     def _walk(self, plan: Schedule) -> Walk:
-        return Walk(
-            self._sweeper, self._circuit, plan, self._params, self._key, self._options
-        )
+        return Walk(self._sweeper, self._circuit, plan, self._params, self._key, self._options)
 
     def _exactly(self, keep: bool) -> list[Branch]:
         """Final branches with weighted records."""

@@ -7,10 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.circuit.conditions import Condition, conditions_of
-from simulators.circuit.flow import DROPPED, FINAL, LAST
+from simulators.circuit.flow import DROPPED, FINAL, LAST, needs_branching
 from simulators.circuit.gates import ELSE, END_BLOCK, IF, MEASURE, RESET
 from simulators.circuit.ir import Circuit
-from simulators.circuit.profile import needs_branching
 from simulators.statevector.passes import Passes, make
 
 

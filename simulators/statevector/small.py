@@ -43,8 +43,10 @@ _1 = np.uint64(1)
 
 
 @part
-def _evolve(rows, ops, qubits, clbits, params, size, control, re, im, ints, floats, source):  # type: ignore[no-untyped-def]
-    """Run all operations; 0, BRANCHING, STOPPED or NOTHING (is measured). source[clbit] = qubit, -1: not written."""
+def _evolve(  # type: ignore[no-untyped-def]
+    rows, ops, qubits, clbits, params, size, control, re, im, ints, floats, source
+):
+    """Run all operations: 0, BRANCHING, STOPPED or NOTHING. source[clbit] = qubit, or -1."""
     for k in range(size):
         re[k] = 0.0
         im[k] = 0.0

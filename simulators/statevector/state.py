@@ -1,7 +1,7 @@
 """A statevector in memory, and the passes over it.
 
-The state is one complex array; kernels see it as real numbers, of one of two precisions, and work on
-tiles of it in double precision. No second array of its size is ever made.
+The state is one complex array; kernels see it as real numbers of one of two precisions, and work
+on tiles of it in double precision. No second array of its size is ever made.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from simulators.base import Control, RunOptions
 from simulators.catalog import state_bytes
-from simulators.errors import OutOfMemory, Unsupported
 from simulators.crew import Crew, Work
+from simulators.errors import OutOfMemory
 from simulators.jit import I64, INT, REALS, REALS2, SINGLES, WORD, WORDS2, kernel, part
 from simulators.statevector.amplitudes import apply
 from simulators.statevector.passes import TILE_QUBITS, Passes
@@ -108,11 +108,7 @@ class State:
 
     @classmethod
     def zero(cls, num_qubits: int, options: RunOptions) -> State:
-        """The state |0...0>. Raises OutOfMemory, or Unsupported for an unknown precision."""
-        if options.precision not in ("double", "single"):
-            raise Unsupported(
-                f"precision {options.precision[:32]!r}", hint="there are 'double' and 'single'"
-            )
+        """The state |0...0>. Raises OutOfMemory."""
         dtype = np.complex128 if options.precision == "double" else np.complex64
         try:
             amplitudes = np.zeros(1 << num_qubits, dtype)
@@ -123,7 +119,7 @@ class State:
                 hint="take fewer qubits, precision 'single', or a larger machine",
             ) from error
         amplitudes[0] = 1.0
-        return cls(amplitudes)
+        return cls(amplitudes)  # type: ignore[arg-type]
 
     def copy(self) -> State:
         """A second state, equal to this one."""
@@ -156,25 +152,28 @@ class Sweeper:
 
     def apply(self, state: State, passes: Passes, floats: NDArray[np.float64]) -> None:
         """Apply all passes. Raises Stopped."""
+        for number in range(len(passes.tiles)):
+            self._sweep(state, passes, number, floats)
+
+    def _sweep(
+        self, state: State, passes: Passes, number: int, floats: NDArray[np.float64]
+    ) -> None:
         unit = min(TILE_QUBITS, state.num_qubits)
-        size = 2 << unit
-        for p in range(len(passes.tiles)):
-            tile, begin, end = passes.tiles[p], passes.starts[p], passes.starts[p + 1]
 
-            def work(first: int, last: int, number: int) -> None:
-                sweep(
-                    state.reals,
-                    state.singles,
-                    state.num_qubits,
-                    tile,  # noqa: B023
-                    passes.placed,
-                    begin,  # noqa: B023
-                    end,  # noqa: B023
-                    floats,
-                    first,
-                    last,
-                    self._flag,
-                    self.scratch(number, size),
-                )
+        def work(first: int, last: int, thread: int) -> None:
+            sweep(
+                state.reals,
+                state.singles,
+                state.num_qubits,
+                passes.tiles[number],
+                passes.placed,
+                passes.starts[number],
+                passes.starts[number + 1],
+                floats,
+                first,
+                last,
+                self._flag,
+                self.scratch(thread, 2 << unit),
+            )
 
-            self.over(state.num_qubits, unit, work)
+        self.over(state.num_qubits, unit, work)

@@ -7,6 +7,8 @@ of the floats (re, im of the four elements, row by row). `mask` holds controls a
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from simulators.circuit.gates import (
@@ -30,10 +32,14 @@ _PIECES = [piece for gate in GATES.values() for piece in gate.pieces]
 _COUNTS = [0] * FIRST_GATE + [len(gate.pieces) for gate in GATES.values()]
 
 COUNTS = np.array(_COUNTS, np.int64)  # pieces of each code
-_FIRST = np.cumsum(COUNTS) - COUNTS
-_PATTERNS = np.array(
-    [(p.targets, p.mask, p.zero, p.one, p.kind, p.source) for p in _PIECES], np.int64
-)
+
+# Two tables side by side: of a code, its first piece and their number; of a piece, its patterns.
+_TABLE = np.zeros((max(len(_COUNTS), len(_PIECES)), 8), np.int64)
+_TABLE[: len(_COUNTS), 0] = np.cumsum(COUNTS) - COUNTS
+_TABLE[: len(_COUNTS), 1] = COUNTS
+_TABLE[: len(_PIECES), 2:] = [
+    (p.targets, p.mask, p.zero, p.one, p.kind, p.source) for p in _PIECES
+]
 
 
 def _floats(piece: Piece) -> list[float]:
@@ -51,11 +57,11 @@ def _matrix(source, scale, params, at, floats, row):  # type: ignore[no-untyped-
     """`gates.matrix_of`, compiled: [[c, -s e^(i lam)], [s e^(i phi), c e^(i (phi + lam))]]."""
     angle = scale * params[at]
     if source == PHASE_TURN:
-        floats[row, 0] = np.cos(angle)
-        floats[row, 1] = np.sin(angle)
+        floats[row, 0] = math.cos(angle)
+        floats[row, 1] = math.sin(angle)
         return
-    c = np.cos(0.5 * angle)
-    s = np.sin(0.5 * angle)
+    c = math.cos(0.5 * angle)
+    s = math.sin(0.5 * angle)
     phi_x = lam_x = gamma_x = 1.0
     phi_y = lam_y = gamma_y = 0.0
     if source == ROTATION:
@@ -63,18 +69,18 @@ def _matrix(source, scale, params, at, floats, row):  # type: ignore[no-untyped-
         phi_y = -1.0
         lam_y = 1.0
     elif source == TILTED:  # phi = tilt - pi/2 = -lam
-        phi_x = lam_x = np.sin(params[at + 1])
-        lam_y = np.cos(params[at + 1])
+        phi_x = lam_x = math.sin(params[at + 1])
+        lam_y = math.cos(params[at + 1])
         phi_y = -lam_y
     elif source != REAL_TURN:
         skip = 1
         if source == EULER_HALF:
             c = s = _R
             skip = 0
-        phi_x = np.cos(params[at + skip])
-        phi_y = np.sin(params[at + skip])
-        lam_x = np.cos(params[at + skip + 1])
-        lam_y = np.sin(params[at + skip + 1])
+        phi_x = math.cos(params[at + skip])
+        phi_y = math.sin(params[at + skip])
+        lam_x = math.cos(params[at + skip + 1])
+        lam_y = math.sin(params[at + skip + 1])
     floats[row, 0] = c
     floats[row, 1] = 0.0
     floats[row, 2] = -s * lam_x
@@ -84,8 +90,8 @@ def _matrix(source, scale, params, at, floats, row):  # type: ignore[no-untyped-
     floats[row, 6] = c * (phi_x * lam_x - phi_y * lam_y)
     floats[row, 7] = c * (phi_x * lam_y + phi_y * lam_x)
     if source == EULER_PHASE:
-        gamma_x = np.cos(params[at + 3])
-        gamma_y = np.sin(params[at + 3])
+        gamma_x = math.cos(params[at + 3])
+        gamma_y = math.sin(params[at + 3])
         for k in range(0, 8, 2):
             x = floats[row, k]
             y = floats[row, k + 1]
@@ -96,30 +102,33 @@ def _matrix(source, scale, params, at, floats, row):  # type: ignore[no-untyped-
 @part
 def place(code, qubits, at_qubit, count, params, at_param, ints, floats, row):  # type: ignore[no-untyped-def]
     """Write the steps of one operation from `row` on; returns the row after them."""
-    first = _FIRST[code]
-    for piece in range(first, first + COUNTS[code]):
-        start = at_qubit + count - _PATTERNS[piece, 0]
+    table = _TABLE  # named once: every mention of a constant array is compiled anew
+    numbers = _NUMBERS
+    first = table[code, 0]
+    for piece in range(first, first + table[code, 1]):
+        targets = table[piece, 2]
+        start = at_qubit + count - targets
         mask = np.uint64(0)
         for j in range(at_qubit, start):
             mask |= _1 << np.uint64(qubits[j])
         zero = mask
         one = mask
-        for j in range(_PATTERNS[piece, 0]):
+        for j in range(targets):
             bit = _1 << np.uint64(qubits[start + j])
-            if (_PATTERNS[piece, 1] >> j) & 1:
+            if (table[piece, 3] >> j) & 1:
                 mask |= bit
-            if (_PATTERNS[piece, 2] >> j) & 1:
+            if (table[piece, 4] >> j) & 1:
                 zero |= bit
-            if (_PATTERNS[piece, 3] >> j) & 1:
+            if (table[piece, 5] >> j) & 1:
                 one |= bit
-        ints[row, 0] = _PATTERNS[piece, 4]
+        ints[row, 0] = table[piece, 6]
         ints[row, 1] = mask
         ints[row, 2] = zero
         ints[row, 3] = one
-        if _PATTERNS[piece, 5] == FIXED:
+        if table[piece, 7] == FIXED:
             for k in range(8):
-                floats[row, k] = _NUMBERS[piece, 1 + k]
+                floats[row, k] = numbers[piece, 1 + k]
         else:
-            _matrix(_PATTERNS[piece, 5], _NUMBERS[piece, 0], params, at_param, floats, row)
+            _matrix(table[piece, 7], numbers[piece, 0], params, at_param, floats, row)
         row += 1
     return row

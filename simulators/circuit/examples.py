@@ -1,0 +1,55 @@
+"""Two circuits that touch everything: for warming up, doctors and first tries."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from simulators.circuit import tokens as tk
+from simulators.circuit.ir import Circuit
+
+_ROWS = {
+    "h": (1, 0, 0),
+    "cx": (2, 0, 0),
+    "x": (1, 0, 0),
+    "measure": (1, 1, 0),
+    "reset": (1, 0, 0),
+    "if": (0, 0, 0),
+    "end": (0, 0, 0),
+}
+
+
+def _circuit(text: str, conditions: tuple[tuple[int, int, int], ...] = ()) -> Circuit:
+    """A circuit on two qubits and two clbits from words such as `cx 0 1` separated by commas."""
+    names = tuple(_ROWS)
+    ops: list[int] = []
+    qubits: list[int] = []
+    clbits: list[int] = []
+    for part in text.split(","):
+        name, *numbers = part.split()
+        ops.append(names.index(name))
+        count = _ROWS[name][0]
+        qubits += [int(number) for number in numbers[:count]]
+        clbits += [int(number) for number in numbers[count:]]
+    return Circuit.from_buffers(
+        2,
+        2,
+        (("c", 2),),
+        names,
+        np.array(list(_ROWS.values()), np.uint16).tobytes(),
+        np.array(ops, np.uint16).tobytes(),
+        np.array(qubits, np.uint16).tobytes(),
+        np.array(clbits, np.uint16).tobytes(),
+        b"",
+        conditions=np.array(conditions, np.int32).tobytes(),
+    )
+
+
+def bell() -> Circuit:
+    """A Bell pair, both qubits measured: outcomes 0 and 3, half each."""
+    return _circuit("h 0, cx 0 1, measure 0 0, measure 1 1")
+
+
+def feed_forward() -> Circuit:
+    """Measure, reset, and flip the other qubit if 1 was found: outcomes 0 and 3, half each."""
+    condition = ((tk.CLBIT, 0, 0), (tk.END, 0, 0))
+    return _circuit("h 0, measure 0 0, reset 0, if, x 1, end, h 0, measure 1 1", condition)

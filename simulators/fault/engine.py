@@ -1,0 +1,113 @@
+"""An engine that misbehaves on request, for drills of everything around engines.
+
+It is never chosen automatically. A circuit asks for a fault by its first operation, an `rx` whose
+angle is `FAULT_BASE` + code (an angle no real circuit has):
+
+    1  segfault: the process dies of SIGSEGV
+    2  hang: sleeps for ever and ignores the control flag
+    3  eat: takes memory until the system refuses or kills
+    4  raise: an error that is not of the engines' tree
+    5  slow: waits as many seconds as the second operation's `rx` angle says, heeding the control
+       flag, then computes the right answer of the rest (for circuits without free parameters)
+    6  exit: the process ends at once with status 70
+
+Every other circuit is run by the statevector engine; so is the rest of a slow one.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import numpy as np
+
+from simulators.base import Control, EngineResult, Plan, Request, RunOptions
+from simulators.circuit.gates import GATES
+from simulators.circuit.ir import Circuit
+from simulators.statevector.engine import StatevectorEngine
+
+FAULT_BASE = 1_000_000.0
+SEGFAULT, HANG, EAT, RAISE, SLOW, EXIT = range(1, 7)
+_CHUNK = 256 * 2**20
+_NAP_S = 0.02
+
+
+def fault_of(circuit: Circuit) -> int:
+    """The code of the fault the circuit asks for; 0: none."""
+    if not circuit.ops.size or circuit.table.rows[circuit.ops[0], 0] != GATES["rx"].code:
+        return 0
+    code = float(circuit.params[0]) - FAULT_BASE
+    return int(code) if code in (SEGFAULT, HANG, EAT, RAISE, SLOW, EXIT) else 0
+
+
+class FaultEngine:
+    """The statevector engine behind a trap door."""
+
+    name = "fault"
+
+    def __init__(self) -> None:
+        self._inner = StatevectorEngine()
+
+    def worth_caching(self, circuit: Circuit) -> bool:
+        """As the statevector engine says."""
+        return self._inner.worth_caching(circuit)
+
+    def plan(self, circuit: Circuit, noise: object | None, options: RunOptions) -> Plan:
+        """As the statevector engine plans."""
+        return self._inner.plan(circuit, noise, options)
+
+    def run(
+        self, plan: Plan, circuit: Circuit, request: Request, options: RunOptions, control: Control
+    ) -> EngineResult:
+        """Misbehave, or run as the statevector engine does."""
+        fault = fault_of(circuit)
+        if fault == SLOW:
+            _wait(float(circuit.params[1]), control)
+            circuit = _without_head(circuit)
+            plan = self._inner.plan(circuit, None, options)
+        elif fault:
+            _misbehave(fault)
+        return self._inner.run(plan, circuit, request, options, control)
+
+    def warm_up(self) -> None:
+        """As the statevector engine."""
+        self._inner.warm_up()
+
+
+def _wait(seconds: float, control: Control) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        control.check()
+        time.sleep(min(_NAP_S, max(0.0, end - time.monotonic())))
+
+
+def _misbehave(fault: int) -> None:
+    if fault == SEGFAULT:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    elif fault == EXIT:
+        os._exit(70)
+    elif fault == RAISE:
+        raise RuntimeError("the fault engine was asked to raise this")
+    eaten = []
+    while True:
+        if fault == EAT:
+            eaten.append(np.ones(_CHUNK, np.uint8))
+        else:
+            time.sleep(3600.0)
+
+
+def _without_head(circuit: Circuit) -> Circuit:
+    """The circuit without its two leading `rx`."""
+    return Circuit(
+        num_qubits=circuit.num_qubits,
+        num_clbits=circuit.num_clbits,
+        registers=circuit.registers,
+        table=circuit.table,
+        ops=circuit.ops[2:],
+        qubits=circuit.qubits[2:],
+        clbits=circuit.clbits,
+        params=circuit.params[2:],
+        conditions=circuit.conditions,
+        constants=circuit.constants,
+    )
