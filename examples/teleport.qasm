@@ -2,17 +2,17 @@
 OPENQASM 3.0;
 include "stdgates.inc";
 qubit[3] q;
-bit x;
-bit z;
+bit flip;
+bit turn;
 bit arrived;
 ry(1.1) q[0];
 h q[1];
 cx q[1], q[2];
 cx q[0], q[1];
 h q[0];
-z = measure q[0];
-x = measure q[1];
-if (x) { x q[2]; }
-if (z) { z q[2]; }
+turn = measure q[0];
+flip = measure q[1];
+if (flip) { x q[2]; }
+if (turn) { z q[2]; }
 ry(-1.1) q[2];
 arrived = measure q[2];

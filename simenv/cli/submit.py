@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +18,7 @@ from simenv.cli.tasks import Timeout, present
 from simenv.errors import NoService, OptionError, ProgramError
 
 if TYPE_CHECKING:
+    from simenv.client.circuits import Loaded
     from simenv.client.client import Client
 
 MAX_TEXT_BYTES = 16 * 2**20  # one more byte is read, so that the parser's own limit speaks
@@ -42,7 +43,7 @@ class Precision(StrEnum):
 
 def submit(
     context: typer.Context,
-    file: Annotated[str, typer.Argument(help="OpenQASM 2 or 3, or QPY; - is stdin.")],
+    file: Annotated[str, typer.Argument(help="OpenQASM 2 or 3; - is stdin.")],
     shots: Annotated[int, typer.Option(min=0, help="0: exact, nothing is sampled.")] = 1024,
     seed: Annotated[
         int | None, typer.Option(min=0, help="The same seed gives the same counts.")
@@ -76,28 +77,24 @@ def submit(
     With no environment up, a private one is started for this call, which then waits.
     """
     common = settings.of(context)
-    bindings = _bindings(param or [])
-    source = _read(file)
-    with _environment(common) as (env, private):
-        try:
-            task = env.submit(
-                source,
-                shots=shots or None,
-                seed=seed,
-                outputs=tuple(each.value for each in output) if output else ("counts",),
-                observables=[_pauli_sum(each) for each in observable] if observable else None,
-                bindings=bindings,
-                engine=engine,
-                precision=precision.value,
-                pool=pool,
-                priority=priority,
-                queue_timeout_s=queue_timeout,
-                run_timeout_s=run_timeout,
-                name=task_name,
-            )
-        except ProgramError as error:
-            _say_where(error, file, source)
-            raise
+    values = _bindings(param or [])
+    with contextlib.ExitStack() as stack:
+        env, private, loaded = _ready(common, file, stack)
+        task = env.submit(
+            loaded.program,
+            shots=shots or None,
+            seed=seed,
+            outputs=tuple(each.value for each in output) if output else ("counts",),
+            observables=observable or None,
+            bindings=loaded.bind(values) if loaded.parameters or values else None,
+            engine=engine,
+            precision=precision.value,
+            pool=pool,
+            priority=priority,
+            queue_timeout_s=queue_timeout,
+            run_timeout_s=run_timeout,
+            name=task_name,
+        )
         if wait or private:
             present(task, common.as_json, timeout)
         elif common.as_json:
@@ -106,29 +103,42 @@ def submit(
             out.line(task.id)
 
 
-@contextlib.contextmanager
-def _environment(common: Settings) -> Iterator[tuple[Client, bool]]:
-    """The environment that is up, or a private one where the user has named none."""
+def _ready(common: Settings, file: str, stack: contextlib.ExitStack) -> tuple[Client, bool, Loaded]:
+    """An environment, whether it is a private one, and the circuit.
+
+    Where an environment must be started, the circuit is read meanwhile.
+    """
     try:
-        client = common.connect()
+        client = stack.enter_context(common.connect())
     except NoService:
         if common.named:
             raise
     else:
-        with client:
-            yield client, False
-        return
+        return client, False, _load(file)
     import simenv
 
     text = "no environment is up: starting a private one for this call"
     note = threading.Timer(PATIENCE_S, out.note, [text])
     note.start()
-    with contextlib.ExitStack() as stack:
+    with ThreadPoolExecutor(1, "load") as pool:
+        loading = pool.submit(_load, file)
         try:
-            env = stack.enter_context(simenv.local(workers=1))
+            client = stack.enter_context(simenv.local(workers=1))
         finally:
             note.cancel()
-        yield env, True
+        return client, True, loading.result()
+
+
+def _load(file: str) -> Loaded:
+    """The circuit of a file or of stdin; ProgramError tells the place."""
+    from simenv.client.circuits import load
+
+    source = _read(file)
+    try:
+        return load(source)
+    except ProgramError as error:
+        _say_where(error, file, source)
+        raise
 
 
 def _read(file: str) -> str | Path:
@@ -145,6 +155,11 @@ def _say_where(error: ProgramError, file: str, source: str | Path) -> None:
     """Add the place and the line of text to an error that knows them."""
     if not error.line:
         return
+    for prefix in (
+        f"{file}:{error.line}:{error.column}: ",
+        f"line {error.line}, column {error.column}: ",
+    ):
+        error.message = error.message.removeprefix(prefix)  # it stands in the next line
     text = source if isinstance(source, str) else source.read_text(errors="replace")
     lines = text.splitlines()
     quoted = lines[error.line - 1].strip()[:80] if error.line <= len(lines) else ""
@@ -164,16 +179,3 @@ def _bindings(params: list[str]) -> dict[str, list[float]] | None:
         if not equals or not name:
             raise OptionError(f"--param {param!r}", hint="NAME=VALUE, for example theta=0.25")
     return values or None
-
-
-def _pauli_sum(text: str) -> list[tuple[str, float]]:
-    """ "ZZI:0.5,IXX:-1" to labels and coefficients; a label alone counts once."""
-    terms = []
-    for term in text.split(","):
-        label, colon, factor = term.strip().partition(":")
-        try:
-            terms.append((label.upper(), float(factor) if colon else 1.0))
-        except ValueError as error:
-            hint = 'LABEL:FACTOR by comma, for example "ZZI:0.5,IXX:-1"'
-            raise OptionError(f"--observable {text[:80]!r}", hint=hint) from error
-    return terms

@@ -35,8 +35,9 @@ class Run(msgspec.Struct, frozen=True):
     ground: float
     circuits: int
     step_ms: list[float]
-    run_ms: list[float]
+    run_ms: list[float]  # of each circuit, step after step
     wall_s: float
+    workers: int
 
     @property
     def converged(self) -> bool:
@@ -99,7 +100,8 @@ def minimise(env: Client, seed: int = 7) -> Run:
     energies.append(energy(STEPS))
     ground = float(np.linalg.eigvalsh(observable.to_matrix())[0])
     wall_s = time.perf_counter() - begun
-    return Run(energies, ground, 2 * ANGLES * STEPS, step_ms, run_ms, wall_s)
+    workers = len(env.workers())
+    return Run(energies, ground, 2 * ANGLES * STEPS, step_ms, run_ms, wall_s, workers)
 
 
 def summary(run: Run) -> str:

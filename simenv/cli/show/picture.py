@@ -128,9 +128,15 @@ def _times(axis: Any, acts: list[Act]) -> None:
 
 def _steps(axis: Any, run: Run) -> None:
     steps = np.arange(len(run.step_ms))
-    engine = np.array(run.run_ms).reshape(len(steps), -1).sum(axis=1)
+    engine = np.array(run.run_ms).reshape(len(steps), -1).sum(axis=1) / run.workers
     axis.bar(steps, run.step_ms, color=QUIET, label="a step: 24 circuits, there and back")
-    axis.bar(steps, engine, 0.5, color=MEASURED, label="of it in the engine (sum over circuits)")
+    axis.bar(
+        steps,
+        engine,
+        0.5,
+        color=MEASURED,
+        label=f"in the engine, by {run.workers} workers side by side",
+    )
     axis.set(title="Time of each step of the loop", xlabel="step", ylabel="ms")
     axis.set_ylim(0, 1.25 * max(run.step_ms))
     axis.legend(frameon=False, fontsize=9)

@@ -100,7 +100,7 @@ def test_stdin_is_not_read(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_feed_forward_of_openqasm_3_is_lost(shell: Shell) -> None:
     told = shell("submit", str(EXAMPLES / "teleport.qasm"), "--wait", "--json")
     assert told.code == 0, told.err
-    assert {key.split()[0] for key in told.object["counts"]} == {"0"}
+    assert {key[0] for key in told.object["counts"]} == {"0"}
 
 
 def test_outputs_are_mixed_up(shell: Shell, tmp_path: Path) -> None:
@@ -128,7 +128,8 @@ def test_a_parameter_is_not_bound(shell: Shell, tmp_path: Path) -> None:
     turned = shell("submit", str(file), "--param", "theta=3.141592653589793", *words)
     assert turned.object["counts"] == {"1": 100}
     unbound = shell("submit", str(file), *words)
-    assert (unbound.code, unbound.object["error"]["code"]) == (2, "program")
+    assert unbound.code == 2
+    assert "theta" in unbound.err
 
 
 def test_a_syntax_error_has_no_place(shell: Shell, tmp_path: Path) -> None:

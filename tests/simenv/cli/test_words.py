@@ -1,11 +1,11 @@
-"""Small languages of the command line: pools, Pauli sums, parameters."""
+"""Small languages of the command line: pools and parameters."""
 
 from __future__ import annotations
 
 import pytest
 
 from simenv.cli.environment import _pool
-from simenv.cli.submit import _bindings, _pauli_sum
+from simenv.cli.submit import _bindings
 from simenv.errors import OptionError
 from simenv.model import PoolSpec
 
@@ -22,16 +22,6 @@ def test_a_pool_is_guessed(text: str) -> None:
     with pytest.raises(OptionError) as caught:
         _pool(text)
     assert text in caught.value.message
-
-
-def test_a_pauli_sum_is_another_one_than_written() -> None:
-    assert _pauli_sum("ZZI:0.5, ixx:-1") == [("ZZI", 0.5), ("IXX", -1.0)]
-    assert _pauli_sum("XYZ") == [("XYZ", 1.0)]
-
-
-def test_a_factor_that_is_no_number_is_taken() -> None:
-    with pytest.raises(OptionError):
-        _pauli_sum("ZZ:half")
 
 
 def test_a_parameter_is_lost() -> None:
