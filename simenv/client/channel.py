@@ -13,12 +13,12 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import monotonic
+from typing import Any
 
 from simenv import __version__
 from simenv.client.address import Address
-from simenv.client.refusals import error_of
 from simenv.errors import NoService, ServiceLost, SimenvError, VersionMismatch
 from simenv.wire import codec
 from simenv.wire import messages as m
@@ -30,29 +30,40 @@ LOST_S = 5.0
 STOPPED_S = 2.0  # a longer gap between two looks at the clock: this process did not run
 
 
-class Channel:
-    """`take` gets every message, `renew` is called when all must be asked again, both locked.
+Take = Callable[[Any], None]
 
-    `changed` is the lock of everything behind this channel; `forked` starts it anew in a child.
+
+class Channel:
+    """`handlers` get the messages of their type, `renew` is called when all must be asked again.
+
+    Both are called with `lock` held, the lock of everything behind this channel; `forked` starts
+    it anew in a child. `changed` is notified when something was read.
     """
 
+    lock: threading.RLock
     changed: threading.Condition
 
     def __init__(
         self,
         address: Address,
-        take: Callable[[m.ToClient], None],
+        handlers: Mapping[type, Take],
         renew: Callable[[], None],
         forked: Callable[[], None],
     ) -> None:
-        self._address, self._take, self._renew, self._forked = address, take, renew, forked
+        self._address, self._renew, self._forked = address, renew, forked
+        self._handlers: dict[type, Take] = {
+            m.Welcome: self._welcome,
+            m.Pong: self._pong,
+            **handlers,
+        }
         self._closed = False
         self._stale = False
         self._fresh()
         _CHANNELS.add(self)
 
     def _fresh(self) -> None:
-        self.changed = threading.Condition()
+        self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
         self.client = "~" + os.urandom(8).hex()  # "~": no user's key begins so
         self.epoch = 0
         self.name = self._address.name
@@ -68,10 +79,15 @@ class Channel:
     def closed(self) -> bool:
         return self._closed
 
+    @property
+    def is_stale(self) -> bool:
+        """In a forked child that has not yet connected anew; see `enter`."""
+        return self._stale
+
     def start(self, timeout_s: float = LOST_S) -> None:
         """Open and greet. Raises NoService, VersionMismatch."""
         try:
-            with self.changed:
+            with self.lock:
                 self._connection = self._address.open(self.client.encode())
                 self._hello()
             if not self.wait(lambda: self.epoch != 0, timeout_s):
@@ -84,7 +100,7 @@ class Channel:
     def enter(self) -> None:
         """To be called first by everything public: a forked child connects anew."""
         if self._stale:
-            with self.changed:
+            with self.lock:
                 if self._stale:
                     self.start()
                     self._stale = False
@@ -120,10 +136,10 @@ class Channel:
         end = math.inf if timeout_s is None else start + timeout_s
         try:
             while True:
-                with self.changed:
+                with self.lock:
                     if done():
                         return True
-                    self._open()
+                    connection = self._open()
                     now = monotonic()
                     if now - before > STOPPED_S:
                         start = now
@@ -133,15 +149,21 @@ class Channel:
                         break
                     if repeat is not None:
                         repeat(now)
-                    limit = min(self._patience_s(now, start, leading), end - now)
+                    limit = QUIET_S
+                    if now - self._heard >= QUIET_S:
+                        limit = self._doubt_s(now, start, leading)
+                        connection = self._open()
+                    if end - now < limit:
+                        limit = end - now
                     if not leading:
                         self._follow(limit)
                         continue
-                    self._flush()
-                self._receive(limit)
-            while leading and not done() and self._receive(0.0):
+                    if self._outbox:
+                        self._flush()
+                self._receive(connection, limit)
+            while leading and not done() and self._receive(connection, 0.0):
                 pass
-            with self.changed:
+            with self.lock:
                 return done()
         finally:
             self._resign(me)
@@ -149,11 +171,11 @@ class Channel:
     def glance(self) -> None:
         """Read what is here already, unless another thread is reading."""
         me = threading.get_ident()
-        with self.changed:
-            self._open()
+        with self.lock:
+            connection = self._open()
             leading = self._lead(me)
         try:
-            while leading and self._receive(0.0):
+            while leading and self._receive(connection, 0.0):
                 pass
         finally:
             self._resign(me)
@@ -163,7 +185,7 @@ class Channel:
         if self._stale:
             self._closed = True
             return
-        with self.changed:
+        with self.lock:
             self._closed = True
             if self._connection is None:
                 return
@@ -181,10 +203,11 @@ class Channel:
 
     def _resign(self, me: int) -> None:
         if self._leader == me:
-            with self.changed:
+            with self.lock:
                 self._leader = None
-                self._flush()
-                self.changed.notify_all()
+                if self._followers or self._closed:
+                    self._flush()
+                    self.changed.notify_all()
 
     def _follow(self, limit_s: float) -> None:
         self._followers += 1
@@ -197,22 +220,15 @@ class Channel:
         while self._outbox and self._connection is not None:
             self._connection.send(self._outbox.popleft())
 
-    def _receive(self, limit_s: float) -> bool:
+    def _receive(self, connection: Connection, limit_s: float) -> bool:
         """Without the lock, by the leader: one message, taken; False when there is none."""
-        body = self._open().receive(limit_s)
+        body = connection.receive(limit_s)
         if body is None:
             return False
         message = codec.to_client(body)
-        with self.changed:
+        with self.lock:
             self._heard = monotonic()
-            if isinstance(message, m.Welcome):
-                self._welcome(message)
-            elif isinstance(message, m.Pong):
-                self._pong(message)
-            elif isinstance(message, m.Refused) and message.request == 0:
-                self._refused(error_of(message.refusals))
-            else:
-                self._take(message)
+            self._handlers[type(message)](message)
             if self._followers:
                 self.changed.notify_all()
         return True
@@ -224,13 +240,10 @@ class Channel:
             raise NoService("this client is closed", hint="connect again")
         return self._connection
 
-    def _patience_s(self, now: float, start: float, leading: bool) -> float:
-        """How long to wait for the next message before looking again; ServiceLost at the end."""
-        quiet = now - max(self._heard, start)
-        if quiet >= LOST_S:
+    def _doubt_s(self, now: float, start: float, leading: bool) -> float:
+        """It has been quiet: ask whether it lives; how long to wait before asking more."""
+        if now - max(self._heard, start) >= LOST_S:
             raise self._lost(now)
-        if now - self._heard < QUIET_S:
-            return QUIET_S - (now - self._heard)
         if leading and now - self._looked >= LOOK_S:
             self._looked = now
             if self._address.moved():
@@ -275,7 +288,7 @@ class Channel:
         if self.epoch and message.epoch != self.epoch:
             self._hello()
 
-    def _refused(self, error: SimenvError) -> None:
+    def refused(self, error: SimenvError) -> None:
         """Something of ours was not understood; for good when the versions do not meet."""
         if isinstance(error, VersionMismatch):
             self._broken = error

@@ -84,17 +84,10 @@ class Client:
         Raises ProgramError, OptionError, Infeasible, LimitExceeded, QueueFull, KeyConflict,
         ServiceLost.
         """
-        order = orders.one(
-            circuit,
-            options(
-                shots=shots, outputs=outputs, observables=observables, engine=engine,
-                precision=precision, pool=pool, priority=priority, queue_timeout_s=queue_timeout_s,
-                run_timeout_s=run_timeout_s, name=name,
-            ),
-            seed,
-            _key(key),
-            bindings,
-        )  # fmt: skip
+        chosen = options(
+            shots, outputs, engine, precision, pool, priority, queue_timeout_s, run_timeout_s, name
+        )
+        order = orders.one(circuit, bindings, observables, chosen, seed, _key(key))
         return send(self._link, order, key)[0]
 
     def submit_many(
@@ -128,15 +121,13 @@ class Client:
         whole (QueueFull, KeyConflict) is raised as it is.
         """
         chosen = options(
-            shots=shots, outputs=outputs, observables=observables, engine=engine,
-            precision=precision, pool=pool, priority=priority, queue_timeout_s=queue_timeout_s,
-            run_timeout_s=run_timeout_s, name=name,
-        )  # fmt: skip
+            shots, outputs, engine, precision, pool, priority, queue_timeout_s, run_timeout_s, name
+        )
         if orders.is_sweep(work):
             circuit, bindings = work
-            order = orders.sweep(circuit, bindings, chosen, seed, _key(key))
+            order = orders.sweep(circuit, bindings, observables, chosen, seed, _key(key))
         else:
-            order = orders.several(_listed(work), chosen, seed, _key(key))
+            order = orders.several(_listed(work), observables, chosen, seed, _key(key))
         return send(self._link, order, key)
 
     def run(self, circuit: Any, **wishes: Unpack[SubmitOptions]) -> Result:

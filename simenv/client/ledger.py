@@ -6,8 +6,9 @@ No lock here: the link holds its own around every call.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from simenv.client.task import Ending, Task
 from simenv.errors import NotFound
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
 EARLY_KEPT = 16_384  # beyond it a result is dropped, and asked for again by Watch
 
 
-@dataclass(slots=True)
-class Submission:
+class Submission(msgspec.Struct):
     """What the tasks of one message share here. `sent_s`: perf_counter; 0.0: not sent from here."""
 
     name: str = ""

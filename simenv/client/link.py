@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from simenv.client import refusals
 from simenv.client.address import Address
-from simenv.client.channel import LOST_S, Channel
+from simenv.client.channel import LOST_S, Channel, Take
 from simenv.client.ledger import Ledger, Submission
 from simenv.client.pump import Pump
 from simenv.client.task import Task
@@ -26,8 +26,15 @@ from simenv.model import TaskInfo, TaskSpec, Terms
 from simenv.wire import messages as m
 
 PEEK_S = 0.5
+ANSWERS = (
+    m.Status, m.Queue, m.Workers, m.Events, m.Cancelled, m.CompletionPage, m.Acked, m.Stopping,
+)  # fmt: skip
 
-A = TypeVar("A", bound=m.ToClient)
+Answer = (
+    m.Accepted | m.Refused | m.Status | m.Queue | m.Workers | m.Events | m.Cancelled
+    | m.CompletionPage | m.Acked | m.Stopping
+)  # fmt: skip
+A = TypeVar("A", bound=Answer)
 
 
 @dataclass(slots=True, eq=False)
@@ -37,11 +44,14 @@ class Request:
     number: int
     body: bytes = b""
     asked_s: float = 0.0
-    answer: m.ToClient | None = None
+    answer: Answer | None = None
     submission: Submission | None = None
     count: int = 0
     tasks: Sequence[Task] = ()
     repeated: bool = False  # the service knew its key: nothing new came of it
+
+    def is_answered(self) -> bool:
+        return self.answer is not None
 
 
 @dataclass(slots=True, eq=False)
@@ -58,7 +68,14 @@ class Link:
     def __init__(self, address: Address, timeout_s: float = LOST_S) -> None:
         self.pump = Pump(self)
         self._forget()
-        self.channel = Channel(address, self._take, self._renew, self._forget)
+        handlers: dict[type, Take] = dict.fromkeys(ANSWERS, self._answer)
+        handlers |= {
+            m.Completed: self._completed,
+            m.Accepted: self._accepted,
+            m.Refused: self._refused,
+            m.Unknown: self._unknown,
+        }
+        self.channel = Channel(address, handlers, self._renew, self._forget)
         self.channel.start(timeout_s)
 
     def _forget(self) -> None:
@@ -81,7 +98,7 @@ class Link:
     ) -> A:
         """The answer to `make(request number)`; the refusal is raised."""
         self.channel.enter()
-        with self.channel.changed:
+        with self.channel.lock:
             request = self._new()
             request.body = self.channel.send(make(request.number))
         try:
@@ -129,31 +146,34 @@ class Link:
                 self.channel.resend(request.body)
 
         request.asked_s = monotonic()
-        if not self.channel.wait(lambda: request.answer is not None, timeout_s, repeat):
+        if not self.channel.wait(request.is_answered, timeout_s, repeat):
             raise TimedOut(f"no answer from the service within {timeout_s:g} s")
 
     # --- submitting ---------------------------------------------------------------------------
 
-    def reserve(self, count: int) -> tuple[str, int]:
-        """Automatic keys for `count` tasks: this client's random name, and the first offset."""
-        self.channel.enter()
-        with self.channel.changed:
-            offset = self._next_offset
-            self._next_offset += count
-            return self.channel.client, offset
-
     def offer(
-        self, key: str, offset: int, terms: Terms, specs: list[TaskSpec], submission: Submission
+        self,
+        key: str | None,
+        offset: int,
+        terms: Terms,
+        specs: list[TaskSpec],
+        submission: Submission,
     ) -> Request:
-        """Send one Submit; `claim` waits for its answer."""
-        self.channel.enter()
-        with self.channel.changed:
+        """Send one Submit; `claim` waits for its answer.
+
+        Without a `key`: this client's random name, and the next offsets of its own.
+        """
+        channel = self.channel
+        channel.enter()
+        with channel.lock:
             request = self._new()
             request.submission, request.count = submission, len(specs)
+            if key is None:
+                key, offset = channel.client, self._next_offset
+                self._next_offset += len(specs)
             self._ledger.unanswered += 1
             try:
-                message = m.Submit(request.number, key, offset, terms, specs)
-                request.body = self.channel.send(message)
+                request.body = channel.send(m.Submit(request.number, key, offset, terms, specs))
             except SimenvError:
                 self.abandon(request)
                 raise
@@ -166,7 +186,7 @@ class Link:
         finally:
             self.abandon(request)
         answer = request.answer
-        if isinstance(answer, m.Accepted) and answer.count == request.count:
+        if type(answer) is m.Accepted and answer.count == request.count:
             return request.tasks
         if isinstance(answer, m.Refused):
             return answer.refusals
@@ -174,16 +194,19 @@ class Link:
 
     def abandon(self, request: Request) -> None:
         """Idempotent: it is answered, or nobody waits for its answer."""
-        with self.channel.changed:
-            if self._requests.pop(request.number, None) is not None and not request.tasks:
+        if request.number not in self._requests:
+            return
+        with self.channel.lock:
+            if self._requests.pop(request.number, None) is not None:
                 self._ledger.refused()
 
     # --- waiting for tasks --------------------------------------------------------------------
 
     def finish(self, task: Task, timeout_s: float | None) -> bool:
         """Wait for the end of one task; False after `timeout_s`."""
-        self.expect([task])
-        return self.channel.wait(lambda: task.over, timeout_s, partial(self._ask_again, task))
+        if self.channel.is_stale or self._ledger.tasks.get(task.number) is not task:
+            self.expect([task])
+        return self.channel.wait(task.has_ended, timeout_s, partial(self._ask_again, task))
 
     def glance(self, task: Task) -> None:
         """Take in what has arrived; never waits."""
@@ -194,7 +217,7 @@ class Link:
         """From now on, note each of these when it ends."""
         self.expect(tasks)
         gathering = Gathering(deque(), monotonic())
-        with self.channel.changed:
+        with self.channel.lock:
             for task in tasks:
                 task.on_end(partial(gathering.ended.append, task))
         return gathering
@@ -218,7 +241,7 @@ class Link:
     def expect(self, tasks: Iterable[Task]) -> None:
         """Make sure these hear of their ends, whoever submitted them."""
         self.channel.enter()
-        with self.channel.changed:
+        with self.channel.lock:
             asked = [t.number for t in tasks if not t.over and self._ledger.expect(t)]
             if asked:
                 self._watches.add(asked)
@@ -226,7 +249,7 @@ class Link:
     def adopt(self, number: int, submission: Submission) -> Task:
         """The task of that number as this link knows it, or a new object for it."""
         self.channel.enter()
-        with self.channel.changed:
+        with self.channel.lock:
             return self._ledger.tasks.get(number) or Task(self, number, submission)
 
     def watch(self, numbers: Sequence[int]) -> None:
@@ -245,32 +268,38 @@ class Link:
 
     # --- called by the channel, locked --------------------------------------------------------
 
-    def _take(self, message: m.ToClient) -> None:
-        if isinstance(message, m.Completed):
-            self._ledger.completed(message, perf_counter())
-        elif isinstance(message, m.Accepted):
-            self._accepted(message)
-        elif isinstance(message, m.Unknown):
-            self._ledger.unknown(message.tasks)
-            self._watches.answered()
-        elif not isinstance(message, m.Welcome | m.Pong):
-            request = self._requests.get(message.request)
-            if request is not None and request.answer is None:
-                request.answer = message
+    def _completed(self, message: m.Completed) -> None:
+        self._ledger.completed(message, perf_counter())
 
     def _accepted(self, message: m.Accepted) -> None:
         request = self._requests.get(message.request)
-        if request is None or request.submission is None or request.answer is not None:
+        if request is None or request.submission is None:
             return  # its second answer, or nobody waits for it any more
         request.answer = message
         if message.count != request.count:
             return
+        del self._requests[message.request]
         submission = request.submission
         submission.accepted_s = perf_counter() - submission.sent_s
         request.tasks = self._ledger.accepted(self, message, submission)
-        request.repeated = message.repeated
         if message.repeated:
+            request.repeated = True
             self._watches.add([task.number for task in request.tasks if not task.over])
+
+    def _refused(self, message: m.Refused) -> None:
+        if message.request:
+            self._answer(message)
+        else:
+            self.channel.refused(refusals.error_of(message.refusals))
+
+    def _unknown(self, message: m.Unknown) -> None:
+        self._ledger.unknown(message.tasks)
+        self._watches.answered()
+
+    def _answer(self, message: Answer) -> None:
+        request = self._requests.get(message.request)
+        if request is not None and request.answer is None:
+            request.answer = message
 
     def _renew(self) -> None:
         """The service started anew, or we moved: ask for everything that is open, again."""

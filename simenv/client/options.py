@@ -5,14 +5,16 @@ Invariant: what leaves here is complete: outputs resolved, a seed for every task
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 import operator
 import os
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, SupportsIndex
+
+import msgspec
 
 from simenv.config import NAME_RULE
 from simenv.errors import OptionError
@@ -27,13 +29,11 @@ DRAWN_BITS = 53  # of seeds drawn and derived here: they survive readers of JSON
 Seed = SupportsIndex
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(msgspec.Struct, frozen=True):
     """Checked; `shots` 0: exact."""
 
     shots: int
     outputs: tuple[str, ...]
-    observables: Any
     engine: str
     precision: str
     pool: str
@@ -42,14 +42,14 @@ class Options:
     run_timeout_s: float
     name: str
 
-    def wanted(self, measures: bool) -> tuple[str, ...]:
+    def wanted(self, measures: bool, observed: bool) -> tuple[str, ...]:
         """The outputs of circuits that measure something, or nothing.
 
         Observables ask for `expectation`; `counts`, the default, then stays only where there can
         be any. OptionError when counts are asked of an exact run.
         """
         outputs = self.outputs
-        if self.observables is not None:
+        if observed:
             if not (measures and self.shots):
                 outputs = tuple(output for output in outputs if output != "counts")
             if "expectation" not in outputs:
@@ -65,10 +65,11 @@ class Options:
             )
         return outputs
 
-    def terms(self, measures: bool, observables: tuple[Observable, ...]) -> Terms:
+    def terms(self, measures: bool, observables: tuple[Observable, ...] | None) -> Terms:
+        """`observables` None: none were asked for."""
         return Terms(
-            self.wanted(measures),
-            observables,
+            self.wanted(measures, observables is not None),
+            observables or (),
             self.engine,
             self.precision,
             self.pool,
@@ -80,10 +81,8 @@ class Options:
 
 
 def options(
-    *,
     shots: SupportsIndex | None,
     outputs: Sequence[str] | str,
-    observables: Any,
     engine: str,
     precision: str,
     pool: str | None,
@@ -93,12 +92,34 @@ def options(
     name: str | None,
 ) -> Options:
     """OptionError names the option, its value and what is allowed."""
+    if not isinstance(outputs, str):
+        outputs = tuple(outputs)
+    told: tuple[Any, ...] = (
+        shots, outputs, engine, precision, pool, priority, queue_timeout_s, run_timeout_s, name,
+    )  # fmt: skip
+    try:
+        return _checked(*told)
+    except TypeError:  # something that has no hash: it is none of the types allowed, or not cached
+        return _checked.__wrapped__(*told)
+
+
+@functools.lru_cache(maxsize=64, typed=True)  # a loop of submits asks for the same again and again
+def _checked(
+    shots: SupportsIndex | None,
+    outputs: tuple[str, ...] | str,
+    engine: str,
+    precision: str,
+    pool: str | None,
+    priority: SupportsIndex,
+    queue_timeout_s: float | None,
+    run_timeout_s: float | None,
+    name: str | None,
+) -> Options:
     if precision not in PRECISIONS:
         raise OptionError(f"precision={precision!r}", hint=f"one of: {', '.join(PRECISIONS)}")
     return Options(
         shots=0 if shots is None else _integer("shots", shots, 1, MAX_SHOTS),
         outputs=_outputs(outputs),
-        observables=observables,
         engine=_name("engine", engine),
         precision=precision,
         pool=_name("pool", pool) if pool else "",
@@ -123,7 +144,9 @@ def checked_seed(seed: Seed | None, key: str | None) -> int:
     """The seed given, else one drawn; the same for the same key, so that a repeat is a repeat."""
     if seed is not None:
         return _integer("seed", seed, 0, MAX_SEED)
-    return _hash(key.encode()) if key is not None else _hash(os.urandom(16))
+    if key is not None:
+        return _hash(key.encode())
+    return int.from_bytes(os.urandom(8), "little") >> (64 - DRAWN_BITS)
 
 
 def item_seeds(seed: Seed | Sequence[Seed] | None, count: int, key: str | None) -> list[int]:
@@ -177,8 +200,8 @@ def _name(what: str, value: object) -> str:
     return value
 
 
-def _outputs(outputs: Sequence[str] | str) -> tuple[str, ...]:
-    found = (outputs,) if isinstance(outputs, str) else tuple(outputs)
+def _outputs(outputs: tuple[str, ...] | str) -> tuple[str, ...]:
+    found = (outputs,) if isinstance(outputs, str) else outputs
     for output in found:
         if output not in OUTPUTS:
             raise OptionError(f"output {output!r} is not known", hint=f"of: {', '.join(OUTPUTS)}")

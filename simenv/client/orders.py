@@ -10,23 +10,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from simenv.client.circuits import Loaded, load, load_observables
-from simenv.client.options import (
-    Options,
-    Seed,
-    checked_seed,
-    item_seeds,
-    sweep_seeds,
-)
+from simenv.client.options import Options, Seed, checked_seed, item_seeds, sweep_seeds
 from simenv.client.refusals import error_of_batch
 from simenv.client.sending import Order
 from simenv.errors import OptionError, ProgramError, SimenvError
 from simenv.model import TaskSpec, Terms
 
-Bindings = Any  # an array (K, P), or a mapping parameter -> K values
+Seeds = Seed | Sequence[Seed] | None
 
 
 def one(
-    circuit: Any, options: Options, seed: Seed | None, key: str | None, bindings: Bindings
+    circuit: Any,
+    bindings: Any,
+    observables: Any,
+    options: Options,
+    seed: Seed | None,
+    key: str | None,
 ) -> Order:
     """One task."""
     loaded = load(circuit)
@@ -36,14 +35,29 @@ def one(
             f"{len(rows)} sets of parameter values for one task",
             hint="submit_many((circuit, bindings)) gives one task for each",
         )
-    terms, errors = _terms([loaded], options)
-    if errors:
-        raise errors[0]
+    terms = _terms(loaded, observables, options)
     return Order(terms, [TaskSpec(loaded.packed, options.shots, checked_seed(seed, key), rows[0])])
 
 
+def sweep(
+    circuit: Any,
+    bindings: Any,
+    observables: Any,
+    options: Options,
+    seed: Seeds,
+    key: str | None,
+) -> Order:
+    """One task for each set of parameter values."""
+    loaded = load(circuit)
+    rows = _rows(loaded, bindings)
+    terms = _terms(loaded, observables, options)
+    seeds = sweep_seeds(seed, len(rows), key)
+    packed, shots = loaded.packed, options.shots
+    return Order(terms, [TaskSpec(packed, shots, seeds[k], row, k) for k, row in enumerate(rows)])
+
+
 def several(
-    circuits: Iterable[Any], options: Options, seed: Seed | Sequence[Seed] | None, key: str | None
+    circuits: Iterable[Any], observables: Any, options: Options, seed: Seeds, key: str | None
 ) -> Order:
     """One task for each circuit; BatchRefused names every bad one."""
     given = list(circuits)
@@ -58,37 +72,17 @@ def several(
             programs.append(found)
         else:
             errors.append(_at(found, index))
-    if errors:
-        raise error_of_batch(errors, len(given))
-    terms, errors = _terms(programs, options)
-    if errors:
+    if not programs and not errors:
+        return Order(options.terms(True, None), [])
+    terms = None
+    if not errors:
+        terms = _common_terms(programs, observables, options, errors)
+    if terms is None or errors:
         raise error_of_batch(errors, len(given))
     seeds = item_seeds(seed, len(given), key)
     shots = options.shots
     return Order(
-        terms,
-        [TaskSpec(p.packed, shots, s) for p, s in zip(programs, seeds, strict=True)],
-    )
-
-
-def sweep(
-    circuit: Any,
-    bindings: Bindings,
-    options: Options,
-    seed: Seed | Sequence[Seed] | None,
-    key: str | None,
-) -> Order:
-    """One task for each set of parameter values."""
-    loaded = load(circuit)
-    rows = _rows(loaded, bindings)
-    terms, errors = _terms([loaded], options)
-    if errors:
-        raise errors[0]
-    seeds = sweep_seeds(seed, len(rows), key)
-    packed, shots = loaded.packed, options.shots
-    return Order(
-        terms,
-        [TaskSpec(packed, shots, seeds[k], row, k) for k, row in enumerate(rows)],
+        terms, [TaskSpec(p.packed, shots, s) for p, s in zip(programs, seeds, strict=True)]
     )
 
 
@@ -100,7 +94,7 @@ def is_sweep(work: Any) -> bool:
     return isinstance(values, Mapping | list | tuple) or hasattr(values, "__array__")
 
 
-def _rows(loaded: Loaded, bindings: Bindings) -> list[bytes]:
+def _rows(loaded: Loaded, bindings: Any) -> list[bytes]:
     if bindings is None:
         if loaded.parameters:
             raise ProgramError(_unbound(loaded), hint="give bindings=, or bind them in the circuit")
@@ -125,36 +119,51 @@ def _unbound(loaded: Loaded) -> str:
     return f"the circuit has {len(loaded.parameters)} parameters without a value: {names}"
 
 
-def _terms(programs: Sequence[Loaded], options: Options) -> tuple[Terms, list[SimenvError]]:
-    """The terms that hold for all of these, and an error for each that cannot be run under them."""
-    measures = ["measure" in loaded.program.names for loaded in programs]
-    terms = options.terms(any(measures), ())
-    errors: list[SimenvError] = []
-    if "counts" in terms.outputs and not all(measures):
-        errors += [
-            _nothing_measured(k, len(programs)) for k, does in enumerate(measures) if not does
-        ]
-    if options.observables is None or not programs:
-        return terms, errors
+def _terms(loaded: Loaded, observables: Any, options: Options) -> Terms:
+    """The terms of one circuit."""
+    measures = _measures(loaded)
+    found = None
+    if observables is not None:
+        found = load_observables(observables, loaded.program.num_qubits)
+    terms = options.terms(measures, found)
+    if not measures and "counts" in terms.outputs:
+        raise _nothing_measured(-1)
+    return terms
+
+
+def _common_terms(
+    programs: Sequence[Loaded], observables: Any, options: Options, errors: list[SimenvError]
+) -> Terms:
+    """The terms that hold for all of these; what cannot be run under them goes to `errors`."""
+    measures = [_measures(loaded) for loaded in programs]
     width = programs[0].program.num_qubits
-    errors += [
-        OptionError(
-            f"the observables are for {width} qubits, the circuit has {loaded.program.num_qubits}",
-            hint="circuits of one width in one call",
-            index=index,
-        )
-        for index, loaded in enumerate(programs)
-        if loaded.program.num_qubits != width
-    ]
-    observables = load_observables(options.observables, width)
-    return options.terms(any(measures), observables), errors
+    found = None
+    if observables is not None:
+        found = load_observables(observables, width)
+        errors += [
+            OptionError(
+                f"the observables are for {width} qubits, this has {loaded.program.num_qubits}",
+                hint="circuits of one width in one call",
+                index=index,
+            )
+            for index, loaded in enumerate(programs)
+            if loaded.program.num_qubits != width
+        ]
+    terms = options.terms(any(measures), found)
+    if "counts" in terms.outputs:
+        errors += [_nothing_measured(k) for k, measured in enumerate(measures) if not measured]
+    return terms
 
 
-def _nothing_measured(index: int, of: int) -> ProgramError:
+def _measures(loaded: Loaded) -> bool:
+    return "measure" in loaded.program.names
+
+
+def _nothing_measured(index: int) -> ProgramError:
     return ProgramError(
         "counts were asked of a circuit that measures nothing",
         hint='measure (circuit.measure_all()), or ask for outputs=("statevector",) or observables',
-        index=index if of > 1 else -1,
+        index=index,
     )
 
 

@@ -40,7 +40,7 @@ class Pump:
 
         future = asyncio.get_running_loop().create_future()
         self._link.expect([task])
-        with self._link.channel.changed:
+        with self._link.channel.lock:
             self._asked_s = monotonic()
             self._waiting[future] = task
             future.add_done_callback(self._drop)  # also when the awaiting coroutine is cancelled
@@ -60,12 +60,12 @@ class Pump:
     def _run(self) -> None:
         channel = self._link.channel
         while True:
-            with channel.changed:
+            with channel.lock:
                 channel.changed.wait_for(lambda: self._waiting or channel.closed)
             try:
                 channel.wait(lambda: not self._waiting, repeat=self._repeat)
             except SimenvError as error:
-                with channel.changed:
+                with channel.lock:
                     for future in list(self._waiting):
                         self._wake(future, error)
             if channel.closed:
@@ -86,7 +86,7 @@ class Pump:
             return  # the loop was closed: nobody awaits it any more
 
     def _drop(self, future: asyncio.Future[None]) -> None:
-        with self._link.channel.changed:
+        with self._link.channel.lock:
             self._waiting.pop(future, None)
 
 

@@ -5,8 +5,9 @@ Packed as the worker sent it; dictionaries and arrays are made when they are fir
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from simenv.client import outcomes
 from simenv.errors import OptionError, ProtocolError, VersionMismatch
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-@dataclass(frozen=True, slots=True)
-class Stages:
+class Stages(msgspec.Struct, frozen=True):
     """Seconds a task spent in each stage.
 
     `queued_s`, `sent_s` and `run_s` were measured by service and worker. `accepted_s` is the
@@ -36,8 +36,7 @@ class Stages:
     total_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Provenance:
+class Provenance(msgspec.Struct, frozen=True):
     """Where a result came from; what `Result` shows under its own names."""
 
     task: str
@@ -271,7 +270,7 @@ class Result:
             "num_qubits": self.num_qubits,
             "truncation": self.truncation,
             "remark": self.remark,
-            "timing": asdict(self.timing),
+            "timing": msgspec.structs.asdict(self.timing),
         }
 
     def __repr__(self) -> str:

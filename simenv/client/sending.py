@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from time import perf_counter
+
+import msgspec
 
 from simenv.client import refusals
 from simenv.client.ledger import Submission
@@ -19,8 +20,7 @@ UNANSWERED = 8  # messages on their way at once
 SPEC_BYTES = 32  # of a TaskSpec beside its program and bindings
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(msgspec.Struct, frozen=True):
     """What one call asks for."""
 
     terms: Terms
@@ -31,18 +31,13 @@ def send(link: Link, order: Order, key: str | None) -> list[Task]:
     """The accepted tasks, in order. On a refusal nothing new stays: it is cancelled again."""
     if not order.specs:
         return []
-    first = 0
-    if key is None:
-        name, first = link.reserve(len(order.specs))
-    else:
-        name = key
     window: deque[tuple[int, Request]] = deque()
     received = Received([], [], [])
     start = 0
     try:
         for part in chunks(order.specs):
             submission = Submission(order.terms.name, order.terms.precision, perf_counter())
-            request = link.offer(name, first + start, order.terms, part, submission)
+            request = link.offer(key, start, order.terms, part, submission)
             window.append((start, request))
             start += len(part)
             while len(window) >= UNANSWERED:
@@ -59,8 +54,7 @@ def send(link: Link, order: Order, key: str | None) -> list[Task]:
     return received.tasks
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(msgspec.Struct, frozen=True):
     """Answers so far; `fresh` are the tasks that this very call brought about."""
 
     tasks: list[Task]

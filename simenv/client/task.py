@@ -8,27 +8,26 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from simenv.client.progress import Line, describe
 from simenv.client.result import Provenance, Result, Stages
 from simenv.errors import SimenvError, TaskCancelled, TaskExpired, TaskFailed, TimedOut
-from simenv.model import TaskState, task_name
+from simenv.model import Origin, TaskState, task_name
 from simenv.wire import codec
 from simenv.wire.messages import STATES
 
 if TYPE_CHECKING:
     from simenv.client.ledger import Submission
     from simenv.client.link import Link
-    from simenv.model import Origin
     from simenv.wire.messages import Completion
 
 SHOW_EVERY_S = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(msgspec.Struct, frozen=True):
     """What the completions of one message share; `read_s`: perf_counter when it was read."""
 
     origin: Origin
@@ -42,12 +41,13 @@ class Task:
 
     __slots__ = (
         "__weakref__", "_completion", "_ending", "_error", "_hooks", "_result", "_submission",
-        "asked_s", "link", "number",
+        "asked_s", "link", "number", "over",
     )  # fmt: skip
 
     def __init__(self, link: Link, number: int, submission: Submission) -> None:
         self.link = link
         self.number = number
+        self.over = False  # like `done`, without looking whether something has arrived
         self.asked_s = 0.0  # monotonic: when somebody first waited, or its result was asked for
         self._submission = submission
         self._completion: Completion | None = None
@@ -136,15 +136,14 @@ class Task:
 
     # --- called by the link, under its lock --------------------------------------------------
 
-    @property
-    def over(self) -> bool:
-        """Like `done`, without looking whether something has arrived."""
-        return self._completion is not None or self._error is not None
+    def has_ended(self) -> bool:
+        return self.over
 
     def end(self, completion: Completion, ending: Ending) -> None:
         """The task has ended."""
         if not self.over:
             self._completion, self._ending = completion, ending
+            self.over = True
             if self._hooks is not None:
                 self._run_hooks()
 
@@ -152,6 +151,7 @@ class Task:
         """The task will never end: the service does not know it."""
         if not self.over:
             self._error = error
+            self.over = True
             self._run_hooks()
 
     def follow(self, other: Task) -> None:

@@ -18,7 +18,7 @@ from simenv.client.options import (
 from simenv.errors import OptionError
 
 PLAIN: dict[str, Any] = {
-    "shots": 1024, "outputs": ("counts",), "observables": None, "engine": "auto",
+    "shots": 1024, "outputs": ("counts",), "engine": "auto",
     "precision": "double", "pool": None, "priority": 0, "queue_timeout_s": None,
     "run_timeout_s": None, "name": None,
 }  # fmt: skip
@@ -55,30 +55,41 @@ def test_one_output_as_text_and_no_output_twice() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "measures", "outputs"),
+    ("changes", "measures", "observed", "outputs"),
     [
-        ({}, True, ("counts",)),
-        ({"observables": "ZZ"}, True, ("counts", "expectation")),
-        ({"observables": "ZZ"}, False, ("expectation",)),
-        ({"observables": "ZZ", "shots": None}, True, ("expectation",)),
-        ({"observables": "ZZ", "outputs": ("expectation",)}, True, ("expectation",)),
-        ({"shots": None, "outputs": ("probabilities",)}, True, ("probabilities",)),
+        ({}, True, False, ("counts",)),
+        ({}, True, True, ("counts", "expectation")),
+        ({}, False, True, ("expectation",)),
+        ({"shots": None}, True, True, ("expectation",)),
+        ({"outputs": ("expectation",)}, True, True, ("expectation",)),
+        ({"shots": None, "outputs": ("probabilities",)}, True, False, ("probabilities",)),
     ],
 )
 def test_outputs_that_follow(
-    changes: dict[str, Any], measures: bool, outputs: tuple[str, ...]
+    changes: dict[str, Any], measures: bool, observed: bool, outputs: tuple[str, ...]
 ) -> None:
-    assert chosen(**changes).wanted(measures) == outputs
+    assert chosen(**changes).wanted(measures, observed) == outputs
 
 
 def test_counts_of_an_exact_run() -> None:
     with pytest.raises(OptionError, match="probabilities"):
-        chosen(shots=None).wanted(True)
+        chosen(shots=None).wanted(measures=True, observed=False)
 
 
 def test_expectation_of_nothing() -> None:
     with pytest.raises(OptionError, match="observables"):
-        chosen(outputs=("expectation",)).wanted(True)
+        chosen(outputs=("expectation",)).wanted(measures=True, observed=False)
+
+
+def test_an_option_that_has_no_hash() -> None:
+    with pytest.raises(OptionError, match="engine"):
+        chosen(engine=["auto"])
+
+
+def test_true_is_no_number_even_after_one_was() -> None:
+    assert chosen(shots=1).shots == 1
+    with pytest.raises(OptionError, match="shots=True"):
+        chosen(shots=True)
 
 
 @pytest.mark.parametrize("key", ["", "~mine", "x" * 257, 7, None])
