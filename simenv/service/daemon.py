@@ -268,11 +268,11 @@ class Daemon:
     def _assign(self, now_ns: int) -> None:
         if self.state.draining or self.trouble:
             return  # what a full disk can't take must not pile up in memory
-        faults.hit("assign.before")
         sends = assign(self.state, now_ns)
-        for send in sends:
-            self._send(send)
         if sends:
+            faults.hit("assign.before")
+            for send in sends:
+                self._send(send)
             faults.hit("assign.sent")
 
     def _send(self, send: Send) -> None:

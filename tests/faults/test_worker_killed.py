@@ -8,12 +8,13 @@ import signal
 import time
 
 import pytest
-from circuits import layered
+from circuits import faulty, layered
 from ledger import Ledger
 from live import environment
 
 import simenv
 from simenv.errors import TaskFailed
+from simulators.fault import engine as fault
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -57,11 +58,11 @@ def test_kill_of_busy_workers_loses_and_doubles_nothing() -> None:
 
 
 def test_a_task_that_kills_its_workers_fails_as_poison_and_its_neighbours_do_not() -> None:
-    from simulators.fault.circuits import segfault
-
     with simenv.local(workers=1) as env:
         good = [layered(3, 1, seed) for seed in range(20)]
-        tasks = env.submit_many([*good[:7], segfault(), *good[7:]], engine="fault", seed=1)
+        tasks = env.submit_many(
+            [*good[:7], faulty(fault.SEGFAULT), *good[7:]], engine="fault", seed=1
+        )
         with pytest.raises(TaskFailed) as caught:
             tasks[7].result(timeout=60)
         assert caught.value.reason == "poison"

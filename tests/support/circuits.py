@@ -26,3 +26,13 @@ def bell() -> QuantumCircuit:
     circuit.cx(0, 1)
     circuit.measure([0, 1], [0, 1])
     return circuit
+
+
+def faulty(code: int) -> QuantumCircuit:
+    """A circuit that asks the engine `fault` for a fault: see simulators.fault.engine."""
+    from simulators.fault.engine import FAULT_BASE
+
+    circuit = QuantumCircuit(1, 1)
+    circuit.rx(FAULT_BASE + code, 0)
+    circuit.measure(0, 0)
+    return circuit

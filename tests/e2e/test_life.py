@@ -1,0 +1,130 @@
+"""An environment from its start to its end: one service, no CPU when idle, nothing left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from circuits import bell, faulty, layered
+from live import Live, environment
+
+import simenv
+from simenv.client import local
+from simenv.errors import Insufficient, JournalError, NoService, StartFailed, TaskFailed
+from simulators.fault import engine as fault
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+
+def test_down_does_not_leave_a_process_a_socket_or_a_file_of_the_running_kind() -> None:
+    live = Live()
+    live.up()
+    with live.client() as env:
+        env.run(bell(), shots=10)
+        pids = [env.status().pid, *(worker.pid for worker in env.workers())]
+    sockets = Path(local.read(live.home / "connection.json").sockets)
+    assert sockets.is_dir()
+    stopped = local.down(live.name)
+    assert not stopped.forced
+    assert not any(psutil.pid_exists(pid) and _runs(pid) for pid in pids)
+    assert not sockets.exists()
+    assert not (live.home / "connection.json").exists()
+    assert list(Path(tempfile.gettempdir()).glob("simenv-*")) == []
+    live.down()
+
+
+def _runs(pid: int) -> bool:
+    return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def test_an_idle_environment_does_not_use_the_cpu() -> None:
+    with environment() as live, live.client() as env:
+        env.run(layered(14, 3, 1), shots=10)
+        processes = [psutil.Process(env.status().pid)]
+        processes += [psutil.Process(worker.pid) for worker in env.workers()]
+        time.sleep(1.0)  # the checkpoint and the index of what just ran
+        before = [sum(p.cpu_times()[:2]) for p in processes]
+        time.sleep(3.0)
+        used = [sum(p.cpu_times()[:2]) - b for p, b in zip(processes, before, strict=True)]
+    assert max(used) <= 0.03, f"{used} s of CPU in 3 s"  # 1 %: three ticks of the kernel's clock
+
+
+def test_a_second_service_is_not_let_in() -> None:
+    with environment() as live:
+        with pytest.raises(Insufficient, match=r"is up already: process \d+"):
+            live.up()
+        (live.home / "connection.json").rename(live.home / "hidden")
+        with pytest.raises(JournalError, match=r"another service uses .* pid \d+"):
+            live.up()
+        (live.home / "hidden").rename(live.home / "connection.json")
+
+
+def test_a_private_environment_does_not_outlive_its_owner() -> None:
+    script = (
+        "import simenv,sys,time\n"
+        "with simenv.local(workers=1) as env:\n"
+        "    print(env.status().pid, *[w.pid for w in env.workers()], flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    owner = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert owner.stdout is not None
+    pids = [int(word) for word in owner.stdout.readline().split()]
+    assert len(pids) == 2
+    owner.send_signal(signal.SIGKILL)
+    owner.wait()
+    owner.stdout.close()
+    deadline = time.monotonic() + 15.0
+    while any(psutil.pid_exists(pid) for pid in pids):
+        assert time.monotonic() < deadline, "the private environment outlives its owner"
+        time.sleep(0.02)
+    for folder in Path(tempfile.gettempdir()).glob("simenv-local-*"):
+        for path in sorted(folder.rglob("*"), reverse=True):
+            path.rmdir() if path.is_dir() else path.unlink()
+        folder.rmdir()
+
+
+def test_sigterm_does_not_lose_what_waits() -> None:
+    live = Live()
+    pid = live.up()
+    with live.client() as env:
+        tasks = env.submit_many([layered(15, 30, seed) for seed in range(40)], shots=10, seed=1)
+        os.kill(pid, signal.SIGTERM)
+        live.wait_dead(pid)
+    live.up()
+    with live.client() as env:
+        found = [env.task(task.id).result(timeout=60) for task in tasks]
+        assert [sum(result.counts.values()) for result in found] == [10] * 40
+    live.down()
+
+
+def test_a_worker_that_cannot_start_does_not_hang_the_start() -> None:
+    live = Live(pools=[{"name": "main", "engine": "nonesuch", "min": 1, "max": 1}])
+    with pytest.raises(StartFailed, match="no working worker"):
+        live.up()
+    with pytest.raises(NoService):
+        local.read(live.home / "connection.json")
+    live.down()
+
+
+def test_a_task_that_hangs_does_not_keep_its_worker() -> None:
+    with simenv.local(workers=1) as env:
+        task = env.submit(faulty(fault.HANG), engine="fault", run_timeout_s=0.5)
+        with pytest.raises(simenv.errors.TaskExpired):
+            task.result(timeout=60)
+        assert sum(env.run(bell(), shots=10).counts.values()) == 10
+
+
+def test_an_engine_that_raises_does_not_take_its_worker_along() -> None:
+    with simenv.local(workers=1) as env:
+        task = env.submit(faulty(fault.RAISE), engine="fault")
+        with pytest.raises(TaskFailed) as caught:
+            task.result(timeout=60)
+        assert caught.value.reason == "engine"
+        assert [worker.restarts for worker in env.workers()] == [0]

@@ -1,0 +1,144 @@
+"""Circuits as flat arrays, from a list of operations or from Qiskit; a second way beside the
+client's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from qiskit import QuantumCircuit
+from qiskit.circuit import Clbit, IfElseOp
+
+from simulators.circuit import tokens as tk
+from simulators.circuit.gates import GATES, OTHERS
+from simulators.circuit.ir import Circuit
+
+Token = tuple[int, int, int]
+
+
+class Arrays:
+    """Operations one after the other; `circuit` packs them."""
+
+    def __init__(
+        self, num_qubits: int, num_clbits: int, registers: Iterable[tuple[str, int]] = ()
+    ) -> None:
+        self.num_qubits = num_qubits
+        self.num_clbits = num_clbits
+        self.registers = tuple(registers) or ((("c", num_clbits),) if num_clbits else ())
+        self.table: dict[tuple[str, int, int, int], int] = {}
+        self.ops: list[int] = []
+        self.qubits: list[int] = []
+        self.clbits: list[int] = []
+        self.params: list[float] = []
+        self.slots: list[tuple[int, int]] = []
+        self.num_slots = 0
+        self.conditions: list[Token] = []
+        self.constants: list[bytes] = []
+
+    def add(
+        self,
+        name: str,
+        qubits: Sequence[int] = (),
+        clbits: Sequence[int] = (),
+        params: Sequence[float] = (),
+    ) -> Arrays:
+        key = (name, len(qubits), len(clbits), len(params))
+        self.ops.append(self.table.setdefault(key, len(self.table)))
+        self.qubits += qubits
+        self.clbits += clbits
+        self.params += params
+        return self
+
+    def free(self, slot: int) -> None:
+        """Let the last parameter come from a slot."""
+        self.slots.append((len(self.params) - 1, slot))
+        self.num_slots = max(self.num_slots, slot + 1)
+
+    def begin(self, *tokens: Token) -> Arrays:
+        """An `if` on a postfix expression, without its END."""
+        self.conditions += [*tokens, (tk.END, 0, 0)]
+        return self.add("if")
+
+    def value(self, number: int) -> int:
+        """Index of a new constant."""
+        self.constants.append(number.to_bytes(max(1, (number.bit_length() + 7) // 8), "little"))
+        return len(self.constants) - 1
+
+    def equals(self, register: int, number: int) -> tuple[Token, ...]:
+        """Tokens of `register == number`."""
+        width = self.registers[register][1]
+        operand = self.value(number)
+        return (tk.REGISTER, register, width), (tk.VALUE, operand, width), (tk.EQUAL, 0, 0)
+
+    def fields(self) -> tuple:
+        """The arguments of `Circuit.from_buffers`."""
+        return (
+            self.num_qubits,
+            self.num_clbits,
+            self.registers,
+            tuple(key[0] for key in self.table),
+            np.array([key[1:] for key in self.table], np.uint16).tobytes(),
+            np.array(self.ops, np.uint16).tobytes(),
+            np.array(self.qubits, np.uint16).tobytes(),
+            np.array(self.clbits, np.uint16).tobytes(),
+            np.array(self.params, np.float64).tobytes(),
+            self.num_slots,
+            np.array(self.slots, np.int32).tobytes(),
+            np.array(self.conditions, np.int32).tobytes(),
+            tuple(self.constants),
+        )
+
+    def circuit(self) -> Circuit:
+        return Circuit.from_buffers(*self.fields())
+
+
+def from_qiskit(circuit: QuantumCircuit) -> Circuit:
+    """Bound circuits; `if_test` on a clbit or a register; custom gates by their definition."""
+    loose = [bit for bit in circuit.clbits if not circuit.find_bit(bit).registers]
+    registers = [(register.name, register.size) for register in circuit.cregs]
+    arrays = Arrays(
+        circuit.num_qubits, circuit.num_clbits, registers + [("", len(loose))] * bool(loose)
+    )
+    numbers = {bit: k for k, bit in enumerate([b for r in circuit.cregs for b in r] + loose)}
+    walk = _Walk(circuit, arrays)
+    walk.walk(circuit, list(range(circuit.num_qubits)), numbers)
+    return arrays.circuit()
+
+
+class _Walk:
+    def __init__(self, circuit: QuantumCircuit, arrays: Arrays) -> None:
+        self.names = [register.name for register in circuit.cregs]
+        self.arrays = arrays
+
+    def walk(self, circuit: QuantumCircuit, wires: list[int], bits: dict[Clbit, int]) -> None:
+        if circuit.global_phase:
+            self.arrays.add("global_phase", params=[float(circuit.global_phase)])
+        for item in circuit.data:
+            operation = item.operation
+            qubits = [wires[circuit.find_bit(bit).index] for bit in item.qubits]
+            clbits = [bits[bit] for bit in item.clbits]
+            if isinstance(operation, IfElseOp):
+                self._if(operation, qubits, clbits, bits)
+            elif operation.name in GATES or operation.name in OTHERS:
+                params = [float(value) for value in operation.params]
+                self.arrays.add(operation.name, qubits, clbits, params)
+            else:
+                body = operation.definition
+                self.walk(body, qubits, dict(zip(body.clbits, clbits, strict=True)))
+
+    def _if(
+        self, operation: IfElseOp, qubits: list[int], clbits: list[int], bits: dict[Clbit, int]
+    ) -> None:
+        target, value = operation.condition
+        if isinstance(target, Clbit):
+            tokens: tuple[Token, ...] = ((tk.CLBIT, bits[target], 0),)
+            if not value:
+                tokens += ((tk.LOGIC_NOT, 0, 0),)
+        else:
+            tokens = self.arrays.equals(self.names.index(target.name), int(value))
+        self.arrays.begin(*tokens)
+        for number, body in enumerate(operation.blocks):
+            if number:
+                self.arrays.add("else")
+            self.walk(body, qubits, dict(zip(body.clbits, clbits, strict=True)))
+        self.arrays.add("end")

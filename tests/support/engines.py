@@ -1,0 +1,45 @@
+"""Every engine, as a function that runs a circuit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from simulators.base import BindingResult, Control, Engine, PauliSum, Request, RunOptions
+from simulators.circuit.check import problem
+from simulators.circuit.ir import Circuit
+from simulators.fault.engine import FaultEngine
+from simulators.statevector.engine import StatevectorEngine
+
+ENGINES: dict[str, Callable[[], Engine]] = {
+    "statevector": StatevectorEngine,
+    "statevector-dense": lambda: StatevectorEngine(small=False),
+    "fault": FaultEngine,
+}
+
+
+class Runner:
+    """Checks, plans and runs; keyword arguments go to Request and RunOptions by name."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def all(
+        self,
+        circuit: Circuit,
+        shots: int = 0,
+        seed: int = 7,
+        outputs: tuple[str, ...] = ("counts",),
+        observables: tuple[PauliSum, ...] = (),
+        bindings: object = None,
+        binding: int = 0,
+        control: Control | None = None,
+        **options: object,
+    ) -> tuple[BindingResult, ...]:
+        assert problem(circuit) == ""
+        chosen = RunOptions(**options)  # type: ignore[arg-type]
+        request = Request(shots, seed, outputs, observables, bindings, binding)  # type: ignore[arg-type]
+        plan = self.engine.plan(circuit, None, chosen)
+        return self.engine.run(plan, circuit, request, chosen, control or Control()).bindings
+
+    def __call__(self, circuit: Circuit, **keywords: object) -> BindingResult:
+        return self.all(circuit, **keywords)[0]  # type: ignore[arg-type]
