@@ -14,31 +14,25 @@ from simenv.cli import out
 from simenv.cli.checks.finding import Finding
 from simenv.client import address
 from simenv.errors import NoService
+from simenv.service import start
 
-NETWORK = frozenset(
-    (
-        "9p", "afs", "beegfs", "ceph", "cifs", "fuse.ceph", "fuse.glusterfs", "fuse.sshfs",
-        "glusterfs", "gpfs", "lustre", "nfs", "nfs4", "orangefs", "pvfs2", "smb3", "smbfs",
-    )
-)  # fmt: skip
 LEAST_FREE_BYTES = 2**30
 LONGEST_SOCKET = 107  # bytes of a path in sockaddr_un
 
 
 def home() -> Iterator[Finding]:
-    """The journal needs a local file system, and nobody else's eyes or hands."""
+    """The journal needs a local file system, and nobody else's hands."""
     root = config.home_root()
-    kind, there = file_system(root)
-    if kind in NETWORK:
-        remedy = (
-            "echo 'state_dir = \"/a/local/folder\"' >> simenv.toml; simenv up --config simenv.toml"
-        )
-        yield Finding("fail", "state", f"{root} is on {kind}: SQLite cannot be safe there", remedy)
-    elif shutil.disk_usage(there).free < LEAST_FREE_BYTES:
-        free = out.size(shutil.disk_usage(there).free)
-        yield Finding("warn", "state", f"{root} has {free} left", f"df -h {there}")
+    there = next(path for path in (root, *root.parents) if path.exists())
+    kind = start.file_system(there)
+    free = shutil.disk_usage(there).free
+    if kind in start.NETWORK_FILE_SYSTEMS:
+        detail = f"{root} is on {kind}, where the journal cannot be safe"
+        yield Finding("fail", "state", detail, "export SIMENV_HOME=/a/folder/on/a/local/disk")
+    elif free < LEAST_FREE_BYTES:
+        yield Finding("warn", "state", f"{root} has {out.size(free)} left", f"df -h {there}")
     else:
-        yield Finding("ok", "state", f"{root} on {kind or 'a file system unknown'}, local")
+        yield Finding("ok", "state", f"{root} on {kind or 'an unknown file system'}")
     yield _private(root)
 
 
@@ -90,26 +84,6 @@ def connections() -> Iterator[Finding]:
             yield Finding("ok", "environment", f"{file.name}: process {file.pid} on {file.node}")
     if not stale:
         yield Finding("ok", "environment", "no connection file without a service")
-
-
-def file_system(path: Path) -> tuple[str, Path]:
-    """The kind of file system `path` is or will be on ("" if unknown), and its nearest folder."""
-    there = path
-    while not there.exists():
-        there = there.parent
-    try:
-        mounts = Path("/proc/mounts").read_text().splitlines()
-    except OSError:
-        return "", there
-    best, kind = "", ""
-    resolved = str(there.resolve())
-    for mount in mounts:
-        _, point, name, *_ = mount.split()
-        point = point.replace("\\040", " ")
-        inside = resolved == point or resolved.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= len(best):
-            best, kind = point, name
-    return kind, there
 
 
 def _private(root: Path) -> Finding:

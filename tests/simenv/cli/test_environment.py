@@ -1,0 +1,79 @@
+"""Environments come and go: `up`, `down`, what is kept, and a private one for one call."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from simenv import config
+from simenv.cli.app import run
+from simenv.client import local
+
+BELL = str(Path(__file__).parents[3] / "examples" / "bell.qasm")
+NAME = "cli-updown"
+
+
+@pytest.fixture
+def name() -> Iterator[str]:
+    yield NAME
+    if (config.home_root() / NAME / "connection.json").exists():
+        local.down(NAME, now=True)
+    shutil.rmtree(config.home_root() / NAME, ignore_errors=True)
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_an_environment_forgets_or_leaves_something(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def cli(*words: str) -> tuple[int, str]:
+        capsys.readouterr()
+        return run([*words, "--name", name]), capsys.readouterr().out
+
+    assert cli("up", "--resume")[0] == 4
+    code, said = cli("up", "--workers", "1", "--slots", "1", "--durability", "process")
+    assert code == 0
+    assert said.startswith(f"service  {name}, process ")
+    code, waited = cli("submit", BELL, "--seed", "3", "--wait", "--json")
+    assert code == 0
+    done = json.loads(waited)
+    code, said = cli("down")
+    assert (code, said.startswith(f"{name} down in ")) == (0, True)
+    assert said.endswith("s: 0 processes left\n")
+    assert cli("status")[0] == 5
+    assert cli("down")[0] == 5
+    assert "replayed" in cli("logs")[1]
+
+    code, status = cli("up", "--resume", "--workers", "1", "--json")
+    assert code == 0
+    assert json.loads(status)["epoch"] == 2
+    code, again = cli("result", done["task"], "--json")
+    assert (code, json.loads(again)["counts"]) == (0, done["counts"])
+    code, ended = cli("down", "--now", "--json")
+    assert code == 0
+    assert json.loads(ended)["queued"] == 0
+
+
+def test_pools_and_workers_are_mixed(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["up", "--name", name, "--workers", "2", "--pool", "sv:workers=2"]) == 2
+    assert "say workers=N in the pool" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_a_call_without_an_environment_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["submit", BELL, "--shots", "64", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert sum(found["counts"].values()) == 64
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_a_bad_circuit_leaves_its_private_environment(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "bad.qasm"
+    file.write_text("OPENQASM 2.0;\nqreg q[1];\nwrong q[0];\n")
+    assert run(["submit", str(file)]) == 2
+    assert f"  at {file}:3:1   wrong q[0];" in capsys.readouterr().err
