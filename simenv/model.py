@@ -175,7 +175,7 @@ class ResultData(msgspec.Struct, frozen=True, array_like=True):
     """
 
     format: int
-    registers: tuple[tuple[str, int], ...]
+    registers: tuple[tuple[str, int], ...]  # of the program; (): it measures nothing
     num_qubits: int
     shots: int
     seed: int

@@ -36,7 +36,8 @@ def one(
             hint="submit_many((circuit, bindings)) gives one task for each",
         )
     terms = _terms(loaded, observables, options)
-    return Order(terms, [TaskSpec(loaded.packed, options.shots, checked_seed(seed, key), rows[0])])
+    spec = TaskSpec(loaded.packed, options.shots, checked_seed(seed, key), rows[0])
+    return Order(terms, [spec], single=True)
 
 
 def sweep(
@@ -126,8 +127,9 @@ def _terms(loaded: Loaded, observables: Any, options: Options) -> Terms:
     if observables is not None:
         found = load_observables(observables, loaded.program.num_qubits)
     terms = options.terms(measures, found)
-    if not measures and "counts" in terms.outputs:
-        raise _nothing_measured(-1)
+    error = _contradiction(terms, measures, -1)
+    if error is not None:
+        raise error
     return terms
 
 
@@ -150,8 +152,8 @@ def _common_terms(
             if loaded.program.num_qubits != width
         ]
     terms = options.terms(any(measures), found)
-    if "counts" in terms.outputs:
-        errors += [_nothing_measured(k) for k, measured in enumerate(measures) if not measured]
+    found_at = [_contradiction(terms, measured, k) for k, measured in enumerate(measures)]
+    errors += [error for error in found_at if error is not None]
     return terms
 
 
@@ -159,12 +161,22 @@ def _measures(loaded: Loaded) -> bool:
     return "measure" in loaded.program.names
 
 
-def _nothing_measured(index: int) -> ProgramError:
-    return ProgramError(
-        "counts were asked of a circuit that measures nothing",
-        hint='measure (circuit.measure_all()), or ask for outputs=("statevector",) or observables',
-        index=index,
-    )
+def _contradiction(terms: Terms, measures: bool, index: int) -> ProgramError | None:
+    """What cannot be had of a circuit that measures, or does not."""
+    if not measures and "counts" in terms.outputs:
+        return ProgramError(
+            "counts were asked of a circuit that measures nothing",
+            hint="measure (circuit.measure_all()), or ask for "
+            'outputs=("statevector",), or give observables',
+            index=index,
+        )
+    if measures and "statevector" in terms.outputs:
+        return ProgramError(
+            "a statevector was asked of a circuit that measures",
+            hint="remove the measurements, or ask for probabilities",
+            index=index,
+        )
+    return None
 
 
 def _at(error: SimenvError, index: int) -> SimenvError:

@@ -64,14 +64,14 @@ class Result:
                 f"result of task {provenance.task} has format {data.format}, "
                 f"this client reads {RESULT_FORMAT}"
             )
-        for rows, values, size in (
-            (data.outcomes, data.counts, 4),
-            (data.probability_outcomes, data.probabilities, 8),
+        for rows, width, values, size in (
+            (data.outcomes, data.outcome_width, data.counts, 4),
+            (data.probability_outcomes, data.probability_width, data.probabilities, 8),
         ):
-            if len(values) % size or len(rows) * size != len(values) * data.outcome_width:
+            if len(values) % size or len(rows) * size != len(values) * width:
                 raise ProtocolError(
                     f"result of task {provenance.task} has {len(values)} bytes of values for "
-                    f"{len(rows)} bytes of outcomes of {data.outcome_width}"
+                    f"{len(rows)} bytes of outcomes of {width}"
                 )
         self._data = data
         self._provenance = provenance
@@ -91,12 +91,18 @@ class Result:
 
     @property
     def probabilities(self) -> dict[str, float]:
-        """Outcome -> exact probability, keys as in `counts`; what cannot happen is left out."""
+        """Outcome -> exact probability; what cannot happen is left out.
+
+        Keys as in `counts`; where the circuit measures nothing, qubit 0 is rightmost.
+        """
         if self._probabilities is None:
             data = self._data
             self._need(bool(data.probabilities), "probabilities")
             self._probabilities = outcomes.probabilities(
-                data.probability_outcomes, data.outcome_width, data.probabilities, data.registers
+                data.probability_outcomes,
+                data.probability_width,
+                data.probabilities,
+                data.registers or (("", data.num_qubits),),
             )
         return self._probabilities
 

@@ -25,6 +25,7 @@ class Order(msgspec.Struct, frozen=True):
 
     terms: Terms
     specs: list[TaskSpec]
+    single: bool = False  # an error is about the call, not about one of several items
 
 
 def send(link: Link, order: Order, key: str | None) -> list[Task]:
@@ -50,7 +51,7 @@ def send(link: Link, order: Order, key: str | None) -> list[Task]:
         for _, request in window:  # interrupted: nobody will ask for these answers
             link.abandon(request)
     if received.errors:
-        raise _refused(link, received, key, len(order.specs))
+        raise _refused(link, received, order, key)
     return received.tasks
 
 
@@ -87,8 +88,10 @@ def chunks(specs: Sequence[TaskSpec]) -> Iterator[list[TaskSpec]]:
         yield part
 
 
-def _refused(link: Link, received: Received, key: str | None, count: int) -> SimenvError:
-    error = refusals.error_of_batch(received.errors, count)
+def _refused(link: Link, received: Received, order: Order, key: str | None) -> SimenvError:
+    if order.single:
+        received.errors[0].index = -1
+    error = refusals.error_of_batch(received.errors, len(order.specs))
     if received.fresh:
         link.cancel([task.number for task in received.fresh])
         if key is not None:

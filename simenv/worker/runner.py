@@ -145,7 +145,7 @@ def pack(program: Program, assigned: Assigned, found: BindingResult) -> bytes:
     return codec.encode(
         ResultData(
             RESULT_FORMAT,
-            program.registers,
+            program.registers if "measure" in program.names else (),
             program.num_qubits,
             assigned.shots,
             assigned.seed,

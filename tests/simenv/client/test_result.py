@@ -49,6 +49,19 @@ def test_wide_outcomes_are_rows_of_bytes() -> None:
     assert found.counts == {"1" + "0" * 65 + "1": 7}
 
 
+def test_probabilities_of_a_circuit_that_measures_nothing_are_over_its_qubits() -> None:
+    found = result(
+        registers=(),
+        num_qubits=3,
+        counts=b"",
+        outcomes=b"",
+        probability_outcomes=b"\x01\x06",
+        probability_width=1,
+        probabilities=struct.pack("<2d", 0.25, 0.75),
+    )
+    assert found.probabilities == {"001": 0.25, "110": 0.75}
+
+
 @pytest.mark.parametrize(("dtype", "size"), [("<c16", 16), ("<c8", 8)])
 def test_a_statevector_of_either_precision(dtype: str, size: int) -> None:
     vector = np.array([1, 0, 0, 1j], dtype) / np.sqrt(np.array(2, dtype))
@@ -99,7 +112,7 @@ def test_a_result_of_another_format() -> None:
         {"counts": b"\0" * 12},
         {"outcomes": b"\0"},
         {"outcome_width": 2},
-        {"probability_outcomes": b"\0", "probabilities": b"\0" * 16},
+        {"probability_outcomes": b"\0", "probabilities": b"\0" * 16, "probability_width": 1},
     ],
 )
 def test_arrays_that_do_not_fit_together(changes: dict[str, object]) -> None:

@@ -1,0 +1,314 @@
+"""The public face against a real service and a real worker."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import simenv
+from simenv.errors import (
+    BatchRefused,
+    Infeasible,
+    KeyConflict,
+    NotFound,
+    OptionError,
+    ProgramError,
+    TaskCancelled,
+)
+from simenv.model import TaskState
+
+HEAD = 'OPENQASM 2.0; include "qelib1.inc"; '
+BELL = HEAD + "qreg q[2]; creg c[2]; h q[0]; cx q[0],q[1]; measure q->c;"
+GHZ = HEAD + "qreg q[3]; creg c[3]; h q[0]; cx q[0],q[1]; cx q[1],q[2]; measure q->c;"
+PLAIN = HEAD + "qreg q[2]; creg c[2]; h q[0]; cx q[0],q[1];"
+SLOW = HEAD + "qreg q[20]; creg c[20]; " + "h q; cx q[0],q[1]; " * 400 + "measure q->c;"
+WIDE = HEAD + "qreg q[60]; creg c[1]; h q; measure q[0]->c[0];"
+
+
+@pytest.fixture(scope="module")
+def env() -> Iterator[simenv.Client]:
+    with simenv.local(workers=1) as client:
+        yield client
+
+
+def in_child(work: object) -> int:
+    """Run `work()` in a forked child; its exit code."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 on fork with threads
+        pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            assert callable(work)
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_a_bell_pair(env: simenv.Client) -> None:
+    result = env.submit(BELL, shots=4096, seed=7, name="bell").result(60)
+    assert set(result.counts) == {"00", "11"}
+    assert sum(result.counts.values()) == result.shots == 4096
+    assert (result.seed, result.name, result.engine) == (7, "bell", "statevector")
+    assert result.attempts == 1
+    assert result.timing.total_s >= result.timing.run_s > 0
+    assert env.run(BELL, shots=4096, seed=7).counts == result.counts
+
+
+def test_a_drawn_seed_is_named_and_repeats(env: simenv.Client) -> None:
+    first = env.run(GHZ)
+    assert env.run(GHZ, seed=first.seed).counts == first.counts
+
+
+def test_exact_outputs(env: simenv.Client) -> None:
+    result = env.run(BELL, shots=None, outputs="probabilities")
+    assert result.probabilities == pytest.approx({"00": 0.5, "11": 0.5})
+    plain = env.run(PLAIN, outputs=("probabilities",))
+    assert plain.probabilities == pytest.approx({"00": 0.5, "11": 0.5})
+    assert env.run(PLAIN, outputs="statevector").statevector == pytest.approx(
+        np.array([1, 0, 0, 1]) / np.sqrt(2)
+    )
+    assert env.run(PLAIN, observables="ZZ:2.0").expectation == pytest.approx(2.0)
+
+
+def test_batches_keep_their_order_and_repeat_by_seed(env: simenv.Client) -> None:
+    tasks = env.submit_many([BELL, GHZ] * 300, seed=5)
+    widths = [task.result(60).num_qubits for task in tasks]
+    assert widths == [2, 3] * 300
+    again = env.submit_many([BELL, GHZ] * 2, seed=5)
+    for before, after in zip(tasks, again, strict=False):
+        assert before.result().seed == after.result(60).seed
+        assert before.result().counts == after.result().counts
+
+
+def test_a_sweep_is_the_same_in_parts(env: simenv.Client) -> None:
+    from qiskit import QuantumCircuit
+    from qiskit.circuit import Parameter
+
+    angle = Parameter("angle")
+    circuit = QuantumCircuit(1, 1)
+    circuit.ry(angle, 0)
+    circuit.measure(0, 0)
+    tasks = env.submit_many((circuit, {angle: np.linspace(0, np.pi, 9)}), seed=3, shots=512)
+    ones = [task.result(60).counts.get("1", 0) for task in tasks]
+    assert ones[0] == 0
+    assert ones[-1] == 512
+    assert ones == sorted(ones)
+    single = env.submit(circuit, bindings=[np.linspace(0, np.pi, 9)[0]], seed=3, shots=512)
+    assert single.result(60).counts == tasks[0].result().counts
+    with pytest.raises(OptionError, match="submit_many"):
+        env.submit(circuit, bindings=[[0.1], [0.2]])
+    with pytest.raises(ProgramError, match="angle"):
+        env.submit(circuit)
+
+
+def test_refusals_before_anything_is_sent(env: simenv.Client) -> None:
+    before = env.status()
+    with pytest.raises(ProgramError, match="measures nothing") as caught:
+        env.submit(PLAIN)
+    assert "measure_all" in caught.value.hint
+    with pytest.raises(ProgramError, match="statevector"):
+        env.submit(BELL, outputs=("counts", "statevector"))
+    with pytest.raises(OptionError, match="exact"):
+        env.submit(BELL, shots=None)
+    with pytest.raises(BatchRefused) as batch:
+        env.submit_many([BELL, "qreg q[", PLAIN.replace("h", "hh"), BELL])
+    assert [error.index for error in batch.value.errors] == [1, 2]
+    with pytest.raises(BatchRefused, match="item 1"):
+        env.submit_many([BELL, PLAIN])
+    with pytest.raises(OptionError, match="several circuits"):
+        env.submit_many(BELL)
+    after = env.status()
+    assert (after.queued, after.done) == (before.queued, before.done)
+
+
+def test_a_circuit_too_wide_is_refused_with_the_way_out(env: simenv.Client) -> None:
+    with pytest.raises(Infeasible, match="60 qubits") as refused:
+        env.submit(WIDE)
+    assert "widest program that fits" in refused.value.hint
+    with pytest.raises(BatchRefused) as caught:
+        env.submit_many([BELL, WIDE, BELL])
+    assert [error.index for error in caught.value.errors] == [1]
+
+
+def test_no_circuits_are_no_tasks(env: simenv.Client) -> None:
+    assert env.submit_many([]) == []
+
+
+def test_a_key_is_the_same_task_again(env: simenv.Client) -> None:
+    first = env.submit(BELL, key="again")
+    assert env.submit(BELL, key="again").id == first.id
+    assert env.submit(BELL, key="again").result(60).counts == first.result(60).counts
+    with pytest.raises(KeyConflict, match="again"):
+        env.submit(GHZ, key="again")
+
+
+def test_another_client_fetches_a_result_by_its_id(env: simenv.Client) -> None:
+    task = env.submit(BELL, name="found")
+    counts = task.result(60).counts
+    path = Path(env._link.channel._address.path)  # type: ignore[attr-defined]
+    with simenv.connect(service=path) as other:
+        found = other.task(task.id)
+        assert (found.name, found.result(60).counts) == ("found", counts)
+        assert found.state is TaskState.DONE
+        with pytest.raises(NotFound, match="t-zzzzz"):
+            other.task("t-zzzzz")
+        with pytest.raises(NotFound, match="nonsense"):
+            other.task("nonsense")
+
+
+def test_a_running_task_is_cancelled(env: simenv.Client) -> None:
+    task = env.submit(SLOW, shots=10)
+    assert task.cancel()
+    with pytest.raises(TaskCancelled):
+        task.result(60)
+    assert not task.cancel()
+    assert env.cancel([task, "t-zzzzz"]) == ["final", "unknown"]
+
+
+def test_a_waiting_task_says_why(env: simenv.Client, capsys: pytest.CaptureFixture[str]) -> None:
+    slow, waits = env.submit(SLOW, shots=10), env.submit(SLOW, shots=10)
+    total, shown = env.queue()
+    assert total == len(shown) == 2
+    assert {info.id for info in shown} == {slow.id, waits.id}
+    [info] = env.tasks([waits])
+    assert info.state is TaskState.QUEUED
+    assert info.reason
+    with pytest.raises(simenv.errors.TimedOut):
+        waits.wait(progress=True, timeout=0.8)
+    assert env.cancel([waits, slow]) != ["final", "final"]
+    assert waits.wait(progress=True) is TaskState.CANCELLED
+    assert slow.wait() is TaskState.CANCELLED
+    assert waits.id in capsys.readouterr().err
+
+
+def test_threads_share_a_client(env: simenv.Client) -> None:
+    def work(thread: int) -> list[int]:
+        return [env.submit(BELL, seed=100 * thread + k).result(60).seed for k in range(50)]
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(work, range(8)))
+    assert found == [[100 * thread + k for k in range(50)] for thread in range(8)]
+
+
+def test_awaits_in_a_running_loop(env: simenv.Client) -> None:
+    async def one(seed: int) -> int:
+        return (await env.submit(GHZ, seed=seed)).seed
+
+    async def main() -> list[int]:
+        return await asyncio.gather(*[one(seed) for seed in range(50)])
+
+    assert asyncio.run(main()) == list(range(50))
+
+
+def test_a_forked_child_has_a_connection_of_its_own(env: simenv.Client) -> None:
+    task = env.submit(BELL, seed=1)
+
+    def work() -> None:
+        assert task.result(60).seed == 1  # the parent's task
+        assert env.submit(BELL, seed=2).result(60).seed == 2
+
+    assert in_child(work) == 0
+    assert task.result(60).seed == 1
+    assert env.submit(BELL, seed=3).result(60).seed == 3
+
+
+def test_a_child_forked_while_threads_wait(env: simenv.Client) -> None:
+    slow = env.submit(SLOW, shots=10)
+    started = threading.Event()
+
+    def wait() -> TaskState:
+        started.set()
+        return slow.wait()
+
+    with ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(wait) for _ in range(2)]
+        started.wait(60)
+        assert in_child(lambda: slow.cancel()) == 0
+        assert [wait.result(60) for wait in waiting] == [TaskState.CANCELLED] * 2
+
+
+def test_an_interrupt_leaves_the_task_and_the_client(env: simenv.Client) -> None:
+    slow = env.submit(SLOW, shots=10)
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        slow.result()
+    timer.join()
+    assert not slow.done()
+    assert slow.cancel()
+    assert env.run(BELL, seed=4).seed == 4
+
+
+def test_completions_in_order_and_from_a_cursor(env: simenv.Client) -> None:
+    tasks = env.submit_many([BELL] * 20, seed=8)
+    ids = {task.id for task in tasks}
+    found = [done for done in env.completions(since=0) if done.task.id in ids]
+    assert {done.task.id for done in found} == ids
+    assert [done.seq for done in found] == sorted(done.seq for done in found)
+    assert all(done.result().counts for done in found)
+    middle = found[9].seq
+    assert env.ack(middle, cursor="reader") == middle
+    rest = [done.seq for done in env.completions(cursor="reader")]
+    assert rest[0] == middle + 1
+    assert env.ack(rest[-1], cursor="reader") == rest[-1]
+    assert list(env.completions(cursor="reader")) == []
+
+
+def test_completions_asynchronously(env: simenv.Client) -> None:
+    async def main() -> int:
+        newest = max((done.seq for done in env.completions(since=0)), default=0)
+        tasks = env.submit_many([GHZ] * 10)
+        seen = [done.task.id async for done in env.completions(since=newest)]
+        assert set(seen) == {task.id for task in tasks}
+        return len(seen)
+
+    assert asyncio.run(main()) == 10
+
+
+def test_views_of_the_environment(env: simenv.Client) -> None:
+    info = env.status()
+    assert (info.name, info.durability) == ("local", "process")
+    [worker] = env.workers()
+    assert worker.pool == "main"
+    assert env.pools()["main"].workers == 1
+    kinds = [event.kind for event in env.events(kinds=["worker.*"])]
+    assert "worker.ready" in kinds
+    assert all(kind.startswith("worker.") for kind in kinds)
+    seqs = [event.seq for event in env.events(since=1)]
+    assert seqs == list(range(2, 2 + len(seqs)))
+    assert repr(env) == f"<simenv local@{info.node} | 1 pool, 1/1 workers up | 0 waiting>"
+
+
+def test_a_result_as_json(env: simenv.Client) -> None:
+    told = json.loads(json.dumps(env.run(BELL, seed=7, shots=100).to_json()))
+    assert told["state"] == "DONE"
+    assert sum(told["counts"].values()) == 100
+
+
+def test_looking_at_an_environment_loads_neither_numpy_nor_qiskit(env: simenv.Client) -> None:
+    path = env._link.channel._address.path  # type: ignore[attr-defined]
+    code = (
+        "import sys, simenv\n"
+        f"with simenv.connect(service={str(path)!r}) as env:\n"
+        "    env.status(), env.queue(), env.workers(), list(env.events())\n"
+        "    env.task('t-1').result().counts\n"
+        "print([name for name in ('numpy', 'qiskit', 'rich', 'asyncio') if name in sys.modules])"
+    )
+    env.submit(BELL).result(60)
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
