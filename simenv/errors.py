@@ -1,9 +1,9 @@
 """Every error simenv raises to its users: one tree, one sentence of meaning a class.
 
-A message says what was wrong, which value, which limit; `hint` says the way out. `code` is the stable
-name that travels on the wire and in `--json`; `retryable` says whether the same call may succeed later;
-`exit_code` is what the command line ends with (UX: 1 failed, 2 usage, 3 refused, 4 no such thing,
-5 no service, 124 timeout).
+A message says what was wrong, which value, which limit; `hint` says the way out. `code` is the
+stable name that travels on the wire and in `--json`; `retryable` says whether the same call may
+succeed later; `exit_code` is what the command line ends with (1 failed, 2 usage, 3 refused, 4 no
+such thing, 5 no service, 124 timeout).
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ class JournalError(SimenvError):
 
 
 class TaskFailed(SimenvError):
-    """An accepted task ended FAILED; `reason` is its code (`poison`, `out_of_memory`, `engine`...)."""
+    """An accepted task ended FAILED; `reason`: `poison`, `out_of_memory`, `engine` ..."""
 
     code = "task_failed"
 

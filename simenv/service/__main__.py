@@ -18,7 +18,7 @@ import msgspec
 
 from simenv import config as configs
 from simenv.errors import SimenvError
-from simulators import jit
+from simulators import warm
 
 if TYPE_CHECKING:
     from simenv.service.start import Environment
@@ -41,7 +41,7 @@ class Readiness(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def main() -> int:
     told = _arguments()
-    jit.use_cache(configs.kernel_cache(os.environ))  # before anything compiled is imported
+    warm.prepare(configs.kernel_cache(os.environ))  # before anything compiled is imported
     from simenv.service.start import assemble
 
     logging.basicConfig(

@@ -46,7 +46,6 @@ class WorkerProcesses:
         kernels: Path,
         environ: Mapping[str, str],
         epoch: int,
-        threads: int,
     ) -> None:
         self._launcher = launcher
         self._config = config
@@ -55,7 +54,6 @@ class WorkerProcesses:
         self._kernels = kernels
         self._environ = worker_environ(environ)
         self._epoch = epoch
-        self._threads = threads
         self._pools: dict[str, PoolSpec] = {pool.name: pool for pool in config.pools}
         self._peers: dict[str, Peer] = {}
 
@@ -71,7 +69,6 @@ class WorkerProcesses:
             *("--epoch", str(self._epoch)),
             *("--parent", str(os.getpid())),
             *("--engine", self._pools[action.pool].engine),
-            *("--threads", str(self._threads)),
             *("--lease-s", str(self._config.worker_lease_s)),
             *("--kernels", str(self._kernels)),
         )

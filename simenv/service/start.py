@@ -87,7 +87,6 @@ def assemble(config: Config, home: Path, environ: Mapping[str, str]) -> Environm
         configs.kernel_cache(environ),
         environ,
         journal.epoch,
-        limits.slots,
     )
     checkpointer = Checkpointer(places.journal)
     daemon = Daemon(

@@ -76,9 +76,7 @@ class ZmqDoors:
 
     def __init__(self, folder: Path) -> None:
         self._context = zmq.Context(io_threads=1)
-        self._sockets = tuple(
-            self._bind(folder / name) for name in ("client.sock", "worker.sock")
-        )
+        self._sockets = tuple(self._bind(folder / name) for name in ("client.sock", "worker.sock"))
         self._poller = zmq.Poller()
         for socket in self._sockets:
             self._poller.register(socket, zmq.POLLIN)

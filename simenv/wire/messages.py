@@ -29,8 +29,6 @@ CLIENT_MESSAGE_BYTES = 2**20
 STATES = tuple(TaskState)  # states travel as an index into this
 
 
-
-
 # --- client to service -----------------------------------------------------------------------
 
 
@@ -125,7 +123,7 @@ class Ping(msgspec.Struct, frozen=True, array_like=True, tag=12):
 
 
 class Shutdown(msgspec.Struct, frozen=True, array_like=True, tag=13):
-    """Drain (finish what runs, keep what waits) and stop; `now`: stop at once, running tasks wait."""
+    """Finish what runs, keep what waits, and stop; `now`: at once, running tasks wait too."""
 
     request: int
     now: bool = False

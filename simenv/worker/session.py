@@ -14,7 +14,7 @@ from simenv.wire.messages import STATES, Assign, Done, Failure, Finished, Join, 
 from simenv.worker.current import Current
 from simenv.worker.heartbeat import Heartbeat, leave
 from simenv.worker.runner import Runner
-from simulators import jit
+from simulators import warm
 
 FLUSH_NS = 2_000_000  # results never wait longer than this for the end of their chunk
 FOREVER_S = 3_600.0
@@ -25,9 +25,7 @@ _EXPIRED = next(index for index, state in enumerate(STATES) if state.value == "E
 class Session:
     """Used from the main thread; the heartbeat has a thread and a connection of its own."""
 
-    def __init__(self, socket: Path, name: str, epoch: int, kernels: Path) -> None:
-        jit.use_cache(kernels)
-        self._socket_path = socket
+    def __init__(self, socket: Path, name: str, epoch: int) -> None:
         self._name = name
         self._epoch = epoch
         self._runner = Runner()
@@ -38,8 +36,9 @@ class Session:
         self._work = ZmqConnection(socket, identity.encode())
         self._control = ZmqConnection(socket, f"{identity}!".encode())
 
-    def load(self, engine: str) -> None:
-        """Everything a first task would have to wait for."""
+    def load(self, engine: str, kernels: Path) -> None:
+        """Everything a first task would have to wait for; compiled code is kept in `kernels`."""
+        warm.warm_up(kernels, engine)
         self._runner.engine(engine)
 
     def join(self, lease_s: float, parent: int) -> None:

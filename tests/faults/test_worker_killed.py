@@ -23,7 +23,7 @@ KILLS = 20
 
 
 def test_kill_of_busy_workers_loses_and_doubles_nothing() -> None:
-    circuits = [layered(15, 12, seed) for seed in range(TASKS)]
+    circuits = [layered(16, 14, seed) for seed in range(TASKS)]
     seeds = list(range(TASKS))
     with simenv.local(workers=2) as env:
         tasks = env.submit_many(circuits, shots=100, seed=seeds)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -83,35 +81,6 @@ def test_close_ends_all_even_those_that_ignore_sigterm(
     assert sorted(launcher.running()) == ["a", "b"]
     launcher.close()
     assert not any(psutil.pid_exists(pid) for pid in pids)
-
-
-def test_a_child_dies_with_its_starter() -> None:
-    child = "import os,sys; from launcher.lifeline import die_with; die_with(int(sys.argv[1]));"
-    child += "print('armed', flush=True); import time; time.sleep(60)"
-    starter = (
-        "import os,subprocess,sys,time;"
-        f"p=subprocess.Popen([sys.executable,'-c',{child!r},str(os.getpid())],"
-        "stdout=subprocess.PIPE); p.stdout.readline(); print(p.pid, flush=True); time.sleep(60)"
-    )
-    process = subprocess.Popen([sys.executable, "-c", starter], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    pid = int(process.stdout.readline())
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
-    deadline = time.monotonic() + WAIT_S
-    while psutil.pid_exists(pid):
-        assert time.monotonic() < deadline, "the child outlives its starter"
-        time.sleep(0.01)
-
-
-def test_a_child_of_somebody_else_ends_at_once(tmp_path: Path) -> None:
-    script = "from launcher.lifeline import die_with; die_with(1)"
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path
-    )
-    assert done.returncode == 1
-    assert "is gone" in done.stderr
 
 
 def test_signals_have_names() -> None:

@@ -115,7 +115,6 @@ class Bench:
             self.folder,
             {},
             self.journal.epoch,
-            self.limits.slots,
         )
         self.daemon = Daemon(
             config,

@@ -1,0 +1,43 @@
+"""A worker never outlives the process that started it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+WAIT_S = 10.0
+
+
+def test_a_child_dies_with_its_starter() -> None:
+    child = "import sys, time; from simenv.worker.lifeline import die_with;"
+    child += "die_with(int(sys.argv[1])); print('armed', flush=True); time.sleep(60)"
+    starter = (
+        "import os,subprocess,sys,time;"
+        f"p=subprocess.Popen([sys.executable,'-c',{child!r},str(os.getpid())],"
+        "stdout=subprocess.PIPE); p.stdout.readline(); print(p.pid, flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", starter], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    pid = int(process.stdout.readline())
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    deadline = time.monotonic() + WAIT_S
+    while psutil.pid_exists(pid):
+        assert time.monotonic() < deadline, "the child outlives its starter"
+        time.sleep(0.01)
+
+
+def test_a_child_of_somebody_else_ends_at_once(tmp_path: Path) -> None:
+    script = "from simenv.worker.lifeline import die_with; die_with(1)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 1
+    assert "is gone" in done.stderr
