@@ -19,6 +19,7 @@ from simenv.errors import NoService
 from simenv.wire.connection import Connection, ZmqConnection
 
 FORMAT = 1
+SERVICE = b"simenv.service"  # in the command line of every service
 _READ = msgspec.json.Decoder(ConnectionFile).decode
 
 
@@ -47,11 +48,12 @@ class FileAddress:
 
     def open(self, identity: bytes) -> Connection:
         file = read(self.path)
+        self.name = file.name
         if ended(file):
             self._file = file
             raise NoService(f"no service {file.name!r}: {self.fate()[0]}", hint=self.fate()[1])
         connection = ZmqConnection(Path(file.sockets) / "client.sock", identity)
-        self._file, self.name = file, file.name
+        self._file = file
         return connection
 
     def moved(self) -> bool:
@@ -116,7 +118,7 @@ def read(path: Path) -> ConnectionFile:
 
 def ended(file: ConnectionFile) -> bool:
     """Is the service's process surely gone? Never sure of another node's."""
-    return file.node == os.uname().nodename and not runs(file.pid, b"simenv.service")
+    return file.node == os.uname().nodename and not runs(file.pid, SERVICE)
 
 
 def runs(pid: int, words: bytes) -> bool:

@@ -63,7 +63,7 @@ def local(workers: int = 2, slots: int | None = None, **settings: Any) -> Iterat
                 try:
                     yield client
                 finally:
-                    if os.getpid() == owner:
+                    if os.getpid() == owner and service.process.poll() is None:
                         with suppress(SimenvError):
                             client.shutdown(now=True, timeout_s=ANSWER_S)
         finally:
@@ -93,6 +93,7 @@ def up(options: Mapping[str, object], file: Path | None = None) -> ConnectionFil
                 hint=f"simenv down --name {found.name} ends it",
             )
         start.clear(Path(found.sockets), where.connection)
+    _started[:] = [child for child in _started if child.poll() is None]
     _started.append(start.start(chosen, where, private=False).process)
     return read(where.connection)
 
@@ -109,19 +110,21 @@ def down(
     path = find(name, Path(service) if service is not None else None).path
     file = read(path)
     asked = None if ended(file) else _ask(path, now)
-    workers, queued, patience_s = asked or ([], 0, 0.0)
+    queued, patience_s = asked or (0, 0.0)
     forced = asked is None
     if file.node == os.uname().nodename:
-        if forced or not start.gone([file.pid], patience_s):
+        if forced or not start.gone(file.pid, patience_s):
             forced = True
             start.force(file.pid, FORCE_S)
         for child in _started:
             child.poll()
-        if not start.gone([file.pid, *workers], WORKERS_S):
+        sockets = Path(file.sockets)
+        if not (start.gone(file.pid, 0.0) and start.workers_gone(sockets, WORKERS_S)):
             raise SimenvError(
-                f"processes of {file.name!r} are left: {[file.pid, *workers]}", hint="simenv doctor"
+                f"processes of {file.name!r} are left: its service was {file.pid}",
+                hint="look for simenv in the list of processes, and end them",
             )
-        start.clear(Path(file.sockets), path)
+        start.clear(sockets, path)
     elif forced or not _vanished(path, patience_s):
         raise NoService(
             f"the service of {file.name!r} on {file.node} does not answer",
@@ -130,21 +133,20 @@ def down(
     return Stopped(file.name, file.pid, queued, monotonic() - begun, forced)
 
 
-def _ask(path: Path, now: bool) -> tuple[list[int], int, float] | None:
-    """Ask it to end: (its workers' pids, tasks that stay queued, its patience); None: no answer."""
+def _ask(path: Path, now: bool) -> tuple[int, float] | None:
+    """Ask it to end: how many tasks stay queued, and how long it may take; None: no answer."""
     try:
         with Client(FileAddress(path), ANSWER_S) as client:
-            workers = [worker.pid for worker in client.workers()]
             stopping = client.shutdown(now, ANSWER_S)
     except (NoService, TimedOut):
         return None
     if now:
-        return workers, stopping.queued + stopping.running, FORCE_S
+        return stopping.queued + stopping.running, FORCE_S
     try:
         drain_s = config.read(path.with_name("config.json")).drain_timeout_s
     except ConfigError:
         drain_s = config.Config().drain_timeout_s
-    return workers, stopping.queued, drain_s + FORCE_S
+    return stopping.queued, drain_s + FORCE_S
 
 
 def _vanished(path: Path, timeout_s: float) -> bool:

@@ -12,14 +12,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from simenv import config
-from simenv.client.address import last_lines, runs
+from simenv.client.address import SERVICE, last_lines, runs
 from simenv.config import Config, Places
 from simenv.errors import StartFailed, by_code
 
@@ -106,21 +106,43 @@ def end(process: subprocess.Popen[bytes], patience_s: float = 10.0) -> None:
 def force(pid: int, patience_s: float) -> None:
     """Somebody's service on this node that does not answer: SIGTERM, later SIGKILL."""
     for number in (signal.SIGTERM, signal.SIGKILL):
-        if not runs(pid, b"simenv.service"):
+        if not runs(pid, SERVICE):
             return
         os.kill(pid, number)
-        if gone([pid], patience_s):
+        if gone(pid, patience_s):
             return
 
 
-def gone(pids: Iterable[int], timeout_s: float) -> bool:
-    """Wait until none of these is a process of ours."""
+def gone(pid: int, timeout_s: float) -> bool:
+    """Wait until `pid` is no service of ours."""
+    return _settle(lambda: not runs(pid, SERVICE), timeout_s)
+
+
+def workers_gone(sockets: Path, timeout_s: float) -> bool:
+    """Wait until no worker of the service with these sockets is left on this node.
+
+    They end by themselves when it has; one that has not after `timeout_s` is killed.
+    """
+    if _settle(lambda: not _workers(sockets), timeout_s):
+        return True
+    for pid in _workers(sockets):
+        os.kill(pid, signal.SIGKILL)
+    return _settle(lambda: not _workers(sockets), timeout_s)
+
+
+def _workers(sockets: Path) -> list[int]:
+    pids = [int(entry.name) for entry in Path("/proc").glob("[0-9]*")]
+    words = str(sockets / "worker.sock").encode()
+    return [pid for pid in pids if runs(pid, words) and runs(pid, b"simenv.worker")]
+
+
+def _settle(condition: Callable[[], bool], timeout_s: float) -> bool:
     deadline = time.monotonic() + timeout_s
-    left = [pid for pid in pids if runs(pid, b"simenv.")]
-    while left and time.monotonic() < deadline:
+    while not condition():
+        if time.monotonic() >= deadline:
+            return False
         time.sleep(LOOK_S)
-        left = [pid for pid in left if runs(pid, b"simenv.")]
-    return not left
+    return True
 
 
 def clear(sockets: Path, connection: Path) -> None:

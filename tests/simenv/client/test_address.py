@@ -1,0 +1,127 @@
+"""Connection files: which one is meant, and which are not believed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+import simenv
+from simenv.client import address
+from simenv.config import ConnectionFile
+from simenv.errors import ConfigError, NoService
+
+
+def write(path: Path, **changes: object) -> Path:
+    file = ConnectionFile(1, "played", "0.1.0", os.getpid(), os.uname().nodename, 1, "/nowhere")
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(msgspec.json.encode(msgspec.structs.replace(file, **changes)))
+    path.chmod(0o600)
+    return path
+
+
+def test_which_file_is_meant(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SIMENV_HOME", str(tmp_path))
+    assert address.find().path == tmp_path / "default" / "connection.json"
+    assert address.find("other").path == tmp_path / "other" / "connection.json"
+    monkeypatch.setenv("SIMENV_SERVICE", str(tmp_path / "named.json"))
+    assert address.find().path == tmp_path / "named.json"
+    assert address.find("other").path == tmp_path / "other" / "connection.json"
+    assert address.find(file=tmp_path / "given").path == tmp_path / "given"
+
+
+@pytest.mark.parametrize("name", ["../x", "Upper", "a b", "a\n", "x" * 65])
+def test_names_that_are_no_names(name: str) -> None:
+    with pytest.raises(ConfigError):
+        simenv.connect(name)
+
+
+def test_nothing_is_up() -> None:
+    with pytest.raises(NoService, match="no environment 'nobody' is up") as caught:
+        simenv.connect("nobody")
+    assert caught.value.hint == "start one: simenv up --name nobody"
+
+
+@pytest.mark.parametrize("mode", [0o666, 0o620])
+def test_a_file_that_others_can_write(mode: int, tmp_path: Path) -> None:
+    path = write(tmp_path / "connection.json")
+    path.chmod(mode)
+    with pytest.raises(NoService, match="not believed") as caught:
+        address.read(path)
+    assert f"chmod 600 {path}" in caught.value.hint
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"[1]", b'{"format": 1}', b"\xff", b"[" * 60_000])
+def test_a_file_that_is_no_connection_file(body: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "connection.json"
+    path.write_bytes(body)
+    path.chmod(0o600)
+    with pytest.raises(NoService, match="is not a connection file"):
+        address.read(path)
+
+
+def test_a_file_of_another_format(tmp_path: Path) -> None:
+    with pytest.raises(NoService, match=r"format 9 \(simenv 2\.0\), this client reads 1"):
+        address.read(write(tmp_path / "connection.json", format=9, version="2.0"))
+
+
+def test_a_folder_in_its_place(tmp_path: Path) -> None:
+    with pytest.raises(NoService, match="cannot read"):
+        address.read(tmp_path)
+
+
+def test_a_service_that_has_ended_is_not_waited_for(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    path = write(tmp_path / "env" / "connection.json", pid=ended.pid)
+    path.with_name("service.log").write_text("first\nSIGTERM from \x1b[31mslurmstepd\n\n")
+    with pytest.raises(NoService, match=rf"process {ended.pid} on \S+ has ended") as caught:
+        simenv.connect(service=path)
+    assert "last sign of life 0:0" in caught.value.message
+    assert "(last line: SIGTERM from ?[31mslurmstepd)" in caught.value.hint
+    assert caught.value.hint.endswith("start again: simenv up --name played --resume")
+
+
+def test_a_pid_that_now_is_somebody_else(tmp_path: Path) -> None:
+    file = address.read(write(tmp_path / "connection.json", pid=os.getppid()))
+    assert address.ended(file)
+
+
+def test_another_nodes_service_is_never_surely_gone(tmp_path: Path) -> None:
+    file = address.read(write(tmp_path / "connection.json", pid=2**22 + 1, node="elsewhere"))
+    assert not address.ended(file)
+
+
+def test_a_service_that_moved_is_seen(tmp_path: Path) -> None:
+    running = subprocess.Popen(
+        [sys.executable, "-c", "print(flush=True); input()", "simenv.service"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert running.stdout is not None
+        running.stdout.readline()  # until then /proc may still show the command line of the parent
+        path = write(tmp_path / "connection.json", pid=running.pid, sockets="/first")
+        where = address.FileAddress(path)
+        with pytest.raises(NoService, match="no such socket"):
+            where.open(b"me")
+        where._file = address.read(path)
+        assert not where.moved()
+        write(path, pid=running.pid, sockets="/second")
+        assert where.moved()
+        path.unlink()
+        assert not where.moved()
+    finally:
+        running.communicate(b"\n")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0:00"), (-3, "0:00"), (191, "3:11"), (3_600, "1:00:00"), (93_784, "1-02:03:04")],
+)
+def test_elapsed_times(seconds: float, text: str) -> None:
+    assert address.elapsed(seconds) == text

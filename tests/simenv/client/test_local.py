@@ -1,0 +1,165 @@
+"""Starting and ending services: what is heard, what is inherited, what is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+import pytest
+from live import Live
+
+import simenv
+from simenv.client import local, start
+from simenv.config import Places
+from simenv.errors import ConfigError, NoService, ServiceLost, StartFailed
+
+
+@pytest.fixture
+def where(tmp_path: Path) -> Places:
+    (tmp_path / "service.log").write_text("one\ntwo\nthree\n")
+    return Places(tmp_path, tmp_path)
+
+
+def hear(code: str, where: Places, timeout_s: float = 60.0) -> None:
+    """Wait for the readiness of a process that is not quite a service."""
+    ready, told = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"import os, time\ntold = {told}\n{code}"], pass_fds=[told]
+    )
+    os.close(told)
+    try:
+        start._await(ready, process, where, timeout_s)
+    finally:
+        os.close(ready)
+        process.kill()
+        process.wait()
+
+
+def test_ready(where: Places) -> None:
+    hear("os.write(told, b'{\"ready\":'); os.write(told, b' true}\\n')", where)
+
+
+def test_an_error_is_raised_as_it_was_meant(where: Places) -> None:
+    error = '{"error": {"code": "config", "message": "slots = -1", "hint": "more"}}\\n'
+    with pytest.raises(ConfigError, match="slots = -1") as caught:
+        hear(f"os.write(told, b'{error}')", where)
+    assert caught.value.hint == "more"
+
+
+def test_a_service_that_dies_is_quoted(where: Places) -> None:
+    with pytest.raises(StartFailed, match="ended with exit code 3 before it was ready") as caught:
+        hear("os._exit(3)", where)
+    assert caught.value.hint == f"the end of {where.log}:\n  one\n  two\n  three"
+
+
+def test_a_service_that_says_something_else(where: Places) -> None:
+    with pytest.raises(StartFailed, match="said b'hello"):
+        hear("os.write(told, b'hello\\n')", where)
+
+
+def test_a_service_that_hangs(where: Places) -> None:
+    with pytest.raises(StartFailed, match=r"did not become ready within 0\.2 s"):
+        hear("time.sleep(60)", where, timeout_s=0.2)
+
+
+def test_what_a_service_inherits() -> None:
+    told = {
+        "PATH": "/bin", "LC_ALL": "C", "SIMENV_HOME": "/x", "SLURM_JOB_ID": "7", "PYTHONPATH": "/y",
+        "AWS_SECRET": "z", "LD_PRELOAD": "w", "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    assert set(start.environment(told)) == {
+        "PATH", "LC_ALL", "SIMENV_HOME", "SLURM_JOB_ID", "OMP_NUM_THREADS",
+    }  # fmt: skip
+
+
+def test_a_process_that_is_no_service_is_never_signalled() -> None:
+    stranger = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    start.force(stranger.pid, 0.0)
+    assert stranger.poll() is None
+    stranger.communicate(b"\n")
+    assert stranger.returncode == 0
+
+
+def test_only_folders_of_ours_are_cleared(tmp_path: Path) -> None:
+    for name in ("simenv-abc", "other"):
+        (tmp_path / name).mkdir()
+        start.clear(tmp_path / name, tmp_path / "connection.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+
+@pytest.mark.parametrize("settings", [{"colour": "red"}, {"silent_s": -1}, {"workers": -1}])
+def test_settings_that_mean_nothing(settings: dict[str, object]) -> None:
+    with pytest.raises(ConfigError), simenv.local(**settings):  # type: ignore[arg-type]
+        pytest.fail("it came up")
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_a_service_that_refuses_its_configuration_leaves_nothing() -> None:
+    before = set(Path(tempfile.gettempdir()).iterdir())
+    with pytest.raises(ConfigError, match="memory_bytes"), simenv.local(memory_bytes=2**59):
+        pytest.fail("it came up")
+    assert set(Path(tempfile.gettempdir()).iterdir()) == before
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_a_private_environment_whose_service_is_killed() -> None:
+    with simenv.local(workers=1) as env:
+        os.kill(env.status().pid, signal.SIGKILL)
+        with pytest.raises(ServiceLost, match="has ended") as caught:
+            env.status()
+    assert "service.log" in caught.value.hint
+    assert caught.value.last_seen_s > 0
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_a_forked_child_neither_ends_nor_holds_a_private_environment() -> None:
+    with simenv.local(workers=1) as env:
+        [lifeline] = local._lifelines
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12, threads and fork
+            pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                os.fstat(lifeline)
+            except OSError:
+                code = 0
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert env.status().name == "local"
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_down_of_a_service_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "ANSWER_S", 0.5)
+    monkeypatch.setattr(local, "FORCE_S", 0.5)
+    live = Live()
+    live.up()
+    live.service().suspend()
+    stopped = local.down(live.name)
+    assert stopped.forced
+    with pytest.raises(NoService):
+        local.down(live.name)
+    live.down()
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_down_after_a_crash_removes_what_was_left() -> None:
+    live = Live()
+    live.up()
+    live.kill_service()
+    stopped = local.down(live.name)
+    assert stopped.forced
+    assert not (live.home / "connection.json").exists()
+    live.down()
+
+
+def test_down_of_nothing() -> None:
+    with pytest.raises(NoService, match="no environment 'nobody' is up"):
+        local.down("nobody")
