@@ -166,14 +166,14 @@ class Packer:
         tape.marker("if")
         for number, block in enumerate(operation.blocks):
             data = block._data
-            if number:
-                if not len(data):
-                    continue
-                tape.marker("else")
+            rows = tape.marker("else") if number else 0
+            before = len(tape.ops)
             self._phase(block.global_phase)
             inner_qubit = dict(zip(data.qubits, qubits, strict=True)).__getitem__
             inner_clbit = dict(zip(data.clbits, clbits, strict=True)).__getitem__
             self._walk(data, inner_qubit, inner_clbit, depth + 1)
+            if number and len(tape.ops) == before:  # an else in which nothing happens
+                tape.unmark(rows)
         tape.marker("end")
         tape.check()
 

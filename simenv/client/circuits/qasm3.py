@@ -15,6 +15,7 @@ from simenv.client.circuits.limits import Source, label, place, too_many_bits
 from simenv.errors import LimitExceeded, ProgramError, SimenvError
 from simenv.model import MAX_QUBITS
 
+_SHOWN = 160  # characters of a parser's message; some list every token there is
 _PHYSICAL = re.compile(r"\$(\d+)")
 
 
@@ -68,7 +69,8 @@ def _tree(source: Source) -> Any:
         def syntaxError(  # noqa: N802  the parser calls it by this name
             self, _parser: Any, _symbol: Any, line: int, column: int, message: str, _error: Any
         ) -> None:
-            text = place(source.name, line, column + 1) + message
+            told = message if len(message) <= _SHOWN else message[:_SHOWN] + "..."
+            text = place(source.name, line, column + 1) + told
             raise ProgramError(text, line=line, column=column + 1)
 
     lexer = openqasm.qasm3Lexer(openqasm.InputStream(source.text))

@@ -20,27 +20,24 @@ from qiskit_qasm3_import.exceptions import ConversionError
 from qiskit_qasm3_import.state import State
 
 from simenv.client.circuits.limits import (
-    MAX_OPERANDS,
-    MAX_OPERATIONS,
     Source,
     place,
     relocate,
     too_many_bits,
-    too_many_operands,
-    too_many_operations,
 )
 from simenv.client.circuits.qasm3 import Circuit3
 from simenv.client.circuits.qasm3_values import Resolver, condition
+from simenv.client.circuits.qasm3_volume import check_volume
 from simenv.errors import ProgramError, SimenvError
 from simenv.model import MAX_CLBITS, MAX_QUBITS
 
 _MAX_POWER_QUBITS = 6  # `pow` is taken of the gate's matrix
-_CONTROL_WEIGHT = 10  # operations that a controlled operation comes to, roughly
 _PLACE = re.compile(r"(\d+),(\d+): (.*)", re.DOTALL)
 
 
 def convert(source: Source, tree: Any) -> Circuit3:
     """The circuit of a syntax tree."""
+    check_volume(tree, source)
     converter = _Converter(source)
     state = converter.convert(tree)
     return Circuit3(state.circuit, tuple(converter.starts), tuple(converter.places))
@@ -78,7 +75,7 @@ class _DefinedGate(Gate):  # type: ignore[misc]
             template.circuit.assign_parameters(values) if values else template.circuit
         )
 
-    def __deepcopy__(self, memo: Any) -> _DefinedGate:
+    def __deepcopy__(self, _memo: Any = None) -> _DefinedGate:
         return _DefinedGate(self._gates, self.params)
 
 
@@ -88,23 +85,12 @@ class _Converter(ConvertVisitor):  # type: ignore[misc]
         self.starts: list[int] = []
         self.places: list[tuple[int, int]] = []
         self._source = source
-        self._sizes: dict[str, int] = {}  # operations behind each gate the text defines
-        self._operations = 0
-        self._operands = 0
-        self._widths: list[int] = []  # of the operands of the statement at hand
-        self._weight = 1  # operations it comes to on each set of operands
-
-    # --- places and volume -------------------------------------------------------------------
 
     def visit(self, node: Any, context: Any = None) -> Any:
-        if not isinstance(node, ast.Statement):
+        if not isinstance(node, ast.Statement | ast.Pragma):
             return super().visit(node, context)
-        self._widths, self._weight = [], 1
         try:
-            result = super().visit(node, context)
-            if isinstance(node, ast.QuantumStatement | ast.QuantumMeasurementStatement):
-                self._count(node)
-            return result
+            return super().visit(node, context)
         except (RecursionError, MemoryError):
             raise
         except SimenvError as error:
@@ -120,17 +106,6 @@ class _Converter(ConvertVisitor):  # type: ignore[misc]
             self.places.append(_start(statement))
             context = self.visit(statement, context)
         return context
-
-    def _count(self, node: Any) -> None:
-        widths = self._widths
-        sets = 1 if isinstance(node, ast.QuantumBarrier) else max(widths, default=1)
-        self._operations += sets * self._weight
-        self._operands += sum(widths) if sets == 1 else sets * len(widths)
-        where = place(self._source.name, *_start(node))
-        if self._operations > MAX_OPERATIONS:
-            raise too_many_operations(where)
-        if self._operands > MAX_OPERANDS:
-            raise too_many_operands(where)
 
     def _refusal(self, node: Any, error: Exception) -> ProgramError:
         text = str(getattr(error, "message", "")) or str(error) or type(error).__name__
@@ -155,8 +130,6 @@ class _Converter(ConvertVisitor):  # type: ignore[misc]
             column -= start
         return column + 1
 
-    # --- declarations ------------------------------------------------------------------------
-
     def visit_QubitDeclaration(self, node: Any, context: Any) -> Any:  # noqa: N802
         self._check_bits(node, node.size, "qubits", context.circuit.num_qubits, MAX_QUBITS, context)
         return super().visit_QubitDeclaration(node, context)
@@ -176,10 +149,7 @@ class _Converter(ConvertVisitor):  # type: ignore[misc]
             raise too_many_bits(kind, have + bits, limit, where)
 
     def visit_QuantumGateDefinition(self, node: Any, context: Any) -> Any:  # noqa: N802
-        operations, operands = self._operations, self._operands
         context = super().visit_QuantumGateDefinition(node, context)
-        self._sizes[node.name.name] = max(self._operations - operations, 1)
-        self._operations, self._operands = operations, operands
         symbol = context.symbol_table.get(node.name.name, node)
         definition = symbol.data._definition
         by_name = {parameter.name: parameter for parameter in definition.parameters}
@@ -187,14 +157,16 @@ class _Converter(ConvertVisitor):  # type: ignore[misc]
         symbol.data = _Template(node.name.name, definition, order)
         return context
 
-    # --- operations --------------------------------------------------------------------------
-
     def visit_QuantumGate(self, node: Any, context: Any) -> Any:  # noqa: N802
-        self._weight = self._sizes.get(node.name.name, 1)
         for modifier in node.modifiers:
             self._check_modifier(modifier, len(node.qubits), context)
-        if self._operations + self._weight > MAX_OPERATIONS:
-            raise too_many_operations(place(self._source.name, *_start(node)))
+        gate = context.symbol_table.get(node.name.name, node)
+        wanted = getattr(gate.type, "n_classical", None) if gate else None
+        wanted = len(wanted) if isinstance(wanted, list) else wanted
+        if wanted is not None and wanted != len(node.arguments):
+            raise ProgramError(
+                f"{node.name.name!r} takes {wanted} parameters, but got {len(node.arguments)}"
+            )
         return super().visit_QuantumGate(node, context)
 
     def visit_QuantumPhase(self, node: Any, context: Any) -> Any:  # noqa: N802
@@ -209,20 +181,22 @@ class _Converter(ConvertVisitor):  # type: ignore[misc]
                     f"'pow' of a gate on {width} qubits; at most {_MAX_POWER_QUBITS} are carried",
                     hint="write the gate that often, or define its power",
                 )
-            self._weight = max(self._weight, 4**width)
         elif modifier.modifier is not ast.GateModifierName.inv:
             controls = 1
             if modifier.argument is not None:
                 controls = int(self._resolve_constant_int(modifier.argument, context))
             if not 0 < controls < max(width, 2):
                 raise ProgramError(f"{controls} controls of a gate that is given {width} qubits")
-            if self._weight > 1:
-                self._weight *= _CONTROL_WEIGHT
 
-    def _resolve_qarg(self, node: Any, context: Any) -> Any:
-        value = super()._resolve_qarg(node, context)
-        self._widths.append(len(value) if hasattr(value, "__len__") else 1)
-        return value
+    def _apply_gate_modifier(self, modifier: Any, gate: Any, context: Any) -> Any:
+        names = ast.GateModifierName
+        if modifier.modifier not in (names.ctrl, names.negctrl):
+            return super()._apply_gate_modifier(modifier, gate, context)
+        controls = 1
+        if modifier.argument is not None:
+            controls = int(self._resolve_constant_int(modifier.argument, context))
+        state = (1 << controls) - 1 if modifier.modifier is names.ctrl else 0
+        return gate.control(controls, ctrl_state=state, annotated=False)
 
     def _resolve_angle(self, node: Any, context: Any) -> Any:
         value = super()._resolve_angle(node, context)

@@ -5,6 +5,7 @@ Imports Qiskit and the importer: only `qasm3_convert` imports this.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -37,8 +38,37 @@ _COMBINE: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
+_FUNCTIONS: dict[str, Callable[..., float]] = {
+    "arccos": math.acos,
+    "arcsin": math.asin,
+    "arctan": math.atan,
+    "ceiling": math.ceil,
+    "cos": math.cos,
+    "exp": math.exp,
+    "floor": math.floor,
+    "log": math.log,
+    "pow": math.pow,
+    "sin": math.sin,
+    "sqrt": math.sqrt,
+    "tan": math.tan,
+}
+
+
 class Resolver(ValueResolver):  # type: ignore[misc]
-    """The importer's, with ranges as the language defines them: both ends within the register."""
+    """The importer's, with what it lacks: functions of constants, indices kept within registers."""
+
+    def visit_FunctionCall(self, node: Any) -> Any:  # noqa: N802
+        function = _FUNCTIONS.get(node.name.name)
+        values = [self.visit(argument)[0] for argument in node.arguments]
+        if function is None or not all(isinstance(value, int | float) for value in values):
+            raise ConversionError(
+                f"{node.name.name!r} is no function of constants known here", node
+            )
+        try:
+            return float(function(*values)), importer_types.Float(const=True)
+        except (ArithmeticError, ValueError, TypeError) as error:
+            told = ", ".join(map(str, values))
+            raise ConversionError(f"{node.name.name}({told}): {error}", node) from error
 
     def _index_collection(self, collection: Any, kind: Any, indexer: Any, base: Any) -> Any:
         is_range = (
@@ -49,6 +79,7 @@ class Resolver(ValueResolver):  # type: ignore[misc]
         if not is_range or not isinstance(
             kind, importer_types.BitArray | importer_types.QubitArray
         ):
+            self._check_index(collection, indexer, base)
             return super()._index_collection(collection, kind, indexer, base)
         size = len(collection)
         step = self._bound(indexer[0].step, 1)
@@ -58,10 +89,17 @@ class Resolver(ValueResolver):  # type: ignore[misc]
         last = self._bound(indexer[0].end, size - 1 if step > 0 else 0)
         first, last = (end + size if end < 0 else end for end in (first, last))
         for end in (first, last):
-            if not 0 <= end < size:
-                raise_from_node(base, f"index {end} is out of range for a register of {size}")
+            _check_range(end, size, base)
         picked = [collection[k] for k in range(first, last + (1 if step > 0 else -1), step)]
         return picked, type(kind)(len(picked))
+
+    def _check_index(self, collection: Any, indexer: Any, base: Any) -> None:
+        nodes = indexer if isinstance(indexer, list) else indexer.values
+        for node in nodes:
+            value, _ = self.visit(node)
+            if isinstance(value, int) and hasattr(collection, "__len__"):
+                size = len(collection)
+                _check_range(value + size if value < 0 else value, size, base)
 
     def _bound(self, node: Any, default: int) -> int:
         if node is None:
@@ -70,6 +108,11 @@ class Resolver(ValueResolver):  # type: ignore[misc]
         if not isinstance(kind, importer_types.Int | importer_types.Uint) or not kind.const:
             raise_from_node(node, "the ends of a range must be constant integers")
         return int(value)
+
+
+def _check_range(index: int, size: int, base: Any) -> None:
+    if not 0 <= index < size:
+        raise_from_node(base, f"index {index} is out of range for a register of {size}")
 
 
 def condition(node: Any, context: Any) -> Any:

@@ -24,6 +24,7 @@ _STATEMENT = re.compile(r"\s*+(gate\b[^;{}]*+\{[^{}]*+\}|[^;{}]*+(?:[;{}]|\Z))")
 _WORD = re.compile(r"[A-Za-z_]\w*")
 _CONDITION = re.compile(r"if\s*\([^)]*\)\s*")
 _OPERAND = re.compile(r"[A-Za-z_]\w*\s*(\[)?")
+_NAME = re.compile(r"([A-Za-z_]\w*+)\s*+([,;-]?)")  # with what may follow a whole register
 _REGISTER = re.compile(r"\b[qc]reg\s+(\w+)\s*\[\s*(\d{1,9})\s*\]")
 _SILENT = frozenset(("OPENQASM", "include", "qreg", "creg", "gate", "opaque", ""))
 
@@ -48,9 +49,10 @@ def statements(text: str) -> Iterator[Statement]:
 
 def check_volume(source: Source) -> None:
     """LimitExceeded at the statement with which the circuit becomes too long."""
-    sizes = [int(size) for _, size in _REGISTER.findall(source.text)]
-    # A statement comes to no more than one operation, or one operand, a bit of the circuit.
-    if source.text.count(";") * max(sum(sizes), 1) <= MAX_OPERATIONS:
+    sizes = {name: int(size) for name, size in _REGISTER.findall(source.text)}
+    # The quick look first: only a register named without an index can stand for many operations.
+    whole = sum(sizes.get(match.group(1), 0) for match in _NAME.finditer(source.text) if match[2])
+    if source.text.count(";") + whole <= MAX_OPERATIONS:
         return
     operations = operands = 0
     for statement in statements(source.text):

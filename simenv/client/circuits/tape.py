@@ -64,9 +64,17 @@ class Tape:
             self._rows[signature] = row
         return row
 
-    def marker(self, name: str) -> None:
-        """A block marker: `if`, `else` or `end`."""
+    def marker(self, name: str) -> int:
+        """A block marker: `if`, `else` or `end`. Gives what `unmark` needs."""
+        rows = len(self._rows)
         self.ops.append(self.row(name, 0, 0, 0))
+        return rows
+
+    def unmark(self, rows: int) -> None:
+        """Take back the marker that was written last."""
+        self.ops.pop()
+        if len(self._rows) > rows:
+            self._rows.popitem()
 
     def slot(self, expression: Any) -> None:
         """The next parameter is filled at run time with the value of this expression."""

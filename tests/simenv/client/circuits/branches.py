@@ -1,0 +1,99 @@
+"""Exact simulation by following every branch: the ground both judges of a circuit stand on.
+
+A judge walks a circuit in its own way (`program_judge`: a Program, `circuit_judge`: a
+QuantumCircuit) and calls these steps; the two share nothing else.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+State = NDArray[np.complex128]
+Branch = tuple[State, int]  # not normalized; the classical bits as a number
+
+
+def start(num_qubits: int) -> list[Branch]:
+    state = np.zeros(2**num_qubits, np.complex128)
+    state[0] = 1
+    return [(state, 0)]
+
+
+def apply(state: State, matrix: NDArray[np.complex128], qubits: Sequence[int]) -> State:
+    """A matrix in Qiskit's order on some qubits (qubit 0: lowest bit of the index)."""
+    count, width = len(qubits), state.size.bit_length() - 1
+    axes = [width - 1 - qubit for qubit in reversed(qubits)]
+    tensor = np.moveaxis(state.reshape((2,) * width), axes, range(count))
+    shape = tensor.shape
+    tensor = (matrix @ tensor.reshape(2**count, -1)).reshape(shape)
+    return np.moveaxis(tensor, range(count), axes).reshape(-1)
+
+
+def evolve(
+    branches: Iterable[Branch], matrix: NDArray[np.complex128], qubits: Sequence[int]
+) -> list[Branch]:
+    return [(apply(state, matrix, qubits), bits) for state, bits in branches]
+
+
+def measure(branches: Iterable[Branch], qubit: int, clbit: int) -> list[Branch]:
+    result = []
+    for state, bits in branches:
+        for outcome, kept in enumerate(_projections(state, qubit)):
+            result.append((kept, bits & ~(1 << clbit) | outcome << clbit))
+    return _alive(result)
+
+
+def reset(branches: Iterable[Branch], qubit: int) -> list[Branch]:
+    flip = np.array([[0, 1], [1, 0]], np.complex128)
+    result = []
+    for state, bits in branches:
+        zero, one = _projections(state, qubit)
+        result += [(zero, bits), (apply(one, flip, [qubit]), bits)]
+    return _alive(result)
+
+
+def split(
+    branches: Iterable[Branch], condition: Callable[[int], bool]
+) -> tuple[list[Branch], list[Branch]]:
+    """Those where the condition on the bits holds, and the others."""
+    yes: list[Branch] = []
+    no: list[Branch] = []
+    for branch in branches:
+        (yes if condition(branch[1]) else no).append(branch)
+    return yes, no
+
+
+def distribution(branches: Iterable[Branch]) -> dict[int, float]:
+    """Probability of each value of the classical bits."""
+    found: dict[int, float] = defaultdict(float)
+    for state, bits in branches:
+        found[bits] += float(np.vdot(state, state).real)
+    return dict(found)
+
+
+def density(branches: Iterable[Branch]) -> dict[int, NDArray[np.complex128]]:
+    """The state left behind, for each value of the classical bits."""
+    found: dict[int, NDArray[np.complex128]] = {}
+    for state, bits in branches:
+        found[bits] = found.get(bits, 0) + np.outer(state, state.conj())
+    return found
+
+
+def assert_same(left: Iterable[Branch], right: Iterable[Branch]) -> None:
+    """The same outcomes with the same probabilities and states."""
+    one, other = density(left), density(right)
+    for bits in one.keys() | other.keys():
+        zero = np.zeros((1, 1))
+        np.testing.assert_allclose(one.get(bits, zero), other.get(bits, zero), atol=1e-9)
+
+
+def _projections(state: State, qubit: int) -> list[State]:
+    bit = np.arange(state.size) >> qubit & 1
+    return [np.where(bit == value, state, 0) for value in (0, 1)]
+
+
+def _alive(branches: list[Branch]) -> list[Branch]:
+    return [(state, bits) for state, bits in branches if np.vdot(state, state).real > 1e-14]
