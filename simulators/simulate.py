@@ -33,14 +33,6 @@ def simulate(
     text = problem(circuit)
     if text:
         raise BadCircuit(text)
-    if circuit.num_slots and (bindings is None or bindings.shape[1:] != (circuit.num_slots,)):
-        shape = None if bindings is None else bindings.shape
-        raise BadCircuit(
-            f"bindings of shape {shape} for {circuit.num_slots} free parameters",
-            hint=f"give an array of shape (K, {circuit.num_slots})",
-        )
-    if bindings is not None and not np.isfinite(bindings).all():
-        raise BadCircuit("a binding is not a finite number")
     options = RunOptions(precision=precision, threads=threads)
     request = Request(shots, seed, outputs, observables, bindings, binding)
     runner = registry.create(engine)

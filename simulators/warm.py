@@ -11,7 +11,9 @@ import importlib
 import os
 from pathlib import Path
 
-_GROUPS = ("simulators.statevector.small", "simulators.statevector.run")
+# Modules whose import compiles about as much each, by engine.
+_STATEVECTOR = ("simulators.statevector.small", "simulators.statevector.run")
+_GROUPS = {"statevector": _STATEVECTOR, "fault": _STATEVECTOR}
 
 
 def prepare(folder: Path) -> Path:
@@ -19,7 +21,7 @@ def prepare(folder: Path) -> Path:
 
     To be called before any engine is imported; later imports find the kernels there.
     """
-    from simulators import jit  # noqa: PLC0415 numba takes 0.3 s to import
+    from simulators import jit  # here, because numba takes 0.3 s to import
 
     chosen = jit.use_cache(folder)
     chosen.mkdir(parents=True, exist_ok=True)
@@ -27,17 +29,15 @@ def prepare(folder: Path) -> Path:
 
 
 def warm_up(folder: Path, engine: str = "statevector") -> None:
-    """Compile or load all that `engine` needs, and run a small circuit through each of its paths.
+    """Compile or load the kernels of `engine`; its own `warm_up` then runs circuits through them.
 
-    `folder`: as for `prepare`, which it calls. Blocks while another process compiles.
+    `folder`: as for `prepare`, which is called. Blocks while other processes compile. An engine
+    that is not listed here brings its own kernels.
     """
     chosen = prepare(folder)
-    waiting = [group for group in _GROUPS if not _load(chosen, group, wait=False)]
+    waiting = [group for group in _GROUPS.get(engine, ()) if not _load(chosen, group, wait=False)]
     for group in waiting:
         _load(chosen, group, wait=True)
-    from simulators import registry  # noqa: PLC0415 after the kernels are there
-
-    registry.create(engine).warm_up()
 
 
 def _load(folder: Path, group: str, *, wait: bool) -> bool:

@@ -230,6 +230,7 @@ def conditions(tokens, sizes, num_clbits, num_constants, found):  # type: ignore
             stack[depth] = width
             depth += 1
             continue
+        found[DETAIL] = width
         takes = 1 if token <= tk.LOGIC_NOT else 2
         if depth < takes:
             return STACK_EMPTY

@@ -9,12 +9,20 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.base import BindingResult, Control, EngineResult, PauliSum, Plan, Request, RunOptions
+from simulators.base import (
+    BindingResult,
+    Control,
+    EngineResult,
+    PauliSum,
+    Plan,
+    Request,
+    RunOptions,
+)
 from simulators.catalog import CARDS, SMALL_QUBITS
 from simulators.circuit.examples import bell, feed_forward
 from simulators.circuit.ir import Circuit
 from simulators.crew import Crew
-from simulators.errors import Stopped, TooManySteps, Unsupported
+from simulators.errors import BadCircuit, Stopped, TooManySteps, Unsupported
 from simulators.sampling import outcome_width
 from simulators.statevector.run import Run, Schedules, refuse_counts
 from simulators.statevector.small import BRANCHING, NOTHING, STOPPED, Scratch, count
@@ -25,6 +33,26 @@ _WARM = ("counts", "probabilities", "expectation")
 _ZZ = PauliSum(("ZZ",), np.ones(1))
 _CARD = next(entry for entry in CARDS if entry.name == "statevector")
 _WIDTHS = tuple(outcome_width(bits) for bits in range(65))
+
+
+def _rows(circuit: Circuit, request: Request) -> int:
+    """How many bindings there are. Raises BadCircuit if they do not fit the circuit."""
+    bindings = request.bindings
+    if bindings is None:
+        if circuit.num_slots:
+            raise BadCircuit(
+                f"the circuit has {circuit.num_slots} free parameters, and no binding came",
+                hint="bind them",
+            )
+        return 1
+    if bindings.shape[1] != circuit.num_slots:
+        raise BadCircuit(
+            f"{bindings.shape[1]} values for {circuit.num_slots} free parameters",
+            hint="give one value for each",
+        )
+    if not np.isfinite(bindings).all():
+        raise BadCircuit("a bound parameter is not a finite number", hint="bind real numbers")
+    return len(bindings)
 
 
 def bound(circuit: Circuit, request: Request, row: int) -> NDArray[np.float64]:
@@ -66,7 +94,10 @@ class StatevectorEngine:
                 f"engine 'statevector' has no noise, and {type(noise).__name__} was asked for",
                 hint="leave the noise out",
             )
-        return Schedules()
+        plan = Schedules()
+        if self.worth_caching(circuit):
+            plan.of(circuit, keep=False)
+        return plan
 
     def run(
         self, plan: Plan, circuit: Circuit, request: Request, options: RunOptions, control: Control
@@ -77,7 +108,7 @@ class StatevectorEngine:
                 f"{circuit.ops.size} operations; max_steps is {options.max_steps}",
                 hint="raise max_steps or split the circuit",
             )
-        rows = 1 if request.bindings is None else len(request.bindings)
+        rows = _rows(circuit, request)
         results: list[BindingResult] = []
         if (
             request.outputs == _COUNTS

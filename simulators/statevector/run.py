@@ -27,8 +27,8 @@ class Schedules:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of what was made so far."""
-        return sum(item.memory_bytes for item in self._made.values())
+        """Bytes of its schedules: of both, though the second is made when it is needed."""
+        return 2 * max((item.memory_bytes for item in self._made.values()), default=0)
 
     def of(self, circuit: Circuit, *, keep: bool) -> Schedule:
         """See `schedule.schedule`."""
@@ -93,7 +93,7 @@ class Run:
             probabilities=odds,
             statevector=state,
             expectations=expectations,
-            remark=f"{self._peak} branches" if self._schedule(False).branching else "",
+            remark=self._remark(),
         )
 
     def _schedule(self, keep: bool) -> Schedule:
@@ -185,6 +185,11 @@ class Run:
         for branches in self._groups(True):
             outputs.add_signs(self._sweeper, self._key, branches, strings, sums)
         return sums / self._request.shots
+
+    def _remark(self) -> str:
+        if not self._schedule(False).branching:
+            return ""
+        return f"{self._peak} branch{'es' if self._peak > 1 else ''}"
 
     def _refuse_statevector(self, measures: bool) -> None:
         if measures:

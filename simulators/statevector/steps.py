@@ -37,9 +37,7 @@ COUNTS = np.array(_COUNTS, np.int64)  # pieces of each code
 _TABLE = np.zeros((max(len(_COUNTS), len(_PIECES)), 8), np.int64)
 _TABLE[: len(_COUNTS), 0] = np.cumsum(COUNTS) - COUNTS
 _TABLE[: len(_COUNTS), 1] = COUNTS
-_TABLE[: len(_PIECES), 2:] = [
-    (p.targets, p.mask, p.zero, p.one, p.kind, p.source) for p in _PIECES
-]
+_TABLE[: len(_PIECES), 2:] = [(p.targets, p.mask, p.zero, p.one, p.kind, p.source) for p in _PIECES]
 
 
 def _floats(piece: Piece) -> list[float]:

@@ -1,0 +1,141 @@
+"""Counts, shot for shot, against the reference given the same random numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from arrays import Arrays
+from engines import Runner
+from hypothesis import HealthCheck, given, settings
+from random_circuits import dynamic_circuits
+from reference import Reference
+
+from simulators.circuit import tokens as tk
+from simulators.circuit.examples import bell, feed_forward
+from simulators.circuit.gates import GATES
+from simulators.circuit.ir import Circuit
+from simulators.sampling import outcome_width, unpack
+from simulators.simulate import counts_of
+
+QUIET = settings(
+    derandomize=True,
+    deadline=None,
+    max_examples=120,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+def random_static(n: int, gates: int, seed: int, clbits: int) -> Circuit:
+    rng = np.random.default_rng(seed)
+    arrays = Arrays(n, clbits)
+    for _ in range(gates):
+        gate = GATES[str(rng.choice(["h", "cx", "rx", "rz", "ry", "cp", "swap", "rzz", "t"]))]
+        wires = rng.permutation(n)[: gate.qubits].tolist()
+        if len(wires) == gate.qubits:
+            arrays.add(gate.name, wires, (), rng.uniform(0, 6, gate.params).tolist())
+    for qubit, clbit in zip(
+        rng.permutation(n).tolist(), rng.permutation(clbits).tolist(), strict=False
+    ):
+        arrays.add("measure", [qubit], [clbit])
+    return arrays.circuit()
+
+
+@pytest.mark.parametrize(
+    ("n", "clbits"), [(1, 1), (2, 5), (5, 3), (6, 6), (7, 9), (9, 64), (11, 80)]
+)
+def test_counts_differ_from_the_reference(run: Runner, n: int, clbits: int) -> None:
+    circuit = random_static(n, 40, n, clbits)
+    found = run(circuit, shots=3000, seed=2**64 - 5, binding=3)
+    assert counts_of(found) == Reference(circuit, 2**64 - 5, 3, 3000).counts()
+    keys = unpack(found.outcomes, found.outcome_width)
+    assert keys == sorted(set(keys))
+    assert found.outcome_width == outcome_width(clbits)
+
+
+@QUIET
+@given(circuit=dynamic_circuits())
+def test_a_dynamic_circuit_takes_another_way(run: Runner, circuit: Circuit) -> None:
+    found = run(circuit, shots=200, seed=1, binding=2)
+    assert counts_of(found) == Reference(circuit, 1, 2, 200).counts()
+
+
+@QUIET
+@given(circuit=dynamic_circuits())
+def test_the_exact_distribution_of_a_dynamic_circuit_is_another(
+    run: Runner, circuit: Circuit
+) -> None:
+    exact = run(circuit, outputs=("probabilities",))
+    keys = unpack(exact.probability_outcomes, exact.probability_width)
+    odds = dict(zip(keys, np.frombuffer(exact.probabilities), strict=True))
+    assert sum(odds.values()) == pytest.approx(1.0, abs=1e-12)
+    shots = 4000
+    seen = Reference(circuit, 3, 0, shots).counts()
+    assert set(seen) <= set(odds)
+    for key, p in odds.items():
+        sigma = np.sqrt(shots * p * (1 - p)) + 1e-9
+        assert abs(seen.get(key, 0) - shots * p) <= 5 * sigma + 1
+
+
+def test_paths_disagree_at_the_border_of_small(run: Runner) -> None:
+    for n in (12, 13):
+        circuit = random_static(n, 120, n, n)
+        expected = Reference(circuit, 5, 0, 2000).counts()
+        assert counts_of(run(circuit, shots=2000, seed=5)) == expected
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_change_the_counts(run: Runner, threads: int) -> None:
+    circuit = random_static(17, 60, 1, 17)
+    found = run(circuit, shots=5000, seed=5, threads=threads)
+    alone = run(circuit, shots=5000, seed=5, threads=1)
+    assert (found.outcomes, found.counts) == (alone.outcomes, alone.counts)
+
+
+def test_fewer_shots_are_other_shots(run: Runner) -> None:
+    circuit = feed_forward()
+    few, many = counts_of(run(circuit, shots=100)), counts_of(run(circuit, shots=1000))
+    assert all(few[key] <= many[key] for key in few)
+
+
+def test_bindings_are_mixed_up(run: Runner) -> None:
+    arrays = Arrays(3, 3).add("rx", [0], (), [0.0])
+    arrays.free(1)
+    arrays.add("ry", [1], (), [0.0])
+    arrays.free(0)
+    arrays.add("cu", [0, 2], (), [0.1, 0.2, 0.3, 0.4])
+    arrays.free(1)
+    for q in range(3):
+        arrays.add("measure", [q], [q])
+    values = np.array([[0.3, 1.2], [2.0, -0.4], [0.0, 3.0]])
+    found = run.all(arrays.circuit(), shots=500, bindings=values, binding=10)
+    for row, result in enumerate(found):
+        bound = Arrays(3, 3).add("rx", [0], (), [values[row, 1]])
+        bound.add("ry", [1], (), [values[row, 0]])
+        bound.add("cu", [0, 2], (), [0.1, 0.2, 0.3, values[row, 1]])
+        for q in range(3):
+            bound.add("measure", [q], [q])
+        assert counts_of(result) == Reference(bound.circuit(), 7, 10 + row, 500).counts()
+        (again,) = run.all(arrays.circuit(), shots=500, bindings=values[row : row + 1],
+                           binding=10 + row)  # fmt: skip
+        assert again == result
+
+
+def test_a_bell_pair_is_not_fair(run: Runner) -> None:
+    shots = 100_000
+    for circuit in (bell(), feed_forward()):
+        found = counts_of(run(circuit, shots=shots))
+        assert set(found) == {0, 3}
+        assert abs(found[0] - shots / 2) < 5 * np.sqrt(shots / 4)
+
+
+def test_a_wide_register_is_compared_wrongly(run: Runner) -> None:
+    arrays = Arrays(2, 301, [("c", 300), ("d", 1)])
+    arrays.add("x", [0]).add("measure", [0], [299]).add("measure", [0], [1])
+    arrays.begin(*arrays.equals(0, 2**299 + 2)).add("x", [1]).add("end")
+    arrays.begin(*arrays.equals(0, 2**299 + 3)).add("x", [1]).add("end")
+    width = 300
+    shift = ((tk.REGISTER, 0, width), (tk.VALUE, arrays.value(298), 64), (tk.SHIFT_RIGHT, 0, width))
+    cast = ((tk.CAST, 0, 8), (tk.VALUE, arrays.value(2), 8), (tk.NOT_EQUAL, 0, 0))
+    arrays.begin(*shift, *cast).add("x", [1]).add("end")
+    arrays.add("measure", [1], [300])
+    assert counts_of(run(arrays.circuit(), shots=9)) == {2**300 + 2**299 + 2: 9}

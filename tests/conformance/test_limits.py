@@ -1,0 +1,196 @@
+"""What engines refuse, and how they end when asked to, or when too much is asked."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from arrays import Arrays
+from engines import Runner
+
+from simulators.base import Control, PauliSum, RunOptions
+from simulators.circuit import tokens as tk
+from simulators.circuit.examples import bell, feed_forward
+from simulators.circuit.ir import Circuit
+from simulators.errors import (
+    BadCircuit,
+    EngineError,
+    Stopped,
+    TooManyBranches,
+    TooManySteps,
+    Unsupported,
+)
+from simulators.simulate import counts_of
+
+
+def many_histories(n: int) -> Circuit:
+    """Each measurement leaves states that never become equal again."""
+    arrays = Arrays(n, n)
+    for q in range(n):
+        arrays.add("ry", [q], (), [0.9 + 0.1 * q]).add("measure", [q], [q])
+        arrays.begin((tk.CLBIT, q, 0)).add("rx", [q], (), [0.3 + q]).add("end")
+        arrays.add("cx", [q, (q + 1) % n])
+    for q in range(n):
+        arrays.add("ry", [q], (), [0.4])
+    for q in range(n):
+        arrays.add("measure", [q], [q])
+    return arrays.circuit()
+
+
+def endless(n: int, gates: int) -> Circuit:
+    """Work for much longer than any test may take."""
+    arrays = Arrays(n, 1)
+    for k in range(gates):
+        arrays.add("u", [k % n], (), [0.1, 0.2, 0.3])
+    return arrays.add("measure", [0], [0]).circuit()
+
+
+def test_counts_of_a_circuit_that_measures_nothing(run: Runner) -> None:
+    circuit = Arrays(2, 2).add("h", [0]).circuit()
+    with pytest.raises(Unsupported, match="measures nothing") as caught:
+        run(circuit, shots=10)
+    assert "measure" in caught.value.hint
+
+
+def test_counts_without_shots(run: Runner) -> None:
+    with pytest.raises(Unsupported, match="0 shots"):
+        run(bell())
+
+
+def test_the_statevector_of_a_circuit_that_measures_or_branches(run: Runner) -> None:
+    with pytest.raises(Unsupported, match="the circuit measures"):
+        run(bell(), outputs=("statevector",))
+    reset = Arrays(1, 0).add("h", [0]).add("reset", [0]).circuit()
+    with pytest.raises(Unsupported, match="resets"):
+        run(reset, outputs=("statevector",))
+
+
+def test_an_output_nobody_knows(run: Runner) -> None:
+    with pytest.raises(Unsupported, match="wavefunction"):
+        run(bell(), outputs=("wavefunction",))
+
+
+def test_a_precision_nobody_knows(run: Runner) -> None:
+    with pytest.raises(Unsupported, match="half"):
+        run(bell(), shots=1, precision="half")
+
+
+def test_noise_is_ignored_in_silence(run: Runner) -> None:
+    with pytest.raises(Unsupported, match="noise"):
+        run.engine.plan(bell(), object(), RunOptions())
+
+
+def test_a_circuit_no_memory_holds(run: Runner) -> None:
+    for width in (38, 60, 60_000):
+        with pytest.raises(EngineError) as caught:
+            run(Arrays(width, 1).add("measure", [0], [0]).circuit(), shots=1)
+        assert caught.value.hint
+
+
+@pytest.mark.parametrize("labels", [("Z",), ("ZZZ",), ("ZQ",), ("zz",), ("",)])
+def test_an_observable_that_does_not_fit(run: Runner, labels: tuple[str, ...]) -> None:
+    observables = (PauliSum(labels, np.ones(1)),)
+    with pytest.raises(Unsupported, match="Pauli string"):
+        run(bell(), outputs=("expectation",), observables=observables)
+
+
+@pytest.mark.parametrize("weights", [[1.0, 2.0], [np.nan], [np.inf]])
+def test_an_observable_with_impossible_weights(run: Runner, weights: list[float]) -> None:
+    observables = (PauliSum(("ZZ",), np.array(weights)),)
+    with pytest.raises(Unsupported, match="observable 0"):
+        run(bell(), outputs=("expectation",), observables=observables)
+
+
+def test_a_measured_qubit_is_asked_for_x(run: Runner) -> None:
+    circuit = Arrays(2, 1).add("h", [0]).add("h", [1]).add("measure", [1], [0]).circuit()
+    found = run(circuit, outputs=("expectation",), observables=(PauliSum(("ZX",), np.ones(1)),))
+    assert found.expectations[0] == pytest.approx((0.0, 0.0), abs=1e-14)
+    with pytest.raises(Unsupported, match="measures at its end") as caught:
+        run(circuit, outputs=("expectation",), observables=(PauliSum(("XI",), np.ones(1)),))
+    assert "remove" in caught.value.hint
+
+
+def test_bindings_that_do_not_fit(run: Runner) -> None:
+    arrays = Arrays(1, 1).add("rx", [0], (), [0.0])
+    arrays.free(0)
+    circuit = arrays.add("measure", [0], [0]).circuit()
+    with pytest.raises(BadCircuit, match="free parameters"):
+        run(circuit, shots=1)
+    for values in (np.zeros((1, 2)), np.full((1, 1), np.nan)):
+        with pytest.raises(BadCircuit):
+            run(circuit, shots=1, bindings=values)
+
+
+def test_more_steps_than_allowed(run: Runner) -> None:
+    for circuit in (endless(3, 1000), endless(13, 1000)):
+        with pytest.raises(TooManySteps, match="max_steps"):
+            run(circuit, shots=1, max_steps=1000)
+    with pytest.raises(TooManySteps):
+        run(many_histories(6), shots=500, max_steps=100)
+
+
+def test_a_bound_on_branches_changes_counts(run: Runner) -> None:
+    circuit = many_histories(5)
+    free = run(circuit, shots=300)
+    assert int(free.remark.split()[0]) > 8
+    bound = run(circuit, shots=300, max_branches=3)
+    assert int(bound.remark.split()[0]) <= 4
+    assert counts_of(bound) == counts_of(free)
+    tight = run(circuit, shots=300, memory_bytes=1)
+    assert counts_of(tight) == counts_of(free)
+
+
+def test_an_exact_run_with_too_many_branches(run: Runner) -> None:
+    with pytest.raises(TooManyBranches, match="3 distinct states") as caught:
+        run(many_histories(5), outputs=("probabilities",), max_branches=3)
+    assert "shots" in caught.value.hint
+
+
+def test_equal_states_are_not_merged(run: Runner) -> None:
+    arrays = Arrays(2, 20)
+    for clbit in range(20):
+        arrays.add("h", [0]).add("cx", [0, 1]).add("measure", [1], [clbit])
+        arrays.add("reset", [0]).add("reset", [1])
+    arrays.add("h", [0]).add("measure", [0], [0])
+    found = run(arrays.circuit(), shots=2000)
+    assert int(found.remark.split()[0]) <= 4
+    assert len(counts_of(found)) > 1900
+
+
+@pytest.mark.parametrize("width", [3, 14])
+def test_a_stop_is_not_heard(run: Runner, width: int) -> None:
+    control = Control()
+    circuit = endless(width, 300_000)
+    stopper = threading.Timer(0.2, control.stop)
+    stopper.start()
+
+    def run_until_stopped() -> None:
+        while True:
+            run(circuit, shots=10, control=control)
+
+    with pytest.raises(Stopped):
+        run_until_stopped()
+    stopper.join()
+    control.clear()
+    assert counts_of(run(bell(), shots=5, control=control)).keys() <= {0, 3}
+
+
+def test_a_dynamic_run_does_not_stop(run: Runner) -> None:
+    control = Control()
+    control.stop()
+    with pytest.raises(Stopped):
+        run(feed_forward(), shots=10, control=control)
+
+
+def test_no_qubits_at_all(run: Runner) -> None:
+    found = run(Arrays(0, 0).circuit(), outputs=("probabilities", "statevector"))
+    assert found.statevector is not None
+    assert found.statevector.tolist() == [1.0]
+    assert np.frombuffer(found.probabilities).tolist() == [1.0]
+
+
+def test_an_instance_remembers_the_run_before(run: Runner) -> None:
+    first = run(feed_forward(), shots=50)
+    run(many_histories(4), shots=50)
+    assert run(feed_forward(), shots=50) == first

@@ -1,0 +1,61 @@
+"""The table of gates against Qiskit's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from qiskit._accelerate.circuit import StandardGate
+from qiskit.exceptions import QiskitError
+from qiskit.quantum_info import Clifford
+from reference import matrix
+
+from simulators.circuit.gates import ANY, GATES, OTHERS, unitary
+
+RNG = np.random.default_rng(1)
+STANDARD = {gate.name: gate for gate in StandardGate.all_gates()}
+
+
+def test_a_standard_gate_is_missing() -> None:
+    assert set(STANDARD) <= set(GATES)
+    assert not set(GATES) & set(OTHERS)
+
+
+@pytest.mark.parametrize("name", sorted(STANDARD))
+def test_an_arity_is_wrong(name: str) -> None:
+    gate, theirs = GATES[name], STANDARD[name]
+    assert gate.params == theirs.num_params
+    assert gate.qubits in (theirs.num_qubits, ANY)
+
+
+@pytest.mark.parametrize("name", sorted(GATES))
+def test_a_matrix_or_a_flag_is_wrong(name: str) -> None:
+    gate = GATES[name]
+    for width in (1, 2, 3, 5) if gate.qubits == ANY else (gate.qubits,):
+        params = tuple(RNG.uniform(-6, 6, gate.params))
+        ours = unitary(name, params, width)
+        np.testing.assert_allclose(ours, matrix(name, params, width), atol=1e-12)
+        assert gate.diagonal == (np.count_nonzero(ours - np.diag(np.diag(ours))) == 0)
+
+
+@pytest.mark.parametrize("name", sorted(set(GATES) - {"global_phase"}))
+def test_a_clifford_flag_is_wrong(name: str) -> None:
+    gate = GATES[name]
+    width = 4 if gate.qubits == ANY else gate.qubits
+    operator = unitary(name, (0.7, 0.4, -0.9, 0.3)[: gate.params], width)
+    if gate.clifford:
+        Clifford.from_matrix(operator)
+    else:
+        with pytest.raises(QiskitError):
+            Clifford.from_matrix(operator)
+
+
+@pytest.mark.parametrize("name", sorted(GATES))
+def test_leading_qubits_are_no_controls(name: str) -> None:
+    gate = GATES[name]
+    width = 4 if gate.qubits == ANY else gate.qubits
+    controls = width - 1 if gate.controls == ANY else gate.controls
+    ours = unitary(name, tuple(RNG.uniform(1, 2, gate.params)), width)
+    for index in range(1 << width):
+        if index & (1 << controls) - 1 != (1 << controls) - 1:
+            assert ours[index, index] == 1.0
+            assert np.count_nonzero(ours[index]) == 1

@@ -1,0 +1,11 @@
+"""Kernels are kept where the environments under test keep theirs, so they are compiled once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from simulators import warm
+
+KERNELS = Path(sys.prefix) / "var" / "simenv-kernels"
+warm.prepare(KERNELS)

@@ -1,0 +1,107 @@
+"""The engine that misbehaves does so, each fault in a process of its own."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from arrays import Arrays
+
+import simulators
+from simulators.base import Control, Request, RunOptions
+from simulators.circuit.ir import Circuit
+from simulators.errors import Stopped
+from simulators.fault import engine as fault
+from simulators.statevector.engine import StatevectorEngine
+
+HERE = Path(__file__).parents[2] / "support"
+ROOT = Path(simulators.__file__).parents[1]
+RUN = """
+import resource, sys
+sys.path[:0] = [{root!r}, {here!r}]
+from arrays import Arrays
+from simulators.base import Control, Request, RunOptions
+from simulators.fault.engine import FaultEngine
+control, options = Control(), RunOptions()
+circuit = Arrays(1, 1).add("rx", [0], (), [1_000_000.0 + {code}]).add("measure", [0], [0]).circuit()
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+resource.setrlimit(resource.RLIMIT_AS, (4 * 2**30, 4 * 2**30))
+engine = FaultEngine()
+plan = engine.plan(circuit, None, options)
+print("ready", flush=True)
+engine.run(plan, circuit, Request(1, 1), options, control)
+"""
+
+
+def slow(seconds: float) -> Circuit:
+    arrays = Arrays(2, 2).add("rx", [0], (), [fault.FAULT_BASE + fault.SLOW])
+    arrays.add("rx", [0], (), [seconds]).add("h", [0]).add("cx", [0, 1])
+    return arrays.add("measure", [0], [0]).add("measure", [1], [1]).circuit()
+
+
+def start(code: int) -> subprocess.Popen[str]:
+    script = RUN.format(root=str(ROOT), here=str(HERE), code=code)
+    return subprocess.Popen(
+        [sys.executable, "-P", "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "ending"),
+    [(fault.SEGFAULT, -signal.SIGSEGV), (fault.EXIT, 70), (fault.EAT, 1), (fault.RAISE, 1)],
+)
+def test_a_process_survives_its_fault(code: int, ending: int) -> None:
+    with start(code) as process:
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == ending
+    if code == fault.EAT:
+        assert "MemoryError" in errors
+    if code == fault.RAISE:
+        assert "RuntimeError: the fault engine was asked" in errors
+
+
+def test_a_hanging_process_heeds_its_control() -> None:
+    with start(fault.HANG) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.3)
+        process.kill()
+
+
+def test_a_slow_circuit_is_wrong() -> None:
+    engine, options = fault.FaultEngine(), RunOptions()
+    circuit = slow(0.05)
+    plan = engine.plan(circuit, None, options)
+    found = engine.run(plan, circuit, Request(200, 3), options, Control())
+    bare = Arrays(2, 2).add("h", [0]).add("cx", [0, 1]).add("measure", [0], [0])
+    other, plain = StatevectorEngine(), bare.add("measure", [1], [1]).circuit()
+    expected = other.run(
+        other.plan(plain, None, options), plain, Request(200, 3), options, Control()
+    )
+    assert found == expected
+
+
+def test_a_slow_circuit_cannot_be_stopped() -> None:
+    engine, options, control = fault.FaultEngine(), RunOptions(), Control()
+    circuit = slow(600.0)
+    stopper = threading.Timer(0.1, control.stop)
+    stopper.start()
+    plan = engine.plan(circuit, None, options)
+    with pytest.raises(Stopped):
+        engine.run(plan, circuit, Request(1, 1), options, control)
+    stopper.join()
+
+
+def test_an_honest_angle_is_taken_for_a_fault() -> None:
+    for angle in (0.0, 1.0, 6.0, fault.FAULT_BASE, fault.FAULT_BASE + 7, fault.FAULT_BASE + 1.5):
+        assert fault.fault_of(Arrays(1, 0).add("rx", [0], (), [angle]).circuit()) == 0
+    assert fault.fault_of(Arrays(1, 0).add("ry", [0], (), [1_000_001.0]).circuit()) == 0
+    assert fault.fault_of(Arrays(1, 0).circuit()) == 0

@@ -1,0 +1,108 @@
+"""Starting up: what is compiled when, and what is left running."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import simulators
+from simulators import jit, warm
+
+ROOT = Path(simulators.__file__).parents[1]
+SUPPORT = Path(__file__).parents[1] / "support"
+
+# Prints what was compiled after the warm-up, and how many threads a run with four leaves.
+SCRIPT = """
+import os, sys
+from pathlib import Path
+sys.path[:0] = [{root!r}, {support!r}]
+from simulators.warm import warm_up
+warm_up(Path({folder!r}))
+from numba.core import event
+from arrays import Arrays
+from simulators import registry
+from simulators.base import PauliSum
+from simulators.circuit.examples import bell, feed_forward
+from simulators.simulate import simulate
+import numpy as np
+engine = registry.create("statevector")
+engine.warm_up()
+simulate(bell())
+compiled = []
+class Listener(event.Listener):
+    def on_start(self, happened):
+        compiled.append(str(happened.data))
+    def on_end(self, happened):
+        pass
+with event.install_listener("numba:compile", Listener()):
+    wide = Arrays(17, 17)
+    for q in range(17):
+        wide.add("h", [q]).add("cx", [q, (q + 1) % 17]).add("measure", [q], [q])
+    threads = len(os.listdir("/proc/self/task"))
+    for circuit in (bell(), feed_forward(), wide.circuit()):
+        for precision in ("double", "single"):
+            simulate(circuit, outputs=("counts", "probabilities"), precision=precision, threads=4)
+    state = Arrays(2, 0).add("ecr", [0, 1]).circuit()
+    simulate(state, outputs=("statevector", "expectation"), observables=(PauliSum(("XY",), np.ones(1)),))
+print(compiled, len(os.listdir("/proc/self/task")) - threads)
+"""  # noqa: E501
+
+
+def test_a_task_waits_for_a_compiler_or_leaves_threads() -> None:
+    folder = os.environ["SIMENV_KERNELS"]
+    script = SCRIPT.format(root=str(ROOT), support=str(SUPPORT), folder=folder)
+    found = subprocess.run(
+        [sys.executable, "-P", "-W", "error", "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.strip() == "[] 0"
+
+
+def test_two_starters_compile_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A group that someone else compiles is left to the end, and then only loaded."""
+    monkeypatch.setattr(jit, "use_cache", lambda folder: folder / "kernels")
+    imported: list[str] = []
+    monkeypatch.setattr(warm.importlib, "import_module", imported.append)
+    monkeypatch.setitem(warm._GROUPS, "twins", ("first", "second"))
+    folder = warm.prepare(tmp_path)
+    lock = os.open(folder / "first.lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+
+    def other_is_done(name: str) -> None:
+        imported.append(name)
+        if name == "second":
+            (folder / "first.done").touch()
+            os.close(lock)
+
+    monkeypatch.setattr(warm.importlib, "import_module", other_is_done)
+    warm.warm_up(tmp_path, "twins")
+    assert imported == ["second", "first"]
+    warm.warm_up(tmp_path, "twins")
+    assert imported == ["second", "first", "first", "second"]
+    assert sorted(path.suffix for path in folder.iterdir()) == [".done", ".done", ".lock", ".lock"]
+
+
+def test_an_engine_without_kernels_of_ours_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jit, "use_cache", lambda folder: folder / "kernels")
+    warm.warm_up(tmp_path, "foreign")
+    assert list((tmp_path / "kernels").iterdir()) == []
+
+
+def test_changed_sources_find_old_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = jit.sources_digest()
+    monkeypatch.setattr(jit, "_HERE", tmp_path)
+    assert jit.sources_digest() != before
+    (tmp_path / "kernel.py").write_text("one")
+    one = jit.sources_digest()
+    (tmp_path / "kernel.py").write_text("two")
+    assert jit.sources_digest() != one
