@@ -4,7 +4,8 @@ Whole path: client, service and worker processes, ZeroMQ, journal. Every circuit
 26 gates, 4 measurements, 1,024 shots, a seed of its own); the clock runs from the QuantumCircuit in
 hand to the dict of counts in hand. The three durability levels run interleaved, in rounds, since
 the machine's speed drifts. qiskit-aer runs in this process in the same rounds: no service, no
-journal, no other process, transpilation not timed.
+journal, no other process, transpilation not timed. So do the two limits under the path: four hops
+with nothing done in them, and an fsync of 4 KiB on the journal's disk.
 
     python bench/latency.py [--rounds 8] [--circuits 200]
 """
@@ -16,9 +17,12 @@ import contextlib
 import os
 import statistics
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import floor
 import numpy as np
 import psutil
 from qiskit import QuantumCircuit
@@ -54,19 +58,23 @@ def main() -> int:
     parser.add_argument("--circuits", type=int, default=200, help="a round and contender")
     told = parser.parse_args()
     report = Report("latency", "latency: 4 qubits, 26 gates + 4 measurements, 1,024 shots")
-    series = {name: Series() for name in (*LEVELS, "aer")}
+    series = {name: Series() for name in (*LEVELS, "aer", "4 hops", "fsync")}
     seeds = iter(range(10**9))
     with contextlib.ExitStack() as stack:
         environments = {
             level: stack.enter_context(simenv.local(workers=2, durability=level))
             for level in LEVELS
         }
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        socket = stack.enter_context(floor.hops())
         for env in environments.values():
             _measure(env, [circuit(next(seeds)) for _ in range(50)], Series(), 0)  # warm-up
         for _ in range(told.rounds):
             for level, env in environments.items():
                 circuits = [circuit(next(seeds)) for _ in range(told.circuits)]
                 _measure(env, circuits, series[level], next(seeds))
+            series["4 hops"].add([floor.round_trip_s(socket, told.circuits)], [])
+            series["fsync"].add([floor.fsync_s(folder, told.circuits)], [])
             _aer([circuit(next(seeds)) for _ in range(told.circuits // 4)], series["aer"])
     _print(series)
     load = os.getloadavg()[0]

@@ -103,6 +103,11 @@ class State:
             self.queued_bytes -= len(record.spec.program)
 
     @property
+    def lacks_workers(self) -> bool:
+        """Does any task wait in a pool that has no worker at all?"""
+        return any(not pool.workers and len(pool.queue) for pool in self.pools.values())
+
+    @property
     def is_busy(self) -> bool:
         """Is any task in a worker's hands?"""
         return any(worker.held for worker in self.workers.values())

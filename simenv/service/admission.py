@@ -38,6 +38,8 @@ from simulators.circuit.ir import Circuit
 from simulators.circuit.profile import Profile, profile
 
 KNOWN_PROGRAMS = 100_000
+KNOWN_ROUTES = 10_000
+KNOWN_TERMS = 10_000
 RESULT_BYTES = 32 * 2**20  # what one message may carry back
 PRECISIONS = ("double", "single")
 MAX_OBSERVABLES = 4_096
@@ -62,23 +64,28 @@ class Admission:
         self._pools = pools
         self._limits = limits
         self._known: dict[tuple[bytes, bytes], Known] = {}
-        self._routes: dict[Route, Route] = {}
+        self._routes: dict[tuple[Profile, bytes], Route] = {}
+        self._checked: set[bytes] = set()
 
     def admit(self, terms: Terms, tasks: list[TaskSpec]) -> tuple[list[Route], list[Refusal]]:
         """A route for each task, or the refusals (then nothing is accepted)."""
         refusals: list[Refusal] = []
-        try:
-            check_terms(terms)
-        except SimenvError as error:
-            return [], [refusal(error)]
         mark = msgspec.msgpack.encode(terms)
+        if mark not in self._checked:
+            try:
+                check_terms(terms)
+            except SimenvError as error:
+                return [], [refusal(error)]
+            if len(self._checked) >= KNOWN_TERMS:
+                self._checked.clear()
+            self._checked.add(mark)
         known, routes = self._known, []
         for index, spec in enumerate(tasks):
             key = (digest(spec.program), mark)
             entry = known.get(key)
             try:
                 if entry is None:
-                    entry = self._examine(spec.program, terms)
+                    entry = self._examine(spec.program, terms, mark)
                     if len(known) >= KNOWN_PROGRAMS:
                         known.clear()
                     known[key] = entry
@@ -89,7 +96,7 @@ class Admission:
             routes.append(entry.route)
         return routes, refusals
 
-    def _examine(self, packed: bytes, terms: Terms) -> Known:
+    def _examine(self, packed: bytes, terms: Terms, mark: bytes) -> Known:
         program, circuit = open_program(packed)
         found = profile(circuit)
         for observable in terms.observables:
@@ -99,10 +106,14 @@ class Admission:
                         f"observable {label[:40]!r} is {len(label)} wide, the program has "
                         f"{program.num_qubits} qubits"
                     )
-        route = routing.route(found, terms, self._pools, self._limits)
-        _check_outputs(found, terms)
+        route = self._routes.get((found, mark))
+        if route is None:
+            route = routing.route(found, terms, self._pools, self._limits)
+            _check_outputs(found, terms)
+            if len(self._routes) >= KNOWN_ROUTES:
+                self._routes.clear()
+            self._routes[found, mark] = route
         measures = found.measurements > 0
-        route = self._routes.setdefault(route, route)
         return Known(program.num_slots, program.num_qubits, program.num_clbits, measures, route)
 
 

@@ -1,6 +1,6 @@
 """Completed tasks on their way out: numbered, journaled, pushed, and found again by id.
 
-The index from task to row of the journal is written when the loop is idle; until then the newest
+The index from task to journal record is written when the loop is idle; until then the newest
 ones are found in memory. A result is never handed out before it is journaled.
 """
 
@@ -32,11 +32,11 @@ class Completions:
         self._journal = journal
         self._here = here  # the origin of endings that no worker caused
         self.next_seq = journal.records.last_seq() + 1
-        self._fresh: dict[int, int] = {}  # task -> row, not yet indexed
+        self._fresh: dict[int, int] = {}  # task -> first_seq, not yet indexed
         self._watchers: dict[int, list[bytes]] = {}
-        for row, body in journal.records.finished(journal.records.indexed_row()):
+        for seq, body in journal.records.finished(journal.records.indexed()):
             for completion in codec.to_client(body).results:  # type: ignore[union-attr]
-                self._fresh[completion.task] = row
+                self._fresh[completion.task] = seq
 
     @property
     def unindexed(self) -> bool:
@@ -75,8 +75,9 @@ class Completions:
 
     def find(self, task: int) -> tuple[Completed, Completion] | None:
         """The stored end of a task."""
-        row = self._fresh.get(task) or self._journal.records.row_of(task)
-        body = None if row is None else self._journal.records.finished_row(row)
+        records = self._journal.records
+        place = self._fresh.get(task) or records.seq_of(task)
+        body = None if place is None else records.finished_at(place)
         if body is None:
             return None
         completed = codec.to_client(body)
@@ -94,7 +95,7 @@ class Completions:
         for task, _ in pairs:
             del self._fresh[task]
         following = next(iter(self._fresh.values()), pairs[-1][1] + 1)
-        self._journal.index(pairs, up_to_row=following - 1)
+        self._journal.index(pairs, up_to=following - 1)
         return bool(self._fresh)
 
     def _completion(self, ending: Ending, payload: bytes) -> Completion:
@@ -122,9 +123,9 @@ class Completions:
             completed = Completed(origin, engine, route, completions, first)
             body = codec.encode(completed)
             states = [STATES[completion.state] for completion in completions]
-            row = self._journal.finish(first, states, body)
+            self._journal.finish(first, states, body)
             for seq, completion in enumerate(completions, first):
-                self._fresh[completion.task] = row
+                self._fresh[completion.task] = first
                 for peer in self._watchers.pop(completion.task, ()) if self._watchers else ():
                     if peer != client:
                         out.append((peer, codec.encode(only(completed, completion, seq))))

@@ -207,7 +207,8 @@ class Daemon:
             taken = self.intake.take(peer, message, body, time.monotonic_ns())
             if isinstance(taken, m.Accepted):
                 self._accepts.append((peer, taken, message))
-                self._next_tick_ns = min(self._next_tick_ns, time.monotonic_ns() + 1_000_000)
+                if self.state.lacks_workers:
+                    self._next_tick_ns = 0
             else:
                 self._answers.append((peer, codec.encode(m.Refused(message.request, taken))))
         elif type(message) is m.Cancel:

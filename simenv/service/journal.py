@@ -30,13 +30,12 @@ SYNC_DELAY_S = 0.05
 _SCHEMA = """
 create table if not exists meta(key text primary key, value int) without rowid;
 create table if not exists accepted(first integer primary key, count int, at real, key text,
-  offset int, digest blob, routes blob, body blob, crc int);
+  offset int, digest blob, routes blob, body blob, crc int, sent int);
 create index if not exists accepted_key on accepted(key, offset) where key not like '~%';
-create table if not exists finished(row integer primary key, first_seq int, count int,
+create table if not exists finished(seq integer primary key, count int,
   failed int, cancelled int, expired int, body blob, crc int);
-create index if not exists finished_seq on finished(first_seq);
 create table if not exists sent(row integer primary key, tasks blob);
-create table if not exists result(task integer primary key, row int);
+create table if not exists result(task integer primary key, seq int);
 create table if not exists cursor(name text primary key, seq int) without rowid;
 create table if not exists event(seq integer primary key, body blob);
 """
@@ -71,7 +70,6 @@ class Journal:
         self._events: list[tuple[int, bytes]] = []
         self._cursors: list[tuple[str, int]] = []
         self._force = False
-        self._next_row = 1 + self.records.last_row()
 
     def _open(self) -> None:
         run = self._db.execute
@@ -111,17 +109,14 @@ class Journal:
         """Tasks that go out in this pass: the attempt count after a restart is made from these."""
         self._sent.extend(numbers)
 
-    def finish(self, first_seq: int, states: list[TaskState], body: bytes) -> int:
-        """A packed Completed and the states in it; returns its row.
+    def finish(self, first_seq: int, states: list[TaskState], body: bytes) -> None:
+        """A packed Completed, whose completions are numbered from `first_seq`, and their states.
 
         Anything but DONE cannot be computed again, so it forces the commit to the disk.
         """
-        row = self._next_row
-        self._next_row += 1
         unhappy = [states.count(state) for state in UNHAPPY]
-        self._finished.append((row, first_seq, len(states), *unhappy, body, zlib.crc32(body)))
+        self._finished.append((first_seq, len(states), *unhappy, body, zlib.crc32(body)))
         self._force = self._force or any(unhappy)
-        return row
 
     def event(self, event: Event) -> None:
         self._events.append((event.seq, msgspec.msgpack.encode(event)))
@@ -169,12 +164,21 @@ class Journal:
     def _write(self) -> None:
         db = self._db
         if self._accepted:
-            rows = [(*msgspec.structs.astuple(row), checksum(row)) for row in self._accepted]
-            db.executemany("insert into accepted values(?,?,?,?,?,?,?,?,?)", rows)
+            sent = set(self._sent)
+            for row in self._accepted:
+                # Mostly its first tasks go out in this very pass: a number says that, not a row.
+                at_once = 0
+                while at_once < row.count and row.first + at_once in sent:
+                    sent.discard(row.first + at_once)
+                    at_once += 1
+                values = (*msgspec.structs.astuple(row), checksum(row), at_once)
+                db.execute("insert into accepted values(?,?,?,?,?,?,?,?,?,?)", values)
+            if len(sent) < len(self._sent):
+                self._sent = array("q", sorted(sent))
         if self._sent:
             db.execute("insert into sent(tasks) values(?)", (self._sent.tobytes(),))
         if self._finished:
-            db.executemany("insert into finished values(?,?,?,?,?,?,?,?)", self._finished)
+            db.executemany("insert into finished values(?,?,?,?,?,?,?)", self._finished)
         if self._events:
             db.executemany("insert or replace into event values(?,?)", self._events)
         if self._cursors:
@@ -187,16 +191,17 @@ class Journal:
             self._db.execute("insert or replace into meta values('synced', ?)", (now,))
         self.unsynced = False
 
-    def index(self, pairs: list[tuple[int, int]], up_to_row: int) -> None:
-        """Add (task, row) pairs to the index: called when the loop is idle."""
+    def index(self, pairs: list[tuple[int, int]], up_to: int) -> None:
+        """Add (task, first_seq) pairs to the index: called when the loop is idle."""
         with self._one_transaction("NORMAL"):
             self._db.executemany("insert or replace into result values(?,?)", pairs)
-            self._db.execute("insert or replace into meta values('indexed', ?)", (up_to_row,))
+            self._db.execute("insert or replace into meta values('indexed', ?)", (up_to,))
 
     def settle_sent(self, numbers: array[int]) -> None:
         """Keep only these: called at start, with the attempts of unfinished tasks."""
         with self._one_transaction("NORMAL"):
             self._db.execute("delete from sent")
+            self._db.execute("update accepted set sent = 0 where sent > 0")
             if numbers:
                 self._db.execute("insert into sent(tasks) values(?)", (numbers.tobytes(),))
 

@@ -60,9 +60,6 @@ class Records:
     def meta(self, key: str) -> int:
         return self._one("select value from meta where key = ?", key) or 0
 
-    def last_row(self) -> int:
-        return self._one("select max(row) from finished") or 0
-
     def accepted(self) -> Iterator[AcceptedRow]:
         for row in self._rows("select * from accepted order by first"):
             yield self._accepted_row(row)
@@ -88,27 +85,28 @@ class Records:
         found: tuple[int, int, bytes] | None = self._row(query, key, offset)
         return found
 
-    def finished(self, after_row: int = 0) -> Iterator[tuple[int, bytes]]:
-        """(row, packed Completed) in order; JournalError at one that is damaged."""
-        query = "select row, body, crc from finished where row > ? order by row"
-        for row, body, crc in self._rows(query, after_row):
-            yield row, self._intact(body, crc)
+    def finished(self, after_seq: int = 0) -> Iterator[tuple[int, bytes]]:
+        """(first_seq, packed Completed) in order; JournalError at one that is damaged."""
+        query = "select seq, body, crc from finished where seq > ? order by seq"
+        for seq, body, crc in self._rows(query, after_seq):
+            yield seq, self._intact(body, crc)
 
-    def finished_row(self, row: int) -> bytes | None:
-        found = self._row("select body, crc from finished where row = ?", row)
+    def finished_at(self, first_seq: int) -> bytes | None:
+        """The packed Completed whose completions are numbered from there."""
+        found = self._row("select body, crc from finished where seq = ?", first_seq)
         return None if found is None else self._intact(*found)
 
     def finished_since(self, seq: int, limit: int) -> list[bytes]:
         """Packed Completed messages that hold completions numbered above `seq`, in order."""
         query = (
-            "select body, crc from finished where first_seq >= coalesce("
-            "(select max(first_seq) from finished where first_seq <= ?1 + 1), 0)"
-            " order by first_seq limit ?2"
+            "select body, crc from finished where seq >= coalesce("
+            "(select max(seq) from finished where seq <= ?1 + 1), 0)"
+            " order by seq limit ?2"
         )
         return [self._intact(*row) for row in self._rows(query, seq, limit)]
 
     def newest_finished(self, limit: int) -> list[bytes]:
-        query = "select body, crc from finished order by row desc limit ?"
+        query = "select body, crc from finished order by seq desc limit ?"
         return [self._intact(*row) for row in self._rows(query, limit)]
 
     def ended(self) -> dict[TaskState, int]:
@@ -120,22 +118,24 @@ class Records:
         return counts
 
     def last_seq(self) -> int:
-        return self._one("select max(first_seq + count - 1) from finished") or 0
+        return self._one("select seq + count - 1 from finished order by seq desc limit 1") or 0
 
     def next_task(self) -> int:
-        return self._one("select max(first + count) from accepted") or 1
+        return self._one("select first + count from accepted order by first desc limit 1") or 1
 
-    def row_of(self, task: int) -> int | None:
-        """The finished row of a task, as far as indexed."""
-        return self._one("select row from result where task = ?", task)
+    def seq_of(self, task: int) -> int | None:
+        """The `first_seq` of the Completed that holds a task, as far as indexed."""
+        return self._one("select seq from result where task = ?", task)
 
-    def indexed_row(self) -> int:
-        """Everything up to this row of `finished` is in the index."""
+    def indexed(self) -> int:
+        """Everything up to this `first_seq` is in the index."""
         return self.meta("indexed")
 
-    def take_sent(self) -> array[int]:
-        """All task numbers ever sent out and not yet settled, one entry an attempt."""
+    def sent(self) -> array[int]:
+        """All task numbers sent out since the last `settle_sent`, one entry an attempt."""
         numbers = array("q")
+        for first, count in self._rows("select first, sent from accepted where sent > 0"):
+            numbers.extend(range(first, first + count))
         for (blob,) in self._rows("select tasks from sent order by row"):
             numbers.frombytes(blob)
         return numbers
@@ -155,8 +155,8 @@ class Records:
         return self._one("select min(seq) from cursor")
 
     def _accepted_row(self, found: tuple[Any, ...]) -> AcceptedRow:
-        row = AcceptedRow(*found[:-1])
-        if checksum(row) != found[-1]:
+        row = AcceptedRow(*found[:-2])
+        if checksum(row) != found[-2]:
             raise self._damaged()
         return row
 

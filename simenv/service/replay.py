@@ -69,7 +69,7 @@ def _final_tasks(journal: Journal, total: int) -> bytearray:
     final = bytearray(total)
     for task in journal.records.indexed_tasks():
         final[task] = 1
-    for _, body in journal.records.finished(journal.records.indexed_row()):
+    for _, body in journal.records.finished(journal.records.indexed()):
         completed = codec.to_client(body)
         assert isinstance(completed, Completed)
         for completion in completed.results:
@@ -81,7 +81,7 @@ def _attempts(journal: Journal, final: bytearray) -> array[int]:
     """How often each unfinished task was sent out; the journal keeps only those on."""
     counts = array("H", bytes(2 * len(final)))
     kept = array("q")
-    for task in journal.records.take_sent():
+    for task in journal.records.sent():
         if task < len(final) and not final[task]:
             counts[task] += 1
             kept.append(task)

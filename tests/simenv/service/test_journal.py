@@ -47,7 +47,7 @@ def test_what_was_committed_is_there_after_a_crash(tmp_path: Path, durability: s
     assert [r.first for r in again.accepted()] == [1]
     assert list(again.finished()) == [(1, b"completed")]
     assert again.ended()[TaskState.FAILED] == 1
-    assert again.take_sent() == array("q", [1, 2])
+    assert again.sent() == array("q", [1, 2])
     assert again.cursor_at("mine") == 7
     assert again.next_task() == 4
     assert again.last_seq() == 2
