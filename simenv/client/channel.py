@@ -18,17 +18,13 @@ from time import monotonic
 from typing import Any
 
 from simenv import __version__
+from simenv.client import silence
 from simenv.client.address import Address
-from simenv.errors import NoService, ServiceLost, SimenvError, VersionMismatch
+from simenv.client.silence import Silence
+from simenv.errors import NoService, SimenvError, VersionMismatch
 from simenv.wire import codec
 from simenv.wire import messages as m
 from simenv.wire.connection import Connection
-
-QUIET_S = 1.0  # after so long without a word: ask whether it lives
-LOOK_S = 0.25  # how often a silent service's connection file is read again
-LOST_S = 5.0
-STOPPED_S = 2.0  # a longer gap between two looks at the clock: this process did not run
-
 
 Take = Callable[[Any], None]
 
@@ -56,8 +52,8 @@ class Channel:
             m.Pong: self._pong,
             **handlers,
         }
-        self._closed = False
-        self._stale = False
+        self.closed = False
+        self.is_stale = False  # in a forked child that has not yet connected anew; see `enter`
         self._fresh()
         _CHANNELS.add(self)
 
@@ -73,25 +69,16 @@ class Channel:
         self._outbox: deque[bytes] = deque()
         self._broken: SimenvError | None = None
         self._renewing = False
-        self._heard = self._pinged = self._looked = monotonic()
+        self._silence = Silence(self._address)
 
-    @property
-    def closed(self) -> bool:
-        return self._closed
-
-    @property
-    def is_stale(self) -> bool:
-        """In a forked child that has not yet connected anew; see `enter`."""
-        return self._stale
-
-    def start(self, timeout_s: float = LOST_S) -> None:
+    def start(self, timeout_s: float = silence.LOST_S) -> None:
         """Open and greet. Raises NoService, VersionMismatch."""
         try:
             with self.lock:
                 self._connection = self._address.open(self.client.encode())
                 self._hello()
             if not self.wait(lambda: self.epoch != 0, timeout_s):
-                raise self._lost(monotonic())
+                raise self._silence.verdict(self.name, ever=False)
         except BaseException:
             if self._connection is not None:
                 self._connection.close()
@@ -99,11 +86,11 @@ class Channel:
 
     def enter(self) -> None:
         """To be called first by everything public: a forked child connects anew."""
-        if self._stale:
+        if self.is_stale:
             with self.lock:
-                if self._stale:
+                if self.is_stale:
                     self.start()
-                    self._stale = False
+                    self.is_stale = False
 
     def send(self, message: m.FromClient) -> bytes:
         """With the lock held. Returns what was sent, to be sent again with `resend`."""
@@ -141,7 +128,7 @@ class Channel:
                         return True
                     connection = self._open()
                     now = monotonic()
-                    if now - before > STOPPED_S:
+                    if now - before > silence.STOPPED_S:
                         start = now
                     before = now
                     leading = self._lead(me)
@@ -149,10 +136,10 @@ class Channel:
                         break
                     if repeat is not None:
                         repeat(now)
-                    limit = QUIET_S
-                    if now - self._heard >= QUIET_S:
-                        limit = self._doubt_s(now, start, leading)
-                        connection = self._open()
+                    limit = silence.QUIET_S
+                    if self._silence.lasts(now):
+                        limit = silence.LOOK_S
+                        connection = self._doubt(now, start, leading)
                     if end - now < limit:
                         limit = end - now
                     if not leading:
@@ -182,17 +169,17 @@ class Channel:
 
     def close(self) -> None:
         """Idempotent; threads that wait get NoService."""
-        if self._stale:
-            self._closed = True
+        if self.is_stale:
+            self.closed = True
             return
         with self.lock:
-            self._closed = True
+            self.closed = True
             if self._connection is None:
                 return
             me = threading.get_ident()
             self._connection.wake()
             self.changed.notify_all()
-            self.changed.wait_for(lambda: self._leader in (None, me), LOST_S)
+            self.changed.wait_for(lambda: self._leader in (None, me), silence.LOST_S)
             self._connection.close()
             self._connection = None
 
@@ -205,7 +192,7 @@ class Channel:
         if self._leader == me:
             with self.lock:
                 self._leader = None
-                if self._followers or self._closed:
+                if self._followers or self.closed:
                     self._flush()
                     self.changed.notify_all()
 
@@ -227,7 +214,7 @@ class Channel:
             return False
         message = codec.to_client(body)
         with self.lock:
-            self._heard = monotonic()
+            self._silence.end()
             self._handlers[type(message)](message)
             if self._followers:
                 self.changed.notify_all()
@@ -236,33 +223,20 @@ class Channel:
     def _open(self) -> Connection:
         if self._broken is not None:
             raise self._broken
-        if self._closed or self._connection is None:
+        if self.closed or self._connection is None:
             raise NoService("this client is closed", hint="connect again")
         return self._connection
 
-    def _doubt_s(self, now: float, start: float, leading: bool) -> float:
-        """It has been quiet: ask whether it lives; how long to wait before asking more."""
-        if now - max(self._heard, start) >= LOST_S:
-            raise self._lost(now)
-        if leading and now - self._looked >= LOOK_S:
-            self._looked = now
-            if self._address.moved():
+    def _doubt(self, now: float, start: float, leading: bool) -> Connection:
+        """It has been quiet: look for it, ask it; ServiceLost when it has been for too long."""
+        if self._silence.is_final(now, start):
+            raise self._silence.verdict(self.name, ever=self.epoch != 0)
+        if leading:
+            if self._silence.has_moved(now):
                 self._reopen()
-        if leading and now - self._pinged >= QUIET_S:
-            self._pinged = now
-            self.send(m.Ping(0))
-        return LOOK_S
-
-    def _lost(self, now: float) -> NoService:
-        what, hint = self._address.fate()
-        if not self.epoch:
-            return NoService(f"no service answers for {self.name!r}: {what}", hint=hint)
-        silent_s = now - self._heard
-        return ServiceLost(
-            f"service {self.name!r} has said nothing for {silent_s:.1f} s: {what}",
-            hint=hint,
-            last_seen_s=silent_s,
-        )
+            if self._silence.ask(now):
+                self.send(m.Ping(0))
+        return self._open()
 
     def _reopen(self) -> None:
         try:
@@ -304,7 +278,7 @@ class Channel:
         if connection is not None:
             connection.close()
         self._forked()
-        self._stale = not self._closed
+        self.is_stale = not self.closed
 
 
 _CHANNELS: weakref.WeakSet[Channel] = weakref.WeakSet()

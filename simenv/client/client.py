@@ -13,13 +13,13 @@ from types import TracebackType
 from typing import Any, SupportsIndex, TypedDict, Unpack
 
 from simenv.client import address, orders
-from simenv.client.channel import LOST_S
 from simenv.client.completions import Completions
 from simenv.client.ledger import Submission
 from simenv.client.link import Link
 from simenv.client.options import Seed, checked_key, options
 from simenv.client.result import Result
 from simenv.client.sending import send
+from simenv.client.silence import LOST_S
 from simenv.client.task import Task
 from simenv.errors import NotFound, OptionError, SimenvError
 from simenv.model import Event, PoolInfo, ServiceInfo, TaskInfo, WorkerInfo, task_number

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from time import monotonic, perf_counter
 from typing import TypeVar
 
 from simenv.client import refusals
 from simenv.client.address import Address
-from simenv.client.channel import LOST_S, Channel, Take
+from simenv.client.channel import Channel, Take
 from simenv.client.ledger import Ledger, Submission
 from simenv.client.pump import Pump
+from simenv.client.requests import ANSWERS, Answer, Gathering, Request
+from simenv.client.silence import LOST_S
 from simenv.client.task import Task
 from simenv.client.watches import REPEAT_S, Watches
 from simenv.errors import ProtocolError, SimenvError, TimedOut
@@ -26,40 +27,7 @@ from simenv.model import TaskInfo, TaskSpec, Terms
 from simenv.wire import messages as m
 
 PEEK_S = 0.5
-ANSWERS = (
-    m.Status, m.Queue, m.Workers, m.Events, m.Cancelled, m.CompletionPage, m.Acked, m.Stopping,
-)  # fmt: skip
-
-Answer = (
-    m.Accepted | m.Refused | m.Status | m.Queue | m.Workers | m.Events | m.Cancelled
-    | m.CompletionPage | m.Acked | m.Stopping
-)  # fmt: skip
 A = TypeVar("A", bound=Answer)
-
-
-@dataclass(slots=True, eq=False)
-class Request:
-    """Something asked and perhaps answered. Of a submit: what its tasks share, and how many."""
-
-    number: int
-    body: bytes = b""
-    asked_s: float = 0.0
-    answer: Answer | None = None
-    submission: Submission | None = None
-    count: int = 0
-    tasks: Sequence[Task] = ()
-    repeated: bool = False  # the service knew its key: nothing new came of it
-
-    def is_answered(self) -> bool:
-        return self.answer is not None
-
-
-@dataclass(slots=True, eq=False)
-class Gathering:
-    """Of several tasks: those that have ended and nobody took yet; when they were asked for."""
-
-    ended: deque[Task]
-    asked_s: float
 
 
 class Link:

@@ -10,7 +10,8 @@ import msgspec
 
 from simenv.client import refusals
 from simenv.client.ledger import Submission
-from simenv.client.link import Link, Request
+from simenv.client.link import Link
+from simenv.client.requests import Request
 from simenv.client.task import Task
 from simenv.errors import SimenvError
 from simenv.model import TaskSpec, Terms

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from client_peer import Peer
 
-from simenv.client import channel, watches
+from simenv.client import silence, watches
 from simenv.client.link import Link
 
 
@@ -32,9 +32,9 @@ def link(peer: Peer) -> Iterator[Link]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds of patience become hundredths."""
-    monkeypatch.setattr(channel, "QUIET_S", 0.02)
-    monkeypatch.setattr(channel, "LOOK_S", 0.01)
-    monkeypatch.setattr(channel, "LOST_S", 0.2)
+    monkeypatch.setattr(silence, "QUIET_S", 0.02)
+    monkeypatch.setattr(silence, "LOOK_S", 0.01)
+    monkeypatch.setattr(silence, "LOST_S", 0.2)
     for module in ("link", "watches", "pump"):
         monkeypatch.setattr(f"simenv.client.{module}.REPEAT_S", 0.05)
     assert watches.REPEAT_S == 0.05

@@ -153,7 +153,9 @@ def test_down_of_a_service_that_does_not_answer(monkeypatch: pytest.MonkeyPatch)
 def test_down_after_a_crash_removes_what_was_left() -> None:
     live = Live()
     live.up()
+    pid = live.service().pid
     live.kill_service()
+    live.wait_dead(pid)
     stopped = local.down(live.name)
     assert stopped.forced
     assert not (live.home / "connection.json").exists()

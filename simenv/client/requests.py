@@ -1,0 +1,45 @@
+"""What was asked and what was answered, on its way through a link."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from simenv.client.ledger import Submission
+from simenv.client.task import Task
+from simenv.wire import messages as m
+
+ANSWERS = (
+    m.Status, m.Queue, m.Workers, m.Events, m.Cancelled, m.CompletionPage, m.Acked, m.Stopping,
+)  # fmt: skip
+
+Answer = (
+    m.Accepted | m.Refused | m.Status | m.Queue | m.Workers | m.Events | m.Cancelled
+    | m.CompletionPage | m.Acked | m.Stopping
+)  # fmt: skip
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """Something asked and perhaps answered. Of a submit: what its tasks share, and how many."""
+
+    number: int
+    body: bytes = b""
+    asked_s: float = 0.0
+    answer: Answer | None = None
+    submission: Submission | None = None
+    count: int = 0
+    tasks: Sequence[Task] = ()
+    repeated: bool = False  # the service knew its key: nothing new came of it
+
+    def is_answered(self) -> bool:
+        return self.answer is not None
+
+
+@dataclass(slots=True, eq=False)
+class Gathering:
+    """Of several tasks: those that have ended and nobody took yet; when they were asked for."""
+
+    ended: deque[Task]
+    asked_s: float
