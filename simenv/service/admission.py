@@ -1,25 +1,19 @@
 """What may enter: every new program is checked once, every task against its terms.
 
-A program is opened once per digest; after that admission costs a hash and a look-up. What is
-refused here was never stored.
+A program is opened once per digest, and looked at closely once per structure: of two programs that
+differ in angles only, the second is let in after a look at its angles. What is refused here was
+never stored.
 """
 
 from __future__ import annotations
 
 import math
+import time
 
 import msgspec
 
-from simenv.errors import (
-    Infeasible,
-    LimitExceeded,
-    OptionError,
-    ProgramError,
-    SimenvError,
-    VersionMismatch,
-)
+from simenv.errors import ProgramError, SimenvError, VersionMismatch
 from simenv.model import (
-    MAX_SHOTS,
     PROGRAM_FORMAT,
     PoolSpec,
     Program,
@@ -29,96 +23,111 @@ from simenv.model import (
     digest,
 )
 from simenv.scheduler import routing
-from simenv.scheduler.routing import size
 from simenv.scheduler.values import Limits, Route
-from simenv.wire.messages import Refusal
-from simulators.base import OUTPUTS
+from simenv.service import rules
+from simenv.service.rules import Known
+from simenv.wire.messages import Refusal, Submit
 from simulators.circuit import check
 from simulators.circuit.ir import Circuit
-from simulators.circuit.profile import Profile, profile
+from simulators.circuit.profile import profile
 
-KNOWN_PROGRAMS = 100_000
-KNOWN_ROUTES = 10_000
-KNOWN_TERMS = 10_000
-RESULT_BYTES = 32 * 2**20  # what one message may carry back
-PRECISIONS = ("double", "single")
-MAX_OBSERVABLES = 4_096
-MAX_TERMS = 100_000
-MAX_PRIORITY = 1_000_000
+KEPT = 100_000  # entries of each memory; full ones are emptied
+TASKS_A_LOOK = 32  # admitted between two looks at the clock
+_UNKEPT_NAMES = frozenset({"delay", "delay_dt"})  # their parameters are checked beyond finiteness
 
 
-class Known(msgspec.Struct, frozen=True, gc=False):
-    """What is remembered of an admitted program."""
+class Inquiry(msgspec.Struct):
+    """A Submit on its way through admission."""
 
-    num_slots: int
-    num_qubits: int
-    num_clbits: int
-    measures: bool
-    route: Route
+    peer: bytes
+    message: Submit
+    body: bytes
+    received_ns: int
+    routes: list[Route] = msgspec.field(default_factory=list)
+    refusals: list[Refusal] = msgspec.field(default_factory=list)
+    next: int = 0
+    mark: bytes = b""  # of its terms, once they are found sound
 
 
 class Admission:
-    """Remembers admitted programs; used from the loop's thread."""
+    """Remembers what it admitted; used from the loop's thread."""
 
     def __init__(self, pools: tuple[PoolSpec, ...], limits: Limits) -> None:
         self._pools = pools
         self._limits = limits
-        self._known: dict[tuple[bytes, bytes], Known] = {}
-        self._routes: dict[tuple[Profile, bytes], Route] = {}
-        self._checked: set[bytes] = set()
+        self._programs: dict[tuple[bytes, bytes], Known] = {}  # by digest and terms
+        self._structures: dict[tuple[bytes, bytes], Known] = {}
+        self._marks: set[bytes] = set()
 
-    def admit(self, terms: Terms, tasks: list[TaskSpec]) -> tuple[list[Route], list[Refusal]]:
-        """A route for each task, or the refusals (then nothing is accepted)."""
-        refusals: list[Refusal] = []
-        mark = msgspec.msgpack.encode(terms)
-        if mark not in self._checked:
-            try:
-                check_terms(terms)
-            except SimenvError as error:
-                return [], [refusal(error)]
-            if len(self._checked) >= KNOWN_TERMS:
-                self._checked.clear()
-            self._checked.add(mark)
-        known, routes = self._known, []
-        for index, spec in enumerate(tasks):
-            key = (digest(spec.program), mark)
-            entry = known.get(key)
-            try:
-                if entry is None:
-                    entry = self._examine(spec.program, terms, mark)
-                    if len(known) >= KNOWN_PROGRAMS:
-                        known.clear()
-                    known[key] = entry
-                check_task(spec, terms, entry)
-            except SimenvError as error:
-                refusals.append(refusal(error, index))
-                continue
-            routes.append(entry.route)
-        return routes, refusals
+    def go_on(self, inquiry: Inquiry, deadline_ns: int) -> bool:
+        """Admit more of an inquiry's tasks; True when it is through, refused or not."""
+        message = inquiry.message
+        if not inquiry.mark and not self._sound_terms(inquiry):
+            return True
+        tasks, terms = message.tasks, message.terms
+        while inquiry.next < len(tasks):
+            stop = min(len(tasks), inquiry.next + TASKS_A_LOOK)
+            for index in range(inquiry.next, stop):
+                spec = tasks[index]
+                try:
+                    known = self._program(spec, terms, inquiry.mark)
+                    rules.check_task(spec, terms, known)
+                except SimenvError as error:
+                    inquiry.refusals.append(refusal(error, index))
+                    continue
+                inquiry.routes.append(known.route)
+            inquiry.next = stop
+            if time.monotonic_ns() >= deadline_ns:
+                break
+        return inquiry.next >= len(tasks)
 
-    def _examine(self, packed: bytes, terms: Terms, mark: bytes) -> Known:
-        program, circuit = open_program(packed)
+    def _sound_terms(self, inquiry: Inquiry) -> bool:
+        mark = msgspec.msgpack.encode(inquiry.message.terms)
+        if mark not in self._marks:
+            try:
+                rules.check_terms(inquiry.message.terms)
+            except SimenvError as error:
+                inquiry.refusals.append(refusal(error))
+                return False
+            if len(self._marks) >= KEPT:
+                self._marks.clear()
+            self._marks.add(mark)
+        inquiry.mark = mark
+        return True
+
+    def _program(self, spec: TaskSpec, terms: Terms, mark: bytes) -> Known:
+        key = (digest(spec.program), mark)
+        known = self._programs.get(key)
+        if known is None:
+            known = self._open(spec.program, terms, mark)
+            _keep(self._programs, key, known)
+        return known
+
+    def _open(self, packed: bytes, terms: Terms, mark: bytes) -> Known:
+        program = open_program(packed)
+        key = (program.structure, mark)
+        known = self._structures.get(key)
+        if known is not None and _are_finite(program.params):
+            return known
+        known = self._examine(program, terms)
+        if _UNKEPT_NAMES.isdisjoint(program.names):
+            _keep(self._structures, key, known)
+        return known
+
+    def _examine(self, program: Program, terms: Terms) -> Known:
+        circuit = Circuit.from_buffers(*msgspec.structs.astuple(program)[1:])
+        wrong = check.problem(circuit)
+        if wrong:
+            raise ProgramError(f"the program is not valid: {wrong}")
         found = profile(circuit)
-        for observable in terms.observables:
-            for label in observable.labels:
-                if len(label) != program.num_qubits:
-                    raise OptionError(
-                        f"observable {label[:40]!r} is {len(label)} wide, the program has "
-                        f"{program.num_qubits} qubits"
-                    )
-        route = self._routes.get((found, mark))
-        if route is None:
-            route = routing.route(found, terms, self._pools, self._limits)
-            _check_outputs(found, terms)
-            if len(self._routes) >= KNOWN_ROUTES:
-                self._routes.clear()
-            self._routes[found, mark] = route
-        measures = found.measurements > 0
-        return Known(program.num_slots, program.num_qubits, program.num_clbits, measures, route)
+        rules.check_widths(terms, program.num_qubits)
+        route = routing.route(found, terms, self._pools, self._limits)
+        rules.check_outputs(found, terms)
+        return Known(program.num_slots, found.measurements > 0, route)
 
 
-def open_program(packed: bytes) -> tuple[Program, Circuit]:
-    """A packed program and its checked circuit; ProgramError says what is wrong with it."""
+def open_program(packed: bytes) -> Program:
+    """A packed program of this version; what its arrays hold is not yet looked at."""
     try:
         program = decode_program(packed)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -128,99 +137,20 @@ def open_program(packed: bytes) -> tuple[Program, Circuit]:
             f"the program has format {program.format}, this service reads {PROGRAM_FORMAT}",
             hint="client and service should be of one version",
         )
-    circuit = Circuit.from_buffers(*msgspec.structs.astuple(program)[1:])
-    wrong = check.problem(circuit)
-    if wrong:
-        raise ProgramError(f"the program is not valid: {wrong}")
-    return program, circuit
+    return program
 
 
-def check_terms(terms: Terms) -> None:
-    """What does not depend on the program."""
-    if not terms.outputs or len(set(terms.outputs)) < len(terms.outputs):
-        raise OptionError(f"outputs must be distinct and at least one, got {terms.outputs}")
-    for output in terms.outputs:
-        if output not in OUTPUTS:
-            raise OptionError(
-                f"output {output!r} is not known", hint=f"one of: {', '.join(OUTPUTS)}"
-            )
-    if terms.precision not in PRECISIONS:
-        raise OptionError(
-            f"precision {terms.precision!r} is not known", hint="one of: double, single"
-        )
-    if ("expectation" in terms.outputs) != bool(terms.observables):
-        raise OptionError(
-            "the output 'expectation' and observables go together; only one was given",
-            hint='for example observables="ZZ:0.5"',
-        )
-    total = sum(len(o.labels) for o in terms.observables)
-    if len(terms.observables) > MAX_OBSERVABLES or total > MAX_TERMS:
-        raise LimitExceeded(
-            f"{len(terms.observables)} observables with {total} terms; the limits are "
-            f"{MAX_OBSERVABLES} and {MAX_TERMS}",
-            hint="spread them over several tasks",
-        )
-    for observable in terms.observables:
-        if len(observable.coefficients) != 8 * len(observable.labels):
-            raise OptionError("an observable needs one coefficient for each label")
-        for label in observable.labels:
-            if label.strip("IXYZ"):
-                raise OptionError(f"observable {label[:40]!r} may hold only I, X, Y, Z")
-    for key in ("queue_timeout_s", "run_timeout_s"):
-        value = getattr(terms, key)
-        if not (math.isfinite(value) and value >= 0):
-            raise OptionError(f"{key} = {value} must be a number of seconds, 0 for none")
-    if abs(terms.priority) > MAX_PRIORITY:
-        raise OptionError(f"priority {terms.priority} is outside -{MAX_PRIORITY}..{MAX_PRIORITY}")
-    if len(terms.name) > 64:
-        raise OptionError(f"a task's name has at most 64 characters, this has {len(terms.name)}")
+def _are_finite(params: bytes) -> bool:
+    """Are all angles finite? False too if their sum overflows: then they are looked at closely."""
+    if len(params) % 8:
+        return False
+    return math.isfinite(sum(memoryview(params).cast("d")))
 
 
-def check_task(spec: TaskSpec, terms: Terms, known: Known) -> None:
-    """What depends on the task."""
-    if not 0 <= spec.shots <= MAX_SHOTS:
-        raise OptionError(f"shots = {spec.shots} is outside 0 .. {MAX_SHOTS}")
-    if not 0 <= spec.seed < 2**64 or not 0 <= spec.binding < 2**63:
-        raise OptionError(f"seed = {spec.seed} is outside 0 .. 2^64 - 1")
-    if len(spec.bindings) != 8 * known.num_slots:
-        raise OptionError(
-            f"the program has {known.num_slots} free parameter expressions, "
-            f"{len(spec.bindings) // 8} values were given",
-            hint="give bindings= a value for every parameter",
-        )
-    if spec.bindings and not all(map(math.isfinite, memoryview(spec.bindings).cast("d"))):
-        raise OptionError("a parameter value is not a finite number")
-    if "counts" in terms.outputs:
-        if not known.measures:
-            raise OptionError(
-                "counts were asked of a circuit that measures nothing",
-                hint="add measurements, or ask for outputs=('probabilities',) or 'statevector'",
-            )
-        if spec.shots == 0:
-            raise OptionError(
-                "counts need shots; shots=None (exact) gives none",
-                hint="give shots=N, or ask for outputs=('probabilities',)",
-            )
-
-
-def _check_outputs(found: Profile, terms: Terms) -> None:
-    """Results travel in one message; refuse what could not."""
-    width = 8 if terms.precision == "single" else 16
-    states = 1 << min(64, found.num_qubits)
-    if "statevector" in terms.outputs and width * states > RESULT_BYTES:
-        raise Infeasible(
-            f"a statevector of {found.num_qubits} qubits is {size(width * states)}; a result "
-            f"may be {size(RESULT_BYTES)}",
-            hint="ask for counts, probabilities of fewer clbits, or expectation values",
-        )
-    bits = found.num_clbits if found.measurements else found.num_qubits
-    bits = min(bits, found.num_qubits) if not found.mid_circuit else bits
-    if "probabilities" in terms.outputs and 16 << min(60, bits) > RESULT_BYTES:
-        raise Infeasible(
-            f"a distribution over {bits} bits may be {size(16 << min(60, bits))}; a result may "
-            f"be {size(RESULT_BYTES)}",
-            hint="measure fewer qubits, or ask for counts",
-        )
+def _keep(memory: dict[tuple[bytes, bytes], Known], key: tuple[bytes, bytes], known: Known) -> None:
+    if len(memory) >= KEPT:
+        memory.clear()
+    memory[key] = known
 
 
 def refusal(error: SimenvError, index: int = -1) -> Refusal:

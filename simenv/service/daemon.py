@@ -16,7 +16,7 @@ import msgspec
 
 from simenv.config import Config
 from simenv.errors import JournalError, ProtocolError, SimenvError
-from simenv.model import Event, TaskState, Terms
+from simenv.model import Event, TaskState
 from simenv.scheduler.dispatch import assign
 from simenv.scheduler.state import State
 from simenv.scheduler.values import (
@@ -25,13 +25,13 @@ from simenv.scheduler.values import (
     KillWorker,
     Note,
     RetireWorker,
-    Send,
     StartWorker,
     StopRunning,
 )
 from simenv.service import faults
 from simenv.service.admission import refusal
 from simenv.service.checkpoint import Checkpointer
+from simenv.service.chunks import packed
 from simenv.service.completions import Completions
 from simenv.service.intake import Intake
 from simenv.service.journal import SYNC_DELAY_S, Journal
@@ -107,17 +107,21 @@ class Daemon:
         self.checkpointer.idle = not arrived
         if arrived:
             self._drain(begin_ns)
+        if self.intake.busy:
+            self._admit(time.monotonic_ns() + SLICE_NS)
         if begin_ns >= self._next_tick_ns:
             self._tick(begin_ns)
         self._assign(time.monotonic_ns())
         self._commit()
         self._answer()
-        if not arrived:
+        if not arrived and not self.intake.busy:
             self._idle()
         else:
             self.lags_ns.append(time.monotonic_ns() - begin_ns)
 
     def _patience_s(self) -> float:
+        if self.intake.busy:
+            return 0.0
         if self.completions.unindexed:
             return 0.02
         if self.journal.unsynced:
@@ -143,6 +147,16 @@ class Daemon:
                     self._answers.append((peer, codec.encode(answer)))
             if time.monotonic_ns() - begin_ns > SLICE_NS:
                 return
+
+    def _admit(self, deadline_ns: int) -> None:
+        for inquiry, taken in self.intake.work(deadline_ns):
+            if isinstance(taken, m.Accepted):
+                self._accepts.append((inquiry.peer, taken, inquiry.message))
+            else:
+                refused = m.Refused(inquiry.message.request, taken)
+                self._answers.append((inquiry.peer, codec.encode(refused)))
+        if self.state.lacks_workers:
+            self._next_tick_ns = 0
 
     def _commit(self) -> None:
         """Store everything; if that fails, this pass's accepts become refusals."""
@@ -204,13 +218,9 @@ class Daemon:
 
     def _from_client(self, peer: bytes, message: m.FromClient, body: bytes) -> None:
         if type(message) is m.Submit:
-            taken = self.intake.take(peer, message, body, time.monotonic_ns())
-            if isinstance(taken, m.Accepted):
-                self._accepts.append((peer, taken, message))
-                if self.state.lacks_workers:
-                    self._next_tick_ns = 0
-            else:
-                self._answers.append((peer, codec.encode(m.Refused(message.request, taken))))
+            refused = self.intake.receive(peer, message, body, time.monotonic_ns())
+            if refused is not None:
+                self._answers.append((peer, codec.encode(m.Refused(message.request, [refused]))))
         elif type(message) is m.Cancel:
             words, actions = self.state.cancel(message.tasks, time.monotonic_ns())
             words = [self.questions.word(n, w) for n, w in zip(message.tasks, words, strict=True)]
@@ -273,36 +283,10 @@ class Daemon:
         if sends:
             faults.hit("assign.before")
             for send in sends:
-                self._send(send)
+                peer = self.workers.work_peer(send.worker)
+                self.doors.send(Door.WORKER, peer, packed(send))
+                self.journal.sent([record.number for record in send.records])
             faults.hit("assign.sent")
-
-    def _send(self, send: Send) -> None:
-        """One chunk; a worker that cannot be reached shows as lost soon."""
-        table: dict[int, int] = {}
-        terms: list[Terms] = []
-        tasks = []
-        for record in send.records:
-            spec = record.spec
-            place = table.get(id(record.batch))
-            if place is None:
-                place = table[id(record.batch)] = len(terms)
-                terms.append(record.batch.terms)
-            tasks.append(
-                m.Assigned(
-                    record.number,
-                    record.fence,
-                    place,
-                    spec.program,
-                    spec.shots,
-                    spec.seed,
-                    spec.bindings,
-                    spec.binding,
-                )
-            )
-        route = send.records[0].route
-        message = m.Assign(send.slots, send.announce, route.engine, route.reason, terms, tasks)
-        self.doors.send(Door.WORKER, self.workers.work_peer(send.worker), codec.encode(message))
-        self.journal.sent([record.number for record in send.records])
 
     def carry_out(self, actions: list[Action]) -> None:
         """What the machine wants done outside itself."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 
 import msgspec
 
@@ -13,7 +13,7 @@ from simenv.scheduler.routing import size
 from simenv.scheduler.state import State
 from simenv.scheduler.values import Batch, Limits
 from simenv.service import faults
-from simenv.service.admission import Admission, refusal
+from simenv.service.admission import Admission, Inquiry, refusal
 from simenv.service.api import pack_routes
 from simenv.service.journal import Journal
 from simenv.service.records import AcceptedRow
@@ -23,6 +23,8 @@ from simenv.wire.messages import MAX_MESSAGE_TASKS, Accepted, Refusal, Submit
 MAX_KEY_CHARS = 256
 RECENT_KEYS = 50_000  # automatic keys: a client repeats them only while it waits for the answer
 RETRY_AFTER_S = 1.0
+MAX_WAITING_BYTES = 256 * 2**20
+TURN_NS = 2_000_000  # a client's turn at admission before the next one's
 
 
 class Remembered(msgspec.Struct, frozen=True, gc=False):
@@ -44,6 +46,8 @@ class Intake:
         self._admission = admission
         self._limits = limits
         self._recent: OrderedDict[tuple[str, int], Remembered] = OrderedDict()
+        self._waiting: OrderedDict[bytes, deque[Inquiry]] = OrderedDict()
+        self._waiting_bytes = 0
 
     def remember(self, key: str, offset: int, what: Remembered) -> None:
         self._recent[key, offset] = what
@@ -54,18 +58,55 @@ class Intake:
         """The Submit under this key was not stored after all."""
         self._recent.pop((key, offset), None)
 
-    def take(
-        self, peer: bytes, message: Submit, body: bytes, now_ns: int
-    ) -> Accepted | list[Refusal]:
-        """Accept into the machine and the journal's next commit, or say why not."""
+    @property
+    def busy(self) -> bool:
+        """Is any message only partly admitted?"""
+        return bool(self._waiting)
+
+    def receive(self, peer: bytes, message: Submit, body: bytes, now_ns: int) -> Refusal | None:
+        """A Submit has arrived; `work` will come to it, unless too much waits already."""
         faults.hit("submit.received")
+        if self._waiting_bytes + len(body) > MAX_WAITING_BYTES and self._waiting:
+            words = f"{size(self._waiting_bytes)} wait for admission; the limit is "
+            words += size(MAX_WAITING_BYTES)
+            hint = "wait for the answers to earlier messages"
+            return refusal(QueueFull(words, hint=hint, retry_after_s=RETRY_AFTER_S))
+        self._waiting_bytes += len(body)
+        inquiry = Inquiry(peer, message, body, now_ns)
+        self._waiting.setdefault(peer, deque()).append(inquiry)
+        return None
+
+    def work(self, deadline_ns: int) -> list[tuple[Inquiry, Accepted | list[Refusal]]]:
+        """Admit until the deadline; the messages that are through, and what to answer.
+
+        Clients take turns, so one client's flood does not keep another waiting; a client's own
+        messages stay in order.
+        """
+        through: list[tuple[Inquiry, Accepted | list[Refusal]]] = []
+        while self._waiting:
+            peer, inquiries = next(iter(self._waiting.items()))
+            inquiry = inquiries[0]
+            refused = _misshapen(inquiry.message)
+            if refused is None:
+                turn_ns = min(deadline_ns, time.monotonic_ns() + TURN_NS)
+                if not self._admission.go_on(inquiry, turn_ns):
+                    self._waiting.move_to_end(peer)
+                    if time.monotonic_ns() >= deadline_ns:
+                        break
+                    continue
+            inquiries.popleft()
+            self._waiting_bytes -= len(inquiry.body)
+            if not inquiries:
+                del self._waiting[peer]
+            through.append((inquiry, [refused] if refused else self._conclude(inquiry)))
+            if time.monotonic_ns() >= deadline_ns:
+                break
+        return through
+
+    def _conclude(self, inquiry: Inquiry) -> Accepted | list[Refusal]:
+        """Into the machine and the journal's next commit, or why not."""
+        message = inquiry.message
         count = len(message.tasks)
-        if not 0 < count <= MAX_MESSAGE_TASKS:
-            words = f"{count} tasks in one message; 1 to {MAX_MESSAGE_TASKS} are allowed"
-            return [refusal(LimitExceeded(words))]
-        if not 0 < len(message.key) <= MAX_KEY_CHARS or message.offset < 0:
-            words = f"a key has 1 to {MAX_KEY_CHARS} characters, this has {len(message.key)}"
-            return [refusal(OptionError(words))]
         content = digest(codec.encode((message.terms, message.tasks)))
         known = self._known(message.key, message.offset)
         if known is not None:
@@ -73,16 +114,17 @@ class Intake:
                 words = f"the key {message.key!r} was used before with other content"
                 return [refusal(KeyConflict(words, hint="choose another key"))]
             return Accepted(message.request, known.first, known.count, repeated=True)
-        full = self._full(count, len(body))
+        if inquiry.refusals:
+            return inquiry.refusals
+        full = self._full(count, len(inquiry.body))
         if full is not None:
             return [full]
-        routes, refusals = self._admission.admit(message.terms, message.tasks)
-        if refusals:
-            return refusals
         faults.hit("submit.admitted")
         first = self._state.next_task
-        batch = Batch(peer, message.terms, message.key, message.offset, first, now_ns)
-        self._state.submitted(batch, message.tasks, routes, None)
+        batch = Batch(
+            inquiry.peer, message.terms, message.key, message.offset, first, inquiry.received_ns
+        )
+        self._state.submitted(batch, message.tasks, inquiry.routes, None)
         self.remember(message.key, message.offset, Remembered(first, count, content))
         self._journal.accept(
             AcceptedRow(
@@ -92,8 +134,8 @@ class Intake:
                 message.key,
                 message.offset,
                 content,
-                pack_routes(routes),
-                body,
+                pack_routes(inquiry.routes),
+                inquiry.body,
             )
         )
         return Accepted(message.request, first, count)
@@ -125,3 +167,14 @@ class Intake:
         return refusal(
             QueueFull(words, hint="wait for results, then go on", retry_after_s=RETRY_AFTER_S)
         )
+
+
+def _misshapen(message: Submit) -> Refusal | None:
+    count = len(message.tasks)
+    if not 0 < count <= MAX_MESSAGE_TASKS:
+        words = f"{count} tasks in one message; 1 to {MAX_MESSAGE_TASKS} are allowed"
+        return refusal(LimitExceeded(words))
+    if not 0 < len(message.key) <= MAX_KEY_CHARS or message.offset < 0:
+        words = f"a key has 1 to {MAX_KEY_CHARS} characters, this has {len(message.key)}"
+        return refusal(OptionError(words))
+    return None

@@ -1,0 +1,127 @@
+"""The rules a task must meet before it is accepted; each breach is an error with its way out."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from simenv.errors import Infeasible, LimitExceeded, OptionError
+from simenv.model import MAX_SHOTS, TaskSpec, Terms
+from simenv.scheduler.routing import size
+from simenv.scheduler.values import Route
+from simulators.base import OUTPUTS
+from simulators.circuit.profile import Profile
+
+RESULT_BYTES = 32 * 2**20  # what one message may carry back
+PRECISIONS = ("double", "single")
+MAX_OBSERVABLES = 4_096
+MAX_TERMS = 100_000
+MAX_PRIORITY = 1_000_000
+
+
+class Known(msgspec.Struct, frozen=True, gc=False):
+    """What is remembered of an admitted program."""
+
+    num_slots: int
+    measures: bool
+    route: Route
+
+
+def check_terms(terms: Terms) -> None:
+    """What does not depend on the program."""
+    if not terms.outputs or len(set(terms.outputs)) < len(terms.outputs):
+        raise OptionError(f"outputs must be distinct and at least one, got {terms.outputs}")
+    for output in terms.outputs:
+        if output not in OUTPUTS:
+            raise OptionError(
+                f"output {output!r} is not known", hint=f"one of: {', '.join(OUTPUTS)}"
+            )
+    if terms.precision not in PRECISIONS:
+        raise OptionError(
+            f"precision {terms.precision!r} is not known", hint="one of: double, single"
+        )
+    if ("expectation" in terms.outputs) != bool(terms.observables):
+        raise OptionError(
+            "the output 'expectation' and observables go together; only one was given",
+            hint='for example observables="ZZ:0.5"',
+        )
+    total = sum(len(o.labels) for o in terms.observables)
+    if len(terms.observables) > MAX_OBSERVABLES or total > MAX_TERMS:
+        raise LimitExceeded(
+            f"{len(terms.observables)} observables with {total} terms; the limits are "
+            f"{MAX_OBSERVABLES} and {MAX_TERMS}",
+            hint="spread them over several tasks",
+        )
+    for observable in terms.observables:
+        if len(observable.coefficients) != 8 * len(observable.labels):
+            raise OptionError("an observable needs one coefficient for each label")
+        for label in observable.labels:
+            if label.strip("IXYZ"):
+                raise OptionError(f"observable {label[:40]!r} may hold only I, X, Y, Z")
+    for key in ("queue_timeout_s", "run_timeout_s"):
+        value = getattr(terms, key)
+        if not (math.isfinite(value) and value >= 0):
+            raise OptionError(f"{key} = {value} must be a number of seconds, 0 for none")
+    if abs(terms.priority) > MAX_PRIORITY:
+        raise OptionError(f"priority {terms.priority} is outside -{MAX_PRIORITY}..{MAX_PRIORITY}")
+    if len(terms.name) > 64:
+        raise OptionError(f"a task's name has at most 64 characters, this has {len(terms.name)}")
+
+
+def check_task(spec: TaskSpec, terms: Terms, known: Known) -> None:
+    """What depends on the task."""
+    if not 0 <= spec.shots <= MAX_SHOTS:
+        raise OptionError(f"shots = {spec.shots} is outside 0 .. {MAX_SHOTS}")
+    if not 0 <= spec.seed < 2**64 or not 0 <= spec.binding < 2**63:
+        raise OptionError(f"seed = {spec.seed} is outside 0 .. 2^64 - 1")
+    if len(spec.bindings) != 8 * known.num_slots:
+        raise OptionError(
+            f"the program has {known.num_slots} free parameter expressions, "
+            f"{len(spec.bindings) // 8} values were given",
+            hint="give bindings= a value for every parameter",
+        )
+    if spec.bindings and not all(map(math.isfinite, memoryview(spec.bindings).cast("d"))):
+        raise OptionError("a parameter value is not a finite number")
+    if "counts" in terms.outputs:
+        if not known.measures:
+            raise OptionError(
+                "counts were asked of a circuit that measures nothing",
+                hint="add measurements, or ask for outputs=('probabilities',) or 'statevector'",
+            )
+        if spec.shots == 0:
+            raise OptionError(
+                "counts need shots; shots=None (exact) gives none",
+                hint="give shots=N, or ask for outputs=('probabilities',)",
+            )
+
+
+def check_outputs(found: Profile, terms: Terms) -> None:
+    """Results travel in one message; refuse what could not."""
+    width = 8 if terms.precision == "single" else 16
+    states = 1 << min(64, found.num_qubits)
+    if "statevector" in terms.outputs and width * states > RESULT_BYTES:
+        raise Infeasible(
+            f"a statevector of {found.num_qubits} qubits is {size(width * states)}; a result "
+            f"may be {size(RESULT_BYTES)}",
+            hint="ask for counts, probabilities of fewer clbits, or expectation values",
+        )
+    bits = found.num_clbits if found.measurements else found.num_qubits
+    bits = min(bits, found.num_qubits) if not found.mid_circuit else bits
+    if "probabilities" in terms.outputs and 16 << min(60, bits) > RESULT_BYTES:
+        raise Infeasible(
+            f"a distribution over {bits} bits may be {size(16 << min(60, bits))}; a result may "
+            f"be {size(RESULT_BYTES)}",
+            hint="measure fewer qubits, or ask for counts",
+        )
+
+
+def check_widths(terms: Terms, num_qubits: int) -> None:
+    """Observables must be as wide as the program."""
+    for observable in terms.observables:
+        for label in observable.labels:
+            if len(label) != num_qubits:
+                raise OptionError(
+                    f"observable {label[:40]!r} is {len(label)} wide, the program has "
+                    f"{num_qubits} qubits"
+                )
