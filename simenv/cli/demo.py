@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from simenv import config
 from simenv.cli import out, settings
 from simenv.cli.listing import Column, Style, listing
 
@@ -40,15 +41,16 @@ def demo(
         Column("ANSWER", lambda act: "ok" if not act.fault else "fail"),
         Column("TOP COUNTS", performance.top),
     )
-    listing(columns, Style(as_json), lambda: acts)
+    listing(columns, Style(as_json, aligned=True), lambda: acts)
     if as_json:
         out.json_line(run)
     else:
         out.line()
         out.line(loop.summary(run))
+        out.line(f"kernels: {config.kernel_cache()}, compiled once for every environment")
     picture = _draw(acts, run, folder)
     if picture and not as_json:
-        out.line(f"picture {picture}")
+        out.line(f"picture: {picture.resolve()}")
     wrong = [act for act in acts if act.fault]
     for act in wrong:
         out.note(f"{out.paint('fail')}: {act.circuit}: {act.fault}")

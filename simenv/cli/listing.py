@@ -37,6 +37,7 @@ class Style:
     columns: str = ""
     no_header: bool = False
     watch_s: float = 0.0
+    aligned: bool = False  # columns without a terminal too: for people who read it in a log
 
 
 def listing(
@@ -52,7 +53,7 @@ def listing(
             for row in rows:
                 out.json_line(row)
         else:
-            _table(chosen, rows, style.no_header)
+            _table(chosen, rows, style)
         if not style.watch_s:
             return
         sys.stdout.flush()
@@ -70,11 +71,11 @@ def _choose(columns: Sequence[Column[Row]], names: str) -> Sequence[Column[Row]]
     return [known[name] for name in wanted]
 
 
-def _table(columns: Sequence[Column[Row]], rows: Sequence[Row], no_header: bool) -> None:
+def _table(columns: Sequence[Column[Row]], rows: Sequence[Row], style: Style) -> None:
     lines = [[out.clean(column.text(row)) for column in columns] for row in rows]
-    if not no_header:
+    if not style.no_header:
         lines.insert(0, [column.header for column in columns])
-    if not sys.stdout.isatty():
+    if not (style.aligned or sys.stdout.isatty()):
         for cells in lines:
             out.line("\t".join(cells))
         return
