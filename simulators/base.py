@@ -38,7 +38,7 @@ class RunOptions(msgspec.Struct, frozen=True):
     threads: int = 1
     max_branches: int = 16_384  # states held at once for a dynamic circuit
     max_steps: int = 10**7  # executed operations, those of all branches together
-    memory_bytes: int = 0  # bound on the states of a dynamic circuit; 0: max_branches alone
+    memory_bytes: int = 0  # for the states of a dynamic circuit; 0: a quarter of the machine's
 
 
 class Request(msgspec.Struct, frozen=True):

@@ -46,6 +46,10 @@ class Crew:
 
     def run(self, work: Work, total: int, grain: int) -> None:
         """Call `work` on ranges of at most `grain` that cover range(total). Raises Stopped."""
+        if total <= grain:
+            self._control.check()
+            work(0, total, 0)
+            return
         ranges = -(-total // grain)
         starts = itertools.count(0, grain)  # next() on it is atomic
         helpers = min(self.size, ranges) - 1

@@ -25,7 +25,7 @@ from simulators.philox import uniforms
 from simulators.sampling import tally
 from simulators.statevector.reduce import ODDS, SKETCH, block_sums, project, same, total
 from simulators.statevector.schedule import Gates, If, Item, Measure, Reset, Schedule
-from simulators.statevector.state import State, Sweeper
+from simulators.statevector.state import PHYSICAL_BYTES, State, Sweeper
 
 TOLERANCE = {"double": 1e-10, "single": 1e-5}
 CERTAIN = {"double": 1e-15, "single": 1e-9}
@@ -237,10 +237,9 @@ def _join(one: Branch, two: Branch) -> None:
 
 
 def _limit(circuit: Circuit, options: RunOptions) -> int:
-    if not options.memory_bytes:
-        return max(1, options.max_branches)
-    room = options.memory_bytes // state_bytes(circuit.num_qubits, options.precision)
-    return max(1, min(options.max_branches, room))
+    room = options.memory_bytes or PHYSICAL_BYTES // 4
+    states = room // state_bytes(circuit.num_qubits, options.precision)
+    return max(1, min(options.max_branches, states))
 
 
 def _copy(state: State) -> State:

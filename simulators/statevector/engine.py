@@ -74,8 +74,8 @@ class StatevectorEngine:
         self._small = SMALL_QUBITS if small else -1
 
     def worth_caching(self, circuit: Circuit) -> bool:
-        """False for small circuits, which are run without a plan."""
-        return circuit.num_qubits > self._small
+        """False for small circuits without blocks, which are run without a plan."""
+        return circuit.num_qubits > self._small or circuit.conditions.size > 0
 
     def plan(self, circuit: Circuit, noise: object | None, options: RunOptions) -> Plan:
         """Prepare the structure; refuses any noise, and what no memory could hold."""

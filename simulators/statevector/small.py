@@ -223,5 +223,5 @@ class Scratch:
         self.floats = np.empty((MAX_PIECES, 8))
         self.outcomes = np.empty(8 * _SIZE, np.uint8)
         self.values = np.empty(_SIZE, np.uint32)
-        self.outcome_bytes = memoryview(self.outcomes)
-        self.value_bytes = memoryview(self.values).cast("B")
+        self.outcome_bytes = self.outcomes.data
+        self.value_bytes = self.values.data.cast("B")

@@ -21,7 +21,7 @@ from simulators.statevector.passes import TILE_QUBITS, Passes
 
 _GRAIN = 1 << 20  # amplitudes a thread takes at a time: some 10 ms, so that a stop is soon heard
 _ALONE = 1 << 15  # smaller states are not worth a second thread
-_PHYSICAL_BYTES = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+PHYSICAL_BYTES = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 _NO_REALS = np.empty(0)
 _NO_SINGLES = np.empty(0, np.float32)
 _0, _1 = np.uint64(0), np.uint64(1)
@@ -100,7 +100,7 @@ def sweep(  # type: ignore[no-untyped-def]
 def _too_large(num_qubits: int, need: int) -> OutOfMemory:
     return OutOfMemory(
         f"{num_qubits} qubits need {need / 2**30:,.1f} GiB for the state; this machine has"
-        f" {_PHYSICAL_BYTES / 2**30:,.1f} GiB",
+        f" {PHYSICAL_BYTES / 2**30:,.1f} GiB",
         hint="take fewer qubits, precision 'single', or a larger machine",
     )
 
@@ -122,7 +122,7 @@ class State:
         """The state |0...0>. Raises OutOfMemory."""
         dtype = np.complex128 if options.precision == "double" else np.complex64
         need = state_bytes(num_qubits, options.precision)
-        if need > _PHYSICAL_BYTES:  # some systems promise more than they have, and kill later
+        if need > PHYSICAL_BYTES:  # some systems promise more than they have, and kill later
             raise _too_large(num_qubits, need)
         try:
             amplitudes = np.zeros(1 << num_qubits, dtype)
