@@ -2,6 +2,7 @@
 
 Kernels are kept on disk, so only the first start on a machine compiles. Processes that start there
 together share the work: each compiles the groups that nobody else has begun, then loads the rest.
+`python -m simulators.warm FOLDER` does it all ahead of time, or lends a hand to those who wait.
 """
 
 from __future__ import annotations
@@ -9,11 +10,16 @@ from __future__ import annotations
 import fcntl
 import importlib
 import os
+import sys
 from pathlib import Path
 
 # Modules whose import compiles about as much each, by engine.
 _STATEVECTOR = ("simulators.statevector.small", "simulators.statevector.run")
-_GROUPS = {"statevector": _STATEVECTOR, "fault": _STATEVECTOR}
+_GROUPS = {
+    "statevector": _STATEVECTOR,
+    "fault": _STATEVECTOR,
+    "admission": ("simulators.circuit.profile",),  # what a service needs to judge circuits
+}
 
 
 def prepare(folder: Path) -> Path:
@@ -57,3 +63,13 @@ def _load(folder: Path, group: str, *, wait: bool) -> bool:
         return True
     finally:
         os.close(lock)
+
+
+def main() -> None:
+    """Compile everything into the folder named on the command line."""
+    for name in reversed(_GROUPS):
+        warm_up(Path(sys.argv[1]), name)
+
+
+if __name__ == "__main__":
+    main()
