@@ -121,8 +121,11 @@ def ended(file: ConnectionFile) -> bool:
     return file.node == os.uname().nodename and not runs(file.pid, SERVICE)
 
 
-def runs(pid: int, words: bytes) -> bool:
-    """Does `pid` run, with `words` in its command line (where /proc can tell)?"""
+def runs(pid: int, words: bytes, *, ending: bool = False) -> bool:
+    """Does `pid` run, with `words` in its command line (where /proc can tell)?
+
+    `ending`: a process that is just being taken apart, and has no command line any more, counts.
+    """
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -134,7 +137,7 @@ def runs(pid: int, words: bytes) -> bool:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return not Path("/proc/self").exists()
-    return words in line and state not in ("Z", "X")
+    return state not in ("Z", "X") and (words in line or (ending and not line))
 
 
 def elapsed(seconds: float) -> str:

@@ -109,28 +109,35 @@ def down(
     begun = monotonic()
     path = find(name, Path(service) if service is not None else None).path
     file = read(path)
+    here = file.node == os.uname().nodename
+    workers = start.workers(Path(file.sockets)) if here else []
     asked = None if ended(file) else _ask(path, now)
     queued, patience_s = asked or (0, 0.0)
     forced = asked is None
-    if file.node == os.uname().nodename:
-        if forced or not start.gone(file.pid, patience_s):
+    if here:
+        if forced or start.gone([file.pid], patience_s):
             forced = True
             start.force(file.pid, FORCE_S)
-        for child in _started:
-            child.poll()
-        sockets = Path(file.sockets)
-        if not (start.gone(file.pid, 0.0) and start.workers_gone(sockets, WORKERS_S)):
-            raise SimenvError(
-                f"processes of {file.name!r} are left: its service was {file.pid}",
-                hint="look for simenv in the list of processes, and end them",
-            )
-        start.clear(sockets, path)
+        _clear(file, workers, path)
     elif forced or not _vanished(path, patience_s):
         raise NoService(
             f"the service of {file.name!r} on {file.node} does not answer",
             hint=f"it can only be ended there: process {file.pid}",
         )
     return Stopped(file.name, file.pid, queued, monotonic() - begun, forced)
+
+
+def _clear(file: ConnectionFile, workers: list[int], path: Path) -> None:
+    """See that nothing is left of a service that has ended on this node."""
+    sockets = Path(file.sockets)
+    for child in _started:
+        child.poll()
+    pids = [file.pid, *workers, *start.workers(sockets)]  # the last: begun while it was ending
+    start.kill(start.gone(pids, WORKERS_S))
+    left = start.gone(pids, WORKERS_S)
+    if left:
+        raise SimenvError(f"processes of {file.name!r} are left: {left}", hint="kill them")
+    start.clear(sockets, path)
 
 
 def _ask(path: Path, now: bool) -> tuple[int, float] | None:

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,7 @@ INHERITED = frozenset(
     ("PATH", "HOME", "LANG", "TMPDIR", "XDG_RUNTIME_DIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
 )
 INHERITED_PREFIXES = ("LC_", "SIMENV_", "OMP_", "NUMBA_", "SLURM_", "PBS_")
+OURS, WORKER = b"simenv.", b"simenv.worker"  # in the command lines of our processes
 GRACE_S = 30.0  # on top of start_timeout_s: the service itself gives up first, and says why
 LOOK_S = 0.01
 QUOTED_LINES = 5
@@ -109,40 +110,32 @@ def force(pid: int, patience_s: float) -> None:
         if not runs(pid, SERVICE):
             return
         os.kill(pid, number)
-        if gone(pid, patience_s):
+        if not gone([pid], patience_s):
             return
 
 
-def gone(pid: int, timeout_s: float) -> bool:
-    """Wait until `pid` is no service of ours."""
-    return _settle(lambda: not runs(pid, SERVICE), timeout_s)
-
-
-def workers_gone(sockets: Path, timeout_s: float) -> bool:
-    """Wait until no worker of the service with these sockets is left on this node.
-
-    They end by themselves when it has; one that has not after `timeout_s` is killed.
-    """
-    if _settle(lambda: not _workers(sockets), timeout_s):
-        return True
-    for pid in _workers(sockets):
-        os.kill(pid, signal.SIGKILL)
-    return _settle(lambda: not _workers(sockets), timeout_s)
-
-
-def _workers(sockets: Path) -> list[int]:
-    pids = [int(entry.name) for entry in Path("/proc").glob("[0-9]*")]
-    words = str(sockets / "worker.sock").encode()
-    return [pid for pid in pids if runs(pid, words) and runs(pid, b"simenv.worker")]
-
-
-def _settle(condition: Callable[[], bool], timeout_s: float) -> bool:
+def gone(pids: Iterable[int], timeout_s: float) -> list[int]:
+    """Wait until none of these is a process of ours; those that still are after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
-    while not condition():
+    while left := [pid for pid in pids if runs(pid, OURS, ending=True)]:
         if time.monotonic() >= deadline:
-            return False
+            break
         time.sleep(LOOK_S)
-    return True
+    return left
+
+
+def workers(sockets: Path) -> list[int]:
+    """The workers of the service with these sockets that run on this node."""
+    words = str(sockets / "worker.sock").encode()
+    pids = [int(entry.name) for entry in Path("/proc").glob("[0-9]*")]
+    return [pid for pid in pids if runs(pid, words) and runs(pid, WORKER)]
+
+
+def kill(pids: Iterable[int]) -> None:
+    """Workers that did not end by themselves."""
+    for pid in pids:
+        if runs(pid, WORKER):
+            os.kill(pid, signal.SIGKILL)
 
 
 def clear(sockets: Path, connection: Path) -> None:
