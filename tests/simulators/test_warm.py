@@ -14,6 +14,7 @@ import simulators
 from simulators import jit, warm
 
 ROOT = Path(simulators.__file__).parents[1]
+KERNELS = Path(sys.prefix) / "var" / "simenv-kernels"
 SUPPORT = Path(__file__).parents[1] / "support"
 
 # Prints what was compiled after the warm-up, and how many threads a run with four leaves.
@@ -54,8 +55,7 @@ print(compiled, len(os.listdir("/proc/self/task")) - threads)
 
 
 def test_a_task_waits_for_a_compiler_or_leaves_threads() -> None:
-    folder = os.environ["SIMENV_KERNELS"]
-    script = SCRIPT.format(root=str(ROOT), support=str(SUPPORT), folder=folder)
+    script = SCRIPT.format(root=str(ROOT), support=str(SUPPORT), folder=str(KERNELS))
     found = subprocess.run(
         [sys.executable, "-P", "-W", "error", "-c", script],
         capture_output=True,

@@ -178,7 +178,12 @@ class Reference:
                     and roles.get(j) != "unseen"
                 ]
                 acted = [j for j in uses if roles.get(j) != "final"]
-            if row.name == "reset" and not uses:
+                passive = _INERT | {"measure", "reset"}
+                touched = any(
+                    row.qubits[0] in self.rows[j].qubits and self.rows[j].name not in passive
+                    for j in range(k)
+                )
+            if row.name == "reset" and not (uses and touched):
                 roles[k] = "unseen"
             if row.name == "measure":
                 bit = row.clbits[0]

@@ -20,9 +20,13 @@ from simulators.statevector.engine import StatevectorEngine
 
 HERE = Path(__file__).parents[2] / "support"
 ROOT = Path(simulators.__file__).parents[1]
+KERNELS = Path(sys.prefix) / "var" / "simenv-kernels"
 RUN = """
 import resource, sys
+from pathlib import Path
 sys.path[:0] = [{root!r}, {here!r}]
+from simulators import warm
+warm.prepare(Path({kernels!r}))
 from arrays import Arrays
 from simulators.base import Control, Request, RunOptions
 from simulators.fault.engine import FaultEngine
@@ -44,7 +48,7 @@ def slow(seconds: float) -> Circuit:
 
 
 def start(code: int) -> subprocess.Popen[str]:
-    script = RUN.format(root=str(ROOT), here=str(HERE), code=code)
+    script = RUN.format(root=str(ROOT), here=str(HERE), kernels=str(KERNELS), code=code)
     return subprocess.Popen(
         [sys.executable, "-P", "-c", script],
         stdout=subprocess.PIPE,
