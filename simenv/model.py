@@ -121,9 +121,7 @@ class TaskState(enum.StrEnum):
     EXPIRED = "EXPIRED"
 
 
-FINAL_STATES = frozenset(
-    {TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED, TaskState.EXPIRED}
-)
+FINAL_STATES = frozenset({TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED, TaskState.EXPIRED})
 
 
 class WorkerState(enum.StrEnum):
