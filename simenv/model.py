@@ -188,6 +188,7 @@ class ResultData(msgspec.Struct, frozen=True, array_like=True):
     expectations: tuple[tuple[float, float], ...] = ()  # (value, standard error) per observable
     truncation: float = 0.0
     remark: str = ""  # e.g. "12 branches"
+    precision: str = "double"
 
 
 class Origin(msgspec.Struct, frozen=True, array_like=True):

@@ -25,7 +25,6 @@ class Submission(msgspec.Struct):
     """What the tasks of one message share here. `sent_s`: perf_counter; 0.0: not sent from here."""
 
     name: str = ""
-    precision: str | None = None
     sent_s: float = 0.0
     accepted_s: float = 0.0
 

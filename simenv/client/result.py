@@ -43,7 +43,6 @@ class Provenance(msgspec.Struct, frozen=True):
     name: str
     engine: str
     route: str
-    precision: str | None
     origin: Origin
     slots: int
     attempts: int
@@ -191,9 +190,9 @@ class Result:
         return self._provenance.route
 
     @property
-    def precision(self) -> str | None:
-        """double or single; None for a task that was not submitted by this client."""
-        return self._provenance.precision
+    def precision(self) -> str:
+        """double (complex128) or single (complex64)."""
+        return self._data.precision
 
     @property
     def device(self) -> None:

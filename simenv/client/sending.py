@@ -38,7 +38,7 @@ def send(link: Link, order: Order, key: str | None) -> list[Task]:
     start = 0
     try:
         for part in chunks(order.specs):
-            submission = Submission(order.terms.name, order.terms.precision, perf_counter())
+            submission = Submission(order.terms.name, perf_counter())
             request = link.offer(key, start, order.terms, part, submission)
             window.append((start, request))
             start += len(part)

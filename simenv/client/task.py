@@ -226,7 +226,6 @@ class Task:
             name=submission.name,
             engine=ending.engine,
             route=ending.route,
-            precision=submission.precision,
             origin=ending.origin,
             slots=completion.slots,
             attempts=completion.attempts,

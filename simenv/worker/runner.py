@@ -129,7 +129,7 @@ class Runner:
         )
         plan = self._plans.get(engine, program, circuit, options)
         result = engine.run(plan, circuit, request, options, self.control)
-        return pack(program, assigned, result.bindings[0])
+        return pack(program, assigned, terms, result.bindings[0])
 
     def _observables(self, terms: Terms) -> tuple[PauliSum, ...]:
         if not terms.observables:
@@ -140,7 +140,7 @@ class Runner:
         return self._terms[1]
 
 
-def pack(program: Program, assigned: Assigned, found: BindingResult) -> bytes:
+def pack(program: Program, assigned: Assigned, terms: Terms, found: BindingResult) -> bytes:
     """The result as it travels and is stored."""
     return codec.encode(
         ResultData(
@@ -159,6 +159,7 @@ def pack(program: Program, assigned: Assigned, found: BindingResult) -> bytes:
             found.expectations,
             found.truncation,
             found.remark,
+            terms.precision,
         )
     )
 

@@ -18,7 +18,7 @@ DATA = ResultData(
 )
 STAGES = Stages(0.001, 0.002, 0.003, 0.004, 0.005, 0.014)
 PROVENANCE = Provenance(
-    "t-8k2f", "bell", "statevector", "small", "double", Origin("main-0", "here", 1, "0.1.0"), 1, 2,
+    "t-8k2f", "bell", "statevector", "small", Origin("main-0", "here", 1, "0.1.0"), 1, 2,
     STAGES,
 )  # fmt: skip
 
