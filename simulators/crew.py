@@ -45,10 +45,14 @@ class Crew:
         self._threads.clear()
 
     def run(self, work: Work, total: int, grain: int) -> None:
-        """Call `work` on ranges of at most `grain` that cover range(total). Raises Stopped."""
+        """Call `work` on ranges of at most `grain` that cover range(total).
+
+        Raises Stopped, also where a stop cut the last range short.
+        """
         if total <= grain:
             self._control.check()
             work(0, total, 0)
+            self._control.check()
             return
         ranges = -(-total // grain)
         starts = itertools.count(0, grain)  # next() on it is atomic
@@ -61,6 +65,7 @@ class Crew:
             failure = self._done.get() or failure
         if failure is not None:
             raise failure
+        self._control.check()
 
     def _hire(self, helpers: int) -> None:
         while len(self._threads) < helpers:

@@ -72,7 +72,7 @@ def sweep(  # type: ignore[no-untyped-def]
 ):
     """Apply steps first_step .. last_step - 1 of a pass to tiles first .. last - 1.
 
-    `scratch`: float64 [2 * tile size]; the control flag is looked at before each tile.
+    `scratch`: float64 [2 * tile size]; the control flag is looked at before each step.
     """
     size = scratch.size // 2
     re, im = scratch[:size], scratch[size:]
@@ -82,13 +82,13 @@ def sweep(  # type: ignore[no-untyped-def]
     outside = ((_1 << np.uint64(n)) - _1) & ~tile
     above = tile & ~np.uint64(stretch - 1)
     for number in range(first, last):
-        if control[0]:
-            return
         base = _spread(np.uint64(number), outside)
         for at in range(0, size, stretch):
             start = np.int64(base | _spread(np.uint64(at // stretch), above))
             load(reals, singles, start, stretch, re, im, at)
         for s in range(first_step, last_step):
+            if control[0]:
+                return
             if base & placed[s, 4] == placed[s, 5]:
                 kind, mask, zero, one = placed[s, 0], placed[s, 1], placed[s, 2], placed[s, 3]
                 apply(re, im, size, kind, mask, zero, one, floats, np.int64(placed[s, 6]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -174,6 +175,24 @@ def test_a_stop_is_not_heard(run: Runner, width: int) -> None:
     stopper.join()
     control.clear()
     assert counts_of(run(bell(), shots=5, control=control)).keys() <= {0, 3}
+
+
+@pytest.mark.parametrize("width", [3, 14])
+def test_a_stop_in_the_last_pass_yields_a_half_made_state(run: Runner, width: int) -> None:
+    """However late the stop comes, there is the whole result or none."""
+    arrays = Arrays(width, 0)
+    for k in range(20_000):
+        arrays.add("rx", [k % width], (), [np.pi / 4])
+    circuit = arrays.circuit()
+    whole = run(circuit, outputs=("statevector",)).statevector
+    for delay_s in (0.0, 0.001, 0.01, 0.05, 0.2):
+        control = Control()
+        stopper = threading.Timer(delay_s, control.stop)
+        stopper.start()
+        with suppress(Stopped):
+            found = run(circuit, outputs=("statevector",), control=control).statevector
+            assert np.array_equal(found, whole)
+        stopper.join()
 
 
 def test_a_dynamic_run_does_not_stop(run: Runner) -> None:

@@ -53,6 +53,13 @@ def test_a_stop_is_heard_only_at_the_end() -> None:
     assert len(done) <= 2
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_range_cut_short_by_a_stop_counts_as_done(threads: int) -> None:
+    control = Control()
+    with Crew(threads, control) as crew, pytest.raises(Stopped):
+        crew.run(lambda *_: control.stop(), threads, 1)
+
+
 def test_two_threads_share_a_number() -> None:
     meeting = threading.Barrier(4, timeout=30)
     numbers: list[int] = []
