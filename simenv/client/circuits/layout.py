@@ -77,8 +77,9 @@ def _several(registers: Any, clbits: Any) -> tuple[tuple[tuple[str, int], ...], 
     numbers: dict[Any, int] = {}
     for register in registers:
         for bit in register:
-            if numbers.setdefault(bit, len(numbers)) != len(numbers) - 1:
+            if bit in numbers:
                 _refuse_shared(registers, register, bit)
+            numbers[bit] = len(numbers)
     sizes = tuple((register.name, register.size) for register in registers)
     loose = [bit for bit in clbits if bit not in numbers]
     for bit in loose:

@@ -23,6 +23,7 @@ MAX_OPERATIONS = 1_000_000  # after every definition is expanded
 MAX_OPERANDS = 2**23  # qubits named by all operations together
 MAX_TOKENS = 1_000_000  # of all conditions together
 MAX_PACKED_BYTES = 64 * 2**20
+MAX_OPERATORS = 1000  # in a statement of OpenQASM 3: its parser gives up at some 240, slowly
 MAX_DEFINITIONS = 4096  # the OpenQASM 2 parser keeps a table of all earlier gates for each gate
 
 _INCLUDES = ("qelib1.inc", "stdgates.inc")
@@ -41,6 +42,8 @@ _REGISTER_2 = re.compile(r"([qc])reg\s+\w+\s*\[\s*(\d+)")
 _REGISTER_3 = re.compile(r"\b(q?)(?:u?bit)\s*\[\s*([\d_]+)\s*\]\s*[^\W\d]")
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"()[]{}")
 _STEP = [1 if byte in b"([{" else -1 if byte in b")]}" else 0 for byte in range(256)]
+_STATEMENT = re.compile(r"[^;{}]++")
+_OPERATOR = re.compile(r"[-+*/%^&|<>=!~@]")
 _DIGITS = bytes(48 if byte in b"0123456789_" else 32 for byte in range(256))
 _LONG_NUMBER = b"0" * 4000  # Python converts no more than 4300 digits
 _PAD = 200  # columns kept behind a comment that ends within a line
@@ -259,6 +262,7 @@ def _check_numbers(source: Source) -> None:
     if at >= 0:
         refuse(source.name, text, len(data[:at].decode()), "a number of 4000 digits or more")
     if source.version == 3:
+        _check_operators(source)
         return
     match = _LONG_INDEX.search(text)
     if match:
@@ -272,3 +276,15 @@ def _check_numbers(source: Source) -> None:
             f"more than {MAX_DEFINITIONS} gate definitions",
             hint="give the circuit as a QuantumCircuit",
         )
+
+
+def _check_operators(source: Source) -> None:
+    for match in _STATEMENT.finditer(source.text):
+        if len(match[0]) > MAX_OPERATORS and len(_OPERATOR.findall(match[0])) > MAX_OPERATORS:
+            refuse(
+                source.name,
+                source.text,
+                match.start() + len(match[0]) - len(match[0].lstrip()),
+                f"a statement with more than {MAX_OPERATORS} operators",
+                hint="write long expressions in steps",
+            )

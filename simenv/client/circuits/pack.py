@@ -49,7 +49,16 @@ class Packed(msgspec.Struct, frozen=True):
 class Packer:
     """One walk. After a refusal `at` is the number of the instruction it is about, from 0."""
 
-    __slots__ = ("_circuit", "_conditions", "_expander", "_layout", "_plain", "_tape", "at")
+    __slots__ = (
+        "_circuit",
+        "_conditions",
+        "_expander",
+        "_expanding",
+        "_layout",
+        "_plain",
+        "_tape",
+        "at",
+    )
 
     def __init__(self, circuit: Any) -> None:
         self.at = -1
@@ -57,6 +66,7 @@ class Packer:
         self._tape = Tape()
         self._plain: dict[str, tuple[int, int]] = {}
         self._expander: Expander | None = None
+        self._expanding = 0  # definitions that are open
         self._conditions: ConditionWriter | None = None
         self._layout: Layout | None = None
 
@@ -183,13 +193,17 @@ class Packer:
         if self._expander is None:
             self._expander = Expander(_is_plain)
         check_depth(depth, operation.name)
-        if len(self._tape.ops) + self._expander.size(operation) > MAX_OPERATIONS:
+        # What is inside a definition was counted with it.
+        size = 0 if self._expanding else self._expander.size(operation)
+        if len(self._tape.ops) + size > MAX_OPERATIONS:
             raise too_many_operations()
         body: Body = self._expander.body(operation)
         self._phase(body.phase)
         qubits = dict(zip(body.qubits, map(qubit_of, item.qubits), strict=True))
         clbits = dict(zip(body.clbits, map(clbit_of, item.clbits), strict=True))
+        self._expanding += 1
         self._walk(body.items, qubits.__getitem__, clbits.__getitem__, depth + 1)
+        self._expanding -= 1
 
     def _phase(self, phase: Any) -> None:
         if type(phase) is float and phase == 0.0:

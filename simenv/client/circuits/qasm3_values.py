@@ -38,6 +38,7 @@ _COMBINE: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
+_SHIFTS = ("<<", ">>")  # their right side has a width of its own
 _FUNCTIONS: dict[str, Callable[..., float]] = {
     "arccos": math.acos,
     "arcsin": math.asin,
@@ -47,7 +48,6 @@ _FUNCTIONS: dict[str, Callable[..., float]] = {
     "exp": math.exp,
     "floor": math.floor,
     "log": math.log,
-    "pow": math.pow,
     "sin": math.sin,
     "sqrt": math.sqrt,
     "tan": math.tan,
@@ -146,7 +146,8 @@ def _binary(node: Any, left: Any, right: Any) -> Any:
         return _LOGIC[name](_bool(left, node), _bool(right, node))
     if isinstance(left, int) and isinstance(right, int):
         raise_from_node(node, f"{name!r} of two constants in a condition")
-    left, right = _matched(left, right), _matched(right, left)
+    if name not in _SHIFTS:
+        left, right = _matched(left, right), _matched(right, left)
     make = _COMPARE.get(name) or _COMBINE.get(name)
     if make is None:
         raise ConversionError(f"the operator {name!r} is not carried in a condition", node)
@@ -157,9 +158,12 @@ def _binary(node: Any, left: Any, right: Any) -> Any:
 
 
 def _matched(value: Any, other: Any) -> Any:
-    """0 and 1 are Bools beside a Bool."""
+    """A value as its partner needs it: 0 and 1 are Bools beside a Bool, Uints grow to numbers."""
     if isinstance(value, int) and value in (0, 1) and isinstance(other.type, types.Bool):
         return expr.Value(bool(value), types.Bool())
+    wanted = other.bit_length() if isinstance(other, int) else 0
+    if wanted and isinstance(value.type, types.Uint) and value.type.width < wanted:
+        return expr.cast(value, types.Uint(wanted))
     return value
 
 

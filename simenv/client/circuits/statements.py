@@ -14,13 +14,15 @@ from simenv.client.circuits.limits import (
     MAX_OPERANDS,
     MAX_OPERATIONS,
     Source,
+    label,
     place,
     too_many_operands,
     too_many_operations,
 )
 
 # Possessive everywhere, and an alternative that always matches: no text makes this quadratic.
-_STATEMENT = re.compile(r"\s*+(gate\b[^;{}]*+\{[^{}]*+\}|[^;{}]*+(?:[;{}]|\Z))")
+_ENDS = re.compile(r";[\s;{}]*+")
+_STATEMENT = re.compile(r"[\s;{}]*+(gate\b[^;{}]*+\{[^{}]*+\}|[^;{}]*+(?:[;{}]|\Z))")
 _WORD = re.compile(r"[A-Za-z_]\w*")
 _CONDITION = re.compile(r"if\s*\([^)]*\)\s*")
 _OPERAND = re.compile(r"[A-Za-z_]\w*\s*(\[)?")
@@ -49,10 +51,20 @@ def statements(text: str) -> Iterator[Statement]:
 
 def check_volume(source: Source) -> None:
     """LimitExceeded at the statement with which the circuit becomes too long."""
-    sizes = {name: int(size) for name, size in _REGISTER.findall(source.text)}
-    # The quick look first: only a register named without an index can stand for many operations.
-    whole = sum(sizes.get(match.group(1), 0) for match in _NAME.finditer(source.text) if match[2])
-    if source.text.count(";") + whole <= MAX_OPERATIONS:
+    text = source.text
+    sizes = {name: int(size) for name, size in _REGISTER.findall(text)}
+    # Quick looks first, each closer than the one before.
+    count = text.count(";")
+    if count * max(sizes.values(), default=1) <= MAX_OPERATIONS:
+        return
+    if count > MAX_OPERATIONS:
+        count = sum(1 for _ in _ENDS.finditer(text))
+        if count > MAX_OPERATIONS:
+            raise too_many_operations(f"{label(source.name)}{count} statements: ")
+    # Only a register named without an index can stand for many operations.
+    if count + sum(sizes.get(name[1], 0) for name in _NAME.finditer(text) if name[2]) <= (
+        MAX_OPERATIONS
+    ):
         return
     operations = operands = 0
     for statement in statements(source.text):

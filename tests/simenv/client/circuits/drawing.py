@@ -207,9 +207,9 @@ class Draft:
 
 
 @st.composite
-def circuits(draw: st.DrawFn, *, dynamic: bool = True) -> QuantumCircuit:
-    """A circuit without free parameters."""
-    circuit = draw(layouts())
+def circuits(draw: st.DrawFn, *, dynamic: bool = True, plain: bool = False) -> QuantumCircuit:
+    """A circuit without free parameters; a plain one has no loose bits."""
+    circuit = QuantumCircuit(3, 2) if plain else draw(layouts())
     circuit.global_phase = draw(ANGLES)
     Draft(draw, circuit, dynamic).fill(8)
     return circuit

@@ -1,0 +1,176 @@
+"""A condition that holds at other times than Qiskit's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import branches as br
+import circuit_judge
+import program_judge
+import pytest
+from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
+from qiskit.circuit import Clbit, IfElseOp, Instruction, Qubit
+from qiskit.circuit.classical import expr, types
+
+from simenv.client.circuits import load, to_qiskit
+from simenv.errors import ProgramError
+from simenv.model import Token
+
+WIDE = 2**301
+
+
+def outcome(circuit: QuantumCircuit) -> int:
+    """The classical bits of a circuit without superpositions, judged twice."""
+    program = load(circuit).program
+    for found in (program_judge.run(program), program_judge.run(load(to_qiskit(program)).program)):
+        br.assert_same(found, circuit_judge.run(circuit))
+    ((_, bits),) = program_judge.run(program)
+    return bits
+
+
+def made_of(body: QuantumCircuit) -> Instruction:
+    """An instruction with control flow inside."""
+    instruction = Instruction("made", body.num_qubits, body.num_clbits, [])
+    instruction.definition = body
+    return instruction
+
+
+def test_a_register_of_302_bits_is_compared_in_part() -> None:
+    circuit = QuantumCircuit(QuantumRegister(2, "q"), ClassicalRegister(302, "c"))
+    circuit.x(0)
+    circuit.measure(0, 301)
+    for value, bit in ((WIDE, 0), (WIDE + 1, 1), (1, 2)):
+        with circuit.if_test((circuit.cregs[0], value)):
+            circuit.measure(0, bit)
+            circuit.measure(1, bit)
+            circuit.measure(0, bit + 5)
+    assert outcome(circuit) == WIDE | 1 << 5
+    assert any(len(constant) == 38 for constant in load(circuit).program.constants)
+
+
+def test_a_value_that_does_not_fit_its_register_is_cut() -> None:
+    circuit = QuantumCircuit(1, 2)
+    circuit.x(0)
+    with circuit.if_test((circuit.cregs[0], 4)):
+        circuit.measure(0, 0)
+    with circuit.if_test((circuit.cregs[0], 0)):
+        circuit.measure(0, 1)
+    assert outcome(circuit) == 0b10
+
+
+def test_bits_of_a_block_are_taken_by_name_and_not_by_place() -> None:
+    body = QuantumCircuit([Qubit(), Qubit()], ClassicalRegister(2, "inner"))
+    body.append(IfElseOp((body.cregs[0], 0b01), QuantumCircuit(1, 1)), [0], [0])
+    then = QuantumCircuit(1)
+    then.x(0)
+    body.append(IfElseOp((body.cregs[0], 0b10), then), [1], [])
+    circuit = QuantumCircuit(2, 3)
+    circuit.x(0)
+    circuit.measure(0, 0)
+    circuit.append(made_of(body), [1, 0], [2, 0])
+    circuit.measure(0, 1)
+    assert outcome(circuit) == 0b001  # inner == 0b10: qubit 0 is flipped back
+
+
+def test_a_register_picked_from_other_registers_is_no_register_of_the_program() -> None:
+    circuit = QuantumCircuit(1, 3)
+    circuit.x(0)
+    circuit.measure(0, 2)
+    body = QuantumCircuit([Qubit()], ClassicalRegister(3, "turned"))
+    then = QuantumCircuit(1, 1)
+    then.measure(0, 0)
+    body.append(IfElseOp(expr.equal(body.cregs[0], 0b001), then), [0], [1])
+    circuit.append(made_of(body), [0], [2, 1, 0])
+    assert outcome(circuit) == 0b110
+    assert Token.REGISTER not in tokens(circuit)
+
+
+def test_a_whole_register_is_spelled_out_bit_by_bit() -> None:
+    circuit = QuantumCircuit(1, 3)
+    with circuit.if_test(expr.less(circuit.cregs[0], 3)):
+        circuit.x(0)
+    assert tokens(circuit) == [Token.REGISTER, Token.VALUE, Token.LESS, Token.END]
+
+
+def tokens(circuit: QuantumCircuit) -> list[int]:
+    conditions = load(circuit).program.conditions
+    return [int.from_bytes(conditions[k : k + 4], "little") for k in range(0, len(conditions), 12)]
+
+
+def test_an_else_without_effect_is_carried() -> None:
+    circuit = QuantumCircuit(1, 1)
+    with circuit.if_test((0, True)) as otherwise:
+        circuit.x(0)
+    with otherwise:
+        circuit.append(QuantumCircuit(1, name="nothing").to_gate(), [0])
+    assert load(circuit).program.names == ("if", "x", "end")
+
+
+@pytest.mark.parametrize(
+    ("condition", "named"),
+    [
+        (lambda c: expr.less(expr.cast(c, types.Float()), 1.0), "Float"),
+        (lambda c: expr.less(expr.lift(1.5), 2.5), "Float"),
+    ],
+)
+def test_an_expression_of_floats_is_carried(condition: Any, named: str) -> None:
+    circuit = QuantumCircuit(1, 2)
+    with circuit.if_test(condition(circuit.cregs[0])):
+        circuit.x(0)
+    with pytest.raises(ProgramError, match=named):
+        load(circuit)
+
+
+def test_a_variable_is_carried() -> None:
+    circuit = QuantumCircuit(1, 2)
+    flag = circuit.add_var("flag", expr.lift(False))
+    with pytest.raises(ProgramError, match="'store' is not carried"):
+        load(circuit)
+    circuit = QuantumCircuit(1, inputs=[flag])
+    with circuit.if_test(flag):
+        circuit.x(0)
+    with pytest.raises(ProgramError, match="variable 'flag'"):
+        load(circuit)
+
+
+def test_blocks_101_deep_are_carried() -> None:
+    circuit = QuantumCircuit([Qubit()], [Clbit()])
+    circuit.x(0)
+    for _ in range(101):
+        outer = QuantumCircuit(circuit.qubits, circuit.clbits)
+        outer.append(IfElseOp((circuit.clbits[0], True), circuit), [0], [0])
+        circuit = outer
+    with pytest.raises(ProgramError, match="more than 100 deep"):
+        load(circuit)
+
+
+OPERATORS = {
+    "less": lambda a, b: expr.less(a, b),
+    "less_equal": lambda a, b: expr.less_equal(b, b),
+    "greater": lambda a, b: expr.greater(a, b),
+    "greater_equal": lambda a, b: expr.greater_equal(a, b),
+    "not_equal": lambda a, b: expr.not_equal(a, b),
+    "bit_and": lambda a, b: expr.equal(expr.bit_and(a, b), 0b100),
+    "bit_or": lambda a, b: expr.equal(expr.bit_or(a, b), 0b111),
+    "bit_xor": lambda a, b: expr.equal(expr.bit_xor(a, b), 0b011),
+    "bit_not": lambda a, b: expr.equal(expr.bit_not(a), 0b010),
+    "cast_down": lambda a, b: expr.equal(expr.cast(a, types.Uint(2)), 0b01),
+    "cast_up": lambda a, b: expr.less(expr.cast(b, types.Uint(9)), 256),
+    "bool": lambda a, b: expr.logic_and(a[0], expr.logic_not(b[0])),
+}
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_another_simulator_decides_otherwise(name: str) -> None:
+    """Aer, on bits that are known: a = 0b101, b = 0b110."""
+    aer = pytest.importorskip("qiskit_aer")
+    a, b, out = ClassicalRegister(3, "a"), ClassicalRegister(3, "b"), ClassicalRegister(1, "out")
+    circuit = QuantumCircuit(QuantumRegister(1, "q"), a, b, out)
+    circuit.x(0)
+    for bit in (a[0], a[2], b[1], b[2]):
+        circuit.measure(0, bit)
+    with circuit.if_test(OPERATORS[name](a, b)):
+        circuit.measure(0, out)
+    counts = aer.AerSimulator().run(circuit, shots=1).result().get_counts()
+    (key,) = counts
+    assert outcome(circuit) == int(key.replace(" ", ""), 2)

@@ -1,0 +1,266 @@
+"""Text that harms: too large, too deep, reading files, or with more behind it than it shows."""
+
+from __future__ import annotations
+
+import random
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from simenv.client.circuits import load
+from simenv.client.circuits.limits import MAX_TEXT_BYTES
+from simenv.errors import LimitExceeded, ProgramError, SimenvError
+
+V2 = 'OPENQASM 2.0;\ninclude "qelib1.inc";\n'
+V3 = 'OPENQASM 3.0;\ninclude "stdgates.inc";\n'
+Q2 = V2 + "qreg q[2];\n"
+Q3 = V3 + "qubit[2] q;\n"
+BOTH = pytest.mark.parametrize("head", [Q2, Q3], ids=["2", "3"])
+
+
+def refusal(text: str | Path) -> SimenvError:
+    with pytest.raises((ProgramError, LimitExceeded)) as refused:
+        load(text)
+    assert refused.value.exit_code in (2, 3)
+    return refused.value
+
+
+def at(text: str) -> tuple[int, int]:
+    """Where the text is refused; the message says the same."""
+    error = refusal(text)
+    assert isinstance(error, ProgramError)
+    assert error.message.startswith(f"line {error.line}, column {error.column}: ")
+    return error.line, error.column
+
+
+def test_fifty_megabytes_of_comment_reach_a_parser() -> None:
+    assert "50000018 bytes" in refusal(V2[:14] + "// " + "a" * 50_000_000 + "\n").message
+
+
+def test_a_comment_below_the_limit_is_refused() -> None:
+    filler = "// " + "a" * (MAX_TEXT_BYTES - 100) + "\n"
+    assert load(V2[:14] + filler + "qreg q[1];").program.num_qubits == 1
+
+
+def test_a_large_file_is_read_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "large.qasm"
+    with path.open("wb") as file:
+        file.truncate(10**12)  # sparse
+    assert "1000000000000 bytes" in refusal(path).message
+
+
+@BOTH
+@pytest.mark.parametrize("bracket", ["(", "[", "{"])
+def test_brackets_a_million_deep_reach_a_parser(head: str, bracket: str) -> None:
+    assert at(head + "rz(" + bracket * 1_000_000) == (4, 203)
+
+
+@BOTH
+def test_brackets_hidden_by_a_comment_reach_a_parser(head: str) -> None:
+    assert at(head + "//" + ")" * 500 + "\nrz(" + "(" * 500) == (5, 203)
+
+
+def test_an_expression_too_deep_for_the_parser_comes_out_as_recursion_error() -> None:
+    assert "nested too deeply" in refusal(Q3 + "rz(" + "-" * 900 + "1) q;").message
+
+
+def test_a_chain_of_operators_keeps_a_parser_busy() -> None:
+    for text in ("rz(" + "-" * 100_000 + "1) q;", "if (" + "c[0] && " * 1000 + "e) x q;"):
+        assert at(Q3 + "\n " + text) == (5, 2)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "include",
+    [
+        'include "/etc/passwd";',
+        "include '/etc/passwd';",
+        'include\n  "../qelib1.inc";',
+        'include// "qelib1.inc"\n"/etc/passwd";',
+        'include "qelib1.inc\\0";',
+    ],
+)
+def test_a_file_is_included(head: str, include: str) -> None:
+    error = refusal(head + "  " + include)
+    assert "include" in error.message
+    assert (error.line, error.column) == (4, 3)
+
+
+def test_a_string_smuggles_a_file_past_the_check() -> None:
+    assert at(Q2 + '"/etc/passwd";') == (4, 1)
+    assert at(Q2 + 'include/**/"/etc/passwd";')[0] == 4
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("head", ["", Q2, Q3], ids=["bare", "2", "3"])
+def test_noise_is_no_program(head: str, seed: int) -> None:
+    draw = random.Random(seed)
+    noise = "".join(chr(draw.randrange(1, 127)) for _ in range(3000))
+    refusal(head + noise + "\n")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_noise_of_bytes_is_no_program(seed: int, tmp_path: Path) -> None:
+    path = tmp_path / "noise.qasm"
+    path.write_bytes(Q2.encode() + random.Random(seed).randbytes(3000))
+    assert "noise.qasm" in refusal(path).message
+
+
+def test_a_byte_that_is_no_utf8_has_no_place(tmp_path: Path) -> None:
+    path = tmp_path / "bad.qasm"
+    path.write_bytes(Q2.encode() + b"x q[0];\n  \xff")
+    error = refusal(path)
+    assert error.message.startswith(f"{path}:5:3: ")
+
+
+@BOTH
+def test_a_nul_or_a_lone_surrogate_reaches_a_parser(head: str) -> None:
+    assert at(head + "x q[0];\0") == (4, 8)
+    assert at(head + "x q[0]; \udc80") == (4, 9)
+
+
+def test_a_million_qubits_reach_a_parser() -> None:
+    for text in (
+        V2 + "qreg q[1000000];",
+        V3 + "qubit[1000000] q;",
+        V3 + "qubit[1_000_000] q;",
+        V3 + "qubit[1000*1000] q;",
+    ):
+        error = refusal(text)
+        assert isinstance(error, LimitExceeded)
+        assert "line 3, column" in error.message
+        assert "1000000 qubits" in error.message
+
+
+def test_registers_that_are_too_wide_together_reach_a_parser() -> None:
+    assert "130000 clbits" in refusal(V2 + "creg c[65000];\ncreg d[65000];").message
+    assert "130000 qubits" in refusal(V3 + "qubit[65000] q;\nqubit[65000] r;").message
+    assert "16777215 qubits" in refusal(V3 + "qubit[0xFFFFFF] q;").message
+    assert "1000001 qubits" in refusal(V3 + "x $1000000;").message
+    assert "more than 65535 registers" in refusal(V2 + "creg c[0];\n" * 70_000).message
+
+
+def doubling(head: str, parameter: str) -> str:
+    """Gates that call the one before twice, forty times over."""
+    text = f"gate g0{parameter} a {{ U(0,0,0) a; }}\n"
+    for k in range(40):
+        half, third = (parameter.replace("t", f"t/{n}") for n in (2, 3))
+        text += f"gate g{k + 1}{parameter} a {{ g{k}{half} a; g{k}{third} a; }}\n"
+    return head + text + f"g40{parameter.replace('t', '1')} q[0];"
+
+
+@BOTH
+@pytest.mark.parametrize("parameter", ["", "(t)"])
+def test_gates_that_double_forty_times_are_expanded(head: str, parameter: str) -> None:
+    error = refusal(doubling(head, parameter))
+    assert isinstance(error, LimitExceeded)
+    assert "more than 1000000 operations" in error.message
+
+
+def test_modifiers_hide_how_much_there_is() -> None:
+    text = doubling(Q3, "").replace("{ g", "{ inv @ g").replace("; g", "; ctrl @ g")
+    assert isinstance(refusal(text), LimitExceeded)
+    wide = ", ".join(f"q[{k}]" for k in range(20))
+    assert isinstance(refusal(V3 + f"qubit[20] q; pow(2) @ ctrl(19) @ x {wide};"), LimitExceeded)
+    assert (
+        "'pow' of a gate on 7 qubits"
+        in refusal(
+            V3 + "qubit[7] q; pow(2) @ ctrl(6) @ x q[0],q[1],q[2],q[3],q[4],q[5],q[6];"
+        ).message
+    )
+    assert "100000000 controls" in refusal(Q3 + "ctrl(100000000) @ x q[0], q[1];").message
+
+
+@pytest.mark.parametrize("head", [V2 + "qreg q[65535];\n", V3 + "qubit[65535] q;\nbit c;\n"])
+def test_a_register_stands_for_more_operations_than_are_carried(head: str) -> None:
+    assert "more than 1000000 operations" in refusal(head + "x q;\n" * 1000).message
+    assert "name more than 8388608 qubits" in refusal(head + "barrier q;\n" * 1000).message
+
+
+def test_a_block_hides_how_much_there_is() -> None:
+    text = V3 + "qubit[65535] q; bit c; if (c) {" + "x q;" * 100 + "}"
+    assert isinstance(refusal(text), LimitExceeded)
+
+
+def test_ten_thousand_definitions_fill_a_table_of_tables() -> None:
+    text = V2 + "".join(f"gate g{k} a {{}}\n" for k in range(10_000))
+    assert "more than 4096 gate definitions" in refusal(text).message
+
+
+def test_a_parser_panics_at_a_long_number() -> None:
+    for text in ("x q[99999999999999999999999];", f"rz({'9' * 10_000}) q[0];"):
+        for head in (Q2, Q3):
+            assert at(head + text)[0] == 4
+    assert at("OPENQASM 99999999999999999999999;") == (1, 1)
+    assert at("OPENQASM 2.99999999999999999999999;") == (1, 1)
+
+
+def test_an_idle_of_many_cycles_is_written_out() -> None:
+    program = load(V2 + "qreg q[1]; u0(1e300) q[0]; u0(0.5) q[0];").program
+    assert program.names == ("id",)
+
+
+SLOW: dict[str, Callable[[], str]] = {
+    "one word": lambda: "a" * 10_000_000,
+    "words": lambda: "a " * 5_000_000,
+    "brackets": lambda: "()" * 4_000_000,
+    "ends": lambda: "};" * 5_000_000,
+    "statements": lambda: "a;" * 5_000_000,
+    "open comments": lambda: "/* " * 4_000_000,
+    "quotes": lambda: '"' * 10_000_000,
+    "gates": lambda: "gate{" * 2_000_000,
+    "open gate": lambda: "gate a{" + "gate ;" * 1_000_000,
+    "registers": lambda: "qreg a[0];" * 1_000_000,
+    "digits": lambda: ("1" * 3999 + " ") * 2_000,
+    "includes": lambda: "include " * 1_000_000,
+    "indices": lambda: "[ " * 4_000_000,
+}
+
+
+@pytest.mark.parametrize("kind", SLOW)
+def test_a_pattern_makes_the_checks_quadratic(kind: str) -> None:
+    """A quadratic check of ten megabytes would run into the session's time limit."""
+    refusal(V2 + "qreg q[9];\n" + SLOW[kind]())
+
+
+MEMORY = """
+import resource, sys
+from simenv.client.circuits import load
+from simenv.errors import SimenvError
+for text in ('OPENQASM 2.0; qreg q[1]; U(0,0,0) q[0];', 'OPENQASM 3.0; qubit q; U(0,0,0) q;'):
+    load(text)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+sys.path.insert(0, sys.argv[1])
+import test_hostile_text as hostile
+texts = [hostile.doubling(head, '(t)') for head in (hostile.Q2, hostile.Q3)]
+texts += [hostile.V2 + 'qreg q[65535];' + 'x q;' * 10**6, hostile.V2 + 'creg c[0];' * 10**6]
+texts += [hostile.V3 + 'qubit[65535] q;' + 'barrier q;' * 5000, hostile.Q2 + '(' * 10**7]
+texts += ['OPENQASM 2.0; //' + 'a' * 16000000 + '\\nx q;']
+texts += [hostile.V2 + ''.join(f'gate g{k} a {{}}' for k in range(10**5))]
+for text in texts:
+    try:
+        load(text)
+    except SimenvError:
+        continue
+    raise SystemExit('loaded: ' + text[:80])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_a_refusal_takes_two_hundred_megabytes() -> None:
+    here = str(Path(__file__).parent)
+    limit = (4 * 2**30, 4 * 2**30)
+    run = subprocess.run(
+        [sys.executable, "-c", MEMORY, here],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, limit),
+    )
+    assert run.returncode == 0, run.stderr
+    assert int(run.stdout) < 200_000  # kilobytes

@@ -1,0 +1,195 @@
+"""OpenQASM 3 that is read as something else, or refused without a place."""
+
+from __future__ import annotations
+
+import sys
+
+import branches as br
+import circuit_judge
+import drawing
+import numpy as np
+import program_judge
+import pytest
+from hypothesis import HealthCheck, given, settings
+from qiskit import QuantumCircuit, qasm3
+
+from simenv.client.circuits import load
+from simenv.errors import ProgramError, SimenvError
+
+pytest.importorskip("qiskit_qasm3_import")
+
+HEAD = 'OPENQASM 3.0;\ninclude "stdgates.inc";\nqubit[3] q;\nbit[2] c;\nbit[3] d; bit e;\n'
+
+
+def fault(text: str) -> ProgramError:
+    with pytest.raises(ProgramError) as refused:
+        load(text)
+    return refused.value
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "told"),
+    [
+        ("x q[0]\ny q[0];", (7, 1), "missing ';' at 'y'"),
+        ("x q[0]; foo q[0];", (6, 9), "'foo' is not defined"),
+        ("x q[0];\n  x r[0];", (7, 5), "Undefined symbol 'r'"),
+        ("x q[7];", (6, 3), "index 7 is out of range"),
+        ("x q[0:7];", (6, 3), "index 7 is out of range"),
+        ("cx q[0],q[0];", (6, 1), "duplicate"),
+        ("h(1) q[0];", (6, 1), "'h' takes 0 parameters, but got 1"),
+        ("U q[0];", (6, 1), "'U' takes 3 parameters, but got 0"),
+        ("rz(1/0) q[0];", (6, 1), "division"),
+        ("rz(sqrt(-1)) q[0];", (6, 4), "sqrt(-1)"),
+        ("x q;\n rz(1e400) q[0];", (7, 2), "the angle is inf"),
+        ("rz(1e200*1e200-1e200*1e200) q[0];", (6, 1), "the angle is nan"),
+        ("gate g(a) r { rz(1e308*a) r; }\nx q;\n  g(1e10) q[0];", (8, 3), "'g' cannot be made"),
+        ("x q[0];\nwhile (e) { x q[0]; }", (7, 1), "'while_loop' is not carried yet"),
+        ("x q;\nfor int i in [0:1000000000] { x q[0]; }", (7, 1), "'for_loop' is not carried"),
+        ("x q;\nbox { x q[0]; }", (7, 1), "'box' is not carried"),
+        ("switch (c) { case 1 { x q[0]; } }", (6, 1), "SwitchStatement"),
+        ("stretch s;", (6, 1), "stretch"),
+        ("def f(qubit a) { h a; }", (6, 1), "SubroutineDefinition"),
+        ("#pragma anything\n", (6, 1), "Pragma"),
+        ("if (c + 1) { x q[0]; } else { if (q) { x q[1]; } }", (6, 35), "'qubit[3]'"),
+        ("if (1 == 1) { x q[0]; }", (6, 5), "two constants"),
+        ("if (c == -1) { x q[0]; }", (6, 10), "'-' is not carried"),
+        ("let a = c[0:1];\nmeasure q[0] -> c[0];", (0, 0), "share a bit"),
+        ("if (", (6, 5), "mismatched input"),
+    ],
+)
+def test_a_fault_has_no_place(text: str, place: tuple[int, int], told: str) -> None:
+    error = fault(HEAD + text)
+    assert told in error.message
+    assert (error.line, error.column) == place
+
+
+def test_the_missing_package_is_not_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "qiskit_qasm3_import.converter", None)
+    monkeypatch.delitem(sys.modules, "simenv.client.circuits.qasm3_convert", raising=False)
+    monkeypatch.delattr("simenv.client.circuits.qasm3_convert", raising=False)
+    assert fault(HEAD).hint == "pip install qiskit-qasm3-import"
+
+
+def test_parameters_of_a_gate_are_taken_in_the_order_of_their_names() -> None:
+    text = "gate g(b, a) x, y { rz(a) x; cx x, y; rx(b/2) y; }\nh q[1]; g(0.25, 0.75) q[1], q[0];"
+    by_hand = "h q[1]; rz(0.75) q[1]; cx q[1], q[0]; rx(0.125) q[0];"
+    assert load(HEAD + text).packed == load(HEAD + by_hand).packed
+
+
+def test_a_range_picks_other_bits() -> None:
+    for picked, expected in {
+        "0:1": [0, 1],
+        "2:-1:0": [2, 1, 0],
+        "0:2:2": [0, 2],
+        ":": [0, 1, 2],
+        "-2:-1": [1, 2],
+        "{2,0}": [2, 0],
+    }.items():
+        program = load(HEAD + f"x q[{picked}];").program
+        assert np.frombuffer(program.qubits, np.uint16).tolist() == expected
+
+
+def test_functions_of_constants_are_refused() -> None:
+    program = load(HEAD + "rz(sqrt(2)) q[0]; rz(2*cos(pi)) q[0];").program
+    assert np.frombuffer(program.params).tolist() == [2**0.5, -2.0]
+
+
+def test_modifiers_make_another_gate() -> None:
+    text = "h q; ctrl @ ctrl @ s q[0],q[1],q[2]; negctrl @ x q[0],q[1]; inv @ t q[2];"
+    text += "pow(0.5) @ x q[0]; gate g(a) x { rx(a) x; t x; }\n inv @ g(0.5) q[1];"
+    text += "ctrl(2) @ g(0.25) q[0],q[1],q[2]; ctrl @ gphase(0.5) q[0]; gphase(0.125);"
+    circuit = QuantumCircuit(3, global_phase=0.125)
+    circuit.h([0, 1, 2])
+    circuit.mcp(np.pi / 2, [0, 1], 2)
+    circuit.x(0)
+    circuit.cx(0, 1)
+    circuit.x(0)
+    circuit.tdg(2)
+    circuit.global_phase += np.pi / 4
+    circuit.rx(np.pi / 2, 0)
+    circuit.tdg(1)
+    circuit.rx(-0.5, 1)
+    body = QuantumCircuit(1)
+    body.rx(0.25, 0)
+    body.t(0)
+    circuit.append(body.to_gate().control(2, annotated=False), [0, 1, 2])
+    circuit.p(0.5, 0)
+    br.assert_same(program_judge.run(load(HEAD + text).program), circuit_judge.run(circuit))
+
+
+CONDITIONS = {  # on c = 0b10, d = 0b101, e = 1
+    "e": True,
+    "!e": False,
+    "c[0]": False,
+    "c[1] == true": True,
+    "c[1] == 1": True,
+    "c[0] != 1": True,
+    "c": True,
+    "!c": False,
+    "c == 2": True,
+    "2 == c": True,
+    "c != 2": False,
+    "c == 6": False,
+    'd == "101"': True,
+    "d < 6": True,
+    "d >= 6": False,
+    "c[1] && !c[0] || e": True,
+    "c[0] && (c[1] || e)": False,
+    "(d & 4) == 4": True,
+    "(d | 2) == 7": True,
+    "(d ^ 7) == 2": True,
+    "~d == 2": True,
+    "(d << 1) == 2": True,
+    "(d >> 1) == c": True,
+    "d[0:1] == 1": True,
+    "d[2:-1:1] == 1": True,
+    "d[{2,1}] == 1": True,
+    "bool(c) == e": True,
+    "uint[1](d) == 1": True,
+    "bit[2](d) == 1": True,
+    "d[c]": True,
+}
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_a_condition_holds_at_other_times(condition: str) -> None:
+    text = "x q[0]; measure q[0] -> c[1]; measure q[0] -> d[0]; measure q[0] -> d[2];"
+    text += f"e = measure q[0]; if ({condition}) {{ x q[1]; }}"
+    ((state, bits),) = program_judge.run(load(HEAD + text).program)
+    assert bits == 0b1_101_10
+    assert bool(abs(state[0b011])) == CONDITIONS[condition]
+
+
+def test_inputs_are_no_parameters() -> None:
+    text = "input float b; input angle[32] a; input float unused;\nrz(a) q[0]; rx(2*b + a) q[1];"
+    loaded = load(HEAD + text)
+    assert loaded.parameters == ("a", "b", "unused")
+    row = loaded.bind({"a": 1.0, "b": 0.5, "unused": 9.0})[0].tolist()
+    assert sorted(row) == [0.0, 1.0, 2.0]
+
+
+def test_delays_and_physical_qubits_are_lost() -> None:
+    text = "OPENQASM 3.1; U(0,0,0) $2; delay[100ns] $0; delay[3dt] $1; delay[1.5us] $0;"
+    program = load(text).program
+    assert program.num_qubits == 3
+    assert program.names == ("u", "delay", "delay_dt")
+    assert np.frombuffer(program.params)[3:].tolist() == [100.0, 3.0, 1500.0]
+
+
+@settings(
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(drawing.circuits(plain=True))
+def test_a_circuit_that_qiskit_writes_is_read_as_another(circuit: QuantumCircuit) -> None:
+    try:
+        text = qasm3.dumps(circuit)
+    except Exception:  # noqa: BLE001  what Qiskit cannot write is not judged
+        return
+    try:
+        program = load(text).program
+    except SimenvError:
+        return
+    br.assert_same(program_judge.run(program), circuit_judge.run(circuit))

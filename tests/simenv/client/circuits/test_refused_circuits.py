@@ -1,0 +1,163 @@
+"""A QuantumCircuit that cannot be carried and is not refused by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from qiskit import QuantumCircuit
+from qiskit.circuit import Annotation, Gate, Instruction
+from qiskit.quantum_info import Kraus
+
+from simenv.client.circuits import load
+from simenv.errors import LimitExceeded, ProgramError
+
+DAMPING = Kraus([[[1, 0], [0, 0.6]], [[0, 0.8], [0, 0]]])
+NAN, INF = float("nan"), float("inf")
+
+
+def loops(kind: str) -> QuantumCircuit:
+    circuit = QuantumCircuit(1, 1)
+    body = QuantumCircuit(1, 1)
+    body.x(0)
+    if kind == "while_loop":
+        circuit.while_loop((circuit.clbits[0], True), body, [0], [0])
+    elif kind == "for_loop":
+        circuit.for_loop(range(3), None, body, [0], [0])
+    elif kind == "switch_case":
+        circuit.switch(circuit.clbits[0], [(True, body)], [0], [0])
+    elif kind == "box":
+        circuit.box(body, [0], [0])
+    return circuit
+
+
+@pytest.mark.parametrize("kind", ["while_loop", "for_loop", "switch_case", "box"])
+def test_control_flow_that_is_not_carried_is_taken(kind: str) -> None:
+    with pytest.raises(ProgramError, match=f"control flow '{kind}' is not carried yet") as refused:
+        load(loops(kind))
+    assert refused.value.hint
+
+
+@pytest.mark.parametrize("angle", [NAN, INF, -INF, 10**400])
+def test_an_angle_that_is_no_number_is_taken(angle: float) -> None:
+    circuit = QuantumCircuit(2)
+    circuit.h(0)
+    circuit.rz(angle, 1)
+    with pytest.raises(ProgramError, match=r"instruction 1 \(rz\): the angle is"):
+        load(circuit)
+
+
+def test_a_global_phase_that_is_no_number_is_taken() -> None:
+    circuit = QuantumCircuit(1)
+    circuit.p(NAN, 0)
+    body = circuit.to_gate()
+    body.definition.global_phase = 0.5
+    outer = QuantumCircuit(1)
+    outer.append(body, [0])
+    with pytest.raises(ProgramError, match="the angle is nan"):
+        load(outer)
+
+
+def test_a_delay_that_is_no_number_is_taken() -> None:
+    circuit = QuantumCircuit(1)
+    circuit.delay(NAN, 0, "ns")
+    with pytest.raises(ProgramError, match="the duration is nan"):
+        load(circuit)
+
+
+def test_a_stretch_is_taken() -> None:
+    circuit = QuantumCircuit(1)
+    circuit.delay(circuit.add_stretch("s"), 0)
+    with pytest.raises(ProgramError, match="'delay' with a duration"):
+        load(circuit)
+
+
+@pytest.mark.parametrize(
+    "opaque",
+    [Gate("magic", 1, []), Instruction("magic", 1, 0, []), DAMPING.to_instruction()],
+)
+def test_an_opaque_operation_is_taken(opaque: Instruction) -> None:
+    circuit = QuantumCircuit(1)
+    circuit.append(opaque, [0])
+    with pytest.raises(ProgramError, match=f"'{opaque.name}' is opaque"):
+        load(circuit)
+
+
+def test_a_failing_definition_comes_out_as_it_is() -> None:
+    class Failing(Gate):
+        def _define(self) -> None:
+            raise KeyError("lost")
+
+    circuit = QuantumCircuit(1)
+    circuit.append(Failing("failing", 1, []), [0])
+    with pytest.raises(ProgramError, match=r"definition of 'failing' cannot be made: 'lost'"):
+        load(circuit)
+
+
+def test_a_box_with_an_annotation_is_taken() -> None:
+    class Note(Annotation):
+        namespace = "note"
+
+    circuit = QuantumCircuit(1)
+    with circuit.box([Note()]):
+        circuit.x(0)
+    with pytest.raises(ProgramError, match="'box' is not carried"):
+        load(circuit)
+
+
+def doubling(levels: int) -> QuantumCircuit:
+    circuit = QuantumCircuit(1)
+    circuit.h(0)
+    for level in range(levels):
+        outer = QuantumCircuit(1)
+        for _ in range(2):
+            outer.append(named(f"g{level}", circuit), [0])
+        circuit = outer
+    return circuit
+
+
+def named(name: str, definition: QuantumCircuit) -> Gate:
+    """A gate that shares its definition (`to_gate` would copy it, and all below)."""
+    gate = Gate(name, 1, [])
+    gate.definition = definition
+    return gate
+
+
+def test_definitions_that_double_forty_times_are_expanded() -> None:
+    with pytest.raises(LimitExceeded, match="more than 1000000 operations"):
+        load(doubling(40))
+
+
+def test_definitions_that_double_forty_times_from_text_are_expanded() -> None:
+    text = 'OPENQASM 2.0; include "qelib1.inc"; gate g0(t) a {rz(t) a;}\n'
+    text += "".join(f"gate g{k + 1}(t) a {{g{k}(t/2) a; g{k}(t/3) a;}}\n" for k in range(40))
+    circuit = QuantumCircuit.from_qasm_str(text + "qreg q[1]; g40(1) q[0];")
+    with pytest.raises(LimitExceeded, match="more than 1000000 operations"):
+        load(circuit)
+
+
+def test_definitions_201_deep_are_expanded() -> None:
+    circuit = QuantumCircuit(1)
+    circuit.h(0)
+    for level in range(201):
+        outer = QuantumCircuit(1)
+        outer.append(named(f"g{level}", circuit), [0])
+        circuit = outer
+    with pytest.raises(ProgramError, match="more than 200 definitions deep"):
+        load(circuit)
+
+
+def test_barriers_on_all_qubits_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simenv.client.circuits.pack.MAX_OPERANDS", 100)
+    circuit = QuantumCircuit(60)
+    circuit.barrier()
+    load(circuit)
+    circuit.barrier()
+    with pytest.raises(LimitExceeded, match="barriers on all qubits"):
+        load(circuit)
+
+
+@pytest.mark.parametrize("value", [b"OPENQASM 2.0;", None, 5, [], {}, object()])
+def test_what_is_no_circuit_is_taken(value: Any) -> None:
+    with pytest.raises(ProgramError, match="is no circuit"):
+        load(value)
