@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from simulators.circuit.profile import Profile
 
 _BASE_BYTES = 64 * 2**20  # scratch arrays, results and the allocator's slack
+_PROBABILITY_BYTES = 40  # of one outcome: table, index, value, record, packed
 _LIVE_BRANCHES = 8  # states a dynamic circuit is expected to hold at once
 _CALL_S = 10e-6  # entering an engine and packing its result
 _SHOT_S = 5e-9
@@ -44,10 +45,17 @@ class EngineCard(msgspec.Struct, frozen=True):
         absent = [name for name in self.needs if importlib.util.find_spec(name) is None]
         return self.install if absent else ""
 
-    def memory_bytes(self, profile: Profile, precision: str = "double") -> int:
-        """Peak memory of one run: the states it holds, and a base amount."""
+    def memory_bytes(
+        self, profile: Profile, precision: str = "double", outputs: tuple[str, ...] = ("counts",)
+    ) -> int:
+        """Peak memory of one run: the states it holds, its largest output, and a base amount."""
         state = state_bytes(profile.num_qubits, precision)
-        return _BASE_BYTES + state * (_LIVE_BRANCHES if profile.mid_circuit else 1)
+        need = _BASE_BYTES + state * (_LIVE_BRANCHES if profile.mid_circuit else 1)
+        if "statevector" in outputs:
+            need += 2 * state  # as bytes, and packed
+        if "probabilities" in outputs:
+            need += _PROBABILITY_BYTES << profile.num_qubits
+        return need
 
     def least_memory_bytes(self, profile: Profile, precision: str = "double") -> int:
         """Below this it cannot run: a dynamic circuit needs two states, its shots in groups."""

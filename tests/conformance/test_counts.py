@@ -59,7 +59,7 @@ def test_a_dynamic_circuit_takes_another_way(run: Runner, circuit: Circuit) -> N
     assert counts_of(found) == Reference(circuit, 1, 2, 200).counts()
 
 
-@QUIET
+@settings(QUIET, max_examples=50)
 @given(circuit=dynamic_circuits())
 def test_the_exact_distribution_of_a_dynamic_circuit_is_another(
     run: Runner, circuit: Circuit

@@ -65,6 +65,13 @@ def test_the_widest_circuit_does_not_fit(precision: str) -> None:
     assert entry.max_qubits_in(0) == 0
 
 
+def test_large_outputs_take_no_memory() -> None:
+    entry, sizes = catalog.CARDS[0], profile(Arrays(20, 0).circuit())
+    counts = entry.memory_bytes(sizes)
+    assert entry.memory_bytes(sizes, outputs=("statevector",)) == counts + 2 * 16 * 2**20
+    assert entry.memory_bytes(sizes, outputs=("probabilities",)) >= counts + 32 * 2**20
+
+
 def test_estimates_do_not_grow_with_the_work() -> None:
     entry = catalog.CARDS[0]
     static, dynamic = profile(bell()), profile(feed_forward())
