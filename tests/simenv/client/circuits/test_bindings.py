@@ -1,0 +1,175 @@
+"""Parameter values that reach another slot, or none, without a word."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from qiskit import QuantumCircuit
+from qiskit.circuit import Gate, Parameter, ParameterExpression, ParameterVector
+
+from simenv.client.circuits import Loaded, load
+from simenv.errors import OptionError, ProgramError
+from simenv.model import Program
+
+X, Y = Parameter("x"), Parameter("y")
+V = ParameterVector("v", 11)
+
+
+def rotations(*angles: Any) -> QuantumCircuit:
+    circuit = QuantumCircuit(1)
+    for angle in angles:
+        circuit.rx(angle, 0)
+    return circuit
+
+
+def loaded(*angles: Any) -> Loaded:
+    return load(rotations(*angles))
+
+
+def test_equal_expressions_get_two_slots() -> None:
+    one = loaded(X, 2 * X + Y, X, Y + 2 * X, 0.5, Y)
+    assert one.program.num_slots == 3
+    assert one.parameters == ("x", "y")
+    assert one.bind([1.0, 10.0]).tolist() == [[1.0, 12.0, 10.0]]
+
+
+def test_columns_are_in_the_order_of_use_or_of_text() -> None:
+    one = loaded(V[10], V[2], Y, X)  # Qiskit sorts names as text, elements of a vector as numbers
+    circuit = rotations(V[10], V[2], Y, X)
+    assert one.parameters == tuple(parameter.name for parameter in circuit.parameters)
+    values = dict(zip(circuit.parameters, (1.0, 2.0, 3.0, 4.0), strict=True))
+    expected = [values[V[10]], values[V[2]], values[Y], values[X]]
+    assert one.bind([1.0, 2.0, 3.0, 4.0]).tolist() == [expected]
+
+
+def test_a_table_is_read_by_columns() -> None:
+    one = loaded(X, X * Y)
+    table = np.array([[1, 2], [3, 4], [5, 6]])
+    assert one.bind(table).tolist() == [[1, 2], [3, 12], [5, 30]]
+    assert one.bind(table.tolist()).dtype == np.float64
+    assert one.bind(np.asfortranarray(table.astype(np.float32))).tolist() == [
+        [1, 2],
+        [3, 12],
+        [5, 30],
+    ]
+
+
+@pytest.mark.parametrize(
+    "bindings",
+    [
+        {X: 1.0, Y: [2.0, 3.0]},
+        {"x": [1.0, 1.0], "y": (2.0, 3.0)},
+        {Y: np.array([2.0, 3.0]), "x": np.float32(1.0)},
+    ],
+)
+def test_a_mapping_is_read_by_place(bindings: Any) -> None:
+    assert loaded(Y, X).bind(bindings).tolist() == [[2.0, 1.0], [3.0, 1.0]]
+
+
+def test_a_vector_is_no_key() -> None:
+    vector = ParameterVector("w", 2)
+    one = loaded(vector[1], vector[0], X)
+    assert one.bind({vector: [1.0, 2.0], X: 3.0}).tolist() == [[2.0, 1.0, 3.0]]
+    table = {vector: [[1.0, 2.0], [4.0, 5.0]], X: 3.0}
+    assert one.bind(table).tolist() == [[2.0, 1.0, 3.0], [5.0, 4.0, 3.0]]
+    with pytest.raises(OptionError, match="'w' has 2 elements"):
+        one.bind({vector: [1.0], X: 3.0})
+
+
+@pytest.mark.parametrize(
+    ("bindings", "told"),
+    [
+        ([1.0], "shape (1,); the circuit has 2"),
+        ([[1.0, 2.0, 3.0]], "shape (1, 3); the circuit has 2"),
+        (np.zeros((0, 2)), "shape (0, 2)"),
+        (np.zeros((1, 1, 2)), "shape (1, 1, 2)"),
+        (5.0, "shape ()"),
+        (None, "no value for 'x', 'y'"),
+        ({}, "no value for 'x', 'y'"),
+        ({"x": 1.0}, "no value for 'y'"),
+        ({"x": 1.0, "y": 2.0, "z": 3.0}, "no parameter 'z'"),
+        ({"x": 1.0, X: 2.0, "y": 3.0}, "'x' is given twice"),
+        ({"x": [1.0, 2.0], "y": [1.0, 2.0, 3.0]}, "'x' has 2, 'y' has 3"),
+        ({"x": [], "y": 1.0}, "'x' has 0"),
+        ({"x": [[1.0]], "y": 1.0}, "shape (1, 1)"),
+        ({5: 1.0}, "neither a parameter nor a name"),
+        ([[1.0, 2.0], [3.0, float("nan")]], "binding 1: parameter 'y' is nan"),
+        ({"x": float("inf"), "y": 0.0}, "binding 0: parameter 'x' is inf"),
+        ([1j, 2.0], "not an array of real numbers"),
+        (["one", "two"], "not an array of real numbers"),
+        ([[1.0], [1.0, 2.0]], "not an array of real numbers"),
+        ({"x": 1 + 0j, "y": 1.0}, "not an array of real numbers"),
+    ],
+)
+def test_values_that_do_not_fit_are_taken(bindings: Any, told: str) -> None:
+    with pytest.raises(OptionError) as refused:
+        loaded(X, Y).bind(bindings)
+    assert told in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"), [(1 / X, 0.0), (X.log(), 0.0), (X.log(), -1.0), (X**0.5, -1.0)]
+)
+def test_an_expression_without_a_value_is_bound(
+    expression: ParameterExpression, value: float
+) -> None:
+    one = loaded(expression)
+    with pytest.raises(ProgramError, match="binding 1: the expression"):
+        one.bind([[1.0], [value]])
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [3 * X - Y / 7 + 0.1, X * Y, X.sin() + Y.exp(), (X - 100).sign(), X.abs() * 2, X**2 / 3, X / X],
+)
+def test_a_value_depends_on_how_many_are_bound_at_once(expression: ParameterExpression) -> None:
+    one = loaded(expression, X, Y)
+    table = np.random.default_rng(5).normal(size=(1000, 2)) * 200
+    together = one.bind(table)
+    for row in range(0, 1000, 97):
+        assert one.bind(table[row]).tobytes() == together[row].tobytes()
+        bound = expression.bind_all(
+            {p: table[row, int(p == Y)].item() for p in expression.parameters}
+        )
+        assert together[row, 0] == pytest.approx(bound, rel=1e-12)
+
+
+def test_a_circuit_without_parameters_takes_values() -> None:
+    assert loaded(1.0).bind(None).shape == (1, 0)
+    assert loaded(1.0).bind({}).shape == (1, 0)
+    with pytest.raises(OptionError, match="no parameter 'x'"):
+        loaded(1.0).bind({"x": 1.0})
+    with pytest.raises(OptionError, match="0 parameters"):
+        loaded(1.0).bind([1.0])
+
+
+def test_a_parameter_hidden_in_a_definition_is_left_at_zero() -> None:
+    gate = Gate("hidden", 1, [])
+    gate.definition = rotations(X)
+    circuit = QuantumCircuit(1)
+    circuit.append(gate, [0])
+    one = load(circuit)
+    with pytest.raises(ProgramError, match="'x' in a gate's definition is no parameter"):
+        one.bind(None)
+
+
+def test_parameters_of_gates_blocks_and_phases_are_lost() -> None:
+    circuit = QuantumCircuit(1, 1, global_phase=X + 1)
+    body = rotations(Y / 2)
+    circuit.append(body.to_gate(), [0])
+    with circuit.if_test((0, True)):
+        circuit.rz(V[0], 0)
+    one = load(circuit)
+    assert one.parameters == ("v[0]", "x", "y")
+    assert one.bind([1.0, 2.0, 3.0]).tolist() == [[3.0, 1.5, 1.0]]
+
+
+def test_a_program_is_bound_by_slots() -> None:
+    packed = loaded(X, Y * 2).program
+    again = load(packed)
+    assert isinstance(packed, Program)
+    assert again.parameters == ("p0", "p1")
+    assert again.bind([3.0, 4.0]).tolist() == [[3.0, 4.0]]
+    assert again.bind({"p1": 4.0, "p0": [3.0, 5.0]}).tolist() == [[3.0, 4.0], [5.0, 4.0]]
