@@ -15,7 +15,7 @@ import typer
 from simenv.cli import out, settings
 from simenv.cli.settings import Settings
 from simenv.cli.tasks import Timeout, present
-from simenv.errors import NoService, OptionError, ProgramError
+from simenv.errors import NoService, OptionError, ProgramError, TimedOut
 
 if TYPE_CHECKING:
     from simenv.client.circuits import Loaded
@@ -96,7 +96,12 @@ def submit(
             name=task_name,
         )
         if wait or private:
-            present(task, common.as_json, timeout)
+            try:
+                present(task, common.as_json, timeout)
+            except TimedOut as error:
+                if private:
+                    error.hint = "it ended with its private environment; simenv up keeps one"
+                raise
         elif common.as_json:
             out.json_line({"task": task.id})
         else:

@@ -159,8 +159,8 @@ def test_too_wide_a_circuit_is_taken(shell: Shell, tmp_path: Path) -> None:
 
 
 def test_an_option_is_unknown_to_the_service(shell: Shell) -> None:
-    assert shell("submit", BELL, "--engine", "magic").code in (2, 3)
-    assert shell("submit", BELL, "--pool", "nowhere").code in (3, 4)
+    assert shell("submit", BELL, "--engine", "magic").code == 2
+    assert shell("submit", BELL, "--pool", "nowhere").code == 2
     assert shell("submit", BELL, "--task-name", "Not A Name").code == 2
 
 
