@@ -13,6 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from simulators import warm
+
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "support"))
 KERNELS = Path(sys.prefix) / "var" / "simenv-kernels"
@@ -29,6 +31,7 @@ def pytest_configure() -> None:
     os.environ["SIMENV_KERNELS"] = str(KERNELS)
     for variable in ("SIMENV_SERVICE", "XDG_RUNTIME_DIR"):
         os.environ.pop(variable, None)
+    warm.prepare(KERNELS)
 
 
 def pytest_unconfigure() -> None:

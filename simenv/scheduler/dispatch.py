@@ -144,4 +144,4 @@ def _send(
     worker.held_us += total_us
     worker.state = WorkerState.BUSY
     worker.announced = total_us > ANNOUNCE_US or bool(head.incident)
-    return Send(worker.name, worker.slots, worker.announced, chunk)
+    return Send(worker.name, worker.slots, worker.memory_bytes, worker.announced, chunk)

@@ -66,7 +66,9 @@ def _consider(
         reason=words,
         pool=pool,
         num_qubits=profile.num_qubits,
-        memory_bytes=min(card.memory_bytes(profile, terms.precision), limits.memory_bytes),
+        memory_bytes=min(
+            card.memory_bytes(profile, terms.precision, terms.outputs), limits.memory_bytes
+        ),
         # Two digits are all an estimate is worth, and let programs of one kind share a route.
         evolve_us=float(f"{start_s * 1e6:.2g}"),
         shot_us=float(f"{shot_us:.2g}"),

@@ -82,6 +82,7 @@ class Send(msgspec.Struct, frozen=True):
 
     worker: str
     slots: int
+    memory_bytes: int
     announce: bool
     records: list[Record]
 

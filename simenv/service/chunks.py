@@ -32,4 +32,14 @@ def packed(send: Send) -> bytes:
             )
         )
     route = send.records[0].route
-    return codec.encode(Assign(send.slots, send.announce, route.engine, route.reason, terms, tasks))
+    return codec.encode(
+        Assign(
+            send.slots,
+            send.memory_bytes,
+            send.announce,
+            route.engine,
+            route.reason,
+            terms,
+            tasks,
+        )
+    )

@@ -319,6 +319,7 @@ class Assign(msgspec.Struct, frozen=True, array_like=True, tag=0):
     """A chunk. `announce`: say Started before running (long tasks; short ones just finish)."""
 
     slots: int
+    memory_bytes: int  # granted for the states of one task
     announce: bool
     engine: str
     route: str

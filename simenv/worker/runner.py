@@ -18,7 +18,7 @@ from simenv.model import (
     decode_program,
 )
 from simenv.wire import codec
-from simenv.wire.messages import STATES, Assigned, Failure, Finished
+from simenv.wire.messages import STATES, Assign, Assigned, Failure, Finished
 from simulators import registry
 from simulators.base import BindingResult, Control, Engine, PauliSum, Plan, Request, RunOptions
 from simulators.circuit.ir import Circuit
@@ -64,10 +64,9 @@ class PlanCache:
 class Runner:
     """Runs one task at a time. `control` may be stopped from another thread."""
 
-    def __init__(self, memory_bytes: int = 0) -> None:
+    def __init__(self) -> None:
         self.control = Control()
         self.stop_reason = ""  # why the running task was asked to stop
-        self._memory_bytes = memory_bytes
         self._engines: dict[str, Engine] = {}
         self._plans = PlanCache()
         self._terms: tuple[Terms, tuple[PauliSum, ...]] | None = None
@@ -81,14 +80,12 @@ class Runner:
             self._engines[name] = found
         return found
 
-    def run(
-        self, assigned: Assigned, terms: Terms, engine: str, slots: int, arrived_ns: int
-    ) -> Finished:
-        """Run one task; every error becomes a result that says so."""
+    def run(self, assigned: Assigned, terms: Terms, chunk: Assign, arrived_ns: int) -> Finished:
+        """Run one task of a chunk; every error becomes a result that says so."""
         begin_ns = time.perf_counter_ns()
         state = _DONE
         try:
-            payload = self._payload(assigned, terms, self.engine(engine), slots)
+            payload = self._payload(assigned, terms, chunk)
         except Stopped:
             state = _ENDED_EARLY.get(self.stop_reason, _FAILED)
             reason = self.stop_reason or "stopped"
@@ -110,11 +107,12 @@ class Runner:
             (end_ns - begin_ns) // 1000,
         )
 
-    def _payload(self, assigned: Assigned, terms: Terms, engine: Engine, slots: int) -> bytes:
+    def _payload(self, assigned: Assigned, terms: Terms, chunk: Assign) -> bytes:
+        engine = self.engine(chunk.engine)
         program = decode_program(assigned.program)
         circuit = Circuit.from_buffers(*msgspec.structs.astuple(program)[1:])
         options = RunOptions(
-            precision=terms.precision, threads=slots, memory_bytes=self._memory_bytes
+            precision=terms.precision, threads=chunk.slots, memory_bytes=chunk.memory_bytes
         )
         bindings = None
         if assigned.bindings:

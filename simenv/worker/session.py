@@ -71,9 +71,7 @@ class Session:
                 continue
             if chunk.announce:
                 self._work.send(codec.encode(Started(assigned.task, assigned.attempt)))
-            results.append(
-                runner.run(assigned, terms[assigned.terms], chunk.engine, chunk.slots, arrived_ns)
-            )
+            results.append(runner.run(assigned, terms[assigned.terms], chunk, arrived_ns))
             now_ns = time.perf_counter_ns()
             if now_ns - mark_ns > FLUSH_NS:
                 self._answer(chunk, results)

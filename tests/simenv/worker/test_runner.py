@@ -10,7 +10,7 @@ from service import program
 
 from simenv.model import Observable, TaskState, Terms
 from simenv.wire import codec
-from simenv.wire.messages import STATES, Assigned, Finished
+from simenv.wire.messages import STATES, Assign, Assigned, Finished
 from simenv.worker.current import Current
 from simenv.worker.runner import PlanCache, Runner
 
@@ -36,7 +36,8 @@ def runner() -> Runner:
 
 
 def run(runner: Runner, task: Assigned, terms: Terms | None = None, slots: int = 1) -> Finished:
-    return runner.run(task, terms or Terms(), "statevector", slots, time.perf_counter_ns())
+    chunk = Assign(slots, 2**30, False, "statevector", "test", [], [])
+    return runner.run(task, terms or Terms(), chunk, time.perf_counter_ns())
 
 
 def test_counts_are_the_seed_s_and_not_the_attempt_s_or_the_slots(runner: Runner) -> None:
