@@ -15,6 +15,8 @@ from simenv.client.circuits.limits import MAX_NESTING, MAX_OPERATIONS, too_many_
 from simenv.client.circuits.names import names
 from simenv.errors import ProgramError, SimenvError
 
+_READERS = ("qiskit.qasm2.", "simenv.client.circuits.")  # modules whose gates come from text
+
 
 @dataclass(frozen=True, slots=True)
 class Body:
@@ -39,7 +41,7 @@ class Expander:
 
     def body(self, operation: Any) -> Body:
         """What it stands for. ProgramError if it is opaque or its definition cannot be made."""
-        key = (_family(operation), *_values(operation))
+        key = _key(operation)
         body = self._bodies.get(key)
         if body is None:
             circuit = _definition(operation)
@@ -50,7 +52,7 @@ class Expander:
 
     def size(self, operation: Any, depth: int = 0) -> int:
         """How many operations it stands for; LimitExceeded as soon as they are too many."""
-        family = _family(operation)
+        family, _ = _key(operation)
         known = self._sizes.get(family)
         if known is not None:
             return known
@@ -86,15 +88,15 @@ def check_depth(depth: int, name: str) -> None:
         )
 
 
-def _family(operation: Any) -> Any:
-    # Gates read from text are made anew for each use; those of one statement share the table of
-    # gates they were read against.
+def _key(operation: Any) -> tuple[Any, tuple[Any, ...]]:
+    """What tells an operation's kind from others, and its parameters where the kind has several."""
+    # Gates read from text are made anew for each use, and defined when they are first asked; those
+    # of one statement share the table of gates they were read against.
     table = getattr(operation, "_gates", None)
-    return id(operation) if table is None else (operation.name, id(table))
-
-
-def _values(operation: Any) -> tuple[Any, ...]:
-    return () if getattr(operation, "_gates", None) is None else tuple(operation.params)
+    fresh = table and operation._definition is None
+    if fresh and type(operation).__module__.startswith(_READERS):
+        return (operation.name, id(table)), tuple(operation.params)
+    return id(operation), ()
 
 
 def _definition(operation: Any) -> Any:

@@ -67,7 +67,7 @@ def inspect(text: str, name: str = "") -> Source:
     _check_characters(text, name)
     if text.startswith("\ufeff"):
         text = text[1:]
-    stripped = _blanked(text, name)
+    stripped = _blanked(text.replace("\r\n", "\n"), name)
     source = Source(name, stripped, _version(stripped, name))
     if source.version == 3 and len(stripped) > MAX_TEXT3_BYTES:
         raise LimitExceeded(

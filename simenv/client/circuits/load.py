@@ -101,7 +101,7 @@ def _from_file(path: str | bytes) -> Loaded:
         column = error.start - data.rfind(b"\n", 0, error.start)
         refused = ProgramError("not UTF-8 text", hint="OpenQASM is UTF-8 text")
         raise relocate(refused, name, line, column) from error
-    return _from_source(inspect(text.replace("\r\n", "\n"), name))
+    return _from_source(inspect(text, name))
 
 
 def _from_source(source: Source) -> Loaded:

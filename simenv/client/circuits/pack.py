@@ -94,7 +94,10 @@ class Packer:
             name = item.name
             if not item.is_standard_gate():
                 if name == "measure" and isinstance(item.operation, measurement):
-                    add_op(tape.row("measure", 1, 1, 0))
+                    row = plain.get(name)
+                    if row is None:
+                        row = plain[name] = tape.row(name, 1, 1, 0), 0
+                    add_op(row[0])
                     add_qubits(map(qubit_of, item.qubits))
                     tape.clbits.extend(map(clbit_of, item.clbits))
                     continue

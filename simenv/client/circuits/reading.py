@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from simenv.errors import ProgramError
-from simenv.model import MARKERS, PROGRAM_FORMAT, Program
+from simenv.model import MARKERS, MAX_CLBITS, MAX_QUBITS, PROGRAM_FORMAT, Program
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +26,6 @@ class Operation:
 
 def operations(program: Program) -> Iterator[Operation]:
     """The operations in order. ProgramError if the arrays do not fit one another."""
-    if program.format != PROGRAM_FORMAT:
-        raise ProgramError(f"a program of format {program.format}; this reads {PROGRAM_FORMAT}")
-    if sum(size for _, size in program.registers) != program.num_clbits:
-        raise ProgramError(
-            f"the registers do not hold the program's {program.num_clbits} clbits between them"
-        )
     arities = array(program.arities, "H", 3 * len(program.names))
     qubits = array(program.qubits, "H")
     clbits = array(program.clbits, "H")
@@ -56,6 +50,17 @@ def operations(program: Program) -> Iterator[Operation]:
         yield operation
     if (q, c, p) != (len(qubits), len(clbits), len(params)):
         raise ProgramError("the arrays are longer than the operations need")
+
+
+def check_sizes(program: Program) -> None:
+    """ProgramError if the format is another one, or the numbers of bits cannot be."""
+    if program.format != PROGRAM_FORMAT:
+        raise ProgramError(f"a program of format {program.format}; this reads {PROGRAM_FORMAT}")
+    sizes = [size for _, size in program.registers]
+    if min(sizes, default=0) < 0 or sum(sizes) != program.num_clbits:
+        raise ProgramError(f"registers of {sizes[:9]} bits for {program.num_clbits} clbits")
+    if not (0 <= program.num_qubits <= MAX_QUBITS and program.num_clbits <= MAX_CLBITS):
+        raise ProgramError(f"{program.num_qubits} qubits and {program.num_clbits} clbits")
 
 
 def array(data: bytes, kind: str, length: int | None = None) -> Sequence[int]:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any, NoReturn
+from typing import Any
 
-from simenv.client.circuits.limits import MAX_BLOCKS
+from simenv.client.circuits.limits import MAX_BLOCKS, MAX_OPERATIONS
 from simenv.client.circuits.names import names
-from simenv.client.circuits.reading import Operation, array, operations
-from simenv.errors import ProgramError
+from simenv.client.circuits.reading import Operation, array, check_sizes, operations
+from simenv.errors import ProgramError, SimenvError
 from simenv.model import Program, Token
 
 
@@ -21,6 +21,17 @@ def to_qiskit(program: Program) -> Any:
 
     ProgramError if the program's arrays do not fit one another or an operation is unknown.
     """
+    check_sizes(program)
+    try:
+        return _built(program)
+    except SimenvError:
+        raise
+    except Exception as error:
+        text = str(getattr(error, "message", "")) or str(error)
+        raise ProgramError(f"the program makes no circuit: {text}") from error
+
+
+def _built(program: Program) -> Any:
     from qiskit.circuit import Clbit, Parameter, QuantumCircuit
 
     registers = [
@@ -34,7 +45,7 @@ def to_qiskit(program: Program) -> Any:
         else:
             circuit.add_register(register)
     reader = _ConditionReader(program, registers, circuit.clbits)
-    parameters = [Parameter(f"p{slot}") for slot in range(program.num_slots)]
+    parameters = [Parameter(f"p{slot}") for slot in range(min(program.num_slots, MAX_OPERATIONS))]
     _Builder(circuit, reader, parameters).run(program)
     return circuit
 
@@ -103,12 +114,7 @@ def _instruction(operation: Operation, values: list[Any]) -> Any:
     make = makers.get(operation.name) or _standard().get(operation.name)
     if make is None:
         raise ProgramError(f"the operation {operation.name!r} is unknown")
-    try:
-        made = make(*values)
-    except Exception as error:
-        raise ProgramError(
-            f"no {operation.name!r} has {width} qubits and {len(values)} parameters"
-        ) from error
+    made = make(*values)
     if (made.num_qubits, made.num_clbits) != (width, len(operation.clbits)):
         raise ProgramError(f"no {operation.name!r} has {width} qubits")
     return made
@@ -147,7 +153,7 @@ class _ConditionReader:
                 self._push(stack, Token(token), operand, width)
             (result,) = stack
         except (IndexError, ValueError, TypeError) as error:
-            _refuse(error)
+            raise ProgramError(f"a condition's tokens make no expression ({error})") from error
         return result
 
     def _push(self, stack: list[Any], token: Token, operand: int, width: int) -> None:
@@ -176,7 +182,3 @@ class _ConditionReader:
                 stack.append(expr.Index(left, right, kind))
             else:
                 stack.append(expr.Binary(expr.Binary.Op[token.name], left, right, kind))
-
-
-def _refuse(error: Exception) -> NoReturn:
-    raise ProgramError(f"a condition's tokens make no expression ({error})") from error

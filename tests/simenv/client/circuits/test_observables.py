@@ -30,7 +30,7 @@ def sums(value: Any, num_qubits: int = 3) -> list[dict[str, float]]:
         (Pauli("XYZ"), [{"XYZ": 1.0}]),
         (Pauli("-XYI"), [{"XYI": -1.0}]),
         (SparsePauliOp(["ZZI", "XXI"], [0.5, -0.25]), [{"ZZI": 0.5, "XXI": -0.25}]),
-        (["ZZI:0.5", Pauli("XXX"), {"IIZ": 2}], [{"ZZI": 0.5}, {"XXX": 1.0}, {"IIZ": 2.0}]),
+        (["ZZI:0.5", Pauli("XXY"), {"IIZ": 2}], [{"ZZI": 0.5}, {"XXY": 1.0}, {"IIZ": 2.0}]),
         (("ZZI", "XXI"), [{"ZZI": 1.0}, {"XXI": 1.0}]),
     ],
 )

@@ -136,6 +136,18 @@ def test_definitions_that_double_forty_times_from_text_are_expanded() -> None:
         load(circuit)
 
 
+def test_gates_of_one_name_from_two_texts_are_taken_for_one() -> None:
+    circuit = QuantumCircuit(1)
+    for name in ("x", "h"):
+        text = f'OPENQASM 2.0; include "qelib1.inc"; gate g a {{{name} a;}} qreg q[1]; g q[0];'
+        gate = QuantumCircuit.from_qasm_str(text).data[0].operation
+        circuit.append(gate, [0])
+        circuit.append(gate.copy(), [0])
+    program = load(circuit).program
+    assert program.names == ("x", "h")
+    assert program.ops == bytes([0, 0, 0, 0, 1, 0, 1, 0])
+
+
 def test_definitions_201_deep_are_expanded() -> None:
     circuit = QuantumCircuit(1)
     circuit.h(0)
