@@ -108,7 +108,7 @@ class Daemon:
         if arrived:
             self._drain(begin_ns)
         if self.intake.busy:
-            self._admit(time.monotonic_ns() + SLICE_NS)
+            self._admit(begin_ns + SLICE_NS)
         if begin_ns >= self._next_tick_ns:
             self._tick(begin_ns)
         self._assign(time.monotonic_ns())
