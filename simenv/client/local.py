@@ -131,7 +131,11 @@ def _clear(file: ConnectionFile, workers: list[int], path: Path) -> None:
     """See that nothing is left of a service that has ended on this node."""
     sockets = Path(file.sockets)
     for child in _started:
-        child.poll()
+        if child.pid == file.pid:  # its command line is gone a moment before it can be reaped
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(WORKERS_S)
+        else:
+            child.poll()
     pids = [file.pid, *workers, *start.workers(sockets)]  # the last: begun while it was ending
     start.kill(start.gone(pids, WORKERS_S))
     left = start.gone(pids, WORKERS_S)
