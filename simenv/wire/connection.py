@@ -13,9 +13,10 @@ import enum
 import math
 import os
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import zmq
+from zmq.backend import zmq_poll
 
 from simenv.errors import LimitExceeded, NoService, ProtocolError
 from simenv.wire.messages import MAX_MESSAGE_BYTES
@@ -23,6 +24,10 @@ from simenv.wire.messages import MAX_MESSAGE_BYTES
 SEND_QUEUE_MESSAGES = 2_000  # a peer that reads nothing loses what comes after; it asks again
 HEARTBEAT_MS = 5_000
 SOCKET_PATH_BYTES = 107  # sun_path less its NUL
+# Plain numbers: an operation on the library's enumerations costs more than a hop's system calls.
+_POLLIN = int(zmq.POLLIN)
+_NOBLOCK = int(zmq.NOBLOCK)
+_NOBLOCK_MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
 
 
 class Door(enum.IntEnum):
@@ -77,10 +82,9 @@ class ZmqDoors:
     def __init__(self, folder: Path) -> None:
         self._context = zmq.Context(io_threads=1)
         self._sockets = tuple(self._bind(folder / name) for name in ("client.sock", "worker.sock"))
-        self._poller = zmq.Poller()
-        for socket in self._sockets:
-            self._poller.register(socket, zmq.POLLIN)
-        self._next = 0
+        self._watched = [(socket, _POLLIN) for socket in self._sockets]
+        self._ready: list[Door] = []
+        self._last = Door.WORKER
 
     def _bind(self, path: Path) -> zmq.Socket[bytes]:
         socket = self._context.socket(zmq.ROUTER)
@@ -94,29 +98,35 @@ class ZmqDoors:
         return socket
 
     def wait(self, timeout_s: float) -> bool:
-        return bool(self._poller.poll(max(0, round(timeout_s * 1000))))
+        found = zmq_poll(self._watched, max(0, math.ceil(timeout_s * 1000)))
+        self._ready = [door for door in Door if any(s is self._sockets[door] for s, _ in found)]
+        return bool(found)
 
     def receive(self) -> tuple[Door, bytes, bytes] | None:
-        for _ in range(2):
-            turn = self._next
-            self._next = 1 - turn
-            try:
-                parts = self._sockets[turn].recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                continue
-            body = parts[1] if len(parts) == 2 else b""  # empty: refused by every decoder
-            return Door(turn), parts[0], body
-        return None
+        # Asked first and then read: an exception a pass for "nothing there" costs more than all.
+        if not self._ready and not self.wait(0.0):
+            return None
+        door = self._ready.pop(-1 if self._last is self._ready[0] else 0)
+        self._last = door
+        socket = self._sockets[door]
+        peer = socket.recv(_NOBLOCK)
+        body = socket.recv(_NOBLOCK)
+        if socket.get(zmq.RCVMORE):
+            socket.recv_multipart()
+            body = b""  # not of the protocol: refused by every decoder
+        return door, peer, body
 
     def send(self, door: Door, peer: bytes, body: bytes) -> bool:
+        socket = self._sockets[door]
         try:
-            self._sockets[door].send_multipart((peer, body), zmq.NOBLOCK)
+            socket.send(peer, _NOBLOCK_MORE)
         except zmq.Again:
             return False
         except zmq.ZMQError as error:
             if error.errno == zmq.EHOSTUNREACH:
                 return False
             raise
+        socket.send(body, _NOBLOCK)
         return True
 
     def close(self) -> None:
@@ -153,9 +163,7 @@ class ZmqConnection:
         self._woken, self._waker = os.pipe()
         os.set_blocking(self._woken, False)
         os.set_blocking(self._waker, False)
-        self._poller = zmq.Poller()  # made once: `socket.poll` makes one a call, 8 us
-        self._poller.register(socket, zmq.POLLIN)
-        self._poller.register(self._woken, zmq.POLLIN)
+        self._watched: list[tuple[Any, int]] = [(socket, _POLLIN), (self._woken, _POLLIN)]
 
     def send(self, body: bytes) -> None:
         if len(body) > MAX_MESSAGE_BYTES:
@@ -163,7 +171,7 @@ class ZmqConnection:
                 f"a message of {len(body)} bytes is over the limit of {MAX_MESSAGE_BYTES}"
             )
         try:
-            self._socket.send(body, zmq.NOBLOCK)
+            self._socket.send(body, _NOBLOCK)
         except zmq.Again as error:
             raise NoService(
                 f"the service has not read {SEND_QUEUE_MESSAGES} messages; it may be gone",
@@ -171,14 +179,13 @@ class ZmqConnection:
             ) from error
 
     def receive(self, timeout_s: float) -> bytes | None:
-        for descriptor, _ in self._poller.poll(max(0, math.ceil(timeout_s * 1000))):
-            if descriptor == self._woken:
-                os.read(self._woken, 4096)
-                return None
-        try:
-            body = self._socket.recv(zmq.NOBLOCK)
-        except zmq.Again:
+        found: list[tuple[Any, int]] = zmq_poll(self._watched, max(0, math.ceil(timeout_s * 1000)))
+        if not found:
             return None
+        if any(one == self._woken for one, _ in found):
+            os.read(self._woken, 4096)
+            return None
+        body = self._socket.recv(_NOBLOCK)
         if self._socket.get(zmq.RCVMORE):
             frames = 1 + len(self._socket.recv_multipart())
             raise ProtocolError(f"the service sent {frames} frames where one is due")
