@@ -17,6 +17,7 @@ from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -39,6 +40,8 @@ create table if not exists result(task integer primary key, seq int);
 create table if not exists cursor(name text primary key, seq int) without rowid;
 create table if not exists event(seq integer primary key, body blob);
 """
+_ACCEPT = "insert into accepted values(?,?,?,?,?,?,?,?,?,?)"
+_FINISH = "insert into finished values(?,?,?,?,?,?,?)"
 
 
 class Journal:
@@ -143,14 +146,18 @@ class Journal:
             self._synchronous("FULL" if force else "NORMAL")
         try:
             faults.hit("journal.commit.before")
-            with self._one_transaction(self._level):
-                self._write()
-        except OSError as error:
+            statements = self._statements()
+            if len(statements) > 1:
+                self._db.execute("begin immediate")
+            for query, values in statements:
+                self._db.execute(query, values)
+            if (
+                len(statements) > 1
+            ):  # one alone is a transaction by itself, for a third of the calls
+                self._db.execute("commit")
+        except (sqlite3.Error, OSError) as error:
             self._accepted.clear()
             raise self._failed(error) from error
-        except JournalError:
-            self._accepted.clear()
-            raise
         faults.hit("journal.commit.after")
         self.commits += 1
         self.unsynced = self._durability == "accepted" and not force
@@ -161,8 +168,9 @@ class Journal:
         del self._sent[:]
         self._force = False
 
-    def _write(self) -> None:
-        db = self._db
+    def _statements(self) -> list[tuple[str, tuple[Any, ...]]]:
+        """What is pending, as rows to insert."""
+        found: list[tuple[str, tuple[Any, ...]]] = []
         if self._accepted:
             sent = set(self._sent)
             for row in self._accepted:
@@ -171,18 +179,15 @@ class Journal:
                 while at_once < row.count and row.first + at_once in sent:
                     sent.discard(row.first + at_once)
                     at_once += 1
-                values = (*msgspec.structs.astuple(row), checksum(row), at_once)
-                db.execute("insert into accepted values(?,?,?,?,?,?,?,?,?,?)", values)
+                found.append((_ACCEPT, (*row.values(), checksum(row), at_once)))
             if len(sent) < len(self._sent):
                 self._sent = array("q", sorted(sent))
         if self._sent:
-            db.execute("insert into sent(tasks) values(?)", (self._sent.tobytes(),))
-        if self._finished:
-            db.executemany("insert into finished values(?,?,?,?,?,?,?)", self._finished)
-        if self._events:
-            db.executemany("insert or replace into event values(?,?)", self._events)
-        if self._cursors:
-            db.executemany("insert or replace into cursor values(?,?)", self._cursors)
+            found.append(("insert into sent(tasks) values(?)", (self._sent.tobytes(),)))
+        found += [(_FINISH, values) for values in self._finished]
+        found += [("insert or replace into event values(?,?)", values) for values in self._events]
+        found += [("insert or replace into cursor values(?,?)", values) for values in self._cursors]
+        return found
 
     def sync(self) -> None:
         """Bring earlier unforced commits to the disk: WAL keeps the order, one write does it."""

@@ -33,6 +33,19 @@ class AcceptedRow(msgspec.Struct, frozen=True):
     routes: bytes
     body: bytes
 
+    def values(self) -> tuple[Any, ...]:
+        """Its fields, in the order of the table's columns."""
+        return (
+            self.first,
+            self.count,
+            self.at,
+            self.key,
+            self.offset,
+            self.digest,
+            self.routes,
+            self.body,
+        )
+
 
 class Records:
     """Reads through the loop's own connection, so it sees what was committed last."""
