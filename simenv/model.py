@@ -189,6 +189,7 @@ class ResultData(msgspec.Struct, frozen=True, array_like=True):
     truncation: float = 0.0
     remark: str = ""  # e.g. "12 branches"
     precision: str = "double"
+    binding: int = 0  # its number in the caller's sweep: part of the random key, beside the seed
 
 
 class Origin(msgspec.Struct, frozen=True, array_like=True):

@@ -158,6 +158,7 @@ def pack(program: Program, assigned: Assigned, terms: Terms, found: BindingResul
             found.truncation,
             found.remark,
             terms.precision,
+            assigned.binding,
         )
     )
 
