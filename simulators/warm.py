@@ -46,6 +46,14 @@ def warm_up(folder: Path, engine: str = "statevector") -> None:
         _load(chosen, group, wait=True)
 
 
+def is_warm(folder: Path, engine: str = "statevector") -> bool:
+    """Is everything for `engine` on disk already? Looks only; `folder` as for `prepare`."""
+    from simulators import jit
+
+    chosen = folder / f"kernels-{jit.sources_digest()}"
+    return all((chosen / f"{group}.done").exists() for group in _GROUPS.get(engine, ()))
+
+
 def _load(folder: Path, group: str, *, wait: bool) -> bool:
     """Import a group of kernels; False if another process is compiling it and `wait` is not set."""
     done = folder / f"{group}.done"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from simenv.errors import Infeasible, OptionError, SimenvError
 from simenv.model import PoolSpec, Terms
 from simenv.scheduler.values import Limits, Route
@@ -18,7 +20,7 @@ def route(profile: Profile, terms: Terms, pools: tuple[PoolSpec, ...], limits: L
     reasons: list[SimenvError] = []
     candidates = _pools(terms, pools)
     for card in _cards(terms):
-        pool = next((p.name for p in candidates if p.engine in ("any", card.name)), None)
+        pool = next((p.name for p in candidates if runs(p, card)), None)
         found = _consider(card, pool, profile, terms, limits)
         if isinstance(found, Route):
             return found
@@ -26,12 +28,17 @@ def route(profile: Profile, terms: Terms, pools: tuple[PoolSpec, ...], limits: L
     raise reasons[0]
 
 
+def runs(pool: PoolSpec, card: EngineCard) -> bool:
+    """May this pool run that engine? One that is never chosen by itself needs a pool of its own."""
+    return pool.engine == card.name or (pool.engine == "any" and card.automatic)
+
+
 def _cards(terms: Terms) -> list[EngineCard]:
     if terms.engine == AUTO:
         return [card for card in catalog.CARDS if card.automatic and not card.missing]
     card = catalog.card(terms.engine)
     if card is None:
-        names = ", ".join(entry.name for entry in catalog.CARDS)
+        names = ", ".join(entry.name for entry in catalog.CARDS if entry.automatic)
         raise OptionError(
             f"engine {terms.engine[:64]!r} is not known", hint=f"one of: auto, {names}"
         )
@@ -79,19 +86,29 @@ def _consider(
 def _too_wide(
     card: EngineCard, least: int, profile: Profile, terms: Terms, limits: Limits
 ) -> Infeasible:
-    widest = card.max_qubits_in(limits.memory_bytes, terms.precision)
-    single = card.max_qubits_in(limits.memory_bytes, "single")
-    hint = f"the widest program that fits here has {max(widest, single)} qubits"
-    if single > widest:
-        hint += f" (in single precision; {widest} in double)"
-    if terms.precision == "double" and profile.num_qubits == single:
-        hint += "; this one fits with precision='single'"
+    widest = _widest(card, profile, "double", limits)
+    single = _widest(card, profile, "single", limits)
+    kind = "dynamic program" if profile.mid_circuit else "program"
+    hint = f"the widest {kind} that fits here has {widest} qubits, {single} in single precision"
+    if terms.precision == "double" and profile.num_qubits <= single:
+        hint += ": this one fits with precision='single'"
     return Infeasible(
         f"this program needs {size(least)} ({profile.num_qubits} qubits, "
         f"{terms.precision} precision); this environment has {size(limits.memory_bytes)} for "
         "simulators",
         hint=hint,
     )
+
+
+def _widest(card: EngineCard, profile: Profile, precision: str, limits: Limits) -> int:
+    """The most qubits a program of this kind may have here."""
+    width = min(profile.num_qubits, card.max_qubits)
+    while width > 0:
+        narrower = msgspec.structs.replace(profile, num_qubits=width)
+        if card.least_memory_bytes(narrower, precision) <= limits.memory_bytes:
+            break
+        width -= 1
+    return width
 
 
 def _pools(terms: Terms, pools: tuple[PoolSpec, ...]) -> tuple[PoolSpec, ...]:

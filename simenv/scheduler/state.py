@@ -13,6 +13,7 @@ from simenv.model import PoolSpec, TaskSpec, TaskState, Timing, WorkerState, tas
 from simenv.scheduler import losses
 from simenv.scheduler.estimate import Estimator
 from simenv.scheduler.pools import Pool, Worker
+from simenv.scheduler.queue import LONG_US
 from simenv.scheduler.values import (
     ATTEMPT_BITS,
     Action,
@@ -80,7 +81,8 @@ class State:
         for pool, records in by_pool.items():
             self.pools[pool].queue.append(records)
         self.next_task = max(self.next_task, batch.first + len(specs))
-        self.last_short_ns = batch.accepted_ns
+        if any(r.cost_us <= LONG_US for records in by_pool.values() for r in records):
+            self.last_short_ns = batch.accepted_ns
         if batch.terms.queue_timeout_s:
             when = batch.accepted_ns + round(batch.terms.queue_timeout_s * 1e9)
             for number in range(batch.first, batch.first + len(specs)):

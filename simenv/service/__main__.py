@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from launcher.local import LocalLauncher
 from simenv import config as configs
 from simenv.errors import SimenvError
+from simenv.service.pools import compile_beside
 from simulators import warm
 
 if TYPE_CHECKING:
@@ -41,14 +43,18 @@ class Readiness(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def main() -> int:
     told = _arguments()
-    warm.prepare(configs.kernel_cache(os.environ))  # before anything compiled is imported
+    home, kernels = told.config.parent, configs.kernel_cache(os.environ)
+    launcher = LocalLauncher()
+    if not warm.is_warm(kernels):
+        compile_beside(launcher, kernels, home, os.environ)
+    warm.prepare(kernels)  # before anything compiled is imported
     from simenv.service.start import assemble
 
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
     )
     try:
-        environment = assemble(configs.read(told.config), told.config.parent, os.environ)
+        environment = assemble(configs.read(told.config), home, os.environ, launcher)
     except SimenvError as error:
         log.error("%s", error)
         _tell(told.ready_fd, Readiness(error=Trouble(error.code, error.message, error.hint)))

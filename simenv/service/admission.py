@@ -120,7 +120,7 @@ class Admission:
         if wrong:
             raise ProgramError(f"the program is not valid: {wrong}")
         found = profile(circuit)
-        rules.check_widths(terms, program.num_qubits)
+        rules.check_final_state(terms, circuit, found)
         route = routing.route(found, terms, self._pools, self._limits)
         rules.check_outputs(found, terms)
         return Known(program.num_slots, found.measurements > 0, route)

@@ -16,6 +16,7 @@ from simenv.model import (
     task_name,
 )
 from simenv.scheduler.pools import Pool
+from simenv.scheduler.queue import LONG_US
 from simenv.scheduler.state import State
 from simenv.scheduler.values import Phase, Record, Route
 from simenv.service.completions import Completions
@@ -88,6 +89,8 @@ def _why(state: State, record: Record, place: int) -> str:
         why = "waiting for memory"
     elif not pool.idle():
         why = "waiting for a worker"
+    elif state.free_slots and record.cost_us > LONG_US:
+        why = "the last slot is kept for short tasks for now"
     else:
         why = "waiting for a slot"
     if place:

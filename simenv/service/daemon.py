@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from simenv.config import Config
-from simenv.errors import JournalError, ProtocolError, SimenvError
+from simenv.errors import JournalError, OptionError, ProtocolError, SimenvError
 from simenv.model import Event, TaskState
 from simenv.scheduler.dispatch import assign
 from simenv.scheduler.state import State
@@ -47,6 +47,7 @@ TICK_BUSY_S = 0.05
 TICK_IDLE_S = 1.0
 TOUCH_NS = 5_000_000_000
 LAG_SAMPLES = 4_096
+MAX_CURSOR_CHARS = 64
 
 log = logging.getLogger("simenv.service")
 
@@ -55,7 +56,7 @@ class Facts(msgspec.Struct, frozen=True):
     """What is true for the whole life of this process."""
 
     node: str
-    max_qubits: int  # the widest program that fits here, at single precision if need be
+    max_qubits: int  # the widest program that fits here in double precision
     ended_before: dict[TaskState, int]
 
 
@@ -227,9 +228,21 @@ class Daemon:
             self.carry_out(actions)
             self._answers.append((peer, codec.encode(m.Cancelled(message.request, words))))
         else:
-            if type(message) is m.Ack:
-                self.journal.cursor(message.cursor, message.seq)
+            if type(message) is m.Ack and not self._acknowledge(peer, message):
+                return
             self._asked.append((peer, message))
+
+    def _acknowledge(self, peer: bytes, message: m.Ack) -> bool:
+        newest = self.completions.newest
+        if 0 <= message.seq <= newest and 0 < len(message.cursor) <= MAX_CURSOR_CHARS:
+            self.journal.cursor(message.cursor, message.seq)
+            return True
+        error = OptionError(
+            f"completion {message.seq} cannot be acknowledged by cursor {message.cursor[:64]!r}",
+            hint=f"0 to {newest}; a cursor's name has 1 to {MAX_CURSOR_CHARS} characters",
+        )
+        self._answers.append((peer, codec.encode(m.Refused(message.request, [refusal(error)]))))
+        return False
 
     def _from_worker(self, peer: bytes, message: m.FromWorker) -> None:
         now_ns = time.monotonic_ns()

@@ -131,6 +131,15 @@ class WorkerProcesses:
         return self._places.logs / f"{name}.log"
 
 
+def compile_beside(
+    launcher: Launcher, kernels: Path, home: Path, environ: Mapping[str, str]
+) -> None:
+    """Where no kernel is compiled yet: a process that does it while the service starts."""
+    argv = (sys.executable, "-P", "-m", "simulators.warm", str(kernels))
+    log = home / "kernels.log"
+    launcher.start(Command("kernels", argv, worker_environ(environ), log, home))
+
+
 def worker_environ(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     """The allow-listed part of an environment."""
     return tuple(

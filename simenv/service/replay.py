@@ -7,14 +7,17 @@ from array import array
 
 import msgspec
 
+from simenv.errors import ConfigError
+from simenv.scheduler.routing import runs
 from simenv.scheduler.state import State
-from simenv.scheduler.values import Batch
+from simenv.scheduler.values import Batch, Route
 from simenv.service.api import unpack_routes
 from simenv.service.intake import RECENT_KEYS, Intake, Remembered
 from simenv.service.journal import Journal
 from simenv.service.records import AcceptedRow
 from simenv.wire import codec
 from simenv.wire.messages import Completed, Submit
+from simulators import catalog
 
 
 class Replayed(msgspec.Struct, frozen=True):
@@ -48,7 +51,7 @@ def replay(journal: Journal, state: State, intake: Intake) -> Replayed:
 def _requeue(state: State, row: AcceptedRow, span: bytearray, attempts: array[int]) -> int:
     submit = codec.from_client(row.body)
     assert isinstance(submit, Submit)
-    routes = unpack_routes(row.routes)
+    routes = [_adopted(route, state) for route in unpack_routes(row.routes)]
     age_ns = max(0, round((time.time() - row.at) * 1e9))
     accepted_ns = time.monotonic_ns() - age_ns
     place, left = 0, 0
@@ -62,6 +65,20 @@ def _requeue(state: State, row: AcceptedRow, span: bytearray, attempts: array[in
         left += end - place
         place = end
     return left
+
+
+def _adopted(route: Route, state: State) -> Route:
+    """The route itself, or one through another pool if its own is no longer there."""
+    if route.pool in state.pools:
+        return route
+    card = catalog.card(route.engine)
+    for pool in state.pools.values():
+        if card is not None and runs(pool.spec, card):
+            return msgspec.structs.replace(route, pool=pool.spec.name)
+    raise ConfigError(
+        f"tasks wait for engine {route.engine!r} in pool {route.pool!r}, which is not there now",
+        hint=f"start with --pool {route.pool}:engine={route.engine}",
+    )
 
 
 def _final_tasks(journal: Journal, total: int) -> bytearray:

@@ -11,6 +11,7 @@ from simenv.model import MAX_SHOTS, TaskSpec, Terms
 from simenv.scheduler.routing import size
 from simenv.scheduler.values import Route
 from simulators.base import OUTPUTS
+from simulators.circuit.ir import Circuit
 from simulators.circuit.profile import Profile
 
 RESULT_BYTES = 32 * 2**20  # what one message may carry back
@@ -116,12 +117,43 @@ def check_outputs(found: Profile, terms: Terms) -> None:
         )
 
 
-def check_widths(terms: Terms, num_qubits: int) -> None:
-    """Observables must be as wide as the program."""
+def check_final_state(terms: Terms, circuit: Circuit, found: Profile) -> None:
+    """What is asked about the final state must have an answer there."""
+    if "statevector" in terms.outputs and (found.measurements or found.mid_circuit):
+        raise OptionError(
+            "a statevector was asked of a circuit that measures, resets or branches",
+            hint="remove that, or ask for probabilities or expectation values",
+        )
+    measured: set[int] | None = None
     for observable in terms.observables:
         for label in observable.labels:
-            if len(label) != num_qubits:
+            if len(label) != circuit.num_qubits:
                 raise OptionError(
                     f"observable {label[:40]!r} is {len(label)} wide, the program has "
-                    f"{num_qubits} qubits"
+                    f"{circuit.num_qubits} qubits"
                 )
+            if not found.measurements or not ("X" in label or "Y" in label):
+                continue
+            measured = _measured_last(circuit) if measured is None else measured
+            for qubit, letter in enumerate(reversed(label)):
+                if letter in "XY" and qubit in measured:
+                    raise OptionError(
+                        f"observable {label[:40]!r} asks for {letter} on qubit {qubit}, which the "
+                        "circuit measures at its end",
+                        hint="remove the final measurement",
+                    )
+
+
+def _measured_last(circuit: Circuit) -> set[int]:
+    """Qubits whose last operation is a measurement."""
+    measured: set[int] = set()
+    place = 0
+    names, arities = circuit.table.names, circuit.table.rows[:, 1].tolist()
+    for op in circuit.ops.tolist():
+        qubits = circuit.qubits[place : place + arities[op]].tolist()
+        place += arities[op]
+        if names[op] == "measure":
+            measured.update(qubits)
+        elif names[op] not in ("barrier", "delay", "delay_dt"):
+            measured.difference_update(qubits)
+    return measured

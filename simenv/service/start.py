@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from launcher.allocation import Node, this_machine
-from launcher.local import LocalLauncher
+from launcher.base import Launcher
 from simenv import __version__
 from simenv import config as configs
 from simenv.config import Config, ConnectionFile, Places
@@ -61,13 +61,16 @@ class Environment:
         os.close(self._lock)
 
 
-def assemble(config: Config, home: Path, environ: Mapping[str, str]) -> Environment:
+def assemble(
+    config: Config, home: Path, environ: Mapping[str, str], launcher: Launcher
+) -> Environment:
     """Everything up to the first pass of the loop; SimenvError says what stands in the way."""
     places = Places(home, Path(config.state_dir) if config.state_dir else home)
     for folder in (places.home, places.state, places.logs):
         configs.private_folder(folder)
     check_file_system(places.state)
     faults.install(config.faults)
+    check_engines(config.pools)
     lock = take_lock(places.state / "journal.lock")
     node = this_machine()
     limits = limits_of(config, node)
@@ -80,7 +83,7 @@ def assemble(config: Config, home: Path, environ: Mapping[str, str]) -> Environm
     log.info("replayed: %d queued, %d final, %.2f s", found.queued, found.final, found.seconds)
     sockets = configs.socket_folder(environ)
     workers = WorkerProcesses(
-        LocalLauncher(),
+        launcher,
         config,
         places,
         sockets,
@@ -108,8 +111,8 @@ def assemble(config: Config, home: Path, environ: Mapping[str, str]) -> Environm
 
 
 def widest(memory_bytes: int) -> int:
-    """The widest program any engine holds in so much memory, in qubits."""
-    return max(card.max_qubits_in(memory_bytes, "single") for card in catalog.CARDS)
+    """The widest program any engine holds in so much memory in double precision, in qubits."""
+    return max(card.max_qubits_in(memory_bytes) for card in catalog.CARDS)
 
 
 def limits_of(config: Config, node: Node) -> Limits:
@@ -126,6 +129,24 @@ def limits_of(config: Config, node: Node) -> Limits:
         silent_ns=round(config.silent_s * 1e9),
         start_timeout_ns=round(config.start_timeout_s * 1e9),
     )
+
+
+def check_engines(pools: tuple[PoolSpec, ...]) -> None:
+    """Every pool's engine must be one that can run here."""
+    for pool in pools:
+        if pool.engine == "any":
+            continue
+        card = catalog.card(pool.engine)
+        if card is None:
+            known = ", ".join(entry.name for entry in catalog.CARDS if entry.automatic)
+            raise ConfigError(
+                f"pool {pool.name!r}: engine {pool.engine!r} is not known",
+                hint=f"one of: any, {known}",
+            )
+        if card.missing:
+            raise ConfigError(
+                f"pool {pool.name!r}: engine {pool.engine!r} is not installed", hint=card.missing
+            )
 
 
 def take_lock(path: Path) -> int:

@@ -17,8 +17,16 @@ from live import Live, environment
 
 import simenv
 from simenv.client import local
-from simenv.errors import Insufficient, JournalError, NoService, StartFailed, TaskFailed
+from simenv.errors import (
+    ConfigError,
+    Insufficient,
+    JournalError,
+    NoService,
+    TaskFailed,
+)
 from simulators.fault import engine as fault
+
+FAULTY = {"name": "main", "engine": "fault", "min": 1, "max": 1}
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -104,25 +112,40 @@ def test_sigterm_does_not_lose_what_waits() -> None:
     live.down()
 
 
-def test_a_worker_that_cannot_start_does_not_hang_the_start() -> None:
+def test_a_pool_of_an_unknown_engine_is_not_started() -> None:
     live = Live(pools=[{"name": "main", "engine": "nonesuch", "min": 1, "max": 1}])
-    with pytest.raises(StartFailed, match="no working worker"):
+    with pytest.raises(ConfigError, match="nonesuch"):
         live.up()
     with pytest.raises(NoService):
         local.read(live.home / "connection.json")
     live.down()
 
 
+def test_tasks_of_a_pool_that_is_gone_do_not_get_lost() -> None:
+    live = Live(pools=[{"name": "old", "engine": "statevector", "min": 1, "max": 1}])
+    live.up()
+    with live.client() as env:
+        tasks = env.submit_many([layered(15, 30, seed) for seed in range(20)], shots=10, seed=1)
+    local.down(live.name, now=True)
+    with pytest.raises(ConfigError, match="pool 'old', which is not there"):
+        live.up(pools=[FAULTY])
+    live.up(pools=[{"name": "new", "min": 1, "max": 1}])
+    with live.client() as env:
+        found = [env.task(task.id).result(timeout=60) for task in tasks]
+    assert [sum(result.counts.values()) for result in found] == [10] * 20
+    live.down()
+
+
 def test_a_task_that_hangs_does_not_keep_its_worker() -> None:
-    with simenv.local(workers=1) as env:
+    with simenv.local(pools=[FAULTY]) as env:
         task = env.submit(faulty(fault.HANG), engine="fault", run_timeout_s=0.5)
         with pytest.raises(simenv.errors.TaskExpired):
             task.result(timeout=60)
-        assert sum(env.run(bell(), shots=10).counts.values()) == 10
+        assert sum(env.run(bell(), engine="fault", shots=10).counts.values()) == 10
 
 
 def test_an_engine_that_raises_does_not_take_its_worker_along() -> None:
-    with simenv.local(workers=1) as env:
+    with simenv.local(pools=[FAULTY]) as env:
         task = env.submit(faulty(fault.RAISE), engine="fault")
         with pytest.raises(TaskFailed) as caught:
             task.result(timeout=60)

@@ -18,6 +18,7 @@ from simulators.fault import engine as fault
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
+FAULTY = {"name": "main", "engine": "fault", "min": 1, "max": 1}
 TASKS = 400
 KILLS = 20
 
@@ -58,7 +59,7 @@ def test_kill_of_busy_workers_loses_and_doubles_nothing() -> None:
 
 
 def test_a_task_that_kills_its_workers_fails_as_poison_and_its_neighbours_do_not() -> None:
-    with simenv.local(workers=1) as env:
+    with simenv.local(pools=[FAULTY]) as env:
         good = [layered(3, 1, seed) for seed in range(20)]
         tasks = env.submit_many(
             [*good[:7], faulty(fault.SEGFAULT), *good[7:]], engine="fault", seed=1

@@ -80,8 +80,21 @@ def test_granted_slots_never_exceed_the_nodes() -> None:
     assert machine.state.free_slots == 0
 
 
+def _others_came(machine: Machine) -> None:
+    machine.submit(1, cost=10.0)
+    for send in machine.assign():
+        machine.finish(send.records)
+
+
+def test_two_long_tasks_alone_run_side_by_side() -> None:
+    machine = Machine()
+    machine.submit(2, cost=5e6)
+    assert [send.slots for send in machine.assign()] == [1, 1]
+
+
 def test_a_long_task_leaves_the_last_slot_while_others_come() -> None:
     machine = Machine()
+    _others_came(machine)
     machine.submit(2, cost=5e6)
     (first,) = machine.assign()
     assert first.slots == 1
@@ -94,10 +107,11 @@ def test_a_long_task_leaves_the_last_slot_while_others_come() -> None:
 
 def test_a_long_task_takes_the_last_slot_after_ten_seconds() -> None:
     machine = Machine()
+    _others_came(machine)
     machine.submit(2, cost=5e6)
     machine.assign()
     machine.tick(9.0)
-    machine.submit(1, cost=1e6 + 1)  # others come in
+    machine.state.last_short_ns = machine.now_ns  # others come in
     assert machine.assign() == []
     machine.tick(1.5)
     machine.state.last_short_ns = machine.now_ns
@@ -106,6 +120,7 @@ def test_a_long_task_takes_the_last_slot_after_ten_seconds() -> None:
 
 def test_a_long_task_takes_the_last_slot_when_nothing_else_comes() -> None:
     machine = Machine()
+    _others_came(machine)
     machine.submit(2, cost=5e6)
     machine.assign()
     machine.tick(1.5)

@@ -190,6 +190,9 @@ def test_completions_are_numbered_and_a_cursor_survives_a_restart(bench: Bench) 
         bench.submit(spec(), spec(seed=2), key=key)
         bench.finish(bench.assigned())
     assert bench.say(m.Ack(1, "mine", 4)) == [m.Acked(1, 4)]
+    for wrong in (m.Ack(1, "mine", 7), m.Ack(1, "mine", -1), m.Ack(1, "", 4)):
+        (refused,) = bench.say(wrong)
+        assert isinstance(refused, m.Refused)
     bench.restart()
     assert bench.say(m.GetCursor(1, "mine")) == [m.Acked(1, 4)]
     (page,) = bench.say(m.GetCompletions(1, 4))
