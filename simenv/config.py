@@ -1,7 +1,8 @@
 """What an environment was told: `simenv.toml` and SIMENV_* variables -> one frozen Config.
 
-The only reader of SIMENV_* variables. Later words win: defaults, `simenv.toml`, the call's options.
-A resolved Config is written as JSON for the service process, whose only argument is that file.
+The only reader of SIMENV_* variables. Later words win: defaults, what the last start was told
+(where its journal is still there), `simenv.toml`, the call's options. A resolved Config is written
+as JSON for the service process, whose only argument is that file.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from simenv.errors import ConfigError
 from simenv.model import PoolSpec
 
 CONFIG_FORMAT = 1
+_ANEW = "simenv up --config FILE"
+_NEVER_KEPT = ("name", "lifeline", "faults", "format")  # of one start, not of the environment
 NAME_RULE = re.compile(r"[a-z][a-z0-9_.-]{0,63}\Z")
 DURABILITIES = ("accepted", "process", "power")
 
@@ -116,8 +119,14 @@ def places(config: Config, environ: Mapping[str, str] | None = None) -> Places:
 
 def private_folder(path: Path) -> Path:
     """Create (or accept) a folder that only we can enter; ConfigError if others can write it."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    info = path.stat()
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        info = path.stat()
+    except OSError as error:
+        raise ConfigError(
+            f"cannot make the folder {path}: {error.strerror}",
+            hint="set SIMENV_HOME to a folder of your own",
+        ) from error
     if info.st_uid != os.getuid() or info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise ConfigError(
             f"{path} belongs to someone else or can be written by others",
@@ -146,19 +155,41 @@ def load(
     options: Mapping[str, object],
     file: Path | None = None,
     environ: Mapping[str, str] | None = None,
+    resume: bool = False,
 ) -> Config:
-    """Defaults, then `file` (or SIMENV_HOME/<name>/simenv.toml), then `options`."""
+    """Defaults, then `file`, then `options`.
+
+    Without `file`: what `kept` says, then SIMENV_HOME/<name>/simenv.toml where nothing is kept or
+    where it was changed since, then `options`.
+    """
     name = check_name(str(options.get("name", "default")))
-    path = file if file is not None else home_root(environ) / name / "simenv.toml"
-    told: dict[str, object] = {}
-    if file is not None or path.exists():
-        try:
-            told = tomllib.loads(path.read_text())
-        except OSError as error:
-            raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: {error}") from error
-    return convert({**told, **options, "name": name}, source=str(path))
+    source, last, told = "options", dict[str, object](), dict[str, object]()
+    path = file
+    if path is None:
+        last = kept(name, environ, resume)
+        own = home_root(environ) / name / "simenv.toml"
+        if own.exists() and not (last and _older(own, own.with_name("config.json"))):
+            path = own
+    if path is not None:
+        source, told = str(path), _toml(path)
+    return convert({**last, **told, **options, "name": name}, source)
+
+
+def kept(
+    name: str, environ: Mapping[str, str] | None = None, resume: bool = False
+) -> dict[str, object]:
+    """What the environment's last start was told; {} where there is none, or no journal of it.
+
+    `resume`: the journal need not be where it was.
+    """
+    path = home_root(environ) / check_name(name) / "config.json"
+    if not path.exists():
+        return {}
+    last = read(path)
+    if not resume and not places(last, environ).journal.exists():
+        return {}
+    values = msgspec.structs.asdict(last)
+    return {key: value for key, value in values.items() if key not in _NEVER_KEPT}
 
 
 def convert(values: Mapping[str, object], source: str = "options") -> Config:
@@ -184,9 +215,14 @@ def read(path: Path) -> Config:
     try:
         config = msgspec.json.decode(path.read_bytes(), type=Config)
     except (OSError, msgspec.MsgspecError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from error
+        raise ConfigError(
+            f"cannot read {path}: {error}", hint=f"say what it should be: {_ANEW}"
+        ) from error
     if config.format != CONFIG_FORMAT:
-        raise ConfigError(f"{path} has format {config.format}, this build reads {CONFIG_FORMAT}")
+        raise ConfigError(
+            f"{path} has format {config.format}, this build reads {CONFIG_FORMAT}",
+            hint=f"say what it should be: {_ANEW}",
+        )
     return config
 
 
@@ -199,7 +235,21 @@ def write(config: Config, path: Path) -> None:
     temporary.replace(path)
 
 
+def _toml(path: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _older(path: Path, other: Path) -> bool:
+    return path.stat().st_mtime < other.stat().st_mtime
+
+
 def _check(config: Config, source: str) -> None:
+    check_name(config.name)
     if config.durability not in DURABILITIES:
         raise ConfigError(
             f"{source}: durability {config.durability!r} is not known",

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 
 from simenv import config
@@ -46,7 +48,8 @@ def up(
 ) -> None:
     """Start an environment; returns when it is ready.
 
-    Whatever an earlier service of this name has accepted goes on.
+    Whatever an earlier service of this name has accepted goes on, with the settings of then where
+    nothing else is said.
     """
     from simenv.client import local
 
@@ -62,11 +65,9 @@ def up(
     if workers:
         told["pools"] = [PoolSpec(min=workers, max=workers)]
     options = {key: value for key, value in told.items() if value is not None}
-    journal = config.places(config.load(options, file)).journal
-    if resume and not journal.exists():
-        raise NotFound(f"no journal to resume: {journal}", hint="simenv up starts a new one")
+    kept = {} if file is not None else config.kept(common.environment, resume=resume)
     begun = time.monotonic()
-    found = local.up(options, file)
+    found = local.up(options, file, resume)
     with common.connect() as client:
         info = client.status()
     ready_s = time.monotonic() - begun
@@ -76,6 +77,10 @@ def up(
     path = config.places(config.Config(name=common.environment)).connection
     out.line(f"service  {found.name}, process {found.pid} on {found.node}   key {path}")
     out.line(f"pools    {_pools(info)}   ready in {ready_s:.1f} s")
+    now = msgspec.structs.asdict(config.read(path.with_name("config.json")))
+    again = _kept({key: kept[key] for key in kept if key not in options and kept[key] == now[key]})
+    if again:
+        out.line(f"kept     {again}, as at the last start")
     if info.queued:
         out.line(f"resumed  {out.number(info.queued)} tasks")
 
@@ -181,6 +186,19 @@ def _pool(text: str) -> PoolSpec:
     except ValueError as error:
         raise OptionError(f"--pool {text!r}: {error}", hint="workers=4, or min=1,max=8") from error
     return PoolSpec(name, words.get("engine", "any"), least, most, idle_s)
+
+
+def _kept(settings: Mapping[str, object]) -> str:
+    """What of the last start differs from what a fresh one would have."""
+    usual = msgspec.structs.asdict(config.Config())
+    shown = [
+        f"pools {' '.join(pool.name for pool in value)}"
+        if key == "pools" and isinstance(value, tuple)
+        else f"{key} {value}"
+        for key, value in settings.items()
+        if value != usual[key]
+    ]
+    return ", ".join(shown)
 
 
 def _screen(info: ServiceInfo) -> None:

@@ -15,6 +15,7 @@ import typer
 from simenv.cli import out, settings
 from simenv.cli.settings import Settings
 from simenv.cli.tasks import Timeout, present
+from simenv.client import address
 from simenv.errors import NoService, OptionError, ProgramError, TimedOut
 
 if TYPE_CHECKING:
@@ -116,7 +117,8 @@ def _ready(common: Settings, file: str, stack: contextlib.ExitStack) -> tuple[Cl
     try:
         client = stack.enter_context(common.connect())
     except NoService:
-        if common.named:
+        # A connection file: an environment that broke off, with its tasks. Another is none of it.
+        if common.named or address.find().path.exists():
             raise
     else:
         return client, False, _load(file)

@@ -18,7 +18,14 @@ from simenv.client import start
 from simenv.client.address import FileAddress, ended, find, read
 from simenv.client.client import Client
 from simenv.config import ConnectionFile, Places
-from simenv.errors import ConfigError, Insufficient, NoService, SimenvError, TimedOut
+from simenv.errors import (
+    ConfigError,
+    Insufficient,
+    NoService,
+    NotFound,
+    SimenvError,
+    TimedOut,
+)
 from simenv.model import PoolSpec
 
 ANSWER_S = 5.0
@@ -48,6 +55,8 @@ def local(workers: int = 2, slots: int | None = None, **settings: Any) -> Iterat
     `settings`: fields of `simenv.config.Config`. Without a say the durability is "process": what
     is gone at the end need not outlast a power cut. Raises ConfigError, StartFailed.
     """
+    if not isinstance(workers, int) or isinstance(workers, bool):
+        raise ConfigError(f"simenv.local: workers={workers!r:.80}", hint="a whole number")
     pool = PoolSpec(min=workers, max=max(1, workers))
     told = {"name": "local", "durability": "process", "pools": (pool,), "slots": slots or 0}
     chosen = config.convert({**told, **settings}, source="simenv.local")
@@ -77,14 +86,20 @@ def local(workers: int = 2, slots: int | None = None, **settings: Any) -> Iterat
             shutil.rmtree(home, ignore_errors=True)
 
 
-def up(options: Mapping[str, object], file: Path | None = None) -> ConnectionFile:
+def up(
+    options: Mapping[str, object], file: Path | None = None, resume: bool = False
+) -> ConnectionFile:
     """Start the named environment (`options["name"]`, by default `default`) and leave it running.
 
     `options`: fields of `simenv.config.Config`; `file`: a `simenv.toml`. What its journal holds is
-    taken up again. Raises Insufficient if it is up already, ConfigError, StartFailed.
+    taken up again, and so are the settings of its last start that neither of them says anew.
+    `resume`: NotFound if there is no journal. Raises Insufficient if it is up already, ConfigError,
+    StartFailed.
     """
-    chosen = config.load(options, file)
+    chosen = config.load(options, file, resume=resume)
     where = config.places(chosen)
+    if resume and not where.journal.exists():
+        raise NotFound(f"no journal to resume: {where.journal}", hint="simenv up starts a new one")
     with suppress(NoService):
         found = read(where.connection)
         if not ended(found):

@@ -7,11 +7,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from simenv import config
 from simenv.cli.app import run
-from simenv.client import local
+from simenv.client import address, local
 
 BELL = str(Path(__file__).parents[3] / "examples" / "bell.qasm")
 NAME = "cli-updown"
@@ -55,6 +56,32 @@ def test_an_environment_forgets_or_leaves_something(
     code, ended = cli("down", "--now", "--json")
     assert code == 0
     assert json.loads(ended)["queued"] == 0
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_a_crash_makes_up_forget_and_submit_go_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SIMENV_HOME", str(tmp_path))
+    assert run(["up", "--workers", "2", "--slots", "1", "--durability", "process"]) == 0
+    service = psutil.Process(address.read(tmp_path / "default" / "connection.json").pid)
+    service.kill()
+    psutil.wait_procs([service], 20.0)
+    capsys.readouterr()
+    assert run(["submit", BELL]) == 5
+    shown = capsys.readouterr()
+    assert (shown.out, "simenv up --resume" in shown.err) == ("", True)
+    assert run(["up", "--resume"]) == 0
+    try:
+        said = capsys.readouterr().out.splitlines()
+        assert said[1].startswith("pools    main ")
+        assert said[2] == "kept     durability process, pools main, slots 1, as at the last start"
+        assert run(["status", "--json"]) == 0
+        status = json.loads(capsys.readouterr().out)
+        assert [pool["target"] for pool in status["pools"]] == [2]
+        assert (status["durability"], status["slots"]) == ("process", 1)
+    finally:
+        assert run(["down", "--now"]) == 0
 
 
 def test_pools_and_workers_are_mixed(name: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -92,7 +92,13 @@ def test_only_folders_of_ours_are_cleared(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["other"]
 
 
-@pytest.mark.parametrize("settings", [{"colour": "red"}, {"silent_s": -1}, {"workers": -1}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"colour": "red"}, {"silent_s": -1}, {"workers": -1}, {"workers": "2"}, {"slots": "2"},
+        {"name": "X"},
+    ],
+)  # fmt: skip
 def test_settings_that_mean_nothing(settings: dict[str, object]) -> None:
     with pytest.raises(ConfigError), simenv.local(**settings):  # type: ignore[arg-type]
         pytest.fail("it came up")
