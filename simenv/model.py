@@ -17,6 +17,7 @@ RESULT_FORMAT = 1
 MAX_QUBITS = 65_535  # qubit numbers are uint16
 MAX_CLBITS = 65_535
 MAX_SHOTS = 2**31 - 1  # counts are uint32 with room to spare
+MAX_TASK_NUMBER = 2**63 - 1  # the journal keeps signed 64-bit numbers
 MARKERS = ("if", "else", "end")  # block markers: no qubits, clbits or parameters
 
 
@@ -328,7 +329,7 @@ def task_number(name: str) -> int | None:
     number = 0
     for c in body:
         number = 32 * number + _ALPHABET.index(c)
-    return number
+    return number if number <= MAX_TASK_NUMBER else None
 
 
 _ENCODER = msgspec.msgpack.Encoder()

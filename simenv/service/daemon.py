@@ -144,7 +144,7 @@ class Daemon:
             except ProtocolError as error:
                 log.warning("a message of %d bytes was turned away: %s", len(body), error)
                 if door is Door.CLIENT:
-                    answer = m.Refused(0, [refusal(error)])
+                    answer = m.Refused(codec.request_of(body), [refusal(error)])
                     self._answers.append((peer, codec.encode(answer)))
             if time.monotonic_ns() - begin_ns > SLICE_NS:
                 return
@@ -253,10 +253,14 @@ class Daemon:
             self._results += self.completions.from_worker(message, endings)
         elif type(message) is m.Beat:
             self.workers.beats(message.name, peer)
-            known = message.epoch == self.state.epoch and self.state.beaten(
-                message.name, message.task, message.attempt, message.rss_bytes, now_ns
-            )
+            actions = None
+            if message.epoch == self.state.epoch:
+                actions = self.state.beaten(
+                    message.name, message.task, message.attempt, message.rss_bytes, now_ns
+                )
+            known = actions is not None
             answer = m.Lease(self.state.epoch) if known else m.StopWorker("not one of ours")
+            self.carry_out(actions or [])
             self.doors.send(Door.WORKER, peer, codec.encode(answer))
         elif type(message) is m.Started:
             name = self.workers.name_of(peer)
@@ -279,7 +283,8 @@ class Daemon:
     def _tick(self, now_ns: int) -> None:
         for end in self.workers.exited():
             tail = self.workers.log_tail(end.name) if end.code else ""
-            self.carry_out(self.state.lost(end.name, end.words, now_ns, tail))
+            blame = end.code not in (m.EXIT_LEASE, m.EXIT_ORPHAN)
+            self.carry_out(self.state.lost(end.name, end.words, now_ns, tail, blame=blame))
         self.carry_out(self.state.tick(now_ns))
         if now_ns - self._touched_ns > TOUCH_NS:
             self._touched_ns = now_ns
@@ -297,8 +302,9 @@ class Daemon:
             faults.hit("assign.before")
             for send in sends:
                 peer = self.workers.work_peer(send.worker)
-                self.doors.send(Door.WORKER, peer, packed(send))
                 self.journal.sent([record.number for record in send.records])
+                if not self.doors.send(Door.WORKER, peer, packed(send)):
+                    self.carry_out(self.state.dropped(send.worker, "it cannot be reached", now_ns))
             faults.hit("assign.sent")
 
     def carry_out(self, actions: list[Action]) -> None:

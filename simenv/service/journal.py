@@ -155,7 +155,7 @@ class Journal:
                 len(statements) > 1
             ):  # one alone is a transaction by itself, for a third of the calls
                 self._db.execute("commit")
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, OverflowError) as error:
             self._accepted.clear()
             raise self._failed(error) from error
         faults.hit("journal.commit.after")
@@ -218,7 +218,7 @@ class Journal:
             self._db.execute("begin immediate")
             yield
             self._db.execute("commit")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OverflowError) as error:
             raise self._failed(error) from error
 
     def _failed(self, error: Exception) -> JournalError:

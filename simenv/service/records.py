@@ -57,7 +57,7 @@ class Records:
     def _rows(self, query: str, *values: object) -> Iterator[tuple[Any, ...]]:
         try:
             yield from self._db.execute(query, values)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OverflowError) as error:
             raise JournalError(
                 f"the journal {self._path} cannot be read: {error}",
                 hint="restore a copy of the file, or move it away to start empty",

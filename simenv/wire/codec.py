@@ -33,6 +33,24 @@ class Decoder(Generic[T]):
             raise ProtocolError(f"{len(body)} bytes are not a message: {error}") from error
 
 
+class _Head(msgspec.Struct, array_like=True):
+    kind: int
+    request: m.Number
+
+
+_HEAD = msgspec.msgpack.Decoder(_Head)
+
+
+def request_of(body: bytes) -> int:
+    """The request a client's malformed message belongs to, so that its refusal finds who asked;
+    0 if that cannot be told."""
+    try:
+        head = _HEAD.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return 0
+    return head.request if head.kind else 0  # kind 0 is Hello, which has none
+
+
 from_client: Decoder[m.FromClient] = Decoder(m.FromClient)
 to_client: Decoder[m.ToClient] = Decoder(m.ToClient)
 from_worker: Decoder[m.FromWorker] = Decoder(m.FromWorker)

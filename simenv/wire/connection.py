@@ -22,7 +22,6 @@ from simenv.errors import LimitExceeded, NoService, ProtocolError
 from simenv.wire.messages import MAX_MESSAGE_BYTES
 
 SEND_QUEUE_MESSAGES = 2_000  # a peer that reads nothing loses what comes after; it asks again
-HEARTBEAT_MS = 5_000
 SOCKET_PATH_BYTES = 107  # sun_path less its NUL
 # Plain numbers: an operation on the library's enumerations costs more than a hop's system calls.
 _POLLIN = int(zmq.POLLIN)
@@ -155,7 +154,6 @@ class ZmqConnection:
         socket.set(zmq.SNDHWM, SEND_QUEUE_MESSAGES)
         socket.set(zmq.RCVHWM, 0)  # what was sent to us is ours; the sender's bound is enough
         socket.set(zmq.LINGER, 200)
-        socket.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
         socket.set(zmq.RECONNECT_IVL, 100)
         socket.set(zmq.RECONNECT_IVL_MAX, 1_000)
         socket.connect(address)

@@ -6,6 +6,8 @@ task at a time. `PROTOCOL` changes with any change of meaning here.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from simenv.model import (
@@ -26,7 +28,12 @@ MAX_MESSAGE_BYTES = 64 * 2**20  # the transport drops a peer that sends more
 MAX_MESSAGE_TASKS = 16_384
 CLIENT_MESSAGE_TASKS = 500  # what a client puts in one message (CONTROL_PLANE.md, rule 8)
 CLIENT_MESSAGE_BYTES = 2**20
+EXIT_LEASE, EXIT_ORPHAN = 3, 4  # how a worker ends that has lost its service: no task's fault
 STATES = tuple(TaskState)  # states travel as an index into this
+
+# A number from outside that the journal may be asked for: SQLite's integers have 64 bits, signed.
+Number = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+FinalState = Annotated[int, msgspec.Meta(ge=2, le=len(STATES) - 1)]
 
 
 # --- client to service -----------------------------------------------------------------------
@@ -47,9 +54,9 @@ class Submit(msgspec.Struct, frozen=True, array_like=True, tag=1):
     ids; with other content it is refused with `key_conflict`.
     """
 
-    request: int
+    request: Number
     key: str
-    offset: int
+    offset: Number
     terms: Terms
     tasks: list[TaskSpec]
 
@@ -57,75 +64,75 @@ class Submit(msgspec.Struct, frozen=True, array_like=True, tag=1):
 class Watch(msgspec.Struct, frozen=True, array_like=True, tag=2):
     """Send me the results of these: now where there is one, else when it comes (idempotent)."""
 
-    request: int
-    tasks: list[int]
+    request: Number
+    tasks: list[Number]
 
 
 class Cancel(msgspec.Struct, frozen=True, array_like=True, tag=3):
     """Answered by Cancelled; a task that is final stays as it is."""
 
-    request: int
-    tasks: list[int]
+    request: Number
+    tasks: list[Number]
 
 
 class GetStatus(msgspec.Struct, frozen=True, array_like=True, tag=4):
-    request: int
+    request: Number
 
 
 class GetQueue(msgspec.Struct, frozen=True, array_like=True, tag=5):
     """`done`: final tasks, newest first, else waiting and running ones in order."""
 
-    request: int
+    request: Number
     done: bool = False
-    limit: int = 100
+    limit: Number = 100
 
 
 class GetTasks(msgspec.Struct, frozen=True, array_like=True, tag=6):
     """TaskInfo of these; unknown ones are left out of the answer."""
 
-    request: int
-    tasks: list[int]
+    request: Number
+    tasks: list[Number]
 
 
 class GetWorkers(msgspec.Struct, frozen=True, array_like=True, tag=7):
-    request: int
+    request: Number
 
 
 class GetEvents(msgspec.Struct, frozen=True, array_like=True, tag=8):
-    request: int
-    since: int = 0
-    limit: int = 1000
+    request: Number
+    since: Number = 0
+    limit: Number = 1000
 
 
 class GetCompletions(msgspec.Struct, frozen=True, array_like=True, tag=9):
     """Completions numbered above `since` (of the whole environment, in order)."""
 
-    request: int
-    since: int = 0
-    limit: int = 1000
+    request: Number
+    since: Number = 0
+    limit: Number = 1000
 
 
 class Ack(msgspec.Struct, frozen=True, array_like=True, tag=10):
     """The named cursor has safely read everything up to `seq`; answered by Acked when stored."""
 
-    request: int
+    request: Number
     cursor: str
-    seq: int
+    seq: Number
 
 
 class GetCursor(msgspec.Struct, frozen=True, array_like=True, tag=11):
-    request: int
+    request: Number
     cursor: str
 
 
 class Ping(msgspec.Struct, frozen=True, array_like=True, tag=12):
-    request: int
+    request: Number
 
 
 class Shutdown(msgspec.Struct, frozen=True, array_like=True, tag=13):
     """Finish what runs, keep what waits, and stop; `now`: at once, running tasks wait too."""
 
-    request: int
+    request: Number
     now: bool = False
 
 
@@ -262,26 +269,26 @@ class Join(msgspec.Struct, frozen=True, array_like=True, tag=0):
 
     version: str
     name: str
-    pid: int
+    pid: Number
     node: str
-    epoch: int  # the service's, as told at start: a worker of an earlier one is sent away
+    epoch: Number  # the service's, as told at start: a worker of an earlier one is sent away
     engines: tuple[str, ...]
 
 
 class Started(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    task: int
-    attempt: int
+    task: Number
+    attempt: Number
 
 
 class Finished(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """`start_us` is measured from the arrival of the chunk at the worker."""
 
-    task: int
-    attempt: int
-    state: int
+    task: Number
+    attempt: Number
+    state: FinalState
     payload: bytes
-    start_us: int
-    run_us: int
+    start_us: Number
+    run_us: Number
 
 
 class Done(msgspec.Struct, frozen=True, array_like=True, tag=2):
@@ -290,7 +297,7 @@ class Done(msgspec.Struct, frozen=True, array_like=True, tag=2):
     origin: Origin
     engine: str
     route: str
-    slots: int
+    slots: Number
     results: list[Finished]
 
 
@@ -298,10 +305,10 @@ class Beat(msgspec.Struct, frozen=True, array_like=True, tag=3):
     """Sent every second by the heartbeat thread, which also reads the answers."""
 
     name: str
-    epoch: int
-    task: int  # what runs now; 0: nothing
-    attempt: int
-    rss_bytes: int
+    epoch: Number
+    task: Number  # what runs now; 0: nothing
+    attempt: Number
+    rss_bytes: Number
 
 
 class Assigned(msgspec.Struct, frozen=True, array_like=True, gc=False):
