@@ -134,14 +134,16 @@ def _send(
     more = max(0, memory - worker.memory_bytes)  # one task runs at a time: the largest counts
     worker.memory_bytes += more
     state.free_memory -= more
+    announce = total_us > ANNOUNCE_US or bool(head.incident)
     for record in chunk:
         record.phase = Phase.SENT
         record.attempts += 1
         record.fence = state.fence(record)
         record.worker = worker.name
         record.sent_ns = now_ns
+        record.announced = announce
         worker.held[record.number] = record
     worker.held_us += total_us
     worker.state = WorkerState.BUSY
-    worker.announced = total_us > ANNOUNCE_US or bool(head.incident)
-    return Send(worker.name, worker.slots, worker.memory_bytes, worker.announced, chunk)
+    worker.idle_beats = 0
+    return Send(worker.name, worker.slots, worker.memory_bytes, announce, chunk)

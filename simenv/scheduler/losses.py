@@ -30,6 +30,11 @@ class Incidents:
         self._last = 0
         self._open: dict[int, list[Record]] = {}
 
+    @property
+    def open(self) -> int:
+        """How many deaths still have suspects."""
+        return len(self._open)
+
     def record(self, verdict: Verdict) -> None:
         """File a verdict: mark new suspects, clear the neighbours of a proven culprit."""
         if verdict.guilty is not None:
@@ -53,19 +58,18 @@ class Incidents:
                 del self._open[record.incident]
 
 
-def judge(
-    held: list[Record], announced: bool, why: str, log: str, host: str, killed: str
-) -> Verdict:
+def judge(held: list[Record], why: str, log: str, host: str, charged: bool) -> Verdict:
     """The verdict over what a dead worker held, in the order it would have run them.
 
-    `announced`: the worker says Started for what it runs, so a RUNNING task is the one that ran.
-    `killed`: we ended the worker ourselves, because a task would not stop; nobody is charged.
+    A RUNNING task that was announced (its worker said Started for it) is the one that ran; of
+    others a heartbeat may be out of date. `charged`: False where no task can be the cause, as when
+    we ended the worker ourselves.
     """
     endings = [_stopped(record, host) for record in held if record.stopping]
     left = [record for record in held if not record.stopping]
-    if killed or not left:
+    if not charged or not left:
         return Verdict(endings, None, [])
-    ran = [record for record in left if record.phase == Phase.RUNNING] if announced else []
+    ran = [record for record in left if record.phase == Phase.RUNNING and record.announced]
     if len(held) == 1:
         ran = left
     if len(ran) == 1:

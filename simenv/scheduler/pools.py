@@ -36,7 +36,7 @@ class Worker(msgspec.Struct, eq=False):
     tasks: int = 0
     held: dict[int, Record] = msgspec.field(default_factory=dict)
     held_us: float = 0.0
-    announced: bool = False  # the chunk it runs says Started
+    idle_beats: int = 0  # in a row, while it holds tasks
     killed: str = ""  # why we ended it, if we did
 
     @property
@@ -105,7 +105,7 @@ class Pool:
             if self.live() <= self.spec.min or len(self.queue):
                 break
             if now_ns - worker.since_ns > idle_ns:
-                worker.state = WorkerState.DRAINING
+                worker.state, worker.since_ns = WorkerState.DRAINING, now_ns
                 actions.append(RetireWorker(worker.name, f"idle for {self.spec.idle_s:g} s"))
         return actions
 

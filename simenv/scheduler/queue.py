@@ -7,11 +7,13 @@ until it comes up, so cancelling costs nothing.
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 from collections.abc import Iterator
 
 from simenv.scheduler.values import Phase, Record
 
+STALE_KEPT = 1_000
 LONG_US = 1e6  # a task longer than this must not take a node's last slot from the short ones
 
 
@@ -33,6 +35,16 @@ class Lanes:
                 best = lane[0]
         return best
 
+    def any(self) -> bool:
+        return bool(self.suspects or self.short or self.long)
+
+    def sweep(self) -> None:
+        """Keep only what waits."""
+        for lane in (self.suspects, self.short, self.long):
+            live = [record for record in lane if record.phase == Phase.WAITING]
+            lane.clear()
+            lane.extend(live)
+
     def lane_of(self, record: Record) -> deque[Record]:
         if record.incident:
             return self.suspects
@@ -46,6 +58,7 @@ class Queue:
         self._lanes: dict[int, Lanes] = {}
         self._order: list[int] = []  # priorities, highest first
         self._count = 0
+        self._stale = 0  # entries of tasks that have ended
         self.backlog_us = 0.0  # expected work of the waiting tasks, on one slot
 
     def __len__(self) -> int:
@@ -91,7 +104,18 @@ class Queue:
     def drop(self, record: Record) -> None:
         """A waiting task became final; its entry is skipped when it comes up."""
         self._count -= 1
+        self._stale += 1
         self.backlog_us -= record.cost_us
+        if self._stale > self._count + STALE_KEPT:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Stale entries outnumber the live ones: take them out."""
+        for lanes in self._lanes.values():
+            lanes.sweep()
+        self._lanes = {p: lanes for p, lanes in self._lanes.items() if lanes.any()}
+        self._order = sorted(self._lanes, reverse=True)
+        self._stale = 0
 
     def has_short(self) -> bool:
         """Is any task waiting that is not long?"""
@@ -101,20 +125,9 @@ class Queue:
         """Waiting tasks in the order they will be tried."""
         for priority in self._order:
             lanes = self._lanes[priority]
-            merged = sorted((*lanes.suspects, *lanes.long), key=_rank)
-            rest = iter(merged)
-            following = next(rest, None)
-            for record in lanes.short:
-                while following is not None and _rank(following) < _rank(record):
-                    if following.phase == Phase.WAITING:
-                        yield following
-                    following = next(rest, None)
+            for record in heapq.merge(lanes.suspects, lanes.short, lanes.long, key=_rank):
                 if record.phase == Phase.WAITING:
                     yield record
-            while following is not None:
-                if following.phase == Phase.WAITING:
-                    yield following
-                following = next(rest, None)
 
     def _of(self, record: Record) -> Lanes:
         priority = record.batch.terms.priority

@@ -29,6 +29,8 @@ from simenv.scheduler.values import (
 )
 from simenv.wire.messages import STATES, Finished
 
+KEPT_DEADLINES = 10_000  # of tasks that have ended, before they are cleared away
+IDLE_BEATS = 3  # in a row, from a worker that should be running something
 STOP_GRACE_NS = 2_000_000_000  # an engine that has not obeyed by then is ended with its worker
 SLEEP_NS = 3_000_000_000  # a gap between ticks from which we slept, and silence proves nothing
 
@@ -87,6 +89,9 @@ class State:
             when = batch.accepted_ns + round(batch.terms.queue_timeout_s * 1e9)
             for number in range(batch.first, batch.first + len(specs)):
                 heapq.heappush(self._deadlines, (when, number))
+            if len(self._deadlines) > 2 * len(tasks) + KEPT_DEADLINES:
+                self._deadlines = [entry for entry in self._deadlines if entry[1] in tasks]
+                heapq.heapify(self._deadlines)
 
     def withdraw(self, first: int, count: int, now_ns: int) -> None:
         """Accepted tasks that could not be stored: as if they had never come."""
@@ -148,17 +153,32 @@ class State:
             if limit_s:
                 when = now_ns + round(limit_s * 1e9)
                 heapq.heappush(self._run_limits, (when, task, fence))
+            if record.stopping:
+                self._arm(record, now_ns)
 
-    def beaten(self, name: str, task: int, fence: int, rss_bytes: int, now_ns: int) -> bool:
-        """A heartbeat; False if no such worker is ours."""
+    def beaten(
+        self, name: str, task: int, fence: int, rss_bytes: int, now_ns: int
+    ) -> list[Action] | None:
+        """A heartbeat; None if no such worker is ours."""
         worker = self.workers.get(name)
         if worker is None:
-            return False
+            return None
         worker.heard_ns = now_ns
         worker.rss_bytes = rss_bytes
         if task:
+            worker.idle_beats = 0
             self.started(name, task, fence, now_ns)
-        return True
+        elif worker.held:
+            worker.idle_beats += 1
+            if worker.idle_beats >= IDLE_BEATS:  # what was sent, or answered, got lost on its way
+                return self.dropped(name, "it holds tasks and runs none", now_ns)
+        return []
+
+    def dropped(self, name: str, why: str, now_ns: int) -> list[Action]:
+        """A worker we cannot work with: end it; its tasks go back and none of them is charged."""
+        if name not in self.workers:
+            return []
+        return [*self._kill(name, why), *self.lost(name, why, now_ns)]
 
     def finished(self, name: str, results: list[Finished], slots: int, now_ns: int) -> list[Ending]:
         """Those results that still count; answers of attempts that are over are left out."""
@@ -179,21 +199,22 @@ class State:
             state = STATES[result.state]
             if state is TaskState.DONE:
                 observe(record.route, record.spec, slots, result.run_us)
-                if record.incident:
-                    self.incidents.cleared(record)
             self._end(record, state)
             reason = record.stopping
             endings.append(Ending(record, state, slots, timing, index, reason))
             tasks.pop(result.task, None)
         worker.tasks += len(endings)
+        worker.idle_beats = 0
         if endings:
             self.pools[worker.pool].proved()
         if not held:
             self._run_dry(worker, now_ns)
         return endings
 
-    def lost(self, name: str, why: str, now_ns: int, log: str = "") -> list[Action]:
-        """A worker's process is gone, or counts as gone."""
+    def lost(
+        self, name: str, why: str, now_ns: int, log: str = "", *, blame: bool = True
+    ) -> list[Action]:
+        """A worker's process is gone, or counts as gone; `blame`: a task may be the cause."""
         worker = self.workers.pop(name, None)
         if worker is None:
             return []
@@ -208,14 +229,17 @@ class State:
         if not retired:
             actions.append(Note("worker.lost", name, why))
         if held:
-            actions += self._lose(worker, held, why, log)
+            charged = blame and not worker.killed
+            actions += self._lose(worker, held, why, log, charged)
         elif not retired:
             actions.append(pool.failed(why, now_ns))
         return actions
 
-    def _lose(self, worker: Worker, held: list[Record], why: str, log: str) -> list[Action]:
+    def _lose(
+        self, worker: Worker, held: list[Record], why: str, log: str, charged: bool
+    ) -> list[Action]:
         """The tasks a dead worker held: back to the front, but for those that end here."""
-        verdict = losses.judge(held, worker.announced, why, log, worker.node, worker.killed)
+        verdict = losses.judge(held, why, log, worker.node, charged)
         self.incidents.record(verdict)
         actions: list[Action] = []
         again = []
@@ -266,8 +290,14 @@ class State:
         if record.stopping:
             return []
         record.stopping = reason
-        heapq.heappush(self._stops, (now_ns + STOP_GRACE_NS, record.number, record.fence))
+        if record.phase == Phase.RUNNING or record is next(
+            iter(self.workers[record.worker].held.values())
+        ):  # one that waits behind another is skipped when its turn comes
+            self._arm(record, now_ns)
         return [StopRunning(record.worker, record.number, record.fence, reason)]
+
+    def _arm(self, record: Record, now_ns: int) -> None:
+        heapq.heappush(self._stops, (now_ns + STOP_GRACE_NS, record.number, record.fence))
 
     # --- time passes ---------------------------------------------------------------------------
 
@@ -315,6 +345,11 @@ class State:
     def _silent(self, now_ns: int) -> list[Action]:
         actions: list[Action] = []
         for worker in list(self.workers.values()):
+            if worker.state == WorkerState.DRAINING and (
+                now_ns - worker.since_ns > self.limits.silent_ns
+            ):
+                actions += self.dropped(worker.name, "it was asked to end and did not", now_ns)
+                continue
             starting = worker.state == WorkerState.STARTING
             limit = self.limits.start_timeout_ns if starting else self.limits.silent_ns
             if now_ns - worker.heard_ns > limit:
@@ -335,6 +370,8 @@ class State:
         record.phase = Phase.FINAL
         self.queued_bytes -= len(record.spec.program)
         self.ended[state] += 1
+        if record.incident:
+            self.incidents.cleared(record)
 
     def _run_dry(self, worker: Worker, now_ns: int) -> None:
         self._give_back(worker)

@@ -59,12 +59,15 @@ class Completions:
 
     def from_here(self, endings: list[Ending]) -> list[tuple[bytes, bytes]]:
         """Journal what ended without a worker's word: cancelled, expired, poison."""
-        out = []
+        groups: dict[tuple[str, str], dict[bytes, list[Completion]]] = {}
         for ending in endings:
-            route = ending.record.route
+            record = ending.record
+            by_client = groups.setdefault((record.route.engine, record.route.reason), {})
             completion = self._completion(ending, _failure(ending, ending.host))
-            client = ending.record.batch.client
-            out += self._store({client: [completion]}, self._here, route.engine, route.reason)
+            by_client.setdefault(record.batch.client, []).append(completion)
+        out = []
+        for (engine, reason), by_client in groups.items():
+            out += self._store(by_client, self._here, engine, reason)
         return out
 
     def watch(self, task: int, peer: bytes) -> None:

@@ -8,7 +8,7 @@ from array import array
 import msgspec
 
 from simenv.errors import ConfigError
-from simenv.scheduler.routing import runs
+from simenv.scheduler.routing import runs, size
 from simenv.scheduler.state import State
 from simenv.scheduler.values import Batch, Route
 from simenv.service.api import unpack_routes
@@ -69,6 +69,12 @@ def _requeue(state: State, row: AcceptedRow, span: bytearray, attempts: array[in
 
 def _adopted(route: Route, state: State) -> Route:
     """The route itself, or one through another pool if its own is no longer there."""
+    if route.memory_bytes > state.limits.memory_bytes:
+        raise ConfigError(
+            f"tasks wait that need {size(route.memory_bytes)}; this start has "
+            f"{size(state.limits.memory_bytes)} for simulators",
+            hint="start with the memory_bytes it had before",
+        )
     if route.pool in state.pools:
         return route
     card = catalog.card(route.engine)

@@ -19,6 +19,7 @@ PRECISIONS = ("double", "single")
 MAX_OBSERVABLES = 4_096
 MAX_TERMS = 100_000
 MAX_PRIORITY = 1_000_000
+MAX_TIMEOUT_S = 10**8  # three years; in nanoseconds far within 64 bits
 
 
 class Known(msgspec.Struct, frozen=True, gc=False):
@@ -62,8 +63,10 @@ def check_terms(terms: Terms) -> None:
                 raise OptionError(f"observable {label[:40]!r} may hold only I, X, Y, Z")
     for key in ("queue_timeout_s", "run_timeout_s"):
         value = getattr(terms, key)
-        if not (math.isfinite(value) and value >= 0):
-            raise OptionError(f"{key} = {value} must be a number of seconds, 0 for none")
+        if not 0 <= value <= MAX_TIMEOUT_S:
+            raise OptionError(
+                f"{key} = {value} is outside 0 .. {MAX_TIMEOUT_S} seconds", hint="0 for none"
+            )
     if abs(terms.priority) > MAX_PRIORITY:
         raise OptionError(f"priority {terms.priority} is outside -{MAX_PRIORITY}..{MAX_PRIORITY}")
     if len(terms.name) > 64:

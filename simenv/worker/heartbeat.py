@@ -14,12 +14,10 @@ from pathlib import Path
 
 from simenv.wire import codec
 from simenv.wire.connection import Connection
-from simenv.wire.messages import Beat, Lease, StopTask, StopWorker
+from simenv.wire.messages import EXIT_LEASE, EXIT_ORPHAN, Beat, Lease, StopTask, StopWorker
 from simenv.worker.current import Current
 
 BEAT_S = 1.0
-EXIT_LEASE = 3
-EXIT_ORPHAN = 4
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 

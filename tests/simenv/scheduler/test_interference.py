@@ -97,3 +97,41 @@ def test_withdrawn_tasks_leave_no_trace() -> None:
     machine.tick()
     assert machine.state.tasks == {}
     assert machine.state.free_slots == 2
+
+
+def test_cancel_of_a_task_sent_ahead_leaves_the_one_in_front_alone() -> None:
+    machine = Machine(workers=1)
+    machine.submit(2, cost=4_000.0)
+    front, behind = (send.records[0] for send in machine.assign())
+    machine.begin(front)
+    machine.keep(machine.state.cancel([behind.number], machine.now_ns)[1])
+    assert not any(isinstance(action, KillWorker) for action in machine.tick(2.5))
+    machine.finish([front])
+    machine.begin(behind)
+    assert any(isinstance(action, KillWorker) for action in machine.tick(2.5))
+
+
+def test_cancelled_tasks_do_not_stay_in_memory_behind_a_waiting_one() -> None:
+    machine = Machine(workers=1)
+    machine.submit(1, cost=60_000.0)
+    machine.assign()
+    machine.submit(1, cost=60_000.0)
+    numbers = machine.submit(3_000)
+    machine.keep(machine.state.cancel(numbers, machine.now_ns)[1])
+    queue = machine.state.pools["main"].queue
+    assert len(queue) == 1
+    assert sum(len(lanes.short) for lanes in queue._lanes.values()) < 1_500
+
+
+def test_a_worker_that_does_not_end_when_asked_is_ended() -> None:
+    machine = Machine(min=0, max=1, idle_s=1.0)
+    machine.submit(1)
+    machine.revive()
+    for send in machine.assign():
+        machine.finish(send.records)
+    assert any(isinstance(action, RetireWorker) for action in machine.tick(1.5))
+    for _ in range(12):
+        for worker in machine.state.workers.values():
+            worker.heard_ns = machine.now_ns
+        machine.tick(1.0)
+    assert machine.state.workers == {}

@@ -6,6 +6,7 @@ from machine import Machine
 
 from simenv.model import TaskState
 from simenv.scheduler.values import KillWorker, Note, Phase, StartWorker
+from simenv.wire.messages import STATES, Finished
 
 
 def test_a_lost_task_goes_to_the_front_with_its_next_attempt() -> None:
@@ -25,17 +26,13 @@ def test_a_late_answer_of_a_lost_attempt_is_fenced_out() -> None:
     machine = Machine(workers=1)
     machine.submit(1, cost=60_000.0)
     (send,) = machine.assign()
-    old = send.records[0].fence
+    record = send.records[0]
+    late = Finished(record.number, record.fence, STATES.index(TaskState.DONE), b"", 1, 1)
     machine.lose("main-0")
     machine.revive()
     (again,) = machine.assign()
-    record = again.records[0]
-    new, record.fence = record.fence, old
-    assert machine.state.finished("main-0", [], 1, machine.now_ns) == []
-    record.fence = new
-    stale = machine.state.tasks[record.number].fence
-    assert stale != old
-    assert len(machine.finish([record])) == 1
+    assert machine.state.finished("main-0", [late], 1, machine.now_ns) == []
+    assert len(machine.finish(again.records)) == 1
 
 
 def test_three_deaths_alone_are_poison() -> None:
@@ -155,3 +152,47 @@ def test_a_worker_that_dies_with_a_task_is_replaced_at_once() -> None:
     machine.assign()
     machine.lose("main-0")
     assert any(isinstance(action, StartWorker) for action in machine.tick())
+
+
+def test_a_worker_that_gave_up_its_lease_charges_nobody() -> None:
+    machine = Machine(workers=1)
+    (number,) = machine.submit(1)
+    for _ in range(4):
+        machine.assign()
+        machine.keep(machine.state.lost("main-0", "exit 3", machine.now_ns, blame=False))
+        machine.revive()
+    assert machine.endings == []
+    assert machine.state.tasks[number].deaths == 0
+
+
+def test_a_worker_that_runs_nothing_of_what_it_holds_is_replaced() -> None:
+    machine = Machine(workers=1)
+    (number,) = machine.submit(1, cost=60_000.0)
+    machine.assign()
+    for _ in range(2):
+        assert machine.state.beaten("main-0", 0, 0, 0, machine.now_ns) == []
+    machine.keep(machine.state.beaten("main-0", 0, 0, 0, machine.now_ns) or [])
+    record = machine.state.tasks[number]
+    assert (record.phase, record.deaths) == (Phase.WAITING, 0)
+    assert any(isinstance(action, KillWorker) for action in machine.actions)
+
+
+def test_an_unannounced_task_seen_by_a_heartbeat_is_not_charged_alone() -> None:
+    machine = Machine(workers=1)
+    machine.submit(4, cost=10.0)
+    machine.submit(1, cost=4_000.0)
+    first, second = machine.assign()
+    assert (first.announce, second.announce) == (False, True)
+    machine.begin(first.records[0])  # by a heartbeat; the next one may run by now
+    machine.lose("main-0", "signal 11 (SIGSEGV)")
+    assert all(record.incident for record in machine.state.tasks.values())
+    assert all(record.deaths == 0 for record in machine.state.tasks.values())
+
+
+def test_suspects_that_are_cancelled_leave_no_trace() -> None:
+    machine = Machine(workers=1)
+    numbers = machine.submit(10)
+    machine.assign()
+    machine.lose("main-0")
+    machine.keep(machine.state.cancel(numbers, machine.now_ns)[1])
+    assert machine.state.incidents.open == 0
