@@ -25,6 +25,7 @@ CONFIG_FORMAT = 1
 _ANEW = "simenv up --config FILE"
 _NEVER_KEPT = ("name", "lifeline", "faults", "format")  # of one start, not of the environment
 NAME_RULE = re.compile(r"[a-z][a-z0-9_.-]{0,63}\Z")
+MAX_IDLE_S = 10**8
 DURABILITIES = ("accepted", "process", "power")
 
 
@@ -255,13 +256,13 @@ def _check(config: Config, source: str) -> None:
             f"{source}: durability {config.durability!r} is not known",
             hint=f"one of: {', '.join(DURABILITIES)}",
         )
-    for key, low, high in (
+    for key, low, high in (  # beats come every second: fewer than three prove nothing
         ("slots", 0, 4096),
         ("memory_bytes", 0, 2**60),
         ("max_queued_tasks", 1, 10**8),
         ("max_queued_bytes", 2**20, 2**50),
-        ("worker_lease_s", 1.0, 3600.0),
-        ("silent_s", 0.5, 3600.0),
+        ("worker_lease_s", 3.0, 3600.0),
+        ("silent_s", 3.0, 3600.0),
         ("start_timeout_s", 1.0, 3600.0),
         ("drain_timeout_s", 0.0, 86400.0),
     ):
@@ -276,4 +277,8 @@ def _check(config: Config, source: str) -> None:
             raise ConfigError(
                 f"{source}: pool {pool.name!r} wants min={pool.min}, max={pool.max} workers",
                 hint="0 <= min <= max, 1 <= max <= 1024",
+            )
+        if not 0 <= pool.idle_s <= MAX_IDLE_S:
+            raise ConfigError(
+                f"{source}: pool {pool.name!r}: idle_s = {pool.idle_s} is outside 0 .. {MAX_IDLE_S}"
             )

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from simenv.service import faults
 
-EVERY_BYTES = 16 * 2**20
-RESTART_BYTES = 2**30  # from here the WAL is reset even under load
+EVERY_BYTES = 16 * 2**20  # written since the last one
+RESTART_BYTES = 2**30  # from here the WAL is cut, though that holds up the loop
 LOOK_S = 0.5
 
 
@@ -25,7 +25,8 @@ class Checkpointer:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="checkpoint", daemon=True)
         self.error = ""
-        self.idle = True  # set by the loop: a reset of the WAL disturbs nobody now
+        self.written_bytes = 0  # into the WAL, about; counted by the loop
+        self._folded = 0  # of them
 
     def start(self) -> None:
         self._thread.start()
@@ -37,21 +38,23 @@ class Checkpointer:
     def _run(self) -> None:
         db = sqlite3.connect(self._journal, isolation_level=None)
         db.execute("pragma busy_timeout=20")
-        done = 0  # WAL bytes folded in so far
         while not self._stop.wait(LOOK_S):
-            try:
-                size = self._wal.stat().st_size
-                done = min(done, size)
-                if size - done < EVERY_BYTES and not (self.idle and size > EVERY_BYTES):
-                    continue
-                faults.hit("checkpoint.before")
-                reset = self.idle or size > RESTART_BYTES
-                db.execute(
-                    f"pragma wal_checkpoint({'truncate' if reset else 'passive'})"
-                ).fetchone()
-                done = self._wal.stat().st_size
-                faults.hit("checkpoint.after")
-                self.error = ""
-            except (sqlite3.Error, OSError) as error:
-                self.error = f"checkpoint failed: {error}"
+            self.look(db)
         db.close()
+
+    def look(self, db: sqlite3.Connection) -> None:
+        """One checkpoint over `db`, a connection of this thread's own, if one is due."""
+        written = self.written_bytes
+        if written - self._folded < EVERY_BYTES:
+            return
+        try:
+            faults.hit("checkpoint.before")
+            # Only a passive one leaves the loop's write lock alone; the next commit after it
+            # starts the WAL anew from its beginning.
+            how = "truncate" if self._wal.stat().st_size > RESTART_BYTES else "passive"
+            db.execute(f"pragma wal_checkpoint({how})").fetchone()
+            self._folded = written
+            faults.hit("checkpoint.after")
+            self.error = ""
+        except (sqlite3.Error, OSError) as error:
+            self.error = f"checkpoint failed: {error}"

@@ -18,6 +18,7 @@ from simenv.wire.messages import STATES, Completed, Completion, Done, Failure
 
 INDEX_SLICE = 2_000  # pairs written in one idle moment
 _STATE_INDEX = {state: index for index, state in enumerate(STATES)}
+_STOPPED = (TaskState.CANCELLED, TaskState.EXPIRED)  # FAILED keeps the engine's own words
 _WORDS = {
     "cancelled": "cancelled before it had a result",
     "queue_timeout": "it waited longer than queue_timeout_s",
@@ -51,7 +52,7 @@ class Completions:
         by_client: dict[bytes, list[Completion]] = {}
         for ending in endings:
             payload = done.results[ending.index].payload
-            if ending.state is not TaskState.DONE and ending.reason:
+            if ending.state in _STOPPED and ending.reason:
                 payload = _failure(ending, done.origin.node)
             completion = self._completion(ending, payload)
             by_client.setdefault(ending.record.batch.client, []).append(completion)
@@ -95,10 +96,10 @@ class Completions:
         if not self._fresh:
             return False
         pairs = list(itertools.islice(self._fresh.items(), INDEX_SLICE))
-        for task, _ in pairs:
-            del self._fresh[task]
-        following = next(iter(self._fresh.values()), pairs[-1][1] + 1)
+        following = next(itertools.islice(self._fresh.values(), len(pairs), None), pairs[-1][1] + 1)
         self._journal.index(pairs, up_to=following - 1)
+        for task, _ in pairs:  # only now: what could not be written is tried again, from the oldest
+            del self._fresh[task]
         return bool(self._fresh)
 
     def _completion(self, ending: Ending, payload: bytes) -> Completion:

@@ -105,7 +105,6 @@ class Daemon:
         """One pass: wait for something (at most `timeout_s`), handle it, store it, answer it."""
         arrived = self.doors.wait(self._patience_s() if timeout_s is None else timeout_s)
         begin_ns = time.monotonic_ns()
-        self.checkpointer.idle = not arrived
         if arrived:
             self._drain(begin_ns)
         if self.intake.busy:
@@ -166,6 +165,7 @@ class Daemon:
         try:
             self.journal.commit()
             self._committed_ns = time.monotonic_ns()
+            self.checkpointer.written_bytes = self.journal.written_bytes
             self.trouble = ""
         except JournalError as error:
             if error.message != self.trouble:

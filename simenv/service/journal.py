@@ -28,6 +28,7 @@ from simenv.service.records import UNHAPPY, AcceptedRow, Records, checksum
 
 JOURNAL_FORMAT = 1
 SYNC_DELAY_S = 0.05
+PAGE_BYTES = 4_096  # the least a row adds to the WAL
 _SCHEMA = """
 create table if not exists meta(key text primary key, value int) without rowid;
 create table if not exists accepted(first integer primary key, count int, at real, key text,
@@ -66,6 +67,7 @@ class Journal:
         self.records = Records(self._db, path)
         self.epoch = self._next_epoch()
         self.commits = 0
+        self.written_bytes = 0  # about, in all: what tells when a checkpoint is due
         self.unsynced = False
         self._accepted: list[AcceptedRow] = []
         self._finished: list[tuple[int | bytes, ...]] = []
@@ -160,6 +162,7 @@ class Journal:
             raise self._failed(error) from error
         faults.hit("journal.commit.after")
         self.commits += 1
+        self.written_bytes += _size(statements)
         self.unsynced = self._durability == "accepted" and not force
         self._accepted.clear()
         self._finished.clear()
@@ -235,3 +238,8 @@ class Journal:
         self._synchronous("FULL")
         self._db.execute("pragma wal_checkpoint(truncate)")
         self._db.close()
+
+
+def _size(statements: list[tuple[str, tuple[Any, ...]]]) -> int:
+    blobs = (value for _, values in statements for value in values if type(value) is bytes)
+    return len(statements) * PAGE_BYTES + sum(map(len, blobs))

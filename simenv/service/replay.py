@@ -8,6 +8,7 @@ from array import array
 import msgspec
 
 from simenv.errors import ConfigError
+from simenv.model import Terms
 from simenv.scheduler.routing import runs, size
 from simenv.scheduler.state import State
 from simenv.scheduler.values import Batch, Route
@@ -15,6 +16,7 @@ from simenv.service.api import unpack_routes
 from simenv.service.intake import RECENT_KEYS, Intake, Remembered
 from simenv.service.journal import Journal
 from simenv.service.records import AcceptedRow
+from simenv.service.rules import MAX_TIMEOUT_S
 from simenv.wire import codec
 from simenv.wire.messages import Completed, Submit
 from simulators import catalog
@@ -51,6 +53,7 @@ def replay(journal: Journal, state: State, intake: Intake) -> Replayed:
 def _requeue(state: State, row: AcceptedRow, span: bytearray, attempts: array[int]) -> int:
     submit = codec.from_client(row.body)
     assert isinstance(submit, Submit)
+    terms = _bounded(submit.terms)
     routes = [_adopted(route, state) for route in unpack_routes(row.routes)]
     age_ns = max(0, round((time.time() - row.at) * 1e9))
     accepted_ns = time.monotonic_ns() - age_ns
@@ -59,12 +62,18 @@ def _requeue(state: State, row: AcceptedRow, span: bytearray, attempts: array[in
         end = span.find(1, place)
         end = len(span) if end < 0 else end
         first = row.first + place
-        batch = Batch(b"", submit.terms, row.key, row.offset, first, accepted_ns)
+        batch = Batch(b"", terms, row.key, row.offset, first, accepted_ns)
         counts = list(attempts[first : row.first + end])
         state.submitted(batch, submit.tasks[place:end], routes[place:end], counts)
         left += end - place
         place = end
     return left
+
+
+def _bounded(terms: Terms) -> Terms:
+    """Timeouts cut to what is accepted today: an earlier build let any number in."""
+    queue_s, run_s = (min(t, MAX_TIMEOUT_S) for t in (terms.queue_timeout_s, terms.run_timeout_s))
+    return msgspec.structs.replace(terms, queue_timeout_s=queue_s, run_timeout_s=run_s)
 
 
 def _adopted(route: Route, state: State) -> Route:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from service import Bench, spec
 
-from simenv.errors import JournalError
-from simenv.model import task_number
+from simenv.config import convert
+from simenv.errors import ConfigError, JournalError
+from simenv.model import Terms, task_number
 from simenv.service.journal import Journal
+from simenv.service.rules import MAX_TIMEOUT_S
+from simenv.wire import codec
 from simenv.wire import messages as m
 
 BEYOND = 2**63
@@ -27,7 +31,7 @@ BEYOND = 2**63
         m.GetCompletions(7, BEYOND),
         m.GetCompletions(7, -1),
         m.GetQueue(7, True, BEYOND),
-        m.Submit(7, "mine", BEYOND, m.Terms(), [spec()]),
+        m.Submit(7, "mine", BEYOND, Terms(), [spec()]),
     ],
     ids=lambda question: type(question).__name__,
 )
@@ -53,3 +57,44 @@ def test_a_number_beyond_the_journals_is_its_error(tmp_path: Path) -> None:
 def test_an_id_beyond_the_journals_numbers_is_none() -> None:
     assert task_number("t-fzzzzzzzzzzzz") is None
     assert task_number("t-7zzzzzzzzzzzz") == BEYOND - 1
+
+
+@pytest.mark.parametrize("seconds", [1e300, float("inf"), float("nan"), -1.0])
+@pytest.mark.parametrize("field", ["queue_timeout_s", "run_timeout_s"])
+def test_a_timeout_no_clock_can_hold(tmp_path: Path, field: str, seconds: float) -> None:
+    bench = Bench(tmp_path)
+    refused = bench.submit(spec(), terms=Terms(**{field: seconds}))  # type: ignore[arg-type]
+    assert isinstance(refused, m.Refused)
+    assert refused.refusals[0].code == "option"
+    assert field in refused.refusals[0].message
+
+
+def test_an_endless_timeout_in_an_old_journal_is_cut(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    endless = Terms(queue_timeout_s=1e300, run_timeout_s=1e300)
+    bench.submit(spec())
+    (row,) = bench.journal.records.accepted()
+    body = codec.encode(m.Submit(5, "~old", 0, endless, [spec()]))
+    bench.journal.accept(msgspec.structs.replace(row, first=2, body=body))
+    bench.journal.commit()
+    bench.restart()
+    bench.join()
+    task = bench.assigned()[-1]
+    assert bench.work is not None
+    bench.work.send(codec.encode(m.Started(task.task, task.attempt)))
+    bench.step()
+    terms = bench.state.tasks[2].batch.terms
+    assert (terms.queue_timeout_s, terms.run_timeout_s) == (MAX_TIMEOUT_S, MAX_TIMEOUT_S)
+
+
+@pytest.mark.parametrize("idle_s", [float("inf"), float("nan"), -1.0, 1e300])
+def test_a_pool_s_idle_time_no_clock_can_hold(idle_s: float) -> None:
+    with pytest.raises(ConfigError, match="idle_s"):
+        convert({"pools": [{"name": "main", "min": 1, "max": 1, "idle_s": idle_s}]})
+
+
+@pytest.mark.parametrize("key", ["silent_s", "worker_lease_s"])
+def test_patience_shorter_than_three_beats(key: str) -> None:
+    with pytest.raises(ConfigError, match=key):
+        convert({key: 2.5})
+    assert getattr(convert({key: 3.0}), key) == 3.0
