@@ -204,6 +204,10 @@ class TimedOut(SimenvError, TimeoutError):
     retryable = True
     exit_code = 124
 
+    def __init__(self, message: str, *, hint: str = "", index: int = -1, task: str = "") -> None:
+        super().__init__(message, hint=hint, index=index)
+        self.task = task  # its id, where it is about one
+
 
 def by_code(code: str) -> type[SimenvError]:
     """The class a wire code stands for; SimenvError itself for a code of a newer version."""

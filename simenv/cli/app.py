@@ -1,4 +1,4 @@
-"""`simenv`: the list of commands and the options they share. `main` is the console script.
+"""`simenv`: the list of commands and the options they share. `main` is what `entry` calls.
 
 Invariant: importing this loads typer, msgspec and zmq at most; each command loads the rest when it
 runs, so that a short one answers at once.
@@ -65,16 +65,16 @@ def common(
 
 def run(arguments: Sequence[str]) -> int:
     """One command line; the exit code."""
-    words = hoist(arguments)
-    common_words = words[: words.index("--")] if "--" in words else words
-    return guarded(
-        lambda: typer.main.get_command(app).main(words, prog_name="simenv", standalone_mode=False),
-        as_json="--json" in common_words,
-        debug="--debug" in common_words,
-    )
+    common_words = arguments[: arguments.index("--")] if "--" in arguments else arguments
+
+    def call() -> object:
+        command = typer.main.get_command(app)
+        return command.main(hoist(arguments), prog_name="simenv", standalone_mode=False)
+
+    return guarded(call, as_json="--json" in common_words, debug="--debug" in common_words)
 
 
 def main() -> None:
-    """The console script. SIGTERM ends it as tidily as an error does."""
+    """The command line of this process. SIGTERM ends it as tidily as an error does."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(run(sys.argv[1:]))

@@ -5,7 +5,6 @@ Invariant: no traceback unless `--debug`; with `--json` the error's object is st
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -25,11 +24,11 @@ def guarded(call: Callable[[], object], as_json: bool, debug: bool) -> int:
     """Run `call`; the exit code, after the error (if any) has been shown."""
     try:
         code = call()
-        sys.stdout.flush()
+        out.flush()
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (out.ReaderGone, BrokenPipeError):
+        out.abandon()
         return 0  # the reader has seen enough
     except typer.Abort:
         return INTERRUPTED
@@ -64,7 +63,7 @@ def as_object(error: errors.SimenvError) -> dict[str, object]:
         "hint": error.hint,
         "retryable": error.retryable,
     }
-    for extra in ("line", "column", "reason", "host", "log", "retry_after_s"):
+    for extra in ("line", "column", "reason", "host", "log", "retry_after_s", "task"):
         if hasattr(error, extra):
             shown[extra] = getattr(error, extra)
     if isinstance(error, errors.BatchRefused):
@@ -74,6 +73,10 @@ def as_object(error: errors.SimenvError) -> dict[str, object]:
 
 def show_error(error: errors.SimenvError, as_json: bool = False) -> None:
     """What, where and the way out on stderr; with `as_json` the object on stdout too."""
+    try:
+        out.flush()
+    except (OSError, out.ReaderGone):
+        out.abandon()  # a full disk, for example: the error itself must still be heard
     out.note(f"{out.paint('error', sys.stderr)}: {out.clean(error.message, keep=chr(10))}")
     for where in getattr(error, "__notes__", ()):
         out.note(f"  {out.clean(where)}")
@@ -81,5 +84,8 @@ def show_error(error: errors.SimenvError, as_json: bool = False) -> None:
         hint = out.clean(error.hint, keep="\n").replace("\n", "\n  ")
         out.note(f"  {hint}")
     if as_json:
-        out.json_line({"error": as_object(error)})
-        sys.stdout.flush()
+        try:
+            out.json_line({"error": as_object(error)})
+            out.flush()
+        except (OSError, out.ReaderGone):
+            out.abandon()

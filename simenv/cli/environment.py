@@ -126,7 +126,7 @@ def status(context: typer.Context, watch: Watch = 0.0) -> None:
                 _screen(info)
             if not watch:
                 return
-            sys.stdout.flush()
+            out.flush()
             time.sleep(watch)  # the user's own rhythm: there is no event to wait for
 
 
@@ -161,7 +161,7 @@ def logs(
         for text in found[-lines:] if lines else ():
             show(text)
         while follow:
-            sys.stdout.flush()
+            out.flush()
             more = source.readline()
             if more:
                 show(more.decode(errors="replace").rstrip("\n"))

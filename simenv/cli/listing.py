@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -11,13 +12,17 @@ from typing import Annotated, Generic, TypeVar
 import typer
 
 from simenv.cli import out
+from simenv.cli.settings import seconds
 from simenv.errors import OptionError
 
 Row = TypeVar("Row")
+_WORD = re.compile(r"\w+")  # WORKER(REASON) may be asked for by either word
 
 Columns = Annotated[str, typer.Option("--columns", "-o", help="Columns to show, by comma.")]
 NoHeader = Annotated[bool, typer.Option("--no-header", help="Leave the headers out.")]
-Watch = Annotated[float, typer.Option("--watch", help="Show again every so many seconds.")]
+Watch = Annotated[
+    float, typer.Option("--watch", callback=seconds, help="Show again every so many seconds.")
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +61,20 @@ def listing(
             _table(chosen, rows, style)
         if not style.watch_s:
             return
-        sys.stdout.flush()
+        out.flush()
         time.sleep(style.watch_s)  # the user's own rhythm: there is no event to wait for
 
 
 def _choose(columns: Sequence[Column[Row]], names: str) -> Sequence[Column[Row]]:
     if not names:
         return columns
-    known = {column.header.lower(): column for column in columns}
+    known = {word: column for column in columns for word in _WORD.findall(column.header.lower())}
+    known |= {column.header.lower(): column for column in columns}
+    headers = ", ".join(column.header.lower() for column in columns)
     wanted = [name.strip().lower() for name in names.split(",")]
     for name in wanted:
         if name not in known:
-            raise OptionError(f"no column {name!r} here", hint=f"there are: {', '.join(known)}")
+            raise OptionError(f"no column {name!r} here", hint=f"there are: {headers}")
     return [known[name] for name in wanted]
 
 

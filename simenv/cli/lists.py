@@ -11,6 +11,7 @@ import typer
 from simenv.cli import out, settings
 from simenv.cli.listing import Column, Columns, NoHeader, Style, Watch, listing
 from simenv.client.address import elapsed
+from simenv.errors import NotFound
 from simenv.model import Event, PoolInfo, TaskInfo, WorkerInfo
 
 _POOLS: tuple[Column[PoolInfo], ...] = (
@@ -78,6 +79,8 @@ def workers(
     """The resident simulators."""
     common = settings.of(context)
     with common.connect() as client:
+        if pool and pool not in (there := client.pools()):
+            raise NotFound(f"no pool {pool!r} here", hint=f"there are: {', '.join(there)}")
 
         def rows() -> Iterable[WorkerInfo]:
             return (worker for worker in client.workers() if pool in ("", worker.pool))
@@ -98,16 +101,18 @@ def queue(
     """Tasks that run or wait, and what they wait for."""
     common = settings.of(context)
     with common.connect() as client:
-        total = 0
+        total = shown = 0
 
         def rows() -> Iterable[TaskInfo]:
-            nonlocal total
+            nonlocal total, shown
             total, found = client.queue(done=done, limit=limit)
+            shown = len(found)
             return found
 
         listing(_QUEUE, Style(common.as_json, columns, no_header, watch), rows)
-        if total > limit:
-            out.note(f"{limit} of {total} shown; --limit shows more")
+        if total > shown:
+            way = "--limit shows more" if shown == limit else "no more are listed at once"
+            out.note(f"{shown} of {total} shown; {way}")
 
 
 def events(

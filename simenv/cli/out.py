@@ -6,6 +6,7 @@ escape code is written, and what others wrote (names, reasons, logs) never bring
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Mapping
@@ -21,21 +22,42 @@ _COLOURS = {
 }  # fmt: skip
 
 
+class ReaderGone(Exception):
+    """Nobody reads stdout any more. No OSError: typer would make an exit code of that."""
+
+
 def line(text: str = "") -> None:
     """One line of the answer."""
-    sys.stdout.write(text + "\n")
+    try:
+        sys.stdout.write(text + "\n")
+    except BrokenPipeError as error:
+        raise ReaderGone from error
+
+
+def flush() -> None:
+    """What was written is on its way."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError as error:
+        raise ReaderGone from error
+
+
+def abandon() -> None:
+    """Nothing can be written to stdout: what is left goes nowhere, now and at the exit."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def note(text: str) -> None:
     """One line beside the answer: progress, warnings, errors."""
-    sys.stdout.flush()
+    flush()
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
 
 
 def json_line(value: object) -> None:
     """One object on a line of its own; Structs keep their field names."""
-    sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+    line(msgspec.json.encode(value).decode())
 
 
 def paint(word: str, stream: TextIO | None = None, width: int = 0) -> str:

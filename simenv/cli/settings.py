@@ -6,6 +6,7 @@ them to the front before typer reads the line.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from simenv import config
+from simenv.errors import OptionError
 
 if TYPE_CHECKING:
     from simenv.client.client import Client
@@ -55,6 +57,13 @@ def of(context: typer.Context) -> Settings:
     return settings
 
 
+def seconds(value: float | None) -> float | None:
+    """The callback of options in seconds: not negative, and a number at all."""
+    if value is not None and not 0.0 <= value < math.inf:
+        raise typer.BadParameter(f"{value} is not a number of seconds from 0 up")
+    return value
+
+
 def hoist(arguments: Sequence[str]) -> list[str]:
     """The same line with the common options in front; what follows `--` stays as it is."""
     front: list[str] = []
@@ -66,7 +75,10 @@ def hoist(arguments: Sequence[str]) -> list[str]:
         elif word in FLAGS or word.startswith(tuple(f"{option}=" for option in VALUED)):
             front.append(word)
         elif word in VALUED:
-            front += [word, *[value for value in (next(words, None),) if value is not None]]
+            value = next(words, "--")
+            if value.startswith("-"):
+                raise OptionError(f"{word} has no value", hint=f"{word} VALUE, or {word}=VALUE")
+            front += [word, value]
         else:
             rest.append(word)
     return front + rest

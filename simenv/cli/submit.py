@@ -14,6 +14,7 @@ import typer
 
 from simenv.cli import out, settings
 from simenv.cli.settings import Settings
+from simenv.cli.spoken import spoken_errors
 from simenv.cli.tasks import Timeout, present
 from simenv.client import address
 from simenv.errors import NoService, OptionError, ProgramError, TimedOut
@@ -79,7 +80,7 @@ def submit(
     """
     common = settings.of(context)
     values = _bindings(param or [])
-    with contextlib.ExitStack() as stack:
+    with spoken_errors(), contextlib.ExitStack() as stack:
         env, private, loaded = _ready(common, file, stack)
         task = env.submit(
             loaded.program,

@@ -10,14 +10,16 @@ import typer
 
 from simenv.cli import out, settings
 from simenv.cli.border import as_object, show_error
-from simenv.errors import NotFound, TaskCancelled, TaskExpired, TaskFailed
+from simenv.cli.settings import seconds
+from simenv.errors import NotFound, OptionError, TaskCancelled, TaskExpired, TaskFailed
 
 if TYPE_CHECKING:
     from simenv.client.result import Result
     from simenv.client.task import Task
 
 Timeout = Annotated[
-    float | None, typer.Option(min=0, help="Wait so many seconds at most; exit code 124 after it.")
+    float | None,
+    typer.Option(callback=seconds, help="Wait so many seconds at most; exit code 124 after it."),
 ]
 
 
@@ -67,10 +69,15 @@ def present(task: Task, as_json: bool, timeout: float | None, save: Path | None 
     if save is not None:
         import msgspec
 
-        save.write_bytes(msgspec.json.format(msgspec.json.encode(found.to_json())) + b"\n")
-    elif as_json:
+        text = msgspec.json.format(msgspec.json.encode(found.to_json())) + b"\n"
+        try:
+            save.write_bytes(text)
+        except OSError as error:
+            hint = f"another file; the result is kept: simenv result {task.id}"
+            raise OptionError(f"--save {save}: {error.strerror}", hint=hint) from error
+    if as_json:
         out.json_line(found.to_json())
-    else:
+    elif save is None:
         _show(found)
 
 

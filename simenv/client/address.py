@@ -87,12 +87,15 @@ def find(name: str | None = None, file: Path | None = None) -> FileAddress:
 
 def read(path: Path) -> ConnectionFile:
     """The connection file; NoService when there is none that can be believed."""
-    name = path.parent.name
     try:
         with path.open("rb") as source:
             info = os.fstat(source.fileno())
             body = source.read(65_536)
     except FileNotFoundError as error:
+        name = path.parent.name
+        if path != config.home_root() / name / "connection.json":
+            hint = "its service has ended, or it is another file: simenv up names it as key"
+            raise NoService(f"there is no connection file {path}", hint=hint) from error
         raise NoService(
             f"no environment {name!r} is up (there is no {path})",
             hint=f"start one: simenv up{_option(name)}",

@@ -22,7 +22,15 @@ from simenv.client.sending import send
 from simenv.client.silence import LOST_S
 from simenv.client.task import Task
 from simenv.errors import NotFound, OptionError, SimenvError
-from simenv.model import Event, PoolInfo, ServiceInfo, TaskInfo, WorkerInfo, task_number
+from simenv.model import (
+    MAX_TASK_NUMBER,
+    Event,
+    PoolInfo,
+    ServiceInfo,
+    TaskInfo,
+    WorkerInfo,
+    task_number,
+)
 from simenv.wire import messages as m
 
 EVENTS_PAGE = 1_000
@@ -36,6 +44,7 @@ class SubmitOptions(TypedDict, total=False):
     outputs: Sequence[str] | str
     observables: Any
     bindings: Any
+    binding: SupportsIndex
     engine: str
     precision: str
     pool: str | None
@@ -63,6 +72,7 @@ class Client:
         outputs: Sequence[str] | str = ("counts",),
         observables: Any = None,
         bindings: Any = None,
+        binding: SupportsIndex = 0,
         engine: str = "auto",
         precision: str = "double",
         pool: str | None = None,
@@ -77,9 +87,10 @@ class Client:
         `circuit`: a QuantumCircuit, OpenQASM 2 or 3 text, or the path of a file (a `str` is text if
         it holds a newline or `;`). `shots=None`: exact. `seed=None`: one is drawn, and the result
         names it. `outputs`: of counts, probabilities, statevector, expectation; `observables` ask
-        for the last by themselves. `bindings`: one set of parameter values. `priority`: higher goes
-        first. `key`: a repeat with the same key and content gives the same task, other content
-        raises KeyConflict.
+        for the last by themselves. `bindings`: one set of parameter values; `binding`: its
+        number in a sweep, which with the seed of a result gives that result's counts again.
+        `priority`: higher goes first. `key`: a repeat with the same key and content gives the same
+        task, other content raises KeyConflict.
 
         Raises ProgramError, OptionError, Infeasible, LimitExceeded, QueueFull, KeyConflict,
         ServiceLost.
@@ -87,7 +98,7 @@ class Client:
         chosen = options(
             shots, outputs, engine, precision, pool, priority, queue_timeout_s, run_timeout_s, name
         )
-        order = orders.one(circuit, bindings, observables, chosen, seed, _key(key))
+        order = orders.one(circuit, bindings, observables, chosen, seed, _key(key), binding)
         return send(self._link, order, key)[0]
 
     def submit_many(
@@ -263,7 +274,7 @@ def _number(task: Task | str | int) -> int:
     if isinstance(task, Task):
         return task.number
     number = task if isinstance(task, int) else task_number(task)
-    if number is None or number < 0:
+    if number is None or not 0 <= number <= MAX_TASK_NUMBER:
         raise NotFound(f"{str(task)[:80]!r} is not a task's id", hint="ids look like t-8k2f")
     return number
 

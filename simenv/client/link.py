@@ -278,5 +278,5 @@ class Link:
 
 
 def _parts(numbers: Sequence[int]) -> Iterable[list[int]]:
-    for start in range(0, len(numbers), m.MAX_MESSAGE_TASKS):
-        yield list(numbers[start : start + m.MAX_MESSAGE_TASKS])
+    for start in range(0, len(numbers), m.MAX_QUESTION_TASKS):
+        yield list(numbers[start : start + m.MAX_QUESTION_TASKS])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import shutil
 import subprocess
@@ -55,8 +56,12 @@ def local(workers: int = 2, slots: int | None = None, **settings: Any) -> Iterat
     `settings`: fields of `simenv.config.Config`. Without a say the durability is "process": what
     is gone at the end need not outlast a power cut. Raises ConfigError, StartFailed.
     """
-    if not isinstance(workers, int) or isinstance(workers, bool):
-        raise ConfigError(f"simenv.local: workers={workers!r:.80}", hint="a whole number")
+    try:
+        workers = operator.index(workers)
+    except TypeError as error:
+        raise ConfigError(
+            f"simenv.local: workers={workers!r:.80}", hint="a whole number"
+        ) from error
     pool = PoolSpec(min=workers, max=max(1, workers))
     told = {"name": "local", "durability": "process", "pools": (pool,), "slots": slots or 0}
     chosen = config.convert({**told, **settings}, source="simenv.local")

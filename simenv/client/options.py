@@ -24,6 +24,7 @@ OUTPUTS = ("counts", "probabilities", "statevector", "expectation")
 PRECISIONS = ("double", "single")
 MAX_KEY_CHARS = 256
 MAX_SEED = 2**64 - 1
+MAX_BINDING = 2**63 - 1
 DRAWN_BITS = 53  # of seeds drawn and derived here: they survive readers of JSON that use doubles
 
 Seed = SupportsIndex
@@ -118,7 +119,7 @@ def _checked(
     if precision not in PRECISIONS:
         raise OptionError(f"precision={precision!r}", hint=f"one of: {', '.join(PRECISIONS)}")
     return Options(
-        shots=0 if shots is None else _integer("shots", shots, 1, MAX_SHOTS),
+        shots=0 if shots is None else _integer("shots", shots, 1, MAX_SHOTS, "shots=None is exact"),
         outputs=_outputs(outputs),
         engine=_name("engine", engine),
         precision=precision,
@@ -149,6 +150,11 @@ def checked_seed(seed: Seed | None, key: str | None) -> int:
     return int.from_bytes(os.urandom(8), "little") >> (64 - DRAWN_BITS)
 
 
+def checked_binding(binding: SupportsIndex) -> int:
+    """The number of a set of values in its sweep."""
+    return _integer("binding", binding, 0, MAX_BINDING)
+
+
 def item_seeds(seed: Seed | Sequence[Seed] | None, count: int, key: str | None) -> list[int]:
     """One seed for each of several circuits: those given, or derived from (seed, k) by BLAKE2b."""
     if isinstance(seed, Sequence) or hasattr(seed, "__len__"):
@@ -176,13 +182,14 @@ def _hash(data: bytes) -> int:
     return whole >> (64 - DRAWN_BITS)
 
 
-def _integer(what: str, value: SupportsIndex, low: int, high: int) -> int:
+def _integer(what: str, value: SupportsIndex, low: int, high: int, besides: str = "") -> int:
     try:
         number = operator.index(value)
     except TypeError:
         number = low - 1
     if isinstance(value, bool) or not low <= number <= high:
-        raise OptionError(f"{what}={value!r}", hint=f"a whole number from {low} to {high}")
+        more = f"; {besides}" if besides else ""
+        raise OptionError(f"{what}={value!r}", hint=f"a whole number from {low} to {high}{more}")
     return number
 
 

@@ -7,10 +7,17 @@ packed once; nothing is kept from one call to the next.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 from simenv.client.circuits import Loaded, load, load_observables
-from simenv.client.options import Options, Seed, checked_seed, item_seeds, sweep_seeds
+from simenv.client.options import (
+    Options,
+    Seed,
+    checked_binding,
+    checked_seed,
+    item_seeds,
+    sweep_seeds,
+)
 from simenv.client.refusals import error_of_batch
 from simenv.client.sending import Order
 from simenv.errors import OptionError, ProgramError, SimenvError
@@ -26,8 +33,9 @@ def one(
     options: Options,
     seed: Seed | None,
     key: str | None,
+    binding: SupportsIndex = 0,
 ) -> Order:
-    """One task."""
+    """One task; `binding`: the number its values have in a sweep."""
     loaded = load(circuit)
     rows = _rows(loaded, bindings)
     if len(rows) != 1:
@@ -36,7 +44,9 @@ def one(
             hint="submit_many((circuit, bindings)) gives one task for each",
         )
     terms = _terms(loaded, observables, options)
-    spec = TaskSpec(loaded.packed, options.shots, checked_seed(seed, key), rows[0])
+    spec = TaskSpec(
+        loaded.packed, options.shots, checked_seed(seed, key), rows[0], checked_binding(binding)
+    )
     return Order(terms, [spec], single=True)
 
 
@@ -98,7 +108,7 @@ def is_sweep(work: Any) -> bool:
 def _rows(loaded: Loaded, bindings: Any) -> list[bytes]:
     if bindings is None:
         if loaded.parameters:
-            raise ProgramError(_unbound(loaded), hint="give bindings=, or bind them in the circuit")
+            raise OptionError(_unbound(loaded), hint="give bindings=, or bind them in the circuit")
         return [b""]
     table = loaded.bind(bindings)
     data, size = table.tobytes(), 8 * table.shape[1]
@@ -111,7 +121,7 @@ def _loaded(circuit: Any) -> Loaded | SimenvError:
     except SimenvError as error:
         return error
     if loaded.parameters:
-        return ProgramError(_unbound(loaded), hint="submit_many((circuit, bindings)) binds one")
+        return OptionError(_unbound(loaded), hint="submit_many((circuit, bindings)) binds one")
     return loaded
 
 

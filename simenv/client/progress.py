@@ -1,4 +1,4 @@
-"""One line of waiting text on stderr: rewritten in place on a terminal, else a line a change."""
+"""One line of waiting text, rewritten in place; nothing where there is no terminal."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ class Line:
         self._shown = ""
 
     def show(self, text: str) -> None:
-        if text == self._shown:
+        if text == self._shown or not self._stream.isatty():
             return
-        terminal = self._stream.isatty()
-        self._stream.write(f"\r{text}\x1b[K" if terminal else f"{text}\n")
+        self._stream.write(f"\r{text}\x1b[K")
         self._stream.flush()
         self._shown = text
 
@@ -34,7 +33,7 @@ class Line:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._shown and self._stream.isatty():
+        if self._shown:
             self._stream.write("\r\x1b[K")
             self._stream.flush()
 

@@ -176,8 +176,13 @@ class Result:
 
     @property
     def seed(self) -> int:
-        """With the same program, shots and engine it gives the same counts again."""
+        """With the same program, shots, engine and `binding` it gives the same counts again."""
         return self._data.seed
+
+    @property
+    def binding(self) -> int:
+        """The number of its parameter values in their sweep: a part of the random key."""
+        return self._data.binding
 
     @property
     def engine(self) -> str:
@@ -261,6 +266,7 @@ class Result:
             "std_errors": list(self.std_errors) if data.expectations else None,
             "shots": self.shots,
             "seed": self.seed,
+            "binding": self.binding,
             "engine": self.engine,
             "route": self.route,
             "precision": self.precision,

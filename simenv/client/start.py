@@ -75,6 +75,8 @@ def start(settings: Config, where: Places, *, private: bool) -> Service:
         _await(ready, process, where, settings.start_timeout_s + GRACE_S)
     except BaseException:
         _close(lifeline)
+        if not private:  # it knows of no lifeline, and would be waited for in vain
+            process.terminate()
         end(process)
         raise
     finally:

@@ -186,6 +186,7 @@ class Task:
         return TimedOut(
             f"task {self.id} has no result after {timeout or 0.0:g} s",
             hint="it goes on: ask again, or cancel it",
+            task=self.id,
         )
 
     def _failure(self, completion: Completion) -> SimenvError | None:

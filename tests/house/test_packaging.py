@@ -51,7 +51,7 @@ def test_the_installed_thing_is_another_one() -> None:
     assert installed["Version"] == PROJECT["version"]
     assert installed["License-Expression"] == "Apache-2.0"
     commands = metadata.entry_points(group="console_scripts", name="simenv")
-    assert [command.value for command in commands] == ["simenv.cli.app:main"]
+    assert [command.value for command in commands] == ["simenv.cli.entry:main"]
 
 
 def test_the_papers_tell_different_versions() -> None:

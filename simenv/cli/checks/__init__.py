@@ -4,25 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from simenv.cli.checks import folders, installation, machine
+from simenv.cli.checks import installation
 from simenv.cli.checks.finding import Finding
 
 __all__ = ["Finding", "findings"]
 
-_CHECKS = (
-    installation.names,
-    installation.versions,
-    installation.extras,
-    machine.cores,
-    machine.memory,
-    folders.home,
-    folders.kernels,
-    folders.sockets,
-    folders.connections,
-)
-
 
 def findings() -> Iterator[Finding]:
-    """All checks, one after the other."""
-    for check in _CHECKS:
+    """All checks, one after the other; where names are taken by others, no more than that."""
+    for finding in installation.names():
+        yield finding
+        if finding.level == "fail":
+            return
+    # Only now: these import packages of ours by names that might have been others'.
+    from simenv.cli.checks import folders, machine
+
+    for check in (
+        installation.versions,
+        installation.extras,
+        machine.cores,
+        machine.memory,
+        folders.home,
+        folders.kernels,
+        folders.sockets,
+        folders.connections,
+    ):
         yield from check()

@@ -130,6 +130,11 @@ class _Converter(ConvertVisitor):  # type: ignore[misc]
             column -= start
         return column + 1
 
+    def visit_ForInLoop(self, _node: Any, _context: Any) -> Any:  # noqa: N802
+        raise ProgramError(
+            "loops ('for') are not carried yet", hint="write the repetitions out, one by one"
+        )
+
     def visit_QubitDeclaration(self, node: Any, context: Any) -> Any:  # noqa: N802
         self._check_bits(node, node.size, "qubits", context.circuit.num_qubits, MAX_QUBITS, context)
         return super().visit_QubitDeclaration(node, context)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -77,6 +80,62 @@ def test_a_slip_on_the_line_is_not_a_usage_error(
     error, hint = capsys.readouterr().err.splitlines()
     assert error.startswith("error: ")
     assert hint.startswith("  see: simenv")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["queue", "--watch", "-1"],
+        ["status", "--watch", "nan"],
+        ["result", "t-1", "--timeout", "nan"],
+        ["status", "--name"],
+        ["submit", "bell.qasm", "--json", "--name"],
+    ],
+)
+def test_a_value_that_means_nothing_is_taken(
+    line: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(line) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def entry(stdout: int) -> subprocess.CompletedProcess[bytes]:
+    """The console script's function in a process of its own, writing at once."""
+    code = "from simenv.cli.entry import main; main()"
+    argv = [sys.executable, "-u", "-c", code, "--version", "--json"]
+    return subprocess.run(argv, stdout=stdout, stderr=subprocess.PIPE, check=False)
+
+
+def test_a_reader_that_has_gone_is_an_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = entry(writer)
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_full_disk_is_a_traceback() -> None:
+    with open("/dev/full", "wb") as full:
+        done = entry(full.fileno())
+    assert done.returncode == 1
+    assert done.stderr == b"error: OSError: [Errno 28] No space left on device\n"
+
+
+def test_an_interrupt_while_it_loads_is_a_traceback() -> None:
+    code = """
+import sys
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == "simenv.cli.app":
+            raise KeyboardInterrupt
+from simenv.cli.entry import main
+sys.meta_path.insert(0, Interrupt())
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (130, b"")
 
 
 def test_help_fails_or_is_silent(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -199,6 +200,7 @@ def test_what_is_not_there_is_found(shell: Shell) -> None:
     assert shell("result", "nonsense").code == 4
     assert shell("cancel", "t-zzzzzz").code == 4
     assert shell("logs", "nobody").code == 4
+    assert shell("workers", "--pool", "nobody").code == 4
     assert shell("status", name="nowhere").code == 5
     assert shell("submit", BELL, name="nowhere").code == 5
 
@@ -214,6 +216,37 @@ def test_a_result_is_saved_in_part(shell: Shell, tmp_path: Path) -> None:
     told = shell("result", task, "--save", str(tmp_path / "out.json"))
     assert (told.code, told.out) == (0, "")
     assert json.loads((tmp_path / "out.json").read_text())["seed"] == 5
+    told = shell("result", task, "--save", str(tmp_path / "again.json"), "--json")
+    assert told.object == json.loads((tmp_path / "again.json").read_text())
+    told = shell("result", task, "--save", str(tmp_path / "none" / "out.json"))
+    assert (told.code, "--save" in told.err) == (2, True)
+
+
+def test_a_task_that_is_late_is_lost(shell: Shell, tmp_path: Path) -> None:
+    file = tmp_path / "wide.qasm"
+    file.write_text(
+        'OPENQASM 2.0; include "qelib1.inc"; qreg q[22]; creg c[22]; h q; measure q -> c;'
+    )
+    told = shell("submit", str(file), "--wait", "--timeout", "0", "--json")
+    assert told.code == 124
+    assert told.object["error"]["code"] == "timeout"
+    assert shell("cancel", told.object["error"]["task"]).code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (("--shots", "0"), "--output probabilities"),
+        (("--output", "expectation"), "--observable ZZ"),
+        (("--task-name", "No"), "--task-name"),
+        (("--param", "x"), "NAME=VALUE"),
+    ],
+)
+def test_a_way_out_is_told_in_python(shell: Shell, words: tuple[str, ...], option: str) -> None:
+    told = shell("submit", BELL, *words)
+    assert told.code == 2
+    assert option in told.err
+    assert not re.search(r"shots=|outputs=|observables=|bindings=|\bname=", told.err)
 
 
 def test_the_logs_are_empty(shell: Shell) -> None:

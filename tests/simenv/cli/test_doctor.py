@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections import namedtuple
 from pathlib import Path
 
@@ -45,6 +47,21 @@ def test_a_failed_check_ends_well(
         "fail  state         on nfs",
         "                    type: export SIMENV_HOME=/scratch",
     ]
+
+
+def test_what_took_a_name_of_ours_is_not_told(tmp_path: Path) -> None:
+    (tmp_path / "launcher.py").touch()
+    code = "from simenv.cli.entry import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "doctor"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+    assert f"launcher is {tmp_path / 'launcher.py'}" in done.stdout
 
 
 def test_a_network_file_system_passes(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,13 @@ def test_the_columns_asked_for_do_not_come_in_order(capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out == "1\ta\n"
 
 
+def test_a_header_of_two_words_has_but_one_name(capsys: pytest.CaptureFixture[str]) -> None:
+    columns: tuple[Column[Row], ...] = (Column("WORKER(REASON)", lambda row: row.name),)
+    for name in ("reason", "worker", "worker(reason)"):
+        listing(columns, Style(False, columns=name, no_header=True), lambda: ROWS[:1])
+    assert capsys.readouterr().out == "a\na\na\n"
+
+
 def test_an_unknown_column_is_dropped() -> None:
     with pytest.raises(OptionError) as caught:
         listing(COLUMNS, Style(False, columns="colour"), lambda: ROWS)

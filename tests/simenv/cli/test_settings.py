@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from simenv.cli.settings import Settings, hoist
+from simenv.errors import OptionError
 
 
 def test_a_common_option_after_the_verb_is_not_understood() -> None:
@@ -18,8 +19,12 @@ def test_a_word_after_the_double_dash_is_taken_away() -> None:
     assert hoist(["submit", "--", "--json"]) == ["submit", "--", "--json"]
 
 
-def test_a_value_missing_at_the_end_is_invented() -> None:
-    assert hoist(["status", "--name"]) == ["--name", "status"]
+@pytest.mark.parametrize(
+    "line", [["status", "--name"], ["--service", "--json", "status"], ["--name", "--", "status"]]
+)
+def test_a_value_that_is_missing_is_taken_from_elsewhere(line: list[str]) -> None:
+    with pytest.raises(OptionError, match="has no value"):
+        hoist(line)
 
 
 def test_another_environment_takes_the_place_of_the_named_one(

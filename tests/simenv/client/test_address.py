@@ -40,6 +40,12 @@ def test_names_that_are_no_names(name: str) -> None:
         simenv.connect(name)
 
 
+def test_a_file_that_was_named_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "nope"
+    with pytest.raises(NoService, match=f"there is no connection file {path}"):
+        address.read(path)
+
+
 def test_nothing_is_up() -> None:
     with pytest.raises(NoService, match="no environment 'nobody' is up") as caught:
         simenv.connect("nobody")

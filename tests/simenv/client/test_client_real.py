@@ -110,10 +110,17 @@ def test_a_sweep_is_the_same_in_parts(env: simenv.Client) -> None:
     assert ones == sorted(ones)
     single = env.submit(circuit, bindings=[np.linspace(0, np.pi, 9)[0]], seed=3, shots=512)
     assert single.result(60).counts == tasks[0].result().counts
+    angles, seventh = np.linspace(0, np.pi, 9), tasks[7].result()
+    assert (seventh.binding, seventh.to_json()["binding"]) == (7, 7)
+    told = {"bindings": angles[7:8], "seed": seventh.seed, "shots": 512}
+    assert env.run(circuit, binding=7, **told).counts == seventh.counts
+    assert env.run(circuit, binding=6, **told).counts != seventh.counts
     with pytest.raises(OptionError, match="submit_many"):
         env.submit(circuit, bindings=[[0.1], [0.2]])
-    with pytest.raises(ProgramError, match="angle"):
+    with pytest.raises(OptionError, match="angle"):
         env.submit(circuit)
+    with pytest.raises(OptionError, match="binding=-1"):
+        env.submit(circuit, bindings=[0.1], binding=-1)
 
 
 def test_refusals_before_anything_is_sent(env: simenv.Client) -> None:
@@ -180,7 +187,10 @@ def test_a_running_task_is_cancelled(env: simenv.Client) -> None:
     assert env.cancel([task, "t-zzzzz"]) == ["final", "unknown"]
 
 
-def test_a_waiting_task_says_why(env: simenv.Client, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_waiting_task_says_why(
+    env: simenv.Client, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     slow, waits = env.submit(SLOW, shots=10), env.submit(SLOW, shots=10)
     total, shown = env.queue()
     assert total == len(shown) == 2

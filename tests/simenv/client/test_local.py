@@ -15,7 +15,7 @@ from live import Live
 
 import simenv
 from simenv.client import local, start
-from simenv.config import Places
+from simenv.config import Config, Places
 from simenv.errors import ConfigError, NoService, ServiceLost, StartFailed
 
 
@@ -38,6 +38,28 @@ def hear(code: str, where: Places, timeout_s: float = 60.0) -> None:
         os.close(ready)
         process.kill()
         process.wait()
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_a_start_that_is_interrupted_is_told_to_end_before_it_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    def interrupt(_ready: int, process: subprocess.Popen[bytes], *_: object) -> None:
+        terminate = process.terminate
+        monkeypatch.setattr(process, "terminate", lambda: done.append("told") or terminate())
+        raise KeyboardInterrupt
+
+    def end(process: subprocess.Popen[bytes]) -> None:
+        done.append("waited")
+        process.wait()
+
+    monkeypatch.setattr(start, "_await", interrupt)
+    monkeypatch.setattr(start, "end", end)
+    with pytest.raises(KeyboardInterrupt):
+        start.start(Config(), Places(tmp_path / "home", tmp_path / "home"), private=False)
+    assert done == ["told", "waited"]
 
 
 def test_ready(where: Places) -> None:

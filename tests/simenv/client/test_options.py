@@ -90,6 +90,9 @@ def test_true_is_no_number_even_after_one_was() -> None:
     assert chosen(shots=1).shots == 1
     with pytest.raises(OptionError, match="shots=True"):
         chosen(shots=True)
+    with pytest.raises(OptionError) as caught:
+        chosen(shots=0)
+    assert caught.value.hint.endswith("shots=None is exact")
 
 
 @pytest.mark.parametrize("key", ["", "~mine", "x" * 257, 7, None])

@@ -31,13 +31,13 @@ def test_on_a_terminal_the_line_is_rewritten_and_gone_at_the_end() -> None:
     assert stream.getvalue() == "\rone\x1b[K\rtwo\x1b[K\r\x1b[K"
 
 
-def test_elsewhere_only_a_change_is_a_line() -> None:
+def test_a_file_is_filled_with_waiting() -> None:
     stream = io.StringIO()
     with Line(stream) as line:
         line.show("one")
         line.show("one")
         line.show("two")
-    assert stream.getvalue() == "one\ntwo\n"
+    assert stream.getvalue() == ""
 
 
 def test_no_waiting_leaves_no_trace() -> None:

@@ -44,7 +44,11 @@ def fault(text: str) -> ProgramError:
         ("rz(1e200*1e200-1e200*1e200) q[0];", (6, 1), "the angle is nan"),
         ("gate g(a) r { rz(1e308*a) r; }\nx q;\n  g(1e10) q[0];", (8, 3), "'g' cannot be made"),
         ("x q[0];\nwhile (e) { x q[0]; }", (7, 1), "'while_loop' is not carried yet"),
-        ("x q;\nfor int i in [0:1000000000] { x q[0]; }", (7, 1), "'for_loop' is not carried"),
+        (
+            "x q;\nfor int i in [0:1000000000] { x q[0]; }",
+            (7, 1),
+            "loops ('for') are not carried yet",
+        ),
         ("x q;\nbox { x q[0]; }", (7, 1), "'box' is not carried"),
         ("switch (c) { case 1 { x q[0]; } }", (6, 1), "SwitchStatement"),
         ("stretch s;", (6, 1), "stretch"),

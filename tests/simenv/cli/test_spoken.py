@@ -1,0 +1,41 @@
+"""Errors in the words of the command line."""
+
+from __future__ import annotations
+
+import pytest
+
+from simenv.cli.spoken import spoken, spoken_errors
+from simenv.errors import OptionError
+
+
+@pytest.mark.parametrize(
+    ("python", "typed"),
+    [
+        ("shots=None is exact: there are no counts", "--shots 0 is exact: there are no counts"),
+        (
+            "counts need shots; shots=None (exact) gives none",
+            "counts need shots; --shots 0 gives none",
+        ),
+        (
+            "give shots=N, or ask for outputs=('probabilities',)",
+            "give --shots N, or ask for --output probabilities",
+        ),
+        (
+            'or ask for outputs=("statevector",), or give observables',
+            "or ask for --output statevector, or give --observable",
+        ),
+        ("give bindings= a value for every parameter", "give --param NAME=VALUE"),
+        ("queue_timeout_s=-1.0", "--queue-timeout -1.0"),
+        ("name='No'", "--task-name 'No'"),
+        ("the name=x inside stays", "the name=x inside stays"),
+    ],
+)
+def test_an_argument_is_told_to_people_who_type_options(python: str, typed: str) -> None:
+    assert spoken(python) == typed
+
+
+def test_an_error_changes_its_kind_or_place() -> None:
+    with pytest.raises(OptionError) as caught, spoken_errors():
+        raise OptionError("shots=0", hint="shots=None is exact", index=3)
+    assert (caught.value.message, caught.value.hint) == ("--shots 0", "--shots 0 is exact")
+    assert caught.value.index == 3
