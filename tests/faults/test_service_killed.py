@@ -41,15 +41,15 @@ def oracle(circuits: list[object]) -> dict[int, dict[str, int]]:
 def test_nothing_is_lost_when_killed_at(
     point: str, circuits: list[object], oracle: dict[int, dict[str, int]]
 ) -> None:
-    nth = 9 if point.startswith("journal") else 2  # the first commits belong to the start
+    nth = 7 if point.startswith("journal") else 2  # the first commits belong to the start
     live = Live(faults=f"{point}:{nth}:kill")
     first = live.up()
     ledger = Ledger(oracle)
     try:
         with resurrected(live) as deaths, live.client() as env:
-            for start in range(0, len(circuits), 20):
-                seeds = list(range(start, start + 20))
-                tasks = env.submit_many(circuits[start : start + 20], shots=200, seed=seeds)
+            for start in range(0, len(circuits), 10):
+                seeds = list(range(start, start + 10))
+                tasks = env.submit_many(circuits[start : start + 10], shots=200, seed=seeds)
                 ledger.accepted(tasks, seeds)
             for task in simenv.as_completed(tasks, timeout=60):
                 task.result()
