@@ -12,11 +12,9 @@ import time
 from collections import deque
 from pathlib import Path
 
-import msgspec
-
 from simenv.config import Config
 from simenv.errors import JournalError, OptionError, ProtocolError, SimenvError
-from simenv.model import Event, TaskState
+from simenv.model import Event
 from simenv.scheduler.dispatch import assign
 from simenv.scheduler.state import State
 from simenv.scheduler.values import (
@@ -36,7 +34,7 @@ from simenv.service.completions import Completions
 from simenv.service.intake import Intake
 from simenv.service.journal import SYNC_DELAY_S, Journal
 from simenv.service.pools import WorkerProcesses
-from simenv.service.questions import Questions
+from simenv.service.questions import Facts, Questions
 from simenv.wire import codec
 from simenv.wire import messages as m
 from simenv.wire.connection import Door, Doors
@@ -50,14 +48,6 @@ LAG_SAMPLES = 4_096
 MAX_CURSOR_CHARS = 64
 
 log = logging.getLogger("simenv.service")
-
-
-class Facts(msgspec.Struct, frozen=True):
-    """What is true for the whole life of this process."""
-
-    node: str
-    max_qubits: int  # the widest program that fits here in double precision
-    ended_before: dict[TaskState, int]
 
 
 class Daemon:
@@ -97,7 +87,7 @@ class Daemon:
         self._answers: list[tuple[bytes, bytes]] = []
         self._results: list[tuple[bytes, bytes]] = []
         self._asked: list[tuple[bytes, m.FromClient]] = []
-        self._next_tick_ns = self._touched_ns = self._committed_ns = 0
+        self._next_tick_ns = self._touched_ns = self._unsynced_ns = 0
 
     # --- the loop ------------------------------------------------------------------------------
 
@@ -114,9 +104,9 @@ class Daemon:
         self._assign(time.monotonic_ns())
         self._commit()
         self._answer()
-        if not arrived and not self.intake.busy:
-            self._idle()
-        else:
+        idle = not arrived and not self.intake.busy
+        self._keep_up(idle)
+        if not idle:
             self.lags_ns.append(time.monotonic_ns() - begin_ns)
 
     def _patience_s(self) -> float:
@@ -162,9 +152,11 @@ class Daemon:
         """Store everything; if that fails, this pass's accepts become refusals."""
         if not self.journal.pending:
             return
+        was_unsynced = self.journal.unsynced
         try:
             self.journal.commit()
-            self._committed_ns = time.monotonic_ns()
+            if not was_unsynced:
+                self._unsynced_ns = time.monotonic_ns()
             self.checkpointer.written_bytes = self.journal.written_bytes
             self.trouble = ""
         except JournalError as error:
@@ -206,10 +198,12 @@ class Daemon:
                 for answer in answers:
                     send(Door.CLIENT, peer, answer)
 
-    def _idle(self) -> None:
+    def _keep_up(self, idle: bool) -> None:
+        """What may wait for an idle moment, but not for ever."""
         try:
-            self.completions.index_some()
-            age_s = (time.monotonic_ns() - self._committed_ns) / 1e9
+            if idle or self.completions.crowded:
+                self.completions.index_some()
+            age_s = (time.monotonic_ns() - self._unsynced_ns) / 1e9
             if self.journal.unsynced and age_s >= SYNC_DELAY_S:
                 self.journal.sync()
         except JournalError as error:

@@ -3,29 +3,67 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import Protocol
 
+import msgspec
 import psutil
 
 from simenv import __version__
+from simenv.config import Config
 from simenv.model import ServiceInfo, TaskInfo, TaskState
+from simenv.scheduler.state import State
 from simenv.service import api
+from simenv.service.checkpoint import Checkpointer
+from simenv.service.completions import Completions
+from simenv.service.journal import Journal
 from simenv.wire import codec
 from simenv.wire import messages as m
-
-if TYPE_CHECKING:
-    from simenv.service.daemon import Daemon
 
 COMPLETION_GROUPS = 64  # packed messages in one page
 PAGE_BYTES = 16 * 2**20
 
 
+class Facts(msgspec.Struct, frozen=True):
+    """What is true for the whole life of this process."""
+
+    node: str
+    max_qubits: int  # the widest program that fits here in double precision
+    ended_before: dict[TaskState, int]
+
+
+class Subject(Protocol):
+    """What is asked about: the parts of a running service that answers are made from."""
+
+    @property
+    def config(self) -> Config: ...
+    @property
+    def facts(self) -> Facts: ...
+    @property
+    def state(self) -> State: ...
+    @property
+    def journal(self) -> Journal: ...
+    @property
+    def completions(self) -> Completions: ...
+    @property
+    def checkpointer(self) -> Checkpointer: ...
+    @property
+    def started_ns(self) -> int: ...
+    @property
+    def next_event(self) -> int: ...
+    @property
+    def lags_ns(self) -> Iterable[int]: ...
+    @property
+    def trouble(self) -> str: ...
+    def drain(self, *, now: bool) -> None: ...
+
+
 class Questions:
     """Reads the daemon's parts, changes nothing but who watches what and who shuts down."""
 
-    def __init__(self, daemon: Daemon) -> None:
-        self._d = daemon
-        self._past = api.Past(daemon.journal, daemon.completions)
+    def __init__(self, subject: Subject) -> None:
+        self._d = subject
+        self._past = api.Past(subject.journal, subject.completions)
         self._process = psutil.Process()
 
     def answer(self, peer: bytes, q: m.FromClient) -> list[bytes]:
@@ -103,17 +141,19 @@ class Questions:
         return self._past.task(number)
 
     def _page(self, q: m.GetCompletions) -> m.CompletionPage:
-        groups = []
+        groups: list[m.Completed] = []
         taken = size = 0
         for body in self._d.journal.records.finished_since(q.since, COMPLETION_GROUPS):
             group = codec.to_client(body)
             assert isinstance(group, m.Completed)
             if group.first_seq + len(group.results) - 1 <= q.since:
                 continue
+            if groups and size + len(body) > PAGE_BYTES:
+                break
             groups.append(group)
             taken += len(group.results)
             size += len(body)
-            if taken >= q.limit or size > PAGE_BYTES:
+            if taken >= q.limit:
                 break
         return m.CompletionPage(q.request, groups, self._d.completions.newest)
 

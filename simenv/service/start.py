@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
@@ -24,10 +25,11 @@ from simenv.service import faults
 from simenv.service.admission import Admission
 from simenv.service.checkpoint import Checkpointer
 from simenv.service.completions import Completions
-from simenv.service.daemon import Daemon, Facts
+from simenv.service.daemon import Daemon
 from simenv.service.intake import Intake
 from simenv.service.journal import Journal
 from simenv.service.pools import WorkerProcesses
+from simenv.service.questions import Facts
 from simenv.service.replay import replay
 from simenv.wire.connection import ZmqDoors
 from simulators import catalog
@@ -81,32 +83,38 @@ def assemble(
     completions = Completions(journal, here)
     found = replay(journal, state, intake)
     log.info("replayed: %d queued, %d final, %.2f s", found.queued, found.final, found.seconds)
-    sockets = configs.socket_folder(environ)
-    workers = WorkerProcesses(
-        launcher,
-        config,
-        places,
-        sockets,
-        configs.kernel_cache(environ),
-        environ,
-        journal.epoch,
-    )
-    checkpointer = Checkpointer(places.journal)
-    daemon = Daemon(
-        config,
-        ZmqDoors(sockets),
-        journal,
-        state,
-        intake,
-        completions,
-        workers,
-        checkpointer,
-        places.connection,
-        Facts(node.name, widest(limits.memory_bytes), journal.records.ended()),
-    )
-    checkpointer.start()
-    _announce(config, places, sockets, node, journal.epoch)
-    daemon.note("service.started", config.name, f"epoch {journal.epoch}, {found.queued} queued")
+    with ExitStack() as undo:  # what a start that fails halfway takes back
+        sockets = configs.socket_folder(environ)
+        undo.callback(shutil.rmtree, sockets, ignore_errors=True)
+        doors = ZmqDoors(sockets)
+        undo.callback(doors.close)
+        workers = WorkerProcesses(
+            launcher,
+            config,
+            places,
+            sockets,
+            configs.kernel_cache(environ),
+            environ,
+            journal.epoch,
+        )
+        checkpointer = Checkpointer(places.journal)
+        daemon = Daemon(
+            config,
+            doors,
+            journal,
+            state,
+            intake,
+            completions,
+            workers,
+            checkpointer,
+            places.connection,
+            Facts(node.name, widest(limits.memory_bytes), journal.records.ended()),
+        )
+        checkpointer.start()
+        undo.callback(checkpointer.stop)
+        _announce(config, places, sockets, node, journal.epoch)
+        daemon.note("service.started", config.name, f"epoch {journal.epoch}, {found.queued} queued")
+        undo.pop_all()
     return Environment(daemon, places, config.pools, sockets, lock)
 
 

@@ -17,10 +17,11 @@ from simenv.service import faults
 from simenv.service.admission import Admission
 from simenv.service.checkpoint import Checkpointer
 from simenv.service.completions import Completions
-from simenv.service.daemon import Daemon, Facts
+from simenv.service.daemon import Daemon
 from simenv.service.intake import Intake
 from simenv.service.journal import Journal
 from simenv.service.pools import WorkerProcesses
+from simenv.service.questions import Facts
 from simenv.service.replay import replay
 from simenv.wire import codec
 from simenv.wire import messages as m
