@@ -40,5 +40,5 @@ def check(state: State) -> None:
     assert state.free_memory >= 0, "more memory granted than there is"
     running = sum(r.phase == Phase.RUNNING for r in state.tasks.values())
     assert state.running == running, f"{state.running} running, {running} found"
-    size = sum(len(r.spec.program) for r in state.tasks.values())
+    size = sum(r.size_bytes for r in state.tasks.values())
     assert state.queued_bytes == size, "queued bytes are off"

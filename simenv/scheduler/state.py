@@ -75,7 +75,7 @@ class State:
         ):
             record = Record(number, spec, batch, route, cost_us(route, spec))
             tasks[number] = record
-            self.queued_bytes += len(spec.program)
+            self.queued_bytes += record.size_bytes
             by_pool.setdefault(route.pool, []).append(record)
         if attempts is not None:
             for number, count in enumerate(attempts, batch.first):
@@ -107,7 +107,7 @@ class State:
                     self._run_dry(worker, now_ns)
             self.running -= record.phase == Phase.RUNNING
             record.phase = Phase.FINAL
-            self.queued_bytes -= len(record.spec.program)
+            self.queued_bytes -= record.size_bytes
 
     @property
     def lacks_workers(self) -> bool:
@@ -368,7 +368,7 @@ class State:
     def _end(self, record: Record, state: TaskState) -> None:
         self.running -= record.phase == Phase.RUNNING
         record.phase = Phase.FINAL
-        self.queued_bytes -= len(record.spec.program)
+        self.queued_bytes -= record.size_bytes
         self.ended[state] += 1
         if record.incident:
             self.incidents.cleared(record)

@@ -42,6 +42,7 @@ class Batch(msgspec.Struct, frozen=True):
     offset: int
     first: int
     accepted_ns: int
+    share_bytes: int = 0  # of its message, for each of its tasks; 0: the program's size counts
 
 
 class Record(msgspec.Struct, gc=False, eq=False):
@@ -62,6 +63,11 @@ class Record(msgspec.Struct, gc=False, eq=False):
     started_ns: int = 0
     announced: bool = False  # its worker says Started before it runs it
     stopping: str = ""  # why it was asked to stop: "cancelled" or "run_timeout"
+
+    @property
+    def size_bytes(self) -> int:
+        """What it adds to the queue's memory."""
+        return self.batch.share_bytes or len(self.spec.program)
 
 
 class Limits(msgspec.Struct, frozen=True):

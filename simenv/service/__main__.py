@@ -23,6 +23,7 @@ from simenv.service.pools import compile_beside
 from simulators import warm
 
 if TYPE_CHECKING:
+    from simenv.service.daemon import Daemon
     from simenv.service.start import Environment
 
 log = logging.getLogger("simenv.service")
@@ -62,10 +63,17 @@ def main() -> int:
     try:
         _run(environment, told.ready_fd, told.lifeline_fd)
     finally:
-        environment.daemon.close()
-        environment.leave()
+        _end(environment)
     log.info("stopped")
     return 0
+
+
+def _end(environment: Environment) -> None:
+    """Whatever closing meets, what only a running service has does not stay."""
+    try:
+        environment.daemon.close()
+    finally:
+        environment.leave()
 
 
 def _arguments() -> argparse.Namespace:
@@ -76,17 +84,30 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+class Signals:
+    """Signals counted as they come and obeyed between two passes of the loop: a handler may
+    interrupt the loop anywhere, also inside the very log or list that a drain writes to."""
+
+    def __init__(self) -> None:
+        self._come = 0
+        self._obeyed = 0
+
+    def came(self, _number: int, _frame: object) -> None:
+        self._come += 1
+
+    def obey(self, daemon: Daemon) -> None:
+        """The first drains, any further one stops at once."""
+        come = self._come
+        if come > self._obeyed:
+            self._obeyed = come
+            daemon.drain(now=come > 1)
+
+
 def _run(environment: Environment, ready_fd: int, lifeline_fd: int) -> None:
     daemon = environment.daemon
-    signals = 0
-
-    def on_signal(_number: int, _frame: object) -> None:
-        nonlocal signals
-        signals += 1
-        daemon.drain(now=signals > 1)
-
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.signal(signal.SIGINT, on_signal)
+    signals = Signals()
+    signal.signal(signal.SIGTERM, signals.came)
+    signal.signal(signal.SIGINT, signals.came)
     if lifeline_fd >= 0:
         os.set_blocking(lifeline_fd, False)
     gc.collect()
@@ -95,6 +116,7 @@ def _run(environment: Environment, ready_fd: int, lifeline_fd: int) -> None:
     told = False
     while not daemon.stopped:
         daemon.step()
+        signals.obey(daemon)
         if not told:
             told = _tell_when_ready(environment, ready_fd)
         if lifeline_fd >= 0 and _is_cut(lifeline_fd):

@@ -82,7 +82,7 @@ class Admission:
         return inquiry.next >= len(tasks)
 
     def _sound_terms(self, inquiry: Inquiry) -> bool:
-        mark = msgspec.msgpack.encode(inquiry.message.terms)
+        mark = digest(msgspec.msgpack.encode(inquiry.message.terms))
         if mark not in self._marks:
             try:
                 rules.check_terms(inquiry.message.terms)
@@ -123,7 +123,7 @@ class Admission:
         rules.check_final_state(terms, circuit, found)
         route = routing.route(found, terms, self._pools, self._limits)
         rules.check_outputs(found, terms)
-        return Known(program.num_slots, found.measurements > 0, route)
+        return rules.known(program, found, route)
 
 
 def open_program(packed: bytes) -> Program:

@@ -141,6 +141,7 @@ class Past:
     def __init__(self, journal: Journal, completions: Completions) -> None:
         self._journal = journal
         self._completions = completions
+        self._last: tuple[AcceptedRow, Submit, list[Route]] | None = None
 
     def task(self, number: int) -> TaskInfo | None:
         found = self._completions.find(number)
@@ -159,8 +160,7 @@ class Past:
         return shown
 
     def _view(self, completed: Completed, completion: Completion) -> TaskInfo:
-        row = self._journal.records.accepted_of(completion.task)
-        name, shots, route = _asked(row, completion.task)
+        name, shots, route = self._asked(completion.task)
         state = STATES[completion.state]
         reason = ""
         if state is not TaskState.DONE:
@@ -180,11 +180,15 @@ class Past:
             reason=reason,
         )
 
-
-def _asked(row: AcceptedRow | None, task: int) -> tuple[str, int, Route | None]:
-    if row is None:
-        return "", 0, None
-    submit = codec.from_client(row.body)
-    assert isinstance(submit, Submit)
-    place = task - row.first
-    return submit.terms.name, submit.tasks[place].shots, unpack_routes(row.routes)[place]
+    def _asked(self, task: int) -> tuple[str, int, Route | None]:
+        """Name, shots and route of a task. Neighbours come from one Submit: the last is kept."""
+        if self._last is None or not 0 <= task - self._last[0].first < self._last[0].count:
+            row = self._journal.records.accepted_of(task)
+            if row is None:
+                return "", 0, None
+            submit = codec.from_client(row.body)
+            assert isinstance(submit, Submit)
+            self._last = (row, submit, unpack_routes(row.routes))
+        row, submit, routes = self._last
+        place = task - row.first
+        return submit.terms.name, submit.tasks[place].shots, routes[place]

@@ -18,6 +18,7 @@ from simenv.wire.messages import STATES, Completed, Completion, Done, Failure
 
 INDEX_SLICE = 2_000  # pairs written in one idle moment
 _STATE_INDEX = {state: index for index, state in enumerate(STATES)}
+MAX_FRESH = 20_000
 _STOPPED = (TaskState.CANCELLED, TaskState.EXPIRED)  # FAILED keeps the engine's own words
 _WORDS = {
     "cancelled": "cancelled before it had a result",
@@ -42,6 +43,11 @@ class Completions:
     @property
     def unindexed(self) -> bool:
         return bool(self._fresh)
+
+    @property
+    def crowded(self) -> bool:
+        """Wait so many for the index that it must not wait for an idle moment?"""
+        return len(self._fresh) > MAX_FRESH
 
     @property
     def newest(self) -> int:

@@ -122,7 +122,13 @@ class Intake:
         faults.hit("submit.admitted")
         first = self._state.next_task
         batch = Batch(
-            inquiry.peer, message.terms, message.key, message.offset, first, inquiry.received_ns
+            inquiry.peer,
+            message.terms,
+            message.key,
+            message.offset,
+            first,
+            inquiry.received_ns,
+            share(inquiry.body, count),
         )
         self._state.submitted(batch, message.tasks, inquiry.routes, None)
         self.remember(message.key, message.offset, Remembered(first, count, content))
@@ -167,6 +173,11 @@ class Intake:
         return refusal(
             QueueFull(words, hint="wait for results, then go on", retry_after_s=RETRY_AFTER_S)
         )
+
+
+def share(body: bytes, count: int) -> int:
+    """Bytes of a Submit for each of its tasks, rounded up: terms and bindings take room too."""
+    return -(-len(body) // count)
 
 
 def _misshapen(message: Submit) -> Refusal | None:

@@ -13,7 +13,7 @@ from simenv.scheduler.routing import runs, size
 from simenv.scheduler.state import State
 from simenv.scheduler.values import Batch, Route
 from simenv.service.api import unpack_routes
-from simenv.service.intake import RECENT_KEYS, Intake, Remembered
+from simenv.service.intake import RECENT_KEYS, Intake, Remembered, share
 from simenv.service.journal import Journal
 from simenv.service.records import AcceptedRow
 from simenv.service.rules import MAX_TIMEOUT_S
@@ -57,12 +57,13 @@ def _requeue(state: State, row: AcceptedRow, span: bytearray, attempts: array[in
     routes = [_adopted(route, state) for route in unpack_routes(row.routes)]
     age_ns = max(0, round((time.time() - row.at) * 1e9))
     accepted_ns = time.monotonic_ns() - age_ns
+    share_bytes = share(row.body, row.count)
     place, left = 0, 0
     while (place := span.find(0, place)) >= 0:
         end = span.find(1, place)
         end = len(span) if end < 0 else end
         first = row.first + place
-        batch = Batch(b"", terms, row.key, row.offset, first, accepted_ns)
+        batch = Batch(b"", terms, row.key, row.offset, first, accepted_ns, share_bytes)
         counts = list(attempts[first : row.first + end])
         state.submitted(batch, submit.tasks[place:end], routes[place:end], counts)
         left += end - place

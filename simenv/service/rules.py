@@ -7,14 +7,16 @@ import math
 import msgspec
 
 from simenv.errors import Infeasible, LimitExceeded, OptionError
-from simenv.model import MAX_SHOTS, TaskSpec, Terms
+from simenv.model import MAX_SHOTS, Program, TaskSpec, Terms
 from simenv.scheduler.routing import size
 from simenv.scheduler.values import Route
 from simulators.base import OUTPUTS
 from simulators.circuit.ir import Circuit
 from simulators.circuit.profile import Profile
+from simulators.sampling import outcome_width
 
 RESULT_BYTES = 32 * 2**20  # what one message may carry back
+COUNT_BYTES = 4  # uint32
 PRECISIONS = ("double", "single")
 MAX_OBSERVABLES = 4_096
 MAX_TERMS = 100_000
@@ -27,6 +29,8 @@ class Known(msgspec.Struct, frozen=True, gc=False):
 
     num_slots: int
     measures: bool
+    outcome_bits: int  # at most 2 to this power different outcomes
+    outcome_bytes: int  # of one outcome and its count
     route: Route
 
 
@@ -98,6 +102,20 @@ def check_task(spec: TaskSpec, terms: Terms, known: Known) -> None:
                 "counts need shots; shots=None (exact) gives none",
                 hint="give shots=N, or ask for outputs=('probabilities',)",
             )
+        most = min(spec.shots, 1 << min(62, known.outcome_bits))
+        if most * known.outcome_bytes > RESULT_BYTES:
+            raise LimitExceeded(
+                f"{spec.shots} shots may give {most} different outcomes of {known.outcome_bytes} "
+                f"bytes; a result may be {size(RESULT_BYTES)}",
+                hint=f"at most {RESULT_BYTES // known.outcome_bytes} shots a task: use several",
+            )
+
+
+def known(program: Program, found: Profile, route: Route) -> Known:
+    """What to remember of it."""
+    bits = min(found.num_clbits, found.measurements)
+    width = outcome_width(found.num_clbits) + COUNT_BYTES
+    return Known(program.num_slots, found.measurements > 0, bits, width, route)
 
 
 def check_outputs(found: Profile, terms: Terms) -> None:

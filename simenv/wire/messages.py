@@ -26,6 +26,7 @@ from simenv.model import (
 PROTOCOL = 1
 MAX_MESSAGE_BYTES = 64 * 2**20  # the transport drops a peer that sends more
 MAX_MESSAGE_TASKS = 16_384
+MAX_QUESTION_TASKS = 2_000  # ids in one Watch, Cancel or GetTasks
 CLIENT_MESSAGE_TASKS = 500  # what a client puts in one message (CONTROL_PLANE.md, rule 8)
 CLIENT_MESSAGE_BYTES = 2**20
 EXIT_LEASE, EXIT_ORPHAN = 3, 4  # how a worker ends that has lost its service: no task's fault
@@ -33,6 +34,7 @@ STATES = tuple(TaskState)  # states travel as an index into this
 
 # A number from outside that the journal may be asked for: SQLite's integers have 64 bits, signed.
 Number = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Numbers = Annotated[list[Number], msgspec.Meta(max_length=MAX_QUESTION_TASKS)]
 FinalState = Annotated[int, msgspec.Meta(ge=2, le=len(STATES) - 1)]
 
 
@@ -65,14 +67,14 @@ class Watch(msgspec.Struct, frozen=True, array_like=True, tag=2):
     """Send me the results of these: now where there is one, else when it comes (idempotent)."""
 
     request: Number
-    tasks: list[Number]
+    tasks: Numbers
 
 
 class Cancel(msgspec.Struct, frozen=True, array_like=True, tag=3):
     """Answered by Cancelled; a task that is final stays as it is."""
 
     request: Number
-    tasks: list[Number]
+    tasks: Numbers
 
 
 class GetStatus(msgspec.Struct, frozen=True, array_like=True, tag=4):
@@ -91,7 +93,7 @@ class GetTasks(msgspec.Struct, frozen=True, array_like=True, tag=6):
     """TaskInfo of these; unknown ones are left out of the answer."""
 
     request: Number
-    tasks: list[Number]
+    tasks: Numbers
 
 
 class GetWorkers(msgspec.Struct, frozen=True, array_like=True, tag=7):

@@ -6,11 +6,23 @@ import os
 import time
 from pathlib import Path
 
+import msgspec
+
 from simenv import __version__
 from simenv.model import Origin
 from simenv.wire import codec
 from simenv.wire.connection import ZmqConnection
-from simenv.wire.messages import STATES, Assign, Done, Failure, Finished, Join, Started, StopWorker
+from simenv.wire.messages import (
+    MAX_MESSAGE_BYTES,
+    STATES,
+    Assign,
+    Done,
+    Failure,
+    Finished,
+    Join,
+    Started,
+    StopWorker,
+)
 from simenv.worker.current import Current
 from simenv.worker.heartbeat import Heartbeat, leave
 from simenv.worker.runner import Runner
@@ -18,6 +30,8 @@ from simulators import warm
 
 FLUSH_NS = 2_000_000  # results never wait longer than this for the end of their chunk
 FOREVER_S = 3_600.0
+ANSWER_BYTES = MAX_MESSAGE_BYTES - 2**20  # room for what the service adds on the way on
+_FAILED = next(index for index, state in enumerate(STATES) if state.value == "FAILED")
 _CANCELLED = next(index for index, state in enumerate(STATES) if state.value == "CANCELLED")
 _EXPIRED = next(index for index, state in enumerate(STATES) if state.value == "EXPIRED")
 
@@ -81,8 +95,25 @@ class Session:
             self._answer(chunk, results)
 
     def _answer(self, chunk: Assign, results: list[Finished]) -> None:
-        done = Done(self._origin, chunk.engine, chunk.route, chunk.slots, results)
-        self._work.send(codec.encode(done))
+        for body in packed(self._origin, chunk, results):
+            self._work.send(body)
+
+
+def packed(origin: Origin, chunk: Assign, results: list[Finished]) -> list[bytes]:
+    """The Done messages that carry these results; one too large for any becomes a Failure."""
+    body = codec.encode(Done(origin, chunk.engine, chunk.route, chunk.slots, results))
+    if len(body) <= ANSWER_BYTES:
+        return [body]
+    if len(results) > 1:
+        half = len(results) // 2
+        return packed(origin, chunk, results[:half]) + packed(origin, chunk, results[half:])
+    failure = Failure(
+        "limit",
+        f"its result is {len(results[0].payload)} bytes; the limit is {ANSWER_BYTES}",
+        "ask for fewer outputs or fewer shots",
+    )
+    failed = msgspec.structs.replace(results[0], state=_FAILED, payload=codec.encode(failure))
+    return packed(origin, chunk, [failed])
 
 
 def _skipped(task: int, attempt: int, reason: str) -> Finished:

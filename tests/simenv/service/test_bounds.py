@@ -6,11 +6,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from service import Bench, spec
+from service import Bench, program, spec
 
 from simenv.config import convert
 from simenv.errors import ConfigError, JournalError
-from simenv.model import Terms, task_number
+from simenv.model import Observable, Terms, task_number
 from simenv.service.journal import Journal
 from simenv.service.rules import MAX_TIMEOUT_S
 from simenv.wire import codec
@@ -98,3 +98,51 @@ def test_patience_shorter_than_three_beats(key: str) -> None:
     with pytest.raises(ConfigError, match=key):
         convert({key: 2.5})
     assert getattr(convert({key: 3.0}), key) == 3.0
+
+
+@pytest.mark.parametrize("kind", [m.Watch, m.GetTasks, m.Cancel])
+def test_a_question_about_too_many_tasks(
+    tmp_path: Path, kind: type[m.Watch | m.GetTasks | m.Cancel]
+) -> None:
+    bench = Bench(tmp_path)
+    assert not isinstance(bench.say(kind(7, [1] * m.MAX_QUESTION_TASKS))[0], m.Refused)
+    (refused,) = bench.say(kind(7, [1] * (m.MAX_QUESTION_TASKS + 1)))
+    assert isinstance(refused, m.Refused)
+
+
+def test_counts_too_many_for_a_message(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    wide = spec(program=program(20).packed(), shots=2**31 - 1)
+    assert isinstance(bench.submit(wide), m.Accepted)  # 2^20 outcomes of 8 bytes
+    wider = msgspec.structs.replace(wide, program=program(23).packed())
+    refused = bench.submit(wider, key="~w")
+    assert isinstance(refused, m.Refused)
+    assert refused.refusals[0].code == "limit"
+    few = msgspec.structs.replace(wider, shots=1000)
+    assert isinstance(bench.submit(few, key="~f"), m.Accepted)
+
+
+def test_observables_count_in_the_queues_memory(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    labels = ("ZZ",) * 10_000
+    sums = (Observable(labels, bytes(8 * len(labels))),)
+    terms = Terms(outputs=("expectation",), observables=sums)
+    refusals = []
+    for number in range(300):
+        answer = bench.submit(spec(seed=number), key=f"~{number}", terms=terms)
+        if isinstance(answer, m.Refused):
+            refusals.append(answer.refusals[0])
+            break
+    assert [refusal.code for refusal in refusals] == ["queue_full"]
+    held = bench.state.queued_bytes
+    bench.restart()
+    assert bench.state.queued_bytes == held
+
+
+def test_admission_remembers_terms_by_their_digest(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    labels = ("ZZ",) * 10_000
+    terms = Terms(outputs=("expectation",), observables=(Observable(labels, bytes(80_000)),))
+    bench.submit(spec(), terms=terms)
+    admission = bench.daemon.intake._admission
+    assert {len(mark) for mark in admission._marks} == {16}
