@@ -96,7 +96,9 @@ class Intake:
                     continue
             inquiries.popleft()
             self._waiting_bytes -= len(inquiry.body)
-            if not inquiries:
+            if inquiries:
+                self._waiting.move_to_end(peer)
+            else:
                 del self._waiting[peer]
             through.append((inquiry, [refused] if refused else self._conclude(inquiry)))
             if time.monotonic_ns() >= deadline_ns:

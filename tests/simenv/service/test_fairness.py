@@ -1,0 +1,94 @@
+"""The loop under pressure: floods, a full disk, a drain's deadline, several restarts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from service import Bench, program, spec
+
+from simenv.model import Terms
+from simenv.service import faults, intake
+from simenv.wire import codec
+from simenv.wire import messages as m
+
+NAN = float("nan")
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+@pytest.mark.parametrize("tasks", [1, 200])
+def test_a_flood_of_one_client_does_not_keep_another_waiting(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tasks: int
+) -> None:
+    monkeypatch.setattr(intake, "TURN_NS", 0)
+    queue = bench.daemon.intake
+    flood = [m.Submit(n, f"~a{n}", 0, Terms(), [spec()] * tasks) for n in range(20)]
+    single = m.Submit(99, "~b", 0, Terms(), [spec()])
+    for peer, message in [*((b"flood", each) for each in flood), (b"single", single)]:
+        assert queue.receive(peer, message, codec.encode(message), 0) is None
+    through = [inquiry.message.request for inquiry, _ in queue.work(2**62)]
+    assert through.index(99) <= 1
+    assert [n for n in through if n != 99] == list(range(20))
+
+
+@pytest.mark.parametrize("angle", [NAN, float("inf"), -float("inf")])
+def test_an_angle_that_is_no_number_in_a_shape_seen_before(bench: Bench, angle: float) -> None:
+    assert isinstance(bench.submit(spec(), key="~a"), m.Accepted)
+    bad = spec(program=program(2, angle).packed())
+    refused = bench.submit(bad, key="~b")
+    assert isinstance(refused, m.Refused)
+    assert refused.refusals[0].code == "program"
+
+
+def test_a_full_disk_stops_the_sending_of_tasks(bench: Bench) -> None:
+    bench.join()
+    bench.submit(*[spec(seed=k) for k in range(600)])
+    tasks = bench.assigned()
+    assert len(tasks) < 600
+    faults.install(",".join(f"journal.commit.before:{n}:error" for n in range(1, 20)))
+    bench.finish(tasks)
+    sent_ahead = bench.assigned()  # in the pass that met the trouble
+    assert bench.daemon.trouble
+    bench.finish(sent_ahead)
+    assert bench.daemon.trouble
+    assert bench.assigned() == []
+    faults.install("")
+    bench.step()
+    assert not bench.daemon.trouble
+    assert bench.assigned()
+
+
+@pytest.mark.parametrize(("timeout_s", "stopped"), [(0.0, True), (3600.0, False)])
+def test_a_drain_ends_at_its_deadline_and_not_before(
+    tmp_path: Path, timeout_s: float, stopped: bool
+) -> None:
+    bench = Bench(tmp_path, drain_timeout_s=timeout_s)
+    bench.join()
+    bench.submit(spec())
+    assert bench.assigned()
+    bench.say(m.Shutdown(1))
+    bench.step()
+    assert bench.state.is_busy
+    assert bench.daemon.stopped is stopped
+    bench.daemon.drain(now=True)
+    bench.step()
+    assert bench.daemon.stopped
+
+
+def test_attempts_are_counted_over_several_restarts(bench: Bench) -> None:
+    bench.join()
+    bench.submit(spec(), spec(seed=2))
+    first, other = bench.assigned()
+    bench.finish([other])
+    for _ in range(3):
+        bench.restart()
+        bench.join()
+        (first,) = bench.assigned()
+    assert bench.state.tasks[first.task].attempts == 4
+    bench.say(m.Watch(1, [first.task]))
+    (done,) = [c for a in bench.finish([first]) if isinstance(a, m.Completed) for c in a.results]
+    assert done.attempts == 4
