@@ -16,7 +16,8 @@ def as_completed(
 ) -> Iterator[Task]:
     """Each task as soon as it has ended, whatever its end; TimedOut after `timeout` seconds.
 
-    The tasks must belong to one client. `progress`: one line on stderr.
+    The tasks must belong to one client. `progress`: one line on stderr, where that is a
+    terminal.
     """
     waiting = dict.fromkeys(tasks)
     links = {id(task.link) for task in waiting}

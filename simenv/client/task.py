@@ -102,7 +102,10 @@ class Task:
         return self._error
 
     def wait(self, progress: bool = False, timeout: float | None = None) -> TaskState:
-        """Wait for the end, whatever it is. `progress`: one line of state and reason on stderr."""
+        """Wait for the end, whatever it is.
+
+        `progress`: one line of state and reason on stderr, where that is a terminal.
+        """
         if not progress:
             self.exception(timeout)
             return self._final_state()
