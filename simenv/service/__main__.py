@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from simenv.service.start import Environment
 
 log = logging.getLogger("simenv.service")
+
+LIFELINE_LOOK_S = 0.25
 
 
 class Trouble(msgspec.Struct, frozen=True):
@@ -114,12 +117,16 @@ def _run(environment: Environment, ready_fd: int, lifeline_fd: int) -> None:
     gc.freeze()
     gc.set_threshold(100_000, 50, 1000)
     told = False
+    next_look = 0.0
     while not daemon.stopped:
         daemon.step()
         signals.obey(daemon)
         if not told:
             told = _tell_when_ready(environment, ready_fd)
-        if lifeline_fd >= 0 and _is_cut(lifeline_fd):
+        if lifeline_fd < 0 or time.monotonic() < next_look:
+            continue
+        next_look = time.monotonic() + LIFELINE_LOOK_S
+        if _is_cut(lifeline_fd):
             log.info("the starter is gone")
             daemon.drain(now=True)
             lifeline_fd = -1

@@ -241,5 +241,9 @@ class Journal:
 
 
 def _size(statements: list[tuple[str, tuple[Any, ...]]]) -> int:
-    blobs = (value for _, values in statements for value in values if type(value) is bytes)
-    return len(statements) * PAGE_BYTES + sum(map(len, blobs))
+    size = len(statements) * PAGE_BYTES
+    for _, values in statements:
+        for value in values:
+            if type(value) is bytes:
+                size += len(value)
+    return size

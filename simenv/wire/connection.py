@@ -98,7 +98,8 @@ class ZmqDoors:
 
     def wait(self, timeout_s: float) -> bool:
         found = zmq_poll(self._watched, max(0, math.ceil(timeout_s * 1000)))
-        self._ready = [door for door in Door if any(s is self._sockets[door] for s, _ in found)]
+        clients = self._sockets[Door.CLIENT]
+        self._ready = [Door.CLIENT if s is clients else Door.WORKER for s, _ in found]
         return bool(found)
 
     def receive(self) -> tuple[Door, bytes, bytes] | None:
