@@ -86,3 +86,25 @@ def test_nothing_is_lost_in_twenty_kills_under_load(
         assert max(attempts.values()) > 1, "no kill hit a task on its way"
     finally:
         live.down()
+
+
+@pytest.mark.parametrize("point", ["checkpoint.before", "checkpoint.after"])
+def test_nothing_is_lost_when_killed_beside_a_checkpoint_at(point: str) -> None:
+    circuits = [layered(16, 1, seed).remove_final_measurements(inplace=False) for seed in range(30)]
+    live = Live(faults=f"{point}:1:kill")
+    first = live.up()
+    try:
+        with resurrected(live) as deaths, live.client() as env:
+            # A megabyte each: together more than the WAL holds before a checkpoint is due.
+            tasks = env.submit_many(circuits, shots=None, outputs=("statevector",))
+            norms = [abs(task.result(timeout=60).statevector ** 2).sum() for task in tasks]
+            deadline = time.monotonic() + 20
+            while not deaths:
+                assert time.monotonic() < deadline, f"{point} was never hit"
+                time.sleep(0.05)
+            ended = [done.task.id for done in env.completions(since=0)]
+        assert deaths == [first]
+        assert norms == pytest.approx([1.0] * 30)
+        assert sorted(ended) == sorted(task.id for task in tasks)
+    finally:
+        live.down()
