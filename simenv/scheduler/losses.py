@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from simenv.model import TaskState, Timing
-from simenv.scheduler.values import Ending, Phase, Record
+from simenv.scheduler.values import Ending, Phase, Record, early_end
 
 POISON_DEATHS = 3
 
@@ -82,9 +82,8 @@ def judge(held: list[Record], why: str, log: str, host: str, charged: bool) -> V
 
 
 def _stopped(record: Record, host: str) -> Ending:
-    state = TaskState.CANCELLED if record.stopping == "cancelled" else TaskState.EXPIRED
     timing = Timing((record.sent_ns - record.batch.accepted_ns) // 1000, 0, 0)
-    return Ending(record, state, 1, timing, reason=record.stopping, host=host)
+    return Ending(record, early_end(record.stopping), 1, timing, reason=record.stopping, host=host)
 
 
 def _poison(record: Record, why: str, log: str, host: str) -> Ending:

@@ -26,6 +26,7 @@ from simenv.scheduler.values import (
     Record,
     Route,
     StopRunning,
+    early_end,
 )
 from simenv.wire.messages import STATES, Finished
 
@@ -105,9 +106,7 @@ class State:
                 worker.held_us -= record.cost_us
                 if not worker.held:
                     self._run_dry(worker, now_ns)
-            self.running -= record.phase == Phase.RUNNING
-            record.phase = Phase.FINAL
-            self.queued_bytes -= record.size_bytes
+            self._leave(record)
 
     @property
     def lacks_workers(self) -> bool:
@@ -257,11 +256,7 @@ class State:
                 note = f"attempt {record.attempts + 1} ({worker.name} was lost: {why})"
                 actions.append(Note("task.requeued", task_name(record.number), note))
         self.lost_attempts += len(held)
-        by_pool: dict[str, list[Record]] = {}
-        for record in again:
-            by_pool.setdefault(record.route.pool, []).append(record)
-        for name, records in by_pool.items():
-            self.pools[name].queue.give_back(records)
+        self.pools[worker.pool].queue.give_back(again)
         return actions
 
     # --- users interfere -----------------------------------------------------------------------
@@ -283,7 +278,7 @@ class State:
         if record.phase == Phase.WAITING:
             self.pools[record.route.pool].queue.drop(record)
             self.tasks.pop(record.number)
-            state = TaskState.CANCELLED if reason == "cancelled" else TaskState.EXPIRED
+            state = early_end(reason)
             self._end(record, state)
             waited_us = (now_ns - record.batch.accepted_ns) // 1000
             return [Ending(record, state, 0, Timing(waited_us, 0, 0), reason=reason)]
@@ -366,10 +361,14 @@ class State:
     # --- bookkeeping ---------------------------------------------------------------------------
 
     def _end(self, record: Record, state: TaskState) -> None:
+        self.ended[state] += 1
+        self._leave(record)
+
+    def _leave(self, record: Record) -> None:
+        """The record is no longer ours; entries of it in lanes are stale from now on."""
         self.running -= record.phase == Phase.RUNNING
         record.phase = Phase.FINAL
         self.queued_bytes -= record.size_bytes
-        self.ended[state] += 1
         if record.incident:
             self.incidents.cleared(record)
 

@@ -20,6 +20,11 @@ class Phase(enum.IntEnum):
     FINAL = 3  # no longer in the machine; a stale entry in a lane
 
 
+def early_end(reason: str) -> TaskState:
+    """The state of a task that was stopped before it had a result."""
+    return TaskState.CANCELLED if reason == "cancelled" else TaskState.EXPIRED
+
+
 class Route(msgspec.Struct, frozen=True, gc=False):
     """What admission found out about a program, once for all its tasks."""
 

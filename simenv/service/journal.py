@@ -66,7 +66,6 @@ class Journal:
             ) from error
         self.records = Records(self._db, path)
         self.epoch = self._next_epoch()
-        self.commits = 0
         self.written_bytes = 0  # about, in all: what tells when a checkpoint is due
         self.unsynced = False
         self._accepted: list[AcceptedRow] = []
@@ -161,7 +160,6 @@ class Journal:
             self._accepted.clear()
             raise self._failed(error) from error
         faults.hit("journal.commit.after")
-        self.commits += 1
         self.written_bytes += _size(statements)
         self.unsynced = self._durability == "accepted" and not force
         self._accepted.clear()

@@ -121,9 +121,6 @@ class WorkerProcesses:
         """The last lines a worker wrote."""
         return tail(self._log(name))
 
-    def names(self) -> list[str]:
-        return self._launcher.running()
-
     def close(self) -> None:
         self._launcher.close()
 

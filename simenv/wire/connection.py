@@ -190,10 +190,6 @@ class ZmqConnection:
             raise ProtocolError(f"the service sent {frames} frames where one is due")
         return body
 
-    def fileno(self) -> int:
-        """A descriptor that becomes readable when something may have arrived."""
-        return int(self._socket.get(zmq.FD))
-
     def wake(self) -> None:
         with contextlib.suppress(BlockingIOError):  # full: it is as awake as can be
             os.write(self._waker, b"w")

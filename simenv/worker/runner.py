@@ -26,8 +26,8 @@ from simulators.errors import OutOfMemory, Stopped
 
 PLAN_CACHE_BYTES = 256 * 2**20
 _DONE = STATES.index(TaskState.DONE)
-_FAILED = STATES.index(TaskState.FAILED)
-_ENDED_EARLY = {
+FAILED = STATES.index(TaskState.FAILED)
+ENDED_EARLY = {  # by why it was asked to stop
     "cancelled": STATES.index(TaskState.CANCELLED),
     "run_timeout": STATES.index(TaskState.EXPIRED),
 }
@@ -87,15 +87,15 @@ class Runner:
         try:
             payload = self._payload(assigned, terms, chunk)
         except Stopped:
-            state = _ENDED_EARLY.get(self.stop_reason, _FAILED)
+            state = ENDED_EARLY.get(self.stop_reason, FAILED)
             reason = self.stop_reason or "stopped"
             payload = codec.encode(Failure(reason, "stopped while it ran"))
         except (OutOfMemory, MemoryError) as error:
-            state = _FAILED
+            state = FAILED
             payload = _failure("out_of_memory", error)
         except Exception as error:  # noqa: BLE001  # engines of others may raise anything; a
             # task's error is its result, never the worker's end
-            state = _FAILED
+            state = FAILED
             payload = _failure("engine", error)
         end_ns = time.perf_counter_ns()
         return Finished(

@@ -14,7 +14,6 @@ from simenv.wire import codec
 from simenv.wire.connection import ZmqConnection
 from simenv.wire.messages import (
     MAX_MESSAGE_BYTES,
-    STATES,
     Assign,
     Done,
     Failure,
@@ -25,15 +24,12 @@ from simenv.wire.messages import (
 )
 from simenv.worker.current import Current
 from simenv.worker.heartbeat import Heartbeat, leave
-from simenv.worker.runner import Runner
+from simenv.worker.runner import ENDED_EARLY, FAILED, Runner
 from simulators import warm
 
 FLUSH_NS = 2_000_000  # results never wait longer than this for the end of their chunk
 FOREVER_S = 3_600.0
 ANSWER_BYTES = MAX_MESSAGE_BYTES - 2**20  # room for what the service adds on the way on
-_FAILED = next(index for index, state in enumerate(STATES) if state.value == "FAILED")
-_CANCELLED = next(index for index, state in enumerate(STATES) if state.value == "CANCELLED")
-_EXPIRED = next(index for index, state in enumerate(STATES) if state.value == "EXPIRED")
 
 
 class Session:
@@ -112,12 +108,11 @@ def packed(origin: Origin, chunk: Assign, results: list[Finished]) -> list[bytes
         f"its result is {len(results[0].payload)} bytes; the limit is {ANSWER_BYTES}",
         "ask for fewer outputs or fewer shots",
     )
-    failed = msgspec.structs.replace(results[0], state=_FAILED, payload=codec.encode(failure))
+    failed = msgspec.structs.replace(results[0], state=FAILED, payload=codec.encode(failure))
     return packed(origin, chunk, [failed])
 
 
 def _skipped(task: int, attempt: int, reason: str) -> Finished:
     """A task that was stopped before it began."""
-    state = _CANCELLED if reason == "cancelled" else _EXPIRED
     payload = codec.encode(Failure(reason, "stopped before it ran"))
-    return Finished(task, attempt, state, payload, 0, 0)
+    return Finished(task, attempt, ENDED_EARLY[reason], payload, 0, 0)
