@@ -16,6 +16,7 @@ PROGRAM_FORMAT = 1
 RESULT_FORMAT = 1
 MAX_QUBITS = 65_535  # qubit numbers are uint16
 MAX_CLBITS = 65_535
+MAX_BINDINGS = 4_096  # of one task
 MAX_SHOTS = 2**31 - 1  # counts are uint32 with room to spare
 MAX_TASK_NUMBER = 2**63 - 1  # the journal keeps signed 64-bit numbers
 MARKERS = ("if", "else", "end")  # block markers: no qubits, clbits or parameters
@@ -158,13 +159,14 @@ class Terms(msgspec.Struct, frozen=True, array_like=True):
 
 
 class TaskSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One program, one binding, so many shots. 0 shots: exact (no sampling)."""
+    """One program, 1..MAX_BINDINGS bindings, so many shots each. 0 shots: exact (no sampling)."""
 
     program: bytes  # a packed Program; opaque to the service but for admission
     shots: int
     seed: int  # unsigned 64-bit
-    bindings: bytes = b""  # float64 [num_slots]
-    binding: int = 0  # its number in the caller's whole sweep: part of the random key
+    bindings: bytes = b""  # float64 [count, num_slots]
+    binding: int = 0  # number of row 0 in the caller's whole sweep: part of the random key
+    count: int = 1  # rows; row r has the random key (seed, binding + r)
 
 
 class ResultData(msgspec.Struct, frozen=True, array_like=True):

@@ -24,17 +24,20 @@ class Estimator:
 
     def cost_us(self, route: Route, spec: TaskSpec) -> float:
         """Microseconds this task is expected to hold one slot."""
-        model = route.evolve_us + route.shot_us * spec.shots
-        return model * self._factors[min(route.num_qubits, WIDTHS - 1)]
+        return _model_us(route, spec) * self._factors[min(route.num_qubits, WIDTHS - 1)]
 
     def observe(self, route: Route, spec: TaskSpec, slots: int, run_us: int) -> None:
         """A task took `run_us` on `slots` slots."""
-        model = route.evolve_us + route.shot_us * spec.shots
+        model = _model_us(route, spec)
         width = min(route.num_qubits, WIDTHS - 1)
         seen = max(1, run_us) * max(1, slots) / max(0.1, model)
         low, high = FACTOR_BOUNDS
         old = self._factors[width]
         self._factors[width] = min(high, max(low, old + LEARNING_RATE * (seen - old)))
+
+
+def _model_us(route: Route, spec: TaskSpec) -> float:
+    return (route.evolve_us + route.shot_us * spec.shots) * spec.count
 
 
 def slots_for(cost_us: float, max_slots: int, free: int, waiting: int, takers: int) -> int:

@@ -29,6 +29,7 @@ def packed(send: Send) -> bytes:
                 spec.seed,
                 spec.bindings,
                 spec.binding,
+                spec.count,
             )
         )
     route = send.records[0].route

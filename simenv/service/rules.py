@@ -7,7 +7,7 @@ import math
 import msgspec
 
 from simenv.errors import Infeasible, LimitExceeded, OptionError
-from simenv.model import MAX_SHOTS, Program, TaskSpec, Terms
+from simenv.model import MAX_BINDINGS, MAX_SHOTS, Program, TaskSpec, Terms
 from simenv.scheduler.routing import size
 from simenv.scheduler.values import Route
 from simulators.base import OUTPUTS
@@ -83,10 +83,17 @@ def check_task(spec: TaskSpec, terms: Terms, known: Known) -> None:
         raise OptionError(f"shots = {spec.shots} is outside 0 .. {MAX_SHOTS}")
     if not 0 <= spec.seed < 2**64 or not 0 <= spec.binding < 2**63:
         raise OptionError(f"seed = {spec.seed} is outside 0 .. 2^64 - 1")
-    if len(spec.bindings) != 8 * known.num_slots:
+    if not 1 <= spec.count <= MAX_BINDINGS:
+        raise LimitExceeded(
+            f"{spec.count} bindings in one task; 1 to {MAX_BINDINGS} are allowed",
+            hint="submit_many((circuit, bindings)) splits a longer sweep",
+        )
+    if len(spec.bindings) != 8 * known.num_slots * spec.count or (
+        spec.count > 1 and not known.num_slots
+    ):
         raise OptionError(
-            f"the program has {known.num_slots} free parameter expressions, "
-            f"{len(spec.bindings) // 8} values were given",
+            f"the program has {known.num_slots} free parameter expressions and the task "
+            f"{spec.count} bindings; {len(spec.bindings) // 8} values were given",
             hint="give bindings= a value for every parameter",
         )
     if spec.bindings and not all(map(math.isfinite, memoryview(spec.bindings).cast("d"))):
@@ -103,7 +110,13 @@ def check_task(spec: TaskSpec, terms: Terms, known: Known) -> None:
                 hint="give shots=N, or ask for outputs=('probabilities',)",
             )
         most = min(spec.shots, 1 << min(62, known.outcome_bits))
-        if most * known.outcome_bytes > RESULT_BYTES:
+        if most * known.outcome_bytes * spec.count > RESULT_BYTES:
+            if spec.count > 1:
+                raise LimitExceeded(
+                    f"{spec.count} bindings with up to {most} different outcomes of "
+                    f"{known.outcome_bytes} bytes each; a result may be {size(RESULT_BYTES)}",
+                    hint="fewer bindings a task",
+                )
             raise LimitExceeded(
                 f"{spec.shots} shots may give {most} different outcomes of {known.outcome_bytes} "
                 f"bytes; a result may be {size(RESULT_BYTES)}",

@@ -322,6 +322,7 @@ class Assigned(msgspec.Struct, frozen=True, array_like=True, gc=False):
     seed: int
     bindings: bytes
     binding: int
+    count: int = 1
 
 
 class Assign(msgspec.Struct, frozen=True, array_like=True, tag=0):
