@@ -12,24 +12,39 @@ import hashlib
 
 import msgspec
 
-PROGRAM_FORMAT = 1
-RESULT_FORMAT = 1
+PROGRAM_FORMAT = 2
+READ_FORMATS = (1, 2)  # formats of programs that are read; a field that came later has a default
+RESULT_FORMAT = 2
 MAX_QUBITS = 65_535  # qubit numbers are uint16
 MAX_CLBITS = 65_535
 MAX_BINDINGS = 4_096  # of one task
 MAX_SHOTS = 2**31 - 1  # counts are uint32 with room to spare
 MAX_TASK_NUMBER = 2**63 - 1  # the journal keeps signed 64-bit numbers
-MARKERS = ("if", "else", "end")  # block markers: no qubits, clbits or parameters
+MAX_VARIABLES = 4096
+MAX_UNITARY_QUBITS = 10  # of one matrix: 16 MiB
+MAX_MATRIX_BYTES = 32 * 2**20  # of all matrices of a program
+# Block markers: no qubits, clbits or parameters.
+MARKERS = (
+    "if", "else", "end", "while", "for", "switch", "case", "default", "break", "continue",
+)  # fmt: skip
+OWNERS = ("if", "while", "for", "switch", "case", "store")  # each owns one expression, in order
 
 
 class Program(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A circuit as a table of operation names and flat arrays.
 
     Operation k is row `ops[k]` of the tables `names` and `arities`; its qubits, clbits and
-    parameters are the next ones of the flat arrays, as many as its row of `arities` says. Control
-    flow is flat: `if`, the block, `else`, the other block, `end`; the k-th `if` owns the k-th
-    expression of `conditions`. Two rows of the table may have the same name (`barrier` on 2 and on
-    3 qubits). Clbit 0 is the rightmost character of a counts key.
+    parameters are the next ones of the flat arrays, as many as its row of `arities` says. Two rows
+    of the table may have the same name (`barrier` on 2 and on 3 qubits); each row `unitary` has a
+    matrix of its own: the j-th such row is `matrices[j]`. Clbit 0 is the rightmost character of a
+    counts key.
+
+    Control flow is flat: `if` block [`else` block] `end`, `while` block `end`, `for` block `end`,
+    `switch` (`case` block)* [`default` block] `end`; `break` and `continue` mean the innermost
+    loop. The k-th operation that is one of OWNERS owns the k-th expression of `conditions`: `if`
+    and `while` a Bool; `for` a constant Uint, how often; `switch` a Bool or a Uint, `case` one or
+    more constants of that type (the first case that has the value is taken, else `default`);
+    `store` a value and the token that stores it. All bits and variables begin as 0.
     """
 
     format: int
@@ -48,6 +63,9 @@ class Program(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     slots: bytes = b""  # int32 [free parameters, 2]: position in `params`, slot number
     conditions: bytes = b""  # int32 [tokens, 3]: postfix (Token, operand, width); END closes each
     constants: tuple[bytes, ...] = ()  # unsigned, little-endian, any width; VALUE's operand
+    # Since format 2.
+    variables: tuple[int, ...] = ()  # width in bits of each classical variable; 0: a Bool
+    matrices: tuple[bytes, ...] = ()  # complex128 [2**q, 2**q], row by row, in Qiskit's order
 
     def packed(self) -> bytes:
         """The wire form."""
@@ -72,6 +90,8 @@ class Program(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
                     self.slots,
                     self.conditions,
                     self.constants,
+                    self.variables,
+                    self.matrices,
                 )
             )
         )
@@ -83,7 +103,7 @@ class Program(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
 
 
 class Token(enum.IntEnum):
-    """Postfix tokens of a condition; widths are bits, a Bool has width 0."""
+    """Postfix tokens of an expression; widths are bits, a Bool has width 0."""
 
     END = 0  # closes one expression
     CLBIT = 1  # operand: clbit number; pushes a Bool
@@ -110,6 +130,11 @@ class Token(enum.IntEnum):
     MUL = 22
     DIV = 23
     INDEX = 24  # (value, index) -> Bool
+    VARIABLE = 25  # operand: variable number; pushes it
+    # The last token of a `store`: takes the value, of the target's width, and leaves nothing.
+    SET_CLBIT = 26
+    SET_REGISTER = 27
+    SET_VARIABLE = 28
 
 
 class TaskState(enum.StrEnum):
@@ -170,29 +195,35 @@ class TaskSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class ResultData(msgspec.Struct, frozen=True, array_like=True):
-    """What an engine found, packed by the worker and forwarded unread.
+    """What an engine found for all rows of a task, packed by the worker and forwarded unread.
 
-    An outcome is one row of `outcome_width` bytes, little-endian, clbit 0 in bit 0 of byte 0.
+    Row r belongs to binding number `binding` + r. An outcome is one row of `outcome_width` bytes,
+    little-endian, clbit 0 in bit 0 of byte 0. Rows differ in how many distinct outcomes they have:
+    their parts of `outcomes` and `counts` follow one another, as long as `rows` says.
     """
 
     format: int
     registers: tuple[tuple[str, int], ...]  # of the program; (): it measures nothing
     num_qubits: int
-    shots: int
+    shots: int  # of each row
     seed: int
     outcome_width: int = 0  # 1, 2, 4, 8, or ceil(clbits / 8) beyond 64 clbits
-    outcomes: bytes = b""  # distinct outcomes, ascending
+    outcomes: bytes = b""  # each row's distinct outcomes, ascending
     counts: bytes = b""  # uint32, as many
     # Exact distribution over the clbits, or over the qubits if the circuit measures nothing.
-    probability_outcomes: bytes = b""  # rows as above, of `probability_width` bytes
+    probability_outcomes: bytes = b""  # as above, of `probability_width` bytes
     probability_width: int = 0
     probabilities: bytes = b""  # float64, as many
-    statevector: bytes = b""  # complex128 or complex64 [2**num_qubits], qubit 0 = lowest index bit
-    expectations: tuple[tuple[float, float], ...] = ()  # (value, standard error) per observable
-    truncation: float = 0.0
+    # complex128 or complex64 [count, 2**num_qubits], qubit 0 = lowest index bit
+    statevector: bytes = b""
+    expectations: bytes = b""  # float64 [count, observables, 2]: value, standard error
+    truncation: float = 0.0  # the largest of the rows
     remark: str = ""  # e.g. "12 branches"
     precision: str = "double"
-    binding: int = 0  # its number in the caller's sweep: part of the random key, beside the seed
+    binding: int = 0  # number of row 0 in the caller's sweep: part of the random key
+    count: int = 1  # rows
+    rows: bytes = b""  # uint32 [count]: distinct outcomes of each row; b"": one row has them all
+    probability_rows: bytes = b""  # the same of `probability_outcomes`
 
 
 class Origin(msgspec.Struct, frozen=True, array_like=True):

@@ -12,6 +12,7 @@ is not final is draw 1 + k; sampled term t of the observables, counted through, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -22,6 +23,8 @@ from simulators.circuit.ir import Circuit
 from simulators.errors import Stopped
 
 OUTPUTS = ("counts", "probabilities", "statevector", "expectation")
+
+_REMARKS = 4  # different ones of a sweep that are kept
 
 
 class PauliSum(msgspec.Struct, frozen=True):
@@ -94,9 +97,93 @@ class BindingResult(msgspec.Struct, frozen=True):
 
 
 class EngineResult(msgspec.Struct, frozen=True):
-    """One BindingResult for each row of the request's bindings, in order."""
+    """What was found for all rows of the request's bindings, row after row in each array.
 
-    bindings: tuple[BindingResult, ...]
+    Fields as in BindingResult; rows may differ in their number of outcomes.
+    """
+
+    count: int = 1  # rows
+    outcome_width: int = 0
+    outcomes: bytes = b""
+    counts: bytes = b""
+    rows: bytes = b""  # uint32 [count]: distinct outcomes of each row; b"": one row has them all
+    probability_outcomes: bytes = b""
+    probability_width: int = 0
+    probabilities: bytes = b""
+    probability_rows: bytes = b""  # uint32 [count], as `rows`
+    statevector: NDArray[np.complexfloating] | None = None  # [count, 2**n]
+    expectations: bytes = b""  # float64 [count, observables, 2]: value, standard error
+    truncation: float = 0.0  # the largest of the rows
+    remark: str = ""
+
+    @classmethod
+    def joined(cls, found: Sequence[BindingResult]) -> EngineResult:
+        """The results of engines that take one binding after the other; at least one."""
+        count, first = len(found), found[0]
+        states = [row.statevector for row in found if row.statevector is not None]
+        rows = probability_rows = b""
+        if count > 1:
+            rows = _sizes([len(row.counts) // 4 for row in found])
+            probability_rows = _sizes([len(row.probabilities) // 8 for row in found])
+        return cls(
+            count,
+            first.outcome_width,
+            b"".join([row.outcomes for row in found]),
+            b"".join([row.counts for row in found]),
+            rows,
+            b"".join([row.probability_outcomes for row in found]),
+            first.probability_width,
+            b"".join([row.probabilities for row in found]),
+            probability_rows,
+            _stacked(states),
+            np.array([row.expectations for row in found], np.float64).tobytes(),
+            max(row.truncation for row in found),
+            ", ".join(list(dict.fromkeys(row.remark for row in found if row.remark))[:_REMARKS]),
+        )
+
+    def row(self, k: int) -> BindingResult:
+        """What was found for row k."""
+        first, last = _part(self.rows, k, len(self.counts) // 4)
+        low, high = _part(self.probability_rows, k, len(self.probabilities) // 8)
+        width, wide = self.outcome_width, self.probability_width
+        return BindingResult(
+            width,
+            self.outcomes[first * width : last * width],
+            self.counts[4 * first : 4 * last],
+            self.probability_outcomes[low * wide : high * wide],
+            wide,
+            self.probabilities[8 * low : 8 * high],
+            None if self.statevector is None else self.statevector[k],
+            self._estimates(k),
+            self.truncation,
+            self.remark,
+        )
+
+    def _estimates(self, k: int) -> tuple[tuple[float, float], ...]:
+        if not self.expectations:
+            return ()
+        table = np.frombuffer(self.expectations).reshape(self.count, -1, 2)
+        return tuple((value, error) for value, error in table[k].tolist())
+
+
+def _sizes(numbers: list[int]) -> bytes:
+    return np.array(numbers, np.uint32).tobytes() if any(numbers) else b""
+
+
+def _part(sizes: bytes, k: int, total: int) -> tuple[int, int]:
+    """Where row k of a ragged array begins and ends."""
+    if not sizes:
+        return 0, total
+    ends = np.frombuffer(sizes, np.uint32)
+    first = int(ends[:k].sum())
+    return first, first + int(ends[k])
+
+
+def _stacked(states: list[NDArray[np.complexfloating]]) -> NDArray[np.complexfloating] | None:
+    """[rows, 2**n]; one state, which may fill the memory, is not copied."""
+    if not states:
+        return None
+    return states[0].reshape(1, -1) if len(states) == 1 else np.stack(states)
 
 
 class Plan(Protocol):

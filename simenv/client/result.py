@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from simenv.client import outcomes
-from simenv.errors import OptionError, ProtocolError, VersionMismatch
-from simenv.model import RESULT_FORMAT, Origin, ResultData, TaskState
+from simenv.client.sheet import Sheet
+from simenv.errors import OptionError
+from simenv.model import Origin, TaskState
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,29 +51,17 @@ class Provenance(msgspec.Struct, frozen=True):
 
 
 class Result:
-    """The outcome of one task.
+    """The outcome of one task, or of one binding of it: row `row` of the task's sheet.
 
     Raises OptionError when something is read that was not asked for in `outputs`.
     """
 
-    __slots__ = ("_counts", "_data", "_probabilities", "_provenance")
+    __slots__ = ("_counts", "_data", "_probabilities", "_provenance", "_row", "_sheet")
 
-    def __init__(self, data: ResultData, provenance: Provenance) -> None:
-        if data.format != RESULT_FORMAT:
-            raise VersionMismatch(
-                f"result of task {provenance.task} has format {data.format}, "
-                f"this client reads {RESULT_FORMAT}"
-            )
-        for rows, width, values, size in (
-            (data.outcomes, data.outcome_width, data.counts, 4),
-            (data.probability_outcomes, data.probability_width, data.probabilities, 8),
-        ):
-            if len(values) % size or len(rows) * size != len(values) * width:
-                raise ProtocolError(
-                    f"result of task {provenance.task} has {len(values)} bytes of values for "
-                    f"{len(rows)} bytes of outcomes of {width}"
-                )
-        self._data = data
+    def __init__(self, sheet: Sheet, provenance: Provenance, row: int = 0) -> None:
+        self._sheet = sheet
+        self._data = sheet.data
+        self._row = row
         self._provenance = provenance
         self._counts: dict[str, int] | None = None
         self._probabilities: dict[str, float] | None = None
@@ -83,9 +72,8 @@ class Result:
         if self._counts is None:
             data = self._data
             self._need(bool(data.counts), "counts")
-            self._counts = outcomes.counts(
-                data.outcomes, data.outcome_width, data.counts, data.registers
-            )
+            rows, numbers = self._sheet.counts(self._row)
+            self._counts = outcomes.counts(rows, data.outcome_width, numbers, data.registers)
         return self._counts
 
     @property
@@ -97,23 +85,18 @@ class Result:
         if self._probabilities is None:
             data = self._data
             self._need(bool(data.probabilities), "probabilities")
+            rows, values = self._sheet.probabilities(self._row)
+            registers = data.registers or (("", data.num_qubits),)
             self._probabilities = outcomes.probabilities(
-                data.probability_outcomes,
-                data.probability_width,
-                data.probabilities,
-                data.registers or (("", data.num_qubits),),
+                rows, data.probability_width, values, registers
             )
         return self._probabilities
 
     @property
     def statevector(self) -> NDArray[np.complexfloating[Any, Any]]:
         """complex128 (complex64 in single precision) [2**num_qubits]; qubit 0: lowest index bit."""
-        import numpy as np
-
-        packed = self._data.statevector
-        self._need(bool(packed), "statevector")
-        single = len(packed) == 8 << self._data.num_qubits
-        return np.frombuffer(packed, np.dtype("<c8" if single else "<c16"))
+        self._need(bool(self._data.statevector), "statevector")
+        return self._sheet.statevector(self._row)
 
     @property
     def expectation(self) -> float:
@@ -129,13 +112,13 @@ class Result:
     def expectations(self) -> tuple[float, ...]:
         """One value for each observable, in their order."""
         self._need(bool(self._data.expectations), "expectation")
-        return tuple(value for value, _ in self._data.expectations)
+        return tuple(self._sheet.estimates(self._row)[0::2])
 
     @property
     def std_errors(self) -> tuple[float, ...]:
         """The standard error of each expectation value; 0.0 where it is exact."""
         self._need(bool(self._data.expectations), "expectation")
-        return tuple(error for _, error in self._data.expectations)
+        return tuple(self._sheet.estimates(self._row)[1::2])
 
     @property
     def outcomes(self) -> NDArray[np.unsignedinteger[Any]]:
@@ -145,11 +128,11 @@ class Result:
         """
         import numpy as np
 
-        data = self._data
-        self._need(bool(data.counts), "counts")
-        if data.outcome_width in (1, 2, 4, 8):
-            return np.frombuffer(data.outcomes, np.dtype(f"<u{data.outcome_width}"))
-        return np.frombuffer(data.outcomes, np.uint8).reshape(-1, data.outcome_width)
+        self._need(bool(self._data.counts), "counts")
+        rows, width = self._sheet.counts(self._row)[0], self._data.outcome_width
+        if width in (1, 2, 4, 8):
+            return np.frombuffer(rows, np.dtype(f"<u{width}"))
+        return np.frombuffer(rows, np.uint8).reshape(-1, width)
 
     @property
     def outcome_counts(self) -> NDArray[np.uint32]:
@@ -157,12 +140,13 @@ class Result:
         import numpy as np
 
         self._need(bool(self._data.counts), "counts")
-        return np.frombuffer(self._data.counts, np.dtype("<u4"))
+        return np.frombuffer(self._sheet.counts(self._row)[1], np.dtype("<u4"))
 
     @property
     def task(self) -> str:
-        """The task's id."""
-        return self._provenance.task
+        """The task's id; of one binding of several, with its row: `t-8k2f.17`."""
+        task = self._provenance.task
+        return task if self._data.count == 1 else f"{task}.{self._row}"
 
     @property
     def name(self) -> str:
@@ -182,7 +166,7 @@ class Result:
     @property
     def binding(self) -> int:
         """The number of its parameter values in their sweep: a part of the random key."""
-        return self._data.binding
+        return self._data.binding + self._row
 
     @property
     def engine(self) -> str:

@@ -1,189 +1,159 @@
 """A task as its owner holds it: a future, awaitable, and nothing that the service need know.
 
-Invariant: the end of a task is set once, by whoever reads the socket, under the link's lock.
+Invariant: a Task holds nothing but its entry and, of a task with several bindings, the row it
+stands for; so a sweep of thousands costs no more than it must.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from simenv.client.progress import Line, describe
-from simenv.client.result import Provenance, Result, Stages
-from simenv.errors import SimenvError, TaskCancelled, TaskExpired, TaskFailed, TimedOut
-from simenv.model import Origin, TaskState, task_name
-from simenv.wire import codec
-from simenv.wire.messages import STATES
+from simenv.client.result import Result
+from simenv.errors import OptionError, SimenvError, TimedOut
+from simenv.model import TaskState
 
 if TYPE_CHECKING:
-    from simenv.client.ledger import Submission
+    from simenv.client.entry import Entry
     from simenv.client.link import Link
-    from simenv.wire.messages import Completion
 
 SHOW_EVERY_S = 0.5
 
 
-class Ending(msgspec.Struct, frozen=True):
-    """What the completions of one message share; `read_s`: perf_counter when it was read."""
-
-    origin: Origin
-    engine: str
-    route: str
-    read_s: float
-
-
 class Task:
-    """One accepted task. Thread-safe; `await task` gives its result inside any running loop."""
+    """One accepted task, or one binding of it. Thread-safe.
 
-    __slots__ = (
-        "__weakref__", "_completion", "_ending", "_error", "_hooks", "_result", "_submission",
-        "asked_s", "link", "number", "over",
-    )  # fmt: skip
+    `await task` gives its result inside any running loop. `row`: which binding of a task that
+    carries several, whose bindings start, end and are cancelled together; None: the task itself.
+    """
 
-    def __init__(self, link: Link, number: int, submission: Submission) -> None:
-        self.link = link
-        self.number = number
-        self.over = False  # like `done`, without looking whether something has arrived
-        self.asked_s = 0.0  # monotonic: when somebody first waited, or its result was asked for
-        self._submission = submission
-        self._completion: Completion | None = None
-        self._ending: Ending | None = None
-        self._error: SimenvError | None = None
+    __slots__ = ("__weakref__", "_result", "entry", "row")
+
+    def __init__(self, entry: Entry, row: int | None = None) -> None:
+        self.entry = entry
+        self.row = row
         self._result: Result | None = None
-        self._hooks: list[Callable[[], None]] | None = None
+
+    @property
+    def link(self) -> Link:
+        """The connection it came by."""
+        return self.entry.link
 
     @property
     def id(self) -> str:
-        """What to give `simenv result`, `Client.task` and the like."""
-        return task_name(self.number)
+        """What to give `simenv result`, `Client.task` and the like: `t-8k2f`, `t-8k2f.17`."""
+        return self.entry.id if self.row is None else f"{self.entry.id}.{self.row}"
 
     @property
     def name(self) -> str:
         """The name given at submission, or ""."""
-        return self._submission.name
+        return self.entry.submission.name
 
     @property
     def state(self) -> TaskState:
         """Asks the service unless the task is known to have ended."""
         if self.done():
-            return self._final_state()
-        infos = self.link.infos([self.number])
+            return self.entry.final_state
+        infos = self.link.infos([self.entry.number])
         return infos[0].state if infos else TaskState.QUEUED
 
     def done(self) -> bool:
         """True once the end has been heard; never waits."""
-        if not self.over:
-            self.link.glance(self)
-        return self.over
+        if not self.entry.over:
+            self.link.glance(self.entry)
+        return self.entry.over
 
     def result(self, timeout: float | None = None) -> Result:
         """Wait for the result.
 
         Raises TaskFailed, TaskCancelled or TaskExpired as the task ended, TimedOut after `timeout`
-        seconds (the task goes on), ServiceLost when the service falls silent.
+        seconds (the task goes on), ServiceLost when the service falls silent; OptionError where the
+        task carries several bindings and none was named.
         """
+        if self._result is None:
+            error = self.exception(timeout)
+            if error is not None:
+                raise error
+            row, count = self.row, self.entry.sheet().data.count
+            if row is None and count > 1:
+                raise OptionError(
+                    f"task {self.id} carries {count} bindings",
+                    hint=f"results() gives them all; one is a task of its own: {self.id}.0",
+                )
+            self._result = self._of_row(row or 0)
+        return self._result
+
+    def results(self, timeout: float | None = None) -> list[Result]:
+        """Wait like `result`; one Result for each binding of the task, in order."""
         error = self.exception(timeout)
         if error is not None:
             raise error
-        if self._result is None:
-            self._result = self._unpack()
-        return self._result
+        if self.row is not None:
+            return [self.result()]
+        count = self.entry.sheet().data.count
+        if count == 1:
+            return [self.result()]
+        return [self._of_row(row) for row in range(count)]
 
     def exception(self, timeout: float | None = None) -> SimenvError | None:
         """Wait like `result`, and return what it would raise of the task's own end."""
-        if not self.over and not self.link.finish(self, timeout):
+        entry = self.entry
+        if not entry.over and not entry.link.finish(entry, timeout):
             raise self._late(timeout)
-        if self._error is None and self._completion is not None:
-            self._error = self._failure(self._completion)
-        return self._error
+        return entry.error()
 
     def wait(self, progress: bool = False, timeout: float | None = None) -> TaskState:
         """Wait for the end, whatever it is.
 
         `progress`: one line of state and reason on stderr, where that is a terminal.
         """
+        entry = self.entry
         if not progress:
             self.exception(timeout)
-            return self._final_state()
+            return entry.final_state
         deadline = None if timeout is None else time.monotonic() + timeout
         with Line(sys.stderr) as line:
-            while not self.link.finish(self, step_s(deadline)):
+            while not self.link.finish(entry, step_s(deadline)):
                 if deadline is not None and time.monotonic() >= deadline:
                     raise self._late(timeout)
-                line.show(describe(self.link.infos([self.number]), self.id))
-        return self._final_state()
+                line.show(describe(self.link.infos([entry.number]), self.id))
+        return entry.final_state
 
     def cancel(self) -> bool:
-        """Ask for its end; False when it had ended before."""
-        return self.link.cancel([self.number])[0] in ("cancelled", "cancelling")
+        """Ask for its end; False when it had ended before.
+
+        The bindings of one task end together: to cancel one is to cancel them all.
+        """
+        return self.link.cancel([self.entry.number])[0] in ("cancelled", "cancelling")
 
     def __await__(self) -> Generator[Any, None, Result]:
         if not self.done():
-            yield from self.link.pump.future(self).__await__()
+            yield from self.link.pump.future(self.entry).__await__()
         return self.result(0.0)
 
     def __repr__(self) -> str:
         # Nobody is asked: asyncio and debuggers call this in places where one must not wait.
-        return f"<Task {self.id} {self._final_state() if self.over else 'not ended'}>"
+        return f"<Task {self.id} {self.entry.final_state if self.entry.over else 'not ended'}>"
 
     def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
         """What a notebook shows: `<Task t-8k2g RUNNING try 2 on sv-1, 0:03>`."""
         if self.done():
             printer.text(repr(self))
         else:
-            printer.text(f"<Task {describe(self.link.peek(self.number), self.id)}>")
+            printer.text(f"<Task {describe(self.link.peek(self.entry.number), self.id)}>")
 
-    # --- called by the link, under its lock --------------------------------------------------
-
-    def has_ended(self) -> bool:
-        return self.over
-
-    def end(self, completion: Completion, ending: Ending) -> None:
-        """The task has ended."""
-        if not self.over:
-            self._completion, self._ending = completion, ending
-            self.over = True
-            if self._hooks is not None:
-                self._run_hooks()
-
-    def lose(self, error: SimenvError) -> None:
-        """The task will never end: the service does not know it."""
-        if not self.over:
-            self._error = error
-            self.over = True
-            self._run_hooks()
-
-    def follow(self, other: Task) -> None:
-        """End as another object of the same task did."""
-        if other._completion is not None and other._ending is not None:
-            self.end(other._completion, other._ending)
-        elif other._error is not None:
-            self.lose(other._error)
-
-    def on_end(self, hook: Callable[[], None]) -> None:
-        """Call `hook` (short, under the link's lock) at the end; at once if it has come."""
-        if self.over:
-            hook()
-        elif self._hooks is None:
-            self._hooks = [hook]
-        else:
-            self._hooks.append(hook)
-
-    def _run_hooks(self) -> None:
-        hooks, self._hooks = self._hooks, None
-        for hook in hooks or ():
-            hook()
-
-    # ------------------------------------------------------------------------------------------
-
-    def _final_state(self) -> TaskState:
-        if self._completion is None:
-            return TaskState.FAILED
-        return STATES[self._completion.state]
+    def _of_row(self, row: int) -> Result:
+        entry = self.entry
+        sheet = entry.sheet()
+        if row >= sheet.data.count:
+            raise OptionError(
+                f"task {entry.id} carries {sheet.data.count} bindings; there is no number {row}",
+                hint=f"the first is {entry.id}.0",
+            )
+        return Result(sheet, entry.provenance(), row)
 
     def _late(self, timeout: float | None) -> TimedOut:
         return TimedOut(
@@ -191,51 +161,6 @@ class Task:
             hint="it goes on: ask again, or cancel it",
             task=self.id,
         )
-
-    def _failure(self, completion: Completion) -> SimenvError | None:
-        state = STATES[completion.state]
-        if state is TaskState.DONE:
-            return None
-        failure = codec.failure(completion.payload)
-        text = f": {failure.message}" if failure.message else ""
-        if state is TaskState.CANCELLED:
-            return TaskCancelled(f"task {self.id} was cancelled", hint=failure.hint)
-        if state is TaskState.EXPIRED:
-            return TaskExpired(f"task {self.id} expired{text}", hint=failure.hint)
-        return TaskFailed(
-            f"task {self.id} failed{text}",
-            hint=failure.hint,
-            reason=failure.reason,
-            host=failure.host,
-            log=failure.log,
-        )
-
-    def _unpack(self) -> Result:
-        completion, ending, submission = self._completion, self._ending, self._submission
-        if completion is None or ending is None:
-            raise SimenvError(f"task {self.id} has not ended")
-        timing = completion.timing
-        inside_s = 1e-6 * (timing.queued_us + timing.sent_us + timing.run_us)
-        total_s = ending.read_s - submission.sent_s if submission.sent_s else inside_s
-        stages = Stages(
-            accepted_s=submission.accepted_s,
-            queued_s=1e-6 * timing.queued_us,
-            sent_s=1e-6 * timing.sent_us,
-            run_s=1e-6 * timing.run_us,
-            returned_s=max(0.0, total_s - inside_s),
-            total_s=total_s,
-        )
-        provenance = Provenance(
-            task=self.id,
-            name=submission.name,
-            engine=ending.engine,
-            route=ending.route,
-            origin=ending.origin,
-            slots=completion.slots,
-            attempts=completion.attempts,
-            timing=stages,
-        )
-        return Result(codec.result_data(completion.payload), provenance)
 
 
 def step_s(deadline: float | None) -> float:

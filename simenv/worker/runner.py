@@ -20,7 +20,7 @@ from simenv.model import (
 from simenv.wire import codec
 from simenv.wire.messages import STATES, Assign, Assigned, Failure, Finished
 from simulators import registry
-from simulators.base import BindingResult, Control, Engine, PauliSum, Plan, Request, RunOptions
+from simulators.base import Control, Engine, EngineResult, PauliSum, Plan, Request, RunOptions
 from simulators.circuit.ir import Circuit
 from simulators.errors import OutOfMemory, Stopped
 
@@ -115,8 +115,9 @@ class Runner:
             precision=terms.precision, threads=chunk.slots, memory_bytes=chunk.memory_bytes
         )
         bindings = None
-        if assigned.bindings:
-            bindings = np.frombuffer(assigned.bindings, np.float64).reshape(1, -1)
+        if assigned.bindings or assigned.count > 1:
+            values = np.frombuffer(assigned.bindings, np.float64)
+            bindings = values.reshape(assigned.count, program.num_slots)
         request = Request(
             shots=assigned.shots,
             seed=assigned.seed,
@@ -127,7 +128,7 @@ class Runner:
         )
         plan = self._plans.get(engine, program, circuit, options)
         result = engine.run(plan, circuit, request, options, self.control)
-        return pack(program, assigned, terms, result.bindings[0])
+        return pack(program, assigned, terms, result)
 
     def _observables(self, terms: Terms) -> tuple[PauliSum, ...]:
         if not terms.observables:
@@ -138,8 +139,8 @@ class Runner:
         return self._terms[1]
 
 
-def pack(program: Program, assigned: Assigned, terms: Terms, found: BindingResult) -> bytes:
-    """The result as it travels and is stored."""
+def pack(program: Program, assigned: Assigned, terms: Terms, found: EngineResult) -> bytes:
+    """The result of all rows as it travels and is stored."""
     return codec.encode(
         ResultData(
             RESULT_FORMAT,
@@ -159,6 +160,9 @@ def pack(program: Program, assigned: Assigned, terms: Terms, found: BindingResul
             found.remark,
             terms.precision,
             assigned.binding,
+            found.count,
+            found.rows,
+            found.probability_rows,
         )
     )
 

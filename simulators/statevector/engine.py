@@ -123,7 +123,7 @@ class StatevectorEngine:
                     break
                 results.append(found)
             else:
-                return EngineResult(tuple(results))
+                return EngineResult.joined(results)
         if not isinstance(plan, Schedules):
             raise TypeError(f"a plan of {type(plan).__name__}, not of this engine")
         with Crew(options.threads, control) as crew:
@@ -133,7 +133,7 @@ class StatevectorEngine:
                 params = bound(circuit, request, row)
                 run = Run(sweeper, circuit, plan, params, request, key, options)
                 results.append(run.result())
-        return EngineResult(tuple(results))
+        return EngineResult.joined(results)
 
     def _counts(
         self, circuit: Circuit, request: Request, row: int, control: Control

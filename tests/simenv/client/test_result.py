@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from simenv.client.result import Provenance, Result, Stages
+from simenv.client.sheet import Sheet
 from simenv.errors import OptionError, ProtocolError, VersionMismatch
 from simenv.model import RESULT_FORMAT, Origin, ResultData
 
@@ -24,7 +25,7 @@ PROVENANCE = Provenance(
 
 
 def result(**changes: object) -> Result:
-    return Result(msgspec.structs.replace(DATA, **changes), PROVENANCE)
+    return Result(Sheet(msgspec.structs.replace(DATA, **changes), PROVENANCE.task), PROVENANCE)
 
 
 def test_counts_are_made_once() -> None:
@@ -73,8 +74,8 @@ def test_a_statevector_of_either_precision(dtype: str, size: int) -> None:
 
 
 def test_one_observable_and_several() -> None:
-    assert result(expectations=((0.5, 0.01),)).expectation == 0.5
-    two = result(expectations=((0.5, 0.01), (-0.25, 0.0)))
+    assert result(expectations=struct.pack("<2d", 0.5, 0.01)).expectation == 0.5
+    two = result(expectations=struct.pack("<4d", 0.5, 0.01, -0.25, 0.0))
     assert two.expectations == (0.5, -0.25)
     assert two.std_errors == (0.01, 0.0)
     with pytest.raises(OptionError, match="2 expectation values"):
@@ -101,7 +102,7 @@ def test_a_result_cannot_be_written(what: str) -> None:
 
 
 def test_a_result_of_another_format() -> None:
-    with pytest.raises(VersionMismatch, match="format 9, this client reads 1"):
+    with pytest.raises(VersionMismatch, match="format 9, this client reads 2"):
         result(format=9)
 
 
@@ -122,7 +123,7 @@ def test_arrays_that_do_not_fit_together(changes: dict[str, object]) -> None:
 
 def test_json_has_every_field_and_survives_a_reader_with_doubles() -> None:
     vector = np.array([1, 0, 0, 1j], "<c16")
-    found = result(statevector=vector.tobytes(), expectations=((0.5, 0.0),))
+    found = result(statevector=vector.tobytes(), expectations=struct.pack("<2d", 0.5, 0.0))
     told = json.loads(json.dumps(found.to_json()), parse_int=lambda text: int(float(text)))
     assert told["counts"] == {"00": 1000, "11": 24}
     assert told["seed"] == 2**53 - 1

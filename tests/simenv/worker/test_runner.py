@@ -64,7 +64,7 @@ def test_expectation_values_are_exact_without_shots(runner: Runner) -> None:
     sums = (Observable(("ZI", "IZ"), np.array([1.0, 1.0]).tobytes()),)
     terms = Terms(outputs=("expectation",), observables=sums)
     found = run(runner, assigned(program(2, 0.5).packed(), shots=0), terms)
-    ((value, error),) = codec.result_data(found.payload).expectations
+    value, error = np.frombuffer(codec.result_data(found.payload).expectations).tolist()
     assert value == pytest.approx(2 * np.cos(0.5), abs=1e-12)
     assert error == 0.0
 

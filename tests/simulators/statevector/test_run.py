@@ -23,7 +23,7 @@ from simulators.statevector.state import State, Sweeper
 def dense(circuit: Circuit, *outputs: str, shots: int = 0, **options: object) -> object:
     engine, chosen = StatevectorEngine(small=False), RunOptions(**options)  # type: ignore[arg-type]
     plan = engine.plan(circuit, None, chosen)
-    return engine.run(plan, circuit, Request(shots, 3, outputs), chosen, Control()).bindings[0]
+    return engine.run(plan, circuit, Request(shots, 3, outputs), chosen, Control()).row(0)
 
 
 @pytest.fixture
@@ -102,10 +102,10 @@ def test_counts_and_expectation_values_disturb_each_other() -> None:
     """A trailing reset matters to the state, not to the clbits: both runs keep their own draws."""
     arrays = Arrays(1, 1).add("h", [0]).add("measure", [0], [0]).add("reset", [0])
     circuit = arrays.circuit()
-    alone = simulate(circuit, shots=300, seed=2).bindings[0]
+    alone = simulate(circuit, shots=300, seed=2).row(0)
     observables = (PauliSum(("Z",), np.ones(1)),)
     both = simulate(
         circuit, shots=300, seed=2, outputs=("counts", "expectation"), observables=observables
-    ).bindings[0]
+    ).row(0)
     assert (alone.outcomes, alone.counts) == (both.outcomes, both.counts)
     assert both.expectations == ((1.0, 0.0),)
