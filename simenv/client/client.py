@@ -14,7 +14,7 @@ from typing import Any, SupportsIndex, TypedDict, Unpack
 
 from simenv.client import address, orders
 from simenv.client.completions import Completions
-from simenv.client.ledger import Submission
+from simenv.client.entry import Submission
 from simenv.client.link import Link
 from simenv.client.options import Seed, checked_key, options
 from simenv.client.result import Result
@@ -155,7 +155,7 @@ class Client:
             raise NotFound(
                 f"no task {task} here", hint="finished tasks are listed by: simenv queue --done"
             )
-        return self._link.adopt(number, Submission(infos[0].name))
+        return Task(self._link.adopt(number, Submission(infos[0].name)), _row(task))
 
     def tasks(self, tasks: Iterable[Task | str | int]) -> list[TaskInfo]:
         """What the service knows of these; unknown ones are left out."""
@@ -272,11 +272,21 @@ def _key(key: str | None) -> str | None:
 
 def _number(task: Task | str | int) -> int:
     if isinstance(task, Task):
-        return task.number
-    number = task if isinstance(task, int) else task_number(task)
+        return task.entry.number
+    number = task if isinstance(task, int) else task_number(task.partition(".")[0])
     if number is None or not 0 <= number <= MAX_TASK_NUMBER:
         raise NotFound(f"{str(task)[:80]!r} is not a task's id", hint="ids look like t-8k2f")
     return number
+
+
+def _row(task: str | int) -> int | None:
+    """Which of a task's bindings `t-8k2f.17` names; None: the task as a whole."""
+    row = str(task).partition(".")[2]
+    if not row:
+        return None
+    if not row.isdecimal() or len(row) > 4:
+        raise NotFound(f"{str(task)[:80]!r} is not a task's id", hint="ids look like t-8k2f.17")
+    return int(row)
 
 
 def _cursor(cursor: str) -> str:

@@ -13,8 +13,8 @@ from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from simenv.client.ledger import Submission
-from simenv.client.task import Ending, Task
+from simenv.client.entry import Ending, Entry, Submission
+from simenv.client.task import Task
 from simenv.wire import messages as m
 
 if TYPE_CHECKING:
@@ -36,6 +36,10 @@ class Completion:
     def result(self) -> Result:
         """As `Task.result`; never waits."""
         return self.task.result(0.0)
+
+    def results(self) -> list[Result]:
+        """As `Task.results`: one for each binding; never waits."""
+        return self.task.results(0.0)
 
 
 class Completions:
@@ -89,9 +93,9 @@ class Completions:
         ending = Ending(group.origin, group.engine, group.route, perf_counter())
         for seq, completion in enumerate(group.results, group.first_seq):
             if seq > self._since:
-                task = Task(self._link, completion.task, Submission())
-                task.end(completion, ending)
-                yield Completion(seq, task)
+                entry = Entry(self._link, completion.task, Submission())
+                entry.end(completion, ending)
+                yield Completion(seq, Task(entry))
 
     def _is_over(self) -> bool:
         """Nothing waits or runs, and nothing ended between the two questions."""

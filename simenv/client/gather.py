@@ -6,9 +6,12 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 
+from simenv.client.entry import Entry
 from simenv.client.progress import Line, describe
 from simenv.client.task import Task, step_s
 from simenv.errors import OptionError, TimedOut
+
+Waiting = dict[Entry, list[Task]]  # the bindings of one task end together
 
 
 def as_completed(
@@ -19,8 +22,10 @@ def as_completed(
     The tasks must belong to one client. `progress`: one line on stderr, where that is a
     terminal.
     """
-    waiting = dict.fromkeys(tasks)
-    links = {id(task.link) for task in waiting}
+    waiting: Waiting = {}
+    for task in tasks:
+        waiting.setdefault(task.entry, []).append(task)
+    links = {id(entry.link) for entry in waiting}
     if len(links) > 1:
         raise OptionError(
             f"as_completed got tasks of {len(links)} clients", hint="call it once for each client"
@@ -28,29 +33,30 @@ def as_completed(
     return _each(waiting, timeout, progress)
 
 
-def _each(waiting: dict[Task, None], timeout: float | None, progress: bool) -> Iterator[Task]:
+def _each(waiting: Waiting, timeout: float | None, progress: bool) -> Iterator[Task]:
     if not waiting:
         return
     deadline = None if timeout is None else time.monotonic() + timeout
-    total = len(waiting)
+    total = sum(map(len, waiting.values()))
+    ended = 0
     link = next(iter(waiting)).link
     gathering = link.gather(waiting)
     with Line(sys.stderr) as line:
         while waiting:
             if gathering.ended:
-                task = gathering.ended.popleft()
-                del waiting[task]
-                yield task
+                together = waiting.pop(gathering.ended.popleft())
+                ended += len(together)
+                yield from together
                 continue
             step = step_s(deadline) if progress or deadline is not None else None
             if link.collect(waiting, gathering, step):
                 continue
             if deadline is not None and time.monotonic() >= deadline:
                 raise TimedOut(
-                    f"{len(waiting)} of {total} tasks have no result after {timeout:g} s",
+                    f"{total - ended} of {total} tasks have no result after {timeout:g} s",
                     hint="they go on: ask again, or cancel them",
                 )
             if progress:
                 first = next(iter(waiting))
                 text = describe(link.infos([first.number]), first.id)
-                line.show(f"{total - len(waiting)} of {total} tasks ended | {text}")
+                line.show(f"{ended} of {total} tasks ended | {text}")

@@ -8,7 +8,7 @@ by what is still unanswered and the tasks that have not ended.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from time import monotonic, perf_counter
 from typing import TypeVar
@@ -16,11 +16,11 @@ from typing import TypeVar
 from simenv.client import refusals
 from simenv.client.address import Address
 from simenv.client.channel import Channel, Take
-from simenv.client.ledger import Ledger, Submission
+from simenv.client.entry import Entry, Submission
+from simenv.client.ledger import Ledger
 from simenv.client.pump import Pump
 from simenv.client.requests import ANSWERS, Answer, Gathering, Request
 from simenv.client.silence import LOST_S
-from simenv.client.task import Task
 from simenv.client.watches import REPEAT_S, Watches
 from simenv.errors import ProtocolError, SimenvError, TimedOut
 from simenv.model import TaskInfo, TaskSpec, Terms
@@ -147,15 +147,15 @@ class Link:
                 raise
         return request
 
-    def claim(self, request: Request) -> Sequence[Task] | list[m.Refusal]:
-        """The tasks of an accepted Submit, or why it was refused."""
+    def claim(self, request: Request) -> Sequence[Entry] | list[m.Refusal]:
+        """The entries of an accepted Submit, or why it was refused."""
         try:
             self._wait(request, None)
         finally:
             self.abandon(request)
         answer = request.answer
         if type(answer) is m.Accepted and answer.count == request.count:
-            return request.tasks
+            return request.entries
         if isinstance(answer, m.Refused):
             return answer.refusals
         raise ProtocolError(f"the service answered {type(answer).__name__} to a submit")
@@ -170,35 +170,35 @@ class Link:
 
     # --- waiting for tasks --------------------------------------------------------------------
 
-    def finish(self, task: Task, timeout_s: float | None) -> bool:
+    def finish(self, entry: Entry, timeout_s: float | None) -> bool:
         """Wait for the end of one task; False after `timeout_s`."""
-        if self.channel.is_stale or self._ledger.tasks.get(task.number) is not task:
-            self.expect([task])
-        return self.channel.wait(task.has_ended, timeout_s, partial(self._ask_again, task))
+        if self.channel.is_stale or self._ledger.tasks.get(entry.number) is not entry:
+            self.expect([entry])
+        return self.channel.wait(entry.has_ended, timeout_s, partial(self._ask_again, entry))
 
-    def glance(self, task: Task) -> None:
+    def glance(self, entry: Entry) -> None:
         """Take in what has arrived; never waits."""
-        self.expect([task])
+        self.expect([entry])
         self.channel.glance()
 
-    def gather(self, tasks: Iterable[Task]) -> Gathering:
+    def gather(self, entries: Collection[Entry]) -> Gathering:
         """From now on, note each of these when it ends."""
-        self.expect(tasks)
+        self.expect(entries)
         gathering = Gathering(deque(), monotonic())
         with self.channel.lock:
-            for task in tasks:
-                task.on_end(partial(gathering.ended.append, task))
+            for entry in entries:
+                entry.on_end(partial(gathering.ended.append, entry))
         return gathering
 
     def collect(
-        self, waiting: Iterable[Task], gathering: Gathering, timeout_s: float | None
+        self, waiting: Iterable[Entry], gathering: Gathering, timeout_s: float | None
     ) -> bool:
         """Wait until something has ended; `waiting` are all that still may. False: timeout."""
 
         def repeat(now: float) -> None:
             if now - gathering.asked_s >= REPEAT_S:
                 gathering.asked_s = now
-                self._watches.add([task.number for task in waiting], missed=True)
+                self._watches.add([entry.number for entry in waiting], missed=True)
 
         self.channel.enter()
         found = self.channel.wait(lambda: bool(gathering.ended), timeout_s, repeat)
@@ -206,30 +206,30 @@ class Link:
             gathering.asked_s = monotonic()
         return found
 
-    def expect(self, tasks: Iterable[Task]) -> None:
+    def expect(self, entries: Iterable[Entry]) -> None:
         """Make sure these hear of their ends, whoever submitted them."""
         self.channel.enter()
         with self.channel.lock:
-            asked = [t.number for t in tasks if not t.over and self._ledger.expect(t)]
+            asked = [e.number for e in entries if not e.over and self._ledger.expect(e)]
             if asked:
                 self._watches.add(asked)
 
-    def adopt(self, number: int, submission: Submission) -> Task:
-        """The task of that number as this link knows it, or a new object for it."""
+    def adopt(self, number: int, submission: Submission) -> Entry:
+        """The task of that number as this link knows it, or a new entry for it."""
         self.channel.enter()
         with self.channel.lock:
-            return self._ledger.tasks.get(number) or Task(self, number, submission)
+            return self._ledger.tasks.get(number) or Entry(self, number, submission)
 
     def watch(self, numbers: Sequence[int]) -> None:
         """Ask for the results of these, long waited for. With the lock held."""
         self._watches.add(numbers, missed=True)
 
-    def _ask_again(self, task: Task, now: float) -> None:
-        if not task.asked_s:
-            task.asked_s = now
-        elif now - task.asked_s >= REPEAT_S:
-            task.asked_s = now
-            self._watches.add([task.number], missed=True)
+    def _ask_again(self, entry: Entry, now: float) -> None:
+        if not entry.asked_s:
+            entry.asked_s = now
+        elif now - entry.asked_s >= REPEAT_S:
+            entry.asked_s = now
+            self._watches.add([entry.number], missed=True)
 
     def _send_watch(self, numbers: list[int]) -> None:
         self.channel.send(m.Watch(0, numbers))
@@ -249,10 +249,10 @@ class Link:
         del self._requests[message.request]
         submission = request.submission
         submission.accepted_s = perf_counter() - submission.sent_s
-        request.tasks = self._ledger.accepted(self, message, submission)
+        request.entries = self._ledger.accepted(self, message, submission)
         if message.repeated:
             request.repeated = True
-            self._watches.add([task.number for task in request.tasks if not task.over])
+            self._watches.add([e.number for e in request.entries if not e.over])
 
     def _refused(self, message: m.Refused) -> None:
         if message.request:

@@ -12,7 +12,7 @@ import operator
 import os
 import struct
 from collections.abc import Sequence
-from typing import Any, SupportsIndex
+from typing import Any, SupportsIndex, TypeGuard
 
 import msgspec
 
@@ -166,9 +166,14 @@ def item_seeds(seed: Seed | Sequence[Seed] | None, count: int, key: str | None) 
 def sweep_seeds(seed: Seed | Sequence[Seed] | None, count: int, key: str | None) -> list[int]:
     """One seed for each binding of a sweep: those given, or the same for all (they differ in
     their binding number, which is a part of the random key)."""
-    if isinstance(seed, Sequence) or hasattr(seed, "__len__"):
-        return _listed(seed, count)
-    return [checked_seed(seed, key)] * count
+    if one_seed(seed):
+        return [checked_seed(seed, key)] * count
+    return _listed(seed, count)
+
+
+def one_seed(seed: Seed | Sequence[Seed] | None) -> TypeGuard[Seed | None]:
+    """Is it one for all?"""
+    return not (isinstance(seed, Sequence) or hasattr(seed, "__len__"))
 
 
 def _listed(seeds: Any, count: int) -> list[int]:

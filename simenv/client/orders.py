@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, SupportsIndex
 
+from simenv.client.blocks import rows_a_task
 from simenv.client.circuits import Loaded, load, load_observables
 from simenv.client.options import (
     Options,
@@ -16,6 +17,7 @@ from simenv.client.options import (
     checked_binding,
     checked_seed,
     item_seeds,
+    one_seed,
     sweep_seeds,
 )
 from simenv.client.refusals import error_of_batch
@@ -37,15 +39,14 @@ def one(
 ) -> Order:
     """One task; `binding`: the number its values have in a sweep."""
     loaded = load(circuit)
-    rows = _rows(loaded, bindings)
-    if len(rows) != 1:
-        raise OptionError(
-            f"{len(rows)} sets of parameter values for one task",
-            hint="submit_many((circuit, bindings)) gives one task for each",
-        )
+    values = _one_row(loaded, bindings)
     terms = _terms(loaded, observables, options)
     spec = TaskSpec(
-        loaded.packed, options.shots, checked_seed(seed, key), rows[0], checked_binding(binding)
+        loaded.packed,
+        options.shots,
+        checked_seed(seed, key),
+        values,
+        checked_binding(binding),
     )
     return Order(terms, [spec], single=True)
 
@@ -58,13 +59,29 @@ def sweep(
     seed: Seeds,
     key: str | None,
 ) -> Order:
-    """One task for each set of parameter values."""
+    """One Task for each set of parameter values; what travels are tasks of many."""
     loaded = load(circuit)
-    rows = _rows(loaded, bindings)
+    rows = loaded.bind(bindings)
     terms = _terms(loaded, observables, options)
     seeds = sweep_seeds(seed, len(rows), key)
-    packed, shots = loaded.packed, options.shots
-    return Order(terms, [TaskSpec(packed, shots, seeds[k], row, k) for k, row in enumerate(rows)])
+    packed, shots, total = loaded.packed, options.shots, len(rows)
+    each = 1
+    if one_seed(seed) and rows.shape[1]:
+        each = rows_a_task(loaded.program, terms, shots, total)
+    return Order(
+        terms,
+        [
+            TaskSpec(
+                packed,
+                shots,
+                seeds[first],
+                rows[first : first + each].tobytes(),
+                first,
+                min(each, total - first),
+            )
+            for first in range(0, total, each)
+        ],
+    )
 
 
 def several(
@@ -105,14 +122,19 @@ def is_sweep(work: Any) -> bool:
     return isinstance(values, Mapping | list | tuple) or hasattr(values, "__array__")
 
 
-def _rows(loaded: Loaded, bindings: Any) -> list[bytes]:
+def _one_row(loaded: Loaded, bindings: Any) -> bytes:
+    """The values of all slots, as they travel."""
     if bindings is None:
         if loaded.parameters:
             raise OptionError(_unbound(loaded), hint="give bindings=, or bind them in the circuit")
-        return [b""]
-    table = loaded.bind(bindings)
-    data, size = table.tobytes(), 8 * table.shape[1]
-    return [data[size * k : size * (k + 1)] for k in range(len(table))]
+        return b""
+    rows = loaded.bind(bindings)
+    if len(rows) != 1:
+        raise OptionError(
+            f"{len(rows)} sets of parameter values for one task",
+            hint="submit_many((circuit, bindings)) gives one task for each",
+        )
+    return rows.tobytes()
 
 
 def _loaded(circuit: Any) -> Loaded | SimenvError:

@@ -17,8 +17,8 @@ from simenv.errors import SimenvError
 if TYPE_CHECKING:
     import asyncio
 
+    from simenv.client.entry import Entry
     from simenv.client.link import Link
-    from simenv.client.task import Task
 
 
 class Pump:
@@ -31,20 +31,20 @@ class Pump:
     def reset(self) -> None:
         """At the start and in a forked child, where the thread is not."""
         self._thread: threading.Thread | None = None
-        self._waiting: dict[asyncio.Future[None], Task] = {}
+        self._waiting: dict[asyncio.Future[None], Entry] = {}
         self._asked_s = 0.0  # monotonic: when something awaited last ended or was asked for
 
-    def future(self, task: Task) -> asyncio.Future[None]:
+    def future(self, entry: Entry) -> asyncio.Future[None]:
         """Done when the task has ended; fails when the service is lost."""
         import asyncio
 
         future = asyncio.get_running_loop().create_future()
-        self._link.expect([task])
+        self._link.expect([entry])
         with self._link.channel.lock:
             self._asked_s = monotonic()
-            self._waiting[future] = task
+            self._waiting[future] = entry
             future.add_done_callback(self._drop)  # also when the awaiting coroutine is cancelled
-            task.on_end(partial(self._wake, future, None))
+            entry.on_end(partial(self._wake, future, None))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="simenv-await", daemon=True)
                 self._thread.start()
@@ -74,7 +74,7 @@ class Pump:
     def _repeat(self, now: float) -> None:
         if now - self._asked_s >= REPEAT_S:
             self._asked_s = now
-            self._link.watch([task.number for task in self._waiting.values()])
+            self._link.watch([entry.number for entry in self._waiting.values()])
 
     def _wake(self, future: asyncio.Future[None], error: SimenvError | None) -> None:
         if self._waiting.pop(future, None) is None:

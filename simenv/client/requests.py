@@ -6,8 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from simenv.client.ledger import Submission
-from simenv.client.task import Task
+from simenv.client.entry import Entry, Submission
 from simenv.wire import messages as m
 
 ANSWERS = (
@@ -30,7 +29,7 @@ class Request:
     answer: Answer | None = None
     submission: Submission | None = None
     count: int = 0
-    tasks: Sequence[Task] = ()
+    entries: Sequence[Entry] = ()
     repeated: bool = False  # the service knew its key: nothing new came of it
 
     def is_answered(self) -> bool:
@@ -41,5 +40,5 @@ class Request:
 class Gathering:
     """Of several tasks: those that have ended and nobody took yet; when they were asked for."""
 
-    ended: deque[Task]
+    ended: deque[Entry]
     asked_s: float

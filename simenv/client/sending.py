@@ -9,7 +9,7 @@ from time import perf_counter
 import msgspec
 
 from simenv.client import refusals
-from simenv.client.ledger import Submission
+from simenv.client.entry import Entry, Submission
 from simenv.client.link import Link
 from simenv.client.requests import Request
 from simenv.client.task import Task
@@ -53,14 +53,14 @@ def send(link: Link, order: Order, key: str | None) -> list[Task]:
             link.abandon(request)
     if received.errors:
         raise _refused(link, received, order, key)
-    return received.tasks
+    return _tasks(received.entries, order.specs)
 
 
 class Received(msgspec.Struct, frozen=True):
     """Answers so far; `fresh` are the tasks that this very call brought about."""
 
-    tasks: list[Task]
-    fresh: list[Task]
+    entries: list[Entry]
+    fresh: list[Entry]
     errors: list[SimenvError]
 
     def add(self, link: Link, start: int, request: Request) -> None:
@@ -69,9 +69,20 @@ class Received(msgspec.Struct, frozen=True):
             if isinstance(found, Refusal):
                 self.errors.append(refusals.one(found, start))
             else:
-                self.tasks.append(found)
+                self.entries.append(found)
                 if not request.repeated:
                     self.fresh.append(found)
+
+
+def _tasks(entries: Sequence[Entry], specs: Sequence[TaskSpec]) -> list[Task]:
+    """One for each binding."""
+    tasks: list[Task] = []
+    for entry, spec in zip(entries, specs, strict=True):
+        if spec.count == 1:
+            tasks.append(Task(entry))
+        else:
+            tasks += [Task(entry, row) for row in range(spec.count)]
+    return tasks
 
 
 def chunks(specs: Sequence[TaskSpec]) -> Iterator[list[TaskSpec]]:
@@ -94,7 +105,7 @@ def _refused(link: Link, received: Received, order: Order, key: str | None) -> S
         received.errors[0].index = -1
     error = refusals.error_of_batch(received.errors, len(order.specs))
     if received.fresh:
-        link.cancel([task.number for task in received.fresh])
+        link.cancel([entry.number for entry in received.fresh])
         if key is not None:
             words = f"the key {key!r} now stands for cancelled tasks: take another"
             error.hint = f"{error.hint}; {words}" if error.hint else words

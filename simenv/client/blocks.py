@@ -1,0 +1,46 @@
+"""How many bindings of a sweep one task carries.
+
+Invariant: a function of the circuit and the wishes alone, never of the environment: a repeat of the
+same call under the same key must be split in the same places. The split never shows in the counts:
+a row's random key is its number in the whole sweep.
+"""
+
+from __future__ import annotations
+
+from simenv.model import MAX_BINDINGS, Program, Terms
+
+LEAST_US = 300.0  # of work in a task, where there is so much
+MOST_US = 100_000.0  # so that a sweep's tasks are shared out evenly, and a cancel is heard
+FEW = 64  # a sweep is cut into pieces no smaller, unless its circuit is slow
+PARTS = 16  # pieces of a sweep: some for each of several workers
+RESULT_BYTES = 16 * 2**20  # of one task
+_GATE_US = 0.03
+_AMPLITUDE_US = 1.2e-3  # one gate on one amplitude
+_SHOT_US = 3e-3
+
+
+def rows_a_task(program: Program, terms: Terms, shots: int, total: int) -> int:
+    """Bindings in each task of a sweep of `total`."""
+    cost_us = _cost_us(program, shots)
+    largest = min(MAX_BINDINGS, RESULT_BYTES // _row_bytes(program, terms, shots))
+    largest = min(largest, int(MOST_US / cost_us))
+    least = max(FEW, -(-LEAST_US // cost_us)) if cost_us * FEW < MOST_US / 10 else 1
+    return max(1, min(largest, max(int(least), -(-total // PARTS))))
+
+
+def _cost_us(program: Program, shots: int) -> float:
+    gates = len(program.ops) // 2 + 2
+    amplitudes = 2.0 ** min(program.num_qubits, 64)
+    return gates * (_GATE_US + amplitudes * _AMPLITUDE_US) + shots * _SHOT_US
+
+
+def _row_bytes(program: Program, terms: Terms, shots: int) -> int:
+    """What one binding's result may take."""
+    qubits, bits = min(program.num_qubits, 60), min(program.num_clbits or program.num_qubits, 60)
+    sizes = {
+        "counts": min(shots, 1 << bits) * (12 + program.num_clbits // 8),
+        "probabilities": 16 << bits,
+        "statevector": 16 << qubits,
+        "expectation": 16 * len(terms.observables),
+    }
+    return 16 + sum(sizes[output] for output in terms.outputs if output in sizes)

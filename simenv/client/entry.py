@@ -1,0 +1,177 @@
+"""One task of the service as this process knows it; every `Task` of it reads here.
+
+Invariant: its end is set once, by whoever reads the socket, under the link's lock. What it found is
+decoded once, however many bindings are read from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from simenv.client.result import Provenance, Stages
+from simenv.client.sheet import Sheet
+from simenv.errors import SimenvError, TaskCancelled, TaskExpired, TaskFailed
+from simenv.model import Origin, TaskState, task_name
+from simenv.wire import codec
+from simenv.wire.messages import STATES
+
+if TYPE_CHECKING:
+    from simenv.client.link import Link
+    from simenv.wire.messages import Completion
+
+
+class Submission(msgspec.Struct):
+    """What the tasks of one message share here. `sent_s`: perf_counter; 0.0: not sent from here."""
+
+    name: str = ""
+    sent_s: float = 0.0
+    accepted_s: float = 0.0
+
+
+class Ending(msgspec.Struct, frozen=True):
+    """What the completions of one message share; `read_s`: perf_counter when it was read."""
+
+    origin: Origin
+    engine: str
+    route: str
+    read_s: float
+
+
+class Entry:
+    """`over` is set last; the link's lock guards everything else until then."""
+
+    __slots__ = (
+        "__weakref__", "_completion", "_ending", "_error", "_hooks", "_provenance", "_sheet",
+        "asked_s", "link", "number", "over", "submission",
+    )  # fmt: skip
+
+    def __init__(self, link: Link, number: int, submission: Submission) -> None:
+        self.link = link
+        self.number = number
+        self.submission = submission
+        self.over = False
+        self.asked_s = 0.0  # monotonic: when somebody first waited, or its result was asked for
+        self._completion: Completion | None = None
+        self._ending: Ending | None = None
+        self._error: SimenvError | None = None
+        self._sheet: Sheet | None = None
+        self._provenance: Provenance | None = None
+        self._hooks: list[Callable[[], None]] | None = None
+
+    @property
+    def id(self) -> str:
+        return task_name(self.number)
+
+    def has_ended(self) -> bool:
+        return self.over
+
+    def end(self, completion: Completion, ending: Ending) -> None:
+        """The task has ended."""
+        if not self.over:
+            self._completion, self._ending = completion, ending
+            self.over = True
+            if self._hooks is not None:
+                self._run_hooks()
+
+    def lose(self, error: SimenvError) -> None:
+        """The task will never end: the service does not know it."""
+        if not self.over:
+            self._error = error
+            self.over = True
+            self._run_hooks()
+
+    def follow(self, other: Entry) -> None:
+        """End as another entry of the same task did."""
+        if other._completion is not None and other._ending is not None:
+            self.end(other._completion, other._ending)
+        elif other._error is not None:
+            self.lose(other._error)
+
+    def on_end(self, hook: Callable[[], None]) -> None:
+        """Call `hook` (short, under the link's lock) at the end; at once if it has come."""
+        if self.over:
+            hook()
+        elif self._hooks is None:
+            self._hooks = [hook]
+        else:
+            self._hooks.append(hook)
+
+    def _run_hooks(self) -> None:
+        hooks, self._hooks = self._hooks, None
+        for hook in hooks or ():
+            hook()
+
+    # --- after the end ------------------------------------------------------------------------
+
+    @property
+    def final_state(self) -> TaskState:
+        if self._completion is None:
+            return TaskState.FAILED
+        return STATES[self._completion.state]
+
+    def error(self) -> SimenvError | None:
+        """Why there is no result; None if there is one."""
+        if self._error is None and self._completion is not None:
+            self._error = self._failure(self._completion)
+        return self._error
+
+    def sheet(self) -> Sheet:
+        """What was found, for all bindings."""
+        if self._sheet is None:
+            if self._completion is None:
+                raise SimenvError(f"task {self.id} has not ended")
+            self._sheet = Sheet.read(self._completion.payload, self.id)
+        return self._sheet
+
+    def provenance(self) -> Provenance:
+        """Where it was found."""
+        if self._provenance is None:
+            self._provenance = self._origin()
+        return self._provenance
+
+    def _origin(self) -> Provenance:
+        completion, ending, submission = self._completion, self._ending, self.submission
+        if completion is None or ending is None:
+            raise SimenvError(f"task {self.id} has not ended")
+        timing = completion.timing
+        inside_s = 1e-6 * (timing.queued_us + timing.sent_us + timing.run_us)
+        total_s = ending.read_s - submission.sent_s if submission.sent_s else inside_s
+        stages = Stages(
+            accepted_s=submission.accepted_s,
+            queued_s=1e-6 * timing.queued_us,
+            sent_s=1e-6 * timing.sent_us,
+            run_s=1e-6 * timing.run_us,
+            returned_s=max(0.0, total_s - inside_s),
+            total_s=total_s,
+        )
+        return Provenance(
+            task=self.id,
+            name=submission.name,
+            engine=ending.engine,
+            route=ending.route,
+            origin=ending.origin,
+            slots=completion.slots,
+            attempts=completion.attempts,
+            timing=stages,
+        )
+
+    def _failure(self, completion: Completion) -> SimenvError | None:
+        state = STATES[completion.state]
+        if state is TaskState.DONE:
+            return None
+        failure = codec.failure(completion.payload)
+        text = f": {failure.message}" if failure.message else ""
+        if state is TaskState.CANCELLED:
+            return TaskCancelled(f"task {self.id} was cancelled", hint=failure.hint)
+        if state is TaskState.EXPIRED:
+            return TaskExpired(f"task {self.id} expired{text}", hint=failure.hint)
+        return TaskFailed(
+            f"task {self.id} failed{text}",
+            hint=failure.hint,
+            reason=failure.reason,
+            host=failure.host,
+            log=failure.log,
+        )
