@@ -14,7 +14,7 @@ import msgspec
 
 from simenv.errors import ProgramError, SimenvError, VersionMismatch
 from simenv.model import (
-    PROGRAM_FORMAT,
+    READ_FORMATS,
     PoolSpec,
     Program,
     TaskSpec,
@@ -132,9 +132,10 @@ def open_program(packed: bytes) -> Program:
         program = decode_program(packed)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ProgramError(f"the program cannot be read: {error}") from error
-    if program.format != PROGRAM_FORMAT:
+    if program.format not in READ_FORMATS:
+        read = " and ".join(map(str, READ_FORMATS))
         raise VersionMismatch(
-            f"the program has format {program.format}, this service reads {PROGRAM_FORMAT}",
+            f"the program has format {program.format}, this service reads {read}",
             hint="client and service should be of one version",
         )
     return program

@@ -37,6 +37,8 @@ class Circuit(msgspec.Struct, frozen=True, eq=False):
     slots: NDArray[np.int32] = _NO_INT32  # flat pairs: position in `params`, slot number
     conditions: NDArray[np.int32] = _NO_INT32  # flat triples: token, operand, width
     constants: tuple[bytes, ...] = ()  # unsigned, little-endian, any width
+    variables: tuple[int, ...] = ()  # width in bits of each; 0: a Bool
+    matrices: tuple[bytes, ...] = ()  # complex128 [2**q, 2**q] of each row `unitary` of the table
     fault: str = ""  # a buffer that is no array; `check.problem` reports it
 
     @classmethod
@@ -55,6 +57,8 @@ class Circuit(msgspec.Struct, frozen=True, eq=False):
         slots: bytes = b"",
         conditions: bytes = b"",
         constants: tuple[bytes, ...] = (),
+        variables: tuple[int, ...] = (),
+        matrices: tuple[bytes, ...] = (),
     ) -> Circuit:
         """A circuit over the fields of a program, not copied. Never raises on any bytes."""
         fault = ""
@@ -77,6 +81,8 @@ class Circuit(msgspec.Struct, frozen=True, eq=False):
             np.frombuffer(slots, np.int32) if slots else _NO_INT32,
             np.frombuffer(conditions, np.int32) if conditions else _NO_INT32,
             constants,
+            variables,
+            matrices,
             fault,
         )
 

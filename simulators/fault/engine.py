@@ -110,4 +110,6 @@ def _without_head(circuit: Circuit) -> Circuit:
         params=circuit.params[2:],
         conditions=circuit.conditions,
         constants=circuit.constants,
+        variables=circuit.variables,
+        matrices=circuit.matrices,
     )

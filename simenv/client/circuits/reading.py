@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from simenv.errors import ProgramError
-from simenv.model import MARKERS, MAX_CLBITS, MAX_QUBITS, PROGRAM_FORMAT, Program
+from simenv.model import MARKERS, MAX_CLBITS, MAX_QUBITS, READ_FORMATS, Program
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,9 @@ def operations(program: Program) -> Iterator[Operation]:
 
 def check_sizes(program: Program) -> None:
     """ProgramError if the format is another one, or the numbers of bits cannot be."""
-    if program.format != PROGRAM_FORMAT:
-        raise ProgramError(f"a program of format {program.format}; this reads {PROGRAM_FORMAT}")
+    if program.format not in READ_FORMATS:
+        read = " and ".join(map(str, READ_FORMATS))
+        raise ProgramError(f"a program of format {program.format}; this reads {read}")
     sizes = [size for _, size in program.registers]
     if min(sizes, default=0) < 0 or sum(sizes) != program.num_clbits:
         raise ProgramError(f"registers of {sizes[:9]} bits for {program.num_clbits} clbits")

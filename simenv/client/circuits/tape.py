@@ -17,7 +17,7 @@ from simenv.client.circuits.limits import (
     too_many_operations,
 )
 from simenv.errors import LimitExceeded
-from simenv.model import PROGRAM_FORMAT, Program, Token
+from simenv.model import MAX_MATRIX_BYTES, PROGRAM_FORMAT, Program, Token
 
 _MAX_ROWS = 65_535
 
@@ -28,6 +28,8 @@ class Tape:
     __slots__ = (
         "_constants",
         "_expressions",
+        "_matrices",
+        "_matrix_bytes",
         "_rows",
         "clbits",
         "conditions",
@@ -35,6 +37,7 @@ class Tape:
         "params",
         "qubits",
         "slots",
+        "variables",
     )
 
     def __init__(self) -> None:
@@ -44,7 +47,10 @@ class Tape:
         self.params: list[float] = []
         self.slots: list[int] = []
         self.conditions: list[int] = []
-        self._rows: dict[tuple[str, int, int, int], int] = {}
+        self.variables: list[int] = []  # width of each
+        self._rows: dict[tuple[str, int, int, int, int], int] = {}
+        self._matrices: dict[bytes, int] = {}
+        self._matrix_bytes = 0
         self._constants: dict[bytes, int] = {}
         self._expressions: dict[Any, int] = {}
 
@@ -53,9 +59,9 @@ class Tape:
         """The distinct parameter expressions; slot k is the k-th."""
         return tuple(self._expressions)
 
-    def row(self, name: str, qubits: int, clbits: int, params: int) -> int:
+    def row(self, name: str, qubits: int, clbits: int, params: int, matrix: int = 0) -> int:
         """The table's row for an operation of this name and these arities."""
-        signature = (name, qubits, clbits, params)
+        signature = (name, qubits, clbits, params, matrix)
         row = self._rows.get(signature)
         if row is None:
             row = len(self._rows)
@@ -64,8 +70,21 @@ class Tape:
             self._rows[signature] = row
         return row
 
+    def unitary(self, matrix: bytes, qubits: int) -> int:
+        """The table's row for a matrix, complex128 [2**qubits, 2**qubits]."""
+        number = self._matrices.get(matrix)
+        if number is None:
+            self._matrix_bytes += len(matrix)
+            if self._matrix_bytes > MAX_MATRIX_BYTES:
+                raise LimitExceeded(
+                    f"the unitary matrices have more than {MAX_MATRIX_BYTES} bytes in all",
+                    hint="split the circuit, or decompose the gates",
+                )
+            number = self._matrices[matrix] = len(self._matrices)
+        return self.row("unitary", qubits, 0, 0, number)
+
     def marker(self, name: str) -> int:
-        """A block marker: `if`, `else` or `end`. Gives what `unmark` needs."""
+        """A marker of control flow. Gives what `unmark` needs."""
         rows = len(self._rows)
         self.ops.append(self.row(name, 0, 0, 0))
         return rows
@@ -82,11 +101,11 @@ class Tape:
         self.slots += (len(self.params), number)
 
     def token(self, token: Token, operand: int = 0, width: int = 0) -> None:
-        """The next token of a condition."""
+        """The next token of an expression."""
         self.conditions += (token, operand, width)
 
     def value(self, value: int, width: int) -> None:
-        """A constant of a condition; width 0: a Bool."""
+        """A constant of an expression; width 0: a Bool."""
         size = max(1, (value.bit_length() + 7) // 8)
         constant = value.to_bytes(size, "little")
         number = self._constants.setdefault(constant, len(self._constants))
@@ -100,7 +119,7 @@ class Tape:
             raise too_many_operands()
         if len(self.conditions) > 3 * MAX_TOKENS:
             raise LimitExceeded(
-                f"the conditions have more than {MAX_TOKENS} terms in all", hint="split the circuit"
+                f"the expressions have more than {MAX_TOKENS} terms in all", hint="split the circuit"
             )
 
     def program(
@@ -108,7 +127,7 @@ class Tape:
     ) -> Program:
         """What was written, frozen."""
         rows = self._rows
-        arities = [number for signature in rows for number in signature[1:]]
+        arities = [number for signature in rows for number in signature[1:4]]
         return Program(
             PROGRAM_FORMAT,
             num_qubits,
@@ -124,4 +143,6 @@ class Tape:
             struct.pack(f"<{len(self.slots)}i", *self.slots),
             struct.pack(f"<{len(self.conditions)}i", *self.conditions),
             tuple(self._constants),
+            tuple(self.variables),
+            tuple(self._matrices),
         )
