@@ -181,6 +181,7 @@ class Terms(msgspec.Struct, frozen=True, array_like=True):
     queue_timeout_s: float = 0.0  # 0: none
     run_timeout_s: float = 0.0  # 0: none
     name: str = ""
+    app: str = ""  # the run of an application they belong to; no part of their content
 
 
 class TaskSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -192,6 +193,26 @@ class TaskSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
     bindings: bytes = b""  # float64 [count, num_slots]
     binding: int = 0  # number of row 0 in the caller's whole sweep: part of the random key
     count: int = 1  # rows; row r has the random key (seed, binding + r)
+
+
+class StoredArray(msgspec.Struct, frozen=True, array_like=True):
+    """An array of a ResultData that lies in a file, contiguous and little-endian."""
+
+    field: str  # of ResultData
+    dtype: str  # numpy's: "<c16"
+    shape: tuple[int, ...]
+    offset: int  # of its first byte in the file
+    size_bytes: int
+    checksum: int  # CRC-32
+
+
+class ResultFile(msgspec.Struct, frozen=True, array_like=True):
+    """Where the large arrays of a result are; `name` is below the environment's results folder."""
+
+    name: str
+    size_bytes: int
+    checksum: int  # CRC-32 of all that is not in an array, in order
+    arrays: tuple[StoredArray, ...]  # by offset
 
 
 class ResultData(msgspec.Struct, frozen=True, array_like=True):
@@ -224,6 +245,7 @@ class ResultData(msgspec.Struct, frozen=True, array_like=True):
     count: int = 1  # rows
     rows: bytes = b""  # uint32 [count]: distinct outcomes of each row; b"": one row has them all
     probability_rows: bytes = b""  # the same of `probability_outcomes`
+    file: ResultFile | None = None  # holds the arrays too large for a message, which are b"" here
 
 
 class Origin(msgspec.Struct, frozen=True, array_like=True):
@@ -240,8 +262,13 @@ class Timing(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Microseconds spent in each stage of one task, as the service and worker measured them."""
 
     queued_us: int  # accepted -> sent to a worker
-    sent_us: int  # sent -> begun (transport and waiting behind its chunk)
-    run_us: int  # inside the engine, decode and encode included
+    sent_us: int  # at the worker -> begun: behind the others of its chunk
+    run_us: int  # in the worker's hands: the four below, and what little is between them
+    decode_us: int = 0  # bytes to circuit
+    plan_us: int = 0  # finding or making the engine's plan; loading the engine, where it is new
+    engine_us: int = 0  # inside the engine: evolving and sampling
+    encode_us: int = 0  # result to bytes
+    returned_us: int = 0  # the ways there and back, and waiting for the rest of its message
 
 
 class Event(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ import heapq
 from simenv.model import PoolSpec, TaskSpec, TaskState, Timing, WorkerState, task_name
 from simenv.scheduler import losses
 from simenv.scheduler.estimate import Estimator
+from simenv.scheduler.owners import Owned
 from simenv.scheduler.pools import Pool, Worker
 from simenv.scheduler.queue import LONG_US
 from simenv.scheduler.values import (
@@ -27,6 +28,7 @@ from simenv.scheduler.values import (
     Route,
     StopRunning,
     early_end,
+    timing_of,
 )
 from simenv.wire.messages import STATES, Finished
 
@@ -46,6 +48,7 @@ class State:
         self.epoch = epoch
         self.next_task = next_task
         self.tasks: dict[int, Record] = {}
+        self.owned = Owned()
         self.pools = {spec.name: Pool(spec) for spec in pools}
         self.workers: dict[str, Worker] = {}
         self.estimator = Estimator()
@@ -81,6 +84,7 @@ class State:
         if attempts is not None:
             for number, count in enumerate(attempts, batch.first):
                 tasks[number].attempts = count
+        self.owned.add(batch, tasks, len(specs))
         for pool, records in by_pool.items():
             self.pools[pool].queue.append(records)
         self.next_task = max(self.next_task, batch.first + len(specs))
@@ -193,8 +197,7 @@ class State:
                 continue
             del held[result.task]
             worker.held_us -= record.cost_us
-            queued_us = (record.sent_ns - record.batch.accepted_ns) // 1000
-            timing = Timing(queued_us, result.start_us, result.run_us)
+            timing = timing_of(record, result, now_ns)
             state = STATES[result.state]
             if state is TaskState.DONE:
                 observe(record.route, record.spec, slots, result.run_us)
@@ -369,6 +372,7 @@ class State:
         self.running -= record.phase == Phase.RUNNING
         record.phase = Phase.FINAL
         self.queued_bytes -= record.size_bytes
+        self.owned.drop(record)
         if record.incident:
             self.incidents.cleared(record)
 

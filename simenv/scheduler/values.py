@@ -7,6 +7,7 @@ import enum
 import msgspec
 
 from simenv.model import TaskSpec, TaskState, Terms, Timing
+from simenv.wire.messages import Finished
 
 ATTEMPT_BITS = 16  # a fence is epoch * 2**16 + attempt, so an old epoch's answer never matches
 
@@ -48,6 +49,7 @@ class Batch(msgspec.Struct, frozen=True):
     first: int
     accepted_ns: int
     share_bytes: int = 0  # of its message, for each of its tasks; 0: the program's size counts
+    owner: str = ""  # the name of the key it came with; "": the environment's own user
 
 
 class Record(msgspec.Struct, gc=False, eq=False):
@@ -73,6 +75,20 @@ class Record(msgspec.Struct, gc=False, eq=False):
     def size_bytes(self) -> int:
         """What it adds to the queue's memory."""
         return self.batch.share_bytes or len(self.spec.program)
+
+
+def timing_of(record: Record, result: Finished, now_ns: int) -> Timing:
+    """How long each stage took of a task whose answer has come now."""
+    return Timing(
+        (record.sent_ns - record.batch.accepted_ns) // 1000,
+        result.start_us,
+        result.run_us,
+        result.decode_us,
+        result.plan_us,
+        result.engine_us,
+        result.encode_us,
+        max(0, (now_ns - record.sent_ns) // 1000 - result.start_us - result.run_us),
+    )
 
 
 class Limits(msgspec.Struct, frozen=True):

@@ -13,6 +13,7 @@ import msgspec
 from simenv.errors import ProtocolError
 from simenv.model import ResultData
 from simenv.wire import messages as m
+from simenv.wire.numbers import Number
 
 T = TypeVar("T")
 
@@ -35,7 +36,7 @@ class Decoder(Generic[T]):
 
 class _Head(msgspec.Struct, array_like=True):
     kind: int
-    request: m.Number
+    request: Number
 
 
 _HEAD = msgspec.msgpack.Decoder(_Head)

@@ -22,6 +22,8 @@ from simenv.model import (
     Timing,
     WorkerInfo,
 )
+from simenv.wire.history import App, GetApp, GetHistory, GetSpec, History, Submitted
+from simenv.wire.numbers import Number
 
 PROTOCOL = 1
 MAX_MESSAGE_BYTES = 64 * 2**20  # the transport drops a peer that sends more
@@ -32,8 +34,6 @@ CLIENT_MESSAGE_BYTES = 2**20
 EXIT_LEASE, EXIT_ORPHAN = 3, 4  # how a worker ends that has lost its service: no task's fault
 STATES = tuple(TaskState)  # states travel as an index into this
 
-# A number from outside that the journal may be asked for: SQLite's integers have 64 bits, signed.
-Number = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Numbers = Annotated[list[Number], msgspec.Meta(max_length=MAX_QUESTION_TASKS)]
 FinalState = Annotated[int, msgspec.Meta(ge=2, le=len(STATES) - 1)]
 
@@ -283,7 +283,8 @@ class Started(msgspec.Struct, frozen=True, array_like=True, tag=1):
 
 
 class Finished(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """`start_us` is measured from the arrival of the chunk at the worker."""
+    """`start_us` is measured from the arrival of the chunk at the worker; the parts of `run_us`
+    are those of `Timing`."""
 
     task: Number
     attempt: Number
@@ -291,6 +292,10 @@ class Finished(msgspec.Struct, frozen=True, array_like=True, gc=False):
     payload: bytes
     start_us: Number
     run_us: Number
+    decode_us: Number = 0
+    plan_us: Number = 0
+    engine_us: Number = 0
+    encode_us: Number = 0
 
 
 class Done(msgspec.Struct, frozen=True, array_like=True, tag=2):
@@ -357,11 +362,11 @@ class StopWorker(msgspec.Struct, frozen=True, array_like=True, tag=3):
 
 FromClient = (
     Hello | Submit | Watch | Cancel | GetStatus | GetQueue | GetTasks | GetWorkers | GetEvents
-    | GetCompletions | Ack | GetCursor | Ping | Shutdown
+    | GetCompletions | Ack | GetCursor | Ping | Shutdown | GetHistory | GetSpec | GetApp
 )  # fmt: skip
 ToClient = (
     Welcome | Accepted | Refused | Completed | Status | Queue | Workers | Events | Cancelled
-    | CompletionPage | Acked | Pong | Unknown | Stopping
+    | CompletionPage | Acked | Pong | Unknown | Stopping | History | Submitted | App
 )  # fmt: skip
 FromWorker = Join | Started | Done | Beat
 ToWorker = Assign | Lease | StopTask | StopWorker

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from itertools import pairwise
 
 import msgspec
 import numpy as np
@@ -70,6 +71,7 @@ class Runner:
         self._engines: dict[str, Engine] = {}
         self._plans = PlanCache()
         self._terms: tuple[Terms, tuple[PauliSum, ...]] | None = None
+        self._marks: list[int] = []  # when the stages of the running task ended, see Timing
 
     def engine(self, name: str) -> Engine:
         """The engine, loaded and warm at first use."""
@@ -83,6 +85,7 @@ class Runner:
     def run(self, assigned: Assigned, terms: Terms, chunk: Assign, arrived_ns: int) -> Finished:
         """Run one task of a chunk; every error becomes a result that says so."""
         begin_ns = time.perf_counter_ns()
+        marks = self._marks = [begin_ns]
         state = _DONE
         try:
             payload = self._payload(assigned, terms, chunk)
@@ -98,6 +101,7 @@ class Runner:
             state = FAILED
             payload = _failure("engine", error)
         end_ns = time.perf_counter_ns()
+        marks.append(end_ns)
         return Finished(
             assigned.task,
             assigned.attempt,
@@ -105,12 +109,15 @@ class Runner:
             payload,
             (begin_ns - arrived_ns) // 1000,
             (end_ns - begin_ns) // 1000,
+            *[(end - begin) // 1000 for begin, end in pairwise(marks)],  # of those it came to
         )
 
     def _payload(self, assigned: Assigned, terms: Terms, chunk: Assign) -> bytes:
         engine = self.engine(chunk.engine)
         program = decode_program(assigned.program)
         circuit = Circuit.from_buffers(*msgspec.structs.astuple(program)[1:])
+        mark, now_ns = self._marks.append, time.perf_counter_ns
+        mark(now_ns())
         options = RunOptions(
             precision=terms.precision, threads=chunk.slots, memory_bytes=chunk.memory_bytes
         )
@@ -127,7 +134,9 @@ class Runner:
             binding=assigned.binding,
         )
         plan = self._plans.get(engine, program, circuit, options)
+        mark(now_ns())
         result = engine.run(plan, circuit, request, options, self.control)
+        mark(now_ns())
         return pack(program, assigned, terms, result)
 
     def _observables(self, terms: Terms) -> tuple[PauliSum, ...]:

@@ -1,0 +1,10 @@
+"""Numbers from outside, as messages may carry them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+# One that the journal may be asked for: SQLite's integers have 64 bits, signed.
+Number = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
