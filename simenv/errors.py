@@ -162,6 +162,13 @@ class JournalError(SimenvError):
     retryable = True
 
 
+class StoreError(SimenvError):
+    """A file of results cannot be written or read; the message names the file and the remedy."""
+
+    code = "result_store"
+    retryable = True
+
+
 class TaskFailed(SimenvError):
     """An accepted task ended FAILED; `reason`: `poison`, `out_of_memory`, `engine` ..."""
 

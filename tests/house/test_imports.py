@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("numpy", "qiskit", "numba", "rich", "matplotlib", "psutil")
+HEAVY = ("h5py", "numpy", "qiskit", "numba", "rich", "matplotlib", "psutil")
 GENERIC = ("simulators", "launcher", "noise_models")
 
 

@@ -1,0 +1,101 @@
+"""Read and check files of results as bytes; neither HDF5 nor numpy is needed for that.
+
+Invariant: nothing of a file is believed before its checksum has been seen to fit.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from simenv.errors import StoreError
+from simenv.model import ResultFile, StoredArray
+
+BLOCK_BYTES = 4 * 2**20
+
+
+def below(root: Path, name: str) -> Path:
+    """The file of that name below `root`; StoreError if the name leads elsewhere."""
+    relative = PurePosixPath(name)
+    if not name or relative.is_absolute() or ".." in relative.parts:
+        raise StoreError(f"{name[:80]!r} is not the name of a file of results")
+    return root / relative
+
+
+def open_file(path: Path) -> int:
+    """A descriptor to read from; StoreError when there is no such file, or it can't be opened."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def damage(path: Path, stored: ResultFile) -> str:
+    """What is wrong with a file, "" if it is whole: every byte is read."""
+    try:
+        descriptor = open_file(path)
+    except StoreError as error:
+        return error.message
+    try:
+        size = os.fstat(descriptor).st_size
+        if size != stored.size_bytes:
+            return f"{path} has {size} bytes, it was written with {stored.size_bytes}"
+        for array in stored.arrays:
+            if checksum(descriptor, array.offset, array.size_bytes) != array.checksum:
+                return f"{array.field} in {path} is damaged: its checksum does not fit"
+        crc = 0
+        for start, end in gaps(stored):
+            crc = checksum(descriptor, start, end - start, crc)
+        return "" if crc == stored.checksum else f"{path} is damaged: its checksum does not fit"
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror}"
+    finally:
+        os.close(descriptor)
+
+
+def mapped(descriptor: int, array: StoredArray) -> memoryview:
+    """The bytes of one array, mapped and checked; StoreError if they are not what was written."""
+    end = array.offset + array.size_bytes
+    try:
+        if os.fstat(descriptor).st_size < end:
+            raise StoreError(f"{array.field} ends at byte {end}; the file is shorter")
+        if not array.size_bytes:
+            return memoryview(b"")
+        page = array.offset - array.offset % mmap.ALLOCATIONGRANULARITY
+        held = mmap.mmap(descriptor, end - page, access=mmap.ACCESS_READ, offset=page)
+        found = checksum(descriptor, array.offset, array.size_bytes)
+    except OSError as error:
+        raise StoreError(f"{array.field} cannot be read: {error.strerror}") from error
+    if found != array.checksum:
+        raise StoreError(f"{array.field} is damaged: its checksum does not fit")
+    return memoryview(held)[array.offset - page :]
+
+
+def checksum(descriptor: int, offset: int, size_bytes: int, crc: int = 0) -> int:
+    """CRC-32 of a part of a file, read block by block."""
+    for block in blocks(descriptor, offset, size_bytes):
+        crc = zlib.crc32(block, crc)
+    return crc
+
+
+def blocks(descriptor: int, offset: int, size_bytes: int) -> Iterator[bytes]:
+    """A part of a file; shorter where the file ends."""
+    end = offset + size_bytes
+    while offset < end:
+        block = os.pread(descriptor, min(BLOCK_BYTES, end - offset), offset)
+        if not block:
+            return
+        yield block
+        offset += len(block)
+
+
+def gaps(stored: ResultFile) -> Iterator[tuple[int, int]]:
+    """(start, end) of what lies between the arrays."""
+    place = 0
+    for array in stored.arrays:
+        yield place, array.offset
+        place = array.offset + array.size_bytes
+    yield place, stored.size_bytes
