@@ -134,6 +134,14 @@ class Task:
             yield from self.link.pump.future(self.entry).__await__()
         return self.result(0.0)
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Task):
+            return NotImplemented
+        return self.entry is other.entry and self.row == other.row
+
+    def __hash__(self) -> int:
+        return hash((id(self.entry), self.row))
+
     def __repr__(self) -> str:
         # Nobody is asked: asyncio and debuggers call this in places where one must not wait.
         return f"<Task {self.id} {self.entry.final_state if self.entry.over else 'not ended'}>"

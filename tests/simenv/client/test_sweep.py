@@ -1,0 +1,144 @@
+"""Sweeps through a real service: tasks of many bindings, seen as one Task a binding."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from qiskit import QuantumCircuit
+from qiskit.circuit import ParameterVector
+
+import simenv
+from simenv.errors import (
+    BatchRefused,
+    KeyConflict,
+    NotFound,
+    OptionError,
+    SimenvError,
+    TaskCancelled,
+)
+from simenv.model import TaskState
+
+ANGLES = ParameterVector("a", 6)
+VALUES = np.random.default_rng(5).uniform(-3, 3, (200, 6))
+
+
+def circuit(num_qubits: int = 3, layers: int = 1) -> QuantumCircuit:
+    found = QuantumCircuit(num_qubits)
+    for _ in range(layers):
+        for k, angle in enumerate(ANGLES):
+            found.ry(angle, k % num_qubits)
+            found.cx(k % num_qubits, (k + 1) % num_qubits)
+    found.measure_all()
+    return found
+
+
+@pytest.fixture(scope="module")
+def env() -> Iterator[simenv.Client]:
+    with simenv.local(workers=2) as client:
+        yield client
+
+
+def test_each_binding_is_a_task_to_its_owner_and_a_row_on_the_wire(env: simenv.Client) -> None:
+    done = env.status().done
+    tasks = env.submit_many((circuit(), VALUES), seed=3)
+    results = [task.result(60) for task in tasks]
+    assert len(tasks) == len({task.id for task in tasks}) == 200
+    assert len({task.entry for task in tasks}) == env.status().done - done < 10
+    assert [result.binding for result in results] == list(range(200))
+    assert [result.task for result in results] == [task.id for task in tasks]
+    assert all(sum(result.counts.values()) == 1024 for result in results)
+
+
+def test_a_row_is_what_its_binding_gives_alone(env: simenv.Client) -> None:
+    results = [task.result(60) for task in env.submit_many((circuit(), VALUES), seed=3)]
+    for k in (0, 63, 64, 65, 199):
+        alone = env.run(circuit(), bindings=VALUES[k], binding=k, seed=3)
+        assert alone.counts == results[k].counts
+
+
+def test_the_ways_to_wait_give_every_binding(env: simenv.Client) -> None:
+    tasks = env.submit_many((circuit(), VALUES), seed=4)
+    assert set(simenv.as_completed(tasks, timeout=60)) == set(tasks)
+
+    async def gathered() -> list[simenv.Result]:
+        return list(await asyncio.gather(*env.submit_many((circuit(), VALUES), seed=4)))
+
+    counts = [result.counts for result in asyncio.run(gathered())]
+    assert counts == [task.result().counts for task in tasks]
+
+
+def test_a_binding_is_found_again_by_its_id(env: simenv.Client) -> None:
+    task = env.submit_many((circuit(), VALUES), seed=5)[70]
+    counts = task.result(60).counts
+    assert "." in task.id
+    with simenv.connect(service=env.connection) as other:
+        assert other.task(task.id).result(60).counts == counts
+        whole = other.task(task.id.partition(".")[0])
+        rows = whole.results(60)
+        assert rows[int(task.id.partition(".")[2])].counts == counts
+        with pytest.raises(OptionError, match="carries"):
+            whole.result()
+        with pytest.raises(OptionError, match="there is no number 999"):
+            other.task(whole.id + ".999").result(60)
+        with pytest.raises(NotFound):
+            other.task(whole.id + ".x")
+
+
+def test_completions_give_whole_tasks(env: simenv.Client) -> None:
+    since = max((c.seq for c in env.completions(follow=False)), default=0)
+    tasks = env.submit_many((circuit(), VALUES), seed=6)
+    expected = [task.result(60).counts for task in tasks]
+    found = {c.task.id: c.results() for c in env.completions(since=since, follow=False)}
+    counts = [
+        r.counts for name in sorted(found, key=lambda n: found[n][0].binding) for r in found[name]
+    ]
+    assert counts == expected
+
+
+def test_a_repeat_under_the_same_key_gives_the_same_tasks(env: simenv.Client) -> None:
+    tasks = env.submit_many((circuit(), VALUES), seed=7, key="sweep")
+    assert env.submit_many((circuit(), VALUES), seed=7, key="sweep") == tasks
+    with pytest.raises(KeyConflict):
+        env.submit_many((circuit(), VALUES + 1), seed=7, key="sweep")
+
+
+def test_exact_outputs_of_every_row(env: simenv.Client) -> None:
+    plain = circuit().remove_final_measurements(inplace=False)
+    states = env.submit_many((plain, VALUES[:9]), outputs="statevector")
+    sums = env.submit_many((plain, VALUES[:9]), observables=["ZZI", "IXX"], shots=None)
+    chances = env.submit_many((circuit(), VALUES[:9]), outputs="probabilities", shots=None)
+    z = np.array([1, -1])
+    zz = np.kron(np.kron(z, z), [1, 1])
+    for state, pair, chance in zip(states, sums, chances, strict=True):
+        weights = abs(state.result(60).statevector) ** 2
+        assert pair.result(60).expectations[0] == pytest.approx(weights @ zz, abs=1e-12)
+        dense = [chance.result(60).probabilities.get(f"{k:03b}", 0.0) for k in range(8)]
+        assert dense == pytest.approx(weights, abs=1e-12)
+
+
+def test_a_seed_for_each_binding(env: simenv.Client) -> None:
+    seeds = list(range(100, 104))
+    results = [t.result(60) for t in env.submit_many((circuit(), VALUES[:4]), seed=seeds)]
+    assert [result.seed for result in results] == seeds
+
+
+def test_cancelling_one_binding_ends_its_task(env: simenv.Client) -> None:
+    tasks = env.submit_many((circuit(11, 3_000), VALUES), shots=16, seed=1)
+    assert tasks[-1].cancel()
+    assert tasks[-1].wait(timeout=60) is TaskState.CANCELLED
+    together = [task for task in tasks if task.entry is tasks[-1].entry]
+    for task in together:
+        with pytest.raises(TaskCancelled):
+            task.result()
+    env.cancel(tasks)
+
+
+def test_bad_values_are_refused_before_anything_is_sent(env: simenv.Client) -> None:
+    for values in (VALUES[:, :5], np.full((3, 6), np.nan), np.zeros((0, 6))):
+        with pytest.raises((OptionError, BatchRefused)):
+            env.submit_many((circuit(), values))
+    with pytest.raises(SimenvError):
+        env.submit_many((circuit(), VALUES), shots=0)
