@@ -7,7 +7,6 @@ state in memory (`dense`), and circuits that measure or reset on the way through
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from simulators.base import (
     BindingResult,
@@ -18,50 +17,21 @@ from simulators.base import (
     Request,
     RunOptions,
 )
-from simulators.catalog import CARDS, SMALL_QUBITS
+from simulators.catalog import SMALL_QUBITS
 from simulators.circuit.examples import bell, feed_forward
 from simulators.circuit.ir import Circuit
 from simulators.crew import Crew
-from simulators.errors import BadCircuit, Stopped, TooManySteps, Unsupported
+from simulators.errors import Stopped
+from simulators.requests import bound, check_plan, check_run, refuse_counts, rows
 from simulators.sampling import outcome_width
-from simulators.statevector.run import Run, Schedules, refuse_counts
+from simulators.statevector.run import CARD, Run, Schedules
 from simulators.statevector.small import BRANCHING, NOTHING, STOPPED, Scratch, count
 from simulators.statevector.state import Sweeper
 
 _COUNTS = ("counts",)
 _WARM = ("counts", "probabilities", "expectation")
 _ZZ = PauliSum(("ZZ",), np.ones(1))
-_CARD = next(entry for entry in CARDS if entry.name == "statevector")
 _WIDTHS = tuple(outcome_width(bits) for bits in range(65))
-
-
-def _rows(circuit: Circuit, request: Request) -> int:
-    """How many bindings there are. Raises BadCircuit if they do not fit the circuit."""
-    bindings = request.bindings
-    if bindings is None:
-        if circuit.num_slots:
-            raise BadCircuit(
-                f"the circuit has {circuit.num_slots} free parameters, and no binding came",
-                hint="bind them",
-            )
-        return 1
-    if bindings.shape[1] != circuit.num_slots:
-        raise BadCircuit(
-            f"{bindings.shape[1]} values for {circuit.num_slots} free parameters",
-            hint="give one value for each",
-        )
-    if not np.isfinite(bindings).all():
-        raise BadCircuit("a bound parameter is not a finite number", hint="bind real numbers")
-    return len(bindings)
-
-
-def bound(circuit: Circuit, request: Request, row: int) -> NDArray[np.float64]:
-    """The circuit's parameters with row `row` of the bindings in their slots."""
-    if request.bindings is None or not circuit.slots.size:
-        return circuit.params
-    params = circuit.params.copy()
-    params[circuit.slots[0::2]] = request.bindings[row, circuit.slots[1::2]]
-    return params
 
 
 class StatevectorEngine:
@@ -79,21 +49,7 @@ class StatevectorEngine:
 
     def plan(self, circuit: Circuit, noise: object | None, options: RunOptions) -> Plan:
         """Prepare the structure; refuses any noise, and what no memory could hold."""
-        if options.precision not in _CARD.precisions:
-            raise Unsupported(
-                f"precision {options.precision[:32]!r}",
-                hint=f"there are {', '.join(_CARD.precisions)}",
-            )
-        if circuit.num_qubits > _CARD.max_qubits:
-            raise Unsupported(
-                f"{circuit.num_qubits} qubits; engine 'statevector' takes {_CARD.max_qubits}",
-                hint="take fewer qubits",
-            )
-        if noise is not None:
-            raise Unsupported(
-                f"engine 'statevector' has no noise, and {type(noise).__name__} was asked for",
-                hint="leave the noise out",
-            )
+        check_plan(CARD, circuit, noise, options)
         plan = Schedules()
         if self.worth_caching(circuit):
             plan.of(circuit, keep=False)
@@ -103,13 +59,9 @@ class StatevectorEngine:
         self, plan: Plan, circuit: Circuit, request: Request, options: RunOptions, control: Control
     ) -> EngineResult:
         """See `base.Engine`."""
-        if circuit.ops.size > options.max_steps:
-            raise TooManySteps(
-                f"{circuit.ops.size} operations; max_steps is {options.max_steps}",
-                hint="raise max_steps or split the circuit",
-            )
+        check_run(circuit, options)
         bindings = request.bindings
-        rows = 1 if bindings is None and not circuit.num_slots else _rows(circuit, request)
+        number = 1 if bindings is None and not circuit.num_slots else rows(circuit, request)
         results: list[BindingResult] = []
         if (
             request.outputs == _COUNTS
@@ -117,7 +69,7 @@ class StatevectorEngine:
             and circuit.num_qubits <= self._small
             and circuit.num_clbits <= 64
         ):
-            for row in range(rows):
+            for row in range(number):
                 found = self._counts(circuit, request, row, control)
                 if found is None:
                     break
@@ -128,7 +80,7 @@ class StatevectorEngine:
             raise TypeError(f"a plan of {type(plan).__name__}, not of this engine")
         with Crew(options.threads, control) as crew:
             sweeper = Sweeper(crew, control)
-            for row in range(rows):
+            for row in range(number):
                 key = (request.seed, request.binding + row)
                 params = bound(circuit, request, row)
                 run = Run(sweeper, circuit, plan, params, request, key, options)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.base import PauliSum
-from simulators.errors import TooManyBranches, Unsupported
+from simulators.errors import TooManyBranches
+from simulators.expectation import FIRST_TERM
 from simulators.philox import uniforms
 from simulators.sampling import tally, write
 from simulators.statevector.branching import MAX_ROWS, Branch
@@ -17,8 +16,6 @@ from simulators.statevector.draw import distribution, sample
 from simulators.statevector.pauli import expectations
 from simulators.statevector.schedule import Schedule
 from simulators.statevector.state import Sweeper
-
-_FIRST_TERM = 2**32  # draw number of the first sampled term
 
 
 class Tally:
@@ -85,25 +82,6 @@ def over_qubits(
     return values, table[values]
 
 
-def refuse_collapsed(
-    observables: tuple[PauliSum, ...], strings: list[tuple[int, int]], schedule: Schedule
-) -> None:
-    """Refuse X and Y on qubits that the circuit measures at its end.
-
-    There the value before and after the measurement differ; diagonal strings have one value.
-    """
-    measured = sum(1 << qubit for qubit in schedule.final_qubits)
-    labels = [label for item in observables for label in item.labels]
-    for label, (x, _) in zip(labels, strings, strict=True):
-        if x & measured:
-            qubit = (x & measured).bit_length() - 1
-            raise Unsupported(
-                f"Pauli string {label[:64]!r} asks for X or Y on qubit {qubit}, which the circuit"
-                " measures at its end",
-                hint="remove the final measurement",
-            )
-
-
 def values_exact(
     sweeper: Sweeper, branches: list[Branch], strings: list[tuple[int, int]]
 ) -> NDArray[np.float64]:
@@ -127,23 +105,5 @@ def add_signs(
         shots = branch.tags.astype(np.int64, copy=False)
         draws = np.empty(shots.size)
         for t, value in enumerate(values.tolist()):
-            uniforms(*key, _FIRST_TERM + t, shots, draws)
+            uniforms(*key, FIRST_TERM + t, shots, draws)
             into[t] += 2.0 * np.count_nonzero(draws < 0.5 * (1.0 + value)) - shots.size
-
-
-def estimates(
-    observables: tuple[PauliSum, ...], means: NDArray[np.float64], shots: int
-) -> tuple[tuple[float, float], ...]:
-    """(value, standard error) of each observable from its strings' means; shots 0: exact."""
-    found: list[tuple[float, float]] = []
-    at = 0
-    for item in observables:
-        mean = means[at : at + len(item.labels)]
-        at += len(item.labels)
-        value = float(item.coefficients @ mean)
-        error = 0.0
-        if shots:
-            spread = np.maximum(0.0, 1.0 - mean * mean) / max(1, shots - 1)
-            error = math.sqrt(float(item.coefficients**2 @ spread))
-        found.append((value, error))
-    return tuple(found)

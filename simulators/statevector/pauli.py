@@ -10,8 +10,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.base import PauliSum
-from simulators.errors import Unsupported
 from simulators.jit import INT, REALS, REALS2, SINGLES, U64, WORD, kernel
 from simulators.statevector.reduce import BLOCK_QUBITS
 from simulators.statevector.state import State, Sweeper, load
@@ -49,35 +47,6 @@ def _strings(reals, singles, x, zs, parts, first, last, scratch, sums):  # type:
                 a, b, c, d = re[k], im[k], re2[j], im2[j]
                 sum_ += sign * (u * (a * c + b * d) + v * (a * d - b * c))
             sums[block, t] = sum_
-
-
-def masks(label: str, num_qubits: int) -> tuple[int, int]:
-    """(x, z) of a Pauli string in Qiskit's order; raises Unsupported for anything else."""
-    if len(label) != num_qubits or set(label) - set("IXYZ"):
-        raise Unsupported(
-            f"Pauli string {label[:64]!r} does not fit {num_qubits} qubits",
-            hint=f"give {num_qubits} characters of I, X, Y, Z; the last one is qubit 0",
-        )
-    x = int(label.translate(_X) or "0", 2)
-    z = int(label.translate(_Z) or "0", 2)
-    return x, z
-
-
-_X = str.maketrans("IXYZ", "0110")
-_Z = str.maketrans("IXYZ", "0011")
-
-
-def terms(observables: tuple[PauliSum, ...], num_qubits: int) -> list[tuple[int, int]]:
-    """(x, z) of every term of all observables, counted through."""
-    for number, observable in enumerate(observables):
-        values = observable.coefficients
-        if len(observable.labels) != len(values) or not np.isfinite(values).all():
-            raise Unsupported(
-                f"observable {number} has {len(observable.labels)} Pauli strings and"
-                f" {len(values)} coefficients, or one that is not finite",
-                hint="give one finite real coefficient a string",
-            )
-    return [masks(label, num_qubits) for item in observables for label in item.labels]
 
 
 def expectations(

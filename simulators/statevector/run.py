@@ -7,15 +7,19 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from simulators import expectation
 from simulators.base import BindingResult, Request, RunOptions
+from simulators.catalog import CARDS
 from simulators.circuit.ir import Circuit
-from simulators.errors import TooManyBranches, Unsupported
+from simulators.errors import TooManyBranches
+from simulators.requests import check_outputs
 from simulators.sampling import pack, words
-from simulators.statevector import outputs, pauli
+from simulators.statevector import outputs
 from simulators.statevector.branching import Branch, Walk
 from simulators.statevector.schedule import Schedule, schedule
 from simulators.statevector.state import State, Sweeper
 
+CARD = next(entry for entry in CARDS if entry.name == "statevector")
 SHOTS_AT_ONCE = 1 << 20
 
 
@@ -66,19 +70,15 @@ class Run:
         asked = self._request.outputs
         circuit, request = self._circuit, self._request
         measures = self._schedule(False).measures
-        for output in asked:
-            if output not in _KNOWN:
-                raise Unsupported(f"output {output[:32]!r}", hint=f"there are {', '.join(_KNOWN)}")
-        if "counts" in asked:
-            refuse_counts(measures, request.shots)
-        if "statevector" in asked:
-            self._refuse_statevector(measures)
-        strings = pauli.terms(request.observables, circuit.num_qubits)
+        collapses = "statevector" in asked and self._schedule(True).branching
+        check_outputs(CARD, request, measures, collapses=collapses)
+        strings = expectation.terms(request.observables, circuit.num_qubits)
         expectations: tuple[tuple[float, float], ...] = ()
         if "expectation" in asked:
-            outputs.refuse_collapsed(request.observables, strings, self._schedule(True))
+            measured = sum(1 << qubit for qubit in self._schedule(True).final_qubits)
+            expectation.refuse_collapsed(request.observables, strings, measured)
             means = self._means(strings)
-            expectations = outputs.estimates(request.observables, means, request.shots)
+            expectations = expectation.estimates(request.observables, means, request.shots)
         outcomes, width, counts = self._counts() if "counts" in asked else (b"", 0, b"")
         values, value_width, odds = b"", 0, b""
         if "probabilities" in asked:
@@ -190,32 +190,3 @@ class Run:
         if not self._schedule(False).branching:
             return ""
         return f"{self._peak} branch{'es' if self._peak > 1 else ''}"
-
-    def _refuse_statevector(self, measures: bool) -> None:
-        if measures:
-            raise Unsupported(
-                "a statevector was asked for, and the circuit measures",
-                hint="remove the measurements, or ask for probabilities",
-            )
-        if self._schedule(True).branching:
-            raise Unsupported(
-                "a statevector was asked for, and the circuit resets or branches on the way",
-                hint="ask for probabilities or expectation values: the final state is mixed",
-            )
-
-
-_KNOWN = ("counts", "probabilities", "statevector", "expectation")
-
-
-def refuse_counts(measures: bool, shots: int) -> None:
-    """Counts need a measurement and shots."""
-    if not measures:
-        raise Unsupported(
-            "counts were asked for, and the circuit measures nothing",
-            hint="add measurements, or ask for probabilities or the statevector",
-        )
-    if shots < 1:
-        raise Unsupported(
-            "counts were asked for, with 0 shots",
-            hint="give shots, or ask for probabilities: they are exact",
-        )
