@@ -76,6 +76,11 @@ class Places(msgspec.Struct, frozen=True):
     def journal(self) -> Path:
         return self.state / "journal.db"
 
+    @property
+    def results(self) -> Path:
+        """Folder of the files of large results."""
+        return self.state / "results"
+
 
 class ConnectionFile(msgspec.Struct, frozen=True):
     """`connection.json`: where the service listens; its mtime is the last sign of life."""
@@ -100,6 +105,13 @@ def service_file(environ: Mapping[str, str] | None = None) -> Path | None:
     environ = os.environ if environ is None else environ
     named = environ.get("SIMENV_SERVICE")
     return Path(named).expanduser().absolute() if named else None
+
+
+def application(environ: Mapping[str, str] | None = None) -> str:
+    """The run of an application this process belongs to (SIMENV_APP); "" if to none."""
+    environ = os.environ if environ is None else environ
+    named = environ.get("SIMENV_APP", "")
+    return check_name(named, "SIMENV_APP: an application's") if named else ""
 
 
 def check_name(name: str, what: str = "environment") -> str:

@@ -181,7 +181,12 @@ class Terms(msgspec.Struct, frozen=True, array_like=True):
     queue_timeout_s: float = 0.0  # 0: none
     run_timeout_s: float = 0.0  # 0: none
     name: str = ""
-    app: str = ""  # the run of an application they belong to; no part of their content
+    app: str = ""  # the run of an application they belong to
+
+    @property
+    def content(self) -> Terms:
+        """What makes them these terms: another run of the application may ask for the same."""
+        return msgspec.structs.replace(self, app="") if self.app else self
 
 
 class TaskSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -333,6 +338,7 @@ class TaskInfo(msgspec.Struct, frozen=True):
     shots: int
     worker: str
     reason: str
+    owner: str = ""  # the name of the key it came with; "": the environment's own user
 
 
 class ServiceInfo(msgspec.Struct, frozen=True):

@@ -16,6 +16,7 @@ import typer
 
 from simenv import __version__
 from simenv.cli import demo, doctor, environment, lists, out, submit, tasks
+from simenv.cli import run as application
 from simenv.cli.border import guarded
 from simenv.cli.settings import Settings, hoist
 
@@ -32,6 +33,7 @@ for _command in (
     submit.submit,
     tasks.result,
     tasks.cancel,
+    application.run,
     environment.logs,
     doctor.doctor,
 ):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from pathlib import Path
@@ -12,19 +11,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from simenv.cli import out, settings
+from simenv.cli import out, private, settings
 from simenv.cli.settings import Settings
 from simenv.cli.spoken import spoken_errors
 from simenv.cli.tasks import Timeout, present
-from simenv.client import address
-from simenv.errors import NoService, OptionError, ProgramError, TimedOut
+from simenv.errors import OptionError, ProgramError, TimedOut
 
 if TYPE_CHECKING:
     from simenv.client.circuits import Loaded
     from simenv.client.client import Client
 
 MAX_TEXT_BYTES = 16 * 2**20  # one more byte is read, so that the parser's own limit speaks
-PATIENCE_S = 1.0  # after so long a line says what is waited for
 
 
 class Output(StrEnum):
@@ -81,7 +78,7 @@ def submit(
     common = settings.of(context)
     values = _bindings(param or [])
     with spoken_errors(), contextlib.ExitStack() as stack:
-        env, private, loaded = _ready(common, file, stack)
+        env, alone, loaded = _ready(common, file, stack)
         task = env.submit(
             loaded.program,
             shots=shots or None,
@@ -97,11 +94,11 @@ def submit(
             run_timeout_s=run_timeout,
             name=task_name,
         )
-        if wait or private:
+        if wait or alone:
             try:
                 present(task, common.as_json, timeout)
             except TimedOut as error:
-                if private:
+                if alone:
                     error.hint = "it ended with its private environment; simenv up keeps one"
                 raise
         elif common.as_json:
@@ -115,25 +112,12 @@ def _ready(common: Settings, file: str, stack: contextlib.ExitStack) -> tuple[Cl
 
     Where an environment must be started, the circuit is read meanwhile.
     """
-    try:
-        client = stack.enter_context(common.connect())
-    except NoService:
-        # A connection file: an environment that broke off, with its tasks. Another is none of it.
-        if common.named or address.find().path.exists():
-            raise
-    else:
+    client = private.found(common, stack)
+    if client is not None:
         return client, False, _load(file)
-    import simenv
-
-    text = "no environment is up: starting a private one for this call"
-    note = threading.Timer(PATIENCE_S, out.note, [text])
-    note.start()
     with ThreadPoolExecutor(1, "load") as pool:
         loading = pool.submit(_load, file)
-        try:
-            client = stack.enter_context(simenv.local(workers=1))
-        finally:
-            note.cancel()
+        client = stack.enter_context(private.started(workers=1))
         return client, True, loading.result()
 
 

@@ -27,6 +27,7 @@ class Address(Protocol):
     """How a link finds its service, and what it can tell of one that is silent."""
 
     name: str
+    path: Path  # its connection file
 
     def open(self, identity: bytes) -> Connection:
         """A new connection; NoService when there is plainly nobody."""

@@ -18,7 +18,8 @@ from simenv.client.entry import Submission
 from simenv.client.link import Link
 from simenv.client.options import Seed, checked_key, options
 from simenv.client.result import Result
-from simenv.client.sending import send
+from simenv.client.posting import Window
+from simenv.client.sending import post, send
 from simenv.client.silence import LOST_S
 from simenv.client.task import Task
 from simenv.errors import NotFound, OptionError, SimenvError
@@ -59,7 +60,9 @@ class Client:
     """An environment. Made by `simenv.connect` and `simenv.local`; use it with `with`."""
 
     def __init__(self, where: address.Address, timeout_s: float = LOST_S) -> None:
+        self._where = where
         self._link = Link(where, timeout_s)
+        self._posted = Window()
 
     # --- submitting ---------------------------------------------------------------------------
 
@@ -141,6 +144,15 @@ class Client:
             order = orders.several(_listed(work), observables, chosen, seed, _key(key))
         return send(self._link, order, key)
 
+    def post(self, circuit: Any, *, key: str | None = None, **wishes: Unpack[SubmitOptions]) -> Task:
+        """Like `submit`, without waiting for the acceptance: for many circuits one by one.
+
+        What the client finds wrong is raised here. What the service refuses is raised by the first
+        use of the task that needs its acceptance: its id, its state, its result.
+        """
+        order = orders.posted(circuit, wishes, _key(key))
+        return post(self._link, order, key, self._posted)
+
     def run(self, circuit: Any, **wishes: Unpack[SubmitOptions]) -> Result:
         """Submit and wait: the result of `submit(circuit, ...)`."""
         return self.submit(circuit, **wishes).result()
@@ -194,6 +206,11 @@ class Client:
     def name(self) -> str:
         """The environment's name."""
         return self._link.channel.name
+
+    @property
+    def service(self) -> str:
+        """What SIMENV_SERVICE must hold for another process to find it: its connection file."""
+        return str(self._where.path)
 
     def status(self) -> ServiceInfo:
         """Is it well? Figures of service, queue and pools."""

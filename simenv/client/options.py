@@ -16,7 +16,7 @@ from typing import Any, SupportsIndex, TypeGuard
 
 import msgspec
 
-from simenv.config import NAME_RULE
+from simenv.config import NAME_RULE, application
 from simenv.errors import OptionError
 from simenv.model import MAX_SHOTS, Observable, Terms
 
@@ -78,6 +78,7 @@ class Options(msgspec.Struct, frozen=True):
             self.queue_timeout_s,
             self.run_timeout_s,
             self.name,
+            application(),
         )
 
 
