@@ -27,6 +27,13 @@ class Report:
         self._missed += not met
         print(f"{'met   ' if met else 'MISSED'} {words}: {figure:.3g} (goal <= {limit:g})")
 
+    def at_least(self, goal: str, figure: float, words: str) -> None:
+        """One figure that must reach its goal."""
+        limit = self._goals[goal]
+        met = figure >= limit
+        self._missed += not met
+        print(f"{'met   ' if met else 'MISSED'} {words}: {figure:,.0f} (goal >= {limit:,.0f})")
+
     def close(self) -> int:
         print(f"\n{'all goals met' if not self._missed else f'{self._missed} goals missed'}")
         return 1 if self._missed else 0

@@ -10,18 +10,19 @@ from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, SupportsIndex, TypedDict, Unpack
+from typing import Any, SupportsIndex, Unpack
 
 from simenv.client import address, orders
 from simenv.client.completions import Completions
 from simenv.client.entry import Submission
 from simenv.client.link import Link
 from simenv.client.options import Seed, checked_key, options
-from simenv.client.result import Result
 from simenv.client.posting import Window
+from simenv.client.result import Result
 from simenv.client.sending import post, send
 from simenv.client.silence import LOST_S
 from simenv.client.task import Task
+from simenv.client.wishes import SubmitOptions, prepared
 from simenv.errors import NotFound, OptionError, SimenvError
 from simenv.model import (
     MAX_TASK_NUMBER,
@@ -35,25 +36,6 @@ from simenv.model import (
 from simenv.wire import messages as m
 
 EVENTS_PAGE = 1_000
-
-
-class SubmitOptions(TypedDict, total=False):
-    """The options of `Client.submit`, for `run`."""
-
-    shots: SupportsIndex | None
-    seed: Seed | None
-    outputs: Sequence[str] | str
-    observables: Any
-    bindings: Any
-    binding: SupportsIndex
-    engine: str
-    precision: str
-    pool: str | None
-    priority: SupportsIndex
-    queue_timeout_s: float | None
-    run_timeout_s: float | None
-    name: str | None
-    key: str | None
 
 
 class Client:
@@ -98,10 +80,23 @@ class Client:
         Raises ProgramError, OptionError, Infeasible, LimitExceeded, QueueFull, KeyConflict,
         ServiceLost.
         """
-        chosen = options(
-            shots, outputs, engine, precision, pool, priority, queue_timeout_s, run_timeout_s, name
+        order = prepared(
+            circuit,
+            shots=shots,
+            seed=seed,
+            outputs=outputs,
+            observables=observables,
+            bindings=bindings,
+            binding=binding,
+            engine=engine,
+            precision=precision,
+            pool=pool,
+            priority=priority,
+            queue_timeout_s=queue_timeout_s,
+            run_timeout_s=run_timeout_s,
+            name=name,
+            key=key,
         )
-        order = orders.one(circuit, bindings, observables, chosen, seed, _key(key), binding)
         return send(self._link, order, key)[0]
 
     def submit_many(
@@ -144,14 +139,14 @@ class Client:
             order = orders.several(_listed(work), observables, chosen, seed, _key(key))
         return send(self._link, order, key)
 
-    def post(self, circuit: Any, *, key: str | None = None, **wishes: Unpack[SubmitOptions]) -> Task:
+    def post(self, circuit: Any, **wishes: Unpack[SubmitOptions]) -> Task:
         """Like `submit`, without waiting for the acceptance: for many circuits one by one.
 
         What the client finds wrong is raised here. What the service refuses is raised by the first
         use of the task that needs its acceptance: its id, its state, its result.
         """
-        order = orders.posted(circuit, wishes, _key(key))
-        return post(self._link, order, key, self._posted)
+        order = prepared(circuit, **wishes)
+        return post(self._link, order, wishes.get("key"), self._posted)
 
     def run(self, circuit: Any, **wishes: Unpack[SubmitOptions]) -> Result:
         """Submit and wait: the result of `submit(circuit, ...)`."""

@@ -11,6 +11,7 @@ import msgspec
 from simenv.client import refusals
 from simenv.client.entry import Entry, Submission
 from simenv.client.link import Link
+from simenv.client.posting import PostedTask, Window
 from simenv.client.requests import Request
 from simenv.client.task import Task
 from simenv.errors import SimenvError
@@ -27,6 +28,14 @@ class Order(msgspec.Struct, frozen=True):
     terms: Terms
     specs: list[TaskSpec]
     single: bool = False  # an error is about the call, not about one of several items
+
+
+def post(link: Link, order: Order, key: str | None, window: Window) -> PostedTask:
+    """The one task of an order, on its way; see `PostedTask`."""
+    submission = Submission(order.terms.name, perf_counter())
+    task = PostedTask(link, link.offer(key, 0, order.terms, order.specs, submission))
+    window.add(task)
+    return task
 
 
 def send(link: Link, order: Order, key: str | None) -> list[Task]:

@@ -30,12 +30,18 @@ class Task:
     carries several, whose bindings start, end and are cancelled together; None: the task itself.
     """
 
-    __slots__ = ("__weakref__", "_result", "entry", "row")
+    __slots__ = ("__weakref__", "_entry", "_result", "row")
 
-    def __init__(self, entry: Entry, row: int | None = None) -> None:
-        self.entry = entry
+    def __init__(self, entry: Entry | None, row: int | None = None) -> None:
+        self._entry = entry
         self.row = row
         self._result: Result | None = None
+
+    @property
+    def entry(self) -> Entry:
+        """The task of the service that this stands for."""
+        assert self._entry is not None
+        return self._entry
 
     @property
     def link(self) -> Link:

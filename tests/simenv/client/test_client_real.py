@@ -322,3 +322,31 @@ def test_looking_at_an_environment_loads_neither_numpy_nor_qiskit(env: simenv.Cl
     env.submit(BELL).result(60)
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_posted_tasks_are_accepted_on_the_way(env: simenv.Client) -> None:
+    tasks = [env.post(GHZ, shots=64, seed=k, name="posted") for k in range(1_100)]
+    assert len({task.id for task in tasks}) == 1_100
+    assert all(sum(task.result(60).counts.values()) == 64 for task in tasks)
+    assert tasks[3].result().counts == env.run(GHZ, shots=64, seed=3).counts
+    assert set(simenv.as_completed(tasks[:5], timeout=60)) == set(tasks[:5])
+    assert env.post(GHZ, key="posted-once").id == env.post(GHZ, key="posted-once").id
+
+
+def test_a_posted_task_that_is_refused_says_so_at_its_first_use(env: simenv.Client) -> None:
+    with pytest.raises(ProgramError):
+        env.post("qreg q[")  # found here, before anything is sent
+    refused = env.post(WIDE)
+    while not refused.done():
+        pass
+    for use in (refused.result, refused.wait, lambda: refused.id, lambda: refused.state):
+        with pytest.raises(Infeasible, match="60 qubits"):
+            use()
+
+    async def awaited() -> None:
+        await env.post(WIDE)
+
+    with pytest.raises(Infeasible):
+        asyncio.run(awaited())
+    with pytest.raises(TypeError, match="shot"):
+        env.post(BELL, shot=1)  # type: ignore[call-arg]

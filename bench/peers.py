@@ -1,0 +1,93 @@
+"""The same circuits in the libraries one would use instead, in this process, each at its best.
+
+A circuit is a list of gates (name, qubits, angle), so that no peer pays for another's format. What
+is timed for a peer: building its own circuit object where it needs one, running, and the counts as
+a dict. One thread each: the circuits are too small for more.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+from collections.abc import Callable
+
+import numpy as np
+from qiskit import QuantumCircuit
+
+Gate = tuple[str, tuple[int, ...], float]
+
+
+def gates(num_qubits: int, operations: int, seed: int) -> list[Gate]:
+    """Layers of ry, rz and a ring of cx until there are so many operations, measurements aside."""
+    rng = np.random.default_rng(seed)
+    found: list[Gate] = []
+    while len(found) < operations:
+        for qubit in range(num_qubits):
+            found.append(("ry", (qubit,), rng.uniform(0, 6)))
+            found.append(("rz", (qubit,), rng.uniform(0, 6)))
+        for qubit in range(num_qubits):
+            found.append(("cx", (qubit, (qubit + 1) % num_qubits), 0.0))
+    return found[:operations]
+
+
+def qiskit_circuit(num_qubits: int, made: list[Gate]) -> QuantumCircuit:
+    circuit = QuantumCircuit(num_qubits, num_qubits)
+    for name, qubits, angle in made:
+        if name == "cx":
+            circuit.cx(*qubits)
+        else:
+            getattr(circuit, name)(angle, *qubits)
+    circuit.measure(range(num_qubits), range(num_qubits))
+    return circuit
+
+
+@functools.cache
+def _aer() -> object:
+    from qiskit_aer import AerSimulator
+
+    return AerSimulator(method="statevector", max_parallel_threads=1)
+
+
+def aer(circuits: list[QuantumCircuit], shots: int) -> list[dict[str, int]]:
+    """All of them in one call: Aer's best."""
+    result = _aer().run(circuits, shots=shots).result()  # type: ignore[attr-defined]
+    return [result.get_counts(k) for k in range(len(circuits))]
+
+
+def qulacs(num_qubits: int, made: list[Gate], shots: int) -> dict[str, int]:
+    from qulacs import QuantumCircuit as Circuit
+    from qulacs import QuantumState
+
+    circuit = Circuit(num_qubits)
+    for name, qubits, angle in made:
+        if name == "cx":
+            circuit.add_CNOT_gate(*qubits)
+        elif name == "ry":
+            circuit.add_RY_gate(qubits[0], -angle)
+        else:
+            circuit.add_RZ_gate(qubits[0], -angle)
+    state = QuantumState(num_qubits)
+    circuit.update_quantum_state(state)
+    return dict(collections.Counter(state.sampling(shots)))
+
+
+@functools.cache
+def lightning(num_qubits: int, operations: int, shots: int) -> Callable[[list[Gate]], object]:
+    """A qnode of that shape; its circuit is traced anew for each call, as its users have it."""
+    import pennylane as qml
+
+    device = qml.device("lightning.qubit", wires=num_qubits)
+
+    @functools.partial(qml.set_shots, shots=shots)
+    @qml.qnode(device)
+    def run(made: list[Gate]) -> object:
+        for name, qubits, angle in made:
+            if name == "cx":
+                qml.CNOT(qubits)
+            elif name == "ry":
+                qml.RY(angle, qubits[0])
+            else:
+                qml.RZ(angle, qubits[0])
+        return qml.counts()
+
+    return run
