@@ -5,14 +5,14 @@ Thread-safe; opens a connection of its own in a forked child; works inside a run
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, SupportsIndex, Unpack
 
-from simenv.client import address, orders
+from simenv.client import address, history, orders
 from simenv.client.completions import Completions
 from simenv.client.entry import Submission
 from simenv.client.link import Link
@@ -30,12 +30,13 @@ from simenv.model import (
     PoolInfo,
     ServiceInfo,
     TaskInfo,
+    TaskState,
     WorkerInfo,
+    task_name,
     task_number,
 )
 from simenv.wire import messages as m
-
-EVENTS_PAGE = 1_000
+from simenv.wire.history import App, GetApp, LogRow, Submitted
 
 
 class Client:
@@ -168,6 +169,37 @@ class Client:
         """What the service knows of these; unknown ones are left out."""
         return self._link.infos([_number(task) for task in tasks])
 
+    def history(
+        self,
+        since_s: float = 0.0,
+        app: str = "",
+        states: Collection[TaskState] = (),
+        structure: bool = False,
+    ) -> Iterator[LogRow]:
+        """All tasks the journal knows, in the order of submission, also those of earlier starts.
+
+        `since_s`: submitted at this time of day (seconds since 1970) or later; `app`: by this run
+        of an application (SIMENV_APP); `states`: only in these; `structure`: tell which programs
+        differ in their angles only.
+        """
+        return history.rows(self._link, since_s, app, states, structure)
+
+    def history_of(self, task: Task | str | int) -> LogRow:
+        """One task's row of `history`; NotFound if there is none."""
+        number = _number(task)
+        found = history.row_of(self._link, number)
+        if found is None:
+            raise NotFound(f"no task {task_name(number)} here", hint="simenv log lists them")
+        return found
+
+    def submitted(self, task: Task | str | int) -> Submitted:
+        """What was submitted as this task; `terms.engine` is the one that was chosen."""
+        return history.submitted(self._link, _number(task))
+
+    def last_app(self) -> str:
+        """The run of an application (SIMENV_APP) that submitted last; "" if there was none."""
+        return self._link.ask(App, GetApp).app
+
     def cancel(self, tasks: Iterable[Task | str | int]) -> list[str]:
         """One word for each: "cancelled", "cancelling" (it was asked to stop), "final" (it had
         ended), "unknown"."""
@@ -221,16 +253,13 @@ class Client:
 
     def events(self, since: int = 0, kinds: Sequence[str] | None = None) -> Iterator[Event]:
         """What has happened after event `since`, up to now. `kinds`: patterns like `worker.*`."""
-        newest = -1
-        while newest < 0 or since < newest:
-            page = self._link.ask(m.Events, partial(m.GetEvents, since=since, limit=EVENTS_PAGE))
-            newest = page.newest if newest < 0 else newest
-            if not page.events:
-                return
-            for event in page.events:
-                since = event.seq
-                if kinds is None or any(fnmatchcase(event.kind, kind) for kind in kinds):
-                    yield event
+        for event in history.events(self._link, since):
+            if kinds is None or any(fnmatchcase(event.kind, kind) for kind in kinds):
+                yield event
+
+    def events_before(self, time_s: float) -> int:
+        """The number of the last event before a time of day (seconds since 1970), for `since`."""
+        return history.last_event_before(self._link, time_s)
 
     def shutdown(self, now: bool = False, timeout_s: float | None = None) -> m.Stopping:
         """End the service: finish what runs, keep what waits. `now`: what runs waits as well."""

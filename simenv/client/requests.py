@@ -8,14 +8,16 @@ from dataclasses import dataclass
 
 from simenv.client.entry import Entry, Submission
 from simenv.wire import messages as m
+from simenv.wire.history import App, History, Submitted
 
 ANSWERS = (
     m.Status, m.Queue, m.Workers, m.Events, m.Cancelled, m.CompletionPage, m.Acked, m.Stopping,
+    History, Submitted, App,
 )  # fmt: skip
 
 Answer = (
     m.Accepted | m.Refused | m.Status | m.Queue | m.Workers | m.Events | m.Cancelled
-    | m.CompletionPage | m.Acked | m.Stopping
+    | m.CompletionPage | m.Acked | m.Stopping | History | Submitted | App
 )  # fmt: skip
 
 
