@@ -7,6 +7,7 @@ ones are found in memory. A result is never handed out before it is journaled.
 from __future__ import annotations
 
 import itertools
+import zlib
 
 import msgspec
 
@@ -16,6 +17,7 @@ from simenv.service.journal import Journal
 from simenv.wire import codec
 from simenv.wire.messages import STATES, Completed, Completion, Done, Failure
 
+_Shares = dict[tuple[bytes, str], list[Completion]]  # by (peer, owner)
 INDEX_SLICE = 2_000  # pairs written in one idle moment
 _STATE_INDEX = {state: index for index, state in enumerate(STATES)}
 MAX_FRESH = 20_000
@@ -55,23 +57,27 @@ class Completions:
 
     def from_worker(self, done: Done, endings: list[Ending]) -> list[tuple[bytes, bytes]]:
         """Journal what a worker finished; returns (peer, message) to send after the commit."""
-        by_client: dict[bytes, list[Completion]] = {}
+        by_client: _Shares = {}
         for ending in endings:
-            payload = done.results[ending.index].payload
+            result = done.results[ending.index]
+            payload, checksum = result.payload, result.checksum
             if ending.state in _STOPPED and ending.reason:
                 payload = _failure(ending, done.origin.node)
-            completion = self._completion(ending, payload)
-            by_client.setdefault(ending.record.batch.client, []).append(completion)
+                checksum = zlib.crc32(payload)
+            completion = self._completion(ending, payload, checksum)
+            batch = ending.record.batch
+            by_client.setdefault((batch.client, batch.owner), []).append(completion)
         return self._store(by_client, done.origin, done.engine, done.route)
 
     def from_here(self, endings: list[Ending]) -> list[tuple[bytes, bytes]]:
         """Journal what ended without a worker's word: cancelled, expired, poison."""
-        groups: dict[tuple[str, str], dict[bytes, list[Completion]]] = {}
+        groups: dict[tuple[str, str], _Shares] = {}
         for ending in endings:
             record = ending.record
             by_client = groups.setdefault((record.route.engine, record.route.reason), {})
-            completion = self._completion(ending, _failure(ending, ending.host))
-            by_client.setdefault(record.batch.client, []).append(completion)
+            payload = _failure(ending, ending.host)
+            completion = self._completion(ending, payload, zlib.crc32(payload))
+            by_client.setdefault((record.batch.client, record.batch.owner), []).append(completion)
         out = []
         for (engine, reason), by_client in groups.items():
             out += self._store(by_client, self._here, engine, reason)
@@ -83,14 +89,17 @@ class Completions:
         if peer not in peers:
             peers.append(peer)
 
-    def find(self, task: int) -> tuple[Completed, Completion] | None:
-        """The stored end of a task."""
-        records = self._journal.records
-        place = self._fresh.get(task) or records.seq_of(task)
-        body = None if place is None else records.finished_at(place)
-        if body is None:
+    def place(self, task: int) -> int | None:
+        """Where its end is stored: the `first_seq` of the Completed that holds it."""
+        return self._fresh.get(task) or self._journal.records.seq_of(task)
+
+    def find(self, task: int, scope: str = "") -> tuple[Completed, Completion] | None:
+        """The stored end of a task; None as well if it is out of `scope` (see Identity)."""
+        place = self.place(task)
+        found = None if place is None else self._journal.records.finished_at(place)
+        if found is None or scope not in ("", found[1]):
             return None
-        completed = codec.to_client(body)
+        completed = codec.to_client(found[0])
         assert isinstance(completed, Completed)
         for seq, completion in enumerate(completed.results, completed.first_seq):
             if completion.task == task:
@@ -108,7 +117,7 @@ class Completions:
             del self._fresh[task]
         return bool(self._fresh)
 
-    def _completion(self, ending: Ending, payload: bytes) -> Completion:
+    def _completion(self, ending: Ending, payload: bytes, checksum: int) -> Completion:
         record = ending.record
         return Completion(
             record.number,
@@ -116,24 +125,25 @@ class Completions:
             record.attempts,
             ending.slots,
             payload,
+            checksum,
             ending.timing,
         )
 
     def _store(
         self,
-        by_client: dict[bytes, list[Completion]],
+        by_client: _Shares,
         origin: Origin,
         engine: str,
         route: str,
     ) -> list[tuple[bytes, bytes]]:
         out = []
-        for client, completions in by_client.items():
+        for (client, owner), completions in by_client.items():
             first = self.next_seq
             self.next_seq += len(completions)
             completed = Completed(origin, engine, route, completions, first)
             body = codec.encode(completed)
             states = [STATES[completion.state] for completion in completions]
-            self._journal.finish(first, states, body)
+            self._journal.finish(first, states, body, owner)
             for seq, completion in enumerate(completions, first):
                 self._fresh[completion.task] = first
                 for peer in self._watchers.pop(completion.task, ()) if self._watchers else ():

@@ -71,6 +71,8 @@ class WorkerProcesses:
             *("--engine", self._pools[action.pool].engine),
             *("--lease-s", str(self._config.worker_lease_s)),
             *("--kernels", str(self._kernels)),
+            *("--results", str(self._places.results)),
+            *(("--sync",) if self._config.durability != "process" else ()),
         )
         command = Command(action.worker, argv, self._environ, log, self._places.home)
         try:

@@ -179,13 +179,15 @@ class Completion(msgspec.Struct, frozen=True, array_like=True, gc=False):
     attempts: int
     slots: int
     payload: bytes
+    checksum: int  # CRC-32 of the payload, made where the payload was
     timing: Timing
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True):
     """Why a task ended without a result."""
 
-    reason: str  # engine, poison, out_of_memory, limit, cancelled, queue_timeout, run_timeout
+    # engine, poison, out_of_memory, result_store, limit, cancelled, queue_timeout, run_timeout
+    reason: str
     message: str
     hint: str = ""
     host: str = ""
@@ -290,8 +292,11 @@ class Finished(msgspec.Struct, frozen=True, array_like=True, gc=False):
     attempt: Number
     state: FinalState
     payload: bytes
-    start_us: Number
-    run_us: Number
+    checksum: Number  # CRC-32 of the payload
+    file: str = ""  # of its large arrays, below the results folder
+    file_bytes: Number = 0
+    start_us: Number = 0
+    run_us: Number = 0
     decode_us: Number = 0
     plan_us: Number = 0
     engine_us: Number = 0

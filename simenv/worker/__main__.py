@@ -10,6 +10,7 @@ from pathlib import Path
 
 from simenv.worker.lifeline import die_with
 from simenv.worker.session import Session
+from simenv.worker.shelf import Shelf
 
 WARM_ENGINE = "statevector"  # what a worker of any engine has ready from the start
 
@@ -18,7 +19,8 @@ def main() -> int:
     told = _arguments()
     die_with(told.parent)
     begin = time.monotonic()
-    session = Session(told.socket, told.name, told.epoch)
+    shelf = Shelf(told.results, told.sync)
+    session = Session(told.socket, told.name, told.epoch, shelf)
     session.load(WARM_ENGINE if told.engine == "any" else told.engine, told.kernels)
     sys.stderr.write(f"kernels ready in {time.monotonic() - begin:.2f} s\n")
     session.join(told.lease_s, told.parent)
@@ -37,6 +39,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--engine", default="any")
     parser.add_argument("--lease-s", type=float, default=15.0)
     parser.add_argument("--kernels", type=Path, required=True)
+    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--sync", action="store_true")
     return parser.parse_args()
 
 

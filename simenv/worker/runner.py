@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import time
+import zlib
 from collections import OrderedDict
 from itertools import pairwise
 
 import msgspec
 import numpy as np
 
+from simenv.errors import StoreError
 from simenv.model import (
     RESULT_FORMAT,
     Observable,
     Program,
     ResultData,
+    ResultFile,
     TaskState,
     Terms,
     decode_program,
 )
 from simenv.wire import codec
 from simenv.wire.messages import STATES, Assign, Assigned, Failure, Finished
+from simenv.worker.shelf import Shelf
 from simulators import registry
 from simulators.base import Control, Engine, EngineResult, PauliSum, Plan, Request, RunOptions
 from simulators.circuit.ir import Circuit
@@ -65,8 +69,10 @@ class PlanCache:
 class Runner:
     """Runs one task at a time. `control` may be stopped from another thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, shelf: Shelf | None = None) -> None:
+        """`shelf`: where large results go; without one all of them travel."""
         self.control = Control()
+        self._shelf = shelf
         self.stop_reason = ""  # why the running task was asked to stop
         self._engines: dict[str, Engine] = {}
         self._plans = PlanCache()
@@ -86,13 +92,16 @@ class Runner:
         """Run one task of a chunk; every error becomes a result that says so."""
         begin_ns = time.perf_counter_ns()
         marks = self._marks = [begin_ns]
-        state = _DONE
+        state, file = _DONE, None
         try:
-            payload = self._payload(assigned, terms, chunk)
+            payload, file = self._payload(assigned, terms, chunk)
         except Stopped:
             state = ENDED_EARLY.get(self.stop_reason, FAILED)
             reason = self.stop_reason or "stopped"
             payload = codec.encode(Failure(reason, "stopped while it ran"))
+        except StoreError as error:
+            state = FAILED
+            payload = _failure(error.code, error)
         except (OutOfMemory, MemoryError) as error:
             state = FAILED
             payload = _failure("out_of_memory", error)
@@ -107,12 +116,17 @@ class Runner:
             assigned.attempt,
             state,
             payload,
+            zlib.crc32(payload),
+            "" if file is None else file.name,
+            0 if file is None else file.size_bytes,
             (begin_ns - arrived_ns) // 1000,
             (end_ns - begin_ns) // 1000,
             *[(end - begin) // 1000 for begin, end in pairwise(marks)],  # of those it came to
         )
 
-    def _payload(self, assigned: Assigned, terms: Terms, chunk: Assign) -> bytes:
+    def _payload(
+        self, assigned: Assigned, terms: Terms, chunk: Assign
+    ) -> tuple[bytes, ResultFile | None]:
         engine = self.engine(chunk.engine)
         program = decode_program(assigned.program)
         circuit = Circuit.from_buffers(*msgspec.structs.astuple(program)[1:])
@@ -137,7 +151,10 @@ class Runner:
         mark(now_ns())
         result = engine.run(plan, circuit, request, options, self.control)
         mark(now_ns())
-        return pack(program, assigned, terms, result)
+        file = None
+        if self._shelf is not None:
+            file = self._shelf.put(result, program, assigned, terms, chunk)
+        return pack(program, assigned, terms, result, file), file
 
     def _observables(self, terms: Terms) -> tuple[PauliSum, ...]:
         if not terms.observables:
@@ -148,32 +165,44 @@ class Runner:
         return self._terms[1]
 
 
-def pack(program: Program, assigned: Assigned, terms: Terms, found: EngineResult) -> bytes:
-    """The result of all rows as it travels and is stored."""
-    return codec.encode(
-        ResultData(
-            RESULT_FORMAT,
-            program.registers if "measure" in program.names else (),
-            program.num_qubits,
-            assigned.shots,
-            assigned.seed,
-            found.outcome_width,
-            found.outcomes,
-            found.counts,
-            found.probability_outcomes,
-            found.probability_width,
-            found.probabilities,
-            b"" if found.statevector is None else found.statevector.tobytes(),
-            found.expectations,
-            found.truncation,
-            found.remark,
-            terms.precision,
-            assigned.binding,
-            found.count,
-            found.rows,
-            found.probability_rows,
-        )
+def pack(
+    program: Program,
+    assigned: Assigned,
+    terms: Terms,
+    found: EngineResult,
+    file: ResultFile | None = None,
+) -> bytes:
+    """The result of all rows as it travels and is stored, without the arrays that `file` holds."""
+    filed = () if file is None else [array.field for array in file.arrays]
+    state = b""
+    if found.statevector is not None and "statevector" not in filed:
+        state = found.statevector.tobytes()
+    data = ResultData(
+        RESULT_FORMAT,
+        program.registers if "measure" in program.names else (),
+        program.num_qubits,
+        assigned.shots,
+        assigned.seed,
+        found.outcome_width,
+        found.outcomes,
+        found.counts,
+        found.probability_outcomes,
+        found.probability_width,
+        found.probabilities,
+        state,
+        found.expectations,
+        found.truncation,
+        found.remark,
+        terms.precision,
+        assigned.binding,
+        found.count,
+        found.rows,
+        found.probability_rows,
+        file,
     )
+    if filed:
+        data = msgspec.structs.replace(data, **dict.fromkeys(filed, b""))
+    return codec.encode(data)
 
 
 def _pauli_sum(observable: Observable) -> PauliSum:

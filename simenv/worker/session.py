@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import zlib
 from pathlib import Path
 
 import msgspec
@@ -25,6 +26,7 @@ from simenv.wire.messages import (
 from simenv.worker.current import Current
 from simenv.worker.heartbeat import Heartbeat, leave
 from simenv.worker.runner import ENDED_EARLY, FAILED, Runner
+from simenv.worker.shelf import Shelf
 from simulators import warm
 
 FLUSH_NS = 2_000_000  # results never wait longer than this for the end of their chunk
@@ -35,10 +37,10 @@ ANSWER_BYTES = MAX_MESSAGE_BYTES - 2**20  # room for what the service adds on th
 class Session:
     """Used from the main thread; the heartbeat has a thread and a connection of its own."""
 
-    def __init__(self, socket: Path, name: str, epoch: int) -> None:
+    def __init__(self, socket: Path, name: str, epoch: int, shelf: Shelf) -> None:
         self._name = name
         self._epoch = epoch
-        self._runner = Runner()
+        self._runner = Runner(shelf)
         self._current = Current(self._runner)
         node = os.uname().nodename
         self._origin = Origin(name, node, os.getpid(), __version__)
@@ -108,11 +110,14 @@ def packed(origin: Origin, chunk: Assign, results: list[Finished]) -> list[bytes
         f"its result is {len(results[0].payload)} bytes; the limit is {ANSWER_BYTES}",
         "ask for fewer outputs or fewer shots",
     )
-    failed = msgspec.structs.replace(results[0], state=FAILED, payload=codec.encode(failure))
+    payload = codec.encode(failure)
+    failed = msgspec.structs.replace(
+        results[0], state=FAILED, payload=payload, checksum=zlib.crc32(payload)
+    )
     return packed(origin, chunk, [failed])
 
 
 def _skipped(task: int, attempt: int, reason: str) -> Finished:
     """A task that was stopped before it began."""
     payload = codec.encode(Failure(reason, "stopped before it ran"))
-    return Finished(task, attempt, ENDED_EARLY[reason], payload, 0, 0)
+    return Finished(task, attempt, ENDED_EARLY[reason], payload, zlib.crc32(payload))

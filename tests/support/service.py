@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -188,12 +189,20 @@ class Bench:
         return tasks
 
     def finish(
-        self, tasks: list[m.Assigned], state: TaskState = TaskState.DONE, payload: bytes = b"r"
+        self,
+        tasks: list[m.Assigned],
+        state: TaskState = TaskState.DONE,
+        payload: bytes = b"r",
+        file: str = "",
     ) -> list[m.ToClient]:
         """Answer them all; returns what the first client hears."""
         assert self.work is not None
         index = m.STATES.index(state)
-        results = [m.Finished(t.task, t.attempt, index, payload, 1, 10) for t in tasks]
+        crc = zlib.crc32(payload)
+        results = [
+            m.Finished(t.task, t.attempt, index, payload, crc, file, len(file), 1, 10)
+            for t in tasks
+        ]
         origin = Origin("main-0", NODE, 1, "test")
         self.work.send(codec.encode(m.Done(origin, "statevector", "test", 1, results)))
         self.step()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 import threading
+import zlib
 from collections.abc import Callable, Iterable
 from types import TracebackType
 
@@ -37,7 +38,9 @@ def completion(task: int, seed: int = 0, state: TaskState = TaskState.DONE) -> m
     payload = result(seed)
     if state is not TaskState.DONE:
         payload = codec.encode(m.Failure("engine", "it broke", hint="mend it", host="here"))
-    return m.Completion(task, m.STATES.index(state), 1, 1, payload, Timing(10, 20, 30))
+    return m.Completion(
+        task, m.STATES.index(state), 1, 1, payload, zlib.crc32(payload), Timing(10, 20, 30)
+    )
 
 
 def completed(*completions: m.Completion, first_seq: int = 1) -> m.Completed:

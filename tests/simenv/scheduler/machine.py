@@ -97,7 +97,15 @@ class Machine:
     def finish(self, records: list[Record], state: TaskState = TaskState.DONE) -> list[Ending]:
         worker = records[0].worker
         results = [
-            Finished(r.number, r.fence, STATES.index(state), b"", 1, max(1, round(r.cost_us)))
+            Finished(
+                r.number,
+                r.fence,
+                STATES.index(state),
+                b"",
+                0,
+                start_us=1,
+                run_us=max(1, round(r.cost_us)),
+            )
             for r in records
         ]
         endings = self.state.finished(worker, results, 1, self.now_ns)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ def test_an_index_that_could_not_be_written_is_written_later(tmp_path: Path) -> 
     bench = Bench(tmp_path)
     origin = Origin("main-0", "here", 1, "test")
     for task in (1, 2):
-        results = [m.Completion(task, 2, 1, 1, b"r", Timing(1, 1, 1))]
+        results = [m.Completion(task, 2, 1, 1, b"r", zlib.crc32(b"r"), Timing(1, 1, 1))]
         body = codec.encode(m.Completed(origin, "statevector", "test", results, task))
         bench.journal.finish(task, [TaskState.DONE], body)
     bench.journal.commit()
@@ -57,7 +58,7 @@ def test_a_flood_does_not_keep_the_index_waiting(
     bench.submit(*[spec(seed=k) for k in range(40)])
     tasks = bench.assigned()
     assert bench.work is not None
-    results = [m.Finished(t.task, t.attempt, 2, b"r", 1, 10) for t in tasks]
+    results = [m.Finished(t.task, t.attempt, 2, b"r", zlib.crc32(b"r")) for t in tasks]
     origin = Origin("main-0", "here", 1, "test")
     bench.work.send(codec.encode(m.Done(origin, "statevector", "test", 1, results)))
     bench.step(passes=1)  # busy: something arrived

@@ -26,7 +26,7 @@ COMPLETED = m.Completed(
     Origin("main-0", "here", 1, "0.1.0"),
     "statevector",
     "small",
-    [m.Completion(9, 2, 1, 1, b"payload", Timing(1, 2, 3))],
+    [m.Completion(9, 2, 1, 1, b"payload", 7, Timing(1, 2, 3))],
     12,
 )
 FROM_CLIENT = [

@@ -34,7 +34,7 @@ def worker(doors: ZmqDoors) -> Iterator[subprocess.Popen[bytes]]:
     argv = [sys.executable, "-P", "-m", "simenv.worker", "--name", "w-0", "--epoch", str(EPOCH)]
     argv += ["--socket", str(doors.folder / "worker.sock")]  # type: ignore[attr-defined]
     argv += ["--parent", str(os.getpid()), "--lease-s", "3"]
-    argv += ["--kernels", os.environ["SIMENV_KERNELS"]]
+    argv += ["--kernels", os.environ["SIMENV_KERNELS"], "--results", str(doors.folder)]  # type: ignore[attr-defined]
     process = subprocess.Popen(argv, stderr=subprocess.PIPE)
     yield process
     process.kill()

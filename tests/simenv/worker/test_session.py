@@ -13,7 +13,7 @@ CHUNK = m.Assign(1, 2**20, False, "statevector", "test", [], [])
 
 def test_results_too_large_together_travel_apart() -> None:
     half = session.ANSWER_BYTES // 2 + 1
-    results = [m.Finished(task, 1, 2, bytes(half), 0, 1) for task in (1, 2)]
+    results = [m.Finished(task, 1, 2, bytes(half), 0) for task in (1, 2)]
     bodies = session.packed(ORIGIN, CHUNK, results)
     found = [codec.from_worker(body) for body in bodies]
     assert [done.results for done in found if isinstance(done, m.Done)] == [
@@ -23,8 +23,8 @@ def test_results_too_large_together_travel_apart() -> None:
 
 
 def test_a_result_too_large_for_any_message_is_a_failure() -> None:
-    small = m.Finished(1, 1, 2, b"r", 0, 1)
-    large = m.Finished(2, 7, 2, bytes(m.MAX_MESSAGE_BYTES), 0, 1)
+    small = m.Finished(1, 1, 2, b"r", 0)
+    large = m.Finished(2, 7, 2, bytes(m.MAX_MESSAGE_BYTES), 0)
     bodies = session.packed(ORIGIN, CHUNK, [small, large])
     assert all(len(body) <= session.ANSWER_BYTES for body in bodies)
     first, second = (codec.from_worker(body) for body in bodies)

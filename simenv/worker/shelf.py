@@ -1,0 +1,104 @@
+"""Where a worker puts what is too large for a message: a file below the results folder.
+
+Invariant: a file is named for the attempt that wrote it, so no two attempts ever write the same.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simenv import __version__
+from simenv.model import Program, ResultFile, Terms, task_name
+from simenv.store import arrays, writing
+from simenv.wire.messages import Assign, Assigned
+from simulators.base import EngineResult
+
+MESSAGE_BYTES = 2**20  # results above it go into a file
+ARRAY_BYTES = 64 * 2**10  # and of these, the arrays from here on
+SHARD_BITS = 12  # so many tasks, as a power of two, share a folder
+
+
+class Shelf:
+    """The results folder, as one worker sees it. `sync`: what is written is on the disk."""
+
+    def __init__(self, folder: Path, sync: bool = True) -> None:
+        self._folder = folder
+        self._sync = sync
+
+    def put(
+        self, found: EngineResult, program: Program, assigned: Assigned, terms: Terms, chunk: Assign
+    ) -> ResultFile | None:
+        """The large arrays of a result, written; None where a message can carry it all.
+
+        Raises StoreError.
+        """
+        if _size(found) <= MESSAGE_BYTES:
+            return None
+        large = {
+            name: array for name, array in _arrays(found).items() if array.nbytes >= ARRAY_BYTES
+        }
+        name = file_name(assigned.task, assigned.attempt)
+        attributes = _attributes(program, assigned, terms, chunk)
+        return writing.write(self._folder / name, large, attributes, name=name, sync=self._sync)
+
+
+def file_name(task: int, fence: int) -> str:
+    """The file of one attempt, below the results folder."""
+    return f"{task_name(task >> SHARD_BITS)[2:]}/{task_name(task)}.{fence:x}.h5"
+
+
+def _size(found: EngineResult) -> int:
+    state = 0 if found.statevector is None else found.statevector.nbytes
+    return (
+        state
+        + len(found.outcomes)
+        + len(found.counts)
+        + len(found.probability_outcomes)
+        + len(found.probabilities)
+        + len(found.expectations)
+    )
+
+
+def _arrays(found: EngineResult) -> dict[str, NDArray[Any]]:
+    """By their names in a ResultData."""
+    known: dict[str, NDArray[Any]] = {
+        "outcomes": arrays.outcomes(found.outcomes, found.outcome_width),
+        "counts": arrays.numbers(found.counts, "<u4"),
+        "probability_outcomes": arrays.outcomes(
+            found.probability_outcomes, found.probability_width
+        ),
+        "probabilities": arrays.numbers(found.probabilities, "<f8"),
+        "expectations": arrays.numbers(found.expectations, "<f8"),
+    }
+    if found.statevector is not None:
+        known["statevector"] = np.ascontiguousarray(found.statevector).reshape(found.count, -1)
+    return known
+
+
+def _attributes(
+    program: Program, assigned: Assigned, terms: Terms, chunk: Assign
+) -> dict[str, str | int]:
+    """What a reader without simenv should know."""
+    return {
+        "format": arrays.FORMAT,
+        "content": "arrays of a simenv result",
+        "version": __version__,
+        "task": task_name(assigned.task),
+        "name": terms.name,
+        "engine": chunk.engine,
+        "route": chunk.route,
+        "node": os.uname().nodename,
+        "registers": msgspec.json.encode(program.registers).decode(),
+        "num_qubits": program.num_qubits,
+        "shots": assigned.shots,
+        "seed": str(assigned.seed),  # unsigned 64-bit
+        "binding": assigned.binding,
+        "count": assigned.count,
+        "precision": terms.precision,
+    }
