@@ -1,26 +1,61 @@
 """What each engine can do and what it costs, readable without importing any engine.
 
-Invariant: pure and light (no numpy, no numba), so that the service decides with it. Estimates serve
-forecasts and placement; a limit that refuses a task counts qubits and bytes, never seconds.
+Invariant: pure and light (no numpy, no numba), so that the service decides with it.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from simulators.costs import (
+    BASE_BYTES,
+    SMALL_QUBITS,
+    Ask,
+    ChainCosts,
+    Costs,
+    StateCosts,
+    TableauCosts,
+    state_bytes,
+)
+
 if TYPE_CHECKING:
     from simulators.circuit.profile import Profile
 
-_BASE_BYTES = 64 * 2**20  # scratch arrays, results and the allocator's slack
-_PROBABILITY_BYTES = 40  # of one outcome: table, index, value, record, packed
-_LIVE_BRANCHES = 8  # states a dynamic circuit is expected to hold at once
-_CALL_S = 10e-6  # entering an engine and packing its result
-_SHOT_S = 5e-9
-_AMPLITUDE_S = 1.5e-9  # one gate on one amplitude, one thread
-_BRANCH_OP_S = 30e-6  # a measurement, reset or `if` of a dynamic circuit, small state
+__all__ = [
+    "CARDS",
+    "SMALL_QUBITS",
+    "Ask",
+    "EngineCard",
+    "EngineOption",
+    "Options",
+    "card",
+    "state_bytes",
+]
+
+Options = tuple[tuple[str, int | float], ...]  # names and values of an engine's own options
+
+
+class EngineOption(msgspec.Struct, frozen=True):
+    """One setting that an engine alone has."""
+
+    name: str
+    default: int | float
+    low: int | float
+    high: int | float
+    text: str
+
+    def problem(self, value: object) -> str:
+        """What is wrong with a value; "" if nothing is."""
+        whole = isinstance(self.default, int)
+        fits = isinstance(value, int) if whole else isinstance(value, int | float)
+        if fits and not isinstance(value, bool) and self.low <= value <= self.high:  # type: ignore[operator]
+            return ""
+        kind = "a whole number" if whole else "a number"
+        return f"option {self.name} = {value!r} is not {kind} from {self.low} to {self.high}"
 
 
 class EngineCard(msgspec.Struct, frozen=True):
@@ -38,61 +73,66 @@ class EngineCard(msgspec.Struct, frozen=True):
     install: str  # the line to type where they are missing
     automatic: bool  # may be chosen without being named
     summary: str
+    costs: Costs
+    shared: bool = True  # a pool of no engine in particular runs it
+    clifford: bool = False  # Clifford circuits alone
+    loops: bool = True  # while, for, break, continue
+    variables: bool = True  # store
+    unitaries: int = 10  # qubits of a gate given by its matrix, at most
+    threads: bool = True  # more slots make a wide circuit faster
+    dense_qubits: int = 0  # statevectors and distributions of more qubits are refused; 0: never
+    options: tuple[EngineOption, ...] = ()
 
     @property
     def missing(self) -> str:
         """ "" if the engine can be used here, else what to type."""
-        absent = [name for name in self.needs if importlib.util.find_spec(name) is None]
-        return self.install if absent else ""
+        return "" if _installed(self.needs) else self.install
+
+    def value(self, options: Options, name: str) -> int | float:
+        """The value of one of its options, given or its default."""
+        return dict(options).get(name, next(o.default for o in self.options if o.name == name))
+
+    def option_problem(self, options: Options) -> str:
+        """What is wrong with options meant for this engine; "" if nothing is."""
+        known = {option.name: option for option in self.options}
+        for name, value in options:
+            if name not in known:
+                return f"engine {self.name!r} has no option {name[:64]!r}"
+            if text := known[name].problem(value):
+                return f"engine {self.name!r}: {text}"
+        return ""
 
     def memory_bytes(
         self, profile: Profile, precision: str = "double", outputs: tuple[str, ...] = ("counts",)
     ) -> int:
-        """Peak memory of one run: the states it holds, its largest output, and a base amount."""
-        state = state_bytes(profile.num_qubits, precision)
-        need = _BASE_BYTES + state * (_LIVE_BRANCHES if profile.mid_circuit else 1)
-        if "statevector" in outputs:
-            need += 2 * state  # as bytes, and packed
-        if "probabilities" in outputs:
-            need += _PROBABILITY_BYTES << profile.num_qubits
-        return need
+        """Peak memory of one run."""
+        return self.costs.memory_bytes(profile, Ask(precision, outputs))
 
     def least_memory_bytes(self, profile: Profile, precision: str = "double") -> int:
-        """Below this it cannot run: a dynamic circuit needs two states, its shots in groups."""
-        state = state_bytes(profile.num_qubits, precision)
-        return _BASE_BYTES + state * (2 if profile.mid_circuit else 1)
+        """Below this it cannot run."""
+        return self.costs.least_memory_bytes(profile, Ask(precision))
 
     def seconds(self, profile: Profile, shots: int, slots: int = 1) -> float:
         """Expected time of one binding on `slots` threads."""
-        gates = profile.gates_1q + profile.gates_2q + profile.gates_many
-        amplitudes = 2.0**profile.num_qubits
-        threads = slots if profile.num_qubits > SMALL_QUBITS else 1
-        work = _CALL_S + (gates + 2) * amplitudes * _AMPLITUDE_S / threads + shots * _SHOT_S
-        if profile.mid_circuit:
-            steps = profile.measurements + profile.resets + profile.conditions
-            work *= _LIVE_BRANCHES / 2
-            work += steps * (_BRANCH_OP_S * _LIVE_BRANCHES + shots * 20 * _SHOT_S)
-        return work
+        return self.costs.seconds(profile, Ask(shots=shots), slots)
 
     def max_qubits_in(self, memory_bytes: int, precision: str = "double") -> int:
         """The largest width whose state fits into so much memory."""
         width = 0
         while width < self.max_qubits and (
-            _BASE_BYTES + state_bytes(width + 1, precision) <= memory_bytes
+            BASE_BYTES + state_bytes(width + 1, precision) <= memory_bytes
         ):
             width += 1
         return width
 
 
-SMALL_QUBITS = 12  # up to here the statevector engine has a path without plan and threads
-
-
-def state_bytes(num_qubits: int, precision: str = "double") -> int:
-    """Bytes of one statevector."""
-    return (16 if precision == "double" else 8) << num_qubits
+@functools.lru_cache(maxsize=64)
+def _installed(modules: tuple[str, ...]) -> bool:
+    return all(importlib.util.find_spec(name) is not None for name in modules)
 
 
 _ALL_OUTPUTS = ("counts", "probabilities", "statevector", "expectation")
+_BOTH = ("double", "single")
 
 CARDS: tuple[EngineCard, ...] = (
     EngineCard(
@@ -102,12 +142,75 @@ CARDS: tuple[EngineCard, ...] = (
         dynamic=True,
         noise=False,
         reproducible=True,
-        precisions=("double", "single"),
+        precisions=_BOTH,
         max_qubits=40,
         needs=("numba",),
         install="pip install simenv",
         automatic=True,
         summary="all amplitudes, exact; dynamic circuits by branching and merging",
+        costs=StateCosts(),
+    ),
+    EngineCard(
+        name="stabilizer",
+        module="simulators.stabilizer.engine:StabilizerEngine",
+        outputs=("counts", "probabilities", "expectation"),
+        dynamic=True,
+        noise=False,
+        reproducible=False,
+        precisions=_BOTH,  # it has no amplitudes to round
+        max_qubits=65_535,
+        needs=("stim",),
+        install="pip install 'simenv[stabilizer]'",
+        automatic=True,
+        summary="Clifford circuits of any width, by stim; Paulis may depend on parities of clbits",
+        costs=TableauCosts(),
+        clifford=True,
+        loops=False,
+        variables=False,
+        unitaries=4,
+        threads=False,
+    ),
+    EngineCard(
+        name="mps",
+        module="simulators.tensornetwork.engine:MpsEngine",
+        outputs=_ALL_OUTPUTS,
+        dynamic=False,
+        noise=False,
+        reproducible=False,
+        precisions=_BOTH,
+        max_qubits=4_096,
+        needs=("quimb", "cotengra"),
+        install="pip install 'simenv[tn]'",
+        automatic=True,
+        summary="a matrix product state, by quimb: any width, little entanglement",
+        costs=ChainCosts(bond=256),
+        loops=False,
+        variables=False,
+        threads=False,
+        dense_qubits=24,
+        options=(
+            EngineOption("bond", 256, 1, 4_096, "the largest bond that is kept"),
+            EngineOption("cutoff", 1e-10, 0.0, 0.1, "weight that may be cut off at a gate"),
+        ),
+    ),
+    EngineCard(
+        name="aer",
+        module="simulators.aer.engine:AerEngine",
+        outputs=_ALL_OUTPUTS,
+        dynamic=True,
+        noise=False,
+        reproducible=False,
+        precisions=_BOTH,
+        max_qubits=40,
+        needs=("qiskit_aer",),
+        install="pip install 'simenv[aer]'",
+        automatic=False,
+        summary="all amplitudes, by Qiskit Aer; dynamic circuits shot by shot",
+        costs=StateCosts(
+            base_bytes=3 * BASE_BYTES, copies=3, branches=2, call_s=3e-3, shot_s=30e-6
+        ),
+        loops=False,
+        variables=False,
     ),
     EngineCard(
         name="fault",
@@ -116,12 +219,14 @@ CARDS: tuple[EngineCard, ...] = (
         dynamic=True,
         noise=False,
         reproducible=True,
-        precisions=("double", "single"),
+        precisions=_BOTH,
         max_qubits=40,
         needs=("numba",),
         install="pip install simenv",
         automatic=False,
         summary="misbehaves on request, for drills; else as statevector",
+        costs=StateCosts(),
+        shared=False,
     ),
 )
 

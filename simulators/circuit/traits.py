@@ -1,0 +1,127 @@
+"""What else decides which engine can take a circuit: is it Clifford, how entangled can it become.
+
+`bond_bits` is a bound: at each cut between neighbours (qubits up to k, and those after it), every
+gate across the cut multiplies the bond by at most the rank of its operator, and no bond is larger
+than the smaller side allows. Angles of free parameters are unknown: such a gate is not Clifford.
+Invariant: only for circuits that `check.problem` admitted; loops are not followed.
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.circuit.gates import ANY, FIRST_GATE, GATES, UNITARY
+from simulators.circuit.ir import Circuit
+from simulators.jit import F64, I32, I64, INT, NAMES, U16, kernel
+
+_QUARTER = math.pi / 2
+_TOLERANCE = 1e-12
+_MAX_STEPS = 10**7  # cuts looked at; beyond, the bound is unknown
+
+# What `_look` finds: a gate that never is Clifford, one whose angle says so, one that has angles.
+_OTHER, _BETWEEN, _ANGLED, _BITS, _LONGEST = range(5)
+
+# When a gate is Clifford: never, always, at multiples of a quarter turn, of a half turn.
+_NEVER, _ALWAYS, _QUARTERS, _HALVES = range(4)
+_BY_QUARTERS = {"p", "u1", "r", "rx", "ry", "rz", "u", "u2", "u3", "rxx", "ryy", "rzz", "rzx"}
+_BY_HALVES = {"cp", "cu1", "crx", "cry", "crz", "cu3", "cu", "xx_minus_yy", "xx_plus_yy"}
+_RANK_TWO = {"rxx", "ryy", "rzz", "rzx", "ecr"}  # beside gates with controls
+
+
+def _kinds() -> NDArray[np.int64]:
+    """Of each code: when it is Clifford, and bits of its operator's rank; 0: by its qubits."""
+    table = np.zeros((FIRST_GATE + len(GATES), 2), np.int64)
+    for gate in GATES.values():
+        kind = _ALWAYS if gate.clifford else _NEVER
+        if gate.name in _BY_QUARTERS:
+            kind = _QUARTERS
+        elif gate.name in _BY_HALVES:
+            kind = _HALVES
+        # One target under controls: the projector on the controls, and the rest.
+        single = all(piece.targets == 1 for piece in gate.pieces)
+        controlled = (gate.controls == ANY or gate.controls > 0) and single
+        table[gate.code] = kind, int(controlled or gate.name in _RANK_TWO)
+    return table
+
+
+_KINDS = _kinds()
+
+
+class Traits(msgspec.Struct, frozen=True):
+    """See the module."""
+
+    clifford: bool  # all its gates are
+    by_angles: bool  # with other angles it might or might not be
+    bond_bits: int  # log2 of a bound on any bond in the order of its qubits; -1: too long to tell
+    longest: int  # largest distance of two qubits of a gate
+
+
+@kernel(NAMES, NAMES, U16, U16, F64, I32, INT, I64, I64)
+def _look(rows, kinds, ops, qubits, params, slots, num_qubits, bits, found):  # type: ignore[no-untyped-def]
+    """Fill `found`, by the names below; `bits`: int64 [cuts], zeros."""
+    q = p = slot = steps = 0
+    found[:] = 0
+    for k in range(ops.size):
+        code, nq, np_ = rows[ops[k], 0], rows[ops[k], 1], rows[ops[k], 3]
+        if code >= UNITARY:
+            kind = _NEVER if code == UNITARY else kinds[code, 0]
+            if kind == _NEVER:
+                found[_OTHER] = 1
+            elif kind != _ALWAYS:
+                found[_ANGLED] = 1
+                unit = _QUARTER if kind == _QUARTERS else 2.0 * _QUARTER
+                while slot < slots.size and slots[slot] < p:
+                    slot += 2
+                if slot < slots.size and slots[slot] < p + np_:
+                    found[_BETWEEN] = 1
+                for j in range(p, p + np_):
+                    count = np.round(params[j] / unit)
+                    gap = abs(params[j] - count * unit)
+                    if gap > _TOLERANCE * max(1.0, abs(count)):
+                        found[_BETWEEN] = 1
+            if nq > 1 and found[_BITS] >= 0:
+                low = high = np.int64(qubits[q])
+                for j in range(q + 1, q + nq):
+                    low = min(low, np.int64(qubits[j]))
+                    high = max(high, np.int64(qubits[j]))
+                found[_LONGEST] = max(found[_LONGEST], high - low)
+                steps += (high - low) * nq
+                if steps > _MAX_STEPS:
+                    found[_BITS] = -1
+                else:
+                    rank = np.int64(1) if code > UNITARY and kinds[code, 1] else np.int64(0)
+                    for cut in range(low, high):
+                        more = rank
+                        if more == 0:
+                            left = np.int64(0)
+                            for j in range(q, q + nq):
+                                if qubits[j] <= cut:
+                                    left += 1
+                            more = 2 * min(left, nq - left)
+                        most = min(cut + 1, num_qubits - cut - 1)
+                        bits[cut] = min(bits[cut] + more, most)
+                        found[_BITS] = max(found[_BITS], bits[cut])
+        q += nq
+        p += np_
+
+
+def traits(circuit: Circuit) -> Traits:
+    """The traits of an admissible circuit."""
+    found = np.empty(5, np.int64)
+    _look(
+        circuit.table.rows,
+        _KINDS,
+        circuit.ops,
+        circuit.qubits,
+        circuit.params,
+        circuit.slots,
+        circuit.num_qubits,
+        np.zeros(max(1, circuit.num_qubits), np.int64),
+        found,
+    )
+    other, between, angled, bond_bits, longest = found.tolist()
+    return Traits(not (other or between), bool(angled and not other), bond_bits, longest)

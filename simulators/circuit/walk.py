@@ -1,0 +1,88 @@
+"""A circuit operation by operation, for engines that hand it on to a library.
+
+Invariant: only for circuits that `check.problem` admitted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.circuit.flow import FINAL, needs_branching
+from simulators.circuit.gates import FIRST_GATE, MEASURE, UNITARY, unitary
+from simulators.circuit.ir import Circuit
+
+
+class Operation(msgspec.Struct, frozen=True, gc=False):
+    """One operation: where it stands in `Circuit.ops`, what it is, on what."""
+
+    place: int
+    row: int  # of the table
+    code: int
+    name: str
+    qubits: tuple[int, ...]
+    clbits: tuple[int, ...]
+    params: tuple[float, ...]  # radians
+
+    @property
+    def is_gate(self) -> bool:
+        """True for what has a matrix."""
+        return self.code >= FIRST_GATE or self.code == UNITARY
+
+
+def operations(circuit: Circuit, params: NDArray[np.float64]) -> Iterator[Operation]:
+    """All operations in order; `params` as the circuit's own, with all slots filled."""
+    rows, names = circuit.table.rows.tolist(), circuit.table.names
+    qubits, clbits = circuit.qubits.tolist(), circuit.clbits.tolist()
+    values = params.tolist()
+    q = c = p = 0
+    for place, row in enumerate(circuit.ops.tolist()):
+        code, num_qubits, num_clbits, num_params = rows[row]
+        yield Operation(
+            place,
+            row,
+            code,
+            names[row],
+            tuple(qubits[q : q + num_qubits]),
+            tuple(clbits[c : c + num_clbits]),
+            tuple(values[p : p + num_params]),
+        )
+        q, c, p = q + num_qubits, c + num_clbits, p + num_params
+
+
+def matrix(circuit: Circuit, operation: Operation) -> NDArray[np.complex128]:
+    """The matrix [2**k, 2**k] of a gate, its first qubit the lowest bit of an index."""
+    count = len(operation.qubits)
+    if operation.code == UNITARY:
+        found = circuit.matrices[circuit.table.matrix[operation.row]]
+        return np.frombuffer(found, np.complex128).reshape(1 << count, 1 << count)
+    return unitary(operation.name, operation.params, count)
+
+
+class Ending(msgspec.Struct, frozen=True, eq=False):
+    """What can wait for the end of a circuit."""
+
+    roles: NDArray[np.int64]  # [operations], see `flow`
+    source: NDArray[np.int64]  # [num_clbits]: the qubit whose final measurement it holds, or -1
+    branching: bool  # something else measures, resets or branches on the way
+    measures: bool  # the circuit has a measurement
+
+    @property
+    def measured(self) -> int:
+        """The mask of the qubits that are measured at the end."""
+        return sum(1 << qubit for qubit in set(self.source[self.source >= 0].tolist()))
+
+
+def ending(circuit: Circuit, *, keep: bool = False) -> Ending:
+    """What can wait for the end. `keep`: as for `flow`, the final state is looked at."""
+    roles = np.empty(circuit.ops.size, np.int64)
+    branching = needs_branching(circuit, roles, keep=keep)
+    rows = circuit.table.rows[circuit.ops]
+    begins = np.cumsum(rows[:, 1:], axis=0) - rows[:, 1:]
+    final = roles == FINAL
+    source = np.full(circuit.num_clbits, -1, np.int64)
+    source[circuit.clbits[begins[final, 1]]] = circuit.qubits[begins[final, 0]]
+    return Ending(roles, source, branching, bool((rows[:, 0] == MEASURE).any()))

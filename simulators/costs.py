@@ -1,0 +1,153 @@
+"""What a run costs, by family of engine: bytes at its peak, the least it can do with, seconds.
+
+Invariant: pure and light, like the catalog. Estimates serve forecasts and placement, never the
+choice of an engine; what refuses a task counts qubits, bytes and operations.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+if TYPE_CHECKING:
+    from simulators.circuit.profile import Profile
+
+SMALL_QUBITS = 12  # up to here the statevector engine has a path without plan and threads
+BASE_BYTES = 64 * 2**20  # scratch arrays, results and the allocator's slack
+_PROBABILITY_BYTES = 40  # of one outcome: table, index, value, record, packed
+_LIVE_BRANCHES = 8  # states a dynamic circuit is expected to hold at once
+_CALL_S = 10e-6  # entering an engine and packing its result
+_SHOT_S = 5e-9
+_AMPLITUDE_S = 1.5e-9  # one gate on one amplitude, one thread
+_BRANCH_OP_S = 30e-6  # a measurement, reset or `if` of a dynamic circuit, small state
+
+
+def state_bytes(num_qubits: int, precision: str = "double") -> int:
+    """Bytes of one statevector."""
+    return (16 if precision == "double" else 8) << num_qubits
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """What is asked of a circuit, as far as it changes what a run costs."""
+
+    precision: str = "double"
+    outputs: tuple[str, ...] = ("counts",)
+    shots: int = 0
+    bond: int = 0  # the largest bond an engine of that kind may keep; 0: its own
+
+
+class Costs(Protocol):
+    """A family's model."""
+
+    def memory_bytes(self, profile: Profile, ask: Ask) -> int:
+        """Expected peak."""
+
+    def least_memory_bytes(self, profile: Profile, ask: Ask) -> int:
+        """Below this it cannot run."""
+
+    def seconds(self, profile: Profile, ask: Ask, slots: int, /) -> float:
+        """One binding on so many threads."""
+
+
+class StateCosts(msgspec.Struct, frozen=True):
+    """All amplitudes; a dynamic circuit holds several states at once."""
+
+    base_bytes: int = BASE_BYTES
+    copies: int = 1  # of the state
+    branches: int = _LIVE_BRANCHES
+    call_s: float = _CALL_S
+    shot_s: float = 0.0  # of one shot of a dynamic circuit, beside its gates; 0: they branch
+
+    def memory_bytes(self, profile: Profile, ask: Ask) -> int:
+        """The states it holds, its largest output, and a base amount."""
+        state = state_bytes(profile.num_qubits, ask.precision)
+        need = self.base_bytes + state * (self.branches if profile.mid_circuit else self.copies)
+        if "statevector" in ask.outputs:
+            need += 2 * state  # as bytes, and packed
+        if "probabilities" in ask.outputs:
+            need += _PROBABILITY_BYTES << profile.num_qubits
+        return need
+
+    def least_memory_bytes(self, profile: Profile, ask: Ask) -> int:
+        """A dynamic circuit needs two states, its shots in groups."""
+        state = state_bytes(profile.num_qubits, ask.precision)
+        return self.base_bytes + state * (2 if profile.mid_circuit else self.copies)
+
+    def seconds(self, profile: Profile, ask: Ask, slots: int) -> float:
+        """Gates times amplitudes; a dynamic circuit's shots walk one by one, or share branches."""
+        gates = profile.gates_1q + profile.gates_2q + profile.gates_many
+        threads = slots if profile.num_qubits > SMALL_QUBITS else 1
+        sweep = (gates + 2) * 2.0**profile.num_qubits * _AMPLITUDE_S
+        if profile.mid_circuit and self.shot_s:
+            return self.call_s + max(1, ask.shots) * (self.shot_s + sweep / threads)
+        work = self.call_s + sweep / threads + ask.shots * _SHOT_S
+        if profile.mid_circuit:
+            steps = profile.measurements + profile.resets + profile.conditions
+            work *= _LIVE_BRANCHES / 2
+            work += steps * (_BRANCH_OP_S * _LIVE_BRANCHES + ask.shots * 20 * _SHOT_S)
+        return work
+
+
+class ChainCosts(msgspec.Struct, frozen=True):
+    """A matrix product state: one tensor a qubit, as wide as the bonds between them."""
+
+    bond: int  # the largest it keeps unless told otherwise
+    base_bytes: int = 512 * 2**20  # the library alone takes half of it
+    dense_qubits: int = 24  # up to here whole states and distributions are made
+    tensor_bytes: int = 16 * 2 * 6  # of one value of a bond squared; workspace included
+    gate_s: float = 1.2e-3
+    flop_s: float = 2e-10
+
+    def memory_bytes(self, profile: Profile, ask: Ask) -> int:
+        """Tensors at the largest bond the circuit can reach."""
+        bond = self._bond(profile, ask)
+        need = self.base_bytes + max(1, profile.num_qubits) * bond * bond * self.tensor_bytes
+        if "statevector" in ask.outputs or "probabilities" in ask.outputs:
+            need += (3 * 16 + _PROBABILITY_BYTES) << min(profile.num_qubits, self.dense_qubits)
+        return need
+
+    def least_memory_bytes(self, profile: Profile, ask: Ask) -> int:
+        """As expected: it cannot do with less."""
+        return self.memory_bytes(profile, ask)
+
+    def seconds(self, profile: Profile, ask: Ask, _slots: int) -> float:
+        """Gates of more than one qubit split tensors; a shot walks all of them."""
+        bond = self._bond(profile, ask)
+        gates = profile.gates_2q + profile.gates_many
+        split = self.gate_s + 100.0 * float(bond) ** 3 * self.flop_s
+        return gates * split + ask.shots * profile.num_qubits * bond * bond * self.flop_s
+
+    def _bond(self, profile: Profile, ask: Ask) -> int:
+        most = ask.bond or self.bond
+        if profile.bond_bits < 0 or profile.bond_bits >= most.bit_length():
+            return most
+        return min(most, 1 << profile.bond_bits)
+
+
+class TableauCosts(msgspec.Struct, frozen=True):
+    """A stabilizer tableau, and frames of Paulis for the shots."""
+
+    base_bytes: int = BASE_BYTES
+    block_shots: int = 1024
+    call_s: float = 1e-3
+    op_s: float = 1e-6  # read, written and parsed again
+    frame_s: float = 3e-10  # one operation in one shot
+
+    def memory_bytes(self, profile: Profile, ask: Ask) -> int:
+        """Four bits a pair of qubits, the outcomes of a block, and the distinct ones found."""
+        width = profile.num_qubits
+        outcome = (profile.num_clbits + 7) // 8
+        blocks = self.block_shots * (outcome * 12 + width)
+        distinct = ask.shots * (outcome + 120) if "counts" in ask.outputs else 0
+        return self.base_bytes + width * width + 400 * profile.operations + blocks + distinct
+
+    def least_memory_bytes(self, profile: Profile, ask: Ask) -> int:
+        """As expected."""
+        return self.memory_bytes(profile, ask)
+
+    def seconds(self, profile: Profile, ask: Ask, _slots: int) -> float:
+        """Conversion, one tableau, and a frame a shot."""
+        gates = profile.operations
+        tableau = gates * profile.num_qubits * 5e-10
+        return self.call_s + gates * self.op_s + tableau + ask.shots * gates * self.frame_s

@@ -1,0 +1,200 @@
+"""From our circuits to stim's: all Clifford gates, measurements, resets, and Paulis under a
+condition that is a parity of clbits. Anything else is refused by name.
+
+Two forms. `recorded`: measurements where they stand, final ones last and in the order of their
+clbits. `deferred`: no measurement at all; each one on the way leaves its outcome in a qubit of its
+own, each reset exchanges its qubit for a fresh one, so the final state is pure and its distribution
+and expectation values are those of the circuit.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import stim
+from numpy.typing import NDArray
+
+from simulators.circuit.expressions import Expression, expressions_of
+from simulators.circuit.flow import DROPPED, FINAL
+from simulators.circuit.gates import (
+    BARRIER,
+    DELAY,
+    DELAY_DT,
+    ELSE,
+    END_BLOCK,
+    IF,
+    MEASURE,
+    RESET,
+    UNITARY,
+)
+from simulators.circuit.ir import Circuit
+from simulators.circuit.walk import Ending, Operation, matrix, operations
+from simulators.errors import Unsupported
+from simulators.stabilizer.gates import Instruction, instructions, of_matrix, quarters
+
+ELSEWHERE = "engine='statevector' runs it, where its qubits fit into memory"
+_PAULIS = frozenset("XYZ")
+_MOST_READ = 10  # clbits of one condition
+
+
+class Converted(msgspec.Struct, frozen=True, eq=False):
+    """A circuit for stim, and where each clbit's value is found."""
+
+    circuit: stim.Circuit
+    source: NDArray[np.int64]  # [num_clbits]: number of a record, or of a qubit (deferred), or -1
+    identical: bool  # recorded: record c is clbit c, all through
+
+
+def convert(
+    circuit: Circuit, params: NDArray[np.float64], end: Ending, *, deferred: bool = False
+) -> Converted:
+    """The circuit with `params` in stim's terms; raises Unsupported for what is not Clifford."""
+    writer = _Writer(circuit, end, deferred)
+    for operation in operations(circuit, params):
+        writer.take(operation)
+    return writer.done()
+
+
+class _Block(msgspec.Struct):
+    """An `if` that is open: where the controls of its Paulis are, and whether it is inverted."""
+
+    controls: tuple[int, ...]  # records or qubits whose parity decides
+    inverted: bool
+
+
+class _Writer:
+    def __init__(self, circuit: Circuit, end: Ending, deferred: bool) -> None:
+        self._circuit = circuit
+        self._roles = end.roles.tolist()
+        self._final = end.source
+        self._deferred = deferred
+        self._lines: list[str] = []
+        self._qubits = circuit.num_qubits  # so far, with those that keep outcomes
+        self._records = 0
+        self._value: dict[int, int] = {}  # of a clbit: record, or the qubit that keeps it
+        self._conditions = iter(expressions_of(circuit))
+        self._block: _Block | None = None
+        self._known: dict[tuple[int, tuple[int, ...]], tuple[Instruction, ...]] = {}
+
+    def take(self, operation: Operation) -> None:
+        """Write one operation."""
+        code = operation.code
+        if operation.is_gate:
+            found = self._instructions(operation)
+            if self._block is not None:
+                self._under_condition(operation, found)
+                return
+            qubits = operation.qubits
+            for name, targets in found:
+                self._lines.append(f"{name} {' '.join([str(qubits[k]) for k in targets])}")
+        elif code in (BARRIER, DELAY, DELAY_DT):
+            return
+        elif code == IF:
+            self._open(operation)
+        elif code in (ELSE, END_BLOCK) and self._block is not None:
+            self._block = _Block(self._block.controls, not self._block.inverted)
+            if code == END_BLOCK:
+                self._block = None
+        elif code in (MEASURE, RESET) and self._block is None:
+            if self._roles[operation.place] not in (FINAL, DROPPED):
+                self._collapse(operation)
+        else:
+            what = "under a condition" if code in (MEASURE, RESET) else "in the circuit"
+            raise _refusal(operation, f"stim has no {operation.name!r} {what}")
+
+    def done(self) -> Converted:
+        """The whole circuit, with what waited for its end."""
+        source = np.full(self._circuit.num_clbits, -1, np.int64)
+        for clbit, at in self._value.items():
+            source[clbit] = at
+        last = np.flatnonzero(self._final >= 0)
+        if self._deferred:
+            source[last] = self._final[last]
+            self._lines.append(f"I {self._qubits - 1}" if self._qubits else "")
+            return Converted(stim.Circuit("\n".join(self._lines)), source, False)
+        if last.size:
+            self._lines.append(f"M {' '.join(map(str, self._final[last].tolist()))}")
+        source[last] = self._records + np.arange(last.size)
+        identical = not self._records and last.size == source.size
+        return Converted(stim.Circuit("\n".join(self._lines)), source, identical)
+
+    def _instructions(self, operation: Operation) -> tuple[Instruction, ...]:
+        turns: tuple[int, ...] = ()
+        if operation.params and operation.name != "global_phase":
+            counts = [quarters(angle) for angle in operation.params]
+            turns = tuple(count for count in counts if count is not None)
+            if len(turns) < len(counts):
+                angle = operation.params[counts.index(None)]
+                raise _refusal(operation, f"its angle {angle:.6g} is no multiple of pi/2")
+        key = operation.row, turns
+        found = self._known.get(key)
+        if found is None:
+            if operation.code == UNITARY:
+                made = of_matrix(matrix(self._circuit, operation))
+            else:
+                made = instructions(operation.name, len(operation.qubits), turns)
+            if made is None:
+                raise _refusal(operation, "it is no Clifford gate")
+            found = self._known[key] = made
+        return found
+
+    def _open(self, operation: Operation) -> None:
+        if self._block is not None:
+            raise _refusal(operation, "one condition stands inside another")
+        parity = _parity(next(self._conditions), self._value)
+        if parity is None:
+            raise _refusal(operation, "its condition is no parity of clbits")
+        self._block = _Block(*parity)
+
+    def _under_condition(self, operation: Operation, found: tuple[Instruction, ...]) -> None:
+        """Paulis controlled by the parity of what was measured."""
+        assert self._block is not None
+        for name, (qubit, *_) in found:
+            if name not in _PAULIS:
+                raise _refusal(operation, "only Pauli gates can stand under a condition")
+            target = operation.qubits[qubit]
+            if self._block.inverted:
+                self._lines.append(f"{name} {target}")
+            for control in self._block.controls:
+                where = control if self._deferred else f"rec[{control - self._records}]"
+                self._lines.append(f"C{name} {where} {target}")
+
+    def _collapse(self, operation: Operation) -> None:
+        """A measurement or a reset that cannot wait."""
+        (qubit,) = operation.qubits
+        if not self._deferred:
+            self._lines.append(f"{'M' if operation.clbits else 'R'} {qubit}")
+            if operation.clbits:
+                self._value[operation.clbits[0]] = self._records
+                self._records += 1
+            return
+        self._lines.append(f"{'CX' if operation.clbits else 'SWAP'} {qubit} {self._qubits}")
+        if operation.clbits:
+            self._value[operation.clbits[0]] = self._qubits
+        self._qubits += 1
+
+
+def _parity(condition: Expression, value: dict[int, int]) -> tuple[tuple[int, ...], bool] | None:
+    """(where the clbits whose parity it is are kept, inverted), or None if it is no parity.
+
+    Clbits that nothing has written are 0.
+    """
+    reads = [clbit for clbit in range(condition.reads.bit_length()) if condition.reads >> clbit & 1]
+    written = [clbit for clbit in reads if clbit in value]
+    if len(written) > _MOST_READ:
+        return None
+    base = condition.evaluate(0)
+    matter = [clbit for clbit in written if condition.evaluate(1 << clbit) != base]
+    mask = sum(1 << clbit for clbit in matter)
+    for setting in range(1 << len(written)):
+        bits = sum(1 << clbit for k, clbit in enumerate(written) if setting >> k & 1)
+        if condition.evaluate(bits) != base ^ ((bits & mask).bit_count() & 1):
+            return None
+    return tuple(value[clbit] for clbit in matter), bool(base)
+
+
+def _refusal(operation: Operation, why: str) -> Unsupported:
+    return Unsupported(
+        f"engine 'stabilizer' cannot run operation {operation.place} ({operation.name}): {why}",
+        hint=f"it runs Clifford circuits; {ELSEWHERE}",
+    )

@@ -1,0 +1,155 @@
+"""The stabilizer engine: Clifford circuits of any width, through stim.
+
+Counts are sampled in blocks of shots with seeds of their own: the same on this version of stim and
+this family of processors. Probabilities and expectation values are exact.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators import expectation
+from simulators.base import BindingResult, Control, EngineResult, Plan, Request, RunOptions
+from simulators.bits import Counts, select
+from simulators.blocks import BLOCK_SHOTS, blocks
+from simulators.catalog import CARDS
+from simulators.circuit.examples import bell
+from simulators.circuit.ir import Circuit
+from simulators.circuit.walk import Ending, ending
+from simulators.requests import bound, check_outputs, check_plan, check_run, rows
+from simulators.stabilizer import exact
+from simulators.stabilizer.convert import Converted, convert
+
+CARD = next(entry for entry in CARDS if entry.name == "stabilizer")
+
+
+class Endings(msgspec.Struct, frozen=True, eq=False):
+    """The plan: what can wait for the end, for clbits and for the final state."""
+
+    clbits: Ending
+    state: Ending
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of its arrays."""
+        return 2 * (self.clbits.roles.nbytes + self.clbits.source.nbytes)
+
+
+class StabilizerEngine:
+    """Clifford circuits. What a binding's angles make of a gate is seen when it runs."""
+
+    name = "stabilizer"
+
+    def worth_caching(self, circuit: Circuit) -> bool:  # noqa: ARG002  # as the protocol has it
+        """Never: a plan is two compiled passes."""
+        return False
+
+    def plan(self, circuit: Circuit, noise: object | None, options: RunOptions) -> Plan:
+        """Refuses any noise; what is no Clifford gate is refused by the run."""
+        check_plan(CARD, circuit, noise, options)
+        return Endings(ending(circuit), ending(circuit, keep=True))
+
+    def run(
+        self, plan: Plan, circuit: Circuit, request: Request, options: RunOptions, control: Control
+    ) -> EngineResult:
+        """See `base.Engine`."""
+        if not isinstance(plan, Endings):
+            raise TypeError(f"a plan of {type(plan).__name__}, not of this engine")
+        check_run(circuit, options)
+        number = rows(circuit, request)
+        check_outputs(CARD, request, plan.clbits.measures)
+        found = []
+        for row in range(number):
+            control.check()
+            run = _Run(plan, circuit, bound(circuit, request, row), request, control)
+            found.append(run.result(request.binding + row))
+        return EngineResult.joined(found)
+
+    def warm_up(self) -> None:
+        """Run a small circuit for every output."""
+        options = RunOptions()
+        request = Request(16, 1, CARD.outputs)
+        self.run(self.plan(bell(), None, options), bell(), request, options, Control())
+
+
+class _Run:
+    """One binding."""
+
+    def __init__(
+        self,
+        plan: Endings,
+        circuit: Circuit,
+        params: NDArray[np.float64],
+        request: Request,
+        control: Control,
+    ) -> None:
+        self._plan = plan
+        self._circuit = circuit
+        self._params = params
+        self._request = request
+        self._control = control
+
+    def result(self, binding: int) -> BindingResult:
+        """Everything the request asks for."""
+        request = self._request
+        key = request.seed, binding
+        width, outcomes, counts = 0, b"", b""
+        values, value_width, odds = b"", 0, b""
+        expectations: tuple[tuple[float, float], ...] = ()
+        if "expectation" in request.outputs:
+            expectations = self._expectations(key)
+        if "counts" in request.outputs:
+            width, outcomes, counts = self._counts(key)
+        if "probabilities" in request.outputs:
+            values, value_width, odds = self._probabilities()
+        return BindingResult(
+            outcome_width=width,
+            outcomes=outcomes,
+            counts=counts,
+            probability_outcomes=values,
+            probability_width=value_width,
+            probabilities=odds,
+            expectations=expectations,
+        )
+
+    def _deferred(self, end: Ending) -> Converted:
+        return convert(self._circuit, self._params, end, deferred=True)
+
+    def _counts(self, key: tuple[int, int]) -> tuple[int, bytes, bytes]:
+        made = convert(self._circuit, self._params, self._plan.clbits)
+        reference = made.circuit.reference_sample()
+        found = Counts(self._circuit.num_clbits)
+        for seed, wanted in blocks(self._request.shots, *key, self._control):
+            # A whole block, whatever is wanted of it: stim's numbers depend on how many it makes.
+            sampler = made.circuit.compile_sampler(seed=seed, reference_sample=reference)
+            packed = sampler.sample(BLOCK_SHOTS, bit_packed=True)[:wanted]
+            found.add(select(packed, made.source, made.identical))
+        return found.width, *found.packed()
+
+    def _probabilities(self) -> tuple[bytes, int, bytes]:
+        circuit = self._circuit
+        if self._plan.clbits.measures:
+            made = self._deferred(self._plan.clbits)
+            source = made.source
+        else:
+            made = self._deferred(self._plan.state)
+            source = np.arange(circuit.num_qubits)
+        bits = exact.distribution(exact.simulate(made.circuit), source)
+        found = Counts(source.size)
+        packed = np.packbits(bits, axis=1, bitorder="little")
+        found.add(select(packed, np.arange(source.size), identical=True))
+        values, counts = found.packed()
+        odds = np.frombuffer(counts, np.uint32) / len(bits)
+        return values, found.width, odds.tobytes()
+
+    def _expectations(self, key: tuple[int, int]) -> tuple[tuple[float, float], ...]:
+        circuit, request, end = self._circuit, self._request, self._plan.state
+        strings = expectation.terms(request.observables, circuit.num_qubits)
+        expectation.refuse_collapsed(request.observables, strings, end.measured)
+        simulator = exact.simulate(self._deferred(end).circuit)
+        means = exact.means(simulator, strings, circuit.num_qubits)
+        if request.shots:
+            means = expectation.sampled(means, request.shots, key)
+        return expectation.estimates(request.observables, means, request.shots)

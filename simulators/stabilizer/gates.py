@@ -1,0 +1,112 @@
+"""Clifford gates in stim's names: from an operation and its angles to a few instructions.
+
+An angle counts as a multiple of pi/2 within `TOLERANCE`. Gates that have no name of their own in
+stim become the instructions of their tableau. Global phases are dropped: no outcome shows them.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import numpy as np
+import stim
+from numpy.typing import NDArray
+
+from simulators.circuit.gates import unitary
+
+TOLERANCE = 1e-12  # radians, of an angle up to a few turns; relative beyond
+_QUARTER = math.pi / 2
+_MATRIX_TOLERANCE = 1e-6  # of an overlap: stim keeps its matrices in single precision
+_WIDEST = 4  # qubits of a gate whose tableau is looked for
+
+Instruction = tuple[str, tuple[int, ...]]  # stim's name, and which of the gate's qubits
+
+_NAMED: dict[str, tuple[Instruction, ...]] = {
+    "id": (),
+    "h": (("H", (0,)),),
+    "x": (("X", (0,)),),
+    "y": (("Y", (0,)),),
+    "z": (("Z", (0,)),),
+    "s": (("S", (0,)),),
+    "sdg": (("S_DAG", (0,)),),
+    "sx": (("SQRT_X", (0,)),),
+    "sxdg": (("SQRT_X_DAG", (0,)),),
+    "cx": (("CX", (0, 1)),),
+    "cy": (("CY", (0, 1)),),
+    "cz": (("CZ", (0, 1)),),
+    "swap": (("SWAP", (0, 1)),),
+    "iswap": (("ISWAP", (0, 1)),),
+}
+# Rotations by 0, 1, 2, 3 quarter turns.
+_Z_TURNS = ("", "S", "Z", "S_DAG")
+_TURNS: dict[str, tuple[str, str, str, str]] = {
+    "rz": _Z_TURNS,
+    "p": _Z_TURNS,
+    "u1": _Z_TURNS,
+    "rx": ("", "SQRT_X", "X", "SQRT_X_DAG"),
+    "ry": ("", "SQRT_Y", "Y", "SQRT_Y_DAG"),
+}
+
+
+def quarters(angle: float) -> int | None:
+    """How many quarter turns the angle is, from 0 to 7 (a rotation by a full turn is -1); None if
+    it is no whole number of them."""
+    count = round(angle / _QUARTER)
+    if abs(angle - count * _QUARTER) > TOLERANCE * max(1, abs(count)):
+        return None
+    return count % 8
+
+
+def instructions(
+    name: str, num_qubits: int, turns: tuple[int, ...]
+) -> tuple[Instruction, ...] | None:
+    """The gate by these quarter turns in stim's terms; None if it is no Clifford gate."""
+    if name == "global_phase":
+        return ()
+    found = _NAMED.get(name)
+    if found is not None:
+        return found
+    if name in _TURNS:
+        turn = _TURNS[name][turns[0] % 4]
+        return ((turn, (0,)),) if turn else ()
+    return _of_turns(name, num_qubits, turns) if num_qubits <= _WIDEST else None
+
+
+@functools.lru_cache(maxsize=4096)
+def _of_turns(name: str, num_qubits: int, turns: tuple[int, ...]) -> tuple[Instruction, ...] | None:
+    return of_matrix(unitary(name, tuple(count * _QUARTER for count in turns), num_qubits))
+
+
+def of_matrix(matrix: NDArray[np.complex128]) -> tuple[Instruction, ...] | None:
+    """The gate with this matrix [2**k, 2**k] in stim's terms; None if it is no Clifford gate."""
+    num_qubits = len(matrix).bit_length() - 1
+    if num_qubits > _WIDEST:
+        return None
+    try:
+        tableau = stim.Tableau.from_unitary_matrix(matrix, endian="little")
+    except ValueError:
+        return None
+    exact = tableau.to_unitary_matrix(endian="little")
+    overlap = abs(np.vdot(exact, matrix)) / len(matrix)  # stim is content with less
+    if abs(overlap - 1.0) > _MATRIX_TOLERANCE:
+        return None
+    if num_qubits == 1:
+        single = _single_qubit().get(str(tableau))
+        return ((single, (0,)),) if single else ()
+    found: list[Instruction] = []
+    for item in tableau.to_circuit("elimination"):
+        targets = tuple(target.value for target in item.targets_copy())
+        step = 2 if stim.gate_data(item.name).is_two_qubit_gate else 1
+        found += [(item.name, targets[k : k + step]) for k in range(0, len(targets), step)]
+    return tuple(found)
+
+
+@functools.lru_cache(maxsize=1)
+def _single_qubit() -> dict[str, str]:
+    """stim's name of each of the 24 one-qubit tableaus; "" of the identity."""
+    return {
+        str(data.tableau): "" if name == "I" else name
+        for name, data in sorted(stim.gate_data().items(), reverse=True)
+        if data.is_unitary and data.is_single_qubit_gate
+    }
