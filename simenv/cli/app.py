@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from simenv import __version__
-from simenv.cli import demo, doctor, environment, lists, out, submit, tasks
+from simenv.cli import demo, doctor, environment, lists, out, past, submit, tasks
 from simenv.cli import run as application
 from simenv.cli.border import guarded
 from simenv.cli.settings import Settings, hoist
@@ -29,7 +29,8 @@ for _command in (
     lists.pools,
     lists.workers,
     lists.queue,
-    lists.events,
+    past.log,
+    past.events,
     submit.submit,
     tasks.result,
     tasks.cancel,

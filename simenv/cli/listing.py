@@ -1,21 +1,30 @@
-"""Listings: one fact a line, fixed columns on a terminal, tabs elsewhere, or one object a line."""
+"""Listings: one fact a line, fixed columns on a terminal, tabs elsewhere, or one object a line.
+
+Invariant: rows are shown as they come, a block at a time; no listing holds more than a block.
+"""
 
 from __future__ import annotations
 
+import csv
+import inspect
+import io
+import itertools
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeGuard, TypeVar
 
+import msgspec
 import typer
 
-from simenv.cli import out
+from simenv.cli import out, settings
 from simenv.cli.settings import seconds
 from simenv.errors import OptionError
 
 Row = TypeVar("Row")
+BLOCK_ROWS = 1_000
 _WORD = re.compile(r"\w+")  # WORKER(REASON) may be asked for by either word
 
 Columns = Annotated[str, typer.Option("--columns", "-o", help="Columns to show, by comma.")]
@@ -23,6 +32,12 @@ NoHeader = Annotated[bool, typer.Option("--no-header", help="Leave the headers o
 Watch = Annotated[
     float, typer.Option("--watch", callback=seconds, help="Show again every so many seconds.")
 ]
+_BY_NAME = inspect.Parameter.KEYWORD_ONLY
+_COMMON = (
+    inspect.Parameter("columns", _BY_NAME, default="", annotation=Columns),
+    inspect.Parameter("no_header", _BY_NAME, default=False, annotation=NoHeader),
+    inspect.Parameter("watch", _BY_NAME, default=0.0, annotation=Watch),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,26 +58,80 @@ class Style:
     no_header: bool = False
     watch_s: float = 0.0
     aligned: bool = False  # columns without a terminal too: for people who read it in a log
+    as_csv: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rows(Generic[Row]):
+    """Rows with a word to say beside them, on stderr."""
+
+    rows: Iterable[Row]
+    note: str
+
+
+def listed(columns: Sequence[Column[Row]]) -> Callable[[Callable[..., Any]], Callable[..., None]]:
+    """Make a command of a function from (client, options of its own) to rows.
+
+    It gets the options of every listing, `--columns`, `--no-header` and `--watch`, and `--json`.
+    """
+
+    def decorate(rows: Callable[..., Iterable[Row] | Rows[Row]]) -> Callable[..., None]:
+        def command(context: typer.Context, **told: Any) -> None:
+            common = settings.of(context)
+            style = Style(
+                common.as_json, told.pop("columns"), told.pop("no_header"), told.pop("watch")
+            )
+            with common.connect() as client:
+                listing(columns, style, lambda: rows(client, **told))
+
+        _dress(command, rows)
+        return command
+
+    return decorate
+
+
+def _dress(command: Callable[..., None], rows: Callable[..., Any]) -> None:
+    """Give a command what typer reads of it: its name, its help, its options."""
+    _, *own = inspect.signature(rows, eval_str=True, locals={"Client": Any}).parameters.values()
+    context = inspect.Parameter("context", _BY_NAME, annotation=typer.Context)
+    parameters = [context, *(each.replace(kind=_BY_NAME) for each in own), *_COMMON]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {each.name: each.annotation for each in parameters}
+    command.__name__, command.__doc__ = rows.__name__, rows.__doc__
 
 
 def listing(
-    columns: Sequence[Column[Row]], style: Style, fetch: Callable[[], Iterable[Row]]
+    columns: Sequence[Column[Row]],
+    style: Style,
+    fetch: Callable[[], Iterable[Row] | Rows[Row]],
 ) -> None:
     """Show what `fetch` returns, again and again if asked to watch (until interrupted)."""
     chosen = _choose(columns, style.columns)
     while True:
-        rows = list(fetch())
+        found = fetch()
+        rows, note = (found.rows, found.note) if isinstance(found, Rows) else (found, "")
         if style.watch_s and sys.stdout.isatty():
             out.clear()
-        if style.as_json:
-            for row in rows:
-                out.json_line(row)
-        else:
-            _table(chosen, rows, style)
+        _show(chosen, style, _blocks(rows))
+        if note:
+            out.note(note)
         if not style.watch_s:
             return
         out.flush()
         time.sleep(style.watch_s)  # the user's own rhythm: there is no event to wait for
+
+
+def following(
+    columns: Sequence[Column[Row]], style: Style, blocks: Iterable[Sequence[Row]]
+) -> None:
+    """Show block after block as they come; each is on its way before the next is asked for."""
+    _show(_choose(columns, style.columns), style, blocks, flush=True)
+
+
+def _blocks(rows: Iterable[Row]) -> Iterator[Sequence[Row]]:
+    left = iter(rows)
+    while block := list(itertools.islice(left, BLOCK_ROWS)):
+        yield block
 
 
 def _choose(columns: Sequence[Column[Row]], names: str) -> Sequence[Column[Row]]:
@@ -78,15 +147,52 @@ def _choose(columns: Sequence[Column[Row]], names: str) -> Sequence[Column[Row]]
     return [known[name] for name in wanted]
 
 
-def _table(columns: Sequence[Column[Row]], rows: Sequence[Row], style: Style) -> None:
-    lines = [[out.clean(column.text(row)) for column in columns] for row in rows]
-    if not style.no_header:
-        lines.insert(0, [column.header for column in columns])
+def _show(
+    columns: Sequence[Column[Row]],
+    style: Style,
+    blocks: Iterable[Sequence[Row]],
+    flush: bool = False,
+) -> None:
+    if style.as_json:
+        for block in blocks:
+            for row in block:
+                out.json_line(msgspec.structs.asdict(row) if _is_bare(row) else row)
+            if flush:
+                out.flush()
+        return
+    headers = [column.header for column in columns]
+    waiting = [] if style.no_header else [headers]
+    widths = [0] * len(columns)
+    for block in blocks:
+        lines = waiting + [[out.clean(column.text(row)) for column in columns] for row in block]
+        waiting = []
+        _print(columns, style, lines, widths)
+        if flush:
+            out.flush()
+    _print(columns, style, waiting, widths)
+
+
+def _is_bare(row: object) -> TypeGuard[msgspec.Struct]:
+    """Does it travel without its field names?"""
+    return isinstance(row, msgspec.Struct) and row.__struct_config__.array_like
+
+
+def _print(
+    columns: Sequence[Column[Row]], style: Style, lines: list[list[str]], widths: list[int]
+) -> None:
+    """Lines of cells; `widths` grow as wider ones come."""
+    if style.as_csv:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(lines)
+        for line in text.getvalue().splitlines():
+            out.line(line)
+        return
     if not (style.aligned or sys.stdout.isatty()):
         for cells in lines:
             out.line("\t".join(cells))
         return
-    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    for cells in lines:
+        widths[:] = map(max, widths, map(len, cells))
     for cells in lines:
         parts = [
             cell.rjust(width) if column.right else out.paint(cell, width=width)

@@ -1,18 +1,19 @@
-"""The listings: pools, workers, the queue, events. A thing that waits says why."""
+"""The listings of what there is now: pools, workers, the queue. A thing that waits says why."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from simenv.cli import out, settings
-from simenv.cli.listing import Column, Columns, NoHeader, Style, Watch, listing
+from simenv.cli.listing import Column, Rows, listed
 from simenv.client.address import elapsed
 from simenv.errors import NotFound
-from simenv.model import Event, PoolInfo, TaskInfo, WorkerInfo
+from simenv.model import PoolInfo, TaskInfo, WorkerInfo
+
+if TYPE_CHECKING:
+    from simenv.client.client import Client
 
 _POOLS: tuple[Column[PoolInfo], ...] = (
     Column("POOL", lambda pool: pool.name),
@@ -47,83 +48,35 @@ _QUEUE: tuple[Column[TaskInfo], ...] = (
     Column("SHOTS", lambda task: str(task.shots), right=True),
     Column("WORKER(REASON)", lambda task: f"({task.reason})" if task.reason else task.worker),
 )
-_EVENTS: tuple[Column[Event], ...] = (
-    Column("SEQ", lambda event: str(event.seq), right=True),
-    Column("TIME", lambda event: time.strftime("%H:%M:%S", time.localtime(event.time_s))),
-    Column("KIND", lambda event: event.kind),
-    Column("SUBJECT", lambda event: event.subject or "-"),
-    Column("MESSAGE", lambda event: event.message),
-)
 
 
-def pools(
-    context: typer.Context,
-    columns: Columns = "",
-    no_header: NoHeader = False,
-    watch: Watch = 0.0,
-) -> None:
+@listed(_POOLS)
+def pools(client: Client) -> Iterable[PoolInfo]:
     """The pools of workers, and how busy they are."""
-    common = settings.of(context)
-    with common.connect() as client:
-        style = Style(common.as_json, columns, no_header, watch)
-        listing(_POOLS, style, lambda: client.pools().values())
+    return client.pools().values()
 
 
+@listed(_WORKERS)
 def workers(
-    context: typer.Context,
+    client: Client,
     pool: Annotated[str, typer.Option(help="Only the workers of this pool.")] = "",
-    columns: Columns = "",
-    no_header: NoHeader = False,
-    watch: Watch = 0.0,
-) -> None:
+) -> Iterable[WorkerInfo]:
     """The resident simulators."""
-    common = settings.of(context)
-    with common.connect() as client:
-        if pool and pool not in (there := client.pools()):
-            raise NotFound(f"no pool {pool!r} here", hint=f"there are: {', '.join(there)}")
-
-        def rows() -> Iterable[WorkerInfo]:
-            return (worker for worker in client.workers() if pool in ("", worker.pool))
-
-        listing(_WORKERS, Style(common.as_json, columns, no_header, watch), rows)
+    if pool and pool not in (there := client.pools()):
+        raise NotFound(f"no pool {pool!r} here", hint=f"there are: {', '.join(there)}")
+    return (worker for worker in client.workers() if pool in ("", worker.pool))
 
 
+@listed(_QUEUE)
 def queue(
-    context: typer.Context,
+    client: Client,
     done: Annotated[bool, typer.Option("--done", help="Tasks that have ended, newest first.")] = (
         False
     ),
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
-    columns: Columns = "",
-    no_header: NoHeader = False,
-    watch: Watch = 0.0,
-) -> None:
+) -> Rows[TaskInfo]:
     """Tasks that run or wait, and what they wait for."""
-    common = settings.of(context)
-    with common.connect() as client:
-        total = shown = 0
-
-        def rows() -> Iterable[TaskInfo]:
-            nonlocal total, shown
-            total, found = client.queue(done=done, limit=limit)
-            shown = len(found)
-            return found
-
-        listing(_QUEUE, Style(common.as_json, columns, no_header, watch), rows)
-        if total > shown:
-            way = "--limit shows more" if shown == limit else "no more are listed at once"
-            out.note(f"{shown} of {total} shown; {way}")
-
-
-def events(
-    context: typer.Context,
-    since: Annotated[int, typer.Option(min=0, help="Only events numbered above this.")] = 0,
-    columns: Columns = "",
-    no_header: NoHeader = False,
-    watch: Watch = 0.0,
-) -> None:
-    """What happened, numbered."""
-    common = settings.of(context)
-    with common.connect() as client:
-        style = Style(common.as_json, columns, no_header, watch)
-        listing(_EVENTS, style, lambda: client.events(since))
+    total, found = client.queue(done=done, limit=limit)
+    way = "--limit shows more" if len(found) == limit else "no more are listed at once"
+    note = f"{len(found)} of {total} shown; {way}" if total > len(found) else ""
+    return Rows(found, note)

@@ -1,0 +1,132 @@
+"""Listings of what has been: `log`, one row a task; `events`, one row an event."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from simenv.cli import moments, settings
+from simenv.cli.listing import Column, Columns, NoHeader, Style, Watch, following, listing
+from simenv.errors import NotFound, OptionError
+from simenv.model import Event, TaskState
+from simenv.wire.history import LogRow
+
+if TYPE_CHECKING:
+    from simenv.client.client import Client
+
+LAST = "last"
+FOLLOW_S = 0.25  # between two looks for new events
+Since = Annotated[
+    str, typer.Option(help="Submitted after this: 1h30m ago, 12:00 today, or an ISO 8601 time.")
+]
+App = Annotated[
+    str, typer.Option(help="Only of this run of an application (`simenv run`); last: the last one.")
+]
+
+_LOG: tuple[Column[LogRow], ...] = (
+    Column("TASK", lambda row: row.id),
+    Column("SUBMITTED", lambda row: moments.shown(row.submitted_s)),
+    Column("QUEUED_MS", lambda row: _ms(row.timing.queued_us + row.timing.sent_us), right=True),
+    Column("RUN_MS", lambda row: _ms(row.timing.run_us), right=True),
+    Column("RETURNED", lambda row: moments.shown(row.ended_s)),
+    Column("ENGINE", lambda row: row.engine),
+    Column("QUBITS", lambda row: str(row.num_qubits), right=True),
+    Column("SHOTS", lambda row: str(row.shots), right=True),
+    Column("BINDINGS", lambda row: str(row.bindings), right=True),
+    Column("STATE", lambda row: str(row.state)),
+    Column("TRY", lambda row: str(row.attempts), right=True),
+    Column("WORKER", lambda row: row.worker or "-"),
+    Column("NODE", lambda row: row.node or "-"),
+    Column("NAME", lambda row: row.name or "-"),
+    Column("APP", lambda row: row.app or "-"),
+)
+_EVENTS: tuple[Column[Event], ...] = (
+    Column("SEQ", lambda event: str(event.seq), right=True),
+    Column("TIME", lambda event: time.strftime("%H:%M:%S", time.localtime(event.time_s))),
+    Column("KIND", lambda event: event.kind),
+    Column("SUBJECT", lambda event: event.subject or "-"),
+    Column("MESSAGE", lambda event: event.message),
+)
+
+
+def log(
+    context: typer.Context,
+    since: Since = "",
+    app: App = "",
+    state: Annotated[
+        list[TaskState] | None, typer.Option(help="Only in this state; may be given again.")
+    ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Comma-separated values.")] = False,
+    columns: Columns = "",
+    no_header: NoHeader = False,
+    watch: Watch = 0.0,
+) -> None:
+    """One row for each circuit ever submitted: when, how long, where, how it ended.
+
+    Survives restarts, as far back as the journal keeps it. A sweep's bindings share a row.
+    """
+    common = settings.of(context)
+    if as_csv and common.as_json:
+        raise OptionError("--csv beside --json", hint="one of them")
+    style = Style(common.as_json, columns, no_header, watch, as_csv=as_csv)
+    moments.since(since)
+    with common.connect() as client:
+        run = app_named(client, app)
+        listing(_LOG, style, lambda: client.history(moments.since(since), run, state or ()))
+
+
+def events(
+    context: typer.Context,
+    since: Annotated[
+        str, typer.Option(help="Only events numbered above this, or after a time (1h, 12:00).")
+    ] = "0",
+    kind: Annotated[
+        list[str] | None, typer.Option(help="A kind such as 'worker.*'; may be given again.")
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="And what comes after, until interrupted.")
+    ] = False,
+    columns: Columns = "",
+    no_header: NoHeader = False,
+    watch: Watch = 0.0,
+) -> None:
+    """What happened, numbered; `--since N` goes on where an earlier look ended."""
+    common = settings.of(context)
+    style = Style(common.as_json, columns, no_header, watch)
+    moment_s = 0.0 if since.isdecimal() else moments.since(since)
+    with common.connect() as client:
+        number = int(since) if since.isdecimal() else client.events_before(moment_s)
+        if follow:
+            following(_EVENTS, style, _followed(client, number, kind))
+        else:
+            listing(_EVENTS, style, lambda: client.events(number, kind))
+
+
+def app_named(client: Client, app: str) -> str:
+    """The run that `--app` means; NotFound if there is no last one."""
+    if app != LAST:
+        return app
+    found = client.last_app()
+    if not found:
+        raise NotFound("no application has run here", hint="simenv run -- CMD ARGS runs one")
+    return found
+
+
+def _followed(client: Client, since: int, kinds: Sequence[str] | None) -> Iterator[list[Event]]:
+    """What there is, then what comes; no event twice, none left out."""
+    while True:
+        block = []
+        for event in client.events(since):
+            since = event.seq
+            if kinds is None or any(fnmatchcase(event.kind, kind) for kind in kinds):
+                block.append(event)
+        yield block
+        time.sleep(FOLLOW_S)
+
+
+def _ms(time_us: int) -> str:
+    return f"{time_us / 1000:.3f}"
