@@ -14,6 +14,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -63,6 +64,7 @@ class Channel:
         self.client = "~" + os.urandom(8).hex()  # "~": no user's key begins so
         self.epoch = 0
         self.name = self._address.name
+        self.results: Path | None = None  # where files of results are, if that is on this node
         self._connection: Connection | None = None
         self._leader: int | None = None
         self._followers = 0
@@ -255,6 +257,8 @@ class Channel:
     def _welcome(self, message: m.Welcome) -> None:
         renew = self._renewing or self.epoch not in (0, message.epoch)
         self.epoch, self.name, self._renewing = message.epoch, message.name, False
+        here = message.results and message.node == os.uname().nodename
+        self.results = Path(message.results) if here else None
         if renew:
             self._renew()
 

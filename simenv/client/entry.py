@@ -6,15 +6,17 @@ decoded once, however many bindings are read from it.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from simenv.client.bulk import Bulk, failed
 from simenv.client.result import Provenance, Stages
 from simenv.client.sheet import Sheet
 from simenv.errors import SimenvError, TaskCancelled, TaskExpired, TaskFailed
-from simenv.model import Origin, TaskState, task_name
+from simenv.model import Origin, ResultFile, TaskState, task_name
 from simenv.wire import codec
 from simenv.wire.messages import STATES
 
@@ -115,16 +117,47 @@ class Entry:
     def error(self) -> SimenvError | None:
         """Why there is no result; None if there is one."""
         if self._error is None and self._completion is not None:
-            self._error = self._failure(self._completion)
+            self._error = self._failure(self._sound())
         return self._error
 
     def sheet(self) -> Sheet:
         """What was found, for all bindings."""
         if self._sheet is None:
-            if self._completion is None:
-                raise SimenvError(f"task {self.id} has not ended")
-            self._sheet = Sheet.read(self._completion.payload, self.id)
+            sheet = Sheet.read(self._sound().payload, self.id)
+            if sheet.data.file is not None:
+                sheet.bulk = Bulk(self.link, self.number, sheet.data.file, self._renewed_file)
+            self._sheet = sheet
         return self._sheet
+
+    def _sound(self) -> Completion:
+        """Its end, with a payload as it was written."""
+        completion = self._completion
+        if completion is None:
+            raise SimenvError(f"task {self.id} has not ended")
+        if zlib.crc32(completion.payload) == completion.checksum:
+            return completion
+        return self._renew("its checksum does not fit")
+
+    def _renew(self, why: str) -> Completion:
+        """Have the task run again, as the service sees fit; StoreError if that did not help."""
+        from simenv.client.renewal import renewed
+
+        fresh = renewed(self.link, self)
+        completion = fresh._completion
+        if completion is None or zlib.crc32(completion.payload) != completion.checksum:
+            raise fresh._error or failed(self.id, why)
+        self._completion, self._ending, self._provenance = completion, fresh._ending, None
+        return completion
+
+    def _renewed_file(self, why: str) -> ResultFile:
+        completion = self._renew(why)
+        error = self._failure(completion)
+        if error is not None:
+            raise error
+        file = codec.result_data(completion.payload).file
+        if file is None:
+            raise failed(self.id, why)
+        return file
 
     def provenance(self) -> Provenance:
         """Where it was found."""

@@ -18,26 +18,29 @@ TABLE_BITS = 6  # up to here all strings of a shape are made at once: a list is 
 _CASTS: dict[int, Literal["H", "I", "Q"]] = {2: "H", 4: "I", 8: "Q"}
 
 Registers = tuple[tuple[str, int], ...]
+Packed = bytes | memoryview
 
 
-def counts(rows: bytes, width: int, numbers: bytes, registers: Registers) -> dict[str, int]:
+def counts(rows: Packed, width: int, numbers: Packed, registers: Registers) -> dict[str, int]:
     """`numbers` are uint32, one for each row."""
     times = memoryview(numbers).cast("I").tolist()
     return dict(zip(keys(rows, width, registers), times, strict=True))
 
 
-def probabilities(rows: bytes, width: int, values: bytes, registers: Registers) -> dict[str, float]:
+def probabilities(
+    rows: Packed, width: int, values: Packed, registers: Registers
+) -> dict[str, float]:
     """`values` are float64, one for each row."""
     weights = memoryview(values).cast("d").tolist()
     return dict(zip(keys(rows, width, registers), weights, strict=True))
 
 
-def keys(rows: bytes, width: int, registers: Registers) -> Iterator[str]:
+def keys(rows: Packed, width: int, registers: Registers) -> Iterator[str]:
     """One string for each row; a row is `width` bytes, little-endian (0: no clbits, one row)."""
     return map(_strings(registers), integers(rows, width) if width else (0,))
 
 
-def integers(rows: bytes, width: int) -> Iterable[int]:
+def integers(rows: Packed, width: int) -> Iterable[int]:
     """Outcomes as Python integers."""
     if width == 1:
         return rows

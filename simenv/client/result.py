@@ -71,7 +71,7 @@ class Result:
         """Outcome -> number of shots. Clbit 0 rightmost, last register leftmost, one space."""
         if self._counts is None:
             data = self._data
-            self._need(bool(data.counts), "counts")
+            self._need(self._sheet.has("counts"), "counts")
             rows, numbers = self._sheet.counts(self._row)
             self._counts = outcomes.counts(rows, data.outcome_width, numbers, data.registers)
         return self._counts
@@ -84,7 +84,7 @@ class Result:
         """
         if self._probabilities is None:
             data = self._data
-            self._need(bool(data.probabilities), "probabilities")
+            self._need(self._sheet.has("probabilities"), "probabilities")
             rows, values = self._sheet.probabilities(self._row)
             registers = data.registers or (("", data.num_qubits),)
             self._probabilities = outcomes.probabilities(
@@ -95,7 +95,7 @@ class Result:
     @property
     def statevector(self) -> NDArray[np.complexfloating[Any, Any]]:
         """complex128 (complex64 in single precision) [2**num_qubits]; qubit 0: lowest index bit."""
-        self._need(bool(self._data.statevector), "statevector")
+        self._need(self._sheet.has("statevector"), "statevector")
         return self._sheet.statevector(self._row)
 
     @property
@@ -111,13 +111,13 @@ class Result:
     @property
     def expectations(self) -> tuple[float, ...]:
         """One value for each observable, in their order."""
-        self._need(bool(self._data.expectations), "expectation")
+        self._need(self._sheet.has("expectations"), "expectation")
         return tuple(self._sheet.estimates(self._row)[0::2])
 
     @property
     def std_errors(self) -> tuple[float, ...]:
         """The standard error of each expectation value; 0.0 where it is exact."""
-        self._need(bool(self._data.expectations), "expectation")
+        self._need(self._sheet.has("expectations"), "expectation")
         return tuple(self._sheet.estimates(self._row)[1::2])
 
     @property
@@ -128,7 +128,7 @@ class Result:
         """
         import numpy as np
 
-        self._need(bool(self._data.counts), "counts")
+        self._need(self._sheet.has("counts"), "counts")
         rows, width = self._sheet.counts(self._row)[0], self._data.outcome_width
         if width in (1, 2, 4, 8):
             return np.frombuffer(rows, np.dtype(f"<u{width}"))
@@ -139,7 +139,7 @@ class Result:
         """uint32 [k]: how often each of `outcomes` was seen."""
         import numpy as np
 
-        self._need(bool(self._data.counts), "counts")
+        self._need(self._sheet.has("counts"), "counts")
         return np.frombuffer(self._sheet.counts(self._row)[1], np.dtype("<u4"))
 
     @property
@@ -238,16 +238,16 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """All as builtins; null for what was not asked for, [re, im] pairs for amplitudes."""
-        data = self._data
+        has = self._sheet.has
         return {
             "task": self.task,
             "name": self.name,
             "state": str(TaskState.DONE),
-            "counts": self.counts if data.counts else None,
-            "probabilities": self.probabilities if data.probabilities else None,
-            "statevector": self._amplitudes() if data.statevector else None,
-            "expectations": list(self.expectations) if data.expectations else None,
-            "std_errors": list(self.std_errors) if data.expectations else None,
+            "counts": self.counts if has("counts") else None,
+            "probabilities": self.probabilities if has("probabilities") else None,
+            "statevector": self._amplitudes() if has("statevector") else None,
+            "expectations": list(self.expectations) if has("expectations") else None,
+            "std_errors": list(self.std_errors) if has("expectations") else None,
             "shots": self.shots,
             "seed": self.seed,
             "binding": self.binding,

@@ -18,11 +18,19 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from simenv.client.bulk import Bulk
+
+Packed = bytes | memoryview
+_FIELDS = (
+    *("outcomes", "counts", "probability_outcomes", "probabilities"),
+    *("statevector", "expectations"),
+)
+
 
 class Sheet:
     """The rows of one task; row r is binding number `data.binding` + r."""
 
-    __slots__ = ("_ends", "_probability_ends", "data")
+    __slots__ = ("_ends", "_probability_ends", "bulk", "data")
 
     def __init__(self, data: ResultData, task: str) -> None:
         """Raises VersionMismatch and ProtocolError, naming `task`."""
@@ -33,14 +41,13 @@ class Sheet:
         if data.count < 1:
             raise ProtocolError(f"result of task {task} has {data.count} rows")
         self.data = data
-        values = (data.outcomes, data.outcome_width, data.counts, 4)
-        self._ends = _ends(*values, data.rows, data.count, task)
-        values = (data.probability_outcomes, data.probability_width, data.probabilities, 8)
-        self._probability_ends = _ends(*values, data.probability_rows, data.count, task)
-        for name, size in (
-            ("statevector", len(data.statevector)),
-            ("expectations", len(data.expectations)),
-        ):
+        self.bulk: Bulk | None = None
+        outcomes, counts, possible, odds, state, estimates = _sizes(data)
+        self._ends = _ends(outcomes, data.outcome_width, counts, 4, data.rows, data.count, task)
+        self._probability_ends = _ends(
+            possible, data.probability_width, odds, 8, data.probability_rows, data.count, task
+        )
+        for name, size in (("statevector", state), ("expectations", estimates)):
             if size % (8 * data.count):
                 raise ProtocolError(
                     f"result of task {task} has {size} bytes of {name} for {data.count} rows"
@@ -51,62 +58,81 @@ class Sheet:
         """From what travelled. Raises ProtocolError and VersionMismatch."""
         return cls(codec.result_data(payload), task)
 
-    def counts(self, row: int) -> tuple[bytes, bytes]:
-        """Packed outcomes of a row and uint32 numbers, one each."""
-        data = self.data
-        if self._ends is None:
-            return data.outcomes, data.counts
-        first, last, width = self._ends[row], self._ends[row + 1], data.outcome_width
-        return data.outcomes[first * width : last * width], data.counts[4 * first : 4 * last]
+    def has(self, field: str) -> bool:
+        """Is there anything in that array? Never opens a file."""
+        return bool(getattr(self.data, field)) or (
+            self.bulk is not None and self.bulk.size(field) > 0
+        )
 
-    def probabilities(self, row: int) -> tuple[bytes, bytes]:
+    def packed(self, field: str) -> Packed:
+        """The bytes of an array of all rows; StoreError where they are in a file and damaged."""
+        found: bytes = getattr(self.data, field)
+        return self.bulk.view(field) if not found and self.bulk is not None else found
+
+    def counts(self, row: int) -> tuple[Packed, Packed]:
+        """Packed outcomes of a row and uint32 numbers, one each."""
+        outcomes, numbers = self.packed("outcomes"), self.packed("counts")
+        if self._ends is None:
+            return outcomes, numbers
+        first, last, width = self._ends[row], self._ends[row + 1], self.data.outcome_width
+        return outcomes[first * width : last * width], numbers[4 * first : 4 * last]
+
+    def probabilities(self, row: int) -> tuple[Packed, Packed]:
         """Packed outcomes of a row and float64 probabilities, one each."""
-        data, ends = self.data, self._probability_ends
+        outcomes, values = self.packed("probability_outcomes"), self.packed("probabilities")
+        ends = self._probability_ends
         if ends is None:
-            return data.probability_outcomes, data.probabilities
-        first, last, width = ends[row], ends[row + 1], data.probability_width
-        outcomes = data.probability_outcomes[first * width : last * width]
-        return outcomes, data.probabilities[8 * first : 8 * last]
+            return outcomes, values
+        first, last, width = ends[row], ends[row + 1], self.data.probability_width
+        return outcomes[first * width : last * width], values[8 * first : 8 * last]
 
     def statevector(self, row: int) -> NDArray[np.complexfloating[Any, Any]]:
         """[2**num_qubits] of a row."""
         import numpy as np
 
-        data = self.data
-        size = len(data.statevector) // data.count
+        data, packed = self.data, self.packed("statevector")
+        size = len(packed) // data.count
         single = size == 8 << data.num_qubits
         kind = np.dtype("<c8" if single else "<c16")
-        return np.frombuffer(data.statevector, kind, size // kind.itemsize, row * size)
+        return np.frombuffer(packed, kind, size // kind.itemsize, row * size)
 
     def estimates(self, row: int) -> Sequence[float]:
         """Value and standard error of each observable of a row, one after the other."""
-        data = self.data
-        size = len(data.expectations) // data.count
-        return memoryview(data.expectations)[row * size : (row + 1) * size].cast("d").tolist()
+        packed = self.packed("expectations")
+        size = len(packed) // self.data.count
+        return memoryview(packed)[row * size : (row + 1) * size].cast("d").tolist()
 
     def expectations(self) -> NDArray[np.float64]:
         """float64 [rows, observables, 2]: value and standard error."""
         import numpy as np
 
-        table = np.frombuffer(self.data.expectations, np.dtype("<f8"))
+        table = np.frombuffer(self.packed("expectations"), np.dtype("<f8"))
         return table.reshape(self.data.count, -1, 2)
 
 
+def _sizes(data: ResultData) -> list[int]:
+    """Bytes of each array, here or in its file."""
+    if data.file is None:
+        return [len(getattr(data, field)) for field in _FIELDS]
+    filed = {array.field: array.size_bytes for array in data.file.arrays}
+    return [filed.get(field) or len(getattr(data, field)) for field in _FIELDS]
+
+
 def _ends(
-    outcomes: bytes, width: int, values: bytes, size: int, rows: bytes, count: int, task: str
+    outcome_bytes: int, width: int, value_bytes: int, size: int, rows: bytes, count: int, task: str
 ) -> list[int] | None:
     """Where each row's part begins, and the last one's end; None where one row has all."""
-    fits = not len(values) % size and len(outcomes) * size == len(values) * width
+    fits = not value_bytes % size and outcome_bytes * size == value_bytes * width
     ends = None
     if rows and fits:
         fits = len(rows) == 4 * count
         ends = [0, *accumulate(memoryview(rows).cast("I"))] if fits else None
-        fits = fits and ends is not None and ends[-1] * size == len(values)
-    elif values:
+        fits = fits and ends is not None and ends[-1] * size == value_bytes
+    elif value_bytes:
         fits = fits and count == 1
     if not fits:
         raise ProtocolError(
-            f"result of task {task} has {len(values)} bytes of values for {len(outcomes)} bytes of"
+            f"result of task {task} has {value_bytes} bytes of values for {outcome_bytes} bytes of"
             f" outcomes of {width} in {count} rows"
         )
     return ends
