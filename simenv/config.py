@@ -26,6 +26,7 @@ _ANEW = "simenv up --config FILE"
 _NEVER_KEPT = ("name", "lifeline", "faults", "format")  # of one start, not of the environment
 NAME_RULE = re.compile(r"[a-z][a-z0-9_.-]{0,63}\Z")
 MAX_IDLE_S = 10**8
+EVERYWHERE = "everywhere"  # the word for all interfaces
 DURABILITIES = ("accepted", "process", "power")
 
 
@@ -44,6 +45,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     silent_s: float = 10.0  # a worker that says nothing for so long is lost
     start_timeout_s: float = 60.0
     drain_timeout_s: float = 30.0
+    listen: str = ""  # for other machines: tcp://HOST:PORT (0: any port); "": this machine only
     lifeline: bool = False  # end when the starter's pipe closes (private environments)
     faults: str = ""  # drills: "point:nth,..."; see simenv.service.faults
     format: int = CONFIG_FORMAT
@@ -58,6 +60,16 @@ class Places(msgspec.Struct, frozen=True):
     @property
     def connection(self) -> Path:
         return self.home / "connection.json"
+
+    @property
+    def server_key(self) -> Path:
+        """The environment's own keys, and where it listened last."""
+        return self.home / "server-key.json"
+
+    @property
+    def keys(self) -> Path:
+        """Who is let in from other machines."""
+        return self.home / "keys.json"
 
     @property
     def config(self) -> Path:
@@ -92,6 +104,8 @@ class ConnectionFile(msgspec.Struct, frozen=True):
     node: str
     epoch: int
     sockets: str  # folder of client.sock and worker.sock
+    address: str = ""  # for other machines: tcp://HOST:PORT; "": it does not listen
+    server_key: str = ""  # public, in ZeroMQ's base 85
 
 
 def home_root(environ: Mapping[str, str] | None = None) -> Path:
@@ -248,6 +262,25 @@ def write(config: Config, path: Path) -> None:
     temporary.replace(path)
 
 
+def listen_parts(listen: str) -> tuple[str, int]:
+    """Host and port of `tcp://HOST:PORT`; ConfigError if that is not what it is."""
+    scheme, _, rest = listen.partition("://")
+    host, _, port = rest.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if scheme != "tcp" or not host or not port.isdecimal() or int(port) > 65_535:
+        raise ConfigError(
+            f"listen = {listen[:80]!r} is not an address to listen on",
+            hint="tcp://HOST:PORT; HOST is an interface (eth0), a name or an IP address of this "
+            "machine, port 0 takes any",
+        )
+    if host in ("*", "0.0.0.0", "::"):
+        raise ConfigError(
+            f"listen = {listen!r} would open every interface of this machine",
+            hint=f"name one; if all are meant: tcp://{EVERYWHERE}:{port}",
+        )
+    return host, int(port)
+
+
 def _toml(path: Path) -> dict[str, object]:
     try:
         return tomllib.loads(path.read_text())
@@ -281,6 +314,8 @@ def _check(config: Config, source: str) -> None:
         value = getattr(config, key)
         if not low <= value <= high:
             raise ConfigError(f"{source}: {key} = {value} is outside {low} .. {high}")
+    if config.listen:
+        listen_parts(config.listen)
     names = [check_name(pool.name, "pool") for pool in config.pools]
     if not names or len(set(names)) < len(names):
         raise ConfigError(f"{source}: pools need distinct names, got {names}")

@@ -90,6 +90,20 @@ class QueueFull(Insufficient):
         self.retry_after_s = retry_after_s
 
 
+class KeyRefused(SimenvError):
+    """The service does not know this key (any longer), or is not the one the key is for."""
+
+    code = "key_refused"
+    exit_code = 3
+
+
+class NotAllowed(SimenvError):
+    """The role of the key does not reach that far; an admin's does."""
+
+    code = "not_allowed"
+    exit_code = 3
+
+
 class KeyConflict(SimenvError):
     """The idempotency key was used before with other content; choose another key."""
 

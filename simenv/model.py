@@ -323,6 +323,30 @@ class PoolInfo(msgspec.Struct, frozen=True):
     waiting: int
     state: str  # "up", "starting", "degraded", "quarantined"
     reason: str
+    backlog_us: float = 0.0  # expected work that waits
+    held_us: float = 0.0  # expected work that workers hold
+
+
+class GateInfo(msgspec.Struct, frozen=True, array_like=True):
+    """A gate by its name; `qubits` -1: any number."""
+
+    name: str
+    qubits: int
+    params: int
+
+
+class EngineInfo(msgspec.Struct, frozen=True):
+    """What an engine can do in this environment."""
+
+    name: str
+    summary: str
+    outputs: tuple[str, ...]
+    precisions: tuple[str, ...]
+    dynamic: bool  # mid-circuit measurement, reset, if
+    clifford: bool  # Clifford circuits alone
+    max_qubits: int  # in this environment's memory, double precision
+    missing: str  # "" or the line to type to install it
+    gates: tuple[GateInfo, ...]
 
 
 class TaskInfo(msgspec.Struct, frozen=True):

@@ -40,5 +40,7 @@ def check(state: State) -> None:
     assert state.free_memory >= 0, "more memory granted than there is"
     running = sum(r.phase == Phase.RUNNING for r in state.tasks.values())
     assert state.running == running, f"{state.running} running, {running} found"
+    owned = {n: r for mine in state.owned.everything().values() for n, r in mine.items()}
+    assert owned == {n: r for n, r in state.tasks.items() if r.batch.owner}, "an owner's are off"
     size = sum(r.size_bytes for r in state.tasks.values())
     assert state.queued_bytes == size, "queued bytes are off"

@@ -40,6 +40,7 @@ class Inquiry(msgspec.Struct):
     """A Submit on its way through admission."""
 
     peer: bytes
+    owner: str
     message: Submit
     body: bytes
     received_ns: int
@@ -82,7 +83,7 @@ class Admission:
         return inquiry.next >= len(tasks)
 
     def _sound_terms(self, inquiry: Inquiry) -> bool:
-        mark = digest(msgspec.msgpack.encode(inquiry.message.terms))
+        mark = digest(msgspec.msgpack.encode(inquiry.message.terms.content))
         if mark not in self._marks:
             try:
                 rules.check_terms(inquiry.message.terms)

@@ -52,6 +52,17 @@ def queue_view(state: State, limit: int, now_ns: int) -> tuple[int, list[TaskInf
     return len(state.tasks), shown
 
 
+def own_queue_view(state: State, owner: str, limit: int, now_ns: int) -> tuple[int, list[TaskInfo]]:
+    """The same of one owner's tasks. Their turn among everybody's is not told: finding it out
+    means looking through the whole queue."""
+    mine = state.owned.of(owner)
+    held = [r for w in state.workers.values() for r in w.held.values() if r.batch.owner == owner]
+    held.sort(key=lambda r: (-r.phase, r.number))
+    waiting = (r for r in mine if r.phase == Phase.WAITING)
+    shown = itertools.islice(itertools.chain(held, waiting), limit)
+    return len(mine), [task_view(state, record, now_ns) for record in shown]
+
+
 def task_view(state: State, record: Record, now_ns: int, place: int = 0) -> TaskInfo:
     """One unfinished task; `place` is its turn in the queue if known."""
     running = record.phase == Phase.RUNNING
@@ -66,6 +77,7 @@ def task_view(state: State, record: Record, now_ns: int, place: int = 0) -> Task
         shots=record.spec.shots,
         worker=record.worker,
         reason=_why(state, record, place),
+        owner=record.batch.owner,
     )
 
 
@@ -103,10 +115,13 @@ def _ordinal(number: int) -> str:
     return f"{number}{'th' if number % 100 in (11, 12, 13) else suffix}"
 
 
-def workers_view(state: State) -> tuple[list[WorkerInfo], list[PoolInfo]]:
+def workers_view(state: State, scope: str) -> tuple[list[WorkerInfo], list[PoolInfo]]:
+    """`scope`: whose tasks may be named; see Identity."""
     workers = []
     for worker in state.workers.values():
-        running = next(iter(worker.held), 0)
+        running, record = next(iter(worker.held.items()), (0, None))
+        if record is not None and scope not in ("", record.batch.owner):
+            running = 0
         workers.append(
             WorkerInfo(
                 name=worker.name,
@@ -143,14 +158,14 @@ class Past:
         self._completions = completions
         self._last: tuple[AcceptedRow, Submit, list[Route]] | None = None
 
-    def task(self, number: int) -> TaskInfo | None:
-        found = self._completions.find(number)
+    def task(self, number: int, scope: str) -> TaskInfo | None:
+        found = self._completions.find(number, scope)
         return None if found is None else self._view(*found)
 
-    def newest(self, limit: int) -> list[TaskInfo]:
+    def newest(self, limit: int, scope: str) -> list[TaskInfo]:
         """The newest first."""
         shown: list[TaskInfo] = []
-        for body in self._journal.records.newest_finished(limit):
+        for body in self._journal.records.newest_finished(limit, scope):
             completed = codec.to_client(body)
             assert isinstance(completed, Completed)
             for completion in reversed(completed.results):
@@ -160,7 +175,7 @@ class Past:
         return shown
 
     def _view(self, completed: Completed, completion: Completion) -> TaskInfo:
-        name, shots, route = self._asked(completion.task)
+        name, shots, route, owner = self._asked(completion.task)
         state = STATES[completion.state]
         reason = ""
         if state is not TaskState.DONE:
@@ -178,17 +193,19 @@ class Past:
             shots=shots,
             worker=completed.origin.worker,
             reason=reason,
+            owner=owner,
         )
 
-    def _asked(self, task: int) -> tuple[str, int, Route | None]:
-        """Name, shots and route of a task. Neighbours come from one Submit: the last is kept."""
+    def _asked(self, task: int) -> tuple[str, int, Route | None, str]:
+        """Name, shots, route and owner of a task. Neighbours come from one Submit: the last is
+        kept."""
         if self._last is None or not 0 <= task - self._last[0].first < self._last[0].count:
             row = self._journal.records.accepted_of(task)
             if row is None:
-                return "", 0, None
+                return "", 0, None, ""
             submit = codec.from_client(row.body)
             assert isinstance(submit, Submit)
             self._last = (row, submit, unpack_routes(row.routes))
         row, submit, routes = self._last
         place = task - row.first
-        return submit.terms.name, submit.tasks[place].shots, routes[place]
+        return submit.terms.name, submit.tasks[place].shots, routes[place], row.owner

@@ -39,7 +39,9 @@ class Completions:
         self._fresh: dict[int, int] = {}  # task -> first_seq, not yet indexed
         self._watchers: dict[int, list[bytes]] = {}
         for seq, body in journal.records.finished(journal.records.indexed()):
-            for completion in codec.to_client(body).results:  # type: ignore[union-attr]
+            stored = codec.to_client(body)
+            assert isinstance(stored, Completed)
+            for completion in stored.results:
                 self._fresh[completion.task] = seq
 
     @property

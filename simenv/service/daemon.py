@@ -13,8 +13,8 @@ from collections import deque
 from pathlib import Path
 
 from simenv.config import Config
-from simenv.errors import JournalError, OptionError, ProtocolError, SimenvError
-from simenv.model import Event
+from simenv.errors import JournalError, NotAllowed, OptionError, ProtocolError, SimenvError
+from simenv.model import Event, task_number
 from simenv.scheduler.dispatch import assign
 from simenv.scheduler.state import State
 from simenv.scheduler.values import (
@@ -27,16 +27,18 @@ from simenv.scheduler.values import (
     StopRunning,
 )
 from simenv.service import faults
-from simenv.service.admission import refusal
+from simenv.service.admission import Inquiry, refusal
 from simenv.service.checkpoint import Checkpointer
 from simenv.service.chunks import packed
 from simenv.service.completions import Completions
 from simenv.service.intake import Intake
 from simenv.service.journal import SYNC_DELAY_S, Journal
+from simenv.service.people import People
 from simenv.service.pools import WorkerProcesses
 from simenv.service.questions import Facts, Questions
 from simenv.wire import codec
 from simenv.wire import messages as m
+from simenv.wire.auth import LOCAL, MAY_SEND, Identity
 from simenv.wire.connection import Door, Doors
 
 DRAIN_MESSAGES = 64
@@ -63,12 +65,14 @@ class Daemon:
         completions: Completions,
         workers: WorkerProcesses,
         checkpointer: Checkpointer,
+        people: People,
         connection: Path,
         facts: Facts,
     ) -> None:
         self.config = config
         self.facts = facts
         self.doors = doors
+        self.people = people
         self.journal = journal
         self.state = state
         self.intake = intake
@@ -83,10 +87,10 @@ class Daemon:
         self.trouble = ""
         self.stop_at_ns = 0  # when a drain ends by force; 0: not draining
         self.stopped = False
-        self._accepts: list[tuple[bytes, m.Accepted, m.Submit]] = []
+        self._accepts: list[tuple[Inquiry, m.Accepted]] = []
         self._answers: list[tuple[bytes, bytes]] = []
         self._results: list[tuple[bytes, bytes]] = []
-        self._asked: list[tuple[bytes, m.FromClient]] = []
+        self._asked: list[tuple[bytes, Identity, m.FromClient]] = []
         self._next_tick_ns = self._touched_ns = self._unsynced_ns = 0
 
     # --- the loop ------------------------------------------------------------------------------
@@ -124,10 +128,10 @@ class Daemon:
             received = self.doors.receive()
             if received is None:
                 return
-            door, peer, body = received
+            door, peer, body, who = received
             try:
                 if door is Door.CLIENT:
-                    self._from_client(peer, codec.from_client(body), body)
+                    self._from_client(peer, who, codec.from_client(body), body)
                 else:
                     self._from_worker(peer, codec.from_worker(body))
             except ProtocolError as error:
@@ -141,7 +145,7 @@ class Daemon:
     def _admit(self, deadline_ns: int) -> None:
         for inquiry, taken in self.intake.work(deadline_ns):
             if isinstance(taken, m.Accepted):
-                self._accepts.append((inquiry.peer, taken, inquiry.message))
+                self._accepts.append((inquiry, taken))
             else:
                 refused = m.Refused(inquiry.message.request, taken)
                 self._answers.append((inquiry.peer, codec.encode(refused)))
@@ -163,19 +167,20 @@ class Daemon:
             if error.message != self.trouble:
                 log.error("%s", error)
             self.trouble = error.message
-            for peer, accepted, submit in self._accepts:
+            for inquiry, accepted in self._accepts:
                 if not accepted.repeated:
                     self.state.withdraw(accepted.first, accepted.count, time.monotonic_ns())
-                    self.intake.forget(submit.key, submit.offset)
+                    submit = inquiry.message
+                    self.intake.forget(inquiry.owner, submit.key, submit.offset)
                 refused = m.Refused(accepted.request, [refusal(error)])
-                self._answers.append((peer, codec.encode(refused)))
+                self._answers.append((inquiry.peer, codec.encode(refused)))
             self._accepts.clear()
 
     def _answer(self) -> None:
         """Tell, now that it is stored. Questions are answered last, so that they see it all."""
         send = self.doors.send
-        for peer, accepted, _ in self._accepts:
-            send(Door.CLIENT, peer, codec.encode(accepted))
+        for inquiry, accepted in self._accepts:
+            send(Door.CLIENT, inquiry.peer, codec.encode(accepted))
             faults.hit("accepted.sent")
         self._accepts.clear()
         if self._results and not self.journal.pending:
@@ -189,9 +194,9 @@ class Daemon:
         self._answers.clear()
         if self._asked:
             asked, self._asked = self._asked, []
-            for peer, question in asked:
+            for peer, who, question in asked:
                 try:
-                    answers = self.questions.answer(peer, question)
+                    answers = self.questions.answer(peer, who, question)
                 except SimenvError as error:  # a damaged record, a journal that can't be read
                     request = getattr(question, "request", 0)
                     answers = [codec.encode(m.Refused(request, [refusal(error)]))]
@@ -211,25 +216,37 @@ class Daemon:
 
     # --- messages ------------------------------------------------------------------------------
 
-    def _from_client(self, peer: bytes, message: m.FromClient, body: bytes) -> None:
-        if type(message) is m.Submit:
-            refused = self.intake.receive(peer, message, body, time.monotonic_ns())
-            if refused is not None:
-                self._answers.append((peer, codec.encode(m.Refused(message.request, [refused]))))
+    def _from_client(self, peer: bytes, who: Identity, message: m.FromClient, body: bytes) -> None:
+        if who is not LOCAL and type(message) not in MAY_SEND[who.role]:
+            error = NotAllowed(
+                f"{type(message).__name__} is not for the role {who.role} (key {who.owner!r})",
+                hint="ask for a key of the role admin: simenv keys add NAME --role admin",
+            )
+            refused = m.Refused(getattr(message, "request", 0), [refusal(error)])
+            self._answers.append((peer, codec.encode(refused)))
+        elif type(message) is m.Submit:
+            now_ns = time.monotonic_ns()
+            full = self.intake.receive(peer, who.owner, message, body, now_ns)
+            if full is not None:
+                self._answers.append((peer, codec.encode(m.Refused(message.request, [full]))))
         elif type(message) is m.Cancel:
-            words, actions = self.state.cancel(message.tasks, time.monotonic_ns())
-            words = [self.questions.word(n, w) for n, w in zip(message.tasks, words, strict=True)]
+            numbers = [n if self.questions.may_touch(n, who.scope) else 0 for n in message.tasks]
+            words, actions = self.state.cancel(numbers, time.monotonic_ns())
+            words = [
+                self.questions.word(n, w, who.scope)
+                for n, w in zip(message.tasks, words, strict=True)
+            ]
             self.carry_out(actions)
             self._answers.append((peer, codec.encode(m.Cancelled(message.request, words))))
         else:
-            if type(message) is m.Ack and not self._acknowledge(peer, message):
+            if type(message) is m.Ack and not self._acknowledge(peer, who.owner, message):
                 return
-            self._asked.append((peer, message))
+            self._asked.append((peer, who, message))
 
-    def _acknowledge(self, peer: bytes, message: m.Ack) -> bool:
+    def _acknowledge(self, peer: bytes, owner: str, message: m.Ack) -> bool:
         newest = self.completions.newest
         if 0 <= message.seq <= newest and 0 < len(message.cursor) <= MAX_CURSOR_CHARS:
-            self.journal.cursor(message.cursor, message.seq)
+            self.journal.cursor(owner, message.cursor, message.seq)
             return True
         error = OptionError(
             f"completion {message.seq} cannot be acknowledged by cursor {message.cursor[:64]!r}",
@@ -334,7 +351,9 @@ class Daemon:
 
     def note(self, kind: str, subject: str, message: str) -> None:
         """A line in the event log, the journal and the service's log."""
-        self.journal.event(Event(self.next_event, time.time(), kind, subject, message))
+        record = self.state.tasks.get(task_number(subject) or 0)
+        event = Event(self.next_event, time.time(), kind, subject, message)
+        self.journal.event(event, record.batch.owner if record is not None else "")
         self.next_event += 1
         log.info("%s %s %s", kind, subject, message)
 

@@ -45,25 +45,27 @@ class Intake:
         self._journal = journal
         self._admission = admission
         self._limits = limits
-        self._recent: OrderedDict[tuple[str, int], Remembered] = OrderedDict()
+        self._recent: OrderedDict[tuple[str, str, int], Remembered] = OrderedDict()
         self._waiting: OrderedDict[bytes, deque[Inquiry]] = OrderedDict()
         self._waiting_bytes = 0
 
-    def remember(self, key: str, offset: int, what: Remembered) -> None:
-        self._recent[key, offset] = what
+    def remember(self, owner: str, key: str, offset: int, what: Remembered) -> None:
+        self._recent[owner, key, offset] = what
         if len(self._recent) > RECENT_KEYS:
             self._recent.popitem(last=False)
 
-    def forget(self, key: str, offset: int) -> None:
+    def forget(self, owner: str, key: str, offset: int) -> None:
         """The Submit under this key was not stored after all."""
-        self._recent.pop((key, offset), None)
+        self._recent.pop((owner, key, offset), None)
 
     @property
     def busy(self) -> bool:
         """Is any message only partly admitted?"""
         return bool(self._waiting)
 
-    def receive(self, peer: bytes, message: Submit, body: bytes, now_ns: int) -> Refusal | None:
+    def receive(
+        self, peer: bytes, owner: str, message: Submit, body: bytes, now_ns: int
+    ) -> Refusal | None:
         """A Submit has arrived; `work` will come to it, unless too much waits already."""
         faults.hit("submit.received")
         if self._waiting_bytes + len(body) > MAX_WAITING_BYTES and self._waiting:
@@ -72,7 +74,7 @@ class Intake:
             hint = "wait for the answers to earlier messages"
             return refusal(QueueFull(words, hint=hint, retry_after_s=RETRY_AFTER_S))
         self._waiting_bytes += len(body)
-        inquiry = Inquiry(peer, message, body, now_ns)
+        inquiry = Inquiry(peer, owner, message, body, now_ns)
         self._waiting.setdefault(peer, deque()).append(inquiry)
         return None
 
@@ -109,8 +111,8 @@ class Intake:
         """Into the machine and the journal's next commit, or why not."""
         message = inquiry.message
         count = len(message.tasks)
-        content = digest(codec.encode((message.terms, message.tasks)))
-        known = self._known(message.key, message.offset)
+        content = digest(codec.encode((message.terms.content, message.tasks)))
+        known = self._known(inquiry.owner, message.key, message.offset)
         if known is not None:
             if known.digest != content:
                 words = f"the key {message.key!r} was used before with other content"
@@ -131,27 +133,31 @@ class Intake:
             first,
             inquiry.received_ns,
             share(inquiry.body, count),
+            inquiry.owner,
         )
         self._state.submitted(batch, message.tasks, inquiry.routes, None)
-        self.remember(message.key, message.offset, Remembered(first, count, content))
+        remembered = Remembered(first, count, content)
+        self.remember(inquiry.owner, message.key, message.offset, remembered)
         self._journal.accept(
             AcceptedRow(
                 first,
                 count,
-                time.time(),
+                time.time() - (time.monotonic_ns() - inquiry.received_ns) / 1e9,
                 message.key,
                 message.offset,
                 content,
                 pack_routes(inquiry.routes),
                 inquiry.body,
+                inquiry.owner,
+                message.terms.app,
             )
         )
         return Accepted(message.request, first, count)
 
-    def _known(self, key: str, offset: int) -> Remembered | None:
-        known = self._recent.get((key, offset))
+    def _known(self, owner: str, key: str, offset: int) -> Remembered | None:
+        known = self._recent.get((owner, key, offset))
         if known is None and not key.startswith("~"):
-            stored = self._journal.records.accepted_by_key(key, offset)
+            stored = self._journal.records.accepted_by_key(owner, key, offset)
             known = None if stored is None else Remembered(*stored)
         return known
 

@@ -26,23 +26,26 @@ from simenv.model import Event, TaskState
 from simenv.service import faults
 from simenv.service.records import UNHAPPY, AcceptedRow, Records, checksum
 
-JOURNAL_FORMAT = 1
+JOURNAL_FORMAT = 2
 SYNC_DELAY_S = 0.05
 PAGE_BYTES = 4_096  # the least a row adds to the WAL
 _SCHEMA = """
 create table if not exists meta(key text primary key, value int) without rowid;
 create table if not exists accepted(first integer primary key, count int, at real, key text,
-  offset int, digest blob, routes blob, body blob, crc int, sent int);
-create index if not exists accepted_key on accepted(key, offset) where key not like '~%';
+  offset int, digest blob, routes blob, body blob, owner text, app text, crc int, sent int);
+create index if not exists accepted_app on accepted(app, first) where app <> '';
+create index if not exists accepted_key on accepted(owner, key, offset) where key not like '~%';
 create table if not exists finished(seq integer primary key, count int,
-  failed int, cancelled int, expired int, body blob, crc int);
+  failed int, cancelled int, expired int, body blob, crc int, owner text);
+create index if not exists finished_owner on finished(owner, seq) where owner <> '';
 create table if not exists sent(row integer primary key, tasks blob);
 create table if not exists result(task integer primary key, seq int);
-create table if not exists cursor(name text primary key, seq int) without rowid;
-create table if not exists event(seq integer primary key, body blob);
+create table if not exists cursor(owner text, name text, seq int, primary key(owner, name))
+  without rowid;
+create table if not exists event(seq integer primary key, body blob, owner text);
 """
-_ACCEPT = "insert into accepted values(?,?,?,?,?,?,?,?,?,?)"
-_FINISH = "insert into finished values(?,?,?,?,?,?,?)"
+_ACCEPT = "insert into accepted values(?,?,?,?,?,?,?,?,?,?,?,?)"
+_FINISH = "insert into finished values(?,?,?,?,?,?,?,?)"
 
 
 class Journal:
@@ -69,10 +72,10 @@ class Journal:
         self.written_bytes = 0  # about, in all: what tells when a checkpoint is due
         self.unsynced = False
         self._accepted: list[AcceptedRow] = []
-        self._finished: list[tuple[int | bytes, ...]] = []
+        self._finished: list[tuple[int | bytes | str, ...]] = []
         self._sent = array("q")
-        self._events: list[tuple[int, bytes]] = []
-        self._cursors: list[tuple[str, int]] = []
+        self._events: list[tuple[int, bytes, str]] = []
+        self._cursors: list[tuple[str, str, int]] = []
         self._force = False
 
     def _open(self) -> None:
@@ -113,21 +116,23 @@ class Journal:
         """Tasks that go out in this pass: the attempt count after a restart is made from these."""
         self._sent.extend(numbers)
 
-    def finish(self, first_seq: int, states: list[TaskState], body: bytes) -> None:
+    def finish(self, first_seq: int, states: list[TaskState], body: bytes, owner: str = "") -> None:
         """A packed Completed, whose completions are numbered from `first_seq`, and their states.
+        All tasks in it are of one owner.
 
         Anything but DONE cannot be computed again, so it forces the commit to the disk.
         """
         unhappy = [states.count(state) for state in UNHAPPY]
-        self._finished.append((first_seq, len(states), *unhappy, body, zlib.crc32(body)))
+        self._finished.append((first_seq, len(states), *unhappy, body, zlib.crc32(body), owner))
         self._force = self._force or any(unhappy)
 
-    def event(self, event: Event) -> None:
-        self._events.append((event.seq, msgspec.msgpack.encode(event)))
+    def event(self, event: Event, owner: str = "") -> None:
+        """`owner`: whose task it is about, if it is about one."""
+        self._events.append((event.seq, msgspec.msgpack.encode(event), owner))
 
-    def cursor(self, name: str, seq: int) -> None:
+    def cursor(self, owner: str, name: str, seq: int) -> None:
         """A promise to whoever acknowledged: stored like an accept."""
-        self._cursors.append((name, seq))
+        self._cursors.append((owner, name, seq))
         self._force = True
 
     @property
@@ -186,8 +191,10 @@ class Journal:
         if self._sent:
             found.append(("insert into sent(tasks) values(?)", (self._sent.tobytes(),)))
         found += [(_FINISH, values) for values in self._finished]
-        found += [("insert or replace into event values(?,?)", values) for values in self._events]
-        found += [("insert or replace into cursor values(?,?)", values) for values in self._cursors]
+        found += [("insert or replace into event values(?,?,?)", values) for values in self._events]
+        found += [
+            ("insert or replace into cursor values(?,?,?)", values) for values in self._cursors
+        ]
         return found
 
     def sync(self) -> None:

@@ -11,17 +11,25 @@ import psutil
 
 from simenv import __version__
 from simenv.config import Config
-from simenv.model import ServiceInfo, TaskInfo, TaskState
+from simenv.model import ServiceInfo, TaskInfo, TaskState, task_name
 from simenv.scheduler.state import State
 from simenv.service import api
 from simenv.service.checkpoint import Checkpointer
 from simenv.service.completions import Completions
+from simenv.service.engines import engines_view
+from simenv.service.history import Log
 from simenv.service.journal import Journal
+from simenv.service.people import People
 from simenv.wire import codec
 from simenv.wire import messages as m
+from simenv.wire.auth import Identity
+from simenv.wire.engines import Engines, GetEngines
+from simenv.wire.history import App, GetApp, GetHistory, GetSpec
+from simenv.wire.people import AddKey, GetKeys, RevokeKey
 
 COMPLETION_GROUPS = 64  # packed messages in one page
 PAGE_BYTES = 16 * 2**20
+PAGE_NS = 4_000_000  # for a page of history: less than a slice of the loop
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -46,6 +54,8 @@ class Subject(Protocol):
     @property
     def completions(self) -> Completions: ...
     @property
+    def people(self) -> People: ...
+    @property
     def checkpointer(self) -> Checkpointer: ...
     @property
     def started_ns(self) -> int: ...
@@ -59,44 +69,57 @@ class Subject(Protocol):
 
 
 class Questions:
-    """Reads the daemon's parts, changes nothing but who watches what and who shuts down."""
+    """Reads the daemon's parts, changes nothing but who watches what, who is let in and who
+    shuts down."""
 
     def __init__(self, subject: Subject) -> None:
         self._d = subject
         self._past = api.Past(subject.journal, subject.completions)
+        self._log = Log(subject.journal, subject.completions, subject.state)
         self._process = psutil.Process()
 
-    def answer(self, peer: bytes, q: m.FromClient) -> list[bytes]:
-        """The packed answers to one question."""
+    def answer(self, peer: bytes, who: Identity, q: m.FromClient) -> list[bytes]:
+        """The packed answers to one question, as far as it is for `who` to know."""
         if isinstance(q, m.Hello):
             return [codec.encode(self._hello(q))]
         if isinstance(q, m.Watch):
-            return self._watch(peer, q)
-        answer = self._one(q)
+            return self._watch(peer, who.scope, q)
+        answer = self._one(who, q)
         return [codec.encode(answer)]
 
-    def _one(self, q: m.FromClient) -> m.ToClient:
-        d = self._d
+    def _one(self, who: Identity, q: m.FromClient) -> m.ToClient:
+        d, scope = self._d, who.scope
         match q:
             case m.Ping():
                 return m.Pong(q.request, d.state.epoch)
             case m.GetStatus():
                 return m.Status(q.request, self.status())
             case m.GetQueue():
-                return self._queue(q)
+                return self._queue(scope, q)
             case m.GetTasks():
-                found = [info for number in q.tasks if (info := self._task(number)) is not None]
+                infos = [self._task(number, scope) for number in q.tasks]
+                found = [info for info in infos if info is not None]
                 return m.Queue(q.request, len(found), found)
             case m.GetWorkers():
-                return m.Workers(q.request, *api.workers_view(d.state))
+                return m.Workers(q.request, *api.workers_view(d.state, scope))
             case m.GetEvents():
                 limit = min(max(0, q.limit), api.MAX_LISTED)
-                events = d.journal.records.events(q.since, limit)
+                events = d.journal.records.events(q.since, limit, scope)
                 return m.Events(q.request, events, d.next_event - 1)
             case m.GetCompletions():
-                return self._page(q)
+                return self._page(scope, q)
             case m.Ack() | m.GetCursor():
-                return m.Acked(q.request, d.journal.records.cursor_at(q.cursor))
+                return m.Acked(q.request, d.journal.records.cursor_at(who.owner, q.cursor))
+            case GetEngines():
+                return Engines(q.request, engines_view(d.state.limits.memory_bytes))
+            case GetHistory():
+                return self._log.page(q, scope, time.monotonic_ns() + PAGE_NS)
+            case GetSpec():
+                return self._log.submitted(q, scope) or _unknown(q)
+            case GetApp():
+                return App(q.request, d.journal.records.last_app(scope))
+            case AddKey() | RevokeKey() | GetKeys():
+                return d.people.answer(q)
             case m.Shutdown():
                 held = sum(len(worker.held) for worker in d.state.workers.values())
                 d.drain(now=q.now)
@@ -113,14 +136,15 @@ class Questions:
             return m.Refused(0, [m.Refusal("version", words, hint)])
         return m.Welcome(self._d.state.epoch, __version__, self._d.config.name)
 
-    def _watch(self, peer: bytes, q: m.Watch) -> list[bytes]:
+    def _watch(self, peer: bytes, scope: str, q: m.Watch) -> list[bytes]:
         answers = []
         unknown = []
         for number in q.tasks:
-            if number in self._d.state.tasks:
+            record = self._d.state.tasks.get(number)
+            if record is not None and scope in ("", record.batch.owner):
                 self._d.completions.watch(number, peer)
                 continue
-            found = self._d.completions.find(number)
+            found = self._d.completions.find(number, scope)
             if found is not None:
                 answers.append(codec.encode(found[0]))
             else:
@@ -128,22 +152,31 @@ class Questions:
         answers.append(codec.encode(m.Unknown(q.request, unknown)))
         return answers
 
-    def _queue(self, q: m.GetQueue) -> m.Queue:
+    def _queue(self, scope: str, q: m.GetQueue) -> m.Queue:
         limit = min(max(0, q.limit), api.MAX_LISTED)
+        state, now_ns = self._d.state, time.monotonic_ns()
         if q.done:
-            return m.Queue(q.request, self._d.completions.newest, self._past.newest(limit))
-        return m.Queue(q.request, *api.queue_view(self._d.state, limit, time.monotonic_ns()))
+            total = self._d.completions.newest
+            if scope:
+                total = self._d.journal.records.owned_seq(scope)[1]
+            return m.Queue(q.request, total, self._past.newest(limit, scope))
+        if scope:
+            return m.Queue(q.request, *api.own_queue_view(state, scope, limit, now_ns))
+        return m.Queue(q.request, *api.queue_view(state, limit, now_ns))
 
-    def _task(self, number: int) -> TaskInfo | None:
+    def _task(self, number: int, scope: str) -> TaskInfo | None:
         record = self._d.state.tasks.get(number)
-        if record is not None:
-            return api.task_view(self._d.state, record, time.monotonic_ns())
-        return self._past.task(number)
+        if record is None:
+            return self._past.task(number, scope)
+        if scope not in ("", record.batch.owner):
+            return None
+        return api.task_view(self._d.state, record, time.monotonic_ns())
 
-    def _page(self, q: m.GetCompletions) -> m.CompletionPage:
+    def _page(self, scope: str, q: m.GetCompletions) -> m.CompletionPage:
         groups: list[m.Completed] = []
         taken = size = 0
-        for body in self._d.journal.records.finished_since(q.since, COMPLETION_GROUPS):
+        records = self._d.journal.records
+        for body in records.finished_since(q.since, COMPLETION_GROUPS, scope):
             group = codec.to_client(body)
             assert isinstance(group, m.Completed)
             if group.first_seq + len(group.results) - 1 <= q.since:
@@ -155,11 +188,17 @@ class Questions:
             size += len(body)
             if taken >= q.limit:
                 break
-        return m.CompletionPage(q.request, groups, self._d.completions.newest)
+        newest = records.owned_seq(scope)[0] if scope else self._d.completions.newest
+        return m.CompletionPage(q.request, groups, newest)
 
-    def word(self, number: int, word: str) -> str:
+    def may_touch(self, number: int, scope: str) -> bool:
+        """Is this task, if it has not ended, in somebody's scope?"""
+        record = self._d.state.tasks.get(number)
+        return record is not None and scope in ("", record.batch.owner)
+
+    def word(self, number: int, word: str, scope: str) -> str:
         """Cancel's word for a task the machine does not hold."""
-        if word == "unknown" and self._d.completions.find(number) is not None:
+        if word == "unknown" and self._d.completions.find(number, scope) is not None:
             return "final"
         return word
 
@@ -196,3 +235,8 @@ class Questions:
             pools=tuple(pool.info() for pool in state.pools.values()),
             warnings=api.warnings(list(state.pools.values()), [d.trouble, d.checkpointer.error]),
         )
+
+
+def _unknown(q: GetSpec) -> m.Refused:
+    words = f"no task {task_name(q.task)} here"
+    return m.Refused(q.request, [m.Refusal("not_found", words, "simenv log lists them")])

@@ -18,6 +18,7 @@ import msgspec
 from simenv.errors import JournalError
 from simenv.model import Event, TaskState
 
+APP_MESSAGES = 20_000  # looked at for the last run of an application: some milliseconds
 UNHAPPY = (TaskState.FAILED, TaskState.CANCELLED, TaskState.EXPIRED)
 
 
@@ -32,6 +33,8 @@ class AcceptedRow(msgspec.Struct, frozen=True):
     digest: bytes
     routes: bytes
     body: bytes
+    owner: str = ""
+    app: str = ""  # the run of an application it came from
 
     def values(self) -> tuple[Any, ...]:
         """Its fields, in the order of the table's columns."""
@@ -44,6 +47,8 @@ class AcceptedRow(msgspec.Struct, frozen=True):
             self.digest,
             self.routes,
             self.body,
+            self.owner,
+            self.app,
         )
 
 
@@ -89,13 +94,45 @@ class Records:
         row = self._row(query, task)
         return self._accepted_row(row) if row is not None and task < row[0] + row[1] else None
 
-    def accepted_by_key(self, key: str, offset: int) -> tuple[int, int, bytes] | None:
-        """(first id, count, digest) of the Submit stored under a user's key."""
+    def owner_of(self, task: int) -> str | None:
+        """Whose task this is; None if there is none of that number."""
+        query = "select first + count, owner from accepted where first <= ? order by first desc"
+        found = self._row(f"{query} limit 1", task)
+        return found[1] if found is not None and task < found[0] else None
+
+    def accepted_after(self, task: int, app: str) -> AcceptedRow | None:
+        """The first Submit that holds a task numbered above `task`; `app`: of that run only."""
+        inside = "select coalesce(max(first), 0) from accepted where first <= ?"
+        of_app, values = ("app = ? and ", (app,)) if app else ("", ())
+        query = (
+            f"select * from accepted where {of_app}first + count > ? + 1 and first >= ({inside})"
+            " order by first limit 1"
+        )
+        row = self._row(query, *values, task, task)
+        return None if row is None else self._accepted_row(row)
+
+    def accepted_at(self, task: int) -> tuple[int, float] | None:
+        """First task and time of day of the Submit that holds `task`, or of the next one."""
+        query = "select first, at from accepted where first >= ? order by first limit 1"
+        found: tuple[int, float] | None = self._row(query, task)
+        return found
+
+    def last_app(self, scope: str = "") -> str:
+        """Which run of an application submitted last, among the newest messages; "" if none did."""
+        query = (
+            "select app from (select app, owner from accepted order by first desc limit ?)"
+            " where app <> '' and ? in ('', owner) limit 1"
+        )
+        row = self._row(query, APP_MESSAGES, scope)
+        return "" if row is None else row[0]
+
+    def accepted_by_key(self, owner: str, key: str, offset: int) -> tuple[int, int, bytes] | None:
+        """(first id, count, digest) of the Submit stored under an owner's key."""
         query = (
             "select first, count, digest from accepted"
-            " where key = ? and offset = ? and key not like '~%'"
+            " where owner = ? and key = ? and offset = ? and key not like '~%'"
         )
-        found: tuple[int, int, bytes] | None = self._row(query, key, offset)
+        found: tuple[int, int, bytes] | None = self._row(query, owner, key, offset)
         return found
 
     def finished(self, after_seq: int = 0) -> Iterator[tuple[int, bytes]]:
@@ -104,13 +141,20 @@ class Records:
         for seq, body, crc in self._rows(query, after_seq):
             yield seq, self._intact(body, crc)
 
-    def finished_at(self, first_seq: int) -> bytes | None:
-        """The packed Completed whose completions are numbered from there."""
-        found = self._row("select body, crc from finished where seq = ?", first_seq)
-        return None if found is None else self._intact(*found)
+    def finished_at(self, first_seq: int) -> tuple[bytes, str] | None:
+        """The packed Completed whose completions are numbered from there, and its owner."""
+        found = self._row("select body, crc, owner from finished where seq = ?", first_seq)
+        return None if found is None else (self._intact(*found[:2]), found[2])
 
-    def finished_since(self, seq: int, limit: int) -> list[bytes]:
-        """Packed Completed messages that hold completions numbered above `seq`, in order."""
+    def finished_since(self, seq: int, limit: int, owner: str = "") -> list[bytes]:
+        """Packed Completed messages that hold completions numbered above `seq`, in order; only
+        those of an `owner`, if one is named."""
+        if owner:
+            query = (
+                "select body, crc from finished where owner = ?1 and owner <> ''"
+                " and seq + count > ?2 + 1 order by seq limit ?3"
+            )
+            return [self._intact(*row) for row in self._rows(query, owner, seq, limit)]
         query = (
             "select body, crc from finished where seq >= coalesce("
             "(select max(seq) from finished where seq <= ?1 + 1), 0)"
@@ -118,9 +162,19 @@ class Records:
         )
         return [self._intact(*row) for row in self._rows(query, seq, limit)]
 
-    def newest_finished(self, limit: int) -> list[bytes]:
-        query = "select body, crc from finished order by seq desc limit ?"
-        return [self._intact(*row) for row in self._rows(query, limit)]
+    def newest_finished(self, limit: int, owner: str = "") -> list[bytes]:
+        """Packed Completed messages, the newest first; of one `owner`, if one is named."""
+        only = "where owner = ?2 and owner <> ''" if owner else "where ?2 = ''"
+        query = f"select body, crc from finished {only} order by seq desc limit ?1"
+        return [self._intact(*row) for row in self._rows(query, limit, owner)]
+
+    def owned_seq(self, owner: str) -> tuple[int, int]:
+        """The number of an owner's newest completion, and how many completions are hers."""
+        query = (
+            "select max(seq + count - 1), sum(count) from finished where owner = ? and owner <> ''"
+        )
+        newest, count = self._row(query, owner) or (0, 0)
+        return newest or 0, count or 0
 
     def ended(self) -> dict[TaskState, int]:
         """How many tasks ended in which state, all starts together."""
@@ -153,16 +207,20 @@ class Records:
             numbers.frombytes(blob)
         return numbers
 
-    def events(self, since: int, limit: int) -> list[Event]:
-        query = "select body from event where seq > ? order by seq limit ?"
-        rows = self._rows(query, since, limit)
+    def events(self, since: int, limit: int, owner: str = "") -> list[Event]:
+        """In order; for an `owner`, if one is named: nothing about the tasks of others."""
+        query = (
+            "select body from event where seq > ?1 and (?3 = '' or owner in ('', ?3))"
+            " order by seq limit ?2"
+        )
+        rows = self._rows(query, since, limit, owner)
         return [msgspec.msgpack.decode(row[0], type=Event) for row in rows]
 
     def last_event(self) -> int:
         return self._one("select max(seq) from event") or 0
 
-    def cursor_at(self, name: str) -> int:
-        return self._one("select seq from cursor where name = ?", name) or 0
+    def cursor_at(self, owner: str, name: str) -> int:
+        return self._one("select seq from cursor where owner = ? and name = ?", owner, name) or 0
 
     def slowest_cursor(self) -> int | None:
         return self._one("select min(seq) from cursor")
@@ -187,4 +245,5 @@ class Records:
 
 def checksum(row: AcceptedRow) -> int:
     """CRC-32 of what a row holds and of where it belongs."""
-    return zlib.crc32(row.body, zlib.crc32(row.routes, row.first ^ row.count))
+    belongs = zlib.crc32(row.owner.encode(), row.first ^ row.count)
+    return zlib.crc32(row.body, zlib.crc32(row.routes, belongs))

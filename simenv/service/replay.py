@@ -41,7 +41,7 @@ def replay(journal: Journal, state: State, intake: Intake) -> Replayed:
     for place, row in enumerate(journal.records.accepted()):
         if rows - place <= RECENT_KEYS:
             what = Remembered(row.first, row.count, row.digest)
-            intake.remember(row.key, row.offset, what)
+            intake.remember(row.owner, row.key, row.offset, what)
         span = final[row.first : row.first + row.count]
         if 0 not in span:
             continue
@@ -63,7 +63,7 @@ def _requeue(state: State, row: AcceptedRow, span: bytearray, attempts: array[in
         end = span.find(1, place)
         end = len(span) if end < 0 else end
         first = row.first + place
-        batch = Batch(b"", terms, row.key, row.offset, first, accepted_ns, share_bytes)
+        batch = Batch(b"", terms, row.key, row.offset, first, accepted_ns, share_bytes, row.owner)
         counts = list(attempts[first : row.first + end])
         state.submitted(batch, submit.tasks[place:end], routes[place:end], counts)
         left += end - place

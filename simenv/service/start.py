@@ -28,10 +28,13 @@ from simenv.service.completions import Completions
 from simenv.service.daemon import Daemon
 from simenv.service.intake import Intake
 from simenv.service.journal import Journal
+from simenv.service.listen import open_door
+from simenv.service.people import People
 from simenv.service.pools import WorkerProcesses
 from simenv.service.questions import Facts
 from simenv.service.replay import replay
 from simenv.wire.connection import ZmqDoors
+from simenv.wire.keyfiles import ServerFile
 from simulators import catalog
 
 CONNECTION_FORMAT = 1
@@ -86,8 +89,12 @@ def assemble(
     with ExitStack() as undo:  # what a start that fails halfway takes back
         sockets = configs.socket_folder(environ)
         undo.callback(shutil.rmtree, sockets, ignore_errors=True)
-        doors = ZmqDoors(sockets)
+        far, told = None, None
+        if config.listen:
+            far, told = open_door(config.listen, places.server_key, node.name)
+        doors = ZmqDoors(sockets, far)
         undo.callback(doors.close)
+        people = People(places.keys, doors)
         workers = WorkerProcesses(
             launcher,
             config,
@@ -107,12 +114,15 @@ def assemble(
             completions,
             workers,
             checkpointer,
+            people,
             places.connection,
             Facts(node.name, widest(limits.memory_bytes), journal.records.ended()),
         )
         checkpointer.start()
         undo.callback(checkpointer.stop)
-        _announce(config, places, sockets, node, journal.epoch)
+        _announce(config, places, sockets, node, journal.epoch, told)
+        if told is not None:
+            daemon.note("service.listens", config.name, told.address)
         daemon.note("service.started", config.name, f"epoch {journal.epoch}, {found.queued} queued")
         undo.pop_all()
     return Environment(daemon, places, config.pools, sockets, lock)
@@ -200,9 +210,24 @@ def file_system(folder: Path) -> str:
     return kind
 
 
-def _announce(config: Config, places: Places, sockets: Path, node: Node, epoch: int) -> None:
+def _announce(
+    config: Config,
+    places: Places,
+    sockets: Path,
+    node: Node,
+    epoch: int,
+    door: ServerFile | None,
+) -> None:
     told = ConnectionFile(
-        CONNECTION_FORMAT, config.name, __version__, os.getpid(), node.name, epoch, str(sockets)
+        CONNECTION_FORMAT,
+        config.name,
+        __version__,
+        os.getpid(),
+        node.name,
+        epoch,
+        str(sockets),
+        door.address if door is not None else "",
+        door.public_key if door is not None else "",
     )
     temporary = places.connection.with_suffix(".new")
     temporary.touch(mode=0o600)

@@ -1,9 +1,10 @@
 """The two ends of the wire: `Doors` for the service, `Connection` for clients and workers.
 
 The service has two doors, one for clients and one for workers, so that a client can never pass for
-a worker. Transport is ZeroMQ over `ipc://` in a 0700 folder; `wire.memory` holds the twin that runs
-inside one process. Invariants: receiving never blocks the loop, sending never blocks anyone, and
-no frame above MAX_MESSAGE_BYTES is read.
+a worker. Transport is ZeroMQ over `ipc://` in a 0700 folder, and over TCP with CURVE where the
+environment listens (`wire.tcp`); `wire.memory` holds the twin that runs inside one process.
+Invariants: every message comes with the identity its sender has proved, receiving never blocks the
+loop, sending never blocks anyone, and no frame above MAX_MESSAGE_BYTES is read.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import contextlib
 import enum
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +21,7 @@ import zmq
 from zmq.backend import zmq_poll
 
 from simenv.errors import LimitExceeded, NoService, ProtocolError
+from simenv.wire.auth import LOCAL, LOCAL_WORKER, Identity
 from simenv.wire.messages import MAX_MESSAGE_BYTES
 
 SEND_QUEUE_MESSAGES = 2_000  # a peer that reads nothing loses what comes after; it asks again
@@ -27,6 +30,7 @@ SOCKET_PATH_BYTES = 107  # sun_path less its NUL
 _POLLIN = int(zmq.POLLIN)
 _NOBLOCK = int(zmq.NOBLOCK)
 _NOBLOCK_MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
+_FAR = 2  # the far door's turn, after the two of this machine
 
 
 class Door(enum.IntEnum):
@@ -42,11 +46,15 @@ class Doors(Protocol):
     def wait(self, timeout_s: float) -> bool:
         """Block until something can be received, or the time is up."""
 
-    def receive(self) -> tuple[Door, bytes, bytes] | None:
-        """The next (door, peer, body), alternating between doors; None when there is none."""
+    def receive(self) -> tuple[Door, bytes, bytes, Identity] | None:
+        """The next (door, peer, body, sender), doors taking turns; None when there is none."""
 
     def send(self, door: Door, peer: bytes, body: bytes) -> bool:
         """False when the peer is gone or its queue is full; never blocks."""
+
+    def admit(self, keys: Mapping[str, Identity], farewell: bytes) -> None:
+        """Who is let in from now on, by public key. Whoever is inside with another key gets
+        `farewell` and is cut off."""
 
     def close(self) -> None: ...
 
@@ -75,15 +83,41 @@ def endpoint(path: Path) -> str:
     return f"ipc://{path}"
 
 
-class ZmqDoors:
-    """Two ROUTER sockets in one folder: `client.sock` and `worker.sock`."""
+class FarDoor(Protocol):
+    """A door to other machines, beside the two of this one; see `wire.tcp`."""
 
-    def __init__(self, folder: Path) -> None:
+    sockets: tuple[zmq.Socket[bytes], ...]  # the first one brings messages
+
+    @property
+    def restless(self) -> bool:
+        """Must `tend` be called though no socket is ready?"""
+
+    def tend(self) -> None:
+        """Look after whoever knocks or leaves; called when any of the other sockets is ready."""
+
+    def receive(self) -> tuple[Door, bytes, bytes, Identity] | None: ...
+
+    def send(self, peer: bytes, body: bytes) -> bool: ...
+
+    def holds(self, peer: bytes) -> bool: ...
+
+    def admit(self, keys: Mapping[str, Identity], farewell: bytes) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class ZmqDoors:
+    """Two ROUTER sockets in one folder, `client.sock` and `worker.sock`, and perhaps a far door."""
+
+    def __init__(self, folder: Path, far: FarDoor | None = None) -> None:
         self._context = zmq.Context(io_threads=1)
+        self._far = far
         self._sockets = tuple(self._bind(folder / name) for name in ("client.sock", "worker.sock"))
-        self._watched = [(socket, _POLLIN) for socket in self._sockets]
-        self._ready: list[Door] = []
-        self._last = Door.WORKER
+        watched = (*self._sockets, *(far.sockets if far is not None else ()))
+        self._watched = [(socket, _POLLIN) for socket in watched]
+        self._turn: dict[Any, int] = {socket: place for place, socket in enumerate(watched)}
+        self._ready: list[int] = []
+        self._last = 0
 
     def _bind(self, path: Path) -> zmq.Socket[bytes]:
         socket = self._context.socket(zmq.ROUTER)
@@ -98,41 +132,73 @@ class ZmqDoors:
 
     def wait(self, timeout_s: float) -> bool:
         found = zmq_poll(self._watched, max(0, math.ceil(timeout_s * 1000)))
-        clients = self._sockets[Door.CLIENT]
-        self._ready = [Door.CLIENT if s is clients else Door.WORKER for s, _ in found]
-        return bool(found)
+        ready = [self._turn[socket] for socket, _ in found]
+        if len(ready) > 1:
+            last = self._last
+            ready.sort(key=lambda turn: turn <= last)  # those after the last one first
+        far = self._far
+        if far is not None and (far.restless or (ready and max(ready) > _FAR)):
+            far.tend()
+            ready = [turn for turn in ready if turn <= _FAR]
+        self._ready = ready
+        return bool(ready)
 
-    def receive(self) -> tuple[Door, bytes, bytes] | None:
+    def receive(self) -> tuple[Door, bytes, bytes, Identity] | None:
         # Asked first and then read: an exception a pass for "nothing there" costs more than all.
-        if not self._ready and not self.wait(0.0):
-            return None
-        door = self._ready.pop(-1 if self._last is self._ready[0] else 0)
-        self._last = door
+        while self._ready or self.wait(0.0):
+            turn = self._last = self._ready.pop(0)
+            if turn < _FAR:
+                return self._receive(Door(turn))
+            assert self._far is not None
+            received = self._far.receive()
+            if received is not None:
+                return received
+        return None
+
+    def _receive(self, door: Door) -> tuple[Door, bytes, bytes, Identity]:
         socket = self._sockets[door]
         peer = socket.recv(_NOBLOCK)
         body = socket.recv(_NOBLOCK)
         if socket.get(zmq.RCVMORE):
             socket.recv_multipart()
             body = b""  # not of the protocol: refused by every decoder
-        return door, peer, body
+        return door, peer, body, LOCAL_WORKER if door else LOCAL
 
     def send(self, door: Door, peer: bytes, body: bytes) -> bool:
-        socket = self._sockets[door]
-        try:
-            socket.send(peer, _NOBLOCK_MORE)
-        except zmq.Again:
-            return False
-        except zmq.ZMQError as error:
-            if error.errno == zmq.EHOSTUNREACH:
-                return False
-            raise
-        socket.send(body, _NOBLOCK)
-        return True
+        if self._far is not None and self._far.holds(peer):
+            return self._far.send(peer, body)
+        return send_to(self._sockets[door], peer, body)
+
+    def admit(self, keys: Mapping[str, Identity], farewell: bytes) -> None:
+        if self._far is not None:
+            self._far.admit(keys, farewell)
 
     def close(self) -> None:
         for socket in self._sockets:
             socket.close()
         self._context.term()
+        if self._far is not None:
+            self._far.close()
+
+
+def readable(socket: zmq.Socket[bytes]) -> bool:
+    """Is there anything to receive?"""
+    events: Any = socket.get(zmq.EVENTS)
+    return bool(events & _POLLIN)
+
+
+def send_to(router: zmq.Socket[bytes], peer: bytes, body: bytes) -> bool:
+    """False when the peer is gone or its queue is full; never blocks."""
+    try:
+        router.send(peer, _NOBLOCK_MORE)
+    except zmq.Again:
+        return False
+    except zmq.ZMQError as error:
+        if error.errno == zmq.EHOSTUNREACH:
+            return False
+        raise
+    router.send(body, _NOBLOCK)
+    return True
 
 
 class ZmqConnection:
@@ -147,9 +213,15 @@ class ZmqConnection:
         address = endpoint(path)
         if not path.exists():
             raise NoService(f"no service at {path} (there is no such socket)")
+        self._open(address, identity, context)
+
+    def _open(
+        self, address: str, identity: bytes, context: zmq.Context[zmq.Socket[bytes]] | None
+    ) -> None:
         self._own = context is None
         self._context = context if context is not None else zmq.Context(io_threads=1)
         socket = self._context.socket(zmq.DEALER)
+        self._prepare(socket)
         socket.set(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
         socket.set(zmq.IDENTITY, identity)
         socket.set(zmq.SNDHWM, SEND_QUEUE_MESSAGES)
@@ -163,6 +235,9 @@ class ZmqConnection:
         os.set_blocking(self._woken, False)
         os.set_blocking(self._waker, False)
         self._watched: list[tuple[Any, int]] = [(socket, _POLLIN), (self._woken, _POLLIN)]
+
+    def _prepare(self, socket: zmq.Socket[bytes]) -> None:
+        """What must be set before it connects, beside what every connection needs."""
 
     def send(self, body: bytes) -> None:
         if len(body) > MAX_MESSAGE_BYTES:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Mapping
 
-from simenv.errors import LimitExceeded, NoService
+from simenv.errors import KeyRefused, LimitExceeded, NoService
+from simenv.wire.auth import LOCAL, LOCAL_WORKER, Identity, Role
 from simenv.wire.connection import SEND_QUEUE_MESSAGES, Door
 from simenv.wire.messages import MAX_MESSAGE_BYTES
 
@@ -15,23 +17,43 @@ class MemoryDoors:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._inbox: tuple[deque[tuple[bytes, bytes]], ...] = (deque(), deque())
+        self._inbox: tuple[deque[tuple[bytes, bytes, Identity]], ...] = (deque(), deque())
         self._peers: dict[tuple[Door, bytes], MemoryConnection] = {}
+        self._keys: Mapping[str, Identity] = {}
         self._next = 0
         self._open = True
 
-    def connect(self, door: Door, identity: bytes) -> MemoryConnection:
-        """A new peer behind one door; its messages carry `identity`."""
-        connection = MemoryConnection(self, door, identity)
+    def connect(self, door: Door, identity: bytes, key: str = "") -> MemoryConnection:
+        """A new peer behind one door; its messages carry `identity`. With a `key` it comes from
+        afar: the key's role tells the door. KeyRefused if no such key is admitted."""
         with self._changed:
+            who = LOCAL_WORKER if door is Door.WORKER else LOCAL
+            if key:
+                if key not in self._keys:
+                    raise KeyRefused("the service does not know this key")
+                who = self._keys[key]
+                door = Door.WORKER if who.role is Role.WORKER else Door.CLIENT
+            connection = MemoryConnection(self, door, identity, who, key)
             self._peers[door, identity] = connection
         return connection
+
+    def admit(self, keys: Mapping[str, Identity], farewell: bytes) -> None:
+        with self._changed:
+            self._keys = keys
+            for place, connection in list(self._peers.items()):
+                if connection.key and keys.get(connection.key) != connection.who:
+                    connection.deliver(farewell)
+                    del self._peers[place]
+                    inbox = self._inbox[place[0]]
+                    kept = [entry for entry in inbox if entry[0] != place[1]]
+                    inbox.clear()
+                    inbox.extend(kept)
 
     def wait(self, timeout_s: float) -> bool:
         with self._changed:
             return self._changed.wait_for(lambda: any(self._inbox), timeout_s)
 
-    def receive(self) -> tuple[Door, bytes, bytes] | None:
+    def receive(self) -> tuple[Door, bytes, bytes, Identity] | None:
         with self._changed:
             for _ in range(2):
                 turn = self._next
@@ -49,12 +71,15 @@ class MemoryDoors:
             self._open = False
             self._peers.clear()
 
-    def accept(self, door: Door, identity: bytes, body: bytes) -> None:
-        """Called by a connection: one message has arrived."""
+    def accept(self, door: Door, identity: bytes, body: bytes, who: Identity) -> None:
+        """Called by a connection: one message has arrived. One of a peer that was cut off is
+        dropped."""
         with self._changed:
             if not self._open:
                 raise NoService("the service has closed its doors")
-            self._inbox[door].append((identity, body))
+            if (door, identity) not in self._peers:
+                return
+            self._inbox[door].append((identity, body, who))
             self._changed.notify_all()
 
     def forget(self, door: Door, identity: bytes) -> None:
@@ -66,8 +91,11 @@ class MemoryDoors:
 class MemoryConnection:
     """A client's or worker's end."""
 
-    def __init__(self, doors: MemoryDoors, door: Door, identity: bytes) -> None:
+    def __init__(
+        self, doors: MemoryDoors, door: Door, identity: bytes, who: Identity, key: str
+    ) -> None:
         self._doors, self._door, self._identity = doors, door, identity
+        self.who, self.key = who, key
         self._arrived = threading.Condition()
         self._inbox: deque[bytes] = deque()
         self._woken = False
@@ -77,7 +105,7 @@ class MemoryConnection:
             raise LimitExceeded(
                 f"a message of {len(body)} bytes is over the limit of {MAX_MESSAGE_BYTES}"
             )
-        self._doors.accept(self._door, self._identity, body)
+        self._doors.accept(self._door, self._identity, body, self.who)
 
     def receive(self, timeout_s: float) -> bytes | None:
         with self._arrived:

@@ -22,8 +22,18 @@ from simenv.model import (
     Timing,
     WorkerInfo,
 )
+from simenv.wire.engines import Engines, GetEngines
 from simenv.wire.history import App, GetApp, GetHistory, GetSpec, History, Submitted
+from simenv.wire.keeping import (
+    Collect,
+    Collected,
+    FetchResult,
+    Rerun,
+    Rerunning,
+    ResultChunk,
+)
 from simenv.wire.numbers import Number
+from simenv.wire.people import AddKey, GetKeys, Keys, RevokeKey
 
 PROTOCOL = 1
 MAX_MESSAGE_BYTES = 64 * 2**20  # the transport drops a peer that sends more
@@ -145,6 +155,8 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=0):
     epoch: int  # grows with every start of the service
     version: str
     name: str
+    node: str = ""
+    results: str = ""  # folder of the files of large results on that node
 
 
 class Accepted(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -253,10 +265,11 @@ class Pong(msgspec.Struct, frozen=True, array_like=True, tag=11):
 
 
 class Unknown(msgspec.Struct, frozen=True, array_like=True, tag=12):
-    """Answer to Watch: these ids are not known (never accepted, or no longer kept)."""
+    """Answer to Watch: these ids are not known; those below `next_task` were given out once."""
 
     request: int
     tasks: list[int]
+    next_task: int = 0
 
 
 class Stopping(msgspec.Struct, frozen=True, array_like=True, tag=13):
@@ -368,10 +381,13 @@ class StopWorker(msgspec.Struct, frozen=True, array_like=True, tag=3):
 FromClient = (
     Hello | Submit | Watch | Cancel | GetStatus | GetQueue | GetTasks | GetWorkers | GetEvents
     | GetCompletions | Ack | GetCursor | Ping | Shutdown | GetHistory | GetSpec | GetApp
+    | FetchResult | Rerun | Collect
+    | AddKey | RevokeKey | GetKeys | GetEngines
 )  # fmt: skip
 ToClient = (
     Welcome | Accepted | Refused | Completed | Status | Queue | Workers | Events | Cancelled
-    | CompletionPage | Acked | Pong | Unknown | Stopping | History | Submitted | App
+    | CompletionPage | Acked | Pong | Unknown | Stopping | History | Submitted | App | Keys
+    | ResultChunk | Rerunning | Collected | Engines
 )  # fmt: skip
 FromWorker = Join | Started | Done | Beat
 ToWorker = Assign | Lease | StopTask | StopWorker

@@ -21,6 +21,7 @@ from simenv.service.completions import Completions
 from simenv.service.daemon import Daemon
 from simenv.service.intake import Intake
 from simenv.service.journal import Journal
+from simenv.service.people import People
 from simenv.service.pools import WorkerProcesses
 from simenv.service.questions import Facts
 from simenv.service.replay import replay
@@ -101,6 +102,7 @@ class Bench:
         faults.install(config.faults)
         self.paper = Paper()
         self.doors = MemoryDoors()
+        self.people = People(places.keys, self.doors)
         self.journal = Journal(places.journal, config.durability)
         self.state = State(
             config.pools, self.limits, self.journal.epoch, self.journal.records.next_task()
@@ -127,6 +129,7 @@ class Bench:
             completions,
             processes,
             Checkpointer(places.journal),
+            self.people,
             places.connection,
             Facts(NODE, 26, self.journal.records.ended()),
         )

@@ -129,7 +129,7 @@ class Peer:
                 continue
             received = doors.receive()
             assert received is not None
-            _, peer, body = received
+            _, peer, body, _ = received
             message: m.FromClient = codec.from_client(body)
             self._peers.add(peer)
             if not self.silent:

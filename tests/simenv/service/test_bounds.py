@@ -49,7 +49,7 @@ def test_a_number_beyond_the_journals_is_its_error(tmp_path: Path) -> None:
         journal.records.seq_of(BEYOND)
     with pytest.raises(JournalError):
         journal.index([(BEYOND, 1)], 1)
-    journal.cursor("mine", BEYOND)
+    journal.cursor("", "mine", BEYOND)
     with pytest.raises(JournalError):
         journal.commit()
 

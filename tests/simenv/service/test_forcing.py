@@ -47,7 +47,7 @@ def failed(journal: Journal) -> None:
 
 
 def ack(journal: Journal) -> None:
-    journal.cursor("mine", 1)
+    journal.cursor("", "mine", 1)
 
 
 def event(journal: Journal) -> None:

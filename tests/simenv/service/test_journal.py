@@ -40,7 +40,7 @@ def test_what_was_committed_is_there_after_a_crash(tmp_path: Path, durability: s
     journal.sent([1, 2])
     journal.finish(1, [DONE, TaskState.FAILED], b"completed")
     journal.event(Event(1, 2.0, "kind", "subject", "message"))
-    journal.cursor("mine", 7)
+    journal.cursor("", "mine", 7)
     journal.commit()
     journal.accept(row(4))  # never committed
     again = reopened(journal, durability).records
@@ -48,7 +48,7 @@ def test_what_was_committed_is_there_after_a_crash(tmp_path: Path, durability: s
     assert list(again.finished()) == [(1, b"completed")]
     assert again.ended()[TaskState.FAILED] == 1
     assert again.sent() == array("q", [1, 2])
-    assert again.cursor_at("mine") == 7
+    assert again.cursor_at("", "mine") == 7
     assert again.next_task() == 4
     assert again.last_seq() == 2
 
@@ -96,8 +96,8 @@ def test_a_users_key_is_found_and_an_automatic_one_is_not_indexed(tmp_path: Path
     journal.accept(row(1, key="sweep"))
     journal.accept(row(2, key="~auto"))
     journal.commit()
-    assert journal.records.accepted_by_key("sweep", 1) == (1, 1, b"digest")
-    assert journal.records.accepted_by_key("~auto", 2) is None
+    assert journal.records.accepted_by_key("", "sweep", 1) == (1, 1, b"digest")
+    assert journal.records.accepted_by_key("", "~auto", 2) is None
 
 
 def test_completions_are_paged_from_any_number(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 import zmq
 
 from simenv.errors import LimitExceeded, NoService, ProtocolError
+from simenv.wire.auth import LOCAL, LOCAL_WORKER, Identity
 from simenv.wire.connection import (
     SEND_QUEUE_MESSAGES,
     SOCKET_PATH_BYTES,
@@ -46,7 +47,7 @@ class House:
         self._opened.append(connection)
         return connection
 
-    def receive(self) -> tuple[Door, bytes, bytes]:
+    def receive(self) -> tuple[Door, bytes, bytes, Identity]:
         assert self.doors.wait(PATIENCE_S)
         received = self.doors.receive()
         assert received is not None
@@ -68,7 +69,7 @@ def house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[House]:
 def test_a_message_goes_there_and_back(house: House) -> None:
     client = house.connect(b"ana")
     client.send(b"question")
-    assert house.receive() == (Door.CLIENT, b"ana", b"question")
+    assert house.receive() == (Door.CLIENT, b"ana", b"question", LOCAL)
     assert house.doors.send(Door.CLIENT, b"ana", b"answer")
     assert client.receive(PATIENCE_S) == b"answer"
 
@@ -83,9 +84,9 @@ def test_messages_of_one_peer_keep_their_order(house: House) -> None:
 def test_a_client_cannot_pass_for_a_worker(house: House) -> None:
     house.connect(b"same", Door.CLIENT).send(b"from the client")
     worker = house.connect(b"same", Door.WORKER)
-    assert house.receive() == (Door.CLIENT, b"same", b"from the client")
+    assert house.receive() == (Door.CLIENT, b"same", b"from the client", LOCAL)
     worker.send(b"from the worker")
-    assert house.receive() == (Door.WORKER, b"same", b"from the worker")
+    assert house.receive() == (Door.WORKER, b"same", b"from the worker", LOCAL_WORKER)
 
 
 def test_a_flood_at_one_door_does_not_shut_the_other(house: House) -> None:
@@ -220,7 +221,7 @@ def test_a_frame_too_large_ends_the_stranger_not_the_service(
     stranger(zmq.DEALER).send(bytes(MAX_MESSAGE_BYTES + 1))
     client = zmq_house.connect(b"ana")
     client.send(b"question")
-    assert zmq_house.receive() == (Door.CLIENT, b"ana", b"question")
+    assert zmq_house.receive() == (Door.CLIENT, b"ana", b"question", LOCAL)
     assert not zmq_house.doors.wait(0.2)
 
 

@@ -1,0 +1,40 @@
+"""Unfinished tasks by owner, so that showing one her own never means looking through all.
+
+Tasks of the environment's own user (owner "") are not listed here: that user sees everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from simenv.scheduler.values import Batch, Record
+
+
+class Owned:
+    """Other people's unfinished tasks, each owner's in the order of acceptance."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, dict[int, Record]] = {}
+
+    def add(self, batch: Batch, tasks: dict[int, Record], count: int) -> None:
+        """`tasks` now holds a batch of so many."""
+        if batch.owner:
+            mine = self._records.setdefault(batch.owner, {})
+            mine.update((n, tasks[n]) for n in range(batch.first, batch.first + count))
+
+    def drop(self, record: Record) -> None:
+        """A task has ended, or was withdrawn."""
+        owner = record.batch.owner
+        if owner:
+            mine = self._records[owner]
+            del mine[record.number]
+            if not mine:
+                del self._records[owner]
+
+    def of(self, owner: str) -> Collection[Record]:
+        """All of hers."""
+        return self._records.get(owner, {}).values()
+
+    def everything(self) -> dict[str, dict[int, Record]]:
+        """For `check`."""
+        return self._records

@@ -1,0 +1,75 @@
+"""Where an environment listens for other machines: the address chosen, the port kept.
+
+Invariant: nothing is bound to all interfaces unless the configuration says so in a word.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import resource
+import socket
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+import psutil
+
+from simenv.config import EVERYWHERE, listen_parts
+from simenv.errors import ConfigError
+from simenv.wire.keyfiles import ServerFile, server_file, write_private
+from simenv.wire.tcp import TcpDoor
+
+DESCRIPTORS = 8_192  # more than the guard of the door lets strangers and clients have
+
+
+def open_door(listen: str, path: Path, node: str) -> tuple[TcpDoor, ServerFile]:
+    """Bind, with the keys in `path` (made at the first time); ConfigError says why not.
+
+    Port 0 takes the port of last time where it is still free, so that the files people were given
+    stay right.
+    """
+    host, port = listen_parts(listen)
+    told = server_file(path)
+    address = resolved(host)
+    _more_descriptors()
+    door = None
+    last = told.address.rpartition(":")[2]
+    if not port and last.isdecimal():
+        with suppress(ConfigError):
+            door = TcpDoor(address, int(last), told.keys)
+    if door is None:
+        door = TcpDoor(address, port, told.keys)
+    shown = node if host == EVERYWHERE else address
+    shown = f"[{shown}]" if ":" in shown else shown
+    now = msgspec.structs.replace(told, address=f"tcp://{shown}:{door.port}")
+    if now != told:
+        write_private(path, now)
+    return door, now
+
+
+def resolved(host: str) -> str:
+    """The one IP address a host's name, an interface or an address means."""
+    if host == EVERYWHERE:
+        return "0.0.0.0"
+    with suppress(ValueError):
+        return str(ipaddress.ip_address(host))
+    for entry in psutil.net_if_addrs().get(host, ()):
+        if entry.family == socket.AF_INET:
+            return str(entry.address)
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        names = ", ".join(sorted(psutil.net_if_addrs()))
+        raise ConfigError(
+            f"listen: {host!r} is neither an interface nor a host: {error.strerror}",
+            hint=f"interfaces here: {names}; or an IP address of this machine",
+        ) from error
+    return str(found[0][4][0])
+
+
+def _more_descriptors() -> None:
+    """Each connection takes one; the soft limit is often meant for interactive programs."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -1,0 +1,57 @@
+"""Who may say what: roles, and the one table of messages each role may send.
+
+Pure values. Invariant: a message that is not in the table of its sender's role goes no further, so
+a new kind of message is closed to everybody but the environment's admin until it is named here.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from simenv.wire import history as h
+from simenv.wire import keeping as k
+from simenv.wire import messages as m
+from simenv.wire import people as p
+
+
+class Role(enum.StrEnum):
+    """What a key is for."""
+
+    CLIENT = "client"  # submits, and sees its owner's tasks
+    WORKER = "worker"  # runs what it is sent
+    ADMIN = "admin"  # sees and steers all of the environment
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Who is behind a connection. `owner`: the name of the key, "" for the environment's own user,
+    who comes through a socket that nobody else can open."""
+
+    owner: str
+    role: Role
+
+    @property
+    def scope(self) -> str:
+        """Whose tasks this one may see: "" for everybody's."""
+        return "" if self.role is Role.ADMIN else self.owner
+
+
+LOCAL = Identity("", Role.ADMIN)
+LOCAL_WORKER = Identity("", Role.WORKER)
+
+_CLIENT: frozenset[type] = frozenset(
+    {
+        *(m.Hello, m.Ping, m.Submit, m.Watch, m.Cancel, m.GetStatus, m.GetQueue, m.GetTasks),
+        *(m.GetWorkers, m.GetEvents, m.GetCompletions, m.Ack, m.GetCursor),
+        *(h.GetHistory, h.GetSpec, h.GetApp, k.FetchResult, k.Rerun),
+    }
+)
+_ADMIN: frozenset[type] = frozenset({m.Shutdown, k.Collect, p.AddKey, p.RevokeKey, p.GetKeys})
+_WORKER: frozenset[type] = frozenset({m.Join, m.Started, m.Done, m.Beat})
+
+MAY_SEND: dict[Role, frozenset[type]] = {
+    Role.CLIENT: _CLIENT,
+    Role.WORKER: _WORKER,
+    Role.ADMIN: _CLIENT | _ADMIN,
+}

@@ -1,0 +1,189 @@
+"""Keys on disk: the environment's own, the list of those let in, and what a person is given.
+
+Invariants: a file with a secret in it is made 0600, by rename or anew, and is not read when anybody
+else could have read it; each file begins with a format number.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import zmq
+
+from simenv.errors import ConfigError, KeyConflict, NotFound, OptionError
+from simenv.wire.auth import Identity, Role
+from simenv.wire.people import KeyInfo
+
+KEYS_FORMAT = 1
+MAX_KEYS = 1_000
+MAX_FILE_BYTES = 2**20
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+class KeyPair(msgspec.Struct, frozen=True):
+    """Both halves, in ZeroMQ's base 85."""
+
+    public: str
+    secret: str
+
+    def __repr__(self) -> str:
+        return f"KeyPair({self.public}, secret)"
+
+
+class ServerFile(msgspec.Struct, frozen=True):
+    """`server-key.json`: who the environment is, and where it listened last ("": never)."""
+
+    format: int
+    public_key: str
+    secret_key: str
+    address: str = ""
+
+    @property
+    def keys(self) -> KeyPair:
+        return KeyPair(self.public_key, self.secret_key)
+
+
+class KeysFile(msgspec.Struct, frozen=True):
+    """`keys.json`: who is let in."""
+
+    format: int
+    keys: list[KeyInfo]
+
+
+class PersonFile(msgspec.Struct, frozen=True):
+    """A connection file for one person: where, to whom, and as who."""
+
+    format: int
+    name: str  # of the environment
+    address: str
+    server_key: str
+    owner: str
+    role: str
+    public_key: str
+    secret_key: str
+
+    @property
+    def keys(self) -> KeyPair:
+        return KeyPair(self.public_key, self.secret_key)
+
+
+def new_pair() -> KeyPair:
+    """A fresh key pair."""
+    public, secret = zmq.curve_keypair()
+    return KeyPair(public.decode(), secret.decode())
+
+
+def server_file(path: Path) -> ServerFile:
+    """The environment's own keys, made at the first call."""
+    if not path.exists():
+        pair = new_pair()
+        write_private(path, ServerFile(KEYS_FORMAT, pair.public, pair.secret))
+    return read_private(path, ServerFile)
+
+
+def read_keys(path: Path) -> list[KeyInfo]:
+    """Who is let in; nobody where there is no such file."""
+    return read_private(path, KeysFile).keys if path.exists() else []
+
+
+def write_keys(path: Path, keys: list[KeyInfo]) -> None:
+    write_private(path, KeysFile(KEYS_FORMAT, keys))
+
+
+def added(keys: Sequence[KeyInfo], key: KeyInfo) -> list[KeyInfo]:
+    """The list with one more; KeyConflict if the name or the key is taken."""
+    if key.role not in tuple(Role):
+        raise OptionError(f"role {key.role!r:.80} is not known", hint="client or admin")
+    if len(keys) >= MAX_KEYS:
+        raise OptionError(f"{len(keys)} keys are the most there can be", hint="revoke some")
+    for known in keys:
+        if key.name == known.name:
+            words = f"there is a key named {key.name!r} already (role {known.role})"
+            raise KeyConflict(words, hint=f"another name, or first: simenv keys revoke {key.name}")
+        if key.public_key == known.public_key:
+            raise KeyConflict(
+                f"this key is known already, as {known.name!r}", hint="make a new one"
+            )
+    return [*keys, key]
+
+
+def removed(keys: Sequence[KeyInfo], name: str) -> list[KeyInfo]:
+    """The list without one; NotFound if it is not there."""
+    kept = [key for key in keys if key.name != name]
+    if len(kept) == len(keys):
+        names = ", ".join(key.name for key in keys[:10]) or "none"
+        raise NotFound(f"no key named {name[:80]!r}", hint=f"there are: {names}")
+    return kept
+
+
+def identities(keys: Sequence[KeyInfo]) -> Mapping[str, Identity]:
+    """Public key to owner and role."""
+    return {key.public_key: Identity(key.name, Role(key.role)) for key in keys}
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+def write_private(path: Path, content: msgspec.Struct) -> None:
+    """0600, whole or not at all."""
+    temporary = path.with_name(path.name + ".new")
+    temporary.unlink(missing_ok=True)
+    create_private(temporary, content)
+    temporary.replace(path)
+
+
+def create_private(path: Path, content: msgspec.Struct) -> None:
+    """A new file, 0600; ConfigError where it cannot be that, and nothing is left of it."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags, 0o600)
+    except OSError as error:
+        hint = "take another name, or remove it" if path.exists() else ""
+        raise ConfigError(f"cannot make {path}: {error.strerror}", hint=hint) from error
+    with os.fdopen(descriptor, "wb") as out:
+        if os.fstat(out.fileno()).st_mode & 0o077:
+            path.unlink()
+            raise ConfigError(
+                f"{path} would be open to others: its file system knows no modes",
+                hint="choose a folder on a local disk",
+            )
+        out.write(msgspec.json.format(msgspec.json.encode(content)) + b"\n")
+
+
+def read_private(path: Path, kind: type[T]) -> T:
+    """A file of ours; ConfigError if others can open it, or it is something else."""
+    try:
+        with path.open("rb") as source:
+            check_private(path, os.fstat(source.fileno()))
+            body = source.read(MAX_FILE_BYTES)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    try:
+        found = msgspec.json.decode(body, type=kind)
+    except msgspec.MsgspecError as error:
+        raise ConfigError(f"{path} is not what it should be: {error}") from error
+    format_number = getattr(found, "format", 0)
+    if format_number != KEYS_FORMAT:
+        raise ConfigError(
+            f"{path} has format {format_number}, this build reads {KEYS_FORMAT}",
+            hint="use the simenv version that wrote it",
+        )
+    return found
+
+
+def check_private(path: Path, info: os.stat_result) -> None:
+    """ConfigError if anybody but us owns the file or can open it."""
+    if info.st_uid != os.getuid():
+        raise ConfigError(f"{path} belongs to someone else: not believed")
+    if info.st_mode & 0o077:
+        raise ConfigError(
+            f"{path} holds a secret key and can be opened by others "
+            f"(mode {stat.S_IMODE(info.st_mode):04o})",
+            hint=f"chmod 600 {path}; if others may have read it: simenv keys revoke, and a new key",
+        )

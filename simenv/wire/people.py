@@ -1,0 +1,49 @@
+"""Messages about keys, for admins: a part of `messages`. Secret keys never travel."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from simenv.wire.numbers import Number
+
+PUBLIC_KEY_CHARS = 40  # 32 bytes in ZeroMQ's base 85
+Name = Annotated[str, msgspec.Meta(max_length=64)]
+PublicKey = Annotated[str, msgspec.Meta(min_length=PUBLIC_KEY_CHARS, max_length=PUBLIC_KEY_CHARS)]
+
+
+class KeyInfo(msgspec.Struct, frozen=True):
+    """One key the service knows. `at_s`: when it was added, seconds since 1970."""
+
+    name: str  # of its owner
+    role: str  # client, admin, worker
+    public_key: PublicKey
+    at_s: float
+
+
+class AddKey(msgspec.Struct, frozen=True, array_like=True, tag=20):
+    """Let the holder of this key in; answered by Keys."""
+
+    request: Number
+    name: Name
+    role: Name
+    public_key: PublicKey
+
+
+class RevokeKey(msgspec.Struct, frozen=True, array_like=True, tag=21):
+    """Shut the holder of this key out, at once; answered by Keys."""
+
+    request: Number
+    name: Name
+
+
+class GetKeys(msgspec.Struct, frozen=True, array_like=True, tag=22):
+    request: Number
+
+
+class Keys(msgspec.Struct, frozen=True, array_like=True, tag=20):
+    """All keys there are now."""
+
+    request: int
+    keys: list[KeyInfo]

@@ -1,0 +1,254 @@
+"""The service's door to other machines: TCP with CurveZMQ, a key for everybody who comes in.
+
+libzmq answers no byte of a message before the handshake is through, and asks `_answer_zap` with the
+client's public key before it lets anyone in; each message then carries that key, which is looked up
+again, so a revoked one is worth nothing from that moment on. The door has an I/O thread of its own:
+whatever strangers do there, the sockets of this machine are not slowed. Invariants: no key, no
+message; nothing here waits; the work done for strangers in one pass of the loop is bounded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket as sockets
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import zmq
+from zmq.utils import z85
+
+from simenv.errors import ConfigError
+from simenv.wire.auth import Identity, Role
+from simenv.wire.connection import Door, readable, send_to
+from simenv.wire.guard import Guard
+from simenv.wire.keyfiles import KeyPair
+from simenv.wire.messages import MAX_MESSAGE_BYTES
+
+HANDSHAKE_MS = 3_000  # who is not through by then is cut off
+BACKLOG = 512
+QUEUED_MESSAGES = 64  # read ahead for each client; the rest waits in its TCP connection
+SEND_QUEUE_MESSAGES = 2_000
+KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT = 60, 10, 3
+ZAP_A_PASS = 32
+EVENTS_A_PASS = 256
+FAREWELL_S = 0.25  # what is still to be read before a connection is cut
+PREFIX = b"far/"  # of the names of peers behind this door
+_DOMAIN = b"simenv"
+_ZAP = "inproc://zeromq.zap.01"  # RFC 27: where libzmq asks
+_NOBLOCK = int(zmq.NOBLOCK)
+_ACCEPTED, _DISCONNECTED = int(zmq.EVENT_ACCEPTED), int(zmq.EVENT_DISCONNECTED)
+
+
+class _Peer(msgspec.Struct, frozen=True, gc=False):
+    """Who spoke last under a routing id, and through which connection."""
+
+    route: bytes
+    key: str
+    fd: int
+
+
+class TcpDoor:
+    """One ROUTER on one address. Used from the loop's thread."""
+
+    def __init__(self, host: str, port: int, keys: KeyPair) -> None:
+        self._context = zmq.Context(io_threads=1)
+        self._guard = Guard()
+        self._admitted: Mapping[str, Identity] = {}
+        self._peers: dict[bytes, _Peer] = {}
+        self._by_fd: dict[int, set[bytes]] = {}
+        self._leaving: deque[tuple[float, int]] = deque()
+        self.refused_total = 0
+        try:
+            self._zap = self._context.socket(zmq.REP)
+            self._zap.bind(_ZAP)
+            self._router = self._bound(host, port, keys)
+            self.port = _port(self._router)
+        except BaseException:
+            self._context.destroy(linger=0)
+            raise
+        self.sockets: tuple[zmq.Socket[bytes], ...] = (self._router, self._zap, self._monitor)
+
+    def _bound(self, host: str, port: int, keys: KeyPair) -> zmq.Socket[bytes]:
+        router = self._context.socket(zmq.ROUTER)
+        router.set(zmq.CURVE_SERVER, 1)
+        router.set(zmq.CURVE_SECRETKEY, keys.secret.encode())
+        router.set(zmq.ZAP_DOMAIN, _DOMAIN)
+        router.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+        router.set(zmq.BACKLOG, BACKLOG)
+        router.set(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+        router.set(zmq.ROUTER_MANDATORY, 1)
+        router.set(zmq.SNDHWM, SEND_QUEUE_MESSAGES)
+        router.set(zmq.RCVHWM, QUEUED_MESSAGES)
+        router.set(zmq.LINGER, 1_000)
+        router.set(zmq.TCP_KEEPALIVE, 1)
+        router.set(zmq.TCP_KEEPALIVE_IDLE, KEEPALIVE_IDLE_S)
+        router.set(zmq.TCP_KEEPALIVE_INTVL, KEEPALIVE_INTERVAL_S)
+        router.set(zmq.TCP_KEEPALIVE_CNT, KEEPALIVE_COUNT)
+        router.set(zmq.IPV6, int(":" in host))
+        router.monitor("inproc://door", _ACCEPTED | _DISCONNECTED)
+        self._monitor = self._context.socket(zmq.PAIR)
+        self._monitor.set(zmq.RCVHWM, 0)  # a full queue would stop the I/O thread
+        self._monitor.connect("inproc://door")
+        shown = f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+        try:
+            router.bind(shown.replace(f":{port}", ":*") if not port else shown)
+        except zmq.ZMQError as error:
+            raise ConfigError(
+                f"cannot listen on {shown}: {error.strerror}",
+                hint="an address of this machine, and a port that is free; port 0 takes any",
+            ) from error
+        return router
+
+    @property
+    def connections(self) -> int:
+        return len(self._guard)
+
+    @property
+    def restless(self) -> bool:
+        return bool(self._leaving)
+
+    # --- who comes in --------------------------------------------------------------------------
+
+    def admit(self, keys: Mapping[str, Identity], farewell: bytes) -> None:
+        """The table from now on; see `Doors.admit`."""
+        before, self._admitted = self._admitted, keys
+        for name, peer in list(self._peers.items()):
+            if keys.get(peer.key) != before.get(peer.key):
+                send_to(self._router, peer.route, farewell)
+                self._forget(name, peer)
+                self._leaving.append((time.monotonic() + FAREWELL_S, peer.fd))
+
+    def tend(self) -> None:
+        self._hear_connections()
+        for _ in range(ZAP_A_PASS):
+            if not readable(self._zap):
+                break
+            self._answer_zap(self._zap.recv_multipart(_NOBLOCK))
+        self._see_off()
+
+    def _answer_zap(self, asked: list[bytes]) -> None:
+        """RFC 27: version, request, domain, address, identity, mechanism, credentials."""
+        key = ""
+        if len(asked) == 7 and asked[5] == b"CURVE" and len(asked[6]) == 32:
+            key = z85.encode(asked[6]).decode()
+        known = key in self._admitted
+        self.refused_total += not known
+        code, text, user = (b"200", b"", key) if known else (b"400", b"unknown key", "")
+        request = asked[1] if len(asked) > 1 else b""
+        self._zap.send_multipart((b"1.0", request, code, text, user.encode(), b""), _NOBLOCK)
+
+    def _hear_connections(self, limit: int = EVENTS_A_PASS) -> None:
+        monitor = self._monitor
+        for _ in range(limit):
+            if not readable(monitor):
+                return
+            event = monitor.recv_multipart(_NOBLOCK)[0]
+            kind = int.from_bytes(event[:2], "little")
+            fd = int.from_bytes(event[2:6], "little", signed=True)
+            if kind == _ACCEPTED:
+                self._left(fd)
+                too_many = self._guard.accepted(fd)
+                if too_many is not None:
+                    self._cut(too_many)
+            elif kind == _DISCONNECTED:
+                self._left(fd)
+                self._guard.gone(fd)
+
+    def _left(self, fd: int) -> None:
+        """The connection behind a descriptor is not the one it was."""
+        for name in self._by_fd.pop(fd, ()):
+            self._peers.pop(name, None)
+
+    def _see_off(self) -> None:
+        now = time.monotonic()
+        for _ in range(len(self._leaving)):
+            when, fd = self._leaving.popleft()
+            if when <= now:
+                self._cut(fd)
+            else:
+                self._leaving.append((when, fd))
+
+    def _cut(self, fd: int) -> None:
+        """End a TCP connection of ours; libzmq notices, and closes it. A descriptor that stands for
+        something else by now is left alone."""
+        with contextlib.suppress(OSError):
+            copy = os.dup(fd)
+            try:
+                with sockets.socket(fileno=copy) as found:
+                    copy = -1
+                    inet = found.family in (sockets.AF_INET, sockets.AF_INET6)
+                    if inet and found.getsockname()[1] == self.port:
+                        found.shutdown(sockets.SHUT_RDWR)
+            finally:
+                if copy >= 0:
+                    os.close(copy)
+
+    # --- messages ------------------------------------------------------------------------------
+
+    def receive(self) -> tuple[Door, bytes, bytes, Identity] | None:
+        """The next message; None if it is from one who is no longer let in."""
+        self._see_off()
+        router = self._router
+        route = router.recv(_NOBLOCK)
+        frame = router.recv(_NOBLOCK, copy=False)
+        body = frame.bytes
+        if router.get(zmq.RCVMORE):
+            router.recv_multipart()
+            body = b""  # not of the protocol: refused by every decoder
+        key = str(frame.get("User-Id"))
+        fd = int(frame.get("__fd"))
+        who = self._admitted.get(key)
+        if who is None:
+            self._leaving.append((0.0, fd))
+            return None
+        name = b"%b%b/%b" % (PREFIX, key.encode(), route)  # routes are the client's choice
+        peer = self._peers.get(name)
+        if (peer is None or peer.fd != fd or peer.key != key) and not self._met(
+            name, _Peer(route, key, fd)
+        ):
+            return None
+        return (Door.WORKER if who.role is Role.WORKER else Door.CLIENT), name, body, who
+
+    def _met(self, name: bytes, peer: _Peer) -> bool:
+        """The first message of a connection; what happened to its descriptor before comes first."""
+        self._hear_connections(limit=1_000_000)
+        if not self._guard.spoke(peer.fd, peer.key):
+            self._leaving.append((0.0, peer.fd))
+            return False
+        old = self._peers.get(name)
+        if old is not None:
+            self._forget(name, old)
+        self._peers[name] = peer
+        self._by_fd.setdefault(peer.fd, set()).add(name)
+        return True
+
+    def _forget(self, name: bytes, peer: _Peer) -> None:
+        del self._peers[name]
+        names = self._by_fd.get(peer.fd)
+        if names is not None:
+            names.discard(name)
+            if not names:
+                del self._by_fd[peer.fd]
+
+    def holds(self, peer: bytes) -> bool:
+        return peer.startswith(PREFIX)
+
+    def send(self, peer: bytes, body: bytes) -> bool:
+        """To whoever last spoke under that name with a key that still counts."""
+        known = self._peers.get(peer)
+        return known is not None and send_to(self._router, known.route, body)
+
+    def close(self) -> None:
+        self._router.disable_monitor()
+        for socket in (self._zap, self._monitor, self._router):
+            socket.close()
+        self._context.term()
+
+
+def _port(socket: zmq.Socket[bytes]) -> int:
+    endpoint: Any = socket.get(zmq.LAST_ENDPOINT)
+    return int(endpoint.rstrip(b"\0").rpartition(b":")[2])
