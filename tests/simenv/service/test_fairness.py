@@ -29,7 +29,7 @@ def test_a_flood_of_one_client_does_not_keep_another_waiting(
     flood = [m.Submit(n, f"~a{n}", 0, Terms(), [spec()] * tasks) for n in range(20)]
     single = m.Submit(99, "~b", 0, Terms(), [spec()])
     for peer, message in [*((b"flood", each) for each in flood), (b"single", single)]:
-        assert queue.receive(peer, message, codec.encode(message), 0) is None
+        assert queue.receive(peer, "", message, codec.encode(message), 0) is None
     through = [inquiry.message.request for inquiry, _ in queue.work(2**62)]
     assert through.index(99) == place
     assert [n for n in through if n != 99] == list(range(20))
