@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from simenv.client.circuits import qasm2, qasm3
+import msgspec
+
+from simenv.client.circuits import native, qasm2, qasm3
 from simenv.client.circuits.bindings import Slots
 from simenv.client.circuits.limits import (
     MAX_PACKED_BYTES,
@@ -29,11 +30,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+_NO_SLOTS = Slots((), ())
 _WANTED = "a circuit is a QuantumCircuit, OpenQASM text, the path of a file, or a Program"
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(msgspec.Struct, frozen=True):
     """A program in its wire form, and what its free parameters are called."""
 
     program: Program
@@ -61,7 +62,7 @@ def load(circuit: Any) -> Loaded:
     """
     try:
         if is_circuit(circuit):
-            return _loaded(pack(circuit), circuit)
+            return _natively(circuit) or _loaded(pack(circuit), circuit)
         if isinstance(circuit, str):
             if "\n" in circuit or ";" in circuit:
                 return _from_source(inspect(circuit))
@@ -113,12 +114,17 @@ def _from_source(source: Source) -> Loaded:
         circuit = read.circuit
     packer = Packer(circuit)
     try:
-        return _loaded(packer.run(), circuit)
+        return _natively(circuit) or _loaded(packer.run(), circuit)
     except SimenvError as error:
         if packer.at >= 0:
             where = read.position(packer.at) if read else qasm2.position(source, packer.at)
             relocate(error, source.name, *where)
         raise
+
+
+def _natively(circuit: Any) -> Loaded | None:
+    program = native.CHOICE.program(circuit)
+    return None if program is None else Loaded(program, _packed(program), (), _NO_SLOTS)
 
 
 def _loaded(packed: Packed, circuit: Any) -> Loaded:

@@ -9,7 +9,7 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import Annotation, Gate, Instruction
 from qiskit.quantum_info import Kraus
 
-from simenv.client.circuits import load
+from simenv.client.circuits import load, native
 from simenv.errors import LimitExceeded, ProgramError
 
 DAMPING = Kraus([[[1, 0], [0, 0.6]], [[0, 0.8], [0, 0]]])
@@ -161,6 +161,7 @@ def test_definitions_201_deep_are_expanded() -> None:
 
 def test_barriers_on_all_qubits_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("simenv.client.circuits.pack.MAX_OPERANDS", 100)
+    monkeypatch.setattr("simenv.client.circuits.native.CHOICE", native.Choice())  # the walk's limit
     circuit = QuantumCircuit(60)
     circuit.barrier()
     load(circuit)

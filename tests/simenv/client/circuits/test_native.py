@@ -1,0 +1,309 @@
+"""Compiled packing that gives other bytes than the walk, or takes what the walk must judge."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import drawing
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister, transpile
+from qiskit.circuit import Clbit, Gate, Instruction, Parameter, Qubit
+from qiskit.circuit.classical import expr, types
+from qiskit.circuit.library import (
+    Barrier,
+    C3SXGate,
+    C3XGate,
+    CXGate,
+    GlobalPhaseGate,
+    HGate,
+    MCPhaseGate,
+    MCXGate,
+    Measure,
+    PauliGate,
+    QFTGate,
+    RXGate,
+    UnitaryGate,
+)
+
+from simenv.client.circuits import native
+from simenv.client.circuits.limits import MAX_OPERANDS
+from simenv.client.circuits.pack import pack
+from simenv.errors import SimenvError
+from simenv.model import Program
+
+PACKER = native.build()  # fails with a Qiskit whose C interface is not known yet
+EXAMPLES = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def natively(circuit: QuantumCircuit) -> Program | None:
+    return PACKER.program(circuit._data)
+
+
+def assert_same(circuit: QuantumCircuit) -> Program:
+    found, expected = natively(circuit), pack(circuit).program
+    assert found is not None, "left to the walk"
+    assert found == expected
+    assert found.packed() == expected.packed()
+    return found
+
+
+def assert_left_to_the_walk(circuit: QuantumCircuit) -> None:
+    assert natively(circuit) is None
+
+
+def of(operation: Instruction) -> QuantumCircuit:
+    circuit = QuantumCircuit(max(operation.num_qubits, 1), operation.num_clbits)
+    circuit.append(operation, range(operation.num_qubits)[::-1], range(operation.num_clbits))
+    return circuit
+
+
+def ladder(width: int, layers: int = 1) -> QuantumCircuit:
+    circuit = QuantumCircuit(width, width)
+    for layer in range(layers):
+        for qubit in range(width):
+            circuit.ry(0.1 + layer + qubit, qubit)
+            circuit.cx(qubit, (qubit + 1) % width)
+    circuit.measure(range(width), range(width))
+    return circuit
+
+
+@pytest.mark.parametrize("name", sorted(drawing.STANDARD))
+def test_a_standard_gate_is_packed_otherwise(name: str) -> None:
+    kind = type(drawing.STANDARD[name])
+    count = len(drawing.STANDARD[name].params)
+    for angles in ([0.1 + k for k in range(count)], [-0.0] * count, [2**60 + 1] * count):
+        gate = kind(*angles)
+        assert_same(of(gate))
+        if gate.inverse().name in drawing.STANDARD:
+            assert_same(of(gate.inverse()))
+        changed = gate.to_mutable()
+        assert_same(of(changed))
+        changed.label = "shown"
+        assert_same(of(changed))
+
+
+@pytest.mark.parametrize("gate", [C3XGate(), C3SXGate(), GlobalPhaseGate(0.5)], ids=str)
+def test_a_gate_that_is_standard_by_another_name_is_packed_otherwise(gate: Gate) -> None:
+    assert_same(of(gate))
+
+
+def test_what_is_no_gate_is_packed_otherwise() -> None:
+    circuit = QuantumCircuit(5, 2)
+    for width in (5, 0, 2, 5, 1):
+        circuit.append(Barrier(width, label="shown" if width == 2 else None), range(width))
+        circuit.reset(width % 5)
+        circuit.measure(width % 5, width % 2)
+    assert_same(circuit)
+
+
+@pytest.mark.parametrize("phase", [0, 0.25, -0.25, 7, 1e-300])
+def test_a_global_phase_is_packed_otherwise(phase: float) -> None:
+    circuit = QuantumCircuit(2, global_phase=phase)
+    assert_same(circuit)
+    circuit.append(GlobalPhaseGate(0.5), [])
+    circuit.rx(0.5, 1)
+    assert_same(circuit)
+
+
+@EXAMPLES
+@given(drawing.circuits() | drawing.circuits(plain=True) | drawing.parametric())
+def test_any_circuit_is_packed_otherwise(circuit: QuantumCircuit) -> None:
+    found = natively(circuit)
+    try:
+        expected = pack(circuit).program
+    except SimenvError:
+        assert found is None
+        return
+    assert found is None or found.packed() == expected.packed()
+
+
+@EXAMPLES
+@given(drawing.layouts(), st.floats(0, 6), st.data())
+def test_a_plain_circuit_of_any_layout_is_packed_otherwise(
+    circuit: QuantumCircuit, phase: float, data: st.DataObject
+) -> None:
+    circuit.global_phase = phase
+    names = sorted(name for name in drawing.STANDARD if drawing.STANDARD[name].num_qubits <= 3)
+    for name in data.draw(st.lists(st.sampled_from(names), max_size=12)):
+        gate = drawing.STANDARD[name]
+        angles = [data.draw(drawing.ANGLES) for _ in gate.params]
+        on = data.draw(st.permutations(circuit.qubits))[: gate.num_qubits]
+        circuit.append(type(gate)(*angles), on)
+        if circuit.clbits and data.draw(st.booleans()):
+            circuit.measure(
+                on[:1] or circuit.qubits[:1], [data.draw(st.sampled_from(circuit.clbits))]
+            )
+    assert_same(circuit)
+
+
+def test_bits_are_numbered_otherwise() -> None:
+    own, bits = ClassicalRegister(3, "own"), [Clbit(), Clbit()]
+    layouts: list[list[Any]] = [
+        [[Qubit()], bits, ClassicalRegister(bits=bits[::-1], name="c")],
+        [[Qubit()], list(own), ClassicalRegister(bits=list(own)[::-1], name="c")],
+        [[Qubit()], list(own), ClassicalRegister(bits=own[1:], name="c")],
+        [QuantumRegister(2, "b"), [Qubit()], QuantumRegister(1, "a"), own, bits],
+        [[Qubit()], bits[:1], own, bits[1:], ClassicalRegister(1, "d")],
+        [[Qubit()], ClassicalRegister(0, "none"), own],
+        [[Qubit()], ClassicalRegister(0, "none")],
+        [],
+    ]  # fmt: skip
+    for pieces in layouts:
+        circuit = QuantumCircuit(*pieces)
+        for clbit in circuit.clbits:
+            circuit.measure(circuit.num_qubits - 1, clbit)
+        assert_same(circuit)
+
+
+def test_a_wide_or_long_circuit_is_packed_otherwise() -> None:
+    wide = QuantumCircuit(65_535, 65_535)
+    wide.cx(65_534, 0)
+    wide.barrier()
+    wide.measure([0, 65_534], [65_534, 0])
+    assert_same(wide)
+    assert_same(ladder(1000, 4))
+    long = QuantumCircuit(4, 4)
+    long.append(RXGate(0.5), [0])
+    long.compose(long, inplace=True)
+    for _ in range(16):
+        long.compose(long, inplace=True)
+    assert len(long.data) == 2**17
+    assert_same(long)
+    assert_same(ladder(4))  # after a circuit whose desk was given back
+
+
+def test_a_changed_circuit_is_packed_as_it_was() -> None:
+    circuit = ladder(4)
+    before = assert_same(circuit)
+    twin = copy.deepcopy(circuit)
+    circuit.append(HGate(), [2])
+    after = assert_same(circuit)
+    assert len(after.ops) == len(before.ops) + 2
+    assert assert_same(twin) == before
+    circuit.data.pop()
+    assert assert_same(circuit) == before
+    circuit.data[0] = circuit.data[1]
+    assert assert_same(circuit) != before
+    circuit.clear()
+    assert assert_same(circuit).ops == b""
+
+
+def test_a_derived_circuit_is_packed_otherwise() -> None:
+    theta, weights = Parameter("theta"), Parameter("weights")
+    free = QuantumCircuit(3, 3, global_phase=0.5)
+    free.u(theta, 2 * theta + weights, 0.5, 0)
+    free.cp(theta * weights, 2, 1)
+    bound = free.assign_parameters({theta: 0.25, weights: 3})
+    for circuit in (
+        bound,
+        bound.inverse(),
+        bound.copy(),
+        bound.reverse_ops(),
+        bound.compose(ladder(3)),
+        bound.repeat(2).decompose(),
+        transpile(ladder(4), basis_gates=["rz", "sx", "cx"], optimization_level=2),
+        transpile(ladder(4), coupling_map=[[0, 1], [1, 2], [2, 3]], seed_transpiler=1),
+    ):
+        assert_same(circuit)
+
+
+def dynamic(add: Callable[[QuantumCircuit], Any]) -> QuantumCircuit:
+    circuit = QuantumCircuit(2, 2)
+    circuit.h(0)
+    circuit.measure(0, 0)
+    add(circuit)
+    return circuit
+
+
+def branch(circuit: QuantumCircuit) -> None:
+    with circuit.if_test((0, True)):
+        circuit.x(1)
+
+
+def repeat(circuit: QuantumCircuit) -> None:
+    with circuit.for_loop(range(2)):
+        circuit.x(1)
+
+
+def impostor(name: str) -> Instruction:
+    body = QuantumCircuit(1, 1)
+    body.x(0)
+    made = Instruction(name, 1, 1, [])
+    made.definition = body
+    return made
+
+
+class Finder(Measure):  # type: ignore[misc]
+    """A measurement of someone's own."""
+
+
+@pytest.mark.parametrize(
+    "circuit",
+    [
+        dynamic(branch),
+        dynamic(repeat),
+        dynamic(lambda circuit: circuit.delay(5, 0)),
+        dynamic(lambda circuit: circuit.unitary(np.eye(2), 0)),
+        dynamic(lambda circuit: circuit.store(circuit.clbits[1], expr.lift(True))),
+        dynamic(lambda circuit: circuit.add_var("v", expr.lift(1, types.Uint(4)))),
+        dynamic(lambda circuit: circuit.append(impostor("measure"), [0], [0])),
+        dynamic(lambda circuit: circuit.append(impostor("barrier"), [0], [0])),
+        dynamic(lambda circuit: circuit.append(impostor("h"), [0], [0])),
+        dynamic(lambda circuit: circuit.append(Finder(), [0], [0])),
+        of(CXGate(ctrl_state=0)),
+        of(HGate().control(2, annotated=True)),
+        of(MCXGate(5)),
+        of(MCPhaseGate(0.5, 3)),
+        of(PauliGate("XY")),
+        of(QFTGate(3)),
+        of(UnitaryGate(np.eye(4))),
+        of(RXGate(Parameter("a"))),
+        of(RXGate(math.nan)),
+        of(RXGate(-math.inf)),
+        QuantumCircuit(1, global_phase=math.nan),
+        QuantumCircuit(1, global_phase=Parameter("a")),
+        QuantumCircuit(65_536),
+        QuantumCircuit(1, 65_536),
+    ],
+)
+def test_the_walk_is_not_asked(circuit: QuantumCircuit) -> None:
+    assert_left_to_the_walk(circuit)
+    assert_same(ladder(2))  # nothing of it is left behind
+
+
+def test_registers_that_share_bits_are_taken() -> None:
+    first = ClassicalRegister(2, "first")
+    circuit = QuantumCircuit([Qubit()], first, ClassicalRegister(bits=[first[1]], name="second"))
+    assert_left_to_the_walk(circuit)
+    circuit = QuantumCircuit(
+        [Qubit()], first, [Clbit()], ClassicalRegister(bits=[first[1]], name="second")
+    )
+    assert_left_to_the_walk(circuit)
+
+
+def test_more_kinds_of_operations_than_there_is_room_for_are_taken() -> None:
+    circuit = QuantumCircuit(300)
+    for width in range(300):
+        circuit.barrier(range(width))
+        if len(circuit.data) == 256:
+            assert_same(circuit)
+    assert_left_to_the_walk(circuit)
+
+
+def test_a_circuit_that_names_too_many_qubits_is_taken() -> None:
+    circuit = QuantumCircuit(65_535)
+    circuit.barrier()
+    data = circuit._data
+    while len(data) < MAX_OPERANDS // 65_535:
+        data.append(data[0])
+    found = natively(circuit)
+    assert found is not None
+    assert len(found.qubits) == 2 * 65_535 * 128
+    data.append(data[0])
+    assert_left_to_the_walk(circuit)

@@ -1,0 +1,175 @@
+"""Compiled packing at the wrong time, for the wrong Qiskit, or at the price of a process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import pytest
+from qiskit import QuantumCircuit
+from qiskit.circuit import Parameter
+
+from simenv.client.circuits import load, native
+from simenv.client.circuits.pack import pack
+
+PACKER = native.build()
+TEXT = """OPENQASM 2.0;
+include "qelib1.inc";
+qreg q[2];
+creg c[2];
+rx(0.5) q[1];
+cx q[1],q[0];
+measure q -> c;
+"""
+
+
+def ladder(width: int, layers: int = 1) -> QuantumCircuit:
+    circuit = QuantumCircuit(width, width)
+    for layer in range(layers):
+        for qubit in range(width):
+            circuit.ry(0.1 + layer + qubit, qubit)
+            circuit.cx(qubit, (qubit + 1) % width)
+    circuit.measure(range(width), range(width))
+    return circuit
+
+
+def branched() -> QuantumCircuit:
+    circuit = ladder(2)
+    with circuit.if_test((0, True)):
+        circuit.x(1)
+    return circuit
+
+
+def free() -> QuantumCircuit:
+    circuit = ladder(2)
+    circuit.rx(Parameter("a"), 0)
+    return circuit
+
+
+def test_threads_write_on_one_desk() -> None:
+    circuits = [ladder(2 + k % 7, 1 + k % 5) for k in range(40)]
+    expected = [pack(circuit).program for circuit in circuits]
+    wrong: list[int] = []
+
+    def work() -> None:
+        for _ in range(30):
+            wrong.extend(
+                k for k, c in enumerate(circuits) if PACKER.program(c._data) != expected[k]
+            )
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not wrong
+
+
+def test_tables_of_operations_are_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "_TABLES", 8)
+    packer = native.build()
+    for width in range(1, 40):
+        circuit = QuantumCircuit(width)
+        circuit.barrier()
+        assert packer.program(circuit._data) == pack(circuit).program
+    assert len(packer._tables) <= 8
+
+
+def test_the_code_is_never_compiled_or_at_once() -> None:
+    choice = native.Choice()
+    circuit = ladder(5, 10)  # 105 operations
+    walked = 0
+    while choice.program(circuit) is None:
+        walked += len(circuit.data)
+        assert walked <= native.WALKED_FIRST
+    assert walked > native.WALKED_FIRST - len(circuit.data)
+    assert choice.program(circuit) == pack(circuit).program
+
+
+def test_one_that_compiles_holds_up_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    choice = native.Choice()
+    seen: list[bool] = []
+
+    def build() -> native.NativePacker:
+        seen.append(choice.prepare())
+        return PACKER
+
+    monkeypatch.setattr(native, "build", build)
+    assert choice.prepare()
+    assert seen == [False]
+
+
+@pytest.mark.parametrize("fault", ["no interface", "no function", "other version", "no compiler"])
+def test_another_qiskit_is_packed_wrongly_or_not_at_all(
+    fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qiskit import capi
+
+    if fault == "no interface":
+        monkeypatch.delattr("qiskit.capi")
+        monkeypatch.setitem(sys.modules, "qiskit.capi", None)
+    elif fault == "no function":
+        monkeypatch.delattr(capi, "qk_circuit_view_instruction")
+    elif fault == "other version":
+        monkeypatch.setattr(capi, "qk_api_version", lambda: 0x020700F0)
+    else:
+        monkeypatch.setitem(sys.modules, "llvmlite", None)
+        monkeypatch.setitem(sys.modules, "llvmlite.binding", None)
+    choice = native.Choice()
+    assert not choice.prepare()
+    assert choice.why_not
+    assert choice.program(ladder(10, 200)) is None
+    monkeypatch.setattr(native, "CHOICE", choice)
+    assert load(ladder(3)).program == pack(ladder(3)).program
+
+
+def test_a_door_gives_other_bytes_once_the_code_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    circuits: list[Any] = [ladder(3), branched(), free(), TEXT]
+    monkeypatch.setattr(native, "CHOICE", native.Choice())
+    before = [load(circuit) for circuit in circuits]
+    assert native.CHOICE.packer is None
+    assert native.CHOICE.prepare()
+    after = [load(circuit) for circuit in circuits]
+    assert [loaded.packed for loaded in after] == [loaded.packed for loaded in before]
+    assert [loaded.program for loaded in after] == [loaded.program for loaded in before]
+    assert [loaded.parameters for loaded in after] == [(), (), ("a",), ()]
+    assert after[0].bind().tolist() == [[]]
+
+
+PROGRAM = """
+import atexit, os, sys, threading
+from qiskit import QuantumCircuit
+from simenv.client.circuits import load, native
+
+circuit = QuantumCircuit(2, 2)
+circuit.h(0)
+circuit.measure(0, 1)
+expected = load(circuit).packed
+assert native.CHOICE.prepare()
+assert load(circuit).packed == expected
+child = os.fork()
+if not child:
+    os._exit(load(circuit).packed != expected)
+assert os.waitpid(child, 0)[1] == 0
+
+def forever():
+    while True:
+        load(circuit)
+
+threading.Thread(target=forever, daemon=True).start()
+atexit.register(lambda: print(load(circuit).packed == expected))
+"""
+
+
+def test_a_process_cannot_fork_or_end_well() -> None:
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", PROGRAM], capture_output=True, text=True, check=False
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (0, "True\n", "")
