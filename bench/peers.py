@@ -72,7 +72,7 @@ def qulacs(num_qubits: int, made: list[Gate], shots: int) -> dict[str, int]:
 
 
 @functools.cache
-def lightning(num_qubits: int, operations: int, shots: int) -> Callable[[list[Gate]], object]:
+def lightning(num_qubits: int, shots: int) -> Callable[[list[Gate]], object]:
     """A qnode of that shape; its circuit is traced anew for each call, as its users have it."""
     import pennylane as qml
 

@@ -104,7 +104,7 @@ def _cpu_s(pid: int) -> float:
 def _peers(num_qubits: int, operations: int, seed: int, rates: Rates) -> None:
     made = [peers.gates(num_qubits, operations, seed * 10**6 + k) for k in range(PEER_CIRCUITS)]
     circuits = [peers.qiskit_circuit(num_qubits, one) for one in made]
-    lightning = peers.lightning(num_qubits, operations, SHOTS)
+    lightning = peers.lightning(num_qubits, SHOTS)
     work: dict[str, Callable[[], object]] = {
         "aer": lambda: peers.aer(circuits, SHOTS),
         "qulacs": lambda: [peers.qulacs(num_qubits, one, SHOTS) for one in made],
