@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, SupportsIndex, Unpack
+from typing import TYPE_CHECKING, Any, SupportsIndex, Unpack
 
 from simenv.client import address, history, orders
 from simenv.client.completions import Completions
@@ -38,6 +38,9 @@ from simenv.model import (
 from simenv.wire import messages as m
 from simenv.wire.history import App, GetApp, LogRow, Submitted
 
+if TYPE_CHECKING:
+    from simenv.client.qpm import QPM
+
 
 class Client:
     """An environment. Made by `simenv.connect` and `simenv.local`; use it with `with`."""
@@ -46,6 +49,7 @@ class Client:
         self._where = where
         self._link = Link(where, timeout_s)
         self._posted = Window()
+        self._qpm: QPM | None = None
 
     # --- submitting ---------------------------------------------------------------------------
 
@@ -260,6 +264,16 @@ class Client:
     def events_before(self, time_s: float) -> int:
         """The number of the last event before a time of day (seconds since 1970), for `since`."""
         return history.last_event_before(self._link, time_s)
+
+    @property
+    def qpm(self) -> QPM:
+        """This environment as a QPM, for hosts that drive hardware through one."""
+        from simenv.client.qpm import QPM
+
+        with self._link.channel.lock:
+            if self._qpm is None:
+                self._qpm = QPM(self, self._link)
+            return self._qpm
 
     def shutdown(self, now: bool = False, timeout_s: float | None = None) -> m.Stopping:
         """End the service: finish what runs, keep what waits. `now`: what runs waits as well."""

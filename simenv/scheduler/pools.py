@@ -141,8 +141,9 @@ class Pool:
         target = max(self.spec.min, self.live())
         waiting = len(self.queue)
         return PoolInfo(
-            self.spec.name, self.spec.engine, ready, target, busy, waiting, state, self.reason
-        )
+            self.spec.name, self.spec.engine, ready, target, busy, waiting, state, self.reason,
+            self.queue.backlog_us, sum(worker.held_us for worker in self.workers.values()),
+        )  # fmt: skip
 
     def _free_name(self) -> str:
         number = 0

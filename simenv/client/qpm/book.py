@@ -1,0 +1,225 @@
+"""Every circuit a QPM was given and has not handed back, and the queue of completions.
+
+Invariant: all of it changes under the link's lock, which whoever reads the socket holds when a task
+ends; so it holds in a forked child too, where that lock is new. A completion stays until it is read
+or passes the bounds of `Retention`; of what is gone a line is kept, so that its time and place can
+still be asked for.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from functools import partial
+from time import monotonic, time
+from typing import Protocol
+
+import msgspec
+
+from simenv.client.link import Link
+from simenv.client.qpm.run import Facts, Run
+from simenv.client.watches import REPEAT_S
+from simenv.model import TaskState
+from simenv.qpm.envelopes import Times
+from simenv.qpm.states import Reason
+
+GONE_KEPT = 4_096
+
+
+class Retention(msgspec.Struct, frozen=True):
+    """How long unread completions are kept: the contract's defaults."""
+
+    age_s: float = 3600.0
+    count: int = 1_024
+    size_bytes: int = 64 * 2**20
+    purge_s: float = 60.0
+
+
+class Gone(msgspec.Struct, frozen=True):
+    """What is remembered of a circuit whose completion is no longer kept."""
+
+    cid: str
+    number: int
+    state: TaskState
+    times: Times
+    facts: Facts | None
+    reason: Reason
+    at_ns: int
+
+
+class Reader(Protocol):
+    """Takes completions before they are queued."""
+
+    def offer(self, run: Run) -> bool:
+        """With the lock held. True: it is not to be queued as well."""
+        ...
+
+
+class Book:
+    """Thread-safe."""
+
+    def __init__(self, link: Link, retention: Retention) -> None:
+        self._link = link
+        self.retention = retention
+        self.reader: Reader | None = None
+        self._runs: dict[str, Run] = {}
+        self._by_number: dict[int, str] = {}
+        self._open: dict[str, Run] = {}  # not ended
+        self._ready: OrderedDict[str, Run] = OrderedDict()  # ended and queued, oldest first
+        self._ready_bytes = 0
+        self._gone: OrderedDict[str, Gone] = OrderedDict()
+        self._last = 0
+        self._connected_as = link.channel.client
+        self._purged_s = self._asked_s = monotonic()
+
+    # --- entering -----------------------------------------------------------------------------
+
+    def next_number(self) -> int:
+        """The next qtask id, from 1."""
+        with self._link.channel.lock:
+            self._last += 1
+            return self._last
+
+    def enter(self, run: Run, *, queued: bool) -> None:
+        """From now on it is known; `queued`: its completion will be queued."""
+        with self._link.channel.lock:
+            run.queued = queued
+            self._runs[run.cid] = run
+            self._by_number[run.number] = run.cid
+            if run.over:
+                self._ended(run)
+                return
+            self._open[run.cid] = run
+            for task in run.tasks:
+                task.entry.on_end(partial(self._part_ended, run))
+            self._link.channel.changed.notify_all()
+
+    def queue_from_now_on(self, run: Run) -> None:
+        """Its caller has gone: what comes of it belongs into the queue."""
+        with self._link.channel.lock:
+            if not run.queued:
+                run.queued = True
+                if run.over:
+                    self._ended(run)
+
+    # --- looking ------------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Take in what has arrived, and let go of what was kept for too long; never waits."""
+        channel = self._link.channel
+        channel.enter()
+        if self._connected_as != channel.client:  # a forked child: another connection
+            self._connected_as = channel.client
+            self._link.expect([task.entry for run in self.unfinished() for task in run.tasks])
+        channel.glance()
+        now = monotonic()
+        with channel.lock:
+            self.ask_again(now)
+            if now - self._purged_s >= self.retention.purge_s:
+                self._purged_s = now
+                self._purge()
+
+    def ask_again(self, now: float) -> None:
+        """Results long waited for may have been lost on their way. With the lock held."""
+        if self._open and now - self._asked_s >= REPEAT_S:
+            self._asked_s = now
+            self._link.watch([t.entry.number for run in self._open.values() for t in run.tasks])
+
+    def find(self, cid: str | None = None, number: int | None = None) -> Run | Gone | None:
+        """By either name."""
+        with self._link.channel.lock:
+            if cid is None and number is not None:
+                cid = self._by_number.get(number)
+            if cid is None:
+                return None
+            return self._runs.get(cid) or self._gone.get(cid)
+
+    def first(self, cid: str | None) -> Run | None:
+        """The ready one of that name, else the oldest; it stays."""
+        with self._link.channel.lock:
+            if cid is not None:
+                return self._ready.get(cid)
+            return next(iter(self._ready.values()), None)
+
+    def take(self, cid: str | None) -> Run | None:
+        """As `first`, and it is nobody else's from now on."""
+        with self._link.channel.lock:
+            run = self.first(cid)
+            if run is not None:
+                self._unqueue(run)
+            return run
+
+    def unfinished(self) -> list[Run]:
+        """Accepted and not ended."""
+        with self._link.channel.lock:
+            return list(self._open.values())
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is open. With the lock held, or for a look."""
+        return not self._open
+
+    # --- leaving ------------------------------------------------------------------------------
+
+    def close(self, run: Run, reason: Reason) -> None:
+        """It has been handed back: its programs and results are let go."""
+        gone = Gone(
+            run.cid, run.number, run.final_state(), run.times(), run.facts(), reason,
+            round(time() * 1e9),
+        )  # fmt: skip
+        with self._link.channel.lock:
+            self._forget(run)
+            self._gone[run.cid] = gone
+            while len(self._gone) > GONE_KEPT:
+                _, oldest = self._gone.popitem(last=False)
+                self._by_number.pop(oldest.number, None)
+
+    def drop(self, run: Run) -> None:
+        """Nobody wants to hear of it again."""
+        with self._link.channel.lock:
+            run.queued = False
+            self._unqueue(run)
+            self._forget(run)
+            self._by_number.pop(run.number, None)
+
+    # --- with the lock held -------------------------------------------------------------------
+
+    def _part_ended(self, run: Run) -> None:
+        run.open -= 1
+        if run.open == 0:
+            run.ended_s = time()
+            self._open.pop(run.cid, None)
+            self._ended(run)
+
+    def _ended(self, run: Run) -> None:
+        if not run.queued or run.cid not in self._runs:
+            return
+        if self.reader is None or not self.reader.offer(run):
+            self.queue(run)
+
+    def queue(self, run: Run) -> None:
+        """Make it ready to be read. With the lock held."""
+        self._ready[run.cid] = run
+        self._ready_bytes += run.size_bytes
+        kept = self.retention
+        if len(self._ready) > kept.count:
+            self._evict(Reason.TOO_MANY)
+        while self._ready_bytes > kept.size_bytes and len(self._ready) > 1:
+            self._evict(Reason.TOO_LARGE)
+
+    def _unqueue(self, run: Run) -> None:
+        if self._ready.pop(run.cid, None) is not None:
+            self._ready_bytes -= run.size_bytes
+
+    def _forget(self, run: Run) -> None:
+        self._runs.pop(run.cid, None)
+        self._open.pop(run.cid, None)
+
+    def _purge(self) -> None:
+        oldest_s = time() - self.retention.age_s
+        while self._ready and next(iter(self._ready.values())).ended_s < oldest_s:
+            self._evict(Reason.TOO_OLD)
+
+    def _evict(self, reason: Reason) -> None:
+        run = next(iter(self._ready.values()))
+        self._unqueue(run)
+        self.close(run, reason)

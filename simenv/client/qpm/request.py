@@ -1,0 +1,150 @@
+"""What a host asks to be run: `info`, read and checked.
+
+A host sends OpenQASM 2 text under `qasm`, or {"format", "data"} under `circuit`, which wins. In one
+process with the caller, `circuit` may also be a QuantumCircuit or a Program. Keys that are not
+known are passed over: hosts add their own. Among them are those that would speak for somebody else
+(owner, project, policy ...): who asks is known from the connection.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any
+
+import msgspec
+
+from simenv.client.circuits import load
+from simenv.client.circuits.names import is_circuit
+from simenv.client.options import MAX_SEED
+from simenv.client.qpm import fields, programs
+from simenv.errors import SimenvError
+from simenv.model import MAX_QUBITS, MAX_SHOTS, Program
+from simenv.qpm.errors import ExecutionError
+
+FORMATS = ("openqasm2", "openqasm3", "qpy")
+MAX_PRIORITY = 1_000_000
+MAX_STATEVECTOR_QUBITS = 20  # beyond, [re, im] pairs are gigabytes of Python objects
+MAX_QPY_BYTES = 16 * 2**20
+_NUMBERS = ("depth", "one_q_gate_count", "two_q_gate_count", "measurement_count", "deadline_ns")
+
+
+class Request(msgspec.Struct, frozen=True):
+    """A checked `info`. `source`: what `load` takes."""
+
+    source: Any
+    shots: int
+    seed: int | None
+    num_qubits: int | None
+    statevector: bool
+    priority: int
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """Programs to be submitted for one request, and what of its counts is known without running.
+
+    `counts`: its counts come from this one; `amplitudes`: its statevector does. `fixed`: the counts
+    of a circuit that measures nothing. `size_bytes` bounds what its results take while kept.
+    """
+
+    counts: Program | None
+    amplitudes: Program | None
+    fixed: dict[str, int] | None
+    size_bytes: int
+
+
+def read(info: Any) -> Request:
+    """ExecutionError names the field, its value and what it should be."""
+    given = fields.table("info", info)
+    if "num_shots" not in given:
+        raise ExecutionError("info has no num_shots", hint=f"a whole number, 1 to {MAX_SHOTS}")
+    for name in _NUMBERS:  # estimates of the host's: sound, or refused; we make our own
+        if given.get(name) is not None:
+            fields.whole(name, given[name], 0, 2**63 - 1)
+    for name in ("compiler", "backend", "method", "lib"):
+        fields.optional_text(name, given.get(name))
+    mapping = given.get("qubit_mapping")
+    if mapping is not None and not isinstance(mapping, list | dict):
+        raise fields.wrong("qubit_mapping", mapping, "a list or a table of qubits")
+    seed, width = given.get("seed"), given.get("num_qubits")
+    priority = given.get("priority")
+    return Request(
+        source=_source(given),
+        shots=fields.whole("num_shots", given["num_shots"], 1, MAX_SHOTS),
+        seed=None if seed is None else fields.whole("seed", seed, 0, MAX_SEED),
+        num_qubits=None if width is None else fields.whole("num_qubits", width, 1, MAX_QUBITS),
+        statevector=fields.truth("return_statevector", given.get("return_statevector", False)),
+        priority=0
+        if priority is None
+        else fields.whole("priority", priority, -MAX_PRIORITY, MAX_PRIORITY),
+    )
+
+
+def prepare(request: Request) -> Prepared:
+    """Pack the circuit. Raises what `load` raises, and ExecutionError where it contradicts the
+    request."""
+    program = load(request.source).program
+    width = program.num_qubits
+    if request.num_qubits is not None and request.num_qubits < width:
+        raise ExecutionError(
+            f"num_qubits={request.num_qubits}, but the circuit has {width}",
+            hint="leave num_qubits out, or give the circuit's own",
+        )
+    measures = "measure" in program.names
+    if not request.statevector:
+        return Prepared(program, None, None, programs.counts_bytes(program, request.shots))
+    if width > MAX_STATEVECTOR_QUBITS:
+        raise ExecutionError(
+            f"return_statevector of {width} qubits: 2**{width} amplitudes do not travel as numbers",
+            hint=f"at most {MAX_STATEVECTOR_QUBITS} qubits; or Client.submit with "
+            'outputs=("statevector",), which hands out an array',
+        )
+    size = (16 << width) + programs.counts_bytes(program, request.shots)
+    if not measures:
+        return Prepared(None, program, programs.unwritten(program, request.shots), size)
+    return Prepared(program, programs.without_final_measurements(program), None, size)
+
+
+def _source(given: dict[str, Any]) -> Any:
+    circuit = given.get("circuit")
+    if circuit is None:
+        if "qasm" not in given:
+            raise ExecutionError(
+                "info has neither qasm nor circuit", hint="qasm: OpenQASM 2 as a text"
+            )
+        return _text("qasm", given["qasm"])
+    if isinstance(circuit, Program) or is_circuit(circuit):
+        return circuit
+    if not isinstance(circuit, dict):
+        raise fields.wrong("circuit", circuit, 'a table {"format", "data"} or a circuit')
+    kind, data = circuit.get("format"), circuit.get("data")
+    if kind not in FORMATS:
+        raise ExecutionError(
+            f"circuit format {str(kind)[:60]!r} cannot be read", hint=f"of: {', '.join(FORMATS)}"
+        )
+    return _qpy(data) if kind == "qpy" else _text("circuit.data", data)
+
+
+def _text(what: str, value: Any) -> str:
+    """A text that `load` cannot take for the path of a file on this host."""
+    if not isinstance(value, str) or ("\n" not in value and ";" not in value):
+        raise fields.wrong(what, value, "OpenQASM as a text")
+    return value
+
+
+def _qpy(data: Any) -> Any:
+    """The one circuit in base64 of QPY."""
+    if not isinstance(data, str) or len(data) > MAX_QPY_BYTES * 4 // 3 + 4:
+        raise fields.wrong("circuit.data", data, f"base64 of QPY, up to {MAX_QPY_BYTES} bytes")
+    try:
+        packed = base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ExecutionError(f"circuit.data is not base64: {error}") from error
+    return packed
+
+
+def refused(error: SimenvError) -> ExecutionError:
+    """What the client refused, as a host reads it."""
+    from simenv.qpm.states import Reason
+
+    return ExecutionError(error.message, hint=error.hint, reason=Reason.SUBMISSION_FAILED)

@@ -1,0 +1,181 @@
+"""One circuit a host asked for: the tasks behind it, how it stands, and its completion.
+
+Invariant: what changes (`open`, `ended_s`, `queued`, `cancelled`) changes under the link's lock.
+"""
+
+from __future__ import annotations
+
+from time import monotonic, time
+from typing import Any
+
+import msgspec
+
+from simenv.client.result import Stages
+from simenv.client.task import Task
+from simenv.errors import SimenvError
+from simenv.model import TaskState
+from simenv.qpm.envelopes import NOT_REACHED, Times
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """Where and how a circuit ran: what is needed to repeat it."""
+
+    task: str
+    engine: str
+    route: str
+    precision: str
+    seed: int
+    shots: int
+    node: str
+    worker: str
+    version: str
+    ranks: int
+    slots: int
+    attempts: int
+
+
+class Run:
+    """`tasks`: the one that gives counts, then the one that gives amplitudes; either may lack.
+
+    `refusal`: why there is no task at all. `queued`: its completion belongs into the queue.
+    """
+
+    __slots__ = (
+        "cancelled", "cid", "created_s", "ended_s", "fixed", "number", "open", "queued", "refusal",
+        "shots", "size_bytes", "tasks", "wants_amplitudes",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        cid: str,
+        number: int,
+        shots: int,
+        created_s: float,
+        *,
+        tasks: tuple[Task, ...] = (),
+        wants_amplitudes: bool = False,
+        fixed: dict[str, int] | None = None,
+        size_bytes: int = 0,
+        refusal: SimenvError | None = None,
+    ) -> None:
+        self.cid = cid
+        self.number = number
+        self.shots = shots
+        self.created_s = created_s  # wall clock
+        self.tasks = tasks
+        self.wants_amplitudes = wants_amplitudes
+        self.fixed = fixed
+        self.size_bytes = size_bytes
+        self.refusal = refusal
+        self.open = len(tasks)
+        self.ended_s = NOT_REACHED  # wall clock, when its end was heard
+        self.queued = False
+        self.cancelled = False  # before it ran, as the service said; its end is on its way
+
+    @property
+    def over(self) -> bool:
+        return self.open == 0
+
+    @property
+    def task_id(self) -> str | None:
+        """Our name of it, as `simenv queue` shows it."""
+        return self.tasks[0].id if self.tasks else None
+
+    def wait(self, timeout_s: float | None) -> bool:
+        """Until it has ended; False after `timeout_s`. Raises ServiceLost."""
+        end_s = None if timeout_s is None else monotonic() + timeout_s
+        for task in self.tasks:
+            left_s = None if end_s is None else max(0.0, end_s - monotonic())
+            if not task.link.finish(task.entry, left_s):
+                return False
+        return True
+
+    # --- after the end ------------------------------------------------------------------------
+
+    def final_state(self) -> TaskState:
+        """DONE if all of it is; else how the first part that is not ended."""
+        if self.refusal is not None:
+            return TaskState.FAILED
+        states = [task.entry.final_state for task in self.tasks]
+        return next((state for state in states if state is not TaskState.DONE), TaskState.DONE)
+
+    def error(self) -> SimenvError | None:
+        """Why it is no success."""
+        if self.refusal is not None:
+            return self.refusal
+        errors = (task.entry.error() for task in self.tasks)
+        return next((error for error in errors if error is not None), None)
+
+    def times(self, dequeued_s: float = NOT_REACHED) -> Times:
+        """Creation by this clock, the stages as service and worker measured them."""
+        created = self.created_s
+        consumed = begun = ended = NOT_REACHED
+        stages = [found for task in self.tasks if (found := _stages(task)) is not None]
+        if stages:
+            first = stages[0]
+            if first.run_s > 0 or self.final_state() is TaskState.DONE:
+                consumed = created + first.queued_s
+                begun = consumed + first.sent_s
+            ended = created + max(part.queued_s + part.sent_s + part.run_s for part in stages)
+        queued = max(self.ended_s, ended)
+        return Times(
+            creation_time=created,
+            resources_consumed_time=consumed,
+            launch_time=consumed,
+            exec_time=begun,
+            completion_time=ended if stages else queued,
+            cq_enqueue_time=queued,
+            cq_dequeue_time=dequeued_s,
+        )
+
+    def result(self) -> dict[str, Any]:
+        """{"counts"} and, if asked for, {"statevector"}: plain numbers; of a failure, no counts."""
+        if self.final_state() is not TaskState.DONE:
+            return {"counts": {}}
+        found: dict[str, Any] = {
+            "counts": self.tasks[0].result().counts if self.fixed is None else self.fixed
+        }
+        if self.wants_amplitudes:
+            found["statevector"] = _amplitudes(self.tasks[-1])
+        return found
+
+    def facts(self) -> Facts | None:
+        """None where nothing ran."""
+        if self.refusal is not None or self.final_state() is not TaskState.DONE:
+            return None
+        found = self.tasks[0].result()
+        return Facts(
+            found.task, found.engine, found.route, found.precision, found.seed, self.shots,
+            found.node, found.worker, found.version, found.ranks, found.slots, found.attempts,
+        )  # fmt: skip
+
+
+def refused(cid: str, number: int, shots: int, created_s: float, why: SimenvError) -> Run:
+    """A circuit that was turned away: ended before it began."""
+    run = Run(cid, number, shots, created_s, refusal=why)
+    run.ended_s = time()
+    return run
+
+
+def _stages(task: Task) -> Stages | None:
+    """None of a task the service knows no longer."""
+    try:
+        return task.entry.provenance().timing
+    except SimenvError:
+        return None
+
+
+def _amplitudes(task: Task) -> dict[str, Any]:
+    """[[re, im], ...], qubit 0 the least significant index bit."""
+    found = task.result()
+    vector = found.statevector.astype("<c16")
+    pairs = vector.view("<f8").reshape(-1, 2).tolist()
+    return {
+        "type": "statevector",
+        "format": "complex128",
+        "num_qubits": found.num_qubits,
+        "num_amplitudes": len(pairs),
+        "data": pairs,
+        "source": "simenv",
+        "metadata": {"engine": found.engine, "precision": found.precision},
+    }

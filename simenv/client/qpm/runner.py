@@ -1,0 +1,116 @@
+"""A host's request on its way to the service, and everything both revisions do alike.
+
+Refusals of two kinds: a request that is not one raises at once and leaves nothing behind; a circuit
+that the service will not take is a run that failed, whose end is told like any other.
+"""
+
+from __future__ import annotations
+
+import uuid
+from time import time
+from typing import TYPE_CHECKING, Any
+
+from simenv.client.qpm import fields, request
+from simenv.client.qpm.book import Book
+from simenv.client.qpm.request import Prepared, Request
+from simenv.client.qpm.run import Run, refused
+from simenv.client.task import Task
+from simenv.errors import Insufficient, NoService, SimenvError
+from simenv.qpm.errors import ExecutionError, NotReady, OutOfResources, QPMError
+
+if TYPE_CHECKING:
+    from simenv.client.client import Client
+
+
+class Runner:
+    """Thread-safe. `leaving`: says why nothing new is taken, or None."""
+
+    def __init__(self, client: Client, book: Book) -> None:
+        self._client = client
+        self.book = book
+        self.leaving: str | None = None
+
+    def start(self, info: Any, *, queued: bool) -> Run:
+        """The circuit is accepted, or refused: then the run has ended already.
+
+        Raises ExecutionError (no request), OutOfResources, NotReady.
+        """
+        if self.leaving is not None:
+            raise ExecutionError(
+                f"the QPM takes nothing new: {self.leaving}", hint="connect anew",
+                reason="service-draining",
+            )  # fmt: skip
+        asked = request.read(info)
+        created_s = time()
+        cid, number = str(uuid.uuid4()), self.book.next_number()
+        try:
+            prepared = request.prepare(asked)
+            tasks = self._submit(asked, prepared)
+        except NoService as error:
+            raise NotReady(error.message, hint=error.hint) from error
+        except Insufficient as error:
+            raise OutOfResources(error.message, hint=error.hint) from error
+        except SimenvError as error:
+            run = refused(cid, number, asked.shots, created_s, error)
+        else:
+            run = Run(
+                cid, number, asked.shots, created_s,
+                tasks=tasks,
+                wants_amplitudes=asked.statevector,
+                fixed=prepared.fixed,
+                size_bytes=prepared.size_bytes,
+            )  # fmt: skip
+        self.book.enter(run, queued=queued)
+        return run
+
+    def _submit(self, asked: Request, prepared: Prepared) -> tuple[Task, ...]:
+        submit, tasks = self._client.submit, []
+        if prepared.counts is not None:
+            tasks.append(
+                submit(prepared.counts, shots=asked.shots, seed=asked.seed, priority=asked.priority)
+            )
+        if prepared.amplitudes is not None:
+            try:
+                tasks.append(
+                    submit(
+                        prepared.amplitudes,
+                        shots=None,
+                        outputs=("statevector",),
+                        priority=asked.priority,
+                    )
+                )
+            except BaseException:
+                self._client.cancel(tasks)
+                raise
+        return tuple(tasks)
+
+    def wait(self, run: Run, timeout_s: float | None) -> bool:
+        """As `Run.wait`; NotReady when the service is lost."""
+        try:
+            return run.wait(timeout_s)
+        except NoService as error:
+            raise NotReady(error.message, hint=error.hint) from error
+
+    def cancel(self, run: Run) -> set[str]:
+        """The service's words for its tasks: cancelled, cancelling, final, unknown."""
+        try:
+            return set(self._client.cancel(run.tasks))
+        except NoService as error:
+            raise NotReady(error.message, hint=error.hint) from error
+
+    def delete(self, cid: Any) -> None:
+        """Stop it if it runs, forget it; nothing where it is not known."""
+        found = self.book.find(fields.text("cid", cid))
+        if isinstance(found, Run):
+            self.book.drop(found)
+            if not found.over:
+                self.cancel(found)
+
+
+def failure(run: Run) -> QPMError | None:
+    """What a caller that waited is raised; None of a success."""
+    error = run.error()
+    if error is None:
+        return None
+    reason = getattr(error, "reason", "") or error.code
+    return ExecutionError(error.message, hint=error.hint, reason=reason)

@@ -1,0 +1,60 @@
+"""How a QPM presents itself to whoever looks for one: type bits, bindings, service record."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import msgspec
+
+SERVICE_NAME = "QPM"
+SERVICE_TYPE = "qfw.qpm"
+PROVIDER = "simenv"
+UNLIMITED = -1
+
+
+class QPMType(enum.IntFlag):
+    """What stands behind a QPM."""
+
+    HARDWARE = 1
+    SIMULATOR = 2
+
+
+class QPMCapability(enum.IntFlag):
+    """How it computes."""
+
+    TENSORNETWORK = 1
+    STATEVECTOR = 2
+    SUPERCONDUCTING = 4
+
+
+class Binding(msgspec.Struct, frozen=True):
+    """One category of methods, by the names a host looks it up under."""
+
+    binding_name: str
+    client_module: str
+    client_class: str
+    version: int = 1
+
+
+BINDINGS: tuple[Binding, ...] = (
+    Binding("execution", "api_qpm_execution", "QPMExecution"),
+    Binding("telemetry", "api_qpm_telemetry", "QPMTelemetry"),
+    Binding("control", "api_qpm_control", "QPMControl"),
+)
+
+
+class ServiceRecord(msgspec.Struct, frozen=True):
+    """Answer of `query`. `properties`: of revision 2; None in revision 1.
+
+    A request matches where its bits are a subset of these; `max_capacity` -1: no limit.
+    """
+
+    service_name: str
+    service_description: str
+    class_name: str
+    module_name: str
+    qpm_type: int
+    qpm_capabilities: int
+    max_capacity: int
+    properties: dict[str, Any] | None = None

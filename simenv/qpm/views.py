@@ -1,0 +1,211 @@
+"""What the telemetry and control bindings answer; plain data leaves through `envelopes.plain`.
+
+The `qhw` records (device, coupling, calibration) share a head: schema, provider, device, metadata,
+extensions, raw. Qubits are named by their number as text.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from simenv.qpm.states import Reason, ServiceState
+
+
+class ShutdownRequest(msgspec.Struct, frozen=True):
+    """Answer of `shutdown`; the same again, with `repeated`, when it is asked twice."""
+
+    status: str
+    mode: str
+    timeout_s: float | None
+    reason: str | None
+    state: ServiceState
+    requested_at_ns: int
+    repeated: bool = False
+
+
+class ServiceStatus(msgspec.Struct, frozen=True):
+    """Answer of `is_ready` and `get_service_status`."""
+
+    state: ServiceState
+    initialized: bool
+    ready: bool
+    accepting_requests: bool
+    provider_ready: bool
+    active_task_count: int
+    active_reservation_count: int
+    shutdown: ShutdownRequest | None
+
+
+class SelfTest(msgspec.Struct, frozen=True):
+    """Answer of `test`; `status`: "ok" or "not-ready"."""
+
+    status: str
+    rpc_ready: bool
+    service: ServiceStatus
+
+
+class Reconciliation(msgspec.Struct, frozen=True):
+    """Answer of `reconcile_runtime_state`: ids of tasks, in the list of what is wrong with them."""
+
+    target_id: str
+    timestamp_ns: int
+    pending_removed: list[int]
+    stale_runtime_tasks: list[int]
+    capacity_hold_faults: list[int]
+    unfinished_scheduler_tasks: list[int]
+    provider_handle_faults: list[int]
+    directory_generation_faults: list[int]
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """The end of every snapshot: whose eyes it is for; recorded, not enforced."""
+
+    object: str
+    access_class: str
+    enforced: bool = False
+
+
+class Block(msgspec.Struct, frozen=True):
+    """Work that is held (waits) or in flight. Nothing is credited where admission is unlimited."""
+
+    qtask_count: int
+    estimated_ns: int
+    baseline_units: int = 0
+    credits: int = 0
+    rate_units: int = 0
+
+
+class Estimate(msgspec.Struct, frozen=True):
+    """A forecast; `estimated_ns` None: not available, `reason` says why."""
+
+    available: bool
+    kind: str
+    reason: str | None
+    timestamp_ns: int
+    confidence: str
+    policy_context: dict[str, Any]
+    estimated_ns: int | None = None
+
+
+def unavailable(kind: str, timestamp_ns: int, policy: dict[str, Any]) -> Estimate:
+    """A forecast that is not made."""
+    return Estimate(False, kind, Reason.UNAVAILABLE, timestamp_ns, "unavailable", policy)
+
+
+class Room(msgspec.Struct, frozen=True):
+    """What is free now."""
+
+    slots: int
+    workers: int
+    memory_bytes: int
+
+
+class CapacitySnapshot(msgspec.Struct, frozen=True):
+    """Answer of `get_capacity_snapshot`."""
+
+    target_id: str
+    device_id: str
+    scope_id: str | None
+    timestamp_ns: int
+    access_class: str
+    pending_qtask_count: int
+    scheduler_queue_depth: int
+    scheduler_task_count: int
+    active_reservation_count: int
+    held_capacity: Block
+    in_flight_capacity: Block
+    available_capacity: Room
+    estimated_queued_device_time: Estimate
+    scheduler_policy: dict[str, Any]
+    device_available: bool
+    confidence: str
+    telemetry: Seen
+
+
+class QueueMetrics(msgspec.Struct, frozen=True):
+    """Answer of `get_queue_metrics`."""
+
+    target_id: str
+    device_id: str
+    timestamp_ns: int
+    access_class: str
+    pending_qtask_count: int
+    scheduler_depth: int
+    scheduler_task_count: int
+    active_task_count: int
+    selected_task_count: int
+    provider_inflight_count: int
+    dispatch_limits: dict[str, int]
+    held_capacity: Block
+    in_flight_capacity: Block
+    policy_state: dict[str, Any]
+    wait_estimate: Estimate
+    estimated_start: Estimate
+    estimated_queued_device_time: Estimate
+    telemetry: Seen
+
+
+class LifecycleEvent(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One thing that happened to the service."""
+
+    event: str
+    target_id: str
+    timestamp_ns: int
+    reason: str | None = None
+    details: dict[str, Any] | None = None
+    source: str | None = None
+
+
+class LifecycleTelemetry(msgspec.Struct, frozen=True):
+    """Answer of `get_service_lifecycle_telemetry`."""
+
+    target_id: str
+    timestamp_ns: int
+    access_class: str
+    lifecycle_events: list[LifecycleEvent]
+    audit_records: list[dict[str, Any]]
+    reconciliation_faults: list[dict[str, Any]]
+    telemetry: Seen
+
+
+class DeviceHead(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`device` of a qhw record."""
+
+    id: str
+    name: str
+    version: str
+    num_qubits: int
+    technology: str = "simulator"
+    provider_device_id: str | None = None
+
+
+class QhwRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The common head of the qhw records."""
+
+    schema: str
+    provider: str
+    device: dict[str, Any]
+    metadata: dict[str, Any]
+    extensions: dict[str, Any]
+    raw: dict[str, Any]
+
+
+class QhwDevice(QhwRecord, frozen=True, kw_only=True):
+    """`qubits`: [{"id": str}]."""
+
+    qubits: list[dict[str, str]]
+
+
+class QhwCoupling(QhwRecord, frozen=True, kw_only=True):
+    """`coupling`: nodes, edges, directed, source; `operations`: name, arity."""
+
+    coupling: dict[str, Any]
+    operations: list[dict[str, Any]]
+
+
+class QhwCalibration(QhwRecord, frozen=True, kw_only=True):
+    """`calibration`: what was measured, and how much of it."""
+
+    calibration: dict[str, Any]
