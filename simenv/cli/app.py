@@ -15,9 +15,10 @@ from typing import Annotated
 import typer
 
 from simenv import __version__
-from simenv.cli import demo, doctor, environment, lists, out, past, submit, tasks
+from simenv.cli import demo, doctor, environment, keys, lists, out, past, submit, tasks, trace
 from simenv.cli import run as application
 from simenv.cli.border import guarded
+from simenv.cli.perf import command as perf
 from simenv.cli.settings import Settings, hoist
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -30,7 +31,9 @@ for _command in (
     lists.workers,
     lists.queue,
     past.log,
+    trace.trace,
     past.events,
+    perf.perf,
     submit.submit,
     tasks.result,
     tasks.cancel,
@@ -39,6 +42,7 @@ for _command in (
     doctor.doctor,
 ):
     app.command()(_command)
+app.add_typer(keys.keys, name="keys")
 
 
 @app.callback(invoke_without_command=True)

@@ -45,6 +45,7 @@ class End(msgspec.Struct, frozen=True, gc=False):
     worker: str
     node: str
     reason: str
+    ranks: int = 1
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -164,6 +165,7 @@ class Log:
             message=task_name(source.row.first),
             structure=self._structure(spec) if structure else "",
             reason=end.reason,
+            ranks=end.ranks,
         )
 
     def _end(self, task: int) -> End | None:
@@ -210,6 +212,7 @@ class Log:
                 origin.worker,
                 origin.node,
                 reason,
+                origin.ranks,
             )
         return found
 

@@ -35,6 +35,7 @@ class LogRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     message: str  # id of the first task that came in the same message
     structure: str = ""  # hex, 32 characters: programs that differ in angles only share it
     reason: str = ""  # why it waits, or why it failed
+    ranks: int = 1
 
 
 class GetHistory(msgspec.Struct, frozen=True, array_like=True, tag=14):

@@ -1,0 +1,1 @@
+"""`simenv perf`: where an application's time went, and what to do about it."""

@@ -1,0 +1,217 @@
+"""Tasks of one application to a profile of its time. Pure: rows in, figures out.
+
+Invariant: the stages' wall times are a partition of the time from the first submission to the last
+result. A moment belongs to the first stage of STAGES that any task is in then, so work hides
+waiting; where no task is in the house at all, it is the application's own (or its client's: packing
+and reading).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from statistics import median
+
+import msgspec
+
+from simenv.model import TaskState
+from simenv.wire.history import LogRow
+
+ENGINE, PLAN, DECODE, ENCODE = "engine", "plan", "decode", "encode"
+WAY, QUEUE, APPLICATION = "way", "queue", "application"
+STAGES = (ENGINE, PLAN, DECODE, ENCODE, WAY, QUEUE, APPLICATION)
+MEANING = {
+    ENGINE: "evolving and sampling",
+    PLAN: "preparing a structure, or loading an engine",
+    DECODE: "bytes to circuit",
+    ENCODE: "result to bytes",
+    WAY: "to the worker and back, behind others of its message, storing",
+    QUEUE: "waiting for a worker",
+    APPLICATION: "nothing submitted: its own work, packing and reading",
+}
+ALIKE = 8  # tasks of one structure from which they could have been a sweep
+
+Span = tuple[float, float]  # begin and end, seconds
+
+
+class Stage(msgspec.Struct, frozen=True):
+    """`wall_s`: its part of the whole; `task_s`: summed over all tasks, which overlap."""
+
+    name: str
+    wall_s: float
+    share: float  # of the whole
+    task_s: float
+    what: str
+
+
+class Profile(msgspec.Struct, frozen=True):
+    """Figures of a run; the tasks that have not ended are only counted."""
+
+    app: str
+    tasks: int
+    circuits: int  # bindings counted
+    unfinished: int
+    failed: int
+    retried: int  # tasks that were sent out more than once
+    messages: int
+    steps: int  # stretches of time with something in the house
+    step_tasks: float  # median tasks of a step
+    step_circuits: float  # the same with bindings counted
+    alone: float  # share of the tasks that came alone in their message
+    alike: int  # tasks of one binding whose structure at least ALIKE of them share
+    structures: int  # different ones
+    wall_s: float
+    workers: int  # that had a part in it
+    busy: float  # tasks in workers' hands, on average over the time there was any
+    starting_s: float  # tasks waited while a worker was starting
+    stages: tuple[Stage, ...]
+
+    def share(self, name: str) -> float:
+        """A stage's share of the whole."""
+        return next(stage.share for stage in self.stages if stage.name == name)
+
+    @property
+    def largest(self) -> Stage:
+        return max(self.stages, key=lambda stage: stage.wall_s)
+
+    @property
+    def overhead(self) -> float:
+        """The share of the whole in which no engine worked."""
+        return 1.0 - self.share(ENGINE)
+
+
+def profile(rows: Iterable[LogRow], starts: Sequence[Span] = (), app: str = "") -> Profile:
+    """`starts`: when workers were starting (times of day)."""
+    ended: list[LogRow] = []
+    unfinished = 0
+    for row in rows:
+        if row.ended_s:
+            ended.append(row)
+        else:
+            unfinished += 1
+    spans = [_Spans(row) for row in ended]
+    inside = merged([each.inside for each in spans])
+    wall_s = inside[-1][1] - inside[0][0] if inside else 0.0
+    held_s = _length(merged([each.held for each in spans]))
+    steps = _steps(spans, inside)
+    messages = Counter(row.message for row in ended)
+    structures = Counter(row.structure for row in ended if row.bindings == 1)
+    waits = merged([each.queue for each in spans])
+    return Profile(
+        app=app,
+        tasks=len(ended),
+        circuits=sum(row.bindings for row in ended),
+        unfinished=unfinished,
+        failed=sum(row.state is not TaskState.DONE for row in ended),
+        retried=sum(row.attempts > 1 for row in ended),
+        messages=len(messages),
+        steps=len(steps),
+        step_tasks=median(len(step) for step in steps) if steps else 0.0,
+        step_circuits=median(sum(e.row.bindings for e in step) for step in steps) if steps else 0.0,
+        alone=sum(count == 1 for count in messages.values()) / len(ended) if ended else 0.0,
+        alike=sum(count for count in structures.values() if count >= ALIKE),
+        structures=len({row.structure for row in ended}),
+        wall_s=wall_s,
+        workers=len({row.worker for row in ended if row.timing.run_us}),
+        busy=sum(end - begin for begin, end in (e.held for e in spans)) / held_s if held_s else 0.0,
+        starting_s=_length(common(waits, merged(list(starts)))),
+        stages=_stages(spans, wall_s),
+    )
+
+
+class _Spans:
+    """When a task was where; each span holds those before it."""
+
+    __slots__ = ("engine", "held", "inside", "planned", "queue", "ran", "row", "unpacked")
+
+    def __init__(self, row: LogRow) -> None:
+        timing = row.timing
+        self.row = row
+        accepted = row.submitted_s
+        sent = accepted + 1e-6 * timing.queued_us
+        begun = sent + 1e-6 * timing.sent_us
+        decoded = begun + 1e-6 * timing.decode_us
+        planned = decoded + 1e-6 * timing.plan_us
+        evolved = planned + 1e-6 * timing.engine_us
+        left = begun + 1e-6 * timing.run_us
+        stored = left + 1e-6 * timing.returned_us
+        self.engine: Span = (planned, evolved)
+        self.planned: Span = (decoded, evolved)
+        self.unpacked: Span = (begun, evolved)
+        self.ran: Span = (begun, left)
+        self.held: Span = (begun, left)
+        self.inside: Span = (accepted, stored)
+        self.queue: Span = (accepted, sent)
+
+
+def _stages(spans: Sequence[_Spans], wall_s: float) -> tuple[Stage, ...]:
+    """From spans that grow, the time each adds to those before it."""
+    way = [(each.queue[1], each.inside[1]) for each in spans]
+    growing = (
+        [each.engine for each in spans],
+        [each.planned for each in spans],
+        [each.unpacked for each in spans],
+        [each.ran for each in spans],
+        way,
+        [each.inside for each in spans],
+    )
+    covered = [_length(merged(each)) for each in growing]
+    walls = [now - before for before, now in zip([0.0, *covered], covered, strict=False)]
+    walls.append(wall_s - covered[-1])
+    timings = [each.row.timing for each in spans]
+    task_us = {
+        ENGINE: sum(t.engine_us for t in timings),
+        PLAN: sum(t.plan_us for t in timings),
+        DECODE: sum(t.decode_us for t in timings),
+        ENCODE: sum(t.run_us - t.engine_us - t.plan_us - t.decode_us for t in timings),
+        WAY: sum(t.sent_us + t.returned_us for t in timings),
+        QUEUE: sum(t.queued_us for t in timings),
+        APPLICATION: 0,
+    }
+    return tuple(
+        Stage(name, wall, wall / wall_s if wall_s else 0.0, 1e-6 * task_us[name], MEANING[name])
+        for name, wall in zip(STAGES, walls, strict=True)
+    )
+
+
+def _steps(spans: Sequence[_Spans], inside: Sequence[Span]) -> list[list[_Spans]]:
+    """The tasks of each stretch of `inside`."""
+    steps: list[list[_Spans]] = [[] for _ in inside]
+    place = 0
+    for each in sorted(spans, key=lambda spans: spans.inside[0]):
+        while each.inside[0] > inside[place][1]:
+            place += 1
+        steps[place].append(each)
+    return steps
+
+
+def merged(spans: Sequence[Span]) -> list[Span]:
+    """The same moments as stretches that neither meet nor overlap, in order."""
+    found: list[Span] = []
+    for begin, end in sorted(spans):
+        if found and begin <= found[-1][1]:
+            if end > found[-1][1]:
+                found[-1] = (found[-1][0], end)
+        else:
+            found.append((begin, end))
+    return found
+
+
+def common(left: Sequence[Span], right: Sequence[Span]) -> list[Span]:
+    """The moments in both; each side merged."""
+    found: list[Span] = []
+    i = j = 0
+    while i < len(left) and j < len(right):
+        begin = max(left[i][0], right[j][0])
+        end = min(left[i][1], right[j][1])
+        if begin < end:
+            found.append((begin, end))
+        if left[i][1] < right[j][1]:
+            i += 1
+        else:
+            j += 1
+    return found
+
+
+def _length(spans: Sequence[Span]) -> float:
+    return sum(end - begin for begin, end in spans)

@@ -1,0 +1,148 @@
+"""What is said of applications of known habits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from histories import T0, History
+
+from simenv.cli.perf.command import worker_starts
+from simenv.cli.perf.findings import Finding, findings
+from simenv.cli.perf.profile import Span, profile
+from simenv.model import Event, TaskState
+
+
+def said(history: History, starts: Sequence[Span] = ()) -> dict[str, Finding]:
+    found = findings(profile(history.rows, starts, "run-1"))
+    return {finding.code: finding for finding in found}
+
+
+def gradient_steps(engine: int, way: int, bindings: int = 1, structure: str = "s") -> History:
+    """Three steps of 480 circuits, one worker, one task after the other."""
+    history = History()
+    for step in range(3):
+        base, first = 2_000_000 * step, len(history.rows) + 1
+        for k in range(480):
+            history.add(
+                base, queued=(engine + way) * k, sent=way, engine=engine, message=first,
+                structure=f"{structure}{k}" if structure == "different" else structure,
+                bindings=bindings,
+            )  # fmt: skip
+    return history
+
+
+def test_a_gradient_of_circuits_passes_for_good() -> None:
+    found = said(gradient_steps(engine=29, way=71))["bindings"]
+    assert found.words.startswith("480 circuits a step, ")
+    assert "% overhead" in found.words
+    assert "submit_many((circuit, angles))" in found.way
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        gradient_steps(engine=29, way=71, structure="different"),
+        gradient_steps(engine=29, way=71, bindings=480),
+    ],
+    ids=["different structures", "bindings already"],
+)
+def test_bindings_are_advised_where_they_cannot_help(history: History) -> None:
+    assert "bindings" not in said(history)
+
+
+def test_a_busy_engine_is_called_overhead() -> None:
+    history = History()
+    for k in range(100):
+        history.add(0, queued=1000 * k, engine=1000, message=1)
+    found = said(history)
+    assert "bindings" not in found
+    assert found["largest"].words.startswith("the largest stage is engine: 100 % of")
+
+
+def test_one_by_one_is_not_noticed() -> None:
+    history = History()
+    end = 0
+    for _ in range(480):
+        end = history.add(end + 200, engine=30, returned=300)
+    found = said(history)["one_by_one"]
+    assert found.words.startswith("the same structure was submitted 480 times one by one")
+    assert "each waited for" in found.words
+    other = History()
+    for k in range(480):
+        history.add(100 * k, engine=30, returned=300, structure=str(k))
+        other.add(100 * k, engine=30, returned=300, structure=str(k))
+    assert "submit_many(circuits)" in said(other)["one_by_one"].way
+
+
+def test_three_single_tasks_are_a_habit() -> None:
+    history = History()
+    for k in range(3):
+        history.add(1000 * k, engine=30, returned=300)
+    assert "one_by_one" not in said(history)
+
+
+def test_a_full_pool_is_not_noticed() -> None:
+    history = History()
+    for k in range(100):
+        for worker in ("main-0", "main-1"):
+            history.add(0, queued=100 * k, engine=100, message=1, worker=worker)
+    found = said(history)["slots"]
+    assert "2.0 of 2 workers were busy" in found.words
+    assert "98 % of their time" in found.words
+
+
+def test_strangers_in_the_queue_are_not_noticed() -> None:
+    history = History()
+    for k in range(10):
+        history.add(10_000 * k, queued=6_000, engine=4_000)
+    assert "waited for a slot 60 % of their time" in said(history)["slots"].words
+
+
+def test_a_start_inside_is_blamed_on_the_pool() -> None:
+    history = History()
+    history.add(0, queued=1_400_000, engine=600_000)
+    found = said(history, [(T0, T0 + 1.4)])
+    assert "1.4 s (70 %) for workers to start" in found["start"].words
+    assert "slots" not in found
+
+
+def test_an_idle_worker_is_not_noticed() -> None:
+    history = History()
+    history.add(0, engine=1000, worker="main-0")
+    history.add(0, engine=100, worker="main-1")
+    assert "1.1 of 2 workers" in said(history)["idle"].words
+
+
+def test_plans_or_the_application_cost_unseen() -> None:
+    history = History()
+    for k in range(50):
+        history.add(1000 * k, plan=300, engine=100, structure=str(k))
+    found = said(history)
+    assert "50 different structures" in found["plans"].words
+    assert found["application"].share == pytest.approx(0.6, abs=0.02)
+    assert "read its results late" in found["application"].words
+
+
+def test_failures_are_kept_quiet() -> None:
+    history = History()
+    history.add(0)
+    history.add(0, state=TaskState.FAILED, attempts=3)
+    assert said(history)["failures"].words == (
+        "1 of 2 tasks found nothing, 1 needed more than one attempt"
+    )
+
+
+def test_nothing_is_found_of_nothing() -> None:
+    assert said(History()) == {}
+
+
+def test_a_start_is_paired_with_another_workers_readiness() -> None:
+    events = [
+        Event(1, 10.0, "worker.started", "a", ""),
+        Event(2, 11.0, "worker.started", "b", ""),
+        Event(3, 12.0, "worker.ready", "b", ""),
+        Event(4, 13.0, "worker.ready", "a", ""),
+        Event(5, 14.0, "worker.ready", "c", ""),  # started before the first event looked at
+    ]
+    assert worker_starts(events) == [(11.0, 12.0), (10.0, 13.0)]
