@@ -2,7 +2,8 @@
 
 Invariants. A plan depends on the circuit's structure, never on parameter values, so a caller may
 keep it by structure. A run is a function of (circuit, bindings, shots, seed, outputs, precision)
-alone: the same bits on any number of threads. One instance is used by one thread at a time.
+and the engine's own settings alone: the same bits on any number of threads. One instance is used by
+one thread at a time.
 
 Seed contract: the randomness of shot s of binding b is Philox 4x64-10 with key (seed, b), the same
 doubles as numpy's `Generator(Philox(key=[seed, b], counter=[0, draw, 0, 0])).random(shots)[s]`.
@@ -35,13 +36,14 @@ class PauliSum(msgspec.Struct, frozen=True):
 
 
 class RunOptions(msgspec.Struct, frozen=True):
-    """How a run may spend time and memory; `precision` alone may change results."""
+    """How a run may spend time and memory; `precision` and `settings` alone may change results."""
 
     precision: str = "double"  # double: complex128, single: complex64
     threads: int = 1
     max_branches: int = 16_384  # states held at once for a dynamic circuit
     max_steps: int = 10**7  # executed operations, those of all branches together
     memory_bytes: int = 0  # for the states of a dynamic circuit; 0: a quarter of the machine's
+    settings: tuple[tuple[str, int | float], ...] = ()  # the engine's own: see its card
 
 
 class Request(msgspec.Struct, frozen=True):

@@ -1,0 +1,161 @@
+"""The engine `mps`: a matrix product state, for wide circuits of little entanglement.
+
+Exact as long as no bond needs more than the option `bond`; else the result says what was cut off.
+Qubits stand in the circuit's own order: gates between distant ones are dear.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators import dense, expectation
+from simulators.base import BindingResult, Control, EngineResult, Plan, Request, RunOptions
+from simulators.bits import Counts
+from simulators.catalog import CARDS
+from simulators.circuit.ir import Circuit
+from simulators.circuit.walk import Ending, ending
+from simulators.errors import Unsupported
+from simulators.requests import bound, check_outputs, check_plan, check_run, rows
+from simulators.tensornetwork.chain import Chain
+from simulators.tensornetwork.evolve import evolve, warm_up
+
+CARD = next(entry for entry in CARDS if entry.name == "mps")
+_DTYPES = {"double": "complex128", "single": "complex64"}
+_SHOTS_AT_ONCE = 8_192
+_BITS_AT_ONCE = 1 << 24
+
+
+class Endings(msgspec.Struct, frozen=True, eq=False):
+    """The plan: which clbit reads which qubit."""
+
+    end: Ending
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of its arrays."""
+        return self.end.roles.nbytes + self.end.source.nbytes
+
+
+class MpsEngine:
+    """See the module."""
+
+    name = "mps"
+
+    def worth_caching(self, circuit: Circuit) -> bool:  # noqa: ARG002  # as the protocol has it
+        """Never: a plan is one compiled pass."""
+        return False
+
+    def plan(self, circuit: Circuit, noise: object | None, options: RunOptions) -> Plan:
+        """Refuses noise, and circuits that measure, reset or branch before their end."""
+        check_plan(CARD, circuit, noise, options)
+        end = ending(circuit)
+        if end.branching:
+            raise Unsupported(
+                "engine 'mps' has no measurements, resets or conditions before a circuit's end",
+                hint="engine='statevector' runs it, where its qubits fit into memory",
+            )
+        return Endings(end)
+
+    def run(
+        self, plan: Plan, circuit: Circuit, request: Request, options: RunOptions, control: Control
+    ) -> EngineResult:
+        """See `base.Engine`."""
+        if not isinstance(plan, Endings):
+            raise TypeError(f"a plan of {type(plan).__name__}, not of this engine")
+        check_run(circuit, options)
+        number = rows(circuit, request)
+        end = plan.end
+        state_end = ending(circuit, keep=True)
+        check_outputs(CARD, request, end.measures, collapses=state_end.branching)
+        _refuse_dense(circuit, request)
+        found = []
+        for row in range(number):
+            control.check()
+            chain = evolve(
+                circuit,
+                bound(circuit, request, row),
+                bond=int(CARD.value(options.settings, "bond")),
+                cutoff=float(CARD.value(options.settings, "cutoff")),
+                dtype=_DTYPES[options.precision],
+                control=control,
+            )
+            key = request.seed, request.binding + row
+            found.append(_result(chain, circuit, end, state_end, request, key, control))
+        return EngineResult.joined(found)
+
+    def warm_up(self) -> None:
+        """Load and compile all that a first task would have to wait for."""
+        warm_up()
+
+
+def _refuse_dense(circuit: Circuit, request: Request) -> None:
+    for output in ("statevector", "probabilities"):
+        if output in request.outputs and circuit.num_qubits > CARD.dense_qubits:
+            raise Unsupported(
+                f"{output} of {circuit.num_qubits} qubits; engine 'mps' makes whole states of at"
+                f" most {CARD.dense_qubits}",
+                hint="ask for counts or expectation values",
+            )
+
+
+def _result(
+    chain: Chain,
+    circuit: Circuit,
+    end: Ending,
+    state_end: Ending,
+    request: Request,
+    key: tuple[int, int],
+    control: Control,
+) -> BindingResult:
+    """Everything the request asks for."""
+    asked = request.outputs
+    width, outcomes, counts = 0, b"", b""
+    value_width, values, odds = 0, b"", b""
+    expectations: tuple[tuple[float, float], ...] = ()
+    if "expectation" in asked:
+        strings = expectation.terms(request.observables, circuit.num_qubits)
+        expectation.refuse_collapsed(request.observables, strings, state_end.measured)
+        means = chain.means(strings, control)
+        if request.shots:
+            means = expectation.sampled(means, request.shots, key)
+        expectations = expectation.estimates(request.observables, means, request.shots)
+    if "counts" in asked:
+        width, outcomes, counts = _counts(chain, end.source, request.shots, key, control)
+    state = None
+    if "statevector" in asked or "probabilities" in asked:
+        state = chain.state()
+    if state is not None and "probabilities" in asked:
+        source = end.source if end.measures else None
+        value_width, values, odds = dense.distribution(state, source)
+    return BindingResult(
+        outcome_width=width,
+        outcomes=outcomes,
+        counts=counts,
+        probability_outcomes=values,
+        probability_width=value_width,
+        probabilities=odds,
+        statevector=state if "statevector" in asked else None,
+        expectations=expectations,
+        truncation=chain.truncation,
+        remark=f"bond {chain.bond}",
+    )
+
+
+def _counts(
+    chain: Chain,
+    source: NDArray[np.int64],
+    shots: int,
+    key: tuple[int, int],
+    control: Control,
+) -> tuple[int, bytes, bytes]:
+    found = Counts(source.size)
+    read = np.flatnonzero(source >= 0)
+    step = max(1, min(_SHOTS_AT_ONCE, _BITS_AT_ONCE // max(1, len(chain.tensors))))
+    for first in range(0, shots, step):
+        bits = chain.sample(first, min(first + step, shots), key, control)
+        chosen = np.zeros((len(bits), 8 * found.width), np.uint8)
+        chosen[:, read] = bits[:, source[read]]
+        found.add(np.packbits(chosen, axis=1, bitorder="little"))
+    return found.width, *found.packed()

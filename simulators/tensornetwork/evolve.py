@@ -1,0 +1,140 @@
+"""A circuit's gates into a matrix product state, by quimb.
+
+Gates on the same one or two qubits are multiplied together first: each call of the library costs
+about a millisecond, whatever the gate.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.base import Control
+from simulators.circuit.ir import Circuit
+from simulators.circuit.walk import matrix, operations
+from simulators.tensornetwork.chain import Chain
+from simulators.tensornetwork.library import CircuitMPS
+
+_ROUNDING = 1e-12  # a norm that is off by less was not truncated
+Matrix = NDArray[np.complexfloating]
+
+
+def evolve(
+    circuit: Circuit,
+    params: NDArray[np.float64],
+    *,
+    bond: int,
+    cutoff: float,
+    dtype: str,
+    control: Control,
+) -> Chain:
+    """The state after all gates; measurements are left out.
+
+    `bond`: the largest bond kept; `cutoff`: the weight that may be cut off at a gate.
+    """
+    if not circuit.num_qubits:
+        return Chain((), 0.0)
+    library = CircuitMPS(circuit.num_qubits, max_bond=bond, cutoff=cutoff, dtype=dtype)
+    fused = _Fused(library, dtype, control)
+    phase = 1.0 + 0.0j
+    for operation in operations(circuit, params):
+        if not operation.is_gate:
+            continue
+        found = matrix(circuit, operation)
+        if operation.qubits:
+            fused.take(operation.qubits, found)
+        else:
+            phase *= complex(found[0, 0])
+    fused.flush()
+    lost = float(library.error_estimate())
+    truncation = lost if lost > _ROUNDING else 0.0
+    return Chain(_tensors(library, phase), truncation)
+
+
+def warm_up() -> None:
+    """Compile what the library compiles: splits of neighbours, swaps, wide gates."""
+    library = CircuitMPS(4, max_bond=4, cutoff=1e-10)
+    for qubits in ((0, 1), (0, 3), (0, 1, 3)):
+        size = 2 ** len(qubits)
+        library.apply_gate_raw(np.eye(size).reshape((2,) * (2 * len(qubits))), list(qubits))
+    library.error_estimate()
+
+
+class _Fused:
+    """Gates that wait: at most one block of one or two qubits for each qubit."""
+
+    def __init__(self, library: CircuitMPS, dtype: str, control: Control) -> None:
+        self._library = library
+        self._dtype = dtype
+        self._control = control
+        self._blocks: dict[int, tuple[tuple[int, ...], Matrix]] = {}  # by each of its qubits
+
+    def take(self, qubits: tuple[int, ...], gate: Matrix) -> None:
+        """A gate [2**k, 2**k], its first qubit the lowest bit."""
+        if len(qubits) > 2:
+            for qubit in qubits:
+                self._drop(qubit)
+            self._apply(qubits, gate)
+            return
+        held = {self._blocks[q][0] for q in qubits if q in self._blocks}
+        owner = next((block for block in held if set(qubits) <= set(block)), None)
+        if owner is not None:
+            _, before = self._blocks[owner[0]]
+            self._keep(owner, _widened(gate, qubits, owner) @ before)
+            return
+        for block in held:
+            if len(block) == 2:
+                self._drop(block[0])
+        for qubit in qubits:
+            if qubit in self._blocks:
+                single, before = self._blocks.pop(qubit)
+                gate = gate @ _widened(before, single, qubits)
+        self._keep(qubits, gate)
+
+    def flush(self) -> None:
+        """Apply all that waits."""
+        for qubit in list(self._blocks):
+            self._drop(qubit)
+
+    def _keep(self, qubits: tuple[int, ...], gate: Matrix) -> None:
+        for qubit in qubits:
+            self._blocks[qubit] = qubits, gate
+
+    def _drop(self, qubit: int) -> None:
+        if qubit not in self._blocks:
+            return
+        qubits, gate = self._blocks[qubit]
+        for each in qubits:
+            del self._blocks[each]
+        self._apply(qubits, gate)
+
+    def _apply(self, qubits: tuple[int, ...], gate: Matrix) -> None:
+        self._control.check()
+        shaped = gate.astype(self._dtype).reshape((2,) * (2 * len(qubits)))
+        self._library.apply_gate_raw(shaped, list(qubits[::-1]))  # the highest bit comes first
+
+
+def _widened(gate: Matrix, qubits: tuple[int, ...], onto: tuple[int, ...]) -> Matrix:
+    """A gate on `qubits` as one on `onto`, of which they are a part."""
+    if qubits == onto:
+        return gate
+    if len(qubits) == 1:
+        other = np.eye(2)
+        return np.kron(other, gate) if qubits[0] == onto[0] else np.kron(gate, other)
+    return gate.reshape(2, 2, 2, 2).transpose(1, 0, 3, 2).reshape(4, 4)
+
+
+def _tensors(library: CircuitMPS, phase: complex) -> tuple[Matrix, ...]:
+    """quimb's tensors as plain arrays, all but the last left-canonical."""
+    state = library.psi
+    last = state.L - 1
+    state.canonicalize_(last)
+    found = []
+    for site in range(state.L):
+        left = [state.bond(site - 1, site)] if site else []
+        right = [state.bond(site, site + 1)] if site < last else []
+        tensor = state[site]
+        array = tensor.to_dense(left, [state.site_ind(site)], right)
+        found.append(np.ascontiguousarray(array.reshape(-1, 2, array.shape[-1] if right else 1)))
+    found[-1] = found[-1] * np.asarray(phase, found[-1].dtype)
+    return tuple(found)
