@@ -42,6 +42,10 @@ def up(
     durability: Annotated[
         str | None, typer.Option(help="accepted (survives a power cut), process, or power.")
     ] = None,
+    listen: Annotated[
+        str | None,
+        typer.Option(help="tcp://HOST:PORT for other machines; HOST is one of its interfaces."),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Refuse to start if there is no journal to go on with.")
     ] = False,
@@ -61,6 +65,7 @@ def up(
         "pools": [_pool(each) for each in pool] if pool else None,
         "slots": slots,
         "durability": durability,
+        "listen": listen,
     }
     if workers:
         told["pools"] = [PoolSpec(min=workers, max=workers)]
@@ -77,6 +82,8 @@ def up(
     path = config.places(config.Config(name=common.environment)).connection
     out.line(f"service  {found.name}, process {found.pid} on {found.node}   key {path}")
     out.line(f"pools    {_pools(info)}   ready in {ready_s:.1f} s")
+    if found.address:
+        out.line(f"listens  {found.address}   simenv keys add NAME lets somebody in")
     now = msgspec.structs.asdict(config.read(path.with_name("config.json")))
     again = _kept({key: kept[key] for key in kept if key not in options and kept[key] == now[key]})
     if again:

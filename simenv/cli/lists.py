@@ -40,6 +40,7 @@ _WORKERS: tuple[Column[WorkerInfo], ...] = (
 _QUEUE: tuple[Column[TaskInfo], ...] = (
     Column("TASK", lambda task: task.id),
     Column("NAME", lambda task: task.name or "-"),
+    Column("USER", lambda task: task.owner or "-"),
     Column("POOL", lambda task: task.pool or "-"),
     Column("STATE", lambda task: str(task.state)),
     Column("TRY", lambda task: str(task.attempt), right=True),

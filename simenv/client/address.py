@@ -14,8 +14,9 @@ from typing import Protocol
 import msgspec
 
 from simenv import config
+from simenv.client.afar import KeyAddress, is_personal
 from simenv.config import ConnectionFile
-from simenv.errors import NoService
+from simenv.errors import NoService, SimenvError
 from simenv.wire.connection import Connection, ZmqConnection
 
 FORMAT = 1
@@ -35,8 +36,14 @@ class Address(Protocol):
     def moved(self) -> bool:
         """Does the service now listen elsewhere than where `open` went last?"""
 
+    def refusal(self) -> SimenvError | None:
+        """Why it is certain that this client is not let in, if it is."""
+
     def fate(self) -> tuple[str, str]:
         """What is known of a silent service, and the way out."""
+
+    def door(self) -> tuple[str, str]:
+        """Where the service listens for other machines, and its public key; "" if it does not."""
 
 
 class FileAddress:
@@ -64,6 +71,13 @@ class FileAddress:
             return False
         return self._file is not None and file.sockets != self._file.sockets and not ended(file)
 
+    def refusal(self) -> SimenvError | None:
+        return None
+
+    def door(self) -> tuple[str, str]:
+        file = self._file or read(self.path)
+        return file.address, file.server_key
+
     def fate(self) -> tuple[str, str]:
         log = self.path.with_name("service.log")
         hint = f"see {log}{_last_words(log)}; start again: simenv up{_option(self.name)} --resume"
@@ -78,11 +92,13 @@ class FileAddress:
         return f"process {file.pid} on {file.node} {state}{age}", hint
 
 
-def find(name: str | None = None, file: Path | None = None) -> FileAddress:
+def find(name: str | None = None, file: Path | None = None) -> FileAddress | KeyAddress:
     """The address of an environment: `file`, else `name`, else SIMENV_SERVICE, else `default`."""
     path = file or (None if name else config.service_file())
     if path is None:
         path = config.home_root() / config.check_name(name or "default") / "connection.json"
+    elif is_personal(path):
+        return KeyAddress(path)
     return FileAddress(path)
 
 

@@ -22,7 +22,7 @@ from simenv import __version__
 from simenv.client import silence
 from simenv.client.address import Address
 from simenv.client.silence import Silence
-from simenv.errors import NoService, SimenvError, VersionMismatch
+from simenv.errors import KeyRefused, NoService, SimenvError, VersionMismatch
 from simenv.wire import codec
 from simenv.wire import messages as m
 from simenv.wire.connection import Connection
@@ -47,7 +47,7 @@ class Channel:
         renew: Callable[[], None],
         forked: Callable[[], None],
     ) -> None:
-        self._address, self._renew, self._forked = address, renew, forked
+        self.address, self._renew, self._forked = address, renew, forked
         self._handlers: dict[type, Take] = {
             m.Welcome: self._welcome,
             m.Pong: self._pong,
@@ -63,7 +63,7 @@ class Channel:
         self.changed = threading.Condition(self.lock)
         self.client = "~" + os.urandom(8).hex()  # "~": no user's key begins so
         self.epoch = 0
-        self.name = self._address.name
+        self.name = self.address.name
         self.results: Path | None = None  # where files of results are, if that is on this node
         self._connection: Connection | None = None
         self._leader: int | None = None
@@ -71,13 +71,13 @@ class Channel:
         self._outbox: deque[bytes] = deque()
         self._broken: SimenvError | None = None
         self._renewing = False
-        self._silence = Silence(self._address)
+        self._silence = Silence(self.address)
 
     def start(self, timeout_s: float = silence.LOST_S) -> None:
-        """Open and greet. Raises NoService, VersionMismatch."""
+        """Open and greet. Raises NoService, KeyRefused, VersionMismatch."""
         try:
             with self.lock:
-                self._connection = self._address.open(self.client.encode())
+                self._connection = self.address.open(self.client.encode())
                 self._hello()
             if not self.wait(lambda: self.epoch != 0, timeout_s):
                 raise self._silence.verdict(self.name, ever=False)
@@ -242,7 +242,7 @@ class Channel:
 
     def _reopen(self) -> None:
         try:
-            connection = self._address.open(self.client.encode())
+            connection = self.address.open(self.client.encode())
         except NoService:
             return  # it went away again: the next look will tell
         if self._connection is not None:
@@ -267,8 +267,9 @@ class Channel:
             self._hello()
 
     def refused(self, error: SimenvError) -> None:
-        """Something of ours was not understood; for good when the versions do not meet."""
-        if isinstance(error, VersionMismatch):
+        """Something of ours was not taken; for good when the versions do not meet, or our key does
+        not count any more."""
+        if isinstance(error, VersionMismatch | KeyRefused):
             self._broken = error
         raise error
 

@@ -39,6 +39,7 @@ from simenv.wire import messages as m
 from simenv.wire.history import App, GetApp, LogRow, Submitted
 
 if TYPE_CHECKING:
+    from simenv.client.people import People
     from simenv.client.qpm import QPM
 
 
@@ -274,6 +275,13 @@ class Client:
             if self._qpm is None:
                 self._qpm = QPM(self, self._link)
             return self._qpm
+
+    @property
+    def people(self) -> People:
+        """Who may come in from other machines; for admins."""
+        from simenv.client.people import Asked
+
+        return Asked(self._link)
 
     def shutdown(self, now: bool = False, timeout_s: float | None = None) -> m.Stopping:
         """End the service: finish what runs, keep what waits. `now`: what runs waits as well."""

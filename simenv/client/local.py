@@ -17,6 +17,7 @@ from typing import Any
 from simenv import config
 from simenv.client import start
 from simenv.client.address import FileAddress, ended, find, read
+from simenv.client.afar import KeyAddress
 from simenv.client.client import Client
 from simenv.config import ConnectionFile, Places
 from simenv.errors import (
@@ -127,7 +128,10 @@ def down(
     SIGTERM, then SIGKILL. Raises NoService if there is none.
     """
     begun = monotonic()
-    path = find(name, Path(service) if service is not None else None).path
+    where = find(name, Path(service) if service is not None else None)
+    if isinstance(where, KeyAddress):
+        return _down_afar(where, now, begun)
+    path = where.path
     file = read(path)
     here = file.node == os.uname().nodename
     workers = start.workers(Path(file.sockets)) if here else []
@@ -145,6 +149,20 @@ def down(
             hint=f"it can only be ended there: process {file.pid}",
         )
     return Stopped(file.name, file.pid, queued, monotonic() - begun, forced)
+
+
+def _down_afar(where: KeyAddress, now: bool, begun: float) -> Stopped:
+    """Over the wire, with an admin's key; done when nobody answers there any more."""
+    with Client(where, ANSWER_S) as client:
+        info = client.status()
+        stopping = client.shutdown(now, ANSWER_S)
+        try:
+            while True:
+                client.status()
+                sleep(start.LOOK_S)
+        except (NoService, TimedOut):
+            queued = stopping.queued + (stopping.running if now else 0)
+            return Stopped(info.name, info.pid, queued, monotonic() - begun, forced=False)
 
 
 def _clear(file: ConnectionFile, workers: list[int], path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import monotonic
 
 from simenv.client.address import Address
-from simenv.errors import NoService, ServiceLost
+from simenv.errors import NoService, ServiceLost, SimenvError
 
 QUIET_S = 1.0  # after so long without a word: ask whether it lives
 LOOK_S = 0.25  # how often a silent service's connection file is read again
@@ -29,8 +29,10 @@ class Silence:
         return now - self._heard_s >= QUIET_S
 
     def is_final(self, now: float, start: float) -> bool:
-        """Has somebody who waits since `start` heard nothing for too long?"""
-        return now - max(self._heard_s, start) >= LOST_S
+        """Has somebody who waits since `start` heard nothing for too long, or is it certain that
+        nothing will come?"""
+        silent = now - max(self._heard_s, start) >= LOST_S
+        return silent or self._address.refusal() is not None
 
     def has_moved(self, now: float) -> bool:
         """Does the service listen elsewhere by now? Looked up every LOOK_S."""
@@ -46,8 +48,11 @@ class Silence:
         self._pinged_s = now
         return True
 
-    def verdict(self, name: str, ever: bool) -> NoService:
+    def verdict(self, name: str, ever: bool) -> SimenvError:
         """What to raise in the end; `ever`: it was heard before."""
+        refusal = self._address.refusal()
+        if refusal is not None:
+            return refusal
         what, hint = self._address.fate()
         if not ever:
             return NoService(f"no service answers for {name!r}: {what}", hint=hint)

@@ -17,7 +17,7 @@ def findings() -> Iterator[Finding]:
         if finding.level == "fail":
             return
     # Only now: these import packages of ours by names that might have been others'.
-    from simenv.cli.checks import folders, machine
+    from simenv.cli.checks import folders, keys, machine
 
     for check in (
         installation.versions,
@@ -28,5 +28,6 @@ def findings() -> Iterator[Finding]:
         folders.kernels,
         folders.sockets,
         folders.connections,
+        keys.modes,
     ):
         yield from check()

@@ -90,6 +90,12 @@ class Peer:
     def moved(self) -> bool:
         return self._opened is not self.doors
 
+    def refusal(self) -> SimenvError | None:
+        return None
+
+    def door(self) -> tuple[str, str]:
+        return "", ""
+
     def fate(self) -> tuple[str, str]:
         return "process 4711 on here has ended", "see service.log; simenv up --resume"
 
