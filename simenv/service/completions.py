@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 import zlib
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import msgspec
 
@@ -15,7 +17,7 @@ from simenv.model import Origin, TaskState
 from simenv.scheduler.values import Ending
 from simenv.service.journal import Journal
 from simenv.wire import codec
-from simenv.wire.messages import STATES, Completed, Completion, Done, Failure
+from simenv.wire.messages import STATES, Completed, Completion, Done, Failure, Finished
 
 _Shares = dict[tuple[bytes, str], list[Completion]]  # by (peer, owner)
 INDEX_SLICE = 2_000  # pairs written in one idle moment
@@ -38,11 +40,13 @@ class Completions:
         self.next_seq = journal.records.last_seq() + 1
         self._fresh: dict[int, int] = {}  # task -> first_seq, not yet indexed
         self._watchers: dict[int, list[bytes]] = {}
-        for seq, body in journal.records.finished(journal.records.indexed()):
-            stored = codec.to_client(body)
-            assert isinstance(stored, Completed)
-            for completion in stored.results:
-                self._fresh[completion.task] = seq
+        self._replaced = set(journal.records.replaced())
+        for first_seq, body in journal.records.finished(journal.records.indexed()):
+            completed = codec.to_client(body)
+            assert isinstance(completed, Completed)
+            for seq, completion in enumerate(completed.results, first_seq):
+                if seq not in self._replaced:
+                    self._fresh[completion.task] = first_seq
 
     @property
     def unindexed(self) -> bool:
@@ -60,16 +64,19 @@ class Completions:
     def from_worker(self, done: Done, endings: list[Ending]) -> list[tuple[bytes, bytes]]:
         """Journal what a worker finished; returns (peer, message) to send after the commit."""
         by_client: _Shares = {}
+        files: dict[int, Finished] = {}
         for ending in endings:
             result = done.results[ending.index]
             payload, checksum = result.payload, result.checksum
             if ending.state in _STOPPED and ending.reason:
                 payload = _failure(ending, done.origin.node)
                 checksum = zlib.crc32(payload)
+            elif result.file:
+                files[result.task] = result
             completion = self._completion(ending, payload, checksum)
             batch = ending.record.batch
             by_client.setdefault((batch.client, batch.owner), []).append(completion)
-        return self._store(by_client, done.origin, done.engine, done.route)
+        return self._store(by_client, done.origin, done.engine, done.route, files)
 
     def from_here(self, endings: list[Ending]) -> list[tuple[bytes, bytes]]:
         """Journal what ended without a worker's word: cancelled, expired, poison."""
@@ -104,9 +111,30 @@ class Completions:
         completed = codec.to_client(found[0])
         assert isinstance(completed, Completed)
         for seq, completion in enumerate(completed.results, completed.first_seq):
-            if completion.task == task:
+            if completion.task == task and seq not in self._replaced:
                 return only(completed, completion, seq), completion
         return None
+
+    def withdraw(self, task: int, seq: int) -> None:
+        """The completion of that number no longer counts: its task runs again."""
+        self._fresh.pop(task, None)
+        self._replaced.add(seq)
+
+    def standing(self, completed: Completed) -> list[Completed]:
+        """The message without what was withdrawn of it, cut where something is missing."""
+        numbers = range(completed.first_seq, completed.first_seq + len(completed.results))
+        if self._replaced.isdisjoint(numbers):
+            return [completed]
+        return [
+            only(completed, completion, seq)
+            for seq, completion in zip(numbers, completed.results, strict=True)
+            if seq not in self._replaced
+        ]
+
+    def index_all(self) -> None:
+        """Write all of the index that is not yet written; JournalError if that fails."""
+        while self.index_some():
+            pass
 
     def index_some(self) -> bool:
         """Write a slice of the index; True if there is more to do."""
@@ -137,6 +165,7 @@ class Completions:
         origin: Origin,
         engine: str,
         route: str,
+        files: Mapping[int, Finished] = MappingProxyType({}),
     ) -> list[tuple[bytes, bytes]]:
         out = []
         for (client, owner), completions in by_client.items():
@@ -148,6 +177,9 @@ class Completions:
             self._journal.finish(first, states, body, owner)
             for seq, completion in enumerate(completions, first):
                 self._fresh[completion.task] = first
+                if completion.task in files:
+                    file = files[completion.task]
+                    self._journal.file(file.file, completion.task, seq, file.file_bytes)
                 for peer in self._watchers.pop(completion.task, ()) if self._watchers else ():
                     if peer != client:
                         out.append((peer, codec.encode(only(completed, completion, seq))))

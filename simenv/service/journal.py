@@ -36,16 +36,20 @@ create table if not exists accepted(first integer primary key, count int, at rea
 create index if not exists accepted_app on accepted(app, first) where app <> '';
 create index if not exists accepted_key on accepted(owner, key, offset) where key not like '~%';
 create table if not exists finished(seq integer primary key, count int,
-  failed int, cancelled int, expired int, body blob, crc int, owner text);
+  failed int, cancelled int, expired int, body blob, crc int, owner text, at real);
 create index if not exists finished_owner on finished(owner, seq) where owner <> '';
 create table if not exists sent(row integer primary key, tasks blob);
 create table if not exists result(task integer primary key, seq int);
 create table if not exists cursor(owner text, name text, seq int, primary key(owner, name))
   without rowid;
 create table if not exists event(seq integer primary key, body blob, owner text);
+create table if not exists file(name text primary key, task int, seq int, bytes int) without rowid;
+create index if not exists file_task on file(task);
+create table if not exists replaced(seq integer primary key, task int, state text);
 """
 _ACCEPT = "insert into accepted values(?,?,?,?,?,?,?,?,?,?,?,?)"
-_FINISH = "insert into finished values(?,?,?,?,?,?,?,?)"
+_FINISH = "insert into finished values(?,?,?,?,?,?,?,?,?)"
+_FILE = "insert or replace into file values(?,?,?,?)"
 
 
 class Journal:
@@ -72,7 +76,8 @@ class Journal:
         self.written_bytes = 0  # about, in all: what tells when a checkpoint is due
         self.unsynced = False
         self._accepted: list[AcceptedRow] = []
-        self._finished: list[tuple[int | bytes | str, ...]] = []
+        self._finished: list[tuple[int | float | bytes | str, ...]] = []
+        self._files: list[tuple[str, int, int, int]] = []
         self._sent = array("q")
         self._events: list[tuple[int, bytes, str]] = []
         self._cursors: list[tuple[str, str, int]] = []
@@ -80,6 +85,7 @@ class Journal:
 
     def _open(self) -> None:
         run = self._db.execute
+        run("pragma auto_vacuum=incremental")  # of a new file; one that is there keeps its own
         run("pragma journal_mode=wal")
         run("pragma wal_autocheckpoint=0")
         run("pragma busy_timeout=5000")
@@ -123,8 +129,13 @@ class Journal:
         Anything but DONE cannot be computed again, so it forces the commit to the disk.
         """
         unhappy = [states.count(state) for state in UNHAPPY]
-        self._finished.append((first_seq, len(states), *unhappy, body, zlib.crc32(body), owner))
+        crc, now_s = zlib.crc32(body), time.time()
+        self._finished.append((first_seq, len(states), *unhappy, body, crc, owner, now_s))
         self._force = self._force or any(unhappy)
+
+    def file(self, name: str, task: int, seq: int, size_bytes: int) -> None:
+        """The file that holds the large arrays of a task's completion."""
+        self._files.append((name, task, seq, size_bytes))
 
     def event(self, event: Event, owner: str = "") -> None:
         """`owner`: whose task it is about, if it is about one."""
@@ -169,6 +180,7 @@ class Journal:
         self.unsynced = self._durability == "accepted" and not force
         self._accepted.clear()
         self._finished.clear()
+        self._files.clear()
         self._events.clear()
         self._cursors.clear()
         del self._sent[:]
@@ -191,6 +203,7 @@ class Journal:
         if self._sent:
             found.append(("insert into sent(tasks) values(?)", (self._sent.tobytes(),)))
         found += [(_FINISH, values) for values in self._finished]
+        found += [(_FILE, values) for values in self._files]
         found += [("insert or replace into event values(?,?,?)", values) for values in self._events]
         found += [
             ("insert or replace into cursor values(?,?,?)", values) for values in self._cursors
@@ -199,32 +212,32 @@ class Journal:
 
     def sync(self) -> None:
         """Bring earlier unforced commits to the disk: WAL keeps the order, one write does it."""
-        with self._one_transaction("FULL"):
+        with self.transaction("FULL"):
             now = int(time.time())
             self._db.execute("insert or replace into meta values('synced', ?)", (now,))
         self.unsynced = False
 
     def index(self, pairs: list[tuple[int, int]], up_to: int) -> None:
         """Add (task, first_seq) pairs to the index: called when the loop is idle."""
-        with self._one_transaction("NORMAL"):
+        with self.transaction("NORMAL"):
             self._db.executemany("insert or replace into result values(?,?)", pairs)
             self._db.execute("insert or replace into meta values('indexed', ?)", (up_to,))
 
     def settle_sent(self, numbers: array[int]) -> None:
         """Keep only these: called at start, with the attempts of unfinished tasks."""
-        with self._one_transaction("NORMAL"):
+        with self.transaction("NORMAL"):
             self._db.execute("delete from sent")
             self._db.execute("update accepted set sent = 0 where sent > 0")
             if numbers:
                 self._db.execute("insert into sent(tasks) values(?)", (numbers.tobytes(),))
 
     @contextmanager
-    def _one_transaction(self, level: str) -> Iterator[None]:
-        """Commit at the end, or roll back and raise JournalError."""
+    def transaction(self, level: str) -> Iterator[sqlite3.Connection]:
+        """Commit at the end, or roll back and raise JournalError; `level` as in `synchronous`."""
         try:
             self._synchronous(level)
             self._db.execute("begin immediate")
-            yield
+            yield self._db
             self._db.execute("commit")
         except (sqlite3.Error, OverflowError) as error:
             raise self._failed(error) from error

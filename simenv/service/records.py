@@ -19,7 +19,17 @@ from simenv.errors import JournalError
 from simenv.model import Event, TaskState
 
 APP_MESSAGES = 20_000  # looked at for the last run of an application: some milliseconds
+# Keys of `meta` that outlive the rows they were counted from.
+LAST_SEQ, NEXT_TASK, GONE = "last_seq", "next_task", "gone "
 UNHAPPY = (TaskState.FAILED, TaskState.CANCELLED, TaskState.EXPIRED)
+
+
+class DamagedRecord(JournalError):
+    """What was found of some ended tasks cannot be read: they have to run again."""
+
+    def __init__(self, message: str, first_seq: int) -> None:
+        super().__init__(message, hint="their tasks run again; the disk should be looked at")
+        self.first_seq = first_seq
 
 
 class AcceptedRow(msgspec.Struct, frozen=True):
@@ -136,27 +146,27 @@ class Records:
         return found
 
     def finished(self, after_seq: int = 0) -> Iterator[tuple[int, bytes]]:
-        """(first_seq, packed Completed) in order; JournalError at one that is damaged."""
+        """(first_seq, packed Completed) in order; DamagedRecord at one that is damaged."""
         query = "select seq, body, crc from finished where seq > ? order by seq"
-        for seq, body, crc in self._rows(query, after_seq):
-            yield seq, self._intact(body, crc)
+        for row in self._rows(query, after_seq):
+            yield row[0], self._intact(*row)
 
     def finished_at(self, first_seq: int) -> tuple[bytes, str] | None:
         """The packed Completed whose completions are numbered from there, and its owner."""
-        found = self._row("select body, crc, owner from finished where seq = ?", first_seq)
-        return None if found is None else (self._intact(*found[:2]), found[2])
+        found = self._row("select seq, body, crc, owner from finished where seq = ?", first_seq)
+        return None if found is None else (self._intact(*found[:3]), found[3])
 
     def finished_since(self, seq: int, limit: int, owner: str = "") -> list[bytes]:
         """Packed Completed messages that hold completions numbered above `seq`, in order; only
         those of an `owner`, if one is named."""
         if owner:
             query = (
-                "select body, crc from finished where owner = ?1 and owner <> ''"
+                "select seq, body, crc from finished where owner = ?1 and owner <> ''"
                 " and seq + count > ?2 + 1 order by seq limit ?3"
             )
             return [self._intact(*row) for row in self._rows(query, owner, seq, limit)]
         query = (
-            "select body, crc from finished where seq >= coalesce("
+            "select seq, body, crc from finished where seq >= coalesce("
             "(select max(seq) from finished where seq <= ?1 + 1), 0)"
             " order by seq limit ?2"
         )
@@ -165,7 +175,7 @@ class Records:
     def newest_finished(self, limit: int, owner: str = "") -> list[bytes]:
         """Packed Completed messages, the newest first; of one `owner`, if one is named."""
         only = "where owner = ?2 and owner <> ''" if owner else "where ?2 = ''"
-        query = f"select body, crc from finished {only} order by seq desc limit ?1"
+        query = f"select seq, body, crc from finished {only} order by seq desc limit ?1"
         return [self._intact(*row) for row in self._rows(query, limit, owner)]
 
     def owned_seq(self, owner: str) -> tuple[int, int]:
@@ -178,21 +188,57 @@ class Records:
 
     def ended(self) -> dict[TaskState, int]:
         """How many tasks ended in which state, all starts together."""
-        query = "select sum(count), sum(failed), sum(cancelled), sum(expired) from finished"
-        total, *others = (number or 0 for number in self._row(query) or (0, 0, 0, 0))
+        counts = self._ended("")
+        for state, number in self._rows("select state, count(*) from replaced group by state"):
+            counts[TaskState(state)] -= number
+        for state in counts:
+            counts[state] += self.meta(GONE + state)
+        return counts
+
+    def ended_in(self, first_seq: int) -> dict[TaskState, int]:
+        """The same of one record."""
+        return self._ended("where seq = ?", first_seq)
+
+    def _ended(self, where: str, *values: int) -> dict[TaskState, int]:
+        query = "select sum(count), sum(failed), sum(cancelled), sum(expired) from finished "
+        total, *others = (number or 0 for number in self._row(query + where, *values) or (0,) * 4)
         counts = dict(zip(UNHAPPY, others, strict=True))
         counts[TaskState.DONE] = total - sum(others)
         return counts
 
     def last_seq(self) -> int:
-        return self._one("select seq + count - 1 from finished order by seq desc limit 1") or 0
+        """The number of the newest completion there ever was."""
+        query = "select seq + count - 1 from finished order by seq desc limit 1"
+        return max(self._one(query) or 0, self.meta(LAST_SEQ))
 
     def next_task(self) -> int:
-        return self._one("select first + count from accepted order by first desc limit 1") or 1
+        """The first id that was never given out."""
+        query = "select first + count from accepted order by first desc limit 1"
+        return max(self._one(query) or 1, self.meta(NEXT_TASK))
+
+    def replaced(self) -> Iterator[int]:
+        """Numbers of completions whose task has run again since: no longer its end."""
+        return (row[0] for row in self._rows("select seq from replaced"))
+
+    def file_of(self, name: str) -> tuple[int, int] | None:
+        """Whose file of results this is, and its bytes (0: it was removed); None: nobody's."""
+        found: tuple[int, int] | None = self._row(
+            "select task, bytes from file where name = ?", name
+        )
+        return found
+
+    def files(self) -> Iterator[str]:
+        """The names of all files that should be there."""
+        return (row[0] for row in self._rows("select name from file where bytes > 0"))
 
     def seq_of(self, task: int) -> int | None:
         """The `first_seq` of the Completed that holds a task, as far as indexed."""
         return self._one("select seq from result where task = ?", task)
+
+    def tasks_at(self, first_seq: int) -> Iterator[int]:
+        """The tasks of one record that it is still the end of, as far as indexed."""
+        query = "select task from result where seq = ? order by task"
+        return (row[0] for row in self._rows(query, first_seq))
 
     def indexed(self) -> int:
         """Everything up to this `first_seq` is in the index."""
@@ -231,9 +277,9 @@ class Records:
             raise self._damaged()
         return row
 
-    def _intact(self, body: bytes, crc: int) -> bytes:
+    def _intact(self, seq: int, body: bytes, crc: int) -> bytes:
         if zlib.crc32(body) != crc:
-            raise self._damaged()
+            raise DamagedRecord(f"{self._damaged().message} (completion {seq})", seq)
         return body
 
     def _damaged(self) -> JournalError:

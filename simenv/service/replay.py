@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from array import array
+from collections.abc import Sequence
 
 import msgspec
 
 from simenv.errors import ConfigError
-from simenv.model import Terms
+from simenv.model import TaskSpec, Terms
 from simenv.scheduler.routing import runs, size
 from simenv.scheduler.state import State
 from simenv.scheduler.values import Batch, Route
@@ -45,30 +46,49 @@ def replay(journal: Journal, state: State, intake: Intake) -> Replayed:
         span = final[row.first : row.first + row.count]
         if 0 not in span:
             continue
-        queued += _requeue(state, row, span, attempts)
+        age_ns = max(0, round((time.time() - row.at) * 1e9))
+        tried = attempts[row.first : row.first + row.count]
+        queued += queue(state, parts(state, row, span, tried, time.monotonic_ns() - age_ns))
     state.next_task = max(state.next_task, total)
     return Replayed(queued, sum(final), time.monotonic() - begin)
 
 
-def _requeue(state: State, row: AcceptedRow, span: bytearray, attempts: array[int]) -> int:
+class Part(msgspec.Struct, frozen=True):
+    """Neighbouring tasks of one Submit that are to be queued."""
+
+    batch: Batch
+    specs: list[TaskSpec]
+    routes: list[Route]
+    attempts: list[int]
+
+
+def parts(
+    state: State, row: AcceptedRow, span: bytearray, attempts: Sequence[int], accepted_ns: int
+) -> list[Part]:
+    """Those tasks of a Submit whose byte in `span` is 0; ConfigError if they cannot run now."""
     submit = codec.from_client(row.body)
     assert isinstance(submit, Submit)
     terms = _bounded(submit.terms)
     routes = [_adopted(route, state) for route in unpack_routes(row.routes)]
-    age_ns = max(0, round((time.time() - row.at) * 1e9))
-    accepted_ns = time.monotonic_ns() - age_ns
     share_bytes = share(row.body, row.count)
-    place, left = 0, 0
+    found = []
+    place = 0
     while (place := span.find(0, place)) >= 0:
         end = span.find(1, place)
         end = len(span) if end < 0 else end
         first = row.first + place
         batch = Batch(b"", terms, row.key, row.offset, first, accepted_ns, share_bytes, row.owner)
-        counts = list(attempts[first : row.first + end])
-        state.submitted(batch, submit.tasks[place:end], routes[place:end], counts)
-        left += end - place
+        counts = list(attempts[place:end])
+        found.append(Part(batch, submit.tasks[place:end], routes[place:end], counts))
         place = end
-    return left
+    return found
+
+
+def queue(state: State, waiting: list[Part]) -> int:
+    """Into the machine; how many tasks."""
+    for part in waiting:
+        state.submitted(part.batch, part.specs, part.routes, part.attempts)
+    return sum(len(part.specs) for part in waiting)
 
 
 def _bounded(terms: Terms) -> Terms:
@@ -102,11 +122,12 @@ def _final_tasks(journal: Journal, total: int) -> bytearray:
     final = bytearray(total)
     for task in journal.records.indexed_tasks():
         final[task] = 1
-    for _, body in journal.records.finished(journal.records.indexed()):
+    replaced = set(journal.records.replaced())
+    for first_seq, body in journal.records.finished(journal.records.indexed()):
         completed = codec.to_client(body)
         assert isinstance(completed, Completed)
-        for completion in completed.results:
-            final[completion.task] = 1
+        for seq, completion in enumerate(completed.results, first_seq):
+            final[completion.task] |= seq not in replaced
     return final
 
 

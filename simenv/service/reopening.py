@@ -1,0 +1,107 @@
+"""Tasks whose stored result is broken go back into the queue, with the same seed: the same counts.
+
+Exactly one completion of a task counts at any time. The broken one is withdrawn in the same
+transaction that makes the task unfinished again; what follows is a completion of its own, with a
+number of its own. A crash at any point leaves the task either final or queued.
+"""
+
+from __future__ import annotations
+
+import time
+from array import array
+
+from simenv.errors import JournalError
+from simenv.model import task_name
+from simenv.scheduler.state import State
+from simenv.service import faults
+from simenv.service.completions import Completions
+from simenv.service.journal import Journal
+from simenv.service.records import LAST_SEQ, DamagedRecord
+from simenv.service.replay import Part, parts, queue
+from simenv.wire.messages import STATES, Completion
+
+SURELY = 1  # attempts of a task whose record cannot be read
+
+
+class Reopening:
+    """Used from the loop's thread. Whatever is raised, nothing has changed then."""
+
+    def __init__(self, journal: Journal, state: State, completions: Completions) -> None:
+        self._journal = journal
+        self._state = state
+        self._completions = completions
+
+    def task(self, seq: int, completion: Completion) -> None:
+        """A task whose payload or file is broken; `seq` is its completion's number.
+
+        Raises JournalError, and ConfigError if it cannot run on what this environment has now.
+        """
+        number, state = completion.task, STATES[completion.state]
+        waiting = self._parts(number, completion.attempts)
+        faults.hit("reopen.before")
+        with self._journal.transaction("FULL") as db:
+            db.execute("insert or replace into replaced values(?,?,?)", (seq, number, state))
+            db.execute("delete from result where task = ?", (number,))
+            db.execute("delete from file where task = ?", (number,))
+            sent = array("q", [number] * completion.attempts)
+            db.execute("insert into sent(tasks) values(?)", (sent.tobytes(),))
+        faults.hit("reopen.after")
+        self._completions.withdraw(number, seq)
+        self._state.ended[state] -= 1
+        queue(self._state, waiting)
+
+    def record(self, first_seq: int) -> list[int]:
+        """All tasks of a record that cannot be read; returns them. Raises as `task`."""
+        self._completions.index_all()
+        tasks = list(self._journal.records.tasks_at(first_seq))
+        waiting = [part for number in tasks for part in self._parts(number, SURELY)]
+        counts = self._journal.records.ended_in(first_seq)
+        faults.hit("reopen.before")
+        drop(self._journal, first_seq, tasks)
+        faults.hit("reopen.after")
+        for state, number in counts.items():
+            self._state.ended[state] -= number
+        queue(self._state, waiting)
+        return tasks
+
+    def _parts(self, number: int, attempts: int) -> list[Part]:
+        row = self._journal.records.accepted_of(number)
+        if row is None:
+            raise JournalError(f"what was submitted as {task_name(number)} is no longer kept")
+        span = bytearray(b"\1") * row.count
+        span[number - row.first] = 0
+        return parts(self._state, row, span, [attempts] * row.count, time.monotonic_ns())
+
+
+def drop(journal: Journal, first_seq: int, tasks: list[int]) -> None:
+    """Delete a record that cannot be read: its tasks are unfinished from now on."""
+    last = journal.records.last_seq()
+    with journal.transaction("FULL") as db:
+        db.execute("insert or replace into meta values(?,?)", (LAST_SEQ, last))
+        db.execute("delete from finished where seq = ?", (first_seq,))
+        db.execute("delete from result where seq = ?", (first_seq,))
+        db.executemany("delete from file where task = ?", [(task,) for task in tasks])
+        if tasks:
+            sent = array("q", tasks * SURELY)
+            db.execute("insert into sent(tasks) values(?)", (sent.tobytes(),))
+
+
+def mend(journal: Journal) -> int:
+    """At a start, before the journal is replayed: records that cannot be read are dropped, so that
+    their tasks run again; how many there were."""
+    dropped = 0
+    while True:
+        try:
+            for _ in journal.records.finished(journal.records.indexed()):
+                pass
+        except DamagedRecord as error:
+            drop(journal, error.first_seq, [])
+            dropped += 1
+        else:
+            return dropped
+
+
+def words(tasks: list[int]) -> str:
+    """Tasks as an event names them."""
+    shown = ", ".join(task_name(task) for task in tasks[:5])
+    return shown + (f" and {len(tasks) - 5} more" if len(tasks) > 5 else "")
