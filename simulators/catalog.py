@@ -190,7 +190,7 @@ CARDS: tuple[EngineCard, ...] = (
         dense_qubits=24,
         options=(
             EngineOption("bond", 256, 1, 4_096, "the largest bond that is kept"),
-            EngineOption("cutoff", 1e-10, 0.0, 0.1, "weight that may be cut off at a gate"),
+            EngineOption("cutoff", 1e-14, 0.0, 0.1, "weight that may be cut off at a gate"),
         ),
     ),
     EngineCard(

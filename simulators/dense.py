@@ -65,3 +65,15 @@ def distribution(state: State, source: NDArray[np.int64] | None) -> tuple[int, b
     order = np.lexsort(records.T) if words(source.size) > 1 else np.argsort(records[:, 0])
     outcomes, width = pack(records[order], source.size)
     return width, outcomes, table[values][order].tobytes()
+
+
+def means(state: State, strings: list[tuple[int, int]]) -> NDArray[np.float64]:
+    """<state|P|state> of each Pauli string (x, z), of a normalised state."""
+    places = np.arange(state.size)
+    found = np.empty(len(strings))
+    for number, (x, z) in enumerate(strings):
+        partner = places ^ x
+        signs = 1.0 - 2.0 * (np.bitwise_count(partner & z) & 1)
+        total = complex(np.sum(state.conj() * state[partner] * signs, dtype=complex))
+        found[number] = (total * 1j ** ((x & z).bit_count() % 4)).real
+    return found

@@ -86,3 +86,20 @@ def ending(circuit: Circuit, *, keep: bool = False) -> Ending:
     source = np.full(circuit.num_clbits, -1, np.int64)
     source[circuit.clbits[begins[final, 1]]] = circuit.qubits[begins[final, 0]]
     return Ending(roles, source, branching, bool((rows[:, 0] == MEASURE).any()))
+
+
+class Endings(msgspec.Struct, frozen=True, eq=False):
+    """A plan for engines that need no more: what can wait, for the clbits and for the state."""
+
+    clbits: Ending
+    state: Ending
+
+    @classmethod
+    def of(cls, circuit: Circuit) -> Endings:
+        """Both endings of a circuit."""
+        return cls(ending(circuit), ending(circuit, keep=True))
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of its arrays."""
+        return 2 * (self.clbits.roles.nbytes + self.clbits.source.nbytes)

@@ -6,7 +6,6 @@ this family of processors. Probabilities and expectation values are exact.
 
 from __future__ import annotations
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,24 +16,12 @@ from simulators.blocks import BLOCK_SHOTS, blocks
 from simulators.catalog import CARDS
 from simulators.circuit.examples import bell
 from simulators.circuit.ir import Circuit
-from simulators.circuit.walk import Ending, ending
+from simulators.circuit.walk import Ending, Endings
 from simulators.requests import bound, check_outputs, check_plan, check_run, rows
 from simulators.stabilizer import exact
 from simulators.stabilizer.convert import Converted, convert
 
 CARD = next(entry for entry in CARDS if entry.name == "stabilizer")
-
-
-class Endings(msgspec.Struct, frozen=True, eq=False):
-    """The plan: what can wait for the end, for clbits and for the final state."""
-
-    clbits: Ending
-    state: Ending
-
-    @property
-    def memory_bytes(self) -> int:
-        """Bytes of its arrays."""
-        return 2 * (self.clbits.roles.nbytes + self.clbits.source.nbytes)
 
 
 class StabilizerEngine:
@@ -49,7 +36,7 @@ class StabilizerEngine:
     def plan(self, circuit: Circuit, noise: object | None, options: RunOptions) -> Plan:
         """Refuses any noise; what is no Clifford gate is refused by the run."""
         check_plan(CARD, circuit, noise, options)
-        return Endings(ending(circuit), ending(circuit, keep=True))
+        return Endings.of(circuit)
 
     def run(
         self, plan: Plan, circuit: Circuit, request: Request, options: RunOptions, control: Control

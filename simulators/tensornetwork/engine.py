@@ -6,7 +6,6 @@ Qubits stand in the circuit's own order: gates between distant ones are dear.
 
 from __future__ import annotations
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,7 +14,7 @@ from simulators.base import BindingResult, Control, EngineResult, Plan, Request,
 from simulators.bits import Counts
 from simulators.catalog import CARDS
 from simulators.circuit.ir import Circuit
-from simulators.circuit.walk import Ending, ending
+from simulators.circuit.walk import Endings
 from simulators.errors import Unsupported
 from simulators.requests import bound, check_outputs, check_plan, check_run, rows
 from simulators.tensornetwork.chain import Chain
@@ -25,17 +24,6 @@ CARD = next(entry for entry in CARDS if entry.name == "mps")
 _DTYPES = {"double": "complex128", "single": "complex64"}
 _SHOTS_AT_ONCE = 8_192
 _BITS_AT_ONCE = 1 << 24
-
-
-class Endings(msgspec.Struct, frozen=True, eq=False):
-    """The plan: which clbit reads which qubit."""
-
-    end: Ending
-
-    @property
-    def memory_bytes(self) -> int:
-        """Bytes of its arrays."""
-        return self.end.roles.nbytes + self.end.source.nbytes
 
 
 class MpsEngine:
@@ -50,13 +38,13 @@ class MpsEngine:
     def plan(self, circuit: Circuit, noise: object | None, options: RunOptions) -> Plan:
         """Refuses noise, and circuits that measure, reset or branch before their end."""
         check_plan(CARD, circuit, noise, options)
-        end = ending(circuit)
-        if end.branching:
+        endings = Endings.of(circuit)
+        if endings.clbits.branching:
             raise Unsupported(
                 "engine 'mps' has no measurements, resets or conditions before a circuit's end",
                 hint="engine='statevector' runs it, where its qubits fit into memory",
             )
-        return Endings(end)
+        return endings
 
     def run(
         self, plan: Plan, circuit: Circuit, request: Request, options: RunOptions, control: Control
@@ -66,9 +54,7 @@ class MpsEngine:
             raise TypeError(f"a plan of {type(plan).__name__}, not of this engine")
         check_run(circuit, options)
         number = rows(circuit, request)
-        end = plan.end
-        state_end = ending(circuit, keep=True)
-        check_outputs(CARD, request, end.measures, collapses=state_end.branching)
+        check_outputs(CARD, request, plan.clbits.measures, collapses=plan.state.branching)
         _refuse_dense(circuit, request)
         found = []
         for row in range(number):
@@ -82,7 +68,7 @@ class MpsEngine:
                 control=control,
             )
             key = request.seed, request.binding + row
-            found.append(_result(chain, circuit, end, state_end, request, key, control))
+            found.append(_result(chain, circuit, plan, request, key, control))
         return EngineResult.joined(found)
 
     def warm_up(self) -> None:
@@ -103,20 +89,19 @@ def _refuse_dense(circuit: Circuit, request: Request) -> None:
 def _result(
     chain: Chain,
     circuit: Circuit,
-    end: Ending,
-    state_end: Ending,
+    plan: Endings,
     request: Request,
     key: tuple[int, int],
     control: Control,
 ) -> BindingResult:
     """Everything the request asks for."""
-    asked = request.outputs
+    asked, end = request.outputs, plan.clbits
     width, outcomes, counts = 0, b"", b""
     value_width, values, odds = 0, b"", b""
     expectations: tuple[tuple[float, float], ...] = ()
     if "expectation" in asked:
         strings = expectation.terms(request.observables, circuit.num_qubits)
-        expectation.refuse_collapsed(request.observables, strings, state_end.measured)
+        expectation.refuse_collapsed(request.observables, strings, plan.state.measured)
         means = chain.means(strings, control)
         if request.shots:
             means = expectation.sampled(means, request.shots, key)

@@ -15,6 +15,7 @@ from simulators.circuit.walk import matrix, operations
 from simulators.tensornetwork.chain import Chain
 from simulators.tensornetwork.library import CircuitMPS
 
+_LEAST_CUTOFF = {"complex128": 0.0, "complex64": 1e-12}  # below it lies rounding, and fills bonds
 _ROUNDING = 1e-12  # a norm that is off by less was not truncated
 Matrix = NDArray[np.complexfloating]
 
@@ -34,10 +35,12 @@ def evolve(
     """
     if not circuit.num_qubits:
         return Chain((), 0.0)
+    cutoff = max(cutoff, _LEAST_CUTOFF[dtype])
     library = CircuitMPS(circuit.num_qubits, max_bond=bond, cutoff=cutoff, dtype=dtype)
-    fused = _Fused(library, dtype, control)
+    fused = _Fused(library, dtype)
     phase = 1.0 + 0.0j
     for operation in operations(circuit, params):
+        control.check()
         if not operation.is_gate:
             continue
         found = matrix(circuit, operation)
@@ -63,10 +66,9 @@ def warm_up() -> None:
 class _Fused:
     """Gates that wait: at most one block of one or two qubits for each qubit."""
 
-    def __init__(self, library: CircuitMPS, dtype: str, control: Control) -> None:
+    def __init__(self, library: CircuitMPS, dtype: str) -> None:
         self._library = library
         self._dtype = dtype
-        self._control = control
         self._blocks: dict[int, tuple[tuple[int, ...], Matrix]] = {}  # by each of its qubits
 
     def take(self, qubits: tuple[int, ...], gate: Matrix) -> None:
@@ -109,7 +111,6 @@ class _Fused:
         self._apply(qubits, gate)
 
     def _apply(self, qubits: tuple[int, ...], gate: Matrix) -> None:
-        self._control.check()
         shaped = gate.astype(self._dtype).reshape((2,) * (2 * len(qubits)))
         self._library.apply_gate_raw(shaped, list(qubits[::-1]))  # the highest bit comes first
 
