@@ -1,0 +1,38 @@
+"""The table of roles: every message stands in it, and nobody may say what is not hers."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+
+from simenv.wire import messages as m
+from simenv.wire.auth import LOCAL, LOCAL_WORKER, MAY_SEND, Identity, Role
+from simenv.wire.keeping import Collect
+from simenv.wire.people import AddKey, GetKeys, RevokeKey
+
+FROM_CLIENT = set(get_args(m.FromClient))
+FROM_WORKER = set(get_args(m.FromWorker))
+
+
+def test_a_message_of_no_role_or_a_role_without_a_message() -> None:
+    assert MAY_SEND[Role.ADMIN] == FROM_CLIENT, "say in simenv.wire.auth who may send it"
+    assert MAY_SEND[Role.WORKER] == FROM_WORKER
+    assert MAY_SEND[Role.CLIENT] < FROM_CLIENT
+
+
+@pytest.mark.parametrize("kind", [m.Shutdown, AddKey, RevokeKey, GetKeys, Collect])
+def test_a_client_steers_the_environment(kind: type) -> None:
+    assert kind not in MAY_SEND[Role.CLIENT]
+
+
+def test_a_worker_speaks_as_a_client() -> None:
+    assert not MAY_SEND[Role.WORKER] & FROM_CLIENT
+    assert not MAY_SEND[Role.CLIENT] & FROM_WORKER
+
+
+def test_a_client_sees_more_than_her_own() -> None:
+    assert Identity("ana", Role.CLIENT).scope == "ana"
+    assert Identity("ana", Role.WORKER).scope == "ana"
+    assert Identity("ana", Role.ADMIN).scope == ""
+    assert LOCAL.scope == LOCAL_WORKER.scope == ""

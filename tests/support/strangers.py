@@ -1,0 +1,182 @@
+"""Peers of a far door: those with keys, and those without."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import zmq
+
+from simenv.wire.auth import Identity, Role
+from simenv.wire.connection import Connection, Door, ZmqDoors
+from simenv.wire.curve import CurveConnection, Way
+from simenv.wire.keyfiles import KeyPair, new_pair
+from simenv.wire.tcp import TcpDoor
+
+PATIENCE_S = 20.0
+HOST = "127.0.0.1"
+Received = tuple[Door, bytes, bytes, Identity]
+
+
+class FarHouse:
+    """A door that listens, served by a thread of its own; and whom it knows."""
+
+    def __init__(self, folder: Path) -> None:
+        self.server = new_pair()
+        self.far = TcpDoor(HOST, 0, self.server)
+        self.doors = ZmqDoors(folder, self.far)
+        self.keys = {name: new_pair() for name in ("ana", "ben", "ops", "hand")}
+        self.people = {
+            self.keys["ana"].public: Identity("ana", Role.CLIENT),
+            self.keys["ben"].public: Identity("ben", Role.CLIENT),
+            self.keys["ops"].public: Identity("ops", Role.ADMIN),
+            self.keys["hand"].public: Identity("hand", Role.WORKER),
+        }
+        self.doors.admit(self.people, b"")
+        self.heard: list[Received] = []
+        self.echo = False  # answer each message with itself
+        self.turns: list[Callable[[], object]] = []  # to be done by the thread that serves
+        self._changed = threading.Condition()
+        self._ending = False
+        self._opened: list[Connection] = []
+        self._thread = threading.Thread(target=self._serve, name="far house")
+        self._thread.start()
+
+    @property
+    def address(self) -> str:
+        return f"tcp://{HOST}:{self.far.port}"
+
+    def connect(
+        self, who: str | KeyPair, route: bytes = b"route", server: str | None = None
+    ) -> CurveConnection:
+        keys = self.keys[who] if isinstance(who, str) else who
+        made = CurveConnection(self.address, server or self.server.public, keys, route)
+        self._opened.append(made)
+        return made
+
+    def raw(self, first: bytes = b"") -> socket.socket:
+        """A bare TCP connection."""
+        made = socket.create_connection((HOST, self.far.port), timeout=PATIENCE_S)
+        if first:
+            made.sendall(first)
+        return made
+
+    def of(self, body: bytes) -> Received:
+        """Wait for the message with this body."""
+        found: list[Received] = []
+
+        def there() -> bool:
+            found[:] = [one for one in self.heard if one[2] == body]
+            return bool(found)
+
+        with self._changed:
+            assert self._changed.wait_for(there, PATIENCE_S), f"{body!r} never came"
+        return found[0]
+
+    def do(self, what: Callable[[], object]) -> object:
+        """Have the serving thread do something; its answer."""
+        done: list[object] = []
+        with self._changed:
+            self.turns.append(lambda: done.append(what()))
+            assert self._changed.wait_for(lambda: bool(done), PATIENCE_S)
+        return done[0]
+
+    def close(self) -> None:
+        for one in self._opened:
+            one.close()
+        self._ending = True
+        self._thread.join()
+        self.doors.close()
+
+    def _serve(self) -> None:
+        while not self._ending:
+            self.doors.wait(0.01)
+            while (received := self.doors.receive()) is not None:
+                if self.echo:
+                    self.doors.send(*received[:3])
+                with self._changed:
+                    self.heard.append(received)
+                    self._changed.notify_all()
+            with self._changed:
+                turns, self.turns = self.turns, []
+                for turn in turns:
+                    turn()
+                    self._changed.notify_all()
+
+
+def way_becomes(connection: CurveConnection, way: Way) -> bool:
+    """Wait until the last attempt to connect has come to this."""
+    deadline = time.monotonic() + PATIENCE_S
+    while connection.way() is not way:
+        if time.monotonic() > deadline:
+            return False
+        connection.receive(0.02)
+    return True
+
+
+def is_closed(raw: socket.socket) -> bool:
+    """Wait until the other side hangs up."""
+    raw.settimeout(PATIENCE_S)
+    try:
+        while raw.recv(65_536):
+            pass
+    except TimeoutError:
+        return False
+    except ConnectionError:
+        return True
+    return True
+
+
+class Wiretap:
+    """Between a client and the door: keeps every byte of either direction."""
+
+    def __init__(self, port: int) -> None:
+        self._listener = socket.create_server((HOST, 0))
+        self.address = f"tcp://{HOST}:{self._listener.getsockname()[1]}"
+        self._port = port
+        self.sent, self.received = bytearray(), bytearray()
+        self._thread = threading.Thread(target=self._carry, name="wiretap")
+        self._thread.start()
+
+    def _carry(self) -> None:
+        near, _ = self._listener.accept()
+        self._listener.close()
+        with near, socket.create_connection((HOST, self._port)) as far:
+            back = threading.Thread(target=_copy, args=(far, near, self.received))
+            back.start()
+            _copy(near, far, self.sent)
+            back.join()
+
+    def close(self) -> None:
+        self._thread.join()
+
+
+def _copy(source: socket.socket, target: socket.socket, kept: bytearray) -> None:
+    try:
+        while data := source.recv(65_536):
+            kept += data
+            target.sendall(data)
+    except OSError:
+        pass
+    for end in (source, target):
+        try:
+            end.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            continue
+
+
+def plain_dealer(
+    address: str, context: zmq.Context[zmq.Socket[bytes]], mechanism: str
+) -> zmq.Socket[bytes]:
+    """A ZeroMQ client that knows nothing of keys."""
+    made = context.socket(zmq.DEALER)
+    made.set(zmq.LINGER, 0)
+    if mechanism == "plain":
+        made.set(zmq.PLAIN_USERNAME, b"ana")
+        made.set(zmq.PLAIN_PASSWORD, b"secret")
+    made.connect(address)
+    made.send(b"hello from a stranger")
+    return made
