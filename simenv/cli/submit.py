@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from simenv.cli import out, private, settings
+from simenv.cli.bundle.container import is_bundle
 from simenv.cli.settings import Settings
 from simenv.cli.spoken import spoken_errors
 from simenv.cli.tasks import Timeout, present
@@ -42,7 +43,7 @@ class Precision(StrEnum):
 
 def submit(
     context: typer.Context,
-    file: Annotated[str, typer.Argument(help="OpenQASM 2 or 3; - is stdin.")],
+    file: Annotated[str, typer.Argument(help="OpenQASM 2 or 3; - is stdin; or a bundle.")],
     shots: Annotated[int, typer.Option(min=0, help="0: exact, nothing is sampled.")] = 1024,
     seed: Annotated[
         int | None, typer.Option(min=0, help="The same seed gives the same counts.")
@@ -73,9 +74,15 @@ def submit(
 ) -> None:
     """Submit a circuit; prints its id, or what it found.
 
-    With no environment up, a private one is started for this call, which then waits.
+    With no environment up, a private one is started for this call, which then waits. A bundle (of
+    `simenv result ID --bundle`) is run again as it was.
     """
     common = settings.of(context)
+    if file != "-" and is_bundle(Path(file)):
+        from simenv.cli.bundle.rerun import rerun
+
+        rerun(context, common, Path(file), wait, timeout)
+        return
     values = _bindings(param or [])
     with spoken_errors(), contextlib.ExitStack() as stack:
         env, alone, loaded = _ready(common, file, stack)

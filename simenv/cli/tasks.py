@@ -30,11 +30,22 @@ def result(
     save: Annotated[
         Path | None, typer.Option(help="Write the whole result there as JSON.", dir_okay=False)
     ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(help="A folder or .zip to make, with all that `submit` needs to rerun it."),
+    ] = None,
 ) -> None:
     """Wait for a task's end and show what it found."""
     common = settings.of(context)
     with common.connect() as client:
-        present(client.task(task), common.as_json, timeout, save)
+        found = client.task(task)
+        if bundle is not None:
+            from simenv.cli.bundle.collect import collect
+
+            found.wait(progress=sys.stderr.isatty(), timeout=timeout)
+            collect(client, found, bundle)
+            out.note(f"run it again: simenv submit {bundle} --wait")
+        present(found, common.as_json, timeout, save)
 
 
 def cancel(

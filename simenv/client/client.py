@@ -19,7 +19,7 @@ from simenv.client.link import Link
 from simenv.client.options import Seed, checked_key, options
 from simenv.client.posting import Window
 from simenv.client.result import Result
-from simenv.client.sending import post, send
+from simenv.client.sending import Order, post, send
 from simenv.client.silence import LOST_S
 from simenv.client.task import Task
 from simenv.client.wishes import SubmitOptions, prepared
@@ -200,6 +200,10 @@ class Client:
     def submitted(self, task: Task | str | int) -> Submitted:
         """What was submitted as this task; `terms.engine` is the one that was chosen."""
         return history.submitted(self._link, _number(task))
+
+    def resubmit(self, asked: Submitted) -> list[Task]:
+        """The same again, bit for bit, under a new id: one Task for each of its bindings."""
+        return send(self._link, Order(asked.terms, [asked.spec], single=True), None)
 
     def last_app(self) -> str:
         """The run of an application (SIMENV_APP) that submitted last; "" if there was none."""

@@ -201,9 +201,10 @@ class Entry:
             return TaskCancelled(f"task {self.id} was cancelled", hint=failure.hint)
         if state is TaskState.EXPIRED:
             return TaskExpired(f"task {self.id} expired{text}", hint=failure.hint)
+        kept = f"all that is needed to run it again: simenv result {self.id} --bundle DIR"
         return TaskFailed(
             f"task {self.id} failed{text}",
-            hint=failure.hint,
+            hint=f"{failure.hint}\n{kept}" if failure.hint else kept,
             reason=failure.reason,
             host=failure.host,
             log=failure.log,

@@ -1,0 +1,157 @@
+"""From an ended task to the files of its bundle, and from a bundle to a task submitted again."""
+
+from __future__ import annotations
+
+import io
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from simenv.cli.bundle import container
+from simenv.cli.bundle.manifest import Failed, Manifest, manifest, one_row, read
+from simenv.cli.trace import lost_attempts
+from simenv.client.address import last_lines
+from simenv.errors import ProgramError, SimenvError
+from simenv.model import TaskSpec, decode_program
+from simenv.wire.history import LogRow, Submitted
+
+if TYPE_CHECKING:
+    from simenv.client.client import Client
+    from simenv.client.task import Task
+
+LOG_LINES = 200
+_LIBRARIES = ("simenv", "qiskit", "numpy", "numba", "msgspec", "pyzmq")
+_README = """A task of simenv, to be run again.
+
+    simenv submit {name} --wait
+
+runs the same program with the same bindings, shots, seed, engine and options, on the environment
+that is up or on a private one: with the same versions it ends as it did.
+
+bundle.json     what was asked, where it ran, how it ended, with which versions
+program.bin     the program as it travels
+program.qasm    the same as OpenQASM 3 (program.qpy: Qiskit's own format, where that cannot be)
+bindings.npy    float64, one row of parameter values for each binding
+result.json     what was found
+worker.log      the worker's last words
+"""
+
+
+def collect(client: Client, task: Task, path: Path) -> None:
+    """Write the bundle of an ended task."""
+    row = client.history_of(task)
+    asked = client.submitted(task)
+    if task.row is not None and asked.spec.count > 1:
+        asked = one_row(asked, task.row)
+    error = task.exception(0.0)
+    files = {
+        container.MANIFEST: _manifest(client, task, row, asked, error),
+        container.PROGRAM: asked.spec.program,
+        **_for_people(asked.spec),
+    }
+    if asked.spec.bindings:
+        files[container.BINDINGS] = _npy(asked.spec)
+    if error is None:
+        files["result.json"] = _found(task)
+    log = getattr(error, "log", "") or _log(client, row)
+    if log:
+        files["worker.log"] = log.encode()
+    files["README.txt"] = _README.format(name=path.name).encode()
+    container.write(path, files)
+
+
+def load(path: Path) -> Submitted:
+    """What the bundle asks for; its engine is the one that ran it."""
+    files = container.read(path)
+    told = read(files[container.MANIFEST], str(path))
+    spec = told.spec(files[container.PROGRAM], _values(files.get(container.BINDINGS), told, path))
+    return Submitted(0, told.terms, spec, told.route, told.submitted_s)
+
+
+def _manifest(
+    client: Client, task: Task, row: LogRow, asked: Submitted, error: SimenvError | None
+) -> bytes:
+    failure = None
+    if error is not None:
+        reason, host = getattr(error, "reason", ""), getattr(error, "host", "")
+        failure = Failed(error.code, reason, error.message, error.hint, host)
+    lost = tuple(each.reason for each in lost_attempts(client, row))
+    told = manifest(asked, row, task.id, failure, _versions(client), lost)
+    return msgspec.json.format(msgspec.json.encode(told)) + b"\n"
+
+
+def _versions(client: Client) -> dict[str, str]:
+    found = {"service": client.status().version, "python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {**found, "machine": platform.machine(), "system": platform.platform()}
+
+
+def _for_people(spec: TaskSpec) -> dict[str, bytes]:
+    """The program as OpenQASM 3, its only binding put in; as QPY where that cannot be."""
+    import numpy as np
+    from qiskit import qasm3, qpy
+
+    from simenv.client.circuits import to_qiskit
+
+    program = decode_program(spec.program)
+    try:
+        circuit = to_qiskit(program)
+        if spec.bindings and spec.count == 1:
+            # Slots are parameters p0, p1 ...; by name p10 would come before p2.
+            values = np.frombuffer(spec.bindings, np.float64).tolist()
+            named = {p.name: p for p in circuit.parameters}
+            used = {named[f"p{k}"]: value for k, value in enumerate(values) if f"p{k}" in named}
+            circuit = circuit.assign_parameters(used)
+    except SimenvError:
+        return {}  # the packed program says it all
+    try:
+        return {"program.qasm": qasm3.dumps(circuit).encode()}
+    except Exception:  # noqa: BLE001  # an exporter of others: whatever it cannot write
+        text = io.BytesIO()
+        qpy.dump(circuit, text)
+        return {"program.qpy": text.getvalue()}
+
+
+def _npy(spec: TaskSpec) -> bytes:
+    import numpy as np
+
+    text = io.BytesIO()
+    values = np.frombuffer(spec.bindings, np.float64).reshape(spec.count, -1)
+    np.save(text, values, allow_pickle=False)
+    return text.getvalue()
+
+
+def _values(body: bytes | None, told: Manifest, path: Path) -> bytes:
+    """The bindings as they travel."""
+    if body is None:
+        return b""
+    import numpy as np
+
+    try:
+        values = np.load(io.BytesIO(body), allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise ProgramError(f"{path}: {container.BINDINGS} cannot be read: {error}") from error
+    if values.ndim != 2 or len(values) != told.bindings:
+        raise ProgramError(
+            f"{path}: {container.BINDINGS} has shape {values.shape}; {told.bindings} rows are told"
+        )
+    return np.ascontiguousarray(values, np.float64).tobytes()
+
+
+def _found(task: Task) -> bytes:
+    results = [each.to_json() for each in task.results(0.0)]
+    shown = results[0] if len(results) == 1 else results
+    return msgspec.json.format(msgspec.json.encode(shown)) + b"\n"
+
+
+def _log(client: Client, row: LogRow) -> str:
+    """The end of the worker's log, where it is on this machine's disks."""
+    logs = Path(client.service).with_name("logs")
+    return "\n".join(last_lines(logs / f"{row.worker}.log", LOG_LINES)) if row.worker else ""

@@ -1,0 +1,160 @@
+"""What a bundle says of its task. Pure; a rerun is made from this and two files of bytes.
+
+Invariant: a task read back is the task that was written: terms, seed, shots, numbers of bindings.
+"""
+
+from __future__ import annotations
+
+import array
+
+import msgspec
+
+from simenv.errors import ProgramError, VersionMismatch
+from simenv.model import Observable, TaskSpec, Terms
+from simenv.wire.history import LogRow, Submitted
+
+FORMAT = 1
+
+
+class PauliSum(msgspec.Struct, frozen=True):
+    """An observable as people read it."""
+
+    labels: tuple[str, ...]
+    coefficients: tuple[float, ...]
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """Why there was no result."""
+
+    code: str
+    reason: str
+    message: str
+    hint: str
+    host: str
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`bundle.json`."""
+
+    format: int
+    task: str
+    name: str
+    state: str
+    failure: Failed | None
+    shots: int  # 0: exact
+    seed: int
+    outputs: tuple[str, ...]
+    observables: tuple[PauliSum, ...]
+    engine: str
+    route: str
+    precision: str
+    pool: str
+    priority: int
+    queue_timeout_s: float
+    run_timeout_s: float
+    bindings: int  # rows of bindings.npy
+    binding: int  # number of the first in its sweep: part of the random key
+    submitted_s: float
+    attempts: int
+    worker: str
+    node: str
+    slots: int
+    versions: dict[str, str]
+    lost: tuple[str, ...]  # why earlier attempts ended
+
+    @property
+    def terms(self) -> Terms:
+        """Without the pool, which changes no result and may have another name elsewhere."""
+        observables = tuple(
+            Observable(each.labels, array.array("d", each.coefficients).tobytes())
+            for each in self.observables
+        )
+        return Terms(
+            outputs=self.outputs,
+            observables=observables,
+            engine=self.engine,
+            precision=self.precision,
+            priority=self.priority,
+            queue_timeout_s=self.queue_timeout_s,
+            run_timeout_s=self.run_timeout_s,
+            name=self.name,
+        )
+
+    def spec(self, program: bytes, bindings: bytes) -> TaskSpec:
+        """The task again; `bindings`: float64 [rows, slots]."""
+        return TaskSpec(
+            program=program,
+            shots=self.shots,
+            seed=self.seed,
+            bindings=bindings,
+            binding=self.binding,
+            count=self.bindings,
+        )
+
+
+def manifest(
+    asked: Submitted,
+    row: LogRow,
+    task: str,
+    failure: Failed | None,
+    versions: dict[str, str],
+    lost: tuple[str, ...],
+) -> Manifest:
+    """`task`: its id as it was named, which may be one binding's."""
+    terms, spec = asked.terms, asked.spec
+    return Manifest(
+        format=FORMAT,
+        task=task,
+        name=terms.name,
+        state=str(row.state),
+        failure=failure,
+        shots=spec.shots,
+        seed=spec.seed,
+        outputs=terms.outputs,
+        observables=tuple(_readable(each) for each in terms.observables),
+        engine=terms.engine,
+        route=asked.route,
+        precision=terms.precision,
+        pool=terms.pool,
+        priority=terms.priority,
+        queue_timeout_s=terms.queue_timeout_s,
+        run_timeout_s=terms.run_timeout_s,
+        bindings=spec.count,
+        binding=spec.binding,
+        submitted_s=asked.at_s,
+        attempts=row.attempts,
+        worker=row.worker,
+        node=row.node,
+        slots=row.slots,
+        versions=versions,
+        lost=lost,
+    )
+
+
+def one_row(asked: Submitted, row: int) -> Submitted:
+    """The same with one of its bindings only."""
+    spec = asked.spec
+    size = len(spec.bindings) // spec.count
+    part = msgspec.structs.replace(
+        spec,
+        bindings=spec.bindings[row * size : (row + 1) * size],
+        binding=spec.binding + row,
+        count=1,
+    )
+    return msgspec.structs.replace(asked, spec=part)
+
+
+def read(text: bytes, where: str) -> Manifest:
+    """ProgramError if it is none; VersionMismatch if it is of another format."""
+    try:
+        found = msgspec.json.decode(text, type=Manifest)
+    except msgspec.MsgspecError as error:
+        raise ProgramError(f"{where}: bundle.json cannot be read: {error}") from error
+    if found.format != FORMAT:
+        raise VersionMismatch(f"{where} has format {found.format}, this build reads {FORMAT}")
+    return found
+
+
+def _readable(observable: Observable) -> PauliSum:
+    values = memoryview(observable.coefficients).cast("d").tolist()
+    return PauliSum(observable.labels, tuple(values))

@@ -1,0 +1,48 @@
+"""`simenv submit BUNDLE`: the task of a bundle again, with everything as it was."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import typer
+
+from simenv.cli import out, private
+from simenv.cli.bundle.collect import load
+from simenv.cli.settings import Settings
+from simenv.cli.tasks import present
+from simenv.errors import OptionError, TimedOut
+
+_FREE = ("file", "wait", "timeout")  # options that a bundle says nothing of
+
+
+def rerun(
+    context: typer.Context, common: Settings, path: Path, wait: bool, timeout: float | None
+) -> None:
+    """Submit it; print its id, or what it found."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if name not in _FREE and source is not None and source.name == "COMMANDLINE":
+            raise OptionError(
+                f"--{name.replace('_', '-')} beside a bundle, which says that itself",
+                hint=f"simenv submit {path} --wait",
+            )
+    asked = load(path)
+    with contextlib.ExitStack() as stack:
+        client = private.found(common, stack)
+        alone = client is None
+        if client is None:
+            client = stack.enter_context(private.started(workers=1))
+        tasks = client.resubmit(asked)
+        if wait or alone:
+            try:
+                for task in tasks:
+                    present(task, common.as_json, timeout)
+            except TimedOut as error:
+                if alone:
+                    error.hint = "it ended with its private environment; simenv up keeps one"
+                raise
+        elif common.as_json:
+            out.json_line({"task": tasks[0].entry.id})
+        else:
+            out.line(tasks[0].entry.id)
