@@ -112,15 +112,11 @@ register_open:
   %register = call ptr @qk_circuit_get_classical_register(ptr %circuit, i64 %register_at)
   %size = call i64 @qk_classical_register_num_bits(ptr %register)
   %after = add i64 %first, %size
-  %distinct = icmp ule i64 %after, %count
-  br i1 %distinct, label %register_read, label %shared
-
-register_read:
   call void @qk_classical_register_circuit_bits(ptr %register, ptr %circuit, ptr %scratch)
   br label %bit_more
 
 bit_more:
-  %index = phi i64 [ 0, %register_read ], [ %index_next, %bit_number ]
+  %index = phi i64 [ 0, %register_open ], [ %index_next, %bit_number ]
   %bits_done = icmp eq i64 %index, %size
   br i1 %bits_done, label %register_done, label %bit_read
 

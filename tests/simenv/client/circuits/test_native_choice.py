@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -70,6 +71,32 @@ def test_threads_write_on_one_desk() -> None:
     finally:
         sys.setswitchinterval(interval)
     assert not wrong
+
+
+def test_another_thread_changes_a_circuit_that_is_read() -> None:
+    data = ladder(10, 2000)._data
+    desk = native.Desk()
+    turns, stop = [0], threading.Event()
+
+    def spin() -> None:
+        while not stop.is_set():
+            turns[0] += 1
+            time.sleep(0)  # lets go of the interpreter lock
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(100)  # nobody gets the lock unless it is let go
+    thread = threading.Thread(target=spin)
+    thread.start()
+    try:
+        before = turns[0]
+        for _ in range(50):
+            assert PACKER._walk(data, 0.0, desk.address)
+        after = turns[0]
+    finally:
+        stop.set()
+        sys.setswitchinterval(interval)
+        thread.join()
+    assert after == before
 
 
 def test_tables_of_operations_are_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,10 +181,15 @@ circuit.measure(0, 1)
 expected = load(circuit).packed
 assert native.CHOICE.prepare()
 assert load(circuit).packed == expected
+(desk,) = native.CHOICE.packer._desks
+before = desk.columns()
 child = os.fork()
 if not child:
-    os._exit(load(circuit).packed != expected)
+    other = QuantumCircuit(2)
+    other.cz(1, 0)
+    os._exit(load(other).packed == expected)
 assert os.waitpid(child, 0)[1] == 0
+assert desk.columns() == before
 
 def forever():
     while True:
