@@ -133,9 +133,12 @@ def identities(keys: Sequence[KeyInfo]) -> Mapping[str, Identity]:
 def write_private(path: Path, content: msgspec.Struct) -> None:
     """0600, whole or not at all."""
     temporary = path.with_name(path.name + ".new")
-    temporary.unlink(missing_ok=True)
-    create_private(temporary, content)
-    temporary.replace(path)
+    try:
+        temporary.unlink(missing_ok=True)
+        create_private(temporary, content)
+        temporary.replace(path)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
 
 
 def create_private(path: Path, content: msgspec.Struct) -> None:
@@ -146,14 +149,20 @@ def create_private(path: Path, content: msgspec.Struct) -> None:
     except OSError as error:
         hint = "take another name, or remove it" if path.exists() else ""
         raise ConfigError(f"cannot make {path}: {error.strerror}", hint=hint) from error
-    with os.fdopen(descriptor, "wb") as out:
-        if os.fstat(out.fileno()).st_mode & 0o077:
-            path.unlink()
-            raise ConfigError(
-                f"{path} would be open to others: its file system knows no modes",
-                hint="choose a folder on a local disk",
-            )
-        out.write(msgspec.json.format(msgspec.json.encode(content)) + b"\n")
+    try:
+        with os.fdopen(descriptor, "wb") as out:
+            if os.fstat(out.fileno()).st_mode & 0o077:
+                raise ConfigError(
+                    f"{path} would be open to others: its file system knows no modes",
+                    hint="choose a folder on a local disk",
+                )
+            out.write(msgspec.json.format(msgspec.json.encode(content)) + b"\n")
+    except OSError as error:
+        path.unlink()
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+    except ConfigError:
+        path.unlink()
+        raise
 
 
 def read_private(path: Path, kind: type[T]) -> T:
