@@ -267,7 +267,12 @@ def listen_parts(listen: str) -> tuple[str, int]:
     scheme, _, rest = listen.partition("://")
     host, _, port = rest.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if scheme != "tcp" or not host or not port.isdecimal() or int(port) > 65_535:
+    if (
+        scheme != "tcp"
+        or not host
+        or not (port.isascii() and port.isdecimal())
+        or int(port) > 65_535
+    ):
         raise ConfigError(
             f"listen = {listen[:80]!r} is not an address to listen on",
             hint="tcp://HOST:PORT; HOST is an interface (eth0), a name or an IP address of this "

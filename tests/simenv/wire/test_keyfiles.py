@@ -1,0 +1,128 @@
+"""Key files: made for one pair of eyes, read from no other."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from simenv.errors import ConfigError, KeyConflict, NotFound, OptionError
+from simenv.wire import keyfiles
+from simenv.wire.keyfiles import KEYS_FORMAT, KeysFile, PersonFile, ServerFile, new_pair
+from simenv.wire.people import KeyInfo
+
+ANA = KeyInfo("ana", "client", new_pair().public, 1.0)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def person() -> PersonFile:
+    pair = new_pair()
+    return PersonFile(1, "env", "tcp://h:1", "server", "ana", "client", pair.public, pair.secret)
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_a_secret_is_made_for_others_to_read(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        keyfiles.server_file(tmp_path / "server-key.json")
+        keyfiles.write_keys(tmp_path / "keys.json", [ANA])
+        keyfiles.create_private(tmp_path / "ana", person())
+    finally:
+        os.umask(before)
+    assert [mode(tmp_path / name) for name in ("server-key.json", "keys.json", "ana")] == [
+        0o600
+    ] * 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "ana",
+        "keys.json",
+        "server-key.json",
+    ]
+
+
+@pytest.mark.parametrize("loose", [0o644, 0o640, 0o604, 0o620, 0o602, 0o610])
+def test_a_secret_that_others_can_open_is_used(tmp_path: Path, loose: int) -> None:
+    path = tmp_path / "ana"
+    keyfiles.create_private(path, person())
+    path.chmod(loose)
+    with pytest.raises(ConfigError, match=f"mode {loose:04o}") as caught:
+        keyfiles.read_private(path, PersonFile)
+    assert f"chmod 600 {path}" in caught.value.hint
+
+
+def test_a_file_of_another_user_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "ana"
+    keyfiles.create_private(path, person())
+    monkeypatch.setattr("os.getuid", lambda: 4711)
+    with pytest.raises(ConfigError, match="someone else"):
+        keyfiles.read_private(path, PersonFile)
+
+
+def test_a_link_laid_in_wait_is_followed(tmp_path: Path) -> None:
+    target = tmp_path / "elsewhere"
+    (tmp_path / "ana").symlink_to(target)
+    with pytest.raises(ConfigError):
+        keyfiles.create_private(tmp_path / "ana", person())
+    (tmp_path / "keys.json.new").symlink_to(target)
+    keyfiles.write_keys(tmp_path / "keys.json", [ANA])
+    assert not target.exists()
+
+
+def test_the_servers_keys_change(tmp_path: Path) -> None:
+    path = tmp_path / "server-key.json"
+    assert keyfiles.server_file(path) == keyfiles.server_file(path)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b"\xff\xfe",
+        b'{"format": 1}',
+        b'{"format":1,"keys":[{"name":1}]}',
+        b"[" * 9999,
+    ],
+)
+def test_a_damaged_file_is_anything_but_an_error(tmp_path: Path, body: bytes) -> None:
+    path = tmp_path / "keys.json"
+    path.write_bytes(body)
+    path.chmod(0o600)
+    with pytest.raises(ConfigError, match="not what it should be"):
+        keyfiles.read_private(path, KeysFile)
+
+
+def test_a_file_of_another_format_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "server-key.json"
+    keyfiles.write_private(path, ServerFile(KEYS_FORMAT + 1, "p", "s"))
+    with pytest.raises(ConfigError, match=f"format {KEYS_FORMAT + 1}"):
+        keyfiles.server_file(path)
+
+
+def test_a_secret_stands_in_a_repr() -> None:
+    pair = new_pair()
+    assert pair.secret not in repr(pair)
+
+
+def test_a_name_or_a_key_twice() -> None:
+    with pytest.raises(KeyConflict, match="'ana'"):
+        keyfiles.added([ANA], KeyInfo("ana", "client", new_pair().public, 2.0))
+    with pytest.raises(KeyConflict, match="'ana'"):
+        keyfiles.added([ANA], KeyInfo("eva", "admin", ANA.public_key, 2.0))
+
+
+def test_keys_without_end() -> None:
+    many = [KeyInfo(f"k{n}", "client", f"{n:040}", 1.0) for n in range(keyfiles.MAX_KEYS)]
+    with pytest.raises(OptionError, match=str(keyfiles.MAX_KEYS)):
+        keyfiles.added(many, ANA)
+
+
+def test_a_key_that_is_not_there_is_removed() -> None:
+    with pytest.raises(NotFound) as caught:
+        keyfiles.removed([ANA], "eva")
+    assert "ana" in caught.value.hint
