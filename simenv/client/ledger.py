@@ -62,17 +62,19 @@ class Ledger:
             elif self.unanswered and len(self._early) < EARLY_KEPT:
                 self._early[completion.task] = (completion, ending)
 
-    def unknown(self, numbers: list[int]) -> None:
-        """The service has never heard of these, or keeps them no longer."""
+    def unknown(self, numbers: list[int], gone: list[int]) -> None:
+        """The service has never heard of these; those in `gone` it keeps no longer."""
         for number in numbers:
             entry = self.tasks.pop(number, None)
-            if entry is not None:
-                entry.lose(
-                    NotFound(
-                        f"the service does not know task {task_name(number)} (any longer)",
-                        hint="finished tasks are kept for a limited time",
-                    )
-                )
+            if entry is None:
+                continue
+            if number in gone:
+                words = f"what task {task_name(number)} found is no longer kept"
+                hint = "submit it again; history.keep_days and results.keep_gib say what is kept"
+            else:
+                words = f"the service does not know task {task_name(number)}"
+                hint = "another environment may: simenv --name NAME result ID"
+            entry.lose(NotFound(words, hint=hint))
 
     def expect(self, entry: Entry) -> bool:
         """Make sure `entry` hears of its end; True when the service must be asked for it."""

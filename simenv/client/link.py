@@ -261,7 +261,7 @@ class Link:
             self.channel.refused(refusals.error_of(message.refusals))
 
     def _unknown(self, message: m.Unknown) -> None:
-        self._ledger.unknown(message.tasks)
+        self._ledger.unknown(message.tasks, message.gone)
         self._watches.answered()
 
     def _answer(self, message: Answer) -> None:

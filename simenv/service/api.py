@@ -168,10 +168,12 @@ class Past:
         for body in self._journal.records.newest_finished(limit, scope):
             completed = codec.to_client(body)
             assert isinstance(completed, Completed)
-            for completion in reversed(completed.results):
-                shown.append(self._view(completed, completion))
-                if len(shown) >= limit:
-                    return shown
+            standing = self._completions.standing(completed)
+            for group in reversed(standing):
+                for completion in reversed(group.results):
+                    shown.append(self._view(completed, completion))
+                    if len(shown) >= limit:
+                        return shown
         return shown
 
     def _view(self, completed: Completed, completion: Completion) -> TaskInfo:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from functools import partial
 from pathlib import Path
 
 from simenv.config import Config
@@ -30,9 +31,11 @@ from simenv.service import faults
 from simenv.service.admission import Inquiry, refusal
 from simenv.service.checkpoint import Checkpointer
 from simenv.service.chunks import packed
+from simenv.service.complaints import Complaints
 from simenv.service.completions import Completions
 from simenv.service.intake import Intake
 from simenv.service.journal import SYNC_DELAY_S, Journal
+from simenv.service.keeping import Keeping
 from simenv.service.people import People
 from simenv.service.pools import WorkerProcesses
 from simenv.service.questions import Facts, Questions
@@ -45,6 +48,7 @@ DRAIN_MESSAGES = 64
 SLICE_NS = 5_000_000
 TICK_BUSY_S = 0.05
 TICK_IDLE_S = 1.0
+KEEPING_LOOK_S = 0.001
 TOUCH_NS = 5_000_000_000
 LAG_SAMPLES = 4_096
 MAX_CURSOR_CHARS = 64
@@ -66,6 +70,7 @@ class Daemon:
         workers: WorkerProcesses,
         checkpointer: Checkpointer,
         people: People,
+        keeping: Keeping,
         connection: Path,
         facts: Facts,
     ) -> None:
@@ -73,6 +78,7 @@ class Daemon:
         self.facts = facts
         self.doors = doors
         self.people = people
+        self.keeping = keeping
         self.journal = journal
         self.state = state
         self.intake = intake
@@ -84,6 +90,7 @@ class Daemon:
         self.started_ns = time.monotonic_ns()
         self.lags_ns: deque[int] = deque(maxlen=LAG_SAMPLES)
         self.next_event = journal.records.last_event() + 1
+        self._complaints = Complaints(log)
         self.trouble = ""
         self.stop_at_ns = 0  # when a drain ends by force; 0: not draining
         self.stopped = False
@@ -116,6 +123,8 @@ class Daemon:
     def _patience_s(self) -> float:
         if self.intake.busy:
             return 0.0
+        if self.keeping.hurries:
+            return KEEPING_LOOK_S
         if self.completions.unindexed:
             return 0.02
         if self.journal.unsynced:
@@ -135,7 +144,7 @@ class Daemon:
                 else:
                     self._from_worker(peer, codec.from_worker(body))
             except ProtocolError as error:
-                log.warning("a message of %d bytes was turned away: %s", len(body), error)
+                self._complaints.say("a message of %d bytes turned away: %s", len(body), error)
                 if door is Door.CLIENT:
                     answer = m.Refused(codec.request_of(body), [refusal(error)])
                     self._answers.append((peer, codec.encode(answer)))
@@ -196,8 +205,9 @@ class Daemon:
             asked, self._asked = self._asked, []
             for peer, who, question in asked:
                 try:
-                    answers = self.questions.answer(peer, who, question)
-                except SimenvError as error:  # a damaged record, a journal that can't be read
+                    ask = partial(self.questions.answer, peer, who, question)
+                    answers = self.keeping.mended(ask)
+                except SimenvError as error:  # a journal that can't be read
                     request = getattr(question, "request", 0)
                     answers = [codec.encode(m.Refused(request, [refusal(error)]))]
                 for answer in answers:
@@ -206,6 +216,7 @@ class Daemon:
     def _keep_up(self, idle: bool) -> None:
         """What may wait for an idle moment, but not for ever."""
         try:
+            self.keeping.settle()
             if idle or self.completions.crowded:
                 self.completions.index_some()
             age_s = (time.monotonic_ns() - self._unsynced_ns) / 1e9
@@ -262,6 +273,7 @@ class Daemon:
             name = self.workers.name_of(peer)
             endings = self.state.finished(name, message.results, message.slots, now_ns)
             self._results += self.completions.from_worker(message, endings)
+            self.keeping.unused(message, endings)
         elif type(message) is m.Beat:
             self.workers.beats(message.name, peer)
             actions = None
@@ -381,6 +393,7 @@ class Daemon:
         self.workers.close()
         self._commit()
         self._answer()
+        self.keeping.stop()
         self.checkpointer.stop()
         self.journal.close()
         self.doors.close()

@@ -26,6 +26,8 @@ POINTS = (
     "completion.sent",
     "checkpoint.before",
     "checkpoint.after",
+    "reopen.before",
+    "reopen.after",
 )
 ACTIONS = ("kill", "error")
 

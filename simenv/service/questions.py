@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from functools import partial
 from typing import Protocol
 
 import msgspec
@@ -19,12 +20,14 @@ from simenv.service.completions import Completions
 from simenv.service.engines import engines_view
 from simenv.service.history import Log
 from simenv.service.journal import Journal
+from simenv.service.keeping import Keeping
 from simenv.service.people import People
 from simenv.wire import codec
 from simenv.wire import messages as m
 from simenv.wire.auth import Identity
 from simenv.wire.engines import Engines, GetEngines
 from simenv.wire.history import App, GetApp, GetHistory, GetSpec
+from simenv.wire.keeping import FetchResult, Rerun
 from simenv.wire.people import AddKey, GetKeys, RevokeKey
 
 COMPLETION_GROUPS = 64  # packed messages in one page
@@ -58,6 +61,8 @@ class Subject(Protocol):
     @property
     def checkpointer(self) -> Checkpointer: ...
     @property
+    def keeping(self) -> Keeping: ...
+    @property
     def started_ns(self) -> int: ...
     @property
     def next_event(self) -> int: ...
@@ -81,7 +86,10 @@ class Questions:
     def answer(self, peer: bytes, who: Identity, q: m.FromClient) -> list[bytes]:
         """The packed answers to one question, as far as it is for `who` to know."""
         if isinstance(q, m.Hello):
-            return [codec.encode(self._hello(q))]
+            return [codec.encode(self._hello(q, who))]
+        if isinstance(q, FetchResult | Rerun):
+            self._d.keeping.asked(peer, who.scope, q)
+            return []
         if isinstance(q, m.Watch):
             return self._watch(peer, who.scope, q)
         answer = self._one(who, q)
@@ -126,7 +134,7 @@ class Questions:
                 return m.Stopping(q.request, held, len(d.state.tasks) - held)
         return m.Refused(0, [m.Refusal("protocol", f"{type(q).__name__} is not a question")])
 
-    def _hello(self, q: m.Hello) -> m.ToClient:
+    def _hello(self, q: m.Hello, who: Identity) -> m.ToClient:
         if q.protocol != m.PROTOCOL:
             words = (
                 f"client {q.version} speaks protocol {q.protocol}, service {__version__} speaks "
@@ -134,7 +142,9 @@ class Questions:
             )
             hint = "use one simenv version for both"
             return m.Refused(0, [m.Refusal("version", words, hint)])
-        return m.Welcome(self._d.state.epoch, __version__, self._d.config.name)
+        results = "" if who.scope else str(self._d.keeping.root)
+        epoch, name = self._d.state.epoch, self._d.config.name
+        return m.Welcome(epoch, __version__, name, self._d.facts.node, results)
 
     def _watch(self, peer: bytes, scope: str, q: m.Watch) -> list[bytes]:
         answers = []
@@ -149,8 +159,16 @@ class Questions:
                 answers.append(codec.encode(found[0]))
             else:
                 unknown.append(number)
-        answers.append(codec.encode(m.Unknown(q.request, unknown)))
+        gone = [number for number in unknown if self._is_gone(number, scope)]
+        answers.append(codec.encode(m.Unknown(q.request, unknown, gone)))
         return answers
+
+    def _is_gone(self, number: int, scope: str) -> bool:
+        """Was this id given out once, as far as `scope` may know, and is its end no longer kept?"""
+        if not 0 < number < self._d.state.next_task:
+            return False
+        owner = self._d.journal.records.owner_of(number)
+        return owner is None or scope in ("", owner)
 
     def _queue(self, scope: str, q: m.GetQueue) -> m.Queue:
         limit = min(max(0, q.limit), api.MAX_LISTED)
@@ -174,22 +192,33 @@ class Questions:
 
     def _page(self, scope: str, q: m.GetCompletions) -> m.CompletionPage:
         groups: list[m.Completed] = []
-        taken = size = 0
-        records = self._d.journal.records
-        for body in records.finished_since(q.since, COMPLETION_GROUPS, scope):
+        records, since = self._d.journal.records, q.since
+        more = True
+        while more and not groups:  # a page may hold nothing but what was withdrawn
+            bodies = records.finished_since(since, COMPLETION_GROUPS, scope)
+            seen = self._take(groups, bodies, q)
+            more, since = seen > since, max(seen, since)
+        newest = records.owned_seq(scope)[0] if scope else self._d.completions.newest
+        return m.CompletionPage(q.request, groups, newest)
+
+    def _take(self, groups: list[m.Completed], bodies: list[bytes], q: m.GetCompletions) -> int:
+        """Fill a page with those above `q.since`; the number of the last completion looked at."""
+        taken = size = last = 0
+        for body in bodies:
             group = codec.to_client(body)
             assert isinstance(group, m.Completed)
-            if group.first_seq + len(group.results) - 1 <= q.since:
+            end = group.first_seq + len(group.results) - 1
+            if end <= q.since:
                 continue
             if groups and size + len(body) > PAGE_BYTES:
                 break
-            groups.append(group)
+            groups += self._d.completions.standing(group)
             taken += len(group.results)
             size += len(body)
+            last = end
             if taken >= q.limit:
                 break
-        newest = records.owned_seq(scope)[0] if scope else self._d.completions.newest
-        return m.CompletionPage(q.request, groups, newest)
+        return last
 
     def may_touch(self, number: int, scope: str) -> bool:
         """Is this task, if it has not ended, in somebody's scope?"""
@@ -198,7 +227,8 @@ class Questions:
 
     def word(self, number: int, word: str, scope: str) -> str:
         """Cancel's word for a task the machine does not hold."""
-        if word == "unknown" and self._d.completions.find(number, scope) is not None:
+        look = partial(self._d.completions.find, number, scope)
+        if word == "unknown" and self._d.keeping.mended(look) is not None:
             return "final"
         return word
 

@@ -15,7 +15,7 @@ from simulators.circuit.ir import Circuit
 from simulators.circuit.profile import Profile
 from simulators.sampling import outcome_width
 
-RESULT_BYTES = 32 * 2**20  # what one message may carry back
+RESULT_BYTES = 256 * 2**20  # of arrays that take memory beside the state
 COUNT_BYTES = 4  # uint32
 PRECISIONS = ("double", "single")
 MAX_OBSERVABLES = 4_096
@@ -75,6 +75,8 @@ def check_terms(terms: Terms) -> None:
         raise OptionError(f"priority {terms.priority} is outside -{MAX_PRIORITY}..{MAX_PRIORITY}")
     if len(terms.name) > 64:
         raise OptionError(f"a task's name has at most 64 characters, this has {len(terms.name)}")
+    if len(terms.app) > 64:
+        raise OptionError(f"an application's id has at most 64 characters, got {len(terms.app)}")
 
 
 def check_task(spec: TaskSpec, terms: Terms, known: Known) -> None:
@@ -98,6 +100,14 @@ def check_task(spec: TaskSpec, terms: Terms, known: Known) -> None:
         )
     if spec.bindings and not all(map(math.isfinite, memoryview(spec.bindings).cast("d"))):
         raise OptionError("a parameter value is not a finite number")
+    if spec.count > 1 and "statevector" in terms.outputs:
+        total = spec.count * (8 if terms.precision == "single" else 16) << known.route.num_qubits
+        if total > RESULT_BYTES:
+            raise LimitExceeded(
+                f"{spec.count} statevectors of {known.route.num_qubits} qubits are {size(total)}; "
+                f"the result of several bindings may be {size(RESULT_BYTES)}",
+                hint="fewer bindings a task",
+            )
     if "counts" in terms.outputs:
         if not known.measures:
             raise OptionError(
@@ -132,15 +142,7 @@ def known(program: Program, found: Profile, route: Route) -> Known:
 
 
 def check_outputs(found: Profile, terms: Terms) -> None:
-    """Results travel in one message; refuse what could not."""
-    width = 8 if terms.precision == "single" else 16
-    states = 1 << min(64, found.num_qubits)
-    if "statevector" in terms.outputs and width * states > RESULT_BYTES:
-        raise Infeasible(
-            f"a statevector of {found.num_qubits} qubits is {size(width * states)}; a result "
-            f"may be {size(RESULT_BYTES)}",
-            hint="ask for counts, probabilities of fewer clbits, or expectation values",
-        )
+    """A statevector is written from where it is; a distribution takes memory of its own."""
     bits = found.num_clbits if found.measurements else found.num_qubits
     bits = min(bits, found.num_qubits) if not found.mid_circuit else bits
     if "probabilities" in terms.outputs and 16 << min(60, bits) > RESULT_BYTES:

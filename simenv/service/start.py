@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -28,12 +29,14 @@ from simenv.service.completions import Completions
 from simenv.service.daemon import Daemon
 from simenv.service.intake import Intake
 from simenv.service.journal import Journal
+from simenv.service.keeping import Keeping
 from simenv.service.listen import open_door
 from simenv.service.people import People
 from simenv.service.pools import WorkerProcesses
 from simenv.service.questions import Facts
+from simenv.service.reopening import mend
 from simenv.service.replay import replay
-from simenv.wire.connection import ZmqDoors
+from simenv.wire.connection import Door, ZmqDoors
 from simenv.wire.keyfiles import ServerFile
 from simulators import catalog
 
@@ -83,6 +86,7 @@ def assemble(
     state = State(config.pools, limits, journal.epoch, journal.records.next_task())
     intake = Intake(state, journal, Admission(config.pools, limits), limits)
     here = Origin("service", node.name, os.getpid(), __version__)
+    damaged = mend(journal)
     completions = Completions(journal, here)
     found = replay(journal, state, intake)
     log.info("replayed: %d queued, %d final, %.2f s", found.queued, found.final, found.seconds)
@@ -105,6 +109,7 @@ def assemble(
             journal.epoch,
         )
         checkpointer = Checkpointer(places.journal)
+        keeping = Keeping(journal, state, completions, configs.private_folder(places.results))
         daemon = Daemon(
             config,
             doors,
@@ -115,15 +120,21 @@ def assemble(
             workers,
             checkpointer,
             people,
+            keeping,
             places.connection,
             Facts(node.name, widest(limits.memory_bytes), journal.records.ended()),
         )
         checkpointer.start()
         undo.callback(checkpointer.stop)
+        keeping.listen(daemon.note, partial(doors.send, Door.CLIENT))
+        keeping.start()
+        undo.callback(keeping.stop)
         _announce(config, places, sockets, node, journal.epoch, told)
         if told is not None:
             daemon.note("service.listens", config.name, told.address)
         daemon.note("service.started", config.name, f"epoch {journal.epoch}, {found.queued} queued")
+        if damaged:
+            daemon.note("journal.damaged", config.name, f"{damaged} records; their tasks run again")
         undo.pop_all()
     return Environment(daemon, places, config.pools, sockets, lock)
 

@@ -265,11 +265,11 @@ class Pong(msgspec.Struct, frozen=True, array_like=True, tag=11):
 
 
 class Unknown(msgspec.Struct, frozen=True, array_like=True, tag=12):
-    """Answer to Watch: these ids are not known; those below `next_task` were given out once."""
+    """Answer to Watch: these ids are not known; `gone`: those that were, and are not kept."""
 
     request: int
     tasks: list[int]
-    next_task: int = 0
+    gone: list[int] = []
 
 
 class Stopping(msgspec.Struct, frozen=True, array_like=True, tag=13):

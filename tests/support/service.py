@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,11 @@ from simenv.service.completions import Completions
 from simenv.service.daemon import Daemon
 from simenv.service.intake import Intake
 from simenv.service.journal import Journal
+from simenv.service.keeping import Keeping
 from simenv.service.people import People
 from simenv.service.pools import WorkerProcesses
 from simenv.service.questions import Facts
+from simenv.service.reopening import mend
 from simenv.service.replay import replay
 from simenv.wire import codec
 from simenv.wire import messages as m
@@ -104,6 +107,7 @@ class Bench:
         self.doors = MemoryDoors()
         self.people = People(places.keys, self.doors)
         self.journal = Journal(places.journal, config.durability)
+        self.mended = mend(self.journal)
         self.state = State(
             config.pools, self.limits, self.journal.epoch, self.journal.records.next_task()
         )
@@ -130,9 +134,12 @@ class Bench:
             processes,
             Checkpointer(places.journal),
             self.people,
+            Keeping(self.journal, self.state, completions, places.results),
             places.connection,
             Facts(NODE, 26, self.journal.records.ended()),
         )
+        say = partial(self.doors.send, Door.CLIENT)
+        self.daemon.keeping.listen(self.daemon.note, say)
         self.peer = self.doors.connect(Door.CLIENT, b"client")
         self.work: MemoryConnection | None = None
         self.step()

@@ -1,0 +1,147 @@
+"""Work on files beside the loop: reading, checking and removing what may be gigabytes.
+
+Invariant: only these threads touch files of results; what follows from a job is done by the loop.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from simenv.errors import StoreError
+from simenv.model import ResultFile
+from simenv.store import reading
+from simenv.store.writing import UNFINISHED
+
+Outcome = object
+Job = Callable[[], Outcome]
+Then = Callable[[Outcome], None]
+
+
+class Beside:
+    """Two threads: one for what is short (a chunk), one for what may take long (a whole file)."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._short: queue.SimpleQueue[tuple[Job, Then] | None] = queue.SimpleQueue()
+        self._long: queue.SimpleQueue[tuple[Job, Then] | None] = queue.SimpleQueue()
+        self._over: deque[tuple[Then, Outcome]] = deque()
+        self._open = 0  # jobs whose outcome the loop has not yet taken
+        self._threads = [
+            threading.Thread(target=self._run, args=(jobs,), name=name, daemon=True)
+            for name, jobs in (("files", self._short), ("checks", self._long))
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Jobs that have begun end; the others never begin."""
+        for jobs in (self._short, self._long):
+            while not jobs.empty():
+                jobs.get()
+            jobs.put(None)
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join()
+
+    @property
+    def busy(self) -> bool:
+        """Does anybody wait for one of these jobs?"""
+        return self._open > 0
+
+    def settle(self) -> None:
+        """What follows from the jobs that have ended; called by the loop."""
+        while self._over:
+            then, outcome = self._over.popleft()
+            self._open -= 1
+            then(outcome)
+
+    def read(self, name: str, offset: int, size_bytes: int, then: Callable[[object], None]) -> None:
+        """A part of a file: bytes, or the StoreError."""
+        self._do(self._short, lambda: _part(self._root, name, offset, size_bytes), then)
+
+    def check(self, stored: ResultFile, then: Callable[[object], None]) -> None:
+        """What is wrong with a whole file, or ""."""
+        self._do(self._long, lambda: _damage(self._root, stored), then)
+
+    def remove(self, names: list[str]) -> None:
+        """Files that nobody needs; one that is not there is no trouble."""
+        self._short.put((lambda: _remove(self._root, names), _nothing))
+
+    def sweep(self, known: set[str], epoch_fence: int) -> None:
+        """At a start: what workers of earlier starts left half written, or that nobody knows of.
+
+        `epoch_fence`: attempts from here on are of this start.
+        """
+        self._long.put((lambda: _sweep(self._root, known, epoch_fence), _nothing))
+
+    def _do(self, jobs: queue.SimpleQueue[tuple[Job, Then] | None], job: Job, then: Then) -> None:
+        self._open += 1
+        jobs.put((job, then))
+
+    def _run(self, jobs: queue.SimpleQueue[tuple[Job, Then] | None]) -> None:
+        while (entry := jobs.get()) is not None:
+            job, then = entry
+            outcome = job()
+            if then is not _nothing:
+                self._over.append((then, outcome))
+
+
+def _nothing(_outcome: Outcome) -> None:
+    return None
+
+
+def _part(root: Path, name: str, offset: int, size_bytes: int) -> bytes | StoreError:
+    try:
+        descriptor = reading.open_file(reading.below(root, name))
+    except StoreError as error:
+        return error
+    try:
+        return b"".join(reading.blocks(descriptor, offset, size_bytes))
+    except OSError as error:
+        return StoreError(f"{root / name} cannot be read: {error.strerror}")
+    finally:
+        os.close(descriptor)
+
+
+def _damage(root: Path, stored: ResultFile) -> str:
+    try:
+        return reading.damage(reading.below(root, stored.name), stored)
+    except StoreError as error:
+        return error.message
+
+
+def _remove(root: Path, names: list[str]) -> None:
+    for name in names:
+        try:
+            reading.below(root, name).unlink(missing_ok=True)
+        except (OSError, StoreError):
+            continue  # the next start sweeps it away
+
+
+def _sweep(root: Path, known: set[str], epoch_fence: int) -> None:
+    for path in _files(root):
+        name = str(path.relative_to(root))
+        fence = fence_of(path.name)
+        if fence >= epoch_fence or (name in known and not name.endswith(UNFINISHED)):
+            continue
+        _remove(root, [name])
+
+
+def _files(root: Path) -> Iterator[Path]:
+    return (path for path in sorted(root.glob("*/*")) if not path.is_dir())
+
+
+def fence_of(name: str) -> int:
+    """The attempt that a file is named for, finished or not; -1 if it is not one of ours."""
+    words = name.removeprefix(".").split(".")
+    try:
+        return int(words[1], 16)
+    except (IndexError, ValueError):
+        return -1

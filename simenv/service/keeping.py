@@ -1,0 +1,199 @@
+"""What is kept of ended tasks: whether it is still what was written, and who may read it.
+
+The loop hands over the questions it cannot answer at once; the answers come with a later pass.
+"""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from simenv.errors import NotFound, SimenvError, StoreError
+from simenv.model import TaskState, task_name
+from simenv.scheduler.state import State
+from simenv.scheduler.values import ATTEMPT_BITS, Ending
+from simenv.service.admission import refusal
+from simenv.service.beside import Beside
+from simenv.service.completions import Completions
+from simenv.service.journal import Journal
+from simenv.service.records import DamagedRecord
+from simenv.service.reopening import Reopening, words
+from simenv.wire import codec
+from simenv.wire import messages as m
+from simenv.wire.keeping import CHUNK_BYTES, FetchResult, Rerun, Rerunning, ResultChunk
+
+log = logging.getLogger("simenv.service")
+
+T = TypeVar("T")
+Say = Callable[[bytes, bytes], object]  # (peer, packed answer)
+
+
+class Noting(Protocol):
+    def __call__(self, kind: str, subject: str, message: str) -> None: ...
+
+
+class Keeping:
+    """Used from the loop's thread."""
+
+    def __init__(
+        self, journal: Journal, state: State, completions: Completions, root: Path
+    ) -> None:
+        self.root = root
+        self.beside = Beside(root)
+        self._journal = journal
+        self._state = state
+        self._completions = completions
+        self._reopening = Reopening(journal, state, completions)
+        self._note: Noting = _unheard
+        self._say: Say = _unsaid
+        self._stirred = False
+
+    def listen(self, note: Noting, say: Say) -> None:
+        """`note` takes events, `say` answers that come late."""
+        self._note, self._say = note, say
+
+    def start(self) -> None:
+        """Let the threads run; the first they do is to sweep up after earlier starts."""
+        known = set(self._journal.records.files())
+        self.beside.sweep(known, self._state.epoch << ATTEMPT_BITS)
+        self.beside.start()
+
+    def stop(self) -> None:
+        self.beside.stop()
+
+    @property
+    def hurries(self) -> bool:
+        """Should the loop look again soon? Somebody waits, or a task has just been queued again."""
+        stirred, self._stirred = self._stirred, False
+        return stirred or self.beside.busy
+
+    def settle(self) -> None:
+        """What follows from what the threads have done."""
+        self.beside.settle()
+
+    # --- questions ------------------------------------------------------------------------------
+
+    def asked(self, peer: bytes, scope: str, q: FetchResult | Rerun) -> None:
+        """Answered through `say`, now or later. `scope`: whose tasks may be touched."""
+        try:
+            if isinstance(q, FetchResult):
+                self._fetch(peer, scope, q)
+            else:
+                self._rerun(peer, scope, q)
+        except DamagedRecord as error:
+            self.broken(error)
+            self._answer(peer, Rerunning(q.request, "again"))
+        except SimenvError as error:
+            self._refuse(peer, q.request, error)
+
+    def _fetch(self, peer: bytes, scope: str, q: FetchResult) -> None:
+        known = self._journal.records.file_of(q.file)
+        if known is None or known[0] != q.task or not self._may_see(q.task, scope):
+            raise NotFound(f"task {task_name(q.task)} has no file {q.file[:80]!r}")
+        if not known[1]:
+            raise StoreError(f"{q.file} was removed to stay within results.keep_gib")
+        if q.size_bytes > CHUNK_BYTES:
+            raise StoreError(f"{q.size_bytes} bytes at once; {CHUNK_BYTES} are the most")
+
+        def then(found: object) -> None:
+            if isinstance(found, bytes):
+                self._answer(peer, ResultChunk(q.request, found))
+            elif isinstance(found, SimenvError):
+                self._refuse(peer, q.request, found)
+
+        self.beside.read(q.file, q.offset, q.size_bytes, then)
+
+    def _rerun(self, peer: bytes, scope: str, q: Rerun) -> None:
+        if not self._may_see(q.task, scope):
+            return self._answer(peer, Rerunning(q.request, "unknown"))
+        if q.task in self._state.tasks:
+            return self._answer(peer, Rerunning(q.request, "waits"))
+        found = self._completions.find(q.task)
+        if found is None:
+            return self._answer(peer, Rerunning(q.request, "unknown"))
+        completed, completion = found
+        if zlib.crc32(completion.payload) != completion.checksum:
+            self._again(completed.first_seq, completion, "its payload is damaged")
+            return self._answer(peer, Rerunning(q.request, "again"))
+        file = None
+        if m.STATES[completion.state] is TaskState.DONE:
+            file = codec.result_data(completion.payload).file
+        if file is None:
+            return self._answer(peer, Rerunning(q.request, "intact"))
+        if self._journal.records.file_of(file.name) == (q.task, 0):
+            return self._answer(peer, Rerunning(q.request, "removed"))
+
+        def then(wrong: object) -> None:
+            word = "intact"
+            if wrong:
+                word = "again"
+                try:
+                    if self._is_still(q.task, completed.first_seq):
+                        self._again(completed.first_seq, completion, str(wrong))
+                        self.beside.remove([file.name])
+                except SimenvError as error:
+                    return self._refuse(peer, q.request, error)
+            return self._answer(peer, Rerunning(q.request, word))
+
+        self.beside.check(file, then)
+        return None
+
+    def _may_see(self, task: int, scope: str) -> bool:
+        return not scope or self._journal.records.owner_of(task) == scope
+
+    def _is_still(self, task: int, seq: int) -> bool:
+        """Has nobody had the task run again in the meantime?"""
+        if task in self._state.tasks:
+            return False
+        found = self._completions.find(task)
+        return found is not None and found[0].first_seq == seq
+
+    # --- broken results -------------------------------------------------------------------------
+
+    def _again(self, seq: int, completion: m.Completion, why: str) -> None:
+        self._reopening.task(seq, completion)
+        self._stirred = True
+        name = task_name(completion.task)
+        self._note("result.damaged", name, f"{why}; attempt {completion.attempts + 1}")
+
+    def broken(self, error: DamagedRecord) -> None:
+        """A record of the journal cannot be read: all its tasks run again."""
+        tasks = self._reopening.record(error.first_seq)
+        self._stirred = True
+        self._note("journal.damaged", words(tasks), f"{error.message}; they run again")
+
+    def mended(self, look: Callable[[], T]) -> T:
+        """What `look` finds in the journal; records that it cannot read are dropped on the way."""
+        while True:
+            try:
+                return look()
+            except DamagedRecord as error:
+                self.broken(error)
+
+    def unused(self, done: m.Done, endings: list[Ending]) -> None:
+        """Remove the files of answers that came too late or were not wanted any more."""
+        if not any(result.file for result in done.results):
+            return
+        kept = {ending.index for ending in endings if ending.state is TaskState.DONE}
+        names = [r.file for k, r in enumerate(done.results) if r.file and k not in kept]
+        if names:
+            self.beside.remove(names)
+
+    # ------------------------------------------------------------------------------------------
+
+    def _answer(self, peer: bytes, message: m.ToClient) -> None:
+        self._say(peer, codec.encode(message))
+
+    def _refuse(self, peer: bytes, request: int, error: SimenvError) -> None:
+        self._answer(peer, m.Refused(request, [refusal(error)]))
+
+
+def _unheard(kind: str, subject: str, message: str) -> None:
+    log.info("%s %s %s", kind, subject, message)
+
+
+def _unsaid(_peer: bytes, _answer: bytes) -> None:
+    return None
