@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from simenv.config import Config
-from simenv.errors import JournalError, NotAllowed, OptionError, ProtocolError, SimenvError
+from simenv.errors import JournalError, NotAllowed, OptionError, SimenvError
 from simenv.model import Event, task_number
 from simenv.scheduler.dispatch import assign
 from simenv.scheduler.state import State
@@ -143,7 +143,7 @@ class Daemon:
                     self._from_client(peer, who, codec.from_client(body), body)
                 else:
                     self._from_worker(peer, codec.from_worker(body))
-            except ProtocolError as error:
+            except SimenvError as error:
                 self._complaints.say("a message of %d bytes turned away: %s", len(body), error)
                 if door is Door.CLIENT:
                     answer = m.Refused(codec.request_of(body), [refusal(error)])
@@ -229,42 +229,32 @@ class Daemon:
 
     def _from_client(self, peer: bytes, who: Identity, message: m.FromClient, body: bytes) -> None:
         if who is not LOCAL and type(message) not in MAY_SEND[who.role]:
-            error = NotAllowed(
+            raise NotAllowed(
                 f"{type(message).__name__} is not for the role {who.role} (key {who.owner!r})",
                 hint="ask for a key of the role admin: simenv keys add NAME --role admin",
             )
-            refused = m.Refused(getattr(message, "request", 0), [refusal(error)])
-            self._answers.append((peer, codec.encode(refused)))
-        elif type(message) is m.Submit:
+        if type(message) is m.Submit:
             now_ns = time.monotonic_ns()
             full = self.intake.receive(peer, who.owner, message, body, now_ns)
             if full is not None:
                 self._answers.append((peer, codec.encode(m.Refused(message.request, [full]))))
         elif type(message) is m.Cancel:
-            numbers = [n if self.questions.may_touch(n, who.scope) else 0 for n in message.tasks]
-            words, actions = self.state.cancel(numbers, time.monotonic_ns())
-            words = [
-                self.questions.word(n, w, who.scope)
-                for n, w in zip(message.tasks, words, strict=True)
-            ]
+            words, actions = self.questions.cancelled(message, who.scope)
             self.carry_out(actions)
             self._answers.append((peer, codec.encode(m.Cancelled(message.request, words))))
         else:
-            if type(message) is m.Ack and not self._acknowledge(peer, who.owner, message):
-                return
+            if type(message) is m.Ack:
+                self._acknowledge(who, message)
             self._asked.append((peer, who, message))
 
-    def _acknowledge(self, peer: bytes, owner: str, message: m.Ack) -> bool:
-        newest = self.completions.newest
-        if 0 <= message.seq <= newest and 0 < len(message.cursor) <= MAX_CURSOR_CHARS:
-            self.journal.cursor(owner, message.cursor, message.seq)
-            return True
-        error = OptionError(
-            f"completion {message.seq} cannot be acknowledged by cursor {message.cursor[:64]!r}",
-            hint=f"0 to {newest}; a cursor's name has 1 to {MAX_CURSOR_CHARS} characters",
-        )
-        self._answers.append((peer, codec.encode(m.Refused(message.request, [refusal(error)]))))
-        return False
+    def _acknowledge(self, who: Identity, message: m.Ack) -> None:
+        newest = self.questions.newest(who.scope)
+        if not (0 <= message.seq <= newest and 0 < len(message.cursor) <= MAX_CURSOR_CHARS):
+            raise OptionError(
+                f"completion {message.seq} cannot be acknowledged by {message.cursor[:64]!r}",
+                hint=f"0 to {newest}; a cursor's name has 1 to {MAX_CURSOR_CHARS} characters",
+            )
+        self.journal.cursor(who.owner, message.cursor, message.seq)
 
     def _from_worker(self, peer: bytes, message: m.FromWorker) -> None:
         now_ns = time.monotonic_ns()

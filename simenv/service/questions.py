@@ -14,6 +14,7 @@ from simenv import __version__
 from simenv.config import Config
 from simenv.model import ServiceInfo, TaskInfo, TaskState, task_name
 from simenv.scheduler.state import State
+from simenv.scheduler.values import Action
 from simenv.service import api
 from simenv.service.checkpoint import Checkpointer
 from simenv.service.completions import Completions
@@ -198,8 +199,13 @@ class Questions:
             bodies = records.finished_since(since, COMPLETION_GROUPS, scope)
             seen = self._take(groups, bodies, q)
             more, since = seen > since, max(seen, since)
-        newest = records.owned_seq(scope)[0] if scope else self._d.completions.newest
-        return m.CompletionPage(q.request, groups, newest)
+        return m.CompletionPage(q.request, groups, self.newest(scope))
+
+    def newest(self, scope: str) -> int:
+        """The number of the newest completion in a scope."""
+        if scope:
+            return self._d.journal.records.owned_seq(scope)[0]
+        return self._d.completions.newest
 
     def _take(self, groups: list[m.Completed], bodies: list[bytes], q: m.GetCompletions) -> int:
         """Fill a page with those above `q.since`; the number of the last completion looked at."""
@@ -220,17 +226,19 @@ class Questions:
                 break
         return last
 
-    def may_touch(self, number: int, scope: str) -> bool:
-        """Is this task, if it has not ended, in somebody's scope?"""
-        record = self._d.state.tasks.get(number)
-        return record is not None and scope in ("", record.batch.owner)
-
-    def word(self, number: int, word: str, scope: str) -> str:
-        """Cancel's word for a task the machine does not hold."""
-        look = partial(self._d.completions.find, number, scope)
-        if word == "unknown" and self._d.keeping.mended(look) is not None:
-            return "final"
-        return word
+    def cancelled(self, q: m.Cancel, scope: str) -> tuple[list[str], list[Action]]:
+        """A word for each task, and what follows; one out of scope is not there."""
+        d = self._d
+        seen = [r for r in map(d.state.tasks.get, q.tasks) if r is not None]
+        mine = {r.number for r in seen if scope in ("", r.batch.owner)}
+        words, actions = d.state.cancel(
+            [number if number in mine else 0 for number in q.tasks], time.monotonic_ns()
+        )
+        for place, number in enumerate(q.tasks):
+            look = partial(d.completions.find, number, scope)
+            if words[place] == "unknown" and d.keeping.mended(look) is not None:
+                words[place] = "final"
+        return words, actions
 
     def status(self) -> ServiceInfo:
         d = self._d

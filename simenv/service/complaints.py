@@ -1,0 +1,31 @@
+"""A log that strangers cannot fill: so many lines of one kind a minute, then a number."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+LINES = 20
+WINDOW_S = 60.0
+
+
+class Complaints:
+    """Warnings about what others sent."""
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
+        self._since_s = -WINDOW_S
+        self._count = 0
+        self.total = 0
+
+    def say(self, words: str, *details: object) -> None:
+        """As `Logger.warning`, while there are few."""
+        now = time.monotonic()
+        self.total += 1
+        if now - self._since_s >= WINDOW_S:
+            if self._count > LINES:
+                self._log.warning("%d more like that in the minute before", self._count - LINES)
+            self._since_s, self._count = now, 0
+        self._count += 1
+        if self._count <= LINES:
+            self._log.warning(words, *details)

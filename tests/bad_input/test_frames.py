@@ -1,0 +1,132 @@
+"""100,000 mutated frames: the service refuses them, lives, does not grow, and serves others."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import psutil
+import pytest
+from service import Bench, spec
+
+from simenv.model import Origin, Terms
+from simenv.wire import codec
+from simenv.wire import messages as m
+from simenv.wire.connection import Door
+from simenv.wire.engines import GetEngines
+from simenv.wire.history import GetApp, GetHistory, GetSpec
+from simenv.wire.keeping import Collect, FetchResult, Rerun
+from simenv.wire.keyfiles import new_pair
+from simenv.wire.people import AddKey, GetKeys, RevokeKey
+
+FRAMES = 100_000
+A_ROUND = 50  # sent before the service looks
+GROWTH_BYTES = 24 * 2**20
+KEY = new_pair().public
+GOOD_CLIENT: list[object] = [
+    m.Hello(1, "0.1.0", "~ana"),
+    m.Submit(2, "~k", 0, Terms(), [spec(1), spec(2)]),
+    m.Submit(3, "mine", 7, Terms(name="run"), [spec(3)]),
+    m.Watch(4, [1, 2, 3]),
+    m.Cancel(5, [1, 2]),
+    m.GetStatus(6),
+    m.GetQueue(7, True, 10),
+    m.GetTasks(8, [1, 2**40]),
+    m.GetWorkers(9),
+    m.GetEvents(10, 0, 5),
+    m.GetCompletions(11, 0, 5),
+    m.Ack(12, "mine", 0),
+    m.GetCursor(13, "mine"),
+    m.Ping(14),
+    GetHistory(15, 0, 5),
+    GetSpec(16, 1),
+    GetApp(17),
+    FetchResult(18, 1, "f", 0, 100),
+    Rerun(19, 1),
+    Collect(20, 1e9),
+    GetEngines(24),
+    AddKey(21, "eve", "client", KEY),
+    RevokeKey(22, "eve"),
+    GetKeys(23),
+]
+GOOD_WORKER: list[object] = [
+    m.Join("0.1.0", "main-0", 1000, "here", 1, ()),
+    m.Started(1, 65_537),
+    m.Done(Origin("main-0", "here", 1, "t"), "e", "r", 1, [m.Finished(1, 65_537, 2, b"r", 1, 1)]),
+    m.Beat("main-0", 1, 1, 65_537, 10_000),
+]
+# msgpack's ways to say a length or a kind: nil, ext, maps, arrays and strings of 2^32 - 1, ...
+HEADS = [
+    *(b"\xc0", b"\xc1", b"\xc9\xff\xff\xff\xff\x01", b"\xdf\xff\xff\xff\xff"),
+    *(b"\xdd\xff\xff\xff\xff", b"\xdb\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff"),
+    *(b"\xcf" + b"\xff" * 8, b"\xd3\x80" + b"\0" * 7, b"\xcb\x7f\xf8" + b"\0" * 6),
+    *(b"\x91" * 500, b"\x81\xa1a" * 500, b"\xa3\xff\xfe\xfd", b"\xff", b""),
+]
+
+
+def mutated(rng: random.Random, good: list[bytes]) -> bytes:
+    """One of these messages with something wrong: cut, stretched, changed, spliced, or noise."""
+    body = bytearray(rng.choice(good))
+    for _ in range(rng.choice((1, 1, 1, 2, 5))):
+        place = rng.randrange(len(body) + 1)
+        match rng.randrange(8):
+            case 0:
+                del body[place:]
+            case 1:
+                body[place : place + 1] = rng.randbytes(1)
+            case 2:
+                body[place : place + rng.randrange(9)] = b""
+            case 3:
+                body[place:place] = rng.choice(HEADS)
+            case 4:
+                body[place : place + 1] = rng.choice(HEADS)
+            case 5:
+                other = rng.choice(good)
+                body[place:] = other[rng.randrange(len(other) + 1) :]
+            case 6:
+                body += body[:place]
+            case _:
+                body[place:] = rng.randbytes(rng.randrange(40))
+    return bytes(body)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path, durability="process")
+
+
+def serve(bench: Bench) -> None:
+    """All that has come, without the tests' own check of the machine, which is slower than it."""
+    for _ in range(3):
+        bench.daemon._next_tick_ns = 0
+        bench.daemon.step(timeout_s=0.0)
+
+
+@pytest.mark.parametrize("role", ["client", "admin", "worker"])
+def test_mutated_frames_end_or_swell_the_service(bench: Bench, role: str) -> None:
+    key = new_pair().public
+    bench.say(AddKey(1, "mallory", role, key))
+    bench.join()
+    door = Door.WORKER if role == "worker" else Door.CLIENT
+    good = [codec.encode(one) for one in (GOOD_WORKER if role == "worker" else GOOD_CLIENT)]
+    rng = random.Random(f"frames of a {role}")
+    process = psutil.Process()
+    rounds = FRAMES // 3 // A_ROUND
+    mallory = bench.doors.connect(door, b"mallory", key)
+    for turn in range(rounds):
+        if turn == rounds // 4:  # caches and pools have their size
+            before = process.memory_info().rss
+        for _ in range(A_ROUND):
+            mallory.send(mutated(rng, good))
+        serve(bench)
+        while mallory.receive(0.0) is not None:
+            pass
+        if bench.work is not None:
+            while bench.work.receive(0.0) is not None:
+                pass
+        if bench.state.draining:
+            bench.state.draining, bench.daemon.stopped = False, False
+    assert process.memory_info().rss - before < GROWTH_BYTES
+    bench.step()  # with the check of every invariant
+    assert isinstance(bench.say(m.Ping(77))[-1], m.Pong)
+    assert isinstance(bench.submit(), m.Accepted)
