@@ -143,10 +143,12 @@ class Task:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Task):
             return NotImplemented
-        return self.entry is other.entry and self.row == other.row
+        mine, others = self.entry, other.entry
+        same = mine.number == others.number and mine.link is others.link
+        return same and self.row == other.row
 
     def __hash__(self) -> int:
-        return hash((id(self.entry), self.row))
+        return hash((self.entry.number, self.row))
 
     def __repr__(self) -> str:
         # Nobody is asked: asyncio and debuggers call this in places where one must not wait.

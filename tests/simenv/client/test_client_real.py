@@ -145,10 +145,10 @@ def test_refusals_before_anything_is_sent(env: simenv.Client) -> None:
 
 def test_a_circuit_too_wide_is_refused_with_the_way_out(env: simenv.Client) -> None:
     with pytest.raises(Infeasible, match="60 qubits") as refused:
-        env.submit(WIDE)
+        env.submit(WIDE, engine="statevector")
     assert "widest program that fits" in refused.value.hint
     with pytest.raises(BatchRefused) as caught:
-        env.submit_many([BELL, WIDE, BELL])
+        env.submit_many([BELL, WIDE, BELL], engine="statevector")
     assert [error.index for error in caught.value.errors] == [1]
 
 
@@ -167,7 +167,7 @@ def test_a_key_is_the_same_task_again(env: simenv.Client) -> None:
 def test_another_client_fetches_a_result_by_its_id(env: simenv.Client) -> None:
     task = env.submit(BELL, name="found")
     counts = task.result(60).counts
-    path = Path(env._link.channel._address.path)  # type: ignore[attr-defined]
+    path = Path(env.service)
     with simenv.connect(service=path) as other:
         found = other.task(task.id)
         assert (found.name, found.result(60).counts) == ("found", counts)
@@ -311,7 +311,7 @@ def test_a_result_as_json(env: simenv.Client) -> None:
 
 
 def test_looking_at_an_environment_loads_neither_numpy_nor_qiskit(env: simenv.Client) -> None:
-    path = env._link.channel._address.path  # type: ignore[attr-defined]
+    path = env.service
     code = (
         "import sys, simenv\n"
         f"with simenv.connect(service={str(path)!r}) as env:\n"
@@ -336,7 +336,7 @@ def test_posted_tasks_are_accepted_on_the_way(env: simenv.Client) -> None:
 def test_a_posted_task_that_is_refused_says_so_at_its_first_use(env: simenv.Client) -> None:
     with pytest.raises(ProgramError):
         env.post("qreg q[")  # found here, before anything is sent
-    refused = env.post(WIDE)
+    refused = env.post(WIDE, engine="statevector")
     while not refused.done():
         pass
     for use in (refused.result, refused.wait, lambda: refused.id, lambda: refused.state):
@@ -344,7 +344,7 @@ def test_a_posted_task_that_is_refused_says_so_at_its_first_use(env: simenv.Clie
             use()
 
     async def awaited() -> None:
-        await env.post(WIDE)
+        await env.post(WIDE, engine="statevector")
 
     with pytest.raises(Infeasible):
         asyncio.run(awaited())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,7 +75,8 @@ def test_a_binding_is_found_again_by_its_id(env: simenv.Client) -> None:
     task = env.submit_many((circuit(), VALUES), seed=5)[70]
     counts = task.result(60).counts
     assert "." in task.id
-    with simenv.connect(service=env.connection) as other:
+    path = Path(env.service)
+    with simenv.connect(service=path) as other:
         assert other.task(task.id).result(60).counts == counts
         whole = other.task(task.id.partition(".")[0])
         rows = whole.results(60)
