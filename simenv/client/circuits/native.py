@@ -195,7 +195,9 @@ def build() -> NativePacker:
 
 def _registers(registers: Any, num_clbits: int) -> tuple[tuple[str, int], ...]:
     sizes = [(register.name, register.size) for register in registers]
-    loose = num_clbits - sum([size for _, size in sizes])
+    loose = num_clbits
+    for _, size in sizes:
+        loose -= size
     if loose:
         sizes.append(("", loose))
     return tuple(sizes)
