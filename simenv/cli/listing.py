@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, TypeGuard, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 import typer
@@ -156,7 +156,7 @@ def _show(
     if style.as_json:
         for block in blocks:
             for row in block:
-                out.json_line(msgspec.structs.asdict(row) if _is_bare(row) else row)
+                out.json_line(keyed(row))
             if flush:
                 out.flush()
         return
@@ -172,9 +172,11 @@ def _show(
     _print(columns, style, waiting, widths)
 
 
-def _is_bare(row: object) -> TypeGuard[msgspec.Struct]:
-    """Does it travel without its field names?"""
-    return isinstance(row, msgspec.Struct) and row.__struct_config__.array_like
+def keyed(row: object) -> object:
+    """A row with the names of its fields, also where it travels without them."""
+    if isinstance(row, msgspec.Struct):
+        return {key: keyed(value) for key, value in msgspec.structs.asdict(row).items()}
+    return row
 
 
 def _print(

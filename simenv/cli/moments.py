@@ -9,9 +9,9 @@ from datetime import datetime
 import typer
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
-_SPAN = re.compile(r"(?:\d+(?:\.\d+)?[smhdw])+\Z")
-_PART = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
-_CLOCK = re.compile(r"\d{1,2}:\d{2}(?::\d{2})?\Z")
+_SPAN = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?[smhdw])+\Z")
+_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhdw])")
+_CLOCK = re.compile(r"[0-9]{1,2}:[0-9]{2}(?::[0-9]{2})?\Z")
 
 
 def since(text: str) -> float:

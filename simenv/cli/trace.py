@@ -8,7 +8,7 @@ import msgspec
 import typer
 
 from simenv.cli import moments, out, settings
-from simenv.cli.listing import Column, Style, listing
+from simenv.cli.listing import Column, Style, keyed, listing
 from simenv.model import Event
 from simenv.wire.history import LogRow
 
@@ -36,7 +36,7 @@ class Lost(msgspec.Struct, frozen=True):
 class Trace(msgspec.Struct, frozen=True):
     """What `--json` prints."""
 
-    task: dict[str, object]  # the row of `simenv log`
+    task: object  # the row of `simenv log`
     route: str
     stages: list[Stage]
     lost: list[Lost]
@@ -60,7 +60,7 @@ def trace(
         row = client.history_of(task)
         route = client.submitted(task).route
         lost = lost_attempts(client, row)
-    found = Trace(msgspec.structs.asdict(row), route, stages(row), lost)
+    found = Trace(keyed(row), route, stages(row), lost)
     if common.as_json:
         out.json_line(found)
     else:

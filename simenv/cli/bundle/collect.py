@@ -41,12 +41,12 @@ worker.log      the worker's last words
 
 
 def collect(client: Client, task: Task, path: Path) -> None:
-    """Write the bundle of an ended task."""
+    """Wait for the task's end, and write its bundle."""
+    error = task.exception()
     row = client.history_of(task)
     asked = client.submitted(task)
     if task.row is not None and asked.spec.count > 1:
         asked = one_row(asked, task.row)
-    error = task.exception(0.0)
     files = {
         container.MANIFEST: _manifest(client, task, row, asked, error),
         container.PROGRAM: asked.spec.program,

@@ -6,14 +6,12 @@ import io
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import live
 import pytest
+from shell import Shell
 
-from simenv.cli.app import run
 from simenv.model import Event, PoolInfo, ServiceInfo, TaskInfo, WorkerInfo
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -22,44 +20,6 @@ WAITED = {
     "task", "state", "counts", "shots", "seed", "engine", "route", "device", "snapshot", "node",
     "ranks", "attempts", "timing",
 }  # fmt: skip
-
-Shell = Callable[..., "Answer"]
-
-
-class Answer:
-    """What a command said."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-    @property
-    def object(self) -> Any:
-        """The last line as JSON."""
-        return json.loads(self.out.splitlines()[-1])
-
-    @property
-    def objects(self) -> list[Any]:
-        return [json.loads(line) for line in self.out.splitlines()]
-
-
-@pytest.fixture(scope="module")
-def environment() -> Iterator[live.Live]:
-    with live.environment() as up:
-        yield up
-
-
-@pytest.fixture
-def shell(environment: live.Live, capsys: pytest.CaptureFixture[str]) -> Shell:
-    """Run a command line of the environment, in this process."""
-
-    def call(*words: str, name: str = environment.name) -> Answer:
-        capsys.readouterr()
-        code = run(["--name", name, *words])
-        shown = capsys.readouterr()
-        assert "Traceback" not in shown.err
-        return Answer(code, shown.out, shown.err)
-
-    return call
 
 
 def test_a_waiting_submit_does_not_tell_all(shell: Shell) -> None:

@@ -1,0 +1,189 @@
+"""A task in a bundle ends again as it did; a bundle of somebody else does no harm."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import live
+import numpy as np
+import pytest
+from qiskit import QuantumCircuit, qasm3
+from qiskit.circuit import Parameter
+from shell import Shell
+
+from simenv.cli.bundle import collect, container
+from simenv.client.circuits import load as load_circuit
+from simenv.errors import LimitExceeded, OptionError, ProgramError, SimenvError, TaskFailed
+from simenv.model import decode_program
+
+POOLS = [
+    {"name": "main", "min": 1, "max": 1},
+    {"name": "trap", "engine": "fault", "min": 0, "max": 1},
+]
+RAISES = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[1]; creg c[1]; rx(1000004) q[0]; measure q->c;'
+
+
+def ansatz() -> QuantumCircuit:
+    a, b = Parameter("a"), Parameter("b")
+    circuit = QuantumCircuit(2, 2)
+    circuit.ry(a, 0)
+    circuit.ry(a + b, 1)
+    circuit.cx(0, 1)
+    circuit.measure([0, 1], [0, 1])
+    return circuit
+
+
+@pytest.fixture(params=["folder", "file.zip"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return tmp_path / str(request.param)
+
+
+def bundled(environment: live.Live, task: str, place: Path) -> None:
+    with environment.client() as client:
+        collect.collect(client, client.task(task), place)
+
+
+def manifest(place: Path) -> Any:
+    if place.suffix == ".zip":
+        return json.loads(zipfile.ZipFile(place).read("bundle.json"))
+    return json.loads((place / "bundle.json").read_text())
+
+
+def test_a_failure_does_not_come_again(shell: Shell, place: Path, tmp_path: Path) -> None:
+    file = tmp_path / "raises.qasm"
+    file.write_text(RAISES)
+    words = ("--engine", "fault", "--shots", "33", "--seed", "4", "--wait", "--json")
+    first = shell("submit", str(file), *words)
+    error = first.object["error"]
+    assert first.code == 1
+    assert f"simenv result {first.object['task']} --bundle" in error["hint"]
+    made = shell("result", first.object["task"], "--bundle", str(place), "--json")
+    assert made.code == 1, "how the task ended is how the command ends"
+    told = manifest(place)
+    assert (told["engine"], told["shots"], told["seed"]) == ("fault", 33, 4)
+    assert told["failure"]["message"] == error["message"]
+    assert told["versions"]["simenv"] == told["versions"]["service"]
+    again = shell("submit", str(place), "--wait", "--json")
+    assert (again.code, again.object["state"]) == (1, "FAILED")
+    assert again.object["task"] != first.object["task"]
+    same = [each["error"]["message"].partition(": ")[2] for each in (first.object, again.object)]
+    assert same[0] == same[1] != ""
+
+
+def test_counts_do_not_come_again(environment: live.Live, shell: Shell, place: Path) -> None:
+    values = np.array([[0.1, 0.2], [1.1, 1.2], [2.1, 2.2]])
+    with environment.client() as client:
+        tasks = client.submit_many((ansatz(), values), shots=500, seed=11, name="sweep")
+        counts = [task.result(60).counts for task in tasks]
+        last = tasks[2].id
+    bundled(environment, last, place)
+    assert (manifest(place)["binding"], manifest(place)["bindings"]) == (2, 1)
+    again = shell("submit", str(place), "--wait", "--json")
+    assert again.code == 0, again.err
+    assert again.object["counts"] == counts[2]
+    assert (again.object["binding"], again.object["seed"]) == (2, 11)
+
+
+def test_a_whole_sweep_loses_a_binding(environment: live.Live, place: Path) -> None:
+    values = np.arange(10.0).reshape(5, 2)
+    observables = [{"ZZ": 0.1, "XI": 0.7}, "IZ"]
+    with environment.client() as client:
+        tasks = client.submit_many(
+            (ansatz().remove_final_measurements(inplace=False), values),
+            observables=observables,
+            shots=None,
+        )
+        found = [task.result(60).expectations for task in tasks]
+        whole = tasks[0].id.partition(".")[0]
+        bundled(environment, whole, place)
+        again = client.resubmit(collect.load(place))
+        assert [task.result(60).expectations for task in again] == found
+
+
+def test_the_program_for_people_is_another(environment: live.Live, tmp_path: Path) -> None:
+    circuit = ansatz()
+    with environment.client() as client:
+        task = client.submit(circuit, bindings=[0.3, 0.4], shots=100, seed=3)
+        counts = task.result(60).counts
+    bundled(environment, task.id, tmp_path / "made")
+    text = (tmp_path / "made" / "program.qasm").read_text()
+    with environment.client() as client:
+        assert client.run(text, shots=100, seed=3).counts == counts
+    packed = (tmp_path / "made" / "program.bin").read_bytes()
+    assert decode_program(packed) == load_circuit(circuit).program
+    assert qasm3.loads(text).num_qubits == 2
+    assert json.loads((tmp_path / "made" / "result.json").read_text())["counts"] == counts
+    assert "simenv submit made --wait" in (tmp_path / "made" / "README.txt").read_text()
+
+
+def test_something_in_the_way_is_overwritten(environment: live.Live, place: Path) -> None:
+    with environment.client() as client:
+        task = client.submit(RAISES, engine="fault")
+        assert isinstance(task.exception(60), TaskFailed)
+    bundled(environment, task.id, place)
+    with pytest.raises(OptionError, match="--bundle"):
+        bundled(environment, task.id, place)
+
+
+def test_options_beside_a_bundle_are_ignored(shell: Shell, place: Path, tmp_path: Path) -> None:
+    file = tmp_path / "raises.qasm"
+    file.write_text(RAISES)
+    task = shell("submit", str(file), "--engine", "fault", "--json").object["task"]
+    shell("result", task, "--bundle", str(place))
+    for words in (("--shots", "3"), ("--engine", "auto"), ("--task-name", "x")):
+        told = shell("submit", str(place), *words)
+        assert (told.code, words[0] in told.err) == (2, True)
+    assert shell("submit", str(place)).out.startswith("t-")
+
+
+def spoilt(name: str, body: bytes) -> dict[str, bytes]:
+    good = {"bundle.json": b"{}", "program.bin": b"", "bindings.npy": b""}
+    return {**good, name: body}
+
+
+@pytest.mark.parametrize(
+    ("files", "error"),
+    [
+        ({}, ProgramError),
+        ({"bundle.json": b"{}"}, ProgramError),
+        (spoilt("bundle.json", b"{}"), ProgramError),
+        (spoilt("bundle.json", b"\xff\x00"), ProgramError),
+        (spoilt("program.bin", bytes(container.MAX_BYTES + 1)), LimitExceeded),
+    ],
+    ids=["empty", "no program", "no fields", "no text", "too large"],
+)
+def test_a_spoilt_bundle_is_believed(
+    place: Path, files: dict[str, bytes], error: type[SimenvError]
+) -> None:
+    if place.suffix == ".zip":
+        with zipfile.ZipFile(place, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, body in files.items():
+                archive.writestr(name, body)
+    else:
+        container.write(place, files)
+    with pytest.raises(error):
+        collect.load(place)
+
+
+def test_a_file_called_zip_is_one(tmp_path: Path) -> None:
+    (tmp_path / "no.zip").write_text("not at all")
+    with pytest.raises(ProgramError, match="cannot be read"):
+        collect.load(tmp_path / "no.zip")
+
+
+def test_spoilt_bindings_are_run(environment: live.Live, tmp_path: Path) -> None:
+    with environment.client() as client:
+        task = client.submit(ansatz(), bindings=[0.3, 0.4], shots=100, seed=3)
+        task.result(60)
+    bundled(environment, task.id, tmp_path / "made")
+    file = tmp_path / "made" / "bindings.npy"
+    for body in (b"", b"\x93NUMPY", file.read_bytes()[:-1]):
+        file.write_bytes(body)
+        with pytest.raises(ProgramError, match=r"bindings\.npy"):
+            collect.load(tmp_path / "made")
+    np.save(file, np.zeros((2, 2)))
+    with pytest.raises(ProgramError, match="1 rows are told"):
+        collect.load(tmp_path / "made")

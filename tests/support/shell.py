@@ -1,0 +1,26 @@
+"""What a command line said, for tests that type one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+
+class Answer:
+    """What a command said."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def object(self) -> Any:
+        """The last line as JSON."""
+        return json.loads(self.out.splitlines()[-1])
+
+    @property
+    def objects(self) -> list[Any]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+Shell = Callable[..., Answer]
