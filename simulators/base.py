@@ -8,7 +8,8 @@ one thread at a time.
 Seed contract: the randomness of shot s of binding b is Philox 4x64-10 with key (seed, b), the same
 doubles as numpy's `Generator(Philox(key=[seed, b], counter=[0, draw, 0, 0])).random(shots)[s]`.
 The joint sampling of the final measurements is draw 0; a measurement or reset at operation k that
-is not final is draw 1 + k; sampled term t of the observables, counted through, is draw 2**32 + t.
+is not final is draw 1 + k, and in later passes of loops what `draws.draw_number` says; sampled term
+t of the observables, counted through, is draw 2**32 + t.
 """
 
 from __future__ import annotations

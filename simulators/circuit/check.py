@@ -9,11 +9,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.circuit import survey
+from simulators.circuit import grammar, survey
 from simulators.circuit.ir import MAX_CLBITS, MAX_QUBITS, Circuit
 from simulators.circuit.table import MAX_NESTING
 
 MAX_SLOTS = 2**20
+MAX_VARIABLES = 4096
+MAX_MATRIX_BYTES = 32 * 2**20
+
+_TOLERANCE = 1e-4  # of a unitary matrix; Qiskit's own is 1e-5
+_MULTIPLIED = 32  # rows up to which a matrix is multiplied by its inverse
 
 _TEXTS = {
     survey.BAD_OP: "row {0} of the operation table does not exist",
@@ -32,19 +37,28 @@ _TEXTS = {
     survey.SLOT_NUMBER: "slot {0} does not exist",
     survey.SLOT_TWICE: "slots are not in ascending order of parameters (at parameter {0})",
     survey.LONE_ELSE: "an else without an if",
-    survey.LONE_END: "an end without an if",
-    survey.OPEN_BLOCK: "an if without an end",
+    survey.LONE_END: "an end without a block",
+    survey.OPEN_BLOCK: "a block without an end",
     survey.TOO_DEEP: f"blocks are nested more than {MAX_NESTING} deep",
-    survey.NO_END: "the last expression does not end",
-    survey.BAD_TOKEN: "token {0} does not exist",
-    survey.OPERAND_RANGE: "operand {0} does not exist",
-    survey.STACK_EMPTY: "an operator lacks an operand",
-    survey.STACK_FULL: f"more than {survey.MAX_STACK} values are open",
-    survey.NOT_ONE_BOOL: "it does not yield one Bool",
-    survey.WANTS_BOOL: "a logical operator needs Bools",
-    survey.WANTS_UINT: "an arithmetic operator needs Uints",
-    survey.WIDTHS_DIFFER: "the operands' widths differ",
-    survey.BAD_WIDTH: "the width {0} does not fit the token",
+    survey.LONE_CASE: "a case outside of a switch, or after its default",
+    survey.NO_CASE: "a switch begins with something else than a case",
+    survey.LONE_BREAK: "outside of a loop",
+    grammar.NO_END: "the last expression does not end",
+    grammar.BAD_TOKEN: "token {0} does not exist",
+    grammar.OPERAND_RANGE: "operand {0} does not exist",
+    grammar.STACK_EMPTY: "an operator lacks an operand",
+    grammar.STACK_FULL: f"more than {grammar.MAX_STACK} values are open",
+    grammar.NOT_ONE_VALUE: "it does not yield one value",
+    grammar.WANTS_BOOL: "a logical operator needs Bools",
+    grammar.WANTS_UINT: "an arithmetic operator needs Uints",
+    grammar.WIDTHS_DIFFER: "the operands' widths differ",
+    grammar.BAD_WIDTH: "the width {0} does not fit the token",
+    grammar.AFTER_SET: "token {0} follows a store",
+    grammar.WANTS_CONDITION: "its expression does not yield one Bool",
+    grammar.WANTS_COUNT: "its expression is not one constant Uint",
+    grammar.WANTS_VALUE: "its expression does not yield one value",
+    grammar.WANTS_LABELS: "its expression is not constants of the switch's type",
+    grammar.WANTS_STORE: "its expression stores nothing",
 }
 
 
@@ -68,10 +82,12 @@ def problem(circuit: Circuit) -> str:
     )
     if fault != survey.SOUND:
         return _where(circuit, found) + _TEXTS[fault].format(found[survey.DETAIL])
-    blocks = int(found[survey.IFS])
-    if not blocks and not circuit.conditions.size:
+    text = _matrices(circuit)
+    if text:
+        return text
+    if not found[survey.OWNERS] and not circuit.conditions.size:
         return ""
-    return _conditions(circuit, blocks, found)
+    return _expressions(circuit, int(found[survey.OWNERS]), found)
 
 
 def _sizes(circuit: Circuit) -> str:
@@ -88,7 +104,48 @@ def _sizes(circuit: Circuit) -> str:
         total += size
     if total != circuit.num_clbits:
         return f"the registers hold {total} bits, the circuit {circuit.num_clbits}"
+    return _variables(circuit) if circuit.variables else ""
+
+
+def _variables(circuit: Circuit) -> str:
+    if len(circuit.variables) > MAX_VARIABLES:
+        return f"{len(circuit.variables)} variables; the limit is {MAX_VARIABLES}"
+    total = 0
+    for number, width in enumerate(circuit.variables):
+        if not 0 <= width <= MAX_CLBITS:
+            return f"variable {number} has {width} bits; the limit is {MAX_CLBITS}"
+        total += max(1, width)
+    if total > MAX_CLBITS:
+        return f"the variables have {total} bits; the limit is {MAX_CLBITS}"
     return ""
+
+
+def _matrices(circuit: Circuit) -> str:
+    wanted = circuit.table.rows[circuit.table.matrix >= 0, 1].tolist()
+    if not wanted and not circuit.matrices:
+        return ""
+    if len(wanted) != len(circuit.matrices):
+        return f"{len(wanted)} kinds of unitary, but {len(circuit.matrices)} matrices"
+    if sum(map(len, circuit.matrices)) > MAX_MATRIX_BYTES:
+        return f"the matrices have more than {MAX_MATRIX_BYTES} bytes"
+    for number, (qubits, data) in enumerate(zip(wanted, circuit.matrices, strict=True)):
+        if len(data) != 16 << 2 * qubits:
+            return f"matrix {number} has {len(data)} bytes, not those of {qubits} qubits"
+        if not _is_unitary(np.frombuffer(data, np.complex128).reshape(1 << qubits, -1)):
+            return f"matrix {number} is not unitary"
+    return ""
+
+
+def _is_unitary(matrix: NDArray[np.complex128]) -> bool:
+    """Within rounding; of wide ones only the lengths of rows and columns are asked for."""
+    reals = matrix.view(np.float64)
+    if not (np.abs(reals) < 2.0).all():  # false for nan too
+        return False
+    if len(matrix) <= _MULTIPLIED:
+        gap = matrix @ matrix.conj().T - np.eye(len(matrix))
+        return bool(np.abs(gap).max() <= _TOLERANCE)
+    weights = matrix.real**2 + matrix.imag**2
+    return all(np.abs(weights.sum(axis) - 1.0).max() <= _TOLERANCE for axis in (0, 1))
 
 
 def _where(circuit: Circuit, found: NDArray[np.int64]) -> str:
@@ -100,13 +157,24 @@ def _where(circuit: Circuit, found: NDArray[np.int64]) -> str:
     return f"operation {at} ({name}): "
 
 
-def _conditions(circuit: Circuit, blocks: int, found: NDArray[np.int64]) -> str:
+def _expressions(circuit: Circuit, owners: int, found: NDArray[np.int64]) -> str:
     sizes = np.array([size for _, size in circuit.registers], np.int64)
-    fault = survey.conditions(
-        circuit.conditions, sizes, circuit.num_clbits, len(circuit.constants), found
+    widths = np.array(circuit.variables, np.int64)
+    shapes = np.empty(2 * (circuit.conditions.size // 3), np.int64)
+    fault = grammar.expressions(
+        circuit.conditions,
+        sizes,
+        widths,
+        circuit.num_clbits,
+        len(circuit.constants),
+        shapes,
+        found,
     )
     if fault != survey.SOUND:
-        return f"condition {found[survey.AT]}: {_TEXTS[fault].format(found[survey.DETAIL])}"
-    if found[survey.IFS] != blocks:
-        return f"{blocks} if blocks, but {found[survey.IFS]} conditions"
+        return f"expression {found[survey.AT]}: {_TEXTS[fault].format(found[survey.DETAIL])}"
+    if found[survey.OWNERS] != owners:
+        return f"{owners} expressions are wanted, but there are {found[survey.OWNERS]}"
+    fault = grammar.owners(circuit.table.rows, circuit.ops, circuit.conditions, shapes, found)
+    if fault != survey.SOUND:
+        return _where(circuit, found) + _TEXTS[fault]
     return ""

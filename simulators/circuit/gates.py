@@ -19,10 +19,14 @@ from numpy.typing import NDArray
 
 ANY = -1  # as an arity: any number of qubits
 
-# Codes of what is not a gate; gates are numbered from FIRST_GATE.
-BARRIER, DELAY, DELAY_DT, MEASURE, RESET, IF, ELSE, END_BLOCK = range(8)
-FIRST_GATE = 8
+# Codes of what is not a named gate; gates are numbered from FIRST_GATE.
+(
+    BARRIER, DELAY, DELAY_DT, MEASURE, RESET, IF, ELSE, END_BLOCK, WHILE, FOR, SWITCH, CASE,
+    DEFAULT, BREAK, CONTINUE, STORE, UNITARY,
+) = range(17)  # fmt: skip
+FIRST_GATE = 17
 UNKNOWN = -1
+MAX_UNITARY_QUBITS = 10  # of one matrix: 16 MiB
 
 # How a piece acts, from cheap to dear.
 PHASE, SWAP, REAL, GENERAL = range(4)
@@ -185,7 +189,7 @@ GATES: dict[str, Gate] = {
     name: Gate(name, FIRST_GATE + k, *row) for k, (name, row) in enumerate(_GATES.items())
 }
 
-# What is not a gate: (qubits, clbits, params); ANY qubits for a barrier.
+# What is not a named gate: (code, qubits, clbits, params).
 OTHERS: dict[str, tuple[int, int, int, int]] = {
     "barrier": (BARRIER, ANY, 0, 0),
     "delay": (DELAY, 1, 0, 1),
@@ -195,6 +199,15 @@ OTHERS: dict[str, tuple[int, int, int, int]] = {
     "if": (IF, 0, 0, 0),
     "else": (ELSE, 0, 0, 0),
     "end": (END_BLOCK, 0, 0, 0),
+    "while": (WHILE, 0, 0, 0),
+    "for": (FOR, 0, 0, 0),
+    "switch": (SWITCH, 0, 0, 0),
+    "case": (CASE, 0, 0, 0),
+    "default": (DEFAULT, 0, 0, 0),
+    "break": (BREAK, 0, 0, 0),
+    "continue": (CONTINUE, 0, 0, 0),
+    "store": (STORE, 0, 0, 0),
+    "unitary": (UNITARY, ANY, 0, 0),  # by a matrix of its own
 }
 
 NAMES: dict[int, str] = {row[0]: name for name, row in OTHERS.items()} | {

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.circuit.table import Table, table_of
+from simulators.sampling import words
 
 MAX_QUBITS = 65_535
 MAX_CLBITS = 65_535
@@ -90,9 +91,23 @@ class Circuit(msgspec.Struct, frozen=True, eq=False):
 def register_starts(circuit: Circuit) -> NDArray[np.int64]:
     """First clbit of each register, and the end of the last: int64 [registers + 1].
 
-    Empty for a circuit without conditions, where nobody asks.
+    Empty for a circuit without expressions, where nobody asks.
     """
     if not circuit.conditions.size:
         return _NO_STARTS
     sizes = (size for _, size in circuit.registers)
     return np.fromiter(itertools.accumulate(sizes, initial=0), np.int64)
+
+
+def variable_starts(circuit: Circuit) -> tuple[int, ...]:
+    """First bit of each variable in a record, and the end of the last.
+
+    A record that holds variables has them behind the words of the clbits; a Bool takes one bit.
+    """
+    first = 64 * words(circuit.num_clbits)
+    return tuple(itertools.accumulate((max(1, w) for w in circuit.variables), initial=first))
+
+
+def record_words(circuit: Circuit) -> int:
+    """uint64 words of a record that holds the clbits and the variables."""
+    return (variable_starts(circuit)[-1] + 63) // 64

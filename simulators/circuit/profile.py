@@ -8,7 +8,7 @@ import numpy as np
 from simulators.circuit import survey
 from simulators.circuit.flow import needs_branching
 from simulators.circuit.ir import Circuit
-from simulators.circuit.table import FINDINGS
+from simulators.circuit.traits import traits
 
 
 class Profile(msgspec.Struct, frozen=True):
@@ -22,8 +22,15 @@ class Profile(msgspec.Struct, frozen=True):
     gates_many: int
     measurements: int
     resets: int
-    mid_circuit: bool  # needs branching: a measurement or reset that is not final, or an `if`
-    conditions: int
+    mid_circuit: bool  # needs branching: a measurement or reset that is not final, or a condition
+    conditions: int  # `if` and `switch`
+    loops: int = 0  # `while` and `for`
+    variables: int = 0
+    unitaries: int = 0  # operations given by a matrix; counted among the gates too
+    clifford: bool = False  # the rest as in `traits.Traits`
+    by_angles: bool = False
+    bond_bits: int = -1
+    longest: int = 0
 
 
 def profile(circuit: Circuit) -> Profile:
@@ -41,17 +48,24 @@ def profile(circuit: Circuit) -> Profile:
         circuit.num_clbits,
         found,
     )
+    more = traits(circuit)
     branching = needs_branching(circuit, np.empty(circuit.ops.size, np.int64))
-    _, _, operations, one, two, many, measurements, resets, ifs = found[:FINDINGS].tolist()
     return Profile(
-        circuit.num_qubits,
-        circuit.num_clbits,
-        operations,
-        one,
-        two,
-        many,
-        measurements,
-        resets,
-        branching,
-        ifs,
+        num_qubits=circuit.num_qubits,
+        num_clbits=circuit.num_clbits,
+        operations=circuit.ops.size,
+        gates_1q=int(found[survey.ONE_QUBIT]),
+        gates_2q=int(found[survey.TWO_QUBIT]),
+        gates_many=int(found[survey.MANY_QUBIT]),
+        measurements=int(found[survey.MEASUREMENTS]),
+        resets=int(found[survey.RESETS]),
+        mid_circuit=branching,
+        conditions=int(found[survey.IFS] + found[survey.SWITCHES]),
+        loops=int(found[survey.LOOPS]),
+        variables=len(circuit.variables),
+        unitaries=int(found[survey.UNITARIES]),
+        clifford=more.clifford,
+        by_angles=more.by_angles,
+        bond_bits=more.bond_bits,
+        longest=more.longest,
     )

@@ -1,45 +1,49 @@
-"""Compiled passes that find the first fault in a circuit's arrays.
+"""The compiled pass that finds the first fault in a circuit's operations, and counts them.
 
-Invariant: they may be given any bytes, and look at no array element before its index was checked.
+Invariant: it may be given any bytes, and looks at no array element before its index was checked.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from simulators.circuit import tokens as tk
 from simulators.circuit.gates import (
+    BREAK,
+    CASE,
+    CONTINUE,
+    DEFAULT,
     DELAY,
     DELAY_DT,
     ELSE,
     END_BLOCK,
     FIRST_GATE,
+    FOR,
     IF,
     MEASURE,
     RESET,
+    STORE,
+    SWITCH,
+    UNITARY,
+    WHILE,
 )
 from simulators.circuit.table import FINDINGS, FOUND, MAX_NESTING
 from simulators.jit import F64, I32, I64, INT, NAMES, U16, kernel, part
-
-MAX_STACK = 100
 
 # What `bounds` finds; SOUND or the first fault.
 (
     SOUND, BAD_OP, SHORT_QUBITS, SHORT_CLBITS, SHORT_PARAMS, LONG_QUBITS, LONG_CLBITS, LONG_PARAMS,
     QUBIT_RANGE, CLBIT_RANGE, QUBIT_TWICE, NOT_FINITE, NEGATIVE_DELAY, SLOT_POSITION, SLOT_NUMBER,
-    SLOT_TWICE, LONE_ELSE, LONE_END, OPEN_BLOCK, TOO_DEEP,
-) = range(20)  # fmt: skip
-
-# What `conditions` finds.
-(
-    NO_END, BAD_TOKEN, OPERAND_RANGE, STACK_EMPTY, STACK_FULL, NOT_ONE_BOOL, WANTS_BOOL, WANTS_UINT,
-    WIDTHS_DIFFER, BAD_WIDTH,
-) = range(30, 40)  # fmt: skip
+    SLOT_TWICE, LONE_ELSE, LONE_END, OPEN_BLOCK, TOO_DEEP, LONE_CASE, NO_CASE, LONE_BREAK,
+) = range(23)  # fmt: skip
 
 # Slots of `found`, filled by `bounds`.
 (
-    AT, DETAIL, OPERATIONS, ONE_QUBIT, TWO_QUBIT, MANY_QUBIT, MEASUREMENTS, RESETS, IFS,
+    AT, DETAIL, OPERATIONS, ONE_QUBIT, TWO_QUBIT, MANY_QUBIT, MEASUREMENTS, RESETS, IFS, LOOPS,
+    SWITCHES, UNITARIES, OWNERS,
 ) = range(FINDINGS)  # fmt: skip
+
+# What a block that is open is, and how far it came.
+_THEN, _ELSE, _LOOP, _HEAD, _CASE, _LAST = range(6)
 
 
 @part
@@ -76,6 +80,39 @@ def _slots(slots, num_slots, num_params, found):  # type: ignore[no-untyped-def]
     return SOUND
 
 
+@part
+def _mark(code, blocks, depth, found):  # type: ignore[no-untyped-def]
+    """A marker: SOUND with the new depth in found[DETAIL], or a fault."""
+    top = blocks[depth - 1] if depth else -1
+    found[DETAIL] = depth
+    if top == _HEAD and code not in (CASE, DEFAULT):
+        return NO_CASE
+    if code in (IF, WHILE, FOR, SWITCH):
+        if depth == MAX_NESTING:
+            return TOO_DEEP
+        blocks[depth] = _THEN if code == IF else _HEAD if code == SWITCH else _LOOP
+        found[DETAIL] = depth + 1
+        found[IFS if code == IF else SWITCHES if code == SWITCH else LOOPS] += 1
+    elif code == ELSE:
+        if top != _THEN:
+            return LONE_ELSE
+        blocks[depth - 1] = _ELSE
+    elif code == END_BLOCK:
+        if top < 0:
+            return LONE_END
+        found[DETAIL] = depth - 1
+    elif code in (CASE, DEFAULT):
+        if top != _HEAD and top != _CASE:
+            return LONE_CASE
+        blocks[depth - 1] = _CASE if code == CASE else _LAST
+    elif code in (BREAK, CONTINUE):
+        for k in range(depth):
+            if blocks[k] == _LOOP:
+                return SOUND
+        return LONE_BREAK
+    return SOUND
+
+
 @kernel(NAMES, U16, U16, U16, F64, I32, INT, INT, INT, I64, returns=INT)
 def bounds(  # type: ignore[no-untyped-def]
     rows, ops, qubits, clbits, params, slots, num_slots, num_qubits, num_clbits, found
@@ -86,10 +123,11 @@ def bounds(  # type: ignore[no-untyped-def]
     """
     for k in range(FINDINGS):
         found[k] = 0
-    blocks = found[FINDINGS:FOUND]  # 1: an `else` came
+    blocks = found[FINDINGS:FOUND]
     stamps = found[FOUND:]
     fresh = True
-    depth = q = c = p = 0
+    depth = np.int64(0)
+    q = c = p = 0
     found[OPERATIONS] = ops.size
     for k in range(ops.size):
         found[AT] = k
@@ -125,26 +163,23 @@ def bounds(  # type: ignore[no-untyped-def]
         q += nq
         c += nc
         p += np_
-        if code >= FIRST_GATE:
+        if IF <= code < STORE:
+            fault = _mark(code, blocks, depth, found)
+            if fault != SOUND:
+                return fault
+            depth = found[DETAIL]
+        elif depth and blocks[depth - 1] == _HEAD:
+            return NO_CASE
+        if code >= UNITARY:
             found[ONE_QUBIT if nq <= 1 else TWO_QUBIT if nq == 2 else MANY_QUBIT] += 1
+            if code < FIRST_GATE:
+                found[UNITARIES] += 1
         elif code == MEASURE:
             found[MEASUREMENTS] += 1
         elif code == RESET:
             found[RESETS] += 1
-        elif code == IF:
-            if depth == MAX_NESTING:
-                return TOO_DEEP
-            blocks[depth] = 0
-            depth += 1
-            found[IFS] += 1
-        elif code == ELSE:
-            if depth == 0 or blocks[depth - 1]:
-                return LONE_ELSE
-            blocks[depth - 1] = 1
-        elif code == END_BLOCK:
-            if depth == 0:
-                return LONE_END
-            depth -= 1
+        elif code in (IF, WHILE, FOR, SWITCH, CASE, STORE):
+            found[OWNERS] += 1
     found[AT] = -1
     if depth:
         return OPEN_BLOCK
@@ -155,90 +190,3 @@ def bounds(  # type: ignore[no-untyped-def]
     if p != params.size:
         return LONG_PARAMS
     return _slots(slots, num_slots, params.size, found)
-
-
-@part
-def _typed(token, width, left, right):  # type: ignore[no-untyped-def]
-    """Whether an operator takes operands of these widths and yields `width`."""
-    if token == tk.CAST:
-        return SOUND
-    if token in (tk.LOGIC_NOT, tk.LOGIC_AND, tk.LOGIC_OR):
-        if left or right:
-            return WANTS_BOOL
-        return SOUND if width == 0 else BAD_WIDTH
-    if token in (tk.BIT_NOT, tk.BIT_AND, tk.BIT_OR, tk.BIT_XOR):
-        if left != right:
-            return WIDTHS_DIFFER
-        return SOUND if width == left else BAD_WIDTH
-    if token in (tk.EQUAL, tk.NOT_EQUAL):
-        if (left == 0) != (right == 0):
-            return WIDTHS_DIFFER
-        return SOUND if width == 0 else BAD_WIDTH
-    if left == 0 or right == 0:
-        return WANTS_UINT
-    if token in (tk.LESS, tk.LESS_EQUAL, tk.GREATER, tk.GREATER_EQUAL, tk.INDEX):
-        return SOUND if width == 0 else BAD_WIDTH
-    if token in (tk.ADD, tk.SUB, tk.MUL, tk.DIV) and left != right:
-        return WIDTHS_DIFFER
-    return SOUND if width == left else BAD_WIDTH
-
-
-@kernel(I32, I64, INT, INT, I64, returns=INT)
-def conditions(tokens, sizes, num_clbits, num_constants, found):  # type: ignore[no-untyped-def]
-    """SOUND with the number of expressions in `found[IFS]`, or a fault at expression `found[AT]`.
-
-    Widths on the stack: 0 is a Bool. Comparisons and shifts take Uints of any two widths.
-    """
-    stack = found[FINDINGS:]
-    depth = 0
-    found[IFS] = 0
-    for k in range(tokens.size // 3):
-        found[AT] = found[IFS]
-        token, operand = np.int64(tokens[3 * k]), np.int64(tokens[3 * k + 1])
-        width = np.int64(tokens[3 * k + 2])
-        found[DETAIL] = operand
-        if token < tk.END or token > tk.INDEX:
-            found[DETAIL] = token
-            return BAD_TOKEN
-        if token == tk.END:
-            if depth != 1 or stack[0] != 0:
-                return NOT_ONE_BOOL
-            depth = 0
-            found[IFS] += 1
-            continue
-        if width < 0 or width > 65_535:
-            found[DETAIL] = width
-            return BAD_WIDTH
-        if token <= tk.VALUE:
-            limit = sizes.size
-            if token == tk.CLBIT:
-                limit = num_clbits
-            elif token == tk.VALUE:
-                limit = num_constants
-            if operand < 0 or operand >= limit:
-                return OPERAND_RANGE
-            if depth == MAX_STACK:
-                return STACK_FULL
-            expected = np.int64(0)
-            if token == tk.REGISTER:
-                expected = sizes[operand]
-            elif token == tk.VALUE:
-                expected = width
-            if width != expected:
-                found[DETAIL] = width
-                return BAD_WIDTH
-            stack[depth] = width
-            depth += 1
-            continue
-        found[DETAIL] = width
-        takes = 1 if token <= tk.LOGIC_NOT else 2
-        if depth < takes:
-            return STACK_EMPTY
-        depth -= takes
-        left = stack[depth]
-        fault = _typed(token, width, left, stack[depth + takes - 1])
-        if fault != SOUND:
-            return fault
-        stack[depth] = width
-        depth += 1
-    return SOUND if depth == 0 else NO_END

@@ -9,10 +9,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.circuit.gates import ANY, GATES, OTHERS, UNKNOWN
+from simulators.circuit.gates import ANY, GATES, MAX_UNITARY_QUBITS, OTHERS, UNITARY, UNKNOWN
 
-MAX_NESTING = 100  # of if blocks
-FINDINGS = 9  # numbers that `survey.bounds` reports
+MAX_NESTING = 100  # of blocks
+FINDINGS = 13  # numbers that `survey.bounds` reports
 FOUND = FINDINGS + MAX_NESTING  # what it needs to work in
 FOUND_WIDE = FOUND + 65_536  # the same for a table with operations on more than 8 qubits
 
@@ -27,6 +27,7 @@ class Table(msgspec.Struct, frozen=True, eq=False):
 
     names: tuple[str, ...]
     rows: NDArray[np.int64]  # [names, 4]: code (UNKNOWN: no such), qubits, clbits, parameters
+    matrix: NDArray[np.int64]  # [names]: which matrix of the circuit a row stands for, or -1
     problem: str
     found_size: int  # what `survey.bounds` needs for its findings
 
@@ -47,7 +48,7 @@ def table_of(names: tuple[str, ...], arities: bytes) -> Table:
 def _build(names: tuple[str, ...], arities: bytes) -> Table:
     if len(arities) != 6 * len(names):
         text = f"{len(names)} operation names with {len(arities)} bytes of arities, not 6 each"
-        return Table(names, np.zeros((0, 4), np.int64), text, FOUND)
+        return Table(names, np.zeros((0, 4), np.int64), np.zeros(0, np.int64), text, FOUND)
     rows = np.empty((len(names), 4), np.int64)
     rows[:, 1:] = np.frombuffer(arities, np.uint16).reshape(-1, 3)
     problem = ""
@@ -55,7 +56,9 @@ def _build(names: tuple[str, ...], arities: bytes) -> Table:
         row[0], fault = _resolve(name, int(row[1]), int(row[2]), int(row[3]))
         problem = problem or fault
     widest = int(rows[:, 1].max(initial=0))
-    return Table(names, rows, problem, FOUND_WIDE if widest > 8 else FOUND)
+    own = rows[:, 0] == UNITARY
+    matrix = np.where(own, np.cumsum(own) - 1, -1)
+    return Table(names, rows, matrix, problem, FOUND_WIDE if widest > 8 else FOUND)
 
 
 def _resolve(name: str, qubits: int, clbits: int, params: int) -> tuple[int, str]:
@@ -66,7 +69,9 @@ def _resolve(name: str, qubits: int, clbits: int, params: int) -> tuple[int, str
         code, wanted = OTHERS[name][0], OTHERS[name][1:]
     else:
         return UNKNOWN, f"unknown gate {name[:64]!r}"
-    least = 1 if gate is not None and gate.qubits == ANY else 0
+    least = 1 if code == UNITARY or (gate is not None and gate.qubits == ANY) else 0
+    if code == UNITARY and qubits > MAX_UNITARY_QUBITS:
+        return code, f"a matrix on {qubits} qubits; the limit is {MAX_UNITARY_QUBITS}"
     fits = qubits == wanted[0] or (wanted[0] == ANY and qubits >= least)
     if fits and (clbits, params) == wanted[1:]:
         return code, ""

@@ -1,4 +1,4 @@
-"""Tokens of a condition: a postfix expression over clbits, registers and constants.
+"""Tokens of an expression: postfix, over clbits, registers, variables and constants.
 
 Rows are (token, operand, width); widths are bits, a Bool has width 0. The numbers are those of the
 wire form; a test compares the two.
@@ -31,3 +31,8 @@ SUB = 21
 MUL = 22
 DIV = 23
 INDEX = 24  # (value, index) -> Bool
+VARIABLE = 25  # operand: variable number; pushes it
+# The last token of a `store`: takes a value of the target's width, and leaves nothing.
+SET_CLBIT = 26
+SET_REGISTER = 27
+SET_VARIABLE = 28

@@ -49,6 +49,7 @@ def _kinds() -> NDArray[np.int64]:
 
 
 _KINDS = _kinds()
+_MCX, _MCPHASE = GATES["mcx"].code, GATES["mcphase"].code
 
 
 class Traits(msgspec.Struct, frozen=True):
@@ -69,6 +70,10 @@ def _look(rows, kinds, ops, qubits, params, slots, num_qubits, bits, found):  # 
         code, nq, np_ = rows[ops[k], 0], rows[ops[k], 1], rows[ops[k], 3]
         if code >= UNITARY:
             kind = _NEVER if code == UNITARY else kinds[code, 0]
+            if code == _MCX and nq <= 2:
+                kind = _ALWAYS
+            elif code == _MCPHASE and nq <= 2:
+                kind = _QUARTERS if nq == 1 else _HALVES
             if kind == _NEVER:
                 found[_OTHER] = 1
             elif kind != _ALWAYS:

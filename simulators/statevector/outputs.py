@@ -11,8 +11,9 @@ from simulators.errors import TooManyBranches
 from simulators.expectation import FIRST_TERM
 from simulators.philox import uniforms
 from simulators.sampling import tally, write
-from simulators.statevector.branching import MAX_ROWS, Branch
+from simulators.statevector.branch import Branch
 from simulators.statevector.draw import distribution, sample
+from simulators.statevector.merging import MAX_ROWS
 from simulators.statevector.pauli import expectations
 from simulators.statevector.schedule import Schedule
 from simulators.statevector.state import Sweeper

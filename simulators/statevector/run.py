@@ -10,17 +10,19 @@ from numpy.typing import NDArray
 from simulators import expectation
 from simulators.base import BindingResult, Request, RunOptions
 from simulators.catalog import CARDS
-from simulators.circuit.ir import Circuit
+from simulators.circuit.ir import Circuit, record_words
 from simulators.errors import TooManyBranches
 from simulators.requests import check_outputs
 from simulators.sampling import pack, words
 from simulators.statevector import outputs
-from simulators.statevector.branching import Branch, Walk
+from simulators.statevector.branch import Branch
+from simulators.statevector.branching import Walk
 from simulators.statevector.schedule import Schedule, schedule
 from simulators.statevector.state import State, Sweeper
 
 CARD = next(entry for entry in CARDS if entry.name == "statevector")
 SHOTS_AT_ONCE = 1 << 20
+_WORDS_AT_ONCE = 1 << 22  # of all records of a group: 32 MiB
 
 
 class Schedules:
@@ -138,9 +140,8 @@ class Run:
         plan = self._schedule(keep)
         shots = self._request.shots
         walk = self._walk(plan)
-        stack = [
-            (first, min(first + SHOTS_AT_ONCE, shots)) for first in range(0, shots, SHOTS_AT_ONCE)
-        ][::-1]
+        size = min(SHOTS_AT_ONCE, max(1, _WORDS_AT_ONCE // record_words(self._circuit)))
+        stack = [(first, min(first + size, shots)) for first in range(0, shots, size)][::-1]
         while stack:
             first, last = stack.pop()
             tags = np.arange(first, last)

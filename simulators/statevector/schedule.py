@@ -1,4 +1,4 @@
-"""A circuit's structure as a short program: stretches of gates, and what happens between them."""
+"""A circuit's structure as a short program, blocks within blocks."""
 
 from __future__ import annotations
 
@@ -6,45 +6,41 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.circuit.conditions import Condition, conditions_of
+from simulators.circuit.expressions import Expression, expressions_of
 from simulators.circuit.flow import DROPPED, FINAL, LAST, needs_branching
-from simulators.circuit.gates import ELSE, END_BLOCK, IF, MEASURE, RESET
+from simulators.circuit.gates import (
+    BREAK,
+    CASE,
+    CONTINUE,
+    DEFAULT,
+    ELSE,
+    END_BLOCK,
+    FOR,
+    IF,
+    MEASURE,
+    RESET,
+    STORE,
+    SWITCH,
+    UNITARY,
+    WHILE,
+)
 from simulators.circuit.ir import Circuit
+from simulators.statevector import dense
+from simulators.statevector.items import (
+    Break,
+    Continue,
+    For,
+    Gates,
+    If,
+    Item,
+    Measure,
+    Reset,
+    Store,
+    Switch,
+    Unitary,
+    While,
+)
 from simulators.statevector.passes import Passes, make
-
-
-class Gates(msgspec.Struct, frozen=True, eq=False):
-    """Gates without anything between them; `number` counts the stretches of a schedule."""
-
-    number: int
-    passes: Passes
-
-
-class Measure(msgspec.Struct, frozen=True):
-    """A measurement that cannot wait for the end."""
-
-    op: int  # its number in the circuit: part of the random key
-    qubit: int
-    clbit: int
-    clear: bool  # the qubit is not used again, and may be put back to |0>
-
-
-class Reset(msgspec.Struct, frozen=True):
-    """A reset that changes something."""
-
-    op: int
-    qubit: int
-
-
-class If(msgspec.Struct, frozen=True, eq=False):
-    """Two blocks and what decides between them."""
-
-    condition: Condition
-    then: tuple[Item, ...]
-    otherwise: tuple[Item, ...]
-
-
-Item = Gates | Measure | Reset | If
 
 
 class Schedule(msgspec.Struct, frozen=True, eq=False):
@@ -52,6 +48,7 @@ class Schedule(msgspec.Struct, frozen=True, eq=False):
 
     items: tuple[Item, ...]
     stretches: tuple[Passes, ...]
+    matrices: tuple[NDArray[np.float64], ...]
     source: NDArray[np.int64]  # [num_clbits]
     branching: bool
     measures: bool  # the circuit has at least one measurement
@@ -59,7 +56,8 @@ class Schedule(msgspec.Struct, frozen=True, eq=False):
     @property
     def memory_bytes(self) -> int:
         """Bytes of its arrays."""
-        return sum(passes.memory_bytes for passes in self.stretches) + self.source.nbytes
+        total = sum(passes.memory_bytes for passes in self.stretches) + self.source.nbytes
+        return total + sum(matrix.nbytes for matrix in self.matrices)
 
     @property
     def final_qubits(self) -> frozenset[int]:
@@ -79,16 +77,33 @@ def schedule(circuit: Circuit, *, keep: bool) -> Schedule:
     source[circuit.clbits[begins[final, 1]]] = circuit.qubits[begins[final, 0]]
     builder = _Builder(circuit, roles, rows[:, 0], begins)
     codes = rows[:, 0]
-    marks = (codes == MEASURE) | (codes == RESET) | (codes == IF) | (codes == ELSE)
-    marks |= codes == END_BLOCK
-    marks &= (roles != FINAL) & (roles != DROPPED)
+    marks = (codes >= MEASURE) & (codes <= UNITARY) & (roles != FINAL) & (roles != DROPPED)
     builder.build(np.flatnonzero(marks).tolist())
-    measures = bool((codes == MEASURE).any())
-    return Schedule(tuple(builder.items), tuple(builder.stretches), source, branching, measures)
+    return Schedule(
+        tuple(builder.items),
+        tuple(builder.stretches),
+        tuple(builder.matrices.values()),
+        source,
+        branching,
+        bool((codes == MEASURE).any()),
+    )
+
+
+class _Block:
+    """A block that is open: what is around it, and what came before in the same one."""
+
+    __slots__ = ("code", "done", "expression", "labels", "outer")
+
+    def __init__(self, code: int, expression: Expression, outer: list[Item]) -> None:
+        self.code = code
+        self.expression = expression
+        self.outer = outer
+        self.done: list[tuple[Item, ...]] = []  # `then`; the cases
+        self.labels: list[tuple[int, ...] | None] = []  # of each case; None: default
 
 
 class _Builder:
-    """Reads the operations once; `_open` holds the blocks not yet ended."""
+    """Reads the operations once."""
 
     def __init__(
         self,
@@ -99,12 +114,13 @@ class _Builder:
     ) -> None:
         self.items: list[Item] = []
         self.stretches: list[Passes] = []
+        self.matrices: dict[int, NDArray[np.float64]] = {}  # by row of the table
         self._circuit = circuit
         self._roles = roles
         self._codes = codes
         self._begins = begins
-        self._conditions = iter(conditions_of(circuit))
-        self._open: list[tuple[list[Item], Condition, list[Item] | None]] = []
+        self._expressions = iter(expressions_of(circuit))
+        self._open: list[_Block] = []
 
     def build(self, marks: list[int]) -> None:
         """`marks`: the operations that end a stretch of gates."""
@@ -131,19 +147,61 @@ class _Builder:
             self.items.append(Measure(k, qubit, clbit, bool(self._roles[k] == LAST)))
         elif code == RESET:
             self.items.append(Reset(k, int(self._circuit.qubits[at_qubit])))
-        elif code == IF:
-            self._open.append((self.items, next(self._conditions), None))
-            self.items = []
-        elif code == ELSE:
-            outer, condition, _ = self._open.pop()
-            self._open.append((outer, condition, self.items))
-            self.items = []
+        elif code == UNITARY:
+            self._unitary(int(self._circuit.ops[k]), at_qubit)
+        elif code == STORE:
+            self.items.append(Store(next(self._expressions)))
+        elif code == BREAK:
+            self.items.append(Break())
+        elif code == CONTINUE:
+            self.items.append(Continue())
+        elif code == END_BLOCK:
+            self._close()
+        elif code in (ELSE, CASE, DEFAULT):
+            self._next(code)
         else:
-            outer, condition, then = self._open.pop()
-            if then is None:
-                block = If(condition, tuple(self.items), ())
-            else:
-                block = If(condition, tuple(then), tuple(self.items))
-            self.items = outer
-            if block.then or block.otherwise:
-                self.items.append(block)
+            self._open.append(_Block(code, next(self._expressions), self.items))
+            self.items = []
+
+    def _unitary(self, row: int, at_qubit: int) -> None:
+        table = self._circuit.table
+        width = int(table.rows[row, 1])
+        if row not in self.matrices:
+            matrix = self._circuit.matrices[int(table.matrix[row])]
+            self.matrices[row] = dense.by_columns(matrix, width)
+        qubits = self._circuit.qubits[at_qubit : at_qubit + width].tolist()
+        self.items.append(Unitary(dense.place(self.matrices[row], qubits)))
+
+    def _next(self, code: int) -> None:
+        """The next block of an `if` or a `switch` begins."""
+        block = self._open[-1]
+        if code == ELSE or block.labels:
+            block.done.append(tuple(self.items))
+        if code != ELSE:
+            block.labels.append(next(self._expressions).labels if code == CASE else None)
+        self.items = []
+
+    def _close(self) -> None:
+        block = self._open.pop()
+        inner, self.items = tuple(self.items), block.outer
+        if block.code == IF:
+            then, otherwise = (block.done[0], inner) if block.done else (inner, ())
+            if then or otherwise:
+                self.items.append(If(block.expression, then, otherwise))
+        elif block.code == WHILE:
+            self.items.append(While(block.expression, inner))
+        elif block.code == FOR:
+            if inner:
+                self.items.append(For(block.expression.labels[0], inner))
+        elif block.code == SWITCH:
+            self._switch(block, [*block.done, inner])
+
+    def _switch(self, block: _Block, blocks: list[tuple[Item, ...]]) -> None:
+        chosen: dict[int, int] = {}
+        for number, labels in enumerate(block.labels):
+            for label in labels or ():
+                chosen.setdefault(label, number)
+        if block.labels[-1] is not None:
+            blocks.append(())  # no default
+        if any(blocks):
+            self.items.append(Switch(block.expression, chosen, tuple(blocks)))

@@ -83,7 +83,7 @@ def _evolve(  # type: ignore[no-untyped-def]
             mine = _1 << np.uint64(qubits[q])
             if mine & touched:
                 cleared |= mine
-        elif code == IF:
+        elif code >= IF:
             return BRANCHING
         q += count
         c += rows[op, 2]

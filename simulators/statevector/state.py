@@ -142,7 +142,7 @@ class Sweeper:
     def __init__(self, crew: Crew, control: Control) -> None:
         self.crew = crew
         self.check = control.check
-        self._flag = control.flag
+        self.flag = control.flag
         self._scratch: dict[tuple[int, int], NDArray[np.float64]] = {}
 
     def scratch(self, number: int, size: int) -> NDArray[np.float64]:
@@ -182,7 +182,7 @@ class Sweeper:
                 floats,
                 first,
                 last,
-                self._flag,
+                self.flag,
                 self.scratch(thread, 2 << unit),
             )
 

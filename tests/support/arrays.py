@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from qiskit import QuantumCircuit
 from qiskit.circuit import Clbit, IfElseOp
 
@@ -25,7 +26,7 @@ class Arrays:
         self.num_qubits = num_qubits
         self.num_clbits = num_clbits
         self.registers = tuple(registers) or ((("c", num_clbits),) if num_clbits else ())
-        self.table: dict[tuple[str, int, int, int], int] = {}
+        self.table: dict[tuple, int] = {}
         self.ops: list[int] = []
         self.qubits: list[int] = []
         self.clbits: list[int] = []
@@ -34,6 +35,8 @@ class Arrays:
         self.num_slots = 0
         self.conditions: list[Token] = []
         self.constants: list[bytes] = []
+        self.variables: list[int] = []
+        self.matrices: list[bytes] = []
 
     def add(
         self,
@@ -43,21 +46,48 @@ class Arrays:
         params: Sequence[float] = (),
     ) -> Arrays:
         key = (name, len(qubits), len(clbits), len(params))
+        self._append(key, qubits, clbits, params)
+        return self
+
+    def unitary(self, matrix: NDArray[np.complex128], qubits: Sequence[int]) -> Arrays:
+        """An operation given by its matrix."""
+        data = np.ascontiguousarray(matrix, np.complex128).tobytes()
+        if data not in self.matrices:
+            self.matrices.append(data)
+        key = ("unitary", len(qubits), 0, 0, self.matrices.index(data))
+        self._append(key, qubits, (), ())
+        return self
+
+    def _append(
+        self,
+        key: tuple,
+        qubits: Sequence[int],
+        clbits: Sequence[int],
+        params: Sequence[float],
+    ) -> None:
         self.ops.append(self.table.setdefault(key, len(self.table)))
         self.qubits += qubits
         self.clbits += clbits
         self.params += params
-        return self
 
     def free(self, slot: int) -> None:
         """Let the last parameter come from a slot."""
         self.slots.append((len(self.params) - 1, slot))
         self.num_slots = max(self.num_slots, slot + 1)
 
-    def begin(self, *tokens: Token) -> Arrays:
-        """An `if` on a postfix expression, without its END."""
+    def begin(self, *tokens: Token, name: str = "if") -> Arrays:
+        """An `if`, or another operation with a postfix expression, without its END."""
         self.conditions += [*tokens, (tk.END, 0, 0)]
-        return self.add("if")
+        return self.add(name)
+
+    def repeat(self, count: int) -> Arrays:
+        """The head of a `for`."""
+        return self.begin((tk.VALUE, self.value(count), 64), name="for")
+
+    def variable(self, width: int) -> int:
+        """Number of a new variable; width 0: a Bool."""
+        self.variables.append(width)
+        return len(self.variables) - 1
 
     def value(self, number: int) -> int:
         """Index of a new constant."""
@@ -77,7 +107,7 @@ class Arrays:
             self.num_clbits,
             self.registers,
             tuple(key[0] for key in self.table),
-            np.array([key[1:] for key in self.table], np.uint16).tobytes(),
+            np.array([key[1:4] for key in self.table], np.uint16).tobytes(),
             np.array(self.ops, np.uint16).tobytes(),
             np.array(self.qubits, np.uint16).tobytes(),
             np.array(self.clbits, np.uint16).tobytes(),
@@ -86,6 +116,8 @@ class Arrays:
             np.array(self.slots, np.int32).tobytes(),
             np.array(self.conditions, np.int32).tobytes(),
             tuple(self.constants),
+            tuple(self.variables),
+            tuple(self.matrices),
         )
 
     def circuit(self) -> Circuit:

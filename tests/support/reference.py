@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,8 +36,11 @@ _BINARY = {
     tk.ADD: operator.add,
     tk.SUB: operator.sub,
     tk.MUL: operator.mul,
+    tk.DIV: lambda a, b: a // b if b else 0,
 }
 _INERT = {"barrier", "delay", "delay_dt", "id"}
+_BLOCKS = {"if", "while", "for", "switch"}
+OWNERS = _BLOCKS | {"case", "store"}
 
 
 def matrix(name: str, params: tuple[float, ...], qubits: int) -> NDArray[np.complex128]:
@@ -98,8 +102,13 @@ def expressions(circuit: Circuit) -> list[list[tuple[int, int, int]]]:
     return found[:-1]
 
 
-def evaluate(circuit: Circuit, tokens: list[tuple[int, int, int]], bits: int) -> bool:
-    """A condition's value, by a table of Python's own operators."""
+def evaluate(
+    circuit: Circuit,
+    tokens: list[tuple[int, int, int]],
+    bits: int,
+    variables: Sequence[int] = (),
+) -> int:
+    """An expression's value, by a table of Python's own operators."""
     starts = np.cumsum([0] + [size for _, size in circuit.registers]).tolist()
     stack: list[int] = []
     for token, operand, width in tokens:
@@ -108,8 +117,11 @@ def evaluate(circuit: Circuit, tokens: list[tuple[int, int, int]], bits: int) ->
             stack.append(bits >> operand & 1)
         elif token == tk.REGISTER:
             stack.append((bits >> starts[operand]) % (1 << width))
+        elif token == tk.VARIABLE:
+            stack.append(variables[operand])
         elif token == tk.VALUE:
-            stack.append(int.from_bytes(circuit.constants[operand], "little"))
+            value = int.from_bytes(circuit.constants[operand], "little")
+            stack.append(value if width else int(value != 0))
         elif token == tk.CAST:
             stack.append(stack.pop() % limit if width else int(stack.pop() != 0))
         elif token in (tk.BIT_NOT, tk.LOGIC_NOT):
@@ -121,7 +133,7 @@ def evaluate(circuit: Circuit, tokens: list[tuple[int, int, int]], bits: int) ->
             else:
                 result = int(_BINARY[token](left, right))
                 stack.append(result % (1 << width) if width else result)
-    return bool(stack[0])
+    return stack[0]
 
 
 class Reference:
@@ -143,8 +155,9 @@ class Reference:
     def _blocks(self) -> tuple[dict[int, int], dict[int, int], dict[int, int]]:
         ends, elses, numbers, opened = {}, {}, {}, []
         for k, row in enumerate(self.rows):
-            if row.name == "if":
+            if row.name in OWNERS:
                 numbers[k] = len(numbers)
+            if row.name in _BLOCKS:
                 opened.append(k)
             elif row.name == "else":
                 elses[opened[-1]] = k
@@ -156,15 +169,17 @@ class Reference:
         starts = np.cumsum([0] + [size for _, size in self.circuit.registers]).tolist()
         found: set[int] = set()
         for token, operand, width in self.expressions[self.numbers[k]]:
-            if token == tk.CLBIT:
+            if token in (tk.CLBIT, tk.SET_CLBIT):
                 found.add(operand)
-            elif token == tk.REGISTER:
+            elif token in (tk.REGISTER, tk.SET_REGISTER):
                 found |= set(range(starts[operand], starts[operand] + width))
         return found
 
     def _roles(self) -> dict[int, str]:
         """Which measurements are final, which resets nobody sees, by what follows each."""
         inside = {j for k, end in self.ends.items() for j in range(k, end)}
+        loops = [(k, end) for k, end in self.ends.items() if self.rows[k].name in ("for", "while")]
+        looped = {j for k, end in loops for j in range(k, end)}
         roles: dict[int, str] = {}
         for k in reversed(range(len(self.rows))):
             row = self.rows[k]
@@ -183,11 +198,11 @@ class Reference:
                     row.qubits[0] in self.rows[j].qubits and self.rows[j].name not in passive
                     for j in range(k)
                 )
-            if row.name == "reset" and not (uses and touched):
+            if row.name == "reset" and k not in looped and not (uses and touched):
                 roles[k] = "unseen"
             if row.name == "measure":
                 bit = row.clbits[0]
-                read = any(bit in self._reads(j) for j in after if self.rows[j].name == "if")
+                read = any(bit in self._reads(j) for j in after if j in self.numbers)
                 written = any(
                     self.rows[j].name == "measure"
                     and self.rows[j].clbits[0] == bit

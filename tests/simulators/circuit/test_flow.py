@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 from arrays import Arrays
@@ -12,7 +13,7 @@ from reference import Reference
 from simulators.circuit import tokens as tk
 from simulators.circuit.flow import DROPPED, FINAL, LAST, PLAIN, needs_branching
 from simulators.circuit.ir import Circuit
-from simulators.circuit.profile import Profile, profile
+from simulators.circuit.profile import profile
 
 C0 = (tk.CLBIT, 0, 0)
 
@@ -83,15 +84,65 @@ def test_a_profile_counts_wrongly() -> None:
     arrays = Arrays(5, 3).add("h", [0]).add("cx", [0, 1]).add("ccx", [0, 1, 2]).add("mcx", [1, 2])
     arrays.add("global_phase", (), (), [0.1]).add("barrier", range(5)).add("reset", [4])
     arrays.add("measure", [0], [0]).begin(C0).add("x", [1]).add("end").add("measure", [1], [1])
-    assert profile(arrays.circuit()) == Profile(
-        num_qubits=5,
-        num_clbits=3,
-        operations=12,
-        gates_1q=3,
-        gates_2q=2,
-        gates_many=1,
-        measurements=2,
-        resets=1,
-        mid_circuit=True,
-        conditions=1,
-    )
+    matrix = np.eye(4)[::-1]
+    arrays.unitary(matrix, [0, 1]).unitary(matrix, [2, 1]).repeat(4)
+    arrays.begin((tk.VALUE, arrays.value(1), 0), name="while").add("end").add("end")
+    arrays.begin(C0, name="switch").add("default").add("end").variable(3)
+    expected = {
+        "num_qubits": 5,
+        "num_clbits": 3,
+        "operations": 21,
+        "gates_1q": 3,
+        "gates_2q": 4,
+        "gates_many": 1,
+        "measurements": 2,
+        "resets": 1,
+        "mid_circuit": True,
+        "conditions": 2,
+        "loops": 2,
+        "variables": 1,
+        "unitaries": 2,
+    }
+    found = msgspec.structs.asdict(profile(arrays.circuit()))
+    assert {name: found[name] for name in expected} == expected
+
+
+LOOPED = (tk.VALUE, 0, 8)
+
+
+@pytest.mark.parametrize("name", ["while", "for"])
+def test_the_next_pass_is_forgotten(name: str) -> None:
+    """In a loop the last use of a qubit is followed by its first."""
+    arrays = Arrays(2, 2)
+    arrays.value(3)
+    tokens = (LOOPED,) if name == "for" else (C0,)
+    arrays.begin(*tokens, name=name).add("reset", [0]).add("h", [0]).add("measure", [0], [0])
+    arrays.add("reset", [1]).add("end").add("reset", [1])
+    found, branching = roles(arrays.circuit())
+    assert found == [PLAIN] * 6 + [DROPPED]
+    assert branching
+
+
+def test_a_loop_of_gates_branches() -> None:
+    arrays = Arrays(1, 1)
+    arrays.repeat(5).add("h", [0]).add("end").add("measure", [0], [0])
+    assert roles(arrays.circuit()) == ([PLAIN] * 3 + [FINAL], False)
+    number = arrays.variable(4)
+    arrays.begin((tk.VALUE, 0, 4), (tk.SET_VARIABLE, number, 4), name="store")
+    assert roles(arrays.circuit()) == ([PLAIN] * 3 + [FINAL, PLAIN], False)
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        ((tk.CLBIT, 1, 0), (tk.SET_CLBIT, 0, 0)),
+        ((tk.REGISTER, 0, 2), (tk.SET_REGISTER, 0, 2)),
+        ((tk.CLBIT, 0, 0), (tk.SET_VARIABLE, 0, 0)),
+    ],
+)
+def test_a_store_comes_before_the_measurement_it_follows(tokens: tuple) -> None:
+    arrays = Arrays(2, 2).add("h", [0]).add("measure", [0], [0])
+    arrays.variable(0)
+    found, branching = roles(arrays.begin(*tokens, name="store").circuit())
+    assert found == [PLAIN, LAST, PLAIN]
+    assert branching

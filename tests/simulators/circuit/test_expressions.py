@@ -9,7 +9,7 @@ from arrays import Arrays, Token
 from simenv.model import Token as WireToken
 from simulators.circuit import tokens as tk
 from simulators.circuit.check import problem
-from simulators.circuit.conditions import conditions_of
+from simulators.circuit.expressions import expressions_of
 
 SIZES = (("a", 4), ("b", 4), ("wide", 300), ("", 2))
 A, B, WIDE = (tk.REGISTER, 0, 4), (tk.REGISTER, 1, 4), (tk.REGISTER, 2, 300)
@@ -21,9 +21,9 @@ def value(tokens: tuple[Token, ...], bits: int, constants: tuple[int, ...] = ())
         arrays.value(constant)
     circuit = arrays.begin(*tokens).add("end").circuit()
     assert problem(circuit) == ""
-    (condition,) = conditions_of(circuit)
+    (condition,) = expressions_of(circuit)
     words = [bits >> (64 * k) & (2**64 - 1) for k in range(5)]
-    (found,) = condition.of(np.array([words], np.uint64)).tolist()
+    (found,) = condition.truths(np.array([words], np.uint64)).tolist()
     assert found == bool(condition.evaluate(bits))
     return bool(found)
 
@@ -103,9 +103,9 @@ def test_a_constant_wider_than_its_register_equals_it() -> None:
 
 def test_records_get_each_other_s_value() -> None:
     arrays = Arrays(1, 310, SIZES)
-    (condition,) = conditions_of(arrays.begin(*arrays.equals(1, 5)).add("end").circuit())
+    (condition,) = expressions_of(arrays.begin(*arrays.equals(1, 5)).add("end").circuit())
     rng = np.random.default_rng(0)
     records = rng.integers(0, 2**63, (500, 5)).astype(np.uint64)
     expected = (records[:, 0] >> np.uint64(4) & np.uint64(15)) == 5
-    assert (condition.of(records) == expected).all()
+    assert (condition.truths(records) == expected).all()
     assert expected.any()

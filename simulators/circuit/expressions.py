@@ -1,0 +1,178 @@
+"""Values of an expression for many classical records at once.
+
+Integers are Python's, so registers and variables of any width are exact. An expression is evaluated
+once for each distinct setting of the bits it reads, and remembered. A Uint of width w wraps at
+2**w; a constant wider than its width keeps its value (it equals no register), until it is stored;
+division by zero yields 0; a bit beyond the width reads 0.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.circuit import tokens as tk
+from simulators.circuit.ir import Circuit, register_starts, variable_starts
+
+_REMEMBERED = 1 << 16  # values; all are forgotten when there are more
+
+_TWO: dict[int, Callable[[int, int], int]] = {
+    tk.BIT_AND: operator.and_,
+    tk.BIT_OR: operator.or_,
+    tk.BIT_XOR: operator.xor,
+    tk.LOGIC_AND: operator.and_,
+    tk.LOGIC_OR: operator.or_,
+    tk.EQUAL: operator.eq,
+    tk.NOT_EQUAL: operator.ne,
+    tk.LESS: operator.lt,
+    tk.LESS_EQUAL: operator.le,
+    tk.GREATER: operator.gt,
+    tk.GREATER_EQUAL: operator.ge,
+    tk.ADD: operator.add,
+    tk.SUB: operator.sub,
+    tk.MUL: operator.mul,
+    tk.DIV: lambda left, right: left // right if right else 0,
+    tk.SHIFT_RIGHT: lambda left, right: left >> min(right, left.bit_length()),
+    tk.INDEX: lambda left, right: (left >> min(right, left.bit_length())) & 1,
+}
+
+
+class Expression:
+    """One expression of a circuit; remembers the values it has found.
+
+    `tokens`: without the store; those that name bits with the first bit in a record and the number
+    of bits. `target`: first bit and number of bits of what the value is stored in.
+    """
+
+    def __init__(
+        self,
+        tokens: list[tuple[int, int, int]],
+        constants: tuple[int, ...],
+        target: tuple[int, int] | None = None,
+    ) -> None:
+        self.target = target
+        self._tokens = tokens
+        self._constants = constants
+        self._known: dict[bytes, int] = {}
+        mask = 0  # the bits it reads
+        for token, first, width in tokens:
+            if token in (tk.CLBIT, tk.REGISTER, tk.VARIABLE):
+                mask |= ((1 << width) - 1) << first
+        self.reads = mask
+        size = (mask.bit_length() + 63) // 64
+        parts = np.frombuffer(mask.to_bytes(8 * size, "little"), np.uint64)
+        self._columns = np.flatnonzero(parts)
+        self._mask = parts[self._columns]
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """The values of an expression of nothing but constants, one or more."""
+        return tuple(self._constant(operand, width) for _, operand, width in self._tokens)
+
+    def values(self, records: NDArray[np.uint64]) -> tuple[list[int], NDArray[np.intp]]:
+        """Its values for the distinct settings, and for each record which of them it has.
+
+        `records`: uint64 [records, words], at least one.
+        """
+        if not self._columns.size:
+            return [self._value(b"")], np.zeros(len(records), np.intp)
+        seen = records[:, self._columns] & self._mask
+        if self._columns.size == 1:
+            found, inverse = np.unique(seen[:, 0], return_inverse=True)
+        else:
+            whole = np.dtype((np.void, seen.itemsize * seen.shape[1]))
+            rows = np.ascontiguousarray(seen).view(whole).ravel()
+            found, inverse = np.unique(rows, return_inverse=True)
+        return [self._value(row.tobytes()) for row in found], inverse
+
+    def truths(self, records: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Of a Bool, its value for each record: bool [records]."""
+        values, inverse = self.values(records)
+        return np.array(values, bool)[inverse]
+
+    def store(self, records: NDArray[np.uint64]) -> None:
+        """Store its value in each record."""
+        assert self.target is not None  # of a `store`
+        first, width = self.target
+        values, inverse = self.values(records)
+        at = 0
+        while at < width:
+            word, bit = divmod(first + at, 64)
+            count = min(64 - bit, width - at)
+            mask = (1 << count) - 1
+            parts = np.array([((value >> at) & mask) << bit for value in values], np.uint64)
+            column = records[:, word]
+            column &= ~np.uint64(mask << bit)
+            column |= parts[inverse]
+            at += count
+
+    def _value(self, row: bytes) -> int:
+        value = self._known.get(row)
+        if value is None:
+            bits = 0
+            for k, column in enumerate(self._columns.tolist()):
+                bits |= int.from_bytes(row[8 * k : 8 * k + 8], "little") << (64 * column)
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            value = self._known[row] = self.evaluate(bits)
+        return value
+
+    def _constant(self, operand: int, width: int) -> int:
+        value = self._constants[operand]
+        return value if width else int(value != 0)
+
+    def evaluate(self, bits: int) -> int:
+        """Its value for a record, bit b in bit b; a Bool is 0 or 1."""
+        stack: list[int] = []
+        for token, operand, width in self._tokens:
+            if token in (tk.CLBIT, tk.REGISTER, tk.VARIABLE):
+                stack.append((bits >> operand) & ((1 << width) - 1))
+            elif token == tk.VALUE:
+                stack.append(self._constant(operand, width))
+            elif token == tk.CAST:
+                value = stack.pop()
+                stack.append(value & ((1 << width) - 1) if width else int(value != 0))
+            elif token in (tk.BIT_NOT, tk.LOGIC_NOT):
+                stack.append(stack.pop() ^ ((1 << (width or 1)) - 1))
+            else:
+                right, left = stack.pop(), stack.pop()
+                stack.append(_apply(token, left, right, width))
+        return stack[0]
+
+
+def _apply(token: int, left: int, right: int, width: int) -> int:
+    if token == tk.SHIFT_LEFT:
+        return (left << right) & ((1 << width) - 1) if right < width else 0
+    value = int(_TWO[token](left, right))
+    return value & ((1 << width) - 1) if tk.ADD <= token <= tk.DIV else value
+
+
+def expressions_of(circuit: Circuit) -> tuple[Expression, ...]:
+    """The circuit's expressions in order: the k-th belongs to the k-th operation that owns one."""
+    registers = register_starts(circuit).tolist()
+    variables = variable_starts(circuit)
+    constants = tuple(int.from_bytes(value, "little") for value in circuit.constants)
+    found: list[Expression] = []
+    tokens: list[tuple[int, int, int]] = []
+    target: tuple[int, int] | None = None
+    flat = circuit.conditions.tolist()
+    for at in range(0, len(flat), 3):
+        token, operand, width = flat[at : at + 3]
+        if token == tk.END:
+            found.append(Expression(tokens, constants, target))
+            tokens, target = [], None
+            continue
+        if token in (tk.CLBIT, tk.SET_CLBIT):
+            width = 1
+        elif token in (tk.REGISTER, tk.SET_REGISTER):
+            operand = registers[operand]
+        elif token in (tk.VARIABLE, tk.SET_VARIABLE):
+            operand, width = variables[operand], max(1, width)
+        if token >= tk.SET_CLBIT:
+            target = operand, width
+        else:
+            tokens.append((token, operand, width))
+    return tuple(found)
