@@ -13,9 +13,40 @@ from simulators import warm
 warm.prepare(Path(sys.prefix) / "var" / "simenv-kernels")
 
 
-@pytest.fixture(params=["statevector", "statevector-dense", "fault"], scope="session")
-def run(request: pytest.FixtureRequest) -> object:
-    """One engine of each kind."""
-    from engines import ENGINES, Runner  # after the kernels' place is known
+FAMILIES = ("statevector", "statevector-dense", "fault", "aer", "mps", "stabilizer")
 
-    return Runner(ENGINES[request.param]())
+
+def _runner(name: str) -> object:
+    from engines import Runner, present  # after the kernels' place is known
+
+    if not present(name):
+        pytest.skip(f"what engine {name!r} needs is not installed")
+    return Runner(name)
+
+
+def _fixture(names: tuple[str, ...]) -> object:
+    @pytest.fixture(params=names, scope="session")
+    def runner(request: pytest.FixtureRequest) -> object:
+        return _runner(request.param)
+
+    return runner
+
+
+every_run = _fixture(FAMILIES)  # all engines
+run = _fixture(FAMILIES[:3])  # those that branch
+dense_run = _fixture(FAMILIES[:4])  # those that hold all amplitudes
+state_run = _fixture(FAMILIES[:5])  # those that run any gates
+drawn_run = _fixture(FAMILIES[:5])  # those whose counts of static circuits are the contract's
+
+
+@pytest.fixture(scope="session")
+def runner_of() -> object:
+    """An engine by its name; the test is skipped where what it needs is missing."""
+    made: dict[str, object] = {}
+
+    def of(name: str) -> object:
+        if name not in made:
+            made[name] = _runner(name)
+        return made[name]
+
+    return of

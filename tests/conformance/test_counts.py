@@ -43,9 +43,9 @@ def random_static(n: int, gates: int, seed: int, clbits: int) -> Circuit:
 @pytest.mark.parametrize(
     ("n", "clbits"), [(1, 1), (2, 5), (5, 3), (6, 6), (7, 9), (9, 64), (11, 80)]
 )
-def test_counts_differ_from_the_reference(run: Runner, n: int, clbits: int) -> None:
+def test_counts_differ_from_the_reference(drawn_run: Runner, n: int, clbits: int) -> None:
     circuit = random_static(n, 40, n, clbits)
-    found = run(circuit, shots=3000, seed=2**64 - 5, binding=3)
+    found = drawn_run(circuit, shots=3000, seed=2**64 - 5, binding=3)
     assert counts_of(found) == Reference(circuit, 2**64 - 5, 3, 3000).counts()
     keys = unpack(found.outcomes, found.outcome_width)
     assert keys == sorted(set(keys))
@@ -76,18 +76,18 @@ def test_the_exact_distribution_of_a_dynamic_circuit_is_another(
         assert abs(seen.get(key, 0) - shots * p) <= 5 * sigma + 1
 
 
-def test_paths_disagree_at_the_border_of_small(run: Runner) -> None:
+def test_paths_disagree_at_the_border_of_small(drawn_run: Runner) -> None:
     for n in (12, 13):
         circuit = random_static(n, 120, n, n)
         expected = Reference(circuit, 5, 0, 2000).counts()
-        assert counts_of(run(circuit, shots=2000, seed=5)) == expected
+        assert counts_of(drawn_run(circuit, shots=2000, seed=5)) == expected
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_threads_change_the_counts(run: Runner, threads: int) -> None:
+def test_threads_change_the_counts(dense_run: Runner, threads: int) -> None:
     circuit = random_static(17, 60, 1, 17)
-    found = run(circuit, shots=5000, seed=5, threads=threads)
-    alone = run(circuit, shots=5000, seed=5, threads=1)
+    found = dense_run(circuit, shots=5000, seed=5, threads=threads)
+    alone = dense_run(circuit, shots=5000, seed=5, threads=1)
     assert (found.outcomes, found.counts) == (alone.outcomes, alone.counts)
 
 
@@ -97,7 +97,7 @@ def test_fewer_shots_are_other_shots(run: Runner) -> None:
     assert all(few[key] <= many[key] for key in few)
 
 
-def test_bindings_are_mixed_up(run: Runner) -> None:
+def test_bindings_are_mixed_up(drawn_run: Runner) -> None:
     arrays = Arrays(3, 3).add("rx", [0], (), [0.0])
     arrays.free(1)
     arrays.add("ry", [1], (), [0.0])
@@ -107,7 +107,7 @@ def test_bindings_are_mixed_up(run: Runner) -> None:
     for q in range(3):
         arrays.add("measure", [q], [q])
     values = np.array([[0.3, 1.2], [2.0, -0.4], [0.0, 3.0]])
-    found = run.all(arrays.circuit(), shots=500, bindings=values, binding=10)
+    found = drawn_run.all(arrays.circuit(), shots=500, bindings=values, binding=10)
     for row, result in enumerate(found):
         bound = Arrays(3, 3).add("rx", [0], (), [values[row, 1]])
         bound.add("ry", [1], (), [values[row, 0]])
@@ -115,7 +115,7 @@ def test_bindings_are_mixed_up(run: Runner) -> None:
         for q in range(3):
             bound.add("measure", [q], [q])
         assert counts_of(result) == Reference(bound.circuit(), 7, 10 + row, 500).counts()
-        (again,) = run.all(arrays.circuit(), shots=500, bindings=values[row : row + 1],
+        (again,) = drawn_run.all(arrays.circuit(), shots=500, bindings=values[row : row + 1],
                            binding=10 + row)  # fmt: skip
         assert again == result
 

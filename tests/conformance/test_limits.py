@@ -47,86 +47,91 @@ def endless(n: int, gates: int) -> Circuit:
     return arrays.add("measure", [0], [0]).circuit()
 
 
-def test_counts_of_a_circuit_that_measures_nothing(run: Runner) -> None:
+def test_counts_of_a_circuit_that_measures_nothing(every_run: Runner) -> None:
     circuit = Arrays(2, 2).add("h", [0]).circuit()
     with pytest.raises(Unsupported, match="measures nothing") as caught:
-        run(circuit, shots=10)
+        every_run(circuit, shots=10)
     assert "measure" in caught.value.hint
 
 
-def test_counts_without_shots(run: Runner) -> None:
+def test_counts_without_shots(every_run: Runner) -> None:
     with pytest.raises(Unsupported, match="0 shots"):
-        run(bell())
+        every_run(bell())
 
 
-def test_the_statevector_of_a_circuit_that_measures_or_branches(run: Runner) -> None:
+def test_the_statevector_of_a_circuit_that_measures_or_branches(state_run: Runner) -> None:
     with pytest.raises(Unsupported, match="the circuit measures"):
-        run(bell(), outputs=("statevector",))
+        state_run(bell(), outputs=("statevector",))
     reset = Arrays(1, 0).add("h", [0]).add("reset", [0]).circuit()
     with pytest.raises(Unsupported, match="resets"):
-        run(reset, outputs=("statevector",))
+        state_run(reset, outputs=("statevector",))
 
 
-def test_an_output_nobody_knows(run: Runner) -> None:
+def test_an_output_nobody_knows(every_run: Runner) -> None:
     with pytest.raises(Unsupported, match="wavefunction"):
-        run(bell(), outputs=("wavefunction",))
+        every_run(bell(), outputs=("wavefunction",))
 
 
-def test_a_precision_nobody_knows(run: Runner) -> None:
+def test_a_precision_nobody_knows(every_run: Runner) -> None:
     with pytest.raises(Unsupported, match="half"):
-        run(bell(), shots=1, precision="half")
+        every_run(bell(), shots=1, precision="half")
 
 
-def test_noise_is_ignored_in_silence(run: Runner) -> None:
+def test_noise_is_ignored_in_silence(every_run: Runner) -> None:
     with pytest.raises(Unsupported, match="noise"):
-        run.engine.plan(bell(), object(), RunOptions())
+        every_run.engine.plan(bell(), object(), RunOptions())
 
 
-def test_a_circuit_no_memory_holds(run: Runner) -> None:
+def test_a_circuit_no_memory_holds(dense_run: Runner) -> None:
     for width in (38, 60, 60_000):
         with pytest.raises(EngineError) as caught:
-            run(Arrays(width, 1).add("measure", [0], [0]).circuit(), shots=1)
+            dense_run(Arrays(width, 1).add("measure", [0], [0]).circuit(), shots=1)
         assert caught.value.hint
 
 
 @pytest.mark.parametrize("labels", [("Z",), ("ZZZ",), ("ZQ",), ("zz",), ("",)])
-def test_an_observable_that_does_not_fit(run: Runner, labels: tuple[str, ...]) -> None:
+def test_an_observable_that_does_not_fit(every_run: Runner, labels: tuple[str, ...]) -> None:
     observables = (PauliSum(labels, np.ones(1)),)
     with pytest.raises(Unsupported, match="Pauli string"):
-        run(bell(), outputs=("expectation",), observables=observables)
+        every_run(bell(), outputs=("expectation",), observables=observables)
 
 
 @pytest.mark.parametrize("weights", [[1.0, 2.0], [np.nan], [np.inf]])
-def test_an_observable_with_impossible_weights(run: Runner, weights: list[float]) -> None:
+def test_an_observable_with_impossible_weights(every_run: Runner, weights: list[float]) -> None:
     observables = (PauliSum(("ZZ",), np.array(weights)),)
     with pytest.raises(Unsupported, match="observable 0"):
-        run(bell(), outputs=("expectation",), observables=observables)
+        every_run(bell(), outputs=("expectation",), observables=observables)
 
 
-def test_a_measured_qubit_is_asked_for_x(run: Runner) -> None:
+def test_a_measured_qubit_is_asked_for_x(every_run: Runner) -> None:
     circuit = Arrays(2, 1).add("h", [0]).add("h", [1]).add("measure", [1], [0]).circuit()
-    found = run(circuit, outputs=("expectation",), observables=(PauliSum(("ZX",), np.ones(1)),))
+    found = every_run(
+        circuit, outputs=("expectation",), observables=(PauliSum(("ZX",), np.ones(1)),)
+    )
     assert found.expectations[0] == pytest.approx((0.0, 0.0), abs=1e-14)
     with pytest.raises(Unsupported, match="measures at its end") as caught:
-        run(circuit, outputs=("expectation",), observables=(PauliSum(("XI",), np.ones(1)),))
+        every_run(circuit, outputs=("expectation",), observables=(PauliSum(("XI",), np.ones(1)),))
     assert "remove" in caught.value.hint
 
 
-def test_bindings_that_do_not_fit(run: Runner) -> None:
+def test_bindings_that_do_not_fit(every_run: Runner) -> None:
     arrays = Arrays(1, 1).add("rx", [0], (), [0.0])
     arrays.free(0)
     circuit = arrays.add("measure", [0], [0]).circuit()
     with pytest.raises(BadCircuit, match="free parameters"):
-        run(circuit, shots=1)
+        every_run(circuit, shots=1)
     for values in (np.zeros((1, 2)), np.full((1, 1), np.nan)):
         with pytest.raises(BadCircuit):
-            run(circuit, shots=1, bindings=values)
+            every_run(circuit, shots=1, bindings=values)
 
 
-def test_more_steps_than_allowed(run: Runner) -> None:
+def test_more_steps_than_allowed(every_run: Runner) -> None:
     for circuit in (endless(3, 1000), endless(13, 1000)):
         with pytest.raises(TooManySteps, match="max_steps"):
-            run(circuit, shots=1, max_steps=1000)
+            every_run(circuit, shots=1, max_steps=1000)
+
+
+def test_branches_take_more_steps_than_allowed(run: Runner) -> None:
     with pytest.raises(TooManySteps):
         run(many_histories(6), shots=500, max_steps=100)
 
@@ -195,6 +200,13 @@ def test_a_stop_in_the_last_pass_yields_a_half_made_state(run: Runner, width: in
         stopper.join()
 
 
+def test_a_stop_before_the_run_is_forgotten(every_run: Runner) -> None:
+    control = Control()
+    control.stop()
+    with pytest.raises(Stopped):
+        every_run(bell(), shots=10, control=control)
+
+
 def test_a_dynamic_run_does_not_stop(run: Runner) -> None:
     control = Control()
     control.stop()
@@ -202,8 +214,8 @@ def test_a_dynamic_run_does_not_stop(run: Runner) -> None:
         run(feed_forward(), shots=10, control=control)
 
 
-def test_no_qubits_at_all(run: Runner) -> None:
-    found = run(Arrays(0, 0).circuit(), outputs=("probabilities", "statevector"))
+def test_no_qubits_at_all(state_run: Runner) -> None:
+    found = state_run(Arrays(0, 0).circuit(), outputs=("probabilities", "statevector"))
     assert found.statevector is not None
     assert found.statevector.tolist() == [1.0]
     assert np.frombuffer(found.probabilities).tolist() == [1.0]

@@ -35,7 +35,7 @@ def spread(arrays: Arrays) -> Arrays:
 
 
 @pytest.mark.parametrize("name", sorted(GATES))
-def test_a_gate_is_wrong(run: Runner, name: str) -> None:
+def test_a_gate_is_wrong(state_run: Runner, name: str) -> None:
     gate = GATES[name]
     rng = np.random.default_rng(GATES[name].code)
     for width in (3, 5) if gate.qubits == ANY else (gate.qubits,):
@@ -45,24 +45,26 @@ def test_a_gate_is_wrong(run: Runner, name: str) -> None:
             arrays = spread(Arrays(6, 0))
             before = final_state(arrays.circuit())
             arrays.add(name, wires, (), params)
-            found = run(arrays.circuit(), outputs=("statevector",)).statevector
+            found = state_run(arrays.circuit(), outputs=("statevector",)).statevector
             if width:
                 expected = Statevector(before).evolve(matrix(name, params, width), wires).data
             else:
                 expected = before * np.exp(1j * params[0])
-            np.testing.assert_allclose(found, expected, atol=1e-13)
+            np.testing.assert_allclose(found, expected, atol=state_run.near(1e-13))
 
 
 @QUIET
 @given(circuit=unitary_circuits())
-def test_a_circuit_ends_in_another_state(run: Runner, circuit: Circuit) -> None:
-    found = run(circuit, outputs=("statevector",)).statevector
-    np.testing.assert_allclose(found, final_state(circuit), atol=1e-12)
+def test_a_circuit_ends_in_another_state(state_run: Runner, circuit: Circuit) -> None:
+    found = state_run(circuit, outputs=("statevector",)).statevector
+    np.testing.assert_allclose(found, final_state(circuit), atol=state_run.near(1e-12))
 
 
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_wide_circuit_ends_in_another_state(run: Runner, precision: str, threads: int) -> None:
+def test_a_wide_circuit_ends_in_another_state(
+    dense_run: Runner, precision: str, threads: int
+) -> None:
     rng = np.random.default_rng(3)
     names = ["h", "rz", "cx", "cp", "rzz", "swap", "ccx", "u", "rxx", "iswap", "cswap", "ry"]
     arrays = spread(Arrays(16, 0))
@@ -71,7 +73,7 @@ def test_a_wide_circuit_ends_in_another_state(run: Runner, precision: str, threa
         wires = rng.permutation(16)[: gate.qubits].tolist()
         arrays.add(gate.name, wires, (), rng.uniform(-3, 3, gate.params).tolist())
     circuit = arrays.circuit()
-    found = run(circuit, outputs=("statevector",), precision=precision, threads=threads)
+    found = dense_run(circuit, outputs=("statevector",), precision=precision, threads=threads)
     assert found.statevector is not None
     assert found.statevector.dtype == (np.complex128 if precision == "double" else np.complex64)
     np.testing.assert_allclose(found.statevector, final_state(circuit), atol=PRECISIONS[precision])
@@ -79,60 +81,62 @@ def test_a_wide_circuit_ends_in_another_state(run: Runner, precision: str, threa
 
 @QUIET
 @given(circuit=unitary_circuits())
-def test_probabilities_of_qubits_are_wrong(run: Runner, circuit: Circuit) -> None:
-    found = run(circuit, outputs=("probabilities",))
+def test_probabilities_of_qubits_are_wrong(state_run: Runner, circuit: Circuit) -> None:
+    found = state_run(circuit, outputs=("probabilities",))
     expected = np.abs(final_state(circuit)) ** 2
     indices = unpack(found.probability_outcomes, found.probability_width)
     odds = np.zeros(expected.size)
     odds[indices] = np.frombuffer(found.probabilities)
-    np.testing.assert_allclose(odds, expected, atol=1e-12)
+    np.testing.assert_allclose(odds, expected, atol=state_run.near(1e-12))
     assert indices == sorted(set(indices))
     assert sum(odds) == pytest.approx(1.0, abs=1e-14)
 
 
 @pytest.mark.parametrize("width", [3, 13])
-def test_expectation_values_are_wrong(run: Runner, width: int) -> None:
+def test_expectation_values_are_wrong(state_run: Runner, width: int) -> None:
     rng = np.random.default_rng(5)
     circuit = spread(Arrays(width, 0)).circuit()
     labels = (*("".join(rng.choice(list("IXYZ"), width)) for _ in range(20)), "I" * width)
     weights = rng.normal(size=21)
     observables = (PauliSum(labels, weights), PauliSum(labels[:1], np.ones(1)))
-    found = run(circuit, outputs=("expectation",), observables=observables).expectations
+    found = state_run(circuit, outputs=("expectation",), observables=observables).expectations
     state = Statevector(final_state(circuit))
     for (value, error), item in zip(found, observables, strict=True):
         operator = SparsePauliOp(list(item.labels), item.coefficients)
-        assert value == pytest.approx(state.expectation_value(operator).real, abs=1e-12)
+        assert value == pytest.approx(
+            state.expectation_value(operator).real, abs=state_run.near(1e-12)
+        )
         assert error == 0.0
 
 
-def test_sampled_expectation_values_miss_by_more_than_their_error(run: Runner) -> None:
+def test_sampled_expectation_values_miss_by_more_than_their_error(state_run: Runner) -> None:
     circuit = spread(Arrays(4, 0)).circuit()
     observables = (PauliSum(("ZIXY", "XXII", "IIIZ"), np.array([0.5, -1.0, 2.0])),)
     keywords = {"outputs": ("expectation",), "observables": observables}
-    exact = run(circuit, **keywords).expectations[0][0]
-    value, error = run(circuit, shots=20_000, **keywords).expectations[0]
+    exact = state_run(circuit, **keywords).expectations[0][0]
+    value, error = state_run(circuit, shots=20_000, **keywords).expectations[0]
     assert 0.0 < error < 0.03
     assert abs(value - exact) < 5 * error
 
 
-def test_a_sampled_term_has_other_draws_than_promised(run: Runner) -> None:
+def test_a_sampled_term_has_other_draws_than_promised(state_run: Runner) -> None:
     arrays = Arrays(1, 0).add("ry", [0], (), [1.0])
     observables = (PauliSum(("I", "Z"), np.ones(2)), PauliSum(("X",), np.ones(1)))
-    found = run(arrays.circuit(), outputs=("expectation",), observables=observables, shots=999,
-                seed=11, binding=4)  # fmt: skip
+    keywords = {"outputs": ("expectation",), "observables": observables}
+    found = state_run(arrays.circuit(), shots=999, seed=11, binding=4, **keywords)
     means = []
     for term, exact in ((1, np.cos(1.0)), (2, np.sin(1.0))):
         bits = np.random.Philox(key=[11, 4], counter=[0, 2**32 + term, 0, 0])
         up = np.random.Generator(bits).random(999) < (1 + exact) / 2
         means.append(2 * up.mean() - 1)
-    assert found.expectations[0][0] == pytest.approx(1 + means[0], abs=1e-12)
-    assert found.expectations[1][0] == pytest.approx(means[1], abs=1e-12)
+    assert found.expectations[0][0] == pytest.approx(1 + means[0], abs=state_run.near(1e-12))
+    assert found.expectations[1][0] == pytest.approx(means[1], abs=state_run.near(1e-12))
 
 
-def test_probabilities_of_clbits_are_wrong(run: Runner) -> None:
+def test_probabilities_of_clbits_are_wrong(state_run: Runner) -> None:
     arrays = spread(Arrays(4, 70, [("a", 67), ("b", 3)]))
     arrays.add("measure", [2], [69]).add("measure", [0], [1]).add("measure", [3], [66])
-    found = run(arrays.circuit(), outputs=("probabilities",))
+    found = state_run(arrays.circuit(), outputs=("probabilities",))
     odds = np.abs(final_state(spread(Arrays(4, 0)).circuit())) ** 2
     expected: dict[int, float] = {}
     for index, value in enumerate(odds):

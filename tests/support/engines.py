@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from simulators import catalog, registry
 from simulators.base import BindingResult, Control, Engine, PauliSum, Request, RunOptions
 from simulators.circuit.check import problem
 from simulators.circuit.ir import Circuit
@@ -14,14 +15,29 @@ ENGINES: dict[str, Callable[[], Engine]] = {
     "statevector": StatevectorEngine,
     "statevector-dense": lambda: StatevectorEngine(small=False),
     "fault": FaultEngine,
+    "aer": lambda: registry.create("aer"),
+    "mps": lambda: registry.create("mps"),
+    "stabilizer": lambda: registry.create("stabilizer"),
 }
+TOLERANCES = {"aer": 1e-12, "mps": 1e-6}  # of amplitudes, where a test would ask for more
+
+
+def present(name: str) -> bool:
+    """Is what this engine needs installed here?"""
+    card = catalog.card(name.partition("-")[0])
+    return card is not None and not card.missing
 
 
 class Runner:
     """Checks, plans and runs; keyword arguments go to Request and RunOptions by name."""
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.engine = ENGINES[name]()
+
+    def near(self, tolerance: float) -> float:
+        """How far off an amplitude may be: `tolerance` at least."""
+        return max(tolerance, TOLERANCES.get(self.name, 0.0))
 
     def all(
         self,

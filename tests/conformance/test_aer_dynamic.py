@@ -1,0 +1,36 @@
+"""Aer runs dynamic circuits by itself: its counts against the exact distribution, at five sigma."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from clifford import assert_alike, odds_of
+from engines import Runner
+from hypothesis import HealthCheck, assume, given, settings
+from random_circuits import dynamic_circuits
+
+from simulators.circuit.ir import Circuit
+from simulators.errors import Unsupported
+from simulators.simulate import counts_of
+
+SHOTS = 1500
+
+
+@settings(
+    derandomize=True,
+    deadline=None,
+    max_examples=40,
+    suppress_health_check=[
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+        HealthCheck.filter_too_much,
+    ],
+)
+@given(circuit=dynamic_circuits())
+def test_aer_finds_other_outcomes(runner_of: Callable[[str], Runner], circuit: Circuit) -> None:
+    try:
+        seen = counts_of(runner_of("aer")(circuit, shots=SHOTS, seed=4))
+    except Unsupported:  # what it refuses by name
+        assume(False)
+    odds = odds_of(runner_of("statevector")(circuit, outputs=("probabilities",)))
+    assert_alike(seen, odds, SHOTS)

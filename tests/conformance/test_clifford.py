@@ -1,0 +1,93 @@
+"""Clifford gates at every angle that makes them one; Paulis that depend on what was measured."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from arrays import Arrays
+from clifford import assert_alike, clifford, odds_of
+from engines import Runner
+from qiskit.quantum_info import SparsePauliOp, Statevector
+from reference import final_state
+
+from simulators.base import PauliSum
+from simulators.circuit import tokens as tk
+from simulators.circuit.examples import feed_forward
+from simulators.circuit.gates import GATES
+from simulators.circuit.profile import profile
+from simulators.simulate import counts_of
+
+NEVER = {"t", "tdg", "ch", "cs", "csdg", "csx", "ccx", "ccz", "cswap", "rccx", "c3sx", "rcccx"}
+
+
+@pytest.mark.parametrize("name", sorted(set(GATES) - NEVER))
+def test_a_clifford_gate_becomes_another_or_the_profile_errs(
+    runner_of: Callable[[str], Runner], name: str
+) -> None:
+    """At every angle of whole quarter turns: the right gate, or a refusal the profile expects."""
+    gate, run = GATES[name], runner_of("stabilizer")
+    width = gate.qubits if gate.qubits >= 0 else 2
+    rng = np.random.default_rng(gate.code)
+    tried = 0
+    for turns in itertools.product(range(8), repeat=min(2, gate.params)):
+        angles = np.array([*turns, *rng.integers(0, 8, 4)]) * np.pi / 2
+        arrays = clifford(4, 24, int(rng.integers(100)))
+        wires = rng.permutation(4)[:width].tolist()
+        arrays.add(name, wires, (), angles[: gate.params].tolist())
+        for q in range(4):
+            arrays.add("sx" if q % 2 else "h", [q])
+        circuit = arrays.circuit()
+        if not profile(circuit).clifford:
+            continue
+        tried += 1
+        labels = tuple("".join(rng.choice(list("IXYZ"), 4)) for _ in range(20))
+        items = tuple(PauliSum((label,), np.ones(1)) for label in labels)
+        found = run(circuit, outputs=("expectation",), observables=items).expectations
+        state = Statevector(final_state(circuit))
+        for label, (value, _) in zip(labels, found, strict=True):
+            exact = state.expectation_value(SparsePauliOp(label)).real
+            assert value == pytest.approx(exact, abs=1e-9)
+    assert tried
+
+
+@pytest.mark.parametrize("name", sorted(NEVER))
+def test_a_gate_that_never_is_clifford_passes_for_one(name: str) -> None:
+    circuit = Arrays(4, 0).add(name, range(GATES[name].qubits)).circuit()
+    assert not profile(circuit).clifford
+    assert not profile(circuit).by_angles
+
+
+@pytest.mark.parametrize("engine", ["aer", "stabilizer"])
+def test_feed_forward_goes_wrong(runner_of: Callable[[str], Runner], engine: str) -> None:
+    run = runner_of(engine)
+    assert_alike(counts_of(run(feed_forward(), shots=4000)), {0: 0.5, 3: 0.5}, 4000)
+    teleported = Arrays(3, 3).add("h", [0]).add("s", [0])
+    teleported.add("h", [1]).add("cx", [1, 2]).add("cx", [0, 1]).add("h", [0])
+    teleported.add("measure", [0], [0]).add("measure", [1], [1])
+    teleported.begin((tk.CLBIT, 1, 0)).add("x", [2]).add("end")
+    teleported.begin((tk.CLBIT, 0, 0)).add("z", [2]).add("end")
+    teleported.add("sdg", [2]).add("h", [2]).add("measure", [2], [2])
+    seen = counts_of(run(teleported.circuit(), shots=4000))
+    assert_alike(seen, dict.fromkeys(range(4), 0.25), 4000)
+
+
+def test_parities_and_else_blocks_go_wrong(runner_of: Callable[[str], Runner]) -> None:
+    stabilizer, exact = runner_of("stabilizer"), runner_of("statevector")
+    xor = ((tk.CLBIT, 0, 0), (tk.CLBIT, 1, 0), (tk.BIT_XOR, 0, 0), (tk.LOGIC_NOT, 0, 0))
+    arrays = Arrays(4, 5).add("h", [0]).add("h", [1]).add("h", [3])
+    arrays.add("measure", [0], [0]).add("measure", [1], [1]).add("measure", [0], [4])
+    arrays.begin(*xor).add("x", [2]).add("rz", [3], (), [np.pi]).add("else")
+    arrays.add("y", [0]).add("end").add("reset", [1]).add("cx", [0, 1]).add("h", [3])
+    for q in range(4):
+        arrays.add("measure", [q], [q])
+    circuit = arrays.circuit()
+    odds = odds_of(exact(circuit, outputs=("probabilities",)))
+    assert odds_of(stabilizer(circuit, outputs=("probabilities",))) == pytest.approx(odds)
+    assert_alike(counts_of(stabilizer(circuit, shots=4000)), odds, 4000)
+    for label in ("ZIZZ", "IZIZ", "ZZII"):
+        keywords = {"outputs": ("expectation",), "observables": (PauliSum((label,), np.ones(1)),)}
+        ((value, _),) = stabilizer(circuit, **keywords).expectations
+        assert value == pytest.approx(exact(circuit, **keywords).expectations[0][0], abs=1e-12)
