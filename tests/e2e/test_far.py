@@ -1,0 +1,162 @@
+"""An environment over TCP: people with key files, and what each of them can do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+import simenv
+from simenv.client import people
+from simenv.client.client import Client
+from simenv.client.people import issue
+from simenv.errors import (
+    ConfigError,
+    KeyConflict,
+    KeyRefused,
+    NoService,
+    NotAllowed,
+    NotFound,
+    SimenvError,
+)
+from simenv.wire.keyfiles import PersonFile, new_pair, read_private
+
+BELL = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[3]; creg c[3]; ry(0.7) q[0]; cx q[0],q[1]; '
+BELL += "h q[2]; measure q -> c;"
+TYPED_S = 6.0  # what a client that is not let in may wait for the word of it
+
+
+@pytest.fixture(scope="module")
+def env() -> Iterator[Client]:
+    with simenv.local(workers=2, listen="tcp://127.0.0.1:0") as made:
+        yield made
+
+
+@pytest.fixture
+def key_file(env: Client, tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    made: list[str] = []
+
+    def make(name: str, role: str = "client") -> Path:
+        file = tmp_path / f"{name}.simenv"
+        issue(env.people, name, role, file)
+        made.append(name)
+        return file
+
+    yield make
+    for name in made:
+        if name in {key.name for key in env.people.listed()}:
+            env.people.revoke(name)
+
+
+def refused(file: Path) -> SimenvError:
+    """What a client with this file hears, soon enough."""
+    begin = time.monotonic()
+    with pytest.raises(SimenvError) as caught:
+        simenv.connect(service=file)
+    assert time.monotonic() - begin < TYPED_S + 5.0
+    return caught.value
+
+
+def altered(file: Path, **changes: str) -> Path:
+    """The same file with something else in it."""
+    person = msgspec.structs.replace(read_private(file, PersonFile), **changes)
+    other = file.with_suffix(".other")
+    people.keyfiles.write_private(other, person)
+    return other
+
+
+def test_counts_differ_over_tcp(env: Client, key_file: Callable[..., Path]) -> None:
+    with simenv.connect(service=key_file("ana")) as far:
+        here = [task.result().counts for task in env.submit_many([BELL] * 5, seed=11)]
+        there = [task.result().counts for task in far.submit_many([BELL] * 5, seed=11)]
+    with simenv.local(workers=1) as other:
+        alone = [task.result().counts for task in other.submit_many([BELL] * 5, seed=11)]
+    assert here == there == alone
+
+
+def test_a_client_sees_or_steers_more_than_her_own(
+    env: Client, key_file: Callable[..., Path]
+) -> None:
+    ours = env.submit(BELL)
+    with simenv.connect(service=key_file("ana")) as ana:
+        hers = ana.submit(BELL, key="run-1")
+        hers.result()
+        assert {task.owner for task in ana.queue(done=True)[1]} == {"ana"}
+        assert ana.cancel([ours]) == ["unknown"]
+        with pytest.raises(NotFound):
+            ana.task(ours.id)
+        for steer in (ana.shutdown, ana.people.listed, lambda: ana.people.revoke("ana")):
+            with pytest.raises(NotAllowed, match="role client"):
+                steer()
+    with simenv.connect(service=key_file("ben")) as ben:
+        assert ben.submit(BELL, key="run-1", shots=7).id != hers.id
+        assert list(ben.events())
+    with simenv.connect(service=key_file("ops", "admin")) as ops:
+        assert ops.task(hers.id).result().counts
+        assert {key.name for key in ops.people.listed()} >= {"ana", "ben", "ops"}
+
+
+def test_an_admin_from_afar_lets_nobody_in(key_file: Callable[..., Path], tmp_path: Path) -> None:
+    with simenv.connect(service=key_file("ops", "admin")) as ops:
+        issue(ops.people, "eva", "client", tmp_path / "eva")
+        with simenv.connect(service=tmp_path / "eva") as eva:
+            assert eva.run(BELL).counts
+        ops.people.revoke("eva")
+    assert isinstance(refused(tmp_path / "eva"), KeyRefused)
+
+
+def test_a_revoked_client_waits_for_ever(env: Client, key_file: Callable[..., Path]) -> None:
+    file = key_file("ana")
+    with simenv.connect(service=file) as ana:
+        task = ana.submit(BELL)
+        env.people.revoke("ana")
+        begin = time.monotonic()
+        with pytest.raises(KeyRefused, match="revoked"):
+            ana.status()
+        with pytest.raises(KeyRefused):
+            ana.submit(BELL)
+        assert time.monotonic() - begin < TYPED_S
+    error = refused(file)
+    assert isinstance(error, KeyRefused)
+    assert "'ana'" in error.message
+    assert env.task(task.id).result().counts, "tasks stay"
+
+
+def test_a_wrong_key_hangs(key_file: Callable[..., Path]) -> None:
+    file = key_file("ana")
+    pair = new_pair()
+    stranger = altered(file, public_key=pair.public, secret_key=pair.secret)
+    assert isinstance(refused(stranger), KeyRefused)
+    assert isinstance(refused(altered(file, server_key=new_pair().public)), KeyRefused)
+    with pytest.raises(NoService, match="nothing listens"):
+        simenv.connect(service=altered(file, address="tcp://127.0.0.1:9"), timeout_s=1.5)
+
+
+def test_a_key_file_that_others_can_read_is_used(key_file: Callable[..., Path]) -> None:
+    file = key_file("ana")
+    file.chmod(0o644)
+    error = refused(file)
+    assert isinstance(error, ConfigError)
+    assert f"chmod 600 {file}" in error.hint
+
+
+def test_a_second_key_takes_the_place_of_the_first(
+    env: Client, key_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    file = key_file("ana")
+    before = file.read_bytes()
+    with pytest.raises(ConfigError, match="is there already"):
+        issue(env.people, "ana", "client", file)
+    with pytest.raises(KeyConflict):
+        issue(env.people, "ana", "client", tmp_path / "second")
+    assert not (tmp_path / "second").exists()
+    assert file.read_bytes() == before
+
+
+def test_a_file_that_cannot_be_made_leaves_its_key_behind(env: Client, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError):
+        issue(env.people, "eva", "client", tmp_path / "no such folder" / "eva")
+    assert "eva" not in {key.name for key in env.people.listed()}
