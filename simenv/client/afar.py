@@ -20,7 +20,7 @@ class KeyAddress:
     """The address in a file that `simenv keys add` made."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = path.absolute()
         self.name = path.stem
         self._file: PersonFile | None = None
         self._connection: CurveConnection | None = None

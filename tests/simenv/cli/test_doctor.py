@@ -14,10 +14,10 @@ import pytest
 
 from simenv.cli import checks
 from simenv.cli.app import run
-from simenv.cli.checks import folders, installation, machine
+from simenv.cli.checks import folders, installation, keys, machine
 from simenv.cli.checks.finding import Finding
 from simenv.config import ConnectionFile
-from simenv.service import start
+from simenv.store import disks
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -65,10 +65,21 @@ def test_what_took_a_name_of_ours_is_not_told(tmp_path: Path) -> None:
 
 
 def test_a_network_file_system_passes(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(start, "file_system", lambda _: "nfs4")
+    monkeypatch.setattr(disks, "kind_of", lambda _: "nfs4")  # everywhere
     state = next(folders.home())
     assert state.level == "fail"
     assert str(home) in state.detail
+
+
+def test_where_a_live_journal_goes_is_not_said(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    remote = home.parent
+    monkeypatch.setattr(
+        disks, "kind_of", lambda folder: "nfs4" if folder.is_relative_to(remote) else "ext4"
+    )
+    monkeypatch.setenv("SIMENV_SCRATCH", "/tmp")
+    state = next(folders.home())
+    assert state.level == "ok"
+    assert "live journals go to /tmp/simenv-" in state.detail
 
 
 def test_a_full_disk_passes(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,6 +101,28 @@ def test_a_stale_connection_file_passes(home: Path) -> None:
     (folder / "connection.json").write_bytes(msgspec.json.encode(gone))
     stale = next(folders.connections())
     assert (stale.level, stale.remedy) == ("warn", "simenv up --name old --resume")
+
+
+@pytest.mark.parametrize("name", ["server-key.json", "keys.json", "connection.json"])
+def test_a_key_that_others_can_read_passes(home: Path, name: str) -> None:
+    folder = home / "env"
+    folder.mkdir()
+    (folder / name).touch(0o600)
+    assert [one.level for one in keys.modes()] == ["ok"]
+    (folder / name).chmod(0o640)
+    (found,) = keys.modes()
+    assert (found.level, found.remedy) == ("fail", f"chmod 600 {folder / name}")
+
+
+def test_the_key_file_in_use_is_not_looked_at(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "ana.simenv"
+    file.touch(0o604)
+    file.chmod(0o604)
+    monkeypatch.setenv("SIMENV_SERVICE", str(file))
+    (found,) = keys.modes()
+    assert found.remedy == f"chmod 600 {file}"
 
 
 def test_a_folder_too_long_for_sockets_passes(

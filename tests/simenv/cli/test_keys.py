@@ -1,0 +1,88 @@
+"""`simenv keys` on an environment that is down: its files are edited, and nothing is guessed."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from simenv.cli.app import run
+from simenv.wire.keyfiles import PersonFile, ServerFile, new_pair, read_private, write_private
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An environment that listened once and is down; we stand in a folder of our own."""
+    monkeypatch.setenv("SIMENV_HOME", str(tmp_path / "home"))
+    folder = tmp_path / "home" / "default"
+    folder.mkdir(parents=True)
+    pair = new_pair()
+    write_private(
+        folder / "server-key.json", ServerFile(1, pair.public, pair.secret, "tcp://10.0.0.1:7000")
+    )
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    return folder
+
+
+def test_a_file_is_not_where_and_what_it_is_said_to_be(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["keys", "add", "ana"]) == 0
+    shown = capsys.readouterr().out
+    file = Path("ana.simenv")
+    person = read_private(file, PersonFile)
+    server = read_private(home / "server-key.json", ServerFile)
+    assert (person.address, person.server_key) == (server.address, server.public_key)
+    assert (person.owner, person.role, person.name) == ("ana", "client", "default")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert f"SIMENV_SERVICE={file.absolute()}" in shown
+    assert person.secret_key not in shown
+    assert server.secret_key not in file.read_text()
+
+
+def test_listing_and_revoking_say_something_else(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["keys", "add", "ana"]) == 0
+    assert run(["keys", "add", "ops", "--role", "admin"]) == 0
+    capsys.readouterr()
+    assert run(["keys", "list", "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["name"], row["role"]) for row in rows] == [("ana", "client"), ("ops", "admin")]
+    assert run(["keys", "revoke", "ana"]) == 0
+    assert run(["keys", "revoke", "ana"]) == 4
+    assert "there are: ops" in capsys.readouterr().err
+    assert run(["keys", "list", "--no-header", "-o", "name"]) == 0
+    assert capsys.readouterr().out == "ops\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["ana", "--role", "worker"], 2),
+        (["ana", "--role", "king"], 2),
+        (["../ana"], 2),
+        (["Ana; rm -rf"], 2),
+        (["ana", "--out", "no/such/folder/ana"], 2),
+        (["ana", "--name", "never-was"], 5),
+    ],
+)
+def test_a_key_that_cannot_be_leaves_something(home: Path, words: list[str], code: int) -> None:
+    assert run(["keys", "add", *words]) == code
+    assert list(Path().iterdir()) == []
+    assert not (home / "keys.json").exists() or '"name"' not in (home / "keys.json").read_text()
+
+
+def test_a_file_that_is_there_is_overwritten(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("ana.simenv").write_text("something dear")
+    Path("ana.simenv").chmod(0o644)
+    assert run(["keys", "add", "ana"]) == 2
+    assert "can be opened by others" in capsys.readouterr().err
+    assert Path("ana.simenv").read_text() == "something dear"
+    assert not (home / "keys.json").exists()
