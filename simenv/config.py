@@ -8,26 +8,42 @@ as JSON for the service process, whose only argument is that file.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import os
 import re
 import stat
 import tempfile
 import tomllib
 from collections.abc import Mapping
+from operator import attrgetter
 from pathlib import Path
 
 import msgspec
 
 from simenv.errors import ConfigError
 from simenv.model import PoolSpec
+from simenv.store import disks
 
 CONFIG_FORMAT = 1
 _ANEW = "simenv up --config FILE"
-_NEVER_KEPT = ("name", "lifeline", "faults", "format")  # of one start, not of the environment
+# Of one start, not of the environment.
+_NEVER_KEPT = ("name", "resume", "force_lock", "lifeline", "faults", "format")
 NAME_RULE = re.compile(r"[a-z][a-z0-9_.-]{0,63}\Z")
 MAX_IDLE_S = 10**8
 EVERYWHERE = "everywhere"  # the word for all interfaces
 DURABILITIES = ("accepted", "process", "power")
+
+
+class History(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How long ended tasks are kept."""
+
+    keep_days: float = 30.0
+
+
+class Results(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How much is kept of them, files of results and journal together."""
+
+    keep_gib: float = 20.0
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -38,7 +54,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pools: tuple[PoolSpec, ...] = (PoolSpec(),)
     slots: int = 0  # 0: the cores really ours
     memory_bytes: int = 0  # for simulators; 0: 80 % of what is really ours
-    state_dir: str = ""  # of the journal; "": the environment's home
+    state_dir: str = ""  # of the live journal and results; "": as `state_folder` says
+    network_state: bool = False  # allow it on a network's file system, at your own risk
     max_queued_tasks: int = 2_000_000
     max_queued_bytes: int = 2 * 2**30
     worker_lease_s: float = 15.0  # a worker that hears nothing for so long ends itself
@@ -46,6 +63,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     start_timeout_s: float = 60.0
     drain_timeout_s: float = 30.0
     listen: str = ""  # for other machines: tcp://HOST:PORT (0: any port); "": this machine only
+    history: History = History()
+    results: Results = Results()
+    resume: bool = False  # refuse to start without a journal; take the copy where that is newer
+    force_lock: bool = False  # pass by the lock of a service on another machine
     lifeline: bool = False  # end when the starter's pipe closes (private environments)
     faults: str = ""  # drills: "point:nth,..."; see simenv.service.faults
     format: int = CONFIG_FORMAT
@@ -87,6 +108,11 @@ class Places(msgspec.Struct, frozen=True):
     @property
     def journal(self) -> Path:
         return self.state / "journal.db"
+
+    @property
+    def copy(self) -> Path:
+        """Copy of the journal, for a start elsewhere."""
+        return self.home / "journal.copy.db"
 
     @property
     def results(self) -> Path:
@@ -141,7 +167,22 @@ def check_name(name: str, what: str = "environment") -> str:
 def places(config: Config, environ: Mapping[str, str] | None = None) -> Places:
     """The folders of one environment; nothing is created."""
     home = home_root(environ) / check_name(config.name)
-    return Places(home, Path(config.state_dir).absolute() if config.state_dir else home)
+    return Places(home, state_folder(config, home, environ))
+
+
+def state_folder(config: Config, home: Path, environ: Mapping[str, str] | None = None) -> Path:
+    """Where the live journal is: `state_dir`; else the environment's home, if that is on a disk of
+    this machine; else a folder of this machine's own, under SIMENV_SCRATCH, TMPDIR or /var/tmp."""
+    environ = os.environ if environ is None else environ
+    if config.state_dir:
+        return Path(config.state_dir).absolute()
+    if config.network_state or not disks.is_network(disks.kind_of(home)):
+        return home
+    for base in (environ.get("SIMENV_SCRATCH"), environ.get("TMPDIR"), "/var/tmp", "/tmp"):
+        if base and not disks.is_network(disks.kind_of(Path(base))) and os.access(base, os.W_OK):
+            mark = hashlib.blake2b(str(home).encode(), digest_size=4).hexdigest()
+            return Path(base).absolute() / f"simenv-{os.getuid()}" / f"{config.name}-{mark}"
+    return home
 
 
 def private_folder(path: Path) -> Path:
@@ -182,7 +223,6 @@ def load(
     options: Mapping[str, object],
     file: Path | None = None,
     environ: Mapping[str, str] | None = None,
-    resume: bool = False,
 ) -> Config:
     """Defaults, then `file`, then `options`.
 
@@ -193,7 +233,7 @@ def load(
     source, last, told = "options", dict[str, object](), dict[str, object]()
     path = file
     if path is None:
-        last = kept(name, environ, resume)
+        last = kept(name, environ, resume=bool(options.get("resume")))
         own = home_root(environ) / name / "simenv.toml"
         if own.exists() and not (last and _older(own, own.with_name("config.json"))):
             path = own
@@ -213,7 +253,8 @@ def kept(
     if not path.exists():
         return {}
     last = read(path)
-    if not resume and not places(last, environ).journal.exists():
+    where = places(last, environ)
+    if not resume and not where.journal.exists() and not where.copy.exists():
         return {}
     values = msgspec.structs.asdict(last)
     return {key: value for key, value in values.items() if key not in _NEVER_KEPT}
@@ -315,8 +356,10 @@ def _check(config: Config, source: str) -> None:
         ("silent_s", 3.0, 3600.0),
         ("start_timeout_s", 1.0, 3600.0),
         ("drain_timeout_s", 0.0, 86400.0),
+        ("history.keep_days", 0.0, 36_500.0),
+        ("results.keep_gib", 0.001, 2.0**30),
     ):
-        value = getattr(config, key)
+        value = attrgetter(key)(config)
         if not low <= value <= high:
             raise ConfigError(f"{source}: {key} = {value} is outside {low} .. {high}")
     if config.listen:

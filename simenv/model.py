@@ -392,6 +392,7 @@ class ServiceInfo(msgspec.Struct, frozen=True):
     loop_lag_p99_ms: float
     pools: tuple[PoolInfo, ...]
     warnings: tuple[str, ...]
+    resumed: str = ""  # from which journal it started, where that had to be said
 
 
 def digest(data: bytes) -> bytes:

@@ -47,7 +47,15 @@ def up(
         typer.Option(help="tcp://HOST:PORT for other machines; HOST is one of its interfaces."),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Refuse to start if there is no journal to go on with.")
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the journal or, where that is not here, its copy; refuse if none is.",
+        ),
+    ] = False,
+    force_lock: Annotated[
+        bool,
+        typer.Option("--force-lock", help="A service on another machine is surely gone."),
     ] = False,
 ) -> None:
     """Start an environment; returns when it is ready.
@@ -72,7 +80,7 @@ def up(
     options = {key: value for key, value in told.items() if value is not None}
     kept = {} if file is not None else config.kept(common.environment, resume=resume)
     begun = time.monotonic()
-    found = local.up(options, file, resume)
+    found = local.up(options, file, resume, force_lock)
     with common.connect() as client:
         info = client.status()
     ready_s = time.monotonic() - begun
@@ -88,6 +96,8 @@ def up(
     again = _kept({key: kept[key] for key in kept if key not in options and kept[key] == now[key]})
     if again:
         out.line(f"kept     {again}, as at the last start")
+    if info.resumed:
+        out.line(f"journal  {info.resumed}")
     if info.queued:
         out.line(f"resumed  {out.number(info.queued)} tasks")
 

@@ -24,7 +24,6 @@ from simenv.errors import (
     ConfigError,
     Insufficient,
     NoService,
-    NotFound,
     SimenvError,
     TimedOut,
 )
@@ -32,6 +31,7 @@ from simenv.model import PoolSpec
 
 ANSWER_S = 5.0
 FORCE_S = 10.0  # after SIGTERM
+GONE_S = 30.0  # a service on another machine, which touches its file every 5 s
 WORKERS_S = 5.0  # workers end by themselves when their service has gone
 
 _started: list[subprocess.Popen[bytes]] = []  # kept so that the children we outlive are reaped
@@ -93,30 +93,52 @@ def local(workers: int = 2, slots: int | None = None, **settings: Any) -> Iterat
 
 
 def up(
-    options: Mapping[str, object], file: Path | None = None, resume: bool = False
+    options: Mapping[str, object],
+    file: Path | None = None,
+    resume: bool = False,
+    force_lock: bool = False,
 ) -> ConnectionFile:
     """Start the named environment (`options["name"]`, by default `default`) and leave it running.
 
     `options`: fields of `simenv.config.Config`; `file`: a `simenv.toml`. What its journal holds is
     taken up again, and so are the settings of its last start that neither of them says anew.
-    `resume`: NotFound if there is no journal. Raises Insufficient if it is up already, ConfigError,
-    StartFailed.
+    `resume`: NotFound if there is no journal, neither the live one nor its copy; the newer one is
+    taken. `force_lock`: a service on another machine, which cannot be looked for from here, is
+    taken to be gone. Raises Insufficient if it is up already, ConfigError, StartFailed.
     """
-    chosen = config.load(options, file, resume=resume)
+    chosen = config.load({**options, "resume": resume, "force_lock": force_lock}, file)
     where = config.places(chosen)
-    if resume and not where.journal.exists():
-        raise NotFound(f"no journal to resume: {where.journal}", hint="simenv up starts a new one")
     with suppress(NoService):
-        found = read(where.connection)
-        if not ended(found):
-            raise Insufficient(
-                f"environment {chosen.name!r} is up already: process {found.pid} on {found.node}",
-                hint=f"simenv down --name {found.name} ends it",
-            )
-        start.clear(Path(found.sockets), where.connection)
+        _make_way(read(where.connection), where.connection, force_lock)
     _started[:] = [child for child in _started if child.poll() is None]
     _started.append(start.start(chosen, where, private=False).process)
     return read(where.connection)
+
+
+def _make_way(found: ConnectionFile, path: Path, force: bool) -> None:
+    """Clear away what a service that has ended left behind; Insufficient if it may still live."""
+    if found.node == os.uname().nodename:
+        if not ended(found):
+            raise Insufficient(
+                f"environment {found.name!r} is up already: process {found.pid} on {found.node}",
+                hint=f"simenv down --name {found.name} ends it",
+            )
+        start.clear(Path(found.sockets), path)
+        return
+    age_s = _silence_s(path)
+    if age_s < GONE_S and not force:
+        raise Insufficient(
+            f"environment {found.name!r} is up on {found.node}: process {found.pid}, last sign of "
+            f"life {age_s:.0f} s ago",
+            hint=f"if it is gone for sure: simenv up --force-lock, or wait {GONE_S - age_s:.0f} s",
+        )
+    path.unlink(missing_ok=True)
+
+
+def _silence_s(path: Path) -> float:
+    """Since a file was touched, by the clock of the file system it is on."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".now-") as now:
+        return max(0.0, os.fstat(now.fileno()).st_mtime - path.stat().st_mtime)
 
 
 def down(

@@ -11,7 +11,6 @@ import logging
 import time
 from collections import deque
 from functools import partial
-from pathlib import Path
 
 from simenv.config import Config
 from simenv.errors import JournalError, NotAllowed, OptionError, SimenvError
@@ -33,11 +32,13 @@ from simenv.service.checkpoint import Checkpointer
 from simenv.service.chunks import packed
 from simenv.service.complaints import Complaints
 from simenv.service.completions import Completions
+from simenv.service.copying import Copier
 from simenv.service.intake import Intake
 from simenv.service.journal import SYNC_DELAY_S, Journal
 from simenv.service.keeping import Keeping
 from simenv.service.people import People
 from simenv.service.pools import WorkerProcesses
+from simenv.service.presence import Presence
 from simenv.service.questions import Facts, Questions
 from simenv.wire import codec
 from simenv.wire import messages as m
@@ -49,7 +50,6 @@ SLICE_NS = 5_000_000
 TICK_BUSY_S = 0.05
 TICK_IDLE_S = 1.0
 KEEPING_LOOK_S = 0.001
-TOUCH_NS = 5_000_000_000
 LAG_SAMPLES = 4_096
 MAX_CURSOR_CHARS = 64
 
@@ -69,9 +69,10 @@ class Daemon:
         completions: Completions,
         workers: WorkerProcesses,
         checkpointer: Checkpointer,
+        copier: Copier | None,
         people: People,
         keeping: Keeping,
-        connection: Path,
+        presence: Presence,
         facts: Facts,
     ) -> None:
         self.config = config
@@ -85,7 +86,8 @@ class Daemon:
         self.completions = completions
         self.workers = workers
         self.checkpointer = checkpointer
-        self._connection = connection
+        self.copier = copier
+        self._presence = presence
         self.questions = Questions(self)
         self.started_ns = time.monotonic_ns()
         self.lags_ns: deque[int] = deque(maxlen=LAG_SAMPLES)
@@ -98,7 +100,7 @@ class Daemon:
         self._answers: list[tuple[bytes, bytes]] = []
         self._results: list[tuple[bytes, bytes]] = []
         self._asked: list[tuple[bytes, Identity, m.FromClient]] = []
-        self._next_tick_ns = self._touched_ns = self._unsynced_ns = 0
+        self._next_tick_ns = self._unsynced_ns = 0
 
     # --- the loop ------------------------------------------------------------------------------
 
@@ -299,10 +301,9 @@ class Daemon:
             blame = end.code not in (m.EXIT_LEASE, m.EXIT_ORPHAN)
             self.carry_out(self.state.lost(end.name, end.words, now_ns, tail, blame=blame))
         self.carry_out(self.state.tick(now_ns))
-        if now_ns - self._touched_ns > TOUCH_NS:
-            self._touched_ns = now_ns
-            if self._connection.exists():
-                self._connection.touch()
+        if not (self.state.draining or self._presence.holds()):
+            log.error("another service has taken over this environment: giving way")
+            self.drain(now=True)
         self._check_drain(now_ns)
         wait_s = TICK_BUSY_S if self.state.is_active else TICK_IDLE_S
         self._next_tick_ns = now_ns + round(wait_s * 1e9)
@@ -369,6 +370,8 @@ class Daemon:
         if not self.state.draining:
             self.state.draining = True
             self.note("service.draining", self.config.name, f"{self.state.running} running")
+            if self.copier is not None:
+                self.copier.soon()
         self._next_tick_ns = 0
 
     def _check_drain(self, now_ns: int) -> None:
@@ -385,5 +388,7 @@ class Daemon:
         self._answer()
         self.keeping.stop()
         self.checkpointer.stop()
+        if self.copier is not None:
+            self.copier.stop()
         self.journal.close()
         self.doors.close()

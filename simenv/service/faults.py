@@ -26,6 +26,8 @@ POINTS = (
     "completion.sent",
     "checkpoint.before",
     "checkpoint.after",
+    "copy.before",
+    "copy.after",
     "reopen.before",
     "reopen.after",
 )

@@ -18,6 +18,7 @@ from simenv.scheduler.values import Action
 from simenv.service import api
 from simenv.service.checkpoint import Checkpointer
 from simenv.service.completions import Completions
+from simenv.service.copying import Copier
 from simenv.service.engines import engines_view
 from simenv.service.history import Log
 from simenv.service.journal import Journal
@@ -42,6 +43,7 @@ class Facts(msgspec.Struct, frozen=True):
     node: str
     max_qubits: int  # the widest program that fits here in double precision
     ended_before: dict[TaskState, int]
+    resumed: str = ""  # from which journal, in words
 
 
 class Subject(Protocol):
@@ -61,6 +63,8 @@ class Subject(Protocol):
     def people(self) -> People: ...
     @property
     def checkpointer(self) -> Checkpointer: ...
+    @property
+    def copier(self) -> Copier | None: ...
     @property
     def keeping(self) -> Keeping: ...
     @property
@@ -247,6 +251,7 @@ class Questions:
         oldest = min((r.batch.accepted_ns for r in waiting if r is not None), default=now_ns)
         slowest = d.journal.records.slowest_cursor()
         lags = sorted(d.lags_ns)
+        trouble = [d.trouble, d.checkpointer.error, d.copier.error if d.copier else ""]
         return ServiceInfo(
             name=d.config.name,
             version=__version__,
@@ -271,7 +276,8 @@ class Questions:
             rss_bytes=self._process.memory_info().rss,
             loop_lag_p99_ms=lags[len(lags) * 99 // 100] / 1e6 if lags else 0.0,
             pools=tuple(pool.info() for pool in state.pools.values()),
-            warnings=api.warnings(list(state.pools.values()), [d.trouble, d.checkpointer.error]),
+            warnings=api.warnings(list(state.pools.values()), trouble),
+            resumed=d.facts.resumed,
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import shutil
@@ -11,14 +10,12 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-import msgspec
-
 from launcher.allocation import Node, this_machine
 from launcher.base import Launcher
 from simenv import __version__
 from simenv import config as configs
 from simenv.config import Config, ConnectionFile, Places
-from simenv.errors import ConfigError, JournalError
+from simenv.errors import ConfigError
 from simenv.model import Origin, PoolSpec
 from simenv.scheduler.state import State
 from simenv.scheduler.values import Limits
@@ -26,26 +23,27 @@ from simenv.service import faults
 from simenv.service.admission import Admission
 from simenv.service.checkpoint import Checkpointer
 from simenv.service.completions import Completions
+from simenv.service.copying import Copier
 from simenv.service.daemon import Daemon
 from simenv.service.intake import Intake
 from simenv.service.journal import Journal
 from simenv.service.keeping import Keeping
 from simenv.service.listen import open_door
+from simenv.service.locking import take_lock
 from simenv.service.people import People
 from simenv.service.pools import WorkerProcesses
+from simenv.service.presence import Presence
 from simenv.service.questions import Facts
 from simenv.service.reopening import mend
 from simenv.service.replay import replay
+from simenv.service.resuming import settle
+from simenv.store import disks
 from simenv.wire.connection import Door, ZmqDoors
 from simenv.wire.keyfiles import ServerFile
 from simulators import catalog
 
 CONNECTION_FORMAT = 1
 MEMORY_SHARE = 0.8  # of what is really ours, for simulators
-# File systems that several machines may see; SQLite's WAL needs shared memory, so none of these.
-NETWORK_FILE_SYSTEMS = frozenset(
-    {"nfs", "nfs4", "lustre", "gpfs", "beegfs", "cifs", "smb3", "ceph", "9p", "afs", "fuse.sshfs"}
-)
 
 log = logging.getLogger("simenv.service")
 
@@ -54,17 +52,24 @@ class Environment:
     """A running service's parts, for `__main__`."""
 
     def __init__(
-        self, daemon: Daemon, places: Places, pools: tuple[PoolSpec, ...], sockets: Path, lock: int
+        self,
+        daemon: Daemon,
+        places: Places,
+        pools: tuple[PoolSpec, ...],
+        sockets: Path,
+        lock: int,
+        presence: Presence,
     ) -> None:
         self.daemon = daemon
         self.places = places
         self.pools = pools
         self._sockets = sockets
         self._lock = lock
+        self._presence = presence
 
     def leave(self) -> None:
         """Remove what only a running service has."""
-        self.places.connection.unlink(missing_ok=True)
+        self._presence.leave()
         shutil.rmtree(self._sockets, ignore_errors=True)
         os.close(self._lock)
 
@@ -73,13 +78,14 @@ def assemble(
     config: Config, home: Path, environ: Mapping[str, str], launcher: Launcher
 ) -> Environment:
     """Everything up to the first pass of the loop; SimenvError says what stands in the way."""
-    places = Places(home, Path(config.state_dir) if config.state_dir else home)
+    places = Places(home, configs.state_folder(config, home, environ))
     for folder in (places.home, places.state, places.logs):
         configs.private_folder(folder)
-    check_file_system(places.state)
+    check_file_system(places.state, config.network_state)
     faults.install(config.faults)
     check_engines(config.pools)
-    lock = take_lock(places.state / "journal.lock")
+    lock = take_lock(places.state / "journal.lock", config.force_lock)
+    resumed = settle(places, config.resume)
     node = this_machine()
     limits = limits_of(config, node)
     journal = Journal(places.journal, config.durability)
@@ -109,6 +115,8 @@ def assemble(
             journal.epoch,
         )
         checkpointer = Checkpointer(places.journal)
+        copier = None if config.lifeline else Copier(places.journal, places.copy)
+        presence = Presence(places.connection)
         keeping = Keeping(journal, state, completions, configs.private_folder(places.results))
         daemon = Daemon(
             config,
@@ -119,24 +127,30 @@ def assemble(
             completions,
             workers,
             checkpointer,
+            copier,
             people,
             keeping,
-            places.connection,
-            Facts(node.name, widest(limits.memory_bytes), journal.records.ended()),
+            presence,
+            Facts(node.name, widest(limits.memory_bytes), journal.records.ended(), resumed),
         )
         checkpointer.start()
         undo.callback(checkpointer.stop)
+        if copier is not None:
+            copier.start()
+            undo.callback(copier.stop)
         keeping.listen(daemon.note, partial(doors.send, Door.CLIENT))
         keeping.start()
         undo.callback(keeping.stop)
-        _announce(config, places, sockets, node, journal.epoch, told)
+        presence.announce(_told(config, sockets, node, journal.epoch, told))
         if told is not None:
             daemon.note("service.listens", config.name, told.address)
         daemon.note("service.started", config.name, f"epoch {journal.epoch}, {found.queued} queued")
+        if resumed:
+            daemon.note("service.resumed", config.name, resumed)
         if damaged:
             daemon.note("journal.damaged", config.name, f"{damaged} records; their tasks run again")
         undo.pop_all()
-    return Environment(daemon, places, config.pools, sockets, lock)
+    return Environment(daemon, places, config.pools, sockets, lock, presence)
 
 
 def widest(memory_bytes: int) -> int:
@@ -178,58 +192,20 @@ def check_engines(pools: tuple[PoolSpec, ...]) -> None:
             )
 
 
-def take_lock(path: Path) -> int:
-    """The lock that keeps a second service out, for the life of the descriptor returned."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        holder = os.read(descriptor, 200).decode("utf-8", "replace").strip()
-        os.close(descriptor)
-        raise JournalError(
-            f"another service uses {path.parent}: {holder or 'unknown'}",
-            hint="simenv status, or simenv down first",
-        ) from error
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"pid {os.getpid()} on {os.uname().nodename}\n".encode())
-    return descriptor
-
-
-def check_file_system(folder: Path) -> None:
+def check_file_system(folder: Path, forced: bool) -> None:
     """Refuse a live journal on a network file system."""
-    kind = file_system(folder)
-    if kind in NETWORK_FILE_SYSTEMS:
+    kind = disks.kind_of(folder)
+    if disks.is_network(kind) and not forced:
         raise ConfigError(
             f"the journal would be on {folder}, a network file system ({kind})",
-            hint="set state_dir to a folder on a local disk",
+            hint="set state_dir to a folder on a local disk, or network_state = true",
         )
 
 
-def file_system(folder: Path) -> str:
-    """The type of the file system a folder is on, "" if unknown."""
-    best, kind = -1, ""
-    try:
-        lines = Path("/proc/self/mounts").read_text().splitlines()
-    except OSError:
-        return ""
-    real = folder.resolve()
-    for line in lines:
-        _, where, found, *_ = line.split()
-        mount = Path(where.replace("\\040", " "))
-        if (real == mount or mount in real.parents) and len(mount.parts) >= best:
-            best, kind = len(mount.parts), found
-    return kind
-
-
-def _announce(
-    config: Config,
-    places: Places,
-    sockets: Path,
-    node: Node,
-    epoch: int,
-    door: ServerFile | None,
-) -> None:
-    told = ConnectionFile(
+def _told(
+    config: Config, sockets: Path, node: Node, epoch: int, door: ServerFile | None
+) -> ConnectionFile:
+    return ConnectionFile(
         CONNECTION_FORMAT,
         config.name,
         __version__,
@@ -240,7 +216,3 @@ def _announce(
         door.address if door is not None else "",
         door.public_key if door is not None else "",
     )
-    temporary = places.connection.with_suffix(".new")
-    temporary.touch(mode=0o600)
-    temporary.write_bytes(msgspec.json.encode(told))
-    temporary.replace(places.connection)

@@ -35,7 +35,7 @@ def test_the_settings_of_the_last_start_are_forgotten(home: dict[str, str]) -> N
 def test_without_a_journal_nothing_is_taken_up_unless_told(home: dict[str, str]) -> None:
     (Path(home["SIMENV_HOME"]) / NAME / "journal.db").unlink()
     assert config.load({"name": NAME}, environ=home).slots == 0
-    assert config.load({"name": NAME}, environ=home, resume=True).slots == 3
+    assert config.load({"name": NAME, "resume": True}, environ=home).slots == 3
 
 
 def test_a_file_that_was_named_is_mixed_with_the_last_start(

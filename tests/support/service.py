@@ -25,6 +25,7 @@ from simenv.service.journal import Journal
 from simenv.service.keeping import Keeping
 from simenv.service.people import People
 from simenv.service.pools import WorkerProcesses
+from simenv.service.presence import Presence
 from simenv.service.questions import Facts
 from simenv.service.reopening import mend
 from simenv.service.replay import replay
@@ -133,9 +134,10 @@ class Bench:
             completions,
             processes,
             Checkpointer(places.journal),
+            None,
             self.people,
             Keeping(self.journal, self.state, completions, places.results),
-            places.connection,
+            Presence(places.connection),
             Facts(NODE, 26, self.journal.records.ended()),
         )
         say = partial(self.doors.send, Door.CLIENT)

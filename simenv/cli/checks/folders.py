@@ -14,7 +14,7 @@ from simenv.cli import out
 from simenv.cli.checks.finding import Finding
 from simenv.client import address
 from simenv.errors import NoService
-from simenv.service import start
+from simenv.store import disks
 
 LEAST_FREE_BYTES = 2**30
 LONGEST_SOCKET = 107  # bytes of a path in sockaddr_un
@@ -24,11 +24,17 @@ def home() -> Iterator[Finding]:
     """The journal needs a local file system, and nobody else's hands."""
     root = config.home_root()
     there = next(path for path in (root, *root.parents) if path.exists())
-    kind = start.file_system(there)
+    kind = disks.kind_of(there)
     free = shutil.disk_usage(there).free
-    if kind in start.NETWORK_FILE_SYSTEMS:
-        detail = f"{root} is on {kind}, where the journal cannot be safe"
-        yield Finding("fail", "state", detail, "export SIMENV_HOME=/a/folder/on/a/local/disk")
+    if disks.is_network(kind):
+        live = config.places(config.Config()).state
+        if live.is_relative_to(root):
+            detail = f"{root} is on {kind}, where the journal cannot be safe, as all folders here"
+            yield Finding(
+                "fail", "state", detail, "export SIMENV_SCRATCH=/a/folder/on/a/local/disk"
+            )
+        else:
+            yield Finding("ok", "state", f"{root} on {kind}; live journals go to {live.parent}")
     elif free < LEAST_FREE_BYTES:
         yield Finding("warn", "state", f"{root} has {out.size(free)} left", f"df -h {there}")
     else:

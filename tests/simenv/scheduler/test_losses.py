@@ -27,7 +27,9 @@ def test_a_late_answer_of_a_lost_attempt_is_fenced_out() -> None:
     machine.submit(1, cost=60_000.0)
     (send,) = machine.assign()
     record = send.records[0]
-    late = Finished(record.number, record.fence, STATES.index(TaskState.DONE), b"", 0, start_us=1, run_us=1)
+    late = Finished(
+        record.number, record.fence, STATES.index(TaskState.DONE), b"", 0, start_us=1, run_us=1
+    )
     machine.lose("main-0")
     machine.revive()
     (again,) = machine.assign()

@@ -12,6 +12,7 @@ from service import Bench, Paper
 
 from simenv.config import convert
 from simenv.service import __main__ as main
+from simenv.service.presence import Presence
 from simenv.service.start import Environment, assemble
 
 
@@ -33,7 +34,8 @@ def test_an_end_that_fails_still_removes_the_connection_file(
     places = bench.daemon.workers._places
     places.connection.touch()
     lock = os.open(tmp_path / "lock", os.O_CREAT | os.O_RDWR)
-    environment = Environment(bench.daemon, places, bench.config.pools, sockets, lock)
+    presence = Presence(places.connection)
+    environment = Environment(bench.daemon, places, bench.config.pools, sockets, lock, presence)
     bench.journal._db.close()
     with pytest.raises(Exception, match="closed database"):
         main._end(environment)
