@@ -77,7 +77,7 @@ class Block(msgspec.Struct, frozen=True):
     rate_units: int = 0
 
 
-class Estimate(msgspec.Struct, frozen=True):
+class Estimate(msgspec.Struct, frozen=True, omit_defaults=True):
     """A forecast; `estimated_ns` None: not available, `reason` says why."""
 
     available: bool

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from simenv.client.qpm import records
 from simenv.client.qpm.audit import Audit
 from simenv.client.qpm.book import Book, Retention
 from simenv.client.qpm.control import ControlBinding
 from simenv.client.qpm.execution import ExecutionBinding
 from simenv.client.qpm.notices import Notices
 from simenv.client.qpm.presence import Presence
-from simenv.client.qpm.records import completion, single
 from simenv.client.qpm.runner import Runner
 from simenv.client.qpm.single import SingleQPM
 from simenv.client.qpm.telemetry import TelemetryBinding
@@ -35,7 +35,9 @@ class QPM(ExecutionBinding, TelemetryBinding, ControlBinding):
         presence, audit = Presence(link), Audit()
         book = Book(link, Retention())
         runner = Runner(client, book)
-        ExecutionBinding.__init__(self, link, runner, Notices(link, book, completion, alone=False))
+        ExecutionBinding.__init__(
+            self, link, runner, Notices(link, book, records.revision2, alone=False)
+        )
         TelemetryBinding.__init__(self, link, presence, audit)
         ControlBinding.__init__(self, link, runner, presence, audit)
         self.revision1 = _single(client, link, presence)
@@ -52,4 +54,4 @@ def _single(client: Client, link: Link, presence: Presence) -> SingleQPM:
     book = Book(link, SINGLE_RETENTION)
     runner = Runner(client, book)
     control = ControlBinding(link, runner, presence, Audit())
-    return SingleQPM(runner, Notices(link, book, single, alone=True), control, presence)
+    return SingleQPM(runner, Notices(link, book, records.revision1, alone=True), control, presence)

@@ -19,7 +19,7 @@ from simenv.client.link import Link
 from simenv.client.qpm.run import Facts, Run
 from simenv.client.watches import REPEAT_S
 from simenv.model import TaskState
-from simenv.qpm.envelopes import Times
+from simenv.qpm.envelopes import NOT_REACHED, Times
 from simenv.qpm.states import Reason
 
 GONE_KEPT = 4_096
@@ -160,10 +160,10 @@ class Book:
 
     # --- leaving ------------------------------------------------------------------------------
 
-    def close(self, run: Run, reason: Reason) -> None:
+    def close(self, run: Run, reason: Reason, dequeued_s: float = NOT_REACHED) -> None:
         """It has been handed back: its programs and results are let go."""
         gone = Gone(
-            run.cid, run.number, run.final_state(), run.times(), run.facts(), reason,
+            run.cid, run.number, run.final_state(), run.times(dequeued_s), run.facts(), reason,
             round(time() * 1e9),
         )  # fmt: skip
         with self._link.channel.lock:

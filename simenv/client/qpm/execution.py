@@ -66,7 +66,7 @@ class ExecutionBinding:
         if error is not None:
             self._book.close(run, Reason.RETURNED)
             raise error
-        record = records.completion(run)
+        record = records.revision2(run)
         self._book.close(run, Reason.RETURNED)
         return plain(self._ended(run, result=record))
 
@@ -100,8 +100,9 @@ class ExecutionBinding:
         taken = self._book.take(found.cid)
         if taken is None:  # somebody else was quicker
             return plain(self._not_ready("read_cq", cid))
-        record = records.completion(taken, poll="read_cq", dequeued=True)
-        self._book.close(taken, Reason.READ)
+        now_s = time()
+        record = records.revision2(taken, poll="read_cq", dequeued_s=now_s)
+        self._book.close(taken, Reason.READ, now_s)
         return record
 
     def peek_cq(
@@ -114,7 +115,7 @@ class ExecutionBinding:
         found = self._ready("peek_cq", cid, reservation_id, token)
         if not isinstance(found, Run):
             return plain(found)
-        return records.completion(found, poll="peek_cq")
+        return records.revision2(found, poll="peek_cq")
 
     def task_status(
         self,

@@ -5,13 +5,13 @@ Whatever a host's transport decodes may arrive here: every type and value must b
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from simenv.qpm.errors import ExecutionError
 
 MAX_TEXT_CHARS = 4_096  # of an id, a name, a reason
 MAX_RESERVATION = 2**64 - 1
+MAX_SECONDS = 10**8  # three years; in nanoseconds far within 64 bits
 
 
 def wrong(what: str, value: Any, wanted: str) -> ExecutionError:
@@ -50,8 +50,8 @@ def seconds(what: str, value: Any) -> float | None:
     if value is None:
         return None
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 <= value < math.inf:
-        raise wrong(what, value, "seconds, not below 0, or nothing")
+    if not number or not 0 <= value <= MAX_SECONDS:
+        raise wrong(what, value, f"seconds from 0 to {MAX_SECONDS}, or nothing")
     return float(value)
 
 

@@ -50,8 +50,15 @@ def without_final_measurements(program: Program) -> Program:
             used.update(touched)
         kept_ops.append(row)
         kept_qubits += reversed(touched)
+    kept = [row for row, name in enumerate(program.names) if name != "measure"]
+    place = {row: number for number, row in enumerate(kept)}
     return msgspec.structs.replace(
-        program, ops=_uint16(kept_ops[::-1]), qubits=_uint16(kept_qubits[::-1]), clbits=b""
+        program,
+        names=tuple(program.names[row] for row in kept),
+        arities=_uint16([size for row in kept for size in arities[3 * row : 3 * row + 3]]),
+        ops=_uint16([place[row] for row in reversed(kept_ops)]),
+        qubits=_uint16(kept_qubits[::-1]),
+        clbits=b"",
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from time import time
 from typing import Any
 
 import msgspec
@@ -33,7 +32,7 @@ def find(run: Run) -> Found:
     return Found(state, {"counts": {}}, None if error is None else str(error))
 
 
-def single(run: Run, *, dequeued: bool = False) -> dict[str, Any]:
+def revision1(run: Run, *, dequeued_s: float = NOT_REACHED) -> dict[str, Any]:
     """Revision 1: counts alone where nothing else was asked for; a text where it failed."""
     found = find(run)
     result: dict[str, Any] | str = found.result
@@ -41,16 +40,18 @@ def single(run: Run, *, dequeued: bool = False) -> dict[str, Any]:
         result = found.message
     elif not run.wants_amplitudes:
         result = found.result["counts"]
-    times = run.times(time() if dequeued else NOT_REACHED)
+    times = run.times(dequeued_s)
     record = Record(cid=run.cid, result=result, rc=_rc(found.state), **_fields(times))
     return plain(record)
 
 
-def completion(run: Run, *, poll: str | None = None, dequeued: bool = False) -> dict[str, Any]:
+def revision2(
+    run: Run, *, poll: str | None = None, dequeued_s: float = NOT_REACHED
+) -> dict[str, Any]:
     """Revision 2. `poll`: the operation that reads it; None in an event."""
     found = find(run)
     stand = STANDS[found.state]
-    times = run.times(time() if dequeued else NOT_REACHED)
+    times = run.times(dequeued_s)
     reason = stand.reason
     if run.refusal is not None:
         reason = Reason.SUBMISSION_FAILED

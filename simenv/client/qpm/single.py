@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import time
 from typing import Any
 
 from simenv.client.qpm import answers, fields, records
@@ -63,7 +64,7 @@ class SingleQPM:
             self._book.queue_from_now_on(run)  # interrupted: what comes of it is not lost
             raise
         error = failure(run)
-        record = records.single(run)
+        record = records.revision1(run)
         self._book.close(run, Reason.RETURNED)
         if error is not None:
             raise error
@@ -79,13 +80,14 @@ class SingleQPM:
         taken = self._book.take(run.cid)
         if taken is None:
             raise _in_progress(cid)
-        record = records.single(taken, dequeued=True)
-        self._book.close(taken, Reason.READ)
+        now_s = time()
+        record = records.revision1(taken, dequeued_s=now_s)
+        self._book.close(taken, Reason.READ, now_s)
         return record
 
     def peek_cq(self, cid: str | None = None) -> Plain:
         """As `read_cq`; it stays."""
-        return records.single(self._finished(cid))
+        return records.revision1(self._finished(cid))
 
     def delete_circuit(self, cid: str) -> None:
         """Stop it and forget it, also where it is not known."""

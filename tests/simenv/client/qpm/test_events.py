@@ -1,0 +1,100 @@
+"""Completions pushed: once each, to those they fit; a reader that has gone loses nothing."""
+
+from __future__ import annotations
+
+import pytest
+from hosts import BAD, Endpoint, completion, info, until
+
+from simenv.client.qpm import QPM
+from simenv.qpm.errors import InProgress
+
+
+def test_a_completion_is_pushed_twice_or_not_queued(qpm: QPM) -> None:
+    endpoint = Endpoint()
+    for count in (1, 1):  # asked for again: still once
+        told = qpm.register_event_notification(endpoint, 1, "queue-7")
+        assert told == {"status": "accepted", "class_id": "queue-7", "registration_count": count}
+    cids = {qpm.async_run(info())["cid"] for _ in range(20)}
+    events = [endpoint.get() for _ in cids]
+    assert {event.payload["cid"] for event in events} == cids
+    assert {event.evtype for event in events} == {1}
+    assert {completion(qpm, cid)["cid"] for cid in cids} == cids
+    assert endpoint.empty()
+
+
+def test_the_payload_is_no_completion(qpm: QPM) -> None:
+    endpoint = Endpoint()
+    qpm.register_event_notification(endpoint, "completion", "q")
+    qpm.async_run(info())
+    event = endpoint.get()
+    assert event.evtype == "completion"
+    assert event.payload["rc"] == 0
+    assert sum(event.payload["result"]["counts"].values()) == 200
+    assert event.payload["cq_dequeue_time"] == -1.0
+    assert "poll_operation" not in event.payload
+
+
+def test_failed_and_cancelled_circuits_are_not_told_of(qpm: QPM, busy: None) -> None:
+    endpoint = Endpoint()
+    qpm.register_event_notification(endpoint, 1, "q")
+    qpm.async_run(info(BAD))
+    assert endpoint.get().payload["outcome"] == "FAILED"
+    cid = qpm.async_run(info())["cid"]
+    qpm.cancel_task(cid)
+    event = endpoint.get()
+    assert (event.payload["cid"], event.payload["outcome"]) == (cid, "CANCELLED")
+
+
+def test_an_event_passes_a_filter_or_has_another_type(qpm: QPM, busy: None) -> None:
+    mine, others, all_of_them, another = Endpoint(), Endpoint(), Endpoint(), Endpoint()
+    first, second = qpm.async_run(info())["cid"], qpm.async_run(info())["cid"]
+    register = qpm.register_event_notification
+    register(mine, 1, "a", filters={"cid": first})
+    register(others, 1, "b", filters={"cid": "nobody"})
+    register(all_of_them, 1, "c", filters={"cid": [first, second], "reservation_id": None})
+    assert register(another, 2, "d")["registration_count"] == 4
+    for cid in (first, second):
+        qpm.cancel_task(cid)
+    assert {all_of_them.get().payload["cid"] for _ in range(2)} == {first, second}
+    assert mine.get().payload["cid"] == first
+    assert mine.empty()
+    assert others.tried == another.tried == 0
+
+
+def test_a_reader_that_has_gone_takes_others_along(qpm: QPM) -> None:
+    gone, there = Endpoint(broken=True), Endpoint()
+    qpm.register_event_notification(gone, 1, "gone")
+    qpm.register_event_notification(there, 1, "there")
+    cids = [qpm.async_run(info())["cid"] for _ in range(3)]
+    assert {there.get().payload["cid"] for _ in cids} == set(cids)
+    assert gone.tried == 1
+    assert qpm.register_event_notification(there, 1, "there")["registration_count"] == 1
+
+
+def test_revision_1_queues_what_it_pushes(qpm: QPM) -> None:
+    single = qpm.revision1
+    first, last = Endpoint(), Endpoint()
+    assert single.register_event_notification(first, 1, "a") is None
+    single.register_event_notification(last, 1, "b")
+    cid = single.async_run(info())
+    event = last.get()
+    assert (event.payload["cid"], event.payload["rc"]) == (cid, 0)
+    assert set(event.payload["result"]) == {"00", "11"}
+    assert first.tried == 0
+    with pytest.raises(InProgress):
+        single.read_cq(cid)
+
+
+def test_revision_1_loses_what_it_cannot_push(qpm: QPM) -> None:
+    single, gone = qpm.revision1, Endpoint(broken=True)
+    single.register_event_notification(gone, 1, "a")
+    cid = single.async_run(info())
+
+    def record() -> object:
+        try:
+            return single.read_cq(cid)
+        except InProgress:
+            return None
+
+    assert until(record)["cid"] == cid
+    assert gone.tried == 1

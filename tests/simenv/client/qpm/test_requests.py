@@ -1,0 +1,161 @@
+"""Every field of every request, mutated: a typed answer, and nothing has changed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hosts import BELL, Endpoint, info
+
+from simenv.client.qpm import QPM
+from simenv.qpm.errors import QPMError, UnknownObject
+
+JUNK: list[Any] = [
+    True, 0, -1, 2**70, 1.5, math.nan, math.inf, "", "\x00", "x" * 10_000, b"bytes", [], [1],
+    {}, {1: 2}, {"a": {}}, object(), Endpoint(),
+]  # fmt: skip
+FINE: dict[str, list[Any]] = {  # of the junk, what the field allows
+    "num_qubits": [],
+    "num_shots": [],
+    "seed": [0],
+    "priority": [0, -1],
+    "deadline_ns": [0],
+    "depth": [0],
+    "one_q_gate_count": [0],
+    "two_q_gate_count": [0],
+    "measurement_count": [0],
+    "return_statevector": [True],
+    "compiler": ["\x00"],
+    "backend": ["\x00"],
+    "method": ["\x00"],
+    "lib": ["\x00"],
+    "qubit_mapping": [[], [1], {}, {1: 2}, {"a": {}}],
+    "qasm": [],
+    "circuit": [],
+}
+
+
+def allowed(field: str, value: Any) -> bool:
+    return any(type(value) is type(fine) and value == fine for fine in FINE[field])
+
+
+def state(qpm: QPM) -> tuple[Any, ...]:
+    status, queue = qpm.get_service_status(), qpm.get_queue_metrics()
+    summary = qpm.get_service_summary()
+    counts = [summary[name] for name in ("done", "failed", "cancelled", "expired")]
+    return status, queue["scheduler_task_count"], counts, qpm.read_cq()["outcome"]
+
+
+@pytest.mark.parametrize("field", sorted(FINE))
+def test_a_field_of_info_is_taken_whatever_it_holds(qpm: QPM, field: str) -> None:
+    before = state(qpm)
+    for value in JUNK:
+        if not allowed(field, value):
+            for run in (qpm.sync_run, qpm.async_run, qpm.revision1.sync_run):
+                with pytest.raises(QPMError):
+                    run(info(**{field: value}))
+    assert state(qpm) == before
+
+
+@pytest.mark.parametrize("given", JUNK, ids=lambda value: type(value).__name__)
+def test_an_info_that_is_none_is_run(qpm: QPM, given: Any) -> None:
+    before = state(qpm)
+    for run in (qpm.sync_run, qpm.async_run, qpm.revision1.sync_run, qpm.revision1.async_run):
+        with pytest.raises(QPMError):
+            run(given)
+    assert state(qpm) == before
+
+
+def test_what_a_host_adds_is_refused(qpm: QPM) -> None:
+    extra = {
+        "np": 4, "hosts": ["a"], "qfw_backend": None, "owner": "somebody", "policy": {"x": 1},
+        "job_id": 5, "session_id": None, "run_context": [], "unheard": object(), "lib": None,
+        "priority": None, "qubit_mapping": None,
+    }  # fmt: skip
+    assert qpm.sync_run(info(**extra))["outcome"] == "COMPLETED"
+
+
+def test_a_hint_wins_over_the_circuit(qpm: QPM) -> None:
+    with pytest.raises(QPMError, match="num_qubits=1"):
+        qpm.sync_run(info(num_qubits=1))
+
+
+def test_a_path_on_this_host_is_opened(qpm: QPM) -> None:
+    for path in ("/etc/hostname", "examples/bell.qasm"):
+        with pytest.raises(QPMError, match="OpenQASM as a text"):
+            qpm.sync_run(info(path))
+
+
+def test_a_format_nobody_reads_is_not_named(qpm: QPM) -> None:
+    with pytest.raises(QPMError, match=r"'pulse'.*cannot be read"):
+        qpm.sync_run(info(circuit={"format": "pulse", "data": BELL}))
+    for data in ("no base64 !", "AAAA", None, 7):
+        with pytest.raises(QPMError):
+            qpm.sync_run(info(circuit={"format": "qpy", "data": data}))
+
+
+Call = Callable[[QPM, Any], Any]
+CALLS: dict[str, tuple[Call, list[Any]]] = {
+    "sync timeout": (lambda q, v: q.sync_run(info(), timeout=v), [0, 1.5, None]),
+    "cancel_on_timeout": (lambda q, v: q.sync_run(info(), cancel_on_timeout=v), [True]),
+    "token": (lambda q, v: q.task_status("x", token=v), ["\x00"]),
+    "reservation": (lambda q, v: q.async_run(info(), reservation_id=v), []),
+    "read cid": (lambda q, v: q.read_cq(v), ["\x00"]),
+    "peek cid": (lambda q, v: q.peek_cq(v), ["\x00"]),
+    "status cid": (lambda q, v: q.task_status(v), ["\x00"]),
+    "status qtask": (lambda q, v: q.task_status(qtask_id=v), []),
+    "cancel cid": (lambda q, v: q.cancel_task(v), ["\x00"]),
+    "cancel reason": (lambda q, v: q.cancel_task("x", reason=v), ["\x00"]),
+    "timing": (lambda q, v: q.get_task_timing(task_id=v), []),
+    "metadata": (lambda q, v: q.get_task_metadata(task_id=v), []),
+    "endpoint": (lambda q, v: q.register_event_notification(v, 1, "c"), [JUNK[-1]]),
+    "evtype": (lambda q, v: q.register_event_notification(Endpoint(), v, "c"),
+               [0, "", "\x00", "x" * 10_000]),
+    "class_id": (lambda q, v: q.register_event_notification(Endpoint(), 1, v), ["\x00"]),
+    "filters": (lambda q, v: q.register_event_notification(Endpoint(), 1, "c", filters=v),
+                [{}, {"a": {}}]),
+    "delete": (lambda q, v: q.delete_circuit(v), ["\x00"]),
+    "lib": (lambda q, v: q.get_device_info(lib=v), []),
+    "calibration": (lambda q, v: q.get_calibration_snapshot(v), []),
+    "device": (lambda q, v: q.get_capacity_snapshot(device_id=v), []),
+    "scope": (lambda q, v: q.get_capacity_snapshot(scope_id=v), ["\x00"]),
+    "access": (lambda q, v: q.get_queue_metrics(access_class=v), ["\x00"]),
+    "allocations": (lambda q, v: q.list_scheduler_allocations(filters=v), [{}, {"a": {}}]),
+    "mode": (lambda q, v: q.shutdown(mode=v), []),
+    "shutdown timeout": (lambda q, v: q.shutdown(timeout_s=v), [0, 1.5]),
+    "reconcile": (lambda q, v: q.reconcile_runtime_state(reason=v), ["\x00"]),
+    "R1 read": (lambda q, v: q.revision1.read_cq(v), []),
+    "R1 delete": (lambda q, v: q.revision1.delete_circuit(v), ["\x00"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(CALLS))
+def test_an_argument_is_taken_whatever_it_holds(qpm: QPM, name: str) -> None:
+    call, fine = CALLS[name]
+    before = state(qpm)
+    for value in JUNK:
+        if not any(type(value) is type(one) and value == one for one in fine):
+            with pytest.raises(QPMError):
+                call(qpm, value)
+    assert state(qpm) == before
+
+
+def test_an_unknown_pool_or_calibration_is_described(qpm: QPM) -> None:
+    for call in (
+        lambda: qpm.get_device_info(lib="elsewhere"),
+        lambda: qpm.get_coupling_graph("cal-1"),
+        lambda: qpm.get_queue_metrics(device_id="elsewhere"),
+    ):
+        with pytest.raises(UnknownObject) as raised:
+            call()
+        assert raised.value.defw_name == "DEFwNotFound"
+
+
+def test_a_lookup_without_a_name_finds_something(qpm: QPM) -> None:
+    for call in (qpm.task_status, qpm.cancel_task):
+        with pytest.raises(QPMError, match="neither cid nor qtask_id"):
+            call()
+    with pytest.raises(QPMError, match="needs a reason"):
+        qpm.reconcile_runtime_state()
