@@ -18,6 +18,7 @@ from simenv import __version__
 from simenv.cli import demo, doctor, environment, keys, lists, out, past, submit, tasks, trace
 from simenv.cli import run as application
 from simenv.cli.border import guarded
+from simenv.cli.measure import command as measure
 from simenv.cli.perf import command as perf
 from simenv.cli.settings import Settings, hoist
 
@@ -34,6 +35,7 @@ for _command in (
     trace.trace,
     past.events,
     perf.perf,
+    measure.bench,
     submit.submit,
     tasks.result,
     tasks.cancel,

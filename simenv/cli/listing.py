@@ -47,6 +47,7 @@ class Column(Generic[Row]):
     header: str
     text: Callable[[Row], str]
     right: bool = False
+    width: int = 0  # at least, in columns: for rows that come one by one
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +163,7 @@ def _show(
         return
     headers = [column.header for column in columns]
     waiting = [] if style.no_header else [headers]
-    widths = [0] * len(columns)
+    widths = [column.width for column in columns]
     for block in blocks:
         lines = waiting + [[out.clean(column.text(row)) for column in columns] for row in block]
         waiting = []

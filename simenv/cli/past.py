@@ -45,10 +45,10 @@ _LOG: tuple[Column[LogRow], ...] = (
     Column("APP", lambda row: row.app or "-"),
 )
 _EVENTS: tuple[Column[Event], ...] = (
-    Column("SEQ", lambda event: str(event.seq), right=True),
+    Column("SEQ", lambda event: str(event.seq), right=True, width=5),
     Column("TIME", lambda event: time.strftime("%H:%M:%S", time.localtime(event.time_s))),
-    Column("KIND", lambda event: event.kind),
-    Column("SUBJECT", lambda event: event.subject or "-"),
+    Column("KIND", lambda event: event.kind, width=14),
+    Column("SUBJECT", lambda event: event.subject or "-", width=8),
     Column("MESSAGE", lambda event: event.message),
 )
 

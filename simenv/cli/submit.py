@@ -61,6 +61,10 @@ def submit(
         list[str] | None, typer.Option(help="NAME=VALUE of a free parameter, in radians.")
     ] = None,
     pool: Annotated[str | None, typer.Option(help="Only on this pool.")] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE of an engine's own option, such as bond=64."),
+    ] = None,
     priority: Annotated[int, typer.Option(help="Higher goes first.")] = 0,
     queue_timeout: Annotated[
         float | None, typer.Option(help="EXPIRED after so many seconds of waiting.")
@@ -99,6 +103,7 @@ def submit(
             priority=priority,
             queue_timeout_s=queue_timeout,
             run_timeout_s=run_timeout,
+            options=_settings(option or []),
             name=task_name,
         )
         if wait or alone:
@@ -164,6 +169,19 @@ def _say_where(error: ProgramError, file: str, source: str | Path) -> None:
     quoted = lines[error.line - 1].strip()[:80] if error.line <= len(lines) else ""
     name = "stdin" if file == "-" else file
     error.add_note(f"at {name}:{error.line}:{error.column}   {quoted}")
+
+
+def _settings(words: list[str]) -> dict[str, float]:
+    """NAME=VALUE words to an engine's options; whole numbers stay whole."""
+    values: dict[str, float] = {}
+    for word in words:
+        name, _, text = word.partition("=")
+        try:
+            values[name] = int(text) if text.lstrip("+-").isdigit() else float(text)
+        except ValueError as error:
+            hint = "NAME=VALUE, for example bond=64"
+            raise OptionError(f"--option {word[:80]!r}", hint=hint) from error
+    return values
 
 
 def _bindings(params: list[str]) -> dict[str, list[float]] | None:

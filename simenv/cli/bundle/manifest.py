@@ -61,6 +61,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     slots: int
     versions: dict[str, str]
     lost: tuple[str, ...]  # why earlier attempts ended
+    options: EngineOptions = ()  # the engine's own
 
     @property
     def terms(self) -> Terms:
@@ -78,6 +79,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             queue_timeout_s=self.queue_timeout_s,
             run_timeout_s=self.run_timeout_s,
             name=self.name,
+            options=self.options,
         )
 
     def spec(self, program: bytes, bindings: bytes) -> TaskSpec:
@@ -128,6 +130,7 @@ def manifest(
         slots=row.slots,
         versions=versions,
         lost=lost,
+        options=terms.options,
     )
 
 

@@ -1,0 +1,63 @@
+"""Circuits to measure with. The same numbers and seed give the same circuit on every machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from qiskit import QuantumCircuit
+
+Gate = tuple[str, tuple[int, ...], float]  # name, qubits, angle
+
+
+def gates(num_qubits: int, operations: int, seed: int) -> list[Gate]:
+    """Layers of ry, rz and a ring of cx until there are so many operations, measurements aside."""
+    rng = np.random.default_rng(seed)
+    found: list[Gate] = []
+    while len(found) < operations:
+        for qubit in range(num_qubits):
+            found.append(("ry", (qubit,), rng.uniform(0, 6)))
+            found.append(("rz", (qubit,), rng.uniform(0, 6)))
+        for qubit in range(num_qubits):
+            found.append(("cx", (qubit, (qubit + 1) % num_qubits), 0.0))
+    return found[:operations]
+
+
+def built(num_qubits: int, made: list[Gate]) -> QuantumCircuit:
+    """The gates as Qiskit's circuit, measured."""
+    from qiskit import QuantumCircuit
+
+    circuit = QuantumCircuit(num_qubits, num_qubits)
+    for name, qubits, angle in made:
+        if name == "cx":
+            circuit.cx(*qubits)
+        else:
+            getattr(circuit, name)(angle, *qubits)
+    circuit.measure(range(num_qubits), range(num_qubits))
+    return circuit
+
+
+def layered(num_qubits: int, operations: int, number: int, seed: int) -> list[QuantumCircuit]:
+    """So many circuits, all different in their angles."""
+    return [
+        built(num_qubits, gates(num_qubits, operations, seed * 10**6 + k)) for k in range(number)
+    ]
+
+
+def ansatz(num_qubits: int, parameters: int, operations: int) -> QuantumCircuit:
+    """So many rotations, each with an angle of its own, and cx in between; then measured."""
+    from qiskit import QuantumCircuit
+    from qiskit.circuit import ParameterVector
+
+    angles = list(ParameterVector("a", parameters))
+    circuit = QuantumCircuit(num_qubits, num_qubits)
+    fixed = operations - parameters
+    for k in range(max(parameters, fixed)):
+        if k < parameters:
+            (circuit.ry if k % 2 else circuit.rz)(angles[k], k % num_qubits)
+        if k < fixed:
+            circuit.cx(k % num_qubits, (k + 1) % num_qubits) if k % 3 else circuit.h(k % num_qubits)
+    circuit.measure(range(num_qubits), range(num_qubits))
+    return circuit
