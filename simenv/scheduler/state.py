@@ -7,10 +7,9 @@ exceed the node's, and a task in a worker's hands carries that worker's name and
 
 from __future__ import annotations
 
-import heapq
-
 from simenv.model import PoolSpec, TaskSpec, TaskState, Timing, WorkerState, task_name
 from simenv.scheduler import losses
+from simenv.scheduler.deadlines import Deadlines
 from simenv.scheduler.estimate import Estimator
 from simenv.scheduler.owners import Owned
 from simenv.scheduler.pools import Pool, Worker
@@ -32,9 +31,7 @@ from simenv.scheduler.values import (
 )
 from simenv.wire.messages import STATES, Finished
 
-KEPT_DEADLINES = 10_000  # of tasks that have ended, before they are cleared away
 IDLE_BEATS = 3  # in a row, from a worker that should be running something
-STOP_GRACE_NS = 2_000_000_000  # an engine that has not obeyed by then is ended with its worker
 SLEEP_NS = 3_000_000_000  # a gap between ticks from which we slept, and silence proves nothing
 
 
@@ -61,9 +58,7 @@ class State:
         self.last_short_ns = -(10**18)  # when a short task last came in
         self.draining = False
         self.incidents = losses.Incidents()
-        self._deadlines: list[tuple[int, int]] = []  # (when, task): queue timeouts
-        self._stops: list[tuple[int, int, int]] = []  # (when, task, fence): grace ends
-        self._run_limits: list[tuple[int, int, int]] = []  # (when, task, fence): run timeouts
+        self._deadlines = Deadlines()
         self._last_tick_ns = 0
 
     # --- tasks come ----------------------------------------------------------------------------
@@ -92,11 +87,8 @@ class State:
             self.last_short_ns = batch.accepted_ns
         if batch.terms.queue_timeout_s:
             when = batch.accepted_ns + round(batch.terms.queue_timeout_s * 1e9)
-            for number in range(batch.first, batch.first + len(specs)):
-                heapq.heappush(self._deadlines, (when, number))
-            if len(self._deadlines) > 2 * len(tasks) + KEPT_DEADLINES:
-                self._deadlines = [entry for entry in self._deadlines if entry[1] in tasks]
-                heapq.heapify(self._deadlines)
+            span = range(batch.first, batch.first + len(specs))
+            self._deadlines.wait_until(when, span, tasks, len(tasks))
 
     def withdraw(self, first: int, count: int, now_ns: int) -> None:
         """Accepted tasks that could not be stored: as if they had never come."""
@@ -155,9 +147,9 @@ class State:
             limit_s = record.batch.terms.run_timeout_s
             if limit_s:
                 when = now_ns + round(limit_s * 1e9)
-                heapq.heappush(self._run_limits, (when, task, fence))
+                self._deadlines.run_until(when, task, fence)
             if record.stopping:
-                self._arm(record, now_ns)
+                self._deadlines.stop_by(now_ns, task, fence)
 
     def beaten(
         self, name: str, task: int, fence: int, rss_bytes: int, now_ns: int
@@ -291,11 +283,8 @@ class State:
         if record.phase == Phase.RUNNING or record is next(
             iter(self.workers[record.worker].held.values())
         ):  # one that waits behind another is skipped when its turn comes
-            self._arm(record, now_ns)
+            self._deadlines.stop_by(now_ns, record.number, record.fence)
         return [StopRunning(record.worker, record.number, record.fence, reason)]
-
-    def _arm(self, record: Record, now_ns: int) -> None:
-        heapq.heappush(self._stops, (now_ns + STOP_GRACE_NS, record.number, record.fence))
 
     # --- time passes ---------------------------------------------------------------------------
 
@@ -323,18 +312,15 @@ class State:
 
     def _overdue(self, now_ns: int) -> list[Action]:
         actions: list[Action] = []
-        while self._deadlines and self._deadlines[0][0] <= now_ns:
-            _, number = heapq.heappop(self._deadlines)
+        for number in self._deadlines.waited_long(now_ns):
             record = self.tasks.get(number)
             if record is not None and record.phase == Phase.WAITING:
                 actions += self._stop(record, "queue_timeout", now_ns)
-        while self._run_limits and self._run_limits[0][0] <= now_ns:
-            _, number, fence = heapq.heappop(self._run_limits)
+        for number, fence in self._deadlines.ran_long(now_ns):
             record = self.tasks.get(number)
             if record is not None and record.fence == fence:
                 actions += self._stop(record, "run_timeout", now_ns)
-        while self._stops and self._stops[0][0] <= now_ns:
-            _, number, fence = heapq.heappop(self._stops)
+        for number, fence in self._deadlines.disobeyed(now_ns):
             record = self.tasks.get(number)
             if record is not None and record.fence == fence and record.worker in self.workers:
                 actions += self._kill(record.worker, f"did not stop ({record.stopping})")

@@ -1,0 +1,52 @@
+"""When something must end of itself: queue timeouts, run timeouts, and the grace of a stop.
+
+Entries of tasks that ended earlier stay until their time comes, or until there are too many.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Container, Iterator
+
+STOP_GRACE_NS = 2_000_000_000  # an engine that has not obeyed by then is ended with its worker
+KEPT = 10_000  # entries of tasks that have ended, before they are cleared away
+
+
+class Deadlines:
+    """Times are monotonic nanoseconds; a fence tells an attempt from a later one."""
+
+    def __init__(self) -> None:
+        self._queued: list[tuple[int, int]] = []  # (when, task)
+        self._running: list[tuple[int, int, int]] = []  # (when, task, fence)
+        self._stopping: list[tuple[int, int, int]] = []  # (when, task, fence)
+
+    def wait_until(self, when_ns: int, tasks: range, alive: Container[int], count: int) -> None:
+        """None of these may still wait then; `count` tasks are `alive`."""
+        for task in tasks:
+            heapq.heappush(self._queued, (when_ns, task))
+        if len(self._queued) > 2 * count + KEPT:
+            self._queued = [entry for entry in self._queued if entry[1] in alive]
+            heapq.heapify(self._queued)
+
+    def run_until(self, when_ns: int, task: int, fence: int) -> None:
+        """This attempt may not still run then."""
+        heapq.heappush(self._running, (when_ns, task, fence))
+
+    def stop_by(self, now_ns: int, task: int, fence: int) -> None:
+        """This attempt was asked to stop now."""
+        heapq.heappush(self._stopping, (now_ns + STOP_GRACE_NS, task, fence))
+
+    def waited_long(self, now_ns: int) -> Iterator[int]:
+        """Tasks whose time in the queue is over."""
+        while self._queued and self._queued[0][0] <= now_ns:
+            yield heapq.heappop(self._queued)[1]
+
+    def ran_long(self, now_ns: int) -> Iterator[tuple[int, int]]:
+        """(task, fence) of attempts whose time to run is over."""
+        while self._running and self._running[0][0] <= now_ns:
+            yield heapq.heappop(self._running)[1:]
+
+    def disobeyed(self, now_ns: int) -> Iterator[tuple[int, int]]:
+        """(task, fence) of attempts whose grace is over."""
+        while self._stopping and self._stopping[0][0] <= now_ns:
+            yield heapq.heappop(self._stopping)[1:]
