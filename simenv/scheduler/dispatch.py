@@ -9,7 +9,7 @@ too small a part to be worth the loss of balance.
 from __future__ import annotations
 
 from simenv.model import WorkerState
-from simenv.scheduler.estimate import slots_for
+from simenv.scheduler.estimate import PARALLEL_FROM_US, slots_for
 from simenv.scheduler.pools import Pool, Worker
 from simenv.scheduler.queue import LONG_US
 from simenv.scheduler.state import State
@@ -43,13 +43,15 @@ def _next(state: State, pool: Pool, now_ns: int) -> Send | None:
         if record is None or record.route.memory_bytes > state.free_memory:
             return None
         worker = idle[0]
-        slots = slots_for(
-            record.cost_us,
-            _slot_bound(state, record, now_ns),
-            state.free_slots,
-            len(pool.queue),
-            max(len(idle), pool.spec.max - pool.live() + len(idle)),  # who could share them
-        )
+        slots = 1
+        if record.cost_us >= PARALLEL_FROM_US:  # else nothing need be counted
+            slots = slots_for(
+                record.cost_us,
+                _slot_bound(state, record, now_ns),
+                state.free_slots,
+                len(pool.queue),
+                max(len(idle), pool.spec.max - pool.live() + len(idle)),  # who could share them
+            )
         state.free_slots -= slots
         worker.slots = slots
         return _send(state, pool, worker, record, len(idle), now_ns)
