@@ -51,6 +51,7 @@ class End(msgspec.Struct, frozen=True, gc=False):
 class Source(msgspec.Struct, frozen=True):
     """One stored Submit, opened."""
 
+    name: str  # the id of its first task
     row: AcceptedRow
     submit: Submit
     routes: list[Route]
@@ -64,17 +65,23 @@ class Log:
         self._completions = completions
         self._state = state
         self._source: Source | None = None
-        self._ends: OrderedDict[int, dict[int, End]] = OrderedDict()
+        self._ends: dict[int, End] = {}  # of the tasks in the messages kept
+        self._kept: OrderedDict[int, list[int]] = OrderedDict()  # message -> its tasks
+        self._walked = 0  # how far the last page came
         self._structures: dict[bytes, str] = {}
 
     def page(self, q: GetHistory, scope: str, deadline_ns: int) -> History:
         """Rows after `q.after`; `scope`: the only owner whose tasks may be seen, if any."""
         limit = min(max(1, q.limit), PAGE_ROWS)
         last = max(q.after, self._before(q.since_s) if q.since_s else 0)
+        if last != self._walked:  # another walk: a broken result may have been found again since
+            self._ends.clear()
+            self._kept.clear()
         rows: list[LogRow] = []
         while len(rows) < limit:
             source = self._after(last, q.app)
             if source is None:
+                self._walked = last
                 return History(q.request, rows, last, True)
             end = source.row.first + source.row.count
             if scope not in ("", source.row.owner):
@@ -88,6 +95,7 @@ class Log:
                     last = task
             if time.monotonic_ns() >= deadline_ns:
                 break
+        self._walked = last
         return History(q.request, rows, last, False)
 
     def submitted(self, q: GetSpec, scope: str) -> Submitted | None:
@@ -116,7 +124,7 @@ class Log:
             return None
         submit = codec.from_client(row.body)
         assert isinstance(submit, Submit)
-        self._source = Source(row, submit, unpack_routes(row.routes))
+        self._source = Source(task_name(row.first), row, submit, unpack_routes(row.routes))
         return self._source
 
     def _before(self, since_s: float) -> int:
@@ -162,7 +170,7 @@ class Log:
             binding=spec.binding,
             attempts=end.attempts,
             slots=end.slots,
-            message=task_name(source.row.first),
+            message=source.name,
             structure=self._structure(spec) if structure else "",
             reason=end.reason,
             ranks=end.ranks,
@@ -172,15 +180,22 @@ class Log:
         record = self._state.tasks.get(task)
         if record is not None:
             return self._so_far(record)
-        place = self._completions.place(task)
-        if place is None:
-            return None
-        ends = self._ends.get(place)
-        if ends is None:
-            ends = self._ends[place] = self._open(place)
-            if len(self._ends) > MESSAGES_KEPT:
-                self._ends.popitem(last=False)
-        return ends.get(task)
+        end = self._ends.get(task)
+        if end is None:
+            place = self._completions.place(task)
+            if place is not None:
+                self._keep(place)
+                end = self._ends.get(task)
+        return end
+
+    def _keep(self, place: int) -> None:
+        """Read a message of ends; the one read first of those kept makes room for it."""
+        ends = self._open(place)
+        self._ends.update(ends)
+        self._kept[place] = list(ends)
+        if len(self._kept) > MESSAGES_KEPT:
+            for task in self._kept.popitem(last=False)[1]:
+                self._ends.pop(task, None)
 
     def _so_far(self, record: Record) -> End:
         """A task that waits or runs."""
