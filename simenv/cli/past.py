@@ -41,6 +41,7 @@ _LOG: tuple[Column[LogRow], ...] = (
     Column("TRY", lambda row: str(row.attempts), right=True),
     Column("WORKER", lambda row: row.worker or "-"),
     Column("NODE", lambda row: row.node or "-"),
+    Column("USER", lambda row: row.owner or "-"),
     Column("NAME", lambda row: row.name or "-"),
     Column("APP", lambda row: row.app or "-"),
 )
@@ -76,7 +77,7 @@ def log(
     moments.since(since)
     with common.connect() as client:
         run = app_named(client, app)
-        listing(_LOG, style, lambda: client.history(moments.since(since), run, state or ()))
+        listing(_LOG, style, lambda: client.past.tasks(moments.since(since), run, state or ()))
 
 
 def events(
@@ -99,7 +100,7 @@ def events(
     style = Style(common.as_json, columns, no_header, watch)
     moment_s = 0.0 if since.isdecimal() else moments.since(since)
     with common.connect() as client:
-        number = int(since) if since.isdecimal() else client.events_before(moment_s)
+        number = int(since) if since.isdecimal() else client.past.events_before(moment_s)
         if follow:
             following(_EVENTS, style, _followed(client, number, kind))
         else:
@@ -110,7 +111,7 @@ def app_named(client: Client, app: str) -> str:
     """The run that `--app` means; NotFound if there is no last one."""
     if app != LAST:
         return app
-    found = client.last_app()
+    found = client.past.last_app()
     if not found:
         raise NotFound("no application has run here", hint="simenv run -- CMD ARGS runs one")
     return found

@@ -57,8 +57,8 @@ def trace(
     """One task's stages, where it ran, and why earlier attempts were lost."""
     common = settings.of(context)
     with common.connect() as client:
-        row = client.history_of(task)
-        route = client.submitted(task).route
+        row = client.past.task(task)
+        route = client.past.submitted(task).route
         lost = lost_attempts(client, row)
     found = Trace(keyed(row), route, stages(row), lost)
     if common.as_json:
@@ -92,7 +92,7 @@ def lost_attempts(client: Client, row: LogRow) -> list[Lost]:
     """What the event log says of them."""
     if row.attempts < 2:
         return []
-    before = client.events_before(row.submitted_s)
+    before = client.past.events_before(row.submitted_s)
     return [_lost(event) for event in client.events(before, ["task.*"]) if event.subject == row.id]
 
 

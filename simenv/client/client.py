@@ -5,38 +5,35 @@ Thread-safe; opens a connection of its own in a forked child; works inside a run
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, SupportsIndex, Unpack
 
-from simenv.client import address, history, orders
+from simenv.client import address, orders
 from simenv.client.completions import Completions
 from simenv.client.entry import Submission
+from simenv.client.history import Past
+from simenv.client.ids import number_of, row_of
 from simenv.client.link import Link
-from simenv.client.options import Seed, checked_key, options
+from simenv.client.options import Seed, checked_key
+from simenv.client.options import options as checked
 from simenv.client.posting import Window
 from simenv.client.result import Result
-from simenv.client.sending import Order, post, send
+from simenv.client.sending import post, send
 from simenv.client.silence import LOST_S
 from simenv.client.task import Task
 from simenv.client.wishes import SubmitOptions, prepared
 from simenv.errors import NotFound, OptionError, SimenvError
 from simenv.model import (
-    MAX_TASK_NUMBER,
     Event,
     PoolInfo,
     ServiceInfo,
     TaskInfo,
-    TaskState,
     WorkerInfo,
-    task_name,
-    task_number,
 )
 from simenv.wire import messages as m
-from simenv.wire.history import App, GetApp, LogRow, Submitted
 
 if TYPE_CHECKING:
     from simenv.client.people import People
@@ -49,6 +46,7 @@ class Client:
     def __init__(self, where: address.Address, timeout_s: float = LOST_S) -> None:
         self._where = where
         self._link = Link(where, timeout_s)
+        self.past = Past(self._link)  # what the journal keeps of it
         self._posted = Window()
         self._qpm: QPM | None = None
 
@@ -70,6 +68,7 @@ class Client:
         priority: SupportsIndex = 0,
         queue_timeout_s: float | None = None,
         run_timeout_s: float | None = None,
+        options: Mapping[str, float] | None = None,
         name: str | None = None,
         key: str | None = None,
     ) -> Task:
@@ -80,7 +79,8 @@ class Client:
         names it. `outputs`: of counts, probabilities, statevector, expectation; `observables` ask
         for the last by themselves. `bindings`: one set of parameter values; `binding`: its
         number in a sweep, which with the seed of a result gives that result's counts again.
-        `priority`: higher goes first. `key`: a repeat with the same key and content gives the same
+        `priority`: higher goes first. `options`: the engine's own, such as
+        `{"bond": 64}`. `key`: a repeat with the same key and content gives the same
         task, other content raises KeyConflict.
 
         Raises ProgramError, OptionError, Infeasible, LimitExceeded, QueueFull, KeyConflict,
@@ -100,6 +100,7 @@ class Client:
             priority=priority,
             queue_timeout_s=queue_timeout_s,
             run_timeout_s=run_timeout_s,
+            options=options,
             name=name,
             key=key,
         )
@@ -119,6 +120,7 @@ class Client:
         priority: SupportsIndex = 0,
         queue_timeout_s: float | None = None,
         run_timeout_s: float | None = None,
+        options: Mapping[str, float] | None = None,
         name: str | None = None,
         key: str | None = None,
     ) -> list[Task]:
@@ -135,8 +137,17 @@ class Client:
         Raises BatchRefused with one error for each bad item; a refusal that is about the call as a
         whole (QueueFull, KeyConflict) is raised as it is.
         """
-        chosen = options(
-            shots, outputs, engine, precision, pool, priority, queue_timeout_s, run_timeout_s, name
+        chosen = checked(
+            shots,
+            outputs,
+            engine,
+            precision,
+            pool,
+            priority,
+            queue_timeout_s,
+            run_timeout_s,
+            name,
+            options,
         )
         if orders.is_sweep(work):
             circuit, bindings = work
@@ -162,57 +173,22 @@ class Client:
 
     def task(self, task: str | int) -> Task:
         """A task submitted before, here or by another process; NotFound if there is none."""
-        number = _number(task)
+        number = number_of(task)
         infos = self._link.infos([number])
         if not infos:
             raise NotFound(
                 f"no task {task} here", hint="finished tasks are listed by: simenv queue --done"
             )
-        return Task(self._link.adopt(number, Submission(infos[0].name)), _row(task))
+        return Task(self._link.adopt(number, Submission(infos[0].name)), row_of(task))
 
     def tasks(self, tasks: Iterable[Task | str | int]) -> list[TaskInfo]:
         """What the service knows of these; unknown ones are left out."""
-        return self._link.infos([_number(task) for task in tasks])
-
-    def history(
-        self,
-        since_s: float = 0.0,
-        app: str = "",
-        states: Collection[TaskState] = (),
-        structure: bool = False,
-    ) -> Iterator[LogRow]:
-        """All tasks the journal knows, in the order of submission, also those of earlier starts.
-
-        `since_s`: submitted at this time of day (seconds since 1970) or later; `app`: by this run
-        of an application (SIMENV_APP); `states`: only in these; `structure`: tell which programs
-        differ in their angles only.
-        """
-        return history.rows(self._link, since_s, app, states, structure)
-
-    def history_of(self, task: Task | str | int) -> LogRow:
-        """One task's row of `history`; NotFound if there is none."""
-        number = _number(task)
-        found = history.row_of(self._link, number)
-        if found is None:
-            raise NotFound(f"no task {task_name(number)} here", hint="simenv log lists them")
-        return found
-
-    def submitted(self, task: Task | str | int) -> Submitted:
-        """What was submitted as this task; `terms.engine` is the one that was chosen."""
-        return history.submitted(self._link, _number(task))
-
-    def resubmit(self, asked: Submitted) -> list[Task]:
-        """The same again, bit for bit, under a new id: one Task for each of its bindings."""
-        return send(self._link, Order(asked.terms, [asked.spec], single=True), None)
-
-    def last_app(self) -> str:
-        """The run of an application (SIMENV_APP) that submitted last; "" if there was none."""
-        return self._link.ask(App, GetApp).app
+        return self._link.infos([number_of(task) for task in tasks])
 
     def cancel(self, tasks: Iterable[Task | str | int]) -> list[str]:
         """One word for each: "cancelled", "cancelling" (it was asked to stop), "final" (it had
         ended), "unknown"."""
-        return self._link.cancel([_number(task) for task in tasks])
+        return self._link.cancel([number_of(task) for task in tasks])
 
     def queue(self, done: bool = False, limit: int = 100) -> tuple[int, list[TaskInfo]]:
         """How many there are, and the first of them: running, then waiting in their order;
@@ -262,13 +238,7 @@ class Client:
 
     def events(self, since: int = 0, kinds: Sequence[str] | None = None) -> Iterator[Event]:
         """What has happened after event `since`, up to now. `kinds`: patterns like `worker.*`."""
-        for event in history.events(self._link, since):
-            if kinds is None or any(fnmatchcase(event.kind, kind) for kind in kinds):
-                yield event
-
-    def events_before(self, time_s: float) -> int:
-        """The number of the last event before a time of day (seconds since 1970), for `since`."""
-        return history.last_event_before(self._link, time_s)
+        return self.past.events(since, kinds)
 
     @property
     def qpm(self) -> QPM:
@@ -335,25 +305,6 @@ def connect(
 
 def _key(key: str | None) -> str | None:
     return None if key is None else checked_key(key)
-
-
-def _number(task: Task | str | int) -> int:
-    if isinstance(task, Task):
-        return task.entry.number
-    number = task if isinstance(task, int) else task_number(task.partition(".")[0])
-    if number is None or not 0 <= number <= MAX_TASK_NUMBER:
-        raise NotFound(f"{str(task)[:80]!r} is not a task's id", hint="ids look like t-8k2f")
-    return number
-
-
-def _row(task: str | int) -> int | None:
-    """Which of a task's bindings `t-8k2f.17` names; None: the task as a whole."""
-    row = str(task).partition(".")[2]
-    if not row:
-        return None
-    if not row.isdecimal() or len(row) > 4:
-        raise NotFound(f"{str(task)[:80]!r} is not a task's id", hint="ids look like t-8k2f.17")
-    return int(row)
 
 
 def _cursor(cursor: str) -> str:

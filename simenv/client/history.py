@@ -1,84 +1,109 @@
-"""What the journal keeps, asked page by page: tasks, and events after a time of day.
+"""What the journal keeps, asked page by page: tasks, what was submitted, events by time.
 
 Invariant: one page is held at a time, so a history of millions needs no memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from fnmatch import fnmatchcase
 from functools import partial
-from typing import TYPE_CHECKING
 
-from simenv.model import Event, TaskState, task_number
+from simenv.client.ids import number_of
+from simenv.client.link import Link
+from simenv.client.sending import Order, send
+from simenv.client.task import Task
+from simenv.errors import NotFound
+from simenv.model import Event, TaskState, task_name, task_number
 from simenv.wire import messages as m
-from simenv.wire.history import GetHistory, GetSpec, History, LogRow, Submitted
-
-if TYPE_CHECKING:
-    from simenv.client.link import Link
+from simenv.wire.history import App, GetApp, GetHistory, GetSpec, History, LogRow, Submitted
 
 PAGE_ROWS = 1_000
 EVENTS_PAGE = 1_000
 
 
-def rows(
-    link: Link,
-    since_s: float = 0.0,
-    app: str = "",
-    states: Collection[TaskState] = (),
-    structure: bool = False,
-    after: int = 0,
-) -> Iterator[LogRow]:
-    """Tasks in the order of their submission; see `Client.history`."""
-    while True:
-        ask = partial(
-            GetHistory, after=after, limit=PAGE_ROWS, since_s=since_s, app=app, structure=structure
-        )
-        page = link.ask(History, ask)
-        for row in page.rows:
-            if not states or row.state in states:
-                yield row
-        if page.complete:
-            return
-        after, since_s = page.last, 0.0
+class Past:
+    """The past of an environment, as far back as its journal goes, earlier starts included."""
 
+    def __init__(self, link: Link) -> None:
+        self._link = link
 
-def row_of(link: Link, number: int) -> LogRow | None:
-    """One task; None if it is not known or no longer kept."""
-    ask = partial(GetHistory, after=number - 1, limit=1, structure=True)
-    found = link.ask(History, ask).rows if number else []
-    return found[0] if found and task_number(found[0].id) == number else None
+    def tasks(
+        self,
+        since_s: float = 0.0,
+        app: str = "",
+        states: Collection[TaskState] = (),
+        structure: bool = False,
+    ) -> Iterator[LogRow]:
+        """All tasks, in the order of their submission.
 
+        `since_s`: submitted at this time of day (seconds since 1970) or later; `app`: by this run
+        of an application (SIMENV_APP); `states`: only in these; `structure`: tell which programs
+        differ in their angles only.
+        """
+        after = 0
+        while True:
+            ask = partial(
+                GetHistory,
+                after=after,
+                limit=PAGE_ROWS,
+                since_s=since_s,
+                app=app,
+                structure=structure,
+            )
+            page = self._link.ask(History, ask)
+            for row in page.rows:
+                if not states or row.state in states:
+                    yield row
+            if page.complete:
+                return
+            after, since_s = page.last, 0.0
 
-def submitted(link: Link, number: int) -> Submitted:
-    """What was submitted as this task; NotFound if there is none."""
-    return link.ask(Submitted, partial(GetSpec, task=number))
+    def task(self, task: Task | str | int) -> LogRow:
+        """One task's row; NotFound if it is not known or no longer kept."""
+        number = number_of(task)
+        ask = partial(GetHistory, after=number - 1, limit=1, structure=True)
+        found = self._link.ask(History, ask).rows if number else []
+        if not found or task_number(found[0].id) != number:
+            raise NotFound(f"no task {task_name(number)} here", hint="simenv log lists them")
+        return found[0]
 
+    def submitted(self, task: Task | str | int) -> Submitted:
+        """What was submitted as this task; `terms.engine` is the one that was chosen."""
+        return self._link.ask(Submitted, partial(GetSpec, task=number_of(task)))
 
-def events(link: Link, since: int) -> Iterator[Event]:
-    """Events numbered above `since`, up to those there are now."""
-    newest = -1
-    while newest < 0 or since < newest:
-        page = _events(link, since, EVENTS_PAGE)
-        newest = page.newest if newest < 0 else newest
-        if not page.events:
-            return
-        for event in page.events:
-            since = event.seq
-            yield event
+    def resubmit(self, asked: Submitted) -> list[Task]:
+        """The same again, bit for bit, under a new id: one Task for each of its bindings."""
+        return send(self._link, Order(asked.terms, [asked.spec], single=True), None)
 
+    def last_app(self) -> str:
+        """The run of an application (SIMENV_APP) that submitted last; "" if there was none."""
+        return self._link.ask(App, GetApp).app
 
-def last_event_before(link: Link, time_s: float) -> int:
-    """The number of the last event before a time of day, by bisection; 0 if there is none."""
-    low, high = 0, _events(link, 0, 0).newest
-    while low < high:
-        middle = (low + high) // 2
-        found = _events(link, middle, 1).events
-        if found and found[0].time_s < time_s:
-            low = found[0].seq
-        else:
-            high = middle
-    return low
+    def events(self, since: int = 0, kinds: Sequence[str] | None = None) -> Iterator[Event]:
+        """Events numbered above `since`, up to those there are now; `kinds`: patterns."""
+        newest = -1
+        while newest < 0 or since < newest:
+            page = self._events(since, EVENTS_PAGE)
+            newest = page.newest if newest < 0 else newest
+            if not page.events:
+                return
+            for event in page.events:
+                since = event.seq
+                if kinds is None or any(fnmatchcase(event.kind, kind) for kind in kinds):
+                    yield event
 
+    def events_before(self, time_s: float) -> int:
+        """The number of the last event before a time of day, for `since`; 0 if there is none."""
+        low, high = 0, self._events(0, 0).newest
+        while low < high:
+            middle = (low + high) // 2
+            found = self._events(middle, 1).events
+            if found and found[0].time_s < time_s:
+                low = found[0].seq
+            else:
+                high = middle
+        return low
 
-def _events(link: Link, since: int, limit: int) -> m.Events:
-    return link.ask(m.Events, partial(m.GetEvents, since=since, limit=limit))
+    def _events(self, since: int, limit: int) -> m.Events:
+        return self._link.ask(m.Events, partial(m.GetEvents, since=since, limit=limit))

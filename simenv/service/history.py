@@ -174,6 +174,7 @@ class Log:
             structure=self._structure(spec) if structure else "",
             reason=end.reason,
             ranks=end.ranks,
+            owner=source.row.owner,
         )
 
     def _end(self, task: int) -> End | None:

@@ -36,6 +36,7 @@ class LogRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     structure: str = ""  # hex, 32 characters: programs that differ in angles only share it
     reason: str = ""  # why it waits, or why it failed
     ranks: int = 1
+    owner: str = ""  # the name of the key it came with; "": the environment's own user
 
 
 class GetHistory(msgspec.Struct, frozen=True, array_like=True, tag=14):

@@ -43,8 +43,8 @@ worker.log      the worker's last words
 def collect(client: Client, task: Task, path: Path) -> None:
     """Wait for the task's end, and write its bundle."""
     error = task.exception()
-    row = client.history_of(task)
-    asked = client.submitted(task)
+    row = client.past.task(task)
+    asked = client.past.submitted(task)
     if task.row is not None and asked.spec.count > 1:
         asked = one_row(asked, task.row)
     files = {

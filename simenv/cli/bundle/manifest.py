@@ -10,7 +10,7 @@ import array
 import msgspec
 
 from simenv.errors import ProgramError, VersionMismatch
-from simenv.model import Observable, TaskSpec, Terms
+from simenv.model import EngineOptions, Observable, TaskSpec, Terms
 from simenv.wire.history import LogRow, Submitted
 
 FORMAT = 1

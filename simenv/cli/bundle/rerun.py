@@ -33,7 +33,7 @@ def rerun(
         alone = client is None
         if client is None:
             client = stack.enter_context(private.started(workers=1))
-        tasks = client.resubmit(asked)
+        tasks = client.past.resubmit(asked)
         if wait or alone:
             try:
                 for task in tasks:

@@ -60,10 +60,10 @@ def perf(context: typer.Context, app: App = "", since: Since = "") -> None:
 
 def look(client: Client, app: str, since_s: float = 0.0) -> Report:
     """Profile and findings of a run, or of all since a time; NotFound where nothing has ended."""
-    rows = deque(client.history(since_s, app, structure=True), maxlen=MOST_TASKS)
+    rows = deque(client.past.tasks(since_s, app, structure=True), maxlen=MOST_TASKS)
     starts: list[Span] = []
     if rows:
-        before = client.events_before(rows[0].submitted_s - EARLY_S)
+        before = client.past.events_before(rows[0].submitted_s - EARLY_S)
         starts = worker_starts(client.events(before, ["worker.started", "worker.ready"]))
     found = profile(rows, starts, app)
     if not found.tasks:

@@ -113,7 +113,7 @@ def test_too_wide_a_circuit_is_taken(shell: Shell, tmp_path: Path) -> None:
     file.write_text(
         'OPENQASM 2.0; include "qelib1.inc"; qreg q[60]; creg c[1]; h q[0]; measure q[0] -> c[0];'
     )
-    told = shell("submit", str(file), "--wait", "--json")
+    told = shell("submit", str(file), "--engine", "statevector", "--wait", "--json")
     assert told.code == 3
     assert told.object["error"]["code"] == "infeasible"
     assert "60 qubits" in told.err

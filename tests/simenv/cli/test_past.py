@@ -89,13 +89,13 @@ def test_a_restart_loses_the_log() -> None:
         with up.client() as client:
             task = client.submit(BELL, shots=10, name="kept")
             task.result(30)
-            before = list(client.history())
+            before = list(client.past.tasks())
         up.wait_dead(killed(up))
         up.up()
         with up.client() as client:
-            assert list(client.history())[:1] == before
-            assert client.history_of(task.id).name == "kept"
-            assert list(client.history(states=[TaskState.FAILED])) == []
+            assert list(client.past.tasks())[:1] == before
+            assert client.past.task(task.id).name == "kept"
+            assert list(client.past.tasks(states=[TaskState.FAILED])) == []
 
 
 def killed(up: live.Live) -> int:
@@ -116,7 +116,7 @@ def test_events_are_repeated_or_left_out(environment: live.Live, shell: Shell) -
     assert shell("events", "--since", "never").code == 2
     with environment.client() as client:
         middle = whole[len(whole) // 2]
-        before = client.events_before(middle["time_s"])
+        before = client.past.events_before(middle["time_s"])
         earlier = [event["seq"] for event in whole if event["time_s"] < middle["time_s"]]
         assert before == (earlier[-1] if earlier else 0)
 

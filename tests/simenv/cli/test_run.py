@@ -47,7 +47,7 @@ def test_accepted_tasks_end_with_their_application(environment: live.Live, shell
     told = shell("run", "--app", "leaver", "--", sys.executable, "-c", LEAVES)
     assert told.code == 9
     with environment.client() as client:
-        tasks = [client.task(row.id) for row in client.history(app="leaver")]
+        tasks = [client.task(row.id) for row in client.past.tasks(app="leaver")]
         assert [task.wait(timeout=60) for task in tasks] == [TaskState.DONE] * 3
 
 

@@ -99,7 +99,7 @@ def test_a_whole_sweep_loses_a_binding(environment: live.Live, place: Path) -> N
         found = [task.result(60).expectations for task in tasks]
         whole = tasks[0].id.partition(".")[0]
         bundled(environment, whole, place)
-        again = client.resubmit(collect.load(place))
+        again = client.past.resubmit(collect.load(place))
         assert [task.result(60).expectations for task in again] == found
 
 
