@@ -44,6 +44,7 @@ NAMES = types.Array(types.int64, 2, "C")  # the table of a circuit
 U16 = types.Array(types.uint16, 1, "C", readonly=True)
 I32 = types.Array(types.int32, 1, "C", readonly=True)
 F64 = types.Array(types.float64, 1, "C", readonly=True)
+F64_2 = types.Array(types.float64, 2, "C", readonly=True)
 I64 = types.int64[::1]
 WORDS2 = types.uint64[:, ::1]
 REALS2 = types.float64[:, ::1]
@@ -51,6 +52,7 @@ U8 = types.uint8[::1]
 U32 = types.uint32[::1]
 U64 = types.uint64[::1]
 REALS = types.float64[::1]
+REALS3 = types.float64[:, :, ::1]
 SINGLES = types.float32[::1]
 INT = types.int64
 WORD = types.uint64
@@ -92,6 +94,13 @@ def kernel(*signature: Any, returns: Any = types.void) -> Callable[[Callable[...
 def part(function: Callable[..., Any]) -> Any:
     """A function that only kernels call: becomes part of each of them."""
     return numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)(function)
+
+
+def inner(function: Callable[..., Any]) -> Any:
+    """A part so short, and called so often, that the call itself would be felt."""
+    return numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True, **_OPTIONS)(
+        function
+    )
 
 
 if not numba.config.CACHE_DIR:

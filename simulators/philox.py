@@ -14,7 +14,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from simulators.jit import I64, REALS, WORD, kernel, part
+from simulators.jit import I64, REALS, WORD, inner, kernel, part
 
 _M0, _M1 = np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157)
 _W0, _W1 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBB67AE8584CAA73B)
@@ -35,8 +35,8 @@ def _high(_context: Any, _left: Any, _right: Any) -> Any:
     return types.uint64(types.uint64, types.uint64), codegen
 
 
-@part
-def _block(counter, draw, key0, key1):  # type: ignore[no-untyped-def]
+@inner
+def block(counter, draw, key0, key1):  # type: ignore[no-untyped-def]
     """Four words: those of shots 4 * (counter - 1) and the three after it."""
     x0, x1, x2, x3 = counter, draw, np.uint64(0), np.uint64(0)
     for _ in range(10):
@@ -48,20 +48,26 @@ def _block(counter, draw, key0, key1):  # type: ignore[no-untyped-def]
     return x0, x1, x2, x3
 
 
-@part
-def fill(seed, binding, draw, first, count, scale, out):  # type: ignore[no-untyped-def]
-    """out[k] = scale * the uniform of shot first + k, for k < count; `first` a multiple of 4.
+@inner
+def uniform(word):  # type: ignore[no-untyped-def]
+    """The number in [0, 1) that a word stands for."""
+    return np.float64(np.int64(word >> _SHIFT)) * _SCALE  # signed: one instruction on any processor
 
-    Writes up to three numbers beyond `count`, so `out` has room for a multiple of 4.
-    """
-    block = np.uint64(first // 4)
-    for k in range((count + 3) // 4):
-        block += _1
-        a, b, c, d = _block(block, draw, seed, binding)
-        out[4 * k] = np.float64(a >> _SHIFT) * _SCALE * scale
-        out[4 * k + 1] = np.float64(b >> _SHIFT) * _SCALE * scale
-        out[4 * k + 2] = np.float64(c >> _SHIFT) * _SCALE * scale
-        out[4 * k + 3] = np.float64(d >> _SHIFT) * _SCALE * scale
+
+@part
+def count_below(limit, draw, shots, seed, binding):  # type: ignore[no-untyped-def]
+    """How many of the uniforms of shots 0 .. shots - 1 are below `limit`."""
+    found = np.int64(0)
+    for k in range(shots // 4):
+        a, b, c, d = block(np.uint64(k) + _1, draw, seed, binding)
+        found += (uniform(a) < limit) + (uniform(b) < limit)
+        found += (uniform(c) < limit) + (uniform(d) < limit)
+    if shots & 3:
+        a, b, c, _ = block(np.uint64(shots // 4) + _1, draw, seed, binding)
+        found += uniform(a) < limit
+        found += (shots & 3) > 1 and uniform(b) < limit
+        found += (shots & 3) > 2 and uniform(c) < limit
+    return found
 
 
 @kernel(WORD, WORD, WORD, I64, REALS)
@@ -70,10 +76,10 @@ def uniforms(seed, binding, draw, shots, out):  # type: ignore[no-untyped-def]
     last = np.int64(-1)
     a = b = c = d = np.uint64(0)
     for k in range(shots.size):
-        block = shots[k] // 4
-        if block != last:
-            a, b, c, d = _block(np.uint64(block) + _1, draw, seed, binding)
-            last = block
+        number = shots[k] // 4
+        if number != last:
+            a, b, c, d = block(np.uint64(number) + _1, draw, seed, binding)
+            last = number
         lane = shots[k] & 3
         word = a if lane == 0 else b if lane == 1 else c if lane == 2 else d
-        out[k] = np.float64(word >> _SHIFT) * _SCALE
+        out[k] = uniform(word)

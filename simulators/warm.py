@@ -14,7 +14,11 @@ import sys
 from pathlib import Path
 
 # Modules whose import compiles about as much each, by engine.
-_STATEVECTOR = ("simulators.statevector.small", "simulators.statevector.run")
+_STATEVECTOR = (
+    "simulators.statevector.small",
+    "simulators.statevector.run",
+    "simulators.statevector.lanes",
+)
 _GROUPS = {
     "statevector": _STATEVECTOR,
     "fault": _STATEVECTOR,

@@ -1,22 +1,15 @@
 """The statevector engine: which path a run takes.
 
-Counts of a small circuit without branching go through one compiled call; everything else through a
-state in memory (`dense`), and circuits that measure or reset on the way through `branching`.
+Counts of a small circuit without branching go through one compiled call (`small`); sweeps of such a
+circuit, its probabilities and expectation values through another (`batch`); everything else through
+a state in memory, and circuits that measure or reset on the way through `branching`.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from simulators.base import (
-    BindingResult,
-    Control,
-    EngineResult,
-    PauliSum,
-    Plan,
-    Request,
-    RunOptions,
-)
+from simulators.base import Control, EngineResult, PauliSum, Plan, Request, RunOptions
 from simulators.catalog import SMALL_QUBITS
 from simulators.circuit.examples import bell, feed_forward
 from simulators.circuit.ir import Circuit
@@ -24,8 +17,17 @@ from simulators.crew import Crew
 from simulators.errors import Stopped
 from simulators.requests import bound, check_plan, check_run, refuse_counts, rows
 from simulators.sampling import outcome_width
+from simulators.statevector.batch import OUTPUTS, Batch
 from simulators.statevector.run import CARD, Run, Schedules
-from simulators.statevector.small import BRANCHING, NOTHING, STOPPED, Scratch, count
+from simulators.statevector.small import (
+    MAX_CLBITS,
+    NOTHING,
+    OUTCOMES,
+    STOPPED,
+    VALUES,
+    count,
+    scratch,
+)
 from simulators.statevector.state import Sweeper
 
 _COUNTS = ("counts",)
@@ -40,7 +42,9 @@ class StatevectorEngine:
     name = "statevector"
 
     def __init__(self, *, small: bool = True) -> None:
-        self._scratch = Scratch()
+        self._buffer = scratch()
+        self._bytes = self._buffer.data  # cutting this is three times as fast as cutting the array
+        self._batch = Batch()
         self._small = SMALL_QUBITS if small else -1
 
     def worth_caching(self, circuit: Circuit) -> bool:
@@ -62,22 +66,13 @@ class StatevectorEngine:
         check_run(circuit, options)
         bindings = request.bindings
         number = 1 if bindings is None and not circuit.num_slots else rows(circuit, request)
-        results: list[BindingResult] = []
-        if (
-            request.outputs == _COUNTS
-            and request.shots > 0
-            and circuit.num_qubits <= self._small
-            and circuit.num_clbits <= 64
-        ):
-            for row in range(number):
-                found = self._counts(circuit, request, row, control)
-                if found is None:
-                    break
-                results.append(found)
-            else:
-                return EngineResult.joined(results)
+        if circuit.num_qubits <= self._small and circuit.num_clbits <= MAX_CLBITS:
+            found = self._compiled(circuit, request, number, control)
+            if found is not None:
+                return found
         if not isinstance(plan, Schedules):
             raise TypeError(f"a plan of {type(plan).__name__}, not of this engine")
+        results = []
         with Crew(options.threads, control) as crew:
             sweeper = Sweeper(crew, control)
             for row in range(number):
@@ -87,42 +82,53 @@ class StatevectorEngine:
                 results.append(run.result())
         return EngineResult.joined(results)
 
-    def _counts(
-        self, circuit: Circuit, request: Request, row: int, control: Control
-    ) -> BindingResult | None:
-        """The compiled call; None if the circuit needs branching."""
-        scratch = self._scratch
+    def _compiled(
+        self, circuit: Circuit, request: Request, number: int, control: Control
+    ) -> EngineResult | None:
+        """One compiled call; None if the circuit or the request needs the general path."""
+        outputs = request.outputs
+        if request.shots < 1 and "counts" in outputs:
+            return None
+        if outputs == _COUNTS and number == 1:
+            found = self._counts(circuit, request, control)
+        elif OUTPUTS.keys() >= set(outputs):
+            found = self._batch.run(circuit, request, control)
+        else:
+            return None
+        if not isinstance(found, int):
+            return found
+        if found == NOTHING:
+            refuse_counts(False, request.shots)
+        if found == STOPPED:
+            raise Stopped("the run was stopped", hint="whoever stopped it can submit it again")
+        return None
+
+    def _counts(self, circuit: Circuit, request: Request, control: Control) -> EngineResult | int:
+        """Counts of one row."""
         width = _WIDTHS[circuit.num_clbits]
-        found = count(
+        found: int = count(
+            self._buffer,
             circuit.table.rows,
             circuit.ops,
             circuit.qubits,
             circuit.clbits,
-            bound(circuit, request, row),
+            bound(circuit, request, 0),
+            control.flag,
             circuit.num_qubits,
             circuit.num_clbits,
             width,
             request.shots,
             request.seed,
-            request.binding + row,
-            control.flag,
-            scratch.reals,
-            scratch.numbers,
-            scratch.ints,
-            scratch.floats,
-            scratch.outcomes,
-            scratch.values,
+            request.binding,
         )
-        if found == BRANCHING:
-            return None
-        if found == NOTHING:
-            refuse_counts(False, request.shots)
-        if found == STOPPED:
-            raise Stopped("the run was stopped", hint="whoever stopped it can submit it again")
-        return BindingResult(
+        if found < 0:
+            return found
+        data = self._bytes
+        return EngineResult(
+            1,
             width,
-            bytes(scratch.outcome_bytes[: found * width]),
-            bytes(scratch.value_bytes[: found * 4]),
+            bytes(data[OUTCOMES : OUTCOMES + found * width]),
+            bytes(data[VALUES : VALUES + 4 * found]),
         )
 
     def warm_up(self) -> None:

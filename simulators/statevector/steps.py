@@ -51,15 +51,11 @@ _1 = np.uint64(1)
 
 
 @part
-def _matrix(source, scale, params, at, floats, row):  # type: ignore[no-untyped-def]
-    """`gates.matrix_of`, compiled: [[c, -s e^(i lam)], [s e^(i phi), c e^(i (phi + lam))]]."""
-    angle = scale * params[at]
-    if source == PHASE_TURN:
-        floats[row, 0] = math.cos(angle)
-        floats[row, 1] = math.sin(angle)
-        return
-    c = math.cos(0.5 * angle)
-    s = math.sin(0.5 * angle)
+def _matrix(source, c, s, params, at, floats, row):  # type: ignore[no-untyped-def]
+    """`gates.matrix_of`, compiled: [[c, -s e^(i lam)], [s e^(i phi), c e^(i (phi + lam))]].
+
+    c, s: cosine and sine of half the angle.
+    """
     phi_x = lam_x = gamma_x = 1.0
     phi_y = lam_y = gamma_y = 0.0
     if source == ROTATION:
@@ -98,10 +94,42 @@ def _matrix(source, scale, params, at, floats, row):  # type: ignore[no-untyped-
 
 
 @part
-def place(code, qubits, at_qubit, count, params, at_param, ints, floats, row):  # type: ignore[no-untyped-def]
-    """Write the steps of one operation from `row` on; returns the row after them."""
+def matrices(code, params, at_param, floats, row):  # type: ignore[no-untyped-def]
+    """Write the numbers of one operation's steps from `row` on; returns the row after them."""
     table = _TABLE  # named once: every mention of a constant array is compiled anew
     numbers = _NUMBERS
+    first = table[code, 0]
+    known = 0.0  # the last angle, its cosine and sine: pieces of an operation differ in its sign
+    c = 1.0
+    s = 0.0
+    for piece in range(first, first + table[code, 1]):
+        source = table[piece, 7]
+        if source == FIXED:
+            for k in range(8):
+                floats[row, k] = numbers[piece, 1 + k]
+        else:
+            angle = numbers[piece, 0] * params[at_param]
+            if source != PHASE_TURN:
+                angle *= 0.5
+            if angle == -known:
+                s = -s
+            elif angle != known:
+                c = math.cos(angle)
+                s = math.sin(angle)
+            known = angle
+            if source == PHASE_TURN:
+                floats[row, 0] = c
+                floats[row, 1] = s
+            else:
+                _matrix(source, c, s, params, at_param, floats, row)
+        row += 1
+    return row
+
+
+@part
+def masks(code, qubits, at_qubit, count, ints, row):  # type: ignore[no-untyped-def]
+    """Write the patterns of one operation's steps from `row` on; returns the row after them."""
+    table = _TABLE
     first = table[code, 0]
     for piece in range(first, first + table[code, 1]):
         targets = table[piece, 2]
@@ -123,10 +151,12 @@ def place(code, qubits, at_qubit, count, params, at_param, ints, floats, row):  
         ints[row, 1] = mask
         ints[row, 2] = zero
         ints[row, 3] = one
-        if table[piece, 7] == FIXED:
-            for k in range(8):
-                floats[row, k] = numbers[piece, 1 + k]
-        else:
-            _matrix(table[piece, 7], numbers[piece, 0], params, at_param, floats, row)
         row += 1
     return row
+
+
+@part
+def place(code, qubits, at_qubit, count, params, at_param, ints, floats, row):  # type: ignore[no-untyped-def]
+    """Write the steps of one operation from `row` on; returns the row after them."""
+    matrices(code, params, at_param, floats, row)
+    return masks(code, qubits, at_qubit, count, ints, row)

@@ -1,0 +1,170 @@
+"""Eight float64 at once, for kernels: one vector register, or two, whatever the processor has.
+
+Values of type VECTOR live inside kernels only and know +, -, *. Nothing here contracts a product
+and a sum into one instruction, so each lane has the very bits of the same scalar arithmetic.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import intrinsic, lower_builtin, models, register_model
+
+LANES = 8
+
+_F64, _I64, _I32, _I1 = ir.DoubleType(), ir.IntType(64), ir.IntType(32), ir.IntType(1)
+_VECTOR, _WORDS, _BITS = (ir.VectorType(kind, LANES) for kind in (_F64, _I64, _I1))
+
+
+class _Vector(types.Type):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__(name="Vector")
+
+
+class _Lanes(types.Type):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__(name="Lanes")
+
+
+VECTOR = _Vector()
+CHOICE = _Lanes()  # one bit a lane
+
+
+@register_model(_Vector)
+class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, _VECTOR)
+
+
+@register_model(_Lanes)
+class _LanesModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, _BITS)
+
+
+def _arithmetic(function: Callable[[Any, Any], Any], emit: str) -> None:
+    @infer_global(function)
+    class _Template(AbstractTemplate):  # type: ignore[misc]
+        def generic(self, args: Any, _kws: Any) -> Any:
+            return signature(VECTOR, VECTOR, VECTOR) if args == (VECTOR, VECTOR) else None
+
+    @lower_builtin(function, VECTOR, VECTOR)  # type: ignore[untyped-decorator]
+    def _lower(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return getattr(builder, emit)(*args)
+
+
+_arithmetic(operator.add, "fadd")
+_arithmetic(operator.sub, "fsub")
+_arithmetic(operator.mul, "fmul")
+
+
+def _splat(builder: Any, value: Any, kind: Any) -> Any:
+    zero = ir.Constant(_I32, 0)
+    one = builder.insert_element(ir.Constant(kind, ir.Undefined), value, zero)
+    lanes = ir.Constant(ir.VectorType(_I32, LANES), None)
+    return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), lanes)
+
+
+def _address(context: Any, builder: Any, array_type: Any, array: Any, index: Any, to: Any) -> Any:
+    data = cgutils.create_struct_proxy(array_type)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [index]), to.as_pointer())
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def load(_context: Any, array: Any, _index: Any) -> Any:
+    """array[index : index + 8] of float64."""
+
+    def codegen(context: Any, builder: Any, given: Any, args: Any) -> Any:
+        pointer = _address(context, builder, given.args[0], args[0], args[1], _VECTOR)
+        return builder.load(pointer, align=8)
+
+    return VECTOR(array, types.uint64), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def store(_context: Any, array: Any, _index: Any, _value: Any) -> Any:
+    """array[index : index + 8] = value."""
+
+    def codegen(context: Any, builder: Any, given: Any, args: Any) -> Any:
+        pointer = _address(context, builder, given.args[0], args[0], args[1], _VECTOR)
+        builder.store(args[2], pointer, align=8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.uint64, VECTOR), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def splat(_context: Any, _value: Any) -> Any:
+    """The same number in all lanes."""
+
+    def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return _splat(builder, args[0], _VECTOR)
+
+    return VECTOR(types.float64), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def where(_context: Any, _mask: Any, _value: Any) -> Any:
+    """The lanes whose number, under `mask`, is `value`."""
+
+    def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        numbers = ir.Constant(_WORDS, [ir.Constant(_I64, k) for k in range(LANES)])
+        masked = builder.and_(numbers, _splat(builder, args[0], _WORDS))
+        return builder.icmp_unsigned("==", masked, _splat(builder, args[1], _WORDS))
+
+    return CHOICE(types.uint64, types.uint64), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def choose(_context: Any, _choice: Any, _yes: Any, _no: Any) -> Any:
+    """Lane by lane `yes` where the choice is made, else `no`."""
+
+    def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.select(*args)
+
+    return VECTOR(CHOICE, VECTOR, VECTOR), codegen
+
+
+def _exchange(step: int) -> Any:
+    @intrinsic  # type: ignore[untyped-decorator]
+    def exchanged(_context: Any, _value: Any) -> Any:
+        def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+            order = [ir.Constant(_I32, k ^ step) for k in range(LANES)]
+            lanes = ir.Constant(ir.VectorType(_I32, LANES), order)
+            return builder.shuffle_vector(args[0], ir.Constant(_VECTOR, ir.Undefined), lanes)
+
+        return VECTOR(VECTOR), codegen
+
+    return exchanged
+
+
+# Lane k becomes lane k ^ 1, k ^ 2, k ^ 4.
+exchange_1, exchange_2, exchange_4 = _exchange(1), _exchange(2), _exchange(4)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def at_most(_context: Any, _value: Any, _limit: Any) -> Any:
+    """How many lanes are <= limit: int64."""
+
+    def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        below = builder.fcmp_ordered("<=", args[0], _splat(builder, args[1], _VECTOR))
+        byte = builder.bitcast(below, ir.IntType(8))
+        return builder.zext(builder.ctpop(byte), _I64)
+
+    return types.int64(VECTOR, types.float64), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def odd(_context: Any, _word: Any) -> Any:
+    """1 if the word has an odd number of ones, else 0: int64."""
+
+    def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.and_(builder.ctpop(args[0]), ir.Constant(_I64, 1))
+
+    return types.int64(types.uint64), codegen
