@@ -129,9 +129,9 @@ def _sweep(root: Path, known: set[str], epoch_fence: int) -> None:
     for path in _files(root):
         name = str(path.relative_to(root))
         fence = fence_of(path.name)
-        if fence >= epoch_fence or (name in known and not name.endswith(UNFINISHED)):
-            continue
-        _remove(root, [name])
+        is_known = name in known and not name.endswith(UNFINISHED)
+        if 0 <= fence < epoch_fence and not is_known:
+            _remove(root, [name])
 
 
 def _files(root: Path) -> Iterator[Path]:

@@ -218,7 +218,7 @@ class Daemon:
     def _keep_up(self, idle: bool) -> None:
         """What may wait for an idle moment, but not for ever."""
         try:
-            self.keeping.settle()
+            self.keeping.settle(idle)
             if idle or self.completions.crowded:
                 self.completions.index_some()
             age_s = (time.monotonic_ns() - self._unsynced_ns) / 1e9

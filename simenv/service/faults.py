@@ -30,6 +30,8 @@ POINTS = (
     "copy.after",
     "reopen.before",
     "reopen.after",
+    "gc.before",
+    "gc.after",
 )
 ACTIONS = ("kill", "error")
 

@@ -36,7 +36,7 @@ create table if not exists accepted(first integer primary key, count int, at rea
 create index if not exists accepted_app on accepted(app, first) where app <> '';
 create index if not exists accepted_key on accepted(owner, key, offset) where key not like '~%';
 create table if not exists finished(seq integer primary key, count int,
-  failed int, cancelled int, expired int, body blob, crc int, owner text, at real);
+  failed int, cancelled int, expired int, at real, body blob, crc int, owner text);
 create index if not exists finished_owner on finished(owner, seq) where owner <> '';
 create table if not exists sent(row integer primary key, tasks blob);
 create table if not exists result(task integer primary key, seq int);
@@ -130,7 +130,7 @@ class Journal:
         """
         unhappy = [states.count(state) for state in UNHAPPY]
         crc, now_s = zlib.crc32(body), time.time()
-        self._finished.append((first_seq, len(states), *unhappy, body, crc, owner, now_s))
+        self._finished.append((first_seq, len(states), *unhappy, now_s, body, crc, owner))
         self._force = self._force or any(unhappy)
 
     def file(self, name: str, task: int, seq: int, size_bytes: int) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from simenv.config import Config
 from simenv.errors import NotFound, SimenvError, StoreError
 from simenv.model import TaskState, task_name
 from simenv.scheduler.state import State
@@ -21,9 +22,19 @@ from simenv.service.completions import Completions
 from simenv.service.journal import Journal
 from simenv.service.records import DamagedRecord
 from simenv.service.reopening import Reopening, words
+from simenv.service.retention import Retention, Sweep
+from simenv.service.retention import words as swept
 from simenv.wire import codec
 from simenv.wire import messages as m
-from simenv.wire.keeping import CHUNK_BYTES, FetchResult, Rerun, Rerunning, ResultChunk
+from simenv.wire.keeping import (
+    CHUNK_BYTES,
+    Collect,
+    Collected,
+    FetchResult,
+    Rerun,
+    Rerunning,
+    ResultChunk,
+)
 
 log = logging.getLogger("simenv.service")
 
@@ -39,10 +50,11 @@ class Keeping:
     """Used from the loop's thread."""
 
     def __init__(
-        self, journal: Journal, state: State, completions: Completions, root: Path
+        self, config: Config, journal: Journal, state: State, completions: Completions, root: Path
     ) -> None:
         self.root = root
         self.beside = Beside(root)
+        self._retention = Retention(config, journal, state, completions, self.beside.remove)
         self._journal = journal
         self._state = state
         self._completions = completions
@@ -68,19 +80,26 @@ class Keeping:
     def hurries(self) -> bool:
         """Should the loop look again soon? Somebody waits, or a task has just been queued again."""
         stirred, self._stirred = self._stirred, False
-        return stirred or self.beside.busy
+        return stirred or self.beside.busy or self._retention.hurries
 
-    def settle(self) -> None:
-        """What follows from what the threads have done."""
+    def settle(self, idle: bool) -> None:
+        """What follows from what the threads have done, and a slice of giving up what is old.
+
+        Raises JournalError.
+        """
         self.beside.settle()
+        if idle or self._retention.hurries:
+            self._retention.work(self._note)
 
     # --- questions ------------------------------------------------------------------------------
 
-    def asked(self, peer: bytes, scope: str, q: FetchResult | Rerun) -> None:
+    def asked(self, peer: bytes, scope: str, q: FetchResult | Rerun | Collect) -> None:
         """Answered through `say`, now or later. `scope`: whose tasks may be touched."""
         try:
             if isinstance(q, FetchResult):
                 self._fetch(peer, scope, q)
+            elif isinstance(q, Collect):
+                self._collect(peer, q)
             else:
                 self._rerun(peer, scope, q)
         except DamagedRecord as error:
@@ -88,6 +107,15 @@ class Keeping:
             self._answer(peer, Rerunning(q.request, "again"))
         except SimenvError as error:
             self._refuse(peer, q.request, error)
+
+    def _collect(self, peer: bytes, q: Collect) -> None:
+        def then(sweep: Sweep) -> None:
+            left = self._retention.kept()
+            self._answer(peer, Collected(q.request, sweep.freed, left))
+            if not q.dry:
+                self._note("history.removed", "gc", swept(sweep.freed))
+
+        self._retention.ask(q.older_s, q.dry, then)
 
     def _fetch(self, peer: bytes, scope: str, q: FetchResult) -> None:
         known = self._journal.records.file_of(q.file)

@@ -29,7 +29,7 @@ from simenv.wire import messages as m
 from simenv.wire.auth import Identity
 from simenv.wire.engines import Engines, GetEngines
 from simenv.wire.history import App, GetApp, GetHistory, GetSpec
-from simenv.wire.keeping import FetchResult, Rerun
+from simenv.wire.keeping import Collect, FetchResult, Rerun
 from simenv.wire.people import AddKey, GetKeys, RevokeKey
 
 COMPLETION_GROUPS = 64  # packed messages in one page
@@ -92,7 +92,7 @@ class Questions:
         """The packed answers to one question, as far as it is for `who` to know."""
         if isinstance(q, m.Hello):
             return [codec.encode(self._hello(q, who))]
-        if isinstance(q, FetchResult | Rerun):
+        if isinstance(q, FetchResult | Rerun | Collect):
             self._d.keeping.asked(peer, who.scope, q)
             return []
         if isinstance(q, m.Watch):

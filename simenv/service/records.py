@@ -69,7 +69,8 @@ class Records:
         self._db = db
         self._path = path
 
-    def _rows(self, query: str, *values: object) -> Iterator[tuple[Any, ...]]:
+    def rows(self, query: str, *values: object) -> Iterator[tuple[Any, ...]]:
+        """What a query gives; JournalError if the journal cannot be read."""
         try:
             yield from self._db.execute(query, values)
         except (sqlite3.Error, OverflowError) as error:
@@ -79,7 +80,7 @@ class Records:
             ) from error
 
     def _row(self, query: str, *values: object) -> tuple[Any, ...] | None:
-        return next(self._rows(query, *values), None)
+        return next(self.rows(query, *values), None)
 
     def _one(self, query: str, *values: object) -> int | None:
         row = self._row(query, *values)
@@ -89,14 +90,14 @@ class Records:
         return self._one("select value from meta where key = ?", key) or 0
 
     def accepted(self) -> Iterator[AcceptedRow]:
-        for row in self._rows("select * from accepted order by first"):
+        for row in self.rows("select * from accepted order by first"):
             yield self._accepted_row(row)
 
     def count_accepted(self) -> int:
         return self._one("select count(*) from accepted") or 0
 
     def indexed_tasks(self) -> Iterator[int]:
-        return (row[0] for row in self._rows("select task from result"))
+        return (row[0] for row in self.rows("select task from result"))
 
     def accepted_of(self, task: int) -> AcceptedRow | None:
         """The Submit that brought a task."""
@@ -148,7 +149,7 @@ class Records:
     def finished(self, after_seq: int = 0) -> Iterator[tuple[int, bytes]]:
         """(first_seq, packed Completed) in order; DamagedRecord at one that is damaged."""
         query = "select seq, body, crc from finished where seq > ? order by seq"
-        for row in self._rows(query, after_seq):
+        for row in self.rows(query, after_seq):
             yield row[0], self._intact(*row)
 
     def finished_at(self, first_seq: int) -> tuple[bytes, str] | None:
@@ -164,19 +165,19 @@ class Records:
                 "select seq, body, crc from finished where owner = ?1 and owner <> ''"
                 " and seq + count > ?2 + 1 order by seq limit ?3"
             )
-            return [self._intact(*row) for row in self._rows(query, owner, seq, limit)]
+            return [self._intact(*row) for row in self.rows(query, owner, seq, limit)]
         query = (
             "select seq, body, crc from finished where seq >= coalesce("
             "(select max(seq) from finished where seq <= ?1 + 1), 0)"
             " order by seq limit ?2"
         )
-        return [self._intact(*row) for row in self._rows(query, seq, limit)]
+        return [self._intact(*row) for row in self.rows(query, seq, limit)]
 
     def newest_finished(self, limit: int, owner: str = "") -> list[bytes]:
         """Packed Completed messages, the newest first; of one `owner`, if one is named."""
         only = "where owner = ?2 and owner <> ''" if owner else "where ?2 = ''"
         query = f"select seq, body, crc from finished {only} order by seq desc limit ?1"
-        return [self._intact(*row) for row in self._rows(query, limit, owner)]
+        return [self._intact(*row) for row in self.rows(query, limit, owner)]
 
     def owned_seq(self, owner: str) -> tuple[int, int]:
         """The number of an owner's newest completion, and how many completions are hers."""
@@ -189,7 +190,7 @@ class Records:
     def ended(self) -> dict[TaskState, int]:
         """How many tasks ended in which state, all starts together."""
         counts = self._ended("")
-        for state, number in self._rows("select state, count(*) from replaced group by state"):
+        for state, number in self.rows("select state, count(*) from replaced group by state"):
             counts[TaskState(state)] -= number
         for state in counts:
             counts[state] += self.meta(GONE + state)
@@ -218,7 +219,7 @@ class Records:
 
     def replaced(self) -> Iterator[int]:
         """Numbers of completions whose task has run again since: no longer its end."""
-        return (row[0] for row in self._rows("select seq from replaced"))
+        return (row[0] for row in self.rows("select seq from replaced"))
 
     def file_of(self, name: str) -> tuple[int, int] | None:
         """Whose file of results this is, and its bytes (0: it was removed); None: nobody's."""
@@ -229,7 +230,7 @@ class Records:
 
     def files(self) -> Iterator[str]:
         """The names of all files that should be there."""
-        return (row[0] for row in self._rows("select name from file where bytes > 0"))
+        return (row[0] for row in self.rows("select name from file where bytes > 0"))
 
     def seq_of(self, task: int) -> int | None:
         """The `first_seq` of the Completed that holds a task, as far as indexed."""
@@ -238,7 +239,7 @@ class Records:
     def tasks_at(self, first_seq: int) -> Iterator[int]:
         """The tasks of one record that it is still the end of, as far as indexed."""
         query = "select task from result where seq = ? order by task"
-        return (row[0] for row in self._rows(query, first_seq))
+        return (row[0] for row in self.rows(query, first_seq))
 
     def indexed(self) -> int:
         """Everything up to this `first_seq` is in the index."""
@@ -247,9 +248,9 @@ class Records:
     def sent(self) -> array[int]:
         """All task numbers sent out since the last `settle_sent`, one entry an attempt."""
         numbers = array("q")
-        for first, count in self._rows("select first, sent from accepted where sent > 0"):
+        for first, count in self.rows("select first, sent from accepted where sent > 0"):
             numbers.extend(range(first, first + count))
-        for (blob,) in self._rows("select tasks from sent order by row"):
+        for (blob,) in self.rows("select tasks from sent order by row"):
             numbers.frombytes(blob)
         return numbers
 
@@ -259,7 +260,7 @@ class Records:
             "select body from event where seq > ?1 and (?3 = '' or owner in ('', ?3))"
             " order by seq limit ?2"
         )
-        rows = self._rows(query, since, limit, owner)
+        rows = self.rows(query, since, limit, owner)
         return [msgspec.msgpack.decode(row[0], type=Event) for row in rows]
 
     def last_event(self) -> int:

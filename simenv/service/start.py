@@ -117,7 +117,8 @@ def assemble(
         checkpointer = Checkpointer(places.journal)
         copier = None if config.lifeline else Copier(places.journal, places.copy)
         presence = Presence(places.connection)
-        keeping = Keeping(journal, state, completions, configs.private_folder(places.results))
+        results = configs.private_folder(places.results)
+        keeping = Keeping(config, journal, state, completions, results)
         daemon = Daemon(
             config,
             doors,
@@ -181,7 +182,7 @@ def check_engines(pools: tuple[PoolSpec, ...]) -> None:
             continue
         card = catalog.card(pool.engine)
         if card is None:
-            known = ", ".join(entry.name for entry in catalog.CARDS if entry.automatic)
+            known = ", ".join(entry.name for entry in catalog.CARDS if entry.shared)
             raise ConfigError(
                 f"pool {pool.name!r}: engine {pool.engine!r} is not known",
                 hint=f"one of: any, {known}",

@@ -136,7 +136,7 @@ class Bench:
             Checkpointer(places.journal),
             None,
             self.people,
-            Keeping(self.journal, self.state, completions, places.results),
+            Keeping(config, self.journal, self.state, completions, places.results),
             Presence(places.connection),
             Facts(NODE, 26, self.journal.records.ended()),
         )

@@ -1,0 +1,213 @@
+"""Old records of the journal: found, measured and removed, each in a short transaction.
+
+Invariant: whatever is removed, ids and completion numbers are never given out twice, and the counts
+of ended tasks go on from where they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from simenv.errors import JournalError, ProtocolError
+from simenv.model import TaskState
+from simenv.scheduler.state import State
+from simenv.service.journal import Journal
+from simenv.service.records import GONE, LAST_SEQ, NEXT_TASK
+from simenv.wire import codec
+from simenv.wire.keeping import Kept
+from simenv.wire.messages import STATES, Completed
+
+MOST_RECORDS = 50  # in one transaction
+MOST_BYTES = 2**20
+MOST_TASKS = 400
+MOST_FILES = 20
+ATTEMPT_ROWS = 200
+EVENTS_KEPT = 200_000
+EVENTS_A_TIME = 500
+
+
+class Old(msgspec.Struct, frozen=True):
+    """One record of ended tasks."""
+
+    first_seq: int
+    count: int
+    at: float
+    body_bytes: int
+    states: tuple[str, ...]  # of its completions that count
+    tasks: tuple[int, ...]  # as many
+    files: tuple[str, ...]
+    file_bytes: int
+
+
+class OldFile(msgspec.Struct, frozen=True):
+    """One file of results."""
+
+    name: str
+    task: int
+    seq: int
+    size_bytes: int
+
+
+class OldRecords:
+    """Used from the loop's thread, through the journal's own connection."""
+
+    def __init__(self, journal: Journal, state: State) -> None:
+        self._journal = journal
+        self._state = state
+
+    def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        return list(self._journal.records.rows(query, *values))
+
+    def _number(self, query: str, *values: object) -> int:
+        return self._rows(query, *values)[0][0] or 0
+
+    # --- how much there is ----------------------------------------------------------------------
+
+    def bytes_kept(self) -> int:
+        """Files of results, and what of the journal's file is in use."""
+        pages = self._number("pragma page_count") - self._number("pragma freelist_count")
+        files = self._number("select sum(bytes) from file")
+        return files + pages * self._number("pragma page_size")
+
+    def is_due(self, before_s: float, most_bytes: int) -> bool:
+        """Is anything too old, or too much kept?"""
+        oldest = self._rows("select at from finished order by seq limit 1")
+        return bool(oldest) and (oldest[0][0] < before_s or self.bytes_kept() > most_bytes)
+
+    def kept(self) -> Kept:
+        """What there is."""
+        tasks = self._number("select count(*) from result")
+        files = self._rows("select count(*), sum(bytes) from file where bytes > 0")[0]
+        size = self._number("pragma page_count") * self._number("pragma page_size")
+        oldest = self._rows("select at from finished order by seq limit 1")
+        return Kept(tasks, files[0], files[1] or 0, size, 0, oldest[0][0] if oldest else 0.0)
+
+    # --- the oldest -----------------------------------------------------------------------------
+
+    def oldest_files(self, wanted_bytes: int, after_seq: int) -> list[OldFile]:
+        """The oldest files above a completion number, as many as make up so many bytes."""
+        query = "select name, task, seq, bytes from file where seq > ? and bytes > 0 order by seq"
+        found = []
+        for row in self._rows(f"{query} limit ?", after_seq, MOST_FILES):
+            if wanted_bytes <= 0:
+                break
+            found.append(OldFile(*row))
+            wanted_bytes -= row[3]
+        return found
+
+    def oldest(self, after_seq: int, before_s: float, all_of_them: bool) -> list[Old]:
+        """Some of the oldest records above a completion number, if they ended before that time."""
+        query = "select seq, count, at, length(body) from finished where seq > ? order by seq"
+        found: list[Old] = []
+        taken = tasks = 0
+        for seq, count, at, size in self._rows(f"{query} limit ?", after_seq, MOST_RECORDS):
+            if at >= before_s and not all_of_them:
+                break
+            taken, tasks = taken + size, tasks + count
+            if found and (taken > MOST_BYTES or tasks > MOST_TASKS):
+                break
+            found.append(self._opened(seq, count, at, size))
+        return found
+
+    def _opened(self, seq: int, count: int, at: float, size: int) -> Old:
+        states, tasks = [], []
+        try:
+            stored = self._journal.records.finished_at(seq)
+            completed = codec.to_client(stored[0]) if stored is not None else None
+            assert isinstance(completed, Completed)
+            for completion in completed.results:
+                if self._journal.records.seq_of(completion.task) == seq:
+                    states.append(str(STATES[completion.state]))
+                    tasks.append(completion.task)
+        except (JournalError, ProtocolError):  # damaged: nothing of it is worth keeping
+            tasks = list(self._journal.records.tasks_at(seq))
+            states = [str(TaskState.DONE)] * len(tasks)
+        files = [row for task in tasks for row in self._files_of(task)]
+        names = tuple(name for name, _ in files)
+        return Old(
+            seq, count, at, size, tuple(states), tuple(tasks), names, sum(size for _, size in files)
+        )
+
+    def _files_of(self, task: int) -> Iterator[tuple[str, int]]:
+        rows = self._rows("select name, bytes from file where task = ? and bytes > 0", task)
+        return ((name, size) for name, size in rows)
+
+    def measure(self, old: Old) -> Kept:
+        """What goes with a record."""
+        query = "select max(0, min(?, ? - min(seq))) from cursor"
+        unread = self._number(query, old.count, old.first_seq + old.count - 1)
+        return Kept(len(old.tasks), len(old.files), old.file_bytes, old.body_bytes, unread, old.at)
+
+    # --- removed --------------------------------------------------------------------------------
+
+    def forget_files(self, files: list[OldFile]) -> None:
+        """The files are gone, and their tasks' results with them; JournalError if not stored."""
+        with self._journal.transaction("NORMAL") as db:
+            values = [(file.name,) for file in files]
+            db.executemany("update file set bytes = 0 where name = ?", values)
+
+    def forget(self, records: list[Old]) -> None:
+        """Remove records and what was submitted for them; JournalError if that is not stored."""
+        reader = self._journal.records
+        last_seq, next_task = reader.last_seq(), reader.next_task()
+        gone: dict[str, int] = {}
+        for record in records:
+            for state in record.states:
+                gone[state] = gone.get(state, 0) + 1
+        numbers = {LAST_SEQ: last_seq, NEXT_TASK: next_task}
+        numbers |= {GONE + state: reader.meta(GONE + state) + n for state, n in gone.items()}
+        tasks = [task for record in records for task in record.tasks]
+        with self._journal.transaction("NORMAL") as db:
+            db.executemany("insert or replace into meta values(?,?)", list(numbers.items()))
+            for record in records:
+                last = record.first_seq + record.count - 1
+                db.execute("delete from finished where seq = ?", (record.first_seq,))
+                between = (record.first_seq, last)
+                db.execute("delete from replaced where seq between ? and ?", between)
+            db.executemany("delete from result where task = ?", [(task,) for task in tasks])
+            db.executemany("delete from file where task = ?", [(task,) for task in tasks])
+            for first, count in self._submits_of(tasks):
+                kept = "select 1 from result where task >= ? and task < ? limit 1"
+                if db.execute(kept, (first, first + count)).fetchone() is None:
+                    db.execute("delete from accepted where first = ?", (first,))
+            db.execute(
+                "delete from event where seq in (select seq from event where seq <= "
+                "(select max(seq) from event) - ? order by seq limit ?)",
+                (EVENTS_KEPT, EVENTS_A_TIME),
+            )
+
+    def _submits_of(self, tasks: list[int]) -> list[tuple[int, int]]:
+        """(first id, count) of the Submits that brought these and have wholly ended."""
+        found: list[tuple[int, int]] = []
+        end = 0
+        query = "select first, count from accepted where first <= ? order by first desc limit 1"
+        for task in sorted(tasks):
+            if task < end:
+                continue
+            for first, count in self._rows(query, task):
+                end = first + count
+                found.append((first, count))
+        waiting = self._state.tasks
+        return [
+            (first, count)
+            for first, count in found
+            if not any(number in waiting for number in range(first, first + count))
+        ]
+
+    def forget_attempts(self) -> bool:
+        """Which tasks were sent out matters only while one has not ended; True: there is more."""
+        if self._state.tasks:
+            return False
+        query = "delete from sent where row in (select row from sent order by row limit ?)"
+        with self._journal.transaction("NORMAL") as db:
+            return db.execute(query, (ATTEMPT_ROWS,)).rowcount == ATTEMPT_ROWS
+
+    def vacuum(self, pages: int, spare: int) -> bool:
+        """Give some free pages back to the file system; True if there are more than `spare`."""
+        if self._number("pragma freelist_count") <= spare:
+            return False
+        self._rows(f"pragma incremental_vacuum({pages})")
+        return True
