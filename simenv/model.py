@@ -169,6 +169,9 @@ class Observable(msgspec.Struct, frozen=True, array_like=True):
     coefficients: bytes  # float64 [len(labels)]
 
 
+EngineOptions = tuple[tuple[str, int | float], ...]  # (name, value), by name; see an engine's card
+
+
 class Terms(msgspec.Struct, frozen=True, array_like=True):
     """What all tasks of one message share; `engine` is resolved at acceptance, never later."""
 
@@ -182,6 +185,7 @@ class Terms(msgspec.Struct, frozen=True, array_like=True):
     run_timeout_s: float = 0.0  # 0: none
     name: str = ""
     app: str = ""  # the run of an application they belong to
+    options: EngineOptions = ()  # the engine's own
 
     @property
     def content(self) -> Terms:
@@ -251,6 +255,7 @@ class ResultData(msgspec.Struct, frozen=True, array_like=True):
     rows: bytes = b""  # uint32 [count]: distinct outcomes of each row; b"": one row has them all
     probability_rows: bytes = b""  # the same of `probability_outcomes`
     file: ResultFile | None = None  # holds the arrays too large for a message, which are b"" here
+    options: EngineOptions = ()  # those given; the engine's defaults else
 
 
 class Origin(msgspec.Struct, frozen=True, array_like=True):

@@ -40,10 +40,10 @@ class Ask(msgspec.Struct, frozen=True):
 class Costs(Protocol):
     """A family's model."""
 
-    def memory_bytes(self, profile: Profile, ask: Ask) -> int:
+    def memory_bytes(self, profile: Profile, ask: Ask, /) -> int:
         """Expected peak."""
 
-    def least_memory_bytes(self, profile: Profile, ask: Ask) -> int:
+    def least_memory_bytes(self, profile: Profile, ask: Ask, /) -> int:
         """Below this it cannot run."""
 
     def seconds(self, profile: Profile, ask: Ask, slots: int, /) -> float:
@@ -93,7 +93,7 @@ class ChainCosts(msgspec.Struct, frozen=True):
     """A matrix product state: one tensor a qubit, as wide as the bonds between them."""
 
     bond: int  # the largest it keeps unless told otherwise
-    base_bytes: int = 512 * 2**20  # the library alone takes half of it
+    base_bytes: int = 256 * 2**20  # mostly the library
     dense_qubits: int = 24  # up to here whole states and distributions are made
     tensor_bytes: int = 16 * 2 * 6  # of one value of a bond squared; workspace included
     gate_s: float = 1.2e-3
@@ -128,19 +128,17 @@ class ChainCosts(msgspec.Struct, frozen=True):
 class TableauCosts(msgspec.Struct, frozen=True):
     """A stabilizer tableau, and frames of Paulis for the shots."""
 
-    base_bytes: int = BASE_BYTES
+    base_bytes: int = 2 * BASE_BYTES  # the largest result a task may have among it
     block_shots: int = 1024
     call_s: float = 1e-3
     op_s: float = 1e-6  # read, written and parsed again
     frame_s: float = 3e-10  # one operation in one shot
 
-    def memory_bytes(self, profile: Profile, ask: Ask) -> int:
-        """Four bits a pair of qubits, the outcomes of a block, and the distinct ones found."""
+    def memory_bytes(self, profile: Profile, _ask: Ask) -> int:
+        """A byte a pair of qubits, the text of the operations, the outcomes of a block."""
         width = profile.num_qubits
-        outcome = (profile.num_clbits + 7) // 8
-        blocks = self.block_shots * (outcome * 12 + width)
-        distinct = ask.shots * (outcome + 120) if "counts" in ask.outputs else 0
-        return self.base_bytes + width * width + 400 * profile.operations + blocks + distinct
+        blocks = self.block_shots * (2 * profile.num_clbits + width)
+        return self.base_bytes + width * width + 400 * profile.operations + blocks
 
     def least_memory_bytes(self, profile: Profile, ask: Ask) -> int:
         """As expected."""

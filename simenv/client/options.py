@@ -11,14 +11,14 @@ import math
 import operator
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, SupportsIndex, TypeGuard
 
 import msgspec
 
 from simenv.config import NAME_RULE, application
 from simenv.errors import OptionError
-from simenv.model import MAX_SHOTS, Observable, Terms
+from simenv.model import MAX_SHOTS, EngineOptions, Observable, Terms
 
 OUTPUTS = ("counts", "probabilities", "statevector", "expectation")
 PRECISIONS = ("double", "single")
@@ -42,6 +42,7 @@ class Options(msgspec.Struct, frozen=True):
     queue_timeout_s: float
     run_timeout_s: float
     name: str
+    settings: EngineOptions
 
     def wanted(self, measures: bool, observed: bool) -> tuple[str, ...]:
         """The outputs of circuits that measure something, or nothing.
@@ -79,6 +80,7 @@ class Options(msgspec.Struct, frozen=True):
             self.run_timeout_s,
             self.name,
             application(),
+            self.settings,
         )
 
 
@@ -92,12 +94,14 @@ def options(
     queue_timeout_s: float | None,
     run_timeout_s: float | None,
     name: str | None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Options:
-    """OptionError names the option, its value and what is allowed."""
+    """OptionError names the option, its value and what is allowed. `settings`: the engine's own."""
     if not isinstance(outputs, str):
         outputs = tuple(outputs)
     told: tuple[Any, ...] = (
         shots, outputs, engine, precision, pool, priority, queue_timeout_s, run_timeout_s, name,
+        _settings(settings) if settings else (),
     )  # fmt: skip
     try:
         return _checked(*told)
@@ -116,6 +120,7 @@ def _checked(
     queue_timeout_s: float | None,
     run_timeout_s: float | None,
     name: str | None,
+    settings: EngineOptions,
 ) -> Options:
     if precision not in PRECISIONS:
         raise OptionError(f"precision={precision!r}", hint=f"one of: {', '.join(PRECISIONS)}")
@@ -129,6 +134,7 @@ def _checked(
         queue_timeout_s=_timeout("queue_timeout_s", queue_timeout_s),
         run_timeout_s=_timeout("run_timeout_s", run_timeout_s),
         name=_name("name", name) if name else "",
+        settings=settings,
     )
 
 
@@ -205,6 +211,18 @@ def _timeout(what: str, value: object) -> float:
     if not isinstance(value, int | float) or not 0 < value < math.inf:
         raise OptionError(f"{what}={value!r}", hint="seconds, above 0; None: no limit")
     return float(value)
+
+
+def _settings(settings: Mapping[str, Any]) -> EngineOptions:
+    """By name; the service knows which an engine has."""
+    for name, value in settings.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not math.isfinite(value) or not 0 < len(str(name)) <= 64:
+            raise OptionError(
+                f"options: {str(name)[:64]!r} = {value!r:.80}",
+                hint='a name and a finite number, for example options={"bond": 64}',
+            )
+    return tuple(sorted((str(name), value) for name, value in settings.items()))
 
 
 def _name(what: str, value: object) -> str:

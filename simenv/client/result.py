@@ -184,6 +184,11 @@ class Result:
         return self._data.precision
 
     @property
+    def options(self) -> dict[str, float]:
+        """The engine's own options that were given."""
+        return dict(self._data.options)
+
+    @property
     def device(self) -> None:
         """No emulated device takes part."""
 
@@ -254,6 +259,7 @@ class Result:
             "engine": self.engine,
             "route": self.route,
             "precision": self.precision,
+            "options": self.options,
             "device": self.device,
             "snapshot": self.snapshot,
             "node": self.node,

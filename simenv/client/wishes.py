@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, SupportsIndex, TypedDict
 
 from simenv.client import orders
-from simenv.client.options import Seed, checked_key, options
+from simenv.client.options import Seed, checked_key
+from simenv.client.options import options as checked
 from simenv.client.sending import Order
 
 
@@ -25,6 +26,7 @@ class SubmitOptions(TypedDict, total=False):
     priority: SupportsIndex
     queue_timeout_s: float | None
     run_timeout_s: float | None
+    options: Mapping[str, float] | None
     name: str | None
     key: str | None
 
@@ -44,12 +46,22 @@ def prepared(
     priority: SupportsIndex = 0,
     queue_timeout_s: float | None = None,
     run_timeout_s: float | None = None,
+    options: Mapping[str, float] | None = None,
     name: str | None = None,
     key: str | None = None,
 ) -> Order:
     """One task, checked and packed; see `Client.submit` for the options."""
-    chosen = options(
-        shots, outputs, engine, precision, pool, priority, queue_timeout_s, run_timeout_s, name
+    chosen = checked(
+        shots,
+        outputs,
+        engine,
+        precision,
+        pool,
+        priority,
+        queue_timeout_s,
+        run_timeout_s,
+        name,
+        options,
     )
     key = None if key is None else checked_key(key)
     return orders.one(circuit, bindings, observables, chosen, seed, key, binding)

@@ -17,14 +17,14 @@ WIDTHS = 65
 
 
 class Estimator:
-    """Learned factors by number of qubits."""
+    """Learned factors by engine and number of qubits."""
 
     def __init__(self) -> None:
-        self._factors = [1.0] * WIDTHS
+        self._learned: dict[str, list[float]] = {}
 
     def cost_us(self, route: Route, spec: TaskSpec) -> float:
         """Microseconds this task is expected to hold one slot."""
-        return _model_us(route, spec) * self._factors[min(route.num_qubits, WIDTHS - 1)]
+        return _model_us(route, spec) * self._factors(route)[min(route.num_qubits, WIDTHS - 1)]
 
     def observe(self, route: Route, spec: TaskSpec, slots: int, run_us: int) -> None:
         """A task took `run_us` on `slots` slots."""
@@ -32,8 +32,12 @@ class Estimator:
         width = min(route.num_qubits, WIDTHS - 1)
         seen = max(1, run_us) * max(1, slots) / max(0.1, model)
         low, high = FACTOR_BOUNDS
-        old = self._factors[width]
-        self._factors[width] = min(high, max(low, old + LEARNING_RATE * (seen - old)))
+        factors = self._factors(route)
+        old = factors[width]
+        factors[width] = min(high, max(low, old + LEARNING_RATE * (seen - old)))
+
+    def _factors(self, route: Route) -> list[float]:
+        return self._learned.setdefault(route.engine, [1.0] * WIDTHS)
 
 
 def _model_us(route: Route, spec: TaskSpec) -> float:

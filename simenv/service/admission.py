@@ -29,7 +29,7 @@ from simenv.service.rules import Known
 from simenv.wire.messages import Refusal, Submit
 from simulators.circuit import check
 from simulators.circuit.ir import Circuit
-from simulators.circuit.profile import profile
+from simulators.circuit.profile import Profile, profile
 
 KEPT = 100_000  # entries of each memory; full ones are emptied
 TASKS_A_LOOK = 32  # admitted between two looks at the clock
@@ -110,12 +110,12 @@ class Admission:
         known = self._structures.get(key)
         if known is not None and _are_finite(program.params):
             return known
-        known = self._examine(program, terms)
-        if _UNKEPT_NAMES.isdisjoint(program.names):
+        found, known = self._examine(program, terms)
+        if _UNKEPT_NAMES.isdisjoint(program.names) and not routing.hangs_on_angles(found, terms):
             _keep(self._structures, key, known)
         return known
 
-    def _examine(self, program: Program, terms: Terms) -> Known:
+    def _examine(self, program: Program, terms: Terms) -> tuple[Profile, Known]:
         circuit = Circuit.from_buffers(*msgspec.structs.astuple(program)[1:])
         wrong = check.problem(circuit)
         if wrong:
@@ -124,7 +124,7 @@ class Admission:
         rules.check_final_state(terms, circuit, found)
         route = routing.route(found, terms, self._pools, self._limits)
         rules.check_outputs(found, terms)
-        return rules.known(program, found, route)
+        return found, rules.known(program, found, route)
 
 
 def open_program(packed: bytes) -> Program:

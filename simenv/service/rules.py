@@ -21,6 +21,7 @@ PRECISIONS = ("double", "single")
 MAX_OBSERVABLES = 4_096
 MAX_TERMS = 100_000
 MAX_PRIORITY = 1_000_000
+MAX_OPTIONS = 16
 MAX_TIMEOUT_S = 10**8  # three years; in nanoseconds far within 64 bits
 
 
@@ -75,6 +76,12 @@ def check_terms(terms: Terms) -> None:
         raise OptionError(f"priority {terms.priority} is outside -{MAX_PRIORITY}..{MAX_PRIORITY}")
     if len(terms.name) > 64:
         raise OptionError(f"a task's name has at most 64 characters, this has {len(terms.name)}")
+    if len(terms.options) > MAX_OPTIONS or len(dict(terms.options)) < len(terms.options):
+        raise OptionError(
+            f"{len(terms.options)} engine options; at most {MAX_OPTIONS}, each once, are allowed"
+        )
+    if any(len(name) > 64 or not math.isfinite(value) for name, value in terms.options):
+        raise OptionError("an engine option has a long name or is not a finite number")
     if len(terms.app) > 64:
         raise OptionError(f"an application's id has at most 64 characters, got {len(terms.app)}")
 

@@ -133,7 +133,10 @@ class Runner:
         mark, now_ns = self._marks.append, time.perf_counter_ns
         mark(now_ns())
         options = RunOptions(
-            precision=terms.precision, threads=chunk.slots, memory_bytes=chunk.memory_bytes
+            precision=terms.precision,
+            threads=chunk.slots,
+            memory_bytes=chunk.memory_bytes,
+            settings=terms.options,
         )
         bindings = None
         if assigned.bindings or assigned.count > 1:
@@ -199,6 +202,7 @@ def pack(
         found.rows,
         found.probability_rows,
         file,
+        terms.options,
     )
     if filed:
         data = msgspec.structs.replace(data, **dict.fromkeys(filed, b""))

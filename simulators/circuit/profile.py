@@ -28,6 +28,7 @@ class Profile(msgspec.Struct, frozen=True):
     variables: int = 0
     unitaries: int = 0  # operations given by a matrix; counted among the gates too
     clifford: bool = False  # the rest as in `traits.Traits`
+    may_be_clifford: bool = False
     by_angles: bool = False
     bond_bits: int = -1
     longest: int = 0
@@ -65,6 +66,7 @@ def profile(circuit: Circuit) -> Profile:
         variables=len(circuit.variables),
         unitaries=int(found[survey.UNITARIES]),
         clifford=more.clifford,
+        may_be_clifford=more.may_be_clifford,
         by_angles=more.by_angles,
         bond_bits=more.bond_bits,
         longest=more.longest,

@@ -2,7 +2,7 @@
 
 `bond_bits` is a bound: at each cut between neighbours (qubits up to k, and those after it), every
 gate across the cut multiplies the bond by at most the rank of its operator, and no bond is larger
-than the smaller side allows. Angles of free parameters are unknown: such a gate is not Clifford.
+than the smaller side allows.
 Invariant: only for circuits that `check.problem` admitted; loops are not followed.
 """
 
@@ -23,7 +23,8 @@ _TOLERANCE = 1e-12
 _MAX_STEPS = 10**7  # cuts looked at; beyond, the bound is unknown
 
 # What `_look` finds: a gate that never is Clifford, one whose angle says so, one that has angles.
-_OTHER, _BETWEEN, _ANGLED, _BITS, _LONGEST = range(5)
+# `_OPEN`: one whose free parameter or matrix would have to be looked at.
+_OTHER, _BETWEEN, _OPEN, _ANGLED, _BITS, _LONGEST = range(6)
 
 # When a gate is Clifford: never, always, at multiples of a quarter turn, of a half turn.
 _NEVER, _ALWAYS, _QUARTERS, _HALVES = range(4)
@@ -56,7 +57,8 @@ class Traits(msgspec.Struct, frozen=True):
     """See the module."""
 
     clifford: bool  # all its gates are
-    by_angles: bool  # with other angles it might or might not be
+    may_be_clifford: bool  # nothing known speaks against it: free parameters and matrices are open
+    by_angles: bool  # with other angles the two might be otherwise
     bond_bits: int  # log2 of a bound on any bond in the order of its qubits; -1: too long to tell
     longest: int  # largest distance of two qubits of a gate
 
@@ -69,7 +71,9 @@ def _look(rows, kinds, ops, qubits, params, slots, num_qubits, bits, found):  # 
     for k in range(ops.size):
         code, nq, np_ = rows[ops[k], 0], rows[ops[k], 1], rows[ops[k], 3]
         if code >= UNITARY:
-            kind = _NEVER if code == UNITARY else kinds[code, 0]
+            kind = _ALWAYS if code == UNITARY else kinds[code, 0]
+            if code == UNITARY:
+                found[_OPEN] = 1
             if code == _MCX and nq <= 2:
                 kind = _ALWAYS
             elif code == _MCPHASE and nq <= 2:
@@ -81,9 +85,11 @@ def _look(rows, kinds, ops, qubits, params, slots, num_qubits, bits, found):  # 
                 unit = _QUARTER if kind == _QUARTERS else 2.0 * _QUARTER
                 while slot < slots.size and slots[slot] < p:
                     slot += 2
-                if slot < slots.size and slots[slot] < p + np_:
-                    found[_BETWEEN] = 1
                 for j in range(p, p + np_):
+                    if slot < slots.size and slots[slot] == j:
+                        found[_OPEN] = 1
+                        slot += 2
+                        continue
                     count = np.round(params[j] / unit)
                     gap = abs(params[j] - count * unit)
                     if gap > _TOLERANCE * max(1.0, abs(count)):
@@ -116,7 +122,7 @@ def _look(rows, kinds, ops, qubits, params, slots, num_qubits, bits, found):  # 
 
 def traits(circuit: Circuit) -> Traits:
     """The traits of an admissible circuit."""
-    found = np.empty(5, np.int64)
+    found = np.empty(6, np.int64)
     _look(
         circuit.table.rows,
         _KINDS,
@@ -128,5 +134,6 @@ def traits(circuit: Circuit) -> Traits:
         np.zeros(max(1, circuit.num_qubits), np.int64),
         found,
     )
-    other, between, angled, bond_bits, longest = found.tolist()
-    return Traits(not (other or between), bool(angled and not other), bond_bits, longest)
+    other, between, unknown, angled, bond_bits, longest = found.tolist()
+    may_be = not (other or between)
+    return Traits(may_be and not unknown, may_be, bool(angled and not other), bond_bits, longest)

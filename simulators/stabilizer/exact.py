@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from simulators.errors import Unsupported
 
-MAX_RANDOM_BITS = 20
+MAX_RANDOM_BITS = 21
 
 
 def simulate(circuit: stim.Circuit) -> stim.TableauSimulator:

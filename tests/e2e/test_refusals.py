@@ -14,6 +14,7 @@ import pytest
 from live import Live, environment
 
 HEAD = 'OPENQASM 2.0;\ninclude "qelib1.inc";\n'
+PAIRS = "".join(f"cz q[{k}],q[{59 - k}];" for k in range(30))  # no chain of tensors holds these
 REFUSE_S = 10.0  # generous: the point is that nothing hangs; the figure is in bench/start.py
 
 
@@ -35,7 +36,7 @@ def submit(live: Live, text: bytes, tmp_path: Path, *options: str) -> tuple[int,
 
 
 CASES = {
-    "too wide": ((HEAD + "qreg q[60];creg c[1];h q[0];measure q[0]->c[0];").encode(), 3, "qubits"),
+    "too wide": ((HEAD + "qreg q[60];creg c[1];t q[0];" + PAIRS + "measure q[0]->c[0];").encode(), 3, "qubits"),
     "syntax": ((HEAD + "qreg q[2];\nh q[0]\nh q[1];").encode(), 2, ":5:1"),
     "unknown gate": ((HEAD + "qreg q[2];\nfoo q[0];").encode(), 2, "foo"),
     "million qubits": ((HEAD + "qreg q[1000000];\nh q[0];").encode(), 3, "1000000"),

@@ -19,7 +19,7 @@ MODULES = {"pyzmq": "zmq", "qiskit-qasm3-import": "qiskit_qasm3_import"}  # dist
 
 def module(requirement: str) -> str:
     name = re.split(r"[\[<>=]", requirement)[0].strip()
-    return MODULES.get(name, name)
+    return MODULES.get(name, name.replace("-", "_"))
 
 
 def imported() -> set[str]:
@@ -38,7 +38,8 @@ def imported() -> set[str]:
 def test_a_dependency_is_missing_or_idle() -> None:
     core = {module(line) for line in PROJECT["dependencies"]}
     extras = PROJECT["optional-dependencies"]
-    optional = {module(line) for name in ("qasm3", "plots") for line in extras[name]}
+    engines = ("aer", "stabilizer", "tn")
+    optional = {module(line) for name in ("qasm3", "plots", *engines) for line in extras[name]}
     inside = {"llvmlite", "antlr4"}  # numba's compiler, the parser's runtime: theirs to choose
     assert core <= imported()
     assert optional <= imported()

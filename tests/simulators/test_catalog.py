@@ -36,7 +36,9 @@ def test_a_card_leads_nowhere(entry: catalog.EngineCard) -> None:
 
 
 def test_faults_are_chosen_unasked() -> None:
-    assert [entry.name for entry in catalog.CARDS if entry.automatic] == ["statevector"]
+    automatic = [entry.name for entry in catalog.CARDS if entry.automatic]
+    assert automatic == ["statevector", "stabilizer", "mps"]
+    assert [entry.name for entry in catalog.CARDS if not entry.shared] == ["fault"]
 
 
 def test_an_engine_without_its_modules_is_offered() -> None:

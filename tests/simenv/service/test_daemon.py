@@ -108,7 +108,7 @@ def test_a_lost_worker_s_task_runs_again(bench: Bench) -> None:
 
 def test_every_bad_item_of_a_batch_is_named_and_nothing_is_accepted(bench: Bench) -> None:
     refused = bench.submit(
-        spec(), spec(shots=-1), spec(program=b"noise"), spec(program=program(40).packed())
+        spec(), spec(shots=-1), spec(program=b"noise"), spec(program=program(5_000).packed())
     )
     assert isinstance(refused, m.Refused)
     assert [(r.index, r.code) for r in refused.refusals] == [

@@ -1,0 +1,112 @@
+"""What speaks against an engine for a program, with the limiting figure and the way out."""
+
+from __future__ import annotations
+
+import msgspec
+
+from simenv.errors import Infeasible, OptionError, SimenvError
+from simenv.model import Terms
+from simenv.scheduler.values import Limits
+from simulators.catalog import Ask, EngineCard
+from simulators.circuit.profile import Profile
+
+ELSEWHERE = "ask for another engine: engine='auto' finds one"
+
+
+def objection(
+    card: EngineCard, profile: Profile, terms: Terms, limits: Limits
+) -> SimenvError | None:
+    """Why the engine cannot run the program in this environment; None if it can."""
+    if card.missing:
+        return OptionError(f"engine {card.name!r} is not installed here", hint=card.missing)
+    wrong = card.option_problem(terms.options)
+    if wrong:
+        return OptionError(wrong, hint=option_hint(card))
+    missing = [output for output in terms.outputs if output not in card.outputs]
+    if missing:
+        return Infeasible(
+            f"engine {card.name!r} has no output {missing[0]!r}",
+            hint=f"it has: {', '.join(card.outputs)}",
+        )
+    words = _lacks(card, profile, terms)
+    if words:
+        return Infeasible(f"engine {card.name!r} {words}", hint=ELSEWHERE)
+    least = card.costs.least_memory_bytes(profile, ask(card, terms))
+    if least > limits.memory_bytes or profile.num_qubits > card.max_qubits:
+        return _too_wide(card, least, profile, terms, limits)
+    return None
+
+
+def ask(card: EngineCard, terms: Terms, shots: int = 0) -> Ask:
+    """What costs depend on, as these terms have it."""
+    bond = 0
+    if any(option.name == "bond" for option in card.options):
+        bond = int(card.value(terms.options, "bond"))
+    return Ask(terms.precision, terms.outputs, shots, bond)
+
+
+def option_hint(card: EngineCard) -> str:
+    """The options an engine has, in words."""
+    if not card.options:
+        return f"engine {card.name!r} has no options"
+    listed = [f"{option.name} ({option.text}; {option.default})" for option in card.options]
+    return f"engine {card.name!r} has: {', '.join(listed)}"
+
+
+def _lacks(card: EngineCard, profile: Profile, terms: Terms) -> str:
+    """What the program needs and the engine has not; "" if nothing."""
+    if card.clifford and not profile.may_be_clifford:
+        return "runs Clifford circuits, and this program has other gates or angles"
+    if profile.mid_circuit and not card.dynamic:
+        return "has no measurements, resets or conditions before a program's end"
+    if profile.loops and not card.loops:
+        return "has no loops"
+    if profile.variables and not card.variables:
+        return "has no classical variables"
+    if card.dense_qubits and profile.num_qubits > card.dense_qubits:
+        dense = [o for o in ("statevector", "probabilities") if o in terms.outputs]
+        if dense:
+            return f"gives {dense[0]} of at most {card.dense_qubits} qubits"
+    return ""
+
+
+def _too_wide(
+    card: EngineCard, least: int, profile: Profile, terms: Terms, limits: Limits
+) -> Infeasible:
+    needs = f"{size(least)} ({profile.num_qubits} qubits, {terms.precision} precision)"
+    there = f"this environment has {size(limits.memory_bytes)} for simulators"
+    if card.clifford or card.dense_qubits:
+        if profile.num_qubits > card.max_qubits:
+            needs = f"{profile.num_qubits} qubits"
+            there = f"it takes {card.max_qubits}"
+        return Infeasible(f"engine {card.name!r} needs {needs}; {there}", hint=ELSEWHERE)
+    widest = _widest(card, profile, "double", limits)
+    single = _widest(card, profile, "single", limits)
+    kind = "dynamic program" if profile.mid_circuit else "program"
+    hint = f"the widest {kind} that fits here has {widest} qubits, {single} in single precision"
+    if terms.precision == "double" and profile.num_qubits <= single:
+        hint += ": this one fits with precision='single'"
+    return Infeasible(f"this program needs {needs}; {there}", hint=hint)
+
+
+def _widest(card: EngineCard, profile: Profile, precision: str, limits: Limits) -> int:
+    """The most qubits a program of this kind may have here."""
+    width = min(profile.num_qubits, card.max_qubits)
+    while width > 0:
+        narrower = msgspec.structs.replace(profile, num_qubits=width)
+        if card.costs.least_memory_bytes(narrower, Ask(precision)) <= limits.memory_bytes:
+            break
+        width -= 1
+    return width
+
+
+def size(number: int) -> str:
+    """Bytes in words: '16.0 GiB'; from an exbibyte on a power of two."""
+    if number >= 2**60:
+        return f"2^{number.bit_length() - 1} bytes"
+    value = float(number)
+    for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} PiB"
