@@ -44,7 +44,7 @@ create table if not exists cursor(owner text, name text, seq int, primary key(ow
   without rowid;
 create table if not exists event(seq integer primary key, body blob, owner text);
 create table if not exists file(name text primary key, task int, seq int, bytes int) without rowid;
-create index if not exists file_task on file(task);
+create index if not exists file_seq on file(seq);
 create table if not exists replaced(seq integer primary key, task int, state text);
 """
 _ACCEPT = "insert into accepted values(?,?,?,?,?,?,?,?,?,?,?,?)"

@@ -6,7 +6,6 @@ of ended tasks go on from where they were.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -20,9 +19,9 @@ from simenv.wire import codec
 from simenv.wire.keeping import Kept
 from simenv.wire.messages import STATES, Completed
 
-MOST_RECORDS = 50  # in one transaction
+MOST_RECORDS = 25  # in one transaction
 MOST_BYTES = 2**20
-MOST_TASKS = 400
+MOST_TASKS = 100
 MOST_FILES = 20
 ATTEMPT_ROWS = 200
 EVENTS_KEPT = 200_000
@@ -114,26 +113,27 @@ class OldRecords:
 
     def _opened(self, seq: int, count: int, at: float, size: int) -> Old:
         states, tasks = [], []
+        between = (seq, seq + count - 1)
+        replaced = {
+            row[0]
+            for row in self._rows("select seq from replaced where seq between ? and ?", *between)
+        }
         try:
             stored = self._journal.records.finished_at(seq)
             completed = codec.to_client(stored[0]) if stored is not None else None
             assert isinstance(completed, Completed)
-            for completion in completed.results:
-                if self._journal.records.seq_of(completion.task) == seq:
+            for number, completion in enumerate(completed.results, seq):
+                if number not in replaced:
                     states.append(str(STATES[completion.state]))
                     tasks.append(completion.task)
         except (JournalError, ProtocolError):  # damaged: nothing of it is worth keeping
             tasks = list(self._journal.records.tasks_at(seq))
             states = [str(TaskState.DONE)] * len(tasks)
-        files = [row for task in tasks for row in self._files_of(task)]
+        query = "select name, bytes from file where seq between ? and ? and bytes > 0"
+        files = self._rows(query, *between)
         names = tuple(name for name, _ in files)
-        return Old(
-            seq, count, at, size, tuple(states), tuple(tasks), names, sum(size for _, size in files)
-        )
-
-    def _files_of(self, task: int) -> Iterator[tuple[str, int]]:
-        rows = self._rows("select name, bytes from file where task = ? and bytes > 0", task)
-        return ((name, size) for name, size in rows)
+        size_of_files = sum(size for _, size in files)
+        return Old(seq, count, at, size, tuple(states), tuple(tasks), names, size_of_files)
 
     def measure(self, old: Old) -> Kept:
         """What goes with a record."""
@@ -167,8 +167,8 @@ class OldRecords:
                 db.execute("delete from finished where seq = ?", (record.first_seq,))
                 between = (record.first_seq, last)
                 db.execute("delete from replaced where seq between ? and ?", between)
+                db.execute("delete from file where seq between ? and ?", between)
             db.executemany("delete from result where task = ?", [(task,) for task in tasks])
-            db.executemany("delete from file where task = ?", [(task,) for task in tasks])
             for first, count in self._submits_of(tasks):
                 kept = "select 1 from result where task >= ? and task < ? limit 1"
                 if db.execute(kept, (first, first + count)).fetchone() is None:

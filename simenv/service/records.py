@@ -236,6 +236,10 @@ class Records:
         """The `first_seq` of the Completed that holds a task, as far as indexed."""
         return self._one("select seq from result where task = ?", task)
 
+    def count_at(self, first_seq: int) -> int:
+        """How many completions a record has."""
+        return self._one("select count from finished where seq = ?", first_seq) or 0
+
     def tasks_at(self, first_seq: int) -> Iterator[int]:
         """The tasks of one record that it is still the end of, as far as indexed."""
         query = "select task from result where seq = ? order by task"

@@ -42,7 +42,7 @@ class Reopening:
         with self._journal.transaction("FULL") as db:
             db.execute("insert or replace into replaced values(?,?,?)", (seq, number, state))
             db.execute("delete from result where task = ?", (number,))
-            db.execute("delete from file where task = ?", (number,))
+            db.execute("delete from file where seq = ?", (seq,))
             sent = array("q", [number] * completion.attempts)
             db.execute("insert into sent(tasks) values(?)", (sent.tobytes(),))
         faults.hit("reopen.after")
@@ -75,12 +75,12 @@ class Reopening:
 
 def drop(journal: Journal, first_seq: int, tasks: list[int]) -> None:
     """Delete a record that cannot be read: its tasks are unfinished from now on."""
-    last = journal.records.last_seq()
+    last, count = journal.records.last_seq(), journal.records.count_at(first_seq)
     with journal.transaction("FULL") as db:
         db.execute("insert or replace into meta values(?,?)", (LAST_SEQ, last))
         db.execute("delete from finished where seq = ?", (first_seq,))
         db.execute("delete from result where seq = ?", (first_seq,))
-        db.executemany("delete from file where task = ?", [(task,) for task in tasks])
+        db.execute("delete from file where seq >= ? and seq < ?", (first_seq, first_seq + count))
         if tasks:
             sent = array("q", tasks * SURELY)
             db.execute("insert into sent(tasks) values(?)", (sent.tobytes(),))
