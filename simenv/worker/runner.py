@@ -76,7 +76,7 @@ class Runner:
         self.stop_reason = ""  # why the running task was asked to stop
         self._engines: dict[str, Engine] = {}
         self._plans = PlanCache()
-        self._terms: tuple[Terms, tuple[PauliSum, ...]] | None = None
+        self._told: tuple[Terms, Assign, RunOptions, tuple[PauliSum, ...]] | None = None
         self._marks: list[int] = []  # when the stages of the running task ended, see Timing
 
     def engine(self, name: str) -> Engine:
@@ -132,12 +132,7 @@ class Runner:
         circuit = Circuit.from_buffers(*msgspec.structs.astuple(program)[1:])
         mark, now_ns = self._marks.append, time.perf_counter_ns
         mark(now_ns())
-        options = RunOptions(
-            precision=terms.precision,
-            threads=chunk.slots,
-            memory_bytes=chunk.memory_bytes,
-            settings=terms.options,
-        )
+        options, observables = self._shared(terms, chunk)
         bindings = None
         if assigned.bindings or assigned.count > 1:
             values = np.frombuffer(assigned.bindings, np.float64)
@@ -146,7 +141,7 @@ class Runner:
             shots=assigned.shots,
             seed=assigned.seed,
             outputs=terms.outputs,
-            observables=self._observables(terms),
+            observables=observables,
             bindings=bindings,
             binding=assigned.binding,
         )
@@ -159,13 +154,19 @@ class Runner:
             file = self._shelf.put(result, program, assigned, terms, chunk)
         return pack(program, assigned, terms, result, file), file
 
-    def _observables(self, terms: Terms) -> tuple[PauliSum, ...]:
-        if not terms.observables:
-            return ()
-        if self._terms is None or self._terms[0] is not terms:
+    def _shared(self, terms: Terms, chunk: Assign) -> tuple[RunOptions, tuple[PauliSum, ...]]:
+        """What the tasks of a chunk have in common; made once for them."""
+        told = self._told
+        if told is None or told[0] is not terms or told[1] is not chunk:
+            options = RunOptions(
+                precision=terms.precision,
+                threads=chunk.slots,
+                memory_bytes=chunk.memory_bytes,
+                settings=terms.options,
+            )
             sums = tuple(_pauli_sum(observable) for observable in terms.observables)
-            self._terms = (terms, sums)
-        return self._terms[1]
+            told = self._told = (terms, chunk, options, sums)
+        return told[2], told[3]
 
 
 def pack(

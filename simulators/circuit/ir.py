@@ -19,6 +19,9 @@ from simulators.sampling import words
 MAX_QUBITS = 65_535
 MAX_CLBITS = 65_535
 
+# Instances: they cost less than the classes where thousands of circuits a second are made.
+_UINT16: np.dtype[np.uint16] = np.dtype(np.uint16)
+_FLOAT64: np.dtype[np.float64] = np.dtype(np.float64)
 _NO_STARTS: NDArray[np.int64] = np.zeros(0, np.int64)
 _NO_INT32: NDArray[np.int32] = np.frombuffer(b"", np.int32)
 
@@ -74,10 +77,10 @@ class Circuit(msgspec.Struct, frozen=True, eq=False):
             num_clbits,
             registers,
             table_of(names, arities),
-            np.frombuffer(ops, np.uint16),
-            np.frombuffer(qubits, np.uint16),
-            np.frombuffer(clbits, np.uint16),
-            np.frombuffer(params, np.float64),
+            np.frombuffer(ops, _UINT16),
+            np.frombuffer(qubits, _UINT16),
+            np.frombuffer(clbits, _UINT16),
+            np.frombuffer(params, _FLOAT64),
             num_slots,
             np.frombuffer(slots, np.int32) if slots else _NO_INT32,
             np.frombuffer(conditions, np.int32) if conditions else _NO_INT32,

@@ -143,19 +143,28 @@ def read_out(n, source, clbits, maps):  # type: ignore[no-untyped-def]
                 many += 1
                 at_qubit[source[c]] = np.uint64(many)
             at_qubit[n + source[c]] |= _1 << np.uint64(c)
+    for q in range(n):
+        maps[64 * (q // 6) + (1 << (q % 6))] = _0
     plain = many == n
-    for k in range(256):
-        maps[k] = _0
     for q in range(n):
         if at_qubit[q]:
             place = np.int64(many - np.int64(at_qubit[q]))
             plain = plain and place == q
             maps[64 * (q // 6) + (1 << (q % 6))] = _1 << np.uint64(place)
             maps[128 + 64 * (place // 6) + (1 << (place % 6))] = at_qubit[n + q]
-    for table in range(0, 256, 64):
-        for k in range(1, 64):
-            maps[table + k] = maps[table + (k & (k - 1))] | maps[table + (k & -k)]
+    _complete(maps, 0, n)
+    _complete(maps, 128, many)
     return many, plain
+
+
+@part
+def _complete(maps, first, bits):  # type: ignore[no-untyped-def]
+    """Two tables whose entries of one bit are there, of six bits each, `bits` in all."""
+    for table in range(2):
+        at = first + 64 * table
+        maps[at] = _0
+        for k in range(1, 1 << min(6, max(0, bits - 6 * table))):
+            maps[at + k] = maps[at + (k & (k - 1))] | maps[at + (k & -k)]
 
 
 @part
