@@ -7,7 +7,10 @@ the machine's speed drifts. qiskit-aer runs in this process in the same rounds: 
 journal, no other process, transpilation not timed. So do the two limits under the path: four hops
 with nothing done in them, and an fsync of 4 KiB on the journal's disk.
 
-    python bench/latency.py [--rounds 8] [--circuits 200]
+With `--tcp` instead: the same environment (durability process) through its socket and over TCP
+with CURVE on the loopback interface, interleaved; their difference is the verdict.
+
+    python bench/latency.py [--rounds 8] [--circuits 200] [--tcp]
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from report import Report
 
 import simenv
 from simenv.client.client import Client
+from simenv.client.people import issue
 
 LEVELS = ("accepted", "process", "power")
 SHOTS = 1_024
@@ -56,7 +60,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--circuits", type=int, default=200, help="a round and contender")
+    parser.add_argument("--tcp", action="store_true", help="what TCP and CURVE add, only")
     told = parser.parse_args()
+    if told.tcp:
+        return _far(told.rounds, told.circuits)
     report = Report("latency", "latency: 4 qubits, 26 gates + 4 measurements, 1,024 shots")
     series = {name: Series() for name in (*LEVELS, "aer", "4 hops", "fsync")}
     seeds = iter(range(10**9))
@@ -85,6 +92,33 @@ def main() -> int:
     for goal, level in (("accepted_p50_ms", "accepted"), ("process_p50_ms", "process")):
         p50 = statistics.median(series[level].medians) * 1e3
         report.verdict(goal, p50, f"p50 submit to counts, durability={level}, ms")
+    return report.close()
+
+
+def _far(rounds: int, circuits: int) -> int:
+    report = Report("latency_tcp", "latency: what TCP with CURVE adds to one submit-to-counts")
+    series = {"ipc": Series(), "tcp": Series()}
+    seeds = iter(range(10**9))
+    with contextlib.ExitStack() as stack:
+        near = stack.enter_context(
+            simenv.local(workers=2, durability="process", listen="tcp://127.0.0.1:0")
+        )
+        file = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "bench.simenv"
+        issue(near.people, "bench", "client", file)
+        far = stack.enter_context(simenv.connect(service=file))
+        for _ in range(rounds + 1):
+            for name, env in (("ipc", near), ("tcp", far)):
+                made = [circuit(next(seeds)) for _ in range(circuits)]
+                _measure(env, made, series[name], next(seeds))
+    for one in series.values():
+        del one.medians[0]  # the first round warms up
+    p50s = {name: statistics.median(one.medians) * 1e3 for name, one in series.items()}
+    print("   ".join(f"{name}: p50 {p50:.3f} ms" for name, p50 in p50s.items()))
+    extra = statistics.median(
+        (tcp - ipc) * 1e3
+        for ipc, tcp in zip(series["ipc"].medians, series["tcp"].medians, strict=True)
+    )
+    report.verdict("extra_ms", extra, "p50 over TCP with CURVE, more than over ipc, ms")
     return report.close()
 
 
