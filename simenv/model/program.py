@@ -1,0 +1,141 @@
+"""A circuit as a table of names and flat arrays: what travels, and what names it."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+
+import msgspec
+
+PROGRAM_FORMAT = 2
+READ_FORMATS = (1, 2)  # formats of programs that are read; a field that came later has a default
+MAX_QUBITS = 65_535  # qubit numbers are uint16
+MAX_CLBITS = 65_535
+MAX_VARIABLES = 4096
+MAX_UNITARY_QUBITS = 10  # of one matrix: 16 MiB
+MAX_MATRIX_BYTES = 32 * 2**20  # of all matrices of a program
+MARKERS = (
+    "if", "else", "end", "while", "for", "switch", "case", "default", "break", "continue",
+)  # fmt: skip
+OWNERS = ("if", "while", "for", "switch", "case", "store")  # each owns one expression, in order
+
+
+class Program(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A circuit as a table of operation names and flat arrays.
+
+    Operation k is row `ops[k]` of the tables `names` and `arities`; its qubits, clbits and
+    parameters are the next ones of the flat arrays, as many as its row of `arities` says. Two rows
+    of the table may have the same name (`barrier` on 2 and on 3 qubits); each row `unitary` has a
+    matrix of its own: the j-th such row is `matrices[j]`. Clbit 0 is the rightmost character of a
+    counts key.
+
+    Control flow is flat: `if` block [`else` block] `end`, `while` block `end`, `for` block `end`,
+    `switch` (`case` block)* [`default` block] `end`; `break` and `continue` mean the innermost
+    loop. The k-th operation that is one of OWNERS owns the k-th expression of `conditions`: `if`
+    and `while` a Bool; `for` a constant Uint, how often; `switch` a Bool or a Uint, `case` one or
+    more constants of that type (the first case that has the value is taken, else `default`);
+    `store` a value and the token that stores it. All bits and variables begin as 0.
+    """
+
+    format: int
+    num_qubits: int
+    num_clbits: int
+    # Classical registers (name, size), laid out one after the other from clbit 0; loose bits come
+    # last, as one register without a name.
+    registers: tuple[tuple[str, int], ...]
+    names: tuple[str, ...]
+    arities: bytes  # uint16 [len(names), 3]: qubits, clbits, parameters
+    ops: bytes  # uint16 [operations]
+    qubits: bytes  # uint16
+    clbits: bytes  # uint16
+    params: bytes  # float64, radians (`delay`: ns, `delay_dt`: dt); 0.0 where a slot fills it
+    num_slots: int = 0  # number of distinct parameter expressions
+    slots: bytes = b""  # int32 [free parameters, 2]: position in `params`, slot number
+    conditions: bytes = b""  # int32 [tokens, 3]: postfix (Token, operand, width); END closes each
+    constants: tuple[bytes, ...] = ()  # unsigned, little-endian, any width; VALUE's operand
+    # Since format 2.
+    variables: tuple[int, ...] = ()  # width in bits of each classical variable; 0: a Bool
+    matrices: tuple[bytes, ...] = ()  # complex128 [2**q, 2**q], row by row, in Qiskit's order
+
+    def packed(self) -> bytes:
+        """The wire form."""
+        return _ENCODER.encode(self)
+
+    @property
+    def structure(self) -> bytes:
+        """16 bytes that name the shape: everything but parameter values (BLAKE2b)."""
+        return digest(
+            _ENCODER.encode(
+                (
+                    self.format,
+                    self.num_qubits,
+                    self.num_clbits,
+                    self.registers,
+                    self.names,
+                    self.arities,
+                    self.ops,
+                    self.qubits,
+                    self.clbits,
+                    self.num_slots,
+                    self.slots,
+                    self.conditions,
+                    self.constants,
+                    self.variables,
+                    self.matrices,
+                )
+            )
+        )
+
+    @property
+    def digest(self) -> bytes:
+        """16 bytes that name the program: BLAKE2b of its wire form."""
+        return digest(self.packed())
+
+
+class Token(enum.IntEnum):
+    """Postfix tokens of an expression; widths are bits, a Bool has width 0."""
+
+    END = 0  # closes one expression
+    CLBIT = 1  # operand: clbit number; pushes a Bool
+    REGISTER = 2  # operand: register number; pushes a Uint of the register's size
+    VALUE = 3  # operand: index into `constants`; width 0: a Bool
+    CAST = 4  # to `width`: 0 = Bool (non-zero), else Uint cut or extended
+    BIT_NOT = 5
+    LOGIC_NOT = 6
+    BIT_AND = 7
+    BIT_OR = 8
+    BIT_XOR = 9
+    LOGIC_AND = 10
+    LOGIC_OR = 11
+    EQUAL = 12
+    NOT_EQUAL = 13
+    LESS = 14
+    LESS_EQUAL = 15
+    GREATER = 16
+    GREATER_EQUAL = 17
+    SHIFT_LEFT = 18
+    SHIFT_RIGHT = 19
+    ADD = 20
+    SUB = 21
+    MUL = 22
+    DIV = 23
+    INDEX = 24  # (value, index) -> Bool
+    VARIABLE = 25  # operand: variable number; pushes it
+    # The last token of a `store`: takes the value, of the target's width, and leaves nothing.
+    SET_CLBIT = 26
+    SET_REGISTER = 27
+    SET_VARIABLE = 28
+
+
+def digest(data: bytes) -> bytes:
+    """BLAKE2b, 16 bytes: the one hash of the house."""
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+_PROGRAM = msgspec.msgpack.Decoder(Program)
+
+
+def decode_program(packed: bytes) -> Program:
+    """The inverse of `Program.packed`; msgspec.DecodeError on anything else."""
+    return _PROGRAM.decode(packed)

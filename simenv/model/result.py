@@ -1,0 +1,86 @@
+"""What was found, packed; who found it, and how long each stage took."""
+
+from __future__ import annotations
+
+import msgspec
+
+from simenv.model.task import EngineOptions
+
+RESULT_FORMAT = 2
+
+
+class StoredArray(msgspec.Struct, frozen=True, array_like=True):
+    """An array of a ResultData that lies in a file, contiguous and little-endian."""
+
+    field: str  # of ResultData
+    dtype: str  # numpy's: "<c16"
+    shape: tuple[int, ...]
+    offset: int  # of its first byte in the file
+    size_bytes: int
+    checksum: int  # CRC-32
+
+
+class ResultFile(msgspec.Struct, frozen=True, array_like=True):
+    """Where the large arrays of a result are; `name` is below the environment's results folder."""
+
+    name: str
+    size_bytes: int
+    checksum: int  # CRC-32 of all that is not in an array, in order
+    arrays: tuple[StoredArray, ...]  # by offset
+
+
+class ResultData(msgspec.Struct, frozen=True, array_like=True):
+    """What an engine found for all rows of a task, packed by the worker and forwarded unread.
+
+    Row r belongs to binding number `binding` + r. An outcome is one row of `outcome_width` bytes,
+    little-endian, clbit 0 in bit 0 of byte 0. Rows differ in how many distinct outcomes they have:
+    their parts of `outcomes` and `counts` follow one another, as long as `rows` says.
+    """
+
+    format: int
+    registers: tuple[tuple[str, int], ...]  # of the program; (): it measures nothing
+    num_qubits: int
+    shots: int  # of each row
+    seed: int
+    outcome_width: int = 0  # 1, 2, 4, 8, or ceil(clbits / 8) beyond 64 clbits
+    outcomes: bytes = b""  # each row's distinct outcomes, ascending
+    counts: bytes = b""  # uint32, as many
+    # Exact distribution over the clbits, or over the qubits if the circuit measures nothing.
+    probability_outcomes: bytes = b""  # as above, of `probability_width` bytes
+    probability_width: int = 0
+    probabilities: bytes = b""  # float64, as many
+    # complex128 or complex64 [count, 2**num_qubits], qubit 0 = lowest index bit
+    statevector: bytes = b""
+    expectations: bytes = b""  # float64 [count, observables, 2]: value, standard error
+    truncation: float = 0.0  # the largest of the rows
+    remark: str = ""  # e.g. "12 branches"
+    precision: str = "double"
+    binding: int = 0  # number of row 0 in the caller's sweep: part of the random key
+    count: int = 1  # rows
+    rows: bytes = b""  # uint32 [count]: distinct outcomes of each row; b"": one row has them all
+    probability_rows: bytes = b""  # the same of `probability_outcomes`
+    file: ResultFile | None = None  # holds the arrays too large for a message, which are b"" here
+    options: EngineOptions = ()  # those given; the engine's defaults else
+
+
+class Origin(msgspec.Struct, frozen=True, array_like=True):
+    """Who computed a result; shared by all results of one message."""
+
+    worker: str
+    node: str
+    pid: int
+    version: str
+    ranks: int = 1
+
+
+class Timing(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Microseconds spent in each stage of one task, as the service and worker measured them."""
+
+    queued_us: int  # accepted -> sent to a worker
+    sent_us: int  # at the worker -> begun: behind the others of its chunk
+    run_us: int  # in the worker's hands: the four below, and what little is between them
+    decode_us: int = 0  # bytes to circuit
+    plan_us: int = 0  # finding or making the engine's plan; loading the engine, where it is new
+    engine_us: int = 0  # inside the engine: evolving and sampling
+    encode_us: int = 0  # result to bytes
+    returned_us: int = 0  # the ways there and back, and waiting for the rest of its message

@@ -1,0 +1,90 @@
+"""What is asked for: tasks, their terms, their states and their ids."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+MAX_BINDINGS = 4_096  # of one task
+MAX_SHOTS = 2**31 - 1  # counts are uint32 with room to spare
+MAX_TASK_NUMBER = 2**63 - 1  # the journal keeps signed 64-bit numbers
+
+
+class TaskState(enum.StrEnum):
+    """QUEUED -> RUNNING -> one of FINAL_STATES; a lost worker takes a task back to QUEUED."""
+
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    DONE = "DONE"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    EXPIRED = "EXPIRED"
+
+
+FINAL_STATES = frozenset({TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED, TaskState.EXPIRED})
+
+
+class Observable(msgspec.Struct, frozen=True, array_like=True):
+    """A real-weighted Pauli sum. Labels are in Qiskit's order: qubit 0 is the last character."""
+
+    labels: tuple[str, ...]
+    coefficients: bytes  # float64 [len(labels)]
+
+
+EngineOptions = tuple[tuple[str, int | float], ...]  # (name, value), by name; see an engine's card
+
+
+class Terms(msgspec.Struct, frozen=True, array_like=True):
+    """What all tasks of one message share; `engine` is resolved at acceptance, never later."""
+
+    outputs: tuple[str, ...] = ("counts",)  # counts, probabilities, statevector, expectation
+    observables: tuple[Observable, ...] = ()
+    engine: str = "auto"
+    precision: str = "double"  # double: complex128, single: complex64
+    pool: str = ""  # "": any
+    priority: int = 0
+    queue_timeout_s: float = 0.0  # 0: none
+    run_timeout_s: float = 0.0  # 0: none
+    name: str = ""
+    app: str = ""  # the run of an application they belong to
+    options: EngineOptions = ()  # the engine's own
+
+    @property
+    def content(self) -> Terms:
+        """What makes them these terms: another run of the application may ask for the same."""
+        return msgspec.structs.replace(self, app="") if self.app else self
+
+
+class TaskSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One program, 1..MAX_BINDINGS bindings, so many shots each. 0 shots: exact (no sampling)."""
+
+    program: bytes  # a packed Program; opaque to the service but for admission
+    shots: int
+    seed: int  # unsigned 64-bit
+    bindings: bytes = b""  # float64 [count, num_slots]
+    binding: int = 0  # number of row 0 in the caller's whole sweep: part of the random key
+    count: int = 1  # rows; row r has the random key (seed, binding + r)
+
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford: no i, l, o, u
+
+
+def task_name(number: int) -> str:
+    """A task's id as people type it: `t-` and the number in base 32."""
+    text = ""
+    while number or not text:
+        number, digit = divmod(number, 32)
+        text = _ALPHABET[digit] + text
+    return "t-" + text
+
+
+def task_number(name: str) -> int | None:
+    """The number behind an id; None if it is not one."""
+    body = name[2:] if name.startswith("t-") else ""
+    if not body or len(body) > 13 or any(c not in _ALPHABET for c in body):
+        return None
+    number = 0
+    for c in body:
+        number = 32 * number + _ALPHABET.index(c)
+    return number if number <= MAX_TASK_NUMBER else None

@@ -1,0 +1,139 @@
+"""What people read of an environment: workers, pools, engines, tasks, events."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from simenv.model.task import TaskState
+
+
+class WorkerState(enum.StrEnum):
+    """STARTING -> IDLE <-> BUSY -> DRAINING -> GONE; LOST from any."""
+
+    STARTING = "STARTING"
+    IDLE = "IDLE"
+    BUSY = "BUSY"
+    DRAINING = "DRAINING"
+    GONE = "GONE"
+    LOST = "LOST"
+
+
+class Event(msgspec.Struct, frozen=True):
+    """One line of the environment's history. `seq` grows by one; resume with `since=seq`."""
+
+    seq: int
+    time_s: float  # wall clock, seconds since 1970, for display only
+    kind: str  # "worker.lost", "task.requeued" ...
+    subject: str
+    message: str
+
+
+class WorkerInfo(msgspec.Struct, frozen=True):
+    """One resident simulator."""
+
+    name: str
+    pool: str
+    state: WorkerState
+    node: str
+    pid: int
+    ranks: int
+    slots: int  # granted to what it runs now
+    task: str  # id of the running task, or ""
+    tasks: int  # finished by it
+    restarts: int
+    memory_bytes: int
+
+
+class PoolSpec(msgspec.Struct, frozen=True):
+    """What was asked for: workers of one kind and size."""
+
+    name: str = "main"
+    engine: str = "any"
+    min: int = 1
+    max: int = 1
+    idle_s: float = 60.0  # a worker above `min` ends after so long without work
+
+
+class PoolInfo(msgspec.Struct, frozen=True):
+    """What there is now."""
+
+    name: str
+    engine: str
+    workers: int  # ready
+    target: int  # wanted
+    busy: int
+    waiting: int
+    state: str  # "up", "starting", "degraded", "quarantined"
+    reason: str
+    backlog_us: float = 0.0  # expected work that waits
+    held_us: float = 0.0  # expected work that workers hold
+
+
+class GateInfo(msgspec.Struct, frozen=True, array_like=True):
+    """A gate by its name; `qubits` -1: any number."""
+
+    name: str
+    qubits: int
+    params: int
+
+
+class EngineInfo(msgspec.Struct, frozen=True):
+    """What an engine can do in this environment."""
+
+    name: str
+    summary: str
+    outputs: tuple[str, ...]
+    precisions: tuple[str, ...]
+    dynamic: bool  # mid-circuit measurement, reset, if
+    clifford: bool  # Clifford circuits alone
+    max_qubits: int  # in this environment's memory, double precision
+    missing: str  # "" or the line to type to install it
+    gates: tuple[GateInfo, ...]
+
+
+class TaskInfo(msgspec.Struct, frozen=True):
+    """A task as `queue` and `status` show it; `reason` says why it waits, or why it failed."""
+
+    id: str
+    name: str
+    pool: str
+    state: TaskState
+    attempt: int
+    time_s: float  # since accepted; of a final task, until its end
+    num_qubits: int
+    shots: int
+    worker: str
+    reason: str
+    owner: str = ""  # the name of the key it came with; "": the environment's own user
+
+
+class ServiceInfo(msgspec.Struct, frozen=True):
+    """The `status` screen."""
+
+    name: str
+    version: str
+    pid: int
+    node: str
+    epoch: int
+    up_s: float
+    durability: str
+    queued: int
+    running: int
+    done: int
+    failed: int
+    cancelled: int
+    expired: int
+    lost_attempts: int
+    unread: int  # completions not yet acknowledged by the slowest cursor
+    oldest_s: float
+    slots: int
+    slots_granted: int
+    memory_bytes: int
+    max_qubits: int
+    rss_bytes: int
+    loop_lag_p99_ms: float
+    pools: tuple[PoolInfo, ...]
+    warnings: tuple[str, ...]
+    resumed: str = ""  # from which journal it started, where that had to be said
