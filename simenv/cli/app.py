@@ -15,9 +15,22 @@ from typing import Annotated
 import typer
 
 from simenv import __version__
-from simenv.cli import demo, doctor, environment, keys, lists, out, past, submit, tasks, trace
+from simenv.cli import (
+    demo,
+    doctor,
+    environment,
+    explain,
+    keys,
+    lists,
+    out,
+    past,
+    submit,
+    tasks,
+    trace,
+)
 from simenv.cli import run as application
 from simenv.cli.border import guarded
+from simenv.cli.gc import gc
 from simenv.cli.measure import command as measure
 from simenv.cli.perf import command as perf
 from simenv.cli.settings import Settings, hoist
@@ -37,10 +50,12 @@ for _command in (
     perf.perf,
     measure.bench,
     submit.submit,
+    explain.explain,
     tasks.result,
     tasks.cancel,
     application.run,
     environment.logs,
+    gc,
     doctor.doctor,
 ):
     app.command()(_command)

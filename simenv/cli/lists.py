@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from simenv.cli import moments
 from simenv.cli.listing import Column, Rows, listed
 from simenv.client.address import elapsed
 from simenv.errors import NotFound
-from simenv.model import PoolInfo, TaskInfo, WorkerInfo
+from simenv.model import FINAL_STATES, PoolInfo, TaskInfo, WorkerInfo
 
 if TYPE_CHECKING:
     from simenv.client.client import Client
@@ -74,10 +77,44 @@ def queue(
     done: Annotated[bool, typer.Option("--done", help="Tasks that have ended, newest first.")] = (
         False
     ),
+    since: Annotated[
+        str, typer.Option(help="Only those submitted after this: 1h30m ago, 12:00, ISO 8601.")
+    ] = "",
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
 ) -> Rows[TaskInfo]:
     """Tasks that run or wait, and what they wait for."""
+    since_s = moments.since(since)
+    if done and since:
+        return _ended(client, since_s, limit)
     total, found = client.queue(done=done, limit=limit)
+    if since:
+        age_s = time.time() - since_s
+        return Rows([info for info in found if info.time_s <= age_s], "")
     way = "--limit shows more" if len(found) == limit else "no more are listed at once"
     note = f"{len(found)} of {total} shown; {way}" if total > len(found) else ""
     return Rows(found, note)
+
+
+def _ended(client: Client, since_s: float, limit: int) -> Rows[TaskInfo]:
+    """Of those submitted since then and ended, the newest, first."""
+    newest: deque[TaskInfo] = deque(maxlen=limit)
+    total = 0
+    for row in client.past.tasks(since_s, states=FINAL_STATES):
+        total += 1
+        newest.appendleft(
+            TaskInfo(
+                id=row.id,
+                name=row.name,
+                pool=row.pool,
+                state=row.state,
+                attempt=row.attempts,
+                time_s=row.ended_s - row.submitted_s,
+                num_qubits=row.num_qubits,
+                shots=row.shots,
+                worker=row.worker,
+                reason=row.reason,
+                owner=row.owner,
+            )
+        )
+    note = f"{limit} of {total} shown; --limit shows more" if total > limit else ""
+    return Rows(newest, note)

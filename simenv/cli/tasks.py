@@ -11,11 +11,14 @@ import typer
 from simenv.cli import out, settings
 from simenv.cli.border import as_object, show_error
 from simenv.cli.settings import seconds
-from simenv.errors import NotFound, OptionError, TaskCancelled, TaskExpired, TaskFailed
+from simenv.errors import NotFound, TaskCancelled, TaskExpired, TaskFailed
 
 if TYPE_CHECKING:
     from simenv.client.result import Result
     from simenv.client.task import Task
+
+SHOWN = 32  # amplitudes on the screen
+BLOCK = 2**20  # looked at together
 
 Timeout = Annotated[
     float | None,
@@ -28,7 +31,8 @@ def result(
     task: Annotated[str, typer.Argument(help="A task's id, as `submit` and `queue` print it.")],
     timeout: Timeout = None,
     save: Annotated[
-        Path | None, typer.Option(help="Write the whole result there as JSON.", dir_okay=False)
+        Path | None,
+        typer.Option(help="Write all of it to FILE.h5, FILE.npz or FILE.json.", dir_okay=False),
     ] = None,
     bundle: Annotated[
         Path | None,
@@ -78,14 +82,7 @@ def present(task: Task, as_json: bool, timeout: float | None, save: Path | None 
             out.json_line(ended)
         raise typer.Exit(error.exit_code) from error
     if save is not None:
-        import msgspec
-
-        text = msgspec.json.format(msgspec.json.encode(found.to_json())) + b"\n"
-        try:
-            save.write_bytes(text)
-        except OSError as error:
-            hint = f"another file; the result is kept: simenv result {task.id}"
-            raise OptionError(f"--save {save}: {error.strerror}", hint=hint) from error
+        found.save(save)
     if as_json:
         out.json_line(found.to_json())
     elif save is None:
@@ -93,19 +90,33 @@ def present(task: Task, as_json: bool, timeout: float | None, save: Path | None 
 
 
 def _show(found: Result) -> None:
-    whole = found.to_json()
-    if whole["counts"] is not None:
+    if found.has("counts"):
         out.bars(found.counts, {key: str(count) for key, count in found.counts.items()})
-    if whole["probabilities"] is not None:
+    if found.has("probabilities"):
         shares = found.probabilities
         out.bars(shares, {key: f"{share:.6f}" for key, share in shares.items()})
-    if whole["statevector"] is not None:
-        vector = found.statevector
-        width = found.num_qubits
-        shares = {format(k, f"0{width}b"): abs(a) ** 2 for k, a in enumerate(vector.tolist())}
-        texts = {
-            key: f"{a.real:+.6f} {a.imag:+.6f}j" for key, a in zip(shares, vector, strict=True)
-        }
-        out.bars(shares, texts)
-    for value, error in zip(whole["expectations"] or (), whole["std_errors"] or (), strict=True):
-        out.line(f"{value:.9g} +- {error:.2g}" if error else f"{value:.12g}")
+    if found.has("statevector"):
+        _amplitudes(found)
+    if found.has("expectations"):
+        for value, error in zip(found.expectations, found.std_errors, strict=True):
+            out.line(f"{value:.9g} +- {error:.2g}" if error else f"{value:.12g}")
+
+
+def _amplitudes(found: Result) -> None:
+    """The largest ones, whatever the size: a vector may fill the memory."""
+    import numpy as np
+
+    vector, width = found.statevector, found.num_qubits
+    best = np.zeros(0, np.int64)
+    for start in range(0, len(vector), BLOCK):
+        places = np.arange(start, min(start + BLOCK, len(vector)))
+        both = np.concatenate([best, places])
+        weights = np.abs(vector[both])
+        best = both[np.argsort(-weights, kind="stable")[:SHOWN]]
+    shares = {format(k, f"0{width}b"): float(abs(vector[k]) ** 2) for k in np.sort(best).tolist()}
+    texts = {
+        key: f"{vector[int(key, 2)].real:+.6f} {vector[int(key, 2)].imag:+.6f}j" for key in shares
+    }
+    out.bars(shares, texts)
+    if len(vector) > SHOWN:
+        out.note(f"the {SHOWN} largest of {len(vector)}; --save FILE.h5 writes all")

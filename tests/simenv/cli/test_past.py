@@ -24,7 +24,9 @@ POOLS = [
     {"name": "main", "min": 1, "max": 1},
     {"name": "trap", "engine": "fault", "min": 0, "max": 1},
 ]
-POISON = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[1]; creg c[1]; rx(1000006) q[0]; measure q->c;'
+HEAD = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[1]; creg c[1];'
+POISON = HEAD + "rx(1000006) q[0]; measure q->c;"
+SLOW = HEAD + "rx(1000005) q[0]; rx(60) q[0]; measure q->c;"
 
 
 def rows(shell: Shell, *words: str) -> list[Any]:
@@ -66,11 +68,9 @@ def test_columns_or_csv_differ_from_the_rows(shell: Shell) -> None:
 
 def test_states_or_times_select_others(shell: Shell, tmp_path: Path) -> None:
     shell("submit", BELL, "--wait")
-    wide = tmp_path / "wide.qasm"
-    wide.write_text(
-        'OPENQASM 2.0; include "qelib1.inc"; qreg q[22]; creg c[22]; h q; measure q->c;'
-    )
-    slow = shell("submit", str(wide), "--json").object["task"]
+    file = tmp_path / "slow.qasm"
+    file.write_text(SLOW)
+    slow = shell("submit", str(file), "--engine", "fault", "--json").object["task"]
     shell("cancel", slow)
     shell("result", slow)
     (row,) = [row for row in rows(shell, "--state", "CANCELLED") if row["id"] == slow]
@@ -175,3 +175,16 @@ def test_rows_are_out_of_order(shell: Shell) -> None:
         shell("submit", BELL)
     numbers = [task_number(row["id"]) for row in rows(shell)]
     assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_the_queue_of_an_hour_is_another(shell: Shell) -> None:
+    task = shell("submit", BELL, "--wait", "--json").object["task"]
+    whole = shell("queue", "--done", "--json").objects
+    hour = shell("queue", "--done", "--since", "1h", "--json").objects
+    assert sorted(info["id"] for info in whole) == sorted(info["id"] for info in hour)
+    assert hour[0]["id"] == task
+    assert tuple(hour[0]) == tuple(whole[0])
+    few = shell("queue", "--done", "--since", "1h", "--limit", "1")
+    assert (few.out.count("\n"), "1 of" in few.err) == (2, True)
+    assert shell("queue", "--since", "1h").code == 0
+    assert shell("queue", "--since", "soon").code == 2

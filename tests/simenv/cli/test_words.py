@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from simenv.cli.environment import _pool
-from simenv.cli.submit import _bindings
+from simenv.cli.reading import bindings_of
 from simenv.errors import OptionError
 from simenv.model import PoolSpec
 
@@ -25,11 +25,11 @@ def test_a_pool_is_guessed(text: str) -> None:
 
 
 def test_a_parameter_is_lost() -> None:
-    assert _bindings([]) is None
-    assert _bindings(["a=0.5", "b=-1e-3"]) == {"a": [0.5], "b": [-1e-3]}
+    assert bindings_of([]) is None
+    assert bindings_of(["a=0.5", "b=-1e-3"]) == {"a": [0.5], "b": [-1e-3]}
 
 
 @pytest.mark.parametrize("text", ["a", "a=", "=1", "a=pi", "a=1=2"])
 def test_a_parameter_is_guessed(text: str) -> None:
     with pytest.raises(OptionError):
-        _bindings([text])
+        bindings_of([text])

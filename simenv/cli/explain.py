@@ -1,0 +1,106 @@
+"""`simenv explain`: the engine a circuit would run on, what it would take, and why no other."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Annotated
+
+import typer
+
+from simenv.cli import out, settings
+from simenv.cli.listing import Column, Style, keyed, listing
+from simenv.cli.reading import Output, Precision, loaded_beside, settings_of
+from simenv.cli.spoken import spoken_errors
+from simenv.wire.engines import Choice, Explanation
+
+COLUMNS = (
+    Column[Choice]("ENGINE", lambda one: one.engine),
+    Column[Choice]("TAKEN", lambda one: "yes" if one.chosen else "able" if one.able else "no"),
+    Column[Choice]("TIME", lambda one: duration(one.seconds) if one.able else "-", right=True),
+    Column[Choice](
+        "MEMORY", lambda one: out.size(one.memory_bytes) if one.able else "-", right=True
+    ),
+    Column[Choice]("WHY", lambda one: one.why),
+)
+
+
+def explain(
+    context: typer.Context,
+    file: Annotated[str, typer.Argument(help="OpenQASM 2 or 3; - is stdin.")],
+    shots: Annotated[int, typer.Option(min=0, help="0: exact, nothing is sampled.")] = 1024,
+    engine: Annotated[str, typer.Option(help="Look at this one alone.")] = "auto",
+    observable: Annotated[
+        list[str] | None, typer.Option(help="As for submit; may be given again.")
+    ] = None,
+    output: Annotated[
+        list[Output] | None, typer.Option(help="What is wanted; may be given again.")
+    ] = None,
+    precision: Annotated[Precision, typer.Option(help="Of the amplitudes.")] = Precision.double,
+    option: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE of an engine's own option.")
+    ] = None,
+    pool: Annotated[str | None, typer.Option(help="Only on this pool.")] = None,
+) -> None:
+    """Which engine a circuit would run on, and why not another; nothing is run.
+
+    The answer is the environment's: its memory, pools and engines. With none up, a private one is
+    started for the question.
+    """
+    common = settings.of(context)
+    with spoken_errors(), contextlib.ExitStack() as stack:
+        env, _, loaded = loaded_beside(common, file, stack)
+        found = env.explain(
+            loaded.program,
+            shots=shots or None,
+            outputs=tuple(each.value for each in output) if output else ("counts",),
+            observables=observable or None,
+            engine=engine,
+            precision=precision.value,
+            options=settings_of(option or []),
+            pool=pool,
+        )
+    if common.as_json:
+        out.json_line(
+            {
+                "engine": found.engine,
+                "program": keyed(found.sizes),
+                "engines": [keyed(each) for each in found.engines],
+            }
+        )
+        return
+    out.line(f"{'stdin' if file == '-' else file}: {words(found)}")
+    listing(COLUMNS, Style(False, aligned=True), lambda: found.engines)
+    for each in found.engines:
+        if each.hint and not each.able:
+            out.note(f"{each.engine}: {each.hint}")
+
+
+def words(found: Explanation) -> str:
+    """A program's sizes in a line."""
+    sizes = found.sizes
+    gates = sizes.gates_1q + sizes.gates_2q + sizes.gates_many
+    kinds = [
+        f"{sizes.num_qubits} qubits",
+        f"{gates} gates ({sizes.gates_2q + sizes.gates_many} on several qubits)",
+        f"{sizes.measurements} measurements",
+    ]
+    if sizes.clifford:
+        kinds.append("Clifford")
+    if sizes.dynamic:
+        kinds.append("dynamic")
+    if sizes.bond_bits >= 0:
+        kinds.append(f"bonds up to 2^{sizes.bond_bits}")
+    return ", ".join(kinds)
+
+
+def memory(one: Choice) -> str:
+    """Of an engine that is able."""
+    return out.size(one.memory_bytes) if one.able else "-"
+
+
+def duration(seconds: float) -> str:
+    """Two digits and a unit."""
+    for limit, factor, unit in ((1e-3, 1e6, "us"), (1.0, 1e3, "ms")):
+        if seconds < limit:
+            return f"{float(f'{seconds * factor:.2g}'):g} {unit}"
+    return f"{float(f'{seconds:.2g}'):g} s"
