@@ -51,6 +51,18 @@ class Bulk:
                 view = self._views[field] = self._read(field)
             return view
 
+    def where(self, field: str) -> dict[str, object]:
+        """Where an array lies, as builtins: for whoever reads the file by other means."""
+        array = self._array(field)
+        root = self._link.channel.results
+        return {
+            "file": str(root / self._file.name) if root is not None else self._file.name,
+            "dataset": field,
+            "dtype": array.dtype if array is not None else "",
+            "shape": list(array.shape) if array is not None else [],
+            "checksum": array.checksum if array is not None else 0,
+        }
+
     def _array(self, field: str) -> StoredArray | None:
         return next((array for array in self._file.arrays if array.field == field), None)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, Unpack
 from simenv.client import address, orders
 from simenv.client.completions import Completions
 from simenv.client.entry import Submission
+from simenv.client.explaining import explained
 from simenv.client.history import Past
 from simenv.client.ids import number_of, row_of
 from simenv.client.link import Link
@@ -34,6 +35,8 @@ from simenv.model import (
     WorkerInfo,
 )
 from simenv.wire import messages as m
+from simenv.wire.engines import Explanation
+from simenv.wire.keeping import Collect, Collected
 
 if TYPE_CHECKING:
     from simenv.client.people import People
@@ -169,6 +172,13 @@ class Client:
         """Submit and wait: the result of `submit(circuit, ...)`."""
         return self.submit(circuit, **wishes).result()
 
+    def explain(self, circuit: Any, **wishes: Unpack[SubmitOptions]) -> Explanation:
+        """Which engine `submit(circuit, ...)` would choose, and why no other; nothing is run.
+
+        Its `engine` is "" where none can run it here. Raises ProgramError, OptionError.
+        """
+        return explained(self._link, circuit, **wishes)
+
     # --- tasks --------------------------------------------------------------------------------
 
     def task(self, task: str | int) -> Task:
@@ -256,6 +266,15 @@ class Client:
         from simenv.client.people import Asked
 
         return Asked(self._link)
+
+    def gc(self, older_than_s: float | None = None, dry_run: bool = False) -> Collected:
+        """Give up what is kept of tasks that ended longer ago, or without a say of what the limits
+        of the configuration no longer allow; what that freed, and what is left.
+
+        `dry_run`: only say what would go. Tasks that have not ended are never touched.
+        """
+        older_s = -1.0 if older_than_s is None else max(0.0, older_than_s)
+        return self._link.ask(Collected, partial(Collect, older_s=older_s, dry=dry_run))
 
     def shutdown(self, now: bool = False, timeout_s: float | None = None) -> m.Stopping:
         """End the service: finish what runs, keep what waits. `now`: what runs waits as well."""

@@ -5,6 +5,8 @@ Packed as the worker sent it; dictionaries and arrays are made when they are fir
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -13,6 +15,7 @@ from simenv.client import outcomes
 from simenv.client.sheet import Sheet
 from simenv.errors import OptionError
 from simenv.model import Origin, TaskState
+from simenv.store import arrays
 
 if TYPE_CHECKING:
     import numpy as np
@@ -126,21 +129,14 @@ class Result:
 
         Clbit 0 is bit 0; in wide rows bit 0 of byte 0.
         """
-        import numpy as np
-
         self._need(self._sheet.has("counts"), "counts")
-        rows, width = self._sheet.counts(self._row)[0], self._data.outcome_width
-        if width in (1, 2, 4, 8):
-            return np.frombuffer(rows, np.dtype(f"<u{width}"))
-        return np.frombuffer(rows, np.uint8).reshape(-1, width)
+        return arrays.outcomes(self._sheet.counts(self._row)[0], self._data.outcome_width)
 
     @property
     def outcome_counts(self) -> NDArray[np.uint32]:
         """uint32 [k]: how often each of `outcomes` was seen."""
-        import numpy as np
-
         self._need(self._sheet.has("counts"), "counts")
-        return np.frombuffer(self._sheet.counts(self._row)[1], np.dtype("<u4"))
+        return arrays.numbers(self._sheet.counts(self._row)[1], "<u4")
 
     @property
     def task(self) -> str:
@@ -241,9 +237,23 @@ class Result:
     def timing(self) -> Stages:
         return self._provenance.timing
 
-    def to_json(self) -> dict[str, Any]:
-        """All as builtins; null for what was not asked for, [re, im] pairs for amplitudes."""
-        has = self._sheet.has
+    def has(self, output: str) -> bool:
+        """Was that asked for: counts, probabilities, statevector, expectations? Reads no file."""
+        return self._sheet.has(output)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write all of it to a file ending in .h5, .npz or .json; see `simenv.client.saving`.
+
+        The file is whole or not there. Raises OptionError, StoreError.
+        """
+        from simenv.client import saving
+
+        saving.save(self, self._sheet, self._row, Path(path))
+
+    def to_json(self, arrays: bool = True) -> dict[str, Any]:
+        """All as builtins; null for what was not asked for, [re, im] pairs for amplitudes, or where
+        they are if they lie in a file. `arrays`: False leaves out what was found."""
+        has = self._sheet.has if arrays else _nothing
         return {
             "task": self.task,
             "name": self.name,
@@ -286,6 +296,11 @@ class Result:
             hint = "observables=..." if output == "expectation" else f'outputs=("{output}",)'
             raise OptionError(f"task {self.task} has no {output}", hint=f"submit it with {hint}")
 
-    def _amplitudes(self) -> list[list[float]]:
-        vector = self.statevector
-        return [[float(a.real), float(a.imag)] for a in vector]
+    def _amplitudes(self) -> list[list[float]] | dict[str, Any]:
+        if self._sheet.bulk is not None and self._sheet.bulk.size("statevector"):
+            return self._sheet.bulk.where("statevector")
+        return [[float(a.real), float(a.imag)] for a in self.statevector]
+
+
+def _nothing(_output: str) -> bool:
+    return False

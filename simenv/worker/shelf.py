@@ -97,7 +97,7 @@ def _attributes(
         "registers": msgspec.json.encode(program.registers).decode(),
         "num_qubits": program.num_qubits,
         "shots": assigned.shots,
-        "seed": str(assigned.seed),  # unsigned 64-bit
+        "seed": assigned.seed,
         "binding": assigned.binding,
         "count": assigned.count,
         "precision": terms.precision,
