@@ -14,6 +14,7 @@ MAX_CLBITS = 65_535
 MAX_VARIABLES = 4096
 MAX_UNITARY_QUBITS = 10  # of one matrix: 16 MiB
 MAX_MATRIX_BYTES = 32 * 2**20  # of all matrices of a program
+# Block markers: no qubits, clbits or parameters.
 MARKERS = (
     "if", "else", "end", "while", "for", "switch", "case", "default", "break", "continue",
 )  # fmt: skip
