@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections import OrderedDict
+from collections.abc import Iterable
 from itertools import pairwise
 
 import msgspec
@@ -121,7 +122,7 @@ class Runner:
             0 if file is None else file.size_bytes,
             (begin_ns - arrived_ns) // 1000,
             (end_ns - begin_ns) // 1000,
-            *[(end - begin) // 1000 for begin, end in pairwise(marks)],  # of those it came to
+            *_stages_us(marks),
         )
 
     def _payload(
@@ -212,6 +213,14 @@ def pack(
 
 def _pauli_sum(observable: Observable) -> PauliSum:
     return PauliSum(observable.labels, np.frombuffer(observable.coefficients, np.float64))
+
+
+def _stages_us(marks: list[int]) -> Iterable[int]:
+    """Microseconds of the stages a task came to; of all of them without a loop, as mostly."""
+    if len(marks) == 5:
+        a, b, c, d, e = marks
+        return (b - a) // 1000, (c - b) // 1000, (d - c) // 1000, (e - d) // 1000
+    return [(end - begin) // 1000 for begin, end in pairwise(marks)]
 
 
 def _failure(reason: str, error: Exception) -> bytes:

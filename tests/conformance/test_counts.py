@@ -139,3 +139,24 @@ def test_a_wide_register_is_compared_wrongly(run: Runner) -> None:
     arrays.begin(*shift, *cast).add("x", [1]).add("end")
     arrays.add("measure", [1], [300])
     assert counts_of(run(arrays.circuit(), shots=9)) == {2**300 + 2**299 + 2: 9}
+
+
+@pytest.mark.parametrize("rows", [1, 7, 8, 9, 4096])
+def test_a_sweep_of_so_many_rows(drawn_run: Runner, rows: int) -> None:
+    """Rows differ in their number of outcomes; a few are run alone."""
+    if rows > 9 and drawn_run.name in ("aer", "mps", "statevector-dense"):
+        rows = 20  # they loop over the rows
+    arrays = Arrays(3, 3)
+    for q in range(3):
+        arrays.add("ry", [q], (), [0.0])
+        arrays.free(q)
+        arrays.add("measure", [q], [2 - q])
+    circuit = arrays.circuit()
+    values = np.random.default_rng(rows).choice([0.0, 0.7, np.pi], (rows, 3))
+    keywords: dict[str, object] = {"shots": 64, "seed": 2**63 + 1}
+    found = drawn_run.all(circuit, bindings=values, binding=2**40, **keywords)  # type: ignore[arg-type]
+    assert len(found) == rows
+    for k in sorted({0, rows // 2, rows - 1}):
+        alone = drawn_run(circuit, bindings=values[k : k + 1], binding=2**40 + k, **keywords)
+        assert alone == found[k]
+    assert all(sum(counts_of(row).values()) == 64 for row in found)

@@ -126,3 +126,22 @@ def _wide():  # type: ignore[no-untyped-def]
         .tobytes(),
         params=np.linspace(0.1, 3.0, gates).tobytes(),
     )
+
+
+def test_the_rows_of_a_task_are_one_result(runner: Runner) -> None:
+    import msgspec
+    import numpy as np
+
+    made = msgspec.structs.replace(program(2, 0.0), num_slots=1, slots=np.zeros(2, "<i4").tobytes())
+    angles = np.array([0.0, 1.1, 2.2])
+    swept = assigned(made.packed(), bindings=angles.tobytes(), binding=7, count=3)
+    whole = codec.result_data(run(runner, swept).payload)
+    assert (whole.count, whole.binding, whole.seed) == (3, 7, 5)
+    ends = np.cumsum(np.frombuffer(whole.rows, np.uint32))
+    assert ends[-1] == len(whole.counts) // 4
+    for row, end in enumerate(ends.tolist()):
+        alone = assigned(made.packed(), bindings=angles[row : row + 1].tobytes(), binding=7 + row)
+        found = codec.result_data(run(runner, alone).payload)
+        first = end - len(found.counts) // 4
+        assert whole.outcomes[first:end] == found.outcomes
+        assert whole.counts[4 * first : 4 * end] == found.counts
