@@ -44,7 +44,7 @@ def up(
     ] = None,
     listen: Annotated[
         str | None,
-        typer.Option(help="tcp://HOST:PORT for other machines; HOST is one of its interfaces."),
+        typer.Option(help="tcp://HOST:PORT for other machines; HOST is an interface of this one; '': no more."),
     ] = None,
     resume: Annotated[
         bool,

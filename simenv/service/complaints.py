@@ -16,12 +16,10 @@ class Complaints:
         self._log = log
         self._since_s = -WINDOW_S
         self._count = 0
-        self.total = 0
 
     def say(self, words: str, *details: object) -> None:
         """As `Logger.warning`, while there are few."""
         now = time.monotonic()
-        self.total += 1
         if now - self._since_s >= WINDOW_S:
             if self._count > LINES:
                 self._log.warning("%d more like that in the minute before", self._count - LINES)

@@ -6,6 +6,7 @@ Invariant: nothing is bound to all interfaces unless the configuration says so i
 from __future__ import annotations
 
 import ipaddress
+import logging
 import resource
 import socket
 from contextlib import suppress
@@ -16,9 +17,11 @@ import psutil
 
 from simenv.config import EVERYWHERE, listen_parts
 from simenv.errors import ConfigError
+from simenv.service.complaints import Complaints
 from simenv.wire.keyfiles import ServerFile, server_file, write_private
 from simenv.wire.tcp import TcpDoor
 
+_COMPLAINTS = Complaints(logging.getLogger("simenv.service"))
 DESCRIPTORS = 8_192  # more than the guard of the door lets strangers and clients have
 
 
@@ -36,9 +39,9 @@ def open_door(listen: str, path: Path, node: str) -> tuple[TcpDoor, ServerFile]:
     last = told.address.rpartition(":")[2]
     if not port and last.isdecimal():
         with suppress(ConfigError):
-            door = TcpDoor(address, int(last), told.keys)
+            door = TcpDoor(address, int(last), told.keys, _COMPLAINTS.say)
     if door is None:
-        door = TcpDoor(address, port, told.keys)
+        door = TcpDoor(address, port, told.keys, _COMPLAINTS.say)
     shown = node if host == EVERYWHERE else address
     shown = f"[{shown}]" if ":" in shown else shown
     now = msgspec.structs.replace(told, address=f"tcp://{shown}:{door.port}")

@@ -20,8 +20,6 @@ class Guard:
         self._strangers: dict[int, None] = {}  # in order of arrival
         self._known: dict[int, str] = {}  # by the key they came with
         self._of_key: dict[str, int] = {}
-        self.accepted_total = 0
-        self.cut_total = 0
 
     def __len__(self) -> int:
         return len(self._strangers) + len(self._known)
@@ -29,11 +27,9 @@ class Guard:
     def accepted(self, fd: int) -> int | None:
         """A new connection; the one to cut for it, if there are too many."""
         self.gone(fd)
-        self.accepted_total += 1
         self._strangers[fd] = None
         if len(self._strangers) <= MAX_STRANGERS:
             return None
-        self.cut_total += 1
         oldest = next(iter(self._strangers))
         del self._strangers[oldest]
         return oldest
@@ -44,7 +40,6 @@ class Guard:
             return True
         self.gone(fd)
         if len(self._known) >= MAX_KNOWN or self._of_key.get(key, 0) >= MAX_OF_ONE_KEY:
-            self.cut_total += 1
             return False
         self._known[fd] = key
         self._of_key[key] = self._of_key.get(key, 0) + 1

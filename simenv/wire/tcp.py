@@ -14,7 +14,7 @@ import os
 import socket as sockets
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -52,16 +52,23 @@ class _Peer(msgspec.Struct, frozen=True, gc=False):
 
 
 class TcpDoor:
-    """One ROUTER on one address. Used from the loop's thread."""
+    """One ROUTER on one address. Used from the loop's thread. `complain` hears of keys that are not
+    known, in words."""
 
-    def __init__(self, host: str, port: int, keys: KeyPair) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        keys: KeyPair,
+        complain: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._context = zmq.Context(io_threads=1)
         self._guard = Guard()
         self._admitted: Mapping[str, Identity] = {}
         self._peers: dict[bytes, _Peer] = {}
         self._by_fd: dict[int, set[bytes]] = {}
         self._leaving: deque[tuple[float, int]] = deque()
-        self.refused_total = 0
+        self._complain = complain
         try:
             self._zap = self._context.socket(zmq.REP)
             self._zap.bind(_ZAP)
@@ -104,10 +111,6 @@ class TcpDoor:
         return router
 
     @property
-    def connections(self) -> int:
-        return len(self._guard)
-
-    @property
     def restless(self) -> bool:
         return bool(self._leaving)
 
@@ -136,7 +139,9 @@ class TcpDoor:
         if len(asked) == 7 and asked[5] == b"CURVE" and len(asked[6]) == 32:
             key = z85.encode(asked[6]).decode()
         known = key in self._admitted
-        self.refused_total += not known
+        if not known:
+            place = asked[3].decode(errors="replace") if len(asked) > 3 else "somewhere"
+            self._complain(f"a key that is not known was refused, from {place}")
         code, text, user = (b"200", b"", key) if known else (b"400", b"unknown key", "")
         request = asked[1] if len(asked) > 1 else b""
         self._zap.send_multipart((b"1.0", request, code, text, user.encode(), b""), _NOBLOCK)

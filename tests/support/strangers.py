@@ -26,7 +26,8 @@ class FarHouse:
 
     def __init__(self, folder: Path) -> None:
         self.server = new_pair()
-        self.far = TcpDoor(HOST, 0, self.server)
+        self.complaints: list[str] = []
+        self.far = TcpDoor(HOST, 0, self.server, self.complaints.append)
         self.doors = ZmqDoors(folder, self.far)
         self.keys = {name: new_pair() for name in ("ana", "ben", "ops", "hand")}
         self.people = {

@@ -76,6 +76,7 @@ def test_a_key_nobody_knows_is_let_in(house: FarHouse) -> None:
     stranger = house.connect(new_pair())
     stranger.send(b"let me in")
     assert way_becomes(stranger, Way.REFUSED)
+    assert set(house.complaints) == {"a key that is not known was refused, from 127.0.0.1"}
     assert still_serves(house)
     assert all(body != b"let me in" for _, _, body, _ in house.heard)
 
