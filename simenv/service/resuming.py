@@ -6,6 +6,7 @@ never deleted.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sqlite3
@@ -16,6 +17,8 @@ import msgspec
 
 from simenv.config import Places
 from simenv.errors import ConfigError, JournalError, NotFound
+
+log = logging.getLogger("simenv.service")
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -30,17 +33,18 @@ def settle(places: Places, resume: bool) -> str:
 
     "" where nothing need be said. Raises NotFound, ConfigError, JournalError.
     """
-    live = standing(places.journal)
-    copy = standing(places.copy)
-    if live is None and copy is None:
+    copy = _standing_copy(places.copy)
+    if copy is None:
+        if places.journal.exists():
+            return f"from the live journal {places.journal}" if resume else ""
         if resume:
             raise NotFound(
                 f"no journal to resume: neither {places.journal} nor {places.copy}",
                 hint="simenv up starts a new one",
             )
         return ""
-    if copy is None or (live is not None and live.epoch >= copy.epoch):
-        assert live is not None
+    live = standing(places.journal)
+    if live is not None and live.epoch >= copy.epoch:
         return f"from the live journal {places.journal}" if resume else ""
     old = f"its copy {places.copy} is {_old(copy.age_s)} old"
     if not resume:
@@ -55,6 +59,15 @@ def settle(places: Places, resume: bool) -> str:
         _set_aside(places.journal, live.epoch)
     _take(places.copy, places.journal)
     return f"from the copy {places.copy}, {_old(copy.age_s)} old"
+
+
+def _standing_copy(path: Path) -> Standing | None:
+    """None as well if it is there and cannot be read: then it is no use to anybody."""
+    try:
+        return standing(path)
+    except JournalError as error:
+        log.warning("%s", error.message)
+        return None
 
 
 def standing(path: Path) -> Standing | None:
@@ -73,8 +86,7 @@ def standing(path: Path) -> Standing | None:
     except (sqlite3.Error, OSError) as error:
         raise JournalError(
             f"the journal {path} cannot be read: {error}",
-            hint=f"move it away; simenv up --resume then goes on with the other of "
-            f"{path.name} and its copy, if that is there",
+            hint="move it away; simenv up --resume then goes on with its copy",
         ) from error
     return Standing(row[0] if row is not None else 0, age_s)
 
