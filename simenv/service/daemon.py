@@ -14,18 +14,8 @@ from functools import partial
 
 from simenv.config import Config
 from simenv.errors import JournalError, NotAllowed, OptionError, SimenvError
-from simenv.model import Event, task_number
 from simenv.scheduler.dispatch import assign
 from simenv.scheduler.state import State
-from simenv.scheduler.values import (
-    Action,
-    Ending,
-    KillWorker,
-    Note,
-    RetireWorker,
-    StartWorker,
-    StopRunning,
-)
 from simenv.service import faults
 from simenv.service.admission import Inquiry, refusal
 from simenv.service.checkpoint import Checkpointer
@@ -33,6 +23,7 @@ from simenv.service.chunks import packed
 from simenv.service.complaints import Complaints
 from simenv.service.completions import Completions
 from simenv.service.copying import Copier
+from simenv.service.hands import Hands
 from simenv.service.intake import Intake
 from simenv.service.journal import SYNC_DELAY_S, Journal
 from simenv.service.keeping import Keeping
@@ -91,14 +82,13 @@ class Daemon:
         self.questions = Questions(self)
         self.started_ns = time.monotonic_ns()
         self.lags_ns: deque[int] = deque(maxlen=LAG_SAMPLES)
-        self.next_event = journal.records.last_event() + 1
+        self.hands = Hands(state, journal, doors, workers, completions)
         self._complaints = Complaints(log)
         self.trouble = ""
         self.stop_at_ns = 0  # when a drain ends by force; 0: not draining
         self.stopped = False
         self._accepts: list[tuple[Inquiry, m.Accepted]] = []
         self._answers: list[tuple[bytes, bytes]] = []
-        self._results: list[tuple[bytes, bytes]] = []
         self._asked: list[tuple[bytes, Identity, m.FromClient]] = []
         self._next_tick_ns = self._unsynced_ns = 0
 
@@ -194,11 +184,11 @@ class Daemon:
             send(Door.CLIENT, inquiry.peer, codec.encode(accepted))
             faults.hit("accepted.sent")
         self._accepts.clear()
-        if self._results and not self.journal.pending:
+        if self.hands.results and not self.journal.pending:
             faults.hit("completion.before")
-            for peer, body in self._results:
+            for peer, body in self.hands.results:
                 send(Door.CLIENT, peer, body)
-            self._results.clear()
+            self.hands.results.clear()
             faults.hit("completion.sent")
         for peer, body in self._answers:
             send(Door.CLIENT, peer, body)
@@ -242,7 +232,7 @@ class Daemon:
                 self._answers.append((peer, codec.encode(m.Refused(message.request, [full]))))
         elif type(message) is m.Cancel:
             words, actions = self.questions.cancelled(message, who.scope)
-            self.carry_out(actions)
+            self.hands.carry_out(actions)
             self._answers.append((peer, codec.encode(m.Cancelled(message.request, words))))
         else:
             if type(message) is m.Ack:
@@ -264,7 +254,7 @@ class Daemon:
             faults.hit("finished.received")
             name = self.workers.name_of(peer)
             endings = self.state.finished(name, message.results, message.slots, now_ns)
-            self._results += self.completions.from_worker(message, endings)
+            self.hands.results += self.completions.from_worker(message, endings)
             self.keeping.unused(message, endings)
         elif type(message) is m.Beat:
             self.workers.beats(message.name, peer)
@@ -275,7 +265,7 @@ class Daemon:
                 )
             known = actions is not None
             answer = m.Lease(self.state.epoch) if known else m.StopWorker("not one of ours")
-            self.carry_out(actions or [])
+            self.hands.carry_out(actions or [])
             self.doors.send(Door.WORKER, peer, codec.encode(answer))
         elif type(message) is m.Started:
             name = self.workers.name_of(peer)
@@ -288,7 +278,7 @@ class Daemon:
             message.name, message.pid, peer
         )
         if ours and self.state.joined(message.name, message.node, message.pid, now_ns):
-            self.note("worker.ready", message.name, f"pid {message.pid} on {message.node}")
+            self.hands.note("worker.ready", message.name, f"pid {message.pid} on {message.node}")
         else:
             answer = m.StopWorker(f"epoch {message.epoch} is over")
             self.doors.send(Door.WORKER, peer, codec.encode(answer))
@@ -299,8 +289,8 @@ class Daemon:
         for end in self.workers.exited():
             tail = self.workers.log_tail(end.name) if end.code else ""
             blame = end.code not in (m.EXIT_LEASE, m.EXIT_ORPHAN)
-            self.carry_out(self.state.lost(end.name, end.words, now_ns, tail, blame=blame))
-        self.carry_out(self.state.tick(now_ns))
+            self.hands.carry_out(self.state.lost(end.name, end.words, now_ns, tail, blame=blame))
+        self.hands.carry_out(self.state.tick(now_ns))
         if not (self.state.draining or self._presence.holds()):
             log.error("another service has taken over this environment: giving way")
             self.drain(now=True)
@@ -318,47 +308,9 @@ class Daemon:
                 peer = self.workers.work_peer(send.worker)
                 self.journal.sent([record.number for record in send.records])
                 if not self.doors.send(Door.WORKER, peer, packed(send)):
-                    self.carry_out(self.state.dropped(send.worker, "it cannot be reached", now_ns))
+                    actions = self.state.dropped(send.worker, "it cannot be reached", now_ns)
+                    self.hands.carry_out(actions)
             faults.hit("assign.sent")
-
-    def carry_out(self, actions: list[Action]) -> None:
-        """What the machine wants done outside itself."""
-        endings = [action for action in actions if type(action) is Ending]
-        if endings:
-            self._results += self.completions.from_here(endings)
-        for action in actions:
-            if type(action) is Note:
-                self.note(action.kind, action.subject, action.message)
-            elif type(action) is StartWorker:
-                self._start(action)
-            elif type(action) is StopRunning:
-                stop = m.StopTask(action.task, action.fence, action.reason)
-                self._control(action.worker, stop)
-            elif type(action) is RetireWorker:
-                self.note("worker.retired", action.worker, action.reason)
-                self._control(action.worker, m.StopWorker(action.reason))
-            elif type(action) is KillWorker:
-                self.note("worker.killed", action.worker, action.reason)
-                self.workers.kill(action.worker)
-
-    def _start(self, action: StartWorker) -> None:
-        trouble = self.workers.start(action)
-        if trouble:
-            now_ns = time.monotonic_ns()
-            self.carry_out(self.state.lost(action.worker, trouble, now_ns))
-        else:
-            self.note("worker.started", action.worker, f"pool {action.pool}")
-
-    def _control(self, worker: str, message: m.ToWorker) -> None:
-        self.doors.send(Door.WORKER, self.workers.control_peer(worker), codec.encode(message))
-
-    def note(self, kind: str, subject: str, message: str) -> None:
-        """A line in the event log, the journal and the service's log."""
-        record = self.state.tasks.get(task_number(subject) or 0)
-        event = Event(self.next_event, time.time(), kind, subject, message)
-        self.journal.event(event, record.batch.owner if record is not None else "")
-        self.next_event += 1
-        log.info("%s %s %s", kind, subject, message)
 
     # --- the end -------------------------------------------------------------------------------
 
@@ -369,7 +321,7 @@ class Daemon:
         self.stop_at_ns = min(self.stop_at_ns, end_ns) if self.stop_at_ns else end_ns
         if not self.state.draining:
             self.state.draining = True
-            self.note("service.draining", self.config.name, f"{self.state.running} running")
+            self.hands.note("service.draining", self.config.name, f"{self.state.running} running")
             if self.copier is not None:
                 self.copier.soon()
         self._next_tick_ns = 0
@@ -382,7 +334,8 @@ class Daemon:
 
     def close(self) -> None:
         """Stop the workers, store the rest, shut the doors."""
-        self.note("service.stopped", self.config.name, f"{len(self.state.tasks)} tasks queued")
+        kept = f"{len(self.state.tasks)} tasks queued"
+        self.hands.note("service.stopped", self.config.name, kept)
         self.workers.close()
         self._commit()
         self._answer()

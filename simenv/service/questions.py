@@ -20,6 +20,8 @@ from simenv.service.checkpoint import Checkpointer
 from simenv.service.completions import Completions
 from simenv.service.copying import Copier
 from simenv.service.engines import engines_view
+from simenv.service.explaining import explain
+from simenv.service.hands import Hands
 from simenv.service.history import Log
 from simenv.service.journal import Journal
 from simenv.service.keeping import Keeping
@@ -27,7 +29,7 @@ from simenv.service.people import People
 from simenv.wire import codec
 from simenv.wire import messages as m
 from simenv.wire.auth import Identity
-from simenv.wire.engines import Engines, GetEngines
+from simenv.wire.engines import Engines, Explain, GetEngines
 from simenv.wire.history import App, GetApp, GetHistory, GetSpec
 from simenv.wire.keeping import Collect, FetchResult, Rerun
 from simenv.wire.people import AddKey, GetKeys, RevokeKey
@@ -70,7 +72,7 @@ class Subject(Protocol):
     @property
     def started_ns(self) -> int: ...
     @property
-    def next_event(self) -> int: ...
+    def hands(self) -> Hands: ...
     @property
     def lags_ns(self) -> Iterable[int]: ...
     @property
@@ -118,13 +120,15 @@ class Questions:
             case m.GetEvents():
                 limit = min(max(0, q.limit), api.MAX_LISTED)
                 events = d.journal.records.events(q.since, limit, scope)
-                return m.Events(q.request, events, d.next_event - 1)
+                return m.Events(q.request, events, d.hands.next_event - 1)
             case m.GetCompletions():
                 return self._page(scope, q)
             case m.Ack() | m.GetCursor():
                 return m.Acked(q.request, d.journal.records.cursor_at(who.owner, q.cursor))
             case GetEngines():
                 return Engines(q.request, engines_view(d.state.limits.memory_bytes))
+            case Explain():
+                return explain(q, d.config.pools, d.state.limits)
             case GetHistory():
                 return self._log.page(q, scope, time.monotonic_ns() + PAGE_NS)
             case GetSpec():

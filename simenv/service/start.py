@@ -139,17 +139,17 @@ def assemble(
         if copier is not None:
             copier.start()
             undo.callback(copier.stop)
-        keeping.listen(daemon.note, partial(doors.send, Door.CLIENT))
+        keeping.listen(daemon.hands.note, partial(doors.send, Door.CLIENT))
         keeping.start()
         undo.callback(keeping.stop)
         presence.announce(_told(config, sockets, node, journal.epoch, told))
         if told is not None:
-            daemon.note("service.listens", config.name, told.address)
-        daemon.note("service.started", config.name, f"epoch {journal.epoch}, {found.queued} queued")
+            daemon.hands.note("service.listens", config.name, told.address)
+        daemon.hands.note("service.started", config.name, f"epoch {journal.epoch}, {found.queued} queued")
         if resumed:
-            daemon.note("service.resumed", config.name, resumed)
+            daemon.hands.note("service.resumed", config.name, resumed)
         if damaged:
-            daemon.note("journal.damaged", config.name, f"{damaged} records; their tasks run again")
+            daemon.hands.note("journal.damaged", config.name, f"{damaged} records; their tasks run again")
         undo.pop_all()
     return Environment(daemon, places, config.pools, sockets, lock, presence)
 

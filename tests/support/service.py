@@ -141,7 +141,7 @@ class Bench:
             Facts(NODE, 26, self.journal.records.ended()),
         )
         say = partial(self.doors.send, Door.CLIENT)
-        self.daemon.keeping.listen(self.daemon.note, say)
+        self.daemon.keeping.listen(self.daemon.hands.note, say)
         self.peer = self.doors.connect(Door.CLIENT, b"client")
         self.work: MemoryConnection | None = None
         self.step()

@@ -73,7 +73,7 @@ def test_an_unforced_commit_is_synced_though_others_follow(tmp_path: Path) -> No
     bench.finish(bench.assigned())
     assert bench.journal.unsynced
     began_ns = bench.daemon._unsynced_ns
-    bench.daemon.note("a.kind", "subject", "another commit, not forced either")
+    bench.daemon.hands.note("a.kind", "subject", "another commit, not forced either")
     bench.daemon._commit()
     assert bench.daemon._unsynced_ns == began_ns > 0
 

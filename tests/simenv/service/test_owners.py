@@ -200,7 +200,7 @@ def test_the_running_task_of_another_is_named(town: Town) -> None:
 
 def test_events_about_others_tasks_are_read(town: Town) -> None:
     town.order(town.ana)
-    town.daemon.note("task.requeued", "t-1", "its worker was lost")
+    town.daemon.hands.note("task.requeued", "t-1", "its worker was lost")
     town.step()
     for peer, seen in ((town.ana, True), (town.ben, False), (town.ops, True)):
         (answer,) = town.say(m.GetEvents(1), peer)
