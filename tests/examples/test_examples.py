@@ -5,17 +5,20 @@ from __future__ import annotations
 import ast
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def shown(name: str, folder: Path) -> str:
+def shown(name: str, folder: Path, *arguments: str) -> str:
     """What an example prints, started in a folder of its own."""
     done = subprocess.run(
-        [sys.executable, EXAMPLES / name],
+        [sys.executable, EXAMPLES / name, *arguments],
         cwd=folder,
         env=os.environ,
         capture_output=True,
@@ -38,3 +41,49 @@ def test_the_sweep_is_no_cosine(tmp_path: Path) -> None:
         angle, value, _, cosine = line.split()
         assert abs(float(cosine) - math.cos(float(angle))) < 2e-3
         assert abs(float(value) - float(cosine)) < 5 / math.sqrt(2000)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "steps"),
+    [(("--steps", "15"), "15 steps of 504"), (("--form", "cobyla"), "steps of 72")],
+    ids=["gradient", "cobyla"],
+)
+def test_the_linear_system_is_not_solved(
+    tmp_path: Path, arguments: tuple[str, ...], steps: str
+) -> None:
+    text = shown("vqls.py", tmp_path, *arguments)
+    fidelity = re.search(r"fidelity (\d\.\d+)", text)
+    assert fidelity is not None
+    assert float(fidelity[1]) > 0.97
+    assert f"{steps} circuits, sent as one sweep" in text
+
+
+def test_a_sweep_and_single_circuits_give_different_costs(tmp_path: Path) -> None:
+    few = ("--form", "cobyla", "--steps", "2", "--shots", "500")
+    costs = [
+        shown("vqls.py", tmp_path, *few, "--way", way).partition("basis")[0]
+        for way in ("sweep", "each")
+    ]
+    assert costs[0] == costs[1]
+    assert len(set(costs[0].split())) > 4  # a heading, and a cost for each of several steps
+
+
+def test_hydrogen_is_not_found_to_chemical_accuracy(tmp_path: Path) -> None:
+    text = shown("vqe_h2.py", tmp_path, "--steps", "5", "--shots", "50000")
+    assert text.count(": within 1.6 mHa") == 2
+    assert text.count("exact diagonalisation:      -1.137306") == 2
+
+
+def test_the_notebook_does_not_run_as_a_script(tmp_path: Path) -> None:
+    text = shown("notebook.py", tmp_path)
+    assert "10 qubits: 2 different outcomes" in text
+    assert "6 completions read and acknowledged" in text
+    assert "done in time" in text
+
+
+def test_the_long_run_is_not_random(tmp_path: Path) -> None:
+    text = shown("long_run.py", tmp_path, "--qubits", "16", "--layers", "100")
+    squared = re.search(r"probabilities: (\d\.\d+)", text)
+    assert squared is not None
+    assert float(squared[1]) == pytest.approx(2.0, abs=0.1)  # its spread is 4 / sqrt(D) = 0.016
+    assert "norm 1.000000000" in text

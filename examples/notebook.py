@@ -1,0 +1,83 @@
+# %% [markdown]
+"""Circuits from coroutines: in a notebook, cell by cell, or as a script.
+
+A notebook's kernel runs an event loop of its own; an environment works inside it. Each `# %%`
+begins a cell in editors that know them. A notebook takes `await` as it stands; here `main` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from qiskit import QuantumCircuit
+
+import simenv
+
+SIZES = (2, 4, 6, 8, 10)
+
+
+# %% Circuits: one qubit after the other is entangled with the first
+def ghz(size: int) -> QuantumCircuit:
+    circuit = QuantumCircuit(size)
+    circuit.h(0)
+    for qubit in range(1, size):
+        circuit.cx(0, qubit)
+    circuit.measure_all()
+    return circuit
+
+
+# %% One task: `await` gives its result, and the loop goes on meanwhile
+async def one(env: simenv.Client) -> None:
+    task = env.submit(ghz(3), shots=1000, seed=1)
+    print(task)  # nobody is asked: this never waits
+    result = await task
+    print(f"3 qubits: {dict(sorted(result.counts.items()))}")
+
+
+# %% Several: gathered like any awaitables, in the order in which they were given
+async def several(env: simenv.Client) -> None:
+    tasks = env.submit_many([ghz(size) for size in SIZES], shots=1000, seed=2)
+
+    async def wait(task: simenv.Task) -> simenv.Result:
+        return await task
+
+    for size, result in zip(SIZES, await asyncio.gather(*map(wait, tasks)), strict=True):
+        print(f"{size} qubits: {len(result.counts)} different outcomes")
+
+
+# %% All that the environment has completed, in order, until nothing is left
+async def completed(env: simenv.Client) -> None:
+    seen = 0
+    async for completion in env.completions():
+        completion.result()
+        env.ack(completion.seq)  # read safely: another reader of this cursor starts behind it
+        seen += 1
+    print(f"{seen} completions read and acknowledged")
+
+
+# %% A deadline of one's own: the task goes on, or is cancelled
+async def impatient(env: simenv.Client) -> None:
+    task = env.submit(ghz(20), shots=None, outputs=("probabilities",))
+
+    async def wait() -> simenv.Result:
+        return await task
+
+    try:
+        await asyncio.wait_for(wait(), timeout=60.0)
+        print("20 qubits, exactly: done in time")
+    except TimeoutError:
+        task.cancel()
+        print("20 qubits, exactly: cancelled")
+
+
+async def main() -> None:
+    with simenv.local(workers=2) as env:
+        await one(env)
+        await several(env)
+        await completed(env)
+        await impatient(env)
+
+
+# %%
+if __name__ == "__main__":
+    asyncio.run(main())
