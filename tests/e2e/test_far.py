@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -123,6 +124,29 @@ def test_a_revoked_client_waits_for_ever(env: Client, key_file: Callable[..., Pa
     assert isinstance(error, KeyRefused)
     assert "'ana'" in error.message
     assert env.task(task.id).result().counts, "tasks stay"
+
+
+def test_a_large_result_comes_broken_over_tcp(env: Client, key_file: Callable[..., Path]) -> None:
+    qubits = 17  # 2 MiB of amplitudes: in a file beside the journal
+    text = f'OPENQASM 2.0; include "qelib1.inc"; qreg q[{qubits}]; '
+    text += " ".join(f"ry(0.{k + 1}) q[{k}]; rz(0.3) q[{k}];" for k in range(qubits))
+    here = env.run(text, shots=None, outputs=("statevector",)).statevector
+    with simenv.connect(service=key_file("ana")) as ana:
+        there = ana.run(text, shots=None, outputs=("statevector",)).statevector
+    assert there.tobytes() == here.tobytes()
+
+
+def test_a_forked_child_cannot_use_the_connection(key_file: Callable[..., Path]) -> None:
+    with simenv.connect(service=key_file("ana")) as ana:
+        counts = ana.run(BELL, seed=5).counts
+        child = os.fork()
+        if child == 0:
+            try:
+                os._exit(0 if ana.run(BELL, seed=5).counts == counts else 1)
+            finally:
+                os._exit(2)
+        assert os.waitpid(child, 0)[1] == 0
+        assert ana.run(BELL, seed=5).counts == counts
 
 
 def test_a_wrong_key_hangs(key_file: Callable[..., Path]) -> None:
