@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, SupportsIndex, Unpack
 
@@ -89,6 +90,7 @@ class Client:
         Raises ProgramError, OptionError, Infeasible, LimitExceeded, QueueFull, KeyConflict,
         ServiceLost.
         """
+        begun = perf_counter()
         order = prepared(
             circuit,
             shots=shots,
@@ -107,6 +109,7 @@ class Client:
             name=name,
             key=key,
         )
+        self._link.account.packed_s += perf_counter() - begun
         return send(self._link, order, key)[0]
 
     def submit_many(
@@ -140,6 +143,7 @@ class Client:
         Raises BatchRefused with one error for each bad item; a refusal that is about the call as a
         whole (QueueFull, KeyConflict) is raised as it is.
         """
+        begun = perf_counter()
         chosen = checked(
             shots,
             outputs,
@@ -157,6 +161,7 @@ class Client:
             order = orders.sweep(circuit, bindings, observables, chosen, seed, _key(key))
         else:
             order = orders.several(_listed(work), observables, chosen, seed, _key(key))
+        self._link.account.packed_s += perf_counter() - begun
         return send(self._link, order, key)
 
     def post(self, circuit: Any, **wishes: Unpack[SubmitOptions]) -> Task:
@@ -165,7 +170,9 @@ class Client:
         What the client finds wrong is raised here. What the service refuses is raised by the first
         use of the task that needs its acceptance: its id, its state, its result.
         """
+        begun = perf_counter()
         order = prepared(circuit, **wishes)
+        self._link.account.packed_s += perf_counter() - begun
         return post(self._link, order, wishes.get("key"), self._posted)
 
     def run(self, circuit: Any, **wishes: Unpack[SubmitOptions]) -> Result:

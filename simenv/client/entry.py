@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -123,7 +124,13 @@ class Entry:
     def sheet(self) -> Sheet:
         """What was found, for all bindings."""
         if self._sheet is None:
-            sheet = Sheet.read(self._sound().payload, self.id)
+            completion = self._sound()
+            sheet = Sheet.read(completion.payload, self.id)
+            if self.submission.sent_s:
+                account, timing = self.link.account, completion.timing
+                inside_us = timing.queued_us + timing.sent_us + timing.run_us + timing.returned_us
+                account.late_s += perf_counter() - self.submission.sent_s - 1e-6 * inside_us
+                account.results += 1
             if sheet.data.file is not None:
                 sheet.bulk = Bulk(self.link, self.number, sheet.data.file, self._renewed_file)
             self._sheet = sheet

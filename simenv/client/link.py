@@ -14,6 +14,7 @@ from time import monotonic, perf_counter
 from typing import TypeVar
 
 from simenv.client import refusals
+from simenv.client.account import Account
 from simenv.client.address import Address
 from simenv.client.channel import Channel, Take
 from simenv.client.entry import Entry, Submission
@@ -50,6 +51,7 @@ class Link:
         """At the start, and in a forked child: nothing is asked yet."""
         self._requests: dict[int, Request] = {}
         self._numbers = 0
+        self.account = Account()
         self._next_offset = 0
         self._ledger = Ledger()
         self._watches = Watches(self._ledger, self._send_watch)
@@ -141,7 +143,9 @@ class Link:
                 self._next_offset += len(specs)
             self._ledger.unanswered += 1
             try:
-                request.body = channel.send(m.Submit(request.number, key, offset, terms, specs))
+                spent = self.account.take()
+                submit = m.Submit(request.number, key, offset, terms, specs, spent)
+                request.body = channel.send(submit)
             except SimenvError:
                 self.abandon(request)
                 raise
@@ -149,9 +153,11 @@ class Link:
 
     def claim(self, request: Request) -> Sequence[Entry] | list[m.Refusal]:
         """The entries of an accepted Submit, or why it was refused."""
+        begun = perf_counter()
         try:
             self._wait(request, None)
         finally:
+            self.account.accepted_s += perf_counter() - begun
             self.abandon(request)
         answer = request.answer
         if type(answer) is m.Accepted and answer.count == request.count:

@@ -26,13 +26,14 @@ from simenv.service.completions import Completions
 from simenv.service.journal import Journal
 from simenv.service.records import AcceptedRow
 from simenv.wire import codec
-from simenv.wire.history import GetHistory, GetSpec, History, LogRow, Submitted
+from simenv.wire.history import GetHistory, GetSpec, History, LogRow, Spent, Submitted
 from simenv.wire.messages import STATES, Completed, Submit
 
 PAGE_ROWS = 1_000
 LOOK_ROWS = 16  # made between two looks at the clock
 MESSAGES_KEPT = 64  # of ended tasks; neighbours ended in the same ones
 STRUCTURES_KEPT = 10_000
+_NOTHING = Spent()
 
 
 class End(msgspec.Struct, frozen=True, gc=False):
@@ -175,6 +176,7 @@ class Log:
             reason=end.reason,
             ranks=end.ranks,
             owner=source.row.owner,
+            spent=_NOTHING if place else source.submit.spent,
         )
 
     def _end(self, task: int) -> End | None:

@@ -11,6 +11,15 @@ from simenv.model import TaskSpec, TaskState, Terms, Timing
 from simenv.wire.numbers import Number
 
 
+class Spent(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a client did between two submissions, in microseconds; the second one tells it."""
+
+    packed_us: Number = 0  # circuits and angles to bytes
+    accepted_us: Number = 0  # waiting for acceptance
+    late_us: Number = 0  # summed over results: ready, and not read yet
+    results: Number = 0  # that were read
+
+
 class LogRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One task as the journal knows it. Times of day are seconds since 1970."""
 
@@ -37,6 +46,7 @@ class LogRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     reason: str = ""  # why it waits, or why it failed
     ranks: int = 1
     owner: str = ""  # the name of the key it came with; "": the environment's own user
+    spent: Spent = Spent()  # of its client; told with the first task of a message
 
 
 class GetHistory(msgspec.Struct, frozen=True, array_like=True, tag=14):

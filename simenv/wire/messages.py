@@ -22,8 +22,8 @@ from simenv.model import (
     Timing,
     WorkerInfo,
 )
-from simenv.wire.engines import Engines, GetEngines
-from simenv.wire.history import App, GetApp, GetHistory, GetSpec, History, Submitted
+from simenv.wire.engines import Engines, Explain, Explained, GetEngines
+from simenv.wire.history import App, GetApp, GetHistory, GetSpec, History, Spent, Submitted
 from simenv.wire.keeping import (
     Collect,
     Collected,
@@ -71,6 +71,7 @@ class Submit(msgspec.Struct, frozen=True, array_like=True, tag=1):
     offset: Number
     terms: Terms
     tasks: list[TaskSpec]
+    spent: Spent = Spent()
 
 
 class Watch(msgspec.Struct, frozen=True, array_like=True, tag=2):
@@ -382,12 +383,12 @@ FromClient = (
     Hello | Submit | Watch | Cancel | GetStatus | GetQueue | GetTasks | GetWorkers | GetEvents
     | GetCompletions | Ack | GetCursor | Ping | Shutdown | GetHistory | GetSpec | GetApp
     | FetchResult | Rerun | Collect
-    | AddKey | RevokeKey | GetKeys | GetEngines
+    | AddKey | RevokeKey | GetKeys | GetEngines | Explain
 )  # fmt: skip
 ToClient = (
     Welcome | Accepted | Refused | Completed | Status | Queue | Workers | Events | Cancelled
     | CompletionPage | Acked | Pong | Unknown | Stopping | History | Submitted | App | Keys
-    | ResultChunk | Rerunning | Collected | Engines
+    | ResultChunk | Rerunning | Collected | Engines | Explained
 )  # fmt: skip
 FromWorker = Join | Started | Done | Beat
 ToWorker = Assign | Lease | StopTask | StopWorker

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from simenv.model import TaskState, Timing, task_name
-from simenv.wire.history import LogRow
+from simenv.wire.history import LogRow, Spent
 
 T0 = 1_700_000_000.0
 
@@ -32,6 +32,7 @@ class History:
         state: TaskState = TaskState.DONE,
         attempts: int = 1,
         ended: bool = True,
+        spent: Spent | None = None,
     ) -> int:
         """One task; returns when it ends."""
         number = len(self.rows) + 1
@@ -60,6 +61,7 @@ class History:
                 slots=1,
                 message=task_name(number if message is None else message),
                 structure=structure,
+                spent=spent or Spent(),
             )
         )
         return end_us

@@ -98,6 +98,10 @@ def _show(report: Report) -> None:
         f"TIME      {found.wall_s:.3f} s   {found.busy:.1f} of {found.workers} workers busy while "
         "there was work"
     )
+    out.line(
+        f"CLIENT    packing {found.packed_s:.3f} s, waiting for acceptance {found.accepted_s:.3f} s; "
+        f"results read {1e3 * found.late_s:.1f} ms after they were ready"
+    )
     out.line()
     stages: Sequence[Stage] = sorted(found.stages, key=lambda stage: -stage.wall_s)
     listing(_STAGES, Style(False), lambda: stages)

@@ -28,6 +28,8 @@ HABIT = 32
 ONCE = 0.1
 # Workers are the limit where they are in use so much of the time.
 SATURATED = 0.8
+# Less is the way to a process that was waiting.
+LATE_S = 0.002
 # Of each task's time in the house: it waited longer than all else took.
 MOSTLY = 0.5
 
@@ -52,7 +54,10 @@ def findings(profile: Profile) -> list[Finding]:
         f"the largest stage is {largest.name}: {_percent(largest.share)} of "
         f"{_seconds(profile.wall_s)} ({MEANING[largest.name]})",
     )
-    rules = (_bindings, _one_by_one, _slots, _start, _plans, _idle, _application, _failures)
+    rules = (
+        _bindings, _one_by_one, _slots, _start, _plans, _idle, _application, _packing, _late,
+        _failures,
+    )  # fmt: skip
     found = [finding for rule in rules if (finding := rule(profile)) is not None]
     return [first, *sorted(found, key=lambda finding: -finding.share)]
 
@@ -151,9 +156,35 @@ def _application(p: Profile) -> Finding | None:
     return Finding(
         "application",
         share,
-        f"{_percent(share)} of the time nothing was submitted: the application computed, packed "
-        "its circuits, or read its results late",
-        "submit the next step before the last is read; bind angles instead of building circuits",
+        f"{_percent(share)} of the time nothing was in the house: the application computed, packed "
+        f"circuits (in all {_seconds(p.packed_s)}), or read results",
+        "submit the next step before the last is read",
+    )
+
+
+def _packing(p: Profile) -> Finding | None:
+    """Circuits to bytes, in the application's process."""
+    share = p.packed_s / p.wall_s
+    if share < WORTH:
+        return None
+    return Finding(
+        "packing",
+        share,
+        f"packing circuits took {_seconds(p.packed_s)} ({_percent(share)})",
+        "bind the angles of one circuit instead of building many: submit_many((circuit, angles))",
+    )
+
+
+def _late(p: Profile) -> Finding | None:
+    """Results that lay ready."""
+    step_s = p.wall_s / p.steps
+    if p.late_s < LATE_S or p.late_s < WORTH * step_s:
+        return None
+    return Finding(
+        "late",
+        min(1.0, p.late_s / step_s),
+        f"results were read late: {_seconds(p.late_s)} after they were ready, on average",
+        "read them as they come: simenv.as_completed(tasks)",
     )
 
 

@@ -64,6 +64,9 @@ class Profile(msgspec.Struct, frozen=True):
     workers: int  # that had a part in it
     busy: float  # tasks in workers' hands, on average over the time there was any
     starting_s: float  # tasks waited while a worker was starting
+    packed_s: float  # of its clients: circuits and angles to bytes
+    accepted_s: float  # and waiting for acceptance; both may overlap with the stages
+    late_s: float  # from when a result was ready until it was read, on average
     stages: tuple[Stage, ...]
 
     def share(self, name: str) -> float:
@@ -97,6 +100,7 @@ def profile(rows: Iterable[LogRow], starts: Sequence[Span] = (), app: str = "") 
     messages = Counter(row.message for row in ended)
     structures = Counter(row.structure for row in ended if row.bindings == 1)
     waits = merged([each.queue for each in spans])
+    read = sum(row.spent.results for row in ended)
     return Profile(
         app=app,
         tasks=len(ended),
@@ -115,6 +119,9 @@ def profile(rows: Iterable[LogRow], starts: Sequence[Span] = (), app: str = "") 
         workers=len({row.worker for row in ended if row.timing.run_us}),
         busy=sum(end - begin for begin, end in (e.held for e in spans)) / held_s if held_s else 0.0,
         starting_s=_length(common(waits, merged(list(starts)))),
+        packed_s=1e-6 * sum(row.spent.packed_us for row in ended),
+        accepted_s=1e-6 * sum(row.spent.accepted_us for row in ended),
+        late_s=1e-6 * sum(row.spent.late_us for row in ended) / read if read else 0.0,
         stages=_stages(spans, wall_s),
     )
 

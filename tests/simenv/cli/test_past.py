@@ -16,7 +16,7 @@ from shell import Shell
 from simenv.cli import past
 from simenv.cli.past import _followed
 from simenv.model import TaskState, Timing, task_number
-from simenv.wire.history import LogRow
+from simenv.wire.history import LogRow, Spent
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 BELL = str(EXAMPLES / "bell.qasm")
@@ -168,6 +168,19 @@ def test_the_stages_of_a_trace_leave_gaps(shell: Shell) -> None:
     assert shell("trace", "t-zzzzz").code == 4
     assert shell("trace", "nonsense").code == 4
     assert json.loads(shell("trace", "t-zzzzz", "--json").out)["error"]["code"] == "not_found"
+
+
+def test_a_clients_own_time_is_not_told(environment: live.Live) -> None:
+    with environment.client() as client:
+        app_s = time.time()
+        for _ in range(3):
+            for task in client.submit_many([BELL, BELL], shots=10):
+                task.result(30)
+        found = [row.spent for row in client.past.tasks(app_s - 1)][-6:]
+    assert found[1::2] == [Spent()] * 3, "told with a message's first task only"
+    assert all(each.packed_us > 0 for each in found[::2])
+    assert [each.results for each in found[::2]] == [0, 2, 2]
+    assert all(each.accepted_us > 0 for each in found[2::2])
 
 
 def test_rows_are_out_of_order(shell: Shell) -> None:

@@ -11,6 +11,7 @@ from simenv.cli.perf.command import worker_starts
 from simenv.cli.perf.findings import Finding, findings
 from simenv.cli.perf.profile import Span, profile
 from simenv.model import Event, TaskState
+from simenv.wire.history import Spent
 
 
 def said(history: History, starts: Sequence[Span] = ()) -> dict[str, Finding]:
@@ -121,7 +122,24 @@ def test_plans_or_the_application_cost_unseen() -> None:
     found = said(history)
     assert "50 different structures" in found["plans"].words
     assert found["application"].share == pytest.approx(0.6, abs=0.02)
-    assert "read its results late" in found["application"].words
+    assert "nothing was in the house" in found["application"].words
+
+
+def test_packing_or_late_reading_is_not_told() -> None:
+    history = History()
+    for step in range(10):
+        spent = Spent(packed_us=6_000, accepted_us=500, late_us=20 * 4_000, results=20)
+        for k in range(20):
+            at = 10_000 * step
+            history.add(at, engine=100, message=20 * step + 1, spent=None if k else spent)
+    found = said(history)
+    assert found["packing"].words.startswith("packing circuits took 60 ms (67 %)")
+    assert found["late"].words.startswith("results were read late: 4 ms after")
+    assert "circuits (in all 60 ms)" in found["application"].words
+    quick = History()
+    for step in range(10):
+        quick.add(100 * step, engine=90, spent=Spent(packed_us=5, late_us=80, results=1))
+    assert not {"packing", "late"} & set(said(quick))
 
 
 def test_failures_are_kept_quiet() -> None:
