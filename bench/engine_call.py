@@ -1,0 +1,148 @@
+"""One call of the engine as a worker makes it: a packed Program in, packed counts out.
+
+1,024 shots of 30 gates, a new seed each time, circuits taken in turns so that no branch predictor
+learns one by heart. The peers run in the same rounds, at their best: their circuits are built
+before the clock starts, one thread, and Aer is asked for one circuit and for a hundred at a time.
+Medians of interleaved rounds. Then sweeps inside the engine: bindings a second on one core.
+
+    python bench/engine_call.py [--rounds 7]
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import peers
+from qiskit.circuit import QuantumCircuit
+from qiskit.circuit.library import n_local
+from report import Report
+
+from simenv.client.circuits import load
+from simenv.model import Terms
+from simenv.wire.messages import Assign, Assigned
+from simenv.worker.runner import Runner
+from simulators import warm
+
+SHOTS = 1_024
+GATES = 30
+WIDTHS = (3, 4, 6, 8, 10, 12)
+CIRCUITS = 16  # taken in turns
+CALLS = 400  # of ours and of qulacs' in a round
+SWEEPS = ((4, 3, 4_096), (8, 4, 2_048))  # qubits, layers, bindings
+Calls = dict[str, Callable[[], object]]
+TERMS = Terms()
+CHUNK = Assign(1, 2**30, False, "statevector", "bench", [], [])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    told = parser.parse_args()
+    warm.prepare(Path(sys.prefix) / "var" / "simenv-kernels")
+    runner = Runner()
+    runner.engine("statevector")
+    report = Report("engine_call", f"engine call: {GATES} gates, {SHOTS} shots, new seeds, us")
+    for num_qubits in WIDTHS:
+        calls = {"ours": _ours(runner, num_qubits), **_peers(num_qubits)}
+        times = {name: statistics.median(found) for name, found in _rounds(calls, told.rounds)}
+        ours, aer = times["ours"], min(times["aer"], times["aer, 100 at once"] / 100)
+        print(f"{num_qubits:2d} qubits: " + ", ".join(f"{k} {v:.1f}" for k, v in times.items()))
+        report.verdict(f"us_{num_qubits}", ours, f"{num_qubits} qubits")
+        if num_qubits <= 10:
+            report.verdict("of_qulacs", ours / times["qulacs"], f"{num_qubits} qubits of qulacs")
+            report.verdict("of_aer", ours / aer, f"{num_qubits} qubits of Aer")
+    for num_qubits, layers, rows in SWEEPS:
+        sweep = {"": _sweep(runner, num_qubits, layers, rows)}
+        ((_, found),) = _rounds(sweep, told.rounds)
+        rate = rows / (1e-6 * statistics.median(found))
+        report.at_least(f"bindings_{num_qubits}", rate, f"bindings/s, {num_qubits} qubits, 1 core")
+    return report.close()
+
+
+def _rounds(calls: Calls, rounds: int) -> Iterator[tuple[str, list[float]]]:
+    """Of each call, the median of every round in us."""
+    found: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds + 1):
+        for name, call in calls.items():
+            times = []
+            for _ in range(CALLS if name in ("ours", "qulacs") else 3):
+                begin = time.perf_counter_ns()
+                call()
+                times.append(1e-3 * (time.perf_counter_ns() - begin))
+            found[name].append(statistics.median(times))
+    return iter((name, times[1:]) for name, times in found.items())  # the first round warms up
+
+
+def _made(num_qubits: int) -> list[list[peers.Gate]]:
+    return [peers.gates(num_qubits, GATES, seed) for seed in range(CIRCUITS)]
+
+
+def _ours(runner: Runner, num_qubits: int) -> Callable[[], object]:
+    made = [load(peers.qiskit_circuit(num_qubits, gates)).packed for gates in _made(num_qubits)]
+    programs, seeds = itertools.cycle(made), itertools.count(1)
+
+    def call() -> object:
+        assigned = Assigned(1, 1, 0, next(programs), SHOTS, next(seeds), b"", 0)
+        return runner.run(assigned, TERMS, CHUNK, 0).payload
+
+    return call
+
+
+def _peers(num_qubits: int) -> Calls:
+    import qulacs
+    from qiskit_aer import AerSimulator
+
+    made = _made(num_qubits)
+    seeds = itertools.count(1)
+    theirs = itertools.cycle([peers.qulacs_circuit(num_qubits, gates) for gates in made])
+    state = qulacs.QuantumState(num_qubits)
+
+    def with_qulacs() -> object:
+        state.set_zero_state()
+        next(theirs).update_quantum_state(state)
+        return state.sampling(SHOTS, next(seeds))
+
+    circuits = [peers.qiskit_circuit(num_qubits, gates) for gates in made]
+    turns = itertools.cycle(circuits)
+    simulator = AerSimulator(method="statevector", max_parallel_threads=1)
+
+    def with_aer(given: list[QuantumCircuit]) -> object:
+        return simulator.run(given, shots=SHOTS, seed_simulator=next(seeds)).result()
+
+    hundred = (circuits * 7)[:100]
+    return {
+        "qulacs": with_qulacs,
+        "aer": lambda: with_aer([next(turns)]),
+        "aer, 100 at once": lambda: with_aer(hundred),
+    }
+
+
+def _sweep(runner: Runner, num_qubits: int, layers: int, rows: int) -> Callable[[], object]:
+    """Layers of ry and a chain of cx, all angles free: one task of so many rows."""
+    circuit = n_local(num_qubits, "ry", "cx", "linear", reps=layers, skip_final_rotation_layer=True)
+    circuit.measure_all()
+    loaded = load(circuit)
+    values = np.random.default_rng(1).uniform(0, 6.28, (rows, loaded.program.num_slots))
+    seeds = itertools.count(1)
+
+    def call() -> object:
+        assigned = Assigned(
+            1, 1, 0, loaded.packed, SHOTS, next(seeds), values.tobytes(), 0, count=rows
+        )
+        return runner.run(assigned, TERMS, CHUNK, 0).payload
+
+    return call
+
+
+if __name__ == "__main__":
+    sys.exit(main())
