@@ -99,7 +99,7 @@ def _show(report: Report) -> None:
         "there was work"
     )
     out.line(
-        f"CLIENT    packing {found.packed_s:.3f} s, waiting for acceptance {found.accepted_s:.3f} s; "
+        f"CLIENT    packing {found.packed_s:.3f} s, acceptance {found.accepted_s:.3f} s; "
         f"results read {1e3 * found.late_s:.1f} ms after they were ready"
     )
     out.line()
