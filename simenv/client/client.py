@@ -189,13 +189,14 @@ class Client:
     # --- tasks --------------------------------------------------------------------------------
 
     def task(self, task: str | int) -> Task:
-        """A task submitted before, here or by another process; NotFound if there is none."""
+        """A task submitted before, here or by another process; NotFound if there is none (any
+        longer)."""
         number = number_of(task)
         infos = self._link.infos([number])
         if not infos:
-            raise NotFound(
-                f"no task {task} here", hint="finished tasks are listed by: simenv queue --done"
-            )
+            entry = self._link.adopt(number, Submission())
+            self._link.finish(entry, None)  # it is answered at once: there is nothing to wait for
+            raise entry.error() or NotFound(f"no task {task} here")
         return Task(self._link.adopt(number, Submission(infos[0].name)), row_of(task))
 
     def tasks(self, tasks: Iterable[Task | str | int]) -> list[TaskInfo]:

@@ -49,6 +49,8 @@ def save(result: Result, sheet: Sheet, row: int, path: Path) -> None:
             f"--save {path}: {path.suffix or 'no ending'!r} is no known kind of file",
             hint=f"end it with one of: {', '.join(KINDS)}",
         )
+    if not path.parent.is_dir():
+        raise OptionError(f"--save {path}: there is no folder {path.parent}")
     try:
         write(result, sheet, row, path)
     except OSError as error:
@@ -93,7 +95,7 @@ def _hdf5(result: Result, sheet: Sheet, row: int, path: Path) -> None:
         for key, value in told.items()
         if value is not None
     }
-    writing.write(path, contents(sheet, row), attributes)
+    writing.write(path, contents(sheet, row), attributes, mode=0o666)  # less the umask
 
 
 def _npz(result: Result, sheet: Sheet, row: int, path: Path) -> None:

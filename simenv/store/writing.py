@@ -34,11 +34,13 @@ def write(
     name: str = "",
     shown: Mapping[str, Mapping[str, str | int | float]] | None = None,
     sync: bool = True,
+    mode: int = 0o600,
 ) -> ResultFile:
     """Write `arrays` (C-contiguous, little-endian) as datasets of those names.
 
     `attributes` go to the root of the file, `shown` beside each dataset; `name` is what the answer
-    calls the file. `sync`: on the disk when this returns. Raises StoreError, and leaves nothing.
+    calls the file. `sync`: on the disk when this returns; `mode` as for `os.open`. Raises
+    StoreError, and leaves nothing.
     """
     fields = {
         key: Field(array.dtype, array.shape, (shown or {}).get(key, {}))
@@ -47,7 +49,7 @@ def write(
     frame = skeleton(fields, attributes)
     temporary = path.with_name(f".{path.name}.{os.getpid()}{UNFINISHED}")
     try:
-        with _made(temporary) as out:
+        with _made(temporary, mode) as out:
             stored = _fill(out, frame, arrays)
             if sync:
                 os.fsync(out)
@@ -100,11 +102,10 @@ def _put(out: int, data: memoryview, offset: int) -> None:
 
 
 @contextlib.contextmanager
-def _made(temporary: Path) -> Iterator[int]:
+def _made(temporary: Path, mode: int) -> Iterator[int]:
     """A new file of that name; gone again if its writing fails."""
-    temporary.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    out = os.open(temporary, flags, 0o600)
+    out = os.open(temporary, flags, mode)
     try:
         yield out
     except BaseException:

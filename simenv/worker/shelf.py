@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simenv import __version__
+from simenv.errors import StoreError
 from simenv.model import Program, ResultFile, Terms, task_name
 from simenv.store import arrays, writing
 from simenv.wire.messages import Assign, Assigned
@@ -45,7 +46,13 @@ class Shelf:
         }
         name = file_name(assigned.task, assigned.attempt)
         attributes = _attributes(program, assigned, terms, chunk)
-        return writing.write(self._folder / name, large, attributes, name=name, sync=self._sync)
+        path = self._folder / name
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            words = f"the folder {path.parent} cannot be made: {error.strerror}"
+            raise StoreError(words, hint="see to its disk, then submit again") from error
+        return writing.write(path, large, attributes, name=name, sync=self._sync)
 
 
 def file_name(task: int, fence: int) -> str:

@@ -30,7 +30,9 @@ def stored(bench: Bench, task: int, fence: int) -> tuple[bytes, str]:
     """A payload whose counts lie in a file, and that file's name."""
     name = f"0/t-{task}.{fence:x}.h5"
     array = np.arange(100_000, dtype="<u4")
-    file = writing.write(bench.daemon.keeping.root / name, {"counts": array}, {}, name=name)
+    path = bench.daemon.keeping.root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = writing.write(path, {"counts": array}, {}, name=name)
     data = ResultData(RESULT_FORMAT, (("c", 17),), 17, 10, 1, 4, file=file)
     return codec.encode(data), name
 

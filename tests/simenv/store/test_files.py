@@ -25,6 +25,7 @@ ARRAYS = {
 
 def written(folder: Path) -> tuple[Path, ResultFile]:
     path = folder / "deep" / "t-1.h5"
+    path.parent.mkdir(exist_ok=True)
     return path, writing.write(path, ARRAYS, {"task": "t-1", "shots": 3}, name="deep/t-1.h5")
 
 

@@ -1,0 +1,237 @@
+"""Results in files: broken, half written, on a full disk, and far from their files."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+import psutil
+import pytest
+from live import Live, resurrected
+
+import simenv
+from simenv.client import local
+from simenv.client.client import Client
+from simenv.errors import ConfigError, Insufficient, NotFound, TaskFailed
+from simenv.service import faults
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+HEAD = 'OPENQASM 2.0; include "qelib1.inc"; '
+
+
+def turned(num_qubits: int) -> str:
+    """Every qubit by its own angle: all amplitudes differ."""
+    gates = " ".join(f"ry(0.{k + 1}) q[{k}];" for k in range(num_qubits))
+    return f"{HEAD}qreg q[{num_qubits}]; {gates}"
+
+
+def state_of(env: Client, num_qubits: int = 17) -> tuple[simenv.Task, np.ndarray]:
+    """A task with a statevector in a file, and what it read at first."""
+    task = env.submit(turned(num_qubits), shots=None, outputs=("statevector",))
+    vector = task.result(timeout=60).statevector
+    assert not vector.flags.owndata, "it was copied"
+    return task, np.array(vector)
+
+
+def files(env: Client) -> list[Path]:
+    root = env._link.channel.results
+    assert root is not None
+    return sorted(path for path in root.rglob("*") if path.is_file())
+
+
+@pytest.fixture(scope="module")
+def env() -> Iterator[Client]:
+    with simenv.local(workers=1) as client:
+        yield client
+
+
+@pytest.mark.parametrize("how", ["first byte", "an amplitude", "last byte", "cut", "missing"])
+def test_a_broken_file_is_read_or_stays_broken(env: Client, how: str) -> None:
+    task, vector = state_of(env)
+    path = max(files(env), key=lambda each: each.stat().st_mtime_ns)
+    content = bytearray(path.read_bytes())
+    if how == "missing":
+        path.unlink()
+    elif how == "cut":
+        path.write_bytes(content[:100_000])
+    else:
+        place = {"first byte": 0, "an amplitude": 500_000, "last byte": -1}[how]
+        content[place] ^= 8
+        path.write_bytes(content)
+    again = env.task(task.id).result()
+    np.testing.assert_array_equal(again.statevector, vector)
+    if how in ("first byte", "last byte"):
+        assert again.attempts == 1, "HDF5's own bytes: the amplitudes were whole"
+        return
+    kinds = [event.kind for event in env.events() if event.subject == task.id]
+    assert kinds == ["result.damaged"]
+    assert env.task(task.id).result().attempts == 2
+    ends = [done.task.id for done in env.completions(since=0)]
+    assert ends.count(task.id) == 1
+
+
+def test_a_file_is_read_by_others_as_something_else(env: Client) -> None:
+    _, vector = state_of(env)
+    path = max(files(env), key=lambda each: each.stat().st_mtime_ns)
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["statevector"][0], vector)
+        assert file.attrs["num_qubits"] == 17
+
+
+def test_who_cannot_reach_the_file_gets_other_bytes(env: Client, tmp_path: Path) -> None:
+    task, vector = state_of(env)
+    with Client(env._link.channel._address) as far:
+        far._link.channel.results = None
+        found = far.task(task.id).result()
+        np.testing.assert_array_equal(found.statevector, vector)
+        found.save(tmp_path / "far.h5")
+    with h5py.File(tmp_path / "far.h5") as file:
+        np.testing.assert_array_equal(file["statevector"][()], vector)
+
+
+def test_many_counts_in_a_file_are_other_counts(env: Client) -> None:
+    gates = " ".join(f"h q[{k}];" for k in range(20))
+    text = f"{HEAD}qreg q[20]; creg c[20]; {gates} measure q -> c;"
+    task = env.submit(text, shots=400_000, seed=7)
+    found = task.result(timeout=60)
+    assert found.outcomes.dtype == np.uint32
+    assert int(found.outcome_counts.sum()) == 400_000
+    assert not found.outcomes.flags.owndata
+    assert len(found.counts) == len(found.outcomes) > 200_000
+
+
+def test_a_worker_killed_while_it_writes_leaves_half_a_file_that_is_believed() -> None:
+    live = Live()
+    live.up()
+    try:
+        with live.client() as env:
+            task = env.submit(turned(24), shots=None, outputs=("statevector",))
+            deadline = time.monotonic() + 60
+            while not (half := list(live.home.glob("results/*/.*.new"))):
+                assert time.monotonic() < deadline, "never seen half written"
+                assert not task.done(), "never seen half written"
+            pid = int(half[0].name.split(".")[-2])
+            assert "simenv.worker" in " ".join(psutil.Process(pid).cmdline())
+            os.kill(pid, signal.SIGKILL)
+            found = task.result(timeout=60)
+            assert found.attempts == 2
+            assert float((abs(found.statevector) ** 2).sum()) == pytest.approx(1.0)
+        live.kill_service()
+        live.wait_dead(local.read(live.home / "connection.json").pid)
+        live.up()
+        with live.client() as env:
+            deadline = time.monotonic() + 20
+            while list(live.home.glob("results/*/.*.new")):
+                assert time.monotonic() < deadline, "the half file stays"
+                time.sleep(0.01)
+            assert len(files(env)) == 1
+    finally:
+        live.down()
+
+
+def test_results_that_cannot_be_written_end_the_worker_or_go_unsaid() -> None:
+    with simenv.local(workers=1) as env:
+        root = env._link.channel.results
+        assert root is not None
+        (root / "0").write_bytes(b"in the way of a folder")
+        task = env.submit(turned(17), shots=None, outputs=("statevector",))
+        with pytest.raises(TaskFailed, match="results") as caught:
+            task.result(timeout=60)
+        assert caught.value.reason == "result_store"
+        assert caught.value.hint
+        assert env.run(turned(3), shots=None, outputs=("statevector",)).num_qubits == 3
+
+
+def test_a_removed_result_never_existed(env: Client) -> None:
+    task, _ = state_of(env)
+    env.gc(older_than_s=0.0)
+    with pytest.raises(NotFound, match="no longer kept"):
+        env.task(task.id)
+    with pytest.raises(NotFound, match="does not know"):
+        env.task(10**9)
+    assert files(env) == []
+
+
+@pytest.mark.parametrize("point", [p for p in faults.POINTS if p.split(".")[0] in ("reopen", "gc")])
+def test_nothing_is_lost_or_doubled_when_killed_at(point: str) -> None:
+    live = Live(faults=f"{point}:1:kill")
+    first = live.up()
+    try:
+        with resurrected(live) as deaths, live.client() as env:
+            task, vector = state_of(env)
+            if point.startswith("gc"):
+                kept = env.submit(turned(3), shots=None, outputs=("statevector",), key="kept")
+                kept.wait()
+                removed = env.gc(older_than_s=0.0).freed.tasks
+                assert removed == (2 if point == "gc.before" else 0)
+                assert env.submit(turned(2), outputs=("statevector",)).number > kept.number
+            else:
+                for path in files(env):
+                    path.unlink()
+                again = env.task(task.id).result().statevector
+                np.testing.assert_array_equal(again, vector)
+                ends = [done.task.id for done in env.completions(since=0)]
+                assert ends == [task.id]
+        assert deaths == [first], f"{point} was never hit"
+    finally:
+        live.down()
+
+
+# --- another machine: the home goes along, the rest does not ------------------------------------
+
+
+def test_a_start_elsewhere_lost_tasks_or_began_empty(tmp_path: Path) -> None:
+    live = Live(state_dir=str(tmp_path / "node1"))
+    live.up()
+    try:
+        with live.client() as env:
+            task, vector = state_of(env)
+            local_files = files(env)
+            held = [env.submit(turned(4), shots=None, outputs=("statevector",)) for _ in range(5)]
+            for each in held:
+                each.wait()
+            env.ack(2, cursor="mine")
+        local.down(live.name)
+        with pytest.raises(ConfigError, match="no live journal") as caught:
+            live.up(state_dir=str(tmp_path / "node2"))
+        assert "--resume" in caught.value.hint
+        elsewhere = {**live.options, "state_dir": str(tmp_path / "node2")}
+        local.up(elsewhere, resume=True)
+        with live.client() as env:
+            assert env.status().resumed.startswith("from the copy ")
+            assert [done.seq for done in env.completions(cursor="mine")] == [3, 4, 5, 6]
+            assert files(env) == [], "files of results stay where they are"
+            np.testing.assert_array_equal(env.task(task.id).result().statevector, vector)
+            assert all(path.exists() for path in local_files)
+            fresh = env.submit(turned(4), shots=None, outputs=("statevector",))
+            assert fresh.number > max(each.number for each in held)
+    finally:
+        live.down()
+
+
+def test_two_services_of_one_home_run_at_once(tmp_path: Path) -> None:
+    live = Live(state_dir=str(tmp_path / "node1"))
+    pid = live.up()
+    connection = live.home / "connection.json"
+    told = connection.read_text()
+    here = os.uname().nodename
+    try:
+        connection.write_text(told.replace(f'"node":"{here}"', '"node":"elsewhere"'))
+        assert connection.read_text() != told
+        with pytest.raises(Insufficient, match=rf"up on elsewhere: process {pid}") as caught:
+            live.up(state_dir=str(tmp_path / "node2"))
+        assert "--force-lock" in caught.value.hint
+        other = local.up(
+            {**live.options, "state_dir": str(tmp_path / "node2")}, resume=False, force_lock=True
+        )
+        live.wait_dead(pid)  # it sees that the file names another, and gives way
+        assert local.read(connection).pid == other.pid
+        with live.client() as env:
+            assert env.run(turned(2), shots=None, outputs=("statevector",)).num_qubits == 2
+    finally:
+        live.down()
