@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -139,7 +140,9 @@ def test_a_large_result_comes_broken_over_tcp(env: Client, key_file: Callable[..
 def test_a_forked_child_cannot_use_the_connection(key_file: Callable[..., Path]) -> None:
     with simenv.connect(service=key_file("ana")) as ana:
         counts = ana.run(BELL, seed=5).counts
-        child = os.fork()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12, threads and fork
+            child = os.fork()
         if child == 0:
             try:
                 os._exit(0 if ana.run(BELL, seed=5).counts == counts else 1)
