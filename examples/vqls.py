@@ -9,6 +9,7 @@ whose angles switch its gates on and off, so that a step is one sweep.
     python examples/vqls.py                    # the gradient form, one sweep a step
     python examples/vqls.py --form cobyla      # 72 circuits an evaluation, no gradient
     python examples/vqls.py --way each         # the same circuits sent one by one
+    simenv run -- python examples/vqls.py      # in the environment that is up, for `simenv perf`
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import math
+import os
 import time
 
 import numpy as np
@@ -198,7 +200,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=0, help="0: 30 of the gradient, 80 of COBYLA")
     parser.add_argument("--shots", type=int, default=8192)
     asked = parser.parse_args()
-    with simenv.local(workers=2) as env:
+    # Under `simenv run` there is an environment for us; else we bring our own.
+    with simenv.connect() if "SIMENV_SERVICE" in os.environ else simenv.local(workers=2) as env:
         solver = Solver(env, asked.way, asked.shots, seed=11)
         if asked.form == "gradient":
             angles = solver.descend(asked.steps or 30)
