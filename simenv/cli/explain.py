@@ -13,14 +13,12 @@ from simenv.cli.reading import Output, Precision, loaded_beside, settings_of
 from simenv.cli.spoken import spoken_errors
 from simenv.wire.engines import Choice, Explanation
 
-COLUMNS = (
-    Column[Choice]("ENGINE", lambda one: one.engine),
-    Column[Choice]("TAKEN", lambda one: "yes" if one.chosen else "able" if one.able else "no"),
-    Column[Choice]("TIME", lambda one: duration(one.seconds) if one.able else "-", right=True),
-    Column[Choice](
-        "MEMORY", lambda one: out.size(one.memory_bytes) if one.able else "-", right=True
-    ),
-    Column[Choice]("WHY", lambda one: one.why),
+COLUMNS: tuple[Column[Choice], ...] = (
+    Column("ENGINE", lambda one: one.engine),
+    Column("TAKEN", lambda one: "yes" if one.chosen else "able" if one.able else "no"),
+    Column("TIME", lambda one: duration(one.seconds) if one.able else "-", right=True),
+    Column("MEMORY", lambda one: out.size(one.memory_bytes) if one.able else "-", right=True),
+    Column("WHY", lambda one: one.why),
 )
 
 

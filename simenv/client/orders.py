@@ -28,6 +28,12 @@ from simenv.model import TaskSpec, Terms
 Seeds = Seed | Sequence[Seed] | None
 
 
+def question(circuit: Any, observables: Any, options: Options) -> tuple[Loaded, Terms]:
+    """What would be asked of one circuit, its parameters bound or not."""
+    loaded = load(circuit)
+    return loaded, _terms(loaded, observables, options)
+
+
 def one(
     circuit: Any,
     bindings: Any,

@@ -8,20 +8,20 @@ from dataclasses import dataclass
 
 from simenv.client.entry import Entry, Submission
 from simenv.wire import messages as m
-from simenv.wire.engines import Engines
+from simenv.wire.engines import Engines, Explained
 from simenv.wire.history import App, History, Submitted
 from simenv.wire.keeping import Collected, Rerunning, ResultChunk
 from simenv.wire.people import Keys
 
 ANSWERS = (
     m.Status, m.Queue, m.Workers, m.Events, m.Cancelled, m.CompletionPage, m.Acked, m.Stopping,
-    History, Submitted, App, ResultChunk, Rerunning, Collected, Engines, Keys,
+    History, Submitted, App, ResultChunk, Rerunning, Collected, Engines, Keys, Explained,
 )  # fmt: skip
 
 Answer = (
     m.Accepted | m.Refused | m.Status | m.Queue | m.Workers | m.Events | m.Cancelled
     | m.CompletionPage | m.Acked | m.Stopping | History | Submitted | App
-    | ResultChunk | Rerunning | Collected | Engines | Keys
+    | ResultChunk | Rerunning | Collected | Engines | Keys | Explained
 )  # fmt: skip
 
 

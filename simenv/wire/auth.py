@@ -14,7 +14,7 @@ from simenv.wire import history as h
 from simenv.wire import keeping as k
 from simenv.wire import messages as m
 from simenv.wire import people as p
-from simenv.wire.engines import GetEngines
+from simenv.wire.engines import Explain, GetEngines
 
 
 class Role(enum.StrEnum):
@@ -45,7 +45,7 @@ _CLIENT: frozenset[type] = frozenset(
     {
         *(m.Hello, m.Ping, m.Submit, m.Watch, m.Cancel, m.GetStatus, m.GetQueue, m.GetTasks),
         *(m.GetWorkers, m.GetEvents, m.GetCompletions, m.Ack, m.GetCursor),
-        *(h.GetHistory, h.GetSpec, h.GetApp, k.FetchResult, k.Rerun, GetEngines),
+        *(h.GetHistory, h.GetSpec, h.GetApp, k.FetchResult, k.Rerun, GetEngines, Explain),
     }
 )
 _ADMIN: frozenset[type] = frozenset({m.Shutdown, k.Collect, p.AddKey, p.RevokeKey, p.GetKeys})

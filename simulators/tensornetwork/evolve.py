@@ -55,7 +55,7 @@ def evolve(
 
 
 def warm_up() -> None:
-    """Compile what the library compiles: splits of neighbours, swaps, wide gates."""
+    """Load what the library loads when first used: splits of neighbours, swaps, wide gates."""
     library = CircuitMPS(4, max_bond=4, cutoff=1e-10)
     for qubits in ((0, 1), (0, 3), (0, 1, 3)):
         size = 2 ** len(qubits)

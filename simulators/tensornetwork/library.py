@@ -1,23 +1,20 @@
-"""quimb, imported so that what it compiles is kept beside our own kernels, and found again.
+"""quimb, imported without letting it compile anything.
 
-Its functions are compiled when first called (half a minute on a new machine). Their cache lies in a
-folder of quimb's version, apart from that of our kernels, which changes with our sources.
+It has numba compile its splits of matrices when they are first called: most of a minute on a new
+machine, for functions that spend their time in LAPACK either way. Left as Python they are no
+slower, and the first task waits a second.
 """
 
 from __future__ import annotations
 
-from importlib.metadata import version
-from pathlib import Path
-
 import numba
 
-from simulators import jit  # noqa: F401  # it says where kernels are kept
+from simulators import philox  # noqa: F401  # our kernels first: they are to be compiled
 
-_OURS = numba.config.CACHE_DIR
-numba.config.CACHE_DIR = str(Path(_OURS).parent / f"quimb-{version('quimb')}-{numba.__version__}")
+numba.config.DISABLE_JIT = 1
 try:
     from quimb.tensor import CircuitMPS
 finally:
-    numba.config.CACHE_DIR = _OURS
+    numba.config.DISABLE_JIT = 0
 
 __all__ = ["CircuitMPS"]

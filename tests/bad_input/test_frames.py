@@ -13,7 +13,7 @@ from simenv.model import Origin, Terms
 from simenv.wire import codec
 from simenv.wire import messages as m
 from simenv.wire.connection import Door
-from simenv.wire.engines import GetEngines
+from simenv.wire.engines import Explain, GetEngines
 from simenv.wire.history import GetApp, GetHistory, GetSpec
 from simenv.wire.keeping import Collect, FetchResult, Rerun
 from simenv.wire.keyfiles import new_pair
@@ -45,6 +45,7 @@ GOOD_CLIENT: list[object] = [
     Rerun(19, 1),
     Collect(20, 1e9),
     GetEngines(24),
+    Explain(25, Terms(), b"program", 100),
     AddKey(21, "eve", "client", KEY),
     RevokeKey(22, "eve"),
     GetKeys(23),

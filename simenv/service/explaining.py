@@ -1,0 +1,73 @@
+"""The answer to `explain`: what admission and routing would find, engine by engine."""
+
+from __future__ import annotations
+
+import msgspec
+
+from simenv.errors import ProgramError, SimenvError
+from simenv.model import PoolSpec
+from simenv.scheduler import routing
+from simenv.scheduler.routing import Considered
+from simenv.scheduler.values import Limits
+from simenv.service import rules
+from simenv.service.admission import open_program, refusal
+from simenv.wire.engines import Choice, Explain, Explained, Explanation, Sizes
+from simenv.wire.messages import Refused
+from simulators import catalog
+from simulators.circuit import check
+from simulators.circuit.ir import Circuit
+from simulators.circuit.profile import Profile, profile
+
+
+def explain(q: Explain, pools: tuple[PoolSpec, ...], limits: Limits) -> Explained | Refused:
+    """Refused where the program or its terms would be, whatever the engine."""
+    try:
+        rules.check_terms(q.terms)
+        program = open_program(q.program)
+        circuit = Circuit.from_buffers(*msgspec.structs.astuple(program)[1:])
+        wrong = check.problem(circuit)
+        if wrong:
+            raise ProgramError(f"the program is not valid: {wrong}")
+        found = profile(circuit)
+        rules.check_final_state(q.terms, circuit, found)
+        considered = routing.consider(found, q.terms, pools, limits)
+    except SimenvError as error:
+        return Refused(q.request, [refusal(error)])
+    choices = [_choice(one, q, number == 0) for number, one in enumerate(considered)]
+    return Explained(q.request, Explanation(_sizes(found), choices))
+
+
+def _choice(one: Considered, q: Explain, first: bool) -> Choice:
+    card = catalog.card(one.engine)
+    assert card is not None  # routing considers no others
+    if one.route is None:
+        hint = card.missing or ("" if one.objection is None else one.objection.hint)
+        return Choice(one.engine, False, False, one.words, hint, "", 0, 0.0, card.reproducible)
+    route = one.route
+    micros = (route.evolve_us + route.shot_us * q.shots) * max(1, q.count)
+    why = one.words if first else f"able, but {q.terms.engine} prefers another"
+    return Choice(
+        engine=one.engine,
+        chosen=first,
+        able=True,
+        why=why,
+        hint="" if first else f"engine={one.engine!r} asks for it",
+        pool=route.pool,
+        memory_bytes=route.memory_bytes,
+        seconds=micros / 1e6,
+        reproducible=card.reproducible,
+    )
+
+
+def _sizes(found: Profile) -> Sizes:
+    return Sizes(
+        num_qubits=found.num_qubits,
+        operations=found.operations,
+        gates_1q=found.gates_1q,
+        gates_2q=found.gates_2q,
+        gates_many=found.gates_many,
+        measurements=found.measurements,
+        dynamic=found.mid_circuit,
+        clifford=found.clifford,
+        bond_bits=found.bond_bits,
+    )
