@@ -14,16 +14,15 @@ import sys
 from pathlib import Path
 
 # Modules whose import compiles about as much each, by engine.
-_STATEVECTOR = (
-    "simulators.statevector.small",
-    "simulators.statevector.run",
-    "simulators.statevector.lanes",
-)
+_STATEVECTOR = ("simulators.statevector.small", "simulators.statevector.run")
 _GROUPS = {
     "statevector": _STATEVECTOR,
     "fault": _STATEVECTOR,
     "admission": ("simulators.circuit.profile",),  # what a service needs to judge circuits
 }
+# What a first circuit does not wait for: compiled by whoever lends a hand, and by the first task
+# that cannot do without if it comes before that.
+_LATER = ("simulators.statevector.lanes",)
 
 
 def prepare(folder: Path) -> Path:
@@ -48,6 +47,19 @@ def warm_up(folder: Path, engine: str = "statevector") -> None:
     waiting = [group for group in _GROUPS.get(engine, ()) if not _load(chosen, group, wait=False)]
     for group in waiting:
         _load(chosen, group, wait=True)
+    if _GROUPS.get(engine) is _STATEVECTOR:
+        for group in _LATER:
+            if _is_done(chosen, group):
+                _load(chosen, group, wait=True)
+
+
+def complete(folder: Path) -> None:
+    """Compile or load all there is, what a first circuit needs before the rest."""
+    for engine in reversed(_GROUPS):
+        warm_up(folder, engine)
+    chosen = prepare(folder)
+    for group in _LATER:
+        _load(chosen, group, wait=True)
 
 
 def is_warm(folder: Path, engine: str = "statevector") -> bool:
@@ -55,13 +67,16 @@ def is_warm(folder: Path, engine: str = "statevector") -> bool:
     from simulators import jit
 
     chosen = folder / f"kernels-{jit.sources_digest()}"
-    return all((chosen / f"{group}.done").exists() for group in _GROUPS.get(engine, ()))
+    return all(_is_done(chosen, group) for group in (*_GROUPS.get(engine, ()), *_LATER))
+
+
+def _is_done(folder: Path, group: str) -> bool:
+    return (folder / f"{group}.done").exists()
 
 
 def _load(folder: Path, group: str, *, wait: bool) -> bool:
     """Import a group of kernels; False if another process is compiling it and `wait` is not set."""
-    done = folder / f"{group}.done"
-    if done.exists():
+    if _is_done(folder, group):
         importlib.import_module(group)
         return True
     lock = os.open(folder / f"{group}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -71,7 +86,7 @@ def _load(folder: Path, group: str, *, wait: bool) -> bool:
         except BlockingIOError:
             return False
         importlib.import_module(group)
-        done.touch()
+        (folder / f"{group}.done").touch()
         return True
     finally:
         os.close(lock)
@@ -79,8 +94,7 @@ def _load(folder: Path, group: str, *, wait: bool) -> bool:
 
 def main() -> None:
     """Compile everything into the folder named on the command line."""
-    for name in reversed(_GROUPS):
-        warm_up(Path(sys.argv[1]), name)
+    complete(Path(sys.argv[1]))
 
 
 if __name__ == "__main__":

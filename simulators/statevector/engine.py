@@ -7,6 +7,8 @@ a state in memory, and circuits that measure or reset on the way through `branch
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from simulators.base import Control, EngineResult, PauliSum, Plan, Request, RunOptions
@@ -17,7 +19,6 @@ from simulators.crew import Crew
 from simulators.errors import Stopped
 from simulators.requests import bound, check_plan, check_run, refuse_counts, rows
 from simulators.sampling import outcome_width
-from simulators.statevector.batch import OUTPUTS, Batch
 from simulators.statevector.run import CARD, Run, Schedules
 from simulators.statevector.small import (
     MAX_CLBITS,
@@ -30,7 +31,11 @@ from simulators.statevector.small import (
 )
 from simulators.statevector.state import Sweeper
 
+if TYPE_CHECKING:
+    from simulators.statevector.batch import Batch
+
 _COUNTS = ("counts",)
+_BATCHED = {"counts", "probabilities", "expectation"}
 _WARM = ("counts", "probabilities", "expectation")
 _ZZ = PauliSum(("ZZ",), np.ones(1))
 _WIDTHS = tuple(outcome_width(bits) for bits in range(65))
@@ -44,7 +49,7 @@ class StatevectorEngine:
     def __init__(self, *, small: bool = True) -> None:
         self._buffer = scratch()
         self._bytes = self._buffer.data  # cutting this is three times as fast as cutting the array
-        self._batch = Batch()
+        self._batch: Batch | None = None
         self._small = SMALL_QUBITS if small else -1
 
     def worth_caching(self, circuit: Circuit) -> bool:
@@ -91,8 +96,8 @@ class StatevectorEngine:
             return None
         if outputs == _COUNTS and number == 1:
             found = self._counts(circuit, request, control)
-        elif OUTPUTS.keys() >= set(outputs):
-            found = self._batch.run(circuit, request, control)
+        elif set(outputs) <= _BATCHED:
+            found = self._rows().run(circuit, request, control)
         else:
             return None
         if not isinstance(found, int):
@@ -102,6 +107,14 @@ class StatevectorEngine:
         if found == STOPPED:
             raise Stopped("the run was stopped", hint="whoever stopped it can submit it again")
         return None
+
+    def _rows(self) -> Batch:
+        """Loaded when first needed: a first circuit shall not wait for its compilation."""
+        if self._batch is None:
+            from simulators.statevector.batch import Batch
+
+            self._batch = Batch()
+        return self._batch
 
     def _counts(self, circuit: Circuit, request: Request, control: Control) -> EngineResult | int:
         """Counts of one row."""

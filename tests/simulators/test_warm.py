@@ -22,8 +22,8 @@ SCRIPT = """
 import os, sys
 from pathlib import Path
 sys.path[:0] = [{root!r}, {support!r}]
-from simulators.warm import warm_up
-warm_up(Path({folder!r}))
+from simulators.warm import complete
+complete(Path({folder!r}))
 from numba.core import event
 from arrays import Arrays
 from simulators import registry
