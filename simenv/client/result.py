@@ -6,6 +6,7 @@ Packed as the worker sent it; dictionaries and arrays are made when they are fir
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,15 +60,19 @@ class Result:
     Raises OptionError when something is read that was not asked for in `outputs`.
     """
 
-    __slots__ = ("_counts", "_data", "_probabilities", "_provenance", "_row", "_sheet")
+    __slots__ = ("_counts", "_data", "_origin", "_probabilities", "_row", "_sheet")
 
-    def __init__(self, sheet: Sheet, provenance: Provenance, row: int = 0) -> None:
+    def __init__(self, sheet: Sheet, origin: Callable[[], Provenance], row: int = 0) -> None:
         self._sheet = sheet
         self._data = sheet.data
         self._row = row
-        self._provenance = provenance
+        self._origin = origin  # mostly nobody asks
         self._counts: dict[str, int] | None = None
         self._probabilities: dict[str, float] | None = None
+
+    @property
+    def _provenance(self) -> Provenance:
+        return self._origin()
 
     @property
     def counts(self) -> dict[str, int]:

@@ -169,7 +169,7 @@ class Task:
                 f"task {entry.id} carries {sheet.data.count} bindings; there is no number {row}",
                 hint=f"the first is {entry.id}.0",
             )
-        return Result(sheet, entry.provenance(), row)
+        return Result(sheet, entry.provenance, row)
 
     def _late(self, timeout: float | None) -> TimedOut:
         return TimedOut(

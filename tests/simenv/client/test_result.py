@@ -25,7 +25,9 @@ PROVENANCE = Provenance(
 
 
 def result(**changes: object) -> Result:
-    return Result(Sheet(msgspec.structs.replace(DATA, **changes), PROVENANCE.task), PROVENANCE)
+    return Result(
+        Sheet(msgspec.structs.replace(DATA, **changes), PROVENANCE.task), lambda: PROVENANCE
+    )
 
 
 def test_counts_are_made_once() -> None:
