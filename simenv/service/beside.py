@@ -74,6 +74,10 @@ class Beside:
         """Files that nobody needs; one that is not there is no trouble."""
         self._short.put((lambda: _remove(self._root, names), _nothing))
 
+    def after(self, then: Callable[[object], None]) -> None:
+        """When what is to be removed so far has been removed."""
+        self._do(self._short, lambda: None, then)
+
     def sweep(self, known: set[str], epoch_fence: int) -> None:
         """At a start: what workers of earlier starts left half written, or that nobody knows of.
 

@@ -111,9 +111,10 @@ class Keeping:
     def _collect(self, peer: bytes, q: Collect) -> None:
         def then(sweep: Sweep) -> None:
             left = self._retention.kept()
-            self._answer(peer, Collected(q.request, sweep.freed, left))
             if not q.dry:
                 self._note("history.removed", "gc", swept(sweep.freed))
+            answer = Collected(q.request, sweep.freed, left)
+            self.beside.after(lambda _: self._answer(peer, answer))
 
         self._retention.ask(q.older_s, q.dry, then)
 

@@ -1,0 +1,109 @@
+"""Results in files, through a real service and worker: read where they lie, fetched, broken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+import simenv
+from simenv.client.address import FileAddress
+from simenv.client.client import Client
+from simenv.errors import NotFound
+
+HEAD = 'OPENQASM 2.0; include "qelib1.inc"; '
+
+
+def turned(num_qubits: int) -> str:
+    """Every qubit by its own angle: all amplitudes differ."""
+    gates = " ".join(f"ry(0.{k + 1}) q[{k}];" for k in range(num_qubits))
+    return f"{HEAD}qreg q[{num_qubits}]; {gates}"
+
+
+def state_of(env: Client, num_qubits: int = 17) -> tuple[simenv.Task, np.ndarray]:
+    """A task with a statevector in a file, and what it read at first."""
+    task = env.submit(turned(num_qubits), shots=None, outputs=("statevector",))
+    vector = task.result(timeout=60).statevector
+    assert not vector.flags.owndata, "it was copied"
+    return task, np.array(vector)
+
+
+def files(env: Client) -> list[Path]:
+    root = env._link.channel.results
+    assert root is not None
+    return sorted(path for path in root.rglob("*") if path.is_file())
+
+
+@pytest.fixture(scope="module")
+def env() -> Iterator[Client]:
+    with simenv.local(workers=1) as client:
+        yield client
+
+
+@pytest.mark.parametrize("how", ["first byte", "an amplitude", "last byte", "cut", "missing"])
+def test_a_broken_file_is_read_or_stays_broken(env: Client, how: str) -> None:
+    task, vector = state_of(env)
+    path = max(files(env), key=lambda each: each.stat().st_mtime_ns)
+    content = bytearray(path.read_bytes())
+    if how == "missing":
+        path.unlink()
+    elif how == "cut":
+        path.write_bytes(content[:100_000])
+    else:
+        place = {"first byte": 0, "an amplitude": 500_000, "last byte": -1}[how]
+        content[place] ^= 8
+        path.write_bytes(content)
+    again = env.task(task.id).result()
+    np.testing.assert_array_equal(again.statevector, vector)
+    if how in ("first byte", "last byte"):
+        assert again.attempts == 1, "HDF5's own bytes: the amplitudes were whole"
+        return
+    kinds = [event.kind for event in env.events() if event.subject == task.id]
+    assert kinds == ["result.damaged"]
+    assert env.task(task.id).result().attempts == 2
+    ends = [done.task.id for done in env.completions(since=0)]
+    assert ends.count(task.id) == 1
+
+
+def test_a_file_is_read_by_others_as_something_else(env: Client) -> None:
+    _, vector = state_of(env)
+    path = max(files(env), key=lambda each: each.stat().st_mtime_ns)
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["statevector"][0], vector)
+        assert file.attrs["num_qubits"] == 17
+
+
+def test_who_cannot_reach_the_file_gets_other_bytes(env: Client, tmp_path: Path) -> None:
+    task, vector = state_of(env)
+    connection = files(env)[0].parents[2] / "connection.json"
+    with Client(FileAddress(connection)) as far:
+        far._link.channel.results = None
+        found = far.task(task.id).result()
+        np.testing.assert_array_equal(found.statevector, vector)
+        found.save(tmp_path / "far.h5")
+    with h5py.File(tmp_path / "far.h5") as file:
+        np.testing.assert_array_equal(file["statevector"][()], vector)
+
+
+def test_many_counts_in_a_file_are_other_counts(env: Client) -> None:
+    gates = " ".join(f"h q[{k}];" for k in range(20))
+    text = f"{HEAD}qreg q[20]; creg c[20]; {gates} measure q -> c;"
+    task = env.submit(text, shots=400_000, seed=7)
+    found = task.result(timeout=60)
+    assert found.outcomes.dtype == np.uint32
+    assert int(found.outcome_counts.sum()) == 400_000
+    assert not found.outcomes.flags.owndata
+    assert len(found.counts) == len(found.outcomes) > 200_000
+
+
+def test_a_removed_result_never_existed(env: Client) -> None:
+    task, _ = state_of(env)
+    env.gc(older_than_s=0.0)
+    with pytest.raises(NotFound, match="no longer kept"):
+        env.task(task.id)
+    with pytest.raises(NotFound, match="does not know"):
+        env.task(10**9)
+    assert files(env) == []
