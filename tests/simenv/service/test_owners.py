@@ -260,6 +260,8 @@ def test_a_revoked_key_is_heard(town: Town) -> None:
     assert isinstance(farewell, m.Refused)
     assert (farewell.request, farewell.refusals[0].code) == (0, "key_refused")
     assert town.say(m.GetStatus(1), town.ana) == []
+    assert town.say(m.Submit(5, "~late", 0, Terms(), [spec()]), town.ana) == []
+    assert list(town.state.tasks) == [task]
     with pytest.raises(KeyRefused):
         town.doors.connect(Door.CLIENT, b"again", town.key["ana"])
     assert task in town.state.tasks, "tasks stay"
