@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from simenv.cli.app import run
 from simenv.errors import KeyRefused
 from simenv.wire.keyfiles import PersonFile, create_private, read_private
 
+ROOT = Path(__file__).parents[2]
 BELL = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; creg c[2]; h q[0]; cx q[0],q[1]; '
 BELL += "measure q -> c;"
 
@@ -46,6 +48,26 @@ def test_files_and_keys_are_worthless_after_a_restart(
     named.up()
     with pytest.raises(KeyRefused):
         simenv.connect(service=ana)
+
+
+def test_the_readme_tells_lines_that_do_not_work(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    no_leaks: None,
+) -> None:
+    text = (ROOT / "README.md").read_text().split("## Other people, other machines")[1]
+    lines = text.split("```")[1].strip().splitlines()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    said = {}
+    for line in lines:
+        program, *words = shlex.split(line, comments=True)
+        assert program == ".venv/bin/simenv"
+        assert run(words) == 0, line
+        said[words[0]] = capsys.readouterr().out
+    assert "ana" in said["queue"]
+    assert "0 processes left" in said["down"]
 
 
 def test_a_key_is_made_where_nobody_listens(
