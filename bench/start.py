@@ -42,7 +42,8 @@ def main() -> int:
         warm = [_timed(["submit", "bell.qasm", "--wait"], place, environ) for _ in range(WARM_RUNS)]
         _timed(["up"], place, environ)
         try:
-            refused = _timed(["submit", "wide.qasm", "--wait"], place, environ, code=3)
+            words = ["submit", "wide.qasm", "--engine", "statevector", "--wait"]
+            refused = _timed(words, place, environ, code=3)
         finally:
             _timed(["down"], place, environ)
     report.verdict("cold_s", cold, "submit --wait, nothing up, no kernels, s")

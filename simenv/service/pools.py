@@ -24,6 +24,8 @@ INHERITED = frozenset(
     }
 )
 INHERITED_PREFIXES = ("LC_", "OMP_", "NUMBA_", "SLURM_", "PBS_", "OMPI_", "PMIX_")
+# Libraries of engines: their threads sleep while they wait, and BLAS starts none of its own.
+QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
 
 
 class Peer(msgspec.Struct):
@@ -140,12 +142,13 @@ def compile_beside(
 
 
 def worker_environ(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """The allow-listed part of an environment."""
-    return tuple(
-        (key, value)
+    """The allow-listed part of an environment, and what keeps libraries quiet."""
+    inherited = {
+        key: value
         for key, value in environ.items()
         if key in INHERITED or key.startswith(INHERITED_PREFIXES)
-    )
+    }
+    return tuple({**QUIET, **inherited}.items())
 
 
 def tail(path: Path) -> str:

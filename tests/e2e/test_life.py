@@ -12,7 +12,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from circuits import bell, faulty, layered
+from circuits import bell, chain, faulty, layered
+from engines import present
 from live import Live, environment
 
 import simenv
@@ -55,6 +56,9 @@ def _runs(pid: int) -> bool:
 def test_an_idle_environment_does_not_use_the_cpu() -> None:
     with environment() as live, live.client() as env:
         env.run(layered(14, 3, 1), shots=10)
+        for engine in ("aer", "mps", "stabilizer"):  # with the threads their libraries start
+            if present(engine):
+                env.run(chain(15), shots=10, engine=engine)
         processes = [psutil.Process(env.status().pid)]
         processes += [psutil.Process(worker.pid) for worker in env.workers()]
         time.sleep(1.0)  # the checkpoint and the index of what just ran

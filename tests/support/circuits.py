@@ -20,6 +20,16 @@ def layered(num_qubits: int, layers: int, seed: int) -> QuantumCircuit:
     return circuit
 
 
+def chain(num_qubits: int) -> QuantumCircuit:
+    """Each qubit entangled with the one before it, all measured: all 0 or all 1."""
+    circuit = QuantumCircuit(num_qubits, num_qubits)
+    circuit.h(0)
+    for qubit in range(num_qubits - 1):
+        circuit.cx(qubit, qubit + 1)
+    circuit.measure(range(num_qubits), range(num_qubits))
+    return circuit
+
+
 def bell() -> QuantumCircuit:
     circuit = QuantumCircuit(2, 2)
     circuit.h(0)
