@@ -44,7 +44,7 @@ def read(path: Path) -> dict[str, bytes]:
     """The members of NAMES that are there; ProgramError if it is no bundle."""
     try:
         found = _unzipped(path) if path.is_file() else _unfolded(path)
-    except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
+    except (OSError, zipfile.BadZipFile, RuntimeError) as error:
         raise ProgramError(f"{path} cannot be read: {error}") from error
     for name in (MANIFEST, PROGRAM):
         if name not in found:

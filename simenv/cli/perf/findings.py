@@ -88,7 +88,8 @@ def _one_by_one(p: Profile) -> Finding | None:
         way = "send them together: submit_many(circuits)"
     if waited:
         words += ", each waited for before the next"
-        way += "; where one depends on the last, nothing better is known"
+        way += "; or post() them, if none depends on the last"
+    words += f": {_percent(p.overhead)} overhead"
     return Finding("one_by_one", p.overhead, words, way)
 
 

@@ -96,6 +96,8 @@ def profile(rows: Iterable[LogRow], starts: Sequence[Span] = (), app: str = "") 
     inside = merged([each.inside for each in spans])
     wall_s = inside[-1][1] - inside[0][0] if inside else 0.0
     held_s = _length(merged([each.held for each in spans]))
+    workers = len({row.worker for row in ended if row.timing.run_us})
+    busy = sum(end - begin for begin, end in (e.held for e in spans)) / held_s if held_s else 0.0
     steps = _steps(spans, inside)
     messages = Counter(row.message for row in ended)
     structures = Counter(row.structure for row in ended if row.bindings == 1)
@@ -116,8 +118,8 @@ def profile(rows: Iterable[LogRow], starts: Sequence[Span] = (), app: str = "") 
         alike=sum(count for count in structures.values() if count >= ALIKE),
         structures=len({row.structure for row in ended}),
         wall_s=wall_s,
-        workers=len({row.worker for row in ended if row.timing.run_us}),
-        busy=sum(end - begin for begin, end in (e.held for e in spans)) / held_s if held_s else 0.0,
+        workers=workers,
+        busy=min(busy, workers),  # when a way there ended is a guess, so that tasks may overlap
         starting_s=_length(common(waits, merged(list(starts)))),
         packed_s=1e-6 * sum(row.spent.packed_us for row in ended),
         accepted_s=1e-6 * sum(row.spent.accepted_us for row in ended),
