@@ -1,0 +1,84 @@
+"""`simenv explain`, and options of engines from the command line to the result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from engines import present
+from shell import Shell
+
+HEAD = 'OPENQASM 2.0; include "qelib1.inc";\n'
+MPS = pytest.mark.skipif(not present("mps"), reason="quimb is not installed")
+
+
+def chain(width: int, more: str = "") -> str:
+    pairs = "".join(f"cx q[{k}],q[{k + 1}];\n" for k in range(width - 1))
+    return f"{HEAD}qreg q[{width}]; creg c[{width}];\nh q[0];\n{pairs}{more}measure q -> c;\n"
+
+
+@pytest.fixture
+def wide(tmp_path: Path) -> str:
+    file = tmp_path / "wide.qasm"
+    file.write_text(chain(60, "t q[3];\n"))
+    return str(file)
+
+
+@MPS
+def test_an_explanation_leaves_something_out(shell: Shell, wide: str) -> None:
+    told = shell("explain", wide)
+    assert told.code == 0, told.err
+    first, header, *rows = told.out.splitlines()
+    assert "60 qubits, 61 gates (59 on several qubits), 60 measurements, bonds up to 2^1" in first
+    assert header.split() == ["ENGINE", "TAKEN", "TIME", "MEMORY", "WHY"]
+    assert [row.split()[:2] for row in rows] == [
+        ["mps", "yes"],
+        ["stabilizer", "no"],
+        ["statevector", "no"],
+    ]
+    assert "at most 2^1 values cross any cut" in rows[0]
+    assert "runs Clifford circuits" in rows[1]
+    assert "the widest program that fits" in told.err
+
+
+@MPS
+def test_an_explanation_is_another_than_the_run(shell: Shell, wide: str) -> None:
+    found = shell("explain", wide, "--shots", "5", "--json").object
+    assert found["engine"] == "mps"
+    assert found["program"]["clifford"] is False
+    engines = {each["engine"]: each for each in found["engines"]}
+    assert set(engines) == {"mps", "statevector", "stabilizer"}
+    assert engines["mps"]["chosen"]
+    assert engines["mps"]["memory_bytes"] > 0
+    assert engines["mps"]["seconds"] > 0
+    assert not engines["statevector"]["able"]
+    ran = shell("submit", wide, "--shots", "5", "--option", "bond=4", "--wait", "--json").object
+    assert ran["route"] == engines["mps"]["why"]
+    assert ran["options"] == {"bond": 4}
+    assert set(ran["counts"]) <= {"0" * 60, "1" * 60}
+
+
+def test_nothing_that_can_run_it_is_a_choice(shell: Shell, tmp_path: Path) -> None:
+    pairs = "".join(f"cz q[{k}],q[{59 - k}];\n" for k in range(30))
+    file = tmp_path / "tangle.qasm"
+    file.write_text(chain(60, f"t q;\n{pairs}"))
+    told = shell("explain", str(file), "--json")
+    assert told.code == 0
+    assert told.object["engine"] == ""
+    assert not any(each["able"] for each in told.object["engines"])
+    named = shell("explain", str(file), "--engine", "aer", "--json").object
+    assert [each["engine"] for each in named["engines"]] == ["aer"]
+
+
+def test_a_bad_question_is_answered(shell: Shell, tmp_path: Path, wide: str) -> None:
+    bad = tmp_path / "bad.qasm"
+    bad.write_text(HEAD + "qreg q[1];\nnonsense q[0];\n")
+    assert shell("explain", str(bad)).code == 2
+    told = shell("explain", wide, "--option", "bond")
+    assert told.code == 2
+    assert "NAME=VALUE" in told.err
+    unknown = shell("submit", wide, "--option", "bnd=3")
+    assert unknown.code == 2
+    assert "no engine has an option 'bnd'" in unknown.err
+    assert "bond" in unknown.err
+    assert shell("explain", wide, "--engine", "stabiliser").code == 2
