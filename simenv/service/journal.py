@@ -24,7 +24,7 @@ import msgspec
 from simenv.errors import JournalError
 from simenv.model import Event, TaskState
 from simenv.service import faults
-from simenv.service.records import UNHAPPY, AcceptedRow, Records, checksum
+from simenv.service.records import UNHAPPY, WAY_OUT, AcceptedRow, Records, checksum
 
 JOURNAL_FORMAT = 2
 SYNC_DELAY_S = 0.05
@@ -61,7 +61,7 @@ class Journal:
         if path.exists() and not path.stat().st_size:
             raise JournalError(
                 f"the journal {path} is there and has no content: it was cut",
-                hint="restore a copy, or remove it to start empty",
+                hint=WAY_OUT,
             )
         try:
             self._db = sqlite3.connect(path, isolation_level=None, cached_statements=64)
@@ -69,7 +69,7 @@ class Journal:
         except sqlite3.Error as error:
             raise JournalError(
                 f"the journal {path} cannot be opened: {error}",
-                hint="is it damaged? move it away to start empty, or restore a copy",
+                hint=f"is it damaged? {WAY_OUT}",
             ) from error
         self.records = Records(self._db, path)
         self.epoch = self._next_epoch()
@@ -95,7 +95,7 @@ class Journal:
         if found not in (0, JOURNAL_FORMAT):
             raise JournalError(
                 f"{self.path} has format {found}, this build reads {JOURNAL_FORMAT}",
-                hint="use the simenv version that wrote it, or move the file away",
+                hint="use the simenv version that wrote it, or move it and its copy away",
             )
         damaged = run("pragma quick_check(1)").fetchone()[0]
         if damaged != "ok":

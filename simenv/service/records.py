@@ -21,6 +21,7 @@ from simenv.model import Event, TaskState
 APP_MESSAGES = 20_000  # looked at for the last run of an application: some milliseconds
 # Keys of `meta` that outlive the rows they were counted from.
 LAST_SEQ, NEXT_TASK, GONE = "last_seq", "next_task", "gone "
+WAY_OUT = "move it away; then simenv up --resume goes on with its copy, if there is one"
 UNHAPPY = (TaskState.FAILED, TaskState.CANCELLED, TaskState.EXPIRED)
 
 
@@ -76,7 +77,7 @@ class Records:
         except (sqlite3.Error, OverflowError) as error:
             raise JournalError(
                 f"the journal {self._path} cannot be read: {error}",
-                hint="restore a copy of the file, or move it away to start empty",
+                hint=WAY_OUT,
             ) from error
 
     def _row(self, query: str, *values: object) -> tuple[Any, ...] | None:
@@ -290,7 +291,7 @@ class Records:
     def _damaged(self) -> JournalError:
         return JournalError(
             f"a record in the journal {self._path} is damaged: its checksum does not fit",
-            hint="restore a copy of the file, or move it away to start empty",
+            hint=WAY_OUT,
         )
 
 

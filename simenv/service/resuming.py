@@ -17,6 +17,7 @@ import msgspec
 
 from simenv.config import Places
 from simenv.errors import ConfigError, JournalError, NotFound
+from simenv.service.records import WAY_OUT
 
 log = logging.getLogger("simenv.service")
 
@@ -86,7 +87,7 @@ def standing(path: Path) -> Standing | None:
     except (sqlite3.Error, OSError) as error:
         raise JournalError(
             f"the journal {path} cannot be read: {error}",
-            hint="move it away; simenv up --resume then goes on with its copy",
+            hint=WAY_OUT,
         ) from error
     return Standing(row[0] if row is not None else 0, age_s)
 

@@ -115,6 +115,23 @@ def test_nothing_is_lost_or_doubled_when_killed_at(point: str) -> None:
         live.down()
 
 
+@pytest.mark.parametrize("point", ["copy.before", "copy.after"])
+def test_a_service_killed_beside_its_copy_lost_tasks_at(point: str) -> None:
+    live = Live(faults=f"{point}:1:kill")
+    pid = live.up()
+    try:
+        with live.client() as env:
+            task, vector = state_of(env)
+            env.shutdown()
+        live.wait_dead(pid)
+        assert not list(live.home.glob("journal.copy.db")) or point == "copy.after"
+        live.up(faults="")
+        with live.client() as env:
+            np.testing.assert_array_equal(env.task(task.id).result().statevector, vector)
+    finally:
+        live.down()
+
+
 # --- another machine: the home goes along, the rest does not ------------------------------------
 
 
