@@ -62,13 +62,14 @@ class ExecutionBinding:
             raise
         if not in_time:
             return plain(self._late(run, cancels, patience_s or 0.0))
-        error = failure(run)
-        if error is not None:
-            self._book.close(run, Reason.RETURNED)
-            raise error
-        record = records.revision2(run)
+        found = records.find(run)
         self._book.close(run, Reason.RETURNED)
-        return plain(self._ended(run, result=record))
+        if found.error is not None:
+            raise failure(found.error)
+        record = records.revision2(run, found)
+        envelope = plain(self._ended(run))
+        envelope["result"] = record
+        return envelope
 
     def async_run(
         self,
@@ -189,7 +190,7 @@ class ExecutionBinding:
             facts = found.facts()
         known: Plain = {"available": False, "reason": str(Reason.NOT_READY)}
         if facts is not None:
-            known = {"available": True, **msgspec.structs.asdict(facts)}
+            known = facts.told()
         elif found is None:
             known["reason"] = str(Reason.NOT_FOUND)
         elif isinstance(found, Gone) or found.over:
@@ -299,19 +300,21 @@ class ExecutionBinding:
             poll_operation=operation,
         )
 
-    def _ended(self, run: Run, **more: Any) -> Status:
-        stand = STANDS[run.final_state()]
-        error = more.pop("error", None) or (None if run.refusal is None else str(run.refusal))
-        reason = Reason.SUBMISSION_FAILED if run.refusal is not None else stand.reason
+    def _ended(self, run: Run, *, result: Plain | None = None, error: str | None = None) -> Status:
+        state = run.final_state()
+        stand = STANDS[state]
+        reason = stand.reason
+        if run.refusal is not None:
+            reason, error = Reason.SUBMISSION_FAILED, str(run.refusal)
         return status(
             stand.lifecycle,
             cid=run.cid,
             qtask_id=run.number,
             scheduler_task_id=run.task_id,
-            scheduler_state=str(run.final_state()),
+            scheduler_state=str(state),
             reason=reason,
+            result=result,
             error=error,
-            **more,
         )
 
     def _late(self, run: Run, cancels: bool, patience_s: float) -> Status:

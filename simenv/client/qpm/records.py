@@ -18,7 +18,11 @@ class Found(msgspec.Struct, frozen=True):
 
     state: TaskState
     result: dict[str, Any]
-    message: str | None
+    error: SimenvError | None
+
+    @property
+    def message(self) -> str | None:
+        return None if self.error is None else str(self.error)
 
 
 def find(run: Run) -> Found:
@@ -29,12 +33,14 @@ def find(run: Run) -> Found:
             return Found(state, run.result(), None)
         except SimenvError as unreadable:
             state, error = TaskState.FAILED, unreadable
-    return Found(state, {"counts": {}}, None if error is None else str(error))
+    return Found(state, {"counts": {}}, error)
 
 
-def revision1(run: Run, *, dequeued_s: float = NOT_REACHED) -> dict[str, Any]:
+def revision1(
+    run: Run, found: Found | None = None, *, dequeued_s: float = NOT_REACHED
+) -> dict[str, Any]:
     """Revision 1: counts alone where nothing else was asked for; a text where it failed."""
-    found = find(run)
+    found = found or find(run)
     result: dict[str, Any] | str = found.result
     if found.message is not None:
         result = found.message
@@ -46,10 +52,14 @@ def revision1(run: Run, *, dequeued_s: float = NOT_REACHED) -> dict[str, Any]:
 
 
 def revision2(
-    run: Run, *, poll: str | None = None, dequeued_s: float = NOT_REACHED
+    run: Run,
+    found: Found | None = None,
+    *,
+    poll: str | None = None,
+    dequeued_s: float = NOT_REACHED,
 ) -> dict[str, Any]:
     """Revision 2. `poll`: the operation that reads it; None in an event."""
-    found = find(run)
+    found = found or find(run)
     stand = STANDS[found.state]
     times = run.times(dequeued_s)
     reason = stand.reason

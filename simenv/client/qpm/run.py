@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from simenv.client.result import Stages
+from simenv.client.result import Provenance, Stages
 from simenv.client.task import Task
 from simenv.errors import SimenvError
 from simenv.model import TaskState
@@ -20,18 +20,29 @@ from simenv.qpm.envelopes import NOT_REACHED, Times
 class Facts(msgspec.Struct, frozen=True):
     """Where and how a circuit ran: what is needed to repeat it."""
 
-    task: str
-    engine: str
-    route: str
+    where: Provenance
     precision: str
     seed: int
     shots: int
-    node: str
-    worker: str
-    version: str
-    ranks: int
-    slots: int
-    attempts: int
+
+    def told(self) -> dict[str, Any]:
+        """As a host reads it."""
+        where = self.where
+        return {
+            "available": True,
+            "task": where.task,
+            "engine": where.engine,
+            "route": where.route,
+            "precision": self.precision,
+            "seed": self.seed,
+            "shots": self.shots,
+            "node": where.origin.node,
+            "worker": where.origin.worker,
+            "version": where.origin.version,
+            "ranks": where.origin.ranks,
+            "slots": where.slots,
+            "attempts": where.attempts,
+        }
 
 
 class Run:
@@ -41,8 +52,8 @@ class Run:
     """
 
     __slots__ = (
-        "cancelled", "cid", "created_s", "ended_s", "fixed", "number", "open", "queued", "refusal",
-        "shots", "size_bytes", "tasks", "wants_amplitudes",
+        "_final", "cancelled", "cid", "created_s", "ended_s", "fixed", "number", "open", "queued",
+        "refusal", "shots", "size_bytes", "tasks", "wants_amplitudes",
     )  # fmt: skip
 
     def __init__(
@@ -70,6 +81,7 @@ class Run:
         self.open = len(tasks)
         self.ended_s = NOT_REACHED  # wall clock, when its end was heard
         self.queued = False
+        self._final: TaskState | None = None
         self.cancelled = False  # before it ran, as the service said; its end is on its way
 
     @property
@@ -93,27 +105,29 @@ class Run:
     # --- after the end ------------------------------------------------------------------------
 
     def final_state(self) -> TaskState:
-        """DONE if all of it is; else how the first part that is not ended."""
-        if self.refusal is not None:
-            return TaskState.FAILED
-        states = [task.entry.final_state for task in self.tasks]
-        return next((state for state in states if state is not TaskState.DONE), TaskState.DONE)
+        """DONE if all of it is; else how the first part that is not ended. Once it is over."""
+        if self._final is None:
+            self._final = TaskState.FAILED if self.refusal is not None else _worst(self.tasks)
+        return self._final
 
     def error(self) -> SimenvError | None:
         """Why it is no success."""
-        if self.refusal is not None:
-            return self.refusal
+        if self.final_state() is TaskState.DONE:
+            return None
         errors = (task.entry.error() for task in self.tasks)
-        return next((error for error in errors if error is not None), None)
+        return self.refusal or next((error for error in errors if error is not None), None)
 
     def times(self, dequeued_s: float = NOT_REACHED) -> Times:
-        """Creation by this clock, the stages as service and worker measured them."""
+        """Creation by this clock; once it is over the stages, as service and worker measured
+        them."""
         created = self.created_s
         consumed = begun = ended = NOT_REACHED
-        stages = [found for task in self.tasks if (found := _stages(task)) is not None]
+        stages = []
+        if self.over:
+            stages = [found for task in self.tasks if (found := _stages(task)) is not None]
         if stages:
             first = stages[0]
-            if first.run_s > 0 or self.final_state() is TaskState.DONE:
+            if first.run_s > 0 or self.tasks[0].entry.final_state is TaskState.DONE:
                 consumed = created + first.queued_s
                 begun = consumed + first.sent_s
             ended = created + max(part.queued_s + part.sent_s + part.run_s for part in stages)
@@ -141,13 +155,11 @@ class Run:
 
     def facts(self) -> Facts | None:
         """None where nothing ran."""
-        if self.refusal is not None or self.final_state() is not TaskState.DONE:
+        if self.final_state() is not TaskState.DONE:
             return None
-        found = self.tasks[0].result()
-        return Facts(
-            found.task, found.engine, found.route, found.precision, found.seed, self.shots,
-            found.node, found.worker, found.version, found.ranks, found.slots, found.attempts,
-        )  # fmt: skip
+        task = self.tasks[0]
+        found = task.result()
+        return Facts(task.entry.provenance(), found.precision, found.seed, self.shots)
 
 
 def refused(cid: str, number: int, shots: int, created_s: float, why: SimenvError) -> Run:
@@ -155,6 +167,14 @@ def refused(cid: str, number: int, shots: int, created_s: float, why: SimenvErro
     run = Run(cid, number, shots, created_s, refusal=why)
     run.ended_s = time()
     return run
+
+
+def _worst(tasks: tuple[Task, ...]) -> TaskState:
+    for task in tasks:
+        state = task.entry.final_state
+        if state is not TaskState.DONE:
+            return state
+    return TaskState.DONE
 
 
 def _stages(task: Task) -> Stages | None:

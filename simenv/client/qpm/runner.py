@@ -16,7 +16,7 @@ from simenv.client.qpm.request import Prepared, Request
 from simenv.client.qpm.run import Run, refused
 from simenv.client.task import Task
 from simenv.errors import Insufficient, NoService, SimenvError
-from simenv.qpm.errors import ExecutionError, NotReady, OutOfResources, QPMError
+from simenv.qpm.errors import ExecutionError, NotReady, OutOfResources
 
 if TYPE_CHECKING:
     from simenv.client.client import Client
@@ -107,10 +107,7 @@ class Runner:
                 self.cancel(found)
 
 
-def failure(run: Run) -> QPMError | None:
-    """What a caller that waited is raised; None of a success."""
-    error = run.error()
-    if error is None:
-        return None
+def failure(error: SimenvError) -> ExecutionError:
+    """What a caller that waited is raised."""
     reason = getattr(error, "reason", "") or error.code
     return ExecutionError(error.message, hint=error.hint, reason=reason)

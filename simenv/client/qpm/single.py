@@ -63,12 +63,11 @@ class SingleQPM:
         except BaseException:
             self._book.queue_from_now_on(run)  # interrupted: what comes of it is not lost
             raise
-        error = failure(run)
-        record = records.revision1(run)
+        found = records.find(run)
         self._book.close(run, Reason.RETURNED)
-        if error is not None:
-            raise error
-        return record
+        if found.error is not None:
+            raise failure(found.error)
+        return records.revision1(run, found)
 
     def async_run(self, info: Plain) -> str:
         """Its cid, at once. A circuit that is refused has one too, and a record with `rc` not 0."""

@@ -18,7 +18,12 @@ HEAD = 'OPENQASM 2.0;\ninclude "qelib1.inc";\n'
 BELL = HEAD + "qreg q[2];\ncreg c[2];\nh q[0];\ncx q[0],q[1];\nmeasure q -> c;\n"
 PLAIN = HEAD + "qreg q[2];\ncreg c[2];\nh q[0];\ncx q[0],q[1];\n"
 MIDDLE = HEAD + "qreg q[1];\ncreg c[1];\nh q[0];\nmeasure q -> c;\nh q[0];\n"
-LONG = HEAD + "qreg q[20];\ncreg c[20];\nt q[0];\n" + "h q;\ncx q[0],q[1];\n" * 800 + "measure q -> c;\n"
+LONG = (
+    HEAD
+    + "qreg q[20];\ncreg c[20];\nt q[0];\n"
+    + "h q;\ncx q[0],q[1];\n" * 800
+    + "measure q -> c;\n"
+)
 BAD = HEAD + "qreg q[2];\nnonsense q[0];\n"
 TIMES = (
     "creation_time", "resources_consumed_time", "launch_time", "exec_time", "completion_time",

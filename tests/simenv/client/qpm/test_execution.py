@@ -284,3 +284,11 @@ def test_a_reservation_that_is_none_is_taken(qpm: QPM) -> None:
             "INVALID_RESERVATION", "reservation-mismatch",
         )  # fmt: skip
     assert completion(qpm, cid)["reservation_id"] is None
+
+
+def test_amplitudes_that_came_as_a_file_are_missing(qpm: QPM) -> None:
+    wide = PLAIN.replace("q[2]", "q[17]")
+    result = qpm.sync_run(info(wide, return_statevector=True))["result"]["result"]
+    pairs = result["statevector"]["data"]
+    assert len(pairs) == 2**17
+    assert [k for k, (re, im) in enumerate(pairs) if abs(complex(re, im)) > 1e-9] == [0, 3]
