@@ -7,6 +7,7 @@ import msgspec
 from simenv.errors import ProgramError, SimenvError
 from simenv.model import PoolSpec
 from simenv.scheduler import routing
+from simenv.scheduler.fitness import ELSEWHERE
 from simenv.scheduler.routing import Considered
 from simenv.scheduler.values import Limits
 from simenv.service import rules
@@ -42,6 +43,8 @@ def _choice(one: Considered, q: Explain, first: bool) -> Choice:
     assert card is not None  # routing considers no others
     if one.route is None:
         hint = card.missing or ("" if one.objection is None else one.objection.hint)
+        if q.terms.engine == routing.AUTO and hint == ELSEWHERE:
+            hint = ""  # auto has looked at all others already
         return Choice(one.engine, False, False, one.words, hint, "", 0, 0.0, card.reproducible)
     route = one.route
     micros = (route.evolve_us + route.shot_us * q.shots) * max(1, q.count)
