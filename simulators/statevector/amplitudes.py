@@ -41,30 +41,6 @@ def _multiply(a, b, c, d, m0, m1, m2, m3, m4, m5, m6, m7):  # type: ignore[no-un
     )
 
 
-@part
-def _tiny(re, im, end, kind, mask, zero, one, floats, row):  # type: ignore[no-untyped-def]
-    """States of fewer amplitudes than a vector has lanes."""
-    rest = ~mask
-    base = np.uint64(0)
-    m0, m1, m2, m3 = floats[row, 0], floats[row, 1], floats[row, 2], floats[row, 3]
-    m4, m5, m6, m7 = floats[row, 4], floats[row, 5], floats[row, 6], floats[row, 7]
-    while base < end:
-        i, j = base | zero, base | one
-        a, b, c, d = re[i], im[i], re[j], im[j]
-        if kind == PHASE:
-            re[i] = a * m0 - b * m1
-            im[i] = a * m1 + b * m0
-        elif kind == SWAP:
-            re[i], im[i], re[j], im[j] = c, d, a, b
-        elif kind == REAL:
-            re[i], im[i] = m0 * a + m2 * c, m0 * b + m2 * d
-            re[j], im[j] = m4 * a + m6 * c, m4 * b + m6 * d
-        else:
-            p, q, r, s = _multiply(a, b, c, d, m0, m1, m2, m3, m4, m5, m6, m7)
-            re[i], im[i], re[j], im[j] = p, q, r, s
-        base = ((base | mask) + _1) & rest
-
-
 @inner
 def _partner(value, one, two, four):  # type: ignore[no-untyped-def]
     """Lane k becomes lane k ^ gap; `one`, `two`, `four`: all lanes if the gap has that bit."""
@@ -179,11 +155,12 @@ def across(re, im, end, kind, mask, zero, one, m0, m1, m2, m3, m4, m5, m6, m7): 
 
 @part
 def apply(re, im, size, kind, mask, zero, one, floats, row):  # type: ignore[no-untyped-def]
-    """Apply one step to the first `size` amplitudes; all its bits lie within them."""
-    end = np.uint64(size)
-    if end < _LANES:
-        _tiny(re, im, end, kind, mask, zero, one, floats, row)
-        return
+    """Apply one step to the first `size` amplitudes; all its bits lie within them.
+
+    The arrays have room for one vector at least. What lies beyond `size` there may be anything:
+    it changes, and nothing else changes by it.
+    """
+    end = max(np.uint64(size), _LANES)
     m0, m1 = splat(floats[row, 0]), splat(floats[row, 1])
     m2, m3 = splat(floats[row, 2]), splat(floats[row, 3])
     m4, m5 = splat(floats[row, 4]), splat(floats[row, 5])

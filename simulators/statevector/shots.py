@@ -152,8 +152,9 @@ def read_out(n, source, clbits, maps):  # type: ignore[no-untyped-def]
             plain = plain and place == q
             maps[64 * (q // 6) + (1 << (q % 6))] = _1 << np.uint64(place)
             maps[128 + 64 * (place // 6) + (1 << (place % 6))] = at_qubit[n + q]
-    _complete(maps, 0, n)
-    _complete(maps, 128, many)
+    zero = np.int64(0)  # typed: a literal would compile what it is passed to a second time
+    _complete(maps, zero, n)
+    _complete(maps, zero + 128, np.int64(many))
     return many, plain
 
 

@@ -16,6 +16,7 @@ from simulators.jit import F64, I64, INT, NAMES, U8, U16, WORD, kernel, part
 from simulators.statevector.amplitudes import apply
 from simulators.statevector.shots import CELLS, MAPS, gather, read_out, sample, spread
 from simulators.statevector.steps import MAX_PIECES, masks, matrices
+from simulators.vectors import LANES
 
 MAX_CLBITS = 64
 ELSEWHERE, STOPPED, NOTHING = -1, -2, -3  # instead of a number of outcomes
@@ -79,7 +80,7 @@ def scan(rows, ops, qubits, clbits, source):  # type: ignore[no-untyped-def]
 @part
 def _evolve(rows, ops, qubits, params, size, control, re, im, steps, floats):  # type: ignore[no-untyped-def]
     """Apply all gates to |0...0>; False if it was stopped."""
-    for k in range(max(size, 8)):
+    for k in range(max(size, LANES)):
         re[k] = 0.0
         im[k] = 0.0
     re[0] = 1.0

@@ -18,6 +18,7 @@ from simulators.errors import OutOfMemory
 from simulators.jit import I64, INT, REALS, REALS2, SINGLES, WORD, WORDS2, kernel, part
 from simulators.statevector.amplitudes import apply
 from simulators.statevector.passes import TILE_QUBITS, Passes
+from simulators.vectors import LANES
 
 _GRAIN = 1 << 20  # amplitudes a thread takes at a time: some 10 ms, so that a stop is soon heard
 _ALONE = 1 << 15  # smaller states are not worth a second thread
@@ -72,10 +73,12 @@ def sweep(  # type: ignore[no-untyped-def]
 ):
     """Apply steps first_step .. last_step - 1 of a pass to tiles first .. last - 1.
 
-    `scratch`: float64 [2 * tile size]; the control flag is looked at before each step.
+    `scratch`: float64 [2 * tile size], and 2 * LANES at least; the control flag is looked at before
+    each step.
     """
-    size = scratch.size // 2
-    re, im = scratch[:size], scratch[size:]
+    room = scratch.size // 2
+    re, im = scratch[:room], scratch[room:]
+    size = min(room, np.int64(1) << n)
     stretch = np.int64(~tile & (tile + _1))  # the tile's lowest qubits, without a gap
     if stretch > size or stretch == 0:
         stretch = np.int64(size)
@@ -183,7 +186,7 @@ class Sweeper:
                 first,
                 last,
                 self.flag,
-                self.scratch(thread, 2 << unit),
+                self.scratch(thread, max(2 << unit, 2 * LANES)),
             )
 
         self.over(state.num_qubits, unit, work)
