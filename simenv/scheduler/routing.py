@@ -159,7 +159,9 @@ def _look(
     by: str,
 ) -> Considered:
     """A route on one engine, or what speaks against it."""
-    pool = next((p.name for p in candidates if runs(p, card)), None)
+    able = [p for p in candidates if runs(p, card)]
+    able.sort(key=lambda p: p.engine != card.name)  # a pool of its own has it loaded
+    pool = able[0].name if able else None
     error = objection(card, profile, terms, limits)
     if error is None and pool is None:
         error = Infeasible(

@@ -177,6 +177,17 @@ def test_angles_do_not_matter_where_they_decide() -> None:
     assert not hangs(tangle(13))  # a T gate settles it
 
 
+def test_a_pool_of_its_own_is_passed_by() -> None:
+    pools = (PoolSpec("main"), PoolSpec("chains", "mps"), PoolSpec("drill", "fault"))
+
+    def pool_of(engine: str) -> str:
+        terms = Terms(engine=engine)
+        return routing.route(profile(measured(chain(3))), terms, pools, LIMITS).pool
+
+    found = {engine: pool_of(engine) for engine in ("statevector", "mps", "fault", "aer")}
+    assert found == {"statevector": "main", "mps": "chains", "fault": "drill", "aer": "main"}
+
+
 def test_an_engine_considered_is_left_out() -> None:
     found = routing.consider(profile(measured(chain(40))), Terms(), POOLS, LIMITS)
     assert [one.engine for one in found] == ["stabilizer", "mps", "statevector"]
