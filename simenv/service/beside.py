@@ -92,7 +92,10 @@ class Beside:
     def _run(self, jobs: queue.SimpleQueue[tuple[Job, Then] | None]) -> None:
         while (entry := jobs.get()) is not None:
             job, then = entry
-            outcome = job()
+            try:
+                outcome = job()
+            except (OSError, ValueError) as error:  # a name that is no name, a disk that is gone
+                outcome = StoreError(f"a file of results: {error}")
             if then is not _nothing:
                 self._over.append((then, outcome))
 

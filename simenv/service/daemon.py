@@ -214,6 +214,9 @@ class Daemon:
             age_s = (time.monotonic_ns() - self._unsynced_ns) / 1e9
             if self.journal.unsynced and age_s >= SYNC_DELAY_S:
                 self.journal.sync()
+            if self.trouble and idle and not self.journal.pending:
+                self.journal.sync()  # nobody brings a commit that would show that it can be done
+                self.trouble = ""
         except JournalError as error:
             self.trouble = error.message
 

@@ -6,13 +6,14 @@ The loop hands over the questions it cannot answer at once; the answers come wit
 from __future__ import annotations
 
 import logging
+import math
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from simenv.config import Config
-from simenv.errors import NotFound, SimenvError, StoreError
+from simenv.errors import NotFound, OptionError, SimenvError, StoreError
 from simenv.model import TaskState, task_name
 from simenv.scheduler.state import State
 from simenv.scheduler.values import ATTEMPT_BITS, Ending
@@ -109,6 +110,9 @@ class Keeping:
             self._refuse(peer, q.request, error)
 
     def _collect(self, peer: bytes, q: Collect) -> None:
+        if not math.isfinite(q.older_s):
+            raise OptionError(f"older_s = {q.older_s}", hint="seconds; below 0: as configured")
+
         def then(sweep: Sweep) -> None:
             left = self._retention.kept()
             if not q.dry:

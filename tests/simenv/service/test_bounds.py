@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 from service import Bench, program, spec
 
@@ -110,16 +111,39 @@ def test_a_question_about_too_many_tasks(
     assert isinstance(refused, m.Refused)
 
 
-def test_counts_too_many_for_a_message(tmp_path: Path) -> None:
+def test_more_counts_than_a_worker_should_hold(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     wide = spec(program=program(20).packed(), shots=2**31 - 1)
     assert isinstance(bench.submit(wide), m.Accepted)  # 2^20 outcomes of 8 bytes
-    wider = msgspec.structs.replace(wide, program=program(23).packed())
+    wider = msgspec.structs.replace(wide, program=program(26).packed())
     refused = bench.submit(wider, key="~w")
     assert isinstance(refused, m.Refused)
     assert refused.refusals[0].code == "limit"
     few = msgspec.structs.replace(wider, shots=1000)
     assert isinstance(bench.submit(few, key="~f"), m.Accepted)
+
+
+def test_statevectors_of_many_bindings_larger_than_one_may_be(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    turned = msgspec.structs.replace(
+        program(20), num_slots=1, slots=np.array([0, 0], np.int32).tobytes(), num_clbits=0
+    )
+    terms = Terms(outputs=("statevector",))
+    names = msgspec.structs.replace(
+        turned,
+        registers=(),
+        names=("ry",),
+        arities=turned.arities[:6],
+        ops=bytes(2 * 20),
+        qubits=turned.qubits[: 2 * 20],
+        clbits=b"",
+    ).packed()
+    few = spec(program=names, shots=0, bindings=bytes(8 * 16), count=16)
+    assert isinstance(bench.submit(few, terms=terms), m.Accepted)
+    many = spec(program=names, shots=0, bindings=bytes(8 * 17), count=17)
+    refused = bench.submit(many, terms=terms, key="~m")
+    assert isinstance(refused, m.Refused)
+    assert "17 statevectors of 20 qubits" in refused.refusals[0].message
 
 
 def test_observables_count_in_the_queues_memory(tmp_path: Path) -> None:

@@ -263,6 +263,20 @@ def test_a_file_is_given_to_who_does_not_own_it_or_whole(bench: Bench) -> None:
         assert isinstance(fetched(bench, FetchResult(3, task, file, 0, size)), m.Refused)
 
 
+def test_what_others_found_can_be_read_or_run_again(bench: Bench) -> None:
+    bench.join()
+    bench.submit()
+    finished(bench, *bench.assigned())
+    path = next(bench.daemon.keeping.root.glob("0/t-1.*"))
+    said: list[m.ToClient] = []
+    keeping = bench.daemon.keeping
+    keeping.listen(bench.daemon.keeping._note, lambda _, body: said.append(codec.to_client(body)))
+    keeping.asked(b"ana", "ana", FetchResult(3, 1, f"0/{path.name}", 0, 10))
+    keeping.asked(b"ana", "ana", Rerun(4, 1))
+    assert isinstance(said[0], m.Refused)
+    assert said[1:] == [Rerunning(4, "unknown")]
+
+
 def test_files_of_answers_that_do_not_count_stay(bench: Bench) -> None:
     bench.join()
     bench.submit()

@@ -122,6 +122,14 @@ def test_what_was_submitted_goes_before_all_of_it_has_ended_and_gone(bench: Benc
     assert 6 in bench.state.tasks
 
 
+@pytest.mark.parametrize("older_s", [float("nan"), float("inf"), float("-inf")])
+def test_an_age_that_is_no_number_removes_everything(bench: Bench, older_s: float) -> None:
+    ended(bench, 2)
+    answers = bench.say(Collect(3, older_s))
+    assert [type(answer) for answer in answers] == [m.Refused]
+    assert numbers(bench) == [1, 2]
+
+
 def test_numbers_begin_again_after_all_was_removed(bench: Bench) -> None:
     ended(bench)
     collected(bench, older_s=0.0)
@@ -214,3 +222,20 @@ def test_the_file_stays_as_large_as_it_was(tmp_path: Path, monkeypatch: pytest.M
     after = collected(bench, older_s=1e6).left.journal_bytes
     assert after < before / 4
     bench.daemon.keeping.stop()
+
+
+def test_a_sweep_that_could_not_be_stored_stops_waiting_tasks_for_good(bench: Bench) -> None:
+    ended(bench)
+    bench.submit(spec(1), key="~waits")
+    bench.assigned()
+    bench.journal._db.execute("pragma query_only=on")
+    bench.peer.send(codec.encode(Collect(7, 0.0)))
+    for _ in range(5):
+        bench.daemon.step(timeout_s=0.0)
+    assert "cannot be written" in bench.daemon.trouble
+    bench.journal._db.execute("pragma query_only=off")
+    for _ in range(50):
+        bench.daemon.step(timeout_s=0.0)
+    assert bench.daemon.trouble == ""
+    assert [a.freed.tasks for a in bench.heard() if isinstance(a, Collected)] == [10]
+    assert bench.submit(spec(2), key="~later") == m.Accepted(5, 12, 1)
