@@ -18,7 +18,7 @@ from simulators.circuit.ir import Circuit, record_words
 from simulators.draws import draw_number
 from simulators.sampling import words
 from simulators.statevector.branch import Branch, copied
-from simulators.statevector.budget import PASS_STEPS, Budget
+from simulators.statevector.budget import FOR_STEPS, WHILE_STEPS, Budget
 from simulators.statevector.collapse import Collapse
 from simulators.statevector.dense import multiply
 from simulators.statevector.items import (
@@ -163,7 +163,7 @@ class Walk:
         self._loops.append(loop)
         done: list[Branch] = []
         while branches and not (isinstance(item, For) and loop.passes == item.count):
-            self._budget.step(PASS_STEPS)
+            self._budget.step(FOR_STEPS if isinstance(item, For) else WHILE_STEPS)
             if isinstance(item, While):
                 held = [item.condition.truths(branch.records) for branch in branches]
                 over, branches = self._parted(held, branches, 2)

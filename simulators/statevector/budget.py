@@ -7,9 +7,10 @@ from simulators.catalog import state_bytes
 from simulators.errors import TooManyBranches, TooManySteps
 from simulators.statevector.state import PHYSICAL_BYTES
 
-# What entering a pass of a loop counts as: it takes some 50 us, however small the state, so a loop
-# that never ends is told so after seconds, not minutes.
-PASS_STEPS = 100
+# What a pass of a loop counts as, beside what happens in it: a pass takes some 100 us or more,
+# however small the state, and a `while` that never ends should be told so after seconds.
+WHILE_STEPS = 1000
+FOR_STEPS = 200
 
 
 class Budget:
@@ -34,7 +35,8 @@ class Budget:
         if self.steps > self._max_steps:
             raise TooManySteps(
                 f"the run needs more than {self._max_steps} operations (max_steps) over its"
-                f" {self.peak} branches; a pass of a loop counts as {PASS_STEPS}",
+                f" {self.peak} branches; a pass of a `for` counts as {FOR_STEPS}, of a"
+                f" `while` as {WHILE_STEPS}",
                 hint="see whether every loop ends; else take fewer shots or passes, or measure less"
                 " on the way",
             )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
-from simenv.client.circuits import native, qasm2, qasm3
+from simenv.client.circuits import native, qasm2, qasm3, qpy
 from simenv.client.circuits.bindings import Slots
 from simenv.client.circuits.limits import (
     MAX_PACKED_BYTES,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _NO_SLOTS = Slots((), ())
-_WANTED = "a circuit is a QuantumCircuit, OpenQASM text, the path of a file, or a Program"
+_WANTED = "a circuit is a QuantumCircuit, OpenQASM text, the path of a file (QPY too), or a Program"
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -57,8 +57,9 @@ def load(circuit: Any) -> Loaded:
     """Make a Program of a circuit.
 
     `circuit`: a qiskit.QuantumCircuit; a str, which is OpenQASM text if it holds a newline or ';'
-    and else a path; an os.PathLike; a Program. ProgramError: it cannot be read or carried (`line`
-    and `column` where it is text). LimitExceeded: it is too large.
+    and else a path; an os.PathLike; a Program. A file holds OpenQASM or QPY. ProgramError: it
+    cannot be read or carried (`line` and `column` where it is text). LimitExceeded: it is too
+    large.
     """
     try:
         if is_circuit(circuit):
@@ -95,12 +96,17 @@ def _from_file(path: str | bytes) -> Loaded:
             f"{shown!r} cannot be read: {reason}",
             hint="text, as opposed to a path, has a newline or ';' in it",
         ) from error
+    if data.startswith(qpy.MAGIC):
+        circuit = qpy.parse(data, name)
+        return _natively(circuit) or _loaded(pack(circuit), circuit)
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         column = error.start - data.rfind(b"\n", 0, error.start)
-        refused = ProgramError("not UTF-8 text", hint="OpenQASM is UTF-8 text")
+        refused = ProgramError(
+            "not UTF-8 text", hint="a file holds OpenQASM, which is UTF-8 text, or QPY"
+        )
         raise relocate(refused, name, line, column) from error
     return _from_source(inspect(text, name))
 

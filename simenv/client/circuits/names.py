@@ -25,9 +25,17 @@ class Names:
     Reset: Any
     Barrier: Any
     Delay: Any
+    Parameter: Any
     IfElseOp: Any
+    WhileLoopOp: Any
+    ForLoopOp: Any
+    SwitchCaseOp: Any
+    BreakLoopOp: Any
+    ContinueLoopOp: Any
+    CASE_DEFAULT: Any
     ControlFlowOp: Any
     Store: Any
+    UnitaryGate: Any
     MCXGate: Any
     C4XGate: Any
     MCPhaseGate: Any
@@ -37,7 +45,7 @@ class Names:
 def names() -> Names:
     """Import them. ImportError does not occur: Qiskit is a dependency of this distribution."""
     from qiskit import circuit
-    from qiskit.circuit.library import C4XGate, MCPhaseGate, MCXGate
+    from qiskit.circuit.library import C4XGate, MCPhaseGate, MCXGate, UnitaryGate
 
     return Names(
         QuantumCircuit=circuit.QuantumCircuit,
@@ -50,9 +58,17 @@ def names() -> Names:
         Reset=circuit.Reset,
         Barrier=circuit.Barrier,
         Delay=circuit.Delay,
+        Parameter=circuit.Parameter,
         IfElseOp=circuit.IfElseOp,
+        WhileLoopOp=circuit.WhileLoopOp,
+        ForLoopOp=circuit.ForLoopOp,
+        SwitchCaseOp=circuit.SwitchCaseOp,
+        BreakLoopOp=circuit.BreakLoopOp,
+        ContinueLoopOp=circuit.ContinueLoopOp,
+        CASE_DEFAULT=circuit.CASE_DEFAULT,
         ControlFlowOp=circuit.ControlFlowOp,
         Store=circuit.Store,
+        UnitaryGate=UnitaryGate,
         MCXGate=MCXGate,
         C4XGate=C4XGate,
         MCPhaseGate=MCPhaseGate,

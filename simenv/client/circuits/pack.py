@@ -1,23 +1,24 @@
 """A QuantumCircuit as a Program: one walk over its instructions.
 
 Invariant: what comes out has only names of Qiskit's standard gates, `mcx` and `mcphase` of any
-width, `measure`, `reset`, `barrier`, `delay` (ns), `delay_dt`, `global_phase` and block markers;
-everything else is expanded or refused by name. A gate is never taken for a standard one by its name
-alone.
+width, `unitary`, `measure`, `reset`, `barrier`, `delay` (ns), `delay_dt`, `global_phase`, `store`
+and block markers; everything else is expanded or refused by name. A gate is never taken for a
+standard one by its name alone.
 """
 
 from __future__ import annotations
 
+import cmath
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 
-from simenv.client.circuits.conditions import ConditionWriter
+from simenv.client.circuits.blocks import BlockWriter, is_jump
 from simenv.client.circuits.expand import Body, Expander, check_depth
+from simenv.client.circuits.expressions import ExpressionWriter
 from simenv.client.circuits.layout import BitNumber, Layout, layout
 from simenv.client.circuits.limits import (
-    MAX_BLOCKS,
     MAX_OPERANDS,
     MAX_OPERATIONS,
     too_many_operands,
@@ -26,17 +27,9 @@ from simenv.client.circuits.limits import (
 from simenv.client.circuits.names import names
 from simenv.client.circuits.tape import Tape
 from simenv.errors import ProgramError, SimenvError
-from simenv.model import Program
+from simenv.model import MAX_UNITARY_QUBITS, Program
 
 _NS = {"s": 1e9, "ms": 1e6, "us": 1e3, "ns": 1.0, "ps": 1e-3}
-_FLOW_HINTS = {
-    "while_loop": "repeat the body a fixed number of times with if inside",
-    "for_loop": "write the repetitions out (transpiler pass UnrollForLoops)",
-    "switch_case": "write it as nested if and else",
-    "break_loop": "loops are not carried",
-    "continue_loop": "loops are not carried",
-    "box": "take the operations out of the box",
-}
 
 
 class Packed(msgspec.Struct, frozen=True):
@@ -50,8 +43,8 @@ class Packer:
     """One walk. After a refusal `at` is the number of the instruction it is about, from 0."""
 
     __slots__ = (
+        "_blocks",
         "_circuit",
-        "_conditions",
         "_expander",
         "_expanding",
         "_layout",
@@ -67,7 +60,7 @@ class Packer:
         self._plain: dict[str, tuple[int, int]] = {}
         self._expander: Expander | None = None
         self._expanding = 0  # definitions that are open
-        self._conditions: ConditionWriter | None = None
+        self._blocks: BlockWriter | None = None
         self._layout: Layout | None = None
 
     def run(self) -> Packed:
@@ -127,20 +120,45 @@ class Packer:
         name = _carried_name(operation)
         if name:
             self._carried(name, operation, item, qubit_of, clbit_of)
-        elif isinstance(operation, names().IfElseOp):
-            self._branch(operation, item, qubit_of, clbit_of, depth)
-        elif item.is_control_flow() or isinstance(operation, names().ControlFlowOp):
-            raise ProgramError(
-                f"control flow {operation.name!r} is not carried yet",
-                hint=_FLOW_HINTS.get(operation.name, "use if and else"),
-            )
+        elif isinstance(operation, names().ControlFlowOp) or is_jump(operation):
+            self._flow().write(operation, item, qubit_of, clbit_of, depth)
         elif isinstance(operation, names().Store):
-            raise ProgramError(
-                "'store' is not carried: a program has no classical variables",
-                hint="keep the value in a classical register",
-            )
+            self._flow().store(operation, clbit_of)
+        elif isinstance(operation, names().UnitaryGate):
+            self._unitary(operation, item, qubit_of)
         else:
             self._expand(operation, item, qubit_of, clbit_of, depth)
+
+    def _flow(self) -> BlockWriter:
+        if self._blocks is None:
+            assert self._layout is not None  # run() laid it out
+            writer = ExpressionWriter(self._tape, self._layout.by_bits(), self._circuit)
+            self._blocks = BlockWriter(self._tape, writer, self._inside)
+        return self._blocks
+
+    def _inside(self, block: Any, qubits: Sequence[int], clbits: Sequence[int], depth: int) -> None:
+        """A block's circuit on these bits."""
+        data = block._data
+        self._phase(block.global_phase)
+        qubit_of = dict(zip(data.qubits, qubits, strict=True)).__getitem__
+        clbit_of = dict(zip(data.clbits, clbits, strict=True)).__getitem__
+        self._walk(data, qubit_of, clbit_of, depth)
+        self._tape.check()
+
+    def _unitary(self, operation: Any, item: Any, qubit_of: BitNumber) -> None:
+        width = operation.num_qubits
+        if width > MAX_UNITARY_QUBITS:
+            raise ProgramError(
+                f"a unitary matrix on {width} qubits; at most {MAX_UNITARY_QUBITS} are carried",
+                hint="give the circuit that makes it (circuit.decompose())",
+            )
+        matrix = operation.params[0]
+        if not width:
+            self._phase(cmath.phase(matrix[0, 0]))
+            return
+        data = matrix.astype("<c16", order="C").tobytes()
+        self._tape.ops.append(self._tape.unitary(data, width))
+        self._tape.qubits.extend(map(qubit_of, item.qubits))
 
     def _carried(
         self, name: str, operation: Any, item: Any, qubit_of: BitNumber, clbit_of: BitNumber
@@ -163,32 +181,6 @@ class Packer:
             if number < 0 and name != "mcphase":
                 raise ProgramError(f"{name!r}: the duration is negative ({number})")
             tape.params.append(number)
-
-    def _branch(
-        self, operation: Any, item: Any, qubit_of: BitNumber, clbit_of: BitNumber, depth: int
-    ) -> None:
-        if depth >= MAX_BLOCKS:
-            raise ProgramError(f"blocks are nested more than {MAX_BLOCKS} deep")
-        if self._conditions is None:
-            assert self._layout is not None  # run() laid it out
-            self._conditions = ConditionWriter(self._tape, self._layout.by_bits())
-        self._conditions.write(operation.condition, clbit_of)
-        tape = self._tape
-        qubits = list(map(qubit_of, item.qubits))
-        clbits = list(map(clbit_of, item.clbits))
-        tape.marker("if")
-        for number, block in enumerate(operation.blocks):
-            data = block._data
-            rows = tape.marker("else") if number else 0
-            before = len(tape.ops)
-            self._phase(block.global_phase)
-            inner_qubit = dict(zip(data.qubits, qubits, strict=True)).__getitem__
-            inner_clbit = dict(zip(data.clbits, clbits, strict=True)).__getitem__
-            self._walk(data, inner_qubit, inner_clbit, depth + 1)
-            if number and len(tape.ops) == before:  # an else in which nothing happens
-                tape.unmark(rows)
-        tape.marker("end")
-        tape.check()
 
     def _expand(
         self, operation: Any, item: Any, qubit_of: BitNumber, clbit_of: BitNumber, depth: int
@@ -282,7 +274,12 @@ def _carried_name(operation: Any) -> str:
 
 
 def _is_plain(item: Any) -> bool:
-    return bool(item.is_standard_gate()) or bool(_carried_name(item.operation))
+    if item.is_standard_gate():
+        return True
+    operation = item.operation
+    if isinstance(operation, names().Store | names().UnitaryGate) or is_jump(operation):
+        return True
+    return bool(_carried_name(operation))
 
 
 def _delay(operation: Any) -> tuple[str, Any]:

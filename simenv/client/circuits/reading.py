@@ -10,18 +10,30 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from simenv.errors import ProgramError
-from simenv.model import MARKERS, MAX_CLBITS, MAX_QUBITS, READ_FORMATS, Program
+from simenv.model import (
+    MARKERS,
+    MAX_CLBITS,
+    MAX_QUBITS,
+    MAX_UNITARY_QUBITS,
+    MAX_VARIABLES,
+    READ_FORMATS,
+    Program,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One row. `slots[k]` is the slot of parameter k, -1 where `params[k]` is its value."""
+    """One row. `slots[k]` is the slot of parameter k, -1 where `params[k]` is its value.
+
+    `matrix`: complex128 [2**qubits, 2**qubits] of a `unitary`, row by row.
+    """
 
     name: str
     qubits: tuple[int, ...]
     clbits: tuple[int, ...]
     params: tuple[float, ...]
     slots: tuple[int, ...]
+    matrix: bytes = b""
 
 
 def operations(program: Program) -> Iterator[Operation]:
@@ -31,6 +43,7 @@ def operations(program: Program) -> Iterator[Operation]:
     clbits = array(program.clbits, "H")
     params = array(program.params, "d")
     slots = _slots(program, len(params))
+    matrices = _matrices(program, arities)
     q = c = p = 0
     for at, row in enumerate(array(program.ops, "H")):
         if row >= len(program.names):
@@ -42,6 +55,7 @@ def operations(program: Program) -> Iterator[Operation]:
             tuple(clbits[c : c + num_clbits]),
             tuple(params[p : p + num_params]),
             tuple(slots.get(p + k, -1) for k in range(num_params)),
+            matrices.get(row, b""),
         )
         q, c, p = q + num_qubits, c + num_clbits, p + num_params
         if max(q - len(qubits), c - len(clbits), p - len(params)) > 0:
@@ -62,6 +76,9 @@ def check_sizes(program: Program) -> None:
         raise ProgramError(f"registers of {sizes[:9]} bits for {program.num_clbits} clbits")
     if not (0 <= program.num_qubits <= MAX_QUBITS and program.num_clbits <= MAX_CLBITS):
         raise ProgramError(f"{program.num_qubits} qubits and {program.num_clbits} clbits")
+    widths = program.variables
+    if len(widths) > MAX_VARIABLES or not all(0 <= width <= MAX_CLBITS for width in widths):
+        raise ProgramError(f"{len(widths)} variables of up to {max(widths)} bits")
 
 
 def array(data: bytes, kind: str, length: int | None = None) -> Sequence[int]:
@@ -83,10 +100,24 @@ def _slots(program: Program, num_params: int) -> dict[int, int]:
     return slots
 
 
+def _matrices(program: Program, arities: Sequence[int]) -> dict[int, bytes]:
+    """The matrix of each row of the table that has one."""
+    rows = [row for row, name in enumerate(program.names) if name == "unitary"]
+    if len(rows) != len(program.matrices):
+        raise ProgramError(f"{len(rows)} kinds of unitary, but {len(program.matrices)} matrices")
+    for row, matrix in zip(rows, program.matrices, strict=True):
+        width = arities[3 * row]
+        if not 0 < width <= MAX_UNITARY_QUBITS or len(matrix) != 16 << 2 * width:
+            raise ProgramError(f"a matrix of {len(matrix)} bytes for {width} qubits")
+    return dict(zip(rows, program.matrices, strict=True))
+
+
 def _check_bits(operation: Operation, at: int, program: Program) -> None:
     if any(qubit >= program.num_qubits for qubit in operation.qubits) or any(
         clbit >= program.num_clbits for clbit in operation.clbits
     ):
         raise ProgramError(f"operation {at} ({operation.name}): a bit that does not exist")
-    if operation.name in MARKERS and (operation.qubits or operation.clbits or operation.params):
+    if operation.name in (*MARKERS, "store") and (
+        operation.qubits or operation.clbits or operation.params
+    ):
         raise ProgramError(f"operation {at}: the marker {operation.name!r} has operands")

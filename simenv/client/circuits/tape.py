@@ -119,7 +119,8 @@ class Tape:
             raise too_many_operands()
         if len(self.conditions) > 3 * MAX_TOKENS:
             raise LimitExceeded(
-                f"the expressions have more than {MAX_TOKENS} terms in all", hint="split the circuit"
+                f"the expressions have more than {MAX_TOKENS} terms in all",
+                hint="split the circuit",
             )
 
     def program(

@@ -11,13 +11,15 @@ from typing import Any
 
 from simenv.client.circuits.limits import MAX_BLOCKS, MAX_OPERATIONS
 from simenv.client.circuits.names import names
-from simenv.client.circuits.reading import Operation, array, check_sizes, operations
+from simenv.client.circuits.reader import ExpressionReader
+from simenv.client.circuits.reading import Operation, check_sizes, operations
 from simenv.errors import ProgramError, SimenvError
-from simenv.model import Program, Token
+from simenv.model import MARKERS, Program
 
 
 def to_qiskit(program: Program) -> Any:
-    """The circuit. Slots are parameters `p0`, `p1`...; qubits one register `q`.
+    """The circuit. Slots are parameters `p0`, `p1`...; variables `v0`, `v1`...; qubits one
+    register `q`.
 
     ProgramError if the program's arrays do not fit one another or an operation is unknown.
     """
@@ -33,6 +35,7 @@ def to_qiskit(program: Program) -> Any:
 
 def _built(program: Program) -> Any:
     from qiskit.circuit import Clbit, Parameter, QuantumCircuit
+    from qiskit.circuit.classical import expr, types
 
     registers = [
         names().ClassicalRegister(size, name) if name else [Clbit() for _ in range(size)]
@@ -44,58 +47,116 @@ def _built(program: Program) -> Any:
             circuit.add_bits(register)
         else:
             circuit.add_register(register)
-    reader = _ConditionReader(program, registers, circuit.clbits)
+    variables = [
+        expr.Var.new(f"v{number}", types.Uint(width) if width else types.Bool())
+        for number, width in enumerate(program.variables)
+    ]
+    for variable in variables:
+        circuit.add_uninitialized_var(variable)
+    reader = ExpressionReader(program, registers, circuit.clbits, variables)
     parameters = [Parameter(f"p{slot}") for slot in range(min(program.num_slots, MAX_OPERATIONS))]
     _Builder(circuit, reader, parameters).run(program)
     return circuit
 
 
-class _Builder:
-    """Appends operations; Qiskit's own context managers hold the blocks that are open."""
+class _Block:
+    """A block that is open, held by Qiskit's own context managers."""
 
-    def __init__(self, circuit: Any, reader: _ConditionReader, parameters: list[Any]) -> None:
+    __slots__ = ("case", "inner", "kind", "outer")
+
+    def __init__(self, kind: str, outer: Any) -> None:
+        self.kind = kind
+        self.outer = outer  # the context that ends with the block
+        self.inner: Any = None  # of an `if`, the context that makes its else; of a case, its own
+        self.case: Any = None  # of a switch, what makes a case
+
+    def close(self) -> None:
+        if self.case is not None and self.inner is not None:
+            self.inner.__exit__(None, None, None)
+        self.outer.__exit__(None, None, None)
+
+
+class _Builder:
+    """Appends operations."""
+
+    def __init__(self, circuit: Any, reader: ExpressionReader, parameters: list[Any]) -> None:
         self._circuit = circuit
         self._reader = reader
         self._parameters = parameters
-        self._open: list[tuple[Any, Any]] = []  # (block, the context that makes its else)
+        self._open: list[_Block] = []
 
     def run(self, program: Program) -> None:
         for operation in operations(program):
             self._add(operation)
         if self._open:
-            raise ProgramError("an if without an end")
+            raise ProgramError("a block without an end")
 
     def _add(self, operation: Operation) -> None:
         circuit, name = self._circuit, operation.name
-        if name == "if":
-            if len(self._open) == MAX_BLOCKS:
-                raise ProgramError(f"blocks are nested more than {MAX_BLOCKS} deep")
-            block = circuit.if_test(self._reader.next())
-            self._open.append((block, block.__enter__()))
-        elif name == "else":
-            block, otherwise = self._close("else")
-            otherwise.__enter__()
-            self._open.append((otherwise, None))
-        elif name == "end":
-            self._close("end")
+        if name in MARKERS:
+            self._mark(name)
+        elif name == "store":
+            circuit.store(*self._reader.store())
         else:
             values = [
                 self._parameters[slot] if slot >= 0 else value
                 for value, slot in zip(operation.params, operation.slots, strict=True)
             ]
-            made = _instruction(operation, values)
             circuit.append(
-                made,
+                _instruction(operation, values),
                 [circuit.qubits[qubit] for qubit in operation.qubits],
                 [circuit.clbits[clbit] for clbit in operation.clbits],
             )
 
-    def _close(self, marker: str) -> tuple[Any, Any]:
-        if not self._open or (marker == "else" and self._open[-1][1] is None):
-            raise ProgramError(f"an {marker!r} without an if")
-        block, otherwise = self._open.pop()
-        block.__exit__(None, None, None)
-        return block, otherwise
+    def _mark(self, name: str) -> None:
+        if name in ("break", "continue"):
+            if not any(block.kind in ("while", "for") for block in self._open):
+                raise ProgramError(f"a {name!r} outside of a loop")
+            getattr(self._circuit, f"{name}_loop")()
+        elif name == "else":
+            block = self._last("if")
+            if block.inner is None:
+                raise ProgramError("an 'else' without an if")
+            block.outer.__exit__(None, None, None)
+            block.outer, block.inner = block.inner, None
+            block.outer.__enter__()
+        elif name in ("case", "default"):
+            self._case(name)
+        elif name == "end":
+            if not self._open:
+                raise ProgramError("an 'end' without a block")
+            self._open.pop().close()
+        else:
+            self._begin(name)
+
+    def _begin(self, name: str) -> None:
+        if len(self._open) == MAX_BLOCKS:
+            raise ProgramError(f"blocks are nested more than {MAX_BLOCKS} deep")
+        circuit, reader = self._circuit, self._reader
+        if name == "for":
+            block = _Block(name, circuit.for_loop(range(reader.numbers()[0])))
+        else:
+            makers = {"if": circuit.if_test, "while": circuit.while_loop, "switch": circuit.switch}
+            block = _Block(name, makers[name](reader.value()))
+        entered = block.outer.__enter__()
+        if name == "if":
+            block.inner = entered
+        elif name == "switch":
+            block.case = entered
+        self._open.append(block)
+
+    def _case(self, name: str) -> None:
+        block = self._last("switch")
+        if block.inner is not None:
+            block.inner.__exit__(None, None, None)
+        labels = self._reader.numbers() if name == "case" else [block.case.DEFAULT]
+        block.inner = block.case(*labels)
+        block.inner.__enter__()
+
+    def _last(self, kind: str) -> _Block:
+        if not self._open or self._open[-1].kind != kind:
+            raise ProgramError(f"a marker outside of its {kind!r}")
+        return self._open[-1]
 
 
 def _instruction(operation: Operation, values: list[Any]) -> Any:
@@ -110,6 +171,7 @@ def _instruction(operation: Operation, values: list[Any]) -> Any:
         "delay_dt": lambda duration: known.Delay(_whole(duration), unit="dt"),
         "mcx": lambda: known.MCXGate(width - 1),
         "mcphase": lambda angle: known.MCPhaseGate(angle, width - 1),
+        "unitary": lambda: known.UnitaryGate(_matrix(operation)),
     }
     make = makers.get(operation.name) or _standard().get(operation.name)
     if make is None:
@@ -118,6 +180,13 @@ def _instruction(operation: Operation, values: list[Any]) -> Any:
     if (made.num_qubits, made.num_clbits) != (width, len(operation.clbits)):
         raise ProgramError(f"no {operation.name!r} has {width} qubits")
     return made
+
+
+def _matrix(operation: Operation) -> Any:
+    import numpy as np
+
+    size = 1 << len(operation.qubits)
+    return np.frombuffer(operation.matrix, "<c16").reshape(size, size)
 
 
 def _whole(duration: Any) -> Any:
@@ -129,56 +198,3 @@ def _standard() -> dict[str, Any]:
     from qiskit.circuit.library import get_standard_gate_name_mapping
 
     return {name: type(gate) for name, gate in get_standard_gate_name_mapping().items()}
-
-
-class _ConditionReader:
-    """The expressions of a program, one after the other."""
-
-    def __init__(self, program: Program, registers: list[Any], clbits: list[Any]) -> None:
-        self._tokens = array(program.conditions, "i")
-        self._registers = registers
-        self._clbits = clbits
-        self._constants = [int.from_bytes(value, "little") for value in program.constants]
-        self._at = 0
-
-    def next(self) -> Any:
-        """The next condition. ProgramError if its tokens make none."""
-        stack: list[Any] = []
-        try:
-            while True:
-                token, operand, width = self._tokens[self._at : self._at + 3]
-                self._at += 3
-                if token == Token.END:
-                    break
-                self._push(stack, Token(token), operand, width)
-            (result,) = stack
-        except (IndexError, ValueError, TypeError) as error:
-            raise ProgramError(f"a condition's tokens make no expression ({error})") from error
-        return result
-
-    def _push(self, stack: list[Any], token: Token, operand: int, width: int) -> None:
-        from qiskit.circuit.classical import expr, types
-
-        kind = types.Uint(width) if width else types.Bool()
-        if operand < 0:
-            raise IndexError(operand)
-        if token == Token.CLBIT:
-            stack.append(expr.Var(self._clbits[operand], types.Bool()))
-        elif token == Token.REGISTER:
-            register = self._registers[operand]
-            if isinstance(register, list):
-                raise ValueError("loose bits are no register")
-            stack.append(expr.Var(register, kind))
-        elif token == Token.VALUE:
-            value = self._constants[operand]
-            stack.append(expr.Value(value if width else bool(value), kind))
-        elif token == Token.CAST:
-            stack.append(expr.Cast(stack.pop(), kind))
-        elif token in (Token.BIT_NOT, Token.LOGIC_NOT):
-            stack.append(expr.Unary(expr.Unary.Op[token.name], stack.pop(), kind))
-        else:
-            right, left = stack.pop(), stack.pop()
-            if token == Token.INDEX:
-                stack.append(expr.Index(left, right, kind))
-            else:
-                stack.append(expr.Binary(expr.Binary.Op[token.name], left, right, kind))

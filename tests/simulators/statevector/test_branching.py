@@ -22,7 +22,7 @@ from simulators.errors import Stopped, TooManySteps
 from simulators.sampling import unpack
 from simulators.simulate import counts_of
 from simulators.statevector import run as run_module
-from simulators.statevector.budget import PASS_STEPS
+from simulators.statevector.budget import WHILE_STEPS
 from simulators.statevector.engine import StatevectorEngine
 
 SHOTS = 12
@@ -96,14 +96,14 @@ def endless() -> Circuit:
 @pytest.mark.parametrize("outputs", [("counts", 100), ("probabilities", 0)])
 def test_an_endless_loop_goes_on(outputs: tuple[str, int]) -> None:
     with pytest.raises(TooManySteps, match="max_steps"):
-        run(endless(), outputs[1], outputs[0], max_steps=50 * PASS_STEPS)
+        run(endless(), outputs[1], outputs[0], max_steps=50 * WHILE_STEPS)
 
 
 def test_an_endless_loop_without_a_body_goes_on() -> None:
     arrays = Arrays(1, 1)
     arrays.begin((tk.VALUE, arrays.value(1), 0), name="while").add("end").add("measure", [0], [0])
     with pytest.raises(TooManySteps):
-        run(arrays.circuit(), 10, max_steps=50 * PASS_STEPS)
+        run(arrays.circuit(), 10, max_steps=50 * WHILE_STEPS)
 
 
 def test_an_endless_loop_hears_no_stop() -> None:

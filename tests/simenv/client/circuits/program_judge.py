@@ -66,6 +66,9 @@ class _Run:
         self.params = iter(params)
         self.tokens = list(struct.iter_unpack("<3i", program.conditions))
         self.at = 0
+        rows = [row for row, name in enumerate(program.names) if name == "unitary"]
+        matrices = [np.frombuffer(data, np.complex128) for data in program.matrices]
+        self.matrices = dict(zip(rows, matrices, strict=True))
 
     def block(self, branches: list[br.Branch]) -> list[br.Branch]:
         """Run up to the marker that closes this block, or to the end."""
@@ -77,7 +80,10 @@ class _Run:
             qubits = [next(self.qubits) for _ in range(num_qubits)]
             clbits = [next(self.clbits) for _ in range(num_clbits)]
             params = [next(self.params) for _ in range(num_params)]
-            if name == "if":
+            if name == "unitary":
+                matrix = self.matrices[self.ops[self.at - 1]].reshape(2**num_qubits, -1)
+                branches = br.evolve(branches, matrix, qubits)
+            elif name == "if":
                 branches = self.branch(branches)
             else:
                 branches = self.step(branches, name, qubits, clbits, params)

@@ -14,6 +14,7 @@ from qiskit.circuit import Delay, Gate, Instruction, Parameter
 from qiskit.circuit.library import (
     C4XGate,
     CXGate,
+    DiagonalGate,
     HGate,
     Initialize,
     MCPhaseGate,
@@ -22,9 +23,9 @@ from qiskit.circuit.library import (
     QFTGate,
     UnitaryGate,
 )
-from qiskit.quantum_info import Clifford, Operator
+from qiskit.quantum_info import Clifford, Operator, Statevector, random_unitary
 
-from simenv.client.circuits import load
+from simenv.client.circuits import load, to_qiskit
 from simenv.model import Program
 
 
@@ -163,3 +164,26 @@ def test_global_phases_of_a_circuit_and_of_its_definitions_are_lost() -> None:
     circuit.append(middle.to_gate(), [0])
     ((state, _),) = program_judge.run(load(circuit).program)
     assert math.isclose(np.angle(state[0]), 1.75)
+
+
+@pytest.mark.parametrize("width", [0, 1, 2, 5])
+def test_a_matrix_acts_on_other_qubits(width: int) -> None:
+    matrix = random_unitary(2**width, seed=width).data
+    circuit = QuantumCircuit(6)
+    circuit.h(range(6))
+    circuit.append(UnitaryGate(matrix), [4, 1, 5, 0, 3][:width])
+    circuit.append(DiagonalGate([1, 1j, -1, 1, 1, -1j, 1j, 1]), [2, 0, 3])
+    program = load(circuit).program
+    assert program.names.count("unitary") == bool(width)
+    ((state, _),) = program_judge.run(program)
+    np.testing.assert_allclose(state, Statevector(circuit).data, atol=1e-12)
+
+
+def test_equal_matrices_are_carried_twice() -> None:
+    circuit = QuantumCircuit(3)
+    for qubits in ([0, 1], [2, 1]):
+        circuit.append(UnitaryGate(np.eye(4)[::-1]), qubits)
+    circuit.append(UnitaryGate(np.eye(4)), [0, 1])
+    program = load(circuit).program
+    assert [len(matrix) for matrix in program.matrices] == [256, 256]
+    assert load(to_qiskit(program)).program == program

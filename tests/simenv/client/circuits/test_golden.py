@@ -16,11 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
 from qiskit.circuit import Clbit, Parameter
 from qiskit.circuit.classical import expr, types
-from qiskit.circuit.library import MCPhaseGate, MCXGate, get_standard_gate_name_mapping
+from qiskit.circuit.library import (
+    MCPhaseGate,
+    MCXGate,
+    UnitaryGate,
+    get_standard_gate_name_mapping,
+)
 
 from simenv.client.circuits import load
 from simenv.model import PROGRAM_FORMAT, READ_FORMATS, Program, decode_program
@@ -140,6 +146,69 @@ def definitions() -> QuantumCircuit:
     circuit = QuantumCircuit(3)
     circuit.append(outer.to_gate(), [1, 2, 0])
     circuit.append(outer.to_gate(), [0, 1, 2])
+    return circuit
+
+
+@golden
+def loops() -> QuantumCircuit:
+    circuit = QuantumCircuit(2, 2)
+    with circuit.for_loop(range(5)):
+        circuit.h(0)
+        circuit.measure(0, 0)
+        with circuit.if_test((0, True)):
+            circuit.break_loop()
+    with circuit.while_loop(expr.logic_not(circuit.clbits[1])):
+        circuit.h(1)
+        circuit.measure(1, 1)
+        with circuit.if_test((0, False)):
+            circuit.continue_loop()
+        circuit.x(0)
+    with circuit.for_loop((2, 3)) as index:
+        circuit.rx(index, 0)
+    with circuit.for_loop((4, 7)) as index:
+        circuit.ry(index, 1)
+        circuit.break_loop()
+    with circuit.for_loop(range(6, 0, -2), expr.Var.new("k", types.Uint(8))):
+        circuit.y(0)
+    return circuit
+
+
+@golden
+def switches() -> QuantumCircuit:
+    circuit = QuantumCircuit(1, 3)
+    with circuit.switch(circuit.cregs[0]) as case:
+        with case(1, 2):
+            circuit.x(0)
+        with case(5):
+            circuit.y(0)
+        with case(case.DEFAULT):
+            circuit.z(0)
+    with circuit.switch(circuit.clbits[1]) as case, case(True):
+        circuit.h(0)
+    return circuit
+
+
+@golden
+def variables() -> QuantumCircuit:
+    circuit = QuantumCircuit(1, 3)
+    number = circuit.add_var("number", expr.lift(300, types.Uint(9)))
+    flag = circuit.add_var("flag", expr.lift(True))
+    circuit.store(number, expr.add(number, expr.lift(1, types.Uint(9))))
+    circuit.store(expr.index(number, expr.cast(circuit.cregs[0], types.Uint(9))), flag)
+    circuit.store(circuit.cregs[0], expr.cast(number, types.Uint(3)))
+    circuit.store(expr.index(circuit.cregs[0], 2), flag)
+    circuit.store(circuit.clbits[0], flag)
+    with circuit.while_loop(flag):
+        circuit.store(flag, expr.less(number, 5))
+    return circuit
+
+
+@golden
+def matrices() -> QuantumCircuit:
+    circuit = QuantumCircuit(3)
+    circuit.append(UnitaryGate(np.array([[0, 1j], [1, 0]])), [1])
+    circuit.append(UnitaryGate(np.eye(4)[[1, 3, 0, 2]]), [2, 0])
+    circuit.append(UnitaryGate(np.array([[0, 1j], [1, 0]])), [0])
     return circuit
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from qiskit import QuantumCircuit
 from qiskit.circuit import Annotation, Gate, Instruction
+from qiskit.circuit.library import UnitaryGate
 from qiskit.quantum_info import Kraus
 
 from simenv.client.circuits import load, native
@@ -16,26 +18,34 @@ DAMPING = Kraus([[[1, 0], [0, 0.6]], [[0, 0.8], [0, 0]]])
 NAN, INF = float("nan"), float("inf")
 
 
-def loops(kind: str) -> QuantumCircuit:
-    circuit = QuantumCircuit(1, 1)
-    body = QuantumCircuit(1, 1)
+def test_a_box_is_taken() -> None:
+    circuit = QuantumCircuit(1)
+    body = QuantumCircuit(1)
     body.x(0)
-    if kind == "while_loop":
-        circuit.while_loop((circuit.clbits[0], True), body, [0], [0])
-    elif kind == "for_loop":
-        circuit.for_loop(range(3), None, body, [0], [0])
-    elif kind == "switch_case":
-        circuit.switch(circuit.clbits[0], [(True, body)], [0], [0])
-    elif kind == "box":
-        circuit.box(body, [0], [0])
-    return circuit
-
-
-@pytest.mark.parametrize("kind", ["while_loop", "for_loop", "switch_case", "box"])
-def test_control_flow_that_is_not_carried_is_taken(kind: str) -> None:
-    with pytest.raises(ProgramError, match=f"control flow '{kind}' is not carried yet") as refused:
-        load(loops(kind))
+    circuit.box(body, [0], [])
+    with pytest.raises(ProgramError, match="control flow 'box' is not carried") as refused:
+        load(circuit)
     assert refused.value.hint
+
+
+def test_a_gate_named_like_a_marker_is_one() -> None:
+    for name in ("break_loop", "store", "while_loop"):
+        circuit = QuantumCircuit(1)
+        circuit.append(Gate(name, 1, []), [0])
+        with pytest.raises(ProgramError, match=f"'{name}' is opaque"):
+            load(circuit)
+
+
+def test_a_matrix_on_too_many_qubits_is_taken() -> None:
+    circuit = QuantumCircuit(11)
+    circuit.append(UnitaryGate(np.eye(2**11)), range(11))
+    with pytest.raises(ProgramError, match="a unitary matrix on 11 qubits; at most 10"):
+        load(circuit)
+    circuit = QuantumCircuit(10)
+    for phase in (1, -1, 1j):
+        circuit.append(UnitaryGate(phase * np.eye(2**10)), range(10))
+    with pytest.raises(LimitExceeded, match="more than 33554432 bytes"):
+        load(circuit)
 
 
 @pytest.mark.parametrize("angle", [NAN, INF, -INF, 10**400])

@@ -46,16 +46,16 @@ def u16(*numbers: int) -> bytes:
         ({"ops": u16(9)}, "row 9 of a table of 5"),
         ({"ops": b"\0"}, "no array"),
         ({"ops": u16(0, 1, 2)}, "arrays are longer"),
-        ({"ops": u16(0, 1, 4, 3, 3)}, "'end' without an if"),
-        ({"ops": u16(0, 1, 2, 3, 3)}, "an if without an end"),
-        ({"ops": u16(0, 1, 2, 3, 4, 3, 2, 4)}, "make no expression"),
+        ({"ops": u16(0, 1, 4, 3, 3)}, "an 'end' without a block"),
+        ({"ops": u16(0, 1, 2, 3, 3)}, "a block without an end"),
+        ({"ops": u16(0, 1, 2, 3, 4, 3, 2, 4)}, "tokens make none"),
         ({"qubits": u16(0, 0, 0, 0, 1)}, "duplicate"),
         ({"qubits": u16(0, 0, 7, 0, 1)}, "a bit that does not exist"),
         ({"qubits": u16(0)}, "end too early"),
         ({"num_slots": 0}, "slot 0"),
-        ({"conditions": b""}, "make no expression"),
-        ({"conditions": bytes(12)}, "make no expression"),
-        ({"constants": ()}, "make no expression"),
+        ({"conditions": b""}, "tokens make none"),
+        ({"conditions": bytes(12)}, "tokens make none"),
+        ({"constants": ()}, "tokens make none"),
     ],
 )
 def test_arrays_that_do_not_fit_are_taken(changes: dict[str, object], told: str) -> None:
@@ -80,3 +80,38 @@ def test_changed_bytes_come_out_as_another_error(path: Path) -> None:
             refused += 1
     assert refused
     assert taken + refused == 60
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("else", "a marker outside of its 'if'"),
+        ("case", "a marker outside of its 'switch'"),
+        ("default", "a marker outside of its 'switch'"),
+        ("break", "a 'break' outside of a loop"),
+        ("continue", "a 'continue' outside of a loop"),
+        ("while", "tokens make none"),
+        ("for", "tokens make none"),
+        ("switch", "tokens make none"),
+        ("store", "tokens make none"),
+        ("unitary", "1 kinds of unitary, but 0 matrices"),
+    ],
+)
+def test_a_marker_in_the_wrong_place_is_taken(name: str, told: str) -> None:
+    changes = {"names": (name,), "arities": bytes(6), "ops": u16(0), "qubits": b"", "clbits": b""}
+    changes |= {"params": b"", "num_slots": 0, "slots": b"", "conditions": b""}
+    with pytest.raises(ProgramError, match=told):
+        to_qiskit(bell(**changes))
+
+
+def test_variables_without_end_are_made() -> None:
+    for widths in ((70_000,), (-1,), (1,) * 5000):
+        with pytest.raises(ProgramError, match="variables"):
+            to_qiskit(bell(variables=widths))
+
+
+def test_a_matrix_of_another_size_is_taken() -> None:
+    changes = {"names": ("unitary",), "arities": u16(1, 0, 0), "ops": u16(0), "qubits": u16(0)}
+    changes |= {"clbits": b"", "params": b"", "num_slots": 0, "slots": b"", "conditions": b""}
+    with pytest.raises(ProgramError, match="a matrix of 16 bytes for 1 qubits"):
+        to_qiskit(bell(**changes, matrices=(bytes(16),)))

@@ -9,11 +9,11 @@ import circuit_judge
 import program_judge
 import pytest
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
-from qiskit.circuit import Clbit, IfElseOp, Instruction, Qubit
+from qiskit.circuit import Clbit, Duration, IfElseOp, Instruction, Qubit
 from qiskit.circuit.classical import expr, types
 
 from simenv.client.circuits import load, to_qiskit
-from simenv.errors import ProgramError
+from simenv.errors import LimitExceeded, ProgramError
 from simenv.model import Token
 
 WIDE = 2**301
@@ -121,15 +121,33 @@ def test_an_expression_of_floats_is_carried(condition: Any, named: str) -> None:
         load(circuit)
 
 
-def test_a_variable_is_carried() -> None:
-    circuit = QuantumCircuit(1, 2)
-    flag = circuit.add_var("flag", expr.lift(False))
-    with pytest.raises(ProgramError, match="'store' is not carried"):
-        load(circuit)
-    circuit = QuantumCircuit(1, inputs=[flag])
+@pytest.mark.parametrize("kind", ["input", "captured"])
+def test_a_variable_from_outside_is_carried(kind: str) -> None:
+    flag = expr.Var.new("flag", types.Bool())
+    circuit = QuantumCircuit(1, **{"inputs" if kind == "input" else "captures": [flag]})
     with circuit.if_test(flag):
         circuit.x(0)
-    with pytest.raises(ProgramError, match="variable 'flag'"):
+    with pytest.raises(ProgramError, match=f"the {kind} variable 'flag' is not carried") as refused:
+        load(circuit)
+    assert "add_var" in refused.value.hint
+
+
+@pytest.mark.parametrize("value", [1.5, Duration.ns(3)])
+def test_a_variable_of_another_type_is_carried(value: Any) -> None:
+    circuit = QuantumCircuit(1)
+    kind = type(expr.lift(value).type)()
+    variable = expr.Var.new("x", kind)
+    circuit.add_uninitialized_var(variable)
+    circuit.store(variable, value)
+    with pytest.raises(ProgramError, match=f"of type {kind}.* is not carried"):
+        load(circuit)
+
+
+def test_too_many_variables_are_carried() -> None:
+    circuit = QuantumCircuit(1)
+    for number in range(2):
+        circuit.add_var(f"v{number}", expr.lift(1, types.Uint(40_000)))
+    with pytest.raises(LimitExceeded, match="variables, or 65535 bits"):
         load(circuit)
 
 

@@ -1,0 +1,148 @@
+"""A QPY file that is read as another circuit, or read at all when it should not be."""
+
+from __future__ import annotations
+
+import io
+import struct
+from pathlib import Path
+
+import branches as br
+import circuit_judge
+import engine_judge
+import numpy as np
+import pytest
+from drawing_loops import looped
+from hypothesis import HealthCheck, assume, given, settings
+from qiskit import QuantumCircuit, qpy
+from qiskit.circuit import Parameter
+from qiskit.circuit.library import QFTGate, UnitaryGate
+
+from simenv.client.circuits import load
+from simenv.errors import LimitExceeded, ProgramError
+
+
+def sample() -> QuantumCircuit:
+    circuit = QuantumCircuit(3, 2)
+    circuit.rx(2 * Parameter("a"), 0)
+    circuit.append(QFTGate(3), [0, 1, 2])
+    circuit.append(UnitaryGate(np.eye(4)[[1, 0, 2, 3]]), [2, 0])
+    circuit.measure(0, 1)
+    with circuit.if_test((1, True)):
+        circuit.x(2)
+    return circuit
+
+
+def dumped(*circuits: QuantumCircuit, version: int = qpy.common.QPY_VERSION) -> bytes:
+    file = io.BytesIO()
+    qpy.dump(list(circuits), file, version=version)
+    return file.getvalue()
+
+
+def written(folder: Path, data: bytes) -> Path:
+    path = folder / "circuit.qpy"
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("version", range(13, qpy.common.QPY_VERSION + 1))
+def test_a_file_holds_another_circuit(tmp_path: Path, version: int) -> None:
+    loaded = load(written(tmp_path, dumped(sample(), version=version)))
+    assert loaded.packed == load(sample()).packed
+    assert loaded.parameters == ("a",)
+
+
+def test_loops_change_in_a_file(tmp_path: Path) -> None:
+    @settings(
+        max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    )
+    @given(looped())
+    def changed(circuit: QuantumCircuit) -> None:
+        try:
+            expected = br.distribution(circuit_judge.run(circuit))
+        except circuit_judge.Endless:
+            assume(False)
+        path = written(tmp_path, dumped(circuit))
+        assert engine_judge.exact(path) == pytest.approx(expected, abs=1e-9)
+
+    changed()
+
+
+def test_several_circuits_are_taken_for_one(tmp_path: Path) -> None:
+    with pytest.raises(ProgramError, match="a QPY file with 2 programs") as refused:
+        load(written(tmp_path, dumped(sample(), sample())))
+    assert "submit_many" in refused.value.hint
+
+
+@pytest.mark.parametrize("version", [1, 12, 19, 255])
+def test_a_version_that_is_not_plain_data_is_read(tmp_path: Path, version: int) -> None:
+    data = bytearray(dumped(sample()))
+    data[6] = version
+    with pytest.raises(ProgramError, match=f"QPY of version {version}; 13 to"):
+        load(written(tmp_path, bytes(data)))
+
+
+@pytest.mark.parametrize(
+    ("offset", "format_", "value", "words"),
+    [
+        (5, "!I", 2**31, "2147483648 qubits"),
+        (9, "!I", 70_000, "70000 clbits"),
+        (25, "!Q", 2**40, "more than 1000000 operations"),
+    ],
+)
+def test_a_header_promises_too_much(
+    tmp_path: Path, offset: int, format_: str, value: int, words: str
+) -> None:
+    data = bytearray(dumped(sample()))
+    (start,) = struct.unpack_from("!Q", data, 20)
+    struct.pack_into(format_, data, start + offset, value)
+    with pytest.raises(LimitExceeded, match=words):
+        load(written(tmp_path, bytes(data)))
+
+
+def test_a_torn_file_comes_out_as_it_is(tmp_path: Path) -> None:
+    circuit = sample()
+    circuit.data.pop()  # the block: what its header promises is believed by Qiskit
+    data = dumped(circuit)
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        torn = bytearray(data)
+        kind = rng.integers(3)
+        at = int(rng.integers(6, len(torn)))
+        if kind == 0:
+            del torn[at:]
+        elif kind == 1:
+            torn[at] ^= 1 << int(rng.integers(8))
+        else:
+            torn[at : at + 4] = rng.bytes(4)
+        try:
+            load(written(tmp_path, bytes(torn)))
+        except (ProgramError, LimitExceeded) as refused:
+            assert str(refused)  # noqa: PT017  whatever it says, it is one of ours
+
+
+class Trap:
+    """Runs code when it is unpickled."""
+
+    sprung = False
+
+    def __reduce__(self) -> tuple:
+        return _spring, ()
+
+
+def _spring() -> None:
+    Trap.sprung = True
+
+
+def test_a_pickle_in_a_matrix_is_opened(tmp_path: Path) -> None:
+    circuit = QuantumCircuit(1)
+    circuit.append(UnitaryGate(np.eye(2)), [0])
+    data = dumped(circuit)
+    at = data.index(b"\x93NUMPY")
+    (size,) = struct.unpack_from("!Q", data, at - 8)
+    pickled = io.BytesIO()
+    np.save(pickled, np.array([[Trap()]], dtype=object), allow_pickle=True)
+    payload = pickled.getvalue()
+    trapped = data[: at - 8] + struct.pack("!Q", len(payload)) + payload + data[at + size :]
+    with pytest.raises(ProgramError, match="cannot be read"):
+        load(written(tmp_path, trapped))
+    assert not Trap.sprung
