@@ -5,7 +5,6 @@ Invariant: nothing is overwritten; of what is read only the members of NAMES cou
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -27,6 +26,8 @@ def write(path: Path, files: Mapping[str, bytes]) -> None:
     """OptionError if there is something in the way, or it cannot be written."""
     try:
         if path.suffix.lower() == ".zip":
+            import zipfile
+
             with zipfile.ZipFile(path, "x", zipfile.ZIP_DEFLATED) as archive:
                 for name, body in files.items():
                     archive.writestr(name, body)
@@ -42,6 +43,8 @@ def write(path: Path, files: Mapping[str, bytes]) -> None:
 
 def read(path: Path) -> dict[str, bytes]:
     """The members of NAMES that are there; ProgramError if it is no bundle."""
+    import zipfile  # here, so that every command starts without it
+
     try:
         found = _unzipped(path) if path.is_file() else _unfolded(path)
     except (OSError, zipfile.BadZipFile, RuntimeError) as error:
@@ -56,6 +59,8 @@ def read(path: Path) -> dict[str, bytes]:
 
 
 def _unzipped(path: Path) -> dict[str, bytes]:
+    import zipfile
+
     with zipfile.ZipFile(path) as archive:
         sizes = {info.filename: info.file_size for info in archive.infolist()}
         return {name: archive.read(name) for name in NAMES if _fits(path, name, sizes.get(name))}

@@ -9,7 +9,7 @@ import live
 import pytest
 from shell import Shell
 
-from simenv.cli.perf.command import look
+from simenv.cli.perf.report import look
 from simenv.model import TaskState
 
 BELL = Path(__file__).parents[3] / "examples" / "bell.qasm"

@@ -23,6 +23,7 @@ POOLS = [
     {"name": "main", "min": 1, "max": 1},
     {"name": "trap", "engine": "fault", "min": 0, "max": 1},
 ]
+EXITS = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[1]; creg c[1]; rx(1000006) q[0]; measure q->c;'
 RAISES = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[1]; creg c[1]; rx(1000004) q[0]; measure q->c;'
 
 
@@ -71,6 +72,21 @@ def test_a_failure_does_not_come_again(shell: Shell, place: Path, tmp_path: Path
     assert again.object["task"] != first.object["task"]
     same = [each["error"]["message"].partition(": ")[2] for each in (first.object, again.object)]
     assert same[0] == same[1] != ""
+
+
+def test_a_poisonous_task_is_harmless_again(
+    environment: live.Live, shell: Shell, tmp_path: Path
+) -> None:
+    with environment.client() as client:
+        task = client.submit(EXITS, engine="fault", shots=10)
+        first = task.exception(120)
+    assert isinstance(first, TaskFailed)
+    bundled(environment, task.id, tmp_path / "made")
+    told = manifest(tmp_path / "made")
+    assert (told["failure"]["reason"], told["attempts"], len(told["lost"])) == ("poison", 3, 2)
+    again = shell("submit", str(tmp_path / "made"), "--wait", "--json").object
+    assert again["error"]["reason"] == "poison"
+    assert again["error"]["message"].partition(": ")[2] == first.message.partition(": ")[2]
 
 
 def test_counts_do_not_come_again(environment: live.Live, shell: Shell, place: Path) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import pytest
 from histories import T0, History
 
-from simenv.cli.perf.command import worker_starts
 from simenv.cli.perf.findings import Finding, findings
 from simenv.cli.perf.profile import Span, profile
+from simenv.cli.perf.report import worker_starts
 from simenv.model import Event, TaskState
 from simenv.wire.history import Spent
 
@@ -162,5 +162,8 @@ def test_a_start_is_paired_with_another_workers_readiness() -> None:
         Event(3, 12.0, "worker.ready", "b", ""),
         Event(4, 13.0, "worker.ready", "a", ""),
         Event(5, 14.0, "worker.ready", "c", ""),  # started before the first event looked at
+        Event(6, 15.0, "worker.started", "d", ""),  # died before it was ready
+        Event(7, 17.0, "worker.started", "d", ""),
+        Event(8, 18.0, "worker.ready", "d", ""),
     ]
-    assert worker_starts(events) == [(11.0, 12.0), (10.0, 13.0)]
+    assert worker_starts(events) == [(11.0, 12.0), (10.0, 13.0), (15.0, 17.0), (17.0, 18.0)]
