@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 HEAVY = ("h5py", "numpy", "qiskit", "numba", "rich", "matplotlib", "psutil")
+ROOT = Path(__file__).parents[2]
 GENERIC = ("simulators", "launcher", "noise_models")
 
 
@@ -34,3 +35,11 @@ def test_a_users_file_with_a_generic_name_is_loaded(generic: str, tmp_path: Path
 
 def test_a_short_command_loads_a_library(tmp_path: Path) -> None:
     assert loaded("import simenv.cli.app", tmp_path).isdisjoint({*HEAVY, *GENERIC})
+
+
+def test_the_service_loads_what_only_workers_need(tmp_path: Path) -> None:
+    assert loaded("import simenv.service.start", ROOT).isdisjoint({"h5py", "qiskit"})
+
+
+def test_a_worker_loads_hdf5_before_it_writes_a_file(tmp_path: Path) -> None:
+    assert "h5py" not in loaded("import simenv.worker.session", ROOT)
