@@ -10,6 +10,7 @@ import pytest
 from simenv import config
 from simenv.errors import ConfigError
 from simenv.model import PoolSpec
+from simenv.store import disks
 
 NAME = "kept"
 
@@ -68,3 +69,45 @@ def test_a_home_that_cannot_be_made(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot make the folder") as caught:
         config.private_folder(tmp_path / "file" / "home")
     assert "SIMENV_HOME" in caught.value.hint
+
+
+def test_how_much_is_kept_cannot_be_said(tmp_path: Path) -> None:
+    file = tmp_path / "simenv.toml"
+    file.write_text("[history]\nkeep_days = 7\n[results]\nkeep_gib = 2.5\n")
+    found = config.load({"name": NAME}, file, {"SIMENV_HOME": str(tmp_path)})
+    assert (found.history.keep_days, found.results.keep_gib) == (7.0, 2.5)
+    assert (config.Config().history.keep_days, config.Config().results.keep_gib) == (30.0, 20.0)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"history": {"keep_days": -1.0}},
+        {"results": {"keep_gib": 0.0}},
+        {"history": {"keep_day": 3.0}},
+        {"results": {"keep_gib": float("nan")}},
+    ],
+)
+def test_an_impossible_limit_is_taken(values: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="keep_"):
+        config.convert(values)
+
+
+def test_a_live_journal_is_put_on_a_network_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, scratch = tmp_path / "home", tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(
+        disks, "kind_of", lambda folder: "nfs4" if folder.is_relative_to(home) else "ext4"
+    )
+    environ = {"SIMENV_HOME": str(home), "SIMENV_SCRATCH": str(scratch)}
+    where = config.places(config.Config(name=NAME), environ)
+    assert where.home == home / NAME
+    assert where.state.parent == scratch / f"simenv-{os.getuid()}"
+    other = {**environ, "SIMENV_HOME": str(home / "other")}
+    assert config.places(config.Config(name=NAME), other).state != where.state
+    forced = config.Config(name=NAME, network_state=True)
+    assert config.places(forced, environ).state == home / NAME
+    named = config.Config(name=NAME, state_dir=str(tmp_path / "here"))
+    assert config.places(named, environ).state == tmp_path / "here"
