@@ -18,6 +18,7 @@ from simulators.jit import I64, REALS, WORD, inner, kernel, part
 
 _M0, _M1 = np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157)
 _W0, _W1 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBB67AE8584CAA73B)
+LOOK = (1 << 16) - 1  # blocks between two looks at a control flag: a millisecond, about
 _SCALE = 2.0**-53
 _SHIFT = np.uint64(11)
 _1 = np.uint64(1)
@@ -55,10 +56,13 @@ def uniform(word):  # type: ignore[no-untyped-def]
 
 
 @part
-def count_below(limit, draw, shots, seed, binding):  # type: ignore[no-untyped-def]
-    """How many of the uniforms of shots 0 .. shots - 1 are below `limit`."""
+def count_below(limit, draw, shots, seed, binding, control):  # type: ignore[no-untyped-def]
+    """How many of the uniforms of shots 0 .. shots - 1 are below `limit`; of some of them only
+    where the control flag is raised meanwhile."""
     found = np.int64(0)
     for k in range(shots // 4):
+        if not k & LOOK and control[0]:
+            break
         a, b, c, d = block(np.uint64(k) + _1, draw, seed, binding)
         found += (uniform(a) < limit) + (uniform(b) < limit)
         found += (uniform(c) < limit) + (uniform(d) < limit)

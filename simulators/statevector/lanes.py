@@ -133,7 +133,7 @@ def _mean(size, x, z, u, v, re, im, odds, means, at):  # type: ignore[no-untyped
 
 
 @part
-def _estimates(means, lane, coefficients, ends, shots, seed, binding, into):  # type: ignore[no-untyped-def]
+def _estimates(means, lane, coefficients, ends, shots, seed, binding, control, into):  # type: ignore[no-untyped-def]
     """Value and standard error of each observable; ends[o]: its first string (and the last end)."""
     for o in range(ends.size - 1):
         value = 0.0
@@ -143,7 +143,7 @@ def _estimates(means, lane, coefficients, ends, shots, seed, binding, into):  # 
             weight = coefficients[t]
             if shots:
                 draw = np.uint64(FIRST_TERM + t)
-                ups = count_below(0.5 * (1.0 + mean), draw, shots, seed, binding)
+                ups = count_below(0.5 * (1.0 + mean), draw, shots, seed, binding, control)
                 mean = np.float64(2 * ups - shots) / np.float64(shots)
                 square += weight * weight * (max(0.0, 1.0 - mean * mean) / max(1, shots - 1))
             value += weight * mean
@@ -225,7 +225,9 @@ def run(  # type: ignore[no-untyped-def]
             r = first + lane
             number = binding + np.uint64(r)
             if outputs & EXPECTATION:
-                _estimates(means, lane, coefficients, ends, shots, seed, number, estimates[r])
+                _estimates(
+                    means, lane, coefficients, ends, shots, seed, number, control, estimates[r]
+                )
             for k in range(size):
                 edges[k] = weights[LANES * k + lane]
             if outputs & PROBABILITIES:
@@ -239,7 +241,7 @@ def run(  # type: ignore[no-untyped-def]
                 for k in range(size):
                     total += edges[k]
                     edges[k] = total
-                sample(size, edges, table, shots, seed, number, counts)
+                sample(size, edges, table, shots, seed, number, counts, control)
                 into, numbers = outcomes[at_count * width :], values[at_count:]
                 if plain:
                     here = gather(many, maps, counts, width, into, numbers)
@@ -248,6 +250,8 @@ def run(  # type: ignore[no-untyped-def]
                     here = gather(many, maps, room, width, into, numbers)
                 found[r] = here
                 at_count += here
+            if control[0]:
+                return STOPPED
     return 0
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from simulators.buffers import put_word
 from simulators.jit import inner, part
-from simulators.philox import block, uniform
+from simulators.philox import LOOK, block, uniform
 from simulators.vectors import at_most, load
 
 CELL_BITS = 12
@@ -25,6 +25,7 @@ _ROOM = 1e-15  # a cell's border lies so near its place, relatively
 _FEW = 256
 _FINE = np.uint64(4)
 _SHIFT = np.uint64(64 - CELL_BITS)
+_LOOK = np.uint64(LOOK)
 _0, _1, _8 = np.uint64(0), np.uint64(1), np.uint64(8)
 
 
@@ -78,10 +79,11 @@ def _many(word, last, total, cumulative, table):  # type: ignore[no-untyped-def]
 
 
 @part
-def sample(size, cumulative, table, shots, seed, binding, counts):  # type: ignore[no-untyped-def]
-    """counts[k] = how many of the shots find outcome k < size (draw 0 of each).
+def sample(size, cumulative, table, shots, seed, binding, counts, control):  # type: ignore[no-untyped-def]
+    """counts[k] = how many of the shots find outcome k < size (draw 0 of each); of some of them
+    only where the control flag is raised meanwhile.
 
-    `table`: uint16 [CELLS]; `counts`: int64 [max(size, APART * 64)].
+    `table`: uint16 [CELLS]; `counts`: int64 [max(size, APART * 256)].
     """
     end = np.uint64(size)
     last = end - _1
@@ -94,6 +96,8 @@ def sample(size, cumulative, table, shots, seed, binding, counts):  # type: igno
         for k in range(APART * size):
             counts[k] = 0
         while number < whole:
+            if not number & _LOOK and control[0]:
+                return
             number += _1
             a, b, c, d = block(number, _0, seed, binding)
             counts[_few(a, last, total, cumulative, table)] += 1
@@ -112,6 +116,8 @@ def sample(size, cumulative, table, shots, seed, binding, counts):  # type: igno
     for k in range(size):
         counts[k] = 0
     while number < whole:
+        if not number & _LOOK and control[0]:
+            return
         number += _1
         a, b, c, d = block(number, _0, seed, binding)
         counts[_many(a, last, total, cumulative, table)] += 1

@@ -130,7 +130,9 @@ def count(  # type: ignore[no-untyped-def]
         total += re[i] * re[i] + im[i] * im[i]
         re[i] = total
     counts, maps = as_numbers(buffer, _COUNTS, SIZE), as_words(buffer, _MAPS, MAPS)
-    sample(size, re, as_short(buffer, _TABLE, CELLS), shots, seed, binding, counts)
+    sample(size, re, as_short(buffer, _TABLE, CELLS), shots, seed, binding, counts, control)
+    if control[0]:
+        return STOPPED
     many, plain = read_out(n, source, num_clbits, maps)
     outcomes, values = buffer[OUTCOMES:], as_tallies(buffer, VALUES, SIZE + 1)
     if plain:

@@ -175,6 +175,19 @@ def test_a_sweep_does_not_stop() -> None:
     assert len(run(arrays.circuit(), np.ones((3, 12)), control=control)) == 3
 
 
+@pytest.mark.parametrize("outputs", [("counts",), ("expectation",)])
+@pytest.mark.parametrize("rows", [1, 2])
+def test_very_many_shots_do_not_stop(outputs: tuple[str, ...], rows: int) -> None:
+    circuit = Arrays(1, 1).add("h", [0]).add("measure", [0], [0]).circuit()
+    control = Control()
+    timer = threading.Timer(0.1, control.stop)
+    timer.start()
+    sums = (PauliSum(("Z",), np.ones(1)),)
+    with pytest.raises(Stopped):
+        run(circuit, np.empty((rows, 0)), outputs, 2**31 - 1, sums, control=control)
+    timer.join()
+
+
 def test_rows_of_a_circuit_that_branches_share_its_plan() -> None:
     arrays = Arrays(2, 2).add("ry", [0], (), [0.0])
     arrays.free(0)
