@@ -124,6 +124,11 @@ class Book:
             self._asked_s = now
             self._link.watch([t.entry.number for run in self._open.values() for t in run.tasks])
 
+    def ask_for(self, run: Run) -> None:
+        """Its result may have been lost on its way."""
+        with self._link.channel.lock:
+            self._link.watch([task.entry.number for task in run.tasks])
+
     def find(self, cid: str | None = None, number: int | None = None) -> Run | Gone | None:
         """By either name."""
         with self._link.channel.lock:

@@ -6,7 +6,7 @@ none. A call that would cost resources then raises; a question is answered INVAL
 
 from __future__ import annotations
 
-from time import time
+from time import monotonic, time
 from typing import Any
 
 import msgspec
@@ -25,6 +25,7 @@ from simenv.qpm.errors import ExecutionError, NotReady
 from simenv.qpm.states import STANDS, Lifecycle, Outcome, Reason
 
 MAX_QTASK = 2**63 - 1
+SEEN_S = 0.05
 HEARING_S = 1.0  # a task the service calls final: its result is on its way
 
 Plain = dict[str, Any]
@@ -253,14 +254,16 @@ class ExecutionBinding:
         if found.over:
             told = records.find(found)
             return self._ended(found, result=told.result, error=told.message)
-        if found.cancelled:
-            return status(Lifecycle.CANCELLED, cid=found.cid, qtask_id=found.number)
         try:
             infos = self._link.infos([task.entry.number for task in found.tasks])
         except NoService as error:
             raise NotReady(error.message, hint=error.hint) from error
-        if all(info.state in FINAL_STATES for info in infos) and found.wait(HEARING_S):
-            return self._status(found, cid, number)
+        if all(info.state in FINAL_STATES for info in infos):  # or it knows none of them
+            self._book.ask_for(found)
+            if found.wait(HEARING_S):
+                return self._status(found, cid, number)
+        if not infos:
+            return answers.unknown(found.cid, found.number)
         running = [info for info in infos if info.state is not TaskState.QUEUED]
         shown = running[0] if running else infos[0]
         lifecycle = STANDS[TaskState.RUNNING if running else TaskState.QUEUED].lifecycle
@@ -270,6 +273,13 @@ class ExecutionBinding:
             provider_handle=shown.worker or None,
             message=shown.reason or None,
         )
+
+    def _seen(self, run: Run) -> Status:
+        """How it stood a moment ago: a host that polls does not ask the service each time."""
+        now_s = monotonic()
+        if run.seen is None or now_s - run.seen_s > SEEN_S:
+            run.seen, run.seen_s = self._status(run, None, None), now_s
+        return run.seen
 
     def _ready(self, operation: str, cid: Any, reservation_id: Any, token: Any) -> Run | Status:
         invalid = answers.question(reservation_id, token)
@@ -291,7 +301,7 @@ class ExecutionBinding:
                 answers.gone(found), completion_ready=False, poll_operation=operation
             )
         else:
-            envelope = self._status(found, cid, None)
+            envelope = self._seen(found)
         return msgspec.structs.replace(
             envelope,
             reason=Reason.NOT_READY,
@@ -339,7 +349,6 @@ class ExecutionBinding:
                 provider_cancel_status="cancelling",
             )
         if "cancelled" in words:
-            run.cancelled = True
             return status(
                 Lifecycle.CANCELLED,
                 cid=run.cid,

@@ -14,11 +14,10 @@ from typing import Any
 
 import msgspec
 
-from simenv.client.circuits import load
+from simenv.client.circuits import load, qpy
 from simenv.client.circuits.names import is_circuit
 from simenv.client.options import MAX_SEED
 from simenv.client.qpm import fields, programs
-from simenv.errors import SimenvError
 from simenv.model import MAX_QUBITS, MAX_SHOTS, Program
 from simenv.qpm.errors import ExecutionError
 
@@ -30,7 +29,7 @@ _NUMBERS = ("depth", "one_q_gate_count", "two_q_gate_count", "measurement_count"
 
 
 class Request(msgspec.Struct, frozen=True):
-    """A checked `info`. `source`: what `load` takes."""
+    """A checked `info`. `source`: what `load` takes, or the bytes of a QPY file."""
 
     source: Any
     shots: int
@@ -83,7 +82,10 @@ def read(info: Any) -> Request:
 def prepare(request: Request) -> Prepared:
     """Pack the circuit. Raises what `load` raises, and ExecutionError where it contradicts the
     request."""
-    program = load(request.source).program
+    source = request.source
+    program = load(
+        qpy.parse(source, "circuit.data") if isinstance(source, bytes) else source
+    ).program
     width = program.num_qubits
     if request.num_qubits is not None and request.num_qubits < width:
         raise ExecutionError(
@@ -132,19 +134,11 @@ def _text(what: str, value: Any) -> str:
     return value
 
 
-def _qpy(data: Any) -> Any:
-    """The one circuit in base64 of QPY."""
+def _qpy(data: Any) -> bytes:
+    """The bytes of a QPY file; whether they are one is seen when it is opened."""
     if not isinstance(data, str) or len(data) > MAX_QPY_BYTES * 4 // 3 + 4:
         raise fields.wrong("circuit.data", data, f"base64 of QPY, up to {MAX_QPY_BYTES} bytes")
     try:
-        packed = base64.b64decode(data, validate=True)
+        return base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError) as error:
         raise ExecutionError(f"circuit.data is not base64: {error}") from error
-    return packed
-
-
-def refused(error: SimenvError) -> ExecutionError:
-    """What the client refused, as a host reads it."""
-    from simenv.qpm.states import Reason
-
-    return ExecutionError(error.message, hint=error.hint, reason=Reason.SUBMISSION_FAILED)

@@ -1,6 +1,6 @@
 """One circuit a host asked for: the tasks behind it, how it stands, and its completion.
 
-Invariant: what changes (`open`, `ended_s`, `queued`, `cancelled`) changes under the link's lock.
+Invariant: what changes (`open`, `ended_s`, `queued`) changes under the link's lock.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from simenv.client.result import Provenance, Stages
 from simenv.client.task import Task
 from simenv.errors import SimenvError
 from simenv.model import TaskState
-from simenv.qpm.envelopes import NOT_REACHED, Times
+from simenv.qpm.envelopes import NOT_REACHED, Status, Times
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -52,8 +52,8 @@ class Run:
     """
 
     __slots__ = (
-        "_final", "cancelled", "cid", "created_s", "ended_s", "fixed", "number", "open", "queued",
-        "refusal", "shots", "size_bytes", "tasks", "wants_amplitudes",
+        "_final", "cid", "created_s", "ended_s", "fixed", "number", "open", "queued",
+        "refusal", "seen", "seen_s", "shots", "size_bytes", "tasks", "wants_amplitudes",
     )  # fmt: skip
 
     def __init__(
@@ -81,8 +81,9 @@ class Run:
         self.open = len(tasks)
         self.ended_s = NOT_REACHED  # wall clock, when its end was heard
         self.queued = False
+        self.seen: Status | None = None  # its last envelope before it ended
+        self.seen_s = 0.0  # monotonic: when that was true
         self._final: TaskState | None = None
-        self.cancelled = False  # before it ran, as the service said; its end is on its way
 
     @property
     def over(self) -> bool:

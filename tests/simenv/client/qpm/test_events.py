@@ -6,6 +6,7 @@ import pytest
 from hosts import BAD, Endpoint, completion, info, until
 
 from simenv.client.qpm import QPM
+from simenv.qpm.envelopes import Event
 from simenv.qpm.errors import InProgress
 
 
@@ -83,6 +84,20 @@ def test_revision_1_queues_what_it_pushes(qpm: QPM) -> None:
     assert first.tried == 0
     with pytest.raises(InProgress):
         single.read_cq(cid)
+
+
+def test_revision_1_can_read_what_is_being_pushed(qpm: QPM) -> None:
+    single, seen = qpm.revision1, Endpoint()
+
+    class Curious:
+        def put(self, event: Event) -> None:
+            with pytest.raises(InProgress):
+                single.read_cq(event.payload["cid"])
+            seen.put(event)
+
+    single.register_event_notification(Curious(), 1, "a")
+    cid = single.async_run(info())
+    assert seen.get().payload["cid"] == cid
 
 
 def test_revision_1_loses_what_it_cannot_push(qpm: QPM) -> None:

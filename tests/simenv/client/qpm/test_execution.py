@@ -220,6 +220,7 @@ def test_metadata_does_not_repeat_the_counts(qpm: QPM, env: simenv.Client) -> No
     assert again.counts == answer["result"]["result"]["counts"]
     timing = qpm.get_task_timing(task_id=answer["qtask_id"])
     assert list(timing["timing"]) == list(TIMES)
+    assert qpm.task_status(answer["cid"])["retention_reason"] == "returned-to-caller"
     assert timing["timing"]["completion_time"] == answer["result"]["completion_time"]
 
 

@@ -9,6 +9,7 @@ import pytest
 from hosts import BAD, BELL, TIMES, Endpoint, info, until
 
 from simenv.client.qpm import QPM
+from simenv.client.qpm.book import Gone
 from simenv.client.qpm.single import SingleQPM
 from simenv.qpm.errors import ExecutionError, InProgress
 from simenv.qpm.service import QPMCapability, QPMType
@@ -58,6 +59,14 @@ def test_a_record_lacks_something_or_is_not_plain(single: SingleQPM) -> None:
     times = [record[name] for name in TIMES[:-1]]
     assert times == sorted(times)
     assert record["cq_dequeue_time"] == -1.0
+
+
+def test_what_was_handed_back_is_kept(single: SingleQPM) -> None:
+    for _ in range(2):
+        cid = single.sync_run(info())["cid"]
+        found = single._book.find(cid)
+        assert isinstance(found, Gone)
+        assert found.reason == "returned-to-caller"
 
 
 def test_several_registers_run_together(single: SingleQPM) -> None:

@@ -1,0 +1,116 @@
+"""A service that loses what it sends, forgets what it took, or ends things unheard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from client_peer import Peer
+from hosts import BELL, Endpoint, completion, info
+
+import simenv
+from simenv.client.qpm import QPM, book, control, execution
+from simenv.model import TaskInfo, TaskState, task_name
+from simenv.wire import messages as m
+
+
+@pytest.fixture
+def played(peer: Peer) -> Iterator[QPM]:
+    peer.finishes = False  # no result is sent before it is asked for
+    with simenv.Client(peer) as client:
+        yield client.qpm
+
+
+@pytest.fixture
+def impatient(impatient: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (control, execution):
+        monkeypatch.setattr(module, "HEARING_S", 0.3)
+    monkeypatch.setattr(book, "REPEAT_S", 0.05)
+
+
+def says(peer: Peer, state: TaskState | None) -> None:
+    """The service's answer to how tasks stand; None: it knows none of them."""
+
+    def stand(message: m.FromClient) -> list[m.ToClient]:
+        assert isinstance(message, m.GetTasks)
+        infos = [
+            TaskInfo(task_name(number), "", "main", state, 1, 0.0, 2, 200, "", "")
+            for number in message.tasks
+            if state is not None
+        ]
+        return [m.Queue(message.request, len(infos), infos)]
+
+    peer.on(m.GetTasks, stand)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_lost_result_is_never_asked_for(played: QPM, peer: Peer) -> None:
+    says(peer, TaskState.RUNNING)
+    cid = played.async_run(info(BELL))["cid"]
+    assert completion(played, cid)["rc"] == 0
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_lost_result_is_never_pushed(played: QPM) -> None:
+    endpoint = Endpoint()
+    played.register_event_notification(endpoint, 1, "q")
+    cid = played.async_run(info(BELL))["cid"]
+    assert endpoint.get().payload["cid"] == cid
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_circuit_the_service_forgot_goes_on(played: QPM, peer: Peer) -> None:
+    says(peer, None)
+    peer.on(m.Watch, lambda message: [])
+    number = played.async_run(info(BELL))["qtask_id"]
+    found = played.reconcile_runtime_state(reason="after a loss")
+    assert found["provider_handle_faults"] == [number]
+    (fault,) = played._audit.faults()
+    assert (fault.kind, fault.qtask_id) == ("provider-handle", number)
+    answer = played.task_status(qtask_id=number)
+    assert (answer["outcome"], answer["reason"]) == ("UNKNOWN", "not-found")
+    peer.on(m.Watch, lambda message: [m.Unknown(message.request, list(message.tasks))])
+    answer = played.task_status(qtask_id=number)
+    assert answer["outcome"] == "FAILED"
+    assert "does not know task" in answer["error"]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_what_ended_unheard_is_called_open(played: QPM, peer: Peer) -> None:
+    says(peer, TaskState.DONE)
+    number = played.async_run(info(BELL))["qtask_id"]
+    found = played.reconcile_runtime_state(reason="after a pause")
+    assert found["stale_runtime_tasks"] == [number]
+    assert played.task_status(qtask_id=number)["lifecycle_state"] == "completed"
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    ("word", "outcome", "reason"),
+    [
+        ("final", "COMPLETED", "already-completed"),
+        ("cancelling", "CANCEL_PENDING", None),
+        ("cancelled", "CANCELLED", None),
+        ("unknown", "UNKNOWN", "not-found"),
+    ],
+)
+def test_a_word_about_a_cancel_is_misread(
+    played: QPM, peer: Peer, word: str, outcome: str, reason: str | None
+) -> None:
+    if word == "unknown":
+        peer.on(m.Watch, lambda message: [m.Unknown(message.request, [])])
+    peer.on(m.Cancel, lambda message: [m.Cancelled(message.request, [word] * len(message.tasks))])
+    cid = played.async_run(info(BELL))["cid"]
+    answer = played.cancel_task(cid)
+    assert (answer["outcome"], answer.get("reason")) == (outcome, reason)
+
+
+def test_polling_asks_the_service_each_time(
+    played: QPM, peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution, "SEEN_S", 60.0)
+    says(peer, TaskState.RUNNING)
+    cid = played.async_run(info(BELL))["cid"]
+    answers = [played.read_cq(cid) for _ in range(100)]
+    assert {answer["lifecycle_state"] for answer in answers} == {"submitted"}
+    assert len(peer.of(m.GetTasks)) == 1
