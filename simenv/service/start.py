@@ -145,11 +145,15 @@ def assemble(
         presence.announce(_told(config, sockets, node, journal.epoch, told))
         if told is not None:
             daemon.hands.note("service.listens", config.name, told.address)
-        daemon.hands.note("service.started", config.name, f"epoch {journal.epoch}, {found.queued} queued")
+        daemon.hands.note(
+            "service.started", config.name, f"epoch {journal.epoch}, {found.queued} queued"
+        )
         if resumed:
             daemon.hands.note("service.resumed", config.name, resumed)
         if damaged:
-            daemon.hands.note("journal.damaged", config.name, f"{damaged} records; their tasks run again")
+            daemon.hands.note(
+                "journal.damaged", config.name, f"{damaged} records; their tasks run again"
+            )
         undo.pop_all()
     return Environment(daemon, places, config.pools, sockets, lock, presence)
 
