@@ -8,11 +8,20 @@ from pathlib import Path
 import pytest
 from service import Bench, program, spec
 
-from simenv.model import TaskState, Terms, decode_program, task_number
+from simenv.model import (
+    RESULT_FORMAT,
+    ResultData,
+    ResultFile,
+    TaskState,
+    Terms,
+    decode_program,
+    task_number,
+)
 from simenv.service import history
 from simenv.wire import codec
 from simenv.wire import messages as m
 from simenv.wire.history import App, GetApp, GetHistory, GetSpec, History, LogRow, Submitted
+from simenv.wire.keeping import Rerun
 
 
 @pytest.fixture
@@ -143,3 +152,21 @@ def test_programs_of_one_structure_look_different(bench: Bench) -> None:
     assert same == alike != other
     assert same == decode_program(programs[0].packed()).structure.hex()
     assert {row.structure for row in told(bench)} == {""}
+
+
+def test_the_first_end_is_told_of_a_task_that_ran_again(bench: Bench) -> None:
+    bench.daemon.keeping.start()
+    try:
+        bench.submit()
+        bench.join()
+        lost = ResultFile("0/t-1.1.h5", 400_000, 1, ())
+        data = codec.encode(ResultData(RESULT_FORMAT, (("c", 17),), 17, 10, 1, 4, file=lost))
+        bench.finish(bench.assigned(), payload=data, file=lost.name)
+        assert [row.attempts for row in told(bench)] == [1]
+        bench.peer.send(codec.encode(Rerun(9, 1)))
+        while not (again := bench.assigned()):
+            bench.step()
+        bench.finish(again)
+        assert [row.attempts for row in told(bench)] == [2]
+    finally:
+        bench.daemon.keeping.stop()
