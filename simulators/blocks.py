@@ -1,7 +1,8 @@
 """Seeds for engines with a generator of their own: they run fixed blocks of shots.
 
-Invariant: shot s belongs to block s // BLOCK_SHOTS whatever the number of shots, so fewer shots are
-the first of more; a block's seed is a function of (seed, binding, block) alone.
+Invariant: shot s belongs to block s // size whatever the number of shots, so fewer shots are the
+first of more; a block's seed is a function of (seed, binding, block) alone. The size is
+BLOCK_SHOTS, or less where the circuit alone asks for it.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ def block_seed(seed: int, binding: int, block: int) -> int:
     return int(bits.random_raw()) >> (64 - _BITS)
 
 
-def blocks(shots: int, seed: int, binding: int, control: Control) -> Iterator[tuple[int, int]]:
+def blocks(
+    shots: int, seed: int, binding: int, control: Control, size: int = BLOCK_SHOTS
+) -> Iterator[tuple[int, int]]:
     """(seed, shots wanted) of each block, after a look at the control flag."""
-    for block, first in enumerate(range(0, shots, BLOCK_SHOTS)):
+    for block, first in enumerate(range(0, shots, size)):
         control.check()
-        yield block_seed(seed, binding, block), min(BLOCK_SHOTS, shots - first)
+        yield block_seed(seed, binding, block), min(size, shots - first)

@@ -200,14 +200,14 @@ CARDS: tuple[EngineCard, ...] = (
         dynamic=True,
         noise=False,
         reproducible=False,
-        precisions=_BOTH,
+        precisions=("double",),
         max_qubits=40,
         needs=("qiskit_aer",),
         install="pip install 'simenv[aer]'",
         automatic=False,
         summary="all amplitudes, by Qiskit Aer; dynamic circuits shot by shot",
         costs=StateCosts(
-            base_bytes=3 * BASE_BYTES, copies=3, branches=2, call_s=3e-3, shot_s=30e-6
+            base_bytes=3 * BASE_BYTES, copies=2, branches=2, call_s=3e-3, shot_s=30e-6
         ),
         loops=False,
         variables=False,

@@ -55,6 +55,8 @@ def option_hint(card: EngineCard) -> str:
 
 def _lacks(card: EngineCard, profile: Profile, terms: Terms) -> str:
     """What the program needs and the engine has not; "" if nothing."""
+    if terms.precision not in card.precisions:
+        return f"has no precision {terms.precision!r}"
     if card.clifford and not profile.may_be_clifford:
         return "runs Clifford circuits, and this program has other gates or angles"
     if profile.mid_circuit and not card.dynamic:

@@ -19,13 +19,13 @@ from qiskit.circuit.library import (
     get_standard_gate_name_mapping,
 )
 
+from simulators.aer.library import ELSEWHERE
 from simulators.circuit import tokens as tk
 from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, ELSE, END_BLOCK, IF, MEASURE, RESET
 from simulators.circuit.ir import Circuit
 from simulators.circuit.walk import Operation, matrix, operations
 from simulators.errors import Unsupported
 
-ELSEWHERE = "engine='statevector' runs it"
 _NATIVE = frozenset(
     (
         *("h", "x", "y", "z", "s", "sdg", "t", "tdg", "sx", "sxdg", "p", "r", "rx", "ry", "rz"),
@@ -52,12 +52,11 @@ _TWO = {
 _ONE = {tk.BIT_NOT: expr.Unary.Op.BIT_NOT, tk.LOGIC_NOT: expr.Unary.Op.LOGIC_NOT}
 
 
-def convert(circuit: Circuit, params: NDArray[np.float64], *, measured: bool) -> QuantumCircuit:
-    """The circuit with `params` as Qiskit's; without `measured` its gates alone."""
+def convert(circuit: Circuit, params: NDArray[np.float64]) -> QuantumCircuit:
+    """The circuit with `params` as Qiskit's."""
     writer = _Writer(circuit)
     for operation in operations(circuit, params):
-        if measured or operation.is_gate:
-            writer.take(operation)
+        writer.take(operation)
     return writer.whole
 
 

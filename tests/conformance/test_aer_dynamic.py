@@ -13,13 +13,13 @@ from simulators.circuit.ir import Circuit
 from simulators.errors import Unsupported
 from simulators.simulate import counts_of
 
-SHOTS = 1500
+SHOTS = 1024
 
 
 @settings(
     derandomize=True,
     deadline=None,
-    max_examples=40,
+    max_examples=30,
     suppress_health_check=[
         HealthCheck.function_scoped_fixture,
         HealthCheck.too_slow,

@@ -1,0 +1,149 @@
+"""The two ways into Aer: gate by gate into a state, and whole dynamic circuits.
+
+Invariant: Aer holds the interpreter's lock for the whole of a call, and hears no stop in it. So no
+call does more than about `CALL_OPERATIONS` on amplitudes, half a second on one core: between
+calls the control flag is looked at, and the process's other threads (a worker's heartbeat) run.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+import numpy as np
+from numpy.typing import NDArray
+from qiskit import QuantumCircuit
+from qiskit_aer import AerSimulator
+from qiskit_aer.aererror import AerError
+from qiskit_aer.quantum_info.states.aer_state import AerState
+
+from simulators.base import Control
+from simulators.blocks import BLOCK_SHOTS
+from simulators.catalog import state_bytes
+from simulators.circuit.ir import Circuit
+from simulators.circuit.walk import Operation, matrix, operations
+from simulators.errors import OutOfMemory, Unsupported
+
+CALL_OPERATIONS = 2**27  # gates times amplitudes
+SHOT_OPERATIONS = 2**33  # of one shot of a dynamic circuit, which cannot be cut
+SERIAL_QUBITS = 14  # below this a second thread costs more than it brings
+ELSEWHERE = "engine='statevector' runs it"
+
+_FLIPS = frozenset({"x", "cx", "ccx", "mcx"})
+_PHASES = frozenset({"p", "u1", "cp", "cu1", "mcphase"})
+
+
+def evolve(
+    circuit: Circuit, params: NDArray[np.float64], threads: int, control: Control
+) -> NDArray[np.complex128]:
+    """The state [2**n] after the circuit's gates; measurements are left out."""
+    _check_memory(circuit.num_qubits)
+    if not circuit.num_qubits:
+        phases = [op.params[0] for op in operations(circuit, params) if op.name == "global_phase"]
+        return np.exp(1j * np.array([sum(phases)]))
+    state = AerState(
+        method="statevector", max_parallel_threads=_threads(circuit.num_qubits, threads)
+    )
+    try:
+        state.allocate_qubits(circuit.num_qubits)
+        state.initialize()
+        waiting = 0
+        for operation in operations(circuit, params):
+            if not operation.is_gate:
+                continue
+            _apply(state, circuit, operation)
+            waiting += 1 << circuit.num_qubits
+            if waiting >= CALL_OPERATIONS:
+                state.flush()
+                control.check()
+                waiting = 0
+        state.flush()
+        found: NDArray[np.complex128] = state.move_to_ndarray()  # its own from here on
+        return found
+    except (AerError, RuntimeError) as error:
+        raise _refusal(str(error)) from error
+    finally:
+        _close(state)
+
+
+def block_shots(circuit: Circuit) -> int:
+    """Shots of one call for a dynamic circuit, a power of two: a function of the circuit alone.
+
+    Raises Unsupported where one shot would take too long for a call.
+    """
+    work = max(1, circuit.ops.size) << circuit.num_qubits
+    if work > SHOT_OPERATIONS:
+        raise Unsupported(
+            f"one shot of this dynamic circuit is {work:.1e} operations on amplitudes; engine 'aer'"
+            f" takes {SHOT_OPERATIONS:.1e}, as Aer cannot be interrupted",
+            hint=ELSEWHERE,
+        )
+    shots = BLOCK_SHOTS
+    while shots > 1 and shots * work > CALL_OPERATIONS:
+        shots //= 2
+    return shots
+
+
+class Sampler:
+    """Dynamic circuits, shot by shot."""
+
+    def __init__(self, num_qubits: int, threads: int) -> None:
+        self._simulator = AerSimulator(
+            method="statevector",
+            max_parallel_threads=_threads(num_qubits, threads),
+            max_parallel_experiments=1,
+            max_parallel_shots=1,
+        )
+
+    def counts(self, circuit: QuantumCircuit, shots: int, seed: int) -> dict[str, int]:
+        """How often each outcome came, by its number in hexadecimal."""
+        try:
+            result = self._simulator.run(circuit, shots=shots, seed_simulator=seed).result()
+        except (AerError, RuntimeError) as error:
+            raise _refusal(str(error)) from error
+        if not result.success:
+            raise _refusal(result.results[0].status if result.results else result.status)
+        found: dict[str, int] = result.data(0)["counts"]
+        return found
+
+
+def _check_memory(num_qubits: int) -> None:
+    """A state that the machine cannot hold beside its odds would be granted, and then kill us."""
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    need = 2 * state_bytes(num_qubits)
+    if need > there:
+        raise OutOfMemory(
+            f"{num_qubits} qubits take {need / 2**30:.3g} GiB; this machine has"
+            f" {there / 2**30:.3g}",
+            hint="take fewer qubits",
+        )
+
+
+def _threads(num_qubits: int, threads: int) -> int:
+    return threads if num_qubits >= SERIAL_QUBITS else 1
+
+
+def _apply(state: AerState, circuit: Circuit, operation: Operation) -> None:
+    """Hand one gate over; Aer fuses what waits when it is flushed."""
+    *controls, target = operation.qubits or (0,)
+    if not operation.qubits:
+        state.apply_global_phase(operation.params[0])
+    elif operation.name in _FLIPS and controls:
+        state.apply_mcx(controls, target)
+    elif operation.name in _PHASES:
+        state.apply_mcphase(controls, target, operation.params[0])
+    elif operation.name != "id":
+        state.apply_unitary(list(operation.qubits), matrix(circuit, operation))
+
+
+def _close(state: AerState) -> None:
+    """Give its memory back; a state that was never moved out has to be first."""
+    with suppress(AerError):  # of one that was never allocated
+        state.move_to_ndarray()
+        state.close()
+
+
+def _refusal(status: str) -> Unsupported | OutOfMemory:
+    if "emory" in status:
+        return OutOfMemory(f"Aer: {status}", hint="take fewer qubits")
+    return Unsupported(f"Aer: {status}", hint=ELSEWHERE)
