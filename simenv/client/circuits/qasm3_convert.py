@@ -15,7 +15,6 @@ from typing import Any
 
 from openqasm3 import ast
 from qiskit.circuit import Gate
-from qiskit_qasm3_import.converter import ConvertVisitor
 from qiskit_qasm3_import.exceptions import ConversionError
 from qiskit_qasm3_import.state import State
 
@@ -26,6 +25,7 @@ from simenv.client.circuits.limits import (
     too_many_bits,
 )
 from simenv.client.circuits.qasm3 import Circuit3
+from simenv.client.circuits.qasm3_flow import FlowVisitor
 from simenv.client.circuits.qasm3_values import Resolver, condition
 from simenv.client.circuits.qasm3_volume import check_volume
 from simenv.errors import ProgramError, SimenvError
@@ -37,8 +37,8 @@ _PLACE = re.compile(r"(\d+),(\d+): (.*)", re.DOTALL)
 
 def convert(source: Source, tree: Any) -> Circuit3:
     """The circuit of a syntax tree."""
-    check_volume(tree, source)
     converter = _Converter(source)
+    converter.counter = check_volume(tree, source)
     state = converter.convert(tree)
     return Circuit3(state.circuit, tuple(converter.starts), tuple(converter.places))
 
@@ -79,7 +79,7 @@ class _DefinedGate(Gate):  # type: ignore[misc]
         return _DefinedGate(self._gates, self.params)
 
 
-class _Converter(ConvertVisitor):  # type: ignore[misc]
+class _Converter(FlowVisitor):
     def __init__(self, source: Source) -> None:
         super().__init__()
         self.starts: list[int] = []
@@ -129,11 +129,6 @@ class _Converter(ConvertVisitor):  # type: ignore[misc]
         ):
             column -= start
         return column + 1
-
-    def visit_ForInLoop(self, _node: Any, _context: Any) -> Any:  # noqa: N802
-        raise ProgramError(
-            "loops ('for') are not carried yet", hint="write the repetitions out, one by one"
-        )
 
     def visit_QubitDeclaration(self, node: Any, context: Any) -> Any:  # noqa: N802
         self._check_bits(node, node.size, "qubits", context.circuit.num_qubits, MAX_QUBITS, context)

@@ -54,8 +54,29 @@ _FUNCTIONS: dict[str, Callable[..., float]] = {
 }
 
 
+_REFUSED = {
+    "DurationOf": "'durationof'",
+    "SizeOf": "'sizeof'",
+    "ArrayLiteral": "an array",
+    "ImaginaryLiteral": "an imaginary number",
+}
+
+
+class Stored(importer_types.Type):  # type: ignore[misc]
+    """The importer's name for the type of a variable: nothing that it knows."""
+
+    def pretty(self) -> str:
+        return "variable"
+
+
 class Resolver(ValueResolver):  # type: ignore[misc]
     """The importer's, with what it lacks: functions of constants, indices kept within registers."""
+
+    def generic_visit(self, node: Any, context: Any = None) -> Any:
+        told = _REFUSED.get(type(node).__name__)
+        if told is None:
+            return super().generic_visit(node, context)
+        raise ConversionError(f"{told} is not carried", node)
 
     def visit_FunctionCall(self, node: Any) -> Any:  # noqa: N802
         function = _FUNCTIONS.get(node.name.name)
@@ -116,27 +137,56 @@ def _check_range(index: int, size: int, base: Any) -> None:
 
 
 def condition(node: Any, context: Any) -> Any:
-    """The Bool expression of an `if`."""
-    return _bool(_read(node, context), node)
+    """The Bool expression of an `if` or a `while`."""
+    return _bool(read(node, context), node)
 
 
-def _read(node: Any, context: Any) -> Any:
+def is_constant(kind: Any) -> bool:
+    """Is this the importer's type of a constant number or truth?"""
+    return bool(getattr(kind, "const", False)) and not isinstance(kind, importer_types.Duration)
+
+
+def assigned(node: Any, context: Any) -> Any:
+    """What is assigned: an expression of Qiskit, or a Python number for a constant."""
+    try:
+        value, kind = Resolver(context, True).resolve(node)
+    except ConversionError:
+        return read(node, context)
+    if isinstance(node, ast.BitstringLiteral) or not is_constant(kind):
+        return read(node, context)
+    if isinstance(value, float):
+        raise_from_node(node, "a floating-point number in an assignment is not carried")
+    return value
+
+
+def as_type(value: Any, kind: Any, node: Any) -> Any:
+    """A value as a Bool or a Uint of some width; Uints are cut, numbers must fit."""
+    if isinstance(value, bool | int):
+        if isinstance(kind, types.Bool):
+            return expr.Value(bool(value), kind)
+        if not 0 <= value < 1 << kind.width:
+            raise_from_node(node, f"{value} does not fit into {kind.width} bits without a sign")
+        return expr.Value(int(value), kind)
+    return value if value.type == kind else expr.cast(value, kind)
+
+
+def read(node: Any, context: Any) -> Any:
     """An expression of Qiskit; a Python int for an integer literal, which has no width."""
     if isinstance(node, ast.BooleanLiteral):
         return expr.Value(node.value, types.Bool())
     if isinstance(node, ast.BitstringLiteral):
         return expr.Value(node.value, types.Uint(node.width))
     if isinstance(node, ast.UnaryExpression):
-        operand = _read(node.expression, context)
+        operand = read(node.expression, context)
         if node.op.name == "!":
             return expr.logic_not(_bool(operand, node))
         if node.op.name == "~" and isinstance(operand, expr.Expr):
             return expr.bit_not(operand)
         raise_from_node(node, f"the operator {node.op.name!r} is not carried in a condition")
     if isinstance(node, ast.BinaryExpression):
-        return _binary(node, _read(node.lhs, context), _read(node.rhs, context))
+        return _binary(node, read(node.lhs, context), read(node.rhs, context))
     if isinstance(node, ast.Cast):
-        return _cast(node, _read(node.argument, context))
+        return _cast(node, read(node.argument, context))
     return _leaf(node, context)
 
 
@@ -188,10 +238,14 @@ def _leaf(node: Any, context: Any) -> Any:
             raise
         if len(node.index) != 1 or isinstance(node.index[0], ast.RangeDefinition):
             raise
-        target, index = _read(node.collection, context), _read(node.index[0], context)
-        if isinstance(index, int):
+        target, index = read(node.collection, context), read(node.index[0], context)
+        if isinstance(index, int) and not isinstance(getattr(target, "type", None), types.Uint):
             raise
         return expr.index(target, index)
+    if isinstance(kind, Stored):
+        return value
+    if isinstance(value, bool):
+        return expr.Value(value, types.Bool())
     if isinstance(kind, importer_types.Int | importer_types.Uint):
         return int(value)
     if isinstance(value, Clbit):

@@ -26,12 +26,19 @@ _POWER_BASE = 4  # a power is made of the gate's matrix, with this to the number
 _BLOCKS = ("if_block", "else_block", "block", "body")
 
 
-def check_volume(tree: Any, source: Source) -> None:
-    """LimitExceeded at the statement with which the circuit becomes too long."""
-    _Counter(source).statements(tree.statements)
+def check_volume(tree: Any, source: Source) -> Counter:
+    """LimitExceeded at the statement with which the circuit becomes too long.
+
+    Each loop is counted as one pass; what the passes come to is asked of the result.
+    """
+    counter = Counter(source)
+    counter.statements(tree.statements)
+    return counter
 
 
-class _Counter:
+class Counter:
+    """Knows the widths and gates that it has seen."""
+
     def __init__(self, source: Source) -> None:
         self._source = source
         self._widths: dict[str, int] = {}
@@ -39,7 +46,17 @@ class _Counter:
         self._operations = 0
         self._operands = 0
 
+    def cost(self, nodes: list[Any]) -> int:
+        """Operations of one pass through these statements, loops within them left out."""
+        before = self._operations, self._operands
+        self._operations = self._operands = 0
+        self.statements([node for node in nodes if not isinstance(node, ast.ForInLoop)])
+        found = max(1, self._operations, self._operands)
+        self._operations, self._operands = before
+        return found
+
     def statements(self, nodes: list[Any]) -> None:
+        """Count them."""
         for node in nodes:
             if isinstance(node, ast.QuantumGateDefinition):
                 self._definition(node)
@@ -49,6 +66,9 @@ class _Counter:
                 inner = getattr(node, block, None)
                 if isinstance(inner, list):
                     self.statements(inner)
+            if isinstance(node, ast.SwitchStatement):
+                for case in [*(body for _, body in node.cases), node.default]:
+                    self.statements(case.statements if case else [])
             self._count(node)
 
     def _definition(self, node: Any) -> None:

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from qiskit import QuantumCircuit, qasm3
 
 from simenv.client.circuits import load
-from simenv.errors import ProgramError, SimenvError
+from simenv.errors import LimitExceeded, ProgramError, SimenvError
 
 pytest.importorskip("qiskit_qasm3_import")
 
@@ -43,17 +43,17 @@ def fault(text: str) -> ProgramError:
         ("x q;\n rz(1e400) q[0];", (7, 2), "the angle is inf"),
         ("rz(1e200*1e200-1e200*1e200) q[0];", (6, 1), "the angle is nan"),
         ("gate g(a) r { rz(1e308*a) r; }\nx q;\n  g(1e10) q[0];", (8, 3), "'g' cannot be made"),
-        ("x q[0];\nwhile (e) { x q[0]; }", (7, 1), "'while_loop' is not carried yet"),
         (
-            "x q;\nfor int i in [0:1000000000] { x q[0]; }",
+            "x q;\nfor int i in [0:1.5] { x q[i]; }",
             (7, 1),
-            "loops ('for') are not carried yet",
+            "a constant integer is wanted",
         ),
         ("x q;\nbox { x q[0]; }", (7, 1), "'box' is not carried"),
-        ("switch (c) { case 1 { x q[0]; } }", (6, 1), "SwitchStatement"),
+        ("switch (c) { case 7 { x q[0]; } }", (6, 1), "case 7 is larger than the maximum"),
+        ("while (c) { measure q[0]; }", (6, 13), "measurements must save"),
         ("stretch s;", (6, 1), "stretch"),
-        ("def f(qubit a) { h a; }", (6, 1), "SubroutineDefinition"),
-        ("#pragma anything\n", (6, 1), "Pragma"),
+        ("def f(qubit a) { h a; }", (6, 1), "a subroutine ('def')"),
+        ("#pragma anything\n", (6, 1), "'pragma'"),
         ("if (c + 1) { x q[0]; } else { if (q) { x q[1]; } }", (6, 35), "'qubit[3]'"),
         ("if (1 == 1) { x q[0]; }", (6, 5), "two constants"),
         ("if (c == -1) { x q[0]; }", (6, 10), "'-' is not carried"),
@@ -69,8 +69,9 @@ def test_a_fault_has_no_place(text: str, place: tuple[int, int], told: str) -> N
 
 def test_the_missing_package_is_not_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "qiskit_qasm3_import.converter", None)
-    monkeypatch.delitem(sys.modules, "simenv.client.circuits.qasm3_convert", raising=False)
-    monkeypatch.delattr("simenv.client.circuits.qasm3_convert", raising=False)
+    for name in ("qasm3_convert", "qasm3_flow"):
+        monkeypatch.delitem(sys.modules, f"simenv.client.circuits.{name}", raising=False)
+        monkeypatch.delattr(f"simenv.client.circuits.{name}", raising=False)
     assert fault(HEAD).hint == "pip install qiskit-qasm3-import"
 
 
@@ -197,3 +198,23 @@ def test_a_circuit_that_qiskit_writes_is_read_as_another(circuit: QuantumCircuit
     except SimenvError:
         return
     br.assert_same(program_judge.run(program), circuit_judge.run(circuit))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("for int i in [0:1000000000] { rz(i) q[0]; }", "more than 1000000 operations"),
+        ("for int i in [0:70000] { rz(i) q[0]; }", "loops of more than 65536 passes"),
+        ("for int i in [0:999] { for int j in [0:999] { rz(i + j) q[0]; } }", "65536 passes"),
+        ("for int i in [0:9] { for int j in [0:60000] { U(i, j, 0) q; } }", "1000000 operations"),
+    ],
+)
+def test_loops_are_written_out_without_end(text: str, told: str) -> None:
+    with pytest.raises(LimitExceeded, match=told) as refused:
+        load(HEAD + text)
+    assert "line 6, column" in refused.value.message
+
+
+def test_a_long_loop_is_written_out() -> None:
+    program = load(HEAD + "for int i in [1:1000000000000] { x q[0]; }").program
+    assert program.names == ("for", "x", "end")

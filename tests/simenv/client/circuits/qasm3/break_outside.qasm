@@ -1,0 +1,4 @@
+// refused at 4:1: 
+OPENQASM 3.0;
+include "stdgates.inc";
+break;
