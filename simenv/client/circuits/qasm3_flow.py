@@ -20,7 +20,6 @@ from qiskit_qasm3_import.converter import ConvertVisitor
 from qiskit_qasm3_import.data import Scope, Symbol
 from qiskit_qasm3_import.state import LocalScope, State
 
-from simenv.client.circuits.blocks import MAX_WRITTEN_OUT
 from simenv.client.circuits.limits import MAX_OPERATIONS, too_many_operations
 from simenv.client.circuits.qasm3_values import Stored, as_type, assigned, is_constant, read
 from simenv.client.circuits.qasm3_volume import Counter
@@ -28,6 +27,7 @@ from simenv.errors import LimitExceeded, ProgramError
 from simenv.model import MAX_CLBITS
 
 _UINT_BITS = 32  # of a `uint` without a size
+_MAX_PASSES = 10_000  # of all loops that are written out: the importer takes some 0.3 ms for one
 
 _REFUSED = {
     "SubroutineDefinition": ("a subroutine ('def')", "write it as a gate, or in its place"),
@@ -223,7 +223,10 @@ class FlowVisitor(ConvertVisitor):  # type: ignore[misc]
             raise ProgramError("a range with step 0")
         found = range(start, end + (1 if step > 0 else -1), step)
         if (end - start) // step >= 1 << 62:
-            raise LimitExceeded("a loop of more than 2**62 passes", hint="no machine ends it")
+            raise LimitExceeded(
+                f"{self.counter.place(node)}a loop of more than 2**62 passes",
+                hint="no machine comes to its end",
+            )
         return found
 
     def _pass(self, node: Any, value: int, context: State) -> None:
@@ -241,10 +244,11 @@ class FlowVisitor(ConvertVisitor):  # type: ignore[misc]
         self._passes += passes
         self._written += passes * self.counter.cost(node.block)
         if self._written > MAX_OPERATIONS:
-            raise too_many_operations()
-        if self._passes > MAX_WRITTEN_OUT:
+            raise too_many_operations(self.counter.place(node))
+        if self._passes > _MAX_PASSES:
             raise LimitExceeded(
-                f"loops of more than {MAX_WRITTEN_OUT} passes in all that must be written out",
+                f"{self.counter.place(node)}loops of more than {_MAX_PASSES} passes in all that"
+                " must be written out",
                 hint="a loop whose variable is not used in its body is carried as a loop",
             )
 

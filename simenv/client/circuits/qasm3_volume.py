@@ -113,9 +113,13 @@ class Counter:
         if self._operands > MAX_OPERANDS:
             raise self._located(node, too_many_operands)
 
-    def _located(self, node: Any, refusal: Any) -> LimitExceeded:
+    def place(self, node: Any) -> str:
+        """What a message about this node begins with."""
         line, column = (node.span.start_line, node.span.start_column + 1) if node.span else (1, 1)
-        refused: LimitExceeded = refusal(place(self._source.name, line, column))
+        return place(self._source.name, line, column)
+
+    def _located(self, node: Any, refusal: Any) -> LimitExceeded:
+        refused: LimitExceeded = refusal(self.place(node))
         return refused
 
     def _width(self, node: Any) -> int:

@@ -204,9 +204,10 @@ def test_a_circuit_that_qiskit_writes_is_read_as_another(circuit: QuantumCircuit
     ("text", "told"),
     [
         ("for int i in [0:1000000000] { rz(i) q[0]; }", "more than 1000000 operations"),
-        ("for int i in [0:70000] { rz(i) q[0]; }", "loops of more than 65536 passes"),
-        ("for int i in [0:999] { for int j in [0:999] { rz(i + j) q[0]; } }", "65536 passes"),
-        ("for int i in [0:9] { for int j in [0:60000] { U(i, j, 0) q; } }", "1000000 operations"),
+        ("for int i in [0:10000] { rz(i) q[0]; }", "loops of more than 10000 passes"),
+        ("for int i in [0:99] { for int j in [0:999] { rz(i + j) q[0]; } }", "10000 passes"),
+        ("qubit[300] r; for int i in [0:5000] { rz(i) r; }", "more than 1000000 operations"),
+        ("for int i in [-1:9223372036854775807] { x q[0]; }", r"more than 2\*\*62 passes"),
     ],
 )
 def test_loops_are_written_out_without_end(text: str, told: str) -> None:
