@@ -10,6 +10,7 @@ doubles as numpy's `Generator(Philox(key=[seed, b], counter=[0, draw, 0, 0])).ra
 The joint sampling of the final measurements is draw 0; a measurement or reset at operation k that
 is not final is draw 1 + k, and in later passes of loops what `draws.draw_number` says; sampled term
 t of the observables, counted through, is draw 2**32 + t.
+Engines that take a library's random numbers run blocks of shots with seeds of their own (`blocks`).
 """
 
 from __future__ import annotations

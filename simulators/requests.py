@@ -12,7 +12,7 @@ from simulators.errors import BadCircuit, TooManySteps, Unsupported
 
 
 def check_plan(card: EngineCard, circuit: Circuit, noise: object | None, opts: RunOptions) -> None:
-    """Raises Unsupported for a precision, width or noise the engine does not have."""
+    """Raises Unsupported for a precision, width, option or noise the engine does not have."""
     if opts.precision not in card.precisions:
         raise Unsupported(
             f"precision {opts.precision[:32]!r}; engine {card.name!r} has none such",
@@ -22,6 +22,10 @@ def check_plan(card: EngineCard, circuit: Circuit, noise: object | None, opts: R
         raise Unsupported(
             f"{circuit.num_qubits} qubits; engine {card.name!r} takes {card.max_qubits}",
             hint="take fewer qubits",
+        )
+    if opts.settings and (wrong := card.option_problem(opts.settings)):
+        raise Unsupported(
+            wrong, hint=f"it has: {', '.join(o.name for o in card.options) or 'no options'}"
         )
     if noise is not None:
         raise Unsupported(

@@ -24,6 +24,7 @@ def simulate(
     precision: str = "double",
     threads: int = 1,
     engine: str = "statevector",
+    settings: tuple[tuple[str, int | float], ...] = (),
     control: Control | None = None,
 ) -> EngineResult:
     """Run one circuit; the arguments are those of `base.Request` and `base.RunOptions`.
@@ -33,7 +34,7 @@ def simulate(
     text = problem(circuit)
     if text:
         raise BadCircuit(text)
-    options = RunOptions(precision=precision, threads=threads)
+    options = RunOptions(precision=precision, threads=threads, settings=settings)
     request = Request(shots, seed, outputs, observables, bindings, binding)
     runner = registry.create(engine)
     plan = runner.plan(circuit, None, options)

@@ -77,6 +77,11 @@ def test_a_precision_nobody_knows(every_run: Runner) -> None:
         every_run(bell(), shots=1, precision="half")
 
 
+def test_a_setting_nobody_knows_is_ignored(every_run: Runner) -> None:
+    with pytest.raises(Unsupported, match="no option 'bnd'"):
+        every_run(bell(), shots=1, settings=(("bnd", 3),))
+
+
 def test_noise_is_ignored_in_silence(every_run: Runner) -> None:
     with pytest.raises(Unsupported, match="noise"):
         every_run.engine.plan(bell(), object(), RunOptions())

@@ -16,6 +16,9 @@ OLDEST = (3, 11)
 EXTRAS = (
     ("qasm3", "qiskit_qasm3_import", "OpenQASM 3 files"),
     ("plots", "matplotlib", "the picture of `simenv demo`"),
+    ("stabilizer", "stim", "the engine stabilizer, Clifford circuits of any width"),
+    ("tn", "quimb", "the engine mps, wide circuits of little entanglement"),
+    ("aer", "qiskit_aer", "the engine aer, a second opinion"),
 )
 CORE = ("numpy", "numba", "pyzmq", "msgspec", "qiskit")
 
