@@ -58,7 +58,6 @@ as_words = _cut(types.uint64)
 as_numbers = _cut(types.int64)
 as_tallies = _cut(types.uint32)
 as_short = _cut(types.uint16)
-as_bytes = _cut(types.uint8)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
