@@ -76,7 +76,7 @@ class EngineCard(msgspec.Struct, frozen=True):
     costs: Costs
     shared: bool = True  # a pool of no engine in particular runs it
     clifford: bool = False  # Clifford circuits alone
-    loops: bool = True  # while, for, break, continue
+    loops: bool = True  # while, for, switch, break, continue
     variables: bool = True  # store
     unitaries: int = 10  # qubits of a gate given by its matrix, at most
     threads: bool = True  # more slots make a wide circuit faster

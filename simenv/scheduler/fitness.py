@@ -63,8 +63,12 @@ def _lacks(card: EngineCard, profile: Profile, terms: Terms) -> str:
         return "has no measurements, resets or conditions before a program's end"
     if profile.loops and not card.loops:
         return "has no loops"
+    if profile.switches and not card.loops:
+        return "has no switch"
     if profile.variables and not card.variables:
         return "has no classical variables"
+    if profile.stores and not card.variables:
+        return "stores no values in classical bits"
     if card.dense_qubits and profile.num_qubits > card.dense_qubits:
         dense = [o for o in ("statevector", "probabilities") if o in terms.outputs]
         if dense:

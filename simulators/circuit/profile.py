@@ -25,7 +25,9 @@ class Profile(msgspec.Struct, frozen=True):
     mid_circuit: bool  # needs branching: a measurement or reset that is not final, or a condition
     conditions: int  # `if` and `switch`
     loops: int = 0  # `while` and `for`
+    switches: int = 0  # counted among the conditions too
     variables: int = 0
+    stores: int = 0  # into clbits or variables
     unitaries: int = 0  # operations given by a matrix; counted among the gates too
     clifford: bool = False  # the rest as in `traits.Traits`
     may_be_clifford: bool = False
@@ -63,7 +65,9 @@ def profile(circuit: Circuit) -> Profile:
         mid_circuit=branching,
         conditions=int(found[survey.IFS] + found[survey.SWITCHES]),
         loops=int(found[survey.LOOPS]),
+        switches=int(found[survey.SWITCHES]),
         variables=len(circuit.variables),
+        stores=int(found[survey.STORES]),
         unitaries=int(found[survey.UNITARIES]),
         clifford=more.clifford,
         may_be_clifford=more.may_be_clifford,

@@ -39,7 +39,7 @@ from simulators.jit import F64, I32, I64, INT, NAMES, U16, kernel, part
 # Slots of `found`, filled by `bounds`.
 (
     AT, DETAIL, OPERATIONS, ONE_QUBIT, TWO_QUBIT, MANY_QUBIT, MEASUREMENTS, RESETS, IFS, LOOPS,
-    SWITCHES, UNITARIES, OWNERS,
+    SWITCHES, STORES, UNITARIES, OWNERS,
 ) = range(FINDINGS)  # fmt: skip
 
 # What a block that is open is, and how far it came.
@@ -178,8 +178,11 @@ def bounds(  # type: ignore[no-untyped-def]
             found[MEASUREMENTS] += 1
         elif code == RESET:
             found[RESETS] += 1
-        elif code in (IF, WHILE, FOR, SWITCH, CASE, STORE):
+        elif code in (IF, WHILE, FOR, SWITCH, CASE):
             found[OWNERS] += 1
+        elif code == STORE:
+            found[OWNERS] += 1
+            found[STORES] += 1
     found[AT] = -1
     if depth:
         return OPEN_BLOCK

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from simulators.circuit.gates import ANY, GATES, MAX_UNITARY_QUBITS, OTHERS, UNITARY, UNKNOWN
 
 MAX_NESTING = 100  # of blocks
-FINDINGS = 13  # numbers that `survey.bounds` reports
+FINDINGS = 14  # numbers that `survey.bounds` reports
 FOUND = FINDINGS + MAX_NESTING  # what it needs to work in
 FOUND_WIDE = FOUND + 65_536  # the same for a table with operations on more than 8 qubits
 

@@ -88,10 +88,11 @@ def test_a_profile_counts_wrongly() -> None:
     arrays.unitary(matrix, [0, 1]).unitary(matrix, [2, 1]).repeat(4)
     arrays.begin((tk.VALUE, arrays.value(1), 0), name="while").add("end").add("end")
     arrays.begin(C0, name="switch").add("default").add("end").variable(3)
+    arrays.begin(C0, (tk.SET_CLBIT, 1, 0), name="store")
     expected = {
         "num_qubits": 5,
         "num_clbits": 3,
-        "operations": 21,
+        "operations": 22,
         "gates_1q": 3,
         "gates_2q": 4,
         "gates_many": 1,
@@ -100,7 +101,9 @@ def test_a_profile_counts_wrongly() -> None:
         "mid_circuit": True,
         "conditions": 2,
         "loops": 2,
+        "switches": 1,
         "variables": 1,
+        "stores": 1,
         "unitaries": 2,
     }
     found = msgspec.structs.asdict(profile(arrays.circuit()))
