@@ -179,13 +179,14 @@ class Retention:
 
 def add(one: Kept, other: Kept) -> Kept:
     """Both together."""
-    sums = [a + b for a, b in zip(_numbers(one), _numbers(other), strict=True)]
-    oldest = min((k.oldest_s for k in (one, other) if k.oldest_s), default=0.0)
-    return Kept(*sums, oldest_s=oldest)
-
-
-def _numbers(kept: Kept) -> tuple[int, ...]:
-    return kept.tasks, kept.files, kept.file_bytes, kept.journal_bytes, kept.unread
+    return Kept(
+        one.tasks + other.tasks,
+        one.files + other.files,
+        one.file_bytes + other.file_bytes,
+        one.journal_bytes + other.journal_bytes,
+        one.unread + other.unread,
+        min((kept.oldest_s for kept in (one, other) if kept.oldest_s), default=0.0),
+    )
 
 
 def words(freed: Kept) -> str:

@@ -165,10 +165,11 @@ def _whole_or_refused(path: Path) -> bool:
     return True
 
 
-def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [1, 99])
+def test_a_file_of_another_format_is_refused(tmp_path: Path, number: int) -> None:
     journal = Journal(tmp_path / "j.db", "process")
-    journal._db.execute("pragma user_version=99")
+    journal._db.execute(f"pragma user_version={number}")
     journal.close()
     shutil.copy(tmp_path / "j.db", tmp_path / "k.db")
-    with pytest.raises(JournalError, match="format 99"):
+    with pytest.raises(JournalError, match=f"format {number}"):
         Journal(tmp_path / "k.db", "process")
