@@ -1,14 +1,15 @@
 """QPY, Qiskit's file of circuits, to a QuantumCircuit.
 
 Invariant: Qiskit's reader gets only a file whose header says that it holds one circuit that can be
-carried; the headers of blocks and definitions within it are Qiskit's to judge. Only versions of QPY
-are read that hold plain data: before 13 a file may hold formulas as serialized objects or as code
-of another library.
+carried, and no block that cannot; the headers of definitions within it are Qiskit's to judge. Only
+versions of QPY are read that hold plain data: before 13 a file may hold formulas as serialized
+objects or as code of another library.
 """
 
 from __future__ import annotations
 
 import io
+import re
 import struct
 import warnings
 from typing import Any
@@ -33,6 +34,9 @@ _TABLE_SINCE = 16
 # A circuit: sizes of name and global phase, its qubits, clbits, bytes of metadata, registers,
 # instructions, variables.
 _CIRCUIT = struct.Struct("!HcHIIQIQI")
+# A block's circuit among the parameters of an instruction: its kind, its size, and its own header,
+# of which the global phase is a float.
+_BLOCK = re.compile(rb"q(.{8})(?=(..f\x00\x08.{32}))", re.DOTALL)
 
 
 def parse(data: bytes, name: str = "") -> Any:
@@ -84,11 +88,19 @@ def _check(data: bytes, name: str) -> None:
             (at,) = _OFFSET.unpack_from(data, at)
         if at > len(data):
             raise struct.error(f"the circuit begins behind the end, at {at}")
-        _, _, _, qubits, clbits, _, _, instructions, _ = _CIRCUIT.unpack_from(data, at)
+        _check_sizes(_CIRCUIT.unpack_from(data, at), name)
     except struct.error as error:
         raise ProgramError(
             f"{label(name)}the QPY file is torn: {error}", hint="write it anew"
         ) from error
+    for match in _BLOCK.finditer(data):
+        (size,) = _OFFSET.unpack(match.group(1))
+        if match.end() + size <= len(data):
+            _check_sizes(_CIRCUIT.unpack(match.group(2)), name)
+
+
+def _check_sizes(header: tuple[Any, ...], name: str) -> None:
+    _, _, _, qubits, clbits, _, _, instructions, _ = header
     if qubits > MAX_QUBITS:
         raise too_many_bits("qubits", qubits, MAX_QUBITS, label(name))
     if clbits > MAX_CLBITS:

@@ -29,7 +29,7 @@ def test_a_box_is_taken() -> None:
 
 
 def test_a_gate_named_like_a_marker_is_one() -> None:
-    for name in ("break_loop", "store", "while_loop"):
+    for name in ("break_loop", "if", "end", "case"):
         circuit = QuantumCircuit(1)
         circuit.append(Gate(name, 1, []), [0])
         with pytest.raises(ProgramError, match=f"'{name}' is opaque"):
