@@ -44,7 +44,9 @@ def up(
     ] = None,
     listen: Annotated[
         str | None,
-        typer.Option(help="tcp://HOST:PORT for other machines; HOST is an interface of this one; '': no more."),
+        typer.Option(
+            help="tcp://HOST:PORT for other machines; HOST: an interface of this one; '': no more."
+        ),
     ] = None,
     resume: Annotated[
         bool,

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Iterable
 from types import TracebackType
 
+from simenv.errors import SimenvError
 from simenv.model import RESULT_FORMAT, Origin, ResultData, TaskSpec, TaskState, Terms, Timing
 from simenv.wire import codec
 from simenv.wire import messages as m
