@@ -32,7 +32,7 @@ from simulators.circuit.ir import Circuit
 from simulators.circuit.profile import Profile, profile
 
 KEPT = 100_000  # entries of each memory; full ones are emptied
-TASKS_A_LOOK = 32  # admitted between two looks at the clock
+TASKS_A_LOOK = 32  # of known programs, admitted between two looks at the clock
 _UNKEPT_NAMES = frozenset({"delay", "delay_dt"})  # their parameters are checked beyond finiteness
 
 
@@ -48,6 +48,7 @@ class Inquiry(msgspec.Struct):
     refusals: list[Refusal] = msgspec.field(default_factory=list)
     next: int = 0
     mark: bytes = b""  # of its terms, once they are found sound
+    wrong: dict[bytes, SimenvError] = msgspec.field(default_factory=dict)  # programs, by digest
 
 
 class Admission:
@@ -59,6 +60,7 @@ class Admission:
         self._programs: dict[tuple[bytes, bytes], Known] = {}  # by digest and terms
         self._structures: dict[tuple[bytes, bytes], Known] = {}
         self._marks: set[bytes] = set()
+        self._opened = 0  # programs, known ones left out
 
     def go_on(self, inquiry: Inquiry, deadline_ns: int) -> bool:
         """Admit more of an inquiry's tasks; True when it is through, refused or not."""
@@ -67,20 +69,24 @@ class Admission:
             return True
         tasks, terms = message.tasks, message.terms
         while inquiry.next < len(tasks):
-            stop = min(len(tasks), inquiry.next + TASKS_A_LOOK)
+            stop, opened = min(len(tasks), inquiry.next + TASKS_A_LOOK), self._opened
             for index in range(inquiry.next, stop):
-                spec = tasks[index]
-                try:
-                    known = self._program(spec, terms, inquiry.mark)
-                    rules.check_task(spec, terms, known)
-                except SimenvError as error:
-                    inquiry.refusals.append(refusal(error, index))
-                    continue
-                inquiry.routes.append(known.route)
-            inquiry.next = stop
+                inquiry.next = index + 1
+                self._admit(inquiry, tasks[index], terms, index)
+                if self._opened != opened:
+                    break  # a program was opened, which may have taken long
             if time.monotonic_ns() >= deadline_ns:
                 break
         return inquiry.next >= len(tasks)
+
+    def _admit(self, inquiry: Inquiry, spec: TaskSpec, terms: Terms, index: int) -> None:
+        try:
+            known = self._program(spec, terms, inquiry)
+            rules.check_task(spec, terms, known)
+        except SimenvError as error:
+            inquiry.refusals.append(refusal(error, index))
+        else:
+            inquiry.routes.append(known.route)
 
     def _sound_terms(self, inquiry: Inquiry) -> bool:
         mark = digest(msgspec.msgpack.encode(inquiry.message.terms.content))
@@ -96,11 +102,20 @@ class Admission:
         inquiry.mark = mark
         return True
 
-    def _program(self, spec: TaskSpec, terms: Terms, mark: bytes) -> Known:
+    def _program(self, spec: TaskSpec, terms: Terms, inquiry: Inquiry) -> Known:
+        mark = inquiry.mark
         key = (digest(spec.program), mark)
         known = self._programs.get(key)
         if known is None:
-            known = self._open(spec.program, terms, mark)
+            error = inquiry.wrong.get(key[0])
+            if error is not None:
+                raise error.with_traceback(None)
+            self._opened += 1
+            try:
+                known = self._open(spec.program, terms, mark)
+            except SimenvError as error:
+                inquiry.wrong[key[0]] = error
+                raise
             _keep(self._programs, key, known)
         return known
 

@@ -17,6 +17,8 @@ from simulators.sampling import outcome_width
 
 RESULT_BYTES = 256 * 2**20  # of arrays that take memory beside the state
 COUNT_BYTES = 4  # uint32
+PROBABILITY_BYTES = 16  # an outcome of up to 64 bits and a float64
+EXPECTATION_BYTES = 16  # value and standard error
 PRECISIONS = ("double", "single")
 MAX_OBSERVABLES = 4_096
 MAX_TERMS = 100_000
@@ -32,6 +34,7 @@ class Known(msgspec.Struct, frozen=True, gc=False):
     measures: bool
     outcome_bits: int  # at most 2 to this power different outcomes
     outcome_bytes: int  # of one outcome and its count
+    distribution_bits: int  # as many outcomes can have a probability
     route: Route
 
 
@@ -107,14 +110,8 @@ def check_task(spec: TaskSpec, terms: Terms, known: Known) -> None:
         )
     if spec.bindings and not all(map(math.isfinite, memoryview(spec.bindings).cast("d"))):
         raise OptionError("a parameter value is not a finite number")
-    if spec.count > 1 and "statevector" in terms.outputs:
-        total = spec.count * (8 if terms.precision == "single" else 16) << known.route.num_qubits
-        if total > RESULT_BYTES:
-            raise LimitExceeded(
-                f"{spec.count} statevectors of {known.route.num_qubits} qubits are {size(total)}; "
-                f"the result of several bindings may be {size(RESULT_BYTES)}",
-                hint="fewer bindings a task",
-            )
+    if spec.count > 1:
+        _check_rows(spec.count, terms, known)
     if "counts" in terms.outputs:
         if not known.measures:
             raise OptionError(
@@ -141,20 +138,45 @@ def check_task(spec: TaskSpec, terms: Terms, known: Known) -> None:
             )
 
 
+def _check_rows(count: int, terms: Terms, known: Known) -> None:
+    """Arrays of one row, as many times as there are bindings, must fit into memory too."""
+    amplitude_bytes = 8 if terms.precision == "single" else 16
+    row = {
+        "statevector": amplitude_bytes << known.route.num_qubits,
+        "probabilities": PROBABILITY_BYTES << min(60, known.distribution_bits),
+        "expectation": EXPECTATION_BYTES * len(terms.observables),
+    }
+    total = count * sum(row.get(output, 0) for output in terms.outputs)
+    if total > RESULT_BYTES:
+        asked = " and ".join(output for output in terms.outputs if output in row)
+        raise LimitExceeded(
+            f"{count} bindings of {known.route.num_qubits} qubits with {asked} are {size(total)}; "
+            f"the result of several bindings may be {size(RESULT_BYTES)}",
+            hint="fewer bindings a task",
+        )
+
+
 def known(program: Program, found: Profile, route: Route) -> Known:
     """What to remember of it."""
     bits = min(found.num_clbits, found.measurements)
     width = outcome_width(found.num_clbits) + COUNT_BYTES
-    return Known(program.num_slots, found.measurements > 0, bits, width, route)
+    distribution = distribution_bits(found)
+    return Known(program.num_slots, found.measurements > 0, bits, width, distribution, route)
+
+
+def distribution_bits(found: Profile) -> int:
+    """Two to this power outcomes may have a probability."""
+    bits = found.num_clbits if found.measurements else found.num_qubits
+    return bits if found.mid_circuit else min(bits, found.num_qubits)
 
 
 def check_outputs(found: Profile, terms: Terms) -> None:
     """A statevector is written from where it is; a distribution takes memory of its own."""
-    bits = found.num_clbits if found.measurements else found.num_qubits
-    bits = min(bits, found.num_qubits) if not found.mid_circuit else bits
-    if "probabilities" in terms.outputs and 16 << min(60, bits) > RESULT_BYTES:
+    bits = distribution_bits(found)
+    most = PROBABILITY_BYTES << min(60, bits)
+    if "probabilities" in terms.outputs and most > RESULT_BYTES:
         raise Infeasible(
-            f"a distribution over {bits} bits may be {size(16 << min(60, bits))}; a result may "
+            f"a distribution over {bits} bits may be {size(most)}; a result may "
             f"be {size(RESULT_BYTES)}",
             hint="measure fewer qubits, or ask for counts",
         )

@@ -11,7 +11,8 @@ from service import Bench, program, spec
 
 from simenv.config import convert
 from simenv.errors import ConfigError, JournalError
-from simenv.model import Observable, Terms, task_number
+from simenv.model import Observable, Terms, decode_program, task_number
+from simenv.service import admission
 from simenv.service.journal import Journal
 from simenv.service.rules import MAX_TIMEOUT_S
 from simenv.wire import codec
@@ -123,12 +124,13 @@ def test_more_counts_than_a_worker_should_hold(tmp_path: Path) -> None:
     assert isinstance(bench.submit(few, key="~f"), m.Accepted)
 
 
-def test_statevectors_of_many_bindings_larger_than_one_may_be(tmp_path: Path) -> None:
+@pytest.mark.parametrize("output", ["statevector", "probabilities"])
+def test_arrays_of_many_bindings_larger_than_one_may_be(tmp_path: Path, output: str) -> None:
     bench = Bench(tmp_path)
     turned = msgspec.structs.replace(
         program(20), num_slots=1, slots=np.array([0, 0], np.int32).tobytes(), num_clbits=0
     )
-    terms = Terms(outputs=("statevector",))
+    terms = Terms(outputs=(output,))
     names = msgspec.structs.replace(
         turned,
         registers=(),
@@ -143,7 +145,35 @@ def test_statevectors_of_many_bindings_larger_than_one_may_be(tmp_path: Path) ->
     many = spec(program=names, shots=0, bindings=bytes(8 * 17), count=17)
     refused = bench.submit(many, terms=terms, key="~m")
     assert isinstance(refused, m.Refused)
-    assert "17 statevectors of 20 qubits" in refused.refusals[0].message
+    assert f"17 bindings of 20 qubits with {output}" in refused.refusals[0].message
+
+
+def test_a_bad_program_given_many_times_is_opened_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+    monkeypatch.setattr(
+        admission, "open_program", lambda packed: opened.append(packed) or decode_program(packed)
+    )
+    bench = Bench(tmp_path)
+    bad = program(2, float("nan")).packed()
+    refused = bench.submit(*[spec(program=bad, seed=k) for k in range(100)])
+    assert isinstance(refused, m.Refused)
+    assert [refusal.index for refusal in refused.refusals] == list(range(100))
+    assert len(opened) == 1
+
+
+def test_new_programs_are_admitted_no_longer_than_a_turn_and_one_of_them(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    others = [spec(program=program(2, 0.1 * k).packed()) for k in range(20)]
+    message = m.Submit(7, "~many", 0, Terms(), others)
+    body = codec.encode(message)
+    inquiry = admission.Inquiry(b"peer", "", message, body, 0)
+    entrance = admission.Admission(bench.config.pools, bench.limits)
+    turns = 1
+    while not entrance.go_on(inquiry, 0):
+        turns += 1
+    assert (turns, len(inquiry.routes)) == (20, 20)
 
 
 def test_observables_count_in_the_queues_memory(tmp_path: Path) -> None:
