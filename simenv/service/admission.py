@@ -107,9 +107,9 @@ class Admission:
         key = (digest(spec.program), mark)
         known = self._programs.get(key)
         if known is None:
-            error = inquiry.wrong.get(key[0])
-            if error is not None:
-                raise error.with_traceback(None)
+            wrong = inquiry.wrong.get(key[0])
+            if wrong is not None:
+                raise wrong.with_traceback(None)
             self._opened += 1
             try:
                 known = self._open(spec.program, terms, mark)

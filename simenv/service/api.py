@@ -41,26 +41,25 @@ def unpack_routes(packed: bytes) -> list[Route]:
     return [table[k] for k in index]
 
 
-def queue_view(state: State, limit: int, now_ns: int) -> tuple[int, list[TaskInfo]]:
-    """Running tasks, then those sent ahead, then the waiting ones in their order."""
+def listed(state: State, scope: str, limit: int) -> tuple[int, list[tuple[Record, int]]]:
+    """How many tasks there are, and the first of them with their turns (0: not told): running, then
+    sent ahead, then waiting in their order. `scope`: whose they must be, see Identity.
+
+    An owner is not told her turn among everybody's: finding it out means looking through the whole
+    queue.
+    """
     held = [r for w in state.workers.values() for r in w.held.values()]
+    held = [r for r in held if scope in ("", r.batch.owner)]
     held.sort(key=lambda r: (-r.phase, r.number))
-    shown = [task_view(state, record, now_ns) for record in held[:limit]]
-    waiting = itertools.chain.from_iterable(p.queue for p in state.pools.values())
-    for place, record in enumerate(itertools.islice(waiting, limit - len(shown)), 1):
-        shown.append(task_view(state, record, now_ns, place))
-    return len(state.tasks), shown
-
-
-def own_queue_view(state: State, owner: str, limit: int, now_ns: int) -> tuple[int, list[TaskInfo]]:
-    """The same of one owner's tasks. Their turn among everybody's is not told: finding it out
-    means looking through the whole queue."""
-    mine = state.owned.of(owner)
-    held = [r for w in state.workers.values() for r in w.held.values() if r.batch.owner == owner]
-    held.sort(key=lambda r: (-r.phase, r.number))
-    waiting = (r for r in mine if r.phase == Phase.WAITING)
-    shown = itertools.islice(itertools.chain(held, waiting), limit)
-    return len(mine), [task_view(state, record, now_ns) for record in shown]
+    found = [(record, 0) for record in held[:limit]]
+    left = limit - len(found)
+    if scope:
+        mine = state.owned.of(scope)
+        waiting = (r for r in mine if r.phase == Phase.WAITING)
+        return len(mine), found + [(record, 0) for record in itertools.islice(waiting, left)]
+    queued = itertools.chain.from_iterable(pool.queue for pool in state.pools.values())
+    turns = enumerate(itertools.islice(queued, left), 1)
+    return len(state.tasks), found + [(record, turn) for turn, record in turns]
 
 
 def task_view(state: State, record: Record, now_ns: int, place: int = 0) -> TaskInfo:
@@ -162,19 +161,22 @@ class Past:
         found = self._completions.find(number, scope)
         return None if found is None else self._view(*found)
 
-    def newest(self, limit: int, scope: str) -> list[TaskInfo]:
-        """The newest first."""
-        shown: list[TaskInfo] = []
-        for body in self._journal.records.newest_finished(limit, scope):
-            completed = codec.to_client(body)
+    def newest(self, limit: int, scope: str) -> Iterator[TaskInfo | None]:
+        """The newest first; None where a step brought nothing."""
+        left, below = limit, self._completions.next_seq
+        while left > 0:
+            found = self._journal.records.finished_before(below, scope)
+            if found is None:
+                return
+            below, completed = found[0], codec.to_client(found[1])
             assert isinstance(completed, Completed)
-            standing = self._completions.standing(completed)
-            for group in reversed(standing):
-                for completion in reversed(group.results):
-                    shown.append(self._view(completed, completion))
-                    if len(shown) >= limit:
-                        return shown
-        return shown
+            yield None
+            for group in reversed(self._completions.standing(completed)):
+                for completion in reversed(group.results[-left:]):
+                    left -= 1
+                    yield self._view(completed, completion)
+                    if not left:
+                        return
 
     def _view(self, completed: Completed, completion: Completion) -> TaskInfo:
         name, shots, route, owner = self._asked(completion.task)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
 import msgspec
@@ -23,6 +23,7 @@ _Shares = dict[tuple[bytes, str], list[Completion]]  # by (peer, owner)
 INDEX_SLICE = 2_000  # pairs written in one idle moment
 _STATE_INDEX = {state: index for index, state in enumerate(STATES)}
 MAX_FRESH = 20_000
+WATCHERS_KEPT = 256  # of a task; whoever waits asks again every few seconds
 _STOPPED = (TaskState.CANCELLED, TaskState.EXPIRED)  # FAILED keeps the engine's own words
 _WORDS = {
     "cancelled": "cancelled before it had a result",
@@ -96,6 +97,7 @@ class Completions:
         """Send this task's end to `peer` as well."""
         peers = self._watchers.setdefault(task, [])
         if peer not in peers:
+            del peers[: max(0, len(peers) - WATCHERS_KEPT + 1)]
             peers.append(peer)
 
     def place(self, task: int) -> int | None:
@@ -114,6 +116,32 @@ class Completions:
             if completion.task == task and seq not in self._replaced:
                 return only(completed, completion, seq), completion
         return None
+
+    def ends(self, place: int, tasks: Collection[int], scope: str = "") -> list[Completed]:
+        """The stored ends of these tasks in the message at a `place`, in runs of neighbours; those
+        out of `scope`, withdrawn or no longer kept are left out."""
+        stored = self._journal.records.finished_at(place)
+        if stored is None or scope not in ("", stored[1]):
+            return []
+        completed = codec.to_client(stored[0])
+        assert isinstance(completed, Completed)
+        runs: list[tuple[int, list[Completion]]] = []
+        for seq, completion in enumerate(completed.results, completed.first_seq):
+            if completion.task not in tasks or seq in self._replaced:
+                continue
+            if runs and runs[-1][0] + len(runs[-1][1]) == seq:
+                runs[-1][1].append(completion)
+            else:
+                runs.append((seq, [completion]))
+        return [
+            msgspec.structs.replace(completed, results=found, first_seq=first)
+            for first, found in runs
+        ]
+
+    def is_stored(self, task: int) -> bool:
+        """Is its end in the journal, and not only about to be?"""
+        place = self._fresh.get(task)
+        return place is None or self._journal.records.count_at(place) > 0
 
     def withdraw(self, task: int, seq: int) -> None:
         """The completion of that number no longer counts: its task runs again."""
@@ -137,8 +165,12 @@ class Completions:
             pass
 
     def index_some(self) -> bool:
-        """Write a slice of the index; True if there is more to do."""
-        if not self._fresh:
+        """Write a slice of the index; True if there is more to do.
+
+        Nothing while an end is not stored: after a crash the index would tell of an end that never
+        was, and its task would be lost.
+        """
+        if not self._fresh or self._journal.owes_ends:
             return False
         pairs = list(itertools.islice(self._fresh.items(), INDEX_SLICE))
         following = next(itertools.islice(self._fresh.values(), len(pairs), None), pairs[-1][1] + 1)

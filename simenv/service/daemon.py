@@ -23,6 +23,7 @@ from simenv.service.chunks import packed
 from simenv.service.complaints import Complaints
 from simenv.service.completions import Completions
 from simenv.service.copying import Copier
+from simenv.service.desk import Desk
 from simenv.service.hands import Hands
 from simenv.service.intake import Intake
 from simenv.service.journal import SYNC_DELAY_S, Journal
@@ -80,6 +81,7 @@ class Daemon:
         self.copier = copier
         self._presence = presence
         self.questions = Questions(self)
+        self.desk = Desk(self.questions.answer, keeping.broken, partial(doors.send, Door.CLIENT))
         self.started_ns = time.monotonic_ns()
         self.lags_ns: deque[int] = deque(maxlen=LAG_SAMPLES)
         self.hands = Hands(state, journal, doors, workers, completions)
@@ -89,7 +91,6 @@ class Daemon:
         self.stopped = False
         self._accepts: list[tuple[Inquiry, m.Accepted]] = []
         self._answers: list[tuple[bytes, bytes]] = []
-        self._asked: list[tuple[bytes, Identity, m.FromClient]] = []
         self._next_tick_ns = self._unsynced_ns = 0
 
     # --- the loop ------------------------------------------------------------------------------
@@ -107,13 +108,13 @@ class Daemon:
         self._assign(time.monotonic_ns())
         self._commit()
         self._answer()
-        idle = not arrived and not self.intake.busy
+        idle = not (arrived or self.intake.busy or self.desk.busy)
         self._keep_up(idle)
         if not idle:
             self.lags_ns.append(time.monotonic_ns() - begin_ns)
 
     def _patience_s(self) -> float:
-        if self.intake.busy:
+        if self.intake.busy or self.desk.busy:
             return 0.0
         if self.keeping.hurries:
             return KEEPING_LOOK_S
@@ -193,17 +194,8 @@ class Daemon:
         for peer, body in self._answers:
             send(Door.CLIENT, peer, body)
         self._answers.clear()
-        if self._asked:
-            asked, self._asked = self._asked, []
-            for peer, who, question in asked:
-                try:
-                    ask = partial(self.questions.answer, peer, who, question)
-                    answers = self.keeping.mended(ask)
-                except SimenvError as error:  # a journal that can't be read
-                    request = getattr(question, "request", 0)
-                    answers = [codec.encode(m.Refused(request, [refusal(error)]))]
-                for answer in answers:
-                    send(Door.CLIENT, peer, answer)
+        if self.desk.busy:
+            self.desk.work(time.monotonic_ns() + SLICE_NS)
 
     def _keep_up(self, idle: bool) -> None:
         """What may wait for an idle moment, but not for ever."""
@@ -240,7 +232,7 @@ class Daemon:
         else:
             if type(message) is m.Ack:
                 self._acknowledge(who, message)
-            self._asked.append((peer, who, message))
+            self.desk.take(peer, who, message)
 
     def _acknowledge(self, who: Identity, message: m.Ack) -> None:
         newest = self.questions.newest(who.scope)

@@ -30,7 +30,6 @@ from simenv.wire.history import GetHistory, GetSpec, History, LogRow, Spent, Sub
 from simenv.wire.messages import STATES, Completed, Submit
 
 PAGE_ROWS = 1_000
-LOOK_ROWS = 16  # made between two looks at the clock
 MESSAGES_KEPT = 64  # of ended tasks; neighbours ended in the same ones
 STRUCTURES_KEPT = 10_000
 _NOTHING = Spent()
@@ -88,12 +87,10 @@ class Log:
             if scope not in ("", source.row.owner):
                 last = end - 1
             else:
-                stop = min(end, last + 1 + LOOK_ROWS, last + 1 + limit - len(rows))
-                for task in range(max(source.row.first, last + 1), max(stop, source.row.first + 1)):
-                    row = self._row(source, task, q.structure)
-                    if row is not None:
-                        rows.append(row)
-                    last = task
+                last = max(source.row.first, last + 1)
+                row = self._row(source, last, q.structure)
+                if row is not None:
+                    rows.append(row)
             if time.monotonic_ns() >= deadline_ns:
                 break
         self._walked = last

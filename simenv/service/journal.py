@@ -37,7 +37,7 @@ create index if not exists accepted_app on accepted(app, first) where app <> '';
 create index if not exists accepted_key on accepted(owner, key, offset) where key not like '~%';
 create table if not exists finished(seq integer primary key, count int,
   failed int, cancelled int, expired int, at real, body blob, crc int, owner text);
-create index if not exists finished_owner on finished(owner, seq) where owner <> '';
+create index if not exists finished_owner on finished(owner, seq, count) where owner <> '';
 create table if not exists sent(row integer primary key, tasks blob);
 create table if not exists result(task integer primary key, seq int);
 create table if not exists cursor(owner text, name text, seq int, primary key(owner, name))
@@ -149,6 +149,11 @@ class Journal:
     @property
     def pending(self) -> bool:
         return bool(self._accepted or self._finished or self._sent or self._events or self._cursors)
+
+    @property
+    def owes_ends(self) -> bool:
+        """Did tasks end whose ends no commit has taken yet?"""
+        return bool(self._finished)
 
     def commit(self) -> None:
         """Store all that is pending, as one transaction.

@@ -10,7 +10,7 @@ import math
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from simenv.config import Config
 from simenv.errors import NotFound, OptionError, SimenvError, StoreError
@@ -39,7 +39,6 @@ from simenv.wire.keeping import (
 
 log = logging.getLogger("simenv.service")
 
-T = TypeVar("T")
 Say = Callable[[bytes, bytes], object]  # (peer, packed answer)
 
 
@@ -197,14 +196,6 @@ class Keeping:
         tasks = self._reopening.record(error.first_seq)
         self._stirred = True
         self._note("journal.damaged", words(tasks), f"{error.message}; they run again")
-
-    def mended(self, look: Callable[[], T]) -> T:
-        """What `look` finds in the journal; records that it cannot read are dropped on the way."""
-        while True:
-            try:
-                return look()
-            except DamagedRecord as error:
-                self.broken(error)
 
     def unused(self, done: m.Done, endings: list[Ending]) -> None:
         """Remove the files of answers that came too late or were not wanted any more."""

@@ -1,10 +1,13 @@
-"""What a client may ask, and the answers; asked after the commit, so that they see all of it."""
+"""What a client may ask, and the answers; asked after the commit, so that they see all of it.
+
+Invariant: an answer that may take long comes in steps, between which the loop does its other work;
+no step leaves anything behind that the next one must find unchanged.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from functools import partial
 from typing import Protocol
 
 import msgspec
@@ -14,11 +17,12 @@ from simenv import __version__
 from simenv.config import Config
 from simenv.model import ServiceInfo, TaskInfo, TaskState, task_name
 from simenv.scheduler.state import State
-from simenv.scheduler.values import Action
+from simenv.scheduler.values import Action, Phase
 from simenv.service import api
 from simenv.service.checkpoint import Checkpointer
 from simenv.service.completions import Completions
 from simenv.service.copying import Copier
+from simenv.service.desk import Steps
 from simenv.service.engines import engines_view
 from simenv.service.explaining import explain
 from simenv.service.hands import Hands
@@ -35,8 +39,10 @@ from simenv.wire.keeping import Collect, FetchResult, Rerun
 from simenv.wire.people import AddKey, GetKeys, RevokeKey
 
 COMPLETION_GROUPS = 64  # packed messages in one page
-PAGE_BYTES = 16 * 2**20
-PAGE_NS = 4_000_000  # for a page of history: less than a slice of the loop
+PAGE_BYTES = 4 * 2**20  # of completions, unless one alone is larger
+PAGE_NS = 2_000_000  # for a page of history: less than a slice of the loop
+MOST_EVENTS = 1_000
+LOOK_TASKS = 16  # made between two looks at the clock
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -90,17 +96,23 @@ class Questions:
         self._log = Log(subject.journal, subject.completions, subject.state)
         self._process = psutil.Process()
 
-    def answer(self, peer: bytes, who: Identity, q: m.FromClient) -> list[bytes]:
+    def answer(self, peer: bytes, who: Identity, q: m.FromClient) -> Steps:
         """The packed answers to one question, as far as it is for `who` to know."""
-        if isinstance(q, m.Hello):
-            return [codec.encode(self._hello(q, who))]
-        if isinstance(q, FetchResult | Rerun | Collect):
-            self._d.keeping.asked(peer, who.scope, q)
-            return []
-        if isinstance(q, m.Watch):
-            return self._watch(peer, who.scope, q)
-        answer = self._one(who, q)
-        return [codec.encode(answer)]
+        match q:
+            case m.Hello():
+                yield codec.encode(self._hello(q, who))
+            case FetchResult() | Rerun() | Collect():
+                self._d.keeping.asked(peer, who.scope, q)
+            case m.Watch():
+                yield from self._watch(peer, who.scope, q)
+            case m.GetTasks():
+                yield from self._tasks(who.scope, q)
+            case m.GetQueue():
+                yield from self._queue(who.scope, q)
+            case m.GetCompletions():
+                yield from self._page(who.scope, q)
+            case _:
+                yield codec.encode(self._one(who, q))
 
     def _one(self, who: Identity, q: m.FromClient) -> m.ToClient:
         d, scope = self._d, who.scope
@@ -109,20 +121,12 @@ class Questions:
                 return m.Pong(q.request, d.state.epoch)
             case m.GetStatus():
                 return m.Status(q.request, self.status())
-            case m.GetQueue():
-                return self._queue(scope, q)
-            case m.GetTasks():
-                infos = [self._task(number, scope) for number in q.tasks]
-                found = [info for info in infos if info is not None]
-                return m.Queue(q.request, len(found), found)
             case m.GetWorkers():
                 return m.Workers(q.request, *api.workers_view(d.state, scope))
             case m.GetEvents():
-                limit = min(max(0, q.limit), api.MAX_LISTED)
+                limit = min(q.limit, MOST_EVENTS)
                 events = d.journal.records.events(q.since, limit, scope)
                 return m.Events(q.request, events, d.hands.next_event - 1)
-            case m.GetCompletions():
-                return self._page(scope, q)
             case m.Ack() | m.GetCursor():
                 return m.Acked(q.request, d.journal.records.cursor_at(who.owner, q.cursor))
             case GetEngines():
@@ -155,22 +159,37 @@ class Questions:
         epoch, name = self._d.state.epoch, self._d.config.name
         return m.Welcome(epoch, __version__, name, self._d.facts.node, results)
 
-    def _watch(self, peer: bytes, scope: str, q: m.Watch) -> list[bytes]:
-        answers = []
+    def _watch(self, peer: bytes, scope: str, q: m.Watch) -> Steps:
+        state, completions = self._d.state, self._d.completions
+        ended: dict[int, list[int]] = {}  # by the message that holds their ends
         unknown = []
         for number in q.tasks:
-            record = self._d.state.tasks.get(number)
-            if record is not None and scope in ("", record.batch.owner):
-                self._d.completions.watch(number, peer)
+            yield None
+            record = state.tasks.get(number)
+            place = None
+            if record is None:
+                place = completions.place(number)
+            elif scope in ("", record.batch.owner):
+                completions.watch(number, peer)
                 continue
-            found = self._d.completions.find(number, scope)
-            if found is not None:
-                answers.append(codec.encode(found[0]))
-            else:
+            if place is None:
                 unknown.append(number)
+            else:
+                ended.setdefault(place, []).append(number)
+        for place, numbers in ended.items():
+            yield None
+            found = completions.ends(place, set(numbers), scope)
+            yield from map(codec.encode, found)
+            there = {completion.task for group in found for completion in group.results}
+            # What is only about to be stored, or has just been queued again, is asked for again.
+            unknown += [
+                number
+                for number in numbers
+                if number not in there and number not in state.tasks
+                if completions.is_stored(number)
+            ]
         gone = [number for number in unknown if self._is_gone(number, scope)]
-        answers.append(codec.encode(m.Unknown(q.request, unknown, gone)))
-        return answers
+        yield codec.encode(m.Unknown(q.request, unknown, gone))
 
     def _is_gone(self, number: int, scope: str) -> bool:
         """Was this id given out once, as far as `scope` may know, and is its end no longer kept?"""
@@ -179,17 +198,34 @@ class Questions:
         owner = self._d.journal.records.owner_of(number)
         return owner is None or scope in ("", owner)
 
-    def _queue(self, scope: str, q: m.GetQueue) -> m.Queue:
-        limit = min(max(0, q.limit), api.MAX_LISTED)
-        state, now_ns = self._d.state, time.monotonic_ns()
+    def _queue(self, scope: str, q: m.GetQueue) -> Steps:
+        limit = min(q.limit, api.MAX_LISTED)
+        shown: list[TaskInfo] = []
         if q.done:
+            for info in self._past.newest(limit, scope):
+                if info is not None:
+                    shown.append(info)
+                yield None
             total = self._d.completions.newest
             if scope:
-                total = self._d.journal.records.owned_seq(scope)[1]
-            return m.Queue(q.request, total, self._past.newest(limit, scope))
-        if scope:
-            return m.Queue(q.request, *api.own_queue_view(state, scope, limit, now_ns))
-        return m.Queue(q.request, *api.queue_view(state, limit, now_ns))
+                total = self._d.journal.records.count_of(scope)
+        else:
+            total, listed = api.listed(self._d.state, scope, limit)
+            for count, (record, place) in enumerate(listed):
+                if record.phase != Phase.FINAL:
+                    now_ns = time.monotonic_ns()
+                    shown.append(api.task_view(self._d.state, record, now_ns, place))
+                if not count % LOOK_TASKS:
+                    yield None
+        yield codec.encode(m.Queue(q.request, total, shown))
+
+    def _tasks(self, scope: str, q: m.GetTasks) -> Steps:
+        infos = []
+        for number in q.tasks:
+            infos.append(self._task(number, scope))
+            yield None
+        found = [info for info in infos if info is not None]
+        yield codec.encode(m.Queue(q.request, len(found), found))
 
     def _task(self, number: int, scope: str) -> TaskInfo | None:
         record = self._d.state.tasks.get(number)
@@ -199,40 +235,27 @@ class Questions:
             return None
         return api.task_view(self._d.state, record, time.monotonic_ns())
 
-    def _page(self, scope: str, q: m.GetCompletions) -> m.CompletionPage:
+    def _page(self, scope: str, q: m.GetCompletions) -> Steps:
+        """Messages are read one by one: together they may be larger than any page."""
         groups: list[m.Completed] = []
-        records, since = self._d.journal.records, q.since
-        more = True
-        while more and not groups:  # a page may hold nothing but what was withdrawn
-            bodies = records.finished_since(since, COMPLETION_GROUPS, scope)
-            seen = self._take(groups, bodies, q)
-            more, since = seen > since, max(seen, since)
-        return m.CompletionPage(q.request, groups, self.newest(scope))
+        since, size, taken = q.since, 0, 0
+        while taken < q.limit and len(groups) < COMPLETION_GROUPS:
+            yield None
+            body = self._d.journal.records.finished_after(since, scope)
+            if body is None or (groups and size + len(body) > PAGE_BYTES):
+                break
+            group = codec.to_client(body)
+            assert isinstance(group, m.Completed)
+            since = group.first_seq + len(group.results) - 1
+            standing = self._d.completions.standing(group)
+            groups += standing
+            taken += sum(len(each.results) for each in standing)
+            size += len(body) if standing else 0
+        yield codec.encode(m.CompletionPage(q.request, groups, self.newest(scope)))
 
     def newest(self, scope: str) -> int:
         """The number of the newest completion in a scope."""
-        if scope:
-            return self._d.journal.records.owned_seq(scope)[0]
-        return self._d.completions.newest
-
-    def _take(self, groups: list[m.Completed], bodies: list[bytes], q: m.GetCompletions) -> int:
-        """Fill a page with those above `q.since`; the number of the last completion looked at."""
-        taken = size = last = 0
-        for body in bodies:
-            group = codec.to_client(body)
-            assert isinstance(group, m.Completed)
-            end = group.first_seq + len(group.results) - 1
-            if end <= q.since:
-                continue
-            if groups and size + len(body) > PAGE_BYTES:
-                break
-            groups += self._d.completions.standing(group)
-            taken += len(group.results)
-            size += len(body)
-            last = end
-            if taken >= q.limit:
-                break
-        return last
+        return self._d.journal.records.newest_of(scope) if scope else self._d.completions.newest
 
     def cancelled(self, q: m.Cancel, scope: str) -> tuple[list[str], list[Action]]:
         """A word for each task, and what follows; one out of scope is not there."""
@@ -243,8 +266,8 @@ class Questions:
             [number if number in mine else 0 for number in q.tasks], time.monotonic_ns()
         )
         for place, number in enumerate(q.tasks):
-            look = partial(d.completions.find, number, scope)
-            if words[place] == "unknown" and d.keeping.mended(look) is not None:
+            ended = words[place] == "unknown" and d.completions.place(number) is not None
+            if ended and scope in ("", d.journal.records.owner_of(number)):
                 words[place] = "final"
         return words, actions
 

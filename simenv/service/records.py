@@ -158,35 +158,35 @@ class Records:
         found = self._row("select seq, body, crc, owner from finished where seq = ?", first_seq)
         return None if found is None else (self._intact(*found[:3]), found[3])
 
-    def finished_since(self, seq: int, limit: int, owner: str = "") -> list[bytes]:
-        """Packed Completed messages that hold completions numbered above `seq`, in order; only
-        those of an `owner`, if one is named."""
-        if owner:
-            query = (
-                "select seq, body, crc from finished where owner = ?1 and owner <> ''"
-                " and seq + count > ?2 + 1 order by seq limit ?3"
-            )
-            return [self._intact(*row) for row in self.rows(query, owner, seq, limit)]
+    def finished_after(self, seq: int, owner: str = "") -> bytes | None:
+        """The packed Completed that holds the first completion numbered above `seq`; of those of
+        an `owner`, if one is named."""
+        of_owner = "owner = ?2 and owner <> ''" if owner else "?2 = ''"
+        inside = f"select max(seq) from finished where {of_owner} and seq <= ?1 + 1"
         query = (
-            "select seq, body, crc from finished where seq >= coalesce("
-            "(select max(seq) from finished where seq <= ?1 + 1), 0)"
-            " order by seq limit ?2"
+            f"select seq, body, crc from finished where {of_owner} and seq + count > ?1 + 1"
+            f" and seq >= coalesce(({inside}), 0) order by seq limit 1"
         )
-        return [self._intact(*row) for row in self.rows(query, seq, limit)]
+        row = self._row(query, seq, owner)
+        return None if row is None else self._intact(*row)
 
-    def newest_finished(self, limit: int, owner: str = "") -> list[bytes]:
-        """Packed Completed messages, the newest first; of one `owner`, if one is named."""
-        only = "where owner = ?2 and owner <> ''" if owner else "where ?2 = ''"
-        query = f"select seq, body, crc from finished {only} order by seq desc limit ?1"
-        return [self._intact(*row) for row in self.rows(query, limit, owner)]
+    def finished_before(self, seq: int, owner: str = "") -> tuple[int, bytes] | None:
+        """(first_seq, packed Completed) of the newest message that begins below `seq`; of those of
+        an `owner`, if one is named."""
+        of_owner = "owner = ?2 and owner <> ''" if owner else "?2 = ''"
+        query = f"select seq, body, crc from finished where {of_owner} and seq < ?1"
+        row = self._row(f"{query} order by seq desc limit 1", seq, owner)
+        return None if row is None else (row[0], self._intact(*row))
 
-    def owned_seq(self, owner: str) -> tuple[int, int]:
-        """The number of an owner's newest completion, and how many completions are hers."""
-        query = (
-            "select max(seq + count - 1), sum(count) from finished where owner = ? and owner <> ''"
-        )
-        newest, count = self._row(query, owner) or (0, 0)
-        return newest or 0, count or 0
+    def newest_of(self, owner: str) -> int:
+        """The number of an owner's newest completion; 0 if there is none."""
+        query = "select seq + count - 1 from finished where owner = ? and owner <> ''"
+        return self._one(f"{query} order by seq desc limit 1", owner) or 0
+
+    def count_of(self, owner: str) -> int:
+        """How many completions are an owner's."""
+        query = "select sum(count) from finished where owner = ? and owner <> ''"
+        return self._one(query, owner) or 0
 
     def ended(self) -> dict[TaskState, int]:
         """How many tasks ended in which state, all starts together."""

@@ -53,6 +53,8 @@ class Reopening:
     def record(self, first_seq: int) -> list[int]:
         """All tasks of a record that cannot be read; returns them. Raises as `task`."""
         self._completions.index_all()
+        if self._completions.unindexed:
+            raise JournalError("ends of tasks wait to be stored", hint="free space on its disk")
         tasks = list(self._journal.records.tasks_at(first_seq))
         waiting = [part for number in tasks for part in self._parts(number, SURELY)]
         counts = self._journal.records.ended_in(first_seq)

@@ -151,7 +151,8 @@ class Bench:
         self._assemble()
 
     def step(self, passes: int = 2) -> None:
-        for _ in range(passes):
+        while passes > 0 or self.daemon.intake.busy or self.daemon.desk.busy:
+            passes -= 1
             self.daemon._next_tick_ns = 0
             self.daemon.step(timeout_s=0.0)
             check(self.state)

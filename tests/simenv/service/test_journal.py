@@ -100,16 +100,23 @@ def test_a_users_key_is_found_and_an_automatic_one_is_not_indexed(tmp_path: Path
     assert journal.records.accepted_by_key("", "~auto", 2) is None
 
 
-def test_completions_are_paged_from_any_number(tmp_path: Path) -> None:
+def test_completions_are_read_on_from_any_number(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j.db", "process")
-    for first, count in ((1, 4), (5, 1), (6, 3)):
-        journal.finish(first, [DONE] * count, b"%d" % first)
+    for first, count, owner in ((1, 4, ""), (5, 1, "ann"), (7, 3, ""), (10, 2, "ann")):  # 6: gone
+        journal.finish(first, [DONE] * count, b"%d" % first, owner)
     journal.commit()
-    since = journal.records.finished_since
-    assert since(0, 10) == [b"1", b"5", b"6"]
-    assert since(2, 10) == [b"1", b"5", b"6"]
-    assert since(4, 10) == [b"5", b"6"]
-    assert since(7, 10) == [b"6"]
+    after = journal.records.finished_after
+    found = [after(since) for since in range(12)]
+    assert found == [b"1"] * 4 + [b"5"] + [b"7"] * 4 + [b"10"] * 2 + [None]
+    assert [after(since, "ann") for since in range(12)] == [b"5"] * 5 + [b"10"] * 6 + [None]
+    assert after(0, "bob") is None
+    before = journal.records.finished_before
+    assert (before(10), before(7, "ann"), before(1)) == ((7, b"7"), (5, b"5"), None)
+    records = journal.records
+    assert (records.newest_of("ann"), records.count_of("ann"), records.newest_of("bob")) == (
+        *(11, 3),
+        0,
+    )
 
 
 def test_a_damaged_file_never_loses_rows_silently(tmp_path: Path) -> None:
