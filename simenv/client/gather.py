@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
 from simenv.client.entry import Entry
 from simenv.client.progress import Line, describe
@@ -19,18 +20,24 @@ def as_completed(
 ) -> Iterator[Task]:
     """Each task as soon as it has ended, whatever its end; TimedOut after `timeout` seconds.
 
-    The tasks must belong to one client. `progress`: one line on stderr, where that is a
-    terminal.
+    Those that were posted and refused come first. The tasks must belong to one client.
+    `progress`: one line on stderr, where that is a terminal.
     """
     waiting: Waiting = {}
+    refused: list[Task] = []
+    links: set[int] = set()
     for task in tasks:
-        waiting.setdefault(task.entry, []).append(task)
-    links = {id(entry.link) for entry in waiting}
+        links.add(id(task.link))
+        entry = task.settled()
+        if entry is None:
+            refused.append(task)
+        else:
+            waiting.setdefault(entry, []).append(task)
     if len(links) > 1:
         raise OptionError(
             f"as_completed got tasks of {len(links)} clients", hint="call it once for each client"
         )
-    return _each(waiting, timeout, progress)
+    return chain(refused, _each(waiting, timeout, progress))
 
 
 def _each(waiting: Waiting, timeout: float | None, progress: bool) -> Iterator[Task]:

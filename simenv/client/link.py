@@ -13,6 +13,8 @@ from functools import partial
 from time import monotonic, perf_counter
 from typing import TypeVar
 
+import msgspec
+
 from simenv.client import refusals
 from simenv.client.account import Account
 from simenv.client.address import Address
@@ -25,7 +27,9 @@ from simenv.client.silence import LOST_S
 from simenv.client.watches import REPEAT_S, Watches
 from simenv.errors import ProtocolError, SimenvError, TimedOut
 from simenv.model import TaskInfo, TaskSpec, Terms
+from simenv.wire import codec
 from simenv.wire import messages as m
+from simenv.wire.history import Spent
 
 PEEK_S = 0.5
 A = TypeVar("A", bound=Answer)
@@ -151,20 +155,52 @@ class Link:
                 raise
         return request
 
-    def claim(self, request: Request) -> Sequence[Entry] | list[m.Refusal]:
-        """The entries of an accepted Submit, or why it was refused."""
+    def claim(
+        self, request: Request, timeout_s: float | None = None
+    ) -> Sequence[Entry] | list[m.Refusal]:
+        """The entries of an accepted Submit, or why it was refused; TimedOut after `timeout_s`.
+
+        What was asked before a fork, or given up when the service was lost, is asked again.
+        """
         begun = perf_counter()
         try:
-            self._wait(request, None)
+            self._resume(request)
+            self._wait(request, timeout_s)
+        except TimedOut:
+            raise  # it stays asked
+        except BaseException:
+            self.abandon(request)
+            raise
         finally:
             self.account.accepted_s += perf_counter() - begun
-            self.abandon(request)
+        self.abandon(request)
         answer = request.answer
         if type(answer) is m.Accepted and answer.count == request.count:
             return request.entries
         if isinstance(answer, m.Refused):
             return answer.refusals
         raise ProtocolError(f"the service answered {type(answer).__name__} to a submit")
+
+    def look(self, request: Request) -> None:
+        """Take in what has arrived, perhaps the answer to a Submit; never waits."""
+        self._resume(request)
+        self.channel.glance()
+
+    def _resume(self, request: Request) -> None:
+        """See to it that the answer to a Submit can come: under its own key, which the service
+        knows if it ever heard of it."""
+        if request.answer is not None or self._requests.get(request.number) is request:
+            return
+        self.channel.enter()
+        with self.channel.lock:
+            submit = codec.from_client(request.body)
+            assert isinstance(submit, m.Submit)
+            self._numbers += 1
+            request.number = self._numbers
+            self._requests[request.number] = request
+            self._ledger.unanswered += 1
+            again = msgspec.structs.replace(submit, request=request.number, spent=Spent())
+            request.body = self.channel.send(again)
 
     def abandon(self, request: Request) -> None:
         """Idempotent: it is answered, or nobody waits for its answer."""

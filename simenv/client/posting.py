@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from simenv.client import refusals
@@ -27,7 +28,8 @@ class PostedTask(Task):
     """A Task that is perhaps not accepted yet.
 
     Whatever needs the acceptance (its id, its state, its result) waits for it, and raises the
-    refusal if that is what came.
+    refusal if that is what came. In a forked child, and after the service was lost, it is asked for
+    again under the same key.
     """
 
     __slots__ = ("_link", "_refusal", "_request")
@@ -53,21 +55,47 @@ class PostedTask(Task):
     def done(self) -> bool:
         """True once the end, or the refusal, has been heard; never waits."""
         if self._entry is None and self._refusal is None and not self._request.is_answered():
-            self._link.channel.glance()
+            self._link.look(self._request)
             if not self._request.is_answered():
                 return False
         return self.settled() is None or super().done()
 
-    def settled(self) -> Entry | None:
-        """Wait for the answer; None: it was refused."""
+    def exception(self, timeout: float | None = None) -> SimenvError | None:
+        """What `result` would raise of the task's own end; its refusal, if it was refused."""
+        begun = monotonic()
+        if self.settled(timeout) is None:
+            return self._refusal
+        left = None if timeout is None else max(0.0, timeout - (monotonic() - begun))
+        return super().exception(left)
+
+    def settled(self, timeout: float | None = None) -> Entry | None:
+        """Wait for the answer; None: it was refused. TimedOut after `timeout` seconds."""
         if self._entry is None and self._refusal is None:
-            found = self._link.claim(self._request)[0]
+            found = self._link.claim(self._request, timeout)[0]
             if isinstance(found, Refusal):
-                self._refusal = refusals.one(found, 0)
-                self._refusal.index = -1
+                refusal = refusals.one(found, 0)
+                refusal.index = -1
+                self._refusal = refusal
             else:
                 self._entry = found
         return self._entry
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, Task) or self.settled() is None or other.settled() is None:
+            return False
+        return super().__eq__(other)
+
+    def __hash__(self) -> int:
+        return object.__hash__(self) if self.settled() is None else super().__hash__()
+
+    def __repr__(self) -> str:
+        if self._request.is_answered():
+            self.settled()  # which waits for nothing then
+        if self._entry is None:
+            return f"<Task {'refused' if self._refusal is not None else 'not accepted yet'}>"
+        return super().__repr__()
 
 
 class Window:

@@ -29,14 +29,17 @@ def error_of(refusals: Sequence[Refusal]) -> SimenvError:
     return one(refusals[0]) if refusals else SimenvError("refused without a reason")
 
 
-def error_of_batch(errors: Sequence[SimenvError], count: int) -> SimenvError:
-    """The error of `submit_many`: a refusal of the call as a whole is raised as it is."""
+def error_of_batch(errors: Sequence[SimenvError], count: int, refused: int = 0) -> SimenvError:
+    """The error of `submit_many`: a refusal of the call as a whole is raised as it is.
+
+    `count`: items in the call; `refused`: of these, where one error may be about several.
+    """
     items = tuple(error for error in errors if error.index >= 0)
     if not items:
         return errors[0]
     first = items[0]
     return BatchRefused(
-        f"{len(items)} of {count} items refused, so none was taken; "
+        f"{refused or len(items)} of {count} items refused, so none was taken; "
         f"item {first.index}: {first.message}",
         items,
         hint=first.hint,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from time import perf_counter
 
 import msgspec
@@ -112,7 +113,11 @@ def chunks(specs: Sequence[TaskSpec]) -> Iterator[list[TaskSpec]]:
 def _refused(link: Link, received: Received, order: Order, key: str | None) -> SimenvError:
     if order.single:
         received.errors[0].index = -1
-    error = refusals.error_of_batch(received.errors, len(order.specs))
+    firsts = [0, *accumulate(spec.count for spec in order.specs)]  # a caller's items are bindings
+    refused = sum(order.specs[e.index].count for e in received.errors if e.index >= 0)
+    for each in received.errors:
+        each.index = firsts[each.index] if each.index >= 0 else -1
+    error = refusals.error_of_batch(received.errors, firsts[-1], refused)
     if received.fresh:
         link.cancel([entry.number for entry in received.fresh])
         if key is not None:

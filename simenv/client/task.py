@@ -43,6 +43,10 @@ class Task:
         assert self._entry is not None
         return self._entry
 
+    def settled(self) -> Entry | None:
+        """Its entry, once the service has answered; None: it was refused."""
+        return self._entry
+
     @property
     def link(self) -> Link:
         """The connection it came by."""

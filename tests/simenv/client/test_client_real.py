@@ -237,6 +237,21 @@ def test_a_forked_child_has_a_connection_of_its_own(env: simenv.Client) -> None:
     assert env.submit(BELL, seed=3).result(60).seed == 3
 
 
+def test_a_posted_task_is_had_in_a_forked_child(env: simenv.Client, tmp_path: Path) -> None:
+    posted = [env.post(BELL, shots=64, seed=seed) for seed in range(3)]
+
+    def work() -> None:
+        mine = env.submit(BELL, seed=9)
+        assert [task.result(60).seed for task in posted] == [0, 1, 2]
+        assert mine.result(60).seed == 9
+        told.write_text(" ".join(task.id for task in posted))
+
+    told = tmp_path / "ids"
+    assert in_child(work) == 0
+    assert told.read_text().split() == [task.id for task in posted]
+    assert [task.result(60).seed for task in posted] == [0, 1, 2]
+
+
 def test_a_child_forked_while_threads_wait(env: simenv.Client) -> None:
     slow = env.submit(SLOW, shots=10)
     started = threading.Event()
