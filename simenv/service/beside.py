@@ -85,6 +85,10 @@ class Beside:
         """
         self._long.put((lambda: _sweep(self._root, known, epoch_fence), _nothing))
 
+    def unfinished(self, pid: int) -> None:
+        """What a process that has ended left half written."""
+        self._long.put((lambda: _remove(self._root, _of_process(self._root, pid)), _nothing))
+
     def _do(self, jobs: queue.SimpleQueue[tuple[Job, Then] | None], job: Job, then: Then) -> None:
         self._open += 1
         jobs.put((job, then))
@@ -139,6 +143,10 @@ def _sweep(root: Path, known: set[str], epoch_fence: int) -> None:
         is_known = name in known and not name.endswith(UNFINISHED)
         if 0 <= fence < epoch_fence and not is_known:
             _remove(root, [name])
+
+
+def _of_process(root: Path, pid: int) -> list[str]:
+    return [str(path.relative_to(root)) for path in root.glob(f"*/.*.{pid}{UNFINISHED}")]
 
 
 def _files(root: Path) -> Iterator[Path]:

@@ -282,6 +282,7 @@ class Daemon:
 
     def _tick(self, now_ns: int) -> None:
         for end in self.workers.exited():
+            self.keeping.beside.unfinished(end.pid)
             tail = self.workers.log_tail(end.name) if end.code else ""
             blame = end.code not in (m.EXIT_LEASE, m.EXIT_ORPHAN)
             self.hands.carry_out(self.state.lost(end.name, end.words, now_ns, tail, blame=blame))

@@ -156,10 +156,20 @@ class Intake:
 
     def _known(self, owner: str, key: str, offset: int) -> Remembered | None:
         known = self._recent.get((owner, key, offset))
+        if known is not None and not self._is_kept(known):
+            self.forget(owner, key, offset)
+            known = None
         if known is None and not key.startswith("~"):
             stored = self._journal.records.accepted_by_key(owner, key, offset)
             known = None if stored is None else Remembered(*stored)
         return known
+
+    def _is_kept(self, known: Remembered) -> bool:
+        """Is anything left of these tasks? What retention has removed may be submitted again."""
+        tasks = self._state.tasks
+        if known.first in tasks or self._journal.records.owner_of(known.first) is not None:
+            return True
+        return any(number in tasks for number in range(known.first, known.first + known.count))
 
     def _full(self, count: int, size_bytes: int) -> Refusal | None:
         state, limits = self._state, self._limits

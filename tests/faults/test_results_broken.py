@@ -47,6 +47,13 @@ def files(env: Client) -> list[Path]:
     return sorted(path for path in root.rglob("*") if path.is_file())
 
 
+def _await_none(home: Path) -> None:
+    deadline = time.monotonic() + 20
+    while list(home.glob("results/*/.*.new")):
+        assert time.monotonic() < deadline, "the half file stays"
+        time.sleep(0.01)
+
+
 def test_a_worker_killed_while_it_writes_leaves_half_a_file_that_is_believed() -> None:
     live = Live()
     live.up()
@@ -63,14 +70,13 @@ def test_a_worker_killed_while_it_writes_leaves_half_a_file_that_is_believed() -
             found = task.result(timeout=60)
             assert found.attempts == 2
             assert float((abs(found.statevector) ** 2).sum()) == pytest.approx(1.0)
+            _await_none(live.home)
+        half[0].touch()  # one that its service did not live to remove
         live.kill_service()
         live.wait_dead(local.read(live.home / "connection.json").pid)
         live.up()
         with live.client() as env:
-            deadline = time.monotonic() + 20
-            while list(live.home.glob("results/*/.*.new")):
-                assert time.monotonic() < deadline, "the half file stays"
-                time.sleep(0.01)
+            _await_none(live.home)
             assert len(files(env)) == 1
     finally:
         live.down()

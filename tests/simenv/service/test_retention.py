@@ -152,6 +152,15 @@ def test_a_task_that_is_gone_never_existed(bench: Bench) -> None:
     assert (unknown.tasks, unknown.gone) == ([2, 99], [2])
 
 
+@pytest.mark.parametrize("key", ["mine", "~auto"])
+def test_the_key_of_a_task_that_is_gone_stands_for_it_for_ever(bench: Bench, key: str) -> None:
+    ended(bench, 2, key)
+    assert bench.submit(spec(0), spec(1), key=key) == m.Accepted(5, 1, 2, repeated=True)
+    collected(bench, older_s=0.0)
+    assert bench.submit(spec(0), spec(1), key=key) == m.Accepted(5, 3, 2)
+    assert bench.submit(spec(0), spec(1), key=key) == m.Accepted(5, 3, 2, repeated=True)
+
+
 def test_completions_nobody_acknowledged_go_in_silence(bench: Bench) -> None:
     ended(bench)
     bench.say(m.Ack(2, "reader", 4))
