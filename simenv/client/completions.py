@@ -98,8 +98,9 @@ class Completions:
                 yield Completion(seq, Task(entry))
 
     def _is_over(self) -> bool:
-        """Nothing waits or runs, and nothing ended between the two questions."""
+        """Nothing that this client may see waits or runs, and nothing ended between the two
+        questions."""
         if self._follow:
             return False
-        info = self._link.ask(m.Status, m.GetStatus).info
-        return not (info.queued or info.running) and not self._page()
+        queue = self._link.ask(m.Queue, partial(m.GetQueue, limit=0))
+        return not queue.total and not self._page()

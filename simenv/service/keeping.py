@@ -22,7 +22,7 @@ from simenv.service.beside import Beside
 from simenv.service.completions import Completions
 from simenv.service.journal import Journal
 from simenv.service.records import DamagedRecord
-from simenv.service.reopening import Reopening, words
+from simenv.service.reopening import Reopening
 from simenv.service.retention import Retention, Sweep
 from simenv.service.retention import words as swept
 from simenv.wire import codec
@@ -195,7 +195,9 @@ class Keeping:
         """A record of the journal cannot be read: all its tasks run again."""
         tasks = self._reopening.record(error.first_seq)
         self._stirred = True
-        self._note("journal.damaged", words(tasks), f"{error.message}; they run again")
+        self._note("journal.damaged", f"{len(tasks)} tasks", f"{error.message}; they run again")
+        for task in tasks:  # one by one: each is for its owner's eyes only
+            self._note("task.requeued", task_name(task), "the record of its end was damaged")
 
     def unused(self, done: m.Done, endings: list[Ending]) -> None:
         """Remove the files of answers that came too late or were not wanted any more."""

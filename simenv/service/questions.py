@@ -111,6 +111,11 @@ class Questions:
                 yield from self._queue(who.scope, q)
             case m.GetCompletions():
                 yield from self._page(who.scope, q)
+            case m.Shutdown():  # told before it is done: what follows may be quick
+                held = sum(len(worker.held) for worker in self._d.state.workers.values())
+                queued = len(self._d.state.tasks) - held
+                yield codec.encode(m.Stopping(q.request, held, queued))
+                self._d.drain(now=q.now)
             case _:
                 yield codec.encode(self._one(who, q))
 
@@ -141,10 +146,6 @@ class Questions:
                 return App(q.request, d.journal.records.last_app(scope))
             case AddKey() | RevokeKey() | GetKeys():
                 return d.people.answer(q)
-            case m.Shutdown():
-                held = sum(len(worker.held) for worker in d.state.workers.values())
-                d.drain(now=q.now)
-                return m.Stopping(q.request, held, len(d.state.tasks) - held)
         return m.Refused(0, [m.Refusal("protocol", f"{type(q).__name__} is not a question")])
 
     def _hello(self, q: m.Hello, who: Identity) -> m.ToClient:

@@ -101,9 +101,3 @@ def mend(journal: Journal) -> int:
             dropped += 1
         else:
             return dropped
-
-
-def words(tasks: list[int]) -> str:
-    """Tasks as an event names them."""
-    shown = ", ".join(task_name(task) for task in tasks[:5])
-    return shown + (f" and {len(tasks) - 5} more" if len(tasks) > 5 else "")

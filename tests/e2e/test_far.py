@@ -29,6 +29,11 @@ from simenv.wire.keyfiles import PersonFile, new_pair, read_private
 BELL = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[3]; creg c[3]; ry(0.7) q[0]; cx q[0],q[1]; '
 BELL += "h q[2]; measure q -> c;"
 TYPED_S = 6.0  # what a client that is not let in may wait for the word of it
+SLOW = (  # for minutes
+    'OPENQASM 2.0; include "qelib1.inc"; qreg q[20]; creg c[20]; t q[0]; '
+    + "h q; cx q[0],q[1]; " * 2_000
+    + "measure q->c;"
+)
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +104,16 @@ def test_a_client_sees_or_steers_more_than_her_own(
     with simenv.connect(service=key_file("ops", "admin")) as ops:
         assert ops.task(hers.id).result().counts
         assert {key.name for key in ops.people.listed()} >= {"ana", "ben", "ops"}
+
+
+def test_a_client_waits_for_the_tasks_of_others(env: Client, key_file: Callable[..., Path]) -> None:
+    slow = env.submit(SLOW, shots=10)
+    with simenv.connect(service=key_file("ana")) as ana:
+        hers = ana.run(BELL).task
+        assert hers in [each.task.id for each in ana.completions(since=0)]
+    assert not slow.done()
+    slow.cancel()
+    slow.wait()
 
 
 def test_an_admin_from_afar_lets_nobody_in(key_file: Callable[..., Path], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -268,6 +269,24 @@ def test_a_revoked_key_is_heard(town: Town) -> None:
     town.restart()
     with pytest.raises(KeyRefused):
         town.doors.connect(Door.CLIENT, b"again", town.key["ana"])
+
+
+def test_a_damaged_record_tells_others_of_her_tasks(town: Town) -> None:
+    hers = town.order(town.ana, count=2)
+    town.join()
+    town.finish(town.assigned())
+    db = sqlite3.connect(town.journal.path, isolation_level=None)
+    db.execute("update finished set crc = crc + 1")
+    db.close()
+    assert town.say(m.Watch(1, [hers]), town.ana)
+    assert sorted(task.task for task in town.assigned()) == [hers, hers + 1]
+    told = {}
+    for name, peer in (("ana", town.ana), ("ben", town.ben)):
+        (events,) = [a for a in town.say(m.GetEvents(2), peer) if isinstance(a, m.Events)]
+        told[name] = " ".join(f"{event.subject} {event.message}" for event in events.events)
+    assert "t-1 the record of its end was damaged" in told["ana"]
+    assert "t-1" not in told["ben"]
+    assert "t-2" not in told["ben"]
 
 
 @pytest.mark.parametrize(
