@@ -10,7 +10,7 @@ import typer
 from simenv.cli import out, settings
 from simenv.cli.listing import Column, Style, keyed, listing
 from simenv.cli.reading import Output, Precision, loaded_beside, settings_of
-from simenv.cli.spoken import spoken_errors
+from simenv.cli.spoken import spoken, spoken_errors
 from simenv.wire.engines import Choice, Explanation
 
 COLUMNS: tuple[Column[Choice], ...] = (
@@ -24,7 +24,7 @@ COLUMNS: tuple[Column[Choice], ...] = (
 
 def explain(
     context: typer.Context,
-    file: Annotated[str, typer.Argument(help="OpenQASM 2 or 3; - is stdin.")],
+    file: Annotated[str, typer.Argument(help="OpenQASM 2 or 3, or QPY; - is stdin.")],
     shots: Annotated[int, typer.Option(min=0, help="0: exact, nothing is sampled.")] = 1024,
     engine: Annotated[str, typer.Option(help="Look at this one alone.")] = "auto",
     observable: Annotated[
@@ -68,9 +68,11 @@ def explain(
         return
     out.line(f"{'stdin' if file == '-' else file}: {words(found)}")
     listing(COLUMNS, Style(False, aligned=True), lambda: found.engines)
+    if not found.engine:
+        out.note("as it is asked for, it would be refused; what could be done:")
     for each in found.engines:
         if each.hint and not each.able:
-            out.note(f"{each.engine}: {each.hint}")
+            out.note(f"{each.engine}: {spoken(each.hint)}")
 
 
 def words(found: Explanation) -> str:
@@ -78,9 +80,9 @@ def words(found: Explanation) -> str:
     sizes = found.sizes
     gates = sizes.gates_1q + sizes.gates_2q + sizes.gates_many
     kinds = [
-        f"{sizes.num_qubits} qubits",
-        f"{gates} gates ({sizes.gates_2q + sizes.gates_many} on several qubits)",
-        f"{sizes.measurements} measurements",
+        out.counted(sizes.num_qubits, "qubit"),
+        f"{out.counted(gates, 'gate')} ({sizes.gates_2q + sizes.gates_many} on several qubits)",
+        out.counted(sizes.measurements, "measurement"),
     ]
     if sizes.clifford:
         kinds.append("Clifford")
@@ -89,11 +91,6 @@ def words(found: Explanation) -> str:
     if sizes.bond_bits >= 0:
         kinds.append(f"bonds up to 2^{sizes.bond_bits}")
     return ", ".join(kinds)
-
-
-def memory(one: Choice) -> str:
-    """Of an engine that is able."""
-    return out.size(one.memory_bytes) if one.able else "-"
 
 
 def duration(seconds: float) -> str:

@@ -99,6 +99,11 @@ def number(value: int) -> str:
     return f"{value:,}".replace(",", " ")
 
 
+def counted(value: int, thing: str) -> str:
+    """1 qubit, 2 qubits."""
+    return f"{value} {thing}" if value == 1 else f"{value} {thing}s"
+
+
 def bars(shares: Mapping[str, float], texts: Mapping[str, str], limit: int = 32) -> None:
     """A histogram: the `limit` largest shares in the order of their keys."""
     largest = sorted(shares, key=lambda key: -shares[key])[:limit]

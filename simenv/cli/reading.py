@@ -46,6 +46,8 @@ def loaded_beside(
     client = private.found(common, stack)
     if client is not None:
         return client, False, _load(file)
+    if file != "-" and not Path(file).is_file():
+        _load(file)  # says so before anything is started for it
     with ThreadPoolExecutor(1, "load") as pool:
         loading = pool.submit(_load, file)
         client = stack.enter_context(private.started(workers=1))
@@ -87,7 +89,7 @@ def _say_where(error: ProgramError, file: str, source: str | Path) -> None:
     lines = text.splitlines()
     quoted = lines[error.line - 1].strip()[:80] if error.line <= len(lines) else ""
     name = "stdin" if file == "-" else file
-    error.add_note(f"at {name}:{error.line}:{error.column}   {quoted}")
+    error.add_note(f"at {name}:{error.line}:{error.column}   {quoted}".rstrip())
 
 
 def settings_of(words: list[str]) -> dict[str, float]:

@@ -13,12 +13,11 @@ from simenv.cli.bundle.container import is_bundle
 from simenv.cli.reading import Output, Precision, bindings_of, loaded_beside, settings_of
 from simenv.cli.spoken import spoken_errors
 from simenv.cli.tasks import Timeout, present
-from simenv.errors import TimedOut
 
 
 def submit(
     context: typer.Context,
-    file: Annotated[str, typer.Argument(help="OpenQASM 2 or 3; - is stdin; or a bundle.")],
+    file: Annotated[str, typer.Argument(help="OpenQASM 2 or 3, QPY, or a bundle; - is stdin.")],
     shots: Annotated[int, typer.Option(min=0, help="0: exact, nothing is sampled.")] = 1024,
     seed: Annotated[
         int | None, typer.Option(min=0, help="The same seed gives the same counts.")
@@ -82,12 +81,7 @@ def submit(
             name=task_name,
         )
         if wait or alone:
-            try:
-                present(task, common.as_json, timeout)
-            except TimedOut as error:
-                if alone:
-                    error.hint = "it ended with its private environment; simenv up keeps one"
-                raise
+            present(task, common.as_json, timeout, alone=alone)
         elif common.as_json:
             out.json_line({"task": task.id})
         else:

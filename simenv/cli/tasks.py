@@ -11,13 +11,21 @@ import typer
 from simenv.cli import out, settings
 from simenv.cli.border import as_object, show_error
 from simenv.cli.settings import seconds
-from simenv.errors import NotFound, TaskCancelled, TaskExpired, TaskFailed
+from simenv.errors import (
+    NotFound,
+    OptionError,
+    TaskCancelled,
+    TaskExpired,
+    TaskFailed,
+    TimedOut,
+)
 
 if TYPE_CHECKING:
     from simenv.client.result import Result
     from simenv.client.task import Task
 
 SHOWN = 32  # amplitudes on the screen
+ROWS = 32  # bindings of a sweep on the screen
 BLOCK = 2**20  # looked at together
 
 Timeout = Annotated[
@@ -39,7 +47,10 @@ def result(
         typer.Option(help="A folder or .zip to make, with all that `submit` needs to rerun it."),
     ] = None,
 ) -> None:
-    """Wait for a task's end and show what it found."""
+    """Wait for a task's end and show what it found.
+
+    Of a sweep t-8k2f stands for all bindings that travelled together, t-8k2f.17 for one.
+    """
     common = settings.of(context)
     with common.connect() as client:
         found = client.task(task)
@@ -70,11 +81,20 @@ def cancel(
         raise NotFound(f"no task {', '.join(unknown)} here", hint="simenv queue lists them")
 
 
-def present(task: Task, as_json: bool, timeout: float | None, save: Path | None = None) -> None:
-    """Wait for the end and show it; exit code 1 if the task did not end well."""
-    task.wait(progress=sys.stderr.isatty(), timeout=timeout)
+def present(
+    task: Task,
+    as_json: bool,
+    timeout: float | None,
+    save: Path | None = None,
+    alone: bool = False,
+) -> None:
+    """Wait for the end and show it; exit code 1 if the task did not end well.
+
+    `alone`: its environment is there for this call only.
+    """
+    _wait(task, timeout, alone)
     try:
-        found = task.result(0.0)
+        found = task.results(0.0)
     except (TaskFailed, TaskCancelled, TaskExpired) as error:
         show_error(error)
         if as_json:
@@ -82,11 +102,41 @@ def present(task: Task, as_json: bool, timeout: float | None, save: Path | None 
             out.json_line(ended)
         raise typer.Exit(error.exit_code) from error
     if save is not None:
-        found.save(save)
+        if len(found) > 1:
+            raise OptionError(
+                f"--save {save}: task {task.id} carries {len(found)} bindings",
+                hint=f"one by one: simenv result {task.id}.0 --save {save}",
+            )
+        found[0].save(save)
     if as_json:
-        out.json_line(found.to_json())
+        for each in found:
+            out.json_line(each.to_json())
+    elif save is None and len(found) == 1:
+        _show(found[0])
     elif save is None:
-        _show(found)
+        _sweep(found)
+
+
+def _wait(task: Task, timeout: float | None, alone: bool) -> None:
+    try:
+        task.wait(progress=sys.stderr.isatty(), timeout=timeout)
+    except KeyboardInterrupt:
+        if not alone:
+            out.note(f"{task.id} goes on: simenv result {task.id}, or simenv cancel {task.id}")
+        raise
+    except TimedOut as error:
+        if alone:
+            error.hint = "it ended with its private environment; simenv up keeps one"
+        raise
+
+
+def _sweep(found: list[Result]) -> None:
+    """The first bindings of several, each under its own id."""
+    for each in found[:ROWS]:
+        out.line(each.task)
+        _show(each)
+    if len(found) > ROWS:
+        out.note(f"the first {ROWS} of {len(found)}; --json prints all")
 
 
 def _show(found: Result) -> None:

@@ -64,7 +64,7 @@ def trace(
     if common.as_json:
         out.json_line(found)
     else:
-        _show(row, found)
+        _show(row, found, task)
 
 
 def stages(row: LogRow) -> list[Stage]:
@@ -100,12 +100,12 @@ def _lost(event: Event) -> Lost:
     return Lost(event.seq, event.time_s, event.message)
 
 
-def _show(row: LogRow, found: Trace) -> None:
+def _show(row: LogRow, found: Trace, task: str) -> None:
     reason = f"   ({out.clean(row.reason)})" if row.reason else ""
-    out.line(f"TASK     {row.id}  {row.name or '-'}  {out.paint(str(row.state))}{reason}")
+    out.line(f"TASK     {task}  {row.name or '-'}  {out.paint(str(row.state))}{reason}")
     out.line(f"PROGRAM  {row.num_qubits} qubits, structure {row.structure}")
     exact = f"{out.number(row.shots)} shots" if row.shots else "exact"
-    many = f", {out.number(row.bindings)} bindings from number {row.binding}"
+    many = f", {out.number(row.bindings)} bindings from number {row.binding} that ran together"
     out.line(f"ASKED    {exact}, seed {row.seed}{many if row.bindings > 1 else ''}")
     out.line(f"ENGINE   {row.engine}: {out.clean(found.route)}")
     where = f"{row.worker} on {row.node}, ranks {row.ranks}, slots {row.slots}"

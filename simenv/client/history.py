@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 
-from simenv.client.ids import number_of
+from simenv.client.ids import number_of, row_of
 from simenv.client.link import Link
 from simenv.client.sending import Order, send
 from simenv.client.task import Task
@@ -60,12 +60,16 @@ class Past:
             after, since_s = page.last, 0.0
 
     def task(self, task: Task | str | int) -> LogRow:
-        """One task's row; NotFound if it is not known or no longer kept."""
+        """One task's row; NotFound if it is not known or no longer kept.
+
+        `t-8k2f.17`, one of its bindings, has no row of its own.
+        """
         number = number_of(task)
         ask = partial(GetHistory, after=number - 1, limit=1, structure=True)
         found = self._link.ask(History, ask).rows if number else []
         if not found or task_number(found[0].id) != number:
             raise NotFound(f"no task {task_name(number)} here", hint="simenv log lists them")
+        _check_row(found[0], task.row if isinstance(task, Task) else row_of(task))
         return found[0]
 
     def submitted(self, task: Task | str | int) -> Submitted:
@@ -107,3 +111,11 @@ class Past:
 
     def _events(self, since: int, limit: int) -> m.Events:
         return self._link.ask(m.Events, partial(m.GetEvents, since=since, limit=limit))
+
+
+def _check_row(row: LogRow, k: int | None) -> None:
+    if k is not None and k >= row.bindings:
+        raise NotFound(
+            f"task {row.id} carries {row.bindings} bindings; there is no number {k}",
+            hint=f"the first is {row.id}.0",
+        )

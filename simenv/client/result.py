@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Stages(msgspec.Struct, frozen=True):
-    """Seconds a task spent in each stage.
+    """Seconds a task spent in each stage; bindings that travelled as one task share them.
 
     `queued_s`, `sent_s` and `run_s` were measured by service and worker. `accepted_s` is the
     caller's wait for the durable acceptance, in which the task may already run. `returned_s` is

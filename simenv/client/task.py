@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from simenv.client.progress import Line, describe
 from simenv.client.result import Result
-from simenv.errors import OptionError, SimenvError, TimedOut
+from simenv.errors import NotFound, OptionError, SimenvError, TimedOut
 from simenv.model import TaskState
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Task:
 
         Raises TaskFailed, TaskCancelled or TaskExpired as the task ended, TimedOut after `timeout`
         seconds (the task goes on), ServiceLost when the service falls silent; OptionError where the
-        task carries several bindings and none was named.
+        task carries several bindings and none was named, NotFound where it has none so numbered.
         """
         if self._result is None:
             error = self.exception(timeout)
@@ -169,7 +169,7 @@ class Task:
         entry = self.entry
         sheet = entry.sheet()
         if row >= sheet.data.count:
-            raise OptionError(
+            raise NotFound(
                 f"task {entry.id} carries {sheet.data.count} bindings; there is no number {row}",
                 hint=f"the first is {entry.id}.0",
             )

@@ -97,18 +97,18 @@ def _against_auto(card: EngineCard, profile: Profile) -> str:
     """What keeps `auto` from an engine that may be able to run the program; "" if nothing."""
     if card.clifford:
         if not profile.clifford:
-            return "free parameters or matrices may not be Clifford: name it to try"
+            return "free parameters or matrices may not be Clifford: ask for it by name to try"
         if profile.conditions:
-            return "conditions may be more than parities of clbits: name it to try"
+            return "conditions may be more than parities of clbits: ask for it by name to try"
     if card.name == "mps":
         if not 0 <= profile.bond_bits <= CHAIN_BITS:
             bound = "unknown" if profile.bond_bits < 0 else f"2^{profile.bond_bits}"
             return (
-                f"its bonds may need {bound} values, auto allows 2^{CHAIN_BITS}: name it to have"
-                " what is beyond its option bond cut off"
+                f"its bonds may need {bound} values, auto allows 2^{CHAIN_BITS}: asked for by name,"
+                " it cuts off what is beyond its option bond"
             )
         if _splits(profile) > CHAIN_OPERATIONS:
-            return f"more than {CHAIN_OPERATIONS:.0e} operations: name it to run it all the same"
+            return f"more than {CHAIN_OPERATIONS:.0e} operations: ask for it by name to run it"
     return ""
 
 

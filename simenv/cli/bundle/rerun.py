@@ -11,7 +11,7 @@ from simenv.cli import out, private
 from simenv.cli.bundle.collect import load
 from simenv.cli.settings import Settings
 from simenv.cli.tasks import present
-from simenv.errors import OptionError, TimedOut
+from simenv.errors import OptionError
 
 _FREE = ("file", "wait", "timeout")  # options that a bundle says nothing of
 
@@ -35,13 +35,8 @@ def rerun(
             client = stack.enter_context(private.started(workers=1))
         tasks = client.past.resubmit(asked)
         if wait or alone:
-            try:
-                for task in tasks:
-                    present(task, common.as_json, timeout)
-            except TimedOut as error:
-                if alone:
-                    error.hint = "it ended with its private environment; simenv up keeps one"
-                raise
+            whole = tasks[0] if len(tasks) == 1 else client.task(tasks[0].entry.id)
+            present(whole, common.as_json, timeout, alone=alone)
         elif common.as_json:
             out.json_line({"task": tasks[0].entry.id})
         else:

@@ -55,8 +55,8 @@ def _show(report: Report) -> None:
         f"{out.number(found.messages)} messages"
     )
     out.line(
-        f"TIME      {found.wall_s:.3f} s   {found.busy:.1f} of {found.workers} workers busy while "
-        "there was work"
+        f"TIME      {found.wall_s:.3f} s   {found.busy:.1f} workers busy while there was work; "
+        f"{found.workers} had a part in it"
     )
     out.line(
         f"CLIENT    packing {found.packed_s:.3f} s, acceptance {found.accepted_s:.3f} s; "

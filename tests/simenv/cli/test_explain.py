@@ -66,6 +66,9 @@ def test_nothing_that_can_run_it_is_a_choice(shell: Shell, tmp_path: Path) -> No
     assert told.code == 0
     assert told.object["engine"] == ""
     assert not any(each["able"] for each in told.object["engines"])
+    read = shell("explain", str(file)).err
+    assert "it would be refused" in read
+    assert "mps: --engine mps" in read
     named = shell("explain", str(file), "--engine", "aer", "--json").object
     assert [each["engine"] for each in named["engines"]] == ["aer"]
 

@@ -26,6 +26,8 @@ from simenv.errors import OptionError
         ),
         ("give bindings= a value for every parameter", "give --param NAME=VALUE"),
         ("queue_timeout_s=-1.0", "--queue-timeout -1.0"),
+        ("engine='mps'", "--engine mps"),
+        ("text, as opposed to a path, has a newline or ';' in it", ""),
         ("name='No'", "--task-name 'No'"),
         ("the name=x inside stays", "the name=x inside stays"),
     ],

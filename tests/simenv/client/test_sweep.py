@@ -83,7 +83,7 @@ def test_a_binding_is_found_again_by_its_id(env: simenv.Client) -> None:
         assert rows[int(task.id.partition(".")[2])].counts == counts
         with pytest.raises(OptionError, match="carries"):
             whole.result()
-        with pytest.raises(OptionError, match="there is no number 999"):
+        with pytest.raises(NotFound, match="there is no number 999"):
             other.task(whole.id + ".999").result(60)
         with pytest.raises(NotFound):
             other.task(whole.id + ".x")
