@@ -134,7 +134,8 @@ class Client:
 
         `work`: several circuits; or (circuit, bindings), one task for each set of values. Bindings
         are an array (K, P), columns in the order of `circuit.parameters`, or a mapping from
-        parameter to K values.
+        parameter to K values. A sweep travels as few tasks of up to 4,096 bindings, each accepted,
+        run and ended as one; the Tasks returned, `t-8k2f.17` and so on, stand for one binding each.
 
         `seed`: a list gives each task its own. One seed: circuit k gets BLAKE2b(seed, k), cut to 53
         bits; the bindings of a sweep share it, and their number is a part of the random key. Item k

@@ -199,10 +199,12 @@ class Result:
 
     @property
     def node(self) -> str:
+        """The machine it ran on."""
         return self._provenance.origin.node
 
     @property
     def worker(self) -> str:
+        """Which of the pool's workers ran it."""
         return self._provenance.origin.worker
 
     @property
@@ -212,6 +214,7 @@ class Result:
 
     @property
     def ranks(self) -> int:
+        """Processes that ran it together."""
         return self._provenance.origin.ranks
 
     @property
@@ -226,6 +229,7 @@ class Result:
 
     @property
     def num_qubits(self) -> int:
+        """Of the circuit."""
         return self._data.num_qubits
 
     @property
@@ -240,6 +244,7 @@ class Result:
 
     @property
     def timing(self) -> Stages:
+        """Seconds in each stage, from the submission to the counts."""
         return self._provenance.timing
 
     def has(self, output: str) -> bool:
