@@ -2,7 +2,8 @@
 
 1,024 shots of 30 gates, a new seed each time, circuits taken in turns so that no branch predictor
 learns one by heart. The peers run in the same rounds, at their best: their circuits are built
-before the clock starts, one thread, and Aer is asked for one circuit and for a hundred at a time.
+before the clock starts, one thread, and Aer is asked for one circuit and for a hundred at a time;
+all times are those of one circuit.
 Medians of interleaved rounds. Then sweeps inside the engine: bindings a second on one core.
 
     python bench/engine_call.py [--rounds 7]
@@ -55,7 +56,8 @@ def main() -> int:
     for num_qubits in WIDTHS:
         calls = {"ours": _ours(runner, num_qubits), **_peers(num_qubits)}
         times = {name: statistics.median(found) for name, found in _rounds(calls, told.rounds)}
-        ours, aer = times["ours"], min(times["aer"], times["aer, 100 at once"] / 100)
+        times["aer, 100 at once"] /= 100
+        ours, aer = times["ours"], min(times["aer"], times["aer, 100 at once"])
         print(f"{num_qubits:2d} qubits: " + ", ".join(f"{k} {v:.1f}" for k, v in times.items()))
         report.verdict(f"us_{num_qubits}", ours, f"{num_qubits} qubits")
         if num_qubits <= 10:

@@ -19,7 +19,8 @@ from simulators.circuit.ir import Circuit
 from simulators.jit import F64, I32, I64, INT, NAMES, U16, kernel
 
 _QUARTER = math.pi / 2
-_TOLERANCE = 1e-12
+_TOLERANCE = 1e-12  # radians, of an angle up to a few turns; beyond, for each unit
+_MOST_OFF = 1e-9  # whatever the angle: huge ones are not a multiple of everything
 _MAX_STEPS = 10**7  # cuts looked at; beyond, the bound is unknown
 
 # What `_look` finds: a gate that never is Clifford, one whose angle says so, one that has angles.
@@ -92,7 +93,7 @@ def _look(rows, kinds, ops, qubits, params, slots, num_qubits, bits, found):  # 
                         continue
                     count = np.round(params[j] / unit)
                     gap = abs(params[j] - count * unit)
-                    if gap > _TOLERANCE * max(1.0, abs(count)):
+                    if gap > min(_MOST_OFF, _TOLERANCE * max(1.0, abs(count))):
                         found[_BETWEEN] = 1
             if nq > 1 and found[_BITS] >= 0:
                 low = high = np.int64(qubits[q])

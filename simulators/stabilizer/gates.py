@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from simulators.circuit.gates import unitary
 
-TOLERANCE = 1e-12  # radians, of an angle up to a few turns; relative beyond
+TOLERANCE = 1e-12  # radians, of an angle up to a few turns; beyond, for each quarter turn
+_MOST_OFF = 1e-9  # radians, whatever the angle: huge ones are not a multiple of everything
 _QUARTER = math.pi / 2
-_MATRIX_TOLERANCE = 1e-6  # of an overlap: stim keeps its matrices in single precision
+_MATRIX_TOLERANCE = 1e-10  # of each element
 _WIDEST = 4  # qubits of a gate whose tableau is looked for
 
 Instruction = tuple[str, tuple[int, ...]]  # stim's name, and which of the gate's qubits
@@ -53,7 +54,7 @@ def quarters(angle: float) -> int | None:
     """How many quarter turns the angle is, from 0 to 7 (a rotation by a full turn is -1); None if
     it is no whole number of them."""
     count = round(angle / _QUARTER)
-    if abs(angle - count * _QUARTER) > TOLERANCE * max(1, abs(count)):
+    if abs(angle - count * _QUARTER) > min(_MOST_OFF, TOLERANCE * max(1, abs(count))):
         return None
     return count % 8
 
@@ -87,9 +88,7 @@ def of_matrix(matrix: NDArray[np.complex128]) -> tuple[Instruction, ...] | None:
         tableau = stim.Tableau.from_unitary_matrix(matrix, endian="little")
     except ValueError:
         return None
-    exact = tableau.to_unitary_matrix(endian="little")
-    overlap = abs(np.vdot(exact, matrix)) / len(matrix)  # stim is content with less
-    if abs(overlap - 1.0) > _MATRIX_TOLERANCE:
+    if not _alike(tableau.to_unitary_matrix(endian="little"), matrix):  # stim asks for less
         return None
     if num_qubits == 1:
         single = _single_qubit().get(str(tableau))
@@ -100,6 +99,21 @@ def of_matrix(matrix: NDArray[np.complex128]) -> tuple[Instruction, ...] | None:
         step = 2 if stim.gate_data(item.name).is_two_qubit_gate else 1
         found += [(item.name, targets[k : k + step]) for k in range(0, len(targets), step)]
     return tuple(found)
+
+
+def _alike(found: NDArray[np.complex64], matrix: NDArray[np.complex128]) -> bool:
+    """Whether `matrix` is `found`, whose rounding is undone first, up to a global phase.
+
+    The elements of a Clifford gate's matrix have one size, and are quarter turns apart.
+    """
+    first = found[np.flatnonzero(np.abs(found[:, 0]) > 0.1)[0], 0]
+    turns = (found / first).astype(np.complex128)
+    exact = np.round(turns.real) + 1j * np.round(turns.imag)
+    exact /= math.sqrt(np.count_nonzero(exact[:, 0]))
+    overlap = complex(np.vdot(exact, matrix))
+    if not overlap:
+        return False
+    return bool(np.abs(exact * (overlap / abs(overlap)) - matrix).max() <= _MATRIX_TOLERANCE)
 
 
 @functools.lru_cache(maxsize=1)

@@ -16,8 +16,9 @@ from reference import final_state
 from simulators.base import PauliSum
 from simulators.circuit import tokens as tk
 from simulators.circuit.examples import feed_forward
-from simulators.circuit.gates import GATES
+from simulators.circuit.gates import GATES, unitary
 from simulators.circuit.profile import profile
+from simulators.errors import Unsupported
 from simulators.simulate import counts_of
 
 NEVER = {"t", "tdg", "ch", "cs", "csdg", "csx", "ccx", "ccz", "cswap", "rccx", "c3sx", "rcccx"}
@@ -58,6 +59,36 @@ def test_a_gate_that_never_is_clifford_passes_for_one(name: str) -> None:
     circuit = Arrays(4, 0).add(name, range(GATES[name].qubits)).circuit()
     assert not profile(circuit).clifford
     assert not profile(circuit).by_angles
+
+
+@pytest.mark.parametrize("angle", [1e12 + 0.3, -1e14 - 0.3, 1e15 + 0.25, np.pi / 2 + 1e-9])
+@pytest.mark.parametrize("name", ["rz", "rzz", "cp", "u2"])
+def test_an_angle_between_passes_for_a_quarter_turn(
+    runner_of: Callable[[str], Runner], name: str, angle: float
+) -> None:
+    gate = GATES[name]
+    circuit = Arrays(2, 1).add(name, range(gate.qubits), (), [angle] * gate.params)
+    found = circuit.add("measure", [0], [0]).circuit()
+    assert not profile(found).clifford
+    with pytest.raises(Unsupported, match="no multiple"):
+        runner_of("stabilizer")(found, shots=10)
+
+
+@pytest.mark.parametrize("off", [0.0, 1e-13, 1e-9, 1e-6, 1e-3])
+@pytest.mark.parametrize("name", ["rx", "rzz", "cry"])
+def test_a_matrix_that_is_nearly_clifford_is_taken_or_one_that_is_refused(
+    runner_of: Callable[[str], Runner], name: str, off: float
+) -> None:
+    angle = (np.pi if name == "cry" else np.pi / 2) + off
+    matrix = np.exp(0.7j) * unitary(name, (angle,))
+    wires = [1, 0][: GATES[name].qubits]
+    circuit = Arrays(2, 1).unitary(matrix, wires).add("measure", [0], [0]).circuit()
+    run = runner_of("stabilizer")
+    if off < 1e-12:
+        assert run(circuit, shots=10)
+        return
+    with pytest.raises(Unsupported, match="no Clifford"):
+        run(circuit, shots=10)
 
 
 @pytest.mark.parametrize("engine", ["aer", "stabilizer"])
