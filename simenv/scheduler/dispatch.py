@@ -17,6 +17,7 @@ from simenv.scheduler.values import Phase, Record, Send
 
 CHUNK_US = 1_500.0
 CHUNK_TASKS = 128
+CHUNK_BYTES = 8 * 2**20  # of programs and bindings: no chunk may pass what a message can carry
 ALONE_US = 1_000.0
 AHEAD_MAX_US = 50_000.0
 ANNOUNCE_US = 2_000.0  # from here a worker says Started before it runs
@@ -119,6 +120,7 @@ def _send(
     total_us = head.cost_us
     if head.cost_us < ALONE_US and not head.incident:
         share = -(-(len(queue) + 1) // sharers)
+        size, batch = _bytes(head), head.batch
         while len(chunk) < min(CHUNK_TASKS, share):
             record = queue.head(allow_long=False)
             if (
@@ -128,6 +130,11 @@ def _send(
                 or record.route.engine != head.route.engine
                 or record.route.reason != head.route.reason
             ):
+                break
+            size += _bytes(record)
+            if record.batch is not batch:  # its terms travel too
+                size, batch = size + record.batch.share_bytes, record.batch
+            if size > CHUNK_BYTES:
                 break
             queue.pop(record)
             chunk.append(record)
@@ -149,3 +156,7 @@ def _send(
     worker.state = WorkerState.BUSY
     worker.idle_beats = 0
     return Send(worker.name, worker.slots, worker.memory_bytes, announce, chunk)
+
+
+def _bytes(record: Record) -> int:
+    return len(record.spec.program) + len(record.spec.bindings)

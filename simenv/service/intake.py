@@ -18,12 +18,13 @@ from simenv.service.api import pack_routes
 from simenv.service.journal import Journal
 from simenv.service.records import AcceptedRow
 from simenv.wire import codec
-from simenv.wire.messages import MAX_MESSAGE_TASKS, Accepted, Refusal, Submit
+from simenv.wire.messages import MAX_MESSAGE_BYTES, MAX_MESSAGE_TASKS, Accepted, Refusal, Submit
 
 MAX_KEY_CHARS = 256
 RECENT_KEYS = 50_000  # automatic keys: a client repeats them only while it waits for the answer
 RETRY_AFTER_S = 1.0
 MAX_WAITING_BYTES = 256 * 2**20
+MAX_SUBMIT_BYTES = MAX_MESSAGE_BYTES - 2**20  # room for what is added on the way to a worker
 TURN_NS = 2_000_000  # a client's turn at admission before the next one's
 
 
@@ -88,7 +89,7 @@ class Intake:
         while self._waiting:
             peer, inquiries = next(iter(self._waiting.items()))
             inquiry = inquiries[0]
-            refused = _misshapen(inquiry.message)
+            refused = _misshapen(inquiry.message, len(inquiry.body))
             if refused is None:
                 turn_ns = min(deadline_ns, time.monotonic_ns() + TURN_NS)
                 if not self._admission.go_on(inquiry, turn_ns):
@@ -198,8 +199,11 @@ def share(body: bytes, count: int) -> int:
     return -(-len(body) // count)
 
 
-def _misshapen(message: Submit) -> Refusal | None:
+def _misshapen(message: Submit, size_bytes: int) -> Refusal | None:
     count = len(message.tasks)
+    if size_bytes > MAX_SUBMIT_BYTES:
+        words = f"a message of {size(size_bytes)} to submit; {size(MAX_SUBMIT_BYTES)} are the limit"
+        return refusal(LimitExceeded(words, hint="fewer tasks in a message, smaller programs"))
     if not 0 < count <= MAX_MESSAGE_TASKS:
         words = f"{count} tasks in one message; 1 to {MAX_MESSAGE_TASKS} are allowed"
         return refusal(LimitExceeded(words))

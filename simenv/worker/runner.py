@@ -30,6 +30,7 @@ from simulators.base import Control, Engine, EngineResult, PauliSum, Plan, Reque
 from simulators.circuit.ir import Circuit
 from simulators.errors import OutOfMemory, Stopped
 
+FAILURE_CHARS = 2_000  # of a message: lists of failed tasks hold thousands of them
 PLAN_CACHE_BYTES = 256 * 2**20
 _DONE = STATES.index(TaskState.DONE)
 FAILED = STATES.index(TaskState.FAILED)
@@ -226,4 +227,4 @@ def _stages_us(marks: list[int]) -> Iterable[int]:
 def _failure(reason: str, error: Exception) -> bytes:
     hint = getattr(error, "hint", "")
     message = getattr(error, "message", "") or str(error) or type(error).__name__
-    return codec.encode(Failure(reason, message, hint))
+    return codec.encode(Failure(reason, message[:FAILURE_CHARS], hint[:FAILURE_CHARS]))

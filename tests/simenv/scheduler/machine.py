@@ -74,7 +74,14 @@ class Machine:
         check(self.state)
         return known
 
-    def submit(self, count: int = 1, cost: float = 10.0, **terms: object) -> list[int]:
+    def submit(
+        self,
+        count: int = 1,
+        cost: float = 10.0,
+        program: bytes = b"program",
+        share_bytes: int = 0,
+        **terms: object,
+    ) -> list[int]:
         batch = Batch(
             b"client",
             Terms(**terms),
@@ -82,9 +89,10 @@ class Machine:
             0,
             self.state.next_task,
             self.now_ns,  # type: ignore[arg-type]
+            share_bytes,
         )
         routes = [route(cost)] * count
-        specs = [TaskSpec(b"program", 100, seed) for seed in range(count)]
+        specs = [TaskSpec(program, 100, seed) for seed in range(count)]
         self.state.submitted(batch, specs, routes, None)
         check(self.state)
         return list(range(batch.first, batch.first + count))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from machine import LIMITS, SECOND, Machine
 
-from simenv.scheduler.dispatch import CHUNK_TASKS, CHUNK_US
+from simenv.scheduler.dispatch import CHUNK_BYTES, CHUNK_TASKS, CHUNK_US
 from simenv.scheduler.values import Limits, Phase
 
 
@@ -16,6 +16,26 @@ def test_small_tasks_travel_in_chunks_of_limited_work() -> None:
     for send in sends:
         assert len(send.records) <= CHUNK_TASKS
         assert sum(record.cost_us for record in send.records) <= CHUNK_US + 10.0
+
+
+def test_large_programs_that_cost_little_travel_in_chunks_a_message_can_carry() -> None:
+    machine = Machine(workers=1)
+    machine.submit(100, cost=1.0, program=bytes(2**20))
+    for _ in range(20):
+        for send in machine.assign():
+            assert sum(len(r.spec.program) for r in send.records) <= CHUNK_BYTES
+            machine.finish(send.records)
+    assert not machine.state.tasks
+    machine.submit(1, cost=1.0, program=bytes(2 * CHUNK_BYTES))
+    assert [len(send.records) for send in machine.assign()] == [1]
+
+
+def test_the_terms_of_each_message_count_in_a_chunk() -> None:
+    machine = Machine(workers=1)
+    for _ in range(100):
+        machine.submit(1, cost=1.0, share_bytes=2**20)
+    for send in machine.assign():
+        assert len(send.records) <= CHUNK_BYTES // 2**20 + 1
 
 
 def test_a_second_chunk_goes_ahead_and_no_third() -> None:

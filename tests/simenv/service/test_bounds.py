@@ -176,6 +176,13 @@ def test_new_programs_are_admitted_no_longer_than_a_turn_and_one_of_them(tmp_pat
     assert (turns, len(inquiry.routes)) == (20, 20)
 
 
+def test_a_message_that_could_not_travel_on_to_a_worker(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    refused = bench.submit(spec(program=bytes(m.MAX_MESSAGE_BYTES - 2**20)))
+    assert isinstance(refused, m.Refused)
+    assert refused.refusals[0].code == "limit"
+
+
 def test_observables_count_in_the_queues_memory(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     labels = ("ZZ",) * 10_000

@@ -11,6 +11,7 @@ from service import program
 from simenv.model import Observable, TaskState, Terms
 from simenv.wire import codec
 from simenv.wire.messages import STATES, Assign, Assigned, Finished
+from simenv.worker import runner as runner_module
 from simenv.worker.current import Current
 from simenv.worker.runner import PlanCache, Runner
 
@@ -145,3 +146,8 @@ def test_the_rows_of_a_task_are_one_result(runner: Runner) -> None:
         first = end - len(found.counts) // 4
         assert whole.outcomes[first:end] == found.outcomes
         assert whole.counts[4 * first : 4 * end] == found.counts
+
+
+def test_an_error_of_a_million_letters_is_cut() -> None:
+    packed = runner_module._failure("engine", ValueError("x" * 10**6))
+    assert len(packed) < 10_000
