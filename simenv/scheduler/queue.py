@@ -8,8 +8,10 @@ until it comes up, so cancelling costs nothing.
 from __future__ import annotations
 
 import heapq
+from bisect import insort
 from collections import deque
 from collections.abc import Iterator
+from operator import neg
 
 from simenv.scheduler.values import Phase, Record
 
@@ -84,11 +86,18 @@ class Queue:
         """The task whose turn it is; it stays in the queue until `pop`."""
         if not self._count:
             return None
+        found, empty = None, []
         for priority in self._order:
-            record = self._lanes[priority].head(allow_long)
-            if record is not None:
-                return record
-        return None
+            lanes = self._lanes[priority]
+            found = lanes.head(allow_long)
+            if found is not None:
+                break
+            if not lanes.any():
+                empty.append(priority)
+        for priority in empty:  # who uses many priorities must not slow down all for ever
+            self._order.remove(priority)
+            del self._lanes[priority]
+        return found
 
     def pop(self, record: Record) -> None:
         """Take what `head` returned; its lane is looked for, as suspicion may have ended since."""
@@ -134,7 +143,7 @@ class Queue:
         lanes = self._lanes.get(priority)
         if lanes is None:
             lanes = self._lanes[priority] = Lanes()
-            self._order = sorted(self._lanes, reverse=True)
+            insort(self._order, priority, key=neg)
         return lanes
 
 

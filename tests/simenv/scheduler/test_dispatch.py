@@ -154,6 +154,23 @@ def test_higher_priority_goes_first() -> None:
     assert machine.assign()[0].records[0].number == urgent
 
 
+def test_priorities_that_were_used_once_are_looked_through_for_ever() -> None:
+    machine = Machine(workers=1)
+    order = list(range(-50, 50))
+    for priority in order[::2] + order[1::2]:
+        machine.submit(1, cost=1_200.0, priority=priority)
+    ran: list[int] = []
+    while machine.state.tasks:
+        for send in machine.assign():
+            ran += [record.batch.terms.priority for record in send.records]
+        machine.finish(list(machine.state.workers["main-0"].held.values()))
+    assert ran == order[::-1]
+    machine.submit()
+    machine.assign()
+    queue = machine.state.pools["main"].queue
+    assert len(queue._lanes) == len(queue._order) <= 2
+
+
 def test_a_task_waits_for_memory_in_use() -> None:
     limits = Limits(2, 2**20 + 2**19, 100, 2**30, 10 * SECOND, 60 * SECOND)
     machine = Machine(limits=limits)
