@@ -13,7 +13,7 @@ from collections import deque
 from functools import partial
 
 from simenv.config import Config
-from simenv.errors import JournalError, NotAllowed, OptionError, SimenvError
+from simenv.errors import JournalError, LimitExceeded, NotAllowed, OptionError, SimenvError
 from simenv.scheduler.dispatch import assign
 from simenv.scheduler.state import State
 from simenv.service import faults
@@ -44,6 +44,7 @@ TICK_IDLE_S = 1.0
 KEEPING_LOOK_S = 0.001
 LAG_SAMPLES = 4_096
 MAX_CURSOR_CHARS = 64
+MAX_CURSORS = 1_000  # of one owner; they are kept for ever
 
 log = logging.getLogger("simenv.service")
 
@@ -240,6 +241,12 @@ class Daemon:
             raise OptionError(
                 f"completion {message.seq} cannot be acknowledged by {message.cursor[:64]!r}",
                 hint=f"0 to {newest}; a cursor's name has 1 to {MAX_CURSOR_CHARS} characters",
+            )
+        records = self.journal.records
+        is_new = not records.cursor_at(who.owner, message.cursor)
+        if is_new and records.cursors_of(who.owner) >= MAX_CURSORS:
+            raise LimitExceeded(
+                f"there are {MAX_CURSORS} cursors already", hint="go on with one of them"
             )
         self.journal.cursor(who.owner, message.cursor, message.seq)
 

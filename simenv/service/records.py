@@ -274,6 +274,9 @@ class Records:
     def cursor_at(self, owner: str, name: str) -> int:
         return self._one("select seq from cursor where owner = ? and name = ?", owner, name) or 0
 
+    def cursors_of(self, owner: str) -> int:
+        return self._one("select count(*) from cursor where owner = ?", owner) or 0
+
     def slowest_cursor(self) -> int | None:
         return self._one("select min(seq) from cursor")
 

@@ -12,7 +12,7 @@ from service import Bench, program, spec
 from simenv.config import convert
 from simenv.errors import ConfigError, JournalError
 from simenv.model import Observable, Terms, decode_program, task_number
-from simenv.service import admission
+from simenv.service import admission, daemon
 from simenv.service.journal import Journal
 from simenv.service.rules import MAX_TIMEOUT_S
 from simenv.wire import codec
@@ -174,6 +174,21 @@ def test_new_programs_are_admitted_no_longer_than_a_turn_and_one_of_them(tmp_pat
     while not entrance.go_on(inquiry, 0):
         turns += 1
     assert (turns, len(inquiry.routes)) == (20, 20)
+
+
+def test_cursors_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(daemon, "MAX_CURSORS", 3)
+    bench = Bench(tmp_path)
+    bench.join()
+    bench.submit(spec())
+    bench.finish(bench.assigned())
+    for name in "abcd":
+        bench.say(m.Ack(1, name, 1))
+    assert bench.journal.records.cursors_of("") == 3
+    assert bench.say(m.Ack(1, "a", 1)) == [m.Acked(1, 1)]
+    (refused,) = bench.say(m.Ack(1, "e", 1))
+    assert isinstance(refused, m.Refused)
+    assert refused.refusals[0].code == "limit"
 
 
 def test_a_message_that_could_not_travel_on_to_a_worker(tmp_path: Path) -> None:
