@@ -18,9 +18,16 @@ BLOCKS = [
     if not language and block.startswith(".venv/bin/simenv")
 ]
 
+PYTHON = [
+    block
+    for language, block in FENCED.findall((ROOT / "README.md").read_text())
+    if language == "python"
+]
+
 
 def test_the_blocks_are_not_found() -> None:
     assert len(BLOCKS) >= 4
+    assert len(PYTHON) >= 4
 
 
 @pytest.fixture
@@ -47,3 +54,22 @@ def test_a_pasted_line_fails(place: Path) -> None:
             down = [str(place / ".venv/bin/simenv"), "down", "--now", "--name", folder.name]
             subprocess.run(down, capture_output=True, timeout=60, check=False)
     assert not list((place / "home").glob("*/connection.json"))
+
+
+def test_the_python_lines_fail(place: Path) -> None:
+    """All of it, in one interpreter, against the environment of `simenv up`."""
+    simenv = str(place / ".venv/bin/simenv")
+    subprocess.run([simenv, "up", "--workers", "2"], cwd=place, check=True, timeout=120)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", "\n".join(PYTHON)],
+            cwd=place,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    finally:
+        subprocess.run([simenv, "down", "--now"], cwd=place, check=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "{'11': 100}" in done.stdout
