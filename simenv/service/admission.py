@@ -32,7 +32,9 @@ from simulators.circuit.ir import Circuit
 from simulators.circuit.profile import Profile, profile
 
 KEPT = 100_000  # entries of each memory; full ones are emptied
-TASKS_A_LOOK = 32  # of known programs, admitted between two looks at the clock
+TASKS_A_LOOK = 32  # admitted between two looks at the clock, unless their programs are large
+BYTES_A_LOOK = 2**16  # of programs that were opened
+EXAMINED_BYTES = 2**14  # what looking closely at a program is worth, beside its operations
 _UNKEPT_NAMES = frozenset({"delay", "delay_dt"})  # their parameters are checked beyond finiteness
 
 
@@ -60,7 +62,7 @@ class Admission:
         self._programs: dict[tuple[bytes, bytes], Known] = {}  # by digest and terms
         self._structures: dict[tuple[bytes, bytes], Known] = {}
         self._marks: set[bytes] = set()
-        self._opened = 0  # programs, known ones left out
+        self._opened_bytes = 0  # since the last look at the clock
 
     def go_on(self, inquiry: Inquiry, deadline_ns: int) -> bool:
         """Admit more of an inquiry's tasks; True when it is through, refused or not."""
@@ -69,24 +71,23 @@ class Admission:
             return True
         tasks, terms = message.tasks, message.terms
         while inquiry.next < len(tasks):
-            stop, opened = min(len(tasks), inquiry.next + TASKS_A_LOOK), self._opened
+            stop = min(len(tasks), inquiry.next + TASKS_A_LOOK)
+            self._opened_bytes = 0
             for index in range(inquiry.next, stop):
+                spec = tasks[index]
                 inquiry.next = index + 1
-                self._admit(inquiry, tasks[index], terms, index)
-                if self._opened != opened:
-                    break  # a program was opened, which may have taken long
+                try:
+                    known = self._program(spec, terms, inquiry)
+                    rules.check_task(spec, terms, known)
+                except SimenvError as error:
+                    inquiry.refusals.append(refusal(error, index))
+                else:
+                    inquiry.routes.append(known.route)
+                if self._opened_bytes > BYTES_A_LOOK:
+                    break
             if time.monotonic_ns() >= deadline_ns:
                 break
         return inquiry.next >= len(tasks)
-
-    def _admit(self, inquiry: Inquiry, spec: TaskSpec, terms: Terms, index: int) -> None:
-        try:
-            known = self._program(spec, terms, inquiry)
-            rules.check_task(spec, terms, known)
-        except SimenvError as error:
-            inquiry.refusals.append(refusal(error, index))
-        else:
-            inquiry.routes.append(known.route)
 
     def _sound_terms(self, inquiry: Inquiry) -> bool:
         mark = digest(msgspec.msgpack.encode(inquiry.message.terms.content))
@@ -107,10 +108,9 @@ class Admission:
         key = (digest(spec.program), mark)
         known = self._programs.get(key)
         if known is None:
-            wrong = inquiry.wrong.get(key[0])
-            if wrong is not None:
-                raise wrong.with_traceback(None)
-            self._opened += 1
+            if inquiry.wrong and key[0] in inquiry.wrong:
+                raise inquiry.wrong[key[0]].with_traceback(None)
+            self._opened_bytes += len(spec.program)
             try:
                 known = self._open(spec.program, terms, mark)
             except SimenvError as error:
@@ -131,6 +131,7 @@ class Admission:
         return known
 
     def _examine(self, program: Program, terms: Terms) -> tuple[Profile, Known]:
+        self._opened_bytes += EXAMINED_BYTES + 8 * len(program.ops)
         circuit = Circuit.from_buffers(*msgspec.structs.astuple(program)[1:])
         wrong = check.problem(circuit)
         if wrong:

@@ -163,17 +163,20 @@ def test_a_bad_program_given_many_times_is_opened_once(
     assert len(opened) == 1
 
 
-def test_new_programs_are_admitted_no_longer_than_a_turn_and_one_of_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("worth", "most"), [(2**17, 20), (2**14, 5)])
+def test_new_programs_are_admitted_beyond_a_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worth: int, most: int
+) -> None:
+    monkeypatch.setattr(admission, "EXAMINED_BYTES", worth)
     bench = Bench(tmp_path)
-    others = [spec(program=program(2, 0.1 * k).packed()) for k in range(20)]
+    others = [spec(program=program(k + 1).packed()) for k in range(20)]
     message = m.Submit(7, "~many", 0, Terms(), others)
-    body = codec.encode(message)
-    inquiry = admission.Inquiry(b"peer", "", message, body, 0)
+    inquiry = admission.Inquiry(b"peer", "", message, codec.encode(message), 0)
     entrance = admission.Admission(bench.config.pools, bench.limits)
     turns = 1
     while not entrance.go_on(inquiry, 0):
         turns += 1
-    assert (turns, len(inquiry.routes)) == (20, 20)
+    assert (turns, len(inquiry.routes)) == (most, 20)
 
 
 def test_cursors_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
