@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 
 import numpy as np
 from qiskit import QuantumCircuit
@@ -37,7 +38,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=5)
     asked = parser.parse_args()
     circuit = random_circuit(asked.qubits, asked.layers, asked.seed)
-    with simenv.local(workers=1) as env:
+    # Under `simenv run` there is an environment for us; else we bring our own.
+    with simenv.connect() if "SIMENV_SERVICE" in os.environ else simenv.local(workers=1) as env:
         task = env.submit(circuit, shots=None, outputs=("statevector",), name="random")
         print(f"{task.id}: {circuit.size():,} gates on {asked.qubits} qubits")
         task.wait(progress=True)

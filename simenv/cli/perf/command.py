@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import typer
 from simenv.cli import moments, out, settings
 from simenv.cli.listing import Column, Style, listing
 from simenv.cli.past import LAST, App, Since, app_named
+from simenv.client.address import elapsed
 from simenv.errors import OptionError
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ def perf(context: typer.Context, app: App = "", since: Since = "") -> None:
 
 def _show(report: Report) -> None:
     found = report.profile
-    out.line(f"RUN       {found.app or '-'}   {_counts(found)}")
+    out.line(f"RUN       {found.app or '-'}   {_counts(found)}   {_begun(found)}")
     out.line(
         f"STEPS     {out.number(found.steps)} of {found.step_circuits:.0f} circuits   "
         f"{out.number(found.messages)} messages"
@@ -70,6 +72,11 @@ def _show(report: Report) -> None:
         out.line(f"- {finding.words}")
         if finding.way:
             out.line(f"  {finding.way}")
+
+
+def _begun(found: Profile) -> str:
+    """Which run this was: one that submitted nothing is none, and an older one is shown."""
+    return f"begun {moments.shown(found.begun_s)}, {elapsed(time.time() - found.begun_s)} ago"
 
 
 def _counts(found: Profile) -> str:

@@ -185,7 +185,7 @@ def _late(p: Profile) -> Finding | None:
         "late",
         min(1.0, p.late_s / step_s),
         f"results were read late: {_seconds(p.late_s)} after they were ready, on average",
-        "read them as they come: simenv.as_completed(tasks)",
+        "read them as they come, if a step need not have them all: simenv.as_completed(tasks)",
     )
 
 

@@ -60,6 +60,7 @@ class Profile(msgspec.Struct, frozen=True):
     alone: float  # share of the tasks that came alone in their message
     alike: int  # tasks of one binding whose structure at least ALIKE of them share
     structures: int  # different ones
+    begun_s: float  # the first submission; 0.0: there was none that ended
     wall_s: float
     workers: int  # that had a part in it
     busy: float  # tasks in workers' hands, on average over the time there was any
@@ -117,6 +118,7 @@ def profile(rows: Iterable[LogRow], starts: Sequence[Span] = (), app: str = "") 
         alone=sum(count == 1 for count in messages.values()) / len(ended) if ended else 0.0,
         alike=sum(count for count in structures.values() if count >= ALIKE),
         structures=len({row.structure for row in ended}),
+        begun_s=inside[0][0] if inside else 0.0,
         wall_s=wall_s,
         workers=workers,
         busy=min(busy, workers),  # when a way there ended is a guess, so that tasks may overlap
