@@ -15,6 +15,7 @@ from simulators.circuit.table import MAX_NESTING
 
 MAX_SLOTS = 2**20
 MAX_VARIABLES = 4096
+MAX_CONSTANT_BYTES = (MAX_CLBITS + 7) // 8  # arithmetic on longer ones would take minutes
 MAX_MATRIX_BYTES = 32 * 2**20
 
 _TOLERANCE = 1e-4  # of a unitary matrix; Qiskit's own is 1e-5
@@ -104,6 +105,9 @@ def _sizes(circuit: Circuit) -> str:
         total += size
     if total != circuit.num_clbits:
         return f"the registers hold {total} bits, the circuit {circuit.num_clbits}"
+    longest = max(map(len, circuit.constants), default=0)
+    if longest > MAX_CONSTANT_BYTES:
+        return f"a constant of {longest} bytes; the limit is {MAX_CONSTANT_BYTES}"
     return _variables(circuit) if circuit.variables else ""
 
 

@@ -187,6 +187,8 @@ def run(  # type: ignore[no-untyped-def]
     size = 1 << n
     source = as_numbers(buffer, _SOURCE, num_clbits)
     measured, cleared, fits = scan(rows, ops, qubits, clbits, source)
+    if not fits:  # and not all was seen
+        return ELSEWHERE
     if outputs & EXPECTATION:
         for t in range(len(strings)):
             fits = fits and not strings[t, 0] & measured

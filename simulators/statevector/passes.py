@@ -87,7 +87,7 @@ def arrange(ints, n, room, low, next_, starts, tiles, placed):  # type: ignore[n
         before = -1
         k = next_[0]
         starts[passes] = out
-        while k < steps and moved != everything and left < _WINDOW:
+        while k < steps and (moved != everything or not n) and left < _WINDOW:
             mask = ints[k, 1]
             moves = ints[k, 2] ^ ints[k, 3]
             fits = not (moves & seen) and not (mask & moved)

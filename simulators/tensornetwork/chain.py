@@ -30,6 +30,7 @@ class Chain(msgspec.Struct, frozen=True, eq=False):
 
     tensors: tuple[Tensor, ...]
     truncation: float  # 1 - the estimated fidelity with the state wanted
+    phase: complex = 1.0  # of the whole state
 
     @property
     def bond(self) -> int:
@@ -112,7 +113,7 @@ class Chain(msgspec.Struct, frozen=True, eq=False):
         for tensor in self.tensors:
             grown = np.tensordot(found, tensor, (1, 0))  # [index, bit, right]
             found = grown.transpose(1, 0, 2).reshape(-1, tensor.shape[2])
-        amplitudes = found[:, 0]
+        amplitudes = found[:, 0] * np.asarray(self.phase, found.dtype)
         normal: NDArray[np.complexfloating] = amplitudes / np.linalg.norm(amplitudes)
         return normal
 

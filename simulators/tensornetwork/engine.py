@@ -13,6 +13,7 @@ from simulators import dense, expectation
 from simulators.base import BindingResult, Control, EngineResult, Plan, Request, RunOptions
 from simulators.bits import Counts
 from simulators.catalog import CARDS
+from simulators.circuit.gates import MAX_UNITARY_QUBITS, UNITARY
 from simulators.circuit.ir import Circuit
 from simulators.circuit.walk import Endings
 from simulators.errors import Unsupported
@@ -44,6 +45,7 @@ class MpsEngine:
                 "engine 'mps' has no measurements, resets or conditions before a circuit's end",
                 hint="engine='statevector' runs it, where its qubits fit into memory",
             )
+        _refuse_wide(circuit)
         return endings
 
     def run(
@@ -74,6 +76,18 @@ class MpsEngine:
     def warm_up(self) -> None:
         """Load and compile all that a first task would have to wait for."""
         warm_up()
+
+
+def _refuse_wide(circuit: Circuit) -> None:
+    """Every gate becomes a matrix, `mcx` of any width too."""
+    rows = circuit.table.rows
+    wide = np.flatnonzero((rows[:, 0] >= UNITARY) & (rows[:, 1] > MAX_UNITARY_QUBITS))
+    for row in wide[np.isin(wide, circuit.ops)].tolist():
+        raise Unsupported(
+            f"{circuit.table.names[row]} on {rows[row, 1]} qubits; engine 'mps' takes gates on at"
+            f" most {MAX_UNITARY_QUBITS}",
+            hint="decompose it: qiskit.transpile with basis_gates=['u', 'cx']",
+        )
 
 
 def _refuse_dense(circuit: Circuit, request: Request) -> None:

@@ -33,10 +33,8 @@ def evolve(
 
     `bond`: the largest bond kept; `cutoff`: the weight that may be cut off at a gate.
     """
-    if not circuit.num_qubits:
-        return Chain((), 0.0)
     cutoff = max(cutoff, _LEAST_CUTOFF[dtype])
-    library = CircuitMPS(circuit.num_qubits, max_bond=bond, cutoff=cutoff, dtype=dtype)
+    library = CircuitMPS(max(1, circuit.num_qubits), max_bond=bond, cutoff=cutoff, dtype=dtype)
     fused = _Fused(library, dtype)
     phase = 1.0 + 0.0j
     for operation in operations(circuit, params):
@@ -48,10 +46,12 @@ def evolve(
             fused.take(operation.qubits, found)
         else:
             phase *= complex(found[0, 0])
+    if not circuit.num_qubits:
+        return Chain((), 0.0, phase)
     fused.flush()
     lost = float(library.error_estimate())
     truncation = lost if lost > _ROUNDING else 0.0
-    return Chain(_tensors(library, phase), truncation)
+    return Chain(_tensors(library), truncation, phase)
 
 
 def warm_up() -> None:
@@ -125,7 +125,7 @@ def _widened(gate: Matrix, qubits: tuple[int, ...], onto: tuple[int, ...]) -> Ma
     return gate.reshape(2, 2, 2, 2).transpose(1, 0, 3, 2).reshape(4, 4)
 
 
-def _tensors(library: CircuitMPS, phase: complex) -> tuple[Matrix, ...]:
+def _tensors(library: CircuitMPS) -> tuple[Matrix, ...]:
     """quimb's tensors as plain arrays, all but the last left-canonical."""
     state = library.psi
     last = state.L - 1
@@ -137,5 +137,4 @@ def _tensors(library: CircuitMPS, phase: complex) -> tuple[Matrix, ...]:
         tensor = state[site]
         array = tensor.to_dense(left, [state.site_ind(site)], right)
         found.append(np.ascontiguousarray(array.reshape(-1, 2, array.shape[-1] if right else 1)))
-    found[-1] = found[-1] * np.asarray(phase, found[-1].dtype)
     return tuple(found)

@@ -226,6 +226,23 @@ def test_no_qubits_at_all(state_run: Runner) -> None:
     assert np.frombuffer(found.probabilities).tolist() == [1.0]
 
 
+def test_a_global_phase_of_no_qubits_is_lost(state_run: Runner) -> None:
+    circuit = Arrays(0, 0).add("global_phase", (), (), [0.3]).circuit()
+    found = state_run(circuit, outputs=("statevector",))
+    assert found.statevector is not None
+    assert found.statevector.tolist() == pytest.approx([np.exp(0.3j)])
+
+
+def test_a_gate_too_wide_for_its_matrix(every_run: Runner) -> None:
+    arrays = Arrays(14, 1).add("x", [3])
+    circuit = arrays.add("mcx", range(14)).add("measure", [3], [0]).circuit()
+    if every_run.name in ("mps", "stabilizer"):
+        with pytest.raises(Unsupported, match="mcx"):
+            every_run(circuit, shots=5)
+    else:
+        assert counts_of(every_run(circuit, shots=5)) == {1: 5}
+
+
 def test_an_instance_remembers_the_run_before(run: Runner) -> None:
     first = run(feed_forward(), shots=50)
     run(many_histories(4), shots=50)

@@ -99,6 +99,7 @@ def test_a_sound_circuit_is_refused() -> None:
         ({"slots": np.array([1, 0, 1, 0], np.int32).tobytes()}, "ascending"),
         ({"conditions": b""}, "3 expressions are wanted, but there are 0"),
         ({"constants": ()}, "expression 0: operand 0 does not exist"),
+        ({"constants": (bytes(8193),)}, "a constant of 8193 bytes; the limit is 8192"),
         ({"variables": (-1,)}, "variable 0 has -1 bits"),
         ({"variables": (0, 65536)}, "variable 1 has 65536 bits"),
         ({"variables": (2**70,)}, "variable 0 has"),

@@ -200,6 +200,17 @@ def test_rows_of_a_circuit_that_branches_share_its_plan() -> None:
     assert together[0].remark == "1 branch, 2 branches"  # of all rows
 
 
+@pytest.mark.parametrize("outputs", [("counts",), ("counts", "probabilities")])
+def test_a_sweep_whose_measurements_stand_in_blocks_measures_nothing(
+    outputs: tuple[str, ...],
+) -> None:
+    arrays = Arrays(1, 1).add("ry", [0], (), [0.0])
+    arrays.free(0)
+    circuit = arrays.repeat(2).add("measure", [0], [0]).add("end").circuit()
+    rows = run(circuit, np.array([[0.0], [np.pi]]), outputs)
+    assert [row.outcomes for row in rows] == [b"\0", b"\1"]
+
+
 def test_a_collapsed_qubit_is_asked_for_x() -> None:
     circuit = Arrays(1, 1).add("h", [0]).add("measure", [0], [0]).circuit()
     with pytest.raises(Unsupported, match="X or Y on qubit 0"):
