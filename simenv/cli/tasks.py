@@ -150,6 +150,8 @@ def _show(found: Result) -> None:
     if found.has("expectations"):
         for value, error in zip(found.expectations, found.std_errors, strict=True):
             out.line(f"{value:.9g} +- {error:.2g}" if error else f"{value:.12g}")
+    if found.truncation:
+        out.note(f"approximate: truncation {found.truncation:.2g}, 1 minus the fidelity expected")
 
 
 def _amplitudes(found: Result) -> None:

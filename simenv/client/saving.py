@@ -46,16 +46,16 @@ def save(result: Result, sheet: Sheet, row: int, path: Path) -> None:
     write = {".h5": _hdf5, ".hdf5": _hdf5, ".npz": _npz, ".json": _json}.get(path.suffix.lower())
     if write is None:
         raise OptionError(
-            f"--save {path}: {path.suffix or 'no ending'!r} is no known kind of file",
+            f"cannot save {path}: {path.suffix or 'no ending'!r} is no known kind of file",
             hint=f"end it with one of: {', '.join(KINDS)}",
         )
     if not path.parent.is_dir():
-        raise OptionError(f"--save {path}: there is no folder {path.parent}")
+        raise OptionError(f"cannot save {path}: there is no folder {path.parent}")
     try:
         write(result, sheet, row, path)
     except OSError as error:
         hint = f"another file; the result is kept: simenv result {result.task}"
-        raise OptionError(f"--save {path}: {error.strerror}", hint=hint) from error
+        raise OptionError(f"cannot save {path}: {error.strerror}", hint=hint) from error
 
 
 def metadata(result: Result, sheet: Sheet) -> dict[str, Any]:
@@ -112,8 +112,8 @@ def _npz(result: Result, sheet: Sheet, row: int, path: Path) -> None:
 def _json(result: Result, sheet: Sheet, row: int, path: Path) -> None:
     if sheet.has("statevector") and result.num_qubits > JSON_AMPLITUDES.bit_length() - 1:
         raise OptionError(
-            f"--save {path}: {2**result.num_qubits} amplitudes are too many for text",
-            hint=f"--save {path.with_suffix('.h5')}",
+            f"cannot save {path}: {2**result.num_qubits} amplitudes are too many for text",
+            hint=f"save {path.with_suffix('.h5')}",
         )
     told = result.to_json()
     if told["statevector"] is not None:  # though it may lie in a file here

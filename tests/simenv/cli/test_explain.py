@@ -56,6 +56,9 @@ def test_an_explanation_is_another_than_the_run(shell: Shell, wide: str) -> None
     assert ran["route"] == engines["mps"]["why"]
     assert ran["options"] == {"bond": 4}
     assert set(ran["counts"]) <= {"0" * 60, "1" * 60}
+    assert "approximate" not in shell("submit", wide, "--wait").err
+    cut = shell("submit", wide, "--engine", "mps", "--option", "bond=1", "--wait")
+    assert "approximate: truncation" in cut.err
 
 
 def test_nothing_that_can_run_it_is_a_choice(shell: Shell, tmp_path: Path) -> None:
