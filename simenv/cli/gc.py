@@ -36,17 +36,18 @@ def gc(
         out.json_line({"dry_run": dry_run, "freed": done.freed, "left": done.left})
         return
     freed, left = done.freed, done.left
-    out.line(f"{'would free' if dry_run else 'freed'}  {_words(freed)}")
+    label = "would free" if dry_run else "freed"
+    out.line(f"{label}  {_words(freed)}")
     if freed.unread:
         out.note(f"{freed.unread} completions of these have not been acknowledged by some cursor")
     age = f", the oldest of {elapsed(time.time() - left.oldest_s)} ago" if left.oldest_s else ""
-    out.line(f"kept   {_words(left)}{age}")
+    out.line(f"{'kept'.ljust(len(label))}  {_words(left)}{age}")
 
 
 def _words(kept: Kept) -> str:
     return (
-        f"{out.number(kept.tasks)} tasks, {out.size(kept.journal_bytes)} of journal, "
-        f"{out.number(kept.files)} files of results with {out.size(kept.file_bytes)}"
+        f"{out.counted(kept.tasks, 'task')}, {out.size(kept.journal_bytes)} of journal, "
+        f"{out.counted(kept.files, 'file')} of results with {out.size(kept.file_bytes)}"
     )
 
 

@@ -101,7 +101,7 @@ def number(value: int) -> str:
 
 def counted(value: int, thing: str) -> str:
     """1 qubit, 2 qubits."""
-    return f"{value} {thing}" if value == 1 else f"{value} {thing}s"
+    return f"{number(value)} {thing}{'' if value == 1 else 's'}"
 
 
 def bars(shares: Mapping[str, float], texts: Mapping[str, str], limit: int = 32) -> None:

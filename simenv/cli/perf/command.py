@@ -80,7 +80,7 @@ def _begun(found: Profile) -> str:
 
 
 def _counts(found: Profile) -> str:
-    words = f"{out.number(found.circuits)} circuits in {out.number(found.tasks)} tasks"
+    words = f"{out.counted(found.circuits, 'circuit')} in {out.counted(found.tasks, 'task')}"
     if found.failed:
         words += f", {found.failed} without a result"
     if found.unfinished:

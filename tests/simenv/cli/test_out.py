@@ -49,3 +49,9 @@ def test_no_color_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     assert out.paint("ok", io.StringIO()) == "ok"
     monkeypatch.setenv("NO_COLOR", "1")
     assert out.paint("ok", Terminal()) == "ok"
+
+
+def test_one_thing_is_told_as_several() -> None:
+    assert [out.counted(k, "task") for k in (0, 1, 2, 1234)] == [
+        "0 tasks", "1 task", "2 tasks", "1 234 tasks",
+    ]  # fmt: skip
