@@ -78,7 +78,7 @@ class EngineCard(msgspec.Struct, frozen=True):
     clifford: bool = False  # Clifford circuits alone
     loops: bool = True  # while, for, switch, break, continue
     variables: bool = True  # store
-    unitaries: int = 10  # qubits of a gate given by its matrix, at most
+    gate_qubits: int = 0  # of any gate, at most; 0: no limit
     threads: bool = True  # more slots make a wide circuit faster
     dense_qubits: int = 0  # statevectors and distributions of more qubits are refused; 0: never
     options: tuple[EngineOption, ...] = ()
@@ -167,7 +167,7 @@ CARDS: tuple[EngineCard, ...] = (
         clifford=True,
         loops=False,
         variables=False,
-        unitaries=4,
+        gate_qubits=4,
         threads=False,
     ),
     EngineCard(
@@ -186,6 +186,7 @@ CARDS: tuple[EngineCard, ...] = (
         costs=ChainCosts(bond=256),
         loops=False,
         variables=False,
+        gate_qubits=10,
         threads=False,
         dense_qubits=24,
         options=(

@@ -69,6 +69,8 @@ def _lacks(card: EngineCard, profile: Profile, terms: Terms) -> str:
         return "has no classical variables"
     if profile.stores and not card.variables:
         return "stores no values in classical bits"
+    if card.gate_qubits and profile.widest > card.gate_qubits:
+        return f"takes gates on at most {card.gate_qubits} qubits, not on {profile.widest}"
     if card.dense_qubits and profile.num_qubits > card.dense_qubits:
         dense = [o for o in ("statevector", "probabilities") if o in terms.outputs]
         if dense:

@@ -7,6 +7,7 @@ import numpy as np
 
 from simulators.circuit import survey
 from simulators.circuit.flow import needs_branching
+from simulators.circuit.gates import UNITARY
 from simulators.circuit.ir import Circuit
 from simulators.circuit.traits import traits
 
@@ -34,6 +35,7 @@ class Profile(msgspec.Struct, frozen=True):
     by_angles: bool = False
     bond_bits: int = -1
     longest: int = 0
+    widest: int = 2  # qubits of its widest gate, where one has more than two
 
 
 def profile(circuit: Circuit) -> Profile:
@@ -74,4 +76,10 @@ def profile(circuit: Circuit) -> Profile:
         by_angles=more.by_angles,
         bond_bits=more.bond_bits,
         longest=more.longest,
+        widest=_widest(circuit) if found[survey.MANY_QUBIT] else 2,
     )
+
+
+def _widest(circuit: Circuit) -> int:
+    rows = circuit.table.rows[np.unique(circuit.ops)]
+    return int(rows[rows[:, 0] >= UNITARY, 1].max())

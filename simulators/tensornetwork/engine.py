@@ -13,7 +13,7 @@ from simulators import dense, expectation
 from simulators.base import BindingResult, Control, EngineResult, Plan, Request, RunOptions
 from simulators.bits import Counts
 from simulators.catalog import CARDS
-from simulators.circuit.gates import MAX_UNITARY_QUBITS, UNITARY
+from simulators.circuit.gates import UNITARY
 from simulators.circuit.ir import Circuit
 from simulators.circuit.walk import Endings
 from simulators.errors import Unsupported
@@ -81,11 +81,11 @@ class MpsEngine:
 def _refuse_wide(circuit: Circuit) -> None:
     """Every gate becomes a matrix, `mcx` of any width too."""
     rows = circuit.table.rows
-    wide = np.flatnonzero((rows[:, 0] >= UNITARY) & (rows[:, 1] > MAX_UNITARY_QUBITS))
+    wide = np.flatnonzero((rows[:, 0] >= UNITARY) & (rows[:, 1] > CARD.gate_qubits))
     for row in wide[np.isin(wide, circuit.ops)].tolist():
         raise Unsupported(
             f"{circuit.table.names[row]} on {rows[row, 1]} qubits; engine 'mps' takes gates on at"
-            f" most {MAX_UNITARY_QUBITS}",
+            f" most {CARD.gate_qubits}",
             hint="decompose it: qiskit.transpile with basis_gates=['u', 'cx']",
         )
 

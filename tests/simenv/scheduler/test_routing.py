@@ -109,6 +109,17 @@ def test_an_engine_that_is_not_installed_is_taken(monkeypatch: pytest.MonkeyPatc
         assert named.value.hint == f"pip install 'simenv[{extra}]'"
 
 
+def test_a_chain_takes_a_gate_too_wide_for_it() -> None:
+    arrays = chain(60).add("mcx", range(10))
+    assert routed(measured(arrays)).engine == "mps"
+    with pytest.raises(Infeasible) as caught:
+        routed(measured(chain(60).add("mcx", range(11))), Terms(engine="mps"))
+    assert "gates on at most 10 qubits, not on 11" in caught.value.message
+    assert routed(measured(chain(25).add("barrier", range(25)).add("ccx", [0, 1, 2]))).engine == (
+        "mps"
+    )
+
+
 def test_a_named_engine_is_not_taken_or_not_judged() -> None:
     assert routed(measured(chain(3)), Terms(engine="stabilizer")).reason == "asked for stabilizer"
     assert routed(measured(chain(3)), Terms(engine="aer")).engine == "aer"
