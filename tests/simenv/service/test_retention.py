@@ -55,7 +55,7 @@ def ended(bench: Bench, count: int = 10, key: str = "~k") -> None:
 def collected(bench: Bench, older_s: float = -1.0, dry: bool = False) -> Collected:
     bench.peer.send(codec.encode(Collect(7, older_s, dry)))
     for _ in range(2_000):
-        bench.daemon.step(timeout_s=0.0)
+        bench.daemon.step(timeout_s=0.002)
         for answer in bench.heard():
             if isinstance(answer, Collected):
                 return answer
