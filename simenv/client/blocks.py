@@ -25,7 +25,11 @@ def rows_a_task(program: Program, terms: Terms, shots: int, total: int) -> int:
     largest = min(MAX_BINDINGS, RESULT_BYTES // _row_bytes(program, terms, shots))
     largest = min(largest, int(MOST_US / cost_us))
     least = max(FEW, -(-LEAST_US // cost_us)) if cost_us * FEW < MOST_US / 10 else 1
-    return max(1, min(largest, max(int(least), -(-total // PARTS))))
+    rows = max(1, min(largest, max(int(least), -(-total // PARTS))))
+    if not rows < total <= rows * PARTS:
+        return rows
+    even = -(-total // -(-total // rows))  # as many pieces, of one size
+    return max(min(rows, FEW), even)
 
 
 def _cost_us(program: Program, shots: int) -> float:

@@ -32,6 +32,7 @@ SMALL = layers(4, 3)
 
 def test_a_short_sweep_of_a_small_circuit_is_shared_by_two_workers() -> None:
     assert rows_a_task(SMALL, COUNTS, 1024, 128) == 64
+    assert rows_a_task(SMALL, COUNTS, 1024, 0) >= 1
 
 
 @pytest.mark.parametrize("total", [100, 1_000, 10_000, 100_000])
