@@ -7,12 +7,13 @@ from numpy.typing import NDArray
 
 from simulators.base import OUTPUTS, Request, RunOptions
 from simulators.catalog import EngineCard
+from simulators.circuit.gates import FOR, STORE, SWITCH, WHILE
 from simulators.circuit.ir import Circuit
 from simulators.errors import BadCircuit, TooManySteps, Unsupported
 
 
 def check_plan(card: EngineCard, circuit: Circuit, noise: object | None, opts: RunOptions) -> None:
-    """Raises Unsupported for a precision, width, option or noise the engine does not have."""
+    """Raises Unsupported for a precision, width, option, block or noise the engine has not."""
     if opts.precision not in card.precisions:
         raise Unsupported(
             f"precision {opts.precision[:32]!r}; engine {card.name!r} has none such",
@@ -27,11 +28,24 @@ def check_plan(card: EngineCard, circuit: Circuit, noise: object | None, opts: R
         raise Unsupported(
             wrong, hint=f"it has: {', '.join(o.name for o in card.options) or 'no options'}"
         )
+    if circuit.conditions.size and not (card.loops and card.variables):
+        _refuse_markers(card, circuit)
     if noise is not None:
         raise Unsupported(
             f"engine {card.name!r} has no noise, and {type(noise).__name__} was asked for",
             hint="leave the noise out",
         )
+
+
+def _refuse_markers(card: EngineCard, circuit: Circuit) -> None:
+    for row in np.unique(circuit.ops).tolist():
+        code, name = circuit.table.rows[row, 0], circuit.table.names[row]
+        stores = code == STORE
+        if (stores and not card.variables) or (code in (WHILE, FOR, SWITCH) and not card.loops):
+            raise Unsupported(
+                f"engine {card.name!r} has no {name!r}",
+                hint="engine='statevector' runs it, where its qubits fit into memory",
+            )
 
 
 def check_run(circuit: Circuit, opts: RunOptions) -> None:

@@ -10,6 +10,7 @@ import pytest
 from arrays import Arrays
 from engines import Runner
 
+from simulators import catalog
 from simulators.base import Control, PauliSum, RunOptions
 from simulators.circuit import tokens as tk
 from simulators.circuit.examples import bell, feed_forward
@@ -241,6 +242,28 @@ def test_a_gate_too_wide_for_its_matrix(every_run: Runner) -> None:
             every_run(circuit, shots=5)
     else:
         assert counts_of(every_run(circuit, shots=5)) == {1: 5}
+
+
+@pytest.mark.parametrize("name", ["for", "while", "switch", "store"])
+def test_a_loop_runs_once_where_there_are_none(every_run: Runner, name: str) -> None:
+    card = catalog.card(every_run.name.partition("-")[0])
+    assert card is not None
+    arrays = Arrays(1, 1)
+    if name == "for":
+        arrays.repeat(2).add("x", [0]).add("end")
+    elif name == "while":
+        arrays.begin((tk.CLBIT, 0, 0), name="while").add("x", [0]).add("end")
+    elif name == "switch":
+        arrays.begin((tk.CLBIT, 0, 0), name="switch")
+        arrays.begin((tk.VALUE, arrays.value(1), 0), name="case").add("x", [0]).add("end")
+    else:
+        arrays.begin((tk.VALUE, arrays.value(1), 0), (tk.SET_CLBIT, 0, 0), name="store")
+    circuit = arrays.add("measure", [0], [0]).circuit()
+    if card.loops and card.variables:
+        assert counts_of(every_run(circuit, shots=5)) == {0: 5}
+        return
+    with pytest.raises(Unsupported, match=f"has no '{name}'"):
+        every_run(circuit, shots=5)
 
 
 def test_an_instance_remembers_the_run_before(run: Runner) -> None:
