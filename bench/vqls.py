@@ -105,7 +105,9 @@ def _aer(bindings: Array) -> list[float]:
 def _aer_simulator():  # type: ignore[no-untyped-def]
     from qiskit_aer import AerSimulator
 
-    return AerSimulator(method="statevector", max_parallel_threads=1)
+    return AerSimulator(  # binding at run time is its quickest way for a sweep
+        method="statevector", max_parallel_threads=1, runtime_parameter_bind_enable=True
+    )
 
 
 def _qulacs(bindings: Array) -> list[float]:
