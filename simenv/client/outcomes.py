@@ -12,7 +12,7 @@ from itertools import accumulate, pairwise
 from typing import Literal
 
 SHAPES_KEPT = 16
-STRINGS_KEPT = 2_048  # a shape: 200 kB at most for the usual widths
+STRINGS_KEPT = 8_192  # a shape: 1 MB at most for the usual widths
 TABLE_BITS = 6  # up to here all strings of a shape are made at once: a list is the fastest map
 
 _CASTS: dict[int, Literal["H", "I", "Q"]] = {2: "H", 4: "I", 8: "Q"}
