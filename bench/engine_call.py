@@ -28,6 +28,7 @@ from qiskit.circuit import QuantumCircuit
 from qiskit.circuit.library import n_local
 from report import Report
 
+from simenv.cli.measure.circuits import Gate, built, gates
 from simenv.client.circuits import load
 from simenv.model import Terms
 from simenv.wire.messages import Assign, Assigned
@@ -85,12 +86,12 @@ def _rounds(calls: Calls, rounds: int) -> Iterator[tuple[str, list[float]]]:
     return iter((name, times[1:]) for name, times in found.items())  # the first round warms up
 
 
-def _made(num_qubits: int) -> list[list[peers.Gate]]:
-    return [peers.gates(num_qubits, GATES, seed) for seed in range(CIRCUITS)]
+def _made(num_qubits: int) -> list[list[Gate]]:
+    return [gates(num_qubits, GATES, seed) for seed in range(CIRCUITS)]
 
 
 def _ours(runner: Runner, num_qubits: int) -> Callable[[], object]:
-    made = [load(peers.qiskit_circuit(num_qubits, gates)).packed for gates in _made(num_qubits)]
+    made = [load(built(num_qubits, one)).packed for one in _made(num_qubits)]
     programs, seeds = itertools.cycle(made), itertools.count(1)
 
     def call() -> object:
@@ -106,7 +107,7 @@ def _peers(num_qubits: int) -> Calls:
 
     made = _made(num_qubits)
     seeds = itertools.count(1)
-    theirs = itertools.cycle([peers.qulacs_circuit(num_qubits, gates) for gates in made])
+    theirs = itertools.cycle([peers.qulacs_circuit(num_qubits, one) for one in made])
     state = qulacs.QuantumState(num_qubits)
 
     def with_qulacs() -> object:
@@ -114,7 +115,7 @@ def _peers(num_qubits: int) -> Calls:
         next(theirs).update_quantum_state(state)
         return state.sampling(SHOTS, next(seeds))
 
-    circuits = [peers.qiskit_circuit(num_qubits, gates) for gates in made]
+    circuits = [built(num_qubits, one) for one in made]
     turns = itertools.cycle(circuits)
     simulator = AerSimulator(method="statevector", max_parallel_threads=1)
 

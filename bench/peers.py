@@ -11,34 +11,9 @@ import collections
 import functools
 from collections.abc import Callable
 
-import numpy as np
 from qiskit import QuantumCircuit
 
-Gate = tuple[str, tuple[int, ...], float]
-
-
-def gates(num_qubits: int, operations: int, seed: int) -> list[Gate]:
-    """Layers of ry, rz and a ring of cx until there are so many operations, measurements aside."""
-    rng = np.random.default_rng(seed)
-    found: list[Gate] = []
-    while len(found) < operations:
-        for qubit in range(num_qubits):
-            found.append(("ry", (qubit,), rng.uniform(0, 6)))
-            found.append(("rz", (qubit,), rng.uniform(0, 6)))
-        for qubit in range(num_qubits):
-            found.append(("cx", (qubit, (qubit + 1) % num_qubits), 0.0))
-    return found[:operations]
-
-
-def qiskit_circuit(num_qubits: int, made: list[Gate]) -> QuantumCircuit:
-    circuit = QuantumCircuit(num_qubits, num_qubits)
-    for name, qubits, angle in made:
-        if name == "cx":
-            circuit.cx(*qubits)
-        else:
-            getattr(circuit, name)(angle, *qubits)
-    circuit.measure(range(num_qubits), range(num_qubits))
-    return circuit
+from simenv.cli.measure.circuits import Gate
 
 
 @functools.cache

@@ -22,11 +22,10 @@ from collections.abc import Callable
 import numpy as np
 import peers
 import psutil
-from qiskit import QuantumCircuit
-from qiskit.circuit import ParameterVector
 from report import Report
 
 import simenv
+from simenv.cli.measure import circuits as shapes
 from simenv.client.client import Client
 
 SHOTS = 1_024
@@ -66,7 +65,7 @@ def _circuits(
     env: Client, num_qubits: int, operations: int, number: int, seed: int, rates: Rates, cpu: Rates
 ) -> None:
     """New circuits, all in one call, to dicts."""
-    circuits = _made(num_qubits, operations, number, seed)
+    circuits = shapes.layered(num_qubits, operations, number, seed)
     before = _cpu(env)
     begin = time.perf_counter()
     tasks = env.submit_many(circuits, shots=SHOTS, seed=seed)
@@ -82,13 +81,6 @@ def _circuits(
     cpu.setdefault(f"kernel {num_qubits}", []).append(kernel_us)
 
 
-def _made(num_qubits: int, operations: int, number: int, seed: int) -> list[QuantumCircuit]:
-    return [
-        peers.qiskit_circuit(num_qubits, peers.gates(num_qubits, operations, seed * 10**6 + k))
-        for k in range(number)
-    ]
-
-
 def _cpu(env: Client) -> dict[str, float]:
     """Seconds of CPU so far: client, service, both workers together."""
     found = {"client": _cpu_s(os.getpid()), "service": _cpu_s(env.status().pid)}
@@ -102,8 +94,8 @@ def _cpu_s(pid: int) -> float:
 
 
 def _peers(num_qubits: int, operations: int, seed: int, rates: Rates) -> None:
-    made = [peers.gates(num_qubits, operations, seed * 10**6 + k) for k in range(PEER_CIRCUITS)]
-    circuits = [peers.qiskit_circuit(num_qubits, one) for one in made]
+    made = [shapes.gates(num_qubits, operations, seed * 10**6 + k) for k in range(PEER_CIRCUITS)]
+    circuits = [shapes.built(num_qubits, one) for one in made]
     lightning = peers.lightning(num_qubits, SHOTS)
     work: dict[str, Callable[[], object]] = {
         "aer": lambda: peers.aer(circuits, SHOTS),
@@ -120,7 +112,7 @@ def _peers(num_qubits: int, operations: int, seed: int, rates: Rates) -> None:
 
 def _alone(env: Client, seed: int, rates: Rates) -> None:
     """One message a circuit, none waited for."""
-    circuits = _made(4, 30, ALONE, seed)
+    circuits = shapes.layered(4, 30, ALONE, seed)
     begin = time.perf_counter()
     tasks = [env.post(circuit, shots=SHOTS, seed=seed + k) for k, circuit in enumerate(circuits)]
     found = [task.result().counts for task in tasks]
@@ -138,7 +130,7 @@ def _sweep(
     seed: int,
     rates: Rates,
 ) -> None:
-    circuit = ansatz(num_qubits, parameters, operations)
+    circuit = shapes.ansatz(num_qubits, parameters, operations)
     rng = np.random.default_rng(seed)
     values = rng.uniform(0, 6, (number, parameters))
     begin = time.perf_counter()
@@ -152,23 +144,9 @@ def _sweep(
     rates.setdefault(f"bindings {num_qubits}", []).append(number / seconds)
 
 
-def ansatz(num_qubits: int, parameters: int, operations: int) -> QuantumCircuit:
-    """So many rotations, each with an angle of its own, and cx in between; then measured."""
-    angles = list(ParameterVector("a", parameters))
-    circuit = QuantumCircuit(num_qubits, num_qubits)
-    fixed = operations - parameters
-    for k in range(max(parameters, fixed)):
-        if k < parameters:
-            (circuit.ry if k % 2 else circuit.rz)(angles[k], k % num_qubits)
-        if k < fixed:
-            circuit.cx(k % num_qubits, (k + 1) % num_qubits) if k % 3 else circuit.h(k % num_qubits)
-    circuit.measure(range(num_qubits), range(num_qubits))
-    return circuit
-
-
 def _loop(env: Client, seed: int, rates: Rates) -> None:
     """128 bindings, wait, again: what an optimiser does."""
-    circuit = ansatz(4, 12, 25)
+    circuit = shapes.ansatz(4, 12, 25)
     rng = np.random.default_rng(seed)
     times = []
     for k in range(LOOPS):
@@ -184,7 +162,7 @@ def _loop(env: Client, seed: int, rates: Rates) -> None:
 def _dicts(env: Client, seed: int, rates: Rates) -> None:
     """Microseconds a dict of 16 outcomes takes, from its packed form."""
     values = np.random.default_rng(seed).uniform(0, 6, (4_000, 12))
-    tasks = env.submit_many((ansatz(4, 12, 25), values), shots=SHOTS, seed=seed)
+    tasks = env.submit_many((shapes.ansatz(4, 12, 25), values), shots=SHOTS, seed=seed)
     results = [task.result() for task in tasks]
     begin = time.perf_counter()
     sizes = [len(result.counts) for result in results]
