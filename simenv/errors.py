@@ -90,6 +90,13 @@ class QueueFull(Insufficient):
         self.retry_after_s = retry_after_s
 
 
+class NotReserved(SimenvError):
+    """The reservation is not there, is over, belongs to somebody else or does not cover this."""
+
+    code = "reservation"
+    exit_code = 3
+
+
 class KeyRefused(SimenvError):
     """The service does not know this key (any longer), or is not the one the key is for."""
 

@@ -16,7 +16,7 @@ Engines that take a library's random numbers run blocks of shots with seeds of t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -221,3 +221,24 @@ class Engine(Protocol):
 
     def warm_up(self) -> None:
         """Load and compile all that a first task would have to wait for."""
+
+
+@runtime_checkable
+class Shared(Protocol):
+    """What an engine over the ranks of MPI has beside: its `run` gives a result in the first rank
+    and None in the others, and raises in all ranks what one of them failed with."""
+
+    def close(self) -> None:
+        """Give the communicators back. All ranks call it, once the engine is not used any more."""
+
+
+@runtime_checkable
+class Quick(Protocol):
+    """What an engine may have beside, where thousands of small circuits come in a second: counts in
+    one call, without a plan, a request and options."""
+
+    def quick_counts(
+        self, circuit: Circuit, shots: int, seed: int, binding: int, control: Control
+    ) -> EngineResult | None:
+        """What `run` finds for the output "counts" of a circuit without free parameters, the
+        options being the defaults; None where `run` has to be asked."""

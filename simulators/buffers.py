@@ -27,10 +27,10 @@ def aligned(size_bytes: int) -> NDArray[np.uint8]:
     return raw[start : start + size_bytes]
 
 
-def _cut(element: Any) -> Any:
+def _cut(element: Any, *, readonly: bool = False) -> Any:
     """An intrinsic (buffer, byte, count) -> array of `element`."""
     size = element.bitwidth // 8
-    array_type = types.Array(element, 1, "C")
+    array_type = types.Array(element, 1, "C", readonly=readonly)
 
     @intrinsic  # type: ignore[untyped-decorator]
     def cut(_context: Any, buffer: Any, _byte: Any, _count: Any) -> Any:
@@ -58,6 +58,9 @@ as_words = _cut(types.uint64)
 as_numbers = _cut(types.int64)
 as_tallies = _cut(types.uint32)
 as_short = _cut(types.uint16)
+# Of received bytes, as U16 and F64.
+read_short = _cut(types.uint16, readonly=True)
+read_reals = _cut(types.float64, readonly=True)
 
 
 @intrinsic  # type: ignore[untyped-decorator]

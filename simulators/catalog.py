@@ -17,6 +17,7 @@ from simulators.costs import (
     Ask,
     ChainCosts,
     Costs,
+    MachineCosts,
     StateCosts,
     TableauCosts,
     state_bytes,
@@ -80,6 +81,8 @@ class EngineCard(msgspec.Struct, frozen=True):
     variables: bool = True  # store
     gate_qubits: int = 0  # of any gate, at most; 0: no limit
     threads: bool = True  # more slots make a wide circuit faster
+    ranks: bool = False  # runs over MPI ranks, any power of two of them
+    machine: bool = False  # it holds something outside: a pool of its own, one task at a time
     dense_qubits: int = 0  # statevectors and distributions of more qubits are refused; 0: never
     options: tuple[EngineOption, ...] = ()
 
@@ -149,6 +152,7 @@ CARDS: tuple[EngineCard, ...] = (
         automatic=True,
         summary="all amplitudes, exact; dynamic circuits by branching and merging",
         costs=StateCosts(),
+        ranks=True,
     ),
     EngineCard(
         name="stabilizer",
@@ -214,6 +218,26 @@ CARDS: tuple[EngineCard, ...] = (
         variables=False,
     ),
     EngineCard(
+        name="hardware",
+        module="simulators.hardware.engine:HardwareEngine",
+        outputs=("counts",),
+        dynamic=True,  # where its Target says so
+        noise=False,
+        reproducible=False,
+        precisions=_BOTH,  # it has no amplitudes to round
+        max_qubits=65_535,
+        needs=("qiskit",),
+        install="pip install simenv",
+        automatic=False,
+        summary="a machine behind Qiskit's BackendV2; counts are its own",
+        costs=MachineCosts(),
+        shared=False,
+        loops=False,
+        variables=False,
+        threads=False,
+        machine=True,
+    ),
+    EngineCard(
         name="fault",
         module="simulators.fault.engine:FaultEngine",
         outputs=_ALL_OUTPUTS,
@@ -228,6 +252,7 @@ CARDS: tuple[EngineCard, ...] = (
         summary="misbehaves on request, for drills; else as statevector",
         costs=StateCosts(),
         shared=False,
+        ranks=True,
     ),
 )
 

@@ -13,19 +13,29 @@ import msgspec
 if TYPE_CHECKING:
     from simulators.circuit.profile import Profile
 
+SHARE_QUBITS = 13  # a rank's share of a state has so many at least
 SMALL_QUBITS = 12  # up to here the statevector engine has a path without plan and threads
 BASE_BYTES = 64 * 2**20  # scratch arrays, results and the allocator's slack
+RANK_BYTES = 32 * 2**20  # what MPI holds in each rank, its shared memory included
+EXCHANGE_PART = 8  # a rank's buffers for exchanges take this part of its share of a state, at most
 _PROBABILITY_BYTES = 40  # of one outcome: table, index, value, record, packed
 _LIVE_BRANCHES = 8  # states a dynamic circuit is expected to hold at once
 _CALL_S = 10e-6  # entering an engine and packing its result
 _SHOT_S = 5e-9
 _AMPLITUDE_S = 1.5e-9  # one gate on one amplitude, one thread
 _BRANCH_OP_S = 30e-6  # a measurement, reset or `if` of a dynamic circuit, small state
+_EXCHANGE_S = 1e-9  # one byte sent to another rank and one received
+_EXCHANGE_GATES = 40  # gates between two exchanges of one qubit
 
 
 def state_bytes(num_qubits: int, precision: str = "double") -> int:
     """Bytes of one statevector."""
     return (16 if precision == "double" else 8) << num_qubits
+
+
+def ranks_used(num_qubits: int, ranks: int) -> int:
+    """How many of so many ranks hold a state of that width: a power of two, 1 for a narrow one."""
+    return 1 << min(max(0, num_qubits - SHARE_QUBITS), max(1, ranks).bit_length() - 1)
 
 
 class Ask(msgspec.Struct, frozen=True):
@@ -35,10 +45,11 @@ class Ask(msgspec.Struct, frozen=True):
     outputs: tuple[str, ...] = ("counts",)
     shots: int = 0
     bond: int = 0  # the largest bond an engine of that kind may keep; 0: its own
+    ranks: int = 1  # a power of two: the state is divided among so many processes
 
 
 class Costs(Protocol):
-    """A family's model."""
+    """A family's model. Bytes are those of the rank that needs most, rank 0."""
 
     def memory_bytes(self, profile: Profile, ask: Ask, /) -> int:
         """Expected peak."""
@@ -47,7 +58,7 @@ class Costs(Protocol):
         """Below this it cannot run."""
 
     def seconds(self, profile: Profile, ask: Ask, slots: int, /) -> float:
-        """One binding on so many threads."""
+        """One binding on so many threads in each rank."""
 
 
 class StateCosts(msgspec.Struct, frozen=True):
@@ -61,24 +72,35 @@ class StateCosts(msgspec.Struct, frozen=True):
 
     def memory_bytes(self, profile: Profile, ask: Ask) -> int:
         """The states it holds, its largest output, and a base amount."""
-        state = state_bytes(profile.num_qubits, ask.precision)
-        need = self.base_bytes + state * (self.branches if profile.mid_circuit else self.copies)
-        if "statevector" in ask.outputs:
-            need += 2 * state  # as bytes, and packed
+        need = self._held(profile, ask, self.branches)
+        if "statevector" in ask.outputs:  # as bytes, and packed; the whole of it, in rank 0
+            need += 2 * state_bytes(profile.num_qubits, ask.precision)
         if "probabilities" in ask.outputs:
             need += _PROBABILITY_BYTES << profile.num_qubits
         return need
 
     def least_memory_bytes(self, profile: Profile, ask: Ask) -> int:
-        """A dynamic circuit needs two states, its shots in groups."""
-        state = state_bytes(profile.num_qubits, ask.precision)
-        return self.base_bytes + state * (2 if profile.mid_circuit else self.copies)
+        """A dynamic circuit needs two states, its shots in groups; over ranks, the whole of a
+        statevector that is asked for must fit into rank 0."""
+        need = self._held(profile, ask, 2)
+        if ask.ranks > 1 and "statevector" in ask.outputs:
+            need += state_bytes(profile.num_qubits, ask.precision)
+        return need
+
+    def _held(self, profile: Profile, ask: Ask, branches: int) -> int:
+        """The states or a rank's shares of them, and what is needed for any."""
+        share = state_bytes(profile.num_qubits, ask.precision) // ask.ranks
+        held = self.base_bytes + share * (branches if profile.mid_circuit else self.copies)
+        if ask.ranks > 1:
+            held += RANK_BYTES + share // EXCHANGE_PART
+        return held
 
     def seconds(self, profile: Profile, ask: Ask, slots: int) -> float:
         """Gates times amplitudes; a dynamic circuit's shots walk one by one, or share branches."""
         gates = profile.gates_1q + profile.gates_2q + profile.gates_many
         threads = slots if profile.num_qubits > SMALL_QUBITS else 1
-        sweep = (gates + 2) * 2.0**profile.num_qubits * _AMPLITUDE_S
+        sweep = (gates + 2) * 2.0**profile.num_qubits / ask.ranks * _AMPLITUDE_S
+        sweep += self._exchanges_s(profile, ask, gates) * threads
         if profile.mid_circuit and self.shot_s:
             return self.call_s + max(1, ask.shots) * (self.shot_s + sweep / threads)
         work = self.call_s + sweep / threads + ask.shots * _SHOT_S
@@ -87,6 +109,12 @@ class StateCosts(msgspec.Struct, frozen=True):
             work *= _LIVE_BRANCHES / 2
             work += steps * (_BRANCH_OP_S * _LIVE_BRANCHES + ask.shots * 20 * _SHOT_S)
         return work
+
+    def _exchanges_s(self, profile: Profile, ask: Ask, gates: int) -> float:
+        """Half of each share for every qubit that is divided among ranks, from time to time."""
+        divided = ask.ranks.bit_length() - 1
+        share = state_bytes(profile.num_qubits, ask.precision) / ask.ranks
+        return divided * (1 + gates // _EXCHANGE_GATES) * share / 2 * _EXCHANGE_S
 
 
 class ChainCosts(msgspec.Struct, frozen=True):
@@ -149,3 +177,25 @@ class TableauCosts(msgspec.Struct, frozen=True):
         gates = profile.operations
         tableau = gates * profile.num_qubits * 5e-10
         return self.call_s + gates * self.op_s + tableau + ask.shots * gates * self.frame_s
+
+
+class MachineCosts(msgspec.Struct, frozen=True):
+    """A machine's jobs: what each takes beside its shots, and a shot with the pause after it."""
+
+    base_bytes: int = BASE_BYTES
+    operation_bytes: int = 4_096  # of a circuit, as written and as transpiled
+    job_s: float = 0.5
+    shot_s: float = 250e-6
+
+    def memory_bytes(self, profile: Profile, ask: Ask) -> int:
+        """The circuit in a few forms, and the outcomes."""
+        outcome = 100 + profile.num_clbits
+        return self.base_bytes + self.operation_bytes * profile.operations + outcome * ask.shots
+
+    def least_memory_bytes(self, profile: Profile, ask: Ask) -> int:
+        """As expected."""
+        return self.memory_bytes(profile, ask)
+
+    def seconds(self, _profile: Profile, ask: Ask, _slots: int) -> float:
+        """One job; of several bindings each is one, which the scheduler corrects as it learns."""
+        return self.job_s + ask.shots * self.shot_s

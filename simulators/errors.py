@@ -58,6 +58,24 @@ class TooManySteps(EngineError):
     code = "too_many_steps"
 
 
+class MachineRefused(EngineError):
+    """The machine did not take the circuits: nothing was run."""
+
+    code = "machine_refused"
+
+
+class MachineFailed(EngineError):
+    """The machine took the circuits, and ended without a result for them."""
+
+    code = "machine_failed"
+
+
+class BadAnswer(EngineError):
+    """What the machine gave back cannot be the result of what it was asked."""
+
+    code = "bad_answer"
+
+
 class Stopped(EngineError):
     """The caller's `Control` asked the run to stop, and it did; there is no result."""
 

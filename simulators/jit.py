@@ -40,6 +40,7 @@ def _without_blas() -> None:
 _without_blas()
 
 # Argument types, short because signatures are long. Read-only: views on received bytes.
+BYTES = types.Bytes(types.uint8, 1, "C")
 NAMES = types.Array(types.int64, 2, "C")  # the table of a circuit
 U16 = types.Array(types.uint16, 1, "C", readonly=True)
 I32 = types.Array(types.int32, 1, "C", readonly=True)
@@ -89,6 +90,14 @@ def kernel(*signature: Any, returns: Any = types.void) -> Callable[[Callable[...
         returns(*signature), cache=True, no_cfunc_wrapper=True, **_OPTIONS
     )
     return compiled
+
+
+def entry(compiled: Any) -> Callable[..., Any]:
+    """A kernel's compiled code itself, which takes its arguments for what they should be: a call
+    without the question whether they are costs half. For callers that know."""
+    (found,) = compiled.overloads.values()
+    code: Callable[..., Any] = found.entry_point
+    return code
 
 
 def part(function: Callable[..., Any]) -> Any:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import importlib
 from importlib.metadata import entry_points
+from typing import Any
 
 from simulators import catalog
 from simulators.base import Engine
-from simulators.errors import UnknownEngine
+from simulators.errors import UnknownEngine, Unsupported
 
 GROUP = "simenv.engines"
 
@@ -22,16 +23,37 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(others | {entry.name for entry in catalog.CARDS}))
 
 
-def create(name: str) -> Engine:
-    """A new instance of the engine; raises UnknownEngine with the names there are."""
+def create(name: str, comm: Any = None, backend: Any = None) -> Engine:
+    """A new instance of the engine; raises UnknownEngine with the names there are.
+
+    `comm`: an mpi4py communicator; where it has several ranks, all of them create the engine
+    together, and close it together. `backend`: the Qiskit BackendV2 of an engine that holds a
+    machine. Raises Unsupported for an engine that runs in one rank, or holds no machine.
+    """
     found = catalog.card(name)
+    if (backend is None) == (found is not None and found.machine):
+        raise Unsupported(
+            f"engine {name[:64]!r} "
+            + ("holds a machine, and none was given" if backend is None else "holds no machine"),
+            hint="a pool of engine=hardware,provider=MODULE:FACTORY has one",
+        )
+    if comm is not None and comm.Get_size() > 1 and (found is None or not found.ranks):
+        able = ", ".join(entry.name for entry in catalog.CARDS if entry.ranks and entry.shared)
+        raise Unsupported(
+            f"engine {name[:64]!r} runs in one rank, and {comm.Get_size()} were given",
+            hint=f"over ranks there is: {able}",
+        )
     if found is not None:
         if found.missing:
             raise UnknownEngine(
                 f"engine {name!r} needs {', '.join(found.needs)}", hint=found.missing
             )
         module, _, attribute = found.module.partition(":")
-        engine: Engine = getattr(importlib.import_module(module), attribute)()
+        maker = getattr(importlib.import_module(module), attribute)
+        if found.machine:
+            machine: Engine = maker(backend)
+            return machine
+        engine: Engine = maker(comm=comm) if found.ranks else maker()
         return engine
     for entry in entry_points(group=GROUP, name=name):
         other: Engine = entry.load()()

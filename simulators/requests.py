@@ -28,7 +28,7 @@ def check_plan(card: EngineCard, circuit: Circuit, noise: object | None, opts: R
         raise Unsupported(
             wrong, hint=f"it has: {', '.join(o.name for o in card.options) or 'no options'}"
         )
-    if circuit.conditions.size and not (card.loops and card.variables):
+    if circuit.conditions_data and not (card.loops and card.variables):
         _refuse_markers(card, circuit)
     if noise is not None:
         raise Unsupported(
@@ -50,7 +50,7 @@ def _refuse_markers(card: EngineCard, circuit: Circuit) -> None:
 
 def check_run(circuit: Circuit, opts: RunOptions) -> None:
     """Raises TooManySteps for a circuit of more operations than may be executed."""
-    if circuit.ops.size > opts.max_steps:
+    if len(circuit.ops_data) > 2 * opts.max_steps:
         raise TooManySteps(
             f"{circuit.ops.size} operations; max_steps is {opts.max_steps}",
             hint="raise max_steps or split the circuit",
@@ -129,7 +129,7 @@ def rows(circuit: Circuit, request: Request) -> int:
 
 def bound(circuit: Circuit, request: Request, row: int) -> NDArray[np.float64]:
     """The circuit's parameters with row `row` of the bindings in their slots."""
-    if request.bindings is None or not circuit.slots.size:
+    if request.bindings is None or not circuit.slots_data:
         return circuit.params
     params = circuit.params.copy()
     params[circuit.slots[0::2]] = request.bindings[row, circuit.slots[1::2]]

@@ -6,6 +6,8 @@ distinct, ascending as unsigned integers, and little-endian.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -70,6 +72,13 @@ def pack(records: NDArray[np.uint64], num_bits: int) -> tuple[bytes, int]:
     width = outcome_width(num_bits)
     raw = np.ascontiguousarray(records).view(np.uint8)
     return np.ascontiguousarray(raw[:, :width]).tobytes(), width
+
+
+def pack_counts(counts: Mapping[int, int], num_bits: int) -> tuple[int, bytes, bytes]:
+    """Width, packed outcomes and their uint32 counts, of how often each outcome came."""
+    width, outcomes = outcome_width(num_bits), sorted(counts)
+    packed = b"".join([outcome.to_bytes(width, "little") for outcome in outcomes])
+    return width, packed, np.array([counts[key] for key in outcomes], np.uint32).tobytes()
 
 
 def unpack(outcomes: bytes, width: int) -> list[int]:

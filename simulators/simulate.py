@@ -1,20 +1,69 @@
-"""One circuit, no service: check, plan, run, in this process."""
+"""One circuit, no service: check, plan, run, in this process or over the ranks of MPI."""
 
 from __future__ import annotations
+
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simulators import registry
-from simulators.base import BindingResult, Control, EngineResult, PauliSum, Request, RunOptions
+from simulators.base import (
+    BindingResult,
+    Control,
+    EngineResult,
+    PauliSum,
+    Request,
+    RunOptions,
+    Shared,
+)
 from simulators.circuit.check import problem
 from simulators.circuit.ir import Circuit
 from simulators.errors import BadCircuit
 
 
+@overload
 def simulate(
     circuit: Circuit,
     *,
+    comm: None = None,
+    shots: int = ...,
+    seed: int = ...,
+    outputs: tuple[str, ...] = ...,
+    observables: tuple[PauliSum, ...] = ...,
+    bindings: NDArray[np.float64] | None = ...,
+    binding: int = ...,
+    precision: str = ...,
+    threads: int = ...,
+    engine: str = ...,
+    settings: tuple[tuple[str, int | float], ...] = ...,
+    control: Control | None = ...,
+) -> EngineResult: ...
+
+
+@overload
+def simulate(
+    circuit: Circuit,
+    *,
+    comm: Any,
+    shots: int = ...,
+    seed: int = ...,
+    outputs: tuple[str, ...] = ...,
+    observables: tuple[PauliSum, ...] = ...,
+    bindings: NDArray[np.float64] | None = ...,
+    binding: int = ...,
+    precision: str = ...,
+    threads: int = ...,
+    engine: str = ...,
+    settings: tuple[tuple[str, int | float], ...] = ...,
+    control: Control | None = ...,
+) -> EngineResult | None: ...
+
+
+def simulate(
+    circuit: Circuit,
+    *,
+    comm: Any = None,
     shots: int = 1024,
     seed: int = 0,
     outputs: tuple[str, ...] = ("counts",),
@@ -26,19 +75,28 @@ def simulate(
     engine: str = "statevector",
     settings: tuple[tuple[str, int | float], ...] = (),
     control: Control | None = None,
-) -> EngineResult:
+) -> EngineResult | None:
     """Run one circuit; the arguments are those of `base.Request` and `base.RunOptions`.
 
-    Raises BadCircuit for arrays that contradict one another, and the engine's own errors.
+    `comm`: an mpi4py communicator. Its ranks run the circuit together, each holding a part of the
+    state: all of them call this with the same arguments. The first rank gets the result, the same
+    as without ranks, and the others get None. Errors are raised in all ranks alike.
+
+    Raises BadCircuit for arrays that contradict one another, Unsupported for an engine that does
+    not run over ranks, and the engine's own errors.
     """
     text = problem(circuit)
     if text:
         raise BadCircuit(text)
     options = RunOptions(precision=precision, threads=threads, settings=settings)
     request = Request(shots, seed, outputs, observables, bindings, binding)
-    runner = registry.create(engine)
-    plan = runner.plan(circuit, None, options)
-    return runner.run(plan, circuit, request, options, control or Control())
+    runner = registry.create(engine, comm)
+    try:
+        plan = runner.plan(circuit, None, options)
+        return runner.run(plan, circuit, request, options, control or Control())
+    finally:
+        if isinstance(runner, Shared):
+            runner.close()
 
 
 def counts_of(result: BindingResult) -> dict[int, int]:

@@ -17,8 +17,9 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
 LANES = 8
+SHORTS = 32  # uint16 in as many bytes
 
-_F64, _I64, _I32, _I1 = ir.DoubleType(), ir.IntType(64), ir.IntType(32), ir.IntType(1)
+_F64, _I64, _I32, _I16, _I1 = ir.DoubleType(), *(ir.IntType(bits) for bits in (64, 32, 16, 1))
 _VECTOR, _WORDS, _BITS = (ir.VectorType(kind, LANES) for kind in (_F64, _I64, _I1))
 
 
@@ -67,7 +68,7 @@ _arithmetic(operator.mul, "fmul")
 def _splat(builder: Any, value: Any, kind: Any) -> Any:
     zero = ir.Constant(_I32, 0)
     one = builder.insert_element(ir.Constant(kind, ir.Undefined), value, zero)
-    lanes = ir.Constant(ir.VectorType(_I32, LANES), None)
+    lanes = ir.Constant(ir.VectorType(_I32, kind.count), None)
     return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), lanes)
 
 
@@ -97,6 +98,19 @@ def store(_context: Any, array: Any, _index: Any, _value: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, types.uint64, VECTOR), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def fill_short(_context: Any, array: Any, _index: Any, _value: Any) -> Any:
+    """array[index : index + SHORTS] of uint16 = value."""
+
+    def codegen(context: Any, builder: Any, given: Any, args: Any) -> Any:
+        kind = ir.VectorType(_I16, SHORTS)
+        pointer = _address(context, builder, given.args[0], args[0], args[1], kind)
+        builder.store(_splat(builder, builder.trunc(args[2], _I16), kind), pointer, align=2)
+        return context.get_dummy_value()
+
+    return types.void(array, types.uint64, types.uint64), codegen
 
 
 @intrinsic  # type: ignore[untyped-decorator]

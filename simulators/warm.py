@@ -14,15 +14,22 @@ import sys
 from pathlib import Path
 
 # Modules whose import compiles about as much each, by engine.
-_STATEVECTOR = ("simulators.statevector.small", "simulators.statevector.run")
+_STATEVECTOR = ("simulators.statevector.small",)
 _GROUPS = {
     "statevector": _STATEVECTOR,
     "fault": _STATEVECTOR,
-    "admission": ("simulators.circuit.profile",),  # what a service needs to judge circuits
+    # What a service needs to judge circuits; a worker needs the first of them for wide ones.
+    "admission": (
+        "simulators.circuit.flow",
+        "simulators.circuit.survey",
+        "simulators.circuit.traits",
+        "simulators.circuit.grammar",
+    ),
 }
 # What a first circuit does not wait for: compiled by whoever lends a hand, and by the first task
 # that cannot do without if it comes before that.
-_LATER = ("simulators.statevector.lanes",)
+_LATER = ("simulators.statevector.run", "simulators.statevector.lanes")
+_SELDOM = ("simulators.statevector.ranks.kernels",)  # loaded by engines over ranks alone
 
 
 def prepare(folder: Path) -> Path:
@@ -37,20 +44,31 @@ def prepare(folder: Path) -> Path:
     return chosen
 
 
-def warm_up(folder: Path, engine: str = "statevector") -> None:
+def warm_up(folder: Path, engine: str = "statevector", *, ranks: bool = False) -> None:
     """Compile or load the kernels of `engine`; its own `warm_up` then runs circuits through them.
 
     `folder`: as for `prepare`, which is called. Blocks while other processes compile. An engine
-    that is not listed here brings its own kernels.
+    that is not listed here brings its own kernels. `ranks`: it will run over several, which needs
+    all there are.
     """
     chosen = prepare(folder)
-    waiting = [group for group in _GROUPS.get(engine, ()) if not _load(chosen, group, wait=False)]
+    wanted: tuple[str, ...] = _GROUPS.get(engine, ())
+    if ranks and wanted is _STATEVECTOR:
+        wanted = (*wanted, *_LATER, *_SELDOM)
+    waiting = [group for group in wanted if not _load(chosen, group, wait=False)]
     for group in waiting:
         _load(chosen, group, wait=True)
-    if _GROUPS.get(engine) is _STATEVECTOR:
-        for group in _LATER:
-            if _is_done(chosen, group):
-                _load(chosen, group, wait=True)
+
+
+def load_later(folder: Path, engine: str) -> None:
+    """Load what a first circuit of `engine` did not wait for, as far as it is compiled: for a
+    process that has nothing to do. `folder`: as for `prepare`, which has been called."""
+    from simulators import jit
+
+    chosen = jit.use_cache(folder)
+    for group in _LATER if _GROUPS.get(engine) is _STATEVECTOR else ():
+        if _is_done(chosen, group):
+            _load(chosen, group, wait=True)
 
 
 def complete(folder: Path) -> None:
@@ -58,16 +76,22 @@ def complete(folder: Path) -> None:
     for engine in reversed(_GROUPS):
         warm_up(folder, engine)
     chosen = prepare(folder)
-    for group in _LATER:
+    for group in (*_LATER, *_SELDOM):
         _load(chosen, group, wait=True)
 
 
-def is_warm(folder: Path, engine: str = "statevector") -> bool:
-    """Is everything for `engine` on disk already? Looks only; `folder` as for `prepare`."""
+def is_warm(folder: Path) -> bool:
+    """Is everything on disk already? Looks only; `folder` as for `prepare`."""
     from simulators import jit
 
     chosen = folder / f"kernels-{jit.sources_digest()}"
-    return all(_is_done(chosen, group) for group in (*_GROUPS.get(engine, ()), *_LATER))
+    return all(_is_done(chosen, group) for group in _all())
+
+
+def _all() -> tuple[str, ...]:
+    """What a first circuit needs before the rest; a worker has the most to compile."""
+    first = dict.fromkeys(group for groups in _GROUPS.values() for group in groups)
+    return (*first, *_LATER, *_SELDOM)
 
 
 def _is_done(folder: Path, group: str) -> bool:
@@ -93,8 +117,14 @@ def _load(folder: Path, group: str, *, wait: bool) -> bool:
 
 
 def main() -> None:
-    """Compile everything into the folder named on the command line."""
-    complete(Path(sys.argv[1]))
+    """Compile everything into the folder named on the command line.
+
+    Begun groups are waited for, one after the other: where a service and its worker each compile
+    what they need, a third process would only take their cores.
+    """
+    chosen = prepare(Path(sys.argv[1]))
+    for group in _all():
+        _load(chosen, group, wait=True)
 
 
 if __name__ == "__main__":

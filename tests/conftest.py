@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -18,12 +19,24 @@ from simulators import warm
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "support"))
 KERNELS = Path(sys.prefix) / "var" / "simenv-kernels"
-LEAK_PATIENCE_S = 5.0
+LEAK_PATIENCE_S = 30.0
+LAST = 19  # as ranks do: those of one test would get next to nothing beside busier ones of others
 
 
-def pytest_configure() -> None:
-    """Before anything is collected: no test touches the user's own environments or folders."""
-    base = Path(tempfile.mkdtemp(prefix="simenv-tests-"))
+def pytest_configure(config: pytest.Config) -> None:
+    """Before anything is collected: no test touches the user's own environments or folders, nor
+    those of tests that run beside it."""
+    one_of_several = getattr(config, "workerinput", None)
+    if one_of_several is None:
+        base = Path(tempfile.mkdtemp(prefix="simenv-tests-"))
+        if config.getoption("numprocesses", None):  # they must find the same tests in one order
+            os.environ.setdefault("PYTHONHASHSEED", str(os.getpid()))
+    else:  # below the folder of the process that started this one; a socket's path must be short
+        base = Path(os.environ["SIMENV_HOME"]).parent / one_of_several["workerid"]
+        base.mkdir()
+        config.option.basetemp = str(base / "pytest")
+        os.environ.pop("PYTHONHASHSEED", None)
+        os.nice(LAST)
     for variable, folder in (("SIMENV_HOME", "home"), ("TMPDIR", "tmp")):
         (base / folder).mkdir(mode=0o700)
         os.environ[variable] = str(base / folder)
@@ -32,10 +45,46 @@ def pytest_configure() -> None:
     for variable in ("SIMENV_SERVICE", "XDG_RUNTIME_DIR"):
         os.environ.pop(variable, None)
     warm.prepare(KERNELS)
+    if one_of_several is not None:
+        warm.complete(KERNELS)  # together: each would compile it all when it collects
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    from spread import AtOnce, Spread
+
+    config.pluginmanager.register(AtOnce(config))
+    config.option.loadscopereorder = False  # the order is ours
+    return Spread(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        from spread import rank_of
+
+        items.sort(key=lambda item: rank_of(item.nodeid))
 
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(Path(os.environ["SIMENV_HOME"]).parent)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_outlives_a_failure(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What tests that failed have left ends with their module, and is in no other's way."""
+    failed = request.session.testsfailed
+    yield
+    if request.session.testsfailed > failed:
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.pid != os.getpid() and _is_ours(process):
+                    process.kill()
+
+
+def _is_ours(process: psutil.Process) -> bool:
+    """Was it started by our tests, or by what these started?"""
+    told = process.environ()
+    return any(told.get(name) == os.environ[name] for name in ("SIMENV_HOME", "TMPDIR"))
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """`simenv`: the list of commands and the options they share. `main` is what `entry` calls.
 
-Invariant: importing this loads typer, msgspec and zmq at most; each command loads the rest when it
-runs, so that a short one answers at once.
+Invariant: importing this loads typer and msgspec at most, a command's module zmq as well; each
+command loads the rest when it runs, so that a short one answers at once.
 """
 
 from __future__ import annotations
@@ -9,60 +9,76 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from simenv import __version__
-from simenv.cli import (
-    demo,
-    doctor,
-    environment,
-    explain,
-    keys,
-    lists,
-    out,
-    past,
-    submit,
-    tasks,
-    trace,
-)
-from simenv.cli import run as application
+from simenv.cli import out
 from simenv.cli.border import guarded
-from simenv.cli.gc import gc
-from simenv.cli.measure import command as measure
-from simenv.cli.perf import command as perf
-from simenv.cli.settings import Settings, hoist
+from simenv.cli.settings import VALUED, Settings, hoist
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-for _command in (
-    demo.demo,
-    environment.up,
-    environment.down,
-    environment.status,
-    lists.pools,
-    lists.workers,
-    lists.queue,
-    past.log,
-    trace.trace,
-    past.events,
-    perf.perf,
-    measure.bench,
-    submit.submit,
-    explain.explain,
-    tasks.result,
-    tasks.cancel,
-    application.run,
-    environment.logs,
-    gc,
-    doctor.doctor,
-):
-    app.command()(_command)
-app.add_typer(keys.keys, name="keys")
+# The module of each command, in the order of `simenv --help`.
+_HOMES = {
+    "demo": "demo",
+    "up": "up",
+    "down": "environment",
+    "status": "environment",
+    "pools": "lists",
+    "devices": "lists",
+    "workers": "lists",
+    "queue": "lists",
+    "scale": "steer",
+    "drain": "steer",
+    "resume": "steer",
+    "log": "past",
+    "trace": "trace",
+    "events": "past",
+    "perf": "perf.command",
+    "bench": "measure.command",
+    "submit": "submit",
+    "simulate": "simulate",
+    "explain": "explain",
+    "result": "tasks",
+    "cancel": "tasks",
+    "run": "run",
+    "logs": "environment",
+    "gc": "gc",
+    "doctor": "doctor",
+    "keys": "keys",
+    "qpm": "qpm",
+    "qfw": "qfw",
+}
 
 
-@app.callback(invoke_without_command=True)
+def application(*names: str) -> typer.Typer:
+    """The command line with these commands, or with all."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.callback(invoke_without_command=True)(common)
+    for name in names or _HOMES:
+        command = getattr(import_module(f"simenv.cli.{_HOMES[name]}"), name)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command()(command)
+    return app
+
+
+def _called(hoisted: Sequence[str]) -> tuple[str, ...]:
+    """The command of a line, if it can be told before the line is read."""
+    words = iter(hoisted)
+    for word in words:
+        if word in VALUED:
+            next(words, "")
+        elif word in _HOMES:
+            return (word,)
+        elif not word.startswith("--") or word in ("--help", "--version"):
+            break
+    return ()
+
+
 def common(
     context: typer.Context,
     name: Annotated[
@@ -92,8 +108,9 @@ def run(arguments: Sequence[str]) -> int:
     common_words = arguments[: arguments.index("--")] if "--" in arguments else arguments
 
     def call() -> object:
-        command = typer.main.get_command(app)
-        return command.main(hoist(arguments), prog_name="simenv", standalone_mode=False)
+        words = hoist(arguments)
+        command = typer.main.get_command(application(*_called(words)))
+        return command.main(words, prog_name="simenv", standalone_mode=False)
 
     return guarded(call, as_json="--json" in common_words, debug="--debug" in common_words)
 

@@ -9,7 +9,18 @@ import typer
 
 from simenv.cli import out, settings
 from simenv.cli.listing import Column, Style, keyed, listing
-from simenv.cli.reading import Output, Precision, loaded_beside, settings_of
+from simenv.cli.reading import (
+    Amplitudes,
+    Outputs,
+    Pool,
+    Precision,
+    Prefer,
+    Ranks,
+    Shots,
+    loaded_beside,
+    preferred,
+    settings_of,
+)
 from simenv.cli.spoken import spoken, spoken_errors
 from simenv.wire.engines import Choice, Explanation
 
@@ -17,7 +28,7 @@ COLUMNS: tuple[Column[Choice], ...] = (
     Column("ENGINE", lambda one: one.engine),
     Column("TAKEN", lambda one: "yes" if one.chosen else "able" if one.able else "no"),
     Column("TIME", lambda one: duration(one.seconds) if one.able else "-", right=True),
-    Column("MEMORY", lambda one: out.size(one.memory_bytes) if one.able else "-", right=True),
+    Column("MEMORY", lambda one: memory(one) if one.able else "-", right=True),
     Column("WHY", lambda one: one.why),
 )
 
@@ -25,19 +36,19 @@ COLUMNS: tuple[Column[Choice], ...] = (
 def explain(
     context: typer.Context,
     file: Annotated[str, typer.Argument(help="OpenQASM 2 or 3, or QPY; - is stdin.")],
-    shots: Annotated[int, typer.Option(min=0, help="0: exact, nothing is sampled.")] = 1024,
+    shots: Shots = 1024,
     engine: Annotated[str, typer.Option(help="Look at this one alone.")] = "auto",
     observable: Annotated[
         list[str] | None, typer.Option(help="As for submit; may be given again.")
     ] = None,
-    output: Annotated[
-        list[Output] | None, typer.Option(help="What is wanted; may be given again.")
-    ] = None,
-    precision: Annotated[Precision, typer.Option(help="Of the amplitudes.")] = Precision.double,
+    output: Outputs = None,
+    precision: Amplitudes = Precision.double,
     option: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE of an engine's own option.")
     ] = None,
-    pool: Annotated[str | None, typer.Option(help="Only on this pool.")] = None,
+    pool: Pool = None,
+    prefer: Prefer = None,
+    ranks: Ranks = None,
 ) -> None:
     """Which engine a circuit would run on, and why not another; nothing is run.
 
@@ -56,6 +67,8 @@ def explain(
             precision=precision.value,
             options=settings_of(option or []),
             pool=pool,
+            prefer=preferred(prefer),
+            ranks=ranks,
         )
     if common.as_json:
         out.json_line(
@@ -91,6 +104,14 @@ def words(found: Explanation) -> str:
     if sizes.bond_bits >= 0:
         kinds.append(f"bonds up to 2^{sizes.bond_bits}")
     return ", ".join(kinds)
+
+
+def memory(one: Choice) -> str:
+    """'1.1 GiB', or '4 x 384 MiB on 2 nodes'."""
+    each = out.size(one.memory_bytes)
+    if one.ranks == 1:
+        return each
+    return f"{one.ranks} x {each} on {out.counted(one.nodes, 'node')}"
 
 
 def duration(seconds: float) -> str:

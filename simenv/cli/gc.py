@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from simenv.cli import out, settings
-from simenv.client.address import elapsed
+from simenv.client.signs import elapsed
 from simenv.errors import OptionError
 
 if TYPE_CHECKING:

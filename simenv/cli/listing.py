@@ -174,10 +174,10 @@ def _show(
 
 
 def keyed(row: object) -> object:
-    """A row with the names of its fields, also where it travels without them."""
+    """A row with the names of its fields, and of values in it, where those travel without them."""
     if isinstance(row, msgspec.Struct):
         return {key: keyed(value) for key, value in msgspec.structs.asdict(row).items()}
-    return row
+    return [keyed(value) for value in row] if isinstance(row, tuple) else row
 
 
 def _print(

@@ -10,29 +10,47 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from simenv.cli import moments
+from simenv.cli.folding import folded
 from simenv.cli.listing import Column, Rows, listed
-from simenv.client.address import elapsed
+from simenv.client.signs import elapsed
 from simenv.errors import NotFound
-from simenv.model import FINAL_STATES, PoolInfo, TaskInfo, WorkerInfo
+from simenv.model import FINAL_STATES, DeviceInfo, PoolInfo, TaskInfo, WorkerInfo
 
 if TYPE_CHECKING:
     from simenv.client.client import Client
+
+GATES_SHOWN = 8
 
 _POOLS: tuple[Column[PoolInfo], ...] = (
     Column("POOL", lambda pool: pool.name),
     Column("ENGINE", lambda pool: pool.engine),
     Column("WORKERS", lambda pool: f"{pool.workers}/{pool.target}", right=True),
+    Column("MAX", lambda pool: str(pool.most), right=True),
+    Column("RANKS", lambda pool: str(pool.ranks), right=True),
     Column("BUSY", lambda pool: str(pool.busy), right=True),
     Column("WAITING", lambda pool: str(pool.waiting), right=True),
+    Column("QUBITS", lambda pool: f"<={pool.max_qubits}" if pool.max_qubits else "-", right=True),
+    Column("NODES", lambda pool: folded(pool.nodes) or "-"),
     Column("STATE", lambda pool: pool.state),
     Column("REASON", lambda pool: f"({pool.reason})" if pool.reason else ""),
+)
+_DEVICES: tuple[Column[DeviceInfo], ...] = (
+    Column("POOL", lambda device: device.name),
+    Column("KIND", lambda device: str(device.kind)),
+    Column("MODEL", lambda device: device.model or "-"),
+    Column("PROVIDER", lambda device: device.provider or "-"),
+    Column("TECHNOLOGY", lambda device: device.technology or "-"),
+    Column("QUBITS", lambda device: str(device.num_qubits or "-"), right=True),
+    Column("COUPLING", lambda device: _coupling(device)),
+    Column("GATES", lambda device: _gates(device)),
+    Column("CALIBRATED", lambda device: moments.shown(device.calibrated_s)),
 )
 _WORKERS: tuple[Column[WorkerInfo], ...] = (
     Column("WORKER", lambda worker: worker.name),
     Column("POOL", lambda worker: worker.pool),
     Column("STATE", lambda worker: str(worker.state)),
     Column("TASK", lambda worker: worker.task or "-"),
-    Column("NODE", lambda worker: worker.node),
+    Column("NODE", lambda worker: folded(worker.nodes) or "-"),
     Column("PID", lambda worker: str(worker.pid), right=True),
     Column("RANKS", lambda worker: str(worker.ranks), right=True),
     Column("SLOTS", lambda worker: str(worker.slots), right=True),
@@ -58,6 +76,12 @@ _QUEUE: tuple[Column[TaskInfo], ...] = (
 def pools(client: Client) -> Iterable[PoolInfo]:
     """The pools of workers, and how busy they are."""
     return client.pools().values()
+
+
+@listed(_DEVICES)
+def devices(client: Client) -> Iterable[DeviceInfo]:
+    """The pools as devices: machines, and simulators as what they stand for."""
+    return client.devices().values()
 
 
 @listed(_WORKERS)
@@ -93,6 +117,19 @@ def queue(
     way = "--limit shows more" if len(found) == limit else "no more are listed at once"
     note = f"{len(found)} of {total} shown; {way}" if total > len(found) else ""
     return Rows(found, note)
+
+
+def _coupling(device: DeviceInfo) -> str:
+    if device.all_to_all:
+        return "all to all"
+    pairs = {frozenset(pair) for pair in device.coupling}
+    return f"{len(pairs)} pairs" if pairs else "-"
+
+
+def _gates(device: DeviceInfo) -> str:
+    names = [gate.name for gate in device.gates]
+    more = f" and {len(names) - GATES_SHOWN} more" if len(names) > GATES_SHOWN else ""
+    return ",".join(names[:GATES_SHOWN]) + more or "-"
 
 
 def _ended(client: Client, since_s: float, limit: int) -> Rows[TaskInfo]:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+from simenv import config
 from simenv.cli import out
 from simenv.cli.settings import Settings
-from simenv.client import address
 from simenv.errors import NoService
 
 if TYPE_CHECKING:
@@ -20,11 +20,13 @@ PATIENCE_S = 1.0  # after so long a line says what is waited for
 
 def found(common: Settings, stack: ExitStack) -> Client | None:
     """The environment that is up; None if there is none and a private one may take its place."""
+    # A connection file: one that is up, or broke off with its tasks. Another is none of it.
+    if not (common.named or config.connection_file().exists()):
+        return None
     try:
         return stack.enter_context(common.connect())
     except NoService:
-        # A connection file: an environment that broke off, with its tasks. Another is none of it.
-        if common.named or address.find().path.exists():
+        if common.named or config.connection_file().exists():
             raise
         return None
 

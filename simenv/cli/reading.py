@@ -7,7 +7,9 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from simenv.cli import private
 from simenv.cli.settings import Settings
@@ -36,6 +38,33 @@ class Precision(StrEnum):
     single = "single"
 
 
+# Options with the same words in every command about a circuit.
+Shots = Annotated[int, typer.Option(min=0, help="0: exact, nothing is sampled.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="The same seed gives the same counts.")]
+Engine = Annotated[str, typer.Option(help="Which engine; auto chooses and says why.")]
+Observables = Annotated[
+    list[str] | None,
+    typer.Option(help='A Pauli sum such as "ZZI:0.5,IXX:-1"; may be given again.'),
+]
+Outputs = Annotated[list[Output] | None, typer.Option(help="What is wanted; may be given again.")]
+Amplitudes = Annotated[Precision, typer.Option(help="Of the amplitudes.")]
+Params = Annotated[
+    list[str] | None, typer.Option(help="NAME=VALUE of a free parameter, in radians.")
+]
+Pool = Annotated[str | None, typer.Option(help="Only on this pool.")]
+Prefer = Annotated[
+    str | None,
+    typer.Option(
+        help="Pools or kinds (hardware, emulator, simulator) in order, with commas: the first that"
+        " can take it now."
+    ),
+]
+Ranks = Annotated[
+    int | None,
+    typer.Option(help="MPI ranks, a power of two; else as many as its memory needs."),
+]
+
+
 def loaded_beside(
     common: Settings, file: str, stack: contextlib.ExitStack
 ) -> tuple[Client, bool, Loaded]:
@@ -45,16 +74,16 @@ def loaded_beside(
     """
     client = private.found(common, stack)
     if client is not None:
-        return client, False, _load(file)
+        return client, False, read_circuit(file)
     if file != "-" and not Path(file).is_file():
-        _load(file)  # says so before anything is started for it
+        read_circuit(file)  # says so before anything is started for it
     with ThreadPoolExecutor(1, "load") as pool:
-        loading = pool.submit(_load, file)
+        loading = pool.submit(read_circuit, file)
         client = stack.enter_context(private.started(workers=1))
         return client, True, loading.result()
 
 
-def _load(file: str) -> Loaded:
+def read_circuit(file: str) -> Loaded:
     """The circuit of a file or of stdin; ProgramError tells the place."""
     from simenv.client.circuits import load
 
@@ -90,6 +119,11 @@ def _say_where(error: ProgramError, file: str, source: str | Path) -> None:
     quoted = lines[error.line - 1].strip()[:80] if error.line <= len(lines) else ""
     name = "stdin" if file == "-" else file
     error.add_note(f"at {name}:{error.line}:{error.column}   {quoted}".rstrip())
+
+
+def preferred(words: str | None) -> list[str] | None:
+    """A,B,C to a list."""
+    return [word.strip() for word in words.split(",") if word.strip()] if words else None
 
 
 def settings_of(words: list[str]) -> dict[str, float]:

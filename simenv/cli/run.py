@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from simenv import config
 from simenv.cli import child, out, private, settings
+from simenv.errors import SimenvError
+
+if TYPE_CHECKING:
+    from simenv.client.client import Client
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
@@ -32,7 +36,8 @@ def run(
 
     It finds the environment through SIMENV_SERVICE, wherever it starts processes that inherit it.
     With no environment up, a private one is started for this call. Tasks that were accepted and
-    have not ended when it ends stay with an environment that was up, as for any other client.
+    have not ended when it ends stay with an environment that was up, as for any other client;
+    what it has reserved is released.
     """
     common = settings.of(context)
     name = config.check_name(app, "--app") if app else "run-" + _drawn()
@@ -41,6 +46,7 @@ def run(
         if client is None:
             client = stack.enter_context(private.started(workers))
         environ = {**os.environ, "SIMENV_SERVICE": client.service, "SIMENV_APP": name}
+        stack.callback(_release, client, name)
         try:
             code = child.run(command, environ)
         except OSError as error:
@@ -48,6 +54,18 @@ def run(
             out.note(f"simenv run: {command[0]}: {error.strerror}")
             code = child.NOT_FOUND if missing else child.NOT_RUNNABLE
     raise typer.Exit(code)
+
+
+def _release(client: Client, app: str) -> None:
+    """Give back what the application has reserved and not released."""
+    from simenv.client.reservations import APP
+
+    try:
+        for info in client.reservations():
+            if info.state == "active" and (APP, app) in info.metadata:
+                client.reservation(info.id).release(f"{app} has ended")
+    except SimenvError as error:  # the service may be gone; they expire by themselves
+        out.note(f"simenv run: reservations of {app} may be left: {error.message}")
 
 
 def _drawn() -> str:

@@ -21,9 +21,11 @@ _PHRASES = (
     (re.compile(r"\bengine='(\w+)'"), r"--engine \1"),
     (re.compile(r"\btext, as opposed to a path, has a newline or ';' in it"), ""),
     (re.compile(r"; None: no limit$"), "; without it: no limit"),
+    (re.compile(r"; None: as needed$"), "; without it: as needed"),
 )
 _ARGUMENT = re.compile(
-    r"^(shots|seed|engine|precision|pool|priority|name|queue_timeout_s|run_timeout_s)=(.*)", re.S
+    r"^(shots|seed|engine|precision|pool|prefer|ranks|priority|name|queue_timeout_s|run_timeout_s)=(.*)",
+    re.S,
 )
 
 

@@ -10,7 +10,23 @@ import typer
 
 from simenv.cli import out, settings
 from simenv.cli.bundle.container import is_bundle
-from simenv.cli.reading import Output, Precision, bindings_of, loaded_beside, settings_of
+from simenv.cli.reading import (
+    Amplitudes,
+    Engine,
+    Observables,
+    Outputs,
+    Params,
+    Pool,
+    Precision,
+    Prefer,
+    Ranks,
+    Seed,
+    Shots,
+    bindings_of,
+    loaded_beside,
+    preferred,
+    settings_of,
+)
 from simenv.cli.spoken import spoken_errors
 from simenv.cli.tasks import Timeout, present
 
@@ -18,23 +34,16 @@ from simenv.cli.tasks import Timeout, present
 def submit(
     context: typer.Context,
     file: Annotated[str, typer.Argument(help="OpenQASM 2 or 3, QPY, or a bundle; - is stdin.")],
-    shots: Annotated[int, typer.Option(min=0, help="0: exact, nothing is sampled.")] = 1024,
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="The same seed gives the same counts.")
-    ] = None,
-    engine: Annotated[str, typer.Option(help="Which engine; auto chooses and says why.")] = "auto",
-    observable: Annotated[
-        list[str] | None,
-        typer.Option(help='A Pauli sum such as "ZZI:0.5,IXX:-1"; may be given again.'),
-    ] = None,
-    output: Annotated[
-        list[Output] | None, typer.Option(help="What is wanted; may be given again.")
-    ] = None,
-    precision: Annotated[Precision, typer.Option(help="Of the amplitudes.")] = Precision.double,
-    param: Annotated[
-        list[str] | None, typer.Option(help="NAME=VALUE of a free parameter, in radians.")
-    ] = None,
-    pool: Annotated[str | None, typer.Option(help="Only on this pool.")] = None,
+    shots: Shots = 1024,
+    seed: Seed = None,
+    engine: Engine = "auto",
+    observable: Observables = None,
+    output: Outputs = None,
+    precision: Amplitudes = Precision.double,
+    param: Params = None,
+    pool: Pool = None,
+    prefer: Prefer = None,
+    ranks: Ranks = None,
     option: Annotated[
         list[str] | None,
         typer.Option(help="NAME=VALUE of an engine's own option, such as bond=64."),
@@ -74,6 +83,8 @@ def submit(
             engine=engine,
             precision=precision.value,
             pool=pool,
+            prefer=preferred(prefer),
+            ranks=ranks,
             priority=priority,
             queue_timeout_s=queue_timeout,
             run_timeout_s=run_timeout,

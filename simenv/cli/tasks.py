@@ -101,12 +101,17 @@ def present(
             ended = {"task": task.id, "state": str(task.state), "error": as_object(error)}
             out.json_line(ended)
         raise typer.Exit(error.exit_code) from error
+    if save is not None and len(found) > 1:
+        raise OptionError(
+            f"--save {save}: task {task.id} carries {len(found)} bindings",
+            hint=f"one by one: simenv result {task.id}.0 --save {save}",
+        )
+    shown(found, as_json, save)
+
+
+def shown(found: list[Result], as_json: bool, save: Path | None = None) -> None:
+    """Show what a task found; `save`: a file for all of it, where there is one binding."""
     if save is not None:
-        if len(found) > 1:
-            raise OptionError(
-                f"--save {save}: task {task.id} carries {len(found)} bindings",
-                hint=f"one by one: simenv result {task.id}.0 --save {save}",
-            )
         found[0].save(save)
     if as_json:
         for each in found:

@@ -6,6 +6,7 @@ Invariant: a connection file of somebody else, or one that others can write, is 
 from __future__ import annotations
 
 import os
+import socket
 import stat
 import time
 from pathlib import Path
@@ -14,13 +15,16 @@ from typing import Protocol
 import msgspec
 
 from simenv import config
-from simenv.client.afar import KeyAddress, is_personal
+from simenv.client.afar import KeyAddress, found_out, is_personal
+from simenv.client.signs import SERVICE, elapsed, last_lines, runs
 from simenv.config import ConnectionFile
-from simenv.errors import NoService, SimenvError
+from simenv.errors import KeyRefused, NoService, SimenvError
 from simenv.wire.connection import Connection, ZmqConnection
+from simenv.wire.curve import CurveConnection, Way
+from simenv.wire.keyfiles import KeyPair
 
 FORMAT = 1
-SERVICE = b"simenv.service"  # in the command line of every service
+PROBE_S = 1.0
 _READ = msgspec.json.Decoder(ConnectionFile).decode
 
 
@@ -47,12 +51,14 @@ class Address(Protocol):
 
 
 class FileAddress:
-    """The address in a connection file."""
+    """The address in a connection file: a socket where the service is on this machine, else its
+    door for its own user."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.name = path.parent.name
         self._file: ConnectionFile | None = None
+        self._far: CurveConnection | None = None
 
     def open(self, identity: bytes) -> Connection:
         file = read(self.path)
@@ -60,19 +66,43 @@ class FileAddress:
         if ended(file):
             self._file = file
             raise NoService(f"no service {file.name!r}: {self.fate()[0]}", hint=self.fate()[1])
-        connection = ZmqConnection(Path(file.sockets) / "client.sock", identity)
+        connection = self._connected(file, identity)
         self._file = file
         return connection
+
+    def _connected(self, file: ConnectionFile, identity: bytes) -> Connection:
+        near, own = Path(file.sockets) / "client.sock", file.own
+        self._far = None
+        if file.node == os.uname().nodename or _listened_at(near):
+            return ZmqConnection(near, identity)
+        if own is None:
+            raise NoService(
+                f"environment {file.name!r} runs on {file.node}, and listens for no other machine",
+                hint=f"there: simenv down{_option(file.name)}; simenv up{_option(file.name)} "
+                "--listen tcp://INTERFACE:0; or work there",
+            )
+        keys = KeyPair(own.public, own.secret)
+        self._far = CurveConnection(own.address, own.server_key, keys, identity)
+        return self._far
 
     def moved(self) -> bool:
         try:
             file = read(self.path)
         except NoService:
             return False
-        return self._file is not None and file.sockets != self._file.sockets and not ended(file)
+        last = self._file
+        if last is None or ended(file):
+            return False
+        return (file.sockets, file.own) != (last.sockets, last.own)
 
     def refusal(self) -> SimenvError | None:
-        return None
+        far = self._far
+        if far is None or far.way() is not Way.REFUSED or self.moved():
+            return None
+        return KeyRefused(
+            f"the service at {far.address} does not know the key in {self.path}",
+            hint="the file is not the one it wrote; simenv up names it as key",
+        )
 
     def door(self) -> tuple[str, str]:
         file = self._file or read(self.path)
@@ -85,6 +115,8 @@ class FileAddress:
         if file is None:
             return "it was never heard", hint
         state = "has ended" if ended(file) else "does not answer"
+        if self._far is not None and not ended(file):
+            state = f"is out of reach: {found_out(self._far.way(), self._far.address)}"
         try:
             age = f"; last sign of life {elapsed(time.time() - self.path.stat().st_mtime)} ago"
         except OSError:
@@ -96,7 +128,7 @@ def find(name: str | None = None, file: Path | None = None) -> FileAddress | Key
     """The address of an environment: `file`, else `name`, else SIMENV_SERVICE, else `default`."""
     path = file or (None if name else config.service_file())
     if path is None:
-        path = config.home_root() / config.check_name(name or "default") / "connection.json"
+        path = config.connection_file(name or "default")
     elif is_personal(path):
         return KeyAddress(path)
     return FileAddress(path)
@@ -133,6 +165,11 @@ def read(path: Path) -> ConnectionFile:
             f"{path} has format {file.format} (simenv {file.version}), this client reads {FORMAT}",
             hint="use one version of simenv on both sides",
         )
+    if file.own is not None and info.st_mode & 0o077:
+        raise NoService(
+            f"{path} holds a secret key and can be opened by others: not used",
+            hint=f"chmod 600 {path}; if others may have read it: simenv down, simenv up --resume",
+        )
     return file
 
 
@@ -141,45 +178,15 @@ def ended(file: ConnectionFile) -> bool:
     return file.node == os.uname().nodename and not runs(file.pid, SERVICE)
 
 
-def runs(pid: int, words: bytes, *, ending: bool = False) -> bool:
-    """Does `pid` run, with `words` in its command line (where /proc can tell)?
-
-    `ending`: a process that is just being taken apart, and has no command line any more, counts.
-    """
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    try:
-        line = Path(f"/proc/{pid}/cmdline").read_bytes()
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return not Path("/proc/self").exists()
-    return state not in ("Z", "X") and (words in line or (ending and not line))
-
-
-def elapsed(seconds: float) -> str:
-    """M:SS, H:MM:SS or D-HH:MM:SS."""
-    minutes, second = divmod(max(0, round(seconds)), 60)
-    hours, minute = divmod(minutes, 60)
-    days, hour = divmod(hours, 24)
-    if days:
-        return f"{days}-{hour:02}:{minute:02}:{second:02}"
-    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
-
-
-def last_lines(log: Path, count: int = 1) -> list[str]:
-    """The last non-empty lines of a log, control characters made visible; [] without one."""
-    try:
-        with log.open("rb") as source:
-            source.seek(max(0, os.fstat(source.fileno()).st_size - 16_384))
-            text = source.read().decode(errors="replace")
-    except OSError:
-        return []
-    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
-    return ["".join(c if c.isprintable() else "?" for c in line) for line in lines[-count:]]
+def _listened_at(path: Path) -> bool:
+    """Does a process of this machine accept there? The file alone may be on a shared disk."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(PROBE_S)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+        return True
 
 
 def _last_words(log: Path) -> str:

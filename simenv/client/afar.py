@@ -67,15 +67,20 @@ class KeyAddress:
         file = self._file
         if file is None or self._connection is None:
             return "it was never heard", ""
-        words = {
-            Way.UNKNOWN: f"{file.address} does not answer",
-            Way.NOBODY: f"nothing listens at {file.address}",
-            Way.CONNECTED: f"{file.address} does not end its handshake",
-            Way.BROKEN_OFF: f"{file.address} broke off the handshake",
-            Way.REFUSED: f"{file.address} refused the key",
-            Way.OPEN: f"the connection to {file.address} stands, and it is silent",
-        }[self._connection.way()]
+        words = found_out(self._connection.way(), file.address)
         return words, f"ask where it runs: simenv status --name {file.name}"
+
+
+def found_out(way: Way, address: str) -> str:
+    """How far the last attempt to reach an address came, in words."""
+    return {
+        Way.UNKNOWN: f"{address} does not answer",
+        Way.NOBODY: f"nothing listens at {address}",
+        Way.CONNECTED: f"{address} does not end its handshake",
+        Way.BROKEN_OFF: f"{address} broke off the handshake",
+        Way.REFUSED: f"{address} refused the key",
+        Way.OPEN: f"the connection to {address} stands, and it is silent",
+    }[way]
 
 
 def is_personal(path: Path) -> bool:

@@ -149,7 +149,8 @@ class Channel:
                         continue
                     if self._outbox:
                         self._flush()
-                self._receive(connection, limit)
+                if self._receive(connection, limit) and done():
+                    return True
             while leading and not done() and self._receive(connection, 0.0):
                 pass
             with self.lock:

@@ -5,7 +5,7 @@ Thread-safe; opens a connection of its own in a forked child; works inside a run
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -15,42 +15,32 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, Unpack
 from simenv.client import address, orders
 from simenv.client.completions import Completions
 from simenv.client.entry import Submission
+from simenv.client.environment import Environment
 from simenv.client.explaining import explained
-from simenv.client.history import Past
 from simenv.client.ids import number_of, row_of
-from simenv.client.link import Link
 from simenv.client.options import Seed, checked_key
 from simenv.client.options import options as checked
 from simenv.client.posting import Window
+from simenv.client.reservations import Reservation
 from simenv.client.result import Result
 from simenv.client.sending import post, send
 from simenv.client.silence import LOST_S
 from simenv.client.task import Task
 from simenv.client.wishes import SubmitOptions, prepared
 from simenv.errors import NotFound, OptionError, SimenvError
-from simenv.model import (
-    Event,
-    PoolInfo,
-    ServiceInfo,
-    TaskInfo,
-    WorkerInfo,
-)
+from simenv.model import TaskInfo
 from simenv.wire import messages as m
 from simenv.wire.engines import Explanation
-from simenv.wire.keeping import Collect, Collected
 
 if TYPE_CHECKING:
-    from simenv.client.people import People
     from simenv.client.qpm import QPM
 
 
-class Client:
+class Client(Environment):
     """An environment. Made by `simenv.connect` and `simenv.local`; use it with `with`."""
 
     def __init__(self, where: address.Address, timeout_s: float = LOST_S) -> None:
-        self._where = where
-        self._link = Link(where, timeout_s)
-        self.past = Past(self._link)  # what the journal keeps of it
+        super().__init__(where, timeout_s)
         self._posted = Window()
         self._qpm: QPM | None = None
 
@@ -73,6 +63,9 @@ class Client:
         queue_timeout_s: float | None = None,
         run_timeout_s: float | None = None,
         options: Mapping[str, float] | None = None,
+        ranks: SupportsIndex | None = None,
+        reservation: Reservation | SupportsIndex | None = None,
+        prefer: Sequence[str] | str | None = None,
         name: str | None = None,
         key: str | None = None,
     ) -> Task:
@@ -84,11 +77,14 @@ class Client:
         for the last by themselves. `bindings`: one set of parameter values; `binding`: its
         number in a sweep, which with the seed of a result gives that result's counts again.
         `priority`: higher goes first. `options`: the engine's own, such as
-        `{"bond": 64}`. `key`: a repeat with the same key and content gives the same
-        task, other content raises KeyConflict.
+        `{"bond": 64}`. `ranks`: of the worker that runs it, a power of two; None: as many as its
+        memory needs. `reservation`: one of `reserve`, or its id; without a `pool` it goes to
+        that one's. `prefer`: pools, or kinds of devices (hardware, emulator, simulator), in order;
+        the first that can take it now gets it, and the result's route says so. `key`: a repeat
+        with the same key and content gives the same task, other content raises KeyConflict.
 
-        Raises ProgramError, OptionError, Infeasible, LimitExceeded, QueueFull, KeyConflict,
-        ServiceLost.
+        Raises ProgramError, OptionError, Infeasible, LimitExceeded, NotReserved, QueueFull,
+        KeyConflict, ServiceLost.
         """
         begun = perf_counter()
         order = prepared(
@@ -106,6 +102,9 @@ class Client:
             queue_timeout_s=queue_timeout_s,
             run_timeout_s=run_timeout_s,
             options=options,
+            ranks=ranks,
+            reservation=reservation,
+            prefer=prefer,
             name=name,
             key=key,
         )
@@ -127,6 +126,9 @@ class Client:
         queue_timeout_s: float | None = None,
         run_timeout_s: float | None = None,
         options: Mapping[str, float] | None = None,
+        ranks: SupportsIndex | None = None,
+        reservation: Reservation | SupportsIndex | None = None,
+        prefer: Sequence[str] | str | None = None,
         name: str | None = None,
         key: str | None = None,
     ) -> list[Task]:
@@ -156,6 +158,9 @@ class Client:
             run_timeout_s,
             name,
             options,
+            ranks,
+            reservation,
+            prefer,
         )
         if orders.is_sweep(work):
             circuit, bindings = work
@@ -231,34 +236,6 @@ class Client:
         """The named cursor has safely read everything up to `seq`; returns where it stands."""
         return self._link.ask(m.Acked, partial(m.Ack, cursor=_cursor(cursor), seq=seq)).seq
 
-    # --- the environment ----------------------------------------------------------------------
-
-    @property
-    def name(self) -> str:
-        """The environment's name."""
-        return self._link.channel.name
-
-    @property
-    def service(self) -> str:
-        """What SIMENV_SERVICE must hold for another process to find it: its connection file."""
-        return str(self._where.path)
-
-    def status(self) -> ServiceInfo:
-        """Is it well? Figures of service, queue and pools."""
-        return self._link.ask(m.Status, m.GetStatus).info
-
-    def workers(self) -> list[WorkerInfo]:
-        """The resident simulators."""
-        return self._link.ask(m.Workers, m.GetWorkers).workers
-
-    def pools(self) -> dict[str, PoolInfo]:
-        """The pools, by name."""
-        return {pool.name: pool for pool in self._link.ask(m.Workers, m.GetWorkers).pools}
-
-    def events(self, since: int = 0, kinds: Sequence[str] | None = None) -> Iterator[Event]:
-        """What has happened after event `since`, up to now. `kinds`: patterns like `worker.*`."""
-        return self.past.events(since, kinds)
-
     @property
     def qpm(self) -> QPM:
         """This environment as a QPM, for hosts that drive hardware through one."""
@@ -269,29 +246,42 @@ class Client:
                 self._qpm = QPM(self, self._link)
             return self._qpm
 
-    @property
-    def people(self) -> People:
-        """Who may come in from other machines; for admins."""
-        from simenv.client.people import Asked
+    def qpm_with(
+        self,
+        *,
+        pool: str | None = None,
+        reservations: str = "optional",
+        token_file: str | Path | None = None,
+        statevector_qubits: int = 20,
+    ) -> QPM:
+        """A QPM of its own, with queues of its own.
 
-        return Asked(self._link)
-
-    def gc(self, older_than_s: float | None = None, dry_run: bool = False) -> Collected:
-        """Give up what is kept of tasks that ended longer ago, or without a say of what the limits
-        of the configuration no longer allow; what that freed, and what is left.
-
-        `dry_run`: only say what would go. Tasks that have not ended are never touched.
+        `pool`: it stands for this pool alone, and what it is given runs there; None: for the
+        environment.
+        `reservations`: "optional", or "required": then every circuit must name one. `token_file`:
+        one that is nobody else's to read; every call of revision 2 must carry what it holds.
+        `statevector_qubits`: wider statevectors are refused. Raises OptionError, ConfigError,
+        NotFound.
         """
-        older_s = -1.0 if older_than_s is None else max(0.0, older_than_s)
-        return self._link.ask(Collected, partial(Collect, older_s=older_s, dry=dry_run))
+        from simenv.client.qpm import QPM, read_token
 
-    def shutdown(self, now: bool = False, timeout_s: float | None = None) -> m.Stopping:
-        """End the service: finish what runs, keep what waits. `now`: what runs waits as well."""
-        return self._link.ask(m.Stopping, partial(m.Shutdown, now=now), timeout_s)
+        if reservations not in ("optional", "required"):
+            words = f"reservations={reservations!r:.80}"
+            raise OptionError(words, hint="optional or required")
+        if not 0 <= statevector_qubits <= 20:
+            raise OptionError(f"statevector_qubits={statevector_qubits!r:.80}", hint="0 to 20")
+        if pool is not None and pool not in (there := self.devices()):
+            raise NotFound(f"no pool {pool!r:.80} here", hint=f"there are: {', '.join(there)}")
+        token = None if token_file is None else read_token(Path(token_file))
+        required = reservations == "required"
+        widest = statevector_qubits
+        return QPM(self, self._link, required=required, token=token, pool=pool or "", widest=widest)
 
     def close(self) -> None:
         """Let go of the connection; tasks go on. Idempotent."""
+        self._keeper.stop()
         self._link.close()
+        self._keeper.join()
 
     def __enter__(self) -> Client:
         return self

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from simenv.client.link import Link
     from simenv.wire.messages import Completion
 
+_DONE = STATES.index(TaskState.DONE)
+
 
 class Submission(msgspec.Struct):
     """What the tasks of one message share here. `sent_s`: perf_counter; 0.0: not sent from here."""
@@ -43,30 +45,27 @@ class Ending(msgspec.Struct, frozen=True):
     read_s: float
 
 
-class Entry:
+class Entry(msgspec.Struct, eq=False, weakref=True):
     """`over` is set last; the link's lock guards everything else until then."""
 
-    __slots__ = (
-        "__weakref__", "_completion", "_ending", "_error", "_hooks", "_provenance", "_sheet",
-        "asked_s", "link", "number", "over", "submission",
-    )  # fmt: skip
-
-    def __init__(self, link: Link, number: int, submission: Submission) -> None:
-        self.link = link
-        self.number = number
-        self.submission = submission
-        self.over = False
-        self.asked_s = 0.0  # monotonic: when somebody first waited, or its result was asked for
-        self._completion: Completion | None = None
-        self._ending: Ending | None = None
-        self._error: SimenvError | None = None
-        self._sheet: Sheet | None = None
-        self._provenance: Provenance | None = None
-        self._hooks: list[Callable[[], None]] | None = None
+    link: Link
+    number: int
+    submission: Submission
+    over: bool = False
+    asked_s: float = 0.0  # monotonic: when somebody first waited, or its result was asked for
+    found: Sheet | None = None  # what it found, once somebody has read it; see `sheet`
+    _completion: Completion | None = None
+    _ending: Ending | None = None
+    _error: SimenvError | None = None
+    _provenance: Provenance | None = None
+    _hooks: list[Callable[[], None]] | None = None
 
     @property
     def id(self) -> str:
         return task_name(self.number)
+
+    def __str__(self) -> str:
+        return self.id
 
     def has_ended(self) -> bool:
         return self.over
@@ -117,26 +116,35 @@ class Entry:
 
     def error(self) -> SimenvError | None:
         """Why there is no result; None if there is one."""
-        if self._sheet is not None:  # read, so it was sound: one checksum for all its bindings
+        if self.found is not None:  # read, so it was sound: one checksum for all its bindings
             return None
         if self._error is None and self._completion is not None:
             self._error = self._failure(self._sound())
         return self._error
 
     def sheet(self) -> Sheet:
-        """What was found, for all bindings."""
-        if self._sheet is None:
+        """What was found, for all bindings; what the task ended with instead is raised."""
+        sheet = self.found
+        if sheet is None:
+            if self._error is not None:
+                raise self._error
             completion = self._sound()
-            sheet = Sheet.read(completion.payload, self.id)
-            if self.submission.sent_s:
-                account, timing = self.link.account, completion.timing
-                inside_us = timing.queued_us + timing.sent_us + timing.run_us + timing.returned_us
-                account.late_s += perf_counter() - self.submission.sent_s - 1e-6 * inside_us
-                account.results += 1
-            if sheet.data.file is not None:
-                sheet.bulk = Bulk(self.link, self.number, sheet.data.file, self._renewed_file)
-            self._sheet = sheet
-        return self._sheet
+            error = self._error = self._failure(completion)
+            if error is not None:
+                raise error
+            sheet = self.found = self._opened(completion)
+        return sheet
+
+    def _opened(self, completion: Completion) -> Sheet:
+        sheet = Sheet.read(completion.payload, self)
+        if self.submission.sent_s:
+            account, timing = self.link.account, completion.timing
+            inside_us = timing.queued_us + timing.sent_us + timing.run_us + timing.returned_us
+            account.late_s += perf_counter() - self.submission.sent_s - 1e-6 * inside_us
+            account.results += 1
+        if sheet.data.file is not None:
+            sheet.bulk = Bulk(self.link, self.number, sheet.data.file, self._renewed_file)
+        return sheet
 
     def _sound(self) -> Completion:
         """Its end, with a payload as it was written."""
@@ -201,9 +209,9 @@ class Entry:
         )
 
     def _failure(self, completion: Completion) -> SimenvError | None:
-        state = STATES[completion.state]
-        if state is TaskState.DONE:
+        if completion.state == _DONE:
             return None
+        state = STATES[completion.state]
         failure = codec.failure(completion.payload)
         text = f": {failure.message}" if failure.message else ""
         if state is TaskState.CANCELLED:

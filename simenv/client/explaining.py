@@ -25,6 +25,9 @@ def explained(link: Link, circuit: Any, **wishes: Unpack[SubmitOptions]) -> Expl
         wishes.get("run_timeout_s"),
         wishes.get("name"),
         wishes.get("options"),
+        wishes.get("ranks"),
+        wishes.get("reservation"),
+        wishes.get("prefer"),
     )
     loaded, terms = orders.question(circuit, wishes.get("observables"), chosen)
     bindings = wishes.get("bindings")

@@ -97,6 +97,12 @@ class Past:
                 if kinds is None or any(fnmatchcase(event.kind, kind) for kind in kinds):
                     yield event
 
+    def latest(self, kinds: Sequence[str], among: int = 300) -> list[Event]:
+        """Of the last `among` events those of these kinds, oldest first."""
+        newest = self._events(0, 0).newest
+        found = self._events(max(0, newest - among), among).events
+        return [event for event in found if any(fnmatchcase(event.kind, kind) for kind in kinds)]
+
     def events_before(self, time_s: float) -> int:
         """The number of the last event before a time of day, for `since`; 0 if there is none."""
         low, high = 0, self._events(0, 0).newest

@@ -164,8 +164,9 @@ class Link:
         """
         begun = perf_counter()
         try:
-            self._resume(request)
-            self._wait(request, timeout_s)
+            if request.answer is None:
+                self._resume(request)
+                self._wait(request, timeout_s)
         except TimedOut:
             raise  # it stays asked
         except BaseException:
@@ -173,7 +174,8 @@ class Link:
             raise
         finally:
             self.account.accepted_s += perf_counter() - begun
-        self.abandon(request)
+        if request.number in self._requests:
+            self.abandon(request)
         answer = request.answer
         if type(answer) is m.Accepted and answer.count == request.count:
             return request.entries

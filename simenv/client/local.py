@@ -1,25 +1,22 @@
-"""Environments of this machine: private ones that end with us, and named ones that stay."""
+"""Named environments of this machine, which stay when we end; `private` has the others."""
 
 from __future__ import annotations
 
-import operator
 import os
-import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any
 
 from simenv import config
-from simenv.client import start
+from simenv.client import remains, start
 from simenv.client.address import FileAddress, ended, find, read
 from simenv.client.afar import KeyAddress
 from simenv.client.client import Client
-from simenv.config import ConnectionFile, Places
+from simenv.config import ConnectionFile
 from simenv.errors import (
     ConfigError,
     Insufficient,
@@ -27,7 +24,6 @@ from simenv.errors import (
     SimenvError,
     TimedOut,
 )
-from simenv.model import PoolSpec
 
 ANSWER_S = 5.0
 FORCE_S = 10.0  # after SIGTERM
@@ -35,7 +31,6 @@ GONE_S = 30.0  # a service on another machine, which touches its file every 5 s
 WORKERS_S = 5.0  # workers end by themselves when their service has gone
 
 _started: list[subprocess.Popen[bytes]] = []  # kept so that the children we outlive are reaped
-_lifelines: set[int] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,49 +42,7 @@ class Stopped:
     queued: int  # tasks that wait for the next start
     seconds: float
     forced: bool
-
-
-@contextmanager
-def local(workers: int = 2, slots: int | None = None, **settings: Any) -> Iterator[Client]:
-    """A private environment, gone at the end of the `with` block or with this process.
-
-    `workers`: resident simulators; `slots`: cores they share, by default all that are ours;
-    `settings`: fields of `simenv.config.Config`. Without a say the durability is "process": what
-    is gone at the end need not outlast a power cut. Raises ConfigError, StartFailed.
-    """
-    try:
-        workers = operator.index(workers)
-    except TypeError as error:
-        raise ConfigError(
-            f"simenv.local: workers={workers!r:.80}", hint="a whole number"
-        ) from error
-    pool = PoolSpec(min=workers, max=max(1, workers))
-    told = {"name": "local", "durability": "process", "pools": (pool,), "slots": slots or 0}
-    chosen = config.convert({**told, **settings}, source="simenv.local")
-    home = Path(tempfile.mkdtemp(prefix="simenv-local-"))
-    owner = os.getpid()
-    where = Places(home, Path(chosen.state_dir).absolute() if chosen.state_dir else home)
-    try:
-        service = start.start(chosen, where, private=True)
-        _lifelines.add(service.lifeline)
-        sockets = Path(read(where.connection).sockets)
-        try:
-            with Client(FileAddress(where.connection)) as client:
-                try:
-                    yield client
-                finally:
-                    if os.getpid() == owner and service.process.poll() is None:
-                        with suppress(SimenvError):
-                            client.shutdown(now=True, timeout_s=ANSWER_S)
-        finally:
-            if os.getpid() == owner:
-                _lifelines.discard(service.lifeline)
-                os.close(service.lifeline)
-                start.end(service.process)
-                start.clear(sockets, where.connection)
-    finally:
-        if os.getpid() == owner:
-            shutil.rmtree(home, ignore_errors=True)
+    nodes: tuple[str, ...] = ()  # where it had processes, as far as it could say
 
 
 def up(
@@ -156,21 +109,22 @@ def down(
     path = where.path
     file = read(path)
     here = file.node == os.uname().nodename
-    workers = start.workers(Path(file.sockets)) if here else []
+    workers = start.workers(path.parent) if here else []
+    below = remains.below(file.pid) if here and not ended(file) else set[remains.Process]()
     asked = None if ended(file) else _ask(path, now)
-    queued, patience_s = asked or (0, 0.0)
+    queued, patience_s, nodes = asked or (0, 0.0, ())
     forced = asked is None
     if here:
         if forced or start.gone([file.pid], patience_s):
             forced = True
             start.force(file.pid, FORCE_S)
-        _clear(file, workers, path)
+        _clear(file, workers, below, path)
     elif forced or not _vanished(path, patience_s):
         raise NoService(
             f"the service of {file.name!r} on {file.node} does not answer",
             hint=f"it can only be ended there: process {file.pid}",
         )
-    return Stopped(file.name, file.pid, queued, monotonic() - begun, forced)
+    return Stopped(file.name, file.pid, queued, monotonic() - begun, forced, nodes)
 
 
 def _down_afar(where: KeyAddress, now: bool, begun: float) -> Stopped:
@@ -184,10 +138,13 @@ def _down_afar(where: KeyAddress, now: bool, begun: float) -> Stopped:
                 sleep(start.LOOK_S)
         except (NoService, TimedOut):
             queued = stopping.queued + (stopping.running if now else 0)
-            return Stopped(info.name, info.pid, queued, monotonic() - begun, forced=False)
+            nodes = tuple(node.name for node in info.nodes)
+            return Stopped(info.name, info.pid, queued, monotonic() - begun, False, nodes)
 
 
-def _clear(file: ConnectionFile, workers: list[int], path: Path) -> None:
+def _clear(
+    file: ConnectionFile, workers: list[int], below: set[remains.Process], path: Path
+) -> None:
     """See that nothing is left of a service that has ended on this node."""
     sockets = Path(file.sockets)
     for child in _started:
@@ -196,28 +153,31 @@ def _clear(file: ConnectionFile, workers: list[int], path: Path) -> None:
                 child.wait(WORKERS_S)
         else:
             child.poll()
-    pids = [file.pid, *workers, *start.workers(sockets)]  # the last: begun while it was ending
+    pids = [file.pid, *workers, *start.workers(path.parent)]  # the last: begun while it was ending
     start.kill(start.gone(pids, WORKERS_S))
-    left = start.gone(pids, WORKERS_S)
+    remains.kill(remains.left(below, WORKERS_S))  # daemons and helpers of launchers
+    left = [*start.gone(pids, WORKERS_S), *(each.pid for each in remains.left(below, WORKERS_S))]
     if left:
         raise SimenvError(f"processes of {file.name!r} are left: {left}", hint="kill them")
     start.clear(sockets, path)
 
 
-def _ask(path: Path, now: bool) -> tuple[int, float] | None:
-    """Ask it to end: how many tasks stay queued, and how long it may take; None: no answer."""
+def _ask(path: Path, now: bool) -> tuple[int, float, tuple[str, ...]] | None:
+    """Ask it to end: how many tasks stay queued, how long it may take, and where it has processes;
+    None: no answer."""
     try:
         with Client(FileAddress(path), ANSWER_S) as client:
+            nodes = tuple(node.name for node in client.status().nodes)
             stopping = client.shutdown(now, ANSWER_S)
     except (NoService, TimedOut):
         return None
     if now:
-        return stopping.queued + stopping.running, FORCE_S
+        return stopping.queued + stopping.running, FORCE_S, nodes
     try:
         drain_s = config.read(path.with_name("config.json")).drain_timeout_s
     except ConfigError:
         drain_s = config.Config().drain_timeout_s
-    return stopping.queued, drain_s + FORCE_S
+    return stopping.queued, drain_s + FORCE_S, nodes
 
 
 def _vanished(path: Path, timeout_s: float) -> bool:
@@ -225,13 +185,3 @@ def _vanished(path: Path, timeout_s: float) -> bool:
     while path.exists() and monotonic() < deadline:
         sleep(start.LOOK_S)
     return not path.exists()
-
-
-def _let_go() -> None:
-    """In a forked child: a private service must end with its owner, whoever else still lives."""
-    for descriptor in _lifelines:
-        os.close(descriptor)
-    _lifelines.clear()
-
-
-os.register_at_fork(after_in_child=_let_go)

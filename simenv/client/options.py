@@ -10,9 +10,8 @@ import hashlib
 import math
 import operator
 import os
-import struct
 from collections.abc import Mapping, Sequence
-from typing import Any, SupportsIndex, TypeGuard
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeGuard
 
 import msgspec
 
@@ -20,11 +19,18 @@ from simenv.config import NAME_RULE, application
 from simenv.errors import OptionError
 from simenv.model import MAX_SHOTS, EngineOptions, Observable, Terms
 
+if TYPE_CHECKING:
+    from simenv.client.reservations import Reservation
+
 OUTPUTS = ("counts", "probabilities", "statevector", "expectation")
 PRECISIONS = ("double", "single")
 MAX_KEY_CHARS = 256
 MAX_SEED = 2**64 - 1
+MAX_RANKS = 4_096
+MAX_PREFERRED = 16
 MAX_BINDING = 2**63 - 1
+MAX_RESERVATION = 2**63 - 1
+MAX_SECONDS = 10 * 365 * 86_400.0
 DRAWN_BITS = 53  # of seeds drawn and derived here: they survive readers of JSON that use doubles
 
 Seed = SupportsIndex
@@ -43,6 +49,9 @@ class Options(msgspec.Struct, frozen=True):
     run_timeout_s: float
     name: str
     settings: EngineOptions
+    ranks: int = 0  # 0: as many as its memory needs
+    reservation: int = 0  # 0: none
+    prefer: tuple[str, ...] = ()
 
     def wanted(self, measures: bool, observed: bool) -> tuple[str, ...]:
         """The outputs of circuits that measure something, or nothing.
@@ -81,6 +90,9 @@ class Options(msgspec.Struct, frozen=True):
             self.name,
             application(),
             self.settings,
+            self.ranks,
+            self.reservation,
+            prefer=self.prefer,
         )
 
 
@@ -95,13 +107,21 @@ def options(
     run_timeout_s: float | None,
     name: str | None,
     settings: Mapping[str, Any] | None = None,
+    ranks: SupportsIndex | None = None,
+    reservation: Reservation | SupportsIndex | None = None,
+    prefer: Sequence[str] | str | None = None,
 ) -> Options:
     """OptionError names the option, its value and what is allowed. `settings`: the engine's own."""
+    under, device = _under(reservation)
+    pool = pool or (None if prefer else device)
     if not isinstance(outputs, str):
         outputs = tuple(outputs)
+    if not (prefer is None or isinstance(prefer, str)):
+        prefer = tuple(prefer)
     told: tuple[Any, ...] = (
-        shots, outputs, engine, precision, pool, priority, queue_timeout_s, run_timeout_s, name,
-        _settings(settings) if settings else (),
+        shots, outputs, engine, precision, pool, priority, queue_timeout_s,
+        run_timeout_s, name, _settings(settings) if settings else (), ranks, under,
+        prefer,
     )  # fmt: skip
     try:
         return _checked(*told)
@@ -121,6 +141,9 @@ def _checked(
     run_timeout_s: float | None,
     name: str | None,
     settings: EngineOptions,
+    ranks: SupportsIndex | None,
+    reservation: SupportsIndex | None,
+    prefer: tuple[str, ...] | str | None,
 ) -> Options:
     if precision not in PRECISIONS:
         raise OptionError(f"precision={precision!r}", hint=f"one of: {', '.join(PRECISIONS)}")
@@ -135,6 +158,11 @@ def _checked(
         run_timeout_s=_timeout("run_timeout_s", run_timeout_s),
         name=_name("name", name) if name else "",
         settings=settings,
+        ranks=_ranks(ranks),
+        reservation=0
+        if reservation is None
+        else _integer("reservation", reservation, 1, MAX_RESERVATION),
+        prefer=_preferred(prefer, pool),
     )
 
 
@@ -154,7 +182,7 @@ def checked_seed(seed: Seed | None, key: str | None) -> int:
         return _integer("seed", seed, 0, MAX_SEED)
     if key is not None:
         return _hash(key.encode())
-    return int.from_bytes(os.urandom(8), "little") >> (64 - DRAWN_BITS)
+    return _cut(os.urandom(8))
 
 
 def checked_binding(binding: SupportsIndex) -> int:
@@ -167,7 +195,13 @@ def item_seeds(seed: Seed | Sequence[Seed] | None, count: int, key: str | None) 
     if isinstance(seed, Sequence) or hasattr(seed, "__len__"):
         return _listed(seed, count)
     first = checked_seed(seed, key)
-    return [_hash(struct.pack("<QQ", first, k)) for k in range(count)]
+    begun = hashlib.blake2b(first.to_bytes(8, "little"), digest_size=8)  # what all begin with
+    seeds: list[int] = []
+    for k in range(count):
+        whole = begun.copy()
+        whole.update(k.to_bytes(8, "little"))
+        seeds.append(_cut(whole.digest()))
+    return seeds
 
 
 def sweep_seeds(seed: Seed | Sequence[Seed] | None, count: int, key: str | None) -> list[int]:
@@ -190,11 +224,16 @@ def _listed(seeds: Any, count: int) -> list[int]:
 
 
 def _hash(data: bytes) -> int:
-    whole = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
-    return whole >> (64 - DRAWN_BITS)
+    return _cut(hashlib.blake2b(data, digest_size=8).digest())
+
+
+def _cut(digest: bytes) -> int:
+    return int.from_bytes(digest, "little") >> (64 - DRAWN_BITS)
 
 
 def _integer(what: str, value: SupportsIndex, low: int, high: int, besides: str = "") -> int:
+    if type(value) is int and low <= value <= high:
+        return value
     try:
         number = operator.index(value)
     except TypeError:
@@ -203,6 +242,47 @@ def _integer(what: str, value: SupportsIndex, low: int, high: int, besides: str 
         more = f"; {besides}" if besides else ""
         raise OptionError(f"{what}={value!r}", hint=f"a whole number from {low} to {high}{more}")
     return number
+
+
+def _ranks(ranks: SupportsIndex | None) -> int:
+    """A wide state is halved again and again among the ranks that hold it."""
+    count = 0 if ranks is None else _integer("ranks", ranks, 1, MAX_RANKS, "None: as needed")
+    if count & (count - 1):
+        raise OptionError(
+            f"ranks={count}", hint=f"a power of two, such as {1 << count.bit_length()}"
+        )
+    return count
+
+
+def _under(
+    reservation: Reservation | SupportsIndex | None,
+) -> tuple[SupportsIndex | None, str | None]:
+    """Its id, and the pool it is for if that is known here."""
+    number: Any = getattr(reservation, "id", reservation)
+    return number, getattr(reservation, "pool", None)
+
+
+def checked_whole(what: str, value: SupportsIndex, low: int, high: int) -> int:
+    """A whole number within its range."""
+    return _integer(what, value, low, high)
+
+
+def checked_seconds(what: str, value: object) -> float:
+    """Some time, in seconds."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 < value <= MAX_SECONDS:  # type: ignore[operator]
+        raise OptionError(f"{what}={value!r:.80}", hint=f"seconds, above 0, up to {MAX_SECONDS:g}")
+    return float(value)  # type: ignore[arg-type]
+
+
+def _preferred(prefer: tuple[str, ...] | str | None, pool: str | None) -> tuple[str, ...]:
+    """Pools, or kinds of devices, in order; nothing is preferred where a pool is demanded."""
+    words = (prefer,) if isinstance(prefer, str) else prefer or ()
+    if words and pool:
+        raise OptionError(f"prefer beside pool={pool!r:.80}", hint="pool= leaves no choice")
+    if len(words) > MAX_PREFERRED:
+        raise OptionError(f"prefer names {len(words)} pools", hint=f"at most {MAX_PREFERRED}")
+    return tuple(dict.fromkeys(_name("prefer", word) for word in words))
 
 
 def _timeout(what: str, value: object) -> float:

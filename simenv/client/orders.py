@@ -95,18 +95,24 @@ def several(
 ) -> Order:
     """One task for each circuit; BatchRefused names every bad one."""
     given = list(circuits)
-    known: dict[int, Loaded | SimenvError] = {}
+    known: dict[int, int] = {}  # an object's first place: nothing is made here for each of many
     errors: list[SimenvError] = []
     programs: list[Loaded] = []
     for index, circuit in enumerate(given):
-        found = known.get(id(circuit))
-        if found is None:
-            found = known[id(circuit)] = _loaded(circuit)
-        if isinstance(found, Loaded):
-            programs.append(found)
-        else:
-            errors.append(_at(found, index))
-    if not programs and not errors:
+        first = known.setdefault(id(circuit), index)
+        if first != index and not errors:
+            programs.append(programs[first])
+            continue
+        try:
+            loaded = load(circuit)
+            if loaded.parameters:
+                raise OptionError(
+                    _unbound(loaded), hint="submit_many((circuit, bindings)) binds one"
+                )
+            programs.append(loaded)
+        except SimenvError as error:
+            errors.append(_at(error, index))
+    if not given:
         return Order(options.terms(True, None), [])
     terms = None
     if not errors:
@@ -143,16 +149,6 @@ def _one_row(loaded: Loaded, bindings: Any) -> bytes:
     return rows.tobytes()
 
 
-def _loaded(circuit: Any) -> Loaded | SimenvError:
-    try:
-        loaded = load(circuit)
-    except SimenvError as error:
-        return error
-    if loaded.parameters:
-        return OptionError(_unbound(loaded), hint="submit_many((circuit, bindings)) binds one")
-    return loaded
-
-
 def _unbound(loaded: Loaded) -> str:
     names = ", ".join(str(name) for name in loaded.parameters[:5])
     return f"the circuit has {len(loaded.parameters)} parameters without a value: {names}"
@@ -160,10 +156,10 @@ def _unbound(loaded: Loaded) -> str:
 
 def _terms(loaded: Loaded, observables: Any, options: Options) -> Terms:
     """The terms of one circuit."""
-    measures = _measures(loaded)
+    measures = loaded.measures
     found = None
     if observables is not None:
-        found = load_observables(observables, loaded.program.num_qubits)
+        found = load_observables(observables, loaded.num_qubits)
     terms = options.terms(measures, found)
     error = _contradiction(terms, measures, -1)
     if error is not None:
@@ -175,28 +171,27 @@ def _common_terms(
     programs: Sequence[Loaded], observables: Any, options: Options, errors: list[SimenvError]
 ) -> Terms:
     """The terms that hold for all of these; what cannot be run under them goes to `errors`."""
-    measures = [_measures(loaded) for loaded in programs]
-    width = programs[0].program.num_qubits
+    measures = [loaded.measures for loaded in programs]
+    width = programs[0].num_qubits
     found = None
     if observables is not None:
         found = load_observables(observables, width)
         errors += [
             OptionError(
-                f"the observables are for {width} qubits, this has {loaded.program.num_qubits}",
+                f"the observables are for {width} qubits, this has {loaded.num_qubits}",
                 hint="circuits of one width in one call",
                 index=index,
             )
             for index, loaded in enumerate(programs)
-            if loaded.program.num_qubits != width
+            if loaded.num_qubits != width
         ]
     terms = options.terms(any(measures), found)
-    found_at = [_contradiction(terms, measured, k) for k, measured in enumerate(measures)]
-    errors += [error for error in found_at if error is not None]
+    contradicted = [measured for measured in (True, False) if _contradiction(terms, measured, -1)]
+    for index, measured in enumerate(measures if contradicted else ()):
+        error = _contradiction(terms, measured, index)
+        if error is not None:
+            errors.append(error)
     return terms
-
-
-def _measures(loaded: Loaded) -> bool:
-    return "measure" in loaded.program.names
 
 
 def _contradiction(terms: Terms, measures: bool, index: int) -> ProgramError | None:

@@ -7,13 +7,15 @@ shape (the registers) is kept for the next result of the same shape, within boun
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+import struct
+from collections.abc import Callable, Iterable
 from itertools import accumulate, pairwise
 from typing import Literal
 
 SHAPES_KEPT = 16
 STRINGS_KEPT = 8_192  # a shape: 1 MB at most for the usual widths
 TABLE_BITS = 6  # up to here all strings of a shape are made at once: a list is the fastest map
+SETS_KEPT = 256  # of outcomes seen together, a shape of at most TABLE_BITS
 
 _CASTS: dict[int, Literal["H", "I", "Q"]] = {2: "H", 4: "I", 8: "Q"}
 
@@ -23,21 +25,21 @@ Packed = bytes | memoryview
 
 def counts(rows: Packed, width: int, numbers: Packed, registers: Registers) -> dict[str, int]:
     """`numbers` are uint32, one for each row."""
-    times = memoryview(numbers).cast("I").tolist()
-    return dict(zip(keys(rows, width, registers), times, strict=True))
+    times = struct.unpack(f"<{len(numbers) // 4}I", numbers)
+    return dict(zip(_keys(registers)(rows, width), times, strict=True))
 
 
 def probabilities(
     rows: Packed, width: int, values: Packed, registers: Registers
 ) -> dict[str, float]:
     """`values` are float64, one for each row."""
-    weights = memoryview(values).cast("d").tolist()
-    return dict(zip(keys(rows, width, registers), weights, strict=True))
+    weights = struct.unpack(f"<{len(values) // 8}d", values)
+    return dict(zip(_keys(registers)(rows, width), weights, strict=True))
 
 
-def keys(rows: Packed, width: int, registers: Registers) -> Iterator[str]:
+def keys(rows: Packed, width: int, registers: Registers) -> Iterable[str]:
     """One string for each row; a row is `width` bytes, little-endian (0: no clbits, one row)."""
-    return map(_strings(registers), integers(rows, width) if width else (0,))
+    return _keys(registers)(rows, width)
 
 
 def integers(rows: Packed, width: int) -> Iterable[int]:
@@ -68,10 +70,46 @@ class _Strings(dict[int, str]):
         return text
 
 
+class _Few(dict[Packed, tuple[str, ...]]):
+    """Of a shape with few outcomes: those seen together -> their keys. The same ones come again and
+    again, and to find them at once takes half as long as to find each."""
+
+    def __init__(self, strings: _Strings, outcomes: int) -> None:
+        super().__init__()
+        self._table = [strings[outcome] for outcome in range(outcomes)]
+
+    def __missing__(self, rows: Packed) -> tuple[str, ...]:
+        table = self._table
+        found = tuple([table[outcome] for outcome in rows])
+        if len(self) >= SETS_KEPT:
+            self.clear()
+        self[bytes(rows)] = found
+        return found
+
+    def keys_of(self, rows: Packed, width: int) -> tuple[str, ...]:
+        if width == 1:
+            return self[rows]
+        return tuple([self._table[outcome] for outcome in _outcomes(rows, width)])
+
+
 @functools.lru_cache(maxsize=SHAPES_KEPT)
-def _strings(registers: Registers) -> Callable[[int], str]:
-    sizes = tuple(size for _, size in registers)
-    strings = _Strings(sizes)
-    if sum(sizes) <= TABLE_BITS:
-        return [strings[outcome] for outcome in range(1 << sum(sizes))].__getitem__
-    return strings.__getitem__
+def _strings(sizes: tuple[int, ...]) -> _Strings:
+    return _Strings(sizes)
+
+
+@functools.lru_cache(maxsize=SHAPES_KEPT)
+def _few(sizes: tuple[int, ...]) -> _Few:
+    return _Few(_strings(sizes), 1 << sum(sizes))
+
+
+@functools.lru_cache(maxsize=SHAPES_KEPT)
+def _keys(registers: Registers) -> Callable[[Packed, int], Iterable[str]]:
+    sizes = tuple([size for _, size in registers])
+    if 0 < sum(sizes) <= TABLE_BITS:
+        return _few(sizes).keys_of
+    find = _strings(sizes).__getitem__
+    return lambda rows, width: map(find, _outcomes(rows, width))
+
+
+def _outcomes(rows: Packed, width: int) -> Iterable[int]:
+    return integers(rows, width) if width else (0,)

@@ -65,8 +65,13 @@ class PostedTask(Task):
         begun = monotonic()
         if self.settled(timeout) is None:
             return self._refusal
-        left = None if timeout is None else max(0.0, timeout - (monotonic() - begun))
-        return super().exception(left)
+        return super().exception(_left(timeout, begun))
+
+    def _ended(self, timeout: float | None) -> Entry:
+        begun = monotonic()
+        if self.settled(timeout) is None and self._refusal is not None:
+            raise self._refusal
+        return super()._ended(_left(timeout, begun))
 
     def settled(self, timeout: float | None = None) -> Entry | None:
         """Wait for the answer; None: it was refused. TimedOut after `timeout` seconds."""
@@ -96,6 +101,10 @@ class PostedTask(Task):
         if self._entry is None:
             return f"<Task {'refused' if self._refusal is not None else 'not accepted yet'}>"
         return super().__repr__()
+
+
+def _left(timeout: float | None, begun: float) -> float | None:
+    return None if timeout is None else max(0.0, timeout - (monotonic() - begun))
 
 
 class Window:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TextIO
 
-from simenv.client.address import elapsed
+from simenv.client.signs import elapsed
 from simenv.model import TaskInfo, TaskState
 
 

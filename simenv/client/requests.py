@@ -6,27 +6,40 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from simenv.client.entry import Entry, Submission
 from simenv.wire import messages as m
+from simenv.wire.devices import Devices
 from simenv.wire.engines import Engines, Explained
 from simenv.wire.history import App, History, Submitted
 from simenv.wire.keeping import Collected, Rerunning, ResultChunk
 from simenv.wire.people import Keys
+from simenv.wire.pools import Pools
+from simenv.wire.reservations import (
+    Decided,
+    Policed,
+    Profiled,
+    Released,
+    Reservations,
+    Target,
+)
 
 ANSWERS = (
     m.Status, m.Queue, m.Workers, m.Events, m.Cancelled, m.CompletionPage, m.Acked, m.Stopping,
     History, Submitted, App, ResultChunk, Rerunning, Collected, Engines, Keys, Explained,
+    Pools, Decided, Reservations, Released, Profiled, Policed, Target, Devices,
 )  # fmt: skip
 
 Answer = (
     m.Accepted | m.Refused | m.Status | m.Queue | m.Workers | m.Events | m.Cancelled
     | m.CompletionPage | m.Acked | m.Stopping | History | Submitted | App
     | ResultChunk | Rerunning | Collected | Engines | Keys | Explained
+    | Pools | Decided | Reservations | Released | Profiled | Policed | Target | Devices
 )  # fmt: skip
 
 
-@dataclass(slots=True, eq=False)
-class Request:
+class Request(msgspec.Struct, eq=False):
     """Something asked and perhaps answered. Of a submit: what its tasks share, and how many."""
 
     number: int

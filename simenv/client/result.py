@@ -6,9 +6,8 @@ Packed as the worker sent it; dictionaries and arrays are made when they are fir
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -53,6 +52,16 @@ class Provenance(msgspec.Struct, frozen=True):
     attempts: int
     timing: Stages
 
+    def provenance(self) -> Provenance:
+        """Itself: it can be asked like an entry that works it out."""
+        return self
+
+
+class Known(Protocol):
+    """Whoever can tell where a result came from; mostly nobody asks."""
+
+    def provenance(self) -> Provenance: ...
+
 
 class Result:
     """The outcome of one task, or of one binding of it: row `row` of the task's sheet.
@@ -60,29 +69,32 @@ class Result:
     Raises OptionError when something is read that was not asked for in `outputs`.
     """
 
-    __slots__ = ("_counts", "_data", "_origin", "_probabilities", "_row", "_sheet")
+    __slots__ = ("_counts", "_data", "_known", "_probabilities", "_row", "_sheet")
 
-    def __init__(self, sheet: Sheet, origin: Callable[[], Provenance], row: int = 0) -> None:
+    def __init__(self, sheet: Sheet, known: Known, row: int = 0) -> None:
         self._sheet = sheet
         self._data = sheet.data
         self._row = row
-        self._origin = origin  # mostly nobody asks
+        self._known = known
         self._counts: dict[str, int] | None = None
         self._probabilities: dict[str, float] | None = None
 
     @property
     def _provenance(self) -> Provenance:
-        return self._origin()
+        return self._known.provenance()
 
     @property
     def counts(self) -> dict[str, int]:
         """Outcome -> number of shots. Clbit 0 rightmost, last register leftmost, one space."""
-        if self._counts is None:
-            data = self._data
-            self._need(self._sheet.has("counts"), "counts")
-            rows, numbers = self._sheet.counts(self._row)
-            self._counts = outcomes.counts(rows, data.outcome_width, numbers, data.registers)
-        return self._counts
+        found = self._counts
+        if found is None:
+            data, sheet = self._data, self._sheet
+            if not data.counts:
+                self._need(sheet.has("counts"), "counts")
+            rows, numbers = sheet.counts(self._row)
+            found = outcomes.counts(rows, data.outcome_width, numbers, data.registers)
+            self._counts = found
+        return found
 
     @property
     def probabilities(self) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
@@ -41,8 +42,8 @@ def post(link: Link, order: Order, key: str | None, window: Window) -> PostedTas
 
 def send(link: Link, order: Order, key: str | None) -> list[Task]:
     """The accepted tasks, in order. On a refusal nothing new stays: it is cancelled again."""
-    if not order.specs:
-        return []
+    if len(order.specs) <= 1:
+        return _send_one(link, order, key) if order.specs else []
     window: deque[tuple[int, Request]] = deque()
     received = Received([], [], [])
     start = 0
@@ -66,6 +67,17 @@ def send(link: Link, order: Order, key: str | None) -> list[Task]:
     return _tasks(received.entries, order.specs)
 
 
+def _send_one(link: Link, order: Order, key: str | None) -> list[Task]:
+    """The same of one message that needs no window: what is asked one by one should be quick."""
+    submission = Submission(order.terms.name, perf_counter())
+    request = link.offer(key, 0, order.terms, order.specs, submission)
+    answer = link.claim(request)
+    if request.entries:
+        return _tasks(request.entries, order.specs)
+    errors = [refusals.one(found) for found in answer if isinstance(found, Refusal)]
+    raise _refused(link, Received([], [], errors), order, key)
+
+
 class Received(msgspec.Struct, frozen=True):
     """Answers so far; `fresh` are the tasks that this very call brought about."""
 
@@ -74,18 +86,18 @@ class Received(msgspec.Struct, frozen=True):
     errors: list[SimenvError]
 
     def add(self, link: Link, start: int, request: Request) -> None:
-        answer = link.claim(request)
-        for found in answer:
+        for found in link.claim(request):
             if isinstance(found, Refusal):
                 self.errors.append(refusals.one(found, start))
-            else:
-                self.entries.append(found)
-                if not request.repeated:
-                    self.fresh.append(found)
+        self.entries.extend(request.entries)
+        if not request.repeated:
+            self.fresh.extend(request.entries)
 
 
 def _tasks(entries: Sequence[Entry], specs: Sequence[TaskSpec]) -> list[Task]:
     """One for each binding."""
+    if sum([spec.count for spec in specs]) == len(specs):
+        return [Task(entry) for entry in entries]
     tasks: list[Task] = []
     for entry, spec in zip(entries, specs, strict=True):
         if spec.count == 1:
@@ -95,19 +107,16 @@ def _tasks(entries: Sequence[Entry], specs: Sequence[TaskSpec]) -> list[Task]:
     return tasks
 
 
-def chunks(specs: Sequence[TaskSpec]) -> Iterator[list[TaskSpec]]:
+def chunks(specs: list[TaskSpec]) -> Iterator[list[TaskSpec]]:
     """At most CLIENT_MESSAGE_TASKS and, but for a single one, CLIENT_MESSAGE_BYTES each."""
-    part: list[TaskSpec] = []
-    size = 0
-    for spec in specs:
-        more = len(spec.program) + len(spec.bindings) + SPEC_BYTES
-        if part and (len(part) >= CLIENT_MESSAGE_TASKS or size + more > CLIENT_MESSAGE_BYTES):
-            yield part
-            part, size = [], 0
-        part.append(spec)
-        size += more
-    if part:
-        yield part
+    ends = [*accumulate([len(s.program) + len(s.bindings) + SPEC_BYTES for s in specs], initial=0)]
+    first = 0
+    while first < len(specs):
+        room = ends[first] + CLIENT_MESSAGE_BYTES
+        last = min(bisect_right(ends, room) - 1, first + CLIENT_MESSAGE_TASKS)
+        last = max(last, first + 1)
+        yield specs[first:last]
+        first = last
 
 
 def _refused(link: Link, received: Received, order: Order, key: str | None) -> SimenvError:

@@ -32,8 +32,8 @@ class Sheet:
 
     __slots__ = ("_ends", "_probability_ends", "bulk", "data")
 
-    def __init__(self, data: ResultData, task: str) -> None:
-        """Raises VersionMismatch and ProtocolError, naming `task`."""
+    def __init__(self, data: ResultData, task: object) -> None:
+        """Raises VersionMismatch and ProtocolError, naming `task` by its `str`."""
         if data.format != RESULT_FORMAT:
             raise VersionMismatch(
                 f"result of task {task} has format {data.format}, this client reads {RESULT_FORMAT}"
@@ -42,6 +42,13 @@ class Sheet:
             raise ProtocolError(f"result of task {task} has {data.count} rows")
         self.data = data
         self.bulk: Bulk | None = None
+        self._ends: list[int] | None = None
+        self._probability_ends: list[int] | None = None
+        if not _is_plain(data):
+            self._cut(data, task)
+
+    def _cut(self, data: ResultData, task: object) -> None:
+        """Find the rows' parts; ProtocolError where they do not fit."""
         outcomes, counts, possible, odds, state, estimates = _sizes(data)
         self._ends = _ends(outcomes, data.outcome_width, counts, 4, data.rows, data.count, task)
         self._probability_ends = _ends(
@@ -54,7 +61,7 @@ class Sheet:
                 )
 
     @classmethod
-    def read(cls, payload: bytes, task: str) -> Sheet:
+    def read(cls, payload: bytes, task: object) -> Sheet:
         """From what travelled. Raises ProtocolError and VersionMismatch."""
         return cls(codec.result_data(payload), task)
 
@@ -71,10 +78,14 @@ class Sheet:
 
     def counts(self, row: int) -> tuple[Packed, Packed]:
         """Packed outcomes of a row and uint32 numbers, one each."""
-        outcomes, numbers = self.packed("outcomes"), self.packed("counts")
-        if self._ends is None:
+        data, ends = self.data, self._ends
+        outcomes: Packed = data.outcomes
+        numbers: Packed = data.counts
+        if self.bulk is not None:
+            outcomes, numbers = self.packed("outcomes"), self.packed("counts")
+        if ends is None:
             return outcomes, numbers
-        first, last, width = self._ends[row], self._ends[row + 1], self.data.outcome_width
+        first, last, width = ends[row], ends[row + 1], data.outcome_width
         return outcomes[first * width : last * width], numbers[4 * first : 4 * last]
 
     def probabilities(self, row: int) -> tuple[Packed, Packed]:
@@ -110,6 +121,25 @@ class Sheet:
         return table.reshape(self.data.count, -1, 2)
 
 
+def _is_plain(data: ResultData) -> bool:
+    """Counts of one row and nothing else, and they fit: so are most of many small results."""
+    numbers = len(data.counts)
+    return (
+        data.count == 1
+        and data.file is None
+        and not numbers % 4
+        and len(data.outcomes) * 4 == numbers * data.outcome_width
+        and not (
+            data.rows
+            or data.probability_outcomes
+            or data.probabilities
+            or data.probability_rows
+            or data.statevector
+            or data.expectations
+        )
+    )
+
+
 def _sizes(data: ResultData) -> list[int]:
     """Bytes of each array, here or in its file."""
     here = [  # written out: a loop over names costs a quarter of reading a small result
@@ -127,7 +157,13 @@ def _sizes(data: ResultData) -> list[int]:
 
 
 def _ends(
-    outcome_bytes: int, width: int, value_bytes: int, size: int, rows: bytes, count: int, task: str
+    outcome_bytes: int,
+    width: int,
+    value_bytes: int,
+    size: int,
+    rows: bytes,
+    count: int,
+    task: object,
 ) -> list[int] | None:
     """Where each row's part begins, and the last one's end; None where one row has all."""
     fits = not value_bytes % size and outcome_bytes * size == value_bytes * width

@@ -10,24 +10,32 @@ import select
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from simenv import config
-from simenv.client.address import SERVICE, last_lines, runs
+from simenv.client.signs import SERVICE, last_lines, runs
 from simenv.config import Config, Places
 from simenv.errors import StartFailed, by_code
 
 # What a service may inherit: where things are, and how threads and sites behave. Nothing else.
+# The prefixes of MPI are those of its settings: what names a rank of its own would mislead it.
 INHERITED = frozenset(
-    ("PATH", "HOME", "LANG", "TMPDIR", "XDG_RUNTIME_DIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
+    {
+        *("PATH", "HOME", "USER", "LANG", "TMPDIR", "XDG_RUNTIME_DIR", "LD_LIBRARY_PATH"),
+        *("VIRTUAL_ENV", "SSH_AUTH_SOCK", "KRB5CCNAME"),
+    }
 )
-INHERITED_PREFIXES = ("LC_", "SIMENV_", "OMP_", "NUMBA_", "SLURM_", "PBS_")
+INHERITED_PREFIXES = (
+    *("LC_", "SIMENV_", "OMP_", "NUMBA_", "SLURM_", "PBS_"),
+    *("OMPI_MCA_", "PMIX_MCA_", "PRTE_MCA_", "UCX_", "FI_"),
+    *("MPI4PY_", "OPAL_PREFIX", "PMIX_PREFIX", "PRTE_PREFIX"),
+)
 OURS, WORKER = b"simenv.", b"simenv.worker"  # in the command lines of our processes
 GRACE_S = 30.0  # on top of start_timeout_s: the service itself gives up first, and says why
 LOOK_S = 0.01
@@ -55,10 +63,17 @@ class Service:
     lifeline: int = -1
 
 
-def start(settings: Config, where: Places, *, private: bool) -> Service:
+def start(
+    settings: Config,
+    where: Places,
+    *,
+    private: bool,
+    meanwhile: Callable[[], object] = lambda: None,
+) -> Service:
     """Write the configuration, start the process, wait until it is ready.
 
-    `private`: it ends when this process does. Raises StartFailed or what the service says.
+    `private`: it ends when this process does. `meanwhile`: called while it starts. Raises
+    StartFailed or what the service says.
     """
     for folder in (where.home, where.state):
         config.private_folder(folder)
@@ -72,6 +87,7 @@ def start(settings: Config, where: Places, *, private: bool) -> Service:
         raise
     _close(told, line)
     try:
+        meanwhile()
         _await(ready, process, where, settings.start_timeout_s + GRACE_S)
     except BaseException:
         _close(lifeline)
@@ -99,11 +115,25 @@ def end(process: subprocess.Popen[bytes], patience_s: float = 10.0) -> None:
         if ask is not None:
             ask()
         try:
-            process.wait(patience_s if ask is None else 5.0)
+            _wait(process, patience_s if ask is None else 5.0)
         except subprocess.TimeoutExpired:
             continue
         return
     process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], timeout_s: float) -> None:
+    """As `process.wait`, which looks every 50 ms only, where the system can tell of an end."""
+    if process.poll() is None and hasattr(os, "pidfd_open"):
+        with suppress(OSError):
+            told = os.pidfd_open(process.pid)
+            try:
+                watch = select.poll()
+                watch.register(told, select.POLLIN)
+                timeout_s = 0.0 if not watch.poll(1000 * timeout_s) else timeout_s
+            finally:
+                os.close(told)
+    process.wait(timeout_s)
 
 
 def force(pid: int, patience_s: float) -> None:
@@ -126,9 +156,9 @@ def gone(pids: Iterable[int], timeout_s: float) -> list[int]:
     return left
 
 
-def workers(sockets: Path) -> list[int]:
-    """The workers of the service with these sockets that run on this node."""
-    words = str(sockets / "worker.sock").encode()
+def workers(home: Path) -> list[int]:
+    """The workers on this node of the environment with this home."""
+    words = bytes(home.resolve() / "worker.json")
     pids = [int(entry.name) for entry in Path("/proc").glob("[0-9]*")]
     return [pid for pid in pids if runs(pid, words) and runs(pid, WORKER)]
 
@@ -148,7 +178,7 @@ def clear(sockets: Path, connection: Path) -> None:
 
 
 def _spawn(where: Places, told: int, line: int) -> subprocess.Popen[bytes]:
-    argv = [sys.executable, "-P", "-m", "simenv.service", str(where.config)]
+    argv = [config.interpreter(), "-P", "-m", "simenv.service", str(where.config)]
     argv += ["--ready-fd", str(told)]
     if line >= 0:
         argv += ["--lifeline-fd", str(line)]

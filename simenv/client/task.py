@@ -83,37 +83,40 @@ class Task:
         seconds (the task goes on), ServiceLost when the service falls silent; OptionError where the
         task carries several bindings and none was named, NotFound where it has none so numbered.
         """
-        if self._result is None:
-            error = self.exception(timeout)
-            if error is not None:
-                raise error
-            row, count = self.row, self.entry.sheet().data.count
-            if row is None and count > 1:
-                raise OptionError(
-                    f"task {self.id} carries {count} bindings",
-                    hint=f"results() gives them all; one is a task of its own: {self.id}.0",
+        result = self._result
+        if result is None:
+            entry = self._entry
+            if entry is None or entry.found is None:
+                entry = self._ended(timeout)
+            sheet, row = entry.found or entry.sheet(), self.row
+            if row is None:
+                count, row = sheet.data.count, 0
+                if count > 1:
+                    raise OptionError(
+                        f"task {self.id} carries {count} bindings",
+                        hint=f"results() gives them all; one is a task of its own: {self.id}.0",
+                    )
+            elif row >= sheet.data.count:
+                raise NotFound(
+                    f"task {entry.id} carries {sheet.data.count} bindings; there is no number"
+                    f" {row}",
+                    hint=f"the first is {entry.id}.0",
                 )
-            self._result = self._of_row(row or 0)
-        return self._result
+            result = self._result = Result(sheet, entry, row)
+        return result
 
     def results(self, timeout: float | None = None) -> list[Result]:
         """Wait like `result`; one Result for each binding of the task, in order."""
-        error = self.exception(timeout)
-        if error is not None:
-            raise error
-        if self.row is not None:
+        entry = self._ended(timeout)
+        sheet = entry.sheet()
+        count = sheet.data.count
+        if self.row is not None or count == 1:
             return [self.result()]
-        count = self.entry.sheet().data.count
-        if count == 1:
-            return [self.result()]
-        return [self._of_row(row) for row in range(count)]
+        return [Result(sheet, entry, row) for row in range(count)]
 
     def exception(self, timeout: float | None = None) -> SimenvError | None:
         """Wait like `result`, and return what it would raise of the task's own end."""
-        entry = self.entry
-        if not entry.over and not entry.link.finish(entry, timeout):
-            raise self._late(timeout)
-        return entry.error()
+        return self._ended(timeout).error()
 
     def wait(self, progress: bool = False, timeout: float | None = None) -> TaskState:
         """Wait for the end, whatever it is.
@@ -165,15 +168,12 @@ class Task:
         else:
             printer.text(f"<Task {describe(self.link.peek(self.entry.number), self.id)}>")
 
-    def _of_row(self, row: int) -> Result:
+    def _ended(self, timeout: float | None) -> Entry:
+        """Wait for the end; TimedOut."""
         entry = self.entry
-        sheet = entry.sheet()
-        if row >= sheet.data.count:
-            raise NotFound(
-                f"task {entry.id} carries {sheet.data.count} bindings; there is no number {row}",
-                hint=f"the first is {entry.id}.0",
-            )
-        return Result(sheet, entry.provenance, row)
+        if not entry.over and not entry.link.finish(entry, timeout):
+            raise self._late(timeout)
+        return entry
 
     def _late(self, timeout: float | None) -> TimedOut:
         return TimedOut(

@@ -8,6 +8,7 @@ from typing import Any, SupportsIndex, TypedDict
 from simenv.client import orders
 from simenv.client.options import Seed, checked_key
 from simenv.client.options import options as checked
+from simenv.client.reservations import Reservation
 from simenv.client.sending import Order
 
 
@@ -27,6 +28,9 @@ class SubmitOptions(TypedDict, total=False):
     queue_timeout_s: float | None
     run_timeout_s: float | None
     options: Mapping[str, float] | None
+    ranks: SupportsIndex | None
+    reservation: Reservation | SupportsIndex | None
+    prefer: Sequence[str] | str | None
     name: str | None
     key: str | None
 
@@ -47,6 +51,9 @@ def prepared(
     queue_timeout_s: float | None = None,
     run_timeout_s: float | None = None,
     options: Mapping[str, float] | None = None,
+    ranks: SupportsIndex | None = None,
+    reservation: Reservation | SupportsIndex | None = None,
+    prefer: Sequence[str] | str | None = None,
     name: str | None = None,
     key: str | None = None,
 ) -> Order:
@@ -62,6 +69,9 @@ def prepared(
         run_timeout_s,
         name,
         options,
+        ranks,
+        reservation,
+        prefer,
     )
     key = None if key is None else checked_key(key)
     return orders.one(circuit, bindings, observables, chosen, seed, key, binding)

@@ -9,7 +9,7 @@ from simenv.model.task import EngineOptions
 RESULT_FORMAT = 2
 
 
-class StoredArray(msgspec.Struct, frozen=True, array_like=True):
+class StoredArray(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """An array of a ResultData that lies in a file, contiguous and little-endian."""
 
     field: str  # of ResultData
@@ -20,7 +20,7 @@ class StoredArray(msgspec.Struct, frozen=True, array_like=True):
     checksum: int  # CRC-32
 
 
-class ResultFile(msgspec.Struct, frozen=True, array_like=True):
+class ResultFile(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Where the large arrays of a result are; `name` is below the environment's results folder."""
 
     name: str
@@ -29,7 +29,7 @@ class ResultFile(msgspec.Struct, frozen=True, array_like=True):
     arrays: tuple[StoredArray, ...]  # by offset
 
 
-class ResultData(msgspec.Struct, frozen=True, array_like=True):
+class ResultData(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What an engine found for all rows of a task, packed by the worker and forwarded unread.
 
     Row r belongs to binding number `binding` + r. An outcome is one row of `outcome_width` bytes,
@@ -67,8 +67,8 @@ class Origin(msgspec.Struct, frozen=True, array_like=True):
     """Who computed a result; shared by all results of one message."""
 
     worker: str
-    node: str
-    pid: int
+    node: str  # where its ranks were, each node once: "node1,node2"
+    pid: int  # of its first rank
     version: str
     ranks: int = 1
 

@@ -49,6 +49,9 @@ class Terms(msgspec.Struct, frozen=True, array_like=True):
     name: str = ""
     app: str = ""  # the run of an application they belong to
     options: EngineOptions = ()  # the engine's own
+    ranks: int = 0  # of the worker that runs it, a power of two; 0: as its memory needs
+    reservation: int = 0  # that it runs under; 0: none
+    prefer: tuple[str, ...] = ()  # pools, or kinds of devices: the first that can takes it
 
     @property
     def content(self) -> Terms:

@@ -44,6 +44,7 @@ class WorkerInfo(msgspec.Struct, frozen=True):
     tasks: int  # finished by it
     restarts: int
     memory_bytes: int
+    nodes: tuple[str, ...] = ()  # where its ranks are, or will be; `node` is what rank 0 said
 
 
 class PoolSpec(msgspec.Struct, frozen=True):
@@ -54,6 +55,10 @@ class PoolSpec(msgspec.Struct, frozen=True):
     min: int = 1
     max: int = 1
     idle_s: float = 60.0  # a worker above `min` ends after so long without work
+    ranks: int = 1  # MPI ranks of each worker
+    memory_bytes: int = 0  # each rank may hold so much; 0: what one slot, or its node, has
+    nodes: str = ""  # where its workers may be: names or patterns, "gpu*,node7"; "": everywhere
+    provider: str = ""  # "module:factory" of the machine its one worker holds
 
 
 class PoolInfo(msgspec.Struct, frozen=True):
@@ -69,6 +74,30 @@ class PoolInfo(msgspec.Struct, frozen=True):
     reason: str
     backlog_us: float = 0.0  # expected work that waits
     held_us: float = 0.0  # expected work that workers hold
+    ranks: int = 1  # of each worker
+    most: int = 1  # workers there may ever be
+    max_qubits: int = 0  # of the widest program its workers hold in double precision
+    nodes: tuple[str, ...] = ()  # where its workers are
+    on_demand: bool = False  # made by the environment for programs too big for one worker
+    least: int = 0  # workers there always are
+    kept: int = 0  # workers that reservations have for themselves
+    wait_us: float = -1.0  # until a task accepted now would begin; -1: not known
+
+
+class NodeInfo(msgspec.Struct, frozen=True):
+    """One machine of the allocation."""
+
+    name: str
+    state: str  # "up", "drained", "lost"
+    reason: str  # why it is not up
+    slots: int
+    slots_granted: int
+    memory_bytes: int
+    memory_granted: int
+    workers: int
+    ranks: int
+    gpus: int = 0
+    features: tuple[str, ...] = ()
 
 
 class GateInfo(msgspec.Struct, frozen=True, array_like=True):
@@ -107,6 +136,9 @@ class TaskInfo(msgspec.Struct, frozen=True):
     worker: str
     reason: str
     owner: str = ""  # the name of the key it came with; "": the environment's own user
+    wait_us: float = -1.0  # until it begins, if it waits; -1: not known
+    parked: int = 0  # its place among those that wait for credits; 0: it does not
+    reservation: int = 0
 
 
 class ServiceInfo(msgspec.Struct, frozen=True):
@@ -137,3 +169,8 @@ class ServiceInfo(msgspec.Struct, frozen=True):
     pools: tuple[PoolInfo, ...]
     warnings: tuple[str, ...]
     resumed: str = ""  # from which journal it started, where that had to be said
+    launcher: str = ""  # how workers are started, and why so
+    allocation: str = ""  # whose nodes these are, in words
+    nodes: tuple[NodeInfo, ...] = ()
+    max_ranks: int = 1  # of one worker
+    end_s: float = 0.0  # wall clock, when the site ends the allocation; 0: never

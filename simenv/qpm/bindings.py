@@ -2,7 +2,8 @@
 
 Every argument but `info` has a default, so that one object serves callers of either revision; all
 methods are thread-safe and may block. What they return is plain data: see `envelopes` and `views`.
-`token` is taken and not looked at: access is recorded, not enforced. Raised is what `errors` has.
+`token` counts where a QPM was told one; else it is taken and not looked at. Raised is what `errors`
+has. The bindings by which a QPM is managed stand in `managing`.
 """
 
 from __future__ import annotations

@@ -66,11 +66,24 @@ class Timeout(msgspec.Struct, frozen=True):
     timestamp_ns: int
 
 
-class Availability(msgspec.Struct, frozen=True):
-    """Something that is not known, and why."""
+class Wait(msgspec.Struct, frozen=True, omit_defaults=True):
+    """When a task will begin: in `estimated_ns`, or why that is not known."""
 
     available: bool
-    reason: str
+    reason: str | None = None
+    kind: str | None = None
+    estimated_ns: int | None = None
+    confidence: str | None = None
+
+
+UNKNOWN_WAIT = Wait(False, Reason.UNAVAILABLE)
+
+
+def wait(us: float) -> Wait:
+    """`us`: until it begins; below 0: not known."""
+    if us < 0:
+        return UNKNOWN_WAIT
+    return Wait(True, None, "wait", round(1e3 * us), "estimated")
 
 
 class Access(msgspec.Struct, frozen=True):
@@ -93,7 +106,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     scheduler_task_id: str | None = None
     provider_handle: str | None = None  # the worker that runs it
     scheduler_state: str | None = None  # our own name of the state
-    wait_estimate: Availability | None = None
+    wait_estimate: Wait | None = None
+    pending_queue_position: int | None = None
     reason: str | None = None
     message: str | None = None
     result: dict[str, Any] | None = None

@@ -39,6 +39,9 @@ class Binding(msgspec.Struct, frozen=True):
 
 BINDINGS: tuple[Binding, ...] = (
     Binding("execution", "api_qpm_execution", "QPMExecution"),
+    Binding("admission", "api_qpm_admission_control", "QPMAdmissionControl"),
+    Binding("admission-policy", "api_qpm_admission_policy_config", "QPMAdmissionPolicyConfig"),
+    Binding("scheduler", "api_qpm_scheduler_control", "QPMSchedulerControl"),
     Binding("telemetry", "api_qpm_telemetry", "QPMTelemetry"),
     Binding("control", "api_qpm_control", "QPMControl"),
 )

@@ -9,7 +9,7 @@ import enum
 
 import msgspec
 
-from simenv.model import TaskState
+from simenv.model import TaskInfo, TaskState
 
 
 class Lifecycle(enum.StrEnum):
@@ -81,7 +81,14 @@ class Reason(enum.StrEnum):
     ALREADY_FAILED = "already-failed"
     NOT_FOUND = "not-found"
     NOT_READY = "completion-not-ready"
+    RESERVATION_REQUIRED = "reservation-required"
     RESERVATION_MISMATCH = "reservation-mismatch"
+    RESERVATION_NOT_FOUND = "reservation-not-found"
+    RESERVATION_NOT_ACTIVE = "reservation-not-active"
+    RESERVATION_EXCEEDED = "reservation-exceeded"
+    CREDENTIAL = "credential-binding-failed"
+    QUIESCING = "service-quiescing"
+    CANCEL_PENDING = "provider-cancel-pending"
     UNSUPPORTED = "provider-unsupported"
     UNAVAILABLE = "telemetry-unavailable"
     DRAINING = "service-draining"
@@ -119,6 +126,16 @@ STANDS: dict[TaskState, Stand] = {
     TaskState.CANCELLED: Stand(Lifecycle.CANCELLED, 2, Reason.CANCELLED, Reason.ALREADY_CANCELLED),
     TaskState.EXPIRED: Stand(Lifecycle.FAILED, 3, Reason.EXPIRED, Reason.ALREADY_FAILED),
 }
+
+
+def under_way(info: TaskInfo) -> Lifecycle:
+    """Of a task that has not ended. QUEUED is three things to a host: it waits for credits of its
+    reservation, for its turn, or for the worker that has it to begin."""
+    if info.state is not TaskState.QUEUED:
+        return STANDS[info.state].lifecycle
+    if info.parked:
+        return Lifecycle.PENDING_CAPACITY
+    return Lifecycle.SELECTED if info.worker else STANDS[info.state].lifecycle
 
 
 class ServiceState(enum.StrEnum):

@@ -68,7 +68,8 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 class Block(msgspec.Struct, frozen=True):
-    """Work that is held (waits) or in flight. Nothing is credited where admission is unlimited."""
+    """Work that is held (waits) or in flight. Units, credits and rate: what its tasks have of their
+    reservations."""
 
     qtask_count: int
     estimated_ns: int
@@ -94,12 +95,14 @@ def unavailable(kind: str, timestamp_ns: int, policy: dict[str, Any]) -> Estimat
     return Estimate(False, kind, Reason.UNAVAILABLE, timestamp_ns, "unavailable", policy)
 
 
-class Room(msgspec.Struct, frozen=True):
-    """What is free now."""
+class Room(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is free now. `credits`, `rate_units`: not reserved; None where they are unlimited."""
 
     slots: int
     workers: int
     memory_bytes: int
+    credits: int | None = None
+    rate_units: int | None = None
 
 
 class CapacitySnapshot(msgspec.Struct, frozen=True):
@@ -199,7 +202,7 @@ class QhwDevice(QhwRecord, frozen=True, kw_only=True):
 
 
 class QhwCoupling(QhwRecord, frozen=True, kw_only=True):
-    """`coupling`: nodes, edges, directed, source; `operations`: name, arity."""
+    """`coupling`: nodes, edges, directed, source; `operations`: name, arity, supported_loci."""
 
     coupling: dict[str, Any]
     operations: list[dict[str, Any]]

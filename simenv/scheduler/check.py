@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from simenv.model import WorkerState
+from simenv.scheduler.check_reservations import check_kept, check_reservations
 from simenv.scheduler.state import State
 from simenv.scheduler.values import Phase, Record
 
@@ -18,7 +19,6 @@ def check(state: State) -> None:
         assert abs(pool.queue.backlog_us - sum(r.cost_us for r in listed)) < 1.0
         assert all(state.workers.get(n) is w for n, w in pool.workers.items()), "stray worker"
     held = {}
-    granted = memory = 0
     for worker in state.workers.values():
         for number, record in worker.held.items():
             assert number not in held, f"task {number} is held twice"
@@ -27,20 +27,58 @@ def check(state: State) -> None:
             assert record.phase in (Phase.SENT, Phase.RUNNING), f"held task {number} waits"
             assert record.fence == state.fence(record), f"task {number} has an old fence"
         assert bool(worker.held) == (worker.state == WorkerState.BUSY), f"{worker.name} state"
-        assert bool(worker.held) == (worker.slots > 0), f"{worker.name} holds slots idly"
+        needs = bool(worker.held) or worker.kept_for != 0
+        needs = needs and not state.pools[worker.pool].is_exclusive
+        assert needs == (worker.slots > 0), f"{worker.name} holds slots idly"
+        assert not state.pools[worker.pool].is_exclusive or len(worker.held) <= 1, "two at a time"
         suspects = sum(bool(r.incident) for r in worker.held.values())
         assert not suspects or len(worker.held) == 1, "a suspect has company"
-        granted += worker.slots
-        memory += worker.memory_bytes
     assert not waiting.keys() & held.keys(), "a task waits and is held"
-    assert waiting.keys() | held.keys() == state.tasks.keys(), "a task is nowhere, or unknown"
-    assert granted + state.free_slots == state.limits.slots, "slots leak"
-    assert memory + state.free_memory == state.limits.memory_bytes, "memory leaks"
-    assert state.free_slots >= 0, "more slots granted than there are"
-    assert state.free_memory >= 0, "more memory granted than there is"
+    parked = check_reservations(state)
+    assert not parked & (waiting.keys() | held.keys()), "a parked task waits, or is held"
+    everywhere = waiting.keys() | held.keys() | parked
+    assert everywhere == state.tasks.keys(), "a task is nowhere, or unknown"
+    _nodes(state)
+    check_kept(state)
     running = sum(r.phase == Phase.RUNNING for r in state.tasks.values())
     assert state.running == running, f"{state.running} running, {running} found"
     owned = {n: r for mine in state.owned.everything().values() for n, r in mine.items()}
     assert owned == {n: r for n, r in state.tasks.items() if r.batch.owner}, "an owner's are off"
     size = sum(r.size_bytes for r in state.tasks.values())
     assert state.queued_bytes == size, "queued bytes are off"
+
+
+def _nodes(state: State) -> None:
+    """What workers have of each node, and what the ledger says of it."""
+    hosts = state.ledger.hosts
+    slots, memory, reserved, ranks, ganged = (dict.fromkeys(hosts, 0) for _ in range(5))
+    on_demand = dict.fromkeys(hosts, 0)
+    for worker in state.workers.values():
+        assert sum(n for _, n in worker.places) == worker.ranks, f"{worker.name} lacks ranks"
+        assert [s.node for s in worker.shares] == [h.node.name for h, _ in worker.places]
+        assert worker.slots in (0, worker.ranks) or worker.ranks == 1, "a part of a gang's slots"
+        for host, there in worker.places:
+            name = host.node.name
+            assert hosts.get(name) is host, f"{worker.name} is on an unknown node {name!r}"
+            assert not host.lost, f"{worker.name} is on a lost node"
+            assert worker.leaving or not host.drained, f"{worker.name} stays on a drained node"
+            slots[name] += worker.slots if worker.ranks == 1 else there * bool(worker.slots)
+            reserved[name] += there * worker.reserved
+            ranks[name] += there
+            ganged[name] += there * (worker.ranks > 1)
+            on_demand[name] += there * bool(state.pools[worker.pool].base)
+            assert there <= host.node.slots, f"{worker.name} could never run on {name}"
+        memory[worker.host.node.name] += worker.memory_bytes
+    for name, host in hosts.items():
+        assert slots[name] + host.free_slots == host.node.slots, f"{name}: slots leak"
+        assert reserved[name] == host.reserved, f"{name}: reserved memory is off"
+        used = memory[name] + reserved[name]
+        assert used + host.free_memory == host.node.memory_bytes, f"{name}: memory leaks"
+        assert host.free_slots >= 0, f"{name}: more slots granted than there are"
+        assert host.free_memory >= 0, f"{name}: more memory granted than there is"
+        assert (ranks[name], ganged[name]) == (host.ranks, host.ganged), f"{name}: ranks are off"
+        assert on_demand[name] == host.on_demand, f"{name}: ranks made on demand are off"
+        assert on_demand[name] <= host.node.slots, f"{name}: workers made on demand crowd"
+        assert host.claimed_slots + host.kept_slots <= host.node.slots, (
+            f"{name}: two claims on its slots"
+        )

@@ -9,6 +9,7 @@ import heapq
 from collections.abc import Container, Iterator
 
 STOP_GRACE_NS = 2_000_000_000  # an engine that has not obeyed by then is ended with its worker
+MACHINE_GRACE_NS = 5_000_000_000  # a machine's provider hears of it over a network
 KEPT = 10_000  # entries of tasks that have ended, before they are cleared away
 
 
@@ -32,9 +33,9 @@ class Deadlines:
         """This attempt may not still run then."""
         heapq.heappush(self._running, (when_ns, task, fence))
 
-    def stop_by(self, now_ns: int, task: int, fence: int) -> None:
+    def stop_by(self, now_ns: int, task: int, fence: int, grace_ns: int = STOP_GRACE_NS) -> None:
         """This attempt was asked to stop now."""
-        heapq.heappush(self._stopping, (now_ns + STOP_GRACE_NS, task, fence))
+        heapq.heappush(self._stopping, (now_ns + grace_ns, task, fence))
 
     def waited_long(self, now_ns: int) -> Iterator[int]:
         """Tasks whose time in the queue is over."""

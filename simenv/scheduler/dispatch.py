@@ -1,81 +1,222 @@
-"""Which waiting tasks go to which worker, how many at once, on how many slots.
+"""Which waiting tasks go to which worker, and on how many slots.
 
-Small tasks travel in chunks of CHUNK_US of expected work, a second chunk ahead of each worker, so
-that a worker never waits for the service (CONTROL_PLANE.md, rules 5 and 6). A task above ALONE_US
-travels alone; above AHEAD_MAX_US nothing is sent ahead of it or behind it: the round trip is then
-too small a part to be worth the loss of balance.
+A second chunk of small tasks goes ahead to each worker, so that it never waits for the service
+(CONTROL_PLANE.md, rules 5 and 6); above AHEAD_MAX_US nothing is sent ahead of a task or behind it:
+the round trip is then too small a part to be worth the loss of balance. Pools take turns: the next
+free slot is for the one that has the fewest.
 """
 
 from __future__ import annotations
 
 from simenv.model import WorkerState
+from simenv.scheduler import claims, kept
+from simenv.scheduler.books import Books
+from simenv.scheduler.chunks import CHUNK_BYTES, CHUNK_TASKS, CHUNK_US, fill
 from simenv.scheduler.estimate import PARALLEL_FROM_US, slots_for
+from simenv.scheduler.nodes import Host
 from simenv.scheduler.pools import Pool, Worker
 from simenv.scheduler.queue import LONG_US
-from simenv.scheduler.state import State
-from simenv.scheduler.values import Phase, Record, Send
+from simenv.scheduler.values import Record, Send
 
-CHUNK_US = 1_500.0
-CHUNK_TASKS = 128
-CHUNK_BYTES = 8 * 2**20  # of programs and bindings: no chunk may pass what a message can carry
-ALONE_US = 1_000.0
+__all__ = ["CHUNK_BYTES", "CHUNK_TASKS", "CHUNK_US", "assign"]
+
 AHEAD_MAX_US = 50_000.0
-ANNOUNCE_US = 2_000.0  # from here a worker says Started before it runs
-PATIENCE_NS = 10_000_000_000  # a long task may take a node's last slot after waiting so long
-RECENT_NS = 1_000_000_000  # "others come in": within the last second
+_MANY = 2**31
 
 
-def assign(state: State, now_ns: int) -> list[Send]:
+def assign(books: Books, now_ns: int) -> list[Send]:
     """Send out all that can be sent now; each Send's records are already marked."""
     sends: list[Send] = []
-    for pool in state.pools.values():
-        while len(pool.queue):
-            send = _next(state, pool, now_ns)
+    if books.steers.tight:
+        books.steers.count(books)
+    if books.keeps:
+        kept.settle(books, now_ns)
+        _to_all_kept(books, sends, now_ns)
+    if books.gangs:
+        claims.assign(books, sends, now_ns)
+    waiting = [p for p in books.pools.values() if p.spec.ranks == 1 and _may_send(books, p)]
+    for pool in [pool for pool in waiting if pool.is_exclusive]:
+        waiting.remove(pool)
+        while _may_send(books, pool) and (send := _to_machine(books, pool, now_ns)) is not None:
+            sends.append(send)
+    if len(waiting) > 1:
+        _in_turns(books, waiting, sends, now_ns)
+    elif waiting:
+        pool = waiting[0]
+        while _may_send(books, pool):
+            send = _next(books, pool, now_ns)
             if send is None:
                 break
             sends.append(send)
     return sends
 
 
-def _next(state: State, pool: Pool, now_ns: int) -> Send | None:
-    idle = pool.idle()
-    if idle and state.free_slots > 0:
-        record = pool.queue.head(_may_be_long(state, pool, now_ns))
-        if record is None or record.route.memory_bytes > state.free_memory:
-            return None
-        worker = idle[0]
-        slots = 1
-        if record.cost_us >= PARALLEL_FROM_US:  # else nothing need be counted
-            slots = slots_for(
-                record.cost_us,
-                _slot_bound(state, record, now_ns),
-                state.free_slots,
-                len(pool.queue),
-                max(len(idle), pool.spec.max - pool.live() + len(idle)),  # who could share them
-            )
-        state.free_slots -= slots
+def _may_send(books: Books, pool: Pool) -> bool:
+    """Does anything wait there, and may it go?"""
+    return len(pool.queue) > 0 and (not books.steers.tight or books.steers.room(pool) > 0)
+
+
+def _next(books: Books, pool: Pool, now_ns: int) -> Send | None:
+    worker, idle = _roomiest(pool)
+    if worker is not None:
+        return _to_idle(books, pool, worker, idle, now_ns)
+    return _ahead(books, pool, now_ns)
+
+
+def _to_all_kept(books: Books, sends: list[Send], now_ns: int) -> None:
+    """Tasks of reservations to the workers that are kept for them."""
+    for pool in books.pools.values():
+        whose: dict[int, None] = {}
+        for worker in pool.workers.values():
+            if not worker.kept_for:
+                continue
+            whose[worker.kept_for] = None
+            if worker.state == WorkerState.IDLE and _may_send(books, pool):
+                send = _to_kept(books, pool, worker, now_ns)
+                if send is not None:
+                    sends.append(send)
+        for own in whose if not pool.is_exclusive else ():
+            while _may_send(books, pool):
+                send = _ahead(books, pool, now_ns, own)
+                if send is None:
+                    break
+                sends.append(send)
+
+
+def _to_kept(books: Books, pool: Pool, worker: Worker, now_ns: int) -> Send | None:
+    """It has a slot; a large task gets what is free beside."""
+    own, host = worker.kept_for, worker.host
+    record = pool.queue.head(True, own)
+    if books.limits.end_ns:
+        record = _in_time(books, pool, record, now_ns, own)
+    if record is None or record.route.memory_bytes > _room(worker, record):
+        return None
+    if record.cost_us >= PARALLEL_FROM_US and not pool.is_exclusive:
+        beside = host.free_slots - host.claimed_slots
+        if record.cost_us > LONG_US:
+            beside -= host.kept_slots
+        beside = max(0, beside)
+        most = min(record.route.max_slots, 1 + beside)
+        slots = slots_for(record.cost_us, most, 1 + beside, len(pool.queue), pool.live())
+        host.free_slots -= slots - worker.slots
         worker.slots = slots
-        return _send(state, pool, worker, record, len(idle), now_ns)
-    ahead = _least_loaded(pool)
-    if ahead is None:
-        return None
-    record = pool.queue.head(allow_long=False)
-    if record is None or record.incident or record.cost_us > AHEAD_MAX_US:
-        return None
-    if record.route.memory_bytes > state.free_memory:
-        return None
-    return _send(state, pool, ahead, record, pool.live(), now_ns)
+    return fill(books, pool, worker, record, max(1, kept.count(books, own)), now_ns, own)
 
 
-def _least_loaded(pool: Pool) -> Worker | None:
-    """The busy worker with room for one more chunk, if any."""
-    best = None
+def _to_machine(books: Books, pool: Pool, now_ns: int) -> Send | None:
+    """The next task for the worker that holds a machine: it takes no slot, as the machine works."""
+    for worker in pool.idle():
+        record = pool.queue.head()
+        if books.limits.end_ns:
+            record = _in_time(books, pool, record, now_ns)
+        if record is not None and record.route.memory_bytes <= _room(worker, record):
+            return fill(books, pool, worker, record, 1, now_ns)
+    return None
+
+
+def _in_turns(books: Books, waiting: list[Pool], sends: list[Send], now_ns: int) -> None:
+    """Several pools have work: idle workers first, that pool's first that has the fewest slots.
+    Nothing goes ahead in a pool that has its part while another has idle workers and no slot."""
+    taken = [_slots_of(pool) for pool in waiting]
+    able = list(range(len(waiting)))
+    while able:
+        turn = min(able, key=taken.__getitem__)
+        pool = waiting[turn]
+        worker, idle = _roomiest(pool)
+        send = None
+        if worker is not None and _may_send(books, pool):
+            send = _to_idle(books, pool, worker, idle, now_ns)
+        if send is None:
+            able.remove(turn)
+        else:
+            sends.append(send)
+            taken[turn] += send.slots
+    if not any(_may_send(books, pool) for pool in waiting):
+        return
+    part = sum(h.node.slots for h in books.ledger.up()) / len(waiting)
+    hungry = any(
+        slots < part and _may_send(books, pool) and pool.idle()
+        for pool, slots in zip(waiting, taken, strict=True)
+    )
+    for pool, slots in zip(waiting, taken, strict=True):
+        if hungry and slots >= part:
+            continue
+        while _may_send(books, pool):
+            send = _ahead(books, pool, now_ns)
+            if send is None:
+                break
+            sends.append(send)
+
+
+def _slots_of(pool: Pool) -> int:
+    return sum(worker.slots for worker in pool.workers.values())
+
+
+def _roomiest(pool: Pool, record: Record | None = None) -> tuple[Worker | None, int]:
+    """The idle worker on the node with the most slots free for all, among those with the
+    memory for that task; and how many idle workers have a slot to be had."""
+    best, most, idle = None, -_MANY, 0
     for worker in pool.workers.values():
+        if worker.state != WorkerState.IDLE or worker.leaving or worker.kept_for:
+            continue
+        host = worker.host
+        free = host.free_slots - host.claimed_slots
+        if free <= 0:
+            continue
+        idle += 1
+        free -= host.kept_slots
+        if free > most and (record is None or record.route.memory_bytes <= _room(worker, record)):
+            best, most = worker, free
+    return best, idle
+
+
+def _room(worker: Worker, record: Record) -> int:
+    """The memory that the worker can have for that task."""
+    host = worker.host
+    free = host.free_memory - host.claimed_memory + worker.reserved
+    return free - host.kept_memory if record.cost_us > LONG_US else free
+
+
+def _to_idle(books: Books, pool: Pool, worker: Worker, idle: int, now_ns: int) -> Send | None:
+    host = worker.host
+    record = pool.queue.head(_may_be_long(books, pool, host, now_ns))
+    if books.limits.end_ns:
+        record = _in_time(books, pool, record, now_ns)
+    if record is None:
+        return None
+    if record.route.memory_bytes > _room(worker, record):
+        other, _ = _roomiest(pool, record)
+        if other is None:
+            return None
+        worker, host = other, other.host
+    slots = 1
+    if record.cost_us >= PARALLEL_FROM_US:  # else nothing need be counted
+        slots = slots_for(
+            record.cost_us,
+            _slot_bound(books, record, host, now_ns),
+            sum(max(0, h.free_slots - h.claimed_slots) for h in books.ledger.hosts.values()),
+            len(pool.queue),
+            max(idle, pool.spec.max - pool.live() + idle),  # who could share them
+        )
+    host.free_slots -= slots
+    worker.slots = slots
+    return fill(books, pool, worker, record, idle, now_ns)
+
+
+def _ahead(books: Books, pool: Pool, now_ns: int, own: int = 0) -> Send | None:
+    """One more chunk for the least loaded of the workers that are busy with small ones; `own`: of
+    those that this reservation has."""
+    best, live = None, 0
+    for worker in pool.workers.values():
+        if worker.leaving or worker.kept_for != own:
+            continue
+        live += 1
         if (
             worker.state != WorkerState.BUSY
             or worker.slots > 1
             or worker.held_us > AHEAD_MAX_US
             or (worker.held_us > CHUNK_US and len(worker.held) > 1)
+            or worker.host.free_slots < worker.host.claimed_slots  # its slot is waited for
         ):
             continue
         first = next(iter(worker.held.values()))
@@ -83,80 +224,54 @@ def _least_loaded(pool: Pool) -> Worker | None:
             continue  # a suspect travels alone
         if best is None or worker.held_us < best.held_us:
             best = worker
-    return best
+    if best is None:
+        return None
+    record = pool.queue.head(False, own)
+    if books.limits.end_ns:
+        record = _in_time(books, pool, record, now_ns, own)
+    if record is None or record.incident or record.cost_us > AHEAD_MAX_US:
+        return None
+    host = best.host
+    free = max(0, host.free_memory - host.claimed_memory)
+    if record.route.memory_bytes > free + best.reserved + best.memory_bytes:
+        return None
+    return fill(books, pool, best, record, live, now_ns, own)
 
 
-def _may_be_long(state: State, pool: Pool, now_ns: int) -> bool:
+def _in_time(
+    books: Books, pool: Pool, record: Record | None, now_ns: int, own: int = 0
+) -> Record | None:
+    """This task, or the first after it that ends before the allocation does; the others are put
+    aside."""
+    allow_long = record is not None and record.cost_us > LONG_US
+    while record is not None and claims.too_late(books, record, now_ns):
+        pool.queue.postpone(record)
+        record = pool.queue.head(allow_long, own)
+    return record
+
+
+def _may_be_long(books: Books, pool: Pool, host: Host, now_ns: int) -> bool:
     """May the next task be a long one? Not on a node's last slot while short ones come in."""
-    if state.free_slots > 1 or state.limits.slots == 1:
+    free = host.free_slots - host.claimed_slots - host.kept_slots
+    if free <= 0:  # those that are free are kept
+        return False
+    if free > 1 or host.node.slots == 1:
         return True
     record = pool.queue.head()
     if record is None or record.cost_us <= LONG_US:
         return True
     waited_ns = now_ns - record.batch.accepted_ns
-    return waited_ns > PATIENCE_NS or not _others_come(state, pool, now_ns)
+    return waited_ns > claims.PATIENCE_NS or not _others_come(books, pool, now_ns)
 
 
-def _others_come(state: State, pool: Pool, now_ns: int) -> bool:
-    return pool.queue.has_short() or now_ns - state.last_short_ns < RECENT_NS
+def _others_come(books: Books, pool: Pool, now_ns: int) -> bool:
+    return pool.queue.has_short() or now_ns - books.last_short_ns < claims.RECENT_NS
 
 
-def _slot_bound(state: State, record: Record, now_ns: int) -> int:
+def _slot_bound(books: Books, record: Record, host: Host, now_ns: int) -> int:
     """The most slots this task may get: a long one leaves a slot to the short ones."""
-    bound = record.route.max_slots
-    others = now_ns - state.last_short_ns < RECENT_NS
-    if record.cost_us > LONG_US and state.limits.slots > 1 and others:
-        bound = min(bound, max(1, state.free_slots - 1))
-    return bound
-
-
-def _send(
-    state: State, pool: Pool, worker: Worker, head: Record, sharers: int, now_ns: int
-) -> Send:
-    """Fill a chunk; `sharers` workers could take a part of what waits."""
-    queue = pool.queue
-    queue.pop(head)
-    chunk = [head]
-    total_us = head.cost_us
-    if head.cost_us < ALONE_US and not head.incident:
-        share = -(-(len(queue) + 1) // sharers)
-        size, batch = _bytes(head), head.batch
-        while len(chunk) < min(CHUNK_TASKS, share):
-            record = queue.head(allow_long=False)
-            if (
-                record is None
-                or total_us + record.cost_us > CHUNK_US
-                or record.incident
-                or record.route.engine != head.route.engine
-                or record.route.reason != head.route.reason
-            ):
-                break
-            size += _bytes(record)
-            if record.batch is not batch:  # its terms travel too
-                size, batch = size + record.batch.share_bytes, record.batch
-            if size > CHUNK_BYTES:
-                break
-            queue.pop(record)
-            chunk.append(record)
-            total_us += record.cost_us
-    memory = max(record.route.memory_bytes for record in chunk)
-    more = max(0, memory - worker.memory_bytes)  # one task runs at a time: the largest counts
-    worker.memory_bytes += more
-    state.free_memory -= more
-    announce = total_us > ANNOUNCE_US or bool(head.incident)
-    for record in chunk:
-        record.phase = Phase.SENT
-        record.attempts += 1
-        record.fence = state.fence(record)
-        record.worker = worker.name
-        record.sent_ns = now_ns
-        record.announced = announce
-        worker.held[record.number] = record
-    worker.held_us += total_us
-    worker.state = WorkerState.BUSY
-    worker.idle_beats = 0
-    return Send(worker.name, worker.slots, worker.memory_bytes, announce, chunk)
-
-
-def _bytes(record: Record) -> int:
-    return len(record.spec.program) + len(record.spec.bindings)
+    free = host.free_slots - host.claimed_slots
+    others = now_ns - books.last_short_ns < claims.RECENT_NS
+    if record.cost_us > LONG_US:
+        free = max(1, free - host.kept_slots - (host.node.slots > 1 and others))
+    return min(record.route.max_slots, free)

@@ -11,33 +11,45 @@ from simenv.model import TaskSpec
 from simenv.scheduler.values import Route
 
 LEARNING_RATE = 0.2
+MOST_NEWS = 5.0  # times what was expected, of one task: more counts as that
 FACTOR_BOUNDS = (0.05, 20.0)
+MACHINE = "hardware"  # the engine whose jobs wait for a machine: what they take is told by nothing
+MACHINE_BOUNDS = (0.001, 1_000.0)
 PARALLEL_FROM_US = 5_000.0  # below this a second thread costs more than it brings
 WIDTHS = 65
 
 
 class Estimator:
-    """Learned factors by engine and number of qubits."""
+    """Learned factors by engine, ranks and number of qubits; of a machine by its pool alone."""
 
     def __init__(self) -> None:
         self._learned: dict[str, list[float]] = {}
 
     def cost_us(self, route: Route, spec: TaskSpec) -> float:
         """Microseconds this task is expected to hold one slot."""
-        return _model_us(route, spec) * self._factors(route)[min(route.num_qubits, WIDTHS - 1)]
+        return _model_us(route, spec) * self._factors(route)[_width(route)]
 
     def observe(self, route: Route, spec: TaskSpec, slots: int, run_us: int) -> None:
         """A task took `run_us` on `slots` slots."""
         model = _model_us(route, spec)
-        width = min(route.num_qubits, WIDTHS - 1)
+        width = _width(route)
         seen = max(1, run_us) * max(1, slots) / max(0.1, model)
-        low, high = FACTOR_BOUNDS
+        low, high = MACHINE_BOUNDS if route.engine == MACHINE else FACTOR_BOUNDS
         factors = self._factors(route)
         old = factors[width]
+        if route.engine != MACHINE:  # the first of a kind may wait for what has to be made
+            seen = min(seen, MOST_NEWS * old)
         factors[width] = min(high, max(low, old + LEARNING_RATE * (seen - old)))
 
     def _factors(self, route: Route) -> list[float]:
-        return self._learned.setdefault(route.engine, [1.0] * WIDTHS)
+        key = route.engine if route.ranks == 1 else f"{route.engine}/{route.ranks}"
+        if route.engine == MACHINE:
+            key = f"{MACHINE}/{route.pool}"
+        return self._learned.setdefault(key, [1.0] * WIDTHS)
+
+
+def _width(route: Route) -> int:
+    return 0 if route.engine == MACHINE else min(route.num_qubits, WIDTHS - 1)
 
 
 def _model_us(route: Route, spec: TaskSpec) -> float:

@@ -1,22 +1,18 @@
-"""What speaks against an engine for a program, with the limiting figure and the way out."""
+"""What speaks against an engine for a program, whatever the memory (see `sizing`), and the way
+out."""
 
 from __future__ import annotations
 
-import msgspec
-
 from simenv.errors import Infeasible, OptionError, SimenvError
 from simenv.model import Terms
-from simenv.scheduler.values import Limits
 from simulators.catalog import Ask, EngineCard
 from simulators.circuit.profile import Profile
 
 ELSEWHERE = "ask for another engine: engine='auto' finds one"
 
 
-def objection(
-    card: EngineCard, profile: Profile, terms: Terms, limits: Limits
-) -> SimenvError | None:
-    """Why the engine cannot run the program in this environment; None if it can."""
+def objection(card: EngineCard, profile: Profile, terms: Terms) -> SimenvError | None:
+    """Why the engine cannot run the program, whatever the memory; None if it can."""
     if card.missing:
         return OptionError(f"engine {card.name!r} is not installed here", hint=card.missing)
     wrong = card.option_problem(terms.options)
@@ -31,18 +27,20 @@ def objection(
     words = _lacks(card, profile, terms)
     if words:
         return Infeasible(f"engine {card.name!r} {words}", hint=ELSEWHERE)
-    least = card.costs.least_memory_bytes(profile, ask(card, terms))
-    if least > limits.memory_bytes or profile.num_qubits > card.max_qubits:
-        return _too_wide(card, least, profile, terms, limits)
+    if profile.num_qubits > card.max_qubits and (card.clifford or card.dense_qubits):
+        return Infeasible(
+            f"engine {card.name!r} needs {profile.num_qubits} qubits; it takes {card.max_qubits}",
+            hint=ELSEWHERE,
+        )
     return None
 
 
-def ask(card: EngineCard, terms: Terms, shots: int = 0) -> Ask:
-    """What costs depend on, as these terms have it."""
+def ask(card: EngineCard, terms: Terms, shots: int = 0, ranks: int = 1) -> Ask:
+    """What costs depend on, as these terms have it; `ranks`: a power of two."""
     bond = 0
     if any(option.name == "bond" for option in card.options):
         bond = int(card.value(terms.options, "bond"))
-    return Ask(terms.precision, terms.outputs, shots, bond)
+    return Ask(terms.precision, terms.outputs, shots, bond, ranks)
 
 
 def option_hint(card: EngineCard) -> str:
@@ -76,36 +74,6 @@ def _lacks(card: EngineCard, profile: Profile, terms: Terms) -> str:
         if dense:
             return f"gives {dense[0]} of at most {card.dense_qubits} qubits"
     return ""
-
-
-def _too_wide(
-    card: EngineCard, least: int, profile: Profile, terms: Terms, limits: Limits
-) -> Infeasible:
-    needs = f"{size(least)} ({profile.num_qubits} qubits, {terms.precision} precision)"
-    there = f"this environment has {size(limits.memory_bytes)} for simulators"
-    if card.clifford or card.dense_qubits:
-        if profile.num_qubits > card.max_qubits:
-            needs = f"{profile.num_qubits} qubits"
-            there = f"it takes {card.max_qubits}"
-        return Infeasible(f"engine {card.name!r} needs {needs}; {there}", hint=ELSEWHERE)
-    widest = _widest(card, profile, "double", limits)
-    single = _widest(card, profile, "single", limits)
-    kind = "dynamic program" if profile.mid_circuit else "program"
-    hint = f"the widest {kind} that fits here has {widest} qubits, {single} in single precision"
-    if terms.precision == "double" and profile.num_qubits <= single:
-        hint += ": this one fits with precision='single'"
-    return Infeasible(f"this program needs {needs}; {there}", hint=hint)
-
-
-def _widest(card: EngineCard, profile: Profile, precision: str, limits: Limits) -> int:
-    """The most qubits a program of this kind may have here."""
-    width = min(profile.num_qubits, card.max_qubits)
-    while width > 0:
-        narrower = msgspec.structs.replace(profile, num_qubits=width)
-        if card.costs.least_memory_bytes(narrower, Ask(precision)) <= limits.memory_bytes:
-            break
-        width -= 1
-    return width
 
 
 def size(number: int) -> str:

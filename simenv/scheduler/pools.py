@@ -1,21 +1,27 @@
-"""One pool: its workers, its waiting tasks, and when a worker is started, retired or given up.
+"""One pool: its workers, its waiting tasks, and how many workers it should have.
 
 A worker that never got ready, or died without a task, counts as a failure of the pool: the next
 start waits 1, 2, 4 ... 60 s, and after QUARANTINE_AFTER failures in a row none follows. A worker
-that died with a task is the task's affair and is replaced at once.
+that died with a task is the task's affair, one that died with its node nobody's: both are replaced
+at once.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from simenv.model import PoolInfo, PoolSpec, WorkerState
+from launcher.base import Share
+from simenv.model import PoolSpec, WorkerState
+from simenv.scheduler.nodes import Host, Places
 from simenv.scheduler.queue import Queue
-from simenv.scheduler.values import Action, Note, Record, RetireWorker, StartWorker
+from simenv.scheduler.values import Note, Record
 
 BACKOFF_FIRST_NS = 1_000_000_000
 BACKOFF_MAX_NS = 60_000_000_000
+PAUSE_MAX_NS = 15_000_000_000
 QUARANTINE_AFTER = 7
+_WORKING = (WorkerState.STARTING, WorkerState.IDLE, WorkerState.BUSY)
+PACE_WINDOW_US = 1e6  # of busy time, after which what was learned counts half
 GROW_BACKLOG_US = 500_000.0  # expected waiting work a worker, from which one more is worth a start
 
 
@@ -27,34 +33,87 @@ class Worker(msgspec.Struct, eq=False):
     state: WorkerState
     since_ns: int  # in this state
     heard_ns: int
+    start: int
+    shares: tuple[Share, ...]
+    places: Places
+    host: Host  # of rank 0
+    ranks: int = 1
+    reserved: int = 0  # memory of each rank, as long as it lives
     restarts: int = 0
-    node: str = ""
+    node: str = ""  # as it said itself
     pid: int = 0
-    slots: int = 0  # granted; given back when it runs dry
-    memory_bytes: int = 0  # granted, likewise
+    slots: int = 0  # granted, over all ranks; given back when it runs dry
+    memory_bytes: int = 0  # granted beyond what it reserves, likewise
     rss_bytes: int = 0
     tasks: int = 0
     held: dict[int, Record] = msgspec.field(default_factory=dict)
     held_us: float = 0.0
+    worked_ns: int = 0  # since when it works on what it holds; 0: it does not
     idle_beats: int = 0  # in a row, while it holds tasks
     killed: str = ""  # why we ended it, if we did
+    leaving: str = ""  # why it gets nothing more, if so
+    kept_for: int = 0  # the reservation whose tasks alone it gets; see `kept`
+    kept_ns: int = 0  # since when
 
     @property
     def is_live(self) -> bool:
-        return self.state in (WorkerState.STARTING, WorkerState.IDLE, WorkerState.BUSY)
+        """Will it go on working for its pool?"""
+        return self.state in _WORKING and not self.leaving
+
+
+def slots_of(worker: Worker) -> int:
+    """By which its tasks' expected work shrinks; that of several ranks is told as they share it."""
+    return max(1, worker.slots) if worker.ranks == 1 else 1
+
+
+class Pace(msgspec.Struct):
+    """The part of a busy worker's time that its tasks run, learned from what ended last: the rest
+    is the way to and fro."""
+
+    work_us: float = 20_000.0  # a guess that little outweighs: as fast as expected
+    busy_us: float = 20_000.0
+
+    @property
+    def speed(self) -> float:
+        return self.work_us / self.busy_us
+
+    def learn(self, work_us: float, busy_us: float) -> None:
+        """So long did tasks run in so much busy time."""
+        self.work_us += work_us
+        self.busy_us += busy_us
+        if self.busy_us > PACE_WINDOW_US:
+            self.work_us *= 0.5
+            self.busy_us *= 0.5
 
 
 class Pool:
     """The workers of one kind and the tasks that wait for them."""
 
-    def __init__(self, spec: PoolSpec) -> None:
+    def __init__(self, spec: PoolSpec, base: str = "") -> None:
         self.spec = spec
+        self.base = base  # the pool it was made for, on demand; "": none
         self.queue = Queue()
+        self.small = Pace()  # of tasks that travel with others
+        self.large = Pace()
         self.workers: dict[str, Worker] = {}
         self.starts: dict[str, int] = {}  # by worker name
         self.failures = 0
+        self.pauses = 0  # in a row
         self.next_start_ns = 0
         self.reason = ""
+        self.machine_qubits = 0  # of the machine its worker holds, once it has told
+        self.short = ""  # what is lacking to start the worker it should have
+
+    @property
+    def device(self) -> str:
+        """The pool that people know it by."""
+        return self.base or self.spec.name
+
+    @property
+    def is_exclusive(self) -> bool:
+        """One task at a time, nothing sent ahead of it: its worker holds a machine, and waits for
+        that without a slot."""
+        return bool(self.spec.provider)
 
     @property
     def is_quarantined(self) -> bool:
@@ -64,54 +123,42 @@ class Pool:
         return sum(worker.is_live for worker in self.workers.values())
 
     def idle(self) -> list[Worker]:
-        return [w for w in self.workers.values() if w.state == WorkerState.IDLE]
+        """Those that are everybody's."""
+        there = (w for w in self.workers.values() if w.state == WorkerState.IDLE)
+        return [w for w in there if not (w.leaving or w.kept_for)]
 
-    def target(self) -> int:
-        """How many workers there should be, by what waits."""
+    def kept(self) -> int:
+        """Workers that reservations have."""
+        return sum(worker.kept_for > 0 for worker in self.workers.values())
+
+    def target(self, lacking: int = 0) -> int:
+        """How many workers there should be, by what waits and what reservations lack."""
         spec, waiting = self.spec, len(self.queue)
         live = self.live()
-        if waiting and not live:
-            return max(1, spec.min)
-        crowded = self.queue.backlog_us > GROW_BACKLOG_US * max(1, live)
-        if waiting and live < spec.max and crowded and not self._has_room():
-            return live + 1
+        if lacking:
+            there = self.workers.values()
+            starting = sum(w.state == WorkerState.STARTING and w.is_live for w in there)
+            return max(spec.min, live, min(spec.max, live + lacking - starting))
+        if waiting and not (live and live - self.kept()):
+            return min(spec.max, max(live + 1, spec.min))
+        if waiting and live < spec.max and not self._has_room():
+            worth = int(self.queue.backlog_us // GROW_BACKLOG_US)
+            return max(spec.min, live, min(worth, 2 * live, spec.max))
         return max(spec.min, live)
 
     def _has_room(self) -> bool:
+        """Is a worker coming, or one there that could start something now?"""
         return any(
-            w.state in (WorkerState.IDLE, WorkerState.STARTING) for w in self.workers.values()
+            w.state == WorkerState.STARTING
+            or (w.state == WorkerState.IDLE and w.host.free_slots > w.host.claimed_slots)
+            for w in self.workers.values()
+            if not (w.leaving or w.kept_for)
         )
-
-    def grow(self, now_ns: int) -> list[Action]:
-        """Start what is missing, unless the pool is backing off or given up."""
-        if self.is_quarantined or now_ns < self.next_start_ns:
-            return []
-        actions: list[Action] = []
-        for _ in range(self.target() - self.live()):
-            name = self._free_name()
-            started = self.starts.get(name, 0)
-            self.starts[name] = started + 1
-            self.workers[name] = Worker(
-                name, self.spec.name, WorkerState.STARTING, now_ns, now_ns, restarts=started
-            )
-            actions.append(StartWorker(self.spec.name, name))
-        return actions
-
-    def shrink(self, now_ns: int) -> list[Action]:
-        """Retire workers above the minimum that have been idle for long."""
-        idle_ns = round(self.spec.idle_s * 1e9)
-        actions: list[Action] = []
-        for worker in self.idle():
-            if self.live() <= self.spec.min or len(self.queue):
-                break
-            if now_ns - worker.since_ns > idle_ns:
-                worker.state, worker.since_ns = WorkerState.DRAINING, now_ns
-                actions.append(RetireWorker(worker.name, f"idle for {self.spec.idle_s:g} s"))
-        return actions
 
     def joined(self, worker: Worker, now_ns: int) -> None:
         worker.state = WorkerState.IDLE
         worker.since_ns = worker.heard_ns = now_ns
+        self.pauses = 0
 
     def proved(self) -> None:
         """A worker of this pool did its work: earlier failures are forgiven."""
@@ -129,24 +176,10 @@ class Pool:
             )
         return Note("pool.backoff", self.spec.name, f"next try in {wait_ns / 1e9:.0f} s; {why}")
 
-    def info(self) -> PoolInfo:
-        ready = sum(w.state in (WorkerState.IDLE, WorkerState.BUSY) for w in self.workers.values())
-        busy = sum(w.state == WorkerState.BUSY for w in self.workers.values())
-        if self.is_quarantined:
-            state = "quarantined"
-        elif self.failures:
-            state = "degraded"
-        else:
-            state = "up" if ready >= self.spec.min else "starting"
-        target = max(self.spec.min, self.live())
-        waiting = len(self.queue)
-        return PoolInfo(
-            self.spec.name, self.spec.engine, ready, target, busy, waiting, state, self.reason,
-            self.queue.backlog_us, sum(worker.held_us for worker in self.workers.values()),
-        )  # fmt: skip
-
-    def _free_name(self) -> str:
-        number = 0
-        while f"{self.spec.name}-{number}" in self.workers:
-            number += 1
-        return f"{self.spec.name}-{number}"
+    def pause(self, now_ns: int) -> None:
+        """A worker died of what is not its pool's affair: the next start does not follow at once,
+        or a lasting trouble would start one after the other. Those that die together count once."""
+        if now_ns >= self.next_start_ns:
+            self.pauses += 1
+        wait_ns = min(PAUSE_MAX_NS, BACKOFF_FIRST_NS << max(0, self.pauses - 1))
+        self.next_start_ns = max(self.next_start_ns, now_ns + wait_ns)

@@ -1,152 +1,286 @@
-"""The order of waiting tasks: by priority, then requeued ones first, then as accepted.
+"""All waiting tasks of a pool, in the order its device has; see `orders` and `lanes`.
 
-Each priority has four lanes: suspects (tasks that must travel alone), and short and long tasks, the
-front lane holding what a lost worker gave back. Removal is lazy: a cancelled task stays in its lane
-until it comes up, so cancelling costs nothing.
+Tasks of a reservation that keeps workers here have lanes of their own: these workers take from them
+alone, the others only when nobody else waits. What a lost worker gave back goes to the front of its
+lane. Removal is lazy: cancelling costs nothing.
 """
 
 from __future__ import annotations
 
 import heapq
-from bisect import insort
 from collections import deque
 from collections.abc import Iterator
-from operator import neg
+from itertools import chain, islice, zip_longest
 
-from simenv.scheduler.values import Phase, Record
+from simenv.scheduler import ahead
+from simenv.scheduler.lanes import LONG_US, SMALL_US, Lane, Lanes, Sorted, Work
+from simenv.scheduler.orders import PRIORITY, Order, aged
+from simenv.scheduler.values import WAITING, Record
+
+__all__ = ["LONG_US", "STALE_KEPT", "Queue"]
 
 STALE_KEPT = 1_000
-LONG_US = 1e6  # a task longer than this must not take a node's last slot from the short ones
-
-
-class Lanes:
-    """The waiting tasks of one priority."""
-
-    def __init__(self) -> None:
-        self.suspects: deque[Record] = deque()
-        self.short: deque[Record] = deque()
-        self.long: deque[Record] = deque()
-
-    def head(self, allow_long: bool) -> Record | None:
-        """The next task that still waits; stale entries are dropped on the way."""
-        best = None
-        for lane in (self.suspects, self.short, self.long if allow_long else ()):
-            while lane and lane[0].phase != Phase.WAITING:
-                lane.popleft()
-            if lane and (best is None or _rank(lane[0]) < _rank(best)):
-                best = lane[0]
-        return best
-
-    def any(self) -> bool:
-        return bool(self.suspects or self.short or self.long)
-
-    def sweep(self) -> None:
-        """Keep only what waits."""
-        for lane in (self.suspects, self.short, self.long):
-            live = [record for record in lane if record.phase == Phase.WAITING]
-            lane.clear()
-            lane.extend(live)
-
-    def lane_of(self, record: Record) -> deque[Record]:
-        if record.incident:
-            return self.suspects
-        return self.long if record.cost_us > LONG_US else self.short
+_RUN = 128  # of tasks that are looked at in one go, where several lanes have some
 
 
 class Queue:
     """All waiting tasks of a pool. `len` counts live ones only."""
 
-    def __init__(self) -> None:
-        self._lanes: dict[int, Lanes] = {}
-        self._order: list[int] = []  # priorities, highest first
-        self._count = 0
+    def __init__(self, order: Order = PRIORITY) -> None:
+        self.order = order
+        self._plain = order == PRIORITY  # without a call: nearly always, and often
+        self._lanes: dict[object, Lanes] = {}  # round_robin: whose turn it is first
+        self._own: dict[int, Lanes] = {}  # by reservation
+        self.count = 0  # of live ones
         self._stale = 0  # entries of tasks that have ended
-        self.backlog_us = 0.0  # expected work of the waiting tasks, on one slot
+
+    @property
+    def backlog_us(self) -> float:
+        """Expected work of the waiting tasks, on one slot."""
+        return sum(lanes.small_us + lanes.large_us for lanes in self._all())
 
     def __len__(self) -> int:
-        return self._count
+        return self.count
+
+    # --- tasks come -----------------------------------------------------------------------------
 
     def append(self, records: list[Record]) -> None:
-        """Newly accepted tasks, in order."""
+        """Newly accepted tasks of one message, in order."""
+        lanes, large_us, total_us = self._of(records[0]), 0.0, 0.0
+        suspects, short, long = lanes.suspects, lanes.short, lanes.long
         for record in records:
-            lanes = self._of(record)
-            lanes.lane_of(record).append(record)
-            self.backlog_us += record.cost_us
-        self._count += len(records)
+            cost_us = record.cost_us
+            total_us += cost_us
+            if cost_us > SMALL_US:
+                large_us += cost_us
+            (suspects if record.incident else long if cost_us > LONG_US else short).append(record)
+        lanes.large_us += large_us
+        lanes.small_us += total_us - large_us
+        self.count += len(records)
 
     def give_back(self, records: list[Record]) -> None:
         """Tasks a worker lost: to the front, in their old order."""
         for record in reversed(records):
             lanes = self._of(record)
             lanes.lane_of(record).appendleft(record)
-            self.backlog_us += record.cost_us
-        self._count += len(records)
+            lanes.count_in(record.cost_us)
+        self.count += len(records)
 
-    def head(self, allow_long: bool = True) -> Record | None:
-        """The task whose turn it is; it stays in the queue until `pop`."""
-        if not self._count:
+    # --- and go ---------------------------------------------------------------------------------
+
+    def head(self, allow_long: bool = True, own: int = 0) -> Record | None:
+        """The task whose turn it is; it stays in the queue until `pop`. `own`: of those that only
+        this reservation's workers take."""
+        if not self.count:
             return None
-        found, empty = None, []
-        for priority in self._order:
-            lanes = self._lanes[priority]
-            found = lanes.head(allow_long)
-            if found is not None:
-                break
-            if not lanes.any():
-                empty.append(priority)
-        for priority in empty:  # who uses many priorities must not slow down all for ever
-            self._order.remove(priority)
-            del self._lanes[priority]
+        if own:
+            lanes = self._own.get(own)
+            return None if lanes is None else lanes.head(allow_long)
+        if len(self._lanes) == 1:
+            (only,) = self._lanes.values()
+            found = only.head(allow_long)
+        else:
+            found = self._first(allow_long)
+        if found is None and self._own:
+            heads = [lanes.head(allow_long) for lanes in self._own.values()]
+            found = min((h for h in heads if h is not None), key=aged, default=None)
         return found
+
+    def _first(self, allow_long: bool) -> Record | None:
+        """The head of the lanes whose turn it is."""
+        best, empty = None, []
+        for key, lanes in self._lanes.items():
+            found = lanes.head(allow_long)
+            if found is None:
+                if not lanes.any():
+                    empty.append(key)
+            elif self.order.policy == "round_robin":
+                best = found
+                break
+            elif best is None or aged(found) < aged(best):
+                best = found
+        for key in empty:  # who uses many priorities must not slow down all for ever
+            del self._lanes[key]
+        return best
 
     def pop(self, record: Record) -> None:
         """Take what `head` returned; its lane is looked for, as suspicion may have ended since."""
         lanes = self._of(record)
-        for lane in (lanes.suspects, lanes.short, lanes.long):
-            if lane and lane[0] is record:
-                lane.popleft()
-                self._count -= 1
-                self.backlog_us -= record.cost_us
-                return
-        raise LookupError(f"task {record.number} is not at the head of a lane")
+        _led_by(lanes, record).popleft()
+        self.count -= 1
+        lanes.count_in(-record.cost_us)
+        if len(self._lanes) > 1:
+            self._turn(record)
+
+    def upcoming(self, own: int = 0) -> tuple[Lane, int]:
+        """The lane that begins with the next task that is not long, and how many of its entries
+        come before those of any other (0: there is none). What is taken is told to `took`."""
+        record = self.head(False, own)
+        if record is None:
+            return deque(), 0
+        lanes = self._of(record)
+        if lanes.suspects:
+            return (lanes.suspects if lanes.suspects[0] is record else lanes.short), 1
+        if own or len(self._lanes) <= 1:
+            return lanes.short, len(lanes.short)
+        return lanes.short, self._run(lanes, record)
+
+    def _run(self, lanes: Lanes, head: Record) -> int:
+        """How many entries of the lane that this task leads come before those of other lanes."""
+        if self.order.policy == "round_robin" or isinstance(lanes.short, Sorted):
+            return 1
+        heads = [other.head(False) for other in self._lanes.values() if other is not lanes]
+        rivals = [aged(record) for record in heads if record is not None]
+        if not rivals:
+            return len(lanes.short)
+        least, count = min(rivals), 0
+        most = min(_RUN, len(lanes.short))
+        if aged(lanes.short[most - 1]) < least:  # and so are those before it
+            return most
+        for record in islice(lanes.short, _RUN):
+            if record is not head and aged(record) > least:
+                break
+            count += 1
+        return count
+
+    def took(self, last: Record, count: int, cost_us: float) -> None:
+        """So many waiting tasks were taken from a lane, worth so much; `last` is one of them."""
+        if not count:
+            return
+        self.count -= count
+        self._of(last).small_us -= cost_us
+        if len(self._lanes) > 1:
+            self._turn(last)
+
+    def _turn(self, record: Record) -> None:
+        """It was the turn of this task's lane: now the others'."""
+        if self.order.policy == "round_robin":
+            key = self.order.lane(record)
+            lanes = self._lanes.pop(key, None)
+            if lanes is not None:
+                self._lanes[key] = lanes
+
+    def postpone(self, record: Record) -> None:
+        """What `head` returned will not be sent in the time that is left; it goes on waiting."""
+        lanes = self._of(record)
+        lanes.late.append(_led_by(lanes, record).popleft())
 
     def drop(self, record: Record) -> None:
         """A waiting task became final; its entry is skipped when it comes up."""
-        self._count -= 1
+        self.count -= 1
         self._stale += 1
-        self.backlog_us -= record.cost_us
-        if self._stale > self._count + STALE_KEPT:
+        self._of(record).count_in(-record.cost_us)
+        if self._stale > self.count + STALE_KEPT:
             self._sweep()
 
     def _sweep(self) -> None:
         """Stale entries outnumber the live ones: take them out."""
-        for lanes in self._lanes.values():
+        for lanes in self._all():
             lanes.sweep()
-        self._lanes = {p: lanes for p, lanes in self._lanes.items() if lanes.any()}
-        self._order = sorted(self._lanes, reverse=True)
+        self._lanes = {key: lanes for key, lanes in self._lanes.items() if lanes.any()}
         self._stale = 0
 
     def has_short(self) -> bool:
         """Is any task waiting that is not long?"""
-        return any(lanes.head(False) is not None for lanes in self._lanes.values())
+        return any(lanes.head(False) is not None for lanes in self._all())
+
+    # --- orders ---------------------------------------------------------------------------------
+
+    def arrange(self, order: Order) -> None:
+        """Another order from now on, also for what waits."""
+        if order != self.order:
+            self.order, self._plain = order, order == PRIORITY
+            self._build(tuple(self._own))
+
+    def keep_apart(self, reservation: int) -> None:
+        """This reservation's tasks have lanes of their own from now on."""
+        if reservation not in self._own:
+            self._build((*self._own, reservation))
+
+    def mix(self, reservation: int) -> None:
+        """They have none any more."""
+        if reservation in self._own:
+            self._build(tuple(number for number in self._own if number != reservation))
+
+    def _build(self, own: tuple[int, ...]) -> None:
+        """All lanes anew, those that have some of their own among them."""
+        there = [r for lanes in self._all() for lane in lanes.all() for r in lane]
+        waiting = sorted((r for r in there if r.phase == WAITING), key=_age)
+        self._lanes, self._stale = {}, 0
+        self._own = {number: Lanes(self.order) for number in own}
+        for record in waiting:
+            lanes = self._of(record)
+            lanes.lane_of(record).append(record)
+            lanes.count_in(record.cost_us)
+
+    # --- looking --------------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[Record]:
-        """Waiting tasks in the order they will be tried."""
-        for priority in self._order:
-            lanes = self._lanes[priority]
-            for record in heapq.merge(lanes.suspects, lanes.short, lanes.long, key=_rank):
-                if record.phase == Phase.WAITING:
-                    yield record
+        """Waiting tasks in the order they will be tried, if only workers that all share took them;
+        those of reservations with workers of their own come last."""
+        yield from self.shared()
+        for lanes in self._own.values():
+            yield from lanes.tried()
+        for lanes in self._all():
+            yield from (record for record in lanes.late if record.phase == WAITING)
+
+    def shared(self) -> Iterator[Record]:
+        """Those that all workers take, in the order they will be tried."""
+        tried = [lanes.tried() for lanes in self._lanes.values()]
+        if self.order.policy == "round_robin":
+            rounds = chain.from_iterable(zip_longest(*tried))
+            yield from (record for record in rounds if record is not None)
+        else:
+            yield from heapq.merge(*tried, key=aged) if len(tried) > 1 else chain(*tried)
+
+    @property
+    def is_line(self) -> bool:
+        """Does a task of no special priority that comes now go behind all others?"""
+        alone = len(self._lanes) <= 1 and self.order.policy == "priority"
+        return self.order.policy == "fifo" or (alone and not any(self._lanes))
+
+    def is_late(self, record: Record) -> bool:
+        """Is it put aside, as the allocation ends before it would?"""
+        late = self._of(record).late
+        return bool(late) and record in late
+
+    def own_of(self, record: Record) -> int:
+        """The reservation whose workers it waits for; 0: it waits for any."""
+        number = record.batch.terms.reservation
+        return number if number in self._own else 0
+
+    def before_new(self, now_ns: int) -> Work:
+        """The work ahead of a task of no special priority that comes now."""
+        return ahead.of_new(self.order, self._lanes, now_ns)
+
+    def before(self, record: Record) -> Work:
+        """The work ahead of one that waits, about: nothing is looked through."""
+        if self.own_of(record):
+            return ahead.within(self._of(record), record)
+        return ahead.of_one(self.order, self._lanes, record)
+
+    def _all(self) -> list[Lanes]:
+        return [*self._lanes.values(), *self._own.values()]
 
     def _of(self, record: Record) -> Lanes:
-        priority = record.batch.terms.priority
-        lanes = self._lanes.get(priority)
+        if self._own:
+            own = self._own.get(record.batch.terms.reservation)
+            if own is not None:
+                return own
+        key = record.batch.terms.priority if self._plain else self.order.lane(record)
+        lanes = self._lanes.get(key)
         if lanes is None:
-            lanes = self._lanes[priority] = Lanes()
-            insort(self._order, priority, key=neg)
+            lanes = self._lanes[key] = Lanes(self.order)
         return lanes
 
 
-def _rank(record: Record) -> tuple[bool, int]:
+def _led_by(lanes: Lanes, record: Record) -> Lane:
+    for lane in (lanes.suspects, lanes.short, lanes.long):
+        if lane and lane[0] is record:
+            return lane
+    raise LookupError(f"task {record.number} is not at the head of a lane")
+
+
+def _age(record: Record) -> tuple[bool, int]:
     """Tasks that were lost before go first, then by id."""
     return (record.attempts == 0, record.number)

@@ -10,13 +10,17 @@ import msgspec
 
 from simenv.errors import Infeasible, OptionError, SimenvError
 from simenv.model import PoolSpec, Terms
+from simenv.scheduler import sizing
 from simenv.scheduler.fitness import ask, objection, option_hint, size
+from simenv.scheduler.nodes import nodes_of
+from simenv.scheduler.seen import NOTHING, Seen, holds_machine
+from simenv.scheduler.sizing import Fit
 from simenv.scheduler.values import Limits, Route
 from simulators import catalog
 from simulators.catalog import EngineCard
 from simulators.circuit.profile import Profile
 
-__all__ = ["AUTO", "Considered", "consider", "hangs_on_angles", "route", "runs", "size"]
+__all__ = ["AUTO", "Considered", "consider", "hangs_on_angles", "named", "route", "runs", "size"]
 
 AUTO = "auto"
 SHOTS_PROBE = 1_000_000  # the model is linear in shots; two points give the line
@@ -36,9 +40,16 @@ class Considered(msgspec.Struct, frozen=True):
     words: str
 
 
-def route(profile: Profile, terms: Terms, pools: tuple[PoolSpec, ...], limits: Limits) -> Route:
-    """The engine for a program and what it will cost; raises a SimenvError that says why not."""
-    considered = consider(profile, terms, pools, limits)
+def route(
+    profile: Profile,
+    terms: Terms,
+    pools: tuple[PoolSpec, ...],
+    limits: Limits,
+    seen: Seen = NOTHING,
+) -> Route:
+    """The engine for a program and what it will cost; raises a SimenvError that says why not. A
+    preference among pools is not looked at here: see `preferring`."""
+    considered = consider(profile, terms, pools, limits, seen)
     chosen = considered[0]
     if chosen.route is not None:
         return chosen.route
@@ -51,12 +62,19 @@ def route(profile: Profile, terms: Terms, pools: tuple[PoolSpec, ...], limits: L
 
 
 def consider(
-    profile: Profile, terms: Terms, pools: tuple[PoolSpec, ...], limits: Limits
+    profile: Profile,
+    terms: Terms,
+    pools: tuple[PoolSpec, ...],
+    limits: Limits,
+    seen: Seen = NOTHING,
 ) -> list[Considered]:
     """What `terms` allows, the engine chosen first; if none can, the most likely one first."""
     candidates = _pools(terms, pools)
-    if terms.engine != AUTO:
-        return [_look(_named(terms), candidates, profile, terms, limits, "")]
+    machines = [pool for pool in candidates if holds_machine(pool)]
+    if terms.engine != AUTO or machines:  # a pool that was named has a machine and nothing else
+        wanted = machines[0].engine if terms.engine == AUTO else terms.engine
+        card = _named(msgspec.structs.replace(terms, engine=wanted))
+        return [_look(card, candidates, profile, terms, limits, "", seen)]
     _check_options(terms)
     found = []
     for card in catalog.CARDS:
@@ -157,25 +175,53 @@ def _look(
     terms: Terms,
     limits: Limits,
     by: str,
+    seen: Seen = NOTHING,
 ) -> Considered:
     """A route on one engine, or what speaks against it."""
-    able = [p for p in candidates if runs(p, card)]
-    able.sort(key=lambda p: p.engine != card.name)  # a pool of its own has it loaded
-    pool = able[0].name if able else None
-    error = objection(card, profile, terms, limits)
-    if error is None and pool is None:
-        error = Infeasible(
-            f"no pool here runs engine {card.name!r}",
-            hint=f"ask for another engine, or start a pool with engine={card.name}",
-        )
+    error = objection(card, profile, terms)
+    if error is None and card.machine:
+        error = _against_machine(candidates, profile, seen)
+    fit = None
+    if error is None:
+        found = _fit(card, candidates, profile, terms, limits)
+        if isinstance(found, Fit):
+            fit = found
+        else:
+            error = found
     if error is None and by == AUTO and (words := _against_auto(card, profile)):
         error = Infeasible(f"engine {card.name!r}: {words}", hint=f"engine={card.name!r}")
-    if error is not None or pool is None:
+    if error is not None or fit is None:
         assert error is not None
         return Considered(card.name, None, error, _short(card, error))
     reason = _why(card, profile) if by == AUTO else f"asked for {card.name}"
-    found = _route(card, pool, profile, terms, limits, reason)
-    return Considered(card.name, found, None, reason)
+    if card.machine:
+        reason = f"asked for {named(fit.pool, seen)}"
+    if fit.words:
+        reason = f"{reason}; {fit.words}"
+    return Considered(card.name, _route(card, fit, profile, terms, limits, reason), None, reason)
+
+
+def _fit(
+    card: EngineCard,
+    candidates: tuple[PoolSpec, ...],
+    profile: Profile,
+    terms: Terms,
+    limits: Limits,
+) -> Fit | SimenvError:
+    """Where it fits: on one rank if that is enough, then in pools of several, then beside one."""
+    able = [p for p in candidates if runs(p, card)]
+    if not able:
+        return Infeasible(
+            f"no pool here runs engine {card.name!r}",
+            hint=f"ask for another engine, or start a pool with engine={card.name}"
+            + ("; a machine is asked for by its pool" if not candidates else ""),
+        )
+    able.sort(key=lambda p: p.engine != card.name)  # a pool of its own has it loaded
+    found = [sizing.fit(card, profile, terms, pool, limits) for pool in able]
+    fits = [one for one in found if isinstance(one, Fit)]
+    if fits:
+        return min(fits, key=lambda one: (one.ranks > 1, one.on_demand))
+    return next(one for one in found if not isinstance(one, Fit))
 
 
 def _short(card: EngineCard, error: SimenvError) -> str:
@@ -185,32 +231,67 @@ def _short(card: EngineCard, error: SimenvError) -> str:
 
 
 def _route(
-    card: EngineCard, pool: str, profile: Profile, terms: Terms, limits: Limits, reason: str
+    card: EngineCard, fit: Fit, profile: Profile, terms: Terms, limits: Limits, reason: str
 ) -> Route:
-    start_s = card.costs.seconds(profile, ask(card, terms), 1)
-    many_s = card.costs.seconds(profile, ask(card, terms, SHOTS_PROBE), 1)
-    need = card.costs.memory_bytes(profile, ask(card, terms))
+    start_s = card.costs.seconds(profile, ask(card, terms, ranks=fit.used), 1)
+    many_s = card.costs.seconds(profile, ask(card, terms, SHOTS_PROBE, fit.used), 1)
     narrow = profile.num_qubits <= catalog.SMALL_QUBITS
+    alone = narrow or not card.threads or fit.ranks > 1
     return Route(
         engine=card.name,
         reason=reason,
-        pool=pool,
+        pool=fit.pool,
         num_qubits=profile.num_qubits,
-        memory_bytes=min(need, limits.memory_bytes),
+        memory_bytes=fit.memory_bytes,
         # Two digits are all an estimate is worth, and let programs of one kind share a route.
         evolve_us=float(f"{start_s * 1e6:.2g}"),
         shot_us=float(f"{(many_s - start_s) * 1e6 / SHOTS_PROBE:.2g}"),
-        max_slots=1 if narrow or not card.threads else limits.slots,
+        max_slots=1 if alone else max(node.slots for node in nodes_of(limits)),
+        ranks=fit.ranks,
     )
 
 
+def named(pool: str, seen: Seen) -> str:
+    """A pool in words, with its machine where that is known."""
+    device = seen.device(pool)
+    return f"pool {pool} ({device.model})" if device is not None else f"pool {pool}"
+
+
+def _against_machine(
+    candidates: tuple[PoolSpec, ...], profile: Profile, seen: Seen
+) -> SimenvError | None:
+    """Why the machine of the pool asked for cannot run the program, if it is known to be so."""
+    pool = next((pool.name for pool in candidates if holds_machine(pool)), "")
+    if not pool:
+        return OptionError(
+            "a machine is asked for by its pool, never by engine='hardware' alone",
+            hint="pool='NAME', or prefer=['hardware']",
+        )
+    device = seen.device(pool)
+    if device is None:
+        return None
+    if 0 < device.num_qubits < profile.num_qubits:
+        return Infeasible(
+            f"this program has {profile.num_qubits} qubits; {named(pool, seen)} has "
+            f"{device.num_qubits}",
+            hint="a simulator may take it: ask for no pool",
+        )
+    if profile.mid_circuit and not device.dynamic:
+        return Infeasible(
+            f"{named(pool, seen)} has no measurements, resets or conditions before a program's end",
+            hint="a simulator takes it: ask for no pool",
+        )
+    return None
+
+
 def _pools(terms: Terms, pools: tuple[PoolSpec, ...]) -> tuple[PoolSpec, ...]:
+    """Those that may run it: the one named, else all that hold no machine."""
     if not terms.pool:
-        return pools
-    named = tuple(pool for pool in pools if pool.name == terms.pool)
-    if not named:
+        return tuple(pool for pool in pools if not holds_machine(pool))
+    found = tuple(pool for pool in pools if pool.name == terms.pool)
+    if not found:
         raise OptionError(
             f"there is no pool {terms.pool[:64]!r}",
             hint=f"pools: {', '.join(p.name for p in pools)}",
         )
-    return named
+    return found

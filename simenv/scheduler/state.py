@@ -1,27 +1,29 @@
-"""The machine: every task and worker of the environment, and what follows from each event.
+"""The machine: every task, worker, pool and node of the environment, and what follows from events.
 
 Methods are events; they change memory only and return actions for the service to carry out. After
 any of them `check()` holds: each unfinished task is in exactly one place, granted slots never
-exceed the node's, and a task in a worker's hands carries that worker's name and a fence of its own.
+exceed a node's, and a task in a worker's hands carries that worker's name and a fence of its own.
+Workers' events stand in `crew`, the bookkeeping under all of them in `books`.
 """
 
 from __future__ import annotations
 
-from simenv.model import PoolSpec, TaskSpec, TaskState, Timing, WorkerState, task_name
-from simenv.scheduler import losses
-from simenv.scheduler.deadlines import Deadlines
-from simenv.scheduler.estimate import Estimator
-from simenv.scheduler.owners import Owned
+import msgspec
+
+from simenv.model import NodeInfo, PoolInfo, PoolSpec, TaskSpec, TaskState, Timing
+from simenv.scheduler import growth, infos, reserved, standing
+from simenv.scheduler.adopting import adopted
+from simenv.scheduler.claims import END_MARGIN_NS
+from simenv.scheduler.crew import Crew
+from simenv.scheduler.forecast import Forecast
+from simenv.scheduler.lanes import SMALL_US
 from simenv.scheduler.pools import Pool, Worker
 from simenv.scheduler.queue import LONG_US
 from simenv.scheduler.values import (
-    ATTEMPT_BITS,
     Action,
     Batch,
     Ending,
-    KillWorker,
     Limits,
-    Note,
     Phase,
     Record,
     Route,
@@ -31,65 +33,70 @@ from simenv.scheduler.values import (
 )
 from simenv.wire.messages import STATES, Finished
 
+_DONE = STATES.index(TaskState.DONE)
+_UNSENT = (Phase.WAITING, Phase.PARKED)
+TELLING_US = 5_000.0
 OBSERVED = 8  # of so many tasks of one chunk, one teaches the estimator: they are alike
-IDLE_BEATS = 3  # in a row, from a worker that should be running something
 SLEEP_NS = 3_000_000_000  # a gap between ticks from which we slept, and silence proves nothing
 
 
-class State:
-    """All of it. `epoch` marks the fences; `next_task` is the first id to give out."""
+class State(Crew):
+    """All of it."""
 
     def __init__(
         self, pools: tuple[PoolSpec, ...], limits: Limits, epoch: int, next_task: int = 1
     ) -> None:
-        self.limits = limits
-        self.epoch = epoch
-        self.next_task = next_task
-        self.tasks: dict[int, Record] = {}
-        self.owned = Owned()
-        self.pools = {spec.name: Pool(spec) for spec in pools}
-        self.workers: dict[str, Worker] = {}
-        self.estimator = Estimator()
-        self.queued_bytes = 0
-        self.free_slots = limits.slots
-        self.free_memory = limits.memory_bytes
-        self.running = 0
-        self.ended = dict.fromkeys(TaskState, 0)
-        self.lost_attempts = 0
-        self.last_short_ns = -(10**18)  # when a short task last came in
-        self.draining = False
-        self.incidents = losses.Incidents()
-        self._deadlines = Deadlines()
+        super().__init__(pools, limits, epoch, next_task)
         self._last_tick_ns = 0
+        self._adopted: dict[Route, Route] = {}
 
     # --- tasks come ----------------------------------------------------------------------------
 
     def submitted(
-        self, batch: Batch, specs: list[TaskSpec], routes: list[Route], attempts: list[int] | None
+        self,
+        batch: Batch,
+        specs: list[TaskSpec],
+        routes: list[Route],
+        attempts: list[int] | None,
+        units: list[int] | None = None,
     ) -> None:
-        """Accept tasks `batch.first ...`; at replay, `attempts`: how often each was sent out."""
-        cost_us, tasks = self.estimator.cost_us, self.tasks
+        """Accept tasks `batch.first ...`; at replay, `attempts`: how often each was sent out.
+        `units`: what each takes of the reservation it is under."""
+        tasks = self.tasks
         by_pool: dict[str, list[Record]] = {}
-        for number, spec, route in zip(
-            range(batch.first, batch.first + len(specs)), specs, routes, strict=True
-        ):
-            record = Record(number, spec, batch, route, cost_us(route, spec))
-            tasks[number] = record
-            self.queued_bytes += record.size_bytes
-            by_pool.setdefault(route.pool, []).append(record)
+        last, like, cost_us, records = None, (-1, -1), 0.0, []
+        for number, (spec, route) in enumerate(zip(specs, routes, strict=True), batch.first):
+            if route is not last or (spec.shots, spec.count) != like:
+                last, like = route, (spec.shots, spec.count)
+                cost_us = self.estimator.cost_us(route, spec)
+                records = by_pool.setdefault(route.pool, [])
+            record = tasks[number] = Record(number, spec, batch, route, cost_us)
+            records.append(record)
+        self.queued_bytes += batch.share_bytes * len(specs) or sum(len(s.program) for s in specs)
         if attempts is not None:
             for number, count in enumerate(attempts, batch.first):
                 tasks[number].attempts = count
         self.owned.add(batch, tasks, len(specs))
-        for pool, records in by_pool.items():
-            self.pools[pool].queue.append(records)
+        if units is not None:
+            reserved.hold(self, batch, units, by_pool)
+        for records in by_pool.values():
+            self.pool_of(records[0].route).queue.append(records)
         self.next_task = max(self.next_task, batch.first + len(specs))
-        if any(r.cost_us <= LONG_US for records in by_pool.values() for r in records):
+        alone = (records for records in by_pool.values() if records[0].route.ranks == 1)
+        if any(record.cost_us <= LONG_US for records in alone for record in records):
             self.last_short_ns = batch.accepted_ns
         if batch.terms.queue_timeout_s:
             when = batch.accepted_ns + round(batch.terms.queue_timeout_s * 1e9)
             span = range(batch.first, batch.first + len(specs))
-            self._deadlines.wait_until(when, span, tasks, len(tasks))
+            self.deadlines.wait_until(when, span, tasks, len(tasks))
+
+    def adopt(self, route: Route) -> Route:
+        """The route of a task from before this start, as it is now; ConfigError if it has none."""
+        known = self._adopted.get(route)
+        if known is None:
+            pools = tuple(pool.spec for pool in self.pools.values() if not pool.base)
+            known = self._adopted[route] = adopted(route, pools, self.limits)
+        return known
 
     def withdraw(self, first: int, count: int, now_ns: int) -> None:
         """Accepted tasks that could not be stored: as if they had never come."""
@@ -97,163 +104,71 @@ class State:
             record = self.tasks.pop(number)
             if record.phase == Phase.WAITING:
                 self.pools[record.route.pool].queue.drop(record)
-            else:
+            elif record.phase != Phase.PARKED:
                 worker = self.workers[record.worker]
                 del worker.held[number]
                 worker.held_us -= record.cost_us
                 if not worker.held:
-                    self._run_dry(worker, now_ns)
-            self._leave(record)
+                    self.run_dry(worker, now_ns)
+            self.leave(record)
 
     @property
     def lacks_workers(self) -> bool:
         """Does any task wait in a pool that has no worker at all?"""
         return any(not pool.workers and len(pool.queue) for pool in self.pools.values())
 
-    @property
-    def is_busy(self) -> bool:
-        """Is any task in a worker's hands?"""
-        return any(worker.held for worker in self.workers.values())
-
-    @property
-    def is_active(self) -> bool:
-        """Is anything going on whose end should be seen soon?"""
-        return any(
-            worker.state in (WorkerState.BUSY, WorkerState.STARTING, WorkerState.DRAINING)
-            for worker in self.workers.values()
-        )
-
-    # --- workers report ------------------------------------------------------------------------
-
-    def joined(self, name: str, node: str, pid: int, now_ns: int) -> bool:
-        """A started worker is ready; False if nobody waits for one of that name."""
-        worker = self.workers.get(name)
-        if worker is None or worker.state != WorkerState.STARTING:
-            return False
-        worker.node, worker.pid = node, pid
-        self.pools[worker.pool].joined(worker, now_ns)
-        return True
-
-    def started(self, name: str, task: int, fence: int, now_ns: int) -> None:
-        """A worker says what it runs: at once for long tasks, else with its heartbeat."""
-        record = self.tasks.get(task)
-        worker = self.workers.get(name)
-        if worker is None or record is None or record.fence != fence:
-            return
-        worker.heard_ns = now_ns
-        if record.phase == Phase.SENT:
-            record.phase = Phase.RUNNING
-            record.started_ns = now_ns
-            self.running += 1
-            limit_s = record.batch.terms.run_timeout_s
-            if limit_s:
-                when = now_ns + round(limit_s * 1e9)
-                self._deadlines.run_until(when, task, fence)
-            if record.stopping:
-                self._deadlines.stop_by(now_ns, task, fence)
-
-    def beaten(
-        self, name: str, task: int, fence: int, rss_bytes: int, now_ns: int
-    ) -> list[Action] | None:
-        """A heartbeat; None if no such worker is ours."""
-        worker = self.workers.get(name)
-        if worker is None:
-            return None
-        worker.heard_ns = now_ns
-        worker.rss_bytes = rss_bytes
-        if task:
-            worker.idle_beats = 0
-            self.started(name, task, fence, now_ns)
-        elif worker.held:
-            worker.idle_beats += 1
-            if worker.idle_beats >= IDLE_BEATS:  # what was sent, or answered, got lost on its way
-                return self.dropped(name, "it holds tasks and runs none", now_ns)
-        return []
-
-    def dropped(self, name: str, why: str, now_ns: int) -> list[Action]:
-        """A worker we cannot work with: end it; its tasks go back and none of them is charged."""
-        if name not in self.workers:
-            return []
-        return [*self._kill(name, why), *self.lost(name, why, now_ns)]
+    # --- results come --------------------------------------------------------------------------
 
     def finished(self, name: str, results: list[Finished], slots: int, now_ns: int) -> list[Ending]:
         """Those results that still count; answers of attempts that are over are left out."""
         worker = self.workers.get(name)
         if worker is None:
             return []
-        worker.heard_ns = now_ns
-        held, tasks, endings = worker.held, self.tasks, []
-        observe = self.estimator.observe
+        worker.heard_ns, held_us = now_ns, worker.held_us
+        held, tasks, under = worker.held, self.tasks, self.reservations.by_task
+        endings: list[Ending] = []
+        ended: list[Record] = []
+        ran_us = 0
+        states: list[TaskState] = []
         for index, result in enumerate(results):
-            record = held.get(result.task)
+            number = result.task
+            record = held.get(number)
             if record is None or record.fence != result.attempt:
                 continue
-            del held[result.task]
-            worker.held_us -= record.cost_us
-            timing = timing_of(record, result, now_ns)
+            del held[number]
+            tasks.pop(number, None)
+            held_us -= record.cost_us
+            ran_us += result.run_us
             state = STATES[result.state]
-            if not index % OBSERVED and state is TaskState.DONE:
-                observe(record.route, record.spec, slots, result.run_us)
-            self._end(record, state)
-            reason = record.stopping
-            endings.append(Ending(record, state, slots, timing, index, reason))
-            tasks.pop(result.task, None)
+            if not index % OBSERVED and result.state == _DONE:
+                self.estimator.observe(record.route, record.spec, slots, result.run_us)
+            if under:
+                self.reservations.settle(number, result.run_us * 1000)
+            timing = timing_of(record, result, now_ns)
+            endings.append(Ending(record, state, slots, timing, index, record.stopping))
+            ended.append(record)
+            states.append(state)
+        worker.held_us = held_us
+        self.end_all(ended, states)
         worker.tasks += len(endings)
         worker.idle_beats = 0
+        pool = self.pools[worker.pool]
         if endings:
-            self.pools[worker.pool].proved()
+            pool.proved()
+            self._learn(pool, worker, ran_us, len(endings), now_ns)
         if not held:
-            self._run_dry(worker, now_ns)
+            self.run_dry(worker, now_ns)
         return endings
 
-    def lost(
-        self, name: str, why: str, now_ns: int, log: str = "", *, blame: bool = True
-    ) -> list[Action]:
-        """A worker's process is gone, or counts as gone; `blame`: a task may be the cause."""
-        worker = self.workers.pop(name, None)
-        if worker is None:
-            return []
-        pool = self.pools[worker.pool]
-        del pool.workers[name]
-        actions: list[Action] = []
-        held = list(worker.held.values())
-        worker.held = {}
-        self._give_back(worker)
-        retired = worker.state == WorkerState.DRAINING and not held
-        worker.state = WorkerState.GONE if retired else WorkerState.LOST
-        if not retired:
-            actions.append(Note("worker.lost", name, why))
-        if held:
-            charged = blame and not worker.killed
-            actions += self._lose(worker, held, why, log, charged)
-        elif not retired:
-            actions.append(pool.failed(why, now_ns))
-        return actions
-
-    def _lose(
-        self, worker: Worker, held: list[Record], why: str, log: str, charged: bool
-    ) -> list[Action]:
-        """The tasks a dead worker held: back to the front, but for those that end here."""
-        verdict = losses.judge(held, why, log, worker.node, charged)
-        self.incidents.record(verdict)
-        actions: list[Action] = []
-        again = []
-        for record in held:
-            self.running -= record.phase == Phase.RUNNING
-            record.phase = Phase.WAITING
-            record.worker = ""
-        for ending in verdict.endings:
-            self.tasks.pop(ending.record.number)
-            self._end(ending.record, ending.state)
-            actions.append(ending)
-        for record in held:
-            if record.phase == Phase.WAITING:
-                again.append(record)
-                note = f"attempt {record.attempts + 1} ({worker.name} was lost: {why})"
-                actions.append(Note("task.requeued", task_name(record.number), note))
-        self.lost_attempts += len(held)
-        self.pools[worker.pool].queue.give_back(again)
-        return actions
+    def _learn(self, pool: Pool, worker: Worker, ran_us: int, count: int, now_ns: int) -> None:
+        """What part of a worker's time its tasks have; of what was over at once, with nothing
+        after it, that says nothing."""
+        goes_on = bool(worker.held) or bool(pool.queue.count)
+        busy_us = (now_ns - worker.worked_ns) / 1000 if worker.worked_ns else 0.0
+        if busy_us > 0 and (goes_on or busy_us > TELLING_US):
+            pace = pool.small if ran_us <= count * SMALL_US else pool.large
+            pace.learn(ran_us, busy_us)
+        worker.worked_ns = now_ns if goes_on else 0
 
     # --- users interfere -----------------------------------------------------------------------
 
@@ -265,17 +180,32 @@ class State:
             if record is None:
                 words.append("unknown")
                 continue
-            words.append("cancelled" if record.phase == Phase.WAITING else "cancelling")
+            words.append("cancelled" if record.phase in _UNSENT else "cancelling")
             actions += self._stop(record, "cancelled", now_ns)
         return words, actions
 
+    def scale(self, name: str, least: int, most: int) -> list[Action]:
+        """From now on a pool has `least` to `most` workers. OptionError, NotFound."""
+        return standing.scale(self, name, least, most)
+
+    def drain_node(self, name: str, reason: str, now_ns: int) -> list[Action]:
+        """Start nothing more on a node; its workers finish what they hold, and are replaced
+        elsewhere. Raises NotFound."""
+        return standing.drain(self, name, reason, now_ns)
+
+    def resume(self, name: str, sought: bool = False) -> list[Action]:
+        """Use a node again, drained or lost, or a pool that was given up; a node that the launcher
+        looks for only when that says it is back. Raises NotFound."""
+        return standing.resume(self, name, sought)
+
     def _stop(self, record: Record, reason: str, now_ns: int) -> list[Action]:
         """End a task early: at once if it waits, through its worker if that has it."""
-        if record.phase == Phase.WAITING:
-            self.pools[record.route.pool].queue.drop(record)
+        if record.phase in _UNSENT:
+            if record.phase == Phase.WAITING:
+                self.pools[record.route.pool].queue.drop(record)
             self.tasks.pop(record.number)
             state = early_end(reason)
-            self._end(record, state)
+            self.end(record, state)
             waited_us = (now_ns - record.batch.accepted_ns) // 1000
             return [Ending(record, state, 0, Timing(waited_us, 0, 0), reason=reason)]
         if record.stopping:
@@ -284,8 +214,30 @@ class State:
         if record.phase == Phase.RUNNING or record is next(
             iter(self.workers[record.worker].held.values())
         ):  # one that waits behind another is skipped when its turn comes
-            self._deadlines.stop_by(now_ns, record.number, record.fence)
+            grace_ns = self.grace_ns(record)
+            self.deadlines.stop_by(now_ns, record.number, record.fence, grace_ns)
         return [StopRunning(record.worker, record.number, record.fence, reason)]
+
+    # --- reservations --------------------------------------------------------------------------
+
+    def unpark(self, now_ns: int) -> list[Action]:
+        """To be called where `reservations.freed` names any: their tasks may go on now."""
+        return reserved.unpark(self, now_ns)
+
+    def expire(self, wall_ns: int, now_ns: int) -> list[Action]:
+        """End the reservations whose time is over."""
+        return reserved.expire(self, wall_ns, now_ns)
+
+    # --- nodes come and go ---------------------------------------------------------------------
+
+    def node_lost(self, name: str, why: str, now_ns: int) -> list[Action]:
+        """A node is gone with all its workers; nothing is placed there until it is back. The note
+        for the event log is among the actions."""
+        return standing.lost(self, name, why, now_ns)
+
+    def node_back(self, name: str, _now_ns: int) -> list[Action]:
+        """A lost node is there again; one that was drained before stays drained."""
+        return standing.back(self, name)
 
     # --- time passes ---------------------------------------------------------------------------
 
@@ -295,85 +247,52 @@ class State:
             for worker in self.workers.values():
                 worker.heard_ns = now_ns
         self._last_tick_ns = now_ns
-        actions: list[Action] = []
+        actions, self.later = self.later, []
         actions += self._overdue(now_ns)
-        actions += self._silent(now_ns)
+        actions += standing.silence(self, now_ns)
         if not self.draining:
-            for pool in self.pools.values():
-                actions += self.grow(pool, now_ns)
-                actions += pool.shrink(now_ns)
+            actions += growth.resize(self, now_ns)
         return actions
 
     def grow(self, pool: Pool, now_ns: int) -> list[Action]:
         """Start the workers a pool lacks; also called when tasks come to a pool that has none."""
-        actions = pool.grow(now_ns)
-        if actions:
-            self.workers.update(pool.workers)
-        return actions
+        return growth.grow(self, pool, now_ns)
+
+    def ends(self, now_ns: int) -> bool:
+        """Is the allocation so near its end that the service should drain?"""
+        end_ns = self.limits.end_ns
+        return bool(end_ns) and now_ns >= end_ns - END_MARGIN_NS
 
     def _overdue(self, now_ns: int) -> list[Action]:
         actions: list[Action] = []
-        for number in self._deadlines.waited_long(now_ns):
+        for number in self.deadlines.waited_long(now_ns):
             record = self.tasks.get(number)
-            if record is not None and record.phase == Phase.WAITING:
+            if record is not None and record.phase in _UNSENT:
                 actions += self._stop(record, "queue_timeout", now_ns)
-        for number, fence in self._deadlines.ran_long(now_ns):
+        for number, fence in self.deadlines.ran_long(now_ns):
             record = self.tasks.get(number)
             if record is not None and record.fence == fence:
                 actions += self._stop(record, "run_timeout", now_ns)
-        for number, fence in self._deadlines.disobeyed(now_ns):
+        for number, fence in self.deadlines.disobeyed(now_ns):
             record = self.tasks.get(number)
             if record is not None and record.fence == fence and record.worker in self.workers:
-                actions += self._kill(record.worker, f"did not stop ({record.stopping})")
+                worker = self.workers[record.worker]
+                actions += self.kill(worker, f"did not stop ({record.stopping})")
         return actions
 
-    def _silent(self, now_ns: int) -> list[Action]:
-        actions: list[Action] = []
-        for worker in list(self.workers.values()):
-            if worker.state == WorkerState.DRAINING and (
-                now_ns - worker.since_ns > self.limits.silent_ns
-            ):
-                actions += self.dropped(worker.name, "it was asked to end and did not", now_ns)
-                continue
-            starting = worker.state == WorkerState.STARTING
-            limit = self.limits.start_timeout_ns if starting else self.limits.silent_ns
-            if now_ns - worker.heard_ns > limit:
-                what = "not ready" if starting else "silent"
-                why = f"{what} for {(now_ns - worker.heard_ns) / 1e9:.1f} s"
-                actions.append(KillWorker(worker.name, why))
-                actions += self.lost(worker.name, why, now_ns)
-        return actions
+    # --- what people read ----------------------------------------------------------------------
 
-    def _kill(self, name: str, why: str) -> list[Action]:
-        self.workers[name].killed = why
-        return [KillWorker(name, why)]
+    def pool_infos(self, now_ns: int = 0) -> list[PoolInfo]:
+        """`now_ns` 0: without forecasts."""
+        found = [infos.pool_info(self, pool) for pool in self.pools.values()]
+        if not now_ns:
+            return found
+        forecast = Forecast(self, now_ns)
+        waits_us = map(forecast.pool_us, self.pools.values())
+        return [
+            msgspec.structs.replace(info, wait_us=wait_us)
+            for info, wait_us in zip(found, waits_us, strict=True)
+        ]
 
-    # --- bookkeeping ---------------------------------------------------------------------------
-
-    def _end(self, record: Record, state: TaskState) -> None:
-        self.ended[state] += 1
-        self._leave(record)
-
-    def _leave(self, record: Record) -> None:
-        """The record is no longer ours; entries of it in lanes are stale from now on."""
-        self.running -= record.phase == Phase.RUNNING
-        record.phase = Phase.FINAL
-        self.queued_bytes -= record.size_bytes
-        self.owned.drop(record)
-        if record.incident:
-            self.incidents.cleared(record)
-
-    def _run_dry(self, worker: Worker, now_ns: int) -> None:
-        self._give_back(worker)
-        worker.held_us = 0.0
-        if worker.state == WorkerState.BUSY:
-            worker.state = WorkerState.IDLE
-            worker.since_ns = now_ns
-
-    def _give_back(self, worker: Worker) -> None:
-        self.free_slots += worker.slots
-        self.free_memory += worker.memory_bytes
-        worker.slots = worker.memory_bytes = 0
-
-    def fence(self, record: Record) -> int:
-        return (self.epoch << ATTEMPT_BITS) + record.attempts
+    def node_infos(self) -> list[NodeInfo]:
+        return [infos.node_info(self, host) for host in self.ledger.hosts.values()]

@@ -6,6 +6,7 @@ import enum
 
 import msgspec
 
+from launcher.base import Node, Share
 from simenv.model import TaskSpec, TaskState, Terms, Timing
 from simenv.wire.messages import Finished
 
@@ -13,12 +14,18 @@ ATTEMPT_BITS = 16  # a fence is epoch * 2**16 + attempt, so an old epoch's answe
 
 
 class Phase(enum.IntEnum):
-    """Where an unfinished task is. SENT is still QUEUED to its user."""
+    """Where an unfinished task is. SENT and PARKED are still QUEUED to its user."""
 
     WAITING = 0
     SENT = 1
     RUNNING = 2
     FINAL = 3  # no longer in the machine; a stale entry in a lane
+    PARKED = 4  # in no queue: its reservation has no units for it now
+
+
+# The same as plain numbers: looking a member up costs as much as making a Record.
+WAITING, SENT = int(Phase.WAITING), int(Phase.SENT)
+RUNNING, FINAL = int(Phase.RUNNING), int(Phase.FINAL)
 
 
 def early_end(reason: str) -> TaskState:
@@ -33,10 +40,11 @@ class Route(msgspec.Struct, frozen=True, gc=False):
     reason: str  # why this engine, in words
     pool: str
     num_qubits: int
-    memory_bytes: int
+    memory_bytes: int  # of each rank
     evolve_us: float  # on one slot
     shot_us: float
     max_slots: int  # more would not help
+    ranks: int = 1  # of the worker it needs
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -60,7 +68,7 @@ class Record(msgspec.Struct, gc=False, eq=False):
     batch: Batch
     route: Route
     cost_us: float
-    phase: int = Phase.WAITING
+    phase: int = WAITING
     attempts: int = 0  # how often it was sent out
     fence: int = 0
     deaths: int = 0  # workers that died with it, and only with it
@@ -79,15 +87,17 @@ class Record(msgspec.Struct, gc=False, eq=False):
 
 def timing_of(record: Record, result: Finished, now_ns: int) -> Timing:
     """How long each stage took of a task whose answer has come now."""
+    start_us, run_us, sent_ns = result.start_us, result.run_us, record.sent_ns
+    ways_us = (now_ns - sent_ns) // 1000 - start_us - run_us
     return Timing(
-        (record.sent_ns - record.batch.accepted_ns) // 1000,
-        result.start_us,
-        result.run_us,
+        (sent_ns - record.batch.accepted_ns) // 1000,
+        start_us,
+        run_us,
         result.decode_us,
         result.plan_us,
         result.engine_us,
         result.encode_us,
-        max(0, (now_ns - record.sent_ns) // 1000 - result.start_us - result.run_us),
+        ways_us if ways_us > 0 else 0,
     )
 
 
@@ -100,6 +110,11 @@ class Limits(msgspec.Struct, frozen=True):
     max_queued_bytes: int
     silent_ns: int
     start_timeout_ns: int
+    nodes: tuple[Node, ...] = ()  # (): one, with all of the above
+    max_ranks: int = 1  # of one worker: 1 where there is no MPI
+    memory_per_slot: int = 0  # what one rank may hold at most; 0: what its node has
+    end_ns: int = 0  # when the site ends the allocation; 0: never
+    launcher: str = ""  # for refusals: which launcher, and what to install for more ranks
 
 
 # --- actions: the service carries them out in order ---------------------------------------------
@@ -109,8 +124,8 @@ class Send(msgspec.Struct, frozen=True):
     """A chunk for a worker."""
 
     worker: str
-    slots: int
-    memory_bytes: int
+    slots: int  # of each rank
+    memory_bytes: int  # of each rank
     announce: bool
     records: list[Record]
 
@@ -140,8 +155,12 @@ class StopRunning(msgspec.Struct, frozen=True):
 
 
 class StartWorker(msgspec.Struct, frozen=True):
+    """`start` grows with every one: with the name it tells this worker from earlier ones."""
+
     pool: str
     worker: str
+    start: int = 0
+    shares: tuple[Share, ...] = ()  # (): one rank on the service's own node
 
 
 class RetireWorker(msgspec.Struct, frozen=True):
@@ -149,13 +168,15 @@ class RetireWorker(msgspec.Struct, frozen=True):
 
     worker: str
     reason: str
+    start: int = 0
 
 
 class KillWorker(msgspec.Struct, frozen=True):
-    """End a worker's process now; a Lost event follows from the launcher."""
+    """End a worker's processes now; a Lost event follows from the launcher."""
 
     worker: str
     reason: str
+    start: int = 0
 
 
 class Note(msgspec.Struct, frozen=True):
@@ -164,6 +185,7 @@ class Note(msgspec.Struct, frozen=True):
     kind: str
     subject: str
     message: str
+    owner: str = ""  # for whose eyes it is, beside admins'; "": for everybody's, or its task's
 
 
 Action = Ending | StopRunning | StartWorker | RetireWorker | KillWorker | Note

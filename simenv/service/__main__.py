@@ -8,28 +8,32 @@ from __future__ import annotations
 import argparse
 import gc
 import logging
+import math
 import os
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
+from launcher.base import LaunchError
 from launcher.local import LocalLauncher
 from simenv import config as configs
 from simenv.errors import SimenvError
+from simenv.model import WorkerState
+from simenv.service.daemon import Daemon
+from simenv.service.devices import seen
+from simenv.service.loading import Loading, admission
 from simenv.service.pools import compile_beside
-from simulators import warm
-
-if TYPE_CHECKING:
-    from simenv.service.daemon import Daemon
-    from simenv.service.start import Environment
+from simenv.service.start import Environment, assemble
 
 log = logging.getLogger("simenv.service")
 
 LIFELINE_LOOK_S = 0.25
+STARTING_LOOK_S = 0.01  # what is loaded beside the loop does not wake it
+HELP_AFTER_S = 3.0  # what no first circuit needs is compiled where more than one may come
 
 
 class Trouble(msgspec.Struct, frozen=True):
@@ -47,26 +51,23 @@ class Readiness(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def main() -> int:
     told = _arguments()
-    home, kernels = told.config.parent, configs.kernel_cache(os.environ)
-    launcher = LocalLauncher()
-    if not warm.is_warm(kernels):
-        compile_beside(launcher, kernels, home, os.environ)
-    warm.prepare(kernels)  # before anything compiled is imported
-    from simenv.service.start import assemble
-
+    home = told.config.parent
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
     )
     try:
-        environment = assemble(configs.read(told.config), home, os.environ, launcher)
+        config = msgspec.structs.replace(configs.read(told.config), lifeline=told.lifeline_fd >= 0)
+        environment = assemble(config, home, os.environ)
     except SimenvError as error:
         log.error("%s", error)
         _tell(told.ready_fd, Readiness(error=Trouble(error.code, error.message, error.hint)))
         return error.exit_code
+    beside = LocalLauncher()
     try:
-        _run(environment, told.ready_fd, told.lifeline_fd)
+        _run(environment, beside, told.ready_fd, told.lifeline_fd)
     finally:
         _end(environment)
+        beside.close()
     log.info("stopped")
     return 0
 
@@ -106,23 +107,20 @@ class Signals:
             daemon.drain(now=come > 1)
 
 
-def _run(environment: Environment, ready_fd: int, lifeline_fd: int) -> None:
+def _run(environment: Environment, beside: LocalLauncher, ready_fd: int, lifeline_fd: int) -> None:
     daemon = environment.daemon
     signals = Signals()
     signal.signal(signal.SIGTERM, signals.came)
     signal.signal(signal.SIGINT, signals.came)
     if lifeline_fd >= 0:
         os.set_blocking(lifeline_fd, False)
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 1000)
-    told = False
+    daemon.step(0.0)  # workers are started, and load while we do
+    start = Start(environment, beside, ready_fd)
     next_look = 0.0
     while not daemon.stopped:
-        daemon.step()
+        daemon.step(None if start.told else STARTING_LOOK_S)
         signals.obey(daemon)
-        if not told:
-            told = _tell_when_ready(environment, ready_fd)
+        start.go_on()
         if lifeline_fd < 0 or time.monotonic() < next_look:
             continue
         next_look = time.monotonic() + LIFELINE_LOOK_S
@@ -132,20 +130,73 @@ def _run(environment: Environment, ready_fd: int, lifeline_fd: int) -> None:
             lifeline_fd = -1
 
 
+class Start:
+    """What is left of a start once the loop runs. Used from the loop's thread."""
+
+    def __init__(self, environment: Environment, beside: LocalLauncher, ready_fd: int) -> None:
+        """`beside`: runs the process that compiles what no first circuit needs."""
+        self.told = False
+        self._environment = environment
+        self._beside = beside
+        self._ready_fd = ready_fd
+        self._kernels = configs.kernel_cache(os.environ)
+        self._loading: Loading | None = Loading(self._kernels)
+        self._help_s = math.inf
+
+    def go_on(self) -> None:
+        """Between two passes of the loop."""
+        if self._loading is not None and self._loading.over():
+            self._loaded(self._loading.cold)
+            self._loading = None
+        if self._loading is None and not self.told:
+            self.told = _tell_when_ready(self._environment, self._ready_fd)
+        if time.monotonic() > self._help_s:
+            self._help_s = math.inf
+            home = self._environment.places.home
+            try:
+                compile_beside(self._beside, self._kernels, home, os.environ)
+            except LaunchError as error:
+                log.warning("%s", error)  # tasks that need them will compile them
+
+    def _loaded(self, cold: bool) -> None:
+        daemon = self._environment.daemon
+        look = partial(seen, daemon.state, daemon.devices)
+        daemon.intake.admission = admission(daemon.config, daemon.state.limits, look)
+        _settle()
+        if cold:
+            self._help_s = time.monotonic() + HELP_AFTER_S
+
+
+def _settle() -> None:
+    """What is there now stays: the collector need not look at it again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 1000)
+    gc.enable()
+
+
 def _tell_when_ready(environment: Environment, ready_fd: int) -> bool:
-    """Ready: every pool has the workers it must have. False: not yet known."""
-    pools = [pool.info() for pool in environment.daemon.state.pools.values()]
-    broken = [pool for pool in pools if pool.state in ("degraded", "quarantined")]
-    if broken:
-        words = f"pool {broken[0].name} has no working worker: {broken[0].reason}"
-        hint = f"its log: {environment.places.logs}"
-        _tell(ready_fd, Readiness(error=Trouble("start_failed", words, hint)))
-        environment.daemon.drain(now=True)
-        return True
-    if any(pool.workers < spec.min for pool, spec in zip(pools, environment.pools, strict=True)):
-        return False
-    _tell(ready_fd, Readiness(ready=True))
-    return True
+    """Ready: every pool has the workers it must have, or those that can be had now; one whose
+    machine cannot be held counts as ready, and `status` says why. False: not yet known."""
+    state = environment.daemon.state
+    ready = True
+    for info in state.pool_infos():
+        pool = state.pools[info.name]
+        is_coming = any(w.state is WorkerState.STARTING for w in pool.workers.values())
+        failing = info.state in ("degraded", "quarantined")
+        if failing and pool.spec.provider:
+            continue  # a machine that is away keeps nobody from the rest
+        if failing and not (info.workers or is_coming):
+            words = f"pool {info.name} has no working worker: {info.reason}"
+            hint = f"its log: {environment.places.logs}"
+            _tell(ready_fd, Readiness(error=Trouble("start_failed", words, hint)))
+            environment.daemon.drain(now=True)
+            return True
+        lacks_room = bool(info.reason) and not (is_coming or failing)
+        ready = ready and (info.workers >= pool.spec.min or lacks_room)
+    if ready:
+        _tell(ready_fd, Readiness(ready=True))
+    return ready
 
 
 def _tell(descriptor: int, readiness: Readiness) -> None:
@@ -167,4 +218,5 @@ def _is_cut(descriptor: int) -> bool:
 
 
 if __name__ == "__main__":
+    gc.disable()  # until all is loaded
     sys.exit(main())

@@ -1,14 +1,14 @@
 """What may enter: every new program is checked once, every task against its terms.
 
-A program is opened once per digest, and looked at closely once per structure: of two programs that
-differ in angles only, the second is let in after a look at its angles. What is refused here was
+A program is opened and looked at closely once per structure: of two programs that differ in angles
+only, the second is let in after a look at its angles (see `layouts`). What is refused here was
 never stored.
 """
 
 from __future__ import annotations
 
-import math
 import time
+from collections.abc import Callable
 
 import msgspec
 
@@ -22,112 +22,151 @@ from simenv.model import (
     decode_program,
     digest,
 )
-from simenv.scheduler import routing
-from simenv.scheduler.values import Limits, Route
+from simenv.scheduler import preferring, routing
+from simenv.scheduler.seen import NOTHING, Seen
+from simenv.scheduler.values import Limits
 from simenv.service import rules
+from simenv.service.inquiry import Inquiry, refusal
+from simenv.service.layouts import Layouts
 from simenv.service.rules import Known
-from simenv.wire.messages import Refusal, Submit
 from simulators.circuit import check
 from simulators.circuit.ir import Circuit
-from simulators.circuit.profile import Profile, profile
+from simulators.circuit.profile import Profile
+from simulators.circuit.profiling import profile
 
 KEPT = 100_000  # entries of each memory; full ones are emptied
 TASKS_A_LOOK = 32  # admitted between two looks at the clock, unless their programs are large
-BYTES_A_LOOK = 2**16  # of programs that were opened
+BYTES_A_LOOK = 2**16  # of programs that were opened, or that are large
+LARGE_BYTES = 2**12
 EXAMINED_BYTES = 2**14  # what looking closely at a program is worth, beside its operations
 _UNKEPT_NAMES = frozenset({"delay", "delay_dt"})  # their parameters are checked beyond finiteness
-
-
-class Inquiry(msgspec.Struct):
-    """A Submit on its way through admission."""
-
-    peer: bytes
-    owner: str
-    message: Submit
-    body: bytes
-    received_ns: int
-    routes: list[Route] = msgspec.field(default_factory=list)
-    refusals: list[Refusal] = msgspec.field(default_factory=list)
-    next: int = 0
-    mark: bytes = b""  # of its terms, once they are found sound
-    wrong: dict[bytes, SimenvError] = msgspec.field(default_factory=dict)  # programs, by digest
 
 
 class Admission:
     """Remembers what it admitted; used from the loop's thread."""
 
-    def __init__(self, pools: tuple[PoolSpec, ...], limits: Limits) -> None:
+    def __init__(
+        self,
+        pools: tuple[PoolSpec, ...],
+        limits: Limits,
+        look: Callable[[], Seen] = lambda: NOTHING,
+    ) -> None:
+        """`look`: what is seen of the pools and their machines now."""
+        self._look = look
+        self._seen = NOTHING
+        self._machines = any(pool.provider for pool in pools)
         self._pools = pools
         self._limits = limits
-        self._programs: dict[tuple[bytes, bytes], Known] = {}  # by digest and terms
-        self._structures: dict[tuple[bytes, bytes], Known] = {}
-        self._marks: set[bytes] = set()
+        self._layouts = Layouts()
+        self._programs: dict[tuple[bytes, bytes], Known] = {}  # the others, by digest and terms
+        self._marks: set[bytes] = set()  # of sound terms
+        self._terms: Terms | None = None  # the last sound ones
+        self._mark = b""  # theirs
         self._opened_bytes = 0  # since the last look at the clock
+        self._checked: tuple[object, ...] = ()  # see `_check`
 
     def go_on(self, inquiry: Inquiry, deadline_ns: int) -> bool:
         """Admit more of an inquiry's tasks; True when it is through, refused or not."""
         message = inquiry.message
+        if self._machines or message.terms.prefer:
+            self._look_again()
         if not inquiry.mark and not self._sound_terms(inquiry):
             return True
-        tasks, terms = message.tasks, message.terms
-        while inquiry.next < len(tasks):
-            stop = min(len(tasks), inquiry.next + TASKS_A_LOOK)
+        total = len(message.tasks)
+        while inquiry.next < total:
+            stop = min(total, inquiry.next + TASKS_A_LOOK)
             self._opened_bytes = 0
-            for index in range(inquiry.next, stop):
-                spec = tasks[index]
-                inquiry.next = index + 1
-                try:
-                    known = self._program(spec, terms, inquiry)
-                    rules.check_task(spec, terms, known)
-                except SimenvError as error:
-                    inquiry.refusals.append(refusal(error, index))
-                else:
-                    inquiry.routes.append(known.route)
-                if self._opened_bytes > BYTES_A_LOOK:
-                    break
+            while inquiry.next < stop and self._opened_bytes <= BYTES_A_LOOK:
+                self._admit(inquiry, stop)
             if time.monotonic_ns() >= deadline_ns:
                 break
-        return inquiry.next >= len(tasks)
+        return inquiry.next >= total
+
+    def _admit(self, inquiry: Inquiry, stop: int) -> None:
+        """The next task, with those after it and before `stop` that are like it."""
+        index, terms, tasks = inquiry.next, inquiry.message.terms, inquiry.message.tasks
+        spec, mark = tasks[index], inquiry.mark
+        inquiry.next = index + 1
+        is_large = len(spec.program) > LARGE_BYTES
+        if is_large:
+            self._opened_bytes += len(spec.program)
+        try:
+            told = self._layouts.find(spec.program, mark)
+            known = told or self._program(spec, terms, inquiry)
+            self._check(spec, terms, known, mark)
+        except SimenvError as error:
+            inquiry.refusals.append(refusal(error, index))
+            return
+        if told is not None and not is_large and inquiry.next < stop:
+            inquiry.next = self._layouts.run_end(tasks, index, stop)
+        count = inquiry.next - index
+        inquiry.routes += [known.route] * count
+        if terms.reservation:
+            inquiry.works += [known.work] * count
+
+    def _look_again(self) -> None:
+        """What was admitted before holds as long as what was seen then."""
+        seen = self._look()
+        if seen != self._seen:
+            self._seen = seen
+            self._programs.clear()
+            self._layouts = Layouts()
 
     def _sound_terms(self, inquiry: Inquiry) -> bool:
-        mark = digest(msgspec.msgpack.encode(inquiry.message.terms.content))
+        terms = inquiry.message.terms
+        if terms == self._terms:  # of the last message, mostly
+            inquiry.mark = self._mark
+            return True
+        mark = digest(msgspec.msgpack.encode(terms.content))
+        try:
+            rules.check_app(terms)
+            if mark not in self._marks:
+                rules.check_terms(terms)
+        except SimenvError as error:
+            inquiry.refusals.append(refusal(error))
+            return False
         if mark not in self._marks:
-            try:
-                rules.check_terms(inquiry.message.terms)
-            except SimenvError as error:
-                inquiry.refusals.append(refusal(error))
-                return False
             if len(self._marks) >= KEPT:
                 self._marks.clear()
             self._marks.add(mark)
+        self._terms, self._mark = terms, mark
         inquiry.mark = mark
         return True
 
+    def _check(self, spec: TaskSpec, terms: Terms, known: Known, mark: bytes) -> None:
+        """A task against its terms; what holds for one holds for the next that is like it."""
+        kind = (known, spec.shots, spec.count, spec.bindings, mark)
+        if kind != self._checked or not rules.is_keyed(spec):
+            rules.check_task(spec, terms, known)
+            self._checked = kind
+
     def _program(self, spec: TaskSpec, terms: Terms, inquiry: Inquiry) -> Known:
-        mark = inquiry.mark
-        key = (digest(spec.program), mark)
+        """What is known of a program that is not told by its structure alone."""
+        key = (digest(spec.program), inquiry.mark)
         known = self._programs.get(key)
         if known is None:
             if inquiry.wrong and key[0] in inquiry.wrong:
                 raise inquiry.wrong[key[0]].with_traceback(None)
             self._opened_bytes += len(spec.program)
             try:
-                known = self._open(spec.program, terms, mark)
+                known = self._open(spec.program, terms, key)
             except SimenvError as error:
                 inquiry.wrong[key[0]] = error
                 raise
-            _keep(self._programs, key, known)
         return known
 
-    def _open(self, packed: bytes, terms: Terms, mark: bytes) -> Known:
+    def _open(self, packed: bytes, terms: Terms, key: tuple[bytes, bytes]) -> Known:
         program = open_program(packed)
-        key = (program.structure, mark)
-        known = self._structures.get(key)
-        if known is not None and _are_finite(program.params):
-            return known
         found, known = self._examine(program, terms)
-        if _UNKEPT_NAMES.isdisjoint(program.names) and not routing.hangs_on_angles(found, terms):
-            _keep(self._structures, key, known)
+        is_told = (
+            _UNKEPT_NAMES.isdisjoint(program.names)
+            and not routing.hangs_on_angles(found, terms)
+            and self._layouts.keep(packed, program, key[1], known)
+        )
+        if not is_told:
+            if len(self._programs) >= KEPT:
+                self._programs.clear()
+            self._programs[key] = known
         return known
 
     def _examine(self, program: Program, terms: Terms) -> tuple[Profile, Known]:
@@ -138,7 +177,7 @@ class Admission:
             raise ProgramError(f"the program is not valid: {wrong}")
         found = profile(circuit)
         rules.check_final_state(terms, circuit, found)
-        route = routing.route(found, terms, self._pools, self._limits)
+        route = preferring.route(found, terms, self._pools, self._limits, self._seen)
         rules.check_outputs(found, terms)
         return found, rules.known(program, found, route)
 
@@ -156,22 +195,3 @@ def open_program(packed: bytes) -> Program:
             hint="client and service should be of one version",
         )
     return program
-
-
-def _are_finite(params: bytes) -> bool:
-    """Are all angles finite? False too if their sum overflows: then they are looked at closely."""
-    if len(params) % 8:
-        return False
-    return math.isfinite(sum(memoryview(params).cast("d")))
-
-
-def _keep(memory: dict[tuple[bytes, bytes], Known], key: tuple[bytes, bytes], known: Known) -> None:
-    if len(memory) >= KEPT:
-        memory.clear()
-    memory[key] = known
-
-
-def refusal(error: SimenvError, index: int = -1) -> Refusal:
-    """An error as it travels."""
-    retry_after_s = getattr(error, "retry_after_s", 0.0)
-    return Refusal(error.code, error.message, error.hint, index, retry_after_s)

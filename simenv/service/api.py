@@ -8,15 +8,16 @@ from collections.abc import Iterator
 import msgspec
 
 from simenv.model import (
+    NodeInfo,
     PoolInfo,
     TaskInfo,
     TaskState,
+    Terms,
     WorkerInfo,
-    WorkerState,
     task_name,
 )
-from simenv.scheduler.pools import Pool
-from simenv.scheduler.queue import LONG_US
+from simenv.scheduler import waiting
+from simenv.scheduler.forecast import Forecast
 from simenv.scheduler.state import State
 from simenv.scheduler.values import Phase, Record, Route
 from simenv.service.completions import Completions
@@ -26,13 +27,19 @@ from simenv.wire import codec
 from simenv.wire.messages import STATES, Completed, Completion, Failure, Submit
 
 MAX_LISTED = 10_000
+SOON_S = 900.0  # before the end of the allocation: people are warned
 _ROUTES = msgspec.msgpack.Decoder(tuple[list[Route], list[int]])
 
 
 def pack_routes(routes: list[Route]) -> bytes:
     """The routes of a Submit's tasks, each different one written once."""
     table: dict[Route, int] = {}
-    index = [table.setdefault(route, len(table)) for route in routes]
+    index: list[int] = []
+    last, place = None, 0
+    for route in routes:  # neighbours mostly share theirs
+        if route is not last:
+            last, place = route, table.setdefault(route, len(table))
+        index.append(place)
     return msgspec.msgpack.encode((list(table), index))
 
 
@@ -55,14 +62,24 @@ def listed(state: State, scope: str, limit: int) -> tuple[int, list[tuple[Record
     left = limit - len(found)
     if scope:
         mine = state.owned.of(scope)
-        waiting = (r for r in mine if r.phase == Phase.WAITING)
+        waiting = (r for r in mine if r.phase in (Phase.WAITING, Phase.PARKED))
         return len(mine), found + [(record, 0) for record in itertools.islice(waiting, left)]
     queued = itertools.chain.from_iterable(pool.queue for pool in state.pools.values())
     turns = enumerate(itertools.islice(queued, left), 1)
-    return len(state.tasks), found + [(record, turn) for turn, record in turns]
+    found += [(record, turn) for turn, record in turns]
+    return len(state.tasks), found + _parked(state, limit - len(found))
 
 
-def task_view(state: State, record: Record, now_ns: int, place: int = 0) -> TaskInfo:
+def _parked(state: State, limit: int) -> list[tuple[Record, int]]:
+    """Those that wait for units of their reservations, with their turns there."""
+    each = (enumerate(one.parked.values(), 1) for one in state.reservations.live.values())
+    shown = itertools.islice(itertools.chain.from_iterable(each), limit)
+    return [(record, turn) for turn, (record, _) in shown]
+
+
+def task_view(
+    state: State, record: Record, now_ns: int, place: int = 0, forecast: Forecast | None = None
+) -> TaskInfo:
     """One unfinished task; `place` is its turn in the queue if known."""
     running = record.phase == Phase.RUNNING
     return TaskInfo(
@@ -75,35 +92,23 @@ def task_view(state: State, record: Record, now_ns: int, place: int = 0) -> Task
         num_qubits=record.route.num_qubits,
         shots=record.spec.shots,
         worker=record.worker,
-        reason=_why(state, record, place),
+        reason=_why(state, record, now_ns, place),
         owner=record.batch.owner,
+        wait_us=forecast.task_us(record) if forecast is not None else -1.0,
+        parked=place or _place(state, record) if record.phase == Phase.PARKED else 0,
+        reservation=record.batch.terms.reservation,
     )
 
 
-def _why(state: State, record: Record, place: int) -> str:
-    if record.stopping:
-        return f"stopping: {record.stopping}"
-    if record.phase == Phase.RUNNING:
-        return ""
-    if record.phase == Phase.SENT:
-        return f"next on {record.worker}"
-    pool = state.pools[record.route.pool]
-    if state.draining:
-        why = "the service is shutting down"
-    elif pool.is_quarantined:
-        why = f"pool {pool.spec.name} is quarantined: {pool.reason}"
-    elif not any(w.state in (WorkerState.IDLE, WorkerState.BUSY) for w in pool.workers.values()):
-        why = f"pool {pool.spec.name} is starting"
-        if pool.failures:
-            why = f"pool {pool.spec.name} retries after: {pool.reason}"
-    elif record.route.memory_bytes > state.free_memory:
-        why = "waiting for memory"
-    elif not pool.idle():
-        why = "waiting for a worker"
-    elif state.free_slots and record.cost_us > LONG_US:
-        why = "the last slot is kept for short tasks for now"
-    else:
-        why = "waiting for a slot"
+def _place(state: State, record: Record) -> int:
+    """Its turn among those that wait for units of its reservation."""
+    return list(state.reservations.by_task[record.number].parked).index(record.number) + 1
+
+
+def _why(state: State, record: Record, now_ns: int, place: int) -> str:
+    why = waiting.why(state, record, now_ns)
+    if record.stopping or record.phase not in (Phase.WAITING, Phase.PARKED):
+        return why
     if place:
         why += f", {_ordinal(place)} in line"
     return f"{why}; attempt {record.attempts + 1}" if record.attempts else why
@@ -114,7 +119,7 @@ def _ordinal(number: int) -> str:
     return f"{number}{'th' if number % 100 in (11, 12, 13) else suffix}"
 
 
-def workers_view(state: State, scope: str) -> tuple[list[WorkerInfo], list[PoolInfo]]:
+def workers_view(state: State, scope: str, now_ns: int) -> tuple[list[WorkerInfo], list[PoolInfo]]:
     """`scope`: whose tasks may be named; see Identity."""
     workers = []
     for worker in state.workers.values():
@@ -128,25 +133,35 @@ def workers_view(state: State, scope: str) -> tuple[list[WorkerInfo], list[PoolI
                 state=worker.state,
                 node=worker.node,
                 pid=worker.pid,
-                ranks=1,
+                ranks=worker.ranks,
                 slots=worker.slots,
                 task=task_name(running) if running else "",
                 tasks=worker.tasks,
                 restarts=worker.restarts,
                 memory_bytes=worker.rss_bytes,
+                nodes=tuple(share.node for share in worker.shares),
             )
         )
-    return workers, [pool.info() for pool in state.pools.values()]
+    return workers, state.pool_infos(now_ns)
 
 
-def warnings(pools: Iterator[Pool] | list[Pool], trouble: list[str]) -> tuple[str, ...]:
+def warnings(pools: list[PoolInfo], nodes: list[NodeInfo], trouble: list[str]) -> tuple[str, ...]:
     """What an operator should know, in words."""
     lines = [text for text in trouble if text]
-    for pool in pools:
-        info = pool.info()
+    lines += [f"node {node.name} is {node.state}: {node.reason}" for node in nodes if node.reason]
+    for info in pools:
         if info.state in ("degraded", "quarantined"):
             lines.append(f"pool {info.name} is {info.state}: {info.reason}")
     return tuple(lines)
+
+
+def ending(end_ns: int, now_ns: int) -> str:
+    """That the site takes the nodes back soon; "" while there is time. `end_ns` 0: never."""
+    left_s = (end_ns - now_ns) / 1e9
+    if not end_ns or left_s > SOON_S:
+        return ""
+    left = f"{left_s / 60:.0f} min" if left_s > 120 else f"{max(0.0, left_s):.0f} s"
+    return f"the allocation ends in {left}: what cannot end before then waits for the next start"
 
 
 class Past:
@@ -179,7 +194,7 @@ class Past:
                         return
 
     def _view(self, completed: Completed, completion: Completion) -> TaskInfo:
-        name, shots, route, owner = self._asked(completion.task)
+        terms, shots, route, owner = self._asked(completion.task)
         state = STATES[completion.state]
         reason = ""
         if state is not TaskState.DONE:
@@ -188,7 +203,7 @@ class Past:
         timing = completion.timing
         return TaskInfo(
             id=task_name(completion.task),
-            name=name,
+            name=terms.name,
             pool=route.pool if route is not None else "",
             state=state,
             attempt=completion.attempts,
@@ -198,18 +213,19 @@ class Past:
             worker=completed.origin.worker,
             reason=reason,
             owner=owner,
+            reservation=terms.reservation,
         )
 
-    def _asked(self, task: int) -> tuple[str, int, Route | None, str]:
-        """Name, shots, route and owner of a task. Neighbours come from one Submit: the last is
+    def _asked(self, task: int) -> tuple[Terms, int, Route | None, str]:
+        """Terms, shots, route and owner of a task. Neighbours come from one Submit: the last is
         kept."""
         if self._last is None or not 0 <= task - self._last[0].first < self._last[0].count:
             row = self._journal.records.accepted_of(task)
             if row is None:
-                return "", 0, None, ""
+                return Terms(), 0, None, ""
             submit = codec.from_client(row.body)
             assert isinstance(submit, Submit)
             self._last = (row, submit, unpack_routes(row.routes))
         row, submit, routes = self._last
         place = task - row.first
-        return submit.terms.name, submit.tasks[place].shots, routes[place], row.owner
+        return submit.terms, submit.tasks[place].shots, routes[place], row.owner

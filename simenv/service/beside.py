@@ -85,9 +85,9 @@ class Beside:
         """
         self._long.put((lambda: _sweep(self._root, known, epoch_fence), _nothing))
 
-    def unfinished(self, pid: int) -> None:
-        """What a process that has ended left half written."""
-        self._long.put((lambda: _remove(self._root, _of_process(self._root, pid)), _nothing))
+    def unfinished(self, mark: str) -> None:
+        """What a worker that has ended left half written; `mark`: its name and start."""
+        self._long.put((lambda: _remove(self._root, _marked(self._root, mark)), _nothing))
 
     def _do(self, jobs: queue.SimpleQueue[tuple[Job, Then] | None], job: Job, then: Then) -> None:
         self._open += 1
@@ -145,8 +145,8 @@ def _sweep(root: Path, known: set[str], epoch_fence: int) -> None:
             _remove(root, [name])
 
 
-def _of_process(root: Path, pid: int) -> list[str]:
-    return [str(path.relative_to(root)) for path in root.glob(f"*/.*.{pid}{UNFINISHED}")]
+def _marked(root: Path, mark: str) -> list[str]:
+    return [str(path.relative_to(root)) for path in root.glob(f"*/.*.h5.{mark}{UNFINISHED}")]
 
 
 def _files(root: Path) -> Iterator[Path]:

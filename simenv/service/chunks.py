@@ -13,12 +13,13 @@ def packed(send: Send) -> bytes:
     table: dict[int, int] = {}
     terms: list[Terms] = []
     tasks = []
+    last, place = None, 0
     for record in send.records:
         spec, batch = record.spec, record.batch
-        place = table.get(id(batch))
-        if place is None:
-            place = table[id(batch)] = len(terms)
-            terms.append(batch.terms)
+        if batch is not last:
+            last, place = batch, table.setdefault(id(batch), len(terms))
+            if place == len(terms):
+                terms.append(batch.terms)
         tasks.append(
             Assigned(
                 record.number,

@@ -18,6 +18,7 @@ from simenv.scheduler.values import Ending
 from simenv.service.journal import Journal
 from simenv.wire import codec
 from simenv.wire.messages import STATES, Completed, Completion, Done, Failure, Finished
+from simulators import catalog
 
 _Shares = dict[tuple[bytes, str], list[Completion]]  # by (peer, owner)
 INDEX_SLICE = 2_000  # pairs written in one idle moment
@@ -66,17 +67,24 @@ class Completions:
         """Journal what a worker finished; returns (peer, message) to send after the commit."""
         by_client: _Shares = {}
         files: dict[int, Finished] = {}
+        results, last = done.results, None
+        mine: list[Completion] = []
         for ending in endings:
-            result = done.results[ending.index]
+            result, record = results[ending.index], ending.record
             payload, checksum = result.payload, result.checksum
-            if ending.state in _STOPPED and ending.reason:
+            if ending.reason and ending.state in _STOPPED:
                 payload = _failure(ending, done.origin.node)
                 checksum = zlib.crc32(payload)
             elif result.file:
                 files[result.task] = result
-            completion = self._completion(ending, payload, checksum)
-            batch = ending.record.batch
-            by_client.setdefault((batch.client, batch.owner), []).append(completion)
+            if record.batch is not last:
+                last = record.batch
+                mine = by_client.setdefault((last.client, last.owner), [])
+            attempts, slots = record.attempts, ending.slots
+            number, state = record.number, result.state
+            mine.append(
+                Completion(number, state, attempts, slots, payload, checksum, ending.timing)
+            )
         return self._store(by_client, done.origin, done.engine, done.route, files)
 
     def from_here(self, endings: list[Ending]) -> list[tuple[bytes, bytes]]:
@@ -86,7 +94,15 @@ class Completions:
             record = ending.record
             by_client = groups.setdefault((record.route.engine, record.route.reason), {})
             payload = _failure(ending, ending.host)
-            completion = self._completion(ending, payload, zlib.crc32(payload))
+            completion = Completion(
+                record.number,
+                _STATE_INDEX[ending.state],
+                record.attempts,
+                ending.slots,
+                payload,
+                zlib.crc32(payload),
+                ending.timing,
+            )
             by_client.setdefault((record.batch.client, record.batch.owner), []).append(completion)
         out = []
         for (engine, reason), by_client in groups.items():
@@ -179,18 +195,6 @@ class Completions:
             del self._fresh[task]
         return bool(self._fresh)
 
-    def _completion(self, ending: Ending, payload: bytes, checksum: int) -> Completion:
-        record = ending.record
-        return Completion(
-            record.number,
-            _STATE_INDEX[ending.state],
-            record.attempts,
-            ending.slots,
-            payload,
-            checksum,
-            ending.timing,
-        )
-
     def _store(
         self,
         by_client: _Shares,
@@ -206,9 +210,9 @@ class Completions:
             completed = Completed(origin, engine, route, completions, first)
             body = codec.encode(completed)
             states = [STATES[completion.state] for completion in completions]
-            self._journal.finish(first, states, body, owner)
-            for seq, completion in enumerate(completions, first):
-                self._fresh[completion.task] = first
+            self._journal.finish(first, states, body, owner, repeatable=_is_repeatable(engine))
+            self._fresh.update(dict.fromkeys([c.task for c in completions], first))
+            for seq, completion in enumerate(completions if files or self._watchers else (), first):
                 if completion.task in files:
                     file = files[completion.task]
                     self._journal.file(file.file, completion.task, seq, file.file_bytes)
@@ -218,6 +222,12 @@ class Completions:
             if client:
                 out.append((client, body))
         return out
+
+
+def _is_repeatable(engine: str) -> bool:
+    """Would its tasks give the same bits after a power cut, on whatever machine comes up?"""
+    card = catalog.card(engine)
+    return card is not None and card.reproducible
 
 
 def only(completed: Completed, completion: Completion, seq: int) -> Completed:

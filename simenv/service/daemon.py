@@ -13,18 +13,21 @@ from collections import deque
 from functools import partial
 
 from simenv.config import Config
-from simenv.errors import JournalError, LimitExceeded, NotAllowed, OptionError, SimenvError
+from simenv.errors import JournalError, NotAllowed, SimenvError
+from simenv.model import WorkerState
 from simenv.scheduler.dispatch import assign
 from simenv.scheduler.state import State
 from simenv.service import faults
-from simenv.service.admission import Inquiry, refusal
 from simenv.service.checkpoint import Checkpointer
 from simenv.service.chunks import packed
 from simenv.service.complaints import Complaints
 from simenv.service.completions import Completions
 from simenv.service.copying import Copier
+from simenv.service.cursors import acknowledge
 from simenv.service.desk import Desk
+from simenv.service.devices import Devices
 from simenv.service.hands import Hands
+from simenv.service.inquiry import Inquiry, refusal
 from simenv.service.intake import Intake
 from simenv.service.journal import SYNC_DELAY_S, Journal
 from simenv.service.keeping import Keeping
@@ -32,10 +35,14 @@ from simenv.service.people import People
 from simenv.service.pools import WorkerProcesses
 from simenv.service.presence import Presence
 from simenv.service.questions import Facts, Questions
+from simenv.service.reserving import CHANGING, Reserving
+from simenv.service.steering import Steering
 from simenv.wire import codec
 from simenv.wire import messages as m
 from simenv.wire.auth import LOCAL, MAY_SEND, Identity
 from simenv.wire.connection import Door, Doors
+from simenv.wire.devices import Described
+from simenv.wire.pools import DrainNode, ResumeNode, Scale
 
 DRAIN_MESSAGES = 64
 SLICE_NS = 5_000_000
@@ -43,8 +50,9 @@ TICK_BUSY_S = 0.05
 TICK_IDLE_S = 1.0
 KEEPING_LOOK_S = 0.001
 LAG_SAMPLES = 4_096
-MAX_CURSOR_CHARS = 64
-MAX_CURSORS = 1_000  # of one owner; they are kept for ever
+BLAMELESS = (m.EXIT_LEASE, m.EXIT_ORPHAN)  # a rank may well have died of its task
+FAREWELL_NS = 15_000_000_000  # before the site ends the allocation: what runs goes back then
+LAST_WORDS = 300  # characters of a log's last line that become a reason
 
 log = logging.getLogger("simenv.service")
 
@@ -67,9 +75,11 @@ class Daemon:
         keeping: Keeping,
         presence: Presence,
         facts: Facts,
+        devices: Devices,
     ) -> None:
         self.config = config
         self.facts = facts
+        self.devices = devices
         self.doors = doors
         self.people = people
         self.keeping = keeping
@@ -81,11 +91,13 @@ class Daemon:
         self.checkpointer = checkpointer
         self.copier = copier
         self._presence = presence
+        self.steering = Steering(config, state, journal, workers.look)
         self.questions = Questions(self)
         self.desk = Desk(self.questions.answer, keeping.broken, partial(doors.send, Door.CLIENT))
         self.started_ns = time.monotonic_ns()
         self.lags_ns: deque[int] = deque(maxlen=LAG_SAMPLES)
         self.hands = Hands(state, journal, doors, workers, completions)
+        self.reserving = Reserving(state, journal, self.hands)
         self._complaints = Complaints(log)
         self.trouble = ""
         self.stop_at_ns = 0  # when a drain ends by force; 0: not draining
@@ -102,10 +114,10 @@ class Daemon:
         begin_ns = time.monotonic_ns()
         if arrived:
             self._drain(begin_ns)
+        if begin_ns >= self._next_tick_ns:  # before admission: what is not stored must not end
+            self._tick(begin_ns)
         if self.intake.busy:
             self._admit(begin_ns + SLICE_NS)
-        if begin_ns >= self._next_tick_ns:
-            self._tick(begin_ns)
         self._assign(time.monotonic_ns())
         self._commit()
         self._answer()
@@ -115,7 +127,7 @@ class Daemon:
             self.lags_ns.append(time.monotonic_ns() - begin_ns)
 
     def _patience_s(self) -> float:
-        if self.intake.busy or self.desk.busy:
+        if self.intake.busy or self.desk.busy or (self.reserving.busy and not self.trouble):
             return 0.0
         if self.keeping.hurries:
             return KEEPING_LOOK_S
@@ -157,12 +169,13 @@ class Daemon:
 
     def _commit(self) -> None:
         """Store everything; if that fails, this pass's accepts become refusals."""
+        self.reserving.store()
         if not self.journal.pending:
             return
         was_unsynced = self.journal.unsynced
         try:
             self.journal.commit()
-            if not was_unsynced:
+            if self.journal.unsynced and not was_unsynced:
                 self._unsynced_ns = time.monotonic_ns()
             self.checkpointer.written_bytes = self.journal.written_bytes
             self.trouble = ""
@@ -204,9 +217,10 @@ class Daemon:
             self.keeping.settle(idle)
             if idle or self.completions.crowded:
                 self.completions.index_some()
-            age_s = (time.monotonic_ns() - self._unsynced_ns) / 1e9
-            if self.journal.unsynced and age_s >= SYNC_DELAY_S:
-                self.journal.sync()
+            if self.journal.unsynced:
+                age_s = (time.monotonic_ns() - self._unsynced_ns) / 1e9
+                if age_s >= SYNC_DELAY_S:
+                    self.journal.sync()
             if self.trouble and idle and not self.journal.pending:
                 self.journal.sync()  # nobody brings a commit that would show that it can be done
                 self.trouble = ""
@@ -230,25 +244,16 @@ class Daemon:
             words, actions = self.questions.cancelled(message, who.scope)
             self.hands.carry_out(actions)
             self._answers.append((peer, codec.encode(m.Cancelled(message.request, words))))
+        elif isinstance(message, CHANGING):
+            self.reserving.take(peer, who, message, self.trouble)
         else:
-            if type(message) is m.Ack:
-                self._acknowledge(who, message)
+            if isinstance(message, m.Ack):
+                newest = self.questions.newest(who.scope)
+                acknowledge(self.journal, newest, who.owner, message)
+            elif isinstance(message, Scale | DrainNode | ResumeNode):
+                self.hands.carry_out(self.steering.obey(message))
+                self._next_tick_ns = 0
             self.desk.take(peer, who, message)
-
-    def _acknowledge(self, who: Identity, message: m.Ack) -> None:
-        newest = self.questions.newest(who.scope)
-        if not (0 <= message.seq <= newest and 0 < len(message.cursor) <= MAX_CURSOR_CHARS):
-            raise OptionError(
-                f"completion {message.seq} cannot be acknowledged by {message.cursor[:64]!r}",
-                hint=f"0 to {newest}; a cursor's name has 1 to {MAX_CURSOR_CHARS} characters",
-            )
-        records = self.journal.records
-        is_new = not records.cursor_at(who.owner, message.cursor)
-        if is_new and records.cursors_of(who.owner) >= MAX_CURSORS:
-            raise LimitExceeded(
-                f"there are {MAX_CURSORS} cursors already", hint="go on with one of them"
-            )
-        self.journal.cursor(who.owner, message.cursor, message.seq)
 
     def _from_worker(self, peer: bytes, message: m.FromWorker) -> None:
         now_ns = time.monotonic_ns()
@@ -259,11 +264,16 @@ class Daemon:
             self.hands.results += self.completions.from_worker(message, endings)
             self.keeping.unused(message, endings)
         elif type(message) is m.Beat:
-            self.workers.beats(message.name, peer)
             actions = None
-            if message.epoch == self.state.epoch:
+            ours = message.epoch == self.state.epoch
+            if ours and self.workers.beats(message.name, message.start, peer):
                 actions = self.state.beaten(
-                    message.name, message.task, message.attempt, message.rss_bytes, now_ns
+                    message.name,
+                    message.start,
+                    message.task,
+                    message.attempt,
+                    message.rss_bytes,
+                    now_ns,
                 )
             known = actions is not None
             answer = m.Lease(self.state.epoch) if known else m.StopWorker("not one of ours")
@@ -274,36 +284,68 @@ class Daemon:
             self.state.started(name, message.task, message.attempt, now_ns)
         elif type(message) is m.Join:
             self._join(peer, message, now_ns)
+        elif type(message) is Described:
+            self.devices.hear(message, self.state, self.hands.note)
 
     def _join(self, peer: bytes, message: m.Join, now_ns: int) -> None:
-        ours = message.epoch == self.state.epoch and self.workers.joined(
-            message.name, message.pid, peer
-        )
-        if ours and self.state.joined(message.name, message.node, message.pid, now_ns):
-            self.hands.note("worker.ready", message.name, f"pid {message.pid} on {message.node}")
+        name, start = message.name, message.start
+        ours = message.epoch == self.state.epoch and self.workers.joined(name, start, peer)
+        if ours and self.state.joined(name, start, message.node, message.pid, now_ns):
+            ranks = f", {message.ranks} ranks" if message.ranks > 1 else ""
+            self.hands.note("worker.ready", name, f"pid {message.pid} on {message.node}{ranks}")
         else:
-            answer = m.StopWorker(f"epoch {message.epoch} is over")
+            answer = m.StopWorker(f"start {start} of epoch {message.epoch} is over")
             self.doors.send(Door.WORKER, peer, codec.encode(answer))
 
     # --- decisions carried out -----------------------------------------------------------------
 
     def _tick(self, now_ns: int) -> None:
         for end in self.workers.exited():
-            self.keeping.beside.unfinished(end.pid)
+            self.keeping.beside.unfinished(f"{end.name}.{end.start}")
             tail = self.workers.log_tail(end.name) if end.code else ""
-            blame = end.code not in (m.EXIT_LEASE, m.EXIT_ORPHAN)
-            self.hands.carry_out(self.state.lost(end.name, end.words, now_ns, tail, blame=blame))
+            blame = end.code not in BLAMELESS and not end.blameless
+            worker, words = self.state.workers.get(end.name), end.words
+            if tail and worker is not None and worker.state is WorkerState.STARTING:
+                words += f": {tail.splitlines()[-1][:LAST_WORDS]}"  # nobody else will say why
+            actions = self.state.lost(end.name, end.start, words, now_ns, tail, blame=blame)
+            self.hands.carry_out(actions)
+        self._hear_launcher(now_ns)
         self.hands.carry_out(self.state.tick(now_ns))
+        self.reserving.tick(now_ns)
         if not (self.state.draining or self._presence.holds()):
             log.error("another service has taken over this environment: giving way")
             self.drain(now=True)
+        self._look_at_the_end(now_ns)
         self._check_drain(now_ns)
         wait_s = TICK_BUSY_S if self.state.is_active else TICK_IDLE_S
         self._next_tick_ns = now_ns + round(wait_s * 1e9)
 
+    def _hear_launcher(self, now_ns: int) -> None:
+        for news in self.workers.news():
+            if news.kind == "node.lost":
+                actions = self.state.node_lost(news.subject, news.message, now_ns)
+                self.hands.carry_out(actions)
+            elif news.kind == "node.back":
+                self.hands.carry_out(self.state.node_back(news.subject, now_ns))
+            else:
+                self.hands.note(news.kind, news.subject, news.message)
+
+    def _look_at_the_end(self, now_ns: int) -> None:
+        """Nothing new begins in the last minute of the allocation: what runs may still end."""
+        if self.state.ends(now_ns) and not self.state.draining:
+            end_ns = self.state.limits.end_ns
+            left_s = max(0, end_ns - now_ns) // 1_000_000_000
+            words = f"the site takes the nodes back in {left_s} s"
+            self.hands.note("allocation.ends", self.config.name, words)
+            self.drain(now=False)
+            self.stop_at_ns = min(self.stop_at_ns, end_ns - FAREWELL_NS)
+
     def _assign(self, now_ns: int) -> None:
-        if self.state.draining or self.trouble:
+        if self.trouble:
             return  # what a full disk can't take must not pile up in memory
+        self.reserving.settle(now_ns)
+        if self.state.draining:
+            return
         sends = assign(self.state, now_ns)
         if sends:
             faults.hit("assign.before")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from simenv.errors import QueueFull, SimenvError
-from simenv.service.admission import refusal
+from simenv.service.inquiry import refusal
 from simenv.service.records import DamagedRecord
 from simenv.wire import codec
 from simenv.wire import messages as m

@@ -1,25 +1,24 @@
 """The engines as a client sees them: their cards, and the widths that this environment's memory
-allows."""
+and ranks allow."""
 
 from __future__ import annotations
 
 import functools
 
-from simenv.model import EngineInfo, GateInfo
+from simenv.model import EngineInfo, PoolSpec
+from simenv.scheduler.values import Limits
+from simenv.service.ideal import gates_of, width
 from simulators import catalog
 from simulators.catalog import EngineCard
-from simulators.circuit.gates import GATES
-from simulators.costs import StateCosts
 
 
 @functools.lru_cache(maxsize=1)
-def engines_view(memory_bytes: int) -> list[EngineInfo]:
+def engines_view(pools: tuple[PoolSpec, ...], limits: Limits) -> list[EngineInfo]:
     """All but those that only drills name."""
-    return [_view(card, memory_bytes) for card in catalog.CARDS if card.shared or card.automatic]
+    return [_view(card, pools, limits) for card in catalog.CARDS if card.shared or card.automatic]
 
 
-def _view(card: EngineCard, memory_bytes: int) -> EngineInfo:
-    dense = isinstance(card.costs, StateCosts)  # of others the width alone says nothing of memory
+def _view(card: EngineCard, pools: tuple[PoolSpec, ...], limits: Limits) -> EngineInfo:
     return EngineInfo(
         name=card.name,
         summary=card.summary,
@@ -27,11 +26,7 @@ def _view(card: EngineCard, memory_bytes: int) -> EngineInfo:
         precisions=card.precisions,
         dynamic=card.dynamic,
         clifford=card.clifford,
-        max_qubits=card.max_qubits_in(memory_bytes) if dense else card.max_qubits,
+        max_qubits=width(card, pools, limits),
         missing=card.missing,
-        gates=tuple(
-            GateInfo(gate.name, gate.qubits, gate.params)
-            for gate in GATES.values()
-            if gate.clifford or not card.clifford
-        ),
+        gates=gates_of(card),
     )

@@ -6,21 +6,26 @@ import msgspec
 
 from simenv.errors import ProgramError, SimenvError
 from simenv.model import PoolSpec
-from simenv.scheduler import routing
+from simenv.scheduler import preferring, routing, sizing
 from simenv.scheduler.fitness import ELSEWHERE
 from simenv.scheduler.routing import Considered
+from simenv.scheduler.seen import Seen
 from simenv.scheduler.values import Limits
 from simenv.service import rules
-from simenv.service.admission import open_program, refusal
+from simenv.service.admission import open_program
+from simenv.service.inquiry import refusal
 from simenv.wire.engines import Choice, Explain, Explained, Explanation, Sizes
 from simenv.wire.messages import Refused
 from simulators import catalog
 from simulators.circuit import check
 from simulators.circuit.ir import Circuit
-from simulators.circuit.profile import Profile, profile
+from simulators.circuit.profile import Profile
+from simulators.circuit.profiling import profile
 
 
-def explain(q: Explain, pools: tuple[PoolSpec, ...], limits: Limits) -> Explained | Refused:
+def explain(
+    q: Explain, pools: tuple[PoolSpec, ...], limits: Limits, seen: Seen
+) -> Explained | Refused:
     """Refused where the program or its terms would be, whatever the engine."""
     try:
         rules.check_terms(q.terms)
@@ -31,14 +36,14 @@ def explain(q: Explain, pools: tuple[PoolSpec, ...], limits: Limits) -> Explaine
             raise ProgramError(f"the program is not valid: {wrong}")
         found = profile(circuit)
         rules.check_final_state(q.terms, circuit, found)
-        considered = routing.consider(found, q.terms, pools, limits)
+        considered = preferring.consider(found, q.terms, pools, limits, seen)
     except SimenvError as error:
         return Refused(q.request, [refusal(error)])
-    choices = [_choice(one, q, number == 0) for number, one in enumerate(considered)]
+    choices = [_choice(one, q, limits, number == 0) for number, one in enumerate(considered)]
     return Explained(q.request, Explanation(_sizes(found), choices))
 
 
-def _choice(one: Considered, q: Explain, first: bool) -> Choice:
+def _choice(one: Considered, q: Explain, limits: Limits, first: bool) -> Choice:
     card = catalog.card(one.engine)
     assert card is not None  # routing considers no others
     if one.route is None:
@@ -48,7 +53,8 @@ def _choice(one: Considered, q: Explain, first: bool) -> Choice:
         return Choice(one.engine, False, False, one.words, hint, "", 0, 0.0, card.reproducible)
     route = one.route
     micros = (route.evolve_us + route.shot_us * q.shots) * max(1, q.count)
-    why = one.words if first else f"able, but {q.terms.engine} prefers another"
+    by = "another pool is preferred" if q.terms.prefer else f"{q.terms.engine} prefers another"
+    why = one.words if first else f"able, but {by}"
     return Choice(
         engine=one.engine,
         chosen=first,
@@ -59,6 +65,8 @@ def _choice(one: Considered, q: Explain, first: bool) -> Choice:
         memory_bytes=route.memory_bytes,
         seconds=micros / 1e6,
         reproducible=card.reproducible,
+        ranks=route.ranks,
+        nodes=sizing.nodes_for(route, limits),
     )
 
 

@@ -32,6 +32,7 @@ POINTS = (
     "reopen.after",
     "gc.before",
     "gc.after",
+    "reservation.changed",
 )
 ACTIONS = ("kill", "error")
 

@@ -56,7 +56,7 @@ class Hands:
             self.results += self._completions.from_here(endings)
         for action in actions:
             if type(action) is Note:
-                self.note(action.kind, action.subject, action.message)
+                self.note(action.kind, action.subject, action.message, action.owner)
             elif type(action) is StartWorker:
                 self._start(action)
             elif type(action) is StopRunning:
@@ -69,21 +69,29 @@ class Hands:
                 self.note("worker.killed", action.worker, action.reason)
                 self._workers.kill(action.worker)
 
-    def note(self, kind: str, subject: str, message: str) -> None:
-        """A line in the event log, the journal and the service's log."""
+    def note(self, kind: str, subject: str, message: str, owner: str = "") -> None:
+        """A line in the event log, the journal and the service's log. `owner`: see Note."""
         record = self._state.tasks.get(task_number(subject) or 0)
         event = Event(self.next_event, time.time(), kind, subject, message)
-        self._journal.event(event, record.batch.owner if record is not None else "")
+        self._journal.event(event, owner or (record.batch.owner if record is not None else ""))
         self.next_event += 1
         log.info("%s %s %s", kind, subject, message)
 
     def _start(self, action: StartWorker) -> None:
-        trouble = self._workers.start(action)
+        trouble = self._workers.start(action, self._state.pools[action.pool].spec)
         if trouble:
             now_ns = time.monotonic_ns()
-            self.carry_out(self._state.lost(action.worker, trouble, now_ns))
+            self.carry_out(self._state.lost(action.worker, action.start, trouble, now_ns))
         else:
-            self.note("worker.started", action.worker, f"pool {action.pool}")
+            self.note("worker.started", action.worker, f"pool {action.pool}{_where(action)}")
 
     def _tell(self, worker: str, message: m.ToWorker) -> None:
         self._doors.send(Door.WORKER, self._workers.control_peer(worker), codec.encode(message))
+
+
+def _where(action: StartWorker) -> str:
+    """ " on node1 (2 ranks), node2 (2 ranks)"; "" for one rank on the service's own node."""
+    words = [f"{share.node} ({share.ranks} ranks)" for share in action.shares if share.node]
+    if sum(share.ranks for share in action.shares) == 1:
+        words = [share.node for share in action.shares if share.node]
+    return f" on {', '.join(words)}" if words else ""

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict, deque
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from simenv.errors import Insufficient, KeyConflict, LimitExceeded, OptionError, QueueFull
 from simenv.model import digest
+from simenv.scheduler import steering
 from simenv.scheduler.routing import size
 from simenv.scheduler.state import State
 from simenv.scheduler.values import Batch, Limits
 from simenv.service import faults
-from simenv.service.admission import Admission, Inquiry, refusal
 from simenv.service.api import pack_routes
+from simenv.service.inquiry import Inquiry, refusal
 from simenv.service.journal import Journal
 from simenv.service.records import AcceptedRow
+from simenv.service.reserving import units_of
 from simenv.wire import codec
 from simenv.wire.messages import MAX_MESSAGE_BYTES, MAX_MESSAGE_TASKS, Accepted, Refusal, Submit
+
+if TYPE_CHECKING:
+    from simenv.service.admission import Admission
 
 MAX_KEY_CHARS = 256
 RECENT_KEYS = 50_000  # automatic keys: a client repeats them only while it waits for the answer
@@ -40,11 +46,12 @@ class Intake:
     """Used from the loop's thread."""
 
     def __init__(
-        self, state: State, journal: Journal, admission: Admission, limits: Limits
+        self, state: State, journal: Journal, admission: Admission | None, limits: Limits
     ) -> None:
+        """`admission`: None until it is loaded; what arrives before that waits for it."""
+        self.admission = admission
         self._state = state
         self._journal = journal
-        self._admission = admission
         self._limits = limits
         self._recent: OrderedDict[tuple[str, str, int], Remembered] = OrderedDict()
         self._waiting: OrderedDict[bytes, deque[Inquiry]] = OrderedDict()
@@ -61,8 +68,8 @@ class Intake:
 
     @property
     def busy(self) -> bool:
-        """Is any message only partly admitted?"""
-        return bool(self._waiting)
+        """Is any message only partly admitted, and can that go on?"""
+        return bool(self._waiting) and self.admission is not None
 
     def receive(
         self, peer: bytes, owner: str, message: Submit, body: bytes, now_ns: int
@@ -86,13 +93,14 @@ class Intake:
         messages stay in order.
         """
         through: list[tuple[Inquiry, Accepted | list[Refusal]]] = []
-        while self._waiting:
+        admission = self.admission
+        while self._waiting and admission is not None:
             peer, inquiries = next(iter(self._waiting.items()))
             inquiry = inquiries[0]
             refused = _misshapen(inquiry.message, len(inquiry.body))
             if refused is None:
                 turn_ns = min(deadline_ns, time.monotonic_ns() + TURN_NS)
-                if not self._admission.go_on(inquiry, turn_ns):
+                if not admission.go_on(inquiry, turn_ns):
                     self._waiting.move_to_end(peer)
                     if time.monotonic_ns() >= deadline_ns:
                         break
@@ -124,6 +132,13 @@ class Intake:
         full = self._full(count, len(inquiry.body))
         if full is not None:
             return [full]
+        closed = steering.why_refused(self._state, inquiry.routes)
+        if closed:
+            hint = "another pool, or submit again when an admin has resumed it"
+            return [refusal(Insufficient(closed, hint=hint))]
+        units, refused = units_of(self._state, inquiry)
+        if refused:
+            return refused
         faults.hit("submit.admitted")
         first = self._state.next_task
         batch = Batch(
@@ -136,7 +151,7 @@ class Intake:
             share(inquiry.body, count),
             inquiry.owner,
         )
-        self._state.submitted(batch, message.tasks, inquiry.routes, None)
+        self._state.submitted(batch, message.tasks, inquiry.routes, None, units)
         remembered = Remembered(first, count, content)
         self.remember(inquiry.owner, message.key, message.offset, remembered)
         self._journal.accept(

@@ -14,7 +14,7 @@ import sqlite3
 import time
 import zlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableSequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import msgspec
 
 from simenv.errors import JournalError
 from simenv.model import Event, TaskState
-from simenv.service import faults
+from simenv.service import faults, reserved_rows, steered_rows
 from simenv.service.records import UNHAPPY, WAY_OUT, AcceptedRow, Records, checksum
 
 JOURNAL_FORMAT = 2
@@ -46,10 +46,15 @@ create table if not exists event(seq integer primary key, body blob, owner text)
 create table if not exists file(name text primary key, task int, seq int, bytes int) without rowid;
 create index if not exists file_seq on file(seq);
 create table if not exists replaced(seq integer primary key, task int, state text);
+create table if not exists pool(name text primary key, least int, most int, told_least int,
+  told_most int) without rowid;
+create table if not exists drained(node text primary key, reason text) without rowid;
 """
 _ACCEPT = "insert into accepted values(?,?,?,?,?,?,?,?,?,?,?,?)"
 _FINISH = "insert into finished values(?,?,?,?,?,?,?,?,?)"
 _FILE = "insert or replace into file values(?,?,?,?)"
+_EVENT = "insert or replace into event values(?,?,?)"
+_CURSOR = "insert or replace into cursor values(?,?,?)"
 
 
 class Journal:
@@ -81,7 +86,9 @@ class Journal:
         self._sent = array("q")
         self._events: list[tuple[int, bytes, str]] = []
         self._cursors: list[tuple[str, str, int]] = []
+        self._settings: list[tuple[str, tuple[Any, ...]]] = []
         self._force = False
+        self.pending = False  # is anything to be committed?
 
     def _open(self) -> None:
         run = self._db.execute
@@ -100,7 +107,7 @@ class Journal:
         damaged = run("pragma quick_check(1)").fetchone()[0]
         if damaged != "ok":
             raise sqlite3.DatabaseError(damaged)
-        self._db.executescript(_SCHEMA)
+        self._db.executescript(_SCHEMA + reserved_rows.SCHEMA + steered_rows.SCHEMA)
         run(f"pragma user_version={JOURNAL_FORMAT}")
 
     def _next_epoch(self) -> int:
@@ -117,21 +124,32 @@ class Journal:
 
     def accept(self, row: AcceptedRow) -> None:
         self._accepted.append(row)
+        self.pending = True
 
     def sent(self, numbers: list[int]) -> None:
         """Tasks that go out in this pass: the attempt count after a restart is made from these."""
         self._sent.extend(numbers)
+        self.pending = True
 
-    def finish(self, first_seq: int, states: list[TaskState], body: bytes, owner: str = "") -> None:
+    def finish(
+        self,
+        first_seq: int,
+        states: list[TaskState],
+        body: bytes,
+        owner: str = "",
+        *,
+        repeatable: bool = True,
+    ) -> None:
         """A packed Completed, whose completions are numbered from `first_seq`, and their states.
-        All tasks in it are of one owner.
+        All tasks in it are of one owner. `repeatable`: of an engine that gives the same again.
 
-        Anything but DONE cannot be computed again, so it forces the commit to the disk.
+        What cannot be computed again, and anything but DONE cannot, forces the commit to the disk.
         """
         unhappy = [states.count(state) for state in UNHAPPY]
         crc, now_s = zlib.crc32(body), time.time()
         self._finished.append((first_seq, len(states), *unhappy, now_s, body, crc, owner))
-        self._force = self._force or any(unhappy)
+        self._force = self._force or any(unhappy) or not repeatable
+        self.pending = True
 
     def file(self, name: str, task: int, seq: int, size_bytes: int) -> None:
         """The file that holds the large arrays of a task's completion."""
@@ -140,15 +158,33 @@ class Journal:
     def event(self, event: Event, owner: str = "") -> None:
         """`owner`: whose task it is about, if it is about one."""
         self._events.append((event.seq, msgspec.msgpack.encode(event), owner))
+        self.pending = True
 
     def cursor(self, owner: str, name: str, seq: int) -> None:
         """A promise to whoever acknowledged: stored like an accept."""
         self._cursors.append((owner, name, seq))
-        self._force = True
+        self._force = self.pending = True
 
-    @property
-    def pending(self) -> bool:
-        return bool(self._accepted or self._finished or self._sent or self._events or self._cursors)
+    def scaled(self, pool: str, least: int, most: int, told_least: int, told_most: int) -> None:
+        """A pool has so many workers from now on; `told_...`: as the configuration has it."""
+        row = (pool, least, most, told_least, told_most)
+        self._set("insert or replace into pool values(?,?,?,?,?)", row)
+
+    def drained(self, node: str, reason: str) -> None:
+        self._set("insert or replace into drained values(?,?)", (node, reason))
+
+    def resumed(self, node: str) -> None:
+        self._set("delete from drained where node = ?", (node,))
+
+    def put(self, statements: list[tuple[str, tuple[Any, ...]]], *, forced: bool) -> None:
+        """Rows of others' tables; `forced`: somebody was told, or is going to be."""
+        if statements:
+            self._settings += statements
+            self.pending = True
+        self._force = self._force or forced
+
+    def _set(self, query: str, values: tuple[Any, ...]) -> None:
+        self.put([(query, values)], forced=True)
 
     @property
     def owes_ends(self) -> bool:
@@ -169,27 +205,36 @@ class Journal:
         try:
             faults.hit("journal.commit.before")
             statements = self._statements()
-            if len(statements) > 1:
+            if len(statements) == 1:  # is a transaction by itself, for a third of the calls
+                self._db.execute(*statements[0])
+            else:
                 self._db.execute("begin immediate")
-            for query, values in statements:
-                self._db.execute(query, values)
-            if (
-                len(statements) > 1
-            ):  # one alone is a transaction by itself, for a third of the calls
+                for query, values in statements:
+                    self._db.execute(query, values)
                 self._db.execute("commit")
         except (sqlite3.Error, OSError, OverflowError) as error:
             self._accepted.clear()
+            self.pending = any(self._waiting())
             raise self._failed(error) from error
         faults.hit("journal.commit.after")
         self.written_bytes += _size(statements)
         self.unsynced = self._durability == "accepted" and not force
-        self._accepted.clear()
-        self._finished.clear()
-        self._files.clear()
-        self._events.clear()
-        self._cursors.clear()
-        del self._sent[:]
-        self._force = False
+        for rows in self._waiting():
+            if rows:
+                del rows[:]
+        self._force = self.pending = False
+
+    def _waiting(self) -> tuple[MutableSequence[Any], ...]:
+        """All that a commit takes."""
+        return (
+            self._accepted,
+            self._sent,
+            self._finished,
+            self._files,
+            self._events,
+            self._cursors,
+            self._settings,
+        )
 
     def _statements(self) -> list[tuple[str, tuple[Any, ...]]]:
         """What is pending, as rows to insert."""
@@ -200,19 +245,22 @@ class Journal:
                 # Mostly its first tasks go out in this very pass: a number says that, not a row.
                 at_once = 0
                 while at_once < row.count and row.first + at_once in sent:
-                    sent.discard(row.first + at_once)
                     at_once += 1
+                sent.difference_update(range(row.first, row.first + at_once))
                 found.append((_ACCEPT, (*row.values(), checksum(row), at_once)))
             if len(sent) < len(self._sent):
                 self._sent = array("q", sorted(sent))
         if self._sent:
             found.append(("insert into sent(tasks) values(?)", (self._sent.tobytes(),)))
-        found += [(_FINISH, values) for values in self._finished]
-        found += [(_FILE, values) for values in self._files]
-        found += [("insert or replace into event values(?,?,?)", values) for values in self._events]
-        found += [
-            ("insert or replace into cursor values(?,?,?)", values) for values in self._cursors
-        ]
+        for query, rows in (
+            (_FINISH, self._finished),
+            (_FILE, self._files),
+            (_EVENT, self._events),
+            (_CURSOR, self._cursors),
+        ):
+            if rows:
+                found += [(query, values) for values in rows]
+        found += self._settings
         return found
 
     def sync(self) -> None:

@@ -17,9 +17,9 @@ from simenv.errors import NotFound, OptionError, SimenvError, StoreError
 from simenv.model import TaskState, task_name
 from simenv.scheduler.state import State
 from simenv.scheduler.values import ATTEMPT_BITS, Ending
-from simenv.service.admission import refusal
 from simenv.service.beside import Beside
 from simenv.service.completions import Completions
+from simenv.service.inquiry import refusal
 from simenv.service.journal import Journal
 from simenv.service.records import DamagedRecord
 from simenv.service.reopening import Reopening
@@ -201,12 +201,12 @@ class Keeping:
 
     def unused(self, done: m.Done, endings: list[Ending]) -> None:
         """Remove the files of answers that came too late or were not wanted any more."""
-        if not any(result.file for result in done.results):
-            return
-        kept = {ending.index for ending in endings if ending.state is TaskState.DONE}
-        names = [r.file for k, r in enumerate(done.results) if r.file and k not in kept]
-        if names:
-            self.beside.remove(names)
+        files = [(k, result.file) for k, result in enumerate(done.results) if result.file]
+        if files:
+            kept = {ending.index for ending in endings if ending.state is TaskState.DONE}
+            names = [name for k, name in files if k not in kept]
+            if names:
+                self.beside.remove(names)
 
     # ------------------------------------------------------------------------------------------
 

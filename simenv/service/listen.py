@@ -13,12 +13,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import msgspec
-import psutil
 
-from simenv.config import EVERYWHERE, listen_parts
+from simenv.config import EVERYWHERE, OwnDoor, listen_parts
 from simenv.errors import ConfigError
 from simenv.service.complaints import Complaints
-from simenv.wire.keyfiles import ServerFile, server_file, write_private
+from simenv.wire.keyfiles import KeyPair, ServerFile, new_pair, server_file, write_private
 from simenv.wire.tcp import TcpDoor
 
 _COMPLAINTS = Complaints(logging.getLogger("simenv.service"))
@@ -34,7 +33,7 @@ def open_door(listen: str, path: Path, node: str) -> tuple[TcpDoor, ServerFile]:
     host, port = listen_parts(listen)
     told = server_file(path)
     address = resolved(host)
-    _more_descriptors()
+    more_descriptors()
     door = None
     last = told.address.rpartition(":")[2]
     if not port and last.isdecimal():
@@ -44,18 +43,33 @@ def open_door(listen: str, path: Path, node: str) -> tuple[TcpDoor, ServerFile]:
         door = TcpDoor(address, port, told.keys, _COMPLAINTS.say)
     shown = node if host == EVERYWHERE else address
     shown = f"[{shown}]" if ":" in shown else shown
-    now = msgspec.structs.replace(told, address=f"tcp://{shown}:{door.port}")
+    own = KeyPair(told.own_public, told.own_secret) if told.own_public else new_pair()
+    now = msgspec.structs.replace(
+        told,
+        address=f"tcp://{shown}:{door.port}",
+        own_public=own.public,
+        own_secret=own.secret,
+    )
     if now != told:
         write_private(path, now)
     return door, now
 
 
-def resolved(host: str) -> str:
-    """The one IP address a host's name, an interface or an address means."""
+def own_door(told: ServerFile) -> OwnDoor:
+    """How the environment's own user comes in there from another machine: with a pair that stays,
+    so that a start anew takes her connections up again."""
+    return OwnDoor(told.address, told.public_key, told.own_public, told.own_secret)
+
+
+def resolved(host: str, told: str = "listen") -> str:
+    """The one IP address a host's name, an interface or an address means. `told`: where it comes
+    from, for the ConfigError."""
     if host == EVERYWHERE:
         return "0.0.0.0"
     with suppress(ValueError):
         return str(ipaddress.ip_address(host))
+    import psutil  # here, because it takes a start 15 ms
+
     for entry in psutil.net_if_addrs().get(host, ()):
         if entry.family == socket.AF_INET:
             return str(entry.address)
@@ -64,13 +78,13 @@ def resolved(host: str) -> str:
     except OSError as error:
         names = ", ".join(sorted(psutil.net_if_addrs()))
         raise ConfigError(
-            f"listen: {host!r} is neither an interface nor a host: {error.strerror}",
+            f"{told}: {host!r} is neither an interface nor a host: {error.strerror}",
             hint=f"interfaces here: {names}; or an IP address of this machine",
         ) from error
     return str(found[0][4][0])
 
 
-def _more_descriptors() -> None:
+def more_descriptors() -> None:
     """Each connection takes one; the soft limit is often meant for interactive programs."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)

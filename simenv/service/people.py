@@ -11,9 +11,10 @@ from pathlib import Path
 
 from simenv.config import check_name
 from simenv.errors import KeyRefused
-from simenv.service.admission import refusal
+from simenv.service.inquiry import refusal
 from simenv.wire import codec
 from simenv.wire import messages as m
+from simenv.wire.auth import LOCAL
 from simenv.wire.connection import Doors
 from simenv.wire.keyfiles import added, identities, read_keys, removed, write_keys
 from simenv.wire.people import AddKey, GetKeys, KeyInfo, Keys, RevokeKey
@@ -28,9 +29,11 @@ FAREWELL = codec.encode(m.Refused(0, [refusal(_REVOKED)]))
 class People:
     """The keys in one file. Used from the loop's thread."""
 
-    def __init__(self, path: Path, doors: Doors) -> None:
+    def __init__(self, path: Path, doors: Doors, own: str = "") -> None:
+        """`own`: the public key of the environment's own user; it stands in no list."""
         self._path = path
         self._doors = doors
+        self._own = {own: LOCAL} if own else {}
         self._keys = read_keys(path)
         self._admit()
 
@@ -49,4 +52,4 @@ class People:
         self._admit()
 
     def _admit(self) -> None:
-        self._doors.admit(identities(self._keys), FAREWELL)
+        self._doors.admit({**identities(self._keys), **self._own}, FAREWELL)

@@ -1,4 +1,8 @@
-"""The worker processes: started, addressed and ended here; when and why is the scheduler's."""
+"""The worker processes: started, addressed and ended here; when and why is the scheduler's.
+
+Invariant: a worker is its name and its start. What comes from an earlier start of that name, be it
+a message or a process's end, never touches the present one.
+"""
 
 from __future__ import annotations
 
@@ -9,29 +13,20 @@ from pathlib import Path
 
 import msgspec
 
-from launcher.base import Command, Exit, Launcher, LaunchError
+from launcher.base import Command, Exit, Launcher, LaunchError, News
 from simenv.config import Config, Places
 from simenv.model import PoolSpec
 from simenv.scheduler.values import StartWorker
+from simenv.service.surroundings import worker_environ
 
 LOG_TAIL_BYTES = 2_000
 LOG_MAX_BYTES = 8 * 2**20
-# What a worker may inherit: where things are, and how threads and MPI behave. Nothing else.
-INHERITED = frozenset(
-    {
-        *("PATH", "HOME", "USER", "LANG", "TMPDIR", "VIRTUAL_ENV", "SIMENV_HOME"),
-        *("XDG_RUNTIME_DIR", "LD_LIBRARY_PATH"),
-    }
-)
-INHERITED_PREFIXES = ("LC_", "OMP_", "NUMBA_", "SLURM_", "PBS_", "OMPI_", "PMIX_")
-# Libraries of engines: their threads sleep while they wait, and BLAS starts none of its own.
-QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
 
 
 class Peer(msgspec.Struct):
     """How a worker is addressed; empty until it spoke through that socket."""
 
-    pid: int
+    start: int
     work: bytes = b""
     control: bytes = b""
 
@@ -44,57 +39,77 @@ class WorkerProcesses:
         launcher: Launcher,
         config: Config,
         places: Places,
-        sockets: Path,
+        results: Path,
         kernels: Path,
         environ: Mapping[str, str],
-        epoch: int,
     ) -> None:
+        """`results`: where files of large results are kept, as all nodes see it."""
         self._launcher = launcher
-        self._config = config
         self._places = places
-        self._sockets = sockets
-        self._kernels = kernels
         self._environ = worker_environ(environ)
-        self._epoch = epoch
-        self._pools: dict[str, PoolSpec] = {pool.name: pool for pool in config.pools}
+        self._import_from = os.pathsep.join(config.import_from)
         self._peers: dict[str, Peer] = {}
-
-    def start(self, action: StartWorker) -> str:
-        """Start a worker; what went wrong, or ""."""
-        log = self._log(action.worker)
-        if log.exists() and log.stat().st_size > LOG_MAX_BYTES:
-            log.replace(log.with_suffix(".log.old"))
-        argv = (
+        self._names: dict[bytes, str] = {}  # by work socket
+        self._argv = (
             *(sys.executable, "-P", "-m", "simenv.worker"),
-            *("--socket", str(self._sockets / "worker.sock")),
-            *("--name", action.worker),
-            *("--epoch", str(self._epoch)),
-            *("--parent", str(os.getpid())),
-            *("--engine", self._pools[action.pool].engine),
-            *("--lease-s", str(self._config.worker_lease_s)),
-            *("--kernels", str(self._kernels)),
-            *("--results", str(self._places.results)),
-            *(("--sync",) if self._config.durability != "process" else ()),
+            *("--service", str(places.joining.resolve())),
+            *("--lease-s", str(config.worker_lease_s)),
+            *("--kernels", str(kernels)),
+            *("--results", str(results)),
+            *(("--sync",) if config.durability != "process" else ()),
         )
-        command = Command(action.worker, argv, self._environ, log, self._places.home)
+
+    def start(self, action: StartWorker, pool: PoolSpec) -> str:
+        """Start a worker of that pool; what went wrong, or ""."""
+        log = self._log(action.worker)
+        _rotate(log)
+        ranks = sum(share.ranks for share in action.shares) or 1
+        argv = (
+            *self._argv,
+            *("--name", action.worker),
+            *("--start", str(action.start)),
+            *("--engine", pool.engine),
+            *("--ranks", str(ranks)),
+            *("--log", str(log)),
+            *("--parent", "0"),
+            *(self._machine(pool) if pool.provider else ()),
+        )
+        command = Command(
+            action.worker,
+            argv,
+            self._environ,
+            log,
+            self._places.home,
+            action.start,
+            action.shares,
+        )
         try:
-            self._peers[action.worker] = Peer(self._launcher.start(command))
+            self._launcher.start(command)
         except LaunchError as error:
             return str(error)
+        self._forget(action.worker)
+        self._peers[action.worker] = Peer(action.start)
         return ""
 
-    def joined(self, name: str, pid: int, peer: bytes) -> bool:
+    def _machine(self, pool: PoolSpec) -> tuple[str, ...]:
+        return "--provider", pool.provider, "--import-from", self._import_from
+
+    def joined(self, name: str, start: int, peer: bytes) -> bool:
         """A worker spoke for the first time; False if it is none of ours."""
         known = self._peers.get(name)
-        if known is None or known.pid != pid:
+        if known is None or known.start != start:
             return False
         known.work = peer
+        self._names[peer] = name
         return True
 
-    def beats(self, name: str, peer: bytes) -> None:
+    def beats(self, name: str, start: int, peer: bytes) -> bool:
+        """A worker's heart beats; False if it is none of ours."""
         known = self._peers.get(name)
-        if known is not None:
-            known.control = peer
+        if known is None or known.start != start:
+            return False
+        known.control = peer
+        return True
 
     def work_peer(self, name: str) -> bytes:
         known = self._peers.get(name)
@@ -106,17 +121,24 @@ class WorkerProcesses:
 
     def name_of(self, peer: bytes) -> str:
         """The worker behind a work socket; "" if it is none of ours."""
-        name = peer.rsplit(b".", 1)[0].decode("ascii", "replace")
-        known = self._peers.get(name)
-        return name if known is not None and known.work == peer else ""
+        return self._names.get(peer, "")
 
     def exited(self) -> list[Exit]:
+        """The ends of workers since the last call."""
         ends = self._launcher.exited()
         for end in ends:
             known = self._peers.get(end.name)
-            if known is not None and known.pid == end.pid:
-                del self._peers[end.name]
+            if known is not None and known.start == end.start:
+                self._forget(end.name)
         return ends
+
+    def news(self) -> list[News]:
+        """What the launcher has to say."""
+        return self._launcher.news()
+
+    def look(self, node: str) -> bool:
+        """As the launcher's."""
+        return self._launcher.look(node)
 
     def kill(self, name: str) -> None:
         self._launcher.kill(name)
@@ -127,6 +149,11 @@ class WorkerProcesses:
 
     def close(self) -> None:
         self._launcher.close()
+
+    def _forget(self, name: str) -> None:
+        known = self._peers.pop(name, None)
+        if known is not None:
+            self._names.pop(known.work, None)
 
     def _log(self, name: str) -> Path:
         return self._places.logs / f"{name}.log"
@@ -141,14 +168,11 @@ def compile_beside(
     launcher.start(Command("kernels", argv, worker_environ(environ), log, home))
 
 
-def worker_environ(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """The allow-listed part of an environment, and what keeps libraries quiet."""
-    inherited = {
-        key: value
-        for key, value in environ.items()
-        if key in INHERITED or key.startswith(INHERITED_PREFIXES)
-    }
-    return tuple({**QUIET, **inherited}.items())
+def _rotate(log: Path) -> None:
+    """Logs that have grown too long, those of further ranks among them, begin anew."""
+    for path in (log, *log.parent.glob(f"{log.stem}.r*.log")):
+        if path.exists() and path.stat().st_size > LOG_MAX_BYTES:
+            path.replace(path.with_suffix(".log.old"))
 
 
 def tail(path: Path) -> str:

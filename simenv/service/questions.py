@@ -6,16 +6,18 @@ no step leaves anything behind that the next one must find unchanged.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable
 from typing import Protocol
 
 import msgspec
-import psutil
 
 from simenv import __version__
 from simenv.config import Config
 from simenv.model import ServiceInfo, TaskInfo, TaskState, task_name
+from simenv.scheduler import sizing
+from simenv.scheduler.forecast import Forecast
 from simenv.scheduler.state import State
 from simenv.scheduler.values import Action, Phase
 from simenv.service import api
@@ -23,20 +25,24 @@ from simenv.service.checkpoint import Checkpointer
 from simenv.service.completions import Completions
 from simenv.service.copying import Copier
 from simenv.service.desk import Steps
-from simenv.service.engines import engines_view
-from simenv.service.explaining import explain
+from simenv.service.devices import Devices, seen
 from simenv.service.hands import Hands
 from simenv.service.history import Log
 from simenv.service.journal import Journal
 from simenv.service.keeping import Keeping
 from simenv.service.people import People
+from simenv.service.reserving import Reserving
 from simenv.wire import codec
 from simenv.wire import messages as m
 from simenv.wire.auth import Identity
+from simenv.wire.devices import Devices as DevicesTold
+from simenv.wire.devices import GetDevices
 from simenv.wire.engines import Engines, Explain, GetEngines
 from simenv.wire.history import App, GetApp, GetHistory, GetSpec
 from simenv.wire.keeping import Collect, FetchResult, Rerun
 from simenv.wire.people import AddKey, GetKeys, RevokeKey
+from simenv.wire.pools import DrainNode, GetPools, Pools, ResumeNode, Scale
+from simenv.wire.reservations import GetPolicy, GetProfile, GetReservations, GetTarget
 
 COMPLETION_GROUPS = 64  # packed messages in one page
 PAGE_BYTES = 4 * 2**20  # of completions, unless one alone is larger
@@ -52,6 +58,9 @@ class Facts(msgspec.Struct, frozen=True):
     max_qubits: int  # the widest program that fits here in double precision
     ended_before: dict[TaskState, int]
     resumed: str = ""  # from which journal, in words
+    launcher: str = ""  # which one, and why
+    allocation: str = ""  # whose nodes these are, in words
+    end_s: float = 0.0  # wall clock, when the site ends it; 0: never
 
 
 class Subject(Protocol):
@@ -76,9 +85,13 @@ class Subject(Protocol):
     @property
     def keeping(self) -> Keeping: ...
     @property
+    def reserving(self) -> Reserving: ...
+    @property
     def started_ns(self) -> int: ...
     @property
     def hands(self) -> Hands: ...
+    @property
+    def devices(self) -> Devices: ...
     @property
     def lags_ns(self) -> Iterable[int]: ...
     @property
@@ -94,7 +107,6 @@ class Questions:
         self._d = subject
         self._past = api.Past(subject.journal, subject.completions)
         self._log = Log(subject.journal, subject.completions, subject.state)
-        self._process = psutil.Process()
 
     def answer(self, peer: bytes, who: Identity, q: m.FromClient) -> Steps:
         """The packed answers to one question, as far as it is for `who` to know."""
@@ -111,6 +123,8 @@ class Questions:
                 yield from self._queue(who.scope, q)
             case m.GetCompletions():
                 yield from self._page(who.scope, q)
+            case GetReservations():
+                yield from self._d.reserving.listed(who, q)
             case m.Shutdown():  # told before it is done: what follows may be quick
                 held = sum(len(worker.held) for worker in self._d.state.workers.values())
                 queued = len(self._d.state.tasks) - held
@@ -120,30 +134,41 @@ class Questions:
                 yield codec.encode(self._one(who, q))
 
     def _one(self, who: Identity, q: m.FromClient) -> m.ToClient:
-        d, scope = self._d, who.scope
+        d, scope, now_ns = self._d, who.scope, time.monotonic_ns()
         match q:
             case m.Ping():
                 return m.Pong(q.request, d.state.epoch)
             case m.GetStatus():
                 return m.Status(q.request, self.status())
             case m.GetWorkers():
-                return m.Workers(q.request, *api.workers_view(d.state, scope))
+                return m.Workers(q.request, *api.workers_view(d.state, scope, now_ns))
             case m.GetEvents():
                 limit = min(q.limit, MOST_EVENTS)
                 events = d.journal.records.events(q.since, limit, scope)
                 return m.Events(q.request, events, d.hands.next_event - 1)
             case m.Ack() | m.GetCursor():
                 return m.Acked(q.request, d.journal.records.cursor_at(who.owner, q.cursor))
+            case GetPools() | Scale() | DrainNode() | ResumeNode():
+                return Pools(q.request, d.state.pool_infos(now_ns), d.state.node_infos())
             case GetEngines():
-                return Engines(q.request, engines_view(d.state.limits.memory_bytes))
+                # With numpy and kernels, which are loaded beside the loop; likewise below.
+                from simenv.service.engines import engines_view
+
+                return Engines(q.request, engines_view(d.config.pools, d.state.limits))
+            case GetDevices():
+                return DevicesTold(q.request, d.devices.all(d.state.limits))
             case Explain():
-                return explain(q, d.config.pools, d.state.limits)
+                from simenv.service.explaining import explain
+
+                return explain(q, d.config.pools, d.state.limits, seen(d.state, d.devices))
             case GetHistory():
                 return self._log.page(q, scope, time.monotonic_ns() + PAGE_NS)
             case GetSpec():
                 return self._log.submitted(q, scope) or _unknown(q)
             case GetApp():
                 return App(q.request, d.journal.records.last_app(scope))
+            case GetProfile() | GetPolicy() | GetTarget():
+                return d.reserving.answer(q)
             case AddKey() | RevokeKey() | GetKeys():
                 return d.people.answer(q)
         return m.Refused(0, [m.Refusal("protocol", f"{type(q).__name__} is not a question")])
@@ -212,29 +237,31 @@ class Questions:
                 total = self._d.journal.records.count_of(scope)
         else:
             total, listed = api.listed(self._d.state, scope, limit)
+            forecast = Forecast(self._d.state, time.monotonic_ns(), limit)
             for count, (record, place) in enumerate(listed):
                 if record.phase != Phase.FINAL:
                     now_ns = time.monotonic_ns()
-                    shown.append(api.task_view(self._d.state, record, now_ns, place))
+                    shown.append(api.task_view(self._d.state, record, now_ns, place, forecast))
                 if not count % LOOK_TASKS:
                     yield None
         yield codec.encode(m.Queue(q.request, total, shown))
 
     def _tasks(self, scope: str, q: m.GetTasks) -> Steps:
         infos = []
+        forecast = Forecast(self._d.state, time.monotonic_ns(), len(q.tasks))
         for number in q.tasks:
-            infos.append(self._task(number, scope))
+            infos.append(self._task(number, scope, forecast))
             yield None
         found = [info for info in infos if info is not None]
         yield codec.encode(m.Queue(q.request, len(found), found))
 
-    def _task(self, number: int, scope: str) -> TaskInfo | None:
+    def _task(self, number: int, scope: str, forecast: Forecast) -> TaskInfo | None:
         record = self._d.state.tasks.get(number)
         if record is None:
             return self._past.task(number, scope)
         if scope not in ("", record.batch.owner):
             return None
-        return api.task_view(self._d.state, record, time.monotonic_ns())
+        return api.task_view(self._d.state, record, time.monotonic_ns(), forecast=forecast)
 
     def _page(self, scope: str, q: m.GetCompletions) -> Steps:
         """Messages are read one by one: together they may be larger than any page."""
@@ -273,17 +300,21 @@ class Questions:
         return words, actions
 
     def status(self) -> ServiceInfo:
+        import psutil  # here, because it takes a start 15 ms
+
         d = self._d
         state, now_ns = d.state, time.monotonic_ns()
         waiting = [pool.queue.head() for pool in state.pools.values()]
         oldest = min((r.batch.accepted_ns for r in waiting if r is not None), default=now_ns)
         slowest = d.journal.records.slowest_cursor()
         lags = sorted(d.lags_ns)
+        pools, nodes = state.pool_infos(now_ns), state.node_infos()
         trouble = [d.trouble, d.checkpointer.error, d.copier.error if d.copier else ""]
+        trouble.append(api.ending(state.limits.end_ns, now_ns))
         return ServiceInfo(
             name=d.config.name,
             version=__version__,
-            pid=self._process.pid,
+            pid=os.getpid(),
             node=d.facts.node,
             epoch=state.epoch,
             up_s=(now_ns - d.started_ns) / 1e9,
@@ -301,11 +332,16 @@ class Questions:
             slots_granted=state.limits.slots - state.free_slots,
             memory_bytes=state.limits.memory_bytes,
             max_qubits=d.facts.max_qubits,
-            rss_bytes=self._process.memory_info().rss,
+            rss_bytes=psutil.Process().memory_info().rss,
             loop_lag_p99_ms=lags[len(lags) * 99 // 100] / 1e6 if lags else 0.0,
-            pools=tuple(pool.info() for pool in state.pools.values()),
-            warnings=api.warnings(list(state.pools.values()), trouble),
+            pools=tuple(pools),
+            warnings=api.warnings(pools, nodes, trouble),
             resumed=d.facts.resumed,
+            launcher=d.facts.launcher,
+            allocation=d.facts.allocation,
+            nodes=tuple(nodes),
+            max_ranks=sizing.most_ranks_of_all(state.limits),
+            end_s=d.facts.end_s,
         )
 
 

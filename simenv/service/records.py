@@ -280,6 +280,15 @@ class Records:
     def slowest_cursor(self) -> int | None:
         return self._one("select min(seq) from cursor")
 
+    def scaled(self) -> Iterator[tuple[str, int, int, int, int]]:
+        """Pools that people have sized: name, least, most, and both as then configured."""
+        for row in self.rows("select * from pool order by name"):
+            yield row[0], row[1], row[2], row[3], row[4]
+
+    def drained(self) -> Iterator[tuple[str, str]]:
+        """Nodes that people have drained, and why."""
+        return ((row[0], row[1]) for row in self.rows("select * from drained order by node"))
+
     def _accepted_row(self, found: tuple[Any, ...]) -> AcceptedRow:
         row = AcceptedRow(*found[:-2])
         if checksum(row) != found[-2]:

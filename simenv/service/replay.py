@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import msgspec
 
-from simenv.errors import ConfigError
 from simenv.model import TaskSpec, Terms
-from simenv.scheduler.routing import runs, size
+from simenv.scheduler import kept, steering
 from simenv.scheduler.state import State
 from simenv.scheduler.values import Batch, Route
+from simenv.service import steered_rows
 from simenv.service.api import unpack_routes
+from simenv.service.inquiry import MAX_TIMEOUT_S
 from simenv.service.intake import RECENT_KEYS, Intake, Remembered, share
 from simenv.service.journal import Journal
 from simenv.service.records import AcceptedRow
-from simenv.service.rules import MAX_TIMEOUT_S
+from simenv.service.reserved_rows import restore
 from simenv.wire import codec
 from simenv.wire.messages import Completed, Submit
-from simulators import catalog
+
+Units = Mapping[int, tuple[int, int]]  # reservation and units, by task
+_FREE = (0, -1)
 
 
 class Replayed(msgspec.Struct, frozen=True):
@@ -34,6 +38,11 @@ class Replayed(msgspec.Struct, frozen=True):
 def replay(journal: Journal, state: State, intake: Intake) -> Replayed:
     """Fill the machine from the journal; JournalError or ProtocolError if a row is damaged."""
     begin = time.monotonic()
+    units = restore(journal.records, state.reservations)
+    steered_rows.restore(journal.records, state)
+    steering.tighten(state)
+    for one in state.reservations.live.values():
+        kept.begin(state, one)
     total = journal.records.next_task()
     final = _final_tasks(journal, total)
     attempts = _attempts(journal, final)
@@ -48,8 +57,10 @@ def replay(journal: Journal, state: State, intake: Intake) -> Replayed:
             continue
         age_ns = max(0, round((time.time() - row.at) * 1e9))
         tried = attempts[row.first : row.first + row.count]
-        queued += queue(state, parts(state, row, span, tried, time.monotonic_ns() - age_ns))
+        waiting = parts(state, row, span, tried, time.monotonic_ns() - age_ns, units)
+        queued += queue(state, waiting)
     state.next_task = max(state.next_task, total)
+    state.reservations.take_changes()  # nothing that is not stored already
     return Replayed(queued, sum(final), time.monotonic() - begin)
 
 
@@ -60,16 +71,23 @@ class Part(msgspec.Struct, frozen=True):
     specs: list[TaskSpec]
     routes: list[Route]
     attempts: list[int]
+    units: list[int] | None = None  # that each takes of its reservation
 
 
 def parts(
-    state: State, row: AcceptedRow, span: bytearray, attempts: Sequence[int], accepted_ns: int
+    state: State,
+    row: AcceptedRow,
+    span: bytearray,
+    attempts: Sequence[int],
+    accepted_ns: int,
+    units: Units = MappingProxyType({}),
 ) -> list[Part]:
-    """Those tasks of a Submit whose byte in `span` is 0; ConfigError if they cannot run now."""
+    """Those tasks of a Submit whose byte in `span` is 0; ConfigError if they cannot run now.
+    `units`: by task; one that runs again for a broken result has none, and takes none."""
     submit = codec.from_client(row.body)
     assert isinstance(submit, Submit)
     terms = _bounded(submit.terms)
-    routes = [_adopted(route, state) for route in unpack_routes(row.routes)]
+    routes = [state.adopt(route) for route in unpack_routes(row.routes)]
     share_bytes = share(row.body, row.count)
     found = []
     place = 0
@@ -79,7 +97,10 @@ def parts(
         first = row.first + place
         batch = Batch(b"", terms, row.key, row.offset, first, accepted_ns, share_bytes, row.owner)
         counts = list(attempts[place:end])
-        found.append(Part(batch, submit.tasks[place:end], routes[place:end], counts))
+        takes = None
+        if units and terms.reservation:
+            takes = [units.get(task, _FREE)[1] for task in range(first, row.first + end)]
+        found.append(Part(batch, submit.tasks[place:end], routes[place:end], counts, takes))
         place = end
     return found
 
@@ -87,7 +108,7 @@ def parts(
 def queue(state: State, waiting: list[Part]) -> int:
     """Into the machine; how many tasks."""
     for part in waiting:
-        state.submitted(part.batch, part.specs, part.routes, part.attempts)
+        state.submitted(part.batch, part.specs, part.routes, part.attempts, part.units)
     return sum(len(part.specs) for part in waiting)
 
 
@@ -95,26 +116,6 @@ def _bounded(terms: Terms) -> Terms:
     """Timeouts cut to what is accepted today: an earlier build let any number in."""
     queue_s, run_s = (min(t, MAX_TIMEOUT_S) for t in (terms.queue_timeout_s, terms.run_timeout_s))
     return msgspec.structs.replace(terms, queue_timeout_s=queue_s, run_timeout_s=run_s)
-
-
-def _adopted(route: Route, state: State) -> Route:
-    """The route itself, or one through another pool if its own is no longer there."""
-    if route.memory_bytes > state.limits.memory_bytes:
-        raise ConfigError(
-            f"tasks wait that need {size(route.memory_bytes)}; this start has "
-            f"{size(state.limits.memory_bytes)} for simulators",
-            hint="start with the memory_bytes it had before",
-        )
-    if route.pool in state.pools:
-        return route
-    card = catalog.card(route.engine)
-    for pool in state.pools.values():
-        if card is not None and runs(pool.spec, card):
-            return msgspec.structs.replace(route, pool=pool.spec.name)
-    raise ConfigError(
-        f"tasks wait for engine {route.engine!r} in pool {route.pool!r}, which is not there now",
-        hint=f"start with --pool {route.pool}:engine={route.engine}",
-    )
 
 
 def _final_tasks(journal: Journal, total: int) -> bytearray:

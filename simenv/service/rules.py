@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 
 import msgspec
+import numpy as np
 
 from simenv.errors import Infeasible, LimitExceeded, OptionError
-from simenv.model import MAX_BINDINGS, MAX_SHOTS, Program, TaskSpec, Terms
+from simenv.model import MAX_BINDINGS, MAX_SHOTS, Program, TaskSpec, Terms, Workload
 from simenv.scheduler.routing import size
 from simenv.scheduler.values import Route
+from simenv.service.inquiry import MAX_TIMEOUT_S
 from simulators.base import OUTPUTS
 from simulators.circuit.ir import Circuit
 from simulators.circuit.profile import Profile
 from simulators.sampling import outcome_width
 
 RESULT_BYTES = 256 * 2**20  # of arrays that take memory beside the state
+MAX_RANKS = 1_024  # that may be asked for
 COUNT_BYTES = 4  # uint32
 PROBABILITY_BYTES = 16  # an outcome of up to 64 bits and a float64
 EXPECTATION_BYTES = 16  # value and standard error
@@ -24,7 +27,7 @@ MAX_OBSERVABLES = 4_096
 MAX_TERMS = 100_000
 MAX_PRIORITY = 1_000_000
 MAX_OPTIONS = 16
-MAX_TIMEOUT_S = 10**8  # three years; in nanoseconds far within 64 bits
+MAX_PREFERRED = 16
 
 
 class Known(msgspec.Struct, frozen=True, gc=False):
@@ -36,6 +39,7 @@ class Known(msgspec.Struct, frozen=True, gc=False):
     outcome_bytes: int  # of one outcome and its count
     distribution_bits: int  # as many outcomes can have a probability
     route: Route
+    work: Workload  # its size, for reservations; shots and count are the task's
 
 
 def check_terms(terms: Terms) -> None:
@@ -85,15 +89,34 @@ def check_terms(terms: Terms) -> None:
         )
     if any(len(name) > 64 or not math.isfinite(value) for name, value in terms.options):
         raise OptionError("an engine option has a long name or is not a finite number")
+    if terms.ranks < 0 or terms.ranks > MAX_RANKS or terms.ranks & (terms.ranks - 1):
+        raise OptionError(
+            f"ranks = {terms.ranks} is not a power of two within 1 .. {MAX_RANKS}",
+            hint="ranks=2, 4, 8 ...; 0 takes as many as the memory needs",
+        )
+    if len(terms.prefer) > MAX_PREFERRED or any(len(word) > 64 for word in terms.prefer):
+        raise OptionError(
+            f"prefer names {len(terms.prefer)} pools or kinds; at most {MAX_PREFERRED} are allowed",
+            hint="each of 64 characters at most",
+        )
+
+
+def check_app(terms: Terms) -> None:
+    """The application's id: it is no part of what terms ask for."""
     if len(terms.app) > 64:
         raise OptionError(f"an application's id has at most 64 characters, got {len(terms.app)}")
+
+
+def is_keyed(spec: TaskSpec) -> bool:
+    """Are the numbers that make its random key within bounds?"""
+    return 0 <= spec.seed < 2**64 and 0 <= spec.binding < 2**63
 
 
 def check_task(spec: TaskSpec, terms: Terms, known: Known) -> None:
     """What depends on the task."""
     if not 0 <= spec.shots <= MAX_SHOTS:
         raise OptionError(f"shots = {spec.shots} is outside 0 .. {MAX_SHOTS}")
-    if not 0 <= spec.seed < 2**64 or not 0 <= spec.binding < 2**63:
+    if not is_keyed(spec):
         raise OptionError(f"seed = {spec.seed} is outside 0 .. 2^64 - 1")
     if not 1 <= spec.count <= MAX_BINDINGS:
         raise LimitExceeded(
@@ -108,7 +131,7 @@ def check_task(spec: TaskSpec, terms: Terms, known: Known) -> None:
             f"{spec.count} bindings; {len(spec.bindings) // 8} values were given",
             hint="give bindings= a value for every parameter",
         )
-    if spec.bindings and not all(map(math.isfinite, memoryview(spec.bindings).cast("d"))):
+    if spec.bindings and not np.isfinite(np.frombuffer(spec.bindings, "<f8")).all():
         raise OptionError("a parameter value is not a finite number")
     if spec.count > 1:
         _check_rows(spec.count, terms, known)
@@ -161,7 +184,13 @@ def known(program: Program, found: Profile, route: Route) -> Known:
     bits = min(found.num_clbits, found.measurements)
     width = outcome_width(found.num_clbits) + COUNT_BYTES
     distribution = distribution_bits(found)
-    return Known(program.num_slots, found.measurements > 0, bits, width, distribution, route)
+    work = Workload(
+        qubits=found.num_qubits,
+        gates_1q=found.gates_1q,
+        gates_2q=found.gates_2q + found.gates_many,
+        measurements=found.measurements,
+    )
+    return Known(program.num_slots, found.measurements > 0, bits, width, distribution, route, work)
 
 
 def distribution_bits(found: Profile) -> int:

@@ -6,77 +6,66 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
-from launcher.allocation import Node, this_machine
-from launcher.base import Launcher
+from launcher.base import Allocation, Launcher, LaunchError
+from launcher.registry import choose
 from simenv import __version__
 from simenv import config as configs
-from simenv.config import Config, ConnectionFile, Places
+from simenv.config import Config, ConnectionFile, OwnDoor, Places
 from simenv.errors import ConfigError
 from simenv.model import Origin, PoolSpec
+from simenv.scheduler import sizing
 from simenv.scheduler.state import State
-from simenv.scheduler.values import Limits
 from simenv.service import faults
-from simenv.service.admission import Admission
 from simenv.service.checkpoint import Checkpointer
 from simenv.service.completions import Completions
 from simenv.service.copying import Copier
 from simenv.service.daemon import Daemon
+from simenv.service.devices import Devices
 from simenv.service.intake import Intake
 from simenv.service.journal import Journal
 from simenv.service.keeping import Keeping
-from simenv.service.listen import open_door
+from simenv.service.limits import allocate, check_time_left, limits_of
+from simenv.service.listen import open_door, own_door
 from simenv.service.locking import take_lock
 from simenv.service.people import People
 from simenv.service.pools import WorkerProcesses
 from simenv.service.presence import Presence
 from simenv.service.questions import Facts
+from simenv.service.rendezvous import Rendezvous
 from simenv.service.reopening import mend
 from simenv.service.replay import replay
 from simenv.service.resuming import settle
+from simenv.service.steering import check_pools
+from simenv.service.surroundings import worker_environ
 from simenv.store import disks
 from simenv.wire.connection import Door, ZmqDoors
 from simenv.wire.keyfiles import ServerFile
 from simulators import catalog
 
 CONNECTION_FORMAT = 1
-MEMORY_SHARE = 0.8  # of what is really ours, for simulators
+SHOWN_NODES = 16
 
 log = logging.getLogger("simenv.service")
 
 
 class Environment:
-    """A running service's parts, for `__main__`."""
+    """A running service's parts, for `__main__`. `leaving` takes away what only that has."""
 
-    def __init__(
-        self,
-        daemon: Daemon,
-        places: Places,
-        pools: tuple[PoolSpec, ...],
-        sockets: Path,
-        lock: int,
-        presence: Presence,
-    ) -> None:
+    def __init__(self, daemon: Daemon, places: Places, leaving: ExitStack) -> None:
         self.daemon = daemon
         self.places = places
-        self.pools = pools
-        self._sockets = sockets
-        self._lock = lock
-        self._presence = presence
+        self._leaving = leaving
 
     def leave(self) -> None:
         """Remove what only a running service has."""
-        self._presence.leave()
-        shutil.rmtree(self._sockets, ignore_errors=True)
-        os.close(self._lock)
+        self._leaving.close()
 
 
-def assemble(
-    config: Config, home: Path, environ: Mapping[str, str], launcher: Launcher
-) -> Environment:
+def assemble(config: Config, home: Path, environ: Mapping[str, str]) -> Environment:
     """Everything up to the first pass of the loop; SimenvError says what stands in the way."""
     places = Places(home, configs.state_folder(config, home, environ))
     for folder in (places.home, places.state, places.logs):
@@ -84,41 +73,42 @@ def assemble(
     check_file_system(places.state, config.network_state)
     faults.install(config.faults)
     check_engines(config.pools)
-    lock = take_lock(places.state / "journal.lock", config.force_lock)
-    resumed = settle(places, config.resume)
-    node = this_machine()
-    limits = limits_of(config, node)
-    journal = Journal(places.journal, config.durability)
-    state = State(config.pools, limits, journal.epoch, journal.records.next_task())
-    intake = Intake(state, journal, Admission(config.pools, limits), limits)
-    here = Origin("service", node.name, os.getpid(), __version__)
-    damaged = mend(journal)
-    completions = Completions(journal, here)
-    found = replay(journal, state, intake)
-    log.info("replayed: %d queued, %d final, %.2f s", found.queued, found.final, found.seconds)
-    with ExitStack() as undo:  # what a start that fails halfway takes back
+    with ExitStack() as leaving, ExitStack() as undo:  # `undo`: for a start that fails halfway
+        lock = take_lock(places.state / "journal.lock", config.force_lock)
+        leaving.callback(os.close, lock)
+        resumed = settle(places, config.resume)
         sockets = configs.socket_folder(environ)
-        undo.callback(shutil.rmtree, sockets, ignore_errors=True)
-        far, told = None, None
-        if config.listen:
-            far, told = open_door(config.listen, places.server_key, node.name)
-        doors = ZmqDoors(sockets, far)
-        undo.callback(doors.close)
-        people = People(places.keys, doors)
-        workers = WorkerProcesses(
-            launcher,
-            config,
-            places,
-            sockets,
-            configs.kernel_cache(environ),
-            environ,
-            journal.epoch,
+        leaving.callback(shutil.rmtree, sockets, ignore_errors=True)
+        # A private environment is of this machine, also within a job of many nodes.
+        allocation = allocate(config, {} if config.lifeline else environ)
+        launcher = launcher_for(config, allocation, environ, sockets)
+        undo.callback(launcher.close)
+        limits = limits_of(config, allocation, launcher)
+        check_time_left(limits)
+        check_pools(config.pools, limits)
+        node = os.uname().nodename
+        journal = Journal(places.journal, config.durability)
+        state = State(config.pools, limits, journal.epoch, journal.records.next_task())
+        devices = Devices(config.pools)
+        intake = Intake(state, journal, None, limits)
+        damaged = mend(journal)
+        completions = Completions(journal, Origin("service", node, os.getpid(), __version__))
+        found = replay(journal, state, intake)
+        log.info("replayed: %d queued, %d final, %.2f s", found.queued, found.final, found.seconds)
+        results = configs.private_folder(results_folder(places, allocation))
+        meeting = Rendezvous(
+            places, sockets, results, limits.nodes, config.launcher.interface, journal.epoch
         )
-        checkpointer = Checkpointer(places.journal)
+        leaving.callback(meeting.leave)
+        far, told, own = None, None, meeting.own
+        if config.listen:
+            far, told = open_door(config.listen, places.server_key, node)
+            own = own_door(told)
+        doors = ZmqDoors(sockets, far, meeting.door)
+        undo.callback(doors.close)
+        kernels = configs.kernel_cache(environ)
         copier = None if config.lifeline else Copier(places.journal, places.copy)
         presence = Presence(places.connection)
-        results = configs.private_folder(places.results)
-        keeping = Keeping(config, journal, state, completions, results)
         daemon = Daemon(
             config,
             doors,
@@ -126,57 +116,85 @@ def assemble(
             state,
             intake,
             completions,
-            workers,
-            checkpointer,
+            WorkerProcesses(launcher, config, places, results, kernels, environ),
+            Checkpointer(places.journal),
             copier,
-            people,
-            keeping,
+            People(places.keys, doors, own.public if own and told else ""),
+            Keeping(config, journal, state, completions, results),
             presence,
-            Facts(node.name, widest(limits.memory_bytes), journal.records.ended(), resumed),
+            Facts(
+                node,
+                sizing.widest(config.pools, limits),
+                journal.records.ended(),
+                resumed,
+                limits.launcher,
+                allocation.source,
+                allocation.end_s,
+            ),
+            devices,
         )
-        checkpointer.start()
-        undo.callback(checkpointer.stop)
-        if copier is not None:
-            copier.start()
-            undo.callback(copier.stop)
-        keeping.listen(daemon.hands.note, partial(doors.send, Door.CLIENT))
-        keeping.start()
-        undo.callback(keeping.stop)
-        presence.announce(_told(config, sockets, node, journal.epoch, told))
-        if told is not None:
-            daemon.hands.note("service.listens", config.name, told.address)
-        daemon.hands.note(
-            "service.started", config.name, f"epoch {journal.epoch}, {found.queued} queued"
-        )
-        if resumed:
-            daemon.hands.note("service.resumed", config.name, resumed)
-        if damaged:
-            daemon.hands.note(
-                "journal.damaged", config.name, f"{damaged} records; their tasks run again"
-            )
+        daemon.steering.restore()
+        _start_threads(daemon, undo)
+        presence.announce(_told(config, sockets, node, journal.epoch, told, own))
+        leaving.callback(presence.leave)
+        note = daemon.hands.note
+        note("service.started", config.name, f"epoch {journal.epoch}, {found.queued} queued")
+        for kind, words in (
+            ("allocation.found", words_of(allocation)),
+            ("launcher.chosen", limits.launcher),
+            ("service.listens", told.address if told is not None else ""),
+            ("service.meets", meeting.address),
+            ("service.resumed", resumed),
+            ("journal.damaged", f"{damaged} records; their tasks run again" if damaged else ""),
+        ):
+            if words:
+                note(kind, config.name, words)
         undo.pop_all()
-    return Environment(daemon, places, config.pools, sockets, lock, presence)
+        return Environment(daemon, places, leaving.pop_all())
 
 
-def widest(memory_bytes: int) -> int:
-    """The widest program any engine holds in so much memory in double precision, in qubits."""
-    return max(card.max_qubits_in(memory_bytes) for card in catalog.CARDS)
+def _start_threads(daemon: Daemon, undo: ExitStack) -> None:
+    for part in (daemon.checkpointer, daemon.copier):
+        if part is not None:
+            part.start()
+            undo.callback(part.stop)
+    daemon.keeping.listen(daemon.hands.note, partial(daemon.doors.send, Door.CLIENT))
+    daemon.keeping.start()
+    undo.callback(daemon.keeping.stop)
 
 
-def limits_of(config: Config, node: Node) -> Limits:
-    """The environment's fixed figures; nothing may be more than the machine has."""
-    if config.memory_bytes > node.memory_bytes:
+def launcher_for(
+    config: Config, allocation: Allocation, environ: Mapping[str, str], sockets: Path
+) -> Launcher:
+    """The one the configuration names, or the best that works; ConfigError if that one does not.
+
+    What it starts keeps its own files in a folder beside the sockets.
+    """
+    folder = configs.private_folder(sockets / "launcher")
+    agent = configs.launch_agent(config, environ)
+    known = configs.home_root(environ) / "launchers.json"
+    with suppress(OSError):  # without it, every start has to find out again
+        known.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    seen = dict(worker_environ(environ))
+    use = config.launcher.use
+    try:
+        return choose(use, allocation, environ, known, folder, agent, of_workers=seen)
+    except LaunchError as error:
         raise ConfigError(
-            f"memory_bytes = {config.memory_bytes} is more than the {node.memory_bytes} there are"
-        )
-    return Limits(
-        slots=config.slots or node.slots,
-        memory_bytes=config.memory_bytes or int(MEMORY_SHARE * node.memory_bytes),
-        max_queued_tasks=config.max_queued_tasks,
-        max_queued_bytes=config.max_queued_bytes,
-        silent_ns=round(config.silent_s * 1e9),
-        start_timeout_ns=round(config.start_timeout_s * 1e9),
-    )
+            str(error), hint="`simenv doctor` shows what works here; --launcher auto takes that"
+        ) from error
+
+
+def results_folder(places: Places, allocation: Allocation) -> Path:
+    """Where files of large results are: of several nodes all must see it, so it is in the home."""
+    return places.home / "results" if len(allocation.nodes) > 1 else places.results
+
+
+def words_of(allocation: Allocation) -> str:
+    """Which nodes, for people."""
+    names = [f"{node.name}:{node.slots}" for node in allocation.nodes]
+    shown = ", ".join(names[:SHOWN_NODES]) + (", ..." if len(names) > SHOWN_NODES else "")
+    return f"{allocation.source}: {allocation.slots} slots on {shown}"
 
 
 def check_engines(pools: tuple[PoolSpec, ...]) -> None:
@@ -208,16 +226,22 @@ def check_file_system(folder: Path, forced: bool) -> None:
 
 
 def _told(
-    config: Config, sockets: Path, node: Node, epoch: int, door: ServerFile | None
+    config: Config,
+    sockets: Path,
+    node: str,
+    epoch: int,
+    door: ServerFile | None,
+    own: OwnDoor | None,
 ) -> ConnectionFile:
     return ConnectionFile(
         CONNECTION_FORMAT,
         config.name,
         __version__,
         os.getpid(),
-        node.name,
+        node,
         epoch,
         str(sockets),
         door.address if door is not None else "",
         door.public_key if door is not None else "",
+        own,
     )

@@ -35,19 +35,20 @@ def write(
     shown: Mapping[str, Mapping[str, str | int | float]] | None = None,
     sync: bool = True,
     mode: int = 0o600,
+    mark: str = "",
 ) -> ResultFile:
     """Write `arrays` (C-contiguous, little-endian) as datasets of those names.
 
     `attributes` go to the root of the file, `shown` beside each dataset; `name` is what the answer
-    calls the file. `sync`: on the disk when this returns; `mode` as for `os.open`. Raises
-    StoreError, and leaves nothing.
+    calls the file. `sync`: on the disk when this returns; `mode` as for `os.open`; `mark`:
+    who writes, in the temporary name. Raises StoreError, and leaves nothing.
     """
     fields = {
         key: Field(array.dtype, array.shape, (shown or {}).get(key, {}))
         for key, array in arrays.items()
     }
     frame = skeleton(fields, attributes)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{UNFINISHED}")
+    temporary = path.with_name(f".{path.name}.{mark or os.getpid()}{UNFINISHED}")
     try:
         with _made(temporary, mode) as out:
             stored = _fill(out, frame, arrays)

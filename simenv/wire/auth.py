@@ -14,6 +14,9 @@ from simenv.wire import history as h
 from simenv.wire import keeping as k
 from simenv.wire import messages as m
 from simenv.wire import people as p
+from simenv.wire import pools as q
+from simenv.wire import reservations as r
+from simenv.wire.devices import Described, GetDevices
 from simenv.wire.engines import Explain, GetEngines
 
 
@@ -46,10 +49,19 @@ _CLIENT: frozenset[type] = frozenset(
         *(m.Hello, m.Ping, m.Submit, m.Watch, m.Cancel, m.GetStatus, m.GetQueue, m.GetTasks),
         *(m.GetWorkers, m.GetEvents, m.GetCompletions, m.Ack, m.GetCursor),
         *(h.GetHistory, h.GetSpec, h.GetApp, k.FetchResult, k.Rerun, GetEngines, Explain),
+        *(q.GetPools, GetDevices),
+        *(r.Reserve, r.Renew, r.Release, r.GetReservations),
+        *(r.GetProfile, r.GetPolicy, r.GetTarget),
     }
 )
-_ADMIN: frozenset[type] = frozenset({m.Shutdown, k.Collect, p.AddKey, p.RevokeKey, p.GetKeys})
-_WORKER: frozenset[type] = frozenset({m.Join, m.Started, m.Done, m.Beat})
+_ADMIN: frozenset[type] = frozenset(
+    {
+        *(m.Shutdown, k.Collect, p.AddKey, p.RevokeKey, p.GetKeys),
+        *(q.Scale, q.DrainNode, q.ResumeNode),
+        *(r.SetProfile, r.SetPolicy, r.SteerTarget, r.SetDispatch, r.SetOrder),
+    }
+)
+_WORKER: frozenset[type] = frozenset({m.Join, m.Started, m.Done, m.Beat, Described})
 
 MAY_SEND: dict[Role, frozenset[type]] = {
     Role.CLIENT: _CLIENT,

@@ -13,7 +13,7 @@ import contextlib
 import enum
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,7 +30,7 @@ SOCKET_PATH_BYTES = 107  # sun_path less its NUL
 _POLLIN = int(zmq.POLLIN)
 _NOBLOCK = int(zmq.NOBLOCK)
 _NOBLOCK_MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
-_FAR = 2  # the far door's turn, after the two of this machine
+_FAR = 2  # the first far door's turn, after the two of this machine
 
 
 class Door(enum.IntEnum):
@@ -38,6 +38,9 @@ class Door(enum.IntEnum):
 
     CLIENT = 0
     WORKER = 1
+
+
+_DOORS = tuple(Door)
 
 
 class Doors(Protocol):
@@ -107,17 +110,25 @@ class FarDoor(Protocol):
 
 
 class ZmqDoors:
-    """Two ROUTER sockets in one folder, `client.sock` and `worker.sock`, and perhaps a far door."""
+    """Two ROUTER sockets in one folder, `client.sock` and `worker.sock`, and perhaps far doors: one
+    for the clients of other machines, one for the workers of other nodes."""
 
-    def __init__(self, folder: Path, far: FarDoor | None = None) -> None:
+    def __init__(
+        self, folder: Path, far: FarDoor | None = None, workers: FarDoor | None = None
+    ) -> None:
         self._context = zmq.Context(io_threads=1)
-        self._far = far
+        self._clients = far
+        self._far = tuple(door for door in (far, workers) if door is not None)
         self._sockets = tuple(self._bind(folder / name) for name in ("client.sock", "worker.sock"))
-        watched = (*self._sockets, *(far.sockets if far is not None else ()))
+        routers = [door.sockets[0] for door in self._far]
+        self._talking = len(self._sockets) + len(routers)  # turns below it bring messages
+        others = [socket for door in self._far for socket in door.sockets[1:]]
+        watched = (*self._sockets, *routers, *others)
         self._watched = [(socket, _POLLIN) for socket in watched]
         self._turn: dict[Any, int] = {socket: place for place, socket in enumerate(watched)}
         self._ready: list[int] = []
         self._last = 0
+        self._senders = tuple(Sender(socket) for socket in self._sockets)
 
     def _bind(self, path: Path) -> zmq.Socket[bytes]:
         socket = self._context.socket(zmq.ROUTER)
@@ -136,10 +147,12 @@ class ZmqDoors:
         if len(ready) > 1:
             last = self._last
             ready.sort(key=lambda turn: turn <= last)  # those after the last one first
-        far = self._far
-        if far is not None and (far.restless or (ready and max(ready) > _FAR)):
-            far.tend()
-            ready = [turn for turn in ready if turn <= _FAR]
+        if self._far:
+            talking = self._talking
+            if (ready and max(ready) >= talking) or any(door.restless for door in self._far):
+                for door in self._far:
+                    door.tend()
+                ready = [turn for turn in ready if turn < talking]
         self._ready = ready
         return bool(ready)
 
@@ -148,9 +161,8 @@ class ZmqDoors:
         while self._ready or self.wait(0.0):
             turn = self._last = self._ready.pop(0)
             if turn < _FAR:
-                return self._receive(Door(turn))
-            assert self._far is not None
-            received = self._far.receive()
+                return self._receive(_DOORS[turn])
+            received = self._far[turn - _FAR].receive()
             if received is not None:
                 return received
         return None
@@ -158,27 +170,29 @@ class ZmqDoors:
     def _receive(self, door: Door) -> tuple[Door, bytes, bytes, Identity]:
         socket = self._sockets[door]
         peer = socket.recv(_NOBLOCK)
-        body = socket.recv(_NOBLOCK)
-        if socket.get(zmq.RCVMORE):
+        frame = socket.recv(_NOBLOCK, copy=False)  # a frame knows whether it is the last
+        body = frame.bytes
+        if frame.more:
             socket.recv_multipart()
             body = b""  # not of the protocol: refused by every decoder
         return door, peer, body, LOCAL_WORKER if door else LOCAL
 
     def send(self, door: Door, peer: bytes, body: bytes) -> bool:
-        if self._far is not None and self._far.holds(peer):
-            return self._far.send(peer, body)
-        return send_to(self._sockets[door], peer, body)
+        for far in self._far:
+            if far.holds(peer):
+                return far.send(peer, body)
+        return self._senders[door].send(peer, body)
 
     def admit(self, keys: Mapping[str, Identity], farewell: bytes) -> None:
-        if self._far is not None:
-            self._far.admit(keys, farewell)
+        if self._clients is not None:
+            self._clients.admit(keys, farewell)
 
     def close(self) -> None:
         for socket in self._sockets:
             socket.close()
         self._context.term()
-        if self._far is not None:
-            self._far.close()
+        for far in self._far:
+            far.close()
 
 
 def readable(socket: zmq.Socket[bytes]) -> bool:
@@ -187,18 +201,26 @@ def readable(socket: zmq.Socket[bytes]) -> bool:
     return bool(events & _POLLIN)
 
 
-def send_to(router: zmq.Socket[bytes], peer: bytes, body: bytes) -> bool:
-    """False when the peer is gone or its queue is full; never blocks."""
-    try:
-        router.send(peer, _NOBLOCK_MORE)
-    except zmq.Again:
-        return False
-    except zmq.ZMQError as error:
-        if error.errno == zmq.EHOSTUNREACH:
+class Sender:
+    """Sends through a ROUTER."""
+
+    def __init__(self, router: zmq.Socket[bytes]) -> None:
+        # That of the base class: the library's own in Python, above it, takes as long again.
+        self._send: Callable[[bytes, int], object] = super(zmq.Socket, router).send
+
+    def send(self, peer: bytes, body: bytes) -> bool:
+        """False when the peer is gone or its queue is full; never blocks."""
+        send = self._send
+        try:
+            send(peer, _NOBLOCK_MORE)
+        except zmq.Again:
             return False
-        raise
-    router.send(body, _NOBLOCK)
-    return True
+        except zmq.ZMQError as error:
+            if error.errno == zmq.EHOSTUNREACH:
+                return False
+            raise
+        send(body, _NOBLOCK)
+        return True
 
 
 class ZmqConnection:
@@ -231,6 +253,7 @@ class ZmqConnection:
         socket.set(zmq.RECONNECT_IVL_MAX, 1_000)
         socket.connect(address)
         self._socket = socket
+        self._send: Callable[[bytes, int], object] = super(zmq.Socket, socket).send
         self._woken, self._waker = os.pipe()
         os.set_blocking(self._woken, False)
         os.set_blocking(self._waker, False)
@@ -245,7 +268,7 @@ class ZmqConnection:
                 f"a message of {len(body)} bytes is over the limit of {MAX_MESSAGE_BYTES}"
             )
         try:
-            self._socket.send(body, _NOBLOCK)
+            self._send(body, _NOBLOCK)
         except zmq.Again as error:
             raise NoService(
                 f"the service has not read {SEND_QUEUE_MESSAGES} messages; it may be gone",
@@ -256,11 +279,13 @@ class ZmqConnection:
         found: list[tuple[Any, int]] = zmq_poll(self._watched, max(0, math.ceil(timeout_s * 1000)))
         if not found:
             return None
-        if any(one == self._woken for one, _ in found):
-            os.read(self._woken, 4096)
-            return None
-        body = self._socket.recv(_NOBLOCK)
-        if self._socket.get(zmq.RCVMORE):
+        for one, _ in found:
+            if one is not self._socket:
+                os.read(self._woken, 4096)
+                return None
+        frame = self._socket.recv(_NOBLOCK, copy=False)  # a frame knows whether it is the last
+        body = frame.bytes
+        if frame.more:
             frames = 1 + len(self._socket.recv_multipart())
             raise ProtocolError(f"the service sent {frames} frames where one is due")
         return body

@@ -46,6 +46,7 @@ class CurveConnection(ZmqConnection):
     """A DEALER with a key pair of its own, connected to the door whose public key it knows."""
 
     def __init__(self, address: str, server_key: str, keys: KeyPair, identity: bytes) -> None:
+        self.address = address
         self._server_key = server_key
         self._keys = keys
         self._way = Way.UNKNOWN

@@ -38,9 +38,11 @@ class Choice(msgspec.Struct, frozen=True, array_like=True):
     why: str  # it was chosen, or was not
     hint: str  # what would change that; "" if nothing would
     pool: str  # "": it is able to run nowhere
-    memory_bytes: int  # 0: unknown, it is not able
+    memory_bytes: int  # of each rank; 0: unknown, it is not able
     seconds: float  # expected, of all bindings on one slot
     reproducible: bool  # the same bits on every machine and version
+    ranks: int = 1
+    nodes: int = 1  # that its ranks would be on, with nothing else about
 
 
 class Sizes(msgspec.Struct, frozen=True, array_like=True):

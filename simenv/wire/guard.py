@@ -16,7 +16,8 @@ MAX_OF_ONE_KEY = 256
 class Guard:
     """Connections by descriptor, as one thread hears of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_known: int = MAX_KNOWN, max_of_one_key: int = MAX_OF_ONE_KEY) -> None:
+        self._max_known, self._max_of_one_key = max_known, max_of_one_key
         self._strangers: dict[int, None] = {}  # in order of arrival
         self._known: dict[int, str] = {}  # by the key they came with
         self._of_key: dict[str, int] = {}
@@ -39,7 +40,7 @@ class Guard:
         if self._known.get(fd) == key:
             return True
         self.gone(fd)
-        if len(self._known) >= MAX_KNOWN or self._of_key.get(key, 0) >= MAX_OF_ONE_KEY:
+        if len(self._known) >= self._max_known or self._of_key.get(key, 0) >= self._max_of_one_key:
             return False
         self._known[fd] = key
         self._of_key[key] = self._of_key.get(key, 0) + 1

@@ -43,6 +43,8 @@ class ServerFile(msgspec.Struct, frozen=True):
     public_key: str
     secret_key: str
     address: str = ""
+    own_public: str = ""  # the pair of its own user, who reads it in the connection file
+    own_secret: str = ""
 
     @property
     def keys(self) -> KeyPair:

@@ -17,11 +17,11 @@ from simenv.model import (
     ServiceInfo,
     TaskInfo,
     TaskSpec,
-    TaskState,
     Terms,
     Timing,
     WorkerInfo,
 )
+from simenv.wire.devices import Devices, GetDevices
 from simenv.wire.engines import Engines, Explain, Explained, GetEngines
 from simenv.wire.history import App, GetApp, GetHistory, GetSpec, History, Spent, Submitted
 from simenv.wire.keeping import (
@@ -34,6 +34,49 @@ from simenv.wire.keeping import (
 )
 from simenv.wire.numbers import Number
 from simenv.wire.people import AddKey, GetKeys, Keys, RevokeKey
+from simenv.wire.pools import DrainNode, GetPools, Pools, ResumeNode, Scale
+from simenv.wire.reservations import (
+    Decided,
+    GetPolicy,
+    GetProfile,
+    GetReservations,
+    GetTarget,
+    Policed,
+    Profiled,
+    Release,
+    Released,
+    Renew,
+    Reservations,
+    Reserve,
+    SetDispatch,
+    SetOrder,
+    SetPolicy,
+    SetProfile,
+    SteerTarget,
+    Target,
+)
+
+# isort: off
+from simenv.wire.work import (
+    EXIT_LEASE as EXIT_LEASE,
+    EXIT_MPI as EXIT_MPI,
+    EXIT_ORPHAN as EXIT_ORPHAN,
+    EXIT_RANK as EXIT_RANK,
+    STATES as STATES,
+    Assign as Assign,
+    Assigned as Assigned,
+    Beat as Beat,
+    Done as Done,
+    Finished as Finished,
+    FromWorker as FromWorker,
+    Join as Join,
+    Lease as Lease,
+    Started as Started,
+    StopTask as StopTask,
+    StopWorker as StopWorker,
+    ToWorker as ToWorker,
+)
+# isort: on
 
 PROTOCOL = 1
 MAX_MESSAGE_BYTES = 64 * 2**20  # the transport drops a peer that sends more
@@ -41,11 +84,8 @@ MAX_MESSAGE_TASKS = 16_384
 MAX_QUESTION_TASKS = 2_000  # ids in one Watch, Cancel or GetTasks
 CLIENT_MESSAGE_TASKS = 500  # what a client puts in one message (CONTROL_PLANE.md, rule 8)
 CLIENT_MESSAGE_BYTES = 2**20
-EXIT_LEASE, EXIT_ORPHAN = 3, 4  # how a worker ends that has lost its service: no task's fault
-STATES = tuple(TaskState)  # states travel as an index into this
 
 Numbers = Annotated[list[Number], msgspec.Meta(max_length=MAX_QUESTION_TASKS)]
-FinalState = Annotated[int, msgspec.Meta(ge=2, le=len(STATES) - 1)]
 
 
 # --- client to service -----------------------------------------------------------------------
@@ -199,7 +239,8 @@ class Completion(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Failure(msgspec.Struct, frozen=True, array_like=True):
     """Why a task ended without a result."""
 
-    # engine, poison, out_of_memory, result_store, limit, cancelled, queue_timeout, run_timeout
+    # engine, poison, out_of_memory, result_store, limit, cancelled, queue_timeout, run_timeout,
+    # machine_refused, machine_failed, bad_answer, reservation
     reason: str
     message: str
     hint: str = ""
@@ -279,116 +320,18 @@ class Stopping(msgspec.Struct, frozen=True, array_like=True, tag=13):
     queued: int
 
 
-# --- worker and service ----------------------------------------------------------------------
-
-
-class Join(msgspec.Struct, frozen=True, array_like=True, tag=0):
-    """First message of a worker, sent when every kernel is loaded."""
-
-    version: str
-    name: str
-    pid: Number
-    node: str
-    epoch: Number  # the service's, as told at start: a worker of an earlier one is sent away
-    engines: tuple[str, ...]
-
-
-class Started(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    task: Number
-    attempt: Number
-
-
-class Finished(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """`start_us` is measured from the arrival of the chunk at the worker; the parts of `run_us`
-    are those of `Timing`."""
-
-    task: Number
-    attempt: Number
-    state: FinalState
-    payload: bytes
-    checksum: Number  # CRC-32 of the payload
-    file: str = ""  # of its large arrays, below the results folder
-    file_bytes: Number = 0
-    start_us: Number = 0
-    run_us: Number = 0
-    decode_us: Number = 0
-    plan_us: Number = 0
-    engine_us: Number = 0
-    encode_us: Number = 0
-
-
-class Done(msgspec.Struct, frozen=True, array_like=True, tag=2):
-    """Results of one chunk, or a part of it; journaled as it came."""
-
-    origin: Origin
-    engine: str
-    route: str
-    slots: Number
-    results: list[Finished]
-
-
-class Beat(msgspec.Struct, frozen=True, array_like=True, tag=3):
-    """Sent every second by the heartbeat thread, which also reads the answers."""
-
-    name: str
-    epoch: Number
-    task: Number  # what runs now; 0: nothing
-    attempt: Number
-    rss_bytes: Number
-
-
-class Assigned(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    task: int
-    attempt: int  # the fence: epoch * 2**16 + how often it was sent out
-    terms: int  # index into Assign.terms
-    program: bytes
-    shots: int
-    seed: int
-    bindings: bytes
-    binding: int
-    count: int = 1
-
-
-class Assign(msgspec.Struct, frozen=True, array_like=True, tag=0):
-    """A chunk. `announce`: say Started before running (long tasks; short ones just finish)."""
-
-    slots: int
-    memory_bytes: int  # granted for the states of one task
-    announce: bool
-    engine: str
-    route: str
-    terms: list[Terms]
-    tasks: list[Assigned]
-
-
-class Lease(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """Answer to a Beat: the service lives."""
-
-    epoch: int
-
-
-class StopTask(msgspec.Struct, frozen=True, array_like=True, tag=2):
-    """End this attempt at the next pass; `reason` becomes the Failure's."""
-
-    task: int
-    attempt: int
-    reason: str
-
-
-class StopWorker(msgspec.Struct, frozen=True, array_like=True, tag=3):
-    reason: str
-
-
 FromClient = (
     Hello | Submit | Watch | Cancel | GetStatus | GetQueue | GetTasks | GetWorkers | GetEvents
     | GetCompletions | Ack | GetCursor | Ping | Shutdown | GetHistory | GetSpec | GetApp
     | FetchResult | Rerun | Collect
     | AddKey | RevokeKey | GetKeys | GetEngines | Explain
+    | GetPools | Scale | DrainNode | ResumeNode
+    | Reserve | Renew | Release | GetReservations | SetProfile | GetProfile | SetPolicy | GetPolicy
+    | GetTarget | SteerTarget | SetDispatch | SetOrder | GetDevices
 )  # fmt: skip
 ToClient = (
     Welcome | Accepted | Refused | Completed | Status | Queue | Workers | Events | Cancelled
     | CompletionPage | Acked | Pong | Unknown | Stopping | History | Submitted | App | Keys
-    | ResultChunk | Rerunning | Collected | Engines | Explained
+    | ResultChunk | Rerunning | Collected | Engines | Explained | Pools
+    | Decided | Reservations | Released | Profiled | Policed | Target | Devices
 )  # fmt: skip
-FromWorker = Join | Started | Done | Beat
-ToWorker = Assign | Lease | StopTask | StopWorker

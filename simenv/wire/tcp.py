@@ -22,25 +22,38 @@ import zmq
 from zmq.utils import z85
 
 from simenv.errors import ConfigError
+from simenv.wire import keepalive
 from simenv.wire.auth import Identity, Role
-from simenv.wire.connection import Door, readable, send_to
-from simenv.wire.guard import Guard
+from simenv.wire.connection import Door, Sender, readable
+from simenv.wire.guard import MAX_KNOWN, MAX_OF_ONE_KEY, Guard
+from simenv.wire.keepalive import Keepalive
 from simenv.wire.keyfiles import KeyPair
 from simenv.wire.messages import MAX_MESSAGE_BYTES
 
 HANDSHAKE_MS = 3_000  # who is not through by then is cut off
 BACKLOG = 512
-QUEUED_MESSAGES = 64  # read ahead for each client; the rest waits in its TCP connection
 SEND_QUEUE_MESSAGES = 2_000
-KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT = 60, 10, 3
 ZAP_A_PASS = 32
 EVENTS_A_PASS = 256
 FAREWELL_S = 0.25  # what is still to be read before a connection is cut
-PREFIX = b"far/"  # of the names of peers behind this door
 _DOMAIN = b"simenv"
 _ZAP = "inproc://zeromq.zap.01"  # RFC 27: where libzmq asks
 _NOBLOCK = int(zmq.NOBLOCK)
 _ACCEPTED, _DISCONNECTED = int(zmq.EVENT_ACCEPTED), int(zmq.EVENT_DISCONNECTED)
+
+
+class Habits(msgspec.Struct, frozen=True):
+    """How a door treats those who come; as it stands, for clients."""
+
+    prefix: bytes = b"far/"  # of the names of the peers behind it
+    max_known: int = MAX_KNOWN  # connections
+    max_of_one_key: int = MAX_OF_ONE_KEY
+    queued_messages: int = 64  # read ahead for each; the rest waits in its TCP connection
+    handover: bool = False  # a new connection takes over the routing id of an old one
+    keepalive: Keepalive = keepalive.CLIENTS
+
+
+CLIENTS = Habits()
 
 
 class _Peer(msgspec.Struct, frozen=True, gc=False):
@@ -61,9 +74,11 @@ class TcpDoor:
         port: int,
         keys: KeyPair,
         complain: Callable[[str], None] = lambda _: None,
+        habits: Habits = CLIENTS,
     ) -> None:
         self._context = zmq.Context(io_threads=1)
-        self._guard = Guard()
+        self._habits = habits
+        self._guard = Guard(habits.max_known, habits.max_of_one_key)
         self._admitted: Mapping[str, Identity] = {}
         self._peers: dict[bytes, _Peer] = {}
         self._by_fd: dict[int, set[bytes]] = {}
@@ -73,6 +88,7 @@ class TcpDoor:
             self._zap = self._context.socket(zmq.REP)
             self._zap.bind(_ZAP)
             self._router = self._bound(host, port, keys)
+            self._sender = Sender(self._router)
             self.port = _port(self._router)
         except BaseException:
             self._context.destroy(linger=0)
@@ -89,13 +105,11 @@ class TcpDoor:
         router.set(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
         router.set(zmq.ROUTER_MANDATORY, 1)
         router.set(zmq.SNDHWM, SEND_QUEUE_MESSAGES)
-        router.set(zmq.RCVHWM, QUEUED_MESSAGES)
+        router.set(zmq.RCVHWM, self._habits.queued_messages)
         router.set(zmq.LINGER, 1_000)
-        router.set(zmq.TCP_KEEPALIVE, 1)
-        router.set(zmq.TCP_KEEPALIVE_IDLE, KEEPALIVE_IDLE_S)
-        router.set(zmq.TCP_KEEPALIVE_INTVL, KEEPALIVE_INTERVAL_S)
-        router.set(zmq.TCP_KEEPALIVE_CNT, KEEPALIVE_COUNT)
+        self._habits.keepalive.set_on(router)
         router.set(zmq.IPV6, int(":" in host))
+        router.set(zmq.ROUTER_HANDOVER, int(self._habits.handover))
         router.monitor("inproc://door", _ACCEPTED | _DISCONNECTED)
         self._monitor = self._context.socket(zmq.PAIR)
         self._monitor.set(zmq.RCVHWM, 0)  # a full queue would stop the I/O thread
@@ -121,7 +135,7 @@ class TcpDoor:
         before, self._admitted = self._admitted, keys
         for name, peer in list(self._peers.items()):
             if keys.get(peer.key) != before.get(peer.key):
-                send_to(self._router, peer.route, farewell)
+                self._sender.send(peer.route, farewell)
                 self._forget(name, peer)
                 self._leaving.append((time.monotonic() + FAREWELL_S, peer.fd))
 
@@ -201,7 +215,7 @@ class TcpDoor:
         route = router.recv(_NOBLOCK)
         frame = router.recv(_NOBLOCK, copy=False)
         body = frame.bytes
-        if router.get(zmq.RCVMORE):
+        if frame.more:
             router.recv_multipart()
             body = b""  # not of the protocol: refused by every decoder
         key = str(frame.get("User-Id"))
@@ -210,7 +224,11 @@ class TcpDoor:
         if who is None:
             self._leaving.append((0.0, fd))
             return None
-        name = b"%b%b/%b" % (PREFIX, key.encode(), route)  # routes are the client's choice
+        name = b"%b%b/%b" % (
+            self._habits.prefix,
+            key.encode(),
+            route,
+        )  # routes are the client's choice
         peer = self._peers.get(name)
         if (peer is None or peer.fd != fd or peer.key != key) and not self._met(
             name, _Peer(route, key, fd)
@@ -240,12 +258,12 @@ class TcpDoor:
                 del self._by_fd[peer.fd]
 
     def holds(self, peer: bytes) -> bool:
-        return peer.startswith(PREFIX)
+        return peer.startswith(self._habits.prefix)
 
     def send(self, peer: bytes, body: bytes) -> bool:
         """To whoever last spoke under that name with a key that still counts."""
         known = self._peers.get(peer)
-        return known is not None and send_to(self._router, known.route, body)
+        return known is not None and self._sender.send(known.route, body)
 
     def close(self) -> None:
         self._router.disable_monitor()

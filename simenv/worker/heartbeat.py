@@ -6,19 +6,22 @@ is gone, or when told to. A worker holds nothing that is not stored elsewhere: i
 
 from __future__ import annotations
 
+import math
 import os
-import sys
 import threading
 import time
-from pathlib import Path
+from collections.abc import Callable
 
 from simenv.wire import codec
 from simenv.wire.connection import Connection
 from simenv.wire.messages import EXIT_LEASE, EXIT_ORPHAN, Beat, Lease, StopTask, StopWorker
 from simenv.worker.current import Current
+from simenv.worker.leaving import leave, rss_bytes, say
 
 BEAT_S = 1.0
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+IDLE_BEATS = 7.5  # within the lease, of a worker that has nothing to do, but no faster than others
+ASLEEP = 0.5  # of the lease, within which no pause between two beats lies
+END_S = 2.0  # for several ranks to end together, where the first is not busy
 
 
 class Heartbeat:
@@ -29,16 +32,25 @@ class Heartbeat:
         connection: Connection,
         current: Current,
         name: str,
+        start: int,
         epoch: int,
         lease_s: float,
         parent: int,
+        memory: Callable[[], int] = rss_bytes,
+        end: Callable[[], None] | None = None,
     ) -> None:
+        """`memory`: bytes resident now. `end`: asks the main thread to end the process in order,
+        which it does if it is idle."""
         self._connection = connection
         self._current = current
         self._name = name
+        self._start = start
         self._epoch = epoch
         self._lease_s = lease_s
         self._parent = parent
+        self._memory = memory
+        self._end = end
+        self._last_s = math.inf  # when the process ends, whatever the main thread does
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def start(self) -> None:
@@ -50,16 +62,21 @@ class Heartbeat:
         while True:
             now = time.monotonic()
             if now >= next_beat:
-                next_beat = now + BEAT_S
                 task, attempt = self._current.running
-                beat = Beat(self._name, self._epoch, task, attempt, rss_bytes())
+                next_beat = now + (BEAT_S if task else max(BEAT_S, self._lease_s / IDLE_BEATS))
+                beat = Beat(self._name, self._epoch, task, attempt, self._memory(), self._start)
                 self._connection.send(codec.encode(beat))
             body = self._connection.receive(max(0.0, next_beat - time.monotonic()))
+            if time.monotonic() - now > self._lease_s * ASLEEP:
+                heard = time.monotonic()  # nobody let this thread run: that nothing was heard
+                # in the meantime proves nothing
             if body is not None:
                 heard = time.monotonic()
                 self._hear(body)
             if os.getppid() != self._parent:
-                leave(EXIT_ORPHAN, "the service's process is gone")
+                leave(EXIT_ORPHAN, "what started this process is gone")
+            if time.monotonic() > self._last_s:
+                leave(0, "busy when told to end")
             if time.monotonic() - heard > self._lease_s:
                 leave(EXIT_LEASE, f"no word from the service for {self._lease_s:g} s")
 
@@ -68,26 +85,10 @@ class Heartbeat:
         if isinstance(message, StopTask):
             self._current.stop(message.task, message.attempt, message.reason)
         elif isinstance(message, StopWorker):
-            leave(0, message.reason)
+            if self._end is None:
+                leave(0, message.reason)
+            say(f"ending: {message.reason}")
+            self._last_s = min(self._last_s, time.monotonic() + END_S)
+            self._end()
         elif not isinstance(message, Lease):
             say(f"unexpected {type(message).__name__}")
-
-
-def leave(code: int, why: str) -> None:
-    """End the process now, with a last line in its log."""
-    say(f"leaving: {why}")
-    os._exit(code)
-
-
-def say(line: str) -> None:
-    """A line for the worker's log."""
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
-
-
-def rss_bytes() -> int:
-    """This process's resident memory; 0 where /proc is missing."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE_BYTES
-    except OSError:
-        return 0

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import time
-import zlib
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
+from time import perf_counter_ns
+from typing import TYPE_CHECKING
+from zlib import crc32
 
 import msgspec
 import numpy as np
+from msgspec.structs import astuple
 
 from simenv.errors import StoreError
 from simenv.model import (
@@ -26,11 +28,24 @@ from simenv.wire import codec
 from simenv.wire.messages import STATES, Assign, Assigned, Failure, Finished
 from simenv.worker.shelf import Shelf
 from simulators import registry
-from simulators.base import Control, Engine, EngineResult, PauliSum, Plan, Request, RunOptions
+from simulators.base import (
+    Control,
+    Engine,
+    EngineResult,
+    PauliSum,
+    Plan,
+    Quick,
+    Request,
+    RunOptions,
+)
 from simulators.circuit.ir import Circuit
-from simulators.errors import OutOfMemory, Stopped
+from simulators.errors import BadAnswer, MachineFailed, MachineRefused, OutOfMemory, Stopped
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
 
 FAILURE_CHARS = 2_000  # of a message: lists of failed tasks hold thousands of them
+MACHINE_ERRORS = (MachineRefused, MachineFailed, BadAnswer)  # their codes are reasons
 PLAN_CACHE_BYTES = 256 * 2**20
 _DONE = STATES.index(TaskState.DONE)
 FAILED = STATES.index(TaskState.FAILED)
@@ -68,57 +83,74 @@ class PlanCache:
         return plan
 
 
+class _Told(msgspec.Struct, frozen=True, eq=False):
+    """What the tasks of a chunk with the same terms have in common; made once for them."""
+
+    terms: Terms
+    chunk: Assign
+    engine: Engine
+    options: RunOptions
+    observables: tuple[PauliSum, ...]
+    counts: Callable[[Circuit, int, int, int, Control], EngineResult | None] | None
+
+
 class Runner:
     """Runs one task at a time. `control` may be stopped from another thread."""
 
-    def __init__(self, shelf: Shelf | None = None) -> None:
-        """`shelf`: where large results go; without one all of them travel."""
+    def __init__(self, shelf: Shelf | None = None, comm: MPI.Intracomm | None = None) -> None:
+        """`shelf`: where large results go; without one all of them travel. `comm`: of the ranks
+        that run each task together."""
         self.control = Control()
         self._shelf = shelf
+        self._comm = comm
+        # Called with every error of an engine; returns if it is the task's, and not one rank's.
+        self.judge: Callable[[Exception], None] | None = None
         self.stop_reason = ""  # why the running task was asked to stop
         self._engines: dict[str, Engine] = {}
         self._plans = PlanCache()
-        self._told: tuple[Terms, Assign, RunOptions, tuple[PauliSum, ...]] | None = None
+        self._told: _Told | None = None
         self._marks: list[int] = []  # when the stages of the running task ended, see Timing
 
     def engine(self, name: str) -> Engine:
         """The engine, loaded and warm at first use."""
         found = self._engines.get(name)
         if found is None:
-            found = registry.create(name)
+            found = registry.create(name, self._comm)
             found.warm_up()
             self._engines[name] = found
         return found
 
+    def hold(self, engine: Engine) -> None:
+        """An engine that was made elsewhere, with what it holds."""
+        self._engines[engine.name] = engine
+        self._told = None
+
+    def forget_plans(self) -> None:
+        """What they were made for is not what it was."""
+        self._plans = PlanCache()
+
     def run(self, assigned: Assigned, terms: Terms, chunk: Assign, arrived_ns: int) -> Finished:
         """Run one task of a chunk; every error becomes a result that says so."""
-        begin_ns = time.perf_counter_ns()
+        begin_ns = perf_counter_ns()
         marks = self._marks = [begin_ns]
         state, file = _DONE, None
         try:
-            payload, file = self._payload(assigned, terms, chunk)
-        except Stopped:
-            state = ENDED_EARLY.get(self.stop_reason, FAILED)
-            reason = self.stop_reason or "stopped"
-            payload = codec.encode(Failure(reason, "stopped while it ran"))
-        except StoreError as error:
-            state = FAILED
-            payload = _failure(error.code, error)
-        except (OutOfMemory, MemoryError) as error:
-            state = FAILED
-            payload = _failure("out_of_memory", error)
+            program, result = self._compute(assigned, terms, chunk)
+            assert result is not None
+            if self._shelf is not None:
+                file = self._shelf.put(result, program, assigned, terms, chunk)
+            payload = pack(program, assigned, terms, result, file)
         except Exception as error:  # noqa: BLE001  # engines of others may raise anything; a
             # task's error is its result, never the worker's end
-            state = FAILED
-            payload = _failure("engine", error)
-        end_ns = time.perf_counter_ns()
+            state, payload = self._failed(error)
+        end_ns = perf_counter_ns()
         marks.append(end_ns)
         return Finished(
             assigned.task,
             assigned.attempt,
             state,
             payload,
-            zlib.crc32(payload),
+            crc32(payload),
             "" if file is None else file.name,
             0 if file is None else file.size_bytes,
             (begin_ns - arrived_ns) // 1000,
@@ -126,49 +158,85 @@ class Runner:
             *_stages_us(marks),
         )
 
-    def _payload(
+    def _failed(self, error: Exception) -> tuple[int, bytes]:
+        """The state and the packed Failure that an error is."""
+        if isinstance(error, Stopped):
+            reason = self.stop_reason or "stopped"
+            state = ENDED_EARLY.get(self.stop_reason, FAILED)
+            return state, codec.encode(Failure(reason, "stopped while it ran"))
+        if isinstance(error, StoreError):
+            return FAILED, _failure(error.code, error)
+        if isinstance(error, OutOfMemory | MemoryError):
+            return FAILED, _failure("out_of_memory", error)
+        if isinstance(error, MACHINE_ERRORS):
+            return FAILED, _failure(error.code, error)
+        return FAILED, _failure("engine", error)
+
+    def follow(self, assigned: Assigned, terms: Terms, chunk: Assign) -> None:
+        """This rank's part of a task whose result another one has. Raises what the engine does."""
+        self._marks = []
+        self._compute(assigned, terms, chunk)
+
+    def _compute(
         self, assigned: Assigned, terms: Terms, chunk: Assign
-    ) -> tuple[bytes, ResultFile | None]:
-        engine = self.engine(chunk.engine)
-        program = decode_program(assigned.program)
-        circuit = Circuit.from_buffers(*msgspec.structs.astuple(program)[1:])
-        mark, now_ns = self._marks.append, time.perf_counter_ns
-        mark(now_ns())
-        options, observables = self._shared(terms, chunk)
+    ) -> tuple[Program, EngineResult | None]:
+        try:
+            program = decode_program(assigned.program)
+            circuit = Circuit.from_buffers(*astuple(program)[1:])
+            mark = self._marks.append
+            mark(perf_counter_ns())
+            told = self._told
+            if told is None or told.terms is not terms or told.chunk is not chunk:
+                told = self._told = self._tell(terms, chunk)
+            if told.counts is not None and not assigned.bindings and assigned.count == 1:
+                mark(perf_counter_ns())
+                found = told.counts(
+                    circuit, assigned.shots, assigned.seed, assigned.binding, self.control
+                )
+                if found is not None:
+                    mark(perf_counter_ns())
+                    return program, found
+                self._marks.pop()
+            return program, self._planned(program, circuit, assigned, told)
+        except Exception as error:
+            if self.judge is not None:
+                self.judge(error)
+            raise
+
+    def _planned(
+        self, program: Program, circuit: Circuit, assigned: Assigned, told: _Told
+    ) -> EngineResult | None:
+        """Run one task the way every engine has."""
         bindings = None
         if assigned.bindings or assigned.count > 1:
             values = np.frombuffer(assigned.bindings, np.float64)
             bindings = values.reshape(assigned.count, program.num_slots)
         request = Request(
-            shots=assigned.shots,
-            seed=assigned.seed,
-            outputs=terms.outputs,
-            observables=observables,
-            bindings=bindings,
-            binding=assigned.binding,
+            assigned.shots,
+            assigned.seed,
+            told.terms.outputs,
+            told.observables,
+            bindings,
+            assigned.binding,
         )
-        plan = self._plans.get(engine, program, circuit, options)
-        mark(now_ns())
-        result = engine.run(plan, circuit, request, options, self.control)
-        mark(now_ns())
-        file = None
-        if self._shelf is not None:
-            file = self._shelf.put(result, program, assigned, terms, chunk)
-        return pack(program, assigned, terms, result, file), file
+        plan = self._plans.get(told.engine, program, circuit, told.options)
+        self._marks.append(perf_counter_ns())
+        result = told.engine.run(plan, circuit, request, told.options, self.control)
+        self._marks.append(perf_counter_ns())
+        return result
 
-    def _shared(self, terms: Terms, chunk: Assign) -> tuple[RunOptions, tuple[PauliSum, ...]]:
-        """What the tasks of a chunk have in common; made once for them."""
-        told = self._told
-        if told is None or told[0] is not terms or told[1] is not chunk:
-            options = RunOptions(
-                precision=terms.precision,
-                threads=chunk.slots,
-                memory_bytes=chunk.memory_bytes,
-                settings=terms.options,
-            )
-            sums = tuple(_pauli_sum(observable) for observable in terms.observables)
-            told = self._told = (terms, chunk, options, sums)
-        return told[2], told[3]
+    def _tell(self, terms: Terms, chunk: Assign) -> _Told:
+        engine = self.engine(chunk.engine)
+        options = RunOptions(
+            precision=terms.precision,
+            threads=max(1, chunk.slots),
+            memory_bytes=chunk.memory_bytes,
+            settings=terms.options,
+        )
+        plain = terms.outputs == ("counts",) and not terms.options and terms.precision == "double"
+        counts = engine.quick_counts if plain and isinstance(engine, Quick) else None
+        sums = tuple(_pauli_sum(observable) for observable in terms.observables)
+        return _Told(terms, chunk, engine, options, sums, counts)
 
 
 def pack(

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import secrets
 import time
 import zlib
-from pathlib import Path
+from collections.abc import Callable
 
 import msgspec
 
 from simenv import __version__
 from simenv.model import Origin
 from simenv.wire import codec
-from simenv.wire.connection import ZmqConnection
+from simenv.wire.devices import Described
+from simenv.wire.joining import ServiceFile, connect
 from simenv.wire.messages import (
     MAX_MESSAGE_BYTES,
     Assign,
@@ -24,65 +26,114 @@ from simenv.wire.messages import (
     StopWorker,
 )
 from simenv.worker.current import Current
-from simenv.worker.heartbeat import Heartbeat, leave
+from simenv.worker.heartbeat import Heartbeat
+from simenv.worker.leaving import leave, rss_bytes
+from simenv.worker.machine import Held
+from simenv.worker.ranks import Leader
 from simenv.worker.runner import ENDED_EARLY, FAILED, Runner
-from simenv.worker.shelf import Shelf
-from simulators import warm
 
 FLUSH_NS = 2_000_000  # results never wait longer than this for the end of their chunk
 FOREVER_S = 3_600.0
+IDLE_S = 1.0
 ANSWER_BYTES = MAX_MESSAGE_BYTES - 2**20  # room for what the service adds on the way on
 
 
 class Session:
     """Used from the main thread; the heartbeat has a thread and a connection of its own."""
 
-    def __init__(self, socket: Path, name: str, epoch: int, shelf: Shelf) -> None:
+    def __init__(
+        self,
+        service: ServiceFile,
+        name: str,
+        start: int,
+        runner: Runner,
+        leader: Leader | None = None,
+        held: Held | None = None,
+    ) -> None:
+        """`leader`: of the other ranks, where there are any. `held`: the machine, likewise."""
         self._name = name
-        self._epoch = epoch
-        self._runner = Runner(shelf)
-        self._current = Current(self._runner)
-        node = os.uname().nodename
-        self._origin = Origin(name, node, os.getpid(), __version__)
-        identity = f"{name}.{os.getpid()}"
-        self._work = ZmqConnection(socket, identity.encode())
-        self._control = ZmqConnection(socket, f"{identity}!".encode())
-
-    def load(self, engine: str, kernels: Path) -> None:
-        """Everything a first task would have to wait for; compiled code is kept in `kernels`."""
-        warm.warm_up(kernels, engine)
-        self._runner.engine(engine)
+        self._start = start
+        self._epoch = service.epoch
+        self._runner = runner
+        self._leader = leader
+        self._held = held
+        self._ending = False
+        self._call: Callable[[], None] = _nothing
+        self._patience_s = FOREVER_S
+        self._current = Current(runner)
+        nodes = (os.uname().nodename,) if leader is None else leader.nodes
+        where = ",".join(dict.fromkeys(nodes))
+        self._origin = Origin(name, where, os.getpid(), __version__, len(nodes))
+        # Its own even where another was started by mistake, or is left from an earlier service.
+        identity = f"{name}.{start}.{secrets.token_hex(4)}"
+        self._work = connect(service, identity.encode())
+        self._control = connect(service, f"{identity}!".encode())
 
     def join(self, lease_s: float, parent: int) -> None:
         """Tell the service we are ready; from here on the heartbeat watches over us."""
-        origin = self._origin
-        self._work.send(
-            codec.encode(Join(__version__, origin.worker, origin.pid, origin.node, self._epoch, ()))
-        )
-        Heartbeat(self._control, self._current, self._name, self._epoch, lease_s, parent).start()
+        self._describe()
+        name, start, epoch, origin = self._name, self._start, self._epoch, self._origin
+        join = Join(__version__, name, origin.pid, origin.node, epoch, (), start, origin.ranks)
+        self._work.send(codec.encode(join))
+        memory, end = rss_bytes, None
+        if self._leader is not None:
+            memory, end = self._leader.rss_bytes, self._end
+        Heartbeat(
+            self._control, self._current, name, start, epoch, lease_s, parent, memory, end
+        ).start()
 
-    def work(self) -> None:
-        """Wait for one chunk and run it."""
-        body = self._work.receive(FOREVER_S)
+    def _describe(self) -> None:
+        """Say what the machine is, if there is one, and it has not been said."""
+        device = None if self._held is None else self._held.news()
+        if device is not None:
+            self._runner.forget_plans()
+            said = Described(self._name, self._epoch, self._start, device)
+            self._work.send(codec.encode(said))
+
+    def _end(self) -> None:
+        """Called by the heartbeat's thread."""
+        self._ending = True
+        self._work.wake()
+
+    def when_idle(self, call: Callable[[], None]) -> None:
+        """Once, when nothing has come for a moment."""
+        self._call, self._patience_s = call, IDLE_S
+
+    def work(self) -> bool:
+        """Wait for one chunk and run it; False once the worker is to end, all ranks of it."""
+        body = self._work.receive(self._patience_s)
+        if self._ending:
+            assert self._leader is not None
+            self._leader.end()
+            return False
         if body is None:
-            return
+            self._patience_s = FOREVER_S
+            self._call()
+            self._call = _nothing
+            return True
         message = codec.to_worker(body)
         if isinstance(message, StopWorker):
             leave(0, message.reason)
         if isinstance(message, Assign):
+            if self._leader is not None:
+                self._leader.hand_on(body)
             self._run(message, time.perf_counter_ns())
+            self._describe()
+        return True
 
     def _run(self, chunk: Assign, arrived_ns: int) -> None:
         current, runner, terms = self._current, self._runner, chunk.terms
         results: list[Finished] = []
         mark_ns = arrived_ns
-        for assigned in chunk.tasks:
+        for place, assigned in enumerate(chunk.tasks):
             reason = current.begin(assigned.task, assigned.attempt)
             if reason:
                 results.append(_skipped(assigned.task, assigned.attempt, reason))
                 continue
             if chunk.announce:
                 self._work.send(codec.encode(Started(assigned.task, assigned.attempt)))
+            if self._leader is not None:
+                self._leader.begin(place)
             results.append(runner.run(assigned, terms[assigned.terms], chunk, arrived_ns))
             now_ns = time.perf_counter_ns()
             if now_ns - mark_ns > FLUSH_NS:
@@ -95,6 +146,10 @@ class Session:
     def _answer(self, chunk: Assign, results: list[Finished]) -> None:
         for body in packed(self._origin, chunk, results):
             self._work.send(body)
+
+
+def _nothing() -> None:
+    """There is nothing left to do when idle."""
 
 
 def packed(origin: Origin, chunk: Assign, results: list[Finished]) -> list[bytes]:

@@ -17,6 +17,7 @@ from simenv import __version__
 from simenv.errors import StoreError
 from simenv.model import Program, ResultFile, Terms, task_name
 from simenv.store import arrays, writing
+from simenv.wire.joining import TOKEN
 from simenv.wire.messages import Assign, Assigned
 from simulators.base import EngineResult
 
@@ -26,11 +27,14 @@ SHARD_BITS = 12  # so many tasks, as a power of two, share a folder
 
 
 class Shelf:
-    """The results folder, as one worker sees it. `sync`: what is written is on the disk."""
+    """The results folder, as one worker sees it. `sync`: what is written is on the disk. `mark`: in
+    the names of its unfinished files. `blind`: why it cannot be used, see `blindness`."""
 
-    def __init__(self, folder: Path, sync: bool = True) -> None:
+    def __init__(self, folder: Path, sync: bool = True, mark: str = "", blind: str = "") -> None:
         self._folder = folder
         self._sync = sync
+        self._mark = mark
+        self._blind = blind
 
     def put(
         self, found: EngineResult, program: Program, assigned: Assigned, terms: Terms, chunk: Assign
@@ -41,6 +45,11 @@ class Shelf:
         """
         if _size(found) <= MESSAGE_BYTES:
             return None
+        if self._blind:
+            raise StoreError(
+                f"a result of {_size(found)} bytes needs a file, and {self._blind}",
+                hint="set SIMENV_HOME to a folder that all nodes of the allocation share",
+            )
         large = {
             name: array for name, array in _arrays(found).items() if array.nbytes >= ARRAY_BYTES
         }
@@ -52,7 +61,17 @@ class Shelf:
         except OSError as error:
             words = f"the folder {path.parent} cannot be made: {error.strerror}"
             raise StoreError(words, hint="see to its disk, then submit again") from error
-        return writing.write(path, large, attributes, name=name, sync=self._sync)
+        return writing.write(path, large, attributes, name=name, sync=self._sync, mark=self._mark)
+
+
+def blindness(folder: Path, token: str) -> str:
+    """Why this is not the results folder that the service sees, in words; "" if it is."""
+    here = os.uname().nodename
+    try:
+        found = (folder / TOKEN).read_text()
+    except OSError as error:
+        return f"the results folder {folder} cannot be seen from {here}: {error.strerror}"
+    return "" if found == token else f"{folder} on {here} is not the service's results folder"
 
 
 def file_name(task: int, fence: int) -> str:

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators import dense, expectation
-from simulators.aer.convert import convert
 from simulators.aer.library import ELSEWHERE, Sampler, block_shots, evolve
 from simulators.base import BindingResult, Control, EngineResult, Plan, Request, RunOptions
 from simulators.blocks import blocks
@@ -21,9 +20,20 @@ from simulators.circuit.examples import bell, feed_forward
 from simulators.circuit.ir import Circuit
 from simulators.circuit.walk import Endings
 from simulators.errors import Unsupported
-from simulators.requests import bound, check_outputs, check_plan, check_run, rows
-from simulators.sampling import outcome_width
+from simulators.opening import opened
+from simulators.qiskit_circuits import Dialect, convert
+from simulators.requests import bound, check_plan
+from simulators.sampling import pack_counts
 
+# What Aer has kernels for.
+_NATIVE = frozenset(
+    (
+        *("h", "x", "y", "z", "s", "sdg", "t", "tdg", "sx", "sxdg", "p", "r", "rx", "ry", "rz"),
+        *("u", "u1", "u2", "u3", "cx", "cy", "cz", "cp", "cu1", "csx", "crx", "cry", "crz"),
+        *("cu", "cu3", "swap", "ecr", "rxx", "ryy", "rzz", "rzx", "ccx", "ccz", "cswap"),
+    )
+)
+DIALECT = Dialect("aer", ELSEWHERE, _NATIVE)
 CARD = next(entry for entry in CARDS if entry.name == "aer")
 
 
@@ -45,22 +55,18 @@ class AerEngine:
         self, plan: Plan, circuit: Circuit, request: Request, options: RunOptions, control: Control
     ) -> EngineResult:
         """See `base.Engine`."""
-        if not isinstance(plan, Endings):
-            raise TypeError(f"a plan of {type(plan).__name__}, not of this engine")
-        check_run(circuit, options)
-        number = rows(circuit, request)
-        check_outputs(CARD, request, plan.clbits.measures, collapses=plan.state.branching)
-        _refuse_mixed(plan, request)
+        endings, number = opened(CARD, plan, circuit, request, options)
+        _refuse_mixed(endings, request)
         found = []
         for row in range(number):
             control.check()
             params = bound(circuit, request, row)
             key = request.seed, request.binding + row
-            if "counts" in request.outputs and plan.clbits.branching:
+            if "counts" in request.outputs and endings.clbits.branching:
                 found.append(_shot_by_shot(circuit, params, request, key, options.threads, control))
             else:
                 found.append(
-                    _sampled(plan, circuit, params, request, key, options.threads, control)
+                    _sampled(endings, circuit, params, request, key, options.threads, control)
                 )
             control.check()
         return EngineResult.joined(found)
@@ -94,19 +100,15 @@ def _shot_by_shot(
 ) -> BindingResult:
     """Counts of a dynamic circuit."""
     size = block_shots(circuit)
-    converted = convert(circuit, params)
+    converted = convert(circuit, params, DIALECT)
     sampler = Sampler(circuit.num_qubits, threads)
     found: Counter[int] = Counter()
     for seed, wanted in blocks(request.shots, *key, control, size):
         for outcome, count in sampler.counts(converted, wanted, seed).items():
             found[int(outcome, 16)] += count
-    width = outcome_width(circuit.num_clbits)
-    outcomes = sorted(found)
+    width, outcomes, counts = pack_counts(found, circuit.num_clbits)
     return BindingResult(
-        outcome_width=width,
-        outcomes=b"".join([outcome.to_bytes(width, "little") for outcome in outcomes]),
-        counts=np.array([found[outcome] for outcome in outcomes], np.uint32).tobytes(),
-        remark=f"blocks of {size} shots",
+        outcome_width=width, outcomes=outcomes, counts=counts, remark=f"blocks of {size} shots"
     )
 
 

@@ -8,6 +8,7 @@ hold anything that was received; only one that passes `check.problem` may go to 
 from __future__ import annotations
 
 import itertools
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -19,31 +20,82 @@ from simulators.sampling import words
 MAX_QUBITS = 65_535
 MAX_CLBITS = 65_535
 
-# Instances: they cost less than the classes where thousands of circuits a second are made.
-_UINT16: np.dtype[np.uint16] = np.dtype(np.uint16)
-_FLOAT64: np.dtype[np.float64] = np.dtype(np.float64)
 _NO_STARTS: NDArray[np.int64] = np.zeros(0, np.int64)
-_NO_INT32: NDArray[np.int32] = np.frombuffer(b"", np.int32)
 
 
-class Circuit(msgspec.Struct, frozen=True, eq=False):
-    """One circuit. Arrays are read-only views, C-contiguous and aligned."""
+class _View:
+    """A field of bytes as an array, made when first asked for and kept in the circuit: who has
+    thousands of circuits a second, and reads their bytes, shall not pay for arrays."""
+
+    __slots__ = ("_data", "_dtype", "_name")
+
+    def __init__(self, data: str, dtype: type[np.generic]) -> None:
+        self._data = data
+        self._dtype = np.dtype(dtype)
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, circuit: Any, owner: type | None = None) -> Any:
+        if circuit is None:
+            return self
+        made = circuit.__dict__[self._name] = np.frombuffer(
+            getattr(circuit, self._data), self._dtype
+        )
+        return made
+
+
+class Circuit(msgspec.Struct, frozen=True, eq=False, dict=True):
+    """One circuit: bytes as they were received, and arrays that are read-only views of them,
+    C-contiguous and aligned."""
 
     num_qubits: int
     num_clbits: int
     registers: tuple[tuple[str, int], ...]  # (name, size), laid out from clbit 0
     table: Table
-    ops: NDArray[np.uint16]  # [operations]
-    qubits: NDArray[np.uint16]
-    clbits: NDArray[np.uint16]
-    params: NDArray[np.float64]  # radians; 0.0 where a slot fills it
+    ops_data: bytes  # of the arrays below
+    qubits_data: bytes
+    clbits_data: bytes
+    params_data: bytes
     num_slots: int = 0
-    slots: NDArray[np.int32] = _NO_INT32  # flat pairs: position in `params`, slot number
-    conditions: NDArray[np.int32] = _NO_INT32  # flat triples: token, operand, width
+    slots_data: bytes = b""
+    conditions_data: bytes = b""
     constants: tuple[bytes, ...] = ()  # unsigned, little-endian, any width
     variables: tuple[int, ...] = ()  # width in bits of each; 0: a Bool
     matrices: tuple[bytes, ...] = ()  # complex128 [2**q, 2**q] of each row `unitary` of the table
     fault: str = ""  # a buffer that is no array; `check.problem` reports it
+
+    if TYPE_CHECKING:
+
+        @property
+        def ops(self) -> NDArray[np.uint16]:
+            """[operations]"""
+
+        @property
+        def qubits(self) -> NDArray[np.uint16]: ...
+
+        @property
+        def clbits(self) -> NDArray[np.uint16]: ...
+
+        @property
+        def params(self) -> NDArray[np.float64]:
+            """Radians; 0.0 where a slot fills it."""
+
+        @property
+        def slots(self) -> NDArray[np.int32]:
+            """Flat pairs: position in `params`, slot number."""
+
+        @property
+        def conditions(self) -> NDArray[np.int32]:
+            """Flat triples: token, operand, width."""
+
+    else:
+        ops = _View("ops_data", np.uint16)
+        qubits = _View("qubits_data", np.uint16)
+        clbits = _View("clbits_data", np.uint16)
+        params = _View("params_data", np.float64)
+        slots = _View("slots_data", np.int32)
+        conditions = _View("conditions_data", np.int32)
 
     @classmethod
     def from_buffers(
@@ -77,13 +129,13 @@ class Circuit(msgspec.Struct, frozen=True, eq=False):
             num_clbits,
             registers,
             table_of(names, arities),
-            np.frombuffer(ops, _UINT16),
-            np.frombuffer(qubits, _UINT16),
-            np.frombuffer(clbits, _UINT16),
-            np.frombuffer(params, _FLOAT64),
+            ops,
+            qubits,
+            clbits,
+            params,
             num_slots,
-            np.frombuffer(slots, np.int32) if slots else _NO_INT32,
-            np.frombuffer(conditions, np.int32) if conditions else _NO_INT32,
+            slots,
+            conditions,
             constants,
             variables,
             matrices,
@@ -96,7 +148,7 @@ def register_starts(circuit: Circuit) -> NDArray[np.int64]:
 
     Empty for a circuit without expressions, where nobody asks.
     """
-    if not circuit.conditions.size:
+    if not circuit.conditions_data:
         return _NO_STARTS
     sizes = (size for _, size in circuit.registers)
     return np.fromiter(itertools.accumulate(sizes, initial=0), np.int64)

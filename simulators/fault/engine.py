@@ -10,16 +10,22 @@ angle is `FAULT_BASE` + code (an angle no real circuit has):
     5  slow: waits as many seconds as the second operation's `rx` angle says, heeding the control
        flag, then computes the right answer of the rest (for circuits without free parameters)
     6  exit: the process ends at once with status 70
+    7  alone: as 4, but over ranks in the last of them only, and the others wait for it in vain
 
-Every other circuit is run by the statevector engine; so is the rest of a slow one.
+Over ranks 1, 2, 3 and 6 are the last one's alone too; 4 and 5 are everyone's. Every other circuit
+is run by the statevector engine; so is the rest of a slow one.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
+from collections.abc import Callable
+from typing import Any
 
+import msgspec
 import numpy as np
 
 from simulators.base import Control, EngineResult, Plan, Request, RunOptions
@@ -28,7 +34,7 @@ from simulators.circuit.ir import Circuit
 from simulators.statevector.engine import StatevectorEngine
 
 FAULT_BASE = 1_000_000.0
-SEGFAULT, HANG, EAT, RAISE, SLOW, EXIT = range(1, 7)
+SEGFAULT, HANG, EAT, RAISE, SLOW, EXIT, ALONE = range(1, 8)
 _CHUNK = 256 * 2**20
 _NAP_S = 0.02
 
@@ -38,7 +44,7 @@ def fault_of(circuit: Circuit) -> int:
     if not circuit.ops.size or circuit.table.rows[circuit.ops[0], 0] != GATES["rx"].code:
         return 0
     code = float(circuit.params[0]) - FAULT_BASE
-    return int(code) if code in (SEGFAULT, HANG, EAT, RAISE, SLOW, EXIT) else 0
+    return int(code) if code in (SEGFAULT, HANG, EAT, RAISE, SLOW, EXIT, ALONE) else 0
 
 
 class FaultEngine:
@@ -46,8 +52,14 @@ class FaultEngine:
 
     name = "fault"
 
-    def __init__(self) -> None:
-        self._inner = StatevectorEngine()
+    def __init__(self, *, comm: Any = None) -> None:
+        """`comm`: as for the statevector engine."""
+        self._inner = StatevectorEngine(comm=comm)
+        self._comm = comm if comm is not None and comm.Get_size() > 1 else None
+
+    def close(self) -> None:
+        """As the statevector engine."""
+        self._inner.close()
 
     def worth_caching(self, circuit: Circuit) -> bool:
         """As the statevector engine says."""
@@ -63,23 +75,34 @@ class FaultEngine:
         """Misbehave, or run as the statevector engine does."""
         fault = fault_of(circuit)
         if fault == SLOW:
-            _wait(float(circuit.params[1]), control)
+            _wait(float(circuit.params[1]), self._check(control))
             circuit = _without_head(circuit)
             plan = self._inner.plan(circuit, None, options)
-        elif fault:
+        elif fault == RAISE or (fault and self._is_last()):
             _misbehave(fault)
         return self._inner.run(plan, circuit, request, options, control)
+
+    def _is_last(self) -> bool:
+        return self._comm is None or bool(self._comm.Get_rank() == self._comm.Get_size() - 1)
+
+    def _check(self, control: Control) -> Callable[[], None]:
+        """Raises Stopped; over ranks in all alike, which call it together."""
+        if self._comm is None:
+            return control.check
+        from simulators.statevector.ranks.meeting import Meeting
+
+        return Meeting(self._comm, control).meet
 
     def warm_up(self) -> None:
         """As the statevector engine."""
         self._inner.warm_up()
 
 
-def _wait(seconds: float, control: Control) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        control.check()
-        time.sleep(min(_NAP_S, max(0.0, end - time.monotonic())))
+def _wait(seconds: float, check: Callable[[], None]) -> None:
+    """In so many naps, and not until a moment, so that all ranks look equally often."""
+    for _ in range(math.ceil(seconds / _NAP_S)):
+        check()
+        time.sleep(_NAP_S)
 
 
 def _misbehave(fault: int) -> None:
@@ -87,7 +110,7 @@ def _misbehave(fault: int) -> None:
         os.kill(os.getpid(), signal.SIGSEGV)
     elif fault == EXIT:
         os._exit(70)
-    elif fault == RAISE:
+    elif fault in (RAISE, ALONE):
         raise RuntimeError("the fault engine was asked to raise this")
     eaten = []
     while True:
@@ -99,17 +122,11 @@ def _misbehave(fault: int) -> None:
 
 def _without_head(circuit: Circuit) -> Circuit:
     """The circuit without its two leading `rx`."""
-    return Circuit(
-        num_qubits=circuit.num_qubits,
-        num_clbits=circuit.num_clbits,
-        registers=circuit.registers,
-        table=circuit.table,
-        ops=circuit.ops[2:],
-        qubits=circuit.qubits[2:],
-        clbits=circuit.clbits,
-        params=circuit.params[2:],
-        conditions=circuit.conditions,
-        constants=circuit.constants,
-        variables=circuit.variables,
-        matrices=circuit.matrices,
+    return msgspec.structs.replace(
+        circuit,
+        ops_data=circuit.ops_data[2 * 2 :],
+        qubits_data=circuit.qubits_data[2 * 2 :],
+        params_data=circuit.params_data[2 * 8 :],
+        num_slots=0,
+        slots_data=b"",
     )

@@ -17,7 +17,8 @@ from simulators.catalog import CARDS
 from simulators.circuit.examples import bell
 from simulators.circuit.ir import Circuit
 from simulators.circuit.walk import Ending, Endings
-from simulators.requests import bound, check_outputs, check_plan, check_run, rows
+from simulators.opening import opened
+from simulators.requests import bound, check_plan
 from simulators.stabilizer import exact
 from simulators.stabilizer.convert import Converted, convert
 
@@ -42,15 +43,11 @@ class StabilizerEngine:
         self, plan: Plan, circuit: Circuit, request: Request, options: RunOptions, control: Control
     ) -> EngineResult:
         """See `base.Engine`."""
-        if not isinstance(plan, Endings):
-            raise TypeError(f"a plan of {type(plan).__name__}, not of this engine")
-        check_run(circuit, options)
-        number = rows(circuit, request)
-        check_outputs(CARD, request, plan.clbits.measures)
+        endings, number = opened(CARD, plan, circuit, request, options)
         found = []
         for row in range(number):
             control.check()
-            run = _Run(plan, circuit, bound(circuit, request, row), request, control)
+            run = _Run(endings, circuit, bound(circuit, request, row), request, control)
             found.append(run.result(request.binding + row))
         return EngineResult.joined(found)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from simulators.circuit.gates import PHASE, REAL, SWAP
-from simulators.jit import inner, part
+from simulators.jit import inner
 from simulators.vectors import (
     LANES,
     choose,
@@ -153,7 +153,7 @@ def across(re, im, end, kind, mask, zero, one, m0, m1, m2, m3, m4, m5, m6, m7): 
         base = ((base | mask) + run) & rest
 
 
-@part
+@inner
 def apply(re, im, size, kind, mask, zero, one, floats, row):  # type: ignore[no-untyped-def]
     """Apply one step to the first `size` amplitudes; all its bits lie within them.
 

@@ -67,7 +67,7 @@ class Batch:
         strings = self._of(request, circuit) if outputs & EXPECTATION else _NONE
         slot_of = _slots(circuit)
         width = outcome_width(circuit.num_clbits)
-        measures = bool(circuit.clbits.size)
+        measures = circuit.clbits_data != b""
         wide = width if measures else outcome_width(circuit.num_qubits)
         size = 1 << circuit.num_qubits
         most = size if outputs & PROBABILITIES else max(1, min(size, request.shots))
@@ -124,7 +124,7 @@ class Batch:
 
 def _slots(circuit: Circuit) -> NDArray[np.int32]:
     """Of each parameter its slot, or -1; empty if all are fixed."""
-    if not circuit.slots.size:
+    if not circuit.slots_data:
         return _NO_SLOTS
     found = np.full(circuit.params.size, -1, np.int32)
     found[circuit.slots[0::2]] = circuit.slots[1::2]

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.errors import OutOfMemory
 from simulators.sampling import tally
 from simulators.statevector.state import State
 
@@ -59,26 +58,3 @@ class Branch:
             return
         order = np.argsort(tags, kind="stable")
         self.records, self.tags = records[order], tags[order]
-
-
-def copied(state: State) -> State:
-    """A second state, equal to this one. Raises OutOfMemory."""
-    try:
-        return State(state.amplitudes.copy())
-    except MemoryError as error:
-        raise _no_room(state) from error
-
-
-def blank(state: State) -> State:
-    """Room for a second state. Raises OutOfMemory."""
-    try:
-        return State(np.empty_like(state.amplitudes))
-    except MemoryError as error:
-        raise _no_room(state) from error
-
-
-def _no_room(state: State) -> OutOfMemory:
-    return OutOfMemory(
-        f"no memory for another state of {state.amplitudes.nbytes / 2**30:.2f} GiB",
-        hint="give RunOptions.memory_bytes, so that the shots run in groups that fit",
-    )

@@ -17,10 +17,9 @@ from simulators.base import RunOptions
 from simulators.circuit.ir import Circuit, record_words
 from simulators.draws import draw_number
 from simulators.sampling import words
-from simulators.statevector.branch import Branch, copied
+from simulators.statevector.branch import Branch
 from simulators.statevector.budget import FOR_STEPS, WHILE_STEPS, Budget
 from simulators.statevector.collapse import Collapse
-from simulators.statevector.dense import multiply
 from simulators.statevector.items import (
     Break,
     Continue,
@@ -32,12 +31,11 @@ from simulators.statevector.items import (
     Reset,
     Store,
     Switch,
-    Unitary,
     While,
 )
 from simulators.statevector.merging import Merger
 from simulators.statevector.schedule import Schedule
-from simulators.statevector.state import Sweeper
+from simulators.statevector.states import States
 
 # In an exact run a loop forgets records of less weight: what would leave it later is not seen in
 # any result, and a loop that ends with certainty only in the limit ends.
@@ -60,7 +58,7 @@ class Walk:
 
     def __init__(
         self,
-        sweeper: Sweeper,
+        states: States,
         circuit: Circuit,
         schedule: Schedule,
         params: NDArray[np.float64],
@@ -68,12 +66,12 @@ class Walk:
         options: RunOptions,
     ) -> None:
         """`key`: (seed, binding)."""
-        self._sweeper = sweeper
+        self._states = states
         self._schedule = schedule
         self._floats = [passes.floats(circuit, params) for passes in schedule.stretches]
-        self._budget = Budget(circuit.num_qubits, options)
-        self._merger = Merger(sweeper, self._budget, options.precision)
-        self._collapse = Collapse(sweeper, self._budget, key, options.precision)
+        self._budget = Budget(states.most(circuit.num_qubits, options), options)
+        self._merger = Merger(states, self._budget, options.precision)
+        self._collapse = Collapse(states, self._budget, key, options.precision)
         self._loops: list[_Loop] = []
         self._words = words(circuit.num_clbits)
         self._all_words = record_words(circuit)
@@ -99,7 +97,7 @@ class Walk:
     def _run(self, items: tuple[Item, ...], branches: list[Branch]) -> list[Branch]:
         """The branches that come to the end of a block."""
         for item in items:
-            self._sweeper.check()
+            self._states.check()
             if not branches:
                 break
             branches = self._one(item, branches)
@@ -109,7 +107,7 @@ class Walk:
         if isinstance(item, Gates):
             self._budget.step(len(branches) * (item.passes.last - item.passes.first))
             for branch in branches:
-                self._sweeper.apply(branch.state, item.passes, self._floats[item.number])
+                self._states.apply(branch.state, item.passes, self._floats[item.number])
             return branches
         if isinstance(item, For | While):
             return self._loop(item, branches)
@@ -128,18 +126,14 @@ class Walk:
             if isinstance(item, Store):
                 item.expression.store(branch.records)
             else:
-                self._unitary(item, branch)
+                self._states.multiply(branch.state, item.dense)
         return branches
-
-    def _unitary(self, item: Unitary, branch: Branch) -> None:
-        multiply(self._sweeper, branch.state, item.dense)
-        self._sweeper.check()
 
     def _measure(self, item: Measure | Reset, branches: list[Branch]) -> list[Branch]:
         draw = draw_number(item.op, [loop.passes for loop in self._loops])
         after: list[Branch] = []
         for branch in branches:
-            self._sweeper.check()
+            self._states.check()
             after += self._collapse.split(item, branch, draw)
         return self._merger.merge(after)
 
@@ -194,7 +188,7 @@ class Walk:
             for part in found[1:]:
                 self._budget.grow()
                 rows = branch.rows(chosen == part)
-                parts[part].append(Branch(copied(branch.state), *rows))
+                parts[part].append(Branch(self._states.copied(branch.state), *rows))
             branch.records, branch.tags = branch.rows(chosen == found[0])
             parts[found[0]].append(branch)
         return parts

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from simulators.base import RunOptions
-from simulators.catalog import state_bytes
 from simulators.errors import TooManyBranches, TooManySteps
-from simulators.statevector.state import PHYSICAL_BYTES
 
 # What a pass of a loop counts as, beside what happens in it: a pass takes some 100 us or more,
 # however small the state, and a `while` that never ends should be told so after seconds.
@@ -16,14 +14,13 @@ FOR_STEPS = 200
 class Budget:
     """Counts the states and operations of one run, those of all branches together."""
 
-    def __init__(self, num_qubits: int, options: RunOptions) -> None:
+    def __init__(self, most: int, options: RunOptions) -> None:
+        """`most`: how many states fit into the memory there is."""
         self.peak = 1  # most states held at once
         self.steps = 0
         self._live = 1
         self._max_steps = options.max_steps
-        room = options.memory_bytes or PHYSICAL_BYTES // 4
-        states = room // state_bytes(num_qubits, options.precision)
-        self._max_states = max(1, min(options.max_branches, states))
+        self._max_states = max(1, min(options.max_branches, most))
 
     def begin(self) -> None:
         """One state again; the steps go on."""

@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.philox import uniforms
-from simulators.statevector.branch import Branch, Part, Tags, blank
+from simulators.statevector.branch import Branch, Part, Tags
 from simulators.statevector.budget import Budget
 from simulators.statevector.items import Measure, Reset
-from simulators.statevector.reduce import ODDS, block_sums, project, total
-from simulators.statevector.state import Sweeper
+from simulators.statevector.numbers import total
+from simulators.statevector.reduce import ODDS
+from simulators.statevector.states import States
 
 CERTAIN = {"double": 1e-15, "single": 1e-9}  # an outcome less probable than this never happens
 
@@ -21,16 +22,16 @@ class Collapse:
     """Splits branches; `key` is (seed, binding)."""
 
     def __init__(
-        self, sweeper: Sweeper, budget: Budget, key: tuple[int, int], precision: str
+        self, states: States, budget: Budget, key: tuple[int, int], precision: str
     ) -> None:
-        self._sweeper = sweeper
+        self._states = states
         self._budget = budget
         self._key = key
         self._certain = CERTAIN[precision]
 
     def split(self, item: Measure | Reset, branch: Branch, draw: int) -> list[Branch]:
         """The branches of outcome 1 and 0, as far as they have rows."""
-        odds = total(block_sums(self._sweeper, ODDS, branch.state, qubit=item.qubit))
+        odds = total(self._states.block_sums(ODDS, branch.state, qubit=item.qubit))
         parts = self._parts(item, branch, odds, draw)
         both = parts[0][1].size > 0 and parts[1][1].size > 0
         found: list[Branch] = []
@@ -41,11 +42,10 @@ class Collapse:
             state = branch.state
             if both and outcome == 1:
                 self._budget.grow()
-                state = blank(state)
+                state = self._states.blank(state)
             move = isinstance(item, Reset) or item.clear
             if outcome == 1 or odds[1] > 0.0:
-                project(
-                    self._sweeper,
+                self._states.project(
                     branch.state,
                     state,
                     qubit=item.qubit,

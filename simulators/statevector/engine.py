@@ -2,24 +2,27 @@
 
 Counts of a small circuit without branching go through one compiled call (`small`); sweeps of such a
 circuit, its probabilities and expectation values through another (`batch`); everything else through
-a state in memory, and circuits that measure or reset on the way through `branching`.
+a state in memory, and circuits that measure or reset on the way through `branching`. All but the
+first are loaded when first needed: a first circuit shall not wait for their compilation. Over MPI
+ranks (`comm`) wide circuits go through states that the ranks share, the others through one of them.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from simulators.base import Control, EngineResult, PauliSum, Plan, Request, RunOptions
-from simulators.catalog import SMALL_QUBITS
+from simulators.catalog import CARDS, SMALL_QUBITS
 from simulators.circuit.examples import bell, feed_forward
 from simulators.circuit.ir import Circuit
 from simulators.crew import Crew
 from simulators.errors import Stopped
 from simulators.requests import bound, check_plan, check_run, refuse_counts, rows
 from simulators.sampling import outcome_width
-from simulators.statevector.run import CARD, Run, Schedules
+from simulators.statevector.schedules import Schedules
 from simulators.statevector.small import (
     MAX_CLBITS,
     NOTHING,
@@ -29,32 +32,53 @@ from simulators.statevector.small import (
     count,
     scratch,
 )
-from simulators.statevector.state import Sweeper
 
 if TYPE_CHECKING:
     from simulators.statevector.batch import Batch
+    from simulators.statevector.ranks.group import Group
+    from simulators.statevector.states import States
 
+CARD = next(entry for entry in CARDS if entry.name == "statevector")
+_GENERAL = "simulators.statevector.run"
 _COUNTS = ("counts",)
 _BATCHED = {"counts", "probabilities", "expectation"}
+_QUICK_BYTES = 2**16  # of a list of operations: far from any limit of steps
 _WARM = ("counts", "probabilities", "expectation")
 _ZZ = PauliSum(("ZZ",), np.ones(1))
 _WIDTHS = tuple(outcome_width(bits) for bits in range(65))
 
 
 class StatevectorEngine:
-    """All amplitudes in memory. `small=False` forces the dense path, for tests."""
+    """All amplitudes in memory. `small=False` forces the dense path, for tests.
+
+    `comm`: an mpi4py communicator whose ranks hold the amplitudes together. Then `run` is called in
+    all of them with the same arguments; the first gets the result, the others None, and errors of
+    one are raised in all. Each rank may be asked to stop: all do. `RunOptions.threads` and
+    `memory_bytes` are a rank's. Once all is done, `close` is called in all of them.
+    """
 
     name = "statevector"
 
-    def __init__(self, *, small: bool = True) -> None:
+    def __init__(self, *, small: bool = True, comm: Any = None) -> None:
         self._buffer = scratch()
         self._bytes = self._buffer.data  # cutting this is three times as fast as cutting the array
         self._batch: Batch | None = None
         self._small = SMALL_QUBITS if small else -1
+        self._group: Group | None = None
+        if comm is not None and comm.Get_size() > 1:
+            from simulators.statevector.ranks.group import Group
+
+            self._group = Group(comm)
+
+    def close(self) -> None:
+        """Give the communicators back, where there are any."""
+        if self._group is not None:
+            self._group.close()
+            self._group = None
 
     def worth_caching(self, circuit: Circuit) -> bool:
         """False for small circuits without blocks, which are run without a plan."""
-        return circuit.num_qubits > self._small or circuit.conditions.size > 0
+        return circuit.num_qubits > self._small or circuit.conditions_data != b""
 
     def plan(self, circuit: Circuit, noise: object | None, options: RunOptions) -> Plan:
         """Prepare the structure; refuses any noise, and what no memory could hold."""
@@ -67,25 +91,40 @@ class StatevectorEngine:
     def run(
         self, plan: Plan, circuit: Circuit, request: Request, options: RunOptions, control: Control
     ) -> EngineResult:
-        """See `base.Engine`."""
+        """See `base.Engine`; over ranks, the result is that of the first alone."""
         check_run(circuit, options)
         bindings = request.bindings
         number = 1 if bindings is None and not circuit.num_slots else rows(circuit, request)
+        if self._group is None:
+            return self._alone(plan, circuit, request, options, control, number)
+        found = self._group.run(
+            circuit.num_qubits,
+            options.threads,
+            control,
+            lambda: self._alone(plan, circuit, request, options, control, number),
+            lambda states: _rows(states, plan, circuit, request, options, number),
+        )
+        return found  # type: ignore[return-value]  # None in all ranks but the first
+
+    def _alone(
+        self,
+        plan: Plan,
+        circuit: Circuit,
+        request: Request,
+        options: RunOptions,
+        control: Control,
+        number: int,
+    ) -> EngineResult:
+        """All rows, in this process."""
         if circuit.num_qubits <= self._small and circuit.num_clbits <= MAX_CLBITS:
             found = self._compiled(circuit, request, number, control)
             if found is not None:
                 return found
-        if not isinstance(plan, Schedules):
-            raise TypeError(f"a plan of {type(plan).__name__}, not of this engine")
-        results = []
+        from simulators.statevector.states import LocalStates
+
         with Crew(options.threads, control) as crew:
-            sweeper = Sweeper(crew, control)
-            for row in range(number):
-                key = (request.seed, request.binding + row)
-                params = bound(circuit, request, row)
-                run = Run(sweeper, circuit, plan, params, request, key, options)
-                results.append(run.result())
-        return EngineResult.joined(results)
+            states = LocalStates(crew, control)
+            return _rows(states, plan, circuit, request, options, number)
 
     def _compiled(
         self, circuit: Circuit, request: Request, number: int, control: Control
@@ -95,7 +134,12 @@ class StatevectorEngine:
         if request.shots < 1 and "counts" in outputs:
             return None
         if outputs == _COUNTS and number == 1:
-            found = self._counts(circuit, request, control)
+            params = circuit.params_data
+            if circuit.slots_data:
+                params = bound(circuit, request, 0).tobytes()
+            found = self._counts(
+                circuit, params, request.shots, request.seed, request.binding, control
+            )
         elif set(outputs) <= _BATCHED:
             found = self._rows().run(circuit, request, control)
         else:
@@ -109,30 +153,53 @@ class StatevectorEngine:
         return None
 
     def _rows(self) -> Batch:
-        """Loaded when first needed: a first circuit shall not wait for its compilation."""
         if self._batch is None:
             from simulators.statevector.batch import Batch
 
             self._batch = Batch()
         return self._batch
 
-    def _counts(self, circuit: Circuit, request: Request, control: Control) -> EngineResult | int:
+    def quick_counts(
+        self, circuit: Circuit, shots: int, seed: int, binding: int, control: Control
+    ) -> EngineResult | None:
+        """See `base.Quick`."""
+        if (
+            circuit.num_qubits > self._small
+            or circuit.num_slots
+            or shots < 1
+            or circuit.num_clbits > MAX_CLBITS
+            or len(circuit.ops_data) > _QUICK_BYTES
+            or self._group is not None
+        ):
+            return None
+        found = self._counts(circuit, circuit.params_data, shots, seed, binding, control)
+        return None if isinstance(found, int) else found
+
+    def _counts(
+        self,
+        circuit: Circuit,
+        params: bytes,
+        shots: int,
+        seed: int,
+        binding: int,
+        control: Control,
+    ) -> EngineResult | int:
         """Counts of one row."""
         width = _WIDTHS[circuit.num_clbits]
         found: int = count(
             self._buffer,
             circuit.table.rows,
-            circuit.ops,
-            circuit.qubits,
-            circuit.clbits,
-            bound(circuit, request, 0),
+            circuit.ops_data,
+            circuit.qubits_data,
+            circuit.clbits_data,
+            params,
             control.flag,
             circuit.num_qubits,
             circuit.num_clbits,
             width,
-            request.shots,
-            request.seed,
-            request.binding,
+            shots,
+            seed,
+            binding,
         )
         if found < 0:
             return found
@@ -140,15 +207,45 @@ class StatevectorEngine:
         return EngineResult(
             1,
             width,
-            bytes(data[OUTCOMES : OUTCOMES + found * width]),
-            bytes(data[VALUES : VALUES + 4 * found]),
+            data[OUTCOMES : OUTCOMES + found * width].tobytes(),
+            data[VALUES : VALUES + 4 * found].tobytes(),
         )
 
     def warm_up(self) -> None:
-        """Run small circuits through every path; all kernels came with importing this module."""
-        for circuit in (bell(), feed_forward()):
-            for engine, outputs in ((self, _COUNTS), (StatevectorEngine(small=False), _WARM)):
-                options = RunOptions()
-                plan = engine.plan(circuit, None, options)
-                request = Request(16, 1, outputs, (_ZZ,))
-                engine.run(plan, circuit, request, options, Control())
+        """Run a small circuit; others through every path too, where their kernels are loaded.
+
+        Each rank may do so when it likes: none waits for another.
+        """
+        alone = StatevectorEngine() if self._group is not None else self
+        _run(alone, bell(), _COUNTS)
+        if _GENERAL in sys.modules or self._group is not None:
+            _run(alone, feed_forward(), _COUNTS)
+            for circuit in (bell(), feed_forward()):
+                _run(StatevectorEngine(small=False), circuit, _WARM)
+
+
+def _rows(
+    states: States,
+    plan: Plan,
+    circuit: Circuit,
+    request: Request,
+    options: RunOptions,
+    number: int,
+) -> EngineResult:
+    """Row after row, through the general path."""
+    if not isinstance(plan, Schedules):
+        raise TypeError(f"a plan of {type(plan).__name__}, not of this engine")
+    from simulators.statevector.run import Run
+
+    results = []
+    for row in range(number):
+        key = (request.seed, request.binding + row)
+        params = bound(circuit, request, row)
+        results.append(Run(states, circuit, plan, params, request, key, options).result())
+    return EngineResult.joined(results)
+
+
+def _run(engine: StatevectorEngine, circuit: Circuit, outputs: tuple[str, ...]) -> None:
+    options = RunOptions()
+    plan = engine.plan(circuit, None, options)
+    engine.run(plan, circuit, Request(16, 1, outputs, (_ZZ,)), options, Control())

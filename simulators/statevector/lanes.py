@@ -33,7 +33,7 @@ from simulators.jit import (
 )
 from simulators.philox import count_below
 from simulators.statevector.amplitudes import across
-from simulators.statevector.shots import CELLS, MAPS, gather, read_out, sample, spread
+from simulators.statevector.shots import CELLS_ROOM, MAPS, gather, read_out, sample, spread
 from simulators.statevector.small import ELSEWHERE, MAX_CLBITS, NOTHING, SIZE, STOPPED, scan
 from simulators.statevector.steps import MAX_PIECES, masks, matrices
 from simulators.vectors import LANES, load, odd, splat, store
@@ -47,7 +47,7 @@ _8, _16, _24, _32, _40, _48, _56 = (np.uint64(8 * k) for k in range(1, 8))
 
 # The buffer: bytes at which its parts begin; the states come last, as long as the circuit is wide.
 _TABLE = 0
-_COUNTS = _TABLE + 2 * CELLS
+_COUNTS = _TABLE + 2 * CELLS_ROOM
 _SPREAD = _COUNTS + 8 * SIZE
 _EDGES = _SPREAD + 8 * SIZE
 _MAPS = _EDGES + 8 * SIZE
@@ -206,7 +206,7 @@ def run(  # type: ignore[no-untyped-def]
     re = as_reals(buffer, _STATES, LANES * size)
     im = as_reals(buffer, _STATES + state, LANES * size)
     weights = as_reals(buffer, _STATES + 2 * state, LANES * size)
-    edges, table = as_reals(buffer, _EDGES, SIZE), as_short(buffer, _TABLE, CELLS)
+    edges, table = as_reals(buffer, _EDGES, SIZE), as_short(buffer, _TABLE, CELLS_ROOM)
     counts, room = as_numbers(buffer, _COUNTS, SIZE), as_numbers(buffer, _SPREAD, SIZE)
     exact, maps = as_reals(buffer, _SPREAD, SIZE), as_words(buffer, _MAPS, MAPS)
     many, plain = read_out(n, source, source.size, maps)

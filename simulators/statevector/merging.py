@@ -11,8 +11,10 @@ import numpy as np
 from simulators.errors import TooManyBranches
 from simulators.statevector.branch import Branch
 from simulators.statevector.budget import Budget
-from simulators.statevector.reduce import SKETCH, block_sums, same, total
-from simulators.statevector.state import State, Sweeper
+from simulators.statevector.numbers import same, total
+from simulators.statevector.reduce import SKETCH
+from simulators.statevector.state import State
+from simulators.statevector.states import States
 
 TOLERANCE = {"double": 1e-10, "single": 1e-5}
 MAX_ROWS = 1 << 22  # classical records of an exact run
@@ -23,8 +25,8 @@ _SKETCHES = {"double": 1e-6, "single": 1e-3}  # states this far apart in their s
 class Merger:
     """Merges branches of one run."""
 
-    def __init__(self, sweeper: Sweeper, budget: Budget, precision: str) -> None:
-        self._sweeper = sweeper
+    def __init__(self, states: States, budget: Budget, precision: str) -> None:
+        self._states = states
         self._budget = budget
         self._tolerance = TOLERANCE[precision]
         self._near = _SKETCHES[precision]
@@ -41,7 +43,7 @@ class Merger:
                 if sketches[at] - other_sketch > self._near:
                     kept.append((sketches[at], branch))
                     break
-                if same(self._sweeper, other.state, branch.state, self._tolerance):
+                if same(self._states, other.state, branch.state, self._tolerance):
                     other.join(branch)
                     self._budget.shrink()
                     break
@@ -55,5 +57,5 @@ class Merger:
         return [branch for _, branch in kept]
 
     def _sketch(self, state: State) -> float:
-        x, y = total(block_sums(self._sweeper, SKETCH, state))
+        x, y = total(self._states.block_sums(SKETCH, state))
         return x * x + y * y

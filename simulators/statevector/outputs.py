@@ -1,4 +1,7 @@
-"""From final states to what was asked for: counts, exact distributions, expectation values."""
+"""From final states to what was asked for: counts, exact distributions, expectation values.
+
+Over ranks the first alone holds what was found; others take part in the sums, and find nothing.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,10 @@ from simulators.expectation import FIRST_TERM
 from simulators.philox import uniforms
 from simulators.sampling import tally, write
 from simulators.statevector.branch import Branch
-from simulators.statevector.draw import distribution, sample
 from simulators.statevector.merging import MAX_ROWS
-from simulators.statevector.pauli import expectations
+from simulators.statevector.numbers import sample
 from simulators.statevector.schedule import Schedule
-from simulators.statevector.state import Sweeper
+from simulators.statevector.states import States
 
 
 class Tally:
@@ -35,7 +37,7 @@ class Tally:
 
 
 def count(
-    sweeper: Sweeper,
+    states: States,
     schedule: Schedule,
     key: tuple[int, int],
     branches: Iterable[Branch],
@@ -46,55 +48,59 @@ def count(
         records = branch.records.copy()
         if (schedule.source >= 0).any():
             shots = branch.tags.astype(np.int64, copy=False)
-            write(records, sample(sweeper, branch.state, *key, shots), schedule.source)
-        into.add(records, None)
+            write(records, sample(states, branch.state, key, shots), schedule.source)
+        if states.first:
+            into.add(records, None)
 
 
-def exact(sweeper: Sweeper, schedule: Schedule, branches: list[Branch], into: Tally) -> None:
+def exact(states: States, schedule: Schedule, branches: list[Branch], into: Tally) -> None:
     """Add the exact distribution over the classical records."""
     wires = np.array(sorted(schedule.final_qubits), np.int64)
     place = {int(qubit): k for k, qubit in enumerate(wires)}
     source = np.array([place.get(int(q), -1) for q in schedule.source], np.int64)
     for branch in branches:
-        values, odds = distribution(sweeper, branch.state, wires)
+        values, odds = states.distribution(branch.state, wires)
         if values.size * branch.tags.size > MAX_ROWS:
             raise TooManyBranches(
                 f"more than {MAX_ROWS} distinct classical records",
                 hint="ask for counts with shots instead of exact probabilities",
             )
+        if not states.first:
+            continue
         records = np.repeat(branch.records, values.size, axis=0)
         write(records, np.tile(values, branch.tags.size), source)
         into.add(records, np.outer(branch.tags, odds / odds.sum()).ravel())
 
 
 def over_qubits(
-    sweeper: Sweeper, branches: list[Branch], num_qubits: int
+    states: States, branches: list[Branch], num_qubits: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The exact distribution over all qubits: basis states and probabilities."""
     wires = np.arange(num_qubits)
     if len(branches) == 1:
-        values, odds = distribution(sweeper, branches[0].state, wires)
+        values, odds = states.distribution(branches[0].state, wires)
         return values, odds / odds.sum()
-    table = np.zeros(1 << num_qubits)
+    table = np.zeros(1 << num_qubits if states.first else 0)
     for branch in branches:
-        values, odds = distribution(sweeper, branch.state, wires)
-        table[values] += odds / odds.sum() * branch.tags.sum()
+        values, odds = states.distribution(branch.state, wires)
+        if states.first:
+            table[values] += odds / odds.sum() * branch.tags.sum()
     values = np.flatnonzero(table)
     return values, table[values]
 
 
 def values_exact(
-    sweeper: Sweeper, branches: list[Branch], strings: list[tuple[int, int]]
+    states: States, branches: list[Branch], strings: list[tuple[int, int]]
 ) -> NDArray[np.float64]:
     """Expectation value of each string over the mixture of branches."""
     values = np.zeros(len(strings))
     for branch in branches:
-        values += branch.tags.sum() * expectations(sweeper, branch.state, strings)
+        values += branch.tags.sum() * states.expectations(branch.state, strings)
     return values
 
 
 def add_signs(
-    sweeper: Sweeper,
+    states: States,
     key: tuple[int, int],
     branches: Iterable[Branch],
     strings: list[tuple[int, int]],
@@ -102,7 +108,9 @@ def add_signs(
 ) -> None:
     """into[t] += the sum over the branches' shots of string t's sampled values, +1 or -1."""
     for branch in branches:
-        values = expectations(sweeper, branch.state, strings)
+        values = states.expectations(branch.state, strings)
+        if not states.first:
+            continue
         shots = branch.tags.astype(np.int64, copy=False)
         draws = np.empty(shots.size)
         for t, value in enumerate(values.tolist()):

@@ -45,7 +45,7 @@ def place_all(  # type: ignore[no-untyped-def]
 
 
 @part
-def _compress(word, tile):  # type: ignore[no-untyped-def]
+def compress(word, tile):  # type: ignore[no-untyped-def]
     """The bits of `word` at the positions of `tile`, moved together."""
     result = _0
     at = _0
@@ -115,9 +115,9 @@ def arrange(ints, n, room, low, next_, starts, tiles, placed):  # type: ignore[n
         for r in range(starts[p], starts[p + 1]):
             k = placed[r, STEP]
             placed[r, KIND] = ints[k, 0]
-            placed[r, MASK] = _compress(ints[k, 1], tile)
-            placed[r, ZERO] = _compress(ints[k, 2], tile)
-            placed[r, ONE] = _compress(ints[k, 3], tile)
+            placed[r, MASK] = compress(ints[k, 1], tile)
+            placed[r, ZERO] = compress(ints[k, 2], tile)
+            placed[r, ONE] = compress(ints[k, 3], tile)
             placed[r, OUTER] = ints[k, 1] & ~tile
             placed[r, VALUE] = ints[k, 2] & ~tile
     return passes

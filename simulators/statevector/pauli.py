@@ -7,19 +7,24 @@ products, so all diagonal ones together cost one sweep.
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.jit import INT, REALS, REALS2, SINGLES, U64, WORD, kernel
-from simulators.statevector.reduce import BLOCK_QUBITS
-from simulators.statevector.state import State, Sweeper, load
+from simulators.jit import I64, INT, REALS, REALS2, SINGLES, U64, WORD, kernel
+from simulators.statevector.state import BLOCK_QUBITS, State, Sweeper, load
 
 _1 = np.uint64(1)
 
 
-@kernel(REALS, SINGLES, WORD, U64, REALS2, INT, INT, REALS, REALS2)
-def _strings(reals, singles, x, zs, parts, first, last, scratch, sums):  # type: ignore[no-untyped-def]
-    """sums[block, t] for the strings (x, zs[t]); parts[t]: factors of the products' re and im."""
+@kernel(REALS, SINGLES, REALS, SINGLES, I64, INT, WORD, U64, REALS2, INT, INT, REALS, REALS2)
+def _strings(  # type: ignore[no-untyped-def]
+    reals, singles, reals2, singles2, numbers, flip, x, zs, parts, first, last, scratch, sums
+):
+    """sums[block, t] for the strings (x, zs[t]); parts[t]: factors of the products' re and im.
+
+    Block b stands at numbers[b] in the whole state; its partner is block b ^ flip of the second.
+    """
     size = scratch.size // 4
     re, im = scratch[:size], scratch[size : 2 * size]
     re2, im2 = scratch[2 * size : 3 * size], scratch[3 * size :]
@@ -27,10 +32,9 @@ def _strings(reals, singles, x, zs, parts, first, last, scratch, sums):  # type:
     low = np.uint64(size - 1)
     inner = x & low
     for block in range(first, last):
-        start = np.uint64(block * size)
-        partner = (start ^ x) & ~low
-        load(reals, singles, np.int64(start), size, re, im, zero)
-        load(reals, singles, np.int64(partner), size, re2, im2, zero)
+        partner = (np.uint64(numbers[block] * size) ^ x) & ~low
+        load(reals, singles, block * size, size, re, im, zero)
+        load(reals2, singles2, (block ^ flip) * size, size, re2, im2, zero)
         for t in range(zs.size):
             z, u, v = zs[t], parts[t, 0], parts[t, 1]
             sum_ = 0.0
@@ -49,31 +53,58 @@ def _strings(reals, singles, x, zs, parts, first, last, scratch, sums):  # type:
             sums[block, t] = sum_
 
 
-def expectations(
-    sweeper: Sweeper, state: State, strings: list[tuple[int, int]]
-) -> NDArray[np.float64]:
-    """<state|P|state> of each string: float64 [strings]."""
-    groups: dict[int, list[int]] = {}
+class Group(msgspec.Struct, frozen=True, eq=False):
+    """Strings that flip the same qubits."""
+
+    x: int
+    members: list[int]  # their numbers
+    zs: NDArray[np.uint64]
+    parts: NDArray[np.float64]  # [strings, 2]
+
+
+def groups(strings: list[tuple[int, int]]) -> list[Group]:
+    """All strings, by what they flip."""
+    found: dict[int, list[int]] = {}
     for number, (x, _) in enumerate(strings):
-        groups.setdefault(x, []).append(number)
-    values = np.empty(len(strings))
-    for x, members in groups.items():
-        values[members] = _group(sweeper, state, x, [strings[t][1] for t in members])
-    return values
+        found.setdefault(x, []).append(number)
+    return [_group(x, members, strings) for x, members in found.items()]
 
 
-def _group(sweeper: Sweeper, state: State, x: int, masks_z: list[int]) -> NDArray[np.float64]:
-    """Strings with the same x."""
-    unit = min(BLOCK_QUBITS, state.num_qubits)
-    zs = np.array(masks_z, np.uint64)
+def _group(x: int, members: list[int], strings: list[tuple[int, int]]) -> Group:
+    masks_z = [strings[t][1] for t in members]
     factors = [1j ** ((x & z).bit_count() % 4) for z in masks_z]
     parts = np.array([(factor.real, -factor.imag) for factor in factors])
-    sums = np.empty((1 << (state.num_qubits - unit), zs.size))
+    return Group(x, members, np.array(masks_z, np.uint64), parts)
+
+
+def string_sums(
+    sweeper: Sweeper,
+    state: State,
+    partner: State,
+    numbers: NDArray[np.int64],
+    flip: int,
+    group: Group,
+    sums: NDArray[np.float64],
+) -> None:
+    """Fill `sums`: float64 [blocks, strings]; see `_strings`."""
+    unit = min(BLOCK_QUBITS, state.num_qubits)
 
     def work(first: int, last: int, number: int) -> None:
         scratch = sweeper.scratch(number, 4 << unit)
-        _strings(state.reals, state.singles, x, zs, parts, first, last, scratch, sums)
+        _strings(
+            state.reals,
+            state.singles,
+            partner.reals,
+            partner.singles,
+            numbers,
+            flip,
+            group.x,
+            group.zs,
+            group.parts,
+            first,
+            last,
+            scratch,
+            sums,
+        )
 
     sweeper.over(state.num_qubits, unit, work)
-    total: NDArray[np.float64] = np.cumsum(sums, axis=0)[-1]
-    return total

@@ -1,7 +1,7 @@
-"""Numbers from states: norms, the odds of a qubit, overlaps; and the projection on an outcome.
+"""Sums over a state: norms, the odds of a qubit, overlaps; and the projection on an outcome.
 
-Sums run over fixed blocks of 2**12 amplitudes in fixed order, each block on its own, so they are
-the same bits for any number of threads.
+Sums run over fixed blocks of 2**12 amplitudes, each block on its own, so they are the same bits
+for any number of threads.
 """
 
 from __future__ import annotations
@@ -9,20 +9,21 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.jit import INT, REAL, REALS, REALS2, SINGLES, kernel
-from simulators.statevector.state import State, Sweeper, load
-
-BLOCK_QUBITS = 12
+from simulators.jit import I64, INT, REAL, REALS, REALS2, SINGLES, kernel
+from simulators.statevector.state import BLOCK_QUBITS, State, Sweeper, load
 
 # What `reduce` sums, two numbers a block.
 NORM, ODDS, SKETCH, OVERLAP, DISTANCE = range(5)
 
 
-@kernel(INT, REALS, SINGLES, REALS, SINGLES, INT, INT, INT, REAL, REAL, REALS, REALS2)
+@kernel(INT, REALS, SINGLES, REALS, SINGLES, I64, INT, INT, INT, REAL, REAL, REALS, REALS2)
 def _reduce(  # type: ignore[no-untyped-def]
-    what, reals, singles, reals2, singles2, qubit, first, last, turn_x, turn_y, scratch, sums
-):
+    what, reals, singles, reals2, singles2, numbers, qubit, first, last, turn_x, turn_y, scratch,
+    sums,
+):  # fmt: skip
     """Fill rows first .. last - 1 of `sums`; `scratch`: float64 [4 * block].
+
+    `numbers`: where each block stands in the whole state.
 
     NORM: (sum |a|^2, 0). ODDS: the same for the qubit 0, and 1. OVERLAP: <a|b>. DISTANCE:
     (sum |a - turn b|^2, 0). SKETCH: the overlap of a fixed pseudo-random vector with a.
@@ -33,6 +34,7 @@ def _reduce(  # type: ignore[no-untyped-def]
     zero = np.int64(0)
     for block in range(first, last):
         start = block * size
+        base = numbers[block] * size
         load(reals, singles, start, size, re, im, zero)
         x = y = 0.0
         if what == NORM:
@@ -41,12 +43,12 @@ def _reduce(  # type: ignore[no-untyped-def]
         elif what == ODDS:
             for k in range(size):
                 p = re[k] * re[k] + im[k] * im[k]
-                if ((start + k) >> qubit) & 1:
+                if ((base + k) >> qubit) & 1:
                     y += p
                 else:
                     x += p
         elif what == SKETCH:
-            word = np.uint64(start) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(1)
+            word = np.uint64(base) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(1)
             for k in range(size):
                 word = word * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)
                 u = np.float64(np.int64(word >> np.uint64(33))) * 2.0**-31 - 0.5
@@ -105,6 +107,7 @@ def block_sums(
     """The two sums of each block: float64 [blocks, 2]."""
     unit = min(BLOCK_QUBITS, state.num_qubits)
     second = state if other is None else other
+    numbers = state.numbers
     sums = np.empty((1 << (state.num_qubits - unit), 2))
 
     def work(first: int, last: int, number: int) -> None:
@@ -115,6 +118,7 @@ def block_sums(
             state.singles,
             second.reals,
             second.singles,
+            numbers,
             qubit,
             first,
             last,
@@ -126,14 +130,6 @@ def block_sums(
 
     sweeper.over(state.num_qubits, unit, work)
     return sums
-
-
-def total(sums: NDArray[np.float64]) -> tuple[float, float]:
-    """Both columns summed in order of blocks."""
-    if len(sums) == 1:
-        return float(sums[0, 0]), float(sums[0, 1])
-    ends = np.cumsum(sums, axis=0)[-1]
-    return float(ends[0]), float(ends[1])
 
 
 def project(
@@ -163,13 +159,3 @@ def project(
         )
 
     sweeper.over(state.num_qubits, 1, work)
-
-
-def same(sweeper: Sweeper, one: State, two: State, tolerance: float) -> bool:
-    """Whether the states are equal up to a global phase: |one - phase * two| <= tolerance."""
-    x, y = total(block_sums(sweeper, OVERLAP, two, one))
-    size = abs(complex(x, y))
-    if size < 0.5:
-        return False
-    gap, _ = total(block_sums(sweeper, DISTANCE, one, two, turn=complex(x, y) / size))
-    return gap <= tolerance * tolerance

@@ -17,30 +17,14 @@ from simulators.sampling import pack, words
 from simulators.statevector import outputs
 from simulators.statevector.branch import Branch
 from simulators.statevector.branching import Walk
-from simulators.statevector.schedule import Schedule, schedule
-from simulators.statevector.state import State, Sweeper
+from simulators.statevector.schedule import Schedule
+from simulators.statevector.schedules import Schedules
+from simulators.statevector.state import State
+from simulators.statevector.states import States
 
 CARD = next(entry for entry in CARDS if entry.name == "statevector")
 SHOTS_AT_ONCE = 1 << 20
 _WORDS_AT_ONCE = 1 << 22  # of all records of a group: 32 MiB
-
-
-class Schedules:
-    """The plan of the general path: the schedules of one structure, made when first needed."""
-
-    def __init__(self) -> None:
-        self._made: dict[bool, Schedule] = {}
-
-    @property
-    def memory_bytes(self) -> int:
-        """Bytes of its schedules: of both, though the second is made when it is needed."""
-        return 2 * max((item.memory_bytes for item in self._made.values()), default=0)
-
-    def of(self, circuit: Circuit, *, keep: bool) -> Schedule:
-        """See `schedule.schedule`."""
-        if keep not in self._made:
-            self._made[keep] = schedule(circuit, keep=keep)
-        return self._made[keep]
 
 
 class Run:
@@ -48,7 +32,7 @@ class Run:
 
     def __init__(
         self,
-        sweeper: Sweeper,
+        states: States,
         circuit: Circuit,
         schedules: Schedules,
         params: NDArray[np.float64],
@@ -56,7 +40,7 @@ class Run:
         key: tuple[int, int],
         options: RunOptions,
     ) -> None:
-        self._sweeper = sweeper
+        self._states = states
         self._circuit = circuit
         self._schedules = schedules
         self._params = params
@@ -85,7 +69,7 @@ class Run:
         values, value_width, odds = b"", 0, b""
         if "probabilities" in asked:
             values, value_width, odds = self._probabilities(measures)
-        state = self._state(True).amplitudes if "statevector" in asked else None
+        state = self._states.whole(self._state(True)) if "statevector" in asked else None
         return BindingResult(
             outcome_width=width,
             outcomes=outcomes,
@@ -111,13 +95,13 @@ class Run:
         shared = keep and plan is not self._schedule(False)
         if shared not in self._final:
             walk = self._walk(plan)
-            state = State.zero(self._circuit.num_qubits, self._options)
+            state = self._states.zero(self._circuit.num_qubits, self._options)
             start = Branch(state, np.zeros((1, self._words), np.uint64), np.ones(1))
             self._final[shared] = walk.start(start)[0].state
         return self._final[shared]
 
     def _walk(self, plan: Schedule) -> Walk:
-        return Walk(self._sweeper, self._circuit, plan, self._params, self._key, self._options)
+        return Walk(self._states, self._circuit, plan, self._params, self._key, self._options)
 
     def _exactly(self, keep: bool) -> list[Branch]:
         """Final branches with weighted records."""
@@ -126,7 +110,7 @@ class Run:
         if not plan.branching:
             return [Branch(self._state(keep), records, np.ones(1))]
         walk = self._walk(plan)
-        state = State.zero(self._circuit.num_qubits, self._options)
+        state = self._states.zero(self._circuit.num_qubits, self._options)
         branches = walk.start(Branch(state, records, np.ones(1)))
         self._peak = max(self._peak, walk.peak)
         return branches
@@ -149,7 +133,7 @@ class Run:
             if not plan.branching:
                 yield [Branch(self._state(keep), records, tags)]
                 continue
-            state = State.zero(self._circuit.num_qubits, self._options)
+            state = self._states.zero(self._circuit.num_qubits, self._options)
             try:
                 branches = walk.start(Branch(state, records, tags))
             except TooManyBranches:
@@ -164,27 +148,27 @@ class Run:
     def _counts(self) -> tuple[bytes, int, bytes]:
         found = outputs.Tally(self._words)
         for branches in self._groups(False):
-            outputs.count(self._sweeper, self._schedule(False), self._key, branches, found)
+            outputs.count(self._states, self._schedule(False), self._key, branches, found)
         packed, width = pack(found.records, self._circuit.num_clbits)
         return packed, width, found.sums.astype(np.uint32).tobytes()
 
     def _probabilities(self, measures: bool) -> tuple[bytes, int, bytes]:
         if not measures:
             branches = self._exactly(True)
-            values, odds = outputs.over_qubits(self._sweeper, branches, self._circuit.num_qubits)
+            values, odds = outputs.over_qubits(self._states, branches, self._circuit.num_qubits)
             records = values.astype(np.uint64).reshape(-1, 1)
             return *pack(records, self._circuit.num_qubits), odds.tobytes()
         found = outputs.Tally(self._words)
-        outputs.exact(self._sweeper, self._schedule(False), self._exactly(False), found)
+        outputs.exact(self._states, self._schedule(False), self._exactly(False), found)
         return *pack(found.records, self._circuit.num_clbits), found.sums.tobytes()
 
     def _means(self, strings: list[tuple[int, int]]) -> NDArray[np.float64]:
         """The mean of each string: exact, or of as many samples as there are shots."""
         if not self._request.shots:
-            return outputs.values_exact(self._sweeper, self._exactly(True), strings)
+            return outputs.values_exact(self._states, self._exactly(True), strings)
         sums = np.zeros(len(strings))
         for branches in self._groups(True):
-            outputs.add_signs(self._sweeper, self._key, branches, strings, sums)
+            outputs.add_signs(self._states, self._key, branches, strings, sums)
         return sums / self._request.shots
 
     def _remark(self) -> str:

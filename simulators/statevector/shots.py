@@ -13,10 +13,11 @@ import numpy as np
 from simulators.buffers import put_word
 from simulators.jit import inner, part
 from simulators.philox import LOOK, block, uniform
-from simulators.vectors import at_most, load
+from simulators.vectors import SHORTS, at_most, fill_short, load
 
 CELL_BITS = 12
 CELLS = 1 << CELL_BITS
+CELLS_ROOM = CELLS + SHORTS  # whole vectors are written
 MAPS = 256 + 24
 APART = 4  # tallies side by side: so many shots in a row may find the same outcome without waiting
 
@@ -33,7 +34,9 @@ _0, _1, _8 = np.uint64(0), np.uint64(1), np.uint64(8)
 def _tabulate(edges, shift, cumulative, table):  # type: ignore[no-untyped-def]
     """table[cell] = the group of 2**shift outcomes that its first draw finds, and perhaps _DIRTY.
 
-    There are `edges` groups; the last one's end is the total.
+    There are `edges` groups; the last one's end is the total. Nothing here asks whether there is
+    anything to write: a branch that cannot be foretold costs more. What stands at `next_` or behind
+    it is not final yet.
     """
     scale = np.float64(CELLS) / cumulative[(edges << shift) - _1]
     next_ = _0
@@ -41,15 +44,18 @@ def _tabulate(edges, shift, cumulative, table):  # type: ignore[no-untyped-def]
         place = cumulative[((group + _1) << shift) - _1] * scale
         low = min(np.uint64(np.int64(place * (1.0 - _ROOM))), np.uint64(CELLS))
         high = min(np.uint64(np.int64(place * (1.0 + _ROOM))) + _1, np.uint64(CELLS))
-        while next_ < low:
-            table[next_] = group
-            next_ += _1
-        while next_ < high:
-            table[next_] = group | _DIRTY
-            next_ += _1
+        fill_short(table, next_, group)
+        at = next_ + np.uint64(SHORTS)
+        while at < low:
+            fill_short(table, at, group)
+            at += np.uint64(SHORTS)
+        next_ = max(next_, low)
+        table[next_] = group | _DIRTY
+        table[max(next_, high - _1)] = group | _DIRTY  # high is low + 1, or seldom low + 2
+        next_ = max(next_, high)
     while next_ < CELLS:
-        table[next_] = edges - _1
-        next_ += _1
+        fill_short(table, next_, edges - _1)
+        next_ += np.uint64(SHORTS)
 
 
 @inner
@@ -83,7 +89,7 @@ def sample(size, cumulative, table, shots, seed, binding, counts, control):  # t
     """counts[k] = how many of the shots find outcome k < size (draw 0 of each); of some of them
     only where the control flag is raised meanwhile.
 
-    `table`: uint16 [CELLS]; `counts`: int64 [max(size, APART * 256)].
+    `table`: uint16 [CELLS_ROOM]; `counts`: int64 [max(size, APART * 256)].
     """
     end = np.uint64(size)
     last = end - _1

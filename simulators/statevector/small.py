@@ -9,12 +9,21 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.buffers import aligned, as_numbers, as_reals, as_short, as_tallies, as_words
+from simulators.buffers import (
+    aligned,
+    as_numbers,
+    as_reals,
+    as_short,
+    as_tallies,
+    as_words,
+    read_reals,
+    read_short,
+)
 from simulators.catalog import SMALL_QUBITS
 from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, FIRST_GATE, GATES, MEASURE, RESET
-from simulators.jit import F64, I64, INT, NAMES, U8, U16, WORD, kernel, part
+from simulators.jit import BYTES, I64, INT, NAMES, U8, WORD, entry, kernel, part
 from simulators.statevector.amplitudes import apply
-from simulators.statevector.shots import CELLS, MAPS, gather, read_out, sample, spread
+from simulators.statevector.shots import CELLS_ROOM, MAPS, gather, read_out, sample, spread
 from simulators.statevector.steps import MAX_PIECES, masks, matrices
 from simulators.vectors import LANES
 
@@ -36,7 +45,7 @@ _MATRICES = _STEPS + 8 * 4 * MAX_PIECES
 _SOURCE = _MATRICES + 8 * 8 * MAX_PIECES
 _MAPS = _SOURCE + 8 * MAX_CLBITS
 _TABLE = _MAPS + 8 * MAPS
-OUTCOMES = _TABLE + 2 * CELLS
+OUTCOMES = _TABLE + 2 * CELLS_ROOM
 VALUES = OUTCOMES + 8 * (SIZE + 2)
 _BYTES = VALUES + 4 * (SIZE + 1)
 
@@ -102,18 +111,25 @@ def _evolve(rows, ops, qubits, params, size, control, re, im, steps, floats):  #
 
 
 @kernel(
-    U8, NAMES, U16, U16, U16, F64, I64, INT, INT, INT, INT, WORD, WORD, returns=INT,
+    U8, NAMES, BYTES, BYTES, BYTES, BYTES, I64, INT, INT, INT, INT, WORD, WORD, returns=INT,
 )  # fmt: skip
-def count(  # type: ignore[no-untyped-def]
-    buffer, rows, ops, qubits, clbits, params, control, n, num_clbits, width, shots, seed, binding
-):
-    """Fill the buffer's OUTCOMES (rows of `width` bytes, ascending) and VALUES (uint32); returns
+def _count(  # type: ignore[no-untyped-def]
+    buffer, rows, ops_data, qubits_data, clbits_data, params_data, control,
+    n, num_clbits, width, shots, seed, binding,
+):  # fmt: skip
+    """`count(buffer, rows, ops_data ...)`: the data are a `Circuit`'s, with all slots filled.
+
+    Fill the buffer's OUTCOMES (rows of `width` bytes, ascending) and VALUES (uint32); returns
     how many there are, or < 0.
 
     ELSEWHERE: the circuit branches, or has what this path has not; STOPPED: the control flag;
     NOTHING: no measurement.
     """
     size = 1 << n
+    ops = read_short(ops_data, 0, len(ops_data) // 2)
+    qubits = read_short(qubits_data, 0, len(qubits_data) // 2)
+    clbits = read_short(clbits_data, 0, len(clbits_data) // 2)
+    params = read_reals(params_data, 0, len(params_data) // 8)
     source = as_numbers(buffer, _SOURCE, num_clbits)
     measured, _, fits = scan(rows, ops, qubits, clbits, source)
     if not fits:
@@ -130,7 +146,7 @@ def count(  # type: ignore[no-untyped-def]
         total += re[i] * re[i] + im[i] * im[i]
         re[i] = total
     counts, maps = as_numbers(buffer, _COUNTS, SIZE), as_words(buffer, _MAPS, MAPS)
-    sample(size, re, as_short(buffer, _TABLE, CELLS), shots, seed, binding, counts, control)
+    sample(size, re, as_short(buffer, _TABLE, CELLS_ROOM), shots, seed, binding, counts, control)
     if control[0]:
         return STOPPED
     many, plain = read_out(n, source, num_clbits, maps)
@@ -140,6 +156,9 @@ def count(  # type: ignore[no-untyped-def]
     table = as_numbers(buffer, _SPREAD, SIZE)
     spread(size, many, maps, counts, table)
     return gather(many, maps, table, width, outcomes, values)
+
+
+count = entry(_count)  # it is all about little circuits
 
 
 def scratch() -> NDArray[np.uint8]:

@@ -6,6 +6,7 @@ on tiles of it in double precision. No second array of its size is ever made.
 
 from __future__ import annotations
 
+import functools
 import os
 
 import numpy as np
@@ -20,6 +21,7 @@ from simulators.statevector.amplitudes import apply
 from simulators.statevector.passes import TILE_QUBITS, Passes
 from simulators.vectors import LANES
 
+BLOCK_QUBITS = 12  # sums run over blocks of so many of the lowest qubits, each on its own
 _GRAIN = 1 << 20  # amplitudes a thread takes at a time: some 10 ms, so that a stop is soon heard
 _ALONE = 1 << 15  # smaller states are not worth a second thread
 PHYSICAL_BYTES = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -55,7 +57,7 @@ def store(reals, singles, start, count, re, im, at):  # type: ignore[no-untyped-
 
 
 @part
-def _spread(number, mask):  # type: ignore[no-untyped-def]
+def spread(number, mask):  # type: ignore[no-untyped-def]
     """The lowest bits of `number` moved to the positions of `mask`."""
     result = _0
     while mask:
@@ -85,9 +87,9 @@ def sweep(  # type: ignore[no-untyped-def]
     outside = ((_1 << np.uint64(n)) - _1) & ~tile
     above = tile & ~np.uint64(stretch - 1)
     for number in range(first, last):
-        base = _spread(np.uint64(number), outside)
+        base = spread(np.uint64(number), outside)
         for at in range(0, size, stretch):
-            start = np.int64(base | _spread(np.uint64(at // stretch), above))
+            start = np.int64(base | spread(np.uint64(at // stretch), above))
             load(reals, singles, start, stretch, re, im, at)
         for s in range(first_step, last_step):
             if control[0]:
@@ -96,8 +98,13 @@ def sweep(  # type: ignore[no-untyped-def]
                 kind, mask, zero, one = placed[s, 0], placed[s, 1], placed[s, 2], placed[s, 3]
                 apply(re, im, size, kind, mask, zero, one, floats, np.int64(placed[s, 6]))
         for at in range(0, size, stretch):
-            start = np.int64(base | _spread(np.uint64(at // stretch), above))
+            start = np.int64(base | spread(np.uint64(at // stretch), above))
             store(reals, singles, start, stretch, re, im, at)
+
+
+@functools.lru_cache(maxsize=2)
+def _in_order(blocks: int) -> NDArray[np.int64]:
+    return np.arange(blocks)
 
 
 def _too_large(num_qubits: int, need: int) -> OutOfMemory:
@@ -120,6 +127,14 @@ class State:
         self.reals = amplitudes.view(np.float64) if double else _NO_REALS
         self.singles = _NO_SINGLES if double else amplitudes.view(np.float32)
 
+    @property
+    def numbers(self) -> NDArray[np.int64]:
+        """Where its blocks of 2**BLOCK_QUBITS amplitudes stand in the whole state: int64 [blocks].
+
+        A state that is not larger is one block.
+        """
+        return _in_order(1 << max(0, self.num_qubits - BLOCK_QUBITS))
+
     @classmethod
     def zero(cls, num_qubits: int, options: RunOptions) -> State:
         """The state |0...0>. Raises OutOfMemory."""
@@ -133,10 +148,6 @@ class State:
             raise _too_large(num_qubits, need) from error
         amplitudes[0] = 1.0
         return cls(amplitudes)  # type: ignore[arg-type]
-
-    def copy(self) -> State:
-        """A second state, equal to this one."""
-        return State(self.amplitudes.copy())
 
 
 class Sweeper:
@@ -165,12 +176,20 @@ class Sweeper:
 
     def apply(self, state: State, passes: Passes, floats: NDArray[np.float64]) -> None:
         """Apply all passes. Raises Stopped."""
-        for number in range(len(passes.tiles)):
-            self._sweep(state, passes, number, floats)
+        starts = passes.starts.tolist()
+        for number, tile in enumerate(passes.tiles):
+            self.sweep(state, tile, passes.placed, starts[number], starts[number + 1], floats)
 
-    def _sweep(
-        self, state: State, passes: Passes, number: int, floats: NDArray[np.float64]
+    def sweep(
+        self,
+        state: State,
+        tile: np.uint64,
+        placed: NDArray[np.uint64],
+        first_step: int,
+        last_step: int,
+        floats: NDArray[np.float64],
     ) -> None:
+        """Apply these rows of `placed` (see `passes`) tile by tile. Raises Stopped."""
         unit = min(TILE_QUBITS, state.num_qubits)
 
         def work(first: int, last: int, thread: int) -> None:
@@ -178,10 +197,10 @@ class Sweeper:
                 state.reals,
                 state.singles,
                 state.num_qubits,
-                passes.tiles[number],
-                passes.placed,
-                passes.starts[number],
-                passes.starts[number + 1],
+                tile,
+                placed,
+                first_step,
+                last_step,
                 floats,
                 first,
                 last,

@@ -23,7 +23,7 @@ from simulators.circuit.gates import (
     TILTED,
     Piece,
 )
-from simulators.jit import part
+from simulators.jit import inner, part
 
 KIND, MASK, ZERO, ONE = range(4)
 MAX_PIECES = max(len(gate.pieces) for gate in GATES.values())
@@ -93,7 +93,7 @@ def _matrix(source, c, s, params, at, floats, row):  # type: ignore[no-untyped-d
             floats[row, k + 1] = x * gamma_y + y * gamma_x
 
 
-@part
+@inner
 def matrices(code, params, at_param, floats, row):  # type: ignore[no-untyped-def]
     """Write the numbers of one operation's steps from `row` on; returns the row after them."""
     table = _TABLE  # named once: every mention of a constant array is compiled anew
@@ -126,7 +126,7 @@ def matrices(code, params, at_param, floats, row):  # type: ignore[no-untyped-de
     return row
 
 
-@part
+@inner
 def masks(code, qubits, at_qubit, count, ints, row):  # type: ignore[no-untyped-def]
     """Write the patterns of one operation's steps from `row` on; returns the row after them."""
     table = _TABLE

@@ -17,7 +17,8 @@ from simulators.circuit.gates import UNITARY
 from simulators.circuit.ir import Circuit
 from simulators.circuit.walk import Endings
 from simulators.errors import Unsupported
-from simulators.requests import bound, check_outputs, check_plan, check_run, rows
+from simulators.opening import opened
+from simulators.requests import bound, check_plan
 from simulators.tensornetwork.chain import Chain
 from simulators.tensornetwork.evolve import evolve, warm_up
 
@@ -52,11 +53,7 @@ class MpsEngine:
         self, plan: Plan, circuit: Circuit, request: Request, options: RunOptions, control: Control
     ) -> EngineResult:
         """See `base.Engine`."""
-        if not isinstance(plan, Endings):
-            raise TypeError(f"a plan of {type(plan).__name__}, not of this engine")
-        check_run(circuit, options)
-        number = rows(circuit, request)
-        check_outputs(CARD, request, plan.clbits.measures, collapses=plan.state.branching)
+        endings, number = opened(CARD, plan, circuit, request, options)
         _refuse_dense(circuit, request)
         found = []
         for row in range(number):
@@ -70,7 +67,7 @@ class MpsEngine:
                 control=control,
             )
             key = request.seed, request.binding + row
-            found.append(_result(chain, circuit, plan, request, key, control))
+            found.append(_result(chain, circuit, endings, request, key, control))
         return EngineResult.joined(found)
 
     def warm_up(self) -> None:

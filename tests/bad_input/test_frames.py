@@ -18,6 +18,7 @@ from simenv.wire.history import GetApp, GetHistory, GetSpec
 from simenv.wire.keeping import Collect, FetchResult, Rerun
 from simenv.wire.keyfiles import new_pair
 from simenv.wire.people import AddKey, GetKeys, RevokeKey
+from simenv.wire.pools import DrainNode, GetPools, ResumeNode, Scale
 
 FRAMES = 100_000
 A_ROUND = 50  # sent before the service looks
@@ -49,12 +50,16 @@ GOOD_CLIENT: list[object] = [
     AddKey(21, "eve", "client", KEY),
     RevokeKey(22, "eve"),
     GetKeys(23),
+    GetPools(26),
+    Scale(27, "main", 1, 2),
+    DrainNode(28, "here", "for repair"),
+    ResumeNode(29, "here"),
 ]
 GOOD_WORKER: list[object] = [
-    m.Join("0.1.0", "main-0", 1000, "here", 1, ()),
+    m.Join("0.1.0", "main-0", 1000, "here", 1, (), 1, 2),
     m.Started(1, 65_537),
     m.Done(Origin("main-0", "here", 1, "t"), "e", "r", 1, [m.Finished(1, 65_537, 2, b"r", 1, 1)]),
-    m.Beat("main-0", 1, 1, 65_537, 10_000),
+    m.Beat("main-0", 1, 1, 65_537, 10_000, 1),
 ]
 # msgpack's ways to say a length or a kind: nil, ext, maps, arrays and strings of 2^32 - 1, ...
 HEADS = [

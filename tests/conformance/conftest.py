@@ -32,7 +32,8 @@ def _fixture(names: tuple[str, ...]) -> object:
     return runner
 
 
-every_run = _fixture(FAMILIES)  # all engines
+any_run = _fixture((*FAMILIES, "hardware"))  # all, and a machine: its counts are its own
+every_run = _fixture(FAMILIES)  # all simulators
 run = _fixture(FAMILIES[:3])  # those that branch
 dense_run = _fixture(FAMILIES[:4])  # those that hold all amplitudes
 state_run = _fixture(FAMILIES[:5])  # those that run any gates

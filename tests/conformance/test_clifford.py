@@ -17,7 +17,7 @@ from simulators.base import PauliSum
 from simulators.circuit import tokens as tk
 from simulators.circuit.examples import feed_forward
 from simulators.circuit.gates import GATES, unitary
-from simulators.circuit.profile import profile
+from simulators.circuit.profiling import profile
 from simulators.errors import Unsupported
 from simulators.simulate import counts_of
 

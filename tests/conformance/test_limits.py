@@ -48,16 +48,16 @@ def endless(n: int, gates: int) -> Circuit:
     return arrays.add("measure", [0], [0]).circuit()
 
 
-def test_counts_of_a_circuit_that_measures_nothing(every_run: Runner) -> None:
+def test_counts_of_a_circuit_that_measures_nothing(any_run: Runner) -> None:
     circuit = Arrays(2, 2).add("h", [0]).circuit()
     with pytest.raises(Unsupported, match="measures nothing") as caught:
-        every_run(circuit, shots=10)
+        any_run(circuit, shots=10)
     assert "measure" in caught.value.hint
 
 
-def test_counts_without_shots(every_run: Runner) -> None:
+def test_counts_without_shots(any_run: Runner) -> None:
     with pytest.raises(Unsupported, match="0 shots"):
-        every_run(bell())
+        any_run(bell())
 
 
 def test_the_statevector_of_a_circuit_that_measures_or_branches(state_run: Runner) -> None:
@@ -68,24 +68,24 @@ def test_the_statevector_of_a_circuit_that_measures_or_branches(state_run: Runne
         state_run(reset, outputs=("statevector",))
 
 
-def test_an_output_nobody_knows(every_run: Runner) -> None:
+def test_an_output_nobody_knows(any_run: Runner) -> None:
     with pytest.raises(Unsupported, match="wavefunction"):
-        every_run(bell(), outputs=("wavefunction",))
+        any_run(bell(), outputs=("wavefunction",))
 
 
-def test_a_precision_nobody_knows(every_run: Runner) -> None:
+def test_a_precision_nobody_knows(any_run: Runner) -> None:
     with pytest.raises(Unsupported, match="half"):
-        every_run(bell(), shots=1, precision="half")
+        any_run(bell(), shots=1, precision="half")
 
 
-def test_a_setting_nobody_knows_is_ignored(every_run: Runner) -> None:
+def test_a_setting_nobody_knows_is_ignored(any_run: Runner) -> None:
     with pytest.raises(Unsupported, match="no option 'bnd'"):
-        every_run(bell(), shots=1, settings=(("bnd", 3),))
+        any_run(bell(), shots=1, settings=(("bnd", 3),))
 
 
-def test_noise_is_ignored_in_silence(every_run: Runner) -> None:
+def test_noise_is_ignored_in_silence(any_run: Runner) -> None:
     with pytest.raises(Unsupported, match="noise"):
-        every_run.engine.plan(bell(), object(), RunOptions())
+        any_run.engine.plan(bell(), object(), RunOptions())
 
 
 def test_a_circuit_no_memory_holds(dense_run: Runner) -> None:
@@ -120,21 +120,21 @@ def test_a_measured_qubit_is_asked_for_x(every_run: Runner) -> None:
     assert "remove" in caught.value.hint
 
 
-def test_bindings_that_do_not_fit(every_run: Runner) -> None:
+def test_bindings_that_do_not_fit(any_run: Runner) -> None:
     arrays = Arrays(1, 1).add("rx", [0], (), [0.0])
     arrays.free(0)
     circuit = arrays.add("measure", [0], [0]).circuit()
     with pytest.raises(BadCircuit, match="free parameters"):
-        every_run(circuit, shots=1)
+        any_run(circuit, shots=1)
     for values in (np.zeros((1, 2)), np.full((1, 1), np.nan)):
         with pytest.raises(BadCircuit):
-            every_run(circuit, shots=1, bindings=values)
+            any_run(circuit, shots=1, bindings=values)
 
 
-def test_more_steps_than_allowed(every_run: Runner) -> None:
+def test_more_steps_than_allowed(any_run: Runner) -> None:
     for circuit in (endless(3, 1000), endless(13, 1000)):
         with pytest.raises(TooManySteps, match="max_steps"):
-            every_run(circuit, shots=1, max_steps=1000)
+            any_run(circuit, shots=1, max_steps=1000)
 
 
 def test_branches_take_more_steps_than_allowed(run: Runner) -> None:
@@ -206,11 +206,11 @@ def test_a_stop_in_the_last_pass_yields_a_half_made_state(run: Runner, width: in
         stopper.join()
 
 
-def test_a_stop_before_the_run_is_forgotten(every_run: Runner) -> None:
+def test_a_stop_before_the_run_is_forgotten(any_run: Runner) -> None:
     control = Control()
     control.stop()
     with pytest.raises(Stopped):
-        every_run(bell(), shots=10, control=control)
+        any_run(bell(), shots=10, control=control)
 
 
 def test_a_dynamic_run_does_not_stop(run: Runner) -> None:
@@ -234,19 +234,19 @@ def test_a_global_phase_of_no_qubits_is_lost(state_run: Runner) -> None:
     assert found.statevector.tolist() == pytest.approx([np.exp(0.3j)])
 
 
-def test_a_gate_too_wide_for_its_matrix(every_run: Runner) -> None:
+def test_a_gate_too_wide_for_its_matrix(any_run: Runner) -> None:
     arrays = Arrays(14, 1).add("x", [3])
     circuit = arrays.add("mcx", range(14)).add("measure", [3], [0]).circuit()
-    if every_run.name in ("mps", "stabilizer"):
+    if any_run.name in ("mps", "stabilizer"):
         with pytest.raises(Unsupported, match="mcx"):
-            every_run(circuit, shots=5)
+            any_run(circuit, shots=5)
     else:
-        assert counts_of(every_run(circuit, shots=5)) == {1: 5}
+        assert counts_of(any_run(circuit, shots=5)) == {1: 5}
 
 
 @pytest.mark.parametrize("name", ["for", "while", "switch", "store"])
-def test_a_loop_runs_once_where_there_are_none(every_run: Runner, name: str) -> None:
-    card = catalog.card(every_run.name.partition("-")[0])
+def test_a_loop_runs_once_where_there_are_none(any_run: Runner, name: str) -> None:
+    card = catalog.card(any_run.name.partition("-")[0])
     assert card is not None
     arrays = Arrays(1, 1)
     if name == "for":
@@ -260,10 +260,10 @@ def test_a_loop_runs_once_where_there_are_none(every_run: Runner, name: str) -> 
         arrays.begin((tk.VALUE, arrays.value(1), 0), (tk.SET_CLBIT, 0, 0), name="store")
     circuit = arrays.add("measure", [0], [0]).circuit()
     if card.loops and card.variables:
-        assert counts_of(every_run(circuit, shots=5)) == {0: 5}
+        assert counts_of(any_run(circuit, shots=5)) == {0: 5}
         return
     with pytest.raises(Unsupported, match=f"has no '{name}'"):
-        every_run(circuit, shots=5)
+        any_run(circuit, shots=5)
 
 
 def test_an_instance_remembers_the_run_before(run: Runner) -> None:

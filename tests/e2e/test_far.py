@@ -28,7 +28,7 @@ from simenv.wire.keyfiles import PersonFile, new_pair, read_private
 
 BELL = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[3]; creg c[3]; ry(0.7) q[0]; cx q[0],q[1]; '
 BELL += "h q[2]; measure q -> c;"
-TYPED_S = 6.0  # what a client that is not let in may wait for the word of it
+TYPED_S = 30.0  # it is a few on a quiet machine; a client that nobody answers waits for ever
 SLOW = (  # for minutes
     'OPENQASM 2.0; include "qelib1.inc"; qreg q[20]; creg c[20]; t q[0]; '
     + "h q; cx q[0],q[1]; " * 2_000

@@ -33,6 +33,7 @@ pytestmark = pytest.mark.usefixtures("no_leaks")
 
 
 def test_down_does_not_leave_a_process_a_socket_or_a_file_of_the_running_kind() -> None:
+    before = set(Path(tempfile.gettempdir()).glob("simenv-*"))  # of tests that cut a node's power
     live = Live()
     live.up()
     with live.client() as env:
@@ -45,7 +46,7 @@ def test_down_does_not_leave_a_process_a_socket_or_a_file_of_the_running_kind() 
     assert not any(psutil.pid_exists(pid) and _runs(pid) for pid in pids)
     assert not sockets.exists()
     assert not (live.home / "connection.json").exists()
-    assert list(Path(tempfile.gettempdir()).glob("simenv-*")) == []
+    assert set(Path(tempfile.gettempdir()).glob("simenv-*")) <= before
     live.down()
 
 
@@ -92,7 +93,7 @@ def test_a_private_environment_does_not_outlive_its_owner() -> None:
     owner.send_signal(signal.SIGKILL)
     owner.wait()
     owner.stdout.close()
-    deadline = time.monotonic() + 15.0
+    deadline = time.monotonic() + 60.0
     while any(psutil.pid_exists(pid) for pid in pids):
         assert time.monotonic() < deadline, "the private environment outlives its owner"
         time.sleep(0.02)

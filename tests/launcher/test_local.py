@@ -11,9 +11,10 @@ import psutil
 import pytest
 
 from launcher.base import Command, Exit, LaunchError
-from launcher.local import LocalLauncher, exit_words
+from launcher.children import exit_words
+from launcher.local import LocalLauncher
 
-WAIT_S = 10.0
+WAIT_S = 60.0
 
 
 def command(tmp_path: Path, *argv: str, name: str = "one") -> Command:
@@ -65,7 +66,7 @@ def test_a_log_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
 def test_close_ends_all_even_those_that_ignore_sigterm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("launcher.local.CLOSE_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("launcher.children.CLOSE_TIMEOUT_S", 0.3)
     launcher = LocalLauncher()
     deaf = "import signal,time; signal.signal(15, signal.SIG_IGN); print('x', flush=True)"
     pids = [

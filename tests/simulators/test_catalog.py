@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 from arrays import Arrays
+from qiskit.providers.fake_provider import GenericBackendV2
 
 from simulators import catalog, registry
 from simulators.circuit.examples import bell, feed_forward
-from simulators.circuit.profile import profile
+from simulators.circuit.profiling import profile
 from simulators.errors import UnknownEngine
 
 ROOT = Path(catalog.__file__).parents[1]
@@ -30,7 +31,8 @@ def test_the_catalog_is_heavy() -> None:
 @pytest.mark.parametrize("entry", catalog.CARDS, ids=lambda entry: entry.name)
 def test_a_card_leads_nowhere(entry: catalog.EngineCard) -> None:
     assert entry.missing == ""
-    engine = registry.create(entry.name)
+    backend = GenericBackendV2(2, seed=1) if entry.machine else None
+    engine = registry.create(entry.name, backend=backend)
     assert engine.name == entry.name
     engine.warm_up()
 
@@ -38,7 +40,7 @@ def test_a_card_leads_nowhere(entry: catalog.EngineCard) -> None:
 def test_faults_are_chosen_unasked() -> None:
     automatic = [entry.name for entry in catalog.CARDS if entry.automatic]
     assert automatic == ["statevector", "stabilizer", "mps"]
-    assert [entry.name for entry in catalog.CARDS if not entry.shared] == ["fault"]
+    assert [entry.name for entry in catalog.CARDS if not entry.shared] == ["hardware", "fault"]
 
 
 def test_an_engine_without_its_modules_is_offered() -> None:

@@ -90,6 +90,21 @@ def test_two_starters_compile_the_same(tmp_path: Path, monkeypatch: pytest.Monke
     assert sorted(path.suffix for path in folder.iterdir()) == [".done", ".done", ".lock", ".lock"]
 
 
+def test_an_idle_process_compiles_or_loads_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jit, "use_cache", lambda folder: folder / "kernels")
+    imported: list[str] = []
+    monkeypatch.setattr(warm.importlib, "import_module", imported.append)
+    folder = warm.prepare(tmp_path)
+    warm.load_later(tmp_path, "statevector")
+    assert imported == []
+    (folder / f"{warm._LATER[0]}.done").touch()
+    warm.load_later(tmp_path, "statevector")
+    warm.load_later(tmp_path, "foreign")
+    assert imported == [warm._LATER[0]]
+
+
 def test_an_engine_without_kernels_of_ours_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

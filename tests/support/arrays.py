@@ -4,15 +4,18 @@ client's own."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from qiskit import QuantumCircuit
-from qiskit.circuit import Clbit, IfElseOp
 
 from simulators.circuit import tokens as tk
 from simulators.circuit.gates import GATES, OTHERS
 from simulators.circuit.ir import Circuit
+
+if TYPE_CHECKING:  # Qiskit takes a second to load, in each rank
+    from qiskit import QuantumCircuit
+    from qiskit.circuit import Clbit, IfElseOp
 
 Token = tuple[int, int, int]
 
@@ -143,6 +146,8 @@ class _Walk:
         self.arrays = arrays
 
     def walk(self, circuit: QuantumCircuit, wires: list[int], bits: dict[Clbit, int]) -> None:
+        from qiskit.circuit import IfElseOp
+
         if circuit.global_phase:
             self.arrays.add("global_phase", params=[float(circuit.global_phase)])
         for item in circuit.data:
@@ -161,6 +166,8 @@ class _Walk:
     def _if(
         self, operation: IfElseOp, qubits: list[int], clbits: list[int], bits: dict[Clbit, int]
     ) -> None:
+        from qiskit.circuit import Clbit
+
         target, value = operation.condition
         if isinstance(target, Clbit):
             tokens: tuple[Token, ...] = ((tk.CLBIT, bits[target], 0),)

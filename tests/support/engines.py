@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import machines
+
 from simulators import catalog, registry
 from simulators.base import BindingResult, Control, Engine, PauliSum, Request, RunOptions
 from simulators.circuit.check import problem
@@ -18,6 +20,7 @@ ENGINES: dict[str, Callable[[], Engine]] = {
     "aer": lambda: registry.create("aer"),
     "mps": lambda: registry.create("mps"),
     "stabilizer": lambda: registry.create("stabilizer"),
+    "hardware": lambda: registry.create("hardware", backend=machines.aer()),
 }
 TOLERANCES = {"aer": 1e-12, "mps": 1e-6}  # of amplitudes, where a test would ask for more
 

@@ -15,11 +15,12 @@ from pathlib import Path
 import psutil
 
 from simenv import config
-from simenv.client import local
+from simenv.client import local, silence
 from simenv.client.client import Client, connect
 from simenv.errors import NoService, SimenvError, StartFailed
 
 WORKERS = 2
+PATIENCE_S = 120.0
 
 
 class Live:
@@ -47,7 +48,7 @@ class Live:
     def kill_service(self) -> None:
         self.service().send_signal(signal.SIGKILL)
 
-    def wait_dead(self, pid: int, timeout_s: float = 20.0) -> None:
+    def wait_dead(self, pid: int, timeout_s: float = PATIENCE_S) -> None:
         deadline = time.monotonic() + timeout_s
         while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
             assert time.monotonic() < deadline, f"process {pid} does not end"
@@ -71,7 +72,8 @@ def environment(**options: object) -> Iterator[Live]:
 
 @contextmanager
 def resurrected(live: Live) -> Iterator[list[int]]:
-    """Whenever the service dies, start it again (without the drill's faults); yields the deaths."""
+    """Whenever the service dies, start it again (without the drill's faults); yields the deaths.
+    Clients here wait longer than others: on a machine with much to do a start takes its time."""
     deaths: list[int] = []
     stop = threading.Event()
 
@@ -92,6 +94,7 @@ def resurrected(live: Live) -> Iterator[list[int]]:
             except (StartFailed, SimenvError):
                 continue
 
+    patience, silence.LOST_S = silence.LOST_S, PATIENCE_S
     thread = threading.Thread(target=watch, name="resurrection")
     thread.start()
     try:
@@ -99,3 +102,4 @@ def resurrected(live: Live) -> Iterator[list[int]]:
     finally:
         stop.set()
         thread.join()
+        silence.LOST_S = patience

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from launcher.base import Command, Exit
+from launcher.base import Command, Exit, LaunchError, News
 from simenv.config import Config, Places, convert
 from simenv.model import Origin, Program, TaskSpec, TaskState, Terms
 from simenv.scheduler.check import check
@@ -20,6 +20,7 @@ from simenv.service.admission import Admission
 from simenv.service.checkpoint import Checkpointer
 from simenv.service.completions import Completions
 from simenv.service.daemon import Daemon
+from simenv.service.devices import Devices, seen
 from simenv.service.intake import Intake
 from simenv.service.journal import Journal
 from simenv.service.keeping import Keeping
@@ -64,29 +65,44 @@ def spec(seed: int = 1, **changes: object) -> TaskSpec:
 class Paper:
     """A launcher that starts nothing: the test says when a worker has come or gone."""
 
+    name, why, max_ranks = "paper", "nothing is started", 8
+
     def __init__(self) -> None:
-        self.pids: dict[str, int] = {}
+        self.commands: dict[str, Command] = {}
         self.gone: list[Exit] = []
+        self.said: list[News] = []
+        self.fails = ""  # why nothing can be started
+        self.sought: set[str] = set()  # nodes that count as lost
 
     def start(self, command: Command) -> int:
-        self.pids[command.name] = 1000 + len(self.pids)
-        return self.pids[command.name]
+        if self.fails:
+            raise LaunchError(self.fails)
+        self.commands[command.name] = command
+        return 0
+
+    def news(self) -> list[News]:
+        said, self.said = self.said, []
+        return said
+
+    def look(self, node: str) -> bool:
+        return node in self.sought
 
     def exited(self) -> list[Exit]:
         ends, self.gone = self.gone, []
         return ends
 
     def kill(self, name: str) -> None:
-        self.gone.append(Exit(name, self.pids.pop(name), -9, "signal 9 (SIGKILL)"))
+        start = self.commands.pop(name).start
+        self.gone.append(Exit(name, 0, -9, "signal 9 (SIGKILL)", start))
 
     def terminate(self, name: str) -> None:
         self.kill(name)
 
     def running(self) -> list[str]:
-        return list(self.pids)
+        return list(self.commands)
 
     def close(self) -> None:
-        self.pids.clear()
+        self.commands.clear()
 
 
 class Bench:
@@ -112,19 +128,12 @@ class Bench:
         self.state = State(
             config.pools, self.limits, self.journal.epoch, self.journal.records.next_task()
         )
-        admission = Admission(config.pools, self.limits)
+        devices = Devices(config.pools)
+        admission = Admission(config.pools, self.limits, partial(seen, self.state, devices))
         intake = Intake(self.state, self.journal, admission, self.limits)
         completions = Completions(self.journal, Origin("service", NODE, os.getpid(), "test"))
         self.replayed = replay(self.journal, self.state, intake)
-        processes = WorkerProcesses(
-            self.paper,
-            config,
-            places,
-            self.folder,
-            self.folder,
-            {},
-            self.journal.epoch,
-        )
+        processes = WorkerProcesses(self.paper, config, places, places.results, self.folder, {})
         self.daemon = Daemon(
             config,
             self.doors,
@@ -139,7 +148,9 @@ class Bench:
             Keeping(config, self.journal, self.state, completions, places.results),
             Presence(places.connection),
             Facts(NODE, 26, self.journal.records.ended()),
+            devices,
         )
+        self.daemon.steering.restore()
         say = partial(self.doors.send, Door.CLIENT)
         self.daemon.keeping.listen(self.daemon.hands.note, say)
         self.peer = self.doors.connect(Door.CLIENT, b"client")
@@ -184,10 +195,10 @@ class Bench:
     # --- as a worker ---------------------------------------------------------------------------
 
     def join(self, name: str = "main-0", epoch: int | None = None) -> MemoryConnection:
-        pid = self.paper.pids.get(name, 1)
-        self.work = self.doors.connect(Door.WORKER, f"{name}.{pid}".encode())
+        start = self.paper.commands[name].start
+        self.work = self.doors.connect(Door.WORKER, f"{name}.{start}".encode())
         number = self.journal.epoch if epoch is None else epoch
-        self.work.send(codec.encode(m.Join("test", name, pid, NODE, number, ())))
+        self.work.send(codec.encode(m.Join("test", name, 1, NODE, number, (), start)))
         self.step()
         return self.work
 

@@ -16,7 +16,7 @@ from simenv.wire.curve import CurveConnection, Way
 from simenv.wire.keyfiles import KeyPair, new_pair
 from simenv.wire.tcp import TcpDoor
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 HOST = "127.0.0.1"
 Received = tuple[Door, bytes, bytes, Identity]
 

@@ -13,7 +13,7 @@ import msgspec
 from simenv.cli.bundle import container
 from simenv.cli.bundle.manifest import Failed, Manifest, manifest, one_row, read
 from simenv.cli.trace import lost_attempts
-from simenv.client.address import last_lines
+from simenv.client.signs import last_lines
 from simenv.errors import ProgramError, SimenvError
 from simenv.model import TaskSpec, decode_program
 from simenv.wire.history import LogRow, Submitted

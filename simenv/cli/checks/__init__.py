@@ -17,13 +17,15 @@ def findings() -> Iterator[Finding]:
         if finding.level == "fail":
             return
     # Only now: these import packages of ours by names that might have been others'.
-    from simenv.cli.checks import folders, keys, machine
+    from simenv.cli.checks import folders, keys, launching, machine
 
     for check in (
         installation.versions,
         installation.extras,
         machine.cores,
         machine.memory,
+        launching.nodes,
+        launching.launchers,
         folders.home,
         folders.kernels,
         folders.sockets,

@@ -19,6 +19,8 @@ EXTRAS = (
     ("stabilizer", "stim", "the engine stabilizer, Clifford circuits of any width"),
     ("tn", "quimb", "the engine mps, wide circuits of little entanglement"),
     ("aer", "qiskit_aer", "the engine aer, a second opinion"),
+    ("mpi", "mpi4py", "workers of several ranks"),
+    ("qpm", "yaml", "`simenv qpm check` of plugins"),
 )
 CORE = ("numpy", "numba", "pyzmq", "msgspec", "qiskit")
 

@@ -11,7 +11,7 @@ import typer
 from simenv.cli import moments, out, settings
 from simenv.cli.listing import Column, Style, listing
 from simenv.cli.past import LAST, App, Since, app_named
-from simenv.client.address import elapsed
+from simenv.client.signs import elapsed
 from simenv.errors import OptionError
 
 if TYPE_CHECKING:

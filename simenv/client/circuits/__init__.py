@@ -6,7 +6,8 @@ neither qiskit nor numpy.
 
 from __future__ import annotations
 
-from simenv.client.circuits.load import Loaded, load
+from simenv.client.circuits.load import load
+from simenv.client.circuits.loaded import Loaded
 from simenv.client.circuits.observables import load_observables
 from simenv.client.circuits.unpack import to_qiskit
 

@@ -50,6 +50,9 @@ class Slots:
         if self.expressions is None:
             return table
         columns = {parameter: k for k, parameter in enumerate(self.parameters)}
+        plain = [columns.get(expression, -1) for expression in self.expressions]
+        if plain == [*range(table.shape[1])]:  # each slot is the parameter of its number
+            return table
         result = np.empty((len(table), len(self.expressions)), np.float64)
         for slot, expression in enumerate(self.expressions):
             result[:, slot] = _evaluated(expression, table, columns)

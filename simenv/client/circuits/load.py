@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
-import msgspec
-
-from simenv.client.circuits import native, qasm2, qasm3, qpy
+from simenv.client.circuits import native, plain, qasm2, qasm3, qpy
 from simenv.client.circuits.bindings import Slots
 from simenv.client.circuits.limits import (
     MAX_PACKED_BYTES,
@@ -21,36 +19,13 @@ from simenv.client.circuits.limits import (
     relocate,
     too_large,
 )
+from simenv.client.circuits.loaded import Loaded
 from simenv.client.circuits.names import is_circuit
 from simenv.client.circuits.pack import Packed, Packer, pack
 from simenv.errors import LimitExceeded, ProgramError, SimenvError
 from simenv.model import Program
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-_NO_SLOTS = Slots((), ())
 _WANTED = "a circuit is a QuantumCircuit, OpenQASM text, the path of a file (QPY too), or a Program"
-
-
-class Loaded(msgspec.Struct, frozen=True):
-    """A program in its wire form, and what its free parameters are called."""
-
-    program: Program
-    packed: bytes
-    parameters: tuple[str, ...]  # in the order of `circuit.parameters`
-    slots: Slots
-
-    def bind(self, bindings: Any = None) -> NDArray[np.float64]:
-        """The values of all slots: float64 [K, num_slots], row k for the k-th set of values.
-
-        `bindings`: an array (K, P) or (P,), columns in the order of `parameters`; or a mapping from
-        parameter (object, name, or a vector with its elements last) to a value or K values; None
-        where there are no parameters. OptionError names what is missing, unknown or not finite;
-        ProgramError names an expression without a finite value.
-        """
-        return self.slots.values(bindings)
 
 
 def load(circuit: Any) -> Loaded:
@@ -72,7 +47,7 @@ def load(circuit: Any) -> Loaded:
             return _from_file(os.fspath(circuit))
         if isinstance(circuit, Program):
             names = tuple(f"p{slot}" for slot in range(circuit.num_slots))
-            return Loaded(circuit, _packed(circuit), names, Slots.of_names(names))
+            return _of_program(circuit, names, None)
     except RecursionError as error:
         raise ProgramError(
             "the circuit is nested too deeply", hint="flatten it: circuit.decompose()"
@@ -113,6 +88,9 @@ def _from_file(path: str | bytes) -> Loaded:
 
 def _from_source(source: Source) -> Loaded:
     if source.version == 2:
+        program = plain.program(source)
+        if program is not None:
+            return _of_program(program, (), None)
         circuit = qasm2.parse(source)
         read = None
     else:
@@ -129,26 +107,38 @@ def _from_source(source: Source) -> Loaded:
 
 
 def _natively(circuit: Any) -> Loaded | None:
-    program = native.CHOICE.program(circuit)
-    return None if program is None else Loaded(program, _packed(program), (), _NO_SLOTS)
+    loaded = native.CHOICE.loaded(circuit)
+    if loaded is not None and len(loaded.packed) > MAX_PACKED_BYTES:
+        _refuse_size(loaded.packed)
+    return loaded
 
 
 def _loaded(packed: Packed, circuit: Any) -> Loaded:
-    program = packed.program
     parameters = tuple(circuit.parameters) if circuit.num_parameters else ()
-    slots = Slots(parameters, packed.expressions)
-    names = tuple([parameter.name for parameter in parameters])
-    return Loaded(program, _packed(program), names, slots)
+    return _of_program(packed.program, parameters, packed.expressions)
 
 
-def _packed(program: Program) -> bytes:
+def _of_program(
+    program: Program, parameters: tuple[Any, ...], expressions: tuple[Any, ...] | None
+) -> Loaded:
     packed = program.packed()
     if len(packed) > MAX_PACKED_BYTES:
-        raise LimitExceeded(
-            f"the program is {len(packed)} bytes; the limit is {MAX_PACKED_BYTES}",
-            hint="split the circuit",
-        )
-    return packed
+        _refuse_size(packed)
+    names = tuple([getattr(parameter, "name", parameter) for parameter in parameters])
+    return Loaded(
+        packed,
+        program.num_qubits,
+        "measure" in program.names,
+        names,
+        Slots(parameters, expressions),
+    )
+
+
+def _refuse_size(packed: bytes) -> NoReturn:
+    raise LimitExceeded(
+        f"the program is {len(packed)} bytes; the limit is {MAX_PACKED_BYTES}",
+        hint="split the circuit",
+    )
 
 
 def _refuse(circuit: Any) -> NoReturn:

@@ -1,19 +1,24 @@
 ; One walk over a Qiskit circuit through Qiskit's C interface: its operations into the flat arrays of
-; a Program. It runs with the interpreter lock held, and no pointer outlives the call. At anything
+; a Program, and these as msgpack. It runs with the interpreter lock held, and no pointer outlives the call. At anything
 ; that has no plain row in a Program it gives up; the walk in Python then takes its place.
 
 %Column = type { ptr, i64, i64 }  ; start, room, used; the latter in elements
 ; 0 rows: a name (16 bytes, zeros behind it), then numbers of qubits, clbits, parameters and 0, 16
-; bits each; 1 ops, 2 qubits, 3 clbits: 16 bits; 4 parameters: double.
-%Desk = type { [5 x %Column], ptr, ptr }  ; columns; the number of each clbit (16 bits); 65,535 x 32
+; bits each; 1 ops, 2 qubits, 3 clbits: 16 bits; 4 parameters: double; 5 shape: bytes, numbers of
+; qubits, clbits and registers, 64 bits each, then of each register its size, 64 bits, and its name
+; with a zero behind it, then the rows; 6 tail: bytes, columns 1 to 4 as msgpack has them.
+%Desk = type { [7 x %Column], ptr, ptr }  ; columns; the number of each clbit (16 bits); 65,535 x 32
                                           ; bits of scratch
 %View = type { ptr, ptr, ptr, ptr, i64, i32, i32, i64 }  ; QkCircuitInstructionView of Qiskit 2.6
 
 declare ptr @qk_circuit_borrow_from_python(ptr)
+declare i32 @qk_circuit_num_qubits(ptr)
 declare i32 @qk_circuit_num_clbits(ptr)
 declare i64 @qk_circuit_num_classical_registers(ptr)
 declare ptr @qk_circuit_get_classical_register(ptr, i64)
 declare i64 @qk_classical_register_num_bits(ptr)
+declare ptr @qk_classical_register_name(ptr)
+declare void @qk_str_free(ptr)
 declare void @qk_classical_register_circuit_bits(ptr, ptr, ptr)
 declare i64 @qk_circuit_num_instructions(ptr)
 declare zeroext i8 @qk_circuit_instruction_kind(ptr, i64)
@@ -21,6 +26,9 @@ declare void @qk_circuit_view_instruction(ptr, i64, ptr)
 declare i64 @qk_param_stride()
 declare zeroext i8 @qk_param_kind(ptr)
 declare double @qk_param_as_real(ptr)
+declare i64 @strlen(ptr)
+declare ptr @strchr(ptr, i32)
+declare i32 @llvm.bswap.i32(i32)
 declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
 declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
 
@@ -39,8 +47,12 @@ clear:
   %used_at = getelementptr %Desk, ptr %desk, i64 0, i32 0, i64 %column, i32 2
   store i64 0, ptr %used_at
   %column_next = add i64 %column, 1
-  %cleared = icmp eq i64 %column_next, 5
-  br i1 %cleared, label %number, label %clear
+  %cleared = icmp eq i64 %column_next, 7
+  br i1 %cleared, label %outline, label %clear
+
+outline:
+  %outlined = call i1 @outline(ptr %circuit, ptr %desk)
+  br i1 %outlined, label %number, label %give_up
 
 number:
   %numbered = call i1 @number_clbits(ptr %circuit, ptr %desk)
@@ -82,13 +94,130 @@ carried:
   br label %more
 
 packed:
+  %shaped = call i1 @append_rows(ptr %desk)
+  %ops_well = call i1 @binary(ptr %desk, i64 1, i64 2)
+  %qubits_well = call i1 @binary(ptr %desk, i64 2, i64 2)
+  %clbits_well = call i1 @binary(ptr %desk, i64 3, i64 2)
+  %params_well = call i1 @binary(ptr %desk, i64 4, i64 8)
+  %well_1 = and i1 %shaped, %ops_well
+  %well_2 = and i1 %qubits_well, %clbits_well
+  %well_3 = and i1 %well_1, %params_well
+  %well_4 = and i1 %well_2, %well_3
+  br i1 %well_4, label %whole, label %give_up
+
+whole:
   ret i32 1
 
 give_up:
   ret i32 0
 }
 
-; Registers one after the other, loose bits behind them. False: registers share a bit.
+; The beginning of the shape. False: more bits than a Program can number.
+define internal i1 @outline(ptr %circuit, ptr %desk) {
+start:
+  %qubits_32 = call i32 @qk_circuit_num_qubits(ptr %circuit)
+  %clbits_32 = call i32 @qk_circuit_num_clbits(ptr %circuit)
+  %registers = call i64 @qk_circuit_num_classical_registers(ptr %circuit)
+  %qubits = zext i32 %qubits_32 to i64
+  %clbits = zext i32 %clbits_32 to i64
+  %few_qubits = icmp ule i64 %qubits, 65535
+  %few_clbits = icmp ule i64 %clbits, 65535
+  %to = call ptr @take(ptr %desk, i64 5, i64 24, i64 1)
+  %clbits_to = getelementptr i64, ptr %to, i64 1
+  %registers_to = getelementptr i64, ptr %to, i64 2
+  store i64 %qubits, ptr %to
+  store i64 %clbits, ptr %clbits_to
+  store i64 %registers, ptr %registers_to
+  %few = and i1 %few_qubits, %few_clbits
+  ret i1 %few
+}
+
+; A register into the shape. False: no room, or a name that C writes as it writes another one: a
+; zero in a name comes as a backslash and "0".
+define internal i1 @register(ptr %desk, ptr %register, i64 %size) {
+start:
+  %name = call ptr @qk_classical_register_name(ptr %register)
+  %escaped = call ptr @strchr(ptr %name, i32 92)
+  %plain = icmp eq ptr %escaped, null
+  %length = call i64 @strlen(ptr %name)
+  %bytes = add i64 %length, 9
+  %to = call ptr @take(ptr %desk, i64 5, i64 %bytes, i64 1)
+  %fits = icmp ne ptr %to, null
+  %well = and i1 %plain, %fits
+  br i1 %well, label %write, label %leave
+
+write:
+  store i64 %size, ptr %to, align 1
+  %name_to = getelementptr i8, ptr %to, i64 8
+  %name_bytes = add i64 %length, 1
+  call void @llvm.memcpy.p0.p0.i64(ptr %name_to, ptr %name, i64 %name_bytes, i1 false)
+  br label %leave
+
+leave:
+  call void @qk_str_free(ptr %name)
+  ret i1 %well
+}
+
+; The rows into the shape. False: no room.
+define internal i1 @append_rows(ptr %desk) {
+start:
+  %used_at = getelementptr %Desk, ptr %desk, i64 0, i32 0, i64 0, i32 2
+  %used = load i64, ptr %used_at
+  %rows = load ptr, ptr %desk
+  %bytes = mul i64 %used, 24
+  %to = call ptr @take(ptr %desk, i64 5, i64 %bytes, i64 1)
+  %fits = icmp ne ptr %to, null
+  br i1 %fits, label %write, label %full
+
+write:
+  call void @llvm.memcpy.p0.p0.i64(ptr %to, ptr %rows, i64 %bytes, i1 false)
+  ret i1 true
+
+full:
+  ret i1 false
+}
+
+; A column into the tail, as msgpack writes bytes: with 8, 16 or 32 bits of length, big-endian, as
+; few as will do. There must be room for four bytes more. False: no room.
+define internal i1 @binary(ptr %desk, i64 %column, i64 %width) {
+start:
+  %from_at = getelementptr %Desk, ptr %desk, i64 0, i32 0, i64 %column
+  %used_at = getelementptr %Column, ptr %from_at, i64 0, i32 2
+  %from = load ptr, ptr %from_at
+  %used = load i64, ptr %used_at
+  %bytes = mul i64 %used, %width
+  %in_8 = icmp ult i64 %bytes, 256
+  %in_16 = icmp ult i64 %bytes, 65536
+  %kind_16 = select i1 %in_16, i8 197, i8 198
+  %kind = select i1 %in_8, i8 196, i8 %kind_16
+  %size_16 = select i1 %in_16, i64 2, i64 4
+  %size = select i1 %in_8, i64 1, i64 %size_16
+  %head = add i64 %size, 1
+  %total = add i64 %head, %bytes
+  %to = call ptr @take(ptr %desk, i64 6, i64 %total, i64 1)
+  %fits = icmp ne ptr %to, null
+  br i1 %fits, label %write, label %full
+
+write:
+  %bits = mul i64 %size, 8
+  %idle_bits = sub i64 32, %bits
+  %idle = trunc i64 %idle_bits to i32
+  %bytes_32 = trunc i64 %bytes to i32
+  %aligned = shl i32 %bytes_32, %idle
+  %length = call i32 @llvm.bswap.i32(i32 %aligned)
+  %length_to = getelementptr i8, ptr %to, i64 1
+  %bytes_to = getelementptr i8, ptr %to, i64 %head
+  store i8 %kind, ptr %to
+  store i32 %length, ptr %length_to, align 1
+  call void @llvm.memcpy.p0.p0.i64(ptr %bytes_to, ptr %from, i64 %bytes, i1 false)
+  ret i1 true
+
+full:
+  ret i1 false
+}
+
+; Registers one after the other, loose bits behind them. False: registers share a bit, or one has a
+; name that will not do.
 define internal i1 @number_clbits(ptr %circuit, ptr %desk) {
 start:
   %numbers_at = getelementptr %Desk, ptr %desk, i64 0, i32 1
@@ -112,11 +241,15 @@ register_open:
   %register = call ptr @qk_circuit_get_classical_register(ptr %circuit, i64 %register_at)
   %size = call i64 @qk_classical_register_num_bits(ptr %register)
   %after = add i64 %first, %size
+  %named = call i1 @register(ptr %desk, ptr %register, i64 %size)
+  br i1 %named, label %register_bits, label %shared
+
+register_bits:
   call void @qk_classical_register_circuit_bits(ptr %register, ptr %circuit, ptr %scratch)
   br label %bit_more
 
 bit_more:
-  %index = phi i64 [ 0, %register_open ], [ %index_next, %bit_number ]
+  %index = phi i64 [ 0, %register_bits ], [ %index_next, %bit_number ]
   %bits_done = icmp eq i64 %index, %size
   br i1 %bits_done, label %register_done, label %bit_read
 

@@ -10,25 +10,32 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import struct
 import sysconfig
 from array import array
 from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
+
+import msgspec
 
 from simenv.client.circuits.limits import MAX_OPERANDS, MAX_OPERATIONS
-from simenv.model import MAX_CLBITS, MAX_QUBITS, PROGRAM_FORMAT, Program
+from simenv.client.circuits.loaded import Loaded
+from simenv.model import MAX_CLBITS, PROGRAM_FORMAT, Program
 
 WALKED_FIRST = 2_000  # operations: compiling takes as long as walking some twenty thousand
 KNOWN_VERSIONS = (0x0206,)  # of the C interface: major and minor; the layout of a view may change
 
 _FUNCTIONS = (
     "qk_circuit_borrow_from_python",
+    "qk_circuit_num_qubits",
     "qk_circuit_num_clbits",
     "qk_circuit_num_classical_registers",
     "qk_circuit_get_classical_register",
     "qk_classical_register_num_bits",
+    "qk_classical_register_name",
+    "qk_str_free",
     "qk_classical_register_circuit_bits",
     "qk_circuit_num_instructions",
     "qk_circuit_instruction_kind",
@@ -39,15 +46,18 @@ _FUNCTIONS = (
 )
 _ROW_BYTES = 24  # name: 16, arities: 6, nothing: 2
 _ROWS = 256
+_SHAPE_BYTES = 2**16  # longer names of registers are left to the walk
 # The columns of a desk, as native.ll has them: room, bytes of an element.
-_COLUMNS = (
-    (_ROWS, _ROW_BYTES),
+_FLAT = (
     (MAX_OPERATIONS, 2),
     (MAX_OPERANDS, 2),
     (MAX_OPERATIONS, 2),
     (4 * MAX_OPERATIONS, 8),
 )
-_TABLES = 256  # tables of operations that are remembered
+_TAIL_BYTES = sum(room * width for room, width in _FLAT) + 32
+_COLUMNS = ((_ROWS, _ROW_BYTES), *_FLAT, (_SHAPE_BYTES, 1), (_TAIL_BYTES, 1))
+_TAIL_FIELDS = ("ops", "qubits", "clbits", "params")  # of a Program: what _FLAT holds
+_SHAPES = 256  # that are remembered
 _KEPT_OPERATIONS = 2**16  # the desk of a longer circuit is given back to the system
 
 Walk = Callable[[Any, float, int], int]
@@ -56,81 +66,107 @@ Walk = Callable[[Any, float, int], int]
 class Desk:
     """Room for the columns of one circuit; memory is taken where it is written, not before."""
 
-    __slots__ = ("_area", "_words", "address", "starts")
+    __slots__ = ("_area", "_starts", "_words", "address")
 
     def __init__(self) -> None:
         sizes = [room * width for room, width in _COLUMNS]
         sizes += [2 * (MAX_CLBITS + 1), 4 * (MAX_CLBITS + 1)]
-        self.starts = [mmap.PAGESIZE * k for k in _pages(sizes)]
+        starts = [mmap.PAGESIZE * k for k in _pages(sizes)]
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # private: a forked child has its own
-        self._area = mmap.mmap(-1, self.starts[-1], flags=flags)
+        self._area = mmap.mmap(-1, starts[-1], flags=flags)
         base = ctypes.addressof(ctypes.c_char.from_buffer(self._area))
         words: list[int] = []
-        for start, (room, _) in zip(self.starts, _COLUMNS, strict=False):
+        for start, (room, _) in zip(starts, _COLUMNS, strict=False):
             words += (base + start, room, 0)
-        self._words = array("q", [*words, base + self.starts[5], base + self.starts[6]])
+        self._words = array("q", [*words, *(base + start for start in starts[7:9])])
+        self._starts = starts[5], starts[6]
         self.address = self._words.buffer_info()[0]
 
     def operations(self) -> int:
         """How many were written."""
         return self._words[5]
 
-    def columns(self) -> tuple[bytes, bytes, bytes, bytes, bytes]:
-        """What the code wrote: rows, ops, qubits, clbits, params."""
+    def written(self) -> tuple[bytes, bytes]:
+        """What the code wrote: shape and tail."""
         area, words = self._area, self._words
-        rows, ops, qubits, clbits, params = self.starts[:5]
-        return (
-            area[rows : rows + _ROW_BYTES * words[2]],
-            area[ops : ops + 2 * words[5]],
-            area[qubits : qubits + 2 * words[8]],
-            area[clbits : clbits + 2 * words[11]],
-            area[params : params + 8 * words[14]],
-        )
+        shape, tail = self._starts
+        return area[shape : shape + words[17]], area[tail : tail + words[20]]
+
+
+class Shape(NamedTuple):
+    """What circuits that differ in their flat arrays alone have in common: a Program's wire form
+    before and behind these."""
+
+    head: bytes
+    foot: bytes
+    num_qubits: int
+    measures: bool
 
 
 class NativePacker:
     """The compiled walk. Any number of threads may use one: each takes a desk of its own."""
 
-    __slots__ = ("_desks", "_engine", "_tables", "_walk")
+    __slots__ = ("_desks", "_engine", "_shapes", "_walk")
 
     def __init__(self, engine: Any, walk: Walk) -> None:
         self._engine = engine  # owns the code
         self._walk = walk
         self._desks: list[Desk] = []
-        self._tables: dict[bytes, tuple[tuple[str, ...], bytes]] = {}
+        self._shapes: dict[bytes, Shape] = {}
 
-    def program(self, data: Any) -> Program | None:
-        """The Program of a `QuantumCircuit._data`; None if the walk in Python must judge it."""
+    def loaded(self, data: Any) -> Loaded | None:
+        """The program of a `QuantumCircuit._data`; None if the walk in Python must judge it."""
         phase = data.global_phase
-        num_qubits, num_clbits = data.num_qubits, data.num_clbits
-        if type(phase) is not float or num_qubits > MAX_QUBITS or num_clbits > MAX_CLBITS:
+        if type(phase) is not float:
             return None
         desks = self._desks
         try:
             desk = desks.pop()
         except IndexError:
             desk = Desk()
-        columns = desk.columns() if self._walk(data, phase, desk.address) else None
+        found = desk.written() if self._walk(data, phase, desk.address) else None
         if desk.operations() <= _KEPT_OPERATIONS:
             desks.append(desk)
-        if columns is None:
+        if found is None:
             return None
-        rows, ops, qubits, clbits, params = columns
-        names, arities = self._tables.get(rows) or self._table(rows)
-        registers = _registers(data.cregs, num_clbits)
-        return Program(
-            PROGRAM_FORMAT, num_qubits, num_clbits, registers, names, arities, ops, qubits, clbits,
-            params,
-        )  # fmt: skip
+        key, tail = found
+        shape = self._shapes.get(key) or self._shape(key)
+        head, foot, num_qubits, measures = shape
+        return Loaded(b"".join((head, tail, foot)), num_qubits, measures)
 
-    def _table(self, rows: bytes) -> tuple[tuple[str, ...], bytes]:
-        starts = range(0, len(rows), _ROW_BYTES)
-        names = tuple([rows[k : k + 16].rstrip(b"\0").decode() for k in starts])
-        table = names, b"".join([rows[k + 16 : k + 22] for k in starts])
-        if len(self._tables) >= _TABLES:
-            self._tables.clear()
-        self._tables[rows] = table
-        return table
+    def _shape(self, key: bytes) -> Shape:
+        shape = shape_of(key)
+        if len(self._shapes) >= _SHAPES:
+            self._shapes.clear()
+        self._shapes[key] = shape
+        return shape
+
+
+def shape_of(key: bytes) -> Shape:
+    """From the column of that name."""
+    num_qubits, num_clbits, count = struct.unpack_from("<3q", key)
+    at = 24
+    registers: list[tuple[str, int]] = []
+    for _ in range(count):
+        end = key.index(0, at + 8)
+        registers.append((key[at + 8 : end].decode(), *struct.unpack_from("<q", key, at)))
+        at = end + 1
+    loose = num_clbits - sum(size for _, size in registers)
+    if loose:
+        registers.append(("", loose))
+    rows = [key[k : k + _ROW_BYTES] for k in range(at, len(key), _ROW_BYTES)]
+    names = tuple([row[:16].rstrip(b"\0").decode() for row in rows])
+    arities = b"".join([row[16:22] for row in rows])
+    blank = Program(
+        PROGRAM_FORMAT, num_qubits, num_clbits, tuple(registers), names, arities, b"", b"", b"", b""
+    )
+    fields = Program.__struct_fields__
+    first = fields.index(_TAIL_FIELDS[0])
+    last = first + len(_TAIL_FIELDS)
+    encode = msgspec.msgpack.encode
+    foot = b"".join([encode(getattr(blank, field)) for field in fields[last:]])
+    tail = encode(b"") * len(_TAIL_FIELDS)
+    return Shape(blank.packed().removesuffix(tail + foot), foot, num_qubits, "measure" in names)
 
 
 class Choice:
@@ -144,8 +180,8 @@ class Choice:
         self.packer: NativePacker | None = None
         self.why_not = ""  # there will never be a packer
 
-    def program(self, circuit: Any) -> Program | None:
-        """The Program of a QuantumCircuit; None: walk it."""
+    def loaded(self, circuit: Any) -> Loaded | None:
+        """The program of a QuantumCircuit; None: walk it."""
         data = circuit._data
         packer = self.packer
         if packer is None:
@@ -153,7 +189,7 @@ class Choice:
             if self._left >= 0 or not self.prepare():
                 return None
             packer = self.packer
-        return packer.program(data) if packer is not None else None
+        return packer.loaded(data) if packer is not None else None
 
     def prepare(self) -> bool:
         """Compile now, if nobody else is at it; True if there is a packer."""
@@ -191,16 +227,6 @@ def build() -> NativePacker:
         ctypes.c_int, ctypes.py_object, ctypes.c_double, ctypes.c_void_p
     )
     return NativePacker(engine, prototype(engine.get_function_address("pack")))
-
-
-def _registers(registers: Any, num_clbits: int) -> tuple[tuple[str, int], ...]:
-    sizes = [(register.name, register.size) for register in registers]
-    loose = num_clbits
-    for _, size in sizes:
-        loose -= size
-    if loose:
-        sizes.append(("", loose))
-    return tuple(sizes)
 
 
 def _pages(sizes: list[int]) -> list[int]:

@@ -10,6 +10,7 @@ import re
 from functools import cache
 from typing import Any
 
+from simenv.client.circuits import staying
 from simenv.client.circuits.limits import Source, label, place
 from simenv.client.circuits.statements import check_volume, statement_of, statements
 from simenv.errors import LimitExceeded, ProgramError
@@ -39,6 +40,7 @@ def position(source: Source, instruction: int) -> tuple[int, int]:
 
 
 def _loads(text: str) -> Any:
+    staying.qiskit()
     from qiskit import qasm2
 
     return qasm2.loads(

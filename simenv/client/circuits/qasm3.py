@@ -11,6 +11,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Any
 
+from simenv.client.circuits import staying
 from simenv.client.circuits.limits import Source, label, place, too_many_bits
 from simenv.errors import LimitExceeded, ProgramError, SimenvError
 from simenv.model import MAX_QUBITS
@@ -36,6 +37,7 @@ def parse(source: Source) -> Circuit3:
     """The circuit. ProgramError says where the text is wrong, or what to install."""
     _check_physical(source)
     try:
+        staying.qiskit()
         from simenv.client.circuits import qasm3_convert
     except ImportError as error:
         raise ProgramError(

@@ -14,6 +14,7 @@ import struct
 import warnings
 from typing import Any
 
+from simenv.client.circuits import staying
 from simenv.client.circuits.limits import (
     MAX_OPERATIONS,
     label,
@@ -68,6 +69,7 @@ def _refusal(name: str, error: BaseException) -> ProgramError:
 
 
 def _check(data: bytes, name: str) -> None:
+    staying.qiskit()
     from qiskit.qpy import common
 
     newest = common.QPY_VERSION

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+from simenv.client.circuits import staying
 from simenv.client.circuits.limits import MAX_BLOCKS, MAX_OPERATIONS
 from simenv.client.circuits.names import names
 from simenv.client.circuits.reader import ExpressionReader
@@ -34,6 +35,7 @@ def to_qiskit(program: Program) -> Any:
 
 
 def _built(program: Program) -> Any:
+    staying.qiskit()
     from qiskit.circuit import Clbit, Parameter, QuantumCircuit
     from qiskit.circuit.classical import expr, types
 

@@ -1,8 +1,8 @@
 """A Client as a QPM (quantum platform manager): `Client.qpm`, the contract and nothing else.
 
-The object has the methods of the bindings `execution`, `telemetry` and `control` of revision 2;
-`revision1` is the same pool as the single class of revision 1, with completions of its own. A host
-gets the one or the other. Everything goes through the Client: no other way into the service exists.
+The object has the methods of the six bindings of revision 2; `revision1` is the same pool as the
+single class of revision 1, with completions of its own and no reservations. A host gets the one or
+the other. Everything goes through the Client: no other way into the service exists.
 """
 
 from __future__ import annotations
@@ -10,16 +10,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from simenv.client.qpm import records
+from simenv.client.qpm.admission import AdmissionBinding
 from simenv.client.qpm.audit import Audit
-from simenv.client.qpm.book import Book, Retention
+from simenv.client.qpm.book import Book
+from simenv.client.qpm.claims import Claims
 from simenv.client.qpm.control import ControlBinding
+from simenv.client.qpm.door import Door, read_token
 from simenv.client.qpm.execution import ExecutionBinding
 from simenv.client.qpm.notices import Notices
+from simenv.client.qpm.policies import PolicyBinding
 from simenv.client.qpm.presence import Presence
+from simenv.client.qpm.request import MAX_STATEVECTOR_QUBITS
 from simenv.client.qpm.runner import Runner
+from simenv.client.qpm.scheduling import SchedulerBinding
+from simenv.client.qpm.shelf import Retention
 from simenv.client.qpm.single import SingleQPM
+from simenv.client.qpm.standing import Standing
+from simenv.client.qpm.targets import Targets
 from simenv.client.qpm.telemetry import TelemetryBinding
 from simenv.qpm.service import ServiceRecord
+
+__all__ = ["QPM", "read_token"]
 
 if TYPE_CHECKING:
     from simenv.client.client import Client
@@ -28,19 +39,43 @@ if TYPE_CHECKING:
 SINGLE_RETENTION = Retention(count=65_536)  # revision 1 has no word for what is no longer kept
 
 
-class QPM(ExecutionBinding, TelemetryBinding, ControlBinding):
-    """One object, all bindings of revision 2. Thread-safe."""
+class QPM(
+    ExecutionBinding,
+    AdmissionBinding,
+    PolicyBinding,
+    SchedulerBinding,
+    TelemetryBinding,
+    ControlBinding,
+):
+    """One object, all bindings of revision 2. Thread-safe.
 
-    def __init__(self, client: Client, link: Link) -> None:
-        presence, audit = Presence(link), Audit()
-        book = Book(link, Retention())
-        runner = Runner(client, book)
-        ExecutionBinding.__init__(
-            self, link, runner, Notices(link, book, records.revision2, alone=False)
-        )
-        TelemetryBinding.__init__(self, link, presence, audit)
-        ControlBinding.__init__(self, link, runner, presence, audit)
-        self.revision1 = _single(client, link, presence)
+    `required`: what costs something must name a reservation. `token`: every call must carry it.
+    `pool`: it stands for this one, and what it is given runs there; "": for the environment.
+    `widest`: of a statevector, in qubits.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        link: Link,
+        *,
+        required: bool = False,
+        token: str | None = None,
+        pool: str = "",
+        widest: int = MAX_STATEVECTOR_QUBITS,
+    ) -> None:
+        presence, audit, door = Presence(link, pool), Audit(), Door(token)
+        book, claims = Book(link, Retention()), Claims(link, required=required)
+        runner, targets = Runner(client, book, claims, pool, widest), Targets(link, presence)
+        notices = Notices(link, book, records.revision2, alone=False)
+        standing = Standing(link, runner, claims)
+        ExecutionBinding.__init__(self, door, claims, runner, standing, notices)
+        AdmissionBinding.__init__(self, link, door, claims, targets, book, lambda: self._state)
+        PolicyBinding.__init__(self, link, door, targets)
+        SchedulerBinding.__init__(self, link, door, targets, book, audit)
+        TelemetryBinding.__init__(self, link, door, presence, targets, audit)
+        ControlBinding.__init__(self, link, door, claims, runner, presence, audit)
+        self.revision1 = _single(client, link, presence, widest)
 
     def query(self) -> ServiceRecord:
         """What this is, for whoever looks for a QPM."""
@@ -50,8 +85,8 @@ class QPM(ExecutionBinding, TelemetryBinding, ControlBinding):
         return f"<QPM {self._presence.target_id} | {self._state}>"
 
 
-def _single(client: Client, link: Link, presence: Presence) -> SingleQPM:
-    book = Book(link, SINGLE_RETENTION)
-    runner = Runner(client, book)
-    control = ControlBinding(link, runner, presence, Audit())
+def _single(client: Client, link: Link, presence: Presence, widest: int) -> SingleQPM:
+    book, claims = Book(link, SINGLE_RETENTION), Claims(link, required=False)
+    runner = Runner(client, book, claims, presence.device, widest)
+    control = ControlBinding(link, Door(), claims, runner, presence, Audit())
     return SingleQPM(runner, Notices(link, book, records.revision1, alone=True), control, presence)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+import msgspec
 
 from simenv.client.qpm import fields
 from simenv.client.qpm.book import Gone
 from simenv.client.qpm.notices import Registration
 from simenv.client.qpm.run import Run
-from simenv.qpm.envelopes import Availability, Status, status
-from simenv.qpm.errors import ExecutionError
+from simenv.model import FINAL_STATES, TaskInfo
+from simenv.qpm import states
+from simenv.qpm.envelopes import UNKNOWN_WAIT, Status, status, wait
 from simenv.qpm.states import Lifecycle, Reason
 
 
-def registered(ep: Any, evtype: Any, class_id: Any, filters: Any = None) -> Registration:
+def registered(
+    ep: Any, evtype: Any, class_id: Any, filters: Any = None, reservation: int = 0
+) -> Registration:
     """A checked registration."""
     if not callable(getattr(ep, "put", None)):
         raise fields.wrong("ep", ep, "an endpoint with a method put(event)")
@@ -24,7 +30,13 @@ def registered(ep: Any, evtype: Any, class_id: Any, filters: Any = None) -> Regi
         evtype,
         fields.text("class_id", class_id),
         dict(fields.optional_table("filters", filters)),
+        reservation,
     )
+
+
+def accepted(run: Run) -> Status:
+    """The answer to what was taken: under a reservation it holds its part of that."""
+    return under_way(run, Lifecycle.CAPACITY_HELD if run.reservation else Lifecycle.QUEUED)
 
 
 def under_way(run: Run, lifecycle: Lifecycle) -> Status:
@@ -33,9 +45,34 @@ def under_way(run: Run, lifecycle: Lifecycle) -> Status:
         lifecycle,
         cid=run.cid,
         qtask_id=run.number,
+        reservation_id=run.reservation_id,
         scheduler_task_id=run.task_id,
-        wait_estimate=Availability(False, Reason.UNAVAILABLE),
+        wait_estimate=UNKNOWN_WAIT,
     )
+
+
+def standing(run: Run, infos: Sequence[TaskInfo]) -> Status:
+    """Of what has not ended, as the service sees its tasks; of those that are open the one that is
+    furthest counts. At least one must be."""
+    opened = [info for info in infos if info.state not in FINAL_STATES]
+    lifecycle, shown = min(((states.under_way(info), info) for info in opened), key=_furthest)
+    return msgspec.structs.replace(
+        under_way(run, lifecycle),
+        scheduler_state=str(shown.state),
+        provider_handle=shown.worker or None,
+        message=shown.reason or None,
+        pending_queue_position=shown.parked or None,
+        wait_estimate=None if lifecycle is Lifecycle.SUBMITTED else wait(shown.wait_us),
+    )
+
+
+_ORDER = (
+    Lifecycle.SUBMITTED, Lifecycle.SELECTED, Lifecycle.PENDING_CAPACITY, Lifecycle.QUEUED,
+)  # fmt: skip
+
+
+def _furthest(found: tuple[Lifecycle, TaskInfo]) -> int:
+    return _ORDER.index(found[0])
 
 
 def unknown(cid: str | None, number: int | None) -> Status:
@@ -47,42 +84,17 @@ def gone(found: Gone) -> Status:
         Lifecycle.NO_LONGER_RETAINED,
         cid=found.cid,
         qtask_id=found.number,
+        reservation_id=found.reservation_id,
         evicted_at_ns=found.at_ns,
         retention_reason=found.reason,
     )
 
 
-def question(reservation_id: Any, token: Any) -> Status | None:
-    """A question about a reservation that is none is answered so."""
-    fields.optional_text("token", token)
-    if fields.reservation(reservation_id) is None:
-        return None
+def invalid(reservation_id: int | None, reason: Reason, message: str) -> Status:
+    """A question that names no reservation, or one that does not do."""
     return status(
         Lifecycle.INVALID_RESERVATION,
         reservation_id=reservation_id,
-        reason=Reason.RESERVATION_MISMATCH,
-        message=_no_reservation(reservation_id),
+        reason=reason,
+        message=message,
     )
-
-
-def costs(reservation_id: Any, token: Any) -> None:
-    """A call that costs something, in the name of a reservation that is none, is refused."""
-    fields.optional_text("token", token)
-    if fields.reservation(reservation_id) is not None:
-        raise ExecutionError(
-            _no_reservation(reservation_id),
-            hint="leave reservation_id out",
-            reason=Reason.RESERVATION_MISMATCH,
-        )
-
-
-def _no_reservation(number: int) -> str:
-    return f"reservation {number} is not active: admission is unlimited here, without reservations"
-
-
-def patience(
-    reservation_id: Any, token: Any, timeout: Any, cancel_on_timeout: Any
-) -> tuple[float | None, bool]:
-    costs(reservation_id, token)
-    patience_s = fields.seconds("timeout", timeout)
-    return patience_s, fields.truth("cancel_on_timeout", cancel_on_timeout)

@@ -1,4 +1,4 @@
-"""Every circuit a QPM was given and has not handed back, and the queue of completions.
+"""Every circuit a QPM was given and has not handed back, and the queues of completions.
 
 Invariant: all of it changes under the link's lock, which whoever reads the socket holds when a task
 ends; so it holds in a forked child too, where that lock is new. A completion stays until it is read
@@ -9,6 +9,7 @@ still be asked for.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from functools import partial
 from time import monotonic, time
 from typing import Protocol
@@ -17,21 +18,13 @@ import msgspec
 
 from simenv.client.link import Link
 from simenv.client.qpm.run import Facts, Run
+from simenv.client.qpm.shelf import Retention, Shelves
 from simenv.client.watches import REPEAT_S
 from simenv.model import TaskState
 from simenv.qpm.envelopes import NOT_REACHED, Times
 from simenv.qpm.states import Reason
 
 GONE_KEPT = 4_096
-
-
-class Retention(msgspec.Struct, frozen=True):
-    """How long unread completions are kept: the contract's defaults."""
-
-    age_s: float = 3600.0
-    count: int = 1_024
-    size_bytes: int = 64 * 2**20
-    purge_s: float = 60.0
 
 
 class Gone(msgspec.Struct, frozen=True):
@@ -44,6 +37,12 @@ class Gone(msgspec.Struct, frozen=True):
     facts: Facts | None
     reason: Reason
     at_ns: int
+    reservation: int = 0
+
+    @property
+    def reservation_id(self) -> int | None:
+        """As hosts write it."""
+        return self.reservation or None
 
 
 class Reader(Protocol):
@@ -64,8 +63,7 @@ class Book:
         self._runs: dict[str, Run] = {}
         self._by_number: dict[int, str] = {}
         self._open: dict[str, Run] = {}  # not ended
-        self._ready: OrderedDict[str, Run] = OrderedDict()  # ended and queued, oldest first
-        self._ready_bytes = 0
+        self._ready = Shelves()  # ended and queued
         self._gone: OrderedDict[str, Gone] = OrderedDict()
         self._last = 0
         self._connected_as = link.channel.client
@@ -138,20 +136,39 @@ class Book:
                 return None
             return self._runs.get(cid) or self._gone.get(cid)
 
-    def first(self, cid: str | None) -> Run | None:
-        """The ready one of that name, else the oldest; it stays."""
+    def first(self, cid: str | None, reservation: int = 0) -> Run | None:
+        """The ready one of that name, else the oldest of the reservation; it stays."""
         with self._link.channel.lock:
-            if cid is not None:
-                return self._ready.get(cid)
-            return next(iter(self._ready.values()), None)
+            if cid is None:
+                return self._ready.oldest(reservation)
+            run = self._runs.get(cid)
+            return run if run is not None and run in self._ready else None
 
-    def take(self, cid: str | None) -> Run | None:
+    def take(self, cid: str | None, reservation: int = 0) -> Run | None:
         """As `first`, and it is nobody else's from now on."""
         with self._link.channel.lock:
-            run = self.first(cid)
+            run = self.first(cid, reservation)
             if run is not None:
-                self._unqueue(run)
+                self._ready.drop(run)
             return run
+
+    def has_of(self, reservation: int) -> bool:
+        """Is anything of it here, open or ready?"""
+        with self._link.channel.lock:
+            return self._ready.oldest(reservation) is not None or any(
+                run.reservation == reservation for run in self._open.values()
+            )
+
+    def numbers_of(self, tasks: Iterable[int]) -> dict[int, Run]:
+        """The circuits behind numbers of tasks, where they are here."""
+        wanted = set(tasks)
+        with self._link.channel.lock:
+            return {
+                task.entry.number: run
+                for run in self._runs.values()
+                for task in run.tasks
+                if task.entry.number in wanted
+            }
 
     def unfinished(self) -> list[Run]:
         """Accepted and not ended."""
@@ -169,7 +186,7 @@ class Book:
         """It has been handed back: its programs and results are let go."""
         gone = Gone(
             run.cid, run.number, run.final_state(), run.times(dequeued_s), run.facts(), reason,
-            round(time() * 1e9),
+            round(time() * 1e9), run.reservation,
         )  # fmt: skip
         with self._link.channel.lock:
             self._forget(run)
@@ -182,7 +199,7 @@ class Book:
         """Nobody wants to hear of it again."""
         with self._link.channel.lock:
             run.queued = False
-            self._unqueue(run)
+            self._ready.drop(run)
             self._forget(run)
             self._by_number.pop(run.number, None)
 
@@ -203,17 +220,9 @@ class Book:
 
     def queue(self, run: Run) -> None:
         """Make it ready to be read. With the lock held."""
-        self._ready[run.cid] = run
-        self._ready_bytes += run.size_bytes
-        kept = self.retention
-        if len(self._ready) > kept.count:
-            self._evict(Reason.TOO_MANY)
-        while self._ready_bytes > kept.size_bytes and len(self._ready) > 1:
-            self._evict(Reason.TOO_LARGE)
-
-    def _unqueue(self, run: Run) -> None:
-        if self._ready.pop(run.cid, None) is not None:
-            self._ready_bytes -= run.size_bytes
+        self._ready.add(run)
+        while (found := self._ready.too_much(run.reservation, self.retention)) is not None:
+            self._evict(*found)
 
     def _forget(self, run: Run) -> None:
         self._runs.pop(run.cid, None)
@@ -221,10 +230,9 @@ class Book:
 
     def _purge(self) -> None:
         oldest_s = time() - self.retention.age_s
-        while self._ready and next(iter(self._ready.values())).ended_s < oldest_s:
-            self._evict(Reason.TOO_OLD)
+        for run in self._ready.older_than(oldest_s):
+            self._evict(run, Reason.TOO_OLD)
 
-    def _evict(self, reason: Reason) -> None:
-        run = next(iter(self._ready.values()))
-        self._unqueue(run)
+    def _evict(self, run: Run, reason: Reason) -> None:
+        self._ready.drop(run)
         self.close(run, reason)

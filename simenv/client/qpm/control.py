@@ -16,6 +16,8 @@ import msgspec
 from simenv.client.link import Link
 from simenv.client.qpm import fields, figures
 from simenv.client.qpm.audit import Audit
+from simenv.client.qpm.claims import Claims
+from simenv.client.qpm.door import Door
 from simenv.client.qpm.presence import Presence
 from simenv.client.qpm.run import Run
 from simenv.client.qpm.runner import Runner
@@ -35,8 +37,18 @@ Plain = dict[str, Any]
 class ControlBinding:
     """Thread-safe."""
 
-    def __init__(self, link: Link, runner: Runner, presence: Presence, audit: Audit) -> None:
+    def __init__(
+        self,
+        link: Link,
+        door: Door,
+        claims: Claims,
+        runner: Runner,
+        presence: Presence,
+        audit: Audit,
+    ) -> None:
         self._link = link
+        self._door = door
+        self._claims = claims
         self._runner = runner
         self._book = runner.book
         self._presence = presence
@@ -46,7 +58,7 @@ class ControlBinding:
 
     def test(self, token: str | None = None) -> Plain:
         """Does the call get through, and is it ready? Submits nothing."""
-        fields.optional_text("token", token)
+        self._door.check(token)
         status = self._service_status()
         return plain(SelfTest("ok" if status.ready else "not-ready", True, status))
 
@@ -56,12 +68,12 @@ class ControlBinding:
 
     def get_service_status(self, token: str | None = None) -> Plain:
         """State, and whether it takes requests; a silent service is not ready, and no error."""
-        fields.optional_text("token", token)
+        self._door.check(token)
         return plain(self._service_status())
 
     def get_service_summary(self, token: str | None = None) -> Plain:
         """The status, and who and where the service is."""
-        fields.optional_text("token", token)
+        self._door.check(token)
         info = self._info()
         summary: Plain = {
             "target_id": self._presence.target_id,
@@ -88,7 +100,7 @@ class ControlBinding:
         Lists of qtask ids: what the service has ended and was not heard of (it is heard now), what
         it does not know, what goes on.
         """
-        fields.optional_text("token", token)
+        self._door.check(token)
         if reason is None:
             raise ExecutionError("reconcile_runtime_state needs a reason", hint="reason='...'")
         self._audit.note("reconcile_runtime_state", fields.text("reason", reason))
@@ -120,7 +132,7 @@ class ControlBinding:
         `graceful`: what was accepted is finished, for at most `timeout_s`, then it is cancelled;
         `cancel`: it is cancelled now. Asked again: the first request, with `repeated`.
         """
-        fields.optional_text("token", token)
+        self._door.check(token)
         fields.optional_text("reason", reason)
         patience_s = fields.seconds("timeout_s", timeout_s)
         if mode not in MODES:
@@ -171,9 +183,15 @@ class ControlBinding:
             accepting_requests=accepting,
             provider_ready=provider,
             active_task_count=len(self._book.unfinished()),
-            active_reservation_count=0,
+            active_reservation_count=0 if info is None else self._reserved(),
             shutdown=self._asked,
         )
+
+    def _reserved(self) -> int:
+        """0 where nobody answers."""
+        with suppress(NotReady):
+            return len(self._claims.active())
+        return 0
 
     def _info(self) -> ServiceInfo | None:
         """None where nobody answers."""

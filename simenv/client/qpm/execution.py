@@ -1,32 +1,28 @@
 """Binding `execution` of revision 2. What is asked before its time is answered, never raised.
 
-No reservations are handed out here: none is needed to run, and a number that is given belongs to
-none. A call that would cost resources then raises; a question is answered INVALID_RESERVATION.
+A circuit runs under the reservation that its call names; whether one must be named is this QPM's
+setting, and whether it may be used is for the service to decide. A call that would cost something
+under one that may not, raises; a question is answered INVALID_RESERVATION.
 """
 
 from __future__ import annotations
 
-from time import monotonic, time
+from time import time
 from typing import Any
 
 import msgspec
 
-from simenv.client.link import Link
 from simenv.client.qpm import answers, fields, records
 from simenv.client.qpm.book import Gone
+from simenv.client.qpm.claims import Claims
+from simenv.client.qpm.door import Door
 from simenv.client.qpm.notices import Notices
 from simenv.client.qpm.run import Run
 from simenv.client.qpm.runner import Runner, failure
-from simenv.errors import NoService
-from simenv.model import FINAL_STATES, TaskState
+from simenv.client.qpm.standing import MAX_QTASK, Found, Standing, already, ended
 from simenv.qpm.bindings import Endpoint
-from simenv.qpm.envelopes import Registered, Status, TaskTiming, Timeout, plain, status
-from simenv.qpm.errors import ExecutionError, NotReady
-from simenv.qpm.states import STANDS, Lifecycle, Outcome, Reason
-
-MAX_QTASK = 2**63 - 1
-SEEN_S = 0.05
-HEARING_S = 1.0  # a task the service calls final: its result is on its way
+from simenv.qpm.envelopes import Registered, Status, TaskTiming, plain
+from simenv.qpm.states import Lifecycle, Reason
 
 Plain = dict[str, Any]
 
@@ -34,10 +30,14 @@ Plain = dict[str, Any]
 class ExecutionBinding:
     """Thread-safe."""
 
-    def __init__(self, link: Link, runner: Runner, notices: Notices) -> None:
-        self._link = link
+    def __init__(
+        self, door: Door, claims: Claims, runner: Runner, standing: Standing, notices: Notices
+    ) -> None:
+        self._door = door
+        self._claims = claims
         self._runner = runner
         self._book = runner.book
+        self._standing = standing
         self._notices = notices
 
     def sync_run(
@@ -48,27 +48,30 @@ class ExecutionBinding:
         timeout: float | None = None,
         cancel_on_timeout: bool = False,
     ) -> Plain:
-        """Run and wait: COMPLETED, with the completion under `result`.
+        """Run and wait, also for capacity: COMPLETED, with the completion under `result`.
 
         `timeout` (seconds) passes: TIMEOUT, the circuit stays and its completion is queued; with
-        `cancel_on_timeout` CANCELLED. Raises ExecutionError (it failed, or is no request),
-        OutOfResources, NotReady.
+        `cancel_on_timeout` CANCELLED. Raises ExecutionError (it failed, is no request, or not under
+        that reservation), OutOfResources, NotReady.
         """
-        patience_s, cancels = answers.patience(reservation_id, token, timeout, cancel_on_timeout)
-        run = self._runner.start(info, queued=False)
+        self._door.check(token)
+        patience_s = fields.seconds("timeout", timeout)
+        cancels = fields.truth("cancel_on_timeout", cancel_on_timeout)
+        under = self._claims.claim(reservation_id)
+        run = self._runner.start(info, queued=False, under=under)
         try:
             in_time = self._runner.wait(run, patience_s)
         except BaseException:
             self._book.queue_from_now_on(run)  # interrupted: what comes of it is not lost
             raise
         if not in_time:
-            return plain(self._late(run, cancels, patience_s or 0.0))
+            return plain(self._standing.late(run, cancels, patience_s or 0.0))
         found = records.find(run)
         self._book.close(run, Reason.RETURNED)
         if found.error is not None:
             raise failure(found.error)
         record = records.revision2(run, found)
-        envelope = plain(self._ended(run))
+        envelope = plain(ended(run))
         envelope["result"] = record
         return envelope
 
@@ -80,14 +83,19 @@ class ExecutionBinding:
         timeout: float | None = None,
         cancel_on_timeout: bool = False,
     ) -> Plain:
-        """Accept and return: ACCEPTED, or FAILED where the circuit is refused; both have a
-        completion. `timeout` is `sync_run`'s and has no effect here. Raises ExecutionError (it is
-        no request), OutOfResources, NotReady."""
-        answers.patience(reservation_id, token, timeout, cancel_on_timeout)
-        run = self._runner.start(info, queued=True)
+        """Accept and return: ACCEPTED, DELAYED where it waits for credits of its reservation, or
+        FAILED where the circuit is refused; all have a completion. Raises as `sync_run`.
+
+        Nothing is waited for: `timeout` and `cancel_on_timeout` are checked and change nothing.
+        """
+        self._door.check(token)
+        fields.seconds("timeout", timeout)
+        fields.truth("cancel_on_timeout", cancel_on_timeout)
+        under = self._claims.claim(reservation_id)
+        run = self._runner.start(info, queued=True, under=under)
         if run.refusal is not None:
-            return plain(self._ended(run))
-        return plain(answers.under_way(run, Lifecycle.QUEUED))
+            return plain(ended(run))
+        return plain(self._standing.taken(run, metered=under.metered))
 
     def read_cq(
         self,
@@ -95,13 +103,14 @@ class ExecutionBinding:
         reservation_id: int | None = None,
         token: str | None = None,
     ) -> Plain:
-        """The completion of that name, else the oldest; it is nobody else's from then on."""
+        """The completion of that name, else the oldest of the reservation, or of what runs under
+        none; it is nobody else's from then on."""
         found = self._ready("read_cq", cid, reservation_id, token)
         if not isinstance(found, Run):
             return plain(found)
         taken = self._book.take(found.cid)
         if taken is None:  # somebody else was quicker
-            return plain(self._not_ready("read_cq", cid))
+            return plain(self._standing.not_ready("read_cq", cid, reservation_id))
         now_s = time()
         record = records.revision2(taken, poll="read_cq", dequeued_s=now_s)
         self._book.close(taken, Reason.READ, now_s)
@@ -127,10 +136,11 @@ class ExecutionBinding:
         qtask_id: int | None = None,
     ) -> Plain:
         """How it stands, with `result` or `error` once it has ended."""
-        invalid = answers.question(reservation_id, token)
-        if invalid is not None:
-            return plain(invalid)
-        return plain(self._status(self._find(cid, qtask_id), cid, qtask_id))
+        self._door.check(token)
+        found = self._standing.asked(cid, qtask_id, reservation_id)
+        if isinstance(found, Status):
+            return plain(found)
+        return plain(self._standing.status(found, cid, qtask_id))
 
     def cancel_task(
         self,
@@ -141,18 +151,18 @@ class ExecutionBinding:
         qtask_id: int | None = None,
     ) -> Plain:
         """CANCELLED; CANCEL_PENDING while it is asked to stop; how it had ended; UNKNOWN."""
-        answers.costs(reservation_id, token)
+        self._door.check(token)
         fields.optional_text("reason", reason)
-        found = self._find(cid, qtask_id)
-        if isinstance(found, Run) and not found.over:
-            return plain(self._cancel(found))
+        given = self._claims.check(reservation_id)
+        found = self._standing.find(cid, qtask_id)
+        foreign = self._foreign(found, given)
+        if foreign is not None:
+            return plain(foreign)
         if found is None:
             return plain(answers.unknown(cid, qtask_id))
-        state = found.state if isinstance(found, Gone) else found.final_state()
-        stand = STANDS[state]
-        return plain(
-            status(stand.lifecycle, cid=found.cid, qtask_id=found.number, reason=stand.already)
-        )
+        if isinstance(found, Run) and not found.over:
+            return plain(self._standing.cancel(found))
+        return plain(already(found))
 
     def get_task_timing(
         self,
@@ -161,16 +171,17 @@ class ExecutionBinding:
         task_id: int | None = None,
     ) -> Plain:
         """The seven times of a task, also after its completion was read."""
-        invalid = answers.question(reservation_id, token)
-        if invalid is not None:
-            return plain(invalid)
+        self._door.check(token)
         number = fields.whole("task_id", task_id, 1, MAX_QTASK)
-        found = self._find(None, number)
+        found = self._standing.asked(None, number, reservation_id)
+        if isinstance(found, Status):
+            return plain(found)
         if found is None:
             return plain(TaskTiming(number, None, Lifecycle.UNKNOWN, {}))
         times = found.times if isinstance(found, Gone) else found.times()
-        lifecycle = self._status(found, None, number).lifecycle_state
-        return plain(TaskTiming(number, None, lifecycle, msgspec.structs.asdict(times)))
+        lifecycle = self._standing.status(found, None, number).lifecycle_state
+        told = msgspec.structs.asdict(times)
+        return plain(TaskTiming(number, found.reservation_id, lifecycle, told))
 
     def get_task_metadata(
         self,
@@ -179,24 +190,13 @@ class ExecutionBinding:
         task_id: int | None = None,
     ) -> Plain:
         """Where and how it ran: all that is needed to get its counts again."""
-        invalid = answers.question(reservation_id, token)
-        if invalid is not None:
-            return plain(invalid)
+        self._door.check(token)
         number = fields.whole("task_id", task_id, 1, MAX_QTASK)
-        found = self._find(None, number)
-        facts = None
-        if isinstance(found, Gone):
-            facts = found.facts
-        elif found is not None and found.over:
-            facts = found.facts()
-        known: Plain = {"available": False, "reason": str(Reason.NOT_READY)}
-        if facts is not None:
-            known = facts.told()
-        elif found is None:
-            known["reason"] = str(Reason.NOT_FOUND)
-        elif isinstance(found, Gone) or found.over:
-            known["reason"] = str(Reason.EXECUTION_FAILED)
-        envelope = self._status(found, None, number)
+        found = self._standing.asked(None, number, reservation_id)
+        if isinstance(found, Status):
+            return plain(found)
+        known = _known(found)
+        envelope = self._standing.status(found, None, number)
         return plain(
             msgspec.structs.replace(envelope, result=None, task_id=number, provider_metadata=known)
         )
@@ -215,8 +215,9 @@ class ExecutionBinding:
         `evtype`: 1 or "completion". `filters`: values, or lists of values, of cid, qtask_id,
         reservation_id. A `put` that raises ends this registration.
         """
-        answers.costs(reservation_id, token)
-        registration = answers.registered(ep, evtype, class_id, filters)
+        self._door.check(token)
+        given = self._claims.check(reservation_id)
+        registration = answers.registered(ep, evtype, class_id, filters, given)
         count = self._notices.register(registration)
         return plain(Registered("accepted", registration.class_id, count))
 
@@ -224,139 +225,48 @@ class ExecutionBinding:
         self, cid: str, reservation_id: int | None = None, token: str | None = None
     ) -> Plain | None:
         """Stop it and forget it, also where it is not known."""
-        answers.costs(reservation_id, token)
+        self._door.check(token)
+        given = self._claims.check(reservation_id)
+        foreign = self._foreign(self._book.find(fields.text("cid", cid)), given)
+        if foreign is not None:
+            return plain(foreign)
         self._runner.delete(cid)
         return None
 
-    # --- how something stands -----------------------------------------------------------------
-
-    def _find(self, cid: Any, number: Any) -> Run | Gone | None:
-        if cid is None and number is None:
-            raise ExecutionError("neither cid nor qtask_id was given", hint="one of them")
-        if cid is not None:
-            fields.text("cid", cid)
-        if number is not None:
-            fields.whole("qtask_id", number, 1, MAX_QTASK)
-        self._look()
-        return self._book.find(cid, number)
-
-    def _look(self) -> None:
-        try:
-            self._book.look()
-        except NoService as error:
-            raise NotReady(error.message, hint=error.hint) from error
-
-    def _status(self, found: Run | Gone | None, cid: Any, number: Any) -> Status:
-        if found is None:
-            return answers.unknown(cid, number)
-        if isinstance(found, Gone):
-            return answers.gone(found)
-        if found.over:
-            told = records.find(found)
-            return self._ended(found, result=told.result, error=told.message)
-        try:
-            infos = self._link.infos([task.entry.number for task in found.tasks])
-        except NoService as error:
-            raise NotReady(error.message, hint=error.hint) from error
-        if all(info.state in FINAL_STATES for info in infos):  # or it knows none of them
-            self._book.ask_for(found)
-            if found.wait(HEARING_S):
-                return self._status(found, cid, number)
-        if not infos:
-            return answers.unknown(found.cid, found.number)
-        running = [info for info in infos if info.state is not TaskState.QUEUED]
-        shown = running[0] if running else infos[0]
-        lifecycle = STANDS[TaskState.RUNNING if running else TaskState.QUEUED].lifecycle
-        return msgspec.structs.replace(
-            answers.under_way(found, lifecycle),
-            scheduler_state=str(shown.state),
-            provider_handle=shown.worker or None,
-            message=shown.reason or None,
-        )
-
-    def _seen(self, run: Run) -> Status:
-        """How it stood a moment ago: a host that polls does not ask the service each time."""
-        now_s = monotonic()
-        if run.seen is None or now_s - run.seen_s > SEEN_S:
-            run.seen, run.seen_s = self._status(run, None, None), now_s
-        return run.seen
+    # ------------------------------------------------------------------------------------------
 
     def _ready(self, operation: str, cid: Any, reservation_id: Any, token: Any) -> Run | Status:
-        invalid = answers.question(reservation_id, token)
+        self._door.check(token)
+        given = fields.reservation(reservation_id)
+        if cid is not None:
+            fields.text("cid", cid)
+        self._standing.look()
+        found = None if cid is None else self._book.find(cid)
+        invalid = self._standing.objection(found, given)
         if invalid is not None:
             return msgspec.structs.replace(
                 invalid, completion_ready=False, poll_operation=operation
             )
-        if cid is not None:
-            fields.text("cid", cid)
-        self._look()
-        return self._book.first(cid) or self._not_ready(operation, cid)
+        ready = self._book.first(cid, given or 0)
+        return ready or self._standing.not_ready(operation, cid, given)
 
-    def _not_ready(self, operation: str, cid: str | None) -> Status:
-        found = None if cid is None else self._book.find(cid)
-        if found is None:
-            envelope = status(Lifecycle.NO_READY_COMPLETION, cid=cid)
-        elif isinstance(found, Gone):
-            return msgspec.structs.replace(
-                answers.gone(found), completion_ready=False, poll_operation=operation
-            )
-        else:
-            envelope = self._seen(found)
-        return msgspec.structs.replace(
-            envelope,
-            reason=Reason.NOT_READY,
-            result=None,
-            completion_ready=False,
-            poll_operation=operation,
-        )
+    def _foreign(self, found: Found, given: int) -> Status | None:
+        """A call about a circuit of another reservation."""
+        return self._standing.objection(found, given) if found is not None and given else None
 
-    def _ended(self, run: Run, *, result: Plain | None = None, error: str | None = None) -> Status:
-        state = run.final_state()
-        stand = STANDS[state]
-        reason = stand.reason
-        if run.refusal is not None:
-            reason, error = Reason.SUBMISSION_FAILED, str(run.refusal)
-        return status(
-            stand.lifecycle,
-            cid=run.cid,
-            qtask_id=run.number,
-            scheduler_task_id=run.task_id,
-            scheduler_state=str(state),
-            reason=reason,
-            result=result,
-            error=error,
-        )
 
-    def _late(self, run: Run, cancels: bool, patience_s: float) -> Status:
-        words = f"no result after {patience_s:g} s"
-        late = Timeout(Reason.SYNC_TIMEOUT, words, round(time() * 1e9))
-        self._book.queue_from_now_on(run)
-        if cancels:
-            return msgspec.structs.replace(
-                self._cancel(run), reason=Reason.SYNC_TIMEOUT, timeout=late
-            )
-        return msgspec.structs.replace(
-            self._status(run, None, None),
-            outcome=Outcome.TIMEOUT, reason=Reason.SYNC_TIMEOUT, result=None, timeout=late,
-        )  # fmt: skip
-
-    def _cancel(self, run: Run) -> Status:
-        words = self._runner.cancel(run)
-        if "cancelling" in words:
-            return msgspec.structs.replace(
-                answers.under_way(run, Lifecycle.SUBMITTED),
-                outcome=Outcome.CANCEL_PENDING,
-                provider_cancel_status="cancelling",
-            )
-        if "cancelled" in words:
-            return status(
-                Lifecycle.CANCELLED,
-                cid=run.cid,
-                qtask_id=run.number,
-                scheduler_task_id=run.task_id,
-            )
-        self._runner.wait(run, HEARING_S)  # it had ended: its result is on its way
-        if not run.over:
-            return answers.unknown(run.cid, run.number)
-        stand = STANDS[run.final_state()]
-        return status(stand.lifecycle, cid=run.cid, qtask_id=run.number, reason=stand.already)
+def _known(found: Found) -> Plain:
+    """Where and how it ran, or why that is not known."""
+    facts = None
+    if isinstance(found, Gone):
+        facts = found.facts
+    elif found is not None and found.over:
+        facts = found.facts()
+    if facts is not None:
+        return facts.told()
+    reason = Reason.NOT_READY
+    if found is None:
+        reason = Reason.NOT_FOUND
+    elif isinstance(found, Gone) or found.over:
+        reason = Reason.EXECUTION_FAILED
+    return {"available": False, "reason": str(reason)}

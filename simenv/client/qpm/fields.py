@@ -31,6 +31,16 @@ def optional_text(what: str, value: Any) -> str | None:
     return None if value is None else text(what, value)
 
 
+def travelling(what: str, value: Any) -> str:
+    """As `text`, and the service can be told it."""
+    found = text(what, value)
+    try:
+        found.encode()
+    except UnicodeEncodeError as error:  # half of a surrogate pair
+        raise wrong(what, value, "text in Unicode") from error
+    return found
+
+
 def whole(what: str, value: Any, low: int, high: int) -> int:
     """A whole number in low .. high; no bool, no float."""
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:

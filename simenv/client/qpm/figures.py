@@ -1,7 +1,7 @@
 """The service's figures as snapshots of the contract. Pure: values in, values out.
 
-Admission is unlimited, so nothing is credited; what is held is what waits, what is in flight is
-what workers hold.
+Counts and estimates are of the device as a whole, whoever's tasks they are. Held is what waits, for
+a worker or for credits; in flight is what workers have.
 """
 
 from __future__ import annotations
@@ -9,31 +9,58 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from simenv.model import Event, PoolInfo, ServiceInfo
+import msgspec
+
+from simenv.model import Held, PoolInfo, ServiceInfo, TargetInfo
 from simenv.qpm.views import (
     Block,
     CapacitySnapshot,
     Estimate,
-    LifecycleEvent,
     QueueMetrics,
     Room,
     Seen,
     unavailable,
 )
 
-SCHEDULER_POLICY: dict[str, Any] = {"policy_name": "priority", "options": {}}
-ADMISSION_POLICY: dict[str, Any] = {"name": "unlimited", "options": {}}
-UNLIMITED_DISPATCH = {"max_inflight": 0}
-_EVENTS = {
-    "service.started": "service-restart",
-    "service.listens": "service-registration",
-    "service.draining": "scheduler-draining",
-    "service.stopped": "service-deregistration",
-    "worker.lost": "peer-lost",
-    "worker.ready": "service-recovered",
-    "pool.quarantined": "service-timeout",
-}
-OTHER_EVENT = "service-state-change"
+ACTIVE = "active"
+CONFIDENCE = "observed-controller-state"
+ESTIMATED = "estimated"
+
+
+class Moment(msgspec.Struct, frozen=True):
+    """What was seen of a device at `now_ns`. `room`: units of its admission policy that are not
+    reserved; None where they are unlimited. `begins`: it is neither paused nor draining."""
+
+    target_id: str
+    device_id: str
+    access_class: str
+    now_ns: int
+    service: ServiceInfo
+    pools: tuple[PoolInfo, ...]
+    target: TargetInfo
+    admission: dict[str, Any]  # its admission policy, as it is configured
+    room: int | None
+    begins: bool
+
+    @property
+    def scheduler(self) -> dict[str, Any]:
+        """In which order its tasks go."""
+        return {"policy_name": self.target.policy, "options": dict(self.target.options)}
+
+    @property
+    def policies(self) -> dict[str, Any]:
+        """What estimates depend on."""
+        return {"scheduler": self.scheduler, "admission": self.admission}
+
+    @property
+    def is_available(self) -> bool:
+        """Would a circuit sent now be begun, once its turn comes?"""
+        return self.begins and is_available(self.pools)
+
+
+def begins(target: TargetInfo, whole: TargetInfo) -> bool:
+    """What is said of all devices together holds for each."""
+    return target.state == whole.state == ACTIVE
 
 
 def is_available(pools: Sequence[PoolInfo]) -> bool:
@@ -54,110 +81,102 @@ def pool(info: PoolInfo) -> dict[str, Any]:
     }
 
 
-def capacity(
-    info: ServiceInfo,
-    pools: Sequence[PoolInfo],
-    device_id: str,
-    scope_id: str | None,
-    access: str,
-    now_ns: int,
-) -> CapacitySnapshot:
-    waiting, running = _waiting(info, pools), _running(info, pools)
+def capacity(seen: Moment, scope_id: str | None) -> CapacitySnapshot:
+    target = seen.target
     return CapacitySnapshot(
-        target_id=info.name,
-        device_id=device_id,
+        target_id=seen.target_id,
+        device_id=seen.device_id,
         scope_id=scope_id,
-        timestamp_ns=now_ns,
-        access_class=access,
-        pending_qtask_count=0,
-        scheduler_queue_depth=waiting,
-        scheduler_task_count=waiting + running,
-        active_reservation_count=0,
-        held_capacity=_held(info, pools),
-        in_flight_capacity=_in_flight(info, pools),
-        available_capacity=Room(
-            slots=info.slots - info.slots_granted,
-            workers=sum(pool.workers - pool.busy for pool in pools),
-            memory_bytes=info.memory_bytes,
-        ),
-        estimated_queued_device_time=_queued_time(pools, now_ns),
-        scheduler_policy=SCHEDULER_POLICY,
-        device_available=is_available(pools),
-        confidence="observed-controller-state",
-        telemetry=Seen("capacity-snapshot", access),
+        timestamp_ns=seen.now_ns,
+        access_class=seen.access_class,
+        pending_qtask_count=target.parked,
+        scheduler_queue_depth=target.queued,
+        scheduler_task_count=target.queued + target.sent + target.running,
+        active_reservation_count=target.reservations,
+        held_capacity=held(target),
+        in_flight_capacity=in_flight(seen),
+        available_capacity=_room(seen),
+        estimated_queued_device_time=queued_time(seen),
+        scheduler_policy=seen.scheduler,
+        device_available=seen.is_available,
+        confidence=CONFIDENCE,
+        telemetry=Seen("capacity-snapshot", seen.access_class),
     )
 
 
-def queue(
-    info: ServiceInfo, pools: Sequence[PoolInfo], device_id: str, access: str, now_ns: int
-) -> QueueMetrics:
-    waiting, running = _waiting(info, pools), _running(info, pools)
-    policy = {"scheduler": SCHEDULER_POLICY, "admission": ADMISSION_POLICY}
+def queue(seen: Moment) -> QueueMetrics:
+    target = seen.target
     return QueueMetrics(
-        target_id=info.name,
-        device_id=device_id,
-        timestamp_ns=now_ns,
-        access_class=access,
-        pending_qtask_count=0,
-        scheduler_depth=waiting,
-        scheduler_task_count=waiting + running,
-        active_task_count=running,
-        selected_task_count=0,
-        provider_inflight_count=running,
-        dispatch_limits=UNLIMITED_DISPATCH,
-        held_capacity=_held(info, pools),
-        in_flight_capacity=_in_flight(info, pools),
-        policy_state=policy,
-        wait_estimate=unavailable("wait", now_ns, policy),
-        estimated_start=unavailable("start", now_ns, policy),
-        estimated_queued_device_time=_queued_time(pools, now_ns),
-        telemetry=Seen("queue-metrics", access),
+        target_id=seen.target_id,
+        device_id=seen.device_id,
+        timestamp_ns=seen.now_ns,
+        access_class=seen.access_class,
+        pending_qtask_count=target.parked,
+        scheduler_depth=target.queued,
+        scheduler_task_count=target.queued + target.sent + target.running,
+        active_task_count=target.running,
+        selected_task_count=target.sent,
+        provider_inflight_count=target.running,
+        dispatch_limits={"max_inflight": target.max_inflight},
+        held_capacity=held(target),
+        in_flight_capacity=in_flight(seen),
+        policy_state=seen.policies,
+        wait_estimate=wait(seen),
+        estimated_start=start(seen),
+        estimated_queued_device_time=queued_time(seen),
+        telemetry=Seen("queue-metrics", seen.access_class),
     )
 
 
-def lifecycle(target_id: str, event: Event) -> LifecycleEvent:
-    """An event of ours under the contract's name; our own name stands in `details`."""
-    return LifecycleEvent(
-        event=_EVENTS.get(event.kind, OTHER_EVENT),
-        target_id=target_id,
-        timestamp_ns=round(event.time_s * 1e9),
-        reason=event.message or None,
-        details={"kind": event.kind, "subject": event.subject, "seq": event.seq},
-        source="simenv",
+# --- parts ----------------------------------------------------------------------------------------
+
+
+def held(target: TargetInfo) -> Block:
+    """What waits. Parked tasks hold nothing yet: they are counted as pending."""
+    return _block(target.queued, target.queued_ns, target.held)
+
+
+def in_flight(seen: Moment) -> Block:
+    """What workers have."""
+    expected_ns = round(1e3 * sum(pool.held_us for pool in seen.pools))
+    return _block(seen.target.sent + seen.target.running, expected_ns, seen.target.in_flight)
+
+
+def wait(seen: Moment) -> Estimate:
+    """Until a circuit sent now would begin."""
+    return _forecast(seen, "wait", 0)
+
+
+def start(seen: Moment) -> Estimate:
+    """When a circuit sent now would begin, ns since 1970."""
+    return _forecast(seen, "start", seen.now_ns)
+
+
+def queued_time(seen: Moment) -> Estimate:
+    """Expected work that waits, on one slot."""
+    return _estimate(seen, "queued-device-time", seen.target.queued_ns)
+
+
+def _forecast(seen: Moment, kind: str, since_ns: int) -> Estimate:
+    if seen.target.wait_ns < 0:
+        return unavailable(kind, seen.now_ns, seen.policies)
+    return _estimate(seen, kind, since_ns + seen.target.wait_ns)
+
+
+def _estimate(seen: Moment, kind: str, estimated_ns: int) -> Estimate:
+    return Estimate(True, kind, None, seen.now_ns, ESTIMATED, seen.policies, estimated_ns)
+
+
+def _block(count: int, expected_ns: int, units: Held) -> Block:
+    return Block(count, expected_ns, units.units, units.credits, units.rate)
+
+
+def _room(seen: Moment) -> Room:
+    info, name = seen.service, seen.admission["name"]
+    return Room(
+        slots=info.slots - info.slots_granted,
+        workers=sum(pool.workers - pool.busy for pool in seen.pools),
+        memory_bytes=sum(node.memory_bytes - node.memory_granted for node in info.nodes),
+        credits=seen.room if name == "credit" else None,
+        rate_units=seen.room if name == "rate" else None,
     )
-
-
-def _is_whole(info: ServiceInfo, pools: Sequence[PoolInfo]) -> bool:
-    return len(pools) == len(info.pools)
-
-
-def _waiting(info: ServiceInfo, pools: Sequence[PoolInfo]) -> int:
-    return info.queued if _is_whole(info, pools) else sum(pool.waiting for pool in pools)
-
-
-def _running(info: ServiceInfo, pools: Sequence[PoolInfo]) -> int:
-    return info.running if _is_whole(info, pools) else sum(pool.busy for pool in pools)
-
-
-def _held(info: ServiceInfo, pools: Sequence[PoolInfo]) -> Block:
-    return Block(_waiting(info, pools), _ns(sum(pool.backlog_us for pool in pools)))
-
-
-def _in_flight(info: ServiceInfo, pools: Sequence[PoolInfo]) -> Block:
-    return Block(_running(info, pools), _ns(sum(pool.held_us for pool in pools)))
-
-
-def _queued_time(pools: Sequence[PoolInfo], now_ns: int) -> Estimate:
-    return Estimate(
-        available=True,
-        kind="queued-device-time",
-        reason=None,
-        timestamp_ns=now_ns,
-        confidence="estimated",
-        policy_context={"scheduler": SCHEDULER_POLICY, "admission": ADMISSION_POLICY},
-        estimated_ns=_ns(sum(pool.backlog_us for pool in pools)),
-    )
-
-
-def _ns(us: float) -> int:
-    return round(1e3 * us)

@@ -27,14 +27,18 @@ Make = Callable[[Run], dict[str, Any]]
 
 
 class Registration(msgspec.Struct, frozen=True, eq=False):
-    """Who wants to hear of what. `filters`: fields of a completion and the value, or values."""
+    """Who wants to hear of what. `filters`: fields of a completion and the value, or values;
+    `reservation`: of its circuits alone; 0: of all."""
 
     endpoint: Endpoint
     evtype: int | str
     class_id: str
     filters: dict[str, Any]
+    reservation: int = 0
 
     def wants(self, record: dict[str, Any]) -> bool:
+        if self.reservation and record.get("reservation_id") != self.reservation:
+            return False
         for name, wanted in self.filters.items():
             found = record.get(name)
             if found != wanted and not (isinstance(wanted, list) and found in wanted):
@@ -125,4 +129,5 @@ def _same(one: Registration, other: Registration) -> bool:
         one.endpoint is other.endpoint
         and one.class_id == other.class_id
         and one.evtype == other.evtype
+        and one.reservation == other.reservation
     )

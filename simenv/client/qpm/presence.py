@@ -1,19 +1,22 @@
-"""Who this QPM is: its names, its widths, its service record; what the service told, kept a while.
+"""Who this QPM is: its names, its device, its service record; what the service told, kept a while.
 
-Engines and gates do not change while a service lives, so they are asked for once an epoch.
+A QPM stands for one pool, or for the whole environment: then its device is what a circuit meets
+that names no pool. Engines do not change while a service lives, so they are asked for once an
+epoch; devices may be calibrated anew.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
-from simenv.client.link import Link
-from simenv.client.qpm import fields
+from simenv.client.link import A, Link
 from simenv.errors import NoService
-from simenv.model import MAX_SHOTS, EngineInfo, GateInfo, PoolInfo, ServiceInfo
-from simenv.qpm.errors import NotReady, UnknownObject
+from simenv.model import MAX_SHOTS, EngineInfo, PoolInfo, ServiceInfo
+from simenv.model.devices import DeviceInfo, DeviceKind
+from simenv.qpm.errors import NotReady
 from simenv.qpm.service import (
     BINDINGS,
     PROVIDER,
@@ -25,112 +28,159 @@ from simenv.qpm.service import (
     ServiceRecord,
 )
 from simenv.wire import messages as m
+from simenv.wire.devices import Devices, GetDevices
 from simenv.wire.engines import Engines, GetEngines
 
 ANY_ENGINE = "any"
+WHOLE = ""  # the service's name of all pools together
 
 
 class Presence:
-    """Thread-safe."""
+    """Thread-safe. `device`: the pool it stands for, or WHOLE."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, device: str = WHOLE) -> None:
         self._link = link
+        self.device = device
         self._engines: tuple[int, tuple[EngineInfo, ...]] = (0, ())
 
     @property
-    def target_id(self) -> str:
+    def environment(self) -> str:
         """The environment's name."""
         return self._link.channel.name
+
+    @property
+    def target_id(self) -> str:
+        """Its name to hosts."""
+        return self.device or self.environment
+
+    def shown(self, device: str) -> str:
+        """The contract's name of one of the service's."""
+        if device == self.device:
+            return self.target_id
+        return f"{self.environment}/{device}" if device else self.environment
 
     # --- what the service says ----------------------------------------------------------------
 
     def status(self) -> ServiceInfo:
-        """Figures of now; NotReady when nobody answers."""
-        try:
-            return self._link.ask(m.Status, m.GetStatus).info
-        except NoService as error:
-            raise NotReady(error.message, hint=error.hint) from error
+        """Figures of now, `pools` those it stands for; NotReady when nobody answers."""
+        info = self._ask(m.Status, m.GetStatus).info
+        return msgspec.structs.replace(info, pools=pools_of(info, self.device))
 
     def engines(self) -> tuple[EngineInfo, ...]:
         """All that could be used here."""
         epoch = self._link.channel.epoch
         if self._engines[0] != epoch or not epoch:
-            try:
-                found = self._link.ask(Engines, GetEngines).engines
-            except NoService as error:
-                raise NotReady(error.message, hint=error.hint) from error
+            found = self._ask(Engines, GetEngines).engines
             self._engines = (self._link.channel.epoch, tuple(found))
         return self._engines[1]
 
+    def devices(self) -> dict[str, DeviceInfo]:
+        """Those it stands for, by their pools."""
+        found = self._ask(Devices, GetDevices).devices
+        return {one.name: one for one in found if self.device in (WHOLE, one.name)}
+
+    def _ask(self, kind: type[A], make: Callable[[int], m.FromClient]) -> A:
+        try:
+            return self._link.ask(kind, make)
+        except NoService as error:
+            raise NotReady(error.message, hint=error.hint) from error
+
     # --- what follows from it -----------------------------------------------------------------
 
-    def pool(self, info: ServiceInfo, lib: Any) -> PoolInfo | None:
-        """The pool named; None for the environment as a whole; UnknownObject."""
-        if lib is None:
-            return None
-        fields.text("lib", lib)
-        found = next((pool for pool in info.pools if pool.name == lib), None)
-        if found is None:
-            there = ", ".join(pool.name for pool in info.pools)
-            raise UnknownObject(f"no library {lib!r} here", hint=f"there are: {there}")
-        return found
+    def device_info(self, device: str) -> DeviceInfo:
+        """A pool as a device; of the environment what a circuit meets there that names no pool: the
+        widest simulator of the preferred engine, a machine only where there is nothing else."""
+        found = self.devices()
+        if device:
+            return found[device]
+        order = [engine.name for engine in self.engines() if not engine.clifford]
+        ranked = sorted(found.values(), key=lambda one: _rank(one, order))
+        if not ranked:
+            raise NotReady(f"{self.target_id!r} has no pool", hint="simenv status says why")
+        return ranked[0]
 
-    def engines_of(self, pool: PoolInfo | None) -> list[EngineInfo]:
-        """The engines a circuit may meet there, installed ones only."""
-        one = ANY_ENGINE if pool is None else pool.engine
-        return [e for e in self.engines() if not e.missing and one in (ANY_ENGINE, e.name)]
-
-    def main_engine(self, pool: PoolInfo | None) -> EngineInfo:
-        """The preferred one of those that run every gate: what a device is described by."""
-        found = self.engines_of(pool)
-        if not found:
-            raise NotReady("no engine is installed here", hint="simenv doctor says what is missing")
-        return next((engine for engine in found if not engine.clifford), found[0])
+    def engines_of(self, device: DeviceInfo, pools: Sequence[PoolInfo]) -> list[EngineInfo]:
+        """The engines that a circuit may meet in these pools, installed ones only; first the one
+        that `device` is described by. None of a machine."""
+        if device.kind is DeviceKind.HARDWARE:
+            return []
+        named = {pool.engine for pool in pools}
+        there = [e for e in self.engines() if not e.missing and named & {ANY_ENGINE, e.name}]
+        return sorted(there, key=lambda engine: engine.name != device.model)
 
     def record(self, kind: type, *, with_properties: bool) -> ServiceRecord:
         """The answer of `query`."""
         info = self.status()
-        bits = QPMType.SIMULATOR
-        capabilities = QPMCapability.STATEVECTOR
-        if any(engine.name == "mps" for engine in self.engines_of(None)):
-            capabilities |= QPMCapability.TENSORNETWORK
-        properties = self._properties(info, bits, capabilities, kind) if with_properties else None
+        main = self.device_info(self.device)
+        types, capabilities = self._bits(main, info)
+        properties = None
+        if with_properties:
+            properties = self._properties(info, main, types, capabilities, kind)
+        words = f"simenv environment {info.name} on {info.node}"
+        if self.device:
+            words = f"pool {self.device} of {words}"
         return ServiceRecord(
-            SERVICE_NAME, f"simenv environment {info.name} on {info.node}", kind.__name__,
-            kind.__module__, int(bits), int(capabilities), UNLIMITED, properties,
+            SERVICE_NAME, words, kind.__name__, kind.__module__, int(types), int(capabilities),
+            UNLIMITED, properties,
         )  # fmt: skip
 
+    def _bits(self, main: DeviceInfo, info: ServiceInfo) -> tuple[QPMType, QPMCapability]:
+        if main.kind is DeviceKind.HARDWARE:
+            cold = main.technology == "superconducting"
+            return QPMType.HARDWARE, QPMCapability(QPMCapability.SUPERCONDUCTING if cold else 0)
+        capabilities = QPMCapability(0)
+        for engine in self.engines_of(main, info.pools):
+            if engine.name == "mps":
+                capabilities |= QPMCapability.TENSORNETWORK
+            elif "statevector" in engine.outputs:
+                capabilities |= QPMCapability.STATEVECTOR
+        return QPMType.SIMULATOR, capabilities
+
     def _properties(
-        self, info: ServiceInfo, bits: QPMType, capabilities: QPMCapability, kind: type
+        self,
+        info: ServiceInfo,
+        main: DeviceInfo,
+        types: QPMType,
+        capabilities: QPMCapability,
+        kind: type,
     ) -> dict[str, Any]:
-        width = self.main_engine(None).max_qubits
+        name, width = self.target_id, main.num_qubits
         home = {"service_module": kind.__module__, "service_class": kind.__name__}
         bindings = [{**msgspec.to_builtins(binding), **home} for binding in BINDINGS]
         default = {key: value for key, value in bindings[0].items() if key != "version"}
         return {
             "service_type": SERVICE_TYPE,
-            "service_id": f"qpm:{PROVIDER}:{info.name}",
+            "service_id": f"qpm:{PROVIDER}:{name}",
             "provider": PROVIDER,
-            "device_id": info.name,
-            "target_id": info.name,
+            "device_id": name,
+            "target_id": name,
             "num_qubits": width,
             "max_shots": MAX_SHOTS,
-            "qpm_type": int(bits),
+            "qpm_type": int(types),
             "qpm_capabilities": int(capabilities),
-            "simulator": True,
-            "hardware": False,
+            "simulator": bool(types & QPMType.SIMULATOR),
+            "hardware": bool(types & QPMType.HARDWARE),
             "selector": {
-                "name": info.name,
-                "resources": [info.name, f"{PROVIDER.upper()}-{width}q"],
+                "name": name,
+                "resources": [name, f"{PROVIDER.upper()}-{width}q"],
                 "aliases": [PROVIDER, SERVICE_NAME],
             },
             "api_bindings": bindings,
             **default,
             "controller": {"version": info.version, "node": info.node},
-            "circuit_formats": ["openqasm2", "qpy"],
+            "circuit_formats": list(main.formats),
         }
 
 
-def basis(engine: EngineInfo) -> list[GateInfo]:
-    """Its gates of a fixed number of qubits."""
-    return [gate for gate in engine.gates if gate.qubits > 0]
+def pools_of(info: ServiceInfo, device: str) -> tuple[PoolInfo, ...]:
+    """A device's pool and those made on demand for it; all of WHOLE."""
+    return tuple(pool for pool in info.pools if device in (WHOLE, pool.name, _base(pool)))
+
+
+def _base(pool: PoolInfo) -> str:
+    return pool.name.rpartition(".x")[0] if pool.on_demand else pool.name
+
+
+def _rank(device: DeviceInfo, order: Sequence[str]) -> tuple[bool, int, int]:
+    place = order.index(device.model) if device.model in order else len(order)
+    return device.kind is DeviceKind.HARDWARE, place, -device.num_qubits

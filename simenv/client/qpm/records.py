@@ -68,7 +68,7 @@ def revision2(
     record = Completion(
         cid=run.cid,
         qtask_id=run.number,
-        reservation_id=None,
+        reservation_id=run.reservation_id,
         scheduler_task_id=run.task_id,
         outcome=stand.outcome,
         result=found.result,

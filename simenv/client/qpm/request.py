@@ -16,8 +16,9 @@ import msgspec
 
 from simenv.client.circuits import load, qpy
 from simenv.client.circuits.names import is_circuit
-from simenv.client.options import MAX_SEED
+from simenv.client.options import MAX_PREFERRED, MAX_SEED
 from simenv.client.qpm import fields, programs
+from simenv.config import NAME_RULE
 from simenv.model import MAX_QUBITS, MAX_SHOTS, Program
 from simenv.qpm.errors import ExecutionError
 
@@ -37,6 +38,7 @@ class Request(msgspec.Struct, frozen=True):
     num_qubits: int | None
     statevector: bool
     priority: int
+    prefer: tuple[str, ...] = ()  # pools, or kinds of devices
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -76,12 +78,13 @@ def read(info: Any) -> Request:
         priority=0
         if priority is None
         else fields.whole("priority", priority, -MAX_PRIORITY, MAX_PRIORITY),
+        prefer=_preferred(given.get("prefer")),
     )
 
 
-def prepare(request: Request) -> Prepared:
-    """Pack the circuit. Raises what `load` raises, and ExecutionError where it contradicts the
-    request."""
+def prepare(request: Request, widest: int = MAX_STATEVECTOR_QUBITS) -> Prepared:
+    """Pack the circuit. `widest`: of a statevector, in qubits. Raises what `load` raises, and
+    ExecutionError where it contradicts the request."""
     source = request.source
     program = load(
         qpy.parse(source, "circuit.data") if isinstance(source, bytes) else source
@@ -95,16 +98,27 @@ def prepare(request: Request) -> Prepared:
     measures = "measure" in program.names
     if not request.statevector:
         return Prepared(program, None, None, programs.counts_bytes(program, request.shots))
-    if width > MAX_STATEVECTOR_QUBITS:
+    if width > widest:
         raise ExecutionError(
             f"return_statevector of {width} qubits: 2**{width} amplitudes do not travel as numbers",
-            hint=f"at most {MAX_STATEVECTOR_QUBITS} qubits; or Client.submit with "
+            hint=f"at most {widest} qubits here; or Client.submit with "
             'outputs=("statevector",), which hands out an array',
         )
     size = (16 << width) + programs.counts_bytes(program, request.shots)
     if not measures:
         return Prepared(None, program, programs.unwritten(program, request.shots), size)
     return Prepared(program, programs.without_final_measurements(program), None, size)
+
+
+def _preferred(value: Any) -> tuple[str, ...]:
+    """Words in a text with commas, or in a list."""
+    words = value.split(",") if isinstance(value, str) else value or ()
+    if not isinstance(words, list | tuple) or len(words) > MAX_PREFERRED:
+        raise fields.wrong("prefer", value, f"a list of up to {MAX_PREFERRED} pools or kinds")
+    found = tuple(fields.text("prefer", word).strip() for word in words)
+    if not all(NAME_RULE.match(word) for word in found):
+        raise fields.wrong("prefer", value, "pools, or hardware, emulator, simulator, in order")
+    return found
 
 
 def _source(given: dict[str, Any]) -> Any:

@@ -48,12 +48,14 @@ class Facts(msgspec.Struct, frozen=True):
 class Run:
     """`tasks`: the one that gives counts, then the one that gives amplitudes; either may lack.
 
-    `refusal`: why there is no task at all. `queued`: its completion belongs into the queue.
+    `refusal`: why there is no task at all. `queued`: its completion belongs into the queue of its
+    `reservation`; 0: it runs under none.
     """
 
     __slots__ = (
         "_final", "cid", "created_s", "ended_s", "fixed", "number", "open", "queued",
-        "refusal", "seen", "seen_s", "shots", "size_bytes", "tasks", "wants_amplitudes",
+        "refusal", "reservation", "seen", "seen_s", "shots", "size_bytes", "tasks",
+        "wants_amplitudes",
     )  # fmt: skip
 
     def __init__(
@@ -68,6 +70,7 @@ class Run:
         fixed: dict[str, int] | None = None,
         size_bytes: int = 0,
         refusal: SimenvError | None = None,
+        reservation: int = 0,
     ) -> None:
         self.cid = cid
         self.number = number
@@ -78,6 +81,7 @@ class Run:
         self.fixed = fixed
         self.size_bytes = size_bytes
         self.refusal = refusal
+        self.reservation = reservation
         self.open = len(tasks)
         self.ended_s = NOT_REACHED  # wall clock, when its end was heard
         self.queued = False
@@ -88,6 +92,11 @@ class Run:
     @property
     def over(self) -> bool:
         return self.open == 0
+
+    @property
+    def reservation_id(self) -> int | None:
+        """As hosts write it."""
+        return self.reservation or None
 
     @property
     def task_id(self) -> str | None:
@@ -163,9 +172,11 @@ class Run:
         return Facts(task.entry.provenance(), found.precision, found.seed, self.shots)
 
 
-def refused(cid: str, number: int, shots: int, created_s: float, why: SimenvError) -> Run:
+def refused(
+    cid: str, number: int, shots: int, created_s: float, why: SimenvError, reservation: int = 0
+) -> Run:
     """A circuit that was turned away: ended before it began."""
-    run = Run(cid, number, shots, created_s, refusal=why)
+    run = Run(cid, number, shots, created_s, refusal=why, reservation=reservation)
     run.ended_s = time()
     return run
 

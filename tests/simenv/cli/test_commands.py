@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from shell import Shell
 
-from simenv.model import Event, PoolInfo, ServiceInfo, TaskInfo, WorkerInfo
+from simenv.model import DeviceInfo, Event, PoolInfo, ServiceInfo, TaskInfo, WorkerInfo
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 BELL = str(EXAMPLES / "bell.qasm")
@@ -130,6 +130,7 @@ def test_an_option_is_unknown_to_the_service(shell: Shell) -> None:
     [
         (("status",), ServiceInfo),
         (("pools",), PoolInfo),
+        (("devices",), DeviceInfo),
         (("workers",), WorkerInfo),
         (("queue", "--done"), TaskInfo),
         (("events",), Event),

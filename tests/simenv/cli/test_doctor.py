@@ -31,9 +31,17 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_healthy_machine_is_called_ill(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["doctor", "--json"]) == 0
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert {"names", "versions", "extra", "cores", "memory", "state", "sockets"} <= {
-        one["what"] for one in found
-    }
+    assert {
+        "names",
+        "versions",
+        "extra",
+        "cores",
+        "memory",
+        "nodes",
+        "mpi",
+        "state",
+        "sockets",
+    } <= {one["what"] for one in found}
     assert all(one["remedy"] for one in found if one["level"] != "ok")
 
 
@@ -153,7 +161,8 @@ def test_a_package_from_elsewhere_passes(tmp_path: Path, monkeypatch: pytest.Mon
 def test_an_extra_that_is_missing_has_no_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     assert [one.remedy for one in installation.extras()] == [
-        f"pip install 'simenv[{extra}]'" for extra in ("qasm3", "plots", "stabilizer", "tn", "aer")
+        f"pip install 'simenv[{extra}]'"
+        for extra in ("qasm3", "plots", "stabilizer", "tn", "aer", "mpi", "qpm")
     ]
 
 

@@ -43,7 +43,7 @@ def test_an_environment_forgets_or_leaves_something(
     done = json.loads(waited)
     code, said = cli("down")
     assert (code, said.startswith(f"{name} down in ")) == (0, True)
-    assert said.endswith("s: 0 processes left\n")
+    assert said.endswith("s: 0 processes left on 1 node\n")
     assert cli("status")[0] == 5
     assert cli("down")[0] == 5
     assert "replayed" in cli("logs")[1]
@@ -74,8 +74,9 @@ def test_a_crash_makes_up_forget_and_submit_go_elsewhere(
     assert run(["up", "--resume"]) == 0
     try:
         said = capsys.readouterr().out.splitlines()
-        assert said[1].startswith("pools    main ")
-        assert said[2] == "kept     durability process, pools main, slots 1, as at the last start"
+        assert [line.split()[0] for line in said[:4]] == ["service", "launcher", "nodes", "pools"]
+        assert said[2].split()[2:4] == ["1", "slot"]
+        assert said[4] == "kept     durability process, pools main, slots 1, as at the last start"
         assert run(["status", "--json"]) == 0
         status = json.loads(capsys.readouterr().out)
         assert [pool["target"] for pool in status["pools"]] == [2]

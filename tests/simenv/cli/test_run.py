@@ -18,6 +18,10 @@ import simenv
 with simenv.connect() as env:
     print(env.name, env.run({str(BELL)!r}, shots=10, seed=1).shots)
 """
+RESERVES = """
+import simenv
+simenv.connect().reserve()
+"""
 LEAVES = f"""
 import simenv
 env = simenv.connect()
@@ -49,6 +53,16 @@ def test_accepted_tasks_end_with_their_application(environment: live.Live, shell
     with environment.client() as client:
         tasks = [client.task(row.id) for row in client.past.tasks(app="leaver")]
         assert [task.wait(timeout=60) for task in tasks] == [TaskState.DONE] * 3
+
+
+def test_what_an_application_reserved_outlives_it(environment: live.Live, shell: Shell) -> None:
+    with environment.client() as client:
+        kept = client.reserve()
+        told = shell("run", "--app", "holder", "--", sys.executable, "-c", RESERVES)
+        assert told.code == 0
+        states = {info.id: info.state for info in client.reservations()}
+        assert states == {kept.id: "active", kept.id + 1: "released"}
+        kept.release()
 
 
 @pytest.mark.parametrize(

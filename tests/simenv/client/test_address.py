@@ -11,9 +11,11 @@ import msgspec
 import pytest
 
 import simenv
-from simenv.client import address
-from simenv.config import ConnectionFile
+from simenv.client import address, signs
+from simenv.config import ConnectionFile, OwnDoor
 from simenv.errors import ConfigError, NoService
+from simenv.wire.curve import CurveConnection
+from simenv.wire.keyfiles import new_pair
 
 
 def write(path: Path, **changes: object) -> Path:
@@ -130,4 +132,39 @@ def test_a_service_that_moved_is_seen(tmp_path: Path) -> None:
     [(0, "0:00"), (-3, "0:00"), (191, "3:11"), (3_600, "1:00:00"), (93_784, "1-02:03:04")],
 )
 def test_elapsed_times(seconds: float, text: str) -> None:
-    assert address.elapsed(seconds) == text
+    assert signs.elapsed(seconds) == text
+
+
+OWN = OwnDoor("tcp://127.0.0.1:9", *(letter * 40 for letter in "abc"))
+
+
+def test_a_service_of_another_machine_is_sought_on_this_one(tmp_path: Path) -> None:
+    path = write(tmp_path / "connection.json", node="elsewhere")
+    with pytest.raises(NoService, match="runs on elsewhere, and listens for no other") as caught:
+        address.FileAddress(path).open(b"me")
+    assert "--listen tcp://INTERFACE:0" in caught.value.hint
+
+
+def test_a_door_for_its_own_user_is_passed_by(tmp_path: Path) -> None:
+    pair = new_pair()
+    own = OwnDoor("tcp://127.0.0.1:9", pair.public, pair.public, pair.secret)
+    where = address.FileAddress(write(tmp_path / "connection.json", node="elsewhere", own=own))
+    connection = where.open(b"me")
+    try:
+        assert isinstance(connection, CurveConnection)
+        assert not where.moved()
+        assert "out of reach: " in where.fate()[0]
+        assert "tcp://127.0.0.1:9" in where.fate()[0]
+        write(where.path, node="elsewhere", own=OWN)
+        assert where.moved()
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604])
+def test_a_secret_that_others_can_read_is_used(mode: int, tmp_path: Path) -> None:
+    path = write(tmp_path / "connection.json", own=OWN)
+    address.read(path)
+    path.chmod(mode)
+    with pytest.raises(NoService, match="holds a secret key and can be opened by others"):
+        address.read(path)

@@ -14,7 +14,8 @@ import pytest
 from live import Live
 
 import simenv
-from simenv.client import local, start
+from simenv import config
+from simenv.client import local, private, start
 from simenv.config import Config, Places
 from simenv.errors import ConfigError, NoService, ServiceLost, StartFailed
 
@@ -147,7 +148,7 @@ def test_a_private_environment_whose_service_is_killed() -> None:
 @pytest.mark.usefixtures("no_leaks")
 def test_a_forked_child_neither_ends_nor_holds_a_private_environment() -> None:
     with simenv.local(workers=1) as env:
-        [lifeline] = local._lifelines
+        [lifeline] = private._lifelines
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12, threads and fork
             pid = os.fork()
@@ -193,3 +194,22 @@ def test_down_after_a_crash_removes_what_was_left() -> None:
 def test_down_of_nothing() -> None:
     with pytest.raises(NoService, match="no environment 'nobody' is up"):
         local.down("nobody")
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_what_a_launcher_is_told_is_not_heard() -> None:
+    here = os.uname().nodename
+    told = {"launcher": "local", "memory_per_slot": "64MiB", "hosts": f"{here}:2"}
+    before = set(config.home_root().glob("*"))
+    with simenv.local(workers=1, **told) as env:
+        info = env.status()
+        (node,) = env.nodes().values()
+        assert info.launcher.startswith("local: ")
+        assert (node.name, node.slots, node.memory_bytes) == (here, 2, 2**27)
+        assert [pool.least for pool in env.pools().values()] == [1]
+    assert set(config.home_root().glob("*")) <= {*before, config.home_root() / "launchers.json"}
+    with (
+        pytest.raises(ConfigError, match=r"simenv\.local: launcher 'mpirum' is not known"),
+        simenv.local(launcher="mpirum"),
+    ):
+        pass

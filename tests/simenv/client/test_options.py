@@ -37,11 +37,19 @@ def chosen(**changes: Any) -> Options:
         ("priority", 0.5), ("priority", 10**7), ("queue_timeout_s", 0),
         ("queue_timeout_s", -1.0), ("run_timeout_s", float("inf")), ("run_timeout_s", float("nan")),
         ("run_timeout_s", "1"), ("name", "two\nlines"), ("name", "\x1b[31m"),
+        ("prefer", "Hardware"), ("prefer", ["a b"]), ("prefer", ["q"] * 17),
+        ("ranks", 0), ("ranks", 3), ("ranks", 8192), ("ranks", 2.0), ("ranks", True),
     ],
 )  # fmt: skip
 def test_values_that_mean_nothing(option: str, value: object) -> None:
     with pytest.raises(OptionError, match=option.removesuffix("s")):
         chosen(**{option: value})
+
+
+def test_ranks_do_not_travel() -> None:
+    terms = chosen(ranks=np.int64(4)).terms(measures=True, observables=None)
+    assert terms.ranks == 4
+    assert chosen(ranks=None).terms(measures=True, observables=None).ranks == 0
 
 
 def test_numpy_integers_are_integers() -> None:
@@ -143,3 +151,11 @@ def test_seeds_of_ones_own() -> None:
         item_seeds([1, 2], 3, None)
     with pytest.raises(OptionError, match=r"seed\[1\]=-1"):
         item_seeds([1, -1], 2, None)
+
+
+def test_preferences_are_mixed_up_or_stand_beside_a_pool() -> None:
+    assert chosen().prefer == ()
+    assert chosen(prefer="hardware").terms(True, None).prefer == ("hardware",)
+    assert chosen(prefer=["qpu", "emulator", "qpu"]).prefer == ("qpu", "emulator")
+    with pytest.raises(OptionError, match="prefer beside pool"):
+        chosen(prefer="hardware", pool="qpu")

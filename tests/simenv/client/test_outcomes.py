@@ -42,6 +42,11 @@ def test_registers_of_a_teleportation() -> None:
     assert found == {"1 0 1": 1}
 
 
+def test_few_bits_in_wide_rows() -> None:
+    rows, numbers = pack([0, 2, 3], 2)
+    assert outcomes.counts(rows, 2, numbers, (("c", 2),)) == {"00": 1, "10": 2, "11": 3}
+
+
 def test_loose_bits_are_a_register_like_any_other() -> None:
     rows, numbers = pack([0b10_01], 1)
     assert outcomes.counts(rows, 1, numbers, (("c", 2), ("", 2))) == {"10 01": 1}
@@ -57,8 +62,20 @@ def test_more_strings_than_are_kept_for_a_shape() -> None:
     for _ in range(2):
         found = outcomes.counts(rows, 2, numbers, (("c", 16),))
         assert list(found) == [format(value, "016b") for value in values]
-    strings = outcomes._strings((("c", 16),)).__self__
-    assert len(strings) == outcomes.STRINGS_KEPT
+    assert len(outcomes._strings((16,))) == outcomes.STRINGS_KEPT
+
+
+def test_sets_of_outcomes_are_kept_for_ever() -> None:
+    registers = (("c", 6),)
+    for values in ([low, high] for low in range(40) for high in range(low + 1, 64)):
+        rows, numbers = pack(values, 1)
+        found = outcomes.counts(rows, 1, numbers, registers)
+        assert list(found) == [format(value, "06b") for value in values]
+    assert len(outcomes._few((6,))) <= outcomes.SETS_KEPT
+
+
+def test_one_outcome_of_bits_that_nothing_was_written_to() -> None:
+    assert outcomes.counts(b"", 0, struct.pack("<I", 5), (("c", 2), ("d", 1))) == {"0 00": 5}
 
 
 def test_rows_and_counts_that_do_not_match() -> None:

@@ -25,9 +25,7 @@ PROVENANCE = Provenance(
 
 
 def result(**changes: object) -> Result:
-    return Result(
-        Sheet(msgspec.structs.replace(DATA, **changes), PROVENANCE.task), lambda: PROVENANCE
-    )
+    return Result(Sheet(msgspec.structs.replace(DATA, **changes), PROVENANCE.task), PROVENANCE)
 
 
 def test_counts_are_made_once() -> None:

@@ -41,7 +41,7 @@ def sheet(**changes: object) -> Sheet:
 
 def test_rows_are_cut_wrongly() -> None:
     whole = sheet()
-    rows = [Result(whole, lambda: PROVENANCE, k) for k in range(3)]
+    rows = [Result(whole, PROVENANCE, k) for k in range(3)]
     assert [row.counts for row in rows] == [{"00": 8}, {"01": 1, "10": 3, "11": 4}, {"10": 8}]
     assert rows[1].outcomes.tolist() == [1, 2, 3]
     assert rows[1].outcome_counts.tolist() == [1, 3, 4]
@@ -60,7 +60,7 @@ def test_values_of_a_sweep_are_one_array() -> None:
 
 def test_a_row_without_outcomes() -> None:
     rows = struct.pack("<3I", 0, 5, 0)
-    assert Result(sheet(rows=rows), lambda: PROVENANCE, 0).counts == {}
+    assert Result(sheet(rows=rows), PROVENANCE, 0).counts == {}
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,16 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from simenv.client.qpm import QPM, execution, single, telemetry
+from simenv.client.qpm import QPM, admission, execution, policies, scheduling, single, telemetry
 from simenv.client.qpm.control import ControlBinding
-from simenv.model import FINAL_STATES, TaskState
-from simenv.qpm import bindings, errors
-from simenv.qpm.states import OUTCOMES, STANDS, Lifecycle, Outcome
+from simenv.model import FINAL_STATES, ReservationState, TaskInfo, TaskState
+from simenv.qpm import bindings, errors, managing
+from simenv.qpm.reserving import STATE_CODES, reason_text
+from simenv.qpm.service import BINDINGS
+from simenv.qpm.states import OUTCOMES, STANDS, Lifecycle, Outcome, under_way
 
 DOCS = Path(__file__).parents[3] / "docs" / "qpm.md"
 
@@ -36,12 +39,34 @@ def test_the_docs_tell_another_story() -> None:
         assert f"| {state} | {lifecycle} | {outcome} |" in text
         row = next(line for line in text.splitlines() if line.startswith(f"| {state} |"))
         assert seen in row
+    waiting = TaskInfo("t-1", "", "main", TaskState.QUEUED, 1, 0.0, 2, 200, "", "")
+    for words, changed in (
+        ("QUEUED, parked", {"parked": 1}),
+        ("QUEUED, with a worker", {"worker": "main-0"}),
+    ):
+        lifecycle = under_way(msgspec.structs.replace(waiting, **changed))
+        told = f"| {words} | `{lifecycle}` | `{OUTCOMES[lifecycle]}` | raises `DEFwInProgress` |"
+        assert told in text
+
+
+def test_a_reservation_has_no_code_of_the_contracts() -> None:
+    assert [STATE_CODES[state] for state in ReservationState] == [1, 2, 3, 4, 5]
+    assert [reason_text(code) for code in (0, 1, 7)] == ["accepted", "accepted", "reason-7"]
+
+
+def test_a_binding_is_not_offered() -> None:
+    assert [binding.binding_name for binding in BINDINGS] == [
+        "execution", "admission", "admission-policy", "scheduler", "telemetry", "control",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("promise", "kept"),
     [
         (bindings.Execution, execution.ExecutionBinding),
+        (managing.Admission, admission.AdmissionBinding),
+        (managing.AdmissionPolicy, policies.PolicyBinding),
+        (managing.Scheduler, scheduling.SchedulerBinding),
         (bindings.Telemetry, telemetry.TelemetryBinding),
         (bindings.Control, ControlBinding),
         (bindings.SingleClass, single.SingleQPM),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import msgspec
+
+from launcher.base import Node
 from simenv.model import PoolSpec, TaskSpec, TaskState, Terms
 from simenv.scheduler.check import check
 from simenv.scheduler.dispatch import assign
@@ -44,15 +47,48 @@ def route(cost_us: float = 10.0, **changes: object) -> Route:
     return Route(**fields)  # type: ignore[arg-type]
 
 
+def cluster(*slots: int, per_slot: int = 2**29, **changes: object) -> Limits:
+    """Nodes n1, n2 ... with so many slots each, and so much memory for each slot."""
+    nodes = tuple(Node(f"n{k}", count, count * per_slot) for k, count in enumerate(slots, 1))
+    fields: dict[str, object] = {
+        "slots": sum(slots),
+        "memory_bytes": sum(slots) * per_slot,
+        "nodes": nodes,
+        "max_ranks": 64,
+        "launcher": "prte: test",
+    }
+    fields.update(changes)
+    return msgspec.structs.replace(LIMITS, **fields)
+
+
+def wide(ranks: int = 4, cost_us: float = 5e6, memory: int = 2**28, pool: str = "main") -> Route:
+    """A program over several ranks, on demand."""
+    return route(
+        cost_us,
+        pool=f"{pool}.x{ranks}",
+        ranks=ranks,
+        memory_bytes=memory,
+        num_qubits=26,
+        max_slots=1,
+    )
+
+
 class Machine:
     """Every event is followed by `check`."""
 
-    def __init__(self, workers: int = 2, limits: Limits = LIMITS, **pool: object) -> None:
+    def __init__(
+        self,
+        workers: int = 2,
+        limits: Limits = LIMITS,
+        *,
+        specs: tuple[PoolSpec, ...] = (),
+        **pool: object,
+    ) -> None:
         spec = PoolSpec("main", "any", min=workers, max=workers)
         if pool:
             spec = PoolSpec(**{"name": "main", **pool})  # type: ignore[arg-type]
         self.now_ns = 1_000 * SECOND
-        self.state = State((spec,), limits, epoch=1)
+        self.state = State(specs or (spec,), limits, epoch=1)
         self.endings: list[Ending] = []
         self.actions: list[Action] = []
         self.tick(0)
@@ -69,8 +105,12 @@ class Machine:
         self.now_ns += round(seconds * SECOND)
         return self.keep(self.state.tick(self.now_ns))
 
+    def start_of(self, worker: str) -> int:
+        known = self.state.workers.get(worker)
+        return known.start if known is not None else 0
+
     def join(self, worker: str) -> bool:
-        known = self.state.joined(worker, "node", 1, self.now_ns)
+        known = self.state.joined(worker, self.start_of(worker), "node", 1, self.now_ns)
         check(self.state)
         return known
 
@@ -80,6 +120,7 @@ class Machine:
         cost: float = 10.0,
         program: bytes = b"program",
         share_bytes: int = 0,
+        along: Route | None = None,
         **terms: object,
     ) -> list[int]:
         batch = Batch(
@@ -91,7 +132,7 @@ class Machine:
             self.now_ns,  # type: ignore[arg-type]
             share_bytes,
         )
-        routes = [route(cost)] * count
+        routes = [along or route(cost)] * count
         specs = [TaskSpec(program, 100, seed) for seed in range(count)]
         self.state.submitted(batch, specs, routes, None)
         check(self.state)
@@ -121,12 +162,24 @@ class Machine:
         check(self.state)
         return endings
 
+    def hear(self) -> None:
+        """All workers have just said something."""
+        for worker in self.state.workers.values():
+            worker.heard_ns = self.now_ns
+
+    def starts(self) -> int:
+        """How many workers were started."""
+        return sum(isinstance(action, StartWorker) for action in self.actions)
+
     def begin(self, record: Record) -> None:
         self.state.started(record.worker, record.number, record.fence, self.now_ns)
         check(self.state)
 
-    def lose(self, worker: str, why: str = "signal 9 (SIGKILL)") -> list[Action]:
-        return self.keep(self.state.lost(worker, why, self.now_ns))
+    def lose(
+        self, worker: str, why: str = "signal 9 (SIGKILL)", *, blame: bool = True
+    ) -> list[Action]:
+        start = self.start_of(worker)
+        return self.keep(self.state.lost(worker, start, why, self.now_ns, blame=blame))
 
     def revive(self) -> None:
         """Start and join whatever is missing."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from machine import Machine
+from machine import Machine, route
 
-from simenv.model import TaskState
+from simenv.model import PoolSpec, TaskState
 from simenv.scheduler.values import KillWorker, Note, Phase, StartWorker
 from simenv.wire.messages import STATES, Finished
 
@@ -125,6 +125,22 @@ def test_a_silent_worker_is_lost_and_killed() -> None:
     assert actions is not None
 
 
+def test_a_machine_whose_provider_holds_its_worker_is_lost() -> None:
+    machine = Machine(specs=(PoolSpec("qpu", "hardware", provider="a:b"),))
+    machine.submit(1, along=route(1e6, pool="qpu", engine="hardware"))
+    (send,) = machine.assign()
+    for _ in range(250):
+        machine.tick(2.0)
+    assert "qpu-0" in machine.state.workers
+    machine.finish(send.records)
+    for _ in range(4):
+        machine.tick(2.0)
+    assert "qpu-0" in machine.state.workers
+    for _ in range(2):
+        machine.tick(2.0)
+    assert any("silent for" in str(action) for action in machine.actions)
+
+
 def test_silence_proves_nothing_after_the_service_slept() -> None:
     machine = Machine(workers=1)
     machine.submit(1, cost=60_000.0)
@@ -161,10 +177,27 @@ def test_a_worker_that_gave_up_its_lease_charges_nobody() -> None:
     (number,) = machine.submit(1)
     for _ in range(4):
         machine.assign()
-        machine.keep(machine.state.lost("main-0", "exit 3", machine.now_ns, blame=False))
+        machine.lose("main-0", "exit 3", blame=False)
         machine.revive()
     assert machine.endings == []
     assert machine.state.tasks[number].deaths == 0
+
+
+def test_a_lasting_trouble_of_a_launcher_starts_a_worker_every_second() -> None:
+    machine = Machine(4)
+    for name in list(machine.state.workers):
+        machine.lose(name, blame=False)
+    machine.tick(1.0)
+    assert machine.starts() == 8, "those that die together count as one"
+    for name in list(machine.state.workers):
+        machine.join(name)
+    begun = machine.starts()
+    for _ in range(120):
+        for name in list(machine.state.workers):
+            machine.lose(name, "its DVM was lost", blame=False)
+        machine.tick(1.0)
+    assert 4 * 8 <= machine.starts() - begun <= 4 * 14
+    assert machine.state.pools["main"].failures == 0
 
 
 def test_a_worker_that_runs_nothing_of_what_it_holds_is_replaced() -> None:
@@ -172,8 +205,13 @@ def test_a_worker_that_runs_nothing_of_what_it_holds_is_replaced() -> None:
     (number,) = machine.submit(1, cost=60_000.0)
     machine.assign()
     for _ in range(2):
-        assert machine.state.beaten("main-0", 0, 0, 0, machine.now_ns) == []
-    machine.keep(machine.state.beaten("main-0", 0, 0, 0, machine.now_ns) or [])
+        assert (
+            machine.state.beaten("main-0", machine.start_of("main-0"), 0, 0, 0, machine.now_ns)
+            == []
+        )
+    machine.keep(
+        machine.state.beaten("main-0", machine.start_of("main-0"), 0, 0, 0, machine.now_ns) or []
+    )
     record = machine.state.tasks[number]
     assert (record.phase, record.deaths) == (Phase.WAITING, 0)
     assert any(isinstance(action, KillWorker) for action in machine.actions)

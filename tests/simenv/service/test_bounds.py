@@ -12,9 +12,10 @@ from service import Bench, program, spec
 from simenv.config import convert
 from simenv.errors import ConfigError, JournalError
 from simenv.model import Observable, Terms, decode_program, task_number
-from simenv.service import admission, daemon
+from simenv.service import admission, cursors
+from simenv.service.inquiry import MAX_TIMEOUT_S
 from simenv.service.journal import Journal
-from simenv.service.rules import MAX_TIMEOUT_S
+from simenv.service.rules import MAX_RANKS
 from simenv.wire import codec
 from simenv.wire import messages as m
 
@@ -180,7 +181,7 @@ def test_new_programs_are_admitted_beyond_a_turn(
 
 
 def test_cursors_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(daemon, "MAX_CURSORS", 3)
+    monkeypatch.setattr(cursors, "MAX_CURSORS", 3)
     bench = Bench(tmp_path)
     bench.join()
     bench.submit(spec())
@@ -223,5 +224,15 @@ def test_admission_remembers_terms_by_their_digest(tmp_path: Path) -> None:
     labels = ("ZZ",) * 10_000
     terms = Terms(outputs=("expectation",), observables=(Observable(labels, bytes(80_000)),))
     bench.submit(spec(), terms=terms)
-    admission = bench.daemon.intake._admission
+    admission = bench.daemon.intake.admission
+    assert admission is not None
     assert {len(mark) for mark in admission._marks} == {16}
+
+
+@pytest.mark.parametrize("ranks", [-1, 3, 2 * MAX_RANKS])
+def test_ranks_that_no_worker_can_have(tmp_path: Path, ranks: int) -> None:
+    bench = Bench(tmp_path)
+    refused = bench.submit(spec(), terms=Terms(ranks=ranks))
+    assert isinstance(refused, m.Refused)
+    assert refused.refusals[0].code == "option"
+    assert f"ranks = {ranks}" in refused.refusals[0].message

@@ -42,6 +42,11 @@ def done(journal: Journal) -> None:
     journal.finish(1, [TaskState.DONE], b"body")
 
 
+def drawn(journal: Journal) -> None:
+    """Counts of a machine: they do not come again."""
+    journal.finish(2, [TaskState.DONE], b"body", repeatable=False)
+
+
 def failed(journal: Journal) -> None:
     journal.finish(1, [TaskState.DONE, TaskState.FAILED], b"body")
 
@@ -64,11 +69,12 @@ Write = Callable[[Journal], None]
 @pytest.mark.parametrize(
     ("durability", "writes", "level"),
     [
-        *(("accepted", (write,), FULL) for write in (accept, failed, ack)),
+        *(("accepted", (write,), FULL) for write in (accept, failed, ack, drawn)),
+        ("accepted", (done, drawn), FULL),
         ("accepted", (done, accept), FULL),
         ("accepted", (done, ack), FULL),
         *(("accepted", (write,), NORMAL) for write in (done, event, sent)),
-        *(("process", (write,), NORMAL) for write in (accept, failed, ack, done)),
+        *(("process", (write,), NORMAL) for write in (accept, failed, ack, done, drawn)),
         *(("power", (write,), FULL) for write in (accept, failed, ack, done, event)),
     ],
     ids=lambda value: "+".join(w.__name__ for w in value) if isinstance(value, tuple) else None,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 import signal
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from service import Bench, Paper
+from service import Bench
 
 from simenv.config import convert
 from simenv.service import __main__ as main
@@ -20,9 +21,11 @@ def test_a_start_that_fails_late_leaves_no_socket_folder(tmp_path: Path) -> None
     (tmp_path / "home" / "connection.json").mkdir(parents=True)  # where the file should be
     with TemporaryDirectory(prefix="s", dir="/tmp") as runtime:  # a socket's path must be short
         environ = {"XDG_RUNTIME_DIR": runtime, "SIMENV_HOME": str(tmp_path)}
+        told = convert({"memory_bytes": 2**20, "launcher": {"use": "local"}})
         with pytest.raises(IsADirectoryError):
-            assemble(convert({"memory_bytes": 2**20}), tmp_path / "home", environ, Paper())
+            assemble(told, tmp_path / "home", environ)
         assert list(Path(runtime).iterdir()) == []
+        assert not (tmp_path / "home" / "worker.json").exists()
 
 
 def test_an_end_that_fails_still_removes_the_connection_file(
@@ -33,9 +36,10 @@ def test_an_end_that_fails_still_removes_the_connection_file(
     sockets.mkdir()
     places = bench.daemon.workers._places
     places.connection.touch()
-    lock = os.open(tmp_path / "lock", os.O_CREAT | os.O_RDWR)
-    presence = Presence(places.connection)
-    environment = Environment(bench.daemon, places, bench.config.pools, sockets, lock, presence)
+    leaving = ExitStack()
+    leaving.callback(shutil.rmtree, sockets)
+    leaving.callback(Presence(places.connection).leave)
+    environment = Environment(bench.daemon, places, leaving)
     bench.journal._db.close()
     with pytest.raises(Exception, match="closed database"):
         main._end(environment)

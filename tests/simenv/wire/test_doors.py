@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import repeat
@@ -27,7 +28,7 @@ from simenv.wire.connection import (
 from simenv.wire.memory import MemoryDoors
 from simenv.wire.messages import MAX_MESSAGE_BYTES
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 class House:
@@ -142,7 +143,7 @@ def test_the_largest_message_passes(house: House) -> None:
 def test_a_wait_is_ended_by_another_thread(house: House) -> None:
     client = house.connect(b"ana")
     found: list[bytes | None] = []
-    waiting = threading.Thread(target=lambda: found.append(client.receive(PATIENCE_S)))
+    waiting = threading.Thread(target=lambda: found.append(client.receive(2 * PATIENCE_S)))
     waiting.start()
     client.wake()
     waiting.join(PATIENCE_S)
@@ -153,7 +154,9 @@ def test_a_wake_before_the_wait_is_not_lost(house: House) -> None:
     client = house.connect(b"ana")
     client.wake()
     client.wake()
+    begin = time.monotonic()
     assert client.receive(PATIENCE_S) is None
+    assert time.monotonic() - begin < PATIENCE_S, "it waited to the end"
     assert client.receive(0.0) is None
 
 
@@ -163,7 +166,9 @@ def test_a_wake_loses_no_message(house: House) -> None:
     house.receive()
     house.doors.send(Door.CLIENT, b"ana", b"answer")
     client.wake()
+    begin = time.monotonic()
     bodies = [client.receive(PATIENCE_S), client.receive(PATIENCE_S)]
+    assert time.monotonic() - begin < PATIENCE_S, "it waited to the end"
     assert sorted(bodies, key=str) == sorted([None, b"answer"], key=str)
 
 

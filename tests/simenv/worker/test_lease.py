@@ -14,9 +14,16 @@ import pytest
 
 from simenv.wire import codec
 from simenv.wire.connection import Door, ZmqDoors
+from simenv.wire.joining import ServiceFile
+from simenv.wire.keyfiles import KEYS_FORMAT, write_private
 from simenv.wire.messages import EXIT_LEASE, Beat, Join, Lease, StopWorker
+from simenv.worker import heartbeat
+from simenv.worker.current import Current
+from simenv.worker.heartbeat import Heartbeat
+from simenv.worker.runner import Runner
 
 WAIT_S = 60.0
+LEASE_S = 0.1
 EPOCH = 5
 
 
@@ -31,8 +38,11 @@ def doors() -> Iterator[ZmqDoors]:
 
 @pytest.fixture
 def worker(doors: ZmqDoors) -> Iterator[subprocess.Popen[bytes]]:
-    argv = [sys.executable, "-P", "-m", "simenv.worker", "--name", "w-0", "--epoch", str(EPOCH)]
-    argv += ["--socket", str(doors.folder / "worker.sock")]  # type: ignore[attr-defined]
+    here, folder = os.uname().nodename, doors.folder  # type: ignore[attr-defined]
+    told = ServiceFile(KEYS_FORMAT, here, str(folder), "token", epoch=EPOCH)
+    write_private(folder / "worker.json", told)
+    argv = [sys.executable, "-P", "-m", "simenv.worker", "--name", "w-0", "--start", "7"]
+    argv += ["--service", str(folder / "worker.json")]
     argv += ["--parent", str(os.getpid()), "--lease-s", "3"]
     argv += ["--kernels", os.environ["SIMENV_KERNELS"], "--results", str(doors.folder)]  # type: ignore[attr-defined]
     process = subprocess.Popen(argv, stderr=subprocess.PIPE)
@@ -60,7 +70,7 @@ def test_a_worker_without_a_word_from_its_service_ends_itself(
 ) -> None:
     _, join = hear(doors, Join)
     assert isinstance(join, Join)
-    assert (join.name, join.pid, join.epoch) == ("w-0", worker.pid, EPOCH)
+    assert (join.name, join.start, join.pid, join.epoch) == ("w-0", 7, worker.pid, EPOCH)
     assert worker.wait(WAIT_S) == EXIT_LEASE
 
 
@@ -71,8 +81,35 @@ def test_a_worker_whose_service_answers_stays_and_ends_when_told(
     for _ in range(5):  # longer than the lease
         peer, beat = hear(doors, Beat)
         assert isinstance(beat, Beat)
-        assert (beat.task, beat.epoch) == (0, EPOCH)
+        assert (beat.task, beat.epoch, beat.start) == (0, EPOCH, 7)
         doors.send(Door.WORKER, peer, codec.encode(Lease(EPOCH)))
     assert worker.poll() is None
     doors.send(Door.WORKER, peer, codec.encode(StopWorker("enough")))
     assert worker.wait(WAIT_S) == 0
+
+
+class Held:
+    """A connection during whose first wait no other thread ran, for longer than the lease."""
+
+    def __init__(self) -> None:
+        self.waits = 0
+
+    def send(self, _body: bytes) -> None:
+        return None
+
+    def receive(self, _timeout_s: float) -> None:
+        self.waits += 1
+        if self.waits > 1:
+            raise InterruptedError
+        time.sleep(2 * LEASE_S)
+
+
+def test_a_worker_that_was_kept_from_hearing_ends_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    def left(code: int, why: str) -> None:
+        raise AssertionError(why)
+
+    monkeypatch.setattr(heartbeat, "leave", left)
+    current, parent = Current(Runner()), os.getppid()
+    beats = Heartbeat(Held(), current, "w-0", 1, EPOCH, LEASE_S, parent)  # type: ignore[arg-type]
+    with pytest.raises(InterruptedError):
+        beats._run()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-WAIT_S = 10.0
+WAIT_S = 60.0
 
 
 def test_a_child_dies_with_its_starter() -> None:
@@ -32,6 +32,15 @@ def test_a_child_dies_with_its_starter() -> None:
     while psutil.pid_exists(pid):
         assert time.monotonic() < deadline, "the child outlives its starter"
         time.sleep(0.01)
+
+
+def test_a_child_that_was_not_told_its_starter_looks_for_the_wrong_one() -> None:
+    script = "import os; from simenv.worker.lifeline import die_with;"
+    script += "assert die_with(0) == os.getppid(); print(os.getppid())"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) == os.getpid()
 
 
 def test_a_child_of_somebody_else_ends_at_once(tmp_path: Path) -> None:

@@ -1,11 +1,20 @@
-"""What a worker answers must fit a message."""
+"""What a worker answers must fit a message; what may wait is done when nothing comes."""
 
 from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
 
 from simenv.model import Origin
 from simenv.wire import codec
 from simenv.wire import messages as m
+from simenv.wire.joining import ServiceFile
+from simenv.wire.keyfiles import KEYS_FORMAT
 from simenv.worker import session
+from simenv.worker.runner import Runner
 
 ORIGIN = Origin("main-0", "here", 1, "test")
 CHUNK = m.Assign(1, 2**20, False, "statevector", "test", [], [])
@@ -37,3 +46,21 @@ def test_a_result_too_large_for_any_message_is_a_failure() -> None:
     failure = codec.failure(failed.payload)
     assert failure.reason == "limit"
     assert str(session.ANSWER_BYTES) in failure.message
+
+
+def test_an_idle_worker_does_what_may_wait_never_or_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(session, "IDLE_S", 0.01)
+    monkeypatch.setattr(session, "FOREVER_S", 0.02)
+    done: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="simenv-") as folder:
+        Path(folder, "worker.sock").touch()
+        service = ServiceFile(KEYS_FORMAT, os.uname().nodename, folder, "token", epoch=1)
+        idle = session.Session(service, "w", 1, Runner())
+        idle.when_idle(lambda: done.append("rest"))
+        assert idle.work()
+        assert idle.work()
+        idle._work.close()
+        idle._control.close()
+    assert done == ["rest"]

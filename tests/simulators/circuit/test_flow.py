@@ -13,7 +13,7 @@ from reference import Reference
 from simulators.circuit import tokens as tk
 from simulators.circuit.flow import DROPPED, FINAL, LAST, PLAIN, needs_branching
 from simulators.circuit.ir import Circuit
-from simulators.circuit.profile import profile
+from simulators.circuit.profiling import profile
 
 C0 = (tk.CLBIT, 0, 0)
 

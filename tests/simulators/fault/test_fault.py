@@ -105,7 +105,7 @@ def test_a_slow_circuit_cannot_be_stopped() -> None:
 
 
 def test_an_honest_angle_is_taken_for_a_fault() -> None:
-    for angle in (0.0, 1.0, 6.0, fault.FAULT_BASE, fault.FAULT_BASE + 7, fault.FAULT_BASE + 1.5):
+    for angle in (0.0, 1.0, 6.0, fault.FAULT_BASE, fault.FAULT_BASE + 8, fault.FAULT_BASE + 1.5):
         assert fault.fault_of(Arrays(1, 0).add("rx", [0], (), [angle]).circuit()) == 0
     assert fault.fault_of(Arrays(1, 0).add("ry", [0], (), [1_000_001.0]).circuit()) == 0
     assert fault.fault_of(Arrays(1, 0).circuit()) == 0

@@ -15,9 +15,10 @@ from simulators.circuit.ir import Circuit
 from simulators.crew import Crew
 from simulators.sampling import unpack
 from simulators.simulate import counts_of, simulate
-from simulators.statevector import passes, reduce, run, state
+from simulators.statevector import numbers, passes, run, state
 from simulators.statevector.engine import StatevectorEngine
-from simulators.statevector.state import State, Sweeper
+from simulators.statevector.state import State
+from simulators.statevector.states import LocalStates
 
 
 def dense(circuit: Circuit, *outputs: str, shots: int = 0, **options: object) -> object:
@@ -83,11 +84,11 @@ def test_states_count_as_equal_or_not_at_the_wrong_distance() -> None:
     step /= np.linalg.norm(step)
     control = Control()
     with Crew(1, control) as crew:
-        sweeper = Sweeper(crew, control)
+        states = LocalStates(crew, control)
         for distance, equal in ((0.0, True), (0.5e-10, True), (2e-10, False), (1.0, False)):
             other = (one + distance * step) * np.exp(2.1j)
-            assert reduce.same(sweeper, State(one), State(other), 1e-10) == equal
-        assert not reduce.same(sweeper, State(one), State(step), 1e-10)
+            assert numbers.same(states, State(one), State(other), 1e-10) == equal
+        assert not numbers.same(states, State(one), State(step), 1e-10)
 
 
 def test_an_outcome_that_never_happens_splits() -> None:

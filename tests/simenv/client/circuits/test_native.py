@@ -42,15 +42,18 @@ EXAMPLES = settings(max_examples=150, deadline=None, suppress_health_check=[Heal
 
 
 def natively(circuit: QuantumCircuit) -> Program | None:
-    return PACKER.program(circuit._data)
+    loaded = PACKER.loaded(circuit._data)
+    return None if loaded is None else loaded.program
 
 
 def assert_same(circuit: QuantumCircuit) -> Program:
-    found, expected = natively(circuit), pack(circuit).program
+    found, expected = PACKER.loaded(circuit._data), pack(circuit).program
     assert found is not None, "left to the walk"
-    assert found == expected
-    assert found.packed() == expected.packed()
-    return found
+    assert found.program == expected
+    assert found.packed == expected.packed()
+    assert found.num_qubits == expected.num_qubits
+    assert found.measures == ("measure" in expected.names)
+    return expected
 
 
 def assert_left_to_the_walk(circuit: QuantumCircuit) -> None:
@@ -285,6 +288,61 @@ def test_registers_that_share_bits_are_taken() -> None:
         [Qubit()], first, [Clbit()], ClassicalRegister(bits=[first[1]], name="second")
     )
     assert_left_to_the_walk(circuit)
+
+
+@pytest.mark.parametrize(
+    "registers",
+    [
+        [("c", 2)],
+        [("d", 2)],
+        [("c", 1), ("d", 1)],
+        [("d", 1), ("c", 1)],
+        [("c", 0), ("d", 2)],
+        [("c", 3)],
+        [("a\u00e4\u6f22", 2)],
+        [("c" * 5_000, 2)],
+        [],
+    ],
+    ids=lambda found: "".join(name[:3] + str(size) for name, size in found),
+)
+@pytest.mark.parametrize("loose", [0, 2])
+def test_circuits_that_differ_in_their_registers_alone_are_taken_for_one(
+    registers: list[tuple[str, int]], loose: int
+) -> None:
+    circuit = QuantumCircuit([Qubit(), Qubit()], [Clbit() for _ in range(loose)])
+    for name, size in registers:
+        circuit.add_register(ClassicalRegister(size, name))
+    for clbit in range(circuit.num_clbits):
+        circuit.measure(clbit % 2, clbit)
+    assert_same(circuit)
+
+
+def test_names_that_are_one_to_c_are_taken_for_one() -> None:
+    for name in ("a\0b", "a\\0b"):
+        circuit = QuantumCircuit([Qubit()], ClassicalRegister(1, name))
+        assert_left_to_the_walk(circuit)
+        assert pack(circuit).program.registers == ((name, 1),)
+
+
+def test_names_of_registers_that_there_is_no_room_for_are_taken() -> None:
+    for count, taken in ((20, True), (200, False)):
+        circuit = QuantumCircuit([Qubit()])
+        for number in range(count):
+            circuit.add_register(ClassicalRegister(1, f"{number:0500d}"))
+        if taken:
+            assert_same(circuit)
+        else:
+            assert_left_to_the_walk(circuit)
+
+
+@pytest.mark.parametrize("count", [31, 32, 127, 128, 8191, 8192, 16_384])
+def test_lengths_are_written_in_too_few_or_too_many_bytes(count: int) -> None:
+    circuit = QuantumCircuit(1)  # columns of 255, 256, 65,535 and 65,536 bytes, and those beside
+    for k in range(count):
+        circuit.rx(0.1 + k, 0)
+    assert_same(circuit)
+    circuit.x(0)
+    assert_same(circuit)
 
 
 def test_more_kinds_of_operations_than_there_is_room_for_are_taken() -> None:

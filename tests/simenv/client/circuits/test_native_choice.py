@@ -12,7 +12,7 @@ import pytest
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 
-from simenv.client.circuits import load, native
+from simenv.client.circuits import Loaded, load, native
 from simenv.client.circuits.pack import pack
 
 PACKER = native.build()
@@ -36,6 +36,11 @@ def ladder(width: int, layers: int = 1) -> QuantumCircuit:
     return circuit
 
 
+def packed(loaded: Loaded | None) -> bytes:
+    assert loaded is not None, "left to the walk"
+    return loaded.packed
+
+
 def branched() -> QuantumCircuit:
     circuit = ladder(2)
     with circuit.if_test((0, True)):
@@ -51,13 +56,13 @@ def free() -> QuantumCircuit:
 
 def test_threads_write_on_one_desk() -> None:
     circuits = [ladder(2 + k % 7, 1 + k % 5) for k in range(40)]
-    expected = [pack(circuit).program for circuit in circuits]
+    expected = [pack(circuit).program.packed() for circuit in circuits]
     wrong: list[int] = []
 
     def work() -> None:
         for _ in range(30):
             wrong.extend(
-                k for k, c in enumerate(circuits) if PACKER.program(c._data) != expected[k]
+                k for k, c in enumerate(circuits) if packed(PACKER.loaded(c._data)) != expected[k]
             )
 
     interval = sys.getswitchinterval()
@@ -99,25 +104,25 @@ def test_another_thread_changes_a_circuit_that_is_read() -> None:
     assert after == before
 
 
-def test_tables_of_operations_are_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "_TABLES", 8)
+def test_shapes_are_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "_SHAPES", 8)
     packer = native.build()
     for width in range(1, 40):
         circuit = QuantumCircuit(width)
         circuit.barrier()
-        assert packer.program(circuit._data) == pack(circuit).program
-    assert len(packer._tables) <= 8
+        assert packed(packer.loaded(circuit._data)) == pack(circuit).program.packed()
+    assert len(packer._shapes) <= 8
 
 
 def test_the_code_is_never_compiled_or_at_once() -> None:
     choice = native.Choice()
     circuit = ladder(5, 10)  # 105 operations
     walked = 0
-    while choice.program(circuit) is None:
+    while choice.loaded(circuit) is None:
         walked += len(circuit.data)
         assert walked <= native.WALKED_FIRST
     assert walked > native.WALKED_FIRST - len(circuit.data)
-    assert choice.program(circuit) == pack(circuit).program
+    assert packed(choice.loaded(circuit)) == pack(circuit).program.packed()
 
 
 def test_one_that_compiles_holds_up_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +157,7 @@ def test_another_qiskit_is_packed_wrongly_or_not_at_all(
     choice = native.Choice()
     assert not choice.prepare()
     assert choice.why_not
-    assert choice.program(ladder(10, 200)) is None
+    assert choice.loaded(ladder(10, 200)) is None
     monkeypatch.setattr(native, "CHOICE", choice)
     assert load(ladder(3)).program == pack(ladder(3)).program
 
@@ -182,14 +187,14 @@ expected = load(circuit).packed
 assert native.CHOICE.prepare()
 assert load(circuit).packed == expected
 (desk,) = native.CHOICE.packer._desks
-before = desk.columns()
+before = desk.written()
 child = os.fork()
 if not child:
     other = QuantumCircuit(2)
     other.cz(1, 0)
     os._exit(load(other).packed == expected)
 assert os.waitpid(child, 0)[1] == 0
-assert desk.columns() == before
+assert desk.written() == before
 
 def forever():
     while True:

@@ -13,8 +13,9 @@ from live import Live, environment, resurrected
 
 import simenv
 from simenv.client.qpm import QPM
-from simenv.client.qpm.book import Book, Retention
+from simenv.client.qpm.book import Book
 from simenv.client.qpm.run import refused
+from simenv.client.qpm.shelf import Retention
 from simenv.errors import ProgramError
 
 CALLERS = 32

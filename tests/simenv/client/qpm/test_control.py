@@ -107,6 +107,15 @@ def test_a_silent_service_is_ready_or_raises_something_untyped(live: Live) -> No
             lambda: qpm.async_run(info()),
             qpm.get_device_info,
             qpm.get_service_lifecycle_telemetry,
+            lambda: qpm.reserve(request={}),
+            lambda: qpm.renew(reservation_id=1),
+            lambda: qpm.release(reservation_id=1),
+            lambda: qpm.get_reservation(reservation_id=1),
+            qpm.list_reservations,
+            lambda: qpm.async_run(info(), reservation_id=1),
+            lambda: qpm.read_cq("x", reservation_id=1),
+            qpm.get_admission_policy,
+            qpm.get_scheduler_queue_state,
         ):
             with pytest.raises(QPMError) as raised:
                 call()

@@ -81,7 +81,9 @@ def test_async_run_waits_or_its_completion_is_read_twice(qpm: QPM, busy: None) -
     assert (early["completion_ready"], early["poll_operation"]) == (False, "read_cq")
     status = qpm.task_status(accepted["cid"])
     assert (status["lifecycle_state"], status["scheduler_state"]) == ("queued", "QUEUED")
-    assert status["wait_estimate"] == {"available": False, "reason": "telemetry-unavailable"}
+    assert accepted["wait_estimate"] == {"available": False, "reason": "telemetry-unavailable"}
+    wait = status["wait_estimate"]
+    assert (wait["available"], wait["kind"], wait["confidence"]) == (True, "wait", "estimated")
     assert qpm.task_status(qtask_id=accepted["qtask_id"])["cid"] == accepted["cid"]
 
 
@@ -272,7 +274,7 @@ def test_a_reservation_that_is_none_is_taken(qpm: QPM) -> None:
         lambda: qpm.cancel_task(cid, reservation_id=7),
         lambda: qpm.delete_circuit(cid, reservation_id=7),
     ):
-        with pytest.raises(ExecutionError, match="reservation 7 is not active"):
+        with pytest.raises(ExecutionError, match="no reservation 7"):
             call()
     for answer in (
         qpm.read_cq(cid, reservation_id=7),
@@ -282,7 +284,7 @@ def test_a_reservation_that_is_none_is_taken(qpm: QPM) -> None:
         qpm.get_task_metadata(reservation_id=7, task_id=number),
     ):
         assert (answer["outcome"], answer["reason"]) == (
-            "INVALID_RESERVATION", "reservation-mismatch",
+            "INVALID_RESERVATION", "reservation-not-found",
         )  # fmt: skip
     assert completion(qpm, cid)["reservation_id"] is None
 

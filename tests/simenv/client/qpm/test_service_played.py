@@ -9,7 +9,7 @@ from client_peer import Peer
 from hosts import BELL, Endpoint, completion, info
 
 import simenv
-from simenv.client.qpm import QPM, book, control, execution
+from simenv.client.qpm import QPM, book, control, standing
 from simenv.model import TaskInfo, TaskState, task_name
 from simenv.wire import messages as m
 
@@ -23,7 +23,7 @@ def played(peer: Peer) -> Iterator[QPM]:
 
 @pytest.fixture
 def impatient(impatient: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (control, execution):
+    for module in (control, standing):
         monkeypatch.setattr(module, "HEARING_S", 0.3)
     monkeypatch.setattr(book, "REPEAT_S", 0.05)
 
@@ -108,7 +108,7 @@ def test_a_word_about_a_cancel_is_misread(
 def test_polling_asks_the_service_each_time(
     played: QPM, peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(execution, "SEEN_S", 60.0)
+    monkeypatch.setattr(standing, "SEEN_S", 60.0)
     says(peer, TaskState.RUNNING)
     cid = played.async_run(info(BELL))["cid"]
     answers = [played.read_cq(cid) for _ in range(100)]

@@ -10,7 +10,9 @@ from hosts import completion, info, running
 import simenv
 from simenv.client.qpm import QPM
 from simenv.client.qpm.telemetry import TelemetryBinding
+from simenv.model.devices import DeviceKind
 from simenv.qpm.bindings import Telemetry
+from simenv.qpm.errors import UnknownObject
 
 BLOCK = {"qtask_count", "estimated_ns", "baseline_units", "credits", "rate_units"}
 
@@ -36,8 +38,15 @@ def test_a_device_is_not_what_runs_circuits(qpm: QPM, env: simenv.Client) -> Non
     assert {"h", "cx", "rz", "u", "ccx"} <= set(record["metadata"]["basis_gates"])
     assert record["max_shots"] > 65_536
     assert record["raw"] == {"included": False}
-    engines = record["extensions"]["simenv"]["engines"]
-    assert engines[0]["name"] == "statevector"
+    told = record["extensions"]["simenv"]
+    device = env.devices()["main"]
+    assert (device.kind, told["kind"]) == (DeviceKind.IDEAL, "ideal")
+    assert (told["engines"][0]["name"], device.model) == ("statevector", "statevector")
+    assert told["gates"] == [
+        {"name": gate.name, "arity": gate.qubits, "params": gate.params} for gate in device.gates
+    ]
+    assert record["device"]["num_qubits"] == device.num_qubits
+    assert record["provider"] == device.provider == "simenv"
     assert qpm.get_device_info(lib="main")["device"]["id"] == f"{env.name}/main"
 
 
@@ -57,8 +66,14 @@ def test_a_coupling_is_missing(qpm: QPM) -> None:
 def test_an_ideal_device_was_measured(qpm: QPM) -> None:
     record = qpm.get_calibration_snapshot()
     assert record["schema"] == "qhw-calibration-v1"
-    assert record["calibration"]["observation_count"] == 0
-    assert record["metadata"] == {"ideal": True}
+    assert record["calibration"] == {
+        "observation_count": 0,
+        "quality_metric_count": 0,
+        "summaries": {},
+    }
+    assert (record["metadata"], record["extensions"]) == ({"ideal": True}, {})
+    with pytest.raises(UnknownObject, match="no calibration set 'c1' here"):
+        qpm.get_calibration_snapshot("c1")
 
 
 def test_the_simple_form_is_missing(qpm: QPM, env: simenv.Client) -> None:
@@ -70,6 +85,13 @@ def test_the_simple_form_is_missing(qpm: QPM, env: simenv.Client) -> None:
     assert dynamic["calibration_set_id"] is None
     assert dynamic["device_available"] is True
     assert dynamic["pools"][0]["name"] == "main"
+    assert (dynamic["state"], dynamic["pause_reason"]) == ("active", None)
+    qpm.pause_execution_target(device_id="main", reason="a drill")
+    paused = qpm.get_dynamic_backend_info(lib="main")
+    qpm.resume_execution_target(device_id="main")
+    assert (paused["device_available"], paused["state"]) == (False, "paused")
+    assert paused["pause_reason"] == "a drill"
+    assert paused["target_id"] == f"{env.name}/main"
 
 
 def test_what_waits_and_runs_is_not_counted(qpm: QPM) -> None:
@@ -94,7 +116,13 @@ def test_what_waits_and_runs_is_not_counted(qpm: QPM) -> None:
     assert capacity["available_capacity"]["workers"] == 0
     metrics = qpm.get_queue_metrics()
     assert metrics["access_class"] == "manager-aggregate"
-    assert metrics["wait_estimate"]["reason"] == "telemetry-unavailable"
+    wait, start = metrics["wait_estimate"], metrics["estimated_start"]
+    assert (wait["kind"], start["kind"]) == ("wait", "start")
+    assert wait["available"] is start["available"] is True
+    assert wait["estimated_ns"] > 0, "something runs"
+    assert start["estimated_ns"] == metrics["timestamp_ns"] + wait["estimated_ns"]
+    assert metrics["dispatch_limits"] == {"max_inflight": 0}
+    assert metrics["policy_state"]["scheduler"]["policy_name"] == "priority"
     assert metrics["policy_state"]["admission"]["name"] == "unlimited"
     qpm.cancel_task(accepted["cid"])
     for cid in (accepted["cid"], *cids):
@@ -130,8 +158,64 @@ def test_libraries_or_allocations_are_not_those_there_are(qpm: QPM, env: simenv.
     assert qpm.capability_map()["get_device_info"] == list(env.pools())
     (entry,) = qpm.list_scheduler_allocations()
     assert entry["slots"] == env.status().slots
+    (node,) = env.nodes().values()
+    assert (entry["node"], entry["workers"], entry["state"]) == (node.name, node.workers, "up")
     assert qpm.list_scheduler_allocations(filters={"node": entry["node"]}) == [entry]
     assert qpm.list_scheduler_allocations(filters={"node": "elsewhere"}) == []
+
+
+def test_what_is_steered_and_reserved_is_not_among_the_events(qpm: QPM, env: simenv.Client) -> None:
+    qpm.pause_execution_target(device_id="main", reason="a drill")
+    qpm.drain_execution_target(device_id="main")
+    qpm.resume_execution_target(device_id="main")
+    qpm.configure_dispatch_limits(device_id="main", limits={"max_inflight": 3})
+    qpm.configure_dispatch_limits(device_id="main", limits={"max_inflight": 0})
+    qpm.configure_scheduler_policy(device_id="main", configuration={"policy_name": "fifo"})
+    qpm.configure_scheduler_policy(device_id="main", configuration={"policy_name": "priority"})
+    with env.reserve("main"):
+        pass
+    told = qpm.get_service_lifecycle_telemetry()["lifecycle_events"]
+    named = {event["details"]["kind"]: event["event"] for event in told}
+    assert named["device.paused"] == "scheduler-paused"
+    assert named["device.draining"] == "scheduler-draining"
+    assert named["device.resumed"] == "scheduler-resumed"
+    assert named["device.bounded"] == "scheduler-dispatch-limits-change"
+    assert named["device.ordered"] == "scheduler-policy-change"
+    assert named["reservation.made"] == "service-state-change"
+    (reason,) = {event["reason"] for event in told if event["event"] == "scheduler-paused"}
+    assert reason == "a drill"
+
+
+def test_credits_are_not_counted_or_given_away_twice(qpm: QPM, env: simenv.Client) -> None:
+    rules = qpm.get_admission_policy(device_id="main")["configuration"]
+    credit = {
+        "policy": {"name": "credit"}, "baseline": rules["baseline"],
+        "capacity": {"total_credits": 100},
+    }  # fmt: skip
+    qpm.set_admission_policy(device_id="main", configuration=credit)
+    try:
+        before = qpm.get_capacity_snapshot(device_id="main")
+        assert before["available_capacity"]["credits"] == 100
+        assert (before["active_reservation_count"], before["held_capacity"]["credits"]) == (0, 0)
+        with env.reserve("main", count=30, gates_2q=10, shots=1_000) as mine:
+            taken = mine.info().credits_reserved
+            accepted = running(qpm)
+            waits = qpm.async_run(info(), mine.id)
+            snapshot = qpm.get_capacity_snapshot(device_id="main")
+            assert snapshot["available_capacity"]["credits"] == 100 - taken
+            assert snapshot["active_reservation_count"] == 1
+            held = mine.info().credits_held
+            blocks = snapshot["held_capacity"], snapshot["in_flight_capacity"]
+            assert sum(block["credits"] for block in blocks) == held > 0
+            metrics = qpm.get_queue_metrics(device_id="main")
+            admission = metrics["policy_state"]["admission"]
+            assert (admission["name"], admission["capacity"]) == ("credit", {"total_credits": 100})
+            for cid in (accepted["cid"], waits["cid"]):
+                qpm.cancel_task(cid, waits["reservation_id"] if cid == waits["cid"] else None)
+            completion(qpm, accepted["cid"])
+    finally:
+        free = {"policy": {"name": "unlimited"}, "baseline": rules["baseline"]}
+        qpm.set_admission_policy(device_id="main", configuration=free)
 
 
 def test_the_service_record_promises_what_is_not_there(qpm: QPM) -> None:
@@ -140,7 +224,8 @@ def test_the_service_record_promises_what_is_not_there(qpm: QPM) -> None:
     assert properties is not None
     assert properties["service_type"] == "qfw.qpm"
     names = [binding["binding_name"] for binding in properties["api_bindings"]]
-    assert names == ["execution", "telemetry", "control"]
+    assert {"execution", "telemetry", "control"} <= set(names)
+    assert (properties["simulator"], properties["hardware"]) == (True, False)
     assert {b["service_class"] for b in properties["api_bindings"]} == {record.class_name}
     assert properties["num_qubits"] == qpm.get_device_info()["num_qubits"]
     assert properties["device_id"] in properties["selector"]["resources"]

@@ -1,0 +1,83 @@
+"""What of an answer a caller's code holds on to: the names in it and their types. Pure.
+
+Values are data and no behaviour; nor is what depends on the moment at which was asked, or what is
+the provider's own by contract.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+OUTCOME = "*"  # stands for the outcomes of counts: they are data
+NOTHING = "null"
+ABSENT = "-"
+# The contract leaves to each provider what these hold, and to each moment whether those are there.
+_OPAQUE = {"extensions", "metadata", "raw", "calibration", "policy_context", "policy_state",
+           "provider_metadata", "details", "properties"}  # fmt: skip
+_MOMENTARY = {"wait_estimate", "pending_queue_position", "provider_handle", "estimated_start",
+              "estimated_queued_device_time"}  # fmt: skip
+
+
+def shape(value: Any) -> dict[str, str]:
+    """Path -> type, for all that is in `value`: {"result.counts.*": "int", ...}."""
+    found: dict[str, str] = {}
+    _enter(found, "", value)
+    return found
+
+
+def unlike(first: Mapping[str, str], second: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """(path, type there, type here) where a caller of the one would trip over the other.
+
+    A null stands for "not known" and fits all; an empty list fits any list.
+    """
+    apart = []
+    for path in sorted({*first, *second}):
+        one, other = first.get(path), second.get(path)
+        if one == other or NOTHING in (one, other):
+            continue
+        if (one is None and _covered(path, first)) or (other is None and _covered(path, second)):
+            continue
+        apart.append((path, one or ABSENT, other or ABSENT))
+    return apart
+
+
+def is_missing(apart: list[tuple[str, str, str]]) -> bool:
+    """Whether all that is unlike is there on one side only."""
+    return all(ABSENT in (one, other) for _, one, other in apart)
+
+
+def form(outcomes: Mapping[str, int]) -> str:
+    """How outcomes are written: "2 bits"; with registers apart, "2+1 bits"."""
+    forms = {"+".join(str(len(word)) for word in outcome.split(" ")) for outcome in outcomes}
+    return f"{', '.join(sorted(forms))} bits" if forms else ""
+
+
+def _enter(found: dict[str, str], path: str, value: Any) -> None:
+    if isinstance(value, Mapping):
+        found[path] = "table"
+        name = path.rpartition(".")[2]
+        if name in _OPAQUE:
+            return
+        if name in ("counts", "result") and all(set(str(key)) <= set("01 ") for key in value):
+            value = dict.fromkeys((OUTCOME,), next(iter(value.values()))) if value else {}
+        for key, each in value.items():
+            if key not in _MOMENTARY:
+                _enter(found, f"{path}.{key}" if path else str(key), each)
+    elif isinstance(value, list | tuple):
+        found[path] = "list"
+        for each in value:
+            _enter(found, f"{path}[]", each)
+    else:
+        found[path] = NOTHING if value is None else type(value).__name__
+
+
+def _covered(path: str, there: Mapping[str, str]) -> bool:
+    """Whether something above it is null, or a list that happens to be empty."""
+    for end in range(len(path) - 1, 0, -1):
+        if path[end] not in ".[":
+            continue
+        above = there.get(path[:end])
+        if above is not None:
+            return above == NOTHING or (above == "list" and path[end] == "[")
+    return False

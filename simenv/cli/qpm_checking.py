@@ -1,0 +1,193 @@
+"""`simenv qpm check`: the conformance kit on our own QPM, or on anybody's plugin.
+
+Invariant: what it starts (an environment, a plugin's process) is gone when it ends; it never
+touches an environment that is up.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import secrets
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from simenv.cli import out, settings
+from simenv.errors import OptionError
+
+if TYPE_CHECKING:
+    from simenv.client.client import Client
+    from simenv.qpm_check.rows import Verdict
+    from simenv.qpm_check.target import Target
+
+FAILED = 1
+MACHINE = "qpu"
+LOCALLY = "tcp://127.0.0.1:0"  # where another owner comes in
+MADE_UP = "simenv.cli.made_up:machine"
+
+
+def check(
+    context: typer.Context,
+    target: Annotated[
+        str, typer.Argument(help="inprocess, defw, hardware, or a plugin's folder.")
+    ] = "",
+    only: Annotated[
+        list[str] | None, typer.Option(help="Rows of this name; * stands for anything.")
+    ] = None,
+    revision: Annotated[
+        list[int] | None, typer.Option(help="Of the contract: 1 or 2; both by default.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Show what passed too.")] = False,
+    junit: Annotated[Path | None, typer.Option(help="Write the verdicts there as XML.")] = None,
+    long: Annotated[
+        Path | None, typer.Option(help="An OpenQASM 2 file that takes about a second.")
+    ] = None,
+    qubits: Annotated[int, typer.Option(help="No circuit of the kit is wider.", min=3)] = 22,
+    provider: Annotated[
+        str, typer.Option(help="With hardware: MODULE:FACTORY of a Qiskit BackendV2.")
+    ] = MADE_UP,
+    show: Annotated[bool, typer.Option("--list", help="The rows, and no check.")] = False,
+) -> None:
+    """Check a QPM against its contract, row by row.
+
+    `inprocess`: env.qpm of a private environment; `defw`: our plugin behind a stand-in for DEFw;
+    `hardware`: as inprocess, over a pool that holds a backend. PATH: a plugin as DEFw loads it,
+    PATH/services/svc_*. The exit code is 1 if a row failed, 4 if there is nothing to load.
+    """
+    from simenv.qpm_check import checks, report, runner
+
+    rows, as_json = checks.rows(), settings.of(context).as_json
+    if show:
+        _show(rows, as_json)
+        return
+    if not target:
+        raise OptionError("what is to be checked?", hint="inprocess, defw, hardware or a folder")
+    revisions = tuple(revision or (1, 2))
+    if not set(revisions) <= {1, 2}:
+        raise OptionError(f"revision {revisions}", hint="the contract has 1 and 2")
+    options = runner.Options(
+        tuple(only or ()), revisions, "" if long is None else _text(long), qubits
+    )
+    told = _progress(as_json)
+    with _opened(target, provider) as found:
+        done = runner.check(found, rows, options, told)
+    if junit is not None:
+        junit.write_text(report.junit(done), encoding="utf-8")
+    if as_json:
+        out.json_line(report.plain(done))
+    else:
+        report.table(done, everything=every, stream=sys.stdout)
+    if not done.ok:
+        raise typer.Exit(FAILED)
+
+
+@contextmanager
+def _opened(target: str, provider: str) -> Iterator[Target]:
+    from simenv.qpm_check.objects import Objects
+    from simenv.qpm_check.plugin import Plugin
+
+    if target == "inprocess":
+        with _private(listen=LOCALLY) as client:
+            yield Objects(target, partial(_qpm, client), partial(_strange, client))
+    elif target == "hardware":
+        with _private(pools=[_machine(provider)], listen=LOCALLY) as client:
+            open_qpm, open_strange = partial(_qpm, client), partial(_strange, client)
+            yield Objects(target, partial(open_qpm, pool=MACHINE), partial(open_strange, MACHINE))
+    elif target == "defw":
+        _needs_yaml()
+        from simenv.frontends.qfw import PLUGIN
+
+        with _private() as client:
+            yield Plugin(target, PLUGIN, {"SIMENV_SERVICE": client.service})
+    else:
+        _needs_yaml()
+        yield Plugin(target, Path(target))
+
+
+def _needs_yaml() -> None:
+    if importlib.util.find_spec("yaml") is None:
+        raise OptionError(
+            "a plugin is talked to in YAML, and PyYAML is not installed",
+            hint="pip install 'simenv[qpm]'",
+        )
+
+
+@contextmanager
+def _private(**config: Any) -> Iterator[Client]:
+    import simenv
+
+    for name in ("qiskit.qasm2", "qiskit.qpy"):
+        importlib.import_module(name)  # by a thread that stays: Qiskit crashes once its own is gone
+    with simenv.local(workers=1, **config) as client:
+        yield client
+
+
+@contextmanager
+def _qpm(client: Client, revision: int, pool: str | None = None) -> Iterator[Any]:
+    """A QPM of its own, over the environment or one pool of it, that waives no reservations."""
+    import simenv
+
+    with simenv.connect(service=client.service) as own:
+        qpm = own.qpm_with(pool=pool, reservations="required")
+        yield qpm if revision == 2 else qpm.revision1
+
+
+@contextmanager
+def _strange(client: Client, pool: str | None = None) -> Iterator[Any]:
+    """As `_qpm`, of another owner: by a key that is revoked at the end."""
+    import simenv
+    from simenv.client.people import issue
+
+    name = f"stranger-{secrets.token_hex(4)}"
+    with TemporaryDirectory(prefix="qpm-check-") as folder:
+        issue(client.people, name, "client", Path(folder) / name)
+        try:
+            with simenv.connect(service=Path(folder) / name) as own:
+                yield own.qpm_with(pool=pool, reservations="required")
+        finally:
+            client.people.revoke(name)
+
+
+def _machine(provider: str) -> dict[str, Any]:
+    return {"name": MACHINE, "engine": "hardware", "provider": provider}
+
+
+def _show(rows: Any, as_json: bool) -> None:
+    if not as_json:
+        out.line("| row | revision | promise |")
+        out.line("|---|---|---|")
+    for row in rows:
+        revisions = ", ".join(map(str, row.revisions))
+        if as_json:
+            out.json_line(
+                {
+                    "id": row.id, "revisions": row.revisions, "title": row.title,
+                    "needs": sorted(map(str, row.needs)),
+                }
+            )  # fmt: skip
+        else:
+            out.line(f"| `{row.id}` | {revisions} | {row.title} |")
+
+
+def _progress(as_json: bool) -> Callable[[Verdict], None]:
+    """On a terminal, what failed is told as it comes."""
+
+    def told(verdict: Verdict) -> None:
+        if not as_json and sys.stderr.isatty() and str(verdict.state) == "failed":
+            out.note(f"failed  {verdict.id} ({verdict.revision})")
+
+    return told
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise OptionError(f"{path}: {error.strerror}", hint="--long FILE, OpenQASM 2") from error

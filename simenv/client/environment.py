@@ -1,0 +1,235 @@
+"""The environment as a whole, beside its tasks: how it is, what it has, how it is steered.
+
+The half of `Client` that submits nothing. Invariant: what changes the environment returns when that
+is stored, and with what it has become.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, SupportsIndex
+
+from simenv.client.address import Address
+from simenv.client.history import Past
+from simenv.client.keeper import Keeper
+from simenv.client.link import Link
+from simenv.client.reservations import (
+    Reservation,
+    asked,
+    checked_reservation,
+    decided,
+    listed,
+)
+from simenv.client.silence import LOST_S
+from simenv.errors import NotFound, OptionError
+from simenv.model import (
+    DeviceInfo,
+    Event,
+    NodeInfo,
+    PoolInfo,
+    ReservationInfo,
+    ServiceInfo,
+    WorkerInfo,
+)
+from simenv.wire import messages as m
+from simenv.wire.devices import Devices, GetDevices
+from simenv.wire.keeping import Collect, Collected
+from simenv.wire.pools import MAX_WORKERS, DrainNode, GetPools, Pools, ResumeNode, Scale
+
+if TYPE_CHECKING:
+    from simenv.client.people import People
+
+MAX_REASON_CHARS = 500
+
+
+class Environment:
+    """Thread-safe."""
+
+    def __init__(self, where: Address, timeout_s: float = LOST_S) -> None:
+        self._where = where
+        self._link = Link(where, timeout_s)
+        self._keeper = Keeper()
+        self.past = Past(self._link)  # what the journal keeps of it
+
+    @property
+    def name(self) -> str:
+        """The environment's name."""
+        return self._link.channel.name
+
+    @property
+    def service(self) -> str:
+        """What SIMENV_SERVICE must hold for another process to find it: its connection file."""
+        return str(self._where.path)
+
+    # --- how it is ----------------------------------------------------------------------------
+
+    def status(self) -> ServiceInfo:
+        """Is it well? Figures of service, queue, pools and nodes."""
+        return self._link.ask(m.Status, m.GetStatus).info
+
+    def workers(self) -> list[WorkerInfo]:
+        """The resident simulators."""
+        return self._link.ask(m.Workers, m.GetWorkers).workers
+
+    def pools(self) -> dict[str, PoolInfo]:
+        """The pools, by name; also those that were made for programs too big for one worker."""
+        return {pool.name: pool for pool in self._link.ask(Pools, GetPools).pools}
+
+    def devices(self) -> dict[str, DeviceInfo]:
+        """The pools as devices, by name: qubits, gates, couplings, and of machines what was
+        measured. One whose machine has not told yet what it is has 0 qubits."""
+        return {device.name: device for device in self._link.ask(Devices, GetDevices).devices}
+
+    def nodes(self) -> dict[str, NodeInfo]:
+        """The machines of the allocation, by name."""
+        return _by_name(self._link.ask(Pools, GetPools))
+
+    def events(self, since: int = 0, kinds: Sequence[str] | None = None) -> Iterator[Event]:
+        """What has happened after event `since`, up to now. `kinds`: patterns like `worker.*`."""
+        return self.past.events(since, kinds)
+
+    # --- reserving ----------------------------------------------------------------------------
+
+    def reserve(
+        self,
+        pool: str | None = None,
+        *,
+        workers: SupportsIndex = 0,
+        for_s: float = 600.0,
+        bound_s: float | None = None,
+        count: SupportsIndex = 1,
+        qubits: SupportsIndex = 0,
+        depth: SupportsIndex = 0,
+        gates_1q: SupportsIndex = 0,
+        gates_2q: SupportsIndex = 0,
+        measurements: SupportsIndex = 0,
+        shots: SupportsIndex = 0,
+        timeout: float | None = None,
+    ) -> Reservation:
+        """A claim on a pool, or on the whole environment, for `for_s` seconds unless it is renewed.
+
+        `count` circuits of so many qubits, gates, measurements and shots are what it is for: what
+        that costs is decided by the pool's admission policy. `workers` are kept for it alone, and
+        `bound_s` is the time within which its tasks should begin. Where it must wait for others,
+        this waits up to `timeout` seconds (None: as long as it takes).
+
+            with env.reserve("main", count=100, gates_2q=20, shots=1024) as mine:
+                env.submit(circuit, reservation=mine)
+
+        In a `with` block it is renewed, and released at the end. Raises NotReserved when it can
+        never be had, OptionError, TimedOut.
+        """
+        sizes = (count, qubits, depth, gates_1q, gates_2q, measurements, shots)
+        ask = asked(pool, for_s, workers, bound_s, sizes)
+        number = decided(self._link, ask, timeout).reservation
+        return Reservation(self._link, self._keeper, listed(self._link, number)[0], for_s)
+
+    def reservations(self) -> list[ReservationInfo]:
+        """One's own, also those that were over within the last hour; for admins: everybody's."""
+        return listed(self._link)
+
+    def reservation(self, number: SupportsIndex) -> Reservation:
+        """One that was made here or by another process; it is renewed as long as it was made for.
+        Raises NotReserved."""
+        info = listed(self._link, checked_reservation(number))[0]
+        for_s = max(1, info.expires_ns - info.created_ns) / 1e9
+        return Reservation(self._link, self._keeper, info, for_s)
+
+    # --- steering it; for admins --------------------------------------------------------------
+
+    def scale(
+        self,
+        pool: str,
+        workers: SupportsIndex | None = None,
+        *,
+        least: SupportsIndex | None = None,
+        most: SupportsIndex | None = None,
+    ) -> PoolInfo:
+        """From now on the pool has so many workers: `workers` always, or `least` and, while tasks
+        wait, up to `most`; one of these not said stays. What it has become; it lasts, also over
+        restarts of the service. A worker too many ends when its task has.
+
+        Raises OptionError, NotFound, NotAllowed.
+        """
+        if (workers is None) == (least is None and most is None):
+            raise OptionError(
+                f"scale({pool!r:.80}): how many workers?", hint="workers=4, or least=1, most=8"
+            )
+        now = self._link.ask(Pools, GetPools)
+        before = next((each for each in now.pools if each.name == pool), None)
+        if before is None:
+            names = ", ".join(each.name for each in now.pools)
+            raise NotFound(f"no pool {pool!r:.80} here", hint=f"there are: {names}")
+        if workers is not None:
+            low = high = _count("workers", workers)
+            high = max(1, high)
+        else:
+            low = _count("least", least) if least is not None else before.least
+            high = _count("most", most) if most is not None else max(before.most, low)
+        if not low <= high or high < 1:
+            raise OptionError(
+                f"scale({pool!r}): least={low}, most={high}", hint="0 <= least <= most, 1 <= most"
+            )
+        done = self._link.ask(Pools, partial(Scale, pool=pool, least=low, most=high))
+        return next(each for each in done.pools if each.name == pool)
+
+    def drain(self, node: str, reason: str) -> NodeInfo:
+        """Start nothing more on a node; what runs there is finished, then its workers end.
+
+        It lasts until `resume`, also over restarts of the service. Raises OptionError, NotFound,
+        NotAllowed.
+        """
+        ask = partial(DrainNode, node=node, reason=_reason(reason))
+        return _by_name(self._link.ask(Pools, ask))[node]
+
+    def resume(self, name: str) -> NodeInfo | PoolInfo:
+        """Use a node again that was drained or lost, or a pool that was given up after its workers
+        failed. Raises NotFound, NotAllowed."""
+        done = self._link.ask(Pools, partial(ResumeNode, name=name))
+        nodes = _by_name(done)
+        return nodes[name] if name in nodes else {pool.name: pool for pool in done.pools}[name]
+
+    @property
+    def people(self) -> People:
+        """Who may come in from other machines."""
+        from simenv.client.people import Asked
+
+        return Asked(self._link)
+
+    def gc(self, older_than_s: float | None = None, dry_run: bool = False) -> Collected:
+        """Give up what is kept of tasks that ended longer ago, or without a say of what the limits
+        of the configuration no longer allow; what that freed, and what is left.
+
+        `dry_run`: only say what would go. Tasks that have not ended are never touched.
+        """
+        older_s = -1.0 if older_than_s is None else max(0.0, older_than_s)
+        return self._link.ask(Collected, partial(Collect, older_s=older_s, dry=dry_run))
+
+    def shutdown(self, now: bool = False, timeout_s: float | None = None) -> m.Stopping:
+        """End the service: finish what runs, keep what waits. `now`: what runs waits as well."""
+        return self._link.ask(m.Stopping, partial(m.Shutdown, now=now), timeout_s)
+
+
+def _by_name(found: Pools) -> dict[str, NodeInfo]:
+    return {node.name: node for node in found.nodes}
+
+
+def _reason(told: object) -> str:
+    if not isinstance(told, str) or not 0 < len(told.strip()) <= MAX_REASON_CHARS:
+        raise OptionError(
+            f"reason={told!r:.80}",
+            hint=f"1 to {MAX_REASON_CHARS} characters, for whoever finds the node drained",
+        )
+    return told
+
+
+def _count(what: str, told: SupportsIndex) -> int:
+    try:
+        count = operator.index(told)
+    except TypeError:
+        count = -1
+    if isinstance(told, bool) or not 0 <= count <= MAX_WORKERS:
+        raise OptionError(f"{what}={told!r:.80}", hint=f"a whole number from 0 to {MAX_WORKERS}")
+    return count

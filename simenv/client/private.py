@@ -1,0 +1,107 @@
+"""Private environments of this machine, which end with us.
+
+Invariant: importing this loads nothing that speaks to a service: it is started first.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from simenv import config
+from simenv.client import start
+from simenv.config import Config, Places
+from simenv.errors import ConfigError, SimenvError
+from simenv.model import PoolSpec
+
+if TYPE_CHECKING:
+    from simenv.client.client import Client
+
+ANSWER_S = 5.0
+
+_lifelines: set[int] = set()
+
+
+@contextmanager
+def local(workers: int = 2, slots: int | None = None, **settings: Any) -> Iterator[Client]:
+    """A private environment, gone at the end of the `with` block or with this process.
+
+    `workers`: resident simulators; `slots`: cores they share, by default all that are ours;
+    `settings`: fields of `simenv.config.Config`, such as `launcher="mpirun"`,
+    `memory_per_slot="512MiB"`, `hosts="node1:2,node2:2"` (this machine where none are named, also
+    inside an allocation). Without a say the durability is "process": what is gone at the end need
+    not outlast a power cut. Raises ConfigError, StartFailed.
+    """
+    try:
+        workers = operator.index(workers)
+    except TypeError as error:
+        raise ConfigError(
+            f"simenv.local: workers={workers!r:.80}", hint="a whole number"
+        ) from error
+    pool = PoolSpec(min=workers, max=max(1, workers))
+    told: dict[str, Any] = {"name": "local", "durability": "process", "pools": (pool,)}
+    told |= {"slots": slots or 0, "import_from": config.import_folders()}
+    chosen = config.convert({**told, **settings}, source="simenv.local")
+    chosen, where, made = _private(chosen)
+    owner = os.getpid()
+    try:
+        service = start.start(chosen, where, private=True, meanwhile=_load)
+        from simenv.client.address import FileAddress, read
+        from simenv.client.client import Client
+
+        _lifelines.add(service.lifeline)
+        sockets = Path(read(where.connection).sockets)
+        try:
+            with Client(FileAddress(where.connection)) as client:
+                try:
+                    yield client
+                finally:
+                    if os.getpid() == owner and service.process.poll() is None:
+                        with suppress(SimenvError):
+                            client.shutdown(now=True, timeout_s=ANSWER_S)
+        finally:
+            if os.getpid() == owner:
+                _lifelines.discard(service.lifeline)
+                os.close(service.lifeline)
+                start.end(service.process)
+                start.clear(sockets, where.connection)
+    finally:
+        if os.getpid() == owner:
+            for folder in made:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _private(chosen: Config) -> tuple[Config, Places, list[Path]]:
+    """A private environment's places, and the folders to remove at its end. With nodes of its own
+    the home is where they see it, and the journal on a disk of this machine."""
+    afar = bool(chosen.hosts or chosen.hostfile)
+    base = config.private_folder(config.home_root()) if afar else None
+    made = [Path(tempfile.mkdtemp(prefix="simenv-local-", dir=base))]
+    if afar and not chosen.state_dir:
+        made.append(Path(tempfile.mkdtemp(prefix="simenv-local-")))
+        chosen = msgspec.structs.replace(chosen, state_dir=str(made[-1]))
+    state = Path(chosen.state_dir).absolute() if chosen.state_dir else made[0]
+    return chosen, Places(made[0], state), made
+
+
+def _load() -> None:
+    """What takes a moment, and is needed when the service is there."""
+    from simenv.client import client  # noqa: F401
+
+
+def _let_go() -> None:
+    """In a forked child: a private service must end with its owner, whoever else still lives."""
+    for descriptor in _lifelines:
+        os.close(descriptor)
+    _lifelines.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)

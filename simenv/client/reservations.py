@@ -1,0 +1,175 @@
+"""Reservations: made, waited for, kept alive while they are used, released.
+
+Invariant: a reservation in a `with` block is renewed until the block ends and released then, by the
+process that entered it and by no fork of it; one that is not expires by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Sequence
+from functools import partial
+from threading import Event
+from time import monotonic
+from types import TracebackType
+from typing import TYPE_CHECKING, SupportsIndex
+
+from simenv.client.options import MAX_RESERVATION, checked_seconds, checked_whole
+from simenv.config import application
+from simenv.errors import NotReserved, SimenvError, TimedOut
+from simenv.model import Decision, ReservationAsk, ReservationInfo, Workload, task_name
+from simenv.wire.reservations import (
+    Decided,
+    GetReservations,
+    Release,
+    Released,
+    Renew,
+    Reservations,
+    Reserve,
+)
+
+if TYPE_CHECKING:
+    from simenv.client.keeper import Keeper
+    from simenv.client.link import Link
+
+LEAST_S = 0.001
+LOOK_S = 0.25  # how often what is delayed is asked for again, at most
+MAX_REASON_CHARS = 500
+MAX_WORKERS = 10_000
+MOST = 2**62  # of any size
+APP = "app"  # in its metadata: the run of an application that made it
+
+
+class Reservation:
+    """A claim on a pool, or on the whole environment. Thread-safe."""
+
+    def __init__(self, link: Link, keeper: Keeper, info: ReservationInfo, for_s: float) -> None:
+        self.for_s = for_s  # how long it lives when it is renewed
+        self._link = link
+        self._keeper = keeper
+        self._made = info
+        self._pid = os.getpid()
+
+    @property
+    def id(self) -> int:
+        """What `submit(..., reservation=...)` takes as well, in any process of its owner."""
+        return self._made.id
+
+    @property
+    def pool(self) -> str:
+        """The pool it is for; "": all of them."""
+        return self._made.device
+
+    def info(self) -> ReservationInfo:
+        """How it stands now. Raises NotReserved when it is no longer kept."""
+        return self._link.ask(
+            Reservations, partial(GetReservations, reservation=self.id)
+        ).reservations[0]
+
+    def renew(self, for_s: float | None = None) -> ReservationInfo:
+        """It expires so many seconds from now; None: `for_s`. Raises NotReserved if it is over."""
+        ttl_ns = _nanoseconds("for_s", self.for_s if for_s is None else for_s)
+        renew = partial(Renew, reservation=self.id, ttl_ns=ttl_ns)
+        return self._link.ask(Reservations, renew).reservations[0]
+
+    def release(self, reason: str = "") -> list[str]:
+        """It is over: what waits under it is cancelled, what runs may end; the ids of those.
+        Idempotent."""
+        return self._end(reason, cancel=False)
+
+    def cancel(self, reason: str = "") -> list[str]:
+        """The same, and what runs is stopped; the ids of what has not stopped yet."""
+        return self._end(reason, cancel=True)
+
+    def _end(self, reason: str, *, cancel: bool) -> list[str]:
+        self._keeper.drop(self)
+        return ended(self._link, self.id, reason, cancel=cancel)
+
+    def __enter__(self) -> Reservation:
+        self._pid = os.getpid()
+        self._keeper.add(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if os.getpid() != self._pid:
+            return
+        try:
+            self.release()
+        except SimenvError:
+            if error is None:  # else it would hide what the block ends with; it expires by itself
+                raise
+
+    def __repr__(self) -> str:
+        return f"<reservation {self.id} of {self.pool or 'all pools'}>"
+
+
+def ended(link: Link, number: int, reason: str, *, cancel: bool) -> list[str]:
+    """A reservation is over; the ids of its tasks that are not."""
+    words = reason[:MAX_REASON_CHARS]
+    ask = partial(Release, reservation=number, reason=words, cancel=cancel)
+    return [task_name(task) for task in link.ask(Released, ask).running]
+
+
+def asked(
+    pool: str | None,
+    for_s: float,
+    workers: SupportsIndex,
+    bound_s: float | None,
+    sizes: Sequence[SupportsIndex],
+) -> ReservationAsk:
+    """What `reserve` asks for; its request id makes a repeat one. `sizes`: the fields of a
+    Workload. OptionError."""
+    fields = zip(Workload.__struct_fields__, sizes, strict=True)
+    counts = [checked_whole(name, value, int(name == "count"), MOST) for name, value in fields]
+    app = application()
+    ttl_ns = _nanoseconds("for_s", for_s)
+    return ReservationAsk(
+        request_id=secrets.token_hex(8),
+        device=pool or "",
+        ttl_ns=ttl_ns,
+        walltime_ns=ttl_ns,
+        workload=Workload(*counts),
+        workers=checked_whole("workers", workers, 0, MAX_WORKERS),
+        bound_ns=0 if bound_s is None else _nanoseconds("bound_s", bound_s),
+        metadata=((APP, app),) if app else (),
+    )
+
+
+def decided(link: Link, ask: ReservationAsk, timeout: float | None) -> Decision:
+    """Accepted, after waiting where it is delayed; None: as long as that takes. Raises NotReserved
+    when it is rejected, TimedOut."""
+    end_s = None if timeout is None else monotonic() + timeout
+    waiting = Event()
+    while True:
+        decision = link.ask(Decided, partial(Reserve, ask=ask)).decision
+        if decision.status == "accepted":
+            return decision
+        if decision.status != "delayed":
+            raise NotReserved(f"{decision.message} (reason {decision.code})")
+        left_s = LOOK_S if end_s is None else end_s - monotonic()
+        if left_s <= 0:
+            raise TimedOut(
+                f"nothing could be reserved within {timeout:g} s: {decision.message}",
+                hint="a longer timeout; env.reservations() shows what is reserved",
+            )
+        waiting.wait(min(LOOK_S, left_s, decision.retry_after_ns / 1e9))
+
+
+def listed(link: Link, number: int = 0) -> list[ReservationInfo]:
+    """Those that one may know of."""
+    return link.ask(Reservations, partial(GetReservations, reservation=number)).reservations
+
+
+def checked_reservation(number: SupportsIndex) -> int:
+    """The id of one."""
+    return checked_whole("reservation", number, 1, MAX_RESERVATION)
+
+
+def _nanoseconds(what: str, seconds: float) -> int:
+    return round(checked_seconds(what, seconds) * 1e9)

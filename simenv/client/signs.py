@@ -1,0 +1,52 @@
+"""What is seen of a service from outside, on this machine: its process, its log, since when.
+
+Invariant: importing this loads nothing that speaks to one, so that a new one can be started first.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+SERVICE = b"simenv.service"  # in the command line of every service
+
+
+def runs(pid: int, words: bytes, *, ending: bool = False) -> bool:
+    """Does `pid` run, with `words` in its command line (where /proc can tell)?
+
+    `ending`: a process that is just being taken apart, and has no command line any more, counts.
+    """
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    try:
+        line = Path(f"/proc/{pid}/cmdline").read_bytes()
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return not Path("/proc/self").exists()
+    return state not in ("Z", "X") and (words in line or (ending and not line))
+
+
+def elapsed(seconds: float) -> str:
+    """M:SS, H:MM:SS or D-HH:MM:SS."""
+    minutes, second = divmod(max(0, round(seconds)), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    if days:
+        return f"{days}-{hour:02}:{minute:02}:{second:02}"
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
+def last_lines(log: Path, count: int = 1) -> list[str]:
+    """The last non-empty lines of a log, control characters made visible; [] without one."""
+    try:
+        with log.open("rb") as source:
+            source.seek(max(0, os.fstat(source.fileno()).st_size - 16_384))
+            text = source.read().decode(errors="replace")
+    except OSError:
+        return []
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    return ["".join(c if c.isprintable() else "?" for c in line) for line in lines[-count:]]

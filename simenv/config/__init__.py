@@ -1,0 +1,66 @@
+"""What an environment was told: `simenv.toml` and SIMENV_* variables -> one frozen Config.
+
+The only reader of SIMENV_* variables. Later words win: defaults, what the last start was told
+(where its journal is still there), `simenv.toml`, the call's options. A resolved Config is written
+as JSON for the service process, whose only argument is that file.
+"""
+
+from __future__ import annotations
+
+from simenv.config.checking import EVERYWHERE, listen_parts
+from simenv.config.names import NAME_RULE, check_name
+from simenv.config.places import (
+    ConnectionFile,
+    OwnDoor,
+    Places,
+    application,
+    connection_file,
+    home_root,
+    interpreter,
+    kernel_cache,
+    launch_agent,
+    places,
+    private_folder,
+    service_file,
+    socket_folder,
+    state_folder,
+)
+from simenv.config.pools import pool_of, pool_text
+from simenv.config.reading import convert, import_folders, kept, load, read, write
+from simenv.config.sizes import size
+from simenv.config.values import CONFIG_FORMAT, Config, History, Launching, Results
+
+__all__ = [
+    "CONFIG_FORMAT",
+    "EVERYWHERE",
+    "NAME_RULE",
+    "Config",
+    "ConnectionFile",
+    "History",
+    "Launching",
+    "OwnDoor",
+    "Places",
+    "Results",
+    "application",
+    "check_name",
+    "connection_file",
+    "convert",
+    "home_root",
+    "import_folders",
+    "interpreter",
+    "kept",
+    "kernel_cache",
+    "launch_agent",
+    "listen_parts",
+    "load",
+    "places",
+    "pool_of",
+    "pool_text",
+    "private_folder",
+    "read",
+    "service_file",
+    "size",
+    "socket_folder",
+    "state_folder",
+    "write",
+]

@@ -1,0 +1,199 @@
+"""Where an environment keeps its things, and what SIMENV_* variables say about that.
+
+Nothing is created here but by the calls that say so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from simenv.config.names import check_name
+from simenv.config.values import Config
+from simenv.errors import ConfigError
+from simenv.store import disks
+
+
+class Places(msgspec.Struct, frozen=True):
+    """Where an environment keeps its things."""
+
+    home: Path  # connection file, config, logs (0700)
+    state: Path  # the live journal (0700)
+
+    @property
+    def connection(self) -> Path:
+        return self.home / "connection.json"
+
+    @property
+    def server_key(self) -> Path:
+        """The environment's own keys, and where it listened last."""
+        return self.home / "server-key.json"
+
+    @property
+    def keys(self) -> Path:
+        """Who is let in from other machines."""
+        return self.home / "keys.json"
+
+    @property
+    def config(self) -> Path:
+        return self.home / "config.json"
+
+    @property
+    def joining(self) -> Path:
+        """How workers find the service of this start."""
+        return self.home / "worker.json"
+
+    @property
+    def log(self) -> Path:
+        return self.home / "service.log"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of the workers' logs."""
+        return self.home / "logs"
+
+    @property
+    def journal(self) -> Path:
+        return self.state / "journal.db"
+
+    @property
+    def copy(self) -> Path:
+        """Copy of the journal, for a start elsewhere."""
+        return self.home / "journal.copy.db"
+
+    @property
+    def results(self) -> Path:
+        """Folder of the files of large results."""
+        return self.state / "results"
+
+
+class OwnDoor(msgspec.Struct, frozen=True):
+    """How the environment's own user comes in from another machine that sees this file."""
+
+    address: str  # tcp://HOST:PORT
+    server_key: str  # public; all keys in ZeroMQ's base 85
+    public: str
+    secret: str
+
+
+class ConnectionFile(msgspec.Struct, frozen=True):
+    """`connection.json`: where the service listens; its mtime is the last sign of life."""
+
+    format: int
+    name: str
+    version: str
+    pid: int
+    node: str
+    epoch: int
+    sockets: str  # folder of client.sock and worker.sock
+    address: str = ""  # for other machines: tcp://HOST:PORT; "": it does not listen
+    server_key: str = ""  # public, in ZeroMQ's base 85
+    own: OwnDoor | None = None  # None: its own user works on its node only
+
+
+def home_root(environ: Mapping[str, str] | None = None) -> Path:
+    """SIMENV_HOME, by default ~/.simenv."""
+    environ = os.environ if environ is None else environ
+    return Path(environ.get("SIMENV_HOME") or Path.home() / ".simenv").expanduser().absolute()
+
+
+def connection_file(name: str = "default") -> Path:
+    """Of the named environment; ConfigError if it can be none's name."""
+    return home_root() / check_name(name) / "connection.json"
+
+
+def service_file(environ: Mapping[str, str] | None = None) -> Path | None:
+    """The connection file SIMENV_SERVICE names, if any."""
+    environ = os.environ if environ is None else environ
+    named = environ.get("SIMENV_SERVICE")
+    return Path(named).expanduser().absolute() if named else None
+
+
+def interpreter(environ: Mapping[str, str] | None = None) -> str:
+    """The Python that services are started with: SIMENV_PYTHON, else this one. A program that has
+    Python built in, such as DEFw's, is none: ConfigError."""
+    environ = os.environ if environ is None else environ
+    named = environ.get("SIMENV_PYTHON")
+    if not named and "py" not in Path(sys.executable or "").name.lower():
+        raise ConfigError(
+            f"this program ({sys.executable or 'it has no path'}) is no Python to start a service"
+            " with: set SIMENV_PYTHON",
+            hint="SIMENV_PYTHON=/path/to/python3, one that has simenv",
+        )
+    return named or sys.executable
+
+
+def application(environ: Mapping[str, str] | None = None) -> str:
+    """The run of an application this process belongs to (SIMENV_APP); "" if to none."""
+    environ = os.environ if environ is None else environ
+    named = environ.get("SIMENV_APP", "")
+    return check_name(named, "SIMENV_APP: an application's") if named else ""
+
+
+def launch_agent(config: Config, environ: Mapping[str, str] | None = None) -> str:
+    """The program that runs a command on a host, called as AGENT HOST COMMAND...:
+    SIMENV_LAUNCH_AGENT, else what the table [launcher] says; "" if neither does."""
+    environ = os.environ if environ is None else environ
+    return environ.get("SIMENV_LAUNCH_AGENT") or config.launcher.agent
+
+
+def places(config: Config, environ: Mapping[str, str] | None = None) -> Places:
+    """The folders of one environment; nothing is created."""
+    home = home_root(environ) / check_name(config.name)
+    return Places(home, state_folder(config, home, environ))
+
+
+def state_folder(config: Config, home: Path, environ: Mapping[str, str] | None = None) -> Path:
+    """Where the live journal is: `state_dir`; else the environment's home, if that is on a disk of
+    this machine; else a folder of this machine's own, under SIMENV_SCRATCH, TMPDIR or /var/tmp."""
+    environ = os.environ if environ is None else environ
+    if config.state_dir:
+        return Path(config.state_dir).absolute()
+    if config.network_state or not disks.is_network(disks.kind_of(home)):
+        return home
+    for base in (environ.get("SIMENV_SCRATCH"), environ.get("TMPDIR"), "/var/tmp", "/tmp"):
+        if base and not disks.is_network(disks.kind_of(Path(base))) and os.access(base, os.W_OK):
+            mark = hashlib.blake2b(str(home).encode(), digest_size=4).hexdigest()
+            return Path(base).absolute() / f"simenv-{os.getuid()}" / f"{config.name}-{mark}"
+    return home
+
+
+def private_folder(path: Path) -> Path:
+    """Create (or accept) a folder that only we can enter; ConfigError if others can write it."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        info = path.stat()
+    except OSError as error:
+        raise ConfigError(
+            f"cannot make the folder {path}: {error.strerror}",
+            hint="set SIMENV_HOME to a folder of your own",
+        ) from error
+    if info.st_uid != os.getuid() or info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ConfigError(
+            f"{path} belongs to someone else or can be written by others",
+            hint=f"chmod 700 {path}, or set SIMENV_HOME to a folder of your own",
+        )
+    return path
+
+
+def socket_folder(environ: Mapping[str, str] | None = None) -> Path:
+    """A fresh 0700 folder for sockets, under XDG_RUNTIME_DIR or the system's temporary folder."""
+    environ = os.environ if environ is None else environ
+    runtime = environ.get("XDG_RUNTIME_DIR")
+    base = runtime if runtime and os.access(runtime, os.W_OK) else None
+    return Path(tempfile.mkdtemp(prefix="simenv-", dir=base))
+
+
+def kernel_cache(environ: Mapping[str, str] | None = None) -> Path:
+    """Where compiled kernels are kept for all environments of this user: SIMENV_KERNELS (a local
+    disk, where homes are far away), by default SIMENV_HOME/kernels."""
+    environ = os.environ if environ is None else environ
+    named = environ.get("SIMENV_KERNELS")
+    return Path(named).expanduser().absolute() if named else home_root(environ) / "kernels"

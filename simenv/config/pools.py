@@ -1,0 +1,126 @@
+"""Pools as people write them: a table of `simenv.toml`, or NAME:key=value,... on a command line.
+
+Both have the same keys. `workers=N` is min=N,max=N; `memory` is a size; node patterns are joined by
+`+`, since a comma ends a word of a command line, or stand in a list in `simenv.toml`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import msgspec
+
+from simenv.config.names import check_name, nearest
+from simenv.config.sizes import size
+from simenv.errors import ConfigError
+from simenv.model import PoolSpec
+
+KEYS = ("name", "engine", "workers", "min", "max", "ranks", "memory", "idle_s", "nodes", "provider")
+MAX_WORKERS = 1024
+MAX_RANKS = 4096
+MAX_IDLE_S = 10**8
+_EXAMPLE = "NAME:engine=statevector,workers=4,ranks=2,memory=2GiB,nodes=gpu*+node7"
+_ON_DEMAND = re.compile(r"(.+)\.x\d+\Z")
+MACHINE = "hardware"  # the engine whose one worker holds a machine
+_PROVIDER = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*\Z")
+_PROVIDER_CHARS = 256
+_PATTERN = re.compile(r"[A-Za-z0-9*?][A-Za-z0-9_.*?-]{0,254}\Z")
+
+
+def pool_text(text: str) -> PoolSpec:
+    """`NAME:engine=E,workers=N` to what is asked for."""
+    name, _, rest = text.partition(":")
+    told: dict[str, object] = {"name": name}
+    for word in rest.split(",") if rest else ():
+        key, equals, value = word.partition("=")
+        if not equals or key == "name":
+            raise ConfigError(f"--pool {text[:80]!r}: {word!r} is not understood", hint=_EXAMPLE)
+        if key in told:
+            raise ConfigError(f"--pool {text[:80]!r}: {key} is said twice")
+        told[key] = value
+    return pool_of(told, f"--pool {text[:80]!r}")
+
+
+def pool_of(told: Mapping[str, object], source: str) -> PoolSpec:
+    """A pool of its words or of a table's values; ConfigError names the key, the value, and what
+    is allowed."""
+    values = dict(told)
+    if "memory_bytes" in values:  # its name in a PoolSpec
+        values["memory"] = values.pop("memory_bytes")
+    for key in values:
+        if key not in KEYS:
+            raise ConfigError(f"{source}: unknown key {key!r}", hint=nearest(key, KEYS))
+    if "memory" in values:
+        values["memory_bytes"] = size(values.pop("memory"), f"{source}: memory")
+    workers = values.pop("workers", None)
+    if workers is not None and {"min", "max"} & set(values):
+        raise ConfigError(
+            f"{source}: workers beside min or max",
+            hint="workers=N is min=N,max=N: so many always; min=0,max=8: as many as are needed",
+        )
+    nodes = values.get("nodes")
+    if isinstance(nodes, list | tuple):
+        nodes = "+".join(map(str, nodes))
+    if isinstance(nodes, str):
+        values["nodes"] = nodes.replace("+", ",")
+    try:
+        if workers is not None:
+            least = msgspec.convert(workers, int, strict=False)
+            values |= {"min": least, "max": max(1, least)}
+        spec = msgspec.convert(values, PoolSpec, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{source}: {error}", hint=_EXAMPLE) from error
+    if "max" not in values and spec.min > spec.max:
+        spec = msgspec.structs.replace(spec, max=spec.min)
+    check_pool(spec, source)
+    return spec
+
+
+def check_pool(pool: PoolSpec, source: str) -> None:
+    """ConfigError where no environment could have such a pool."""
+    check_name(pool.name, "pool")
+    what = f"{source}: pool {pool.name!r}"
+    if taken := _ON_DEMAND.match(pool.name):
+        raise ConfigError(
+            f"{what} has the name of one made on demand, for programs over several ranks",
+            hint=f"{taken[1]}-x, or any name that does not end in .x and a number",
+        )
+    if not 0 <= pool.min <= pool.max <= MAX_WORKERS or pool.max < 1:
+        raise ConfigError(
+            f"{what} wants min={pool.min}, max={pool.max} workers",
+            hint=f"0 <= min <= max, 1 <= max <= {MAX_WORKERS}",
+        )
+    if not 0 <= pool.idle_s <= MAX_IDLE_S:
+        raise ConfigError(f"{what}: idle_s = {pool.idle_s} is outside 0 .. {MAX_IDLE_S}")
+    if not 1 <= pool.ranks <= MAX_RANKS:
+        raise ConfigError(f"{what}: ranks = {pool.ranks} is outside 1 .. {MAX_RANKS}")
+    size(pool.memory_bytes, f"{what}: memory")
+    _check_provider(pool, what)
+    for pattern in pool.nodes.split(",") if pool.nodes else ():
+        if not _PATTERN.match(pattern):
+            raise ConfigError(
+                f"{what}: nodes = {pattern[:80]!r} is not a node's name or a pattern of them",
+                hint="* and ? stand for what differs; several are joined by +: gpu*+node7",
+            )
+
+
+def _check_provider(pool: PoolSpec, what: str) -> None:
+    """A machine is held by one worker of one rank, as long as the pool is there."""
+    example = "NAME:engine=hardware,provider=MODULE:FACTORY"
+    if (pool.engine == MACHINE) != bool(pool.provider):
+        lacks = "no provider" if pool.engine == MACHINE else f"engine={pool.engine} with a provider"
+        raise ConfigError(f"{what} has {lacks}", hint=f"a machine's pool is {example}")
+    if not pool.provider:
+        return
+    if not _PROVIDER.match(pool.provider) or len(pool.provider) > _PROVIDER_CHARS:
+        raise ConfigError(
+            f"{what}: provider = {pool.provider[:80]!r} is no MODULE:FACTORY",
+            hint="a module found from here or on PYTHONPATH, and a function in it that takes no"
+            " arguments and returns a BackendV2 of Qiskit",
+        )
+    if (pool.min, pool.max, pool.ranks) != (1, 1, 1):
+        raise ConfigError(
+            f"{what} wants {pool.min} to {pool.max} workers of {pool.ranks} ranks",
+            hint="a machine is held by one worker of one rank: leave workers and ranks out",
+        )

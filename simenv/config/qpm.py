@@ -1,0 +1,71 @@
+"""What a QPM for others was told: SIMENV_QPM_* variables -> one frozen value.
+
+An empty variable is one that was not set.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from simenv.config.names import check_name
+from simenv.errors import ConfigError
+
+STATEVECTOR_QUBITS = 12  # 0.15 ms an amplitude: 0.7 s
+_MOST_STATEVECTOR = 20
+_YES, _NO = ("1", "yes", "true", "on"), ("0", "no", "false", "off")
+
+
+class QPMConfig(msgspec.Struct, frozen=True):
+    """`private`: an environment of its own always, never, or (None) where none is up."""
+
+    private: bool | None = None
+    service_named: bool = False  # SIMENV_SERVICE says which environment is meant
+    pool: str = ""  # "": all of them, merged
+    types: int = 0  # type bits; 0: what stands behind it
+    reservations_required: bool = True
+    token_file: Path | None = None
+    statevector_qubits: int = STATEVECTOR_QUBITS
+
+
+def read(environ: Mapping[str, str] | None = None) -> QPMConfig:
+    """Raises ConfigError, which names the variable."""
+    environ = os.environ if environ is None else environ
+    pool = environ.get("SIMENV_QPM_POOL", "")
+    token = environ.get("SIMENV_QPM_TOKEN_FILE", "")
+    wanted = _one_of(environ, "SIMENV_QPM_RESERVATIONS", ("required", "optional"))
+    return QPMConfig(
+        private=_truth(environ, "SIMENV_QPM_PRIVATE"),
+        service_named=bool(environ.get("SIMENV_SERVICE")),
+        pool=check_name(pool, "SIMENV_QPM_POOL: a pool's") if pool else "",
+        types=_whole(environ, "SIMENV_QPM_TYPE", 0, 1, 3),
+        reservations_required=wanted != "optional",
+        token_file=Path(token).expanduser() if token else None,
+        statevector_qubits=_whole(
+            environ, "SIMENV_QPM_STATEVECTOR_QUBITS", STATEVECTOR_QUBITS, 0, _MOST_STATEVECTOR
+        ),
+    )
+
+
+def _truth(environ: Mapping[str, str], name: str) -> bool | None:
+    word = _one_of(environ, name, (*_YES, *_NO))
+    return None if not word else word in _YES
+
+
+def _one_of(environ: Mapping[str, str], name: str, words: tuple[str, ...]) -> str:
+    word = environ.get(name, "").lower()
+    if word and word not in words:
+        raise ConfigError(f"{name}={word[:80]!r}", hint=f"one of: {', '.join(words)}")
+    return word
+
+
+def _whole(environ: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
+    text = environ.get(name, "")
+    if not text:
+        return default
+    if not text.isdecimal() or not low <= int(text) <= high:
+        raise ConfigError(f"{name}={text[:80]!r}", hint=f"a whole number, {low} to {high}")
+    return int(text)

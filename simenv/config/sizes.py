@@ -1,0 +1,28 @@
+"""Sizes as people write them: a number of bytes, or with a unit, "512MiB"."""
+
+from __future__ import annotations
+
+import re
+
+from simenv.errors import ConfigError
+
+MAX_BYTES = 2**60
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]i?)?B?\Z", re.IGNORECASE)
+_POWERS = {"k": 1, "m": 2, "g": 3, "t": 4}
+
+
+def size(told: object, what: str) -> int:
+    """Bytes of `512MiB`, `2GB`, `1.5G`, `4096`; K, M, G and T are powers of 1,024, as sites mean
+    them. ConfigError names `what`."""
+    if isinstance(told, int) and not isinstance(told, bool):
+        count = float(told)
+    else:
+        found = _SIZE.match(told.strip()) if isinstance(told, str) else None
+        if found is None:
+            raise ConfigError(
+                f"{what} = {str(told)[:80]!r} is not a size", hint="512MiB, 2GiB, or bytes"
+            )
+        count = float(found[1]) * 1024 ** _POWERS.get((found[2] or "")[:1].lower(), 0)
+    if not 0 <= count <= MAX_BYTES:
+        raise ConfigError(f"{what} = {str(told)[:80]} is outside 0 .. 1024 PiB")
+    return int(count)

@@ -1,0 +1,46 @@
+"""What QFw's launcher told this process: QFW_* variables, handed in as a mapping -> one value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+_YES, _NO = ("1", "true", "yes", "on", "y"), ("0", "false", "no", "off", "n")
+
+
+class Deployment(msgspec.Struct, frozen=True):
+    """A text that is "" was not given. `registers`: with DEFw's directory."""
+
+    service_id: str = ""
+    device_id: str = ""
+    target_id: str = ""
+    registers: bool = True
+    ready_file: Path | None = None
+    site_config: bool = False  # there is one
+
+
+def read(environ: Mapping[str, str]) -> Deployment:
+    """Nothing here is wrong: what cannot be used is passed over where it would be used."""
+    ready = environ.get("QFW_SERVICE_READY_FILE")
+    return Deployment(
+        service_id=environ.get("QFW_QPM_SERVICE_ID", ""),
+        device_id=environ.get("QFW_QPU_DEVICE_ID", ""),
+        target_id=environ.get("QFW_QPM_TARGET_ID", ""),
+        registers=_registers(environ),
+        ready_file=Path(ready) if ready else None,
+        site_config=bool(environ.get("QFW_SITE_CONFIG")),
+    )
+
+
+def _registers(environ: Mapping[str, str]) -> bool:
+    """As it is said; else not where clients come without a directory, and not where a QPM that runs
+    for long is told of no site's directory."""
+    said = environ.get("QFW_QPM_REGISTER_WITH_DIRSVC", "").strip().lower()
+    if said in (*_YES, *_NO):
+        return said in _YES
+    if environ.get("QFW_QPM_DIRECT_ENDPOINT_FALLBACK", "").strip().lower() in _YES:
+        return False
+    is_long = environ.get("QFW_QPM_OPERATION_MODE", "").strip().lower() == "long-running"
+    return bool(environ.get("QFW_SITE_DIRSVC_ENDPOINTS", "").strip(" ,;")) if is_long else True

@@ -1,0 +1,120 @@
+"""Under which names and with which bits this QPM is found: a service record, completed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from simenv.config.qpm import QPMConfig
+from simenv.frontends.qfw.deployment import Deployment
+from simenv.qpm.service import (
+    BINDINGS,
+    PROVIDER,
+    SERVICE_NAME,
+    SERVICE_TYPE,
+    UNLIMITED,
+    QPMCapability,
+    QPMType,
+    ServiceRecord,
+)
+
+_NAMING = ("device_id", "target_device_id", "lib")
+_ASKING = ("request", "filters", "configuration")
+UNREACHED = "an environment that is not reached yet"
+
+
+def completed(
+    found: ServiceRecord | None, kind: type, told: QPMConfig, deployed: Deployment, revision: int
+) -> ServiceRecord:
+    """The record of the class that DEFw loaded. `found`: what the environment says of itself; None
+    before it is reached: then no width and no shots are promised."""
+    record = found or _unreached()
+    types = told.types or record.qpm_type
+    record = msgspec.structs.replace(
+        record,
+        class_name=kind.__name__,
+        module_name=kind.__module__,
+        qpm_type=types,
+        properties=None,
+    )
+    if revision == 1:
+        return record
+    properties = found.properties if found is not None else None
+    return msgspec.structs.replace(
+        record, properties=_properties(properties or {}, record, told, deployed)
+    )
+
+
+def context(record: ServiceRecord, words: str) -> dict[str, Any]:
+    """What a directory is told. `words`: the bits, by their names."""
+    properties = record.properties or {}
+    copied = ("service_id", "service_type", "api_bindings", "selector")
+    return {
+        **{name: properties[name] for name in copied},
+        "service_name": record.service_name,
+        "properties": properties,
+        "capability": {
+            "type": record.qpm_type,
+            "caps": record.qpm_capabilities,
+            "description": words,
+        },
+        "qpm_type": record.qpm_type,
+        "qpm_capabilities": record.qpm_capabilities,
+    }
+
+
+def _unreached() -> ServiceRecord:
+    bits = int(QPMType.SIMULATOR), int(QPMCapability.STATEVECTOR)
+    return ServiceRecord(SERVICE_NAME, UNREACHED, "", "", *bits, UNLIMITED)
+
+
+def _properties(
+    known: dict[str, Any], record: ServiceRecord, told: QPMConfig, deployed: Deployment
+) -> dict[str, Any]:
+    device = deployed.device_id or str(known.get("device_id", told.pool or PROVIDER))
+    target = deployed.target_id or device
+    width = int(known.get("num_qubits", 0))
+    home = {"service_module": record.module_name, "service_class": record.class_name}
+    bindings = [{**msgspec.to_builtins(binding), **home} for binding in BINDINGS]
+    default = {key: value for key, value in bindings[0].items() if key != "version"}
+    return {
+        "max_shots": 0,
+        **known,
+        "service_type": SERVICE_TYPE,
+        "service_id": deployed.service_id or f"qpm:{PROVIDER}:{device}",
+        "provider": PROVIDER,
+        "device_id": device,
+        "target_id": target,
+        "num_qubits": width,
+        "qpm_type": record.qpm_type,
+        "qpm_capabilities": record.qpm_capabilities,
+        "simulator": bool(record.qpm_type & QPMType.SIMULATOR),
+        "hardware": bool(record.qpm_type & QPMType.HARDWARE),
+        "selector": {
+            "name": device,
+            "resources": list(dict.fromkeys([device, target, f"{PROVIDER.upper()}-{width}q"])),
+            "aliases": [PROVIDER, SERVICE_NAME],
+        },
+        "api_bindings": bindings,
+        **default,
+        "controller": known.get("controller", {}),
+    }
+
+
+def own_words(arguments: dict[str, Any], deployed: Deployment) -> dict[str, Any]:
+    """A call's arguments, where the names a deployment gave this QPM stand for what it serves."""
+    names = {deployed.device_id, deployed.target_id} - {""}
+    if not names:
+        return arguments
+    found = {**arguments}
+    for name, value in arguments.items():
+        if name in _NAMING and isinstance(value, str) and value in names:
+            found[name] = None
+        elif name in _ASKING and isinstance(value, dict):
+            found[name] = {
+                key: item
+                for key, item in value.items()
+                if not (key in _NAMING and isinstance(item, str) and item in names)
+            }
+    return found

@@ -1,0 +1,149 @@
+"""The one QPM of this process, and what DEFw calls when it loads the package and lets go of it.
+
+Invariant: nothing is made before `initialize` or the first QPM that is to start; `initialize`
+returns at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Mapping
+
+from simenv.config import qpm as words
+from simenv.config.qpm import QPMConfig
+from simenv.errors import ConfigError
+from simenv.frontends.qfw import deployment, host, identity, locking
+from simenv.frontends.qfw.ears import Ears
+from simenv.frontends.qfw.hub import Hub
+from simenv.frontends.qfw.registration import LOOK_S, Registration, say_ready
+from simenv.qpm.errors import NotReady, QPMError
+from simenv.qpm.service import ServiceRecord
+
+REACH_S = 60.0
+log = logging.getLogger("simenv.qfw")
+
+
+class Plugin:
+    """Thread-safe. `revision`: of the contract."""
+
+    def __init__(self, environ: Mapping[str, str], revision: int) -> None:
+        self.revision = revision
+        self.deployed = deployment.read(environ)
+        try:
+            self.told = words.read(environ)
+        except ConfigError as error:
+            log.error("%s", error)
+            self.told = QPMConfig(private=False, service_named=True)
+            self.trouble = str(error)
+        else:
+            self.trouble = ""
+        if self.deployed.site_config:
+            log.warning("QFW_SITE_CONFIG is not read: retention is the contract's own")
+        if self.told.token_file is not None and revision == 1:
+            log.warning("SIMENV_QPM_TOKEN_FILE is not read: calls of revision 1 carry no token")
+        self.hub = Hub(self.told)
+        self.ears = Ears()
+        self.registration = Registration(self._to_register, self.deployed.ready_file)
+        self._kind: type | None = None
+        self._ended = threading.Event()
+        self._last: ServiceRecord | None = None
+
+    @property
+    def registers(self) -> bool:
+        return self.revision == 2 and self.deployed.registers
+
+    def initialize(self, kind: type) -> None:
+        """In a thread, a moment later: DEFw is still being loaded."""
+        self._kind = kind
+        threading.Thread(target=self._begin, name="simenv-qfw", daemon=True).start()
+
+    def begin(self) -> None:
+        """A QPM is wanted; idempotent. QPMError where a variable cannot be used."""
+        locking.install()
+        self._begin_hub()
+
+    def close(self) -> None:
+        """Out of the directory; let go of the environment."""
+        self._ended.set()
+        self.registration.leave()
+        self.hub.close()
+
+    def record(self, kind: type) -> ServiceRecord:
+        """What `query` of this class answers, also before the environment is reached."""
+        return identity.completed(self._known(), kind, self.told, self.deployed, self.revision)
+
+    def is_registered(self) -> bool:
+        """It is where clients look for it, or is not to be there."""
+        return not self.registers or self.registration.done
+
+    def _begin(self) -> None:
+        while not self._ended.wait(LOOK_S) and not host.is_up():
+            pass
+        try:
+            self._begin_hub()
+            if self.registers:
+                self.registration.serve()
+            else:
+                self._say_ready()
+        except QPMError as error:
+            log.error("%s", error)
+        except Exception:
+            log.exception("the QPM cannot be begun")
+
+    def _say_ready(self) -> None:
+        """Once the environment is reached, however long that takes."""
+        while not self._ended.is_set():
+            try:
+                self.hub.wait(REACH_S)
+            except NotReady as error:
+                log.warning("%s", error)
+            else:
+                say_ready(self.deployed.ready_file)
+                return
+
+    def _begin_hub(self) -> None:
+        if self.trouble:
+            raise QPMError(self.trouble)
+        self.hub.begin()
+
+    def _to_register(self) -> ServiceRecord | None:
+        if self._kind is None or self.hub.qpm is None:
+            return None
+        record = self.record(self._kind)
+        width = (record.properties or {}).get("num_qubits", 0)
+        return record if width else None  # a machine that has not said yet what it is
+
+    def _known(self) -> ServiceRecord | None:
+        """What the environment says of itself now, or said when it was last heard."""
+        qpm = self.hub.qpm
+        if qpm is not None:
+            try:
+                self._last = qpm.query()
+            except QPMError as error:
+                log.info("the environment does not answer: %s", error)
+        return self._last
+
+
+_making = threading.Lock()
+_plugin: Plugin | None = None
+
+
+def the_plugin() -> Plugin:
+    """Of this process; made when it is first needed."""
+    global _plugin
+    with _making:
+        if _plugin is None:
+            _plugin = Plugin(os.environ, host.revision())
+        return _plugin
+
+
+def initialize(kind: type) -> None:
+    """DEFw has imported the package that offers this class."""
+    the_plugin().initialize(kind)
+
+
+def uninitialize() -> None:
+    """DEFw ends in good order."""
+    the_plugin().close()

@@ -1,0 +1,65 @@
+"""QRMI's values. Its task status is the package's own where that is installed, so that code which
+compares with `qrmi.TaskStatus.Completed` finds it equal; its other classes cannot be constructed
+from outside, and have the same attributes here.
+"""
+
+from __future__ import annotations
+
+import enum
+import importlib
+import importlib.util
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from simenv.model import TaskState
+
+
+class Payload(msgspec.Struct, frozen=True):
+    """As `qrmi.Payload.QiskitPrimitive`, which is taken too: JSON, and "sampler"."""
+
+    input: str
+    program_id: str
+
+
+class TaskResult(msgspec.Struct, frozen=True):
+    """`value`: JSON."""
+
+    value: str
+
+
+class Target(msgspec.Struct, frozen=True):
+    """`value`: JSON."""
+
+    value: str
+
+
+class TaskStatus(enum.Enum):
+    """Where the package is not installed."""
+
+    Queued = "queued"
+    Running = "running"
+    Completed = "completed"
+    Failed = "failed"
+    Cancelled = "cancelled"
+
+
+NAMES = {
+    TaskState.QUEUED: "Queued",
+    TaskState.RUNNING: "Running",
+    TaskState.DONE: "Completed",
+    TaskState.FAILED: "Failed",
+    TaskState.EXPIRED: "Failed",
+    TaskState.CANCELLED: "Cancelled",
+}
+# Of several circuits the first of these that one of them has.
+ORDER = ("Failed", "Cancelled", "Running", "Queued", "Completed")
+
+
+@lru_cache(1)
+def statuses() -> Any:
+    """The class of task statuses."""
+    if importlib.util.find_spec("qrmi") is None:
+        return TaskStatus
+    return importlib.import_module("qrmi").TaskStatus

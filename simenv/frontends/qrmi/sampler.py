@@ -1,0 +1,135 @@
+"""The payload of a Qiskit sampler in, its result out; JSON on both sides.
+
+In: {"pubs": [[OpenQASM 3, parameter values or null, shots or null], ...], "shots",
+"support_qiskit"}. Out, with `support_qiskit`, what Qiskit's own decoder makes a PrimitiveResult of;
+else {"results": [{"data": {REGISTER: {"samples": ["0x3", ...], "num_bits"}}}]}. Samples come
+sorted, not in the order of their shots, which a simulator does not have.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Mapping, Sequence
+from itertools import chain, repeat
+from typing import Any
+
+import msgspec
+
+from simenv.errors import OptionError
+
+DEFAULT_SHOTS = 1024
+Registers = tuple[tuple[str, int], ...]
+Counts = Mapping[str, int]
+
+
+class Pub(msgspec.Struct, frozen=True):
+    """One circuit. `values`: a list of its parameters' values, or lists of those; or parameter's
+    name -> its value, or a list of those; None: it has none."""
+
+    text: str
+    registers: Registers
+    values: Any
+    shots: int
+
+    @property
+    def is_sweep(self) -> bool:
+        """Several sets of values, one result with an axis."""
+        rows = self.values.values() if isinstance(self.values, dict) else (self.values or ())[:1]
+        return any(isinstance(row, list) for row in rows)
+
+
+class Work(msgspec.Struct, frozen=True):
+    """A payload that was read."""
+
+    pubs: tuple[Pub, ...]
+    for_qiskit: bool
+
+
+def read(payload: Any) -> Work:
+    """`payload`: has `input` and `program_id`. OptionError names what it cannot be."""
+    program, text = getattr(payload, "program_id", None), getattr(payload, "input", None)
+    if not isinstance(text, str):
+        raise OptionError(
+            f"a payload of {type(payload).__name__} cannot be run", hint="Payload.QiskitPrimitive"
+        )
+    if program != "sampler":
+        raise OptionError(
+            f"program_id={str(program)[:80]!r}: of Qiskit's primitives only the sampler is here",
+            hint="expectation values: Client.submit(circuit, observables=...)",
+        )
+    try:
+        told = json.loads(text)
+        pubs, shots = told["pubs"], told.get("shots") or DEFAULT_SHOTS
+        for_qiskit = bool(told.get("support_qiskit", False))
+        read_pubs = tuple(_pub(pub, shots) for pub in pubs)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise OptionError(
+            f"this is no input of a sampler: {error!r:.200}",
+            hint='{"pubs": [[circuit, values, shots]]}',
+        ) from error
+    if not read_pubs:
+        raise OptionError("pubs is empty: there is nothing to run", hint="one circuit at least")
+    if for_qiskit and importlib.util.find_spec("qiskit_ibm_runtime") is None:
+        raise OptionError(
+            "support_qiskit needs qiskit-ibm-runtime, which is not installed",
+            hint="pip install 'simenv[ibm]', or support_qiskit=false",
+        )
+    return Work(read_pubs, for_qiskit)
+
+
+def write(work: Work, counts: Sequence[Sequence[Counts]]) -> str:
+    """`counts`: of each pub, one for each of its sets of values."""
+    if work.for_qiskit:
+        return _encoded(work, counts)
+    results = [
+        {"data": _plain(pub.registers, rows), "metadata": {"shots": pub.shots}}
+        for pub, rows in zip(work.pubs, counts, strict=True)
+    ]
+    return json.dumps({"results": results, "metadata": {"version": 2}})
+
+
+def _pub(given: Any, shots: int) -> Pub:
+    from simenv.client.circuits import load
+
+    text, values, own = (*([given] if isinstance(given, str) else given), None, None)[:3]
+    text += "\n"  # a text, and not the path of a file on this host
+    return Pub(text, load(text).program.registers, values or None, own or shots)
+
+
+def samples(registers: Registers, counts: Counts) -> dict[str, list[int]]:
+    """Register -> its value in each shot, sorted by outcome; the last register stands leftmost."""
+    found: dict[str, list[int]] = {name: [] for name, _ in registers}
+    for outcome, count in sorted(counts.items()):
+        for (name, _), word in zip(registers, reversed(outcome.split(" ")), strict=True):
+            found[name] += repeat(int(word, 2), count)
+    return found
+
+
+def _plain(registers: Registers, rows: Sequence[Counts]) -> dict[str, Any]:
+    each = [samples(registers, row) for row in rows]
+    return {
+        name: {
+            "samples": [hex(one) for one in chain.from_iterable(row[name] for row in each)],
+            "num_bits": width,
+        }
+        for name, width in registers
+    }
+
+
+def _encoded(work: Work, counts: Sequence[Sequence[Counts]]) -> str:
+    from qiskit.primitives import BitArray, DataBin, PrimitiveResult, SamplerPubResult
+    from qiskit_ibm_runtime import RuntimeEncoder
+
+    results = []
+    for pub, rows in zip(work.pubs, counts, strict=True):
+        each = [samples(pub.registers, row) for row in rows]
+        data = {
+            name: BitArray.from_samples([one for row in each for one in row[name]], width).reshape(
+                (len(rows), pub.shots) if pub.is_sweep else (pub.shots,)
+            )
+            for name, width in pub.registers
+        }
+        shape = (len(rows),) if pub.is_sweep else ()
+        results.append(SamplerPubResult(DataBin(**data, shape=shape), {"shots": pub.shots}))
+    return json.dumps(PrimitiveResult(results, {"version": 2}), cls=RuntimeEncoder)

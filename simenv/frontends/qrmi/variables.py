@@ -1,0 +1,56 @@
+"""QRMI's environment variables, handed in as a mapping -> values. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from simenv.errors import ConfigError
+
+TYPE = "simenv"  # in QRMI_JOB_QPU_TYPES
+RESOURCES, TYPES = "QRMI_JOB_QPU_RESOURCES", "QRMI_JOB_QPU_TYPES"
+_OLD = {RESOURCES: "SLURM_JOB_QPU_RESOURCES", TYPES: "SLURM_JOB_QPU_TYPES"}
+_DELIMITER = "QRMI_LIST_DELIMITER"
+
+
+class Told(msgspec.Struct, frozen=True):
+    """Of one resource, whose name is its pool's. `reservation` 0: none."""
+
+    service: Path | None
+    reservation: int
+    run_timeout_s: float | None
+
+
+def names(environ: Mapping[str, str]) -> list[str]:
+    """The resources of this job that are pools of ours, in order. ConfigError."""
+    found, types = _listed(environ, RESOURCES), _listed(environ, TYPES)
+    if len(found) != len(types):
+        raise ConfigError(
+            f"{RESOURCES} names {len(found)} resources, {TYPES} {len(types)} types",
+            hint=f"one type for each, {TYPE} for a pool",
+        )
+    return [name for name, kind in zip(found, types, strict=True) if kind == TYPE]
+
+
+def told(environ: Mapping[str, str], resource: str) -> Told:
+    """ConfigError names the variable and its value."""
+    service = environ.get(f"{resource}_QRMI_SIMENV_SERVICE", "")
+    reservation = _number(environ, f"{resource}_QRMI_JOB_ACQUISITION_TOKEN")
+    timeout = _number(environ, f"{resource}_QRMI_JOB_TIMEOUT_SECONDS")
+    return Told(Path(service) if service else None, reservation or 0, timeout or None)
+
+
+def _listed(environ: Mapping[str, str], name: str) -> list[str]:
+    text = environ.get(name, environ.get(_OLD[name], ""))
+    return [word.strip() for word in text.split(environ.get(_DELIMITER, ","))] if text else []
+
+
+def _number(environ: Mapping[str, str], name: str) -> int | None:
+    text = environ.get(name, "")
+    if not text:
+        return None
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise ConfigError(f"{name}={text[:80]!r}", hint="a whole number from 1 on")
+    return int(text)

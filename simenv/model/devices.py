@@ -1,0 +1,67 @@
+"""What a pool is as a device: qubits, gates, couplings and what was measured of them.
+
+An ideal simulator has no measured figures: nothing errs. A machine's come from its own description.
+What is not known is NaN, never a guess.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+
+import msgspec
+
+from simenv.model.views import GateInfo
+
+UNKNOWN = math.nan
+
+
+class DeviceKind(enum.StrEnum):
+    """What stands behind a pool."""
+
+    IDEAL = "ideal"  # a simulator without errors: every qubit coupled with every other
+    EMULATED = "emulated"  # a simulator with a machine's errors, couplings and gates
+    HARDWARE = "hardware"  # a machine
+
+
+class QubitInfo(msgspec.Struct, frozen=True, array_like=True):
+    """One qubit's figures."""
+
+    t1_us: float = UNKNOWN
+    t2_us: float = UNKNOWN
+    frequency_ghz: float = UNKNOWN
+    readout_error: float = UNKNOWN  # a probability
+    readout_ns: float = UNKNOWN
+
+
+class OperationInfo(msgspec.Struct, frozen=True, array_like=True):
+    """One gate on one set of qubits, in that order."""
+
+    name: str
+    qubits: tuple[int, ...]
+    error: float = UNKNOWN  # average gate infidelity
+    duration_ns: float = UNKNOWN
+
+
+class DeviceInfo(msgspec.Struct, frozen=True):
+    """One pool as a device. `all_to_all`: then `coupling` is empty, and means every pair."""
+
+    name: str  # the pool's
+    kind: DeviceKind
+    provider: str  # who made it: "simenv", or the machine's own word
+    model: str  # the machine's own name; of a simulator the engine that is preferred
+    version: str
+    technology: str  # "simulator", "superconducting", "trapped-ion", "neutral-atom"
+    num_qubits: int
+    max_shots: int
+    gates: tuple[GateInfo, ...]  # native: by name, with the number of qubits and parameters
+    all_to_all: bool
+    directed: bool = False
+    coupling: tuple[tuple[int, int], ...] = ()
+    operations: tuple[OperationInfo, ...] = ()
+    qubits: tuple[QubitInfo, ...] = ()  # empty, or one for each
+    dynamic: bool = False  # measurement, reset and conditions on the way
+    calibration_id: str = ""  # "": nothing was ever measured
+    calibrated_s: float = 0.0  # wall clock of the calibration, seconds since 1970; 0: not known
+    dt_ns: float = UNKNOWN  # resolution of its clock
+    formats: tuple[str, ...] = ("openqasm2", "qpy")

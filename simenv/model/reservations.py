@@ -1,0 +1,193 @@
+"""Reservations: what is asked for, what is decided, how one stands. Times are wall-clock ns.
+
+A reservation is a claim of one owner on one device: credits or rate of its admission policy, and
+perhaps workers that nobody else gets. Numbers of `reason` are those of QPM hosts, see `Code`.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+
+class ReservationState(enum.StrEnum):
+    """PENDING -> ACTIVE -> RELEASED | EXPIRED | CANCELLED."""
+
+    PENDING = "pending"
+    ACTIVE = "active"
+    RELEASED = "released"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+
+
+class Code(enum.IntEnum):
+    """Why an admission was decided so."""
+
+    NONE = 0
+    ACCEPTED = 1
+    DEVICE_NOT_FOUND = 2
+    DEVICE_UNAVAILABLE = 3
+    INVALID_REQUEST = 4
+    ESTIMATOR_FAILED = 5
+    POLICY_FAILED = 6
+    INSUFFICIENT_CREDITS = 7
+    INSUFFICIENT_RATE = 8
+    TOO_LARGE = 9
+    WALLTIME_INFEASIBLE = 10
+    NOT_FOUND = 11
+    TERMINAL = 12
+    OVER_LIMIT = 13
+    UNSUPPORTED = 14
+    EXISTS = 15
+    ACTIVE_RESERVATIONS = 16
+    SCOPE_LIMIT = 17
+    NOT_AUTHORISED = 18
+
+
+class Workload(msgspec.Struct, frozen=True, array_like=True):
+    """The size of `count` equal circuits."""
+
+    count: int = 1
+    qubits: int = 0
+    depth: int = 0
+    gates_1q: int = 0
+    gates_2q: int = 0
+    measurements: int = 0
+    shots: int = 0
+
+
+class ReservationAsk(msgspec.Struct, frozen=True):
+    """What somebody wants. 0 and "": nothing said."""
+
+    request_id: str = ""
+    device: str = ""  # a pool; "": the whole environment
+    scope: str = ""
+    user: str = ""
+    job: str = ""
+    workload_kind: str = "quantum"  # or "hybrid"
+    ttl_ns: int = 0  # 0: the device's own default
+    walltime_ns: int = 0
+    classical_ns: int = 0
+    overhead_ns: int = 0
+    workload: Workload = Workload()
+    workers: int = 0  # kept for it alone, while it lives
+    bound_ns: int = 0  # wanted: a task is begun within so long of its acceptance
+    metadata: tuple[tuple[str, str], ...] = ()  # what else was told, for people to read
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """`status`: accepted, delayed (ask again after `retry_after_ns`) or rejected (never so)."""
+
+    status: str
+    code: int  # a Code
+    message: str
+    reservation: int = 0
+    units: int = 0  # of the device's baseline circuit
+    credits_required: int = 0
+    rate_required: int = 0
+    capacity_available: int = 0  # credits or rate, by the policy; 0 where it is unlimited
+    estimated_total_ns: int = 0
+    estimated_start_ns: int = 0
+    estimated_finish_ns: int = 0
+    retry_after_ns: int = 0
+    bound_ns: int = 0  # promised; 0: none
+
+
+class ReservationInfo(msgspec.Struct, frozen=True):
+    """How one stands."""
+
+    id: int
+    request_id: str
+    device: str
+    scope: str
+    owner: str
+    user: str
+    job: str
+    workload_kind: str
+    state: ReservationState
+    created_ns: int
+    expires_ns: int
+    credits_reserved: int = 0
+    credits_consumed: int = 0
+    credits_held: int = 0  # of those consumed: for tasks that have not ended
+    rate_reserved: int = 0
+    rate_consumed: int = 0
+    quantum_budget_ns: int = 0
+    estimated_total_ns: int = 0
+    actual_total_ns: int = 0
+    workers: int = 0  # asked for
+    workers_kept: int = 0  # there now
+    bound_ns: int = 0
+    parked: int = 0  # tasks that wait for credits
+    waiting: int = 0
+    running: int = 0
+    metadata: tuple[tuple[str, str], ...] = ()
+
+
+class DeviceProfile(msgspec.Struct, frozen=True):
+    """What an admission policy reckons with, for one device. Whole numbers; times in ns."""
+
+    device_id: int = 1
+    external_device_id: str = ""
+    max_qubits: int = 0
+    max_shots: int = 0
+    time_span_ns: int = 0
+    baseline: Workload = Workload(1, 5, 10, 20, 10, 5, 1_000)
+    one_q_gate_ns: int = 30
+    two_q_gate_ns: int = 300
+    measurement_ns: int = 1_000
+    one_q_transfer_ns: int = 0
+    two_q_transfer_ns: int = 0
+    measurement_transfer_ns: int = 0
+    compile_ns: int = 0
+    control_overhead_ns: int = 0
+    provider_overhead_ns: int = 0
+    total_credits: int = 0
+    device_rate: int = 0
+    concurrent_jobs: int = 0
+    default_ttl_ns: int = 3_600_000_000_000
+    max_provider_queue_depth: int = 0
+
+
+class AdmissionPolicy(msgspec.Struct, frozen=True):
+    """`name`: unlimited, credit or rate. `total_credits` goes with credit; `device_rate` and
+    `time_span_ns` with rate."""
+
+    name: str = "unlimited"
+    baseline: Workload = Workload(1, 5, 10, 20, 10, 5, 1_000)
+    total_credits: int = 0
+    device_rate: int = 0
+    time_span_ns: int = 0
+
+
+class Held(msgspec.Struct, frozen=True, array_like=True):
+    """What unfinished tasks have of their reservations."""
+
+    units: int = 0
+    credits: int = 0
+    rate: int = 0
+
+
+class TargetInfo(msgspec.Struct, frozen=True):
+    """How a device's queue is steered."""
+
+    device: str
+    state: str  # "active", "paused", "draining"
+    version: int  # grows with each change
+    policy: str = "priority"  # or fifo, ordered, round_robin
+    options: tuple[tuple[str, str], ...] = ()
+    max_inflight: int = 0  # 0: no limit
+    pause_reason: str = ""
+    drain_mode: str = ""
+    drain_timeout_s: float = 0.0
+    drain_started_ns: int = 0
+    queued: int = 0
+    parked: int = 0  # tasks that wait for credits
+    sent: int = 0  # with a worker, not begun
+    running: int = 0
+    queued_ns: int = 0  # expected work that waits, on one slot
+    wait_ns: int = -1  # until a task accepted now would begin; -1: not known
+    reservations: int = 0  # active ones of it
+    held: Held = Held()  # of those, for tasks that have no worker yet
+    in_flight: Held = Held()  # and for tasks that have one

@@ -1,0 +1,133 @@
+"""The bindings of revision 2 by which a QPM is managed, as Protocols: who may use how much of it,
+by which rules, and in which order.
+
+As in `bindings` every argument has a default, all methods are thread-safe, and answers are plain
+data; see `reserving` and `steering`. `device_id`: a device's name or number; None: the target as a
+whole.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from simenv.qpm.bindings import Plain
+
+Device = str | int
+
+
+class Admission(Protocol):
+    """Binding `admission` of revision 2: reservations, their owner's alone."""
+
+    def evaluate(self, token: str | None = None, request: Plain | None = None) -> Plain: ...
+
+    def reserve(self, token: str | None = None, request: Plain | None = None) -> Plain: ...
+
+    def renew(
+        self,
+        token: str | None = None,
+        reservation_id: int | None = None,
+        request: Plain | None = None,
+    ) -> Plain: ...
+
+    def release(
+        self,
+        token: str | None = None,
+        reservation_id: int | None = None,
+        reason: str | None = None,
+    ) -> Plain: ...
+
+    def cancel(
+        self,
+        token: str | None = None,
+        reservation_id: int | None = None,
+        reason: str | None = None,
+    ) -> Plain: ...
+
+    def get_reservation(
+        self, token: str | None = None, reservation_id: int | None = None
+    ) -> Plain: ...
+
+    def list_reservations(
+        self, token: str | None = None, filters: Plain | None = None
+    ) -> list[Plain]: ...
+
+
+class AdmissionPolicy(Protocol):
+    """Binding `admission-policy` of revision 2: what reservations are decided by."""
+
+    def configure_device_profile(
+        self,
+        token: str | None = None,
+        device_id: Device | None = None,
+        profile: Plain | None = None,
+    ) -> Plain: ...
+
+    def get_device_profile(
+        self, token: str | None = None, device_id: Device | None = None
+    ) -> Plain: ...
+
+    def set_admission_policy(
+        self,
+        token: str | None = None,
+        device_id: Device | None = None,
+        configuration: Plain | None = None,
+    ) -> Plain: ...
+
+    def get_admission_policy(
+        self, token: str | None = None, device_id: Device | None = None
+    ) -> Plain: ...
+
+
+class Scheduler(Protocol):
+    """Binding `scheduler` of revision 2: in which order a device's tasks go, and whether."""
+
+    def get_scheduler_status(
+        self, token: str | None = None, device_id: Device | None = None
+    ) -> Plain: ...
+
+    def get_scheduler_policy(
+        self, token: str | None = None, device_id: Device | None = None
+    ) -> Plain: ...
+
+    def get_scheduler_queue_state(
+        self,
+        token: str | None = None,
+        device_id: Device | None = None,
+        include_restricted: bool = False,
+    ) -> Plain: ...
+
+    def configure_scheduler_policy(
+        self,
+        token: str | None = None,
+        device_id: Device | None = None,
+        configuration: Plain | None = None,
+    ) -> Plain: ...
+
+    def pause_execution_target(
+        self,
+        token: str | None = None,
+        device_id: Device | None = None,
+        reason: str | None = None,
+    ) -> Plain: ...
+
+    def resume_execution_target(
+        self,
+        token: str | None = None,
+        device_id: Device | None = None,
+        reason: str | None = None,
+    ) -> Plain: ...
+
+    def drain_execution_target(
+        self,
+        token: str | None = None,
+        device_id: Device | None = None,
+        mode: str = "graceful",
+        timeout_s: float | None = None,
+    ) -> Plain: ...
+
+    def configure_dispatch_limits(
+        self,
+        token: str | None = None,
+        device_id: Device | None = None,
+        limits: Plain | None = None,
+    ) -> Plain: ...

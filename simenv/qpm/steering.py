@@ -1,0 +1,75 @@
+"""What the scheduler binding answers; plain data leaves through `envelopes.plain`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class Control(msgspec.Struct, frozen=True):
+    """Whether a device's tasks go. `dispatch_depth`: tasks that are with workers."""
+
+    paused: bool
+    draining: bool
+    drain_mode: str | None
+    drain_timeout_s: float | None
+    drain_started_at_ns: int | None
+    pause_reason: str | None
+    dispatch_depth: int
+
+
+class SchedulerPolicy(msgspec.Struct, frozen=True):
+    """In which order they go."""
+
+    policy_name: str
+    options: dict[str, str]
+
+
+class DispatchLimits(msgspec.Struct, frozen=True):
+    """`max_inflight`: tasks with workers at a time; 0: no limit."""
+
+    max_inflight: int
+
+
+class SchedulerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer of `get_scheduler_status`. Counts are of all callers: `task_count` what is not over,
+    `pending_capacity_count` of these what waits for credits, `runtime_task_count` the others;
+    `selected_task_count` what a worker has not begun, `provider_inflight_count` what it has."""
+
+    target_id: str
+    state: str
+    scheduler_available: bool
+    threading_mode: str
+    policy: SchedulerPolicy
+    control: Control
+    versions: dict[str, int]
+    task_count: int
+    pending_capacity_count: int
+    runtime_task_count: int
+    selected_task_count: int
+    provider_inflight_count: int
+    dispatch_limits: DispatchLimits
+
+
+class Steered(msgspec.Struct, frozen=True):
+    """Answer of pause, resume and drain."""
+
+    status: str
+    version: int
+    target_id: str
+    control: Control
+
+
+class QueueState(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer of `get_scheduler_queue_state`: envelopes of the tasks that came through this QPM,
+    with `include_restricted` also of others that its owner may see."""
+
+    target_id: str
+    include_restricted: bool
+    pending_capacity: list[dict[str, Any]]
+    scheduler_task_count: int
+    selected_qtask_ids: list[int]
+    provider_inflight_qtask_ids: list[int]
+    dispatch_limits: DispatchLimits
+    runtime_tasks: list[dict[str, Any]]

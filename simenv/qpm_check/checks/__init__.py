@@ -1,0 +1,35 @@
+"""All rows, in the order in which they are shown: what must load first, then binding by binding."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from simenv.qpm_check.checks import (
+    admission,
+    control,
+    crowd,
+    events,
+    execution,
+    inputs,
+    loading,
+    policy,
+    polling,
+    records,
+    scheduling,
+    service,
+    single,
+    telemetry,
+)
+from simenv.qpm_check.rows import Row
+
+_MODULES: tuple[ModuleType, ...] = (
+    loading, service, records, single, execution, polling, events, admission, policy, scheduling,
+    telemetry, inputs, crowd, control,
+)  # fmt: skip
+
+
+def rows() -> tuple[Row, ...]:
+    """Every row of every module, as written down there."""
+    return tuple(
+        value for module in _MODULES for value in vars(module).values() if isinstance(value, Row)
+    )

@@ -1,0 +1,303 @@
+"""Binding `admission`: reservations, from the dry run to their end."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Any
+
+from simenv.qpm_check import shapes
+from simenv.qpm_check.bench import Bench
+from simenv.qpm_check.checks.single import EVENT
+from simenv.qpm_check.rows import Irrelevant, expect, expect_equal, row, shown
+from simenv.qpm_check.target import FAMILY
+
+DECISION: shapes.Fields = {
+    "status": str, "decision": int, "reason": str, "reason_code": int, "credits_required": int,
+    "rate_required": int, "capacity_available": int, "estimated_total_ns": int, "message": str,
+}  # fmt: skip
+DECISION_NAMES = (
+    "request_id", "device_id", "scope_id", "reservation_id", "estimated_start_ns",
+    "estimated_finish_ns", "retry_after_ns",
+)  # fmt: skip
+RECORD: shapes.Fields = {
+    "reservation_id": int, "workload_kind": str, "state": str, "state_code": int,
+    "credits_reserved": int, "credits_consumed": int, "rate_reserved": int, "rate_consumed": int,
+    "quantum_budget_ns": int, "estimated_total_ns": int, "actual_total_ns": int,
+    "created_at_ns": int, "expires_at_ns": int,
+}  # fmt: skip
+RECORD_NAMES = ("request_id", "device_id", "scope_id", "user_id", "job_id", "request_metadata")
+CODES = {"pending": 1, "active": 2, "released": 3, "expired": 4, "cancelled": 5}
+DECISIONS = {"accepted": 1, "delayed": 2, "rejected": 3}
+MOST_ID = 2**64 - 1
+NEVER_GIVEN = 2**63 + 12_345
+SHORT_NS = 300_000_000
+_REFUSED = tuple(FAMILY - {"DEFwNotReady", "DEFwInProgress", "DEFwCommError"})
+
+
+def decided(what: str, answer: Any, status: str | None = None) -> dict[str, Any]:
+    """A decision with all its fields, and that status."""
+    found = shapes.has(what, answer, DECISION)
+    for name in DECISION_NAMES:
+        expect(name in found, f"{what} has no {name!r}")
+    expect(found["status"] in DECISIONS, f"{what}: status {found['status']!r}")
+    expect_equal(f"decision of {what}", found["decision"], DECISIONS[found["status"]])
+    if status is not None:
+        words = f"{what}: {found['status']}, {found['reason']}, {found['message']}; not {status}"
+        expect(found["status"] == status, words)
+    return found
+
+
+def stands(bench: Bench, number: int, *states: str) -> dict[str, Any]:
+    """A reservation's record, in one of these states."""
+    found = shapes.has("the reservation", bench.q.get_reservation(reservation_id=number), RECORD)
+    state = found["state"]
+    expect(state in states, f"reservation {number} is {state!r}, not {' or '.join(states)}")
+    expect_equal(f"state_code of {state}", found["state_code"], CODES[state])
+    return found
+
+
+def _listed(bench: Bench, **filters: Any) -> list[int]:
+    found = bench.q.list_reservations(filters=filters or None)
+    expect(isinstance(found, list), f"list_reservations answered {shown(found)}")
+    return [one["reservation_id"] for one in found]
+
+
+@row("admission.evaluate", "evaluate: a decision, and nothing is reserved")
+def evaluate(bench: Bench) -> None:
+    before = sorted(_listed(bench))
+    found = decided("evaluate", bench.q.evaluate(request={"num_shots": 100}), "accepted")
+    expect_equal("reason of accepted", found["reason"], "accepted")
+    expect(found["reason_code"] in (0, 1), f"reason_code is {found['reason_code']}")
+    expect_equal("reservations after a dry run", sorted(_listed(bench)), before)
+
+
+@row("admission.reserve", "reserve: a decision with an id, and an active reservation")
+def reserve(bench: Bench) -> None:
+    found = decided("reserve", bench.q.reserve(request={"request_id": "r-7"}), "accepted")
+    number = found["reservation_id"]
+    expect_equal("request_id", found["request_id"], "r-7")
+    record = stands(bench, number, "active")
+    for name in RECORD_NAMES:
+        expect(name in record, f"the reservation has no {name!r}")
+    expect_equal("request_id of the record", record["request_id"], "r-7")
+    expect(record["expires_at_ns"] > record["created_at_ns"], "it expires before it was made")
+    bench.q.release(reservation_id=number)
+
+
+@row("admission.ids", "reservation ids are whole numbers, 1 to 2**64-1, each given once")
+def ids(bench: Bench) -> None:
+    seen = []
+    for _ in range(4):
+        answer = bench.q.reserve(request={})
+        number = answer.get("reservation_id")
+        expect(type(number) is int, f"a reservation id is {shown(number)}, not a whole number")
+        expect(1 <= number <= MOST_ID, f"a reservation id is {number}")
+        bench.q.release(reservation_id=number)
+        seen.append(number)
+    expect(len(set(seen)) == len(seen), f"ids were given twice: {seen}")
+
+
+@row("admission.no-dict", "reserve of no dict is refused: revision 1 has that name too")
+def no_dict(bench: Bench) -> None:
+    before = sorted(_listed(bench))
+    bench.refuses("reserve(request='svc')", lambda: bench.q.reserve(request="svc"))
+    expect_equal("reservations afterwards", sorted(_listed(bench)), before)
+
+
+@row("admission.unknown-keys", "keys nobody knows are passed over")
+def unknown_keys(bench: Bench) -> None:
+    decided("evaluate", bench.q.evaluate(request={"a_key_of_tomorrow": [1, {"x": None}]}))
+
+
+@row("admission.owner", "owner, job and scope of the request stand in the record")
+def owner(bench: Bench) -> None:
+    for given in ({"user_id": "ada"}, {"owner": {"username": "ada"}}):
+        number = bench.reserve(job_id="j-1", scope_id="s-1", **given)
+        record = stands(bench, number, "active")
+        expect_equal(f"user_id of {given}", record["user_id"], "ada")
+        expect_equal("job_id", str(record["job_id"]), "j-1")
+        expect_equal("scope_id", str(record["scope_id"]), "s-1")
+
+
+@row("admission.list", "list_reservations: all, or those that fit the filters")
+def listing(bench: Bench) -> None:
+    mine = bench.reserve(user_id="ada", job_id="j-17")
+    other = bench.reserve(user_id="grace", job_id="j-18")
+    expect({mine, other} <= set(_listed(bench)), "the list lacks what was just reserved")
+    for filters in ({"user_id": "ada"}, {"job_id": "j-17"}):
+        found = _listed(bench, **filters)
+        expect(mine in found and other not in found, f"{filters} lists {found}")
+    expect_equal("of a job nobody has", _listed(bench, job_id="no-such-job"), [])
+
+
+@row("admission.renew", "renew: it lives longer")
+def renew(bench: Bench) -> None:
+    number = bench.reserve(ttl_ns=60 * 10**9)
+    before = stands(bench, number, "active")["expires_at_ns"]
+    answer = bench.q.renew(reservation_id=number, request={"ttl_ns": 7_200 * 10**9})
+    shapes.has("renew", answer, {"status": str, "reservation_id": int})
+    expect_equal("status", answer["status"], "accepted")
+    after = stands(bench, number, "active")["expires_at_ns"]
+    expect(after > before + 3_600 * 10**9, f"it expires {(after - before) / 1e9:.0f} s later")
+
+
+@row("admission.release", "release: released, as often as it is asked")
+def release(bench: Bench) -> None:
+    number = bench.reserve()
+    for _ in range(2):
+        answer = bench.q.release(reservation_id=number, reason="checked")
+        shapes.has("release", answer, {"status": str, "reservation_id": int})
+        expect_equal("status", answer["status"], "accepted")
+    stands(bench, number, "released")
+
+
+@row("admission.release-id", "release and cancel without an id are refused")
+def release_id(bench: Bench) -> None:
+    bench.refuses("release()", lambda: bench.q.release())
+    bench.refuses("cancel()", lambda: bench.q.cancel())
+
+
+@row("admission.unknown", "a reservation nobody has: refused, by its class")
+def unknown(bench: Bench) -> None:
+    for name in ("get_reservation", "renew", "release", "cancel"):
+        call = getattr(bench.q, name)
+        bench.refuses(name, partial(call, reservation_id=NEVER_GIVEN), *_REFUSED)
+
+
+@row(
+    "admission.release-running",
+    "release while a task runs: pending with its id, or it stops",
+)
+def release_running(bench: Bench) -> None:
+    number = bench.reserve()
+    under = {"reservation_id": number}
+    qtask = bench.q.async_run(bench.info(bench.long, num_shots=bench.long_shots), **under)[
+        "qtask_id"
+    ]
+    bench.until(
+        lambda: bench.q.task_status(qtask_id=qtask, **under)["lifecycle_state"] == "submitted",
+        "submitted",
+    )
+    answer = bench.q.release(reservation_id=number)
+    expect(answer["status"] in ("accepted", "pending"), f"release answered {shown(answer)}")
+    if answer["status"] == "pending":
+        expect_equal("reason", answer.get("reason"), "provider-cancel-pending")
+        expect_equal("pending_qtask_ids", answer.get("pending_qtask_ids"), [qtask])
+    bench.until(
+        lambda: bench.q.get_reservation(reservation_id=number)["state"] == "released", "its release"
+    )
+
+
+@row("admission.cancel", "cancel: its tasks are stopped")
+def cancel(bench: Bench) -> None:
+    number = bench.reserve()
+    cids = [
+        bench.submit(bench.long, num_shots=bench.long_shots, under={"reservation_id": number})
+        for _ in range(4)
+    ]
+    answer = bench.q.cancel(reservation_id=number, reason="checked")
+    expect(answer["status"] in ("accepted", "pending"), f"cancel answered {shown(answer)}")
+    bench.until(lambda: bench.q.is_ready()["active_task_count"] == 0, "the end of its tasks")
+    stands(bench, number, "cancelled")
+    expect(bool(cids), "nothing was submitted")
+
+
+@row("admission.expires", "a reservation whose time is over is expired, and refused")
+def expires(bench: Bench) -> None:
+    number = bench.reserve(ttl_ns=SHORT_NS)
+    deadline = time.monotonic() + bench.wait_s
+    while bench.q.get_reservation(reservation_id=number)["state"] == "active":
+        expect(
+            time.monotonic() < deadline, f"still active {bench.wait_s:g} s after 0.3 s were over"
+        )
+        time.sleep(0.05)
+    stands(bench, number, "expired")
+    _refused(bench, number, "that is over")
+
+
+@row("reservation.required", "without a reservation what costs is refused")
+def required(bench: Bench) -> None:
+    try:
+        bench.q.delete_circuit(bench.q.async_run(bench.info())["cid"])
+    except Exception as error:  # noqa: BLE001 - that it is refused rightly is asked below
+        first: Exception | None = error
+    else:
+        first = None
+    if first is None:
+        raise Irrelevant("this QPM waives reservations")
+    bench.refuses("async_run", lambda: bench.q.async_run(bench.info()))
+    bench.refuses("sync_run", lambda: bench.q.sync_run(bench.info()))
+    for operation in ("read_cq", "peek_cq"):
+        answer = getattr(bench.q, operation)("a-circuit")
+        found = shapes.outcome(operation, answer, "INVALID_RESERVATION", "reservation-required")
+        expect_equal("completion_ready", found.get("completion_ready"), False)
+        expect_equal("poll_operation", found.get("poll_operation"), operation)
+
+
+@row("reservation.unknown", "an id nobody was given: calls refused, questions answered")
+def of_nobody(bench: Bench) -> None:
+    bench.reserve()  # there are some
+    _refused(bench, NEVER_GIVEN, "nobody has")
+    ear = bench.ear()
+    bench.refuses("register", lambda: ear.register(EVENT, reservation_id=NEVER_GIVEN))
+    for name in ("cancel_task", "delete_circuit"):
+        call = getattr(bench.q, name)
+        bench.refuses(name, partial(call, "a-cid", reservation_id=NEVER_GIVEN))
+    for name in ("read_cq", "peek_cq", "task_status"):
+        answer = getattr(bench.q, name)("a-cid", reservation_id=NEVER_GIVEN)
+        shapes.outcome(name, answer, "INVALID_RESERVATION")
+
+
+@row("reservation.released", "a released reservation runs nothing any more")
+def released(bench: Bench) -> None:
+    number = bench.reserve()
+    bench.q.release(reservation_id=number)
+    _refused(bench, number, "that was released")
+
+
+@row("reservation.cancelled", "a cancelled reservation runs nothing any more")
+def cancelled(bench: Bench) -> None:
+    number = bench.reserve()
+    bench.q.cancel(reservation_id=number)
+    _refused(bench, number, "that was cancelled")
+
+
+@row("reservation.mismatch", "another reservation's task: INVALID_RESERVATION, mismatch")
+def mismatch(bench: Bench) -> None:
+    mine, other = bench.reserve(), bench.reserve()
+    cid = bench.submit(under={"reservation_id": mine})
+    bench.completion(bench.submit(under={"reservation_id": other}), reservation_id=other)
+    for name in ("read_cq", "peek_cq"):
+        answer = getattr(bench.q, name)(cid, reservation_id=other)
+        shapes.outcome(name, answer, "INVALID_RESERVATION", "reservation-mismatch")
+    record = bench.completion(cid, reservation_id=mine)
+    expect_equal("reservation_id of the record", record["reservation_id"], mine)
+
+
+@row("reservation.queues", "read_cq without a cid reads its own reservation's queue")
+def queues(bench: Bench) -> None:
+    mine, other = bench.reserve(), bench.reserve()
+    cids = {number: bench.submit(under={"reservation_id": number}) for number in (mine, other)}
+    for number in (other, mine):
+        record = bench.completion(None, reservation_id=number)
+        expect_equal(f"what was read under {number}", record["cid"], cids[number])
+
+
+@row("reservation.stranger", "another owner's reservation is as if there were none")
+def stranger(bench: Bench) -> None:
+    number = bench.reserve()
+    other = bench.stranger()
+    for name in ("get_reservation", "release", "cancel", "renew"):
+        call = getattr(other, name)
+        bench.refuses(name, partial(call, reservation_id=number), *_REFUSED)
+    bench.refuses("async_run", lambda: other.async_run(bench.info(), reservation_id=number))
+    stands(bench, number, "active")
+
+
+def _refused(bench: Bench, number: int, what: str) -> None:
+    under = {"reservation_id": number}
+    for name in ("async_run", "sync_run"):
+        call = getattr(bench.q, name)
+        words = f"{name} under a reservation {what}"
+        bench.refuses(words, partial(call, bench.info(), **under))

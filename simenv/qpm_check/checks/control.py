@@ -1,0 +1,156 @@
+"""Binding `control`: status, reconciliation, the ways to shut down."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from simenv.qpm_check import shapes
+from simenv.qpm_check.bench import Bench
+from simenv.qpm_check.rows import expect, expect_equal, row
+
+STATES = ("running", "draining", "quiescing", "stopping", "stopped")
+STATUS: shapes.Fields = {
+    "state": str, "initialized": bool, "ready": bool, "accepting_requests": bool,
+    "provider_ready": bool, "active_task_count": int, "active_reservation_count": int,
+    "shutdown": (dict, shapes.NOTHING),
+}  # fmt: skip
+LISTS = (
+    "pending_removed", "stale_runtime_tasks", "capacity_hold_faults", "unfinished_scheduler_tasks",
+    "provider_handle_faults", "directory_generation_faults",
+)  # fmt: skip
+ASKED: shapes.Fields = {
+    "status": str, "mode": str, "timeout_s": (float, shapes.NOTHING),
+    "reason": (str, shapes.NOTHING), "state": str, "requested_at_ns": int,
+}  # fmt: skip
+
+
+@row("control.status", "is_ready and get_service_status: the status")
+def status(bench: Bench) -> None:
+    for method in (bench.q.is_ready, bench.q.get_service_status):
+        found = shapes.has("the status", method(), STATUS)
+        expect(found["state"] in STATES, f"state is {found['state']!r}")
+        expect_equal("state", found["state"], "running")
+        expect_equal("ready", found["ready"], True)
+        expect_equal("accepting_requests", found["accepting_requests"], True)
+        expect_equal("shutdown", found["shutdown"], None)
+
+
+@row("control.test", "test: ok, rpc_ready, the status; it submits nothing")
+def test(bench: Bench) -> None:
+    before = bench.q.get_service_status()["active_task_count"]
+    found = shapes.has("test", bench.q.test(), {"status": str, "rpc_ready": bool, "service": dict})
+    expect_equal("status", found["status"], "ok")
+    expect_equal("rpc_ready", found["rpc_ready"], True)
+    shapes.has("service", found["service"], STATUS)
+    after = bench.q.get_service_status()["active_task_count"]
+    expect(after <= before, f"test made {after - before} tasks")
+
+
+@row("control.counts", "active_task_count counts what is under way")
+def counts(bench: Bench) -> None:
+    bench.until(lambda: bench.q.is_ready()["active_task_count"] == 0, "quiet")
+    bench.submit(bench.long, num_shots=bench.long_shots)
+    expect_equal("active_task_count", bench.q.is_ready()["active_task_count"], 1)
+    before = bench.q.is_ready()["active_reservation_count"]
+    bench.reserve()
+    after = bench.q.is_ready()["active_reservation_count"]
+    expect_equal("active_reservation_count", after, before + 1)
+
+
+@row("control.reconcile", "reconcile_runtime_state: lists of what was found")
+def reconcile(bench: Bench) -> None:
+    bench.submit()
+    answer = bench.q.reconcile_runtime_state(reason="checked")
+    wanted = {"target_id": str, "timestamp_ns": int, **dict.fromkeys(LISTS, list)}
+    shapes.has("reconcile_runtime_state", answer, wanted)
+
+
+@row("control.reconcile-reason", "reconcile_runtime_state without a reason is refused")
+def reconcile_reason(bench: Bench) -> None:
+    bench.refuses("reconcile_runtime_state()", lambda: bench.q.reconcile_runtime_state())
+
+
+@row("control.shutdown-mode", "shutdown: another mode or a negative time is refused", alone=True)
+def shutdown_mode(bench: Bench) -> None:
+    bench.refuses("mode 'now'", lambda: bench.q.shutdown(mode="now"))
+    bench.refuses("timeout_s=-1", lambda: bench.q.shutdown(timeout_s=-1))
+    expect_equal("ready after both", bench.q.is_ready()["ready"], True)
+
+
+@row(
+    "control.shutdown",
+    "shutdown: answers before it ends; what was accepted is finished",
+    alone=True,
+)
+def graceful(bench: Bench) -> None:
+    cid = bench.submit(bench.long, num_shots=bench.long_shots)
+    begun = time.time_ns()
+    found = shapes.has("shutdown", bench.q.shutdown(reason="checked"), ASKED)
+    expect_equal("status", found["status"], "accepted")
+    expect_equal("mode", found["mode"], "graceful")
+    expect(found["state"] in STATES[1:], f"state is {found['state']!r}")
+    expect(begun - 10**9 <= found["requested_at_ns"] <= time.time_ns() + 10**9,
+           f"requested_at_ns is {found['requested_at_ns']}")  # fmt: skip
+    expect_equal("rc of what was accepted", bench.completion(cid)["rc"], 0)
+
+
+@row("control.shutdown-repeated", "shutdown again: the first request, repeated", alone=True)
+def repeated(bench: Bench) -> None:
+    bench.submit(bench.long, num_shots=bench.long_shots)
+    first = bench.q.shutdown(reason="the first")
+    again = shapes.has("the second shutdown", bench.q.shutdown(mode="cancel", reason="x"), ASKED)
+    expect_equal("repeated", again.get("repeated"), True)
+    for name in ("mode", "reason", "requested_at_ns"):
+        expect_equal(f"{name} of the second answer", again[name], first[name])
+    expect(not first.get("repeated"), "the first answer says that it is repeated")
+
+
+@row("control.shutdown-closed", "after shutdown nothing new is taken", alone=True)
+def closed(bench: Bench) -> None:
+    bench.submit(bench.long, num_shots=bench.long_shots)
+    under = bench.under
+    bench.q.shutdown()
+    bench.refuses("async_run", lambda: bench.q.async_run(bench.info(), **under),
+                  "DEFwExecutionError", "DEFwNotReady", "DEFwOutOfResources")  # fmt: skip
+    found = bench.q.is_ready()
+    expect_equal("accepting_requests", found["accepting_requests"], False)
+    expect_equal("ready", found["ready"], False)
+    expect(isinstance(found["shutdown"], dict), "the status does not show the request")
+
+
+@row(
+    "control.shutdown-reserve", "after shutdown reserve is rejected: service-quiescing", alone=True
+)
+def no_reservations(bench: Bench) -> None:
+    bench.submit(bench.long, num_shots=bench.long_shots)
+    bench.q.shutdown()
+    found = shapes.has("reserve", bench.q.reserve(request={}), {"status": str, "reason": str})
+    expect_equal("status", found["status"], "rejected")
+    expect_equal("reason", found["reason"], "service-quiescing")
+    expect(found.get("state") in STATES[1:], f"state is {found.get('state')!r}")
+
+
+@row("control.shutdown-cancel", "shutdown by cancel ends what is under way", alone=True)
+def cancel(bench: Bench) -> None:
+    cids = [bench.submit(bench.long, num_shots=bench.long_shots) for _ in range(4)]
+    found = bench.q.shutdown(mode="cancel")
+    expect_equal("mode", found["mode"], "cancel")
+    records = [_ended(bench, cid) for cid in cids]
+    expect(any(record["rc"] != 0 for record in records), "all of 4 long circuits ran to their ends")
+
+
+@row(
+    "control.shutdown-timeout",
+    "a graceful shutdown turns into cancel after its timeout",
+    alone=True,
+)
+def timeout(bench: Bench) -> None:
+    cids = [bench.submit(bench.long, num_shots=bench.long_shots) for _ in range(8)]
+    bench.q.shutdown(timeout_s=0.05)
+    records = [_ended(bench, cid) for cid in cids]
+    expect(any(record["rc"] != 0 for record in records), "all of 8 long circuits ran to their ends")
+
+
+def _ended(bench: Bench, cid: str) -> dict[str, Any]:
+    return bench.until(lambda: bench.poll(cid), f"the end of {cid}")

@@ -1,0 +1,205 @@
+"""Many circuits, many callers, clients that die, what is kept and for how long; plain data."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from simenv.qpm_check import circuits
+from simenv.qpm_check.bench import SHOTS, Bench, counts_of
+from simenv.qpm_check.checks.single import EVENT
+from simenv.qpm_check.rows import BOTH, Need, Omitted, expect, expect_equal, row
+
+FIFTY = 50
+CALLERS = 32
+BITS = 6
+KEPT = 1_024  # records a reservation has by default
+COMES_S = 60.0
+QUIET_S = 0.3
+
+
+@row(
+    "crowd.fifty",
+    "50 circuits at once arrive exactly once each, each with its own counts",
+    revisions=BOTH,
+)
+def fifty(bench: Bench) -> None:
+    wanted = {}
+    with ThreadPoolExecutor(8) as pool:
+        for value, cid in pool.map(lambda v: (v, _number(bench, v)), range(FIFTY)):
+            wanted[cid] = circuits.key(value, BITS)
+    expect_equal("cids of 50 circuits", len(wanted), FIFTY)
+    for cid, key in wanted.items():
+        _gave(bench.completion(cid), key)
+    for cid in wanted:
+        expect(_again(bench, cid) is None, f"{cid} was handed out twice")
+
+
+@row(
+    "crowd.callers", "32 callers at once: each gets the answer to its own question", revisions=BOTH
+)
+def callers(bench: Bench) -> None:
+    def ask(value: int) -> None:
+        for turn in range(3):
+            number = (value * 3 + turn) % 2**BITS
+            _gave(bench.run(circuits.number(number, BITS)), circuits.key(number, BITS))
+
+    with ThreadPoolExecutor(CALLERS) as pool:
+        for _ in pool.map(ask, range(CALLERS)):
+            pass
+
+
+@row(
+    "crowd.clients",
+    "several clients share one queue of work and one count of tasks",
+    revisions=BOTH,
+)
+def clients(bench: Bench) -> None:
+    other = bench.connect()
+    cid = bench.submit(circuits.FIRST_BIT)
+    more = bench.under if bench.revision == 2 else {}
+
+    def ready() -> Any:
+        answer = bench.answers("peek_cq", lambda: other.peek_cq(cid, **more))
+        is_record = isinstance(answer, dict) and answer.get("completion_ready", True)
+        return answer if is_record else None
+
+    record = bench.until(ready, "what one client submitted, asked for by another")
+    _gave(record, "001")
+
+
+@row(
+    "crowd.order", "circuits of one caller are read in the order they were done in", revisions=BOTH
+)
+def in_order(bench: Bench) -> None:
+    while bench.poll() is not None:
+        pass
+    for value in range(12):
+        _number(bench, value)
+    records = [bench.completion() for _ in range(12)]
+    moments = [record["cq_enqueue_time"] for record in records]
+    expect(moments == sorted(moments), "completions came out of the order they were queued in")
+
+
+@row("crowd.dead-waiting", "a client that dies while it waits does not hold up the pool",
+     revisions=BOTH, needs=(Need.TRANSPORT,))  # fmt: skip
+def dead_waiting(bench: Bench) -> None:
+    more = bench.under if bench.revision == 2 else {}
+    for _ in range(3):
+        other = bench.connect()
+        info = bench.info(bench.long, num_shots=bench.long_shots)
+        thread = threading.Thread(
+            target=_ignoring, args=(lambda ask=other, i=info: ask.sync_run(i, **more),), daemon=True
+        )
+        thread.start()
+        time.sleep(QUIET_S)
+        other.link.die()
+        thread.join(COMES_S)
+        expect(not thread.is_alive(), "the dead client's call still waits")
+    expect_equal("rc of what came after", bench.run()["rc"], 0)
+
+
+@row("crowd.dead-listening", "a client that dies with a registration holds nobody up",
+     revisions=BOTH, needs=(Need.TRANSPORT,), alone=True)  # fmt: skip
+def dead_listening(bench: Bench) -> None:
+    more = bench.under if bench.revision == 2 else {}
+    dead, alive = bench.ear(), bench.ear()
+    if bench.revision == 2:
+        alive.register(EVENT, **more)
+    dead.register(EVENT, **more)
+    cids = [_number(bench, value) for value in range(8)]
+    dead.q.link.die()
+    cids += [_number(bench, value) for value in range(8)]
+    if bench.revision == 2:
+        seen = {alive.taken().payload["cid"] for _ in cids}
+        expect_equal("what the living one heard of", sorted(seen), sorted(cids))
+    else:  # what the dead one did not take is queued
+        bench.completion(cids[-1])
+    expect_equal("rc of what came after", bench.run()["rc"], 0)
+
+
+@row("transport.send-lock", "no two threads send at once: the plugin's lock holds",
+     revisions=BOTH, needs=(Need.TRANSPORT,), alone=True)  # fmt: skip
+def send_lock(bench: Bench) -> None:
+    subject: Any = bench.subject
+    more = bench.under if bench.revision == 2 else {}
+    ear = bench.ear()
+    ear.register(EVENT, **more)
+    subject.control.host("pause", 0.002)
+    info = bench.info()
+    with ThreadPoolExecutor(4) as pool:
+        for _ in pool.map(lambda _: ear.q.async_run(info, **more), range(40)):
+            pass
+    for _ in range(40):
+        ear.taken()
+    met = subject.control.host("collisions")
+    expect(met == 0, f"{met} times two threads wrote to one client at once: install a send lock")
+
+
+@row("transport.errors", "errors arrive by their own class, not as a traceback",
+     revisions=BOTH, needs=(Need.TRANSPORT,))  # fmt: skip
+def errors(bench: Bench) -> None:
+    more = bench.under if bench.revision == 2 else {}
+    bench.refuses("sync_run", lambda: bench.q.sync_run(bench.info(circuits.UNREADABLE), **more))
+
+
+@row("retention.count", "more unread completions than are kept: the oldest are let go, and said so")
+def count(bench: Bench) -> None:
+    number = bench.reserve()
+    under = {"reservation_id": number}
+    text, over = circuits.number(1, 1), 20
+    with ThreadPoolExecutor(4) as pool:
+        cids = list(
+            pool.map(lambda _: bench.submit(text, num_shots=1, under=under), range(KEPT + over))
+        )
+
+    def done() -> bool:
+        return all(
+            bench.q.task_status(cid, **under)["lifecycle_state"]
+            in ("completed", "no-longer-retained")
+            for cid in cids[-over:]
+        )
+
+    bench.until(done, "the last of them", COMES_S)
+    bench.until(lambda: bench.q.is_ready()["active_task_count"] == 0, "all of them", COMES_S)
+    gone = kept = 0
+    for cid in cids:
+        answer = bench.q.peek_cq(cid, **under)
+        kept += answer["completion_ready"] is True
+        gone += answer["outcome"] == "NO_LONGER_RETAINED"
+    if kept == len(cids):
+        raise Omitted(f"all of {kept} completions are kept: no limit was met")
+    expect_equal("kept and let go", kept + gone, len(cids))
+
+
+@row("values.plain", "nothing but plain data in any answer or event of all checks", revisions=BOTH)
+def plain(bench: Bench) -> None:
+    bench.completion(bench.submit())
+    found = bench.impure
+    told = "; ".join(f"{method}: {place}" for method, place in sorted(found.items()))
+    expect(not found, told)
+
+
+def _number(bench: Bench, value: int) -> str:
+    return bench.submit(circuits.number(value, BITS))
+
+
+def _gave(record: dict[str, Any], key: str) -> None:
+    counts = counts_of(record)
+    expect(counts.get(key, 0) >= SHOTS // 2, f"the circuit for {key} gave {counts}")
+
+
+def _again(bench: Bench, cid: str) -> Any:
+    answer = bench.answers("read_cq", lambda: bench.q.read_cq(
+        cid, **(bench.under if bench.revision == 2 else {})))  # fmt: skip
+    return answer if isinstance(answer, dict) and answer.get("completion_ready", True) else None
+
+
+def _ignoring(call: Callable[[], Any]) -> None:
+    try:
+        call()
+    except Exception:  # noqa: BLE001 - its client has gone: there is nobody to tell
+        return

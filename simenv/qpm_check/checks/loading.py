@@ -1,0 +1,193 @@
+"""How a plugin loads: metadata, construction, what it leaves behind. Of a package only."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+from simenv.qpm_check.bench import Bench
+from simenv.qpm_check.rows import BOTH, Need, Omitted, expect, expect_equal, row, shown
+
+MOST_S = 0.001
+QUICK_S = 2.0
+IMPORT_S = 60.0
+_PACKAGE = (Need.PACKAGE,)
+
+
+@row(
+    "load.import",
+    "it imports while the host is half built",
+    revisions=BOTH,
+    needs=_PACKAGE,
+    opens=False,
+)
+def imports(bench: Bench) -> None:
+    expect(not _facts(bench)["import_error"], _last(_facts(bench)["import_error"]))
+
+
+@row(
+    "load.bare",
+    "it imports where nothing of DEFw is",
+    needs=_PACKAGE,
+    revisions=BOTH,
+    opens=False,
+)
+def bare(bench: Bench) -> None:
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "simenv.qpm_check.standin.bare", _facts(bench)["folder"]],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=IMPORT_S,
+    )  # fmt: skip
+    expect(done.returncode == 0, _last(done.stderr))
+
+
+@row(
+    "load.metadata",
+    "svc_info: name QPM, module, description, version",
+    revisions=BOTH,
+    needs=_PACKAGE,
+    opens=False,
+)
+def metadata(bench: Bench) -> None:
+    facts = _loaded(bench)
+    expect(
+        facts["svc_info_found"] == "dict", f"svc_info is {facts['svc_info_found'] or 'not there'}"
+    )
+    info = facts["svc_info"]
+    expect_equal("svc_info['name']", info.get("name"), "QPM")
+    expect_equal("svc_info['module']", info.get("module"), facts["module"])
+    expect(isinstance(info.get("description"), str) and info["description"],
+           f"svc_info['description'] is {shown(info.get('description'))}")  # fmt: skip
+    expect(type(info.get("version")) in (int, float),
+           f"svc_info['version'] is {shown(info.get('version'))}, not a number")  # fmt: skip
+    mode = info.get("instance_mode", "per_connection")
+    expect(mode in ("per_connection", "singleton"), f"svc_info['instance_mode'] is {mode!r}")
+
+
+@row("load.singleton", "one object for all clients: instance_mode singleton",
+     revisions=(2,), needs=_PACKAGE, opens=False)  # fmt: skip
+def singleton(bench: Bench) -> None:
+    mode = _loaded(bench)["svc_info"].get("instance_mode", "per_connection")
+    expect(mode == "singleton", f"instance_mode is {mode!r}: six clients would get six objects")
+
+
+@row(
+    "load.classes",
+    "service_classes lists a class QPM",
+    revisions=BOTH,
+    needs=_PACKAGE,
+    opens=False,
+)
+def classes(bench: Bench) -> None:
+    facts = _loaded(bench)
+    expect(facts["classes_found"] in ("list", "tuple"),
+           f"service_classes is {facts['classes_found'] or 'not there'}, not a list")  # fmt: skip
+    expect("QPM" in facts["classes"], f"service_classes has {facts['classes']}, and no QPM")
+
+
+@row("load.initialize", "initialize() returns at once and raises nothing",
+     revisions=BOTH, needs=_PACKAGE, opens=False)  # fmt: skip
+def initialize(bench: Bench) -> None:
+    facts = _loaded(bench)
+    expect(facts["has_initialize"], "there is no function initialize")
+    expect(not facts["initialize_error"],
+           f"a host swallows it: {_last(facts['initialize_error'])}")  # fmt: skip
+    took_s = facts["initialize_s"]
+    expect(took_s < QUICK_S, f"it took {took_s:.1f} s; the host is still loading meanwhile")
+
+
+@row("load.opens", "a QPM comes up and says that it is ready", revisions=BOTH)
+def opens(bench: Bench) -> None:
+    bench.q.is_ready()
+
+
+@row("load.uninitialize", "uninitialize() ends what was begun and raises nothing",
+     revisions=BOTH, needs=_PACKAGE, alone=True)  # fmt: skip
+def uninitialize(bench: Bench) -> None:
+    expect(_loaded(bench)["has_uninitialize"], "there is no function uninitialize")
+    error = _control(bench).host("uninitialize")
+    expect(not error, _last(error))
+
+
+@row("load.start-false", "QPM(start=False) takes less than 1 ms",
+     revisions=BOTH, needs=_PACKAGE, opens=False)  # fmt: skip
+def start_false(bench: Bench) -> None:
+    took_s = _started(bench)["start_false_s"]
+    expect(took_s < MOST_S, f"the fastest of 20 took {1e3 * took_s:.2f} ms")
+
+
+@row("load.start-false-idle", "QPM(start=False) starts and opens nothing",
+     revisions=BOTH, needs=_PACKAGE, opens=False)  # fmt: skip
+def start_false_idle(bench: Bench) -> None:
+    left = _started(bench)["start_false_left"]
+    expect(not left, f"20 of them left behind: {', '.join(left[:5])}")
+
+
+@row("load.start-false-anywhere", "QPM(start=False) needs no environment variable",
+     revisions=BOTH, needs=_PACKAGE, opens=False)  # fmt: skip
+def start_false_anywhere(bench: Bench) -> None:
+    plugin: Any = bench.target
+    nothing = dict.fromkeys(plugin.environ, "")
+    with plugin.process(bench.revision, nothing) as control:
+        facts = control.host("facts")
+    expect(not facts["start_false_error"], _last(facts["start_false_error"]))
+
+
+@row("load.lookups", "50 look-ups leave nothing behind", revisions=BOTH, needs=_PACKAGE)
+def lookups(bench: Bench) -> None:
+    control = _control(bench)
+    before = control.host("left")
+    for _ in range(50):
+        control.host("query")
+    after = control.host("left")
+    grown = len(after["threads"]) - len(before["threads"])
+    expect(grown <= 5, f"50 look-ups left {grown} threads")
+    more = after["files"] - before["files"]
+    expect(more <= 5, f"50 look-ups left {more} open files")
+    expect(after["children"] == before["children"], "look-ups started processes")
+
+
+@row("load.clients", "30 clients that come and go leave nothing behind",
+     revisions=BOTH, needs=(Need.TRANSPORT,))  # fmt: skip
+def clients(bench: Bench) -> None:
+    bench.run()
+    control = _control(bench)
+    before = control.host("left")
+    for _ in range(30):
+        link = bench.subject.connect()
+        link.methods.is_ready()
+        link.die()
+
+    def settled() -> bool:
+        return len(control.host("left")["threads"]) - len(before["threads"]) <= 8
+
+    bench.until(settled, "the end of the threads of 30 clients that have gone")
+
+
+def _facts(bench: Bench) -> dict[str, Any]:
+    plugin: Any = bench.target
+    found: dict[str, Any] = plugin.facts(bench.revision)
+    return found
+
+
+def _loaded(bench: Bench) -> dict[str, Any]:
+    facts = _facts(bench)
+    if facts["import_error"]:
+        raise Omitted("it could not be imported")
+    return facts
+
+
+def _started(bench: Bench) -> dict[str, Any]:
+    facts = _loaded(bench)
+    expect(not facts["start_false_error"], _last(facts["start_false_error"]))
+    return facts
+
+
+def _control(bench: Bench) -> Any:
+    subject: Any = bench.subject
+    return subject.control
+
+
+def _last(text: str) -> str:
+    """Of a traceback, what was raised."""
+    return text.strip().splitlines()[-1] if text.strip() else ""

@@ -1,0 +1,287 @@
+"""Binding `admission-policy`: profiles, the three policies, the estimator, holds and what is
+given back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any
+
+from simenv.qpm_check import shapes
+from simenv.qpm_check.bench import Bench
+from simenv.qpm_check.checks.admission import decided, stands
+from simenv.qpm_check.rows import Omitted, expect, expect_equal, row
+from simenv.qpm_check.target import FAMILY
+
+PROFILE: shapes.Fields = {
+    "device_id": int, "external_device_id": str, "baseline": dict,
+    **dict.fromkeys(
+        ("max_qubits", "max_shots", "time_span_ns", "one_q_gate_ns", "two_q_gate_ns",
+         "measurement_ns", "one_q_transfer_ns", "two_q_transfer_ns", "measurement_transfer_ns",
+         "compile_ns", "control_overhead_ns", "provider_overhead_ns", "total_credits",
+         "device_rate", "concurrent_jobs", "default_ttl_ns", "max_provider_queue_depth"), int),
+}  # fmt: skip
+ONE_GATE = {"qubit_count": 1, "depth": 1, "one_q_gate_count": 1, "two_q_gate_count": 0,
+            "measurement_count": 0, "shots": 1}  # fmt: skip
+FREE = dict.fromkeys(
+    ("two_q_gate_ns", "measurement_ns", "one_q_transfer_ns", "two_q_transfer_ns",
+     "measurement_transfer_ns", "compile_ns", "control_overhead_ns", "provider_overhead_ns"), 0,
+)  # fmt: skip
+TURNS = 5
+ESTIMATED_S = 100.0  # of a long circuit that takes about one
+_REFUSED = tuple(FAMILY - {"DEFwNotReady", "DEFwInProgress", "DEFwCommError"})
+
+
+def configuration(name: str, capacity: dict[str, int], **more: Any) -> dict[str, Any]:
+    """What set_admission_policy takes."""
+    return {
+        "policy": {"name": name, "options": {}},
+        "estimator": {"name": "baseline", "options": {}},
+        "baseline": ONE_GATE,
+        "capacity": capacity,
+        **more,
+    }
+
+
+def size(gates: int, shots: int = 1, count: int = 1) -> dict[str, Any]:
+    """A request of so many one-qubit gates."""
+    return {"task_class": {
+        "class_id": "c", "count": count, "qubit_count": 1, "depth": gates, "shots": shots,
+        "one_q_gate_count": gates, "two_q_gate_count": 0, "measurement_count": 0,
+    }}  # fmt: skip
+
+
+@contextmanager
+def ruled(bench: Bench, name: str, capacity: dict[str, int], **profile: int) -> Iterator[None]:
+    """Under that policy and profile; as it was before at the end."""
+    before = bench.q.get_device_profile()["device_profile"]
+    asked = {**FREE, "one_q_gate_ns": 1_000, "baseline": ONE_GATE, **profile}
+    bench.q.configure_device_profile(profile={**before, **asked})
+    try:
+        bench.q.set_admission_policy(configuration=configuration(name, capacity))
+        yield
+    finally:
+        with suppress(Exception):
+            bench.tidy()
+        with suppress(Exception):
+            bench.q.set_admission_policy(configuration=configuration("unlimited", {}))
+        with suppress(Exception):
+            bench.q.configure_device_profile(profile=before)
+
+
+@row("policy.profile", "a device profile: its fields, whole numbers")
+def profile(bench: Bench) -> None:
+    found = shapes.has(
+        "get_device_profile", bench.q.get_device_profile(),
+        {"version": int, "device_profile": dict},
+    )  # fmt: skip
+    told = shapes.has("device_profile", found["device_profile"], PROFILE)
+    shapes.has("its baseline", told["baseline"], dict.fromkeys(ONE_GATE, int))
+
+
+@row("policy.profile-set", "configure_device_profile: accepted, then unchanged")
+def profile_set(bench: Bench) -> None:
+    before = bench.q.get_device_profile()
+    changed = {**before["device_profile"], "compile_ns": 4_321}
+    try:
+        first = bench.q.configure_device_profile(profile=changed)
+        again = bench.q.configure_device_profile(profile=changed)
+        for answer, status in ((first, "accepted"), (again, "unchanged")):
+            shapes.has("configure_device_profile", answer,
+                       {"status": str, "version": int, "device_profile": dict})  # fmt: skip
+            expect_equal("status", answer["status"], status)
+        expect(first["version"] > before["version"], "the version does not grow with a change")
+        expect_equal("version of what is unchanged", again["version"], first["version"])
+        found = bench.q.get_device_profile()["device_profile"]
+        expect_equal("compile_ns", found["compile_ns"], 4_321)
+    finally:
+        bench.q.configure_device_profile(profile=before["device_profile"])
+
+
+@row("policy.unlimited", "by default admission is unlimited, with no capacity")
+def unlimited(bench: Bench) -> None:
+    found = shapes.has(
+        "get_admission_policy", bench.q.get_admission_policy(),
+        {"version": int, "configuration": dict},
+    )["configuration"]  # fmt: skip
+    shapes.has("configuration", found, {"policy": dict, "estimator": dict, "baseline": dict})
+    expect_equal("policy", found["policy"].get("name"), "unlimited")
+    expect_equal("capacity", found.get("capacity", {}), {})
+    shapes.has("its baseline", found["baseline"], dict.fromkeys(ONE_GATE, int))
+
+
+@row("policy.set", "set_admission_policy: accepted, then unchanged; versions grow")
+def policy_set(bench: Bench) -> None:
+    before = bench.q.get_admission_policy()["version"]
+    with ruled(bench, "credit", {"total_credits": 77}):
+        asked = configuration("credit", {"total_credits": 77})
+        again = bench.q.set_admission_policy(configuration=asked)
+        expect_equal("status", again["status"], "unchanged")
+        found = bench.q.get_admission_policy()
+        expect(found["version"] > before, f"version {before}, then {found['version']}")
+        expect_equal("policy", found["configuration"]["policy"]["name"], "credit")
+        expect_equal("capacity", found["configuration"]["capacity"], {"total_credits": 77})
+
+
+@row("policy.refused", "a policy that is none is refused, and the old one stays")
+def refused(bench: Bench) -> None:
+    before = bench.q.get_admission_policy()
+    wrong = {
+        "an unknown policy": configuration("auction", {}),
+        "an unknown estimator": configuration("unlimited", {}, estimator={"name": "oracle"}),
+        "a baseline that lacks a field": configuration("unlimited", {}, baseline={"shots": 1}),
+        "credit without credits": configuration("credit", {}),
+        "credit of 0": configuration("credit", {"total_credits": 0}),
+        "rate without a time span": configuration("rate", {"device_rate": 5}),
+        "unlimited with a capacity": configuration("unlimited", {"total_credits": 5}),
+        "another version": configuration(
+            "credit", {"total_credits": 5}, expected_version=before["version"] + 1_000
+        ),
+    }
+    for what, asked in wrong.items():
+        bench.refuses(
+            what,
+            partial(bench.q.set_admission_policy, configuration=asked),
+            *_REFUSED,
+        )
+        expect_equal(f"the policy after {what}", bench.q.get_admission_policy(), before)
+
+
+@row("policy.estimate", "the estimate is the contract's, to the nanosecond")
+def estimate(bench: Bench) -> None:
+    times = {
+        "one_q_gate_ns": 7, "two_q_gate_ns": 11, "measurement_ns": 13, "one_q_transfer_ns": 3,
+        "two_q_transfer_ns": 5, "measurement_transfer_ns": 17, "compile_ns": 19,
+        "control_overhead_ns": 23, "provider_overhead_ns": 29,
+    }  # fmt: skip
+    asked = {"task_class": {
+        "class_id": "c", "count": 2, "qubit_count": 3, "depth": 5, "shots": 10,
+        "one_q_gate_count": 4, "two_q_gate_count": 2, "measurement_count": 3,
+    }}  # fmt: skip
+    each = (4 * 7 + 2 * 11 + 3 * 13) * 10 + (4 * 3 + 2 * 5 + 3 * 17) + 19 + 23 + 29
+    baseline = 7 + 3 + 19 + 23 + 29
+    with ruled(bench, "credit", {"total_credits": 1_000}, **times):
+        found = decided("evaluate", bench.q.evaluate(request=asked), "accepted")
+        expect_equal("estimated_total_ns", found["estimated_total_ns"], 2 * each)
+        expect_equal("credits_required", found["credits_required"], math.ceil(2 * each / baseline))
+
+
+@row("policy.credit", "credits: what they do not suffice for is delayed or rejected, code 7")
+def credit(bench: Bench) -> None:
+    with ruled(bench, "credit", {"total_credits": 10}):
+        found = decided("evaluate", bench.q.evaluate(request=size(4)), "accepted")
+        expect_equal("credits_required", found["credits_required"], 4)
+        expect_equal("capacity_available", found["capacity_available"], 10)
+        numbers = [bench.reserve(**size(4)) for _ in range(2)]
+        for number in numbers:
+            expect_equal("credits_reserved", stands(bench, number, "active")["credits_reserved"], 4)
+        short = decided("a third of 4", bench.q.reserve(request=size(4)))
+        expect(short["status"] != "accepted", "12 of 10 credits were handed out")
+        expect_equal("reason_code", short["reason_code"], 7)
+        expect_equal("reason", short["reason"], "reason-7")
+        bench.q.release(reservation_id=numbers[0])
+        decided("after one was released", bench.q.evaluate(request=size(4)), "accepted")
+        never = decided("40 of 10", bench.q.evaluate(request=size(40)))
+        expect_equal("status of 40 of 10", never["status"], "rejected")
+
+
+@row("policy.rate", "rate: units over the time that is left for quantum work")
+def rate(bench: Bench) -> None:
+    with ruled(bench, "rate", {"device_rate": 30, "time_span_ns": 10**9}):
+        asked = {**size(10), "walltime_ns": 7 * 10**8, "classical_runtime_ns": 10**8,
+                 "overhead_ns": 10**8}  # fmt: skip
+        found = decided("evaluate", bench.q.evaluate(request=asked), "accepted")
+        expect_equal("rate_required", found["rate_required"], 20)
+        bench.reserve(**asked)
+        short = decided("a second one", bench.q.reserve(request=asked))
+        expect(short["status"] != "accepted", "40 of a rate of 30 were handed out")
+        expect_equal("reason_code", short["reason_code"], 8)
+
+
+@row("policy.walltime", "rate: no time left for quantum work is rejected, code 10")
+def walltime(bench: Bench) -> None:
+    with ruled(bench, "rate", {"device_rate": 30, "time_span_ns": 10**9}):
+        asked = {**size(1), "walltime_ns": 10**8, "classical_runtime_ns": 10**8}
+        found = decided("evaluate", bench.q.evaluate(request=asked), "rejected")
+        expect_equal("reason_code", found["reason_code"], 10)
+
+
+@row("credits.returned", "what a task did not use of its estimate comes back")
+def returned(bench: Bench) -> None:
+    gates, _ = _long_estimates(bench)
+    with _held(bench, gates):
+        number = bench.reserve(**size(gates * 3 // 2))
+        under = {"reservation_id": number}
+        for turn in range(3):
+            answer = bench.q.sync_run(
+                bench.info(bench.long, num_shots=bench.long_shots), timeout=bench.wait_s, **under
+            )
+            expect_equal(f"outcome of task {turn + 1}, each two thirds of the credits",
+                         answer["outcome"], "COMPLETED")  # fmt: skip
+        record = stands(bench, number, "active")
+        used = record["credits_consumed"]
+        expect(
+            0 <= used < gates, f"{used} of {gates * 3 // 2} credits are gone after 3 short tasks"
+        )
+        expect(record["actual_total_ns"] > 0, "actual_total_ns is 0 after 3 tasks")
+
+
+@row("credits.cancelled", "a task cancelled before it ran gives back all it held")
+def of_cancelled(bench: Bench) -> None:
+    gates, _ = _long_estimates(bench)
+    with _held(bench, gates):
+        number = bench.reserve(**size(gates * 40))
+        under = {"reservation_id": number}
+        cids = [bench.submit(bench.long, num_shots=bench.long_shots, under=under) for _ in range(6)]
+        held = stands(bench, number, "active")["credits_consumed"]
+        expect(held >= gates, f"{held} credits are held for 6 tasks of {gates} each")
+        for cid in reversed(cids):
+            bench.q.cancel_task(cid, **under)
+        for cid in cids:
+            bench.completion(cid, **under)
+        left = stands(bench, number, "active")["credits_consumed"]
+        expect(left <= gates, f"{left} credits are gone for 6 tasks that were cancelled")
+
+
+@row("credits.delayed", "a task that waits for credits: DELAYED, pending-capacity; then it runs")
+def delayed(bench: Bench) -> None:
+    gates, _ = _long_estimates(bench)
+    with _held(bench, gates):
+        for _ in range(TURNS):
+            under = {"reservation_id": bench.reserve(**size(gates * 3 // 2))}
+            first = bench.submit(bench.long, num_shots=bench.long_shots, under=under)
+            second, answer = bench.accept(
+                bench.info(bench.long, num_shots=bench.long_shots), under=under
+            )
+            state = bench.q.get_scheduler_queue_state()
+            if bench.q.task_status(first, **under)["lifecycle_state"] == "completed":
+                continue  # too late: the credits are back
+            found = shapes.stands("async_run", answer, "pending-capacity")
+            expect_equal("pending_queue_position", found.get("pending_queue_position"), 1)
+            expect_equal("pending_capacity of the queue", len(state["pending_capacity"]), 1)
+            for cid in (first, second):
+                expect_equal("rc", bench.completion(cid, **under)["rc"], 0)
+            return
+    raise Omitted(f"{TURNS} times a long circuit was done before another could wait for it")
+
+
+@row("credits.never", "a task its reservation can never pay is refused")
+def never(bench: Bench) -> None:
+    gates, _ = _long_estimates(bench)
+    with _held(bench, gates):
+        under = {"reservation_id": bench.reserve(**size(gates * 3 // 2))}
+        info = bench.info(bench.long, num_shots=2 * bench.long_shots)
+        bench.refuses("async_run of twice the gates", lambda: bench.q.async_run(info, **under))
+
+
+def _long_estimates(bench: Bench) -> tuple[int, dict[str, int]]:
+    """One-qubit gates of a long circuit, and the profile under which they seem to take long."""
+    gates = bench.long_gates
+    return gates, {"one_q_gate_ns": math.ceil(ESTIMATED_S * 1e9 / gates)}
+
+
+def _held(bench: Bench, gates: int) -> Any:
+    _, told = _long_estimates(bench)
+    return ruled(bench, "credit", {"total_credits": gates * 100}, **told)

@@ -1,0 +1,95 @@
+"""Completion queues of revision 2: what is ready, what is not yet, what is gone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from simenv.qpm_check import circuits, shapes
+from simenv.qpm_check.bench import Bench
+from simenv.qpm_check.rows import expect, expect_equal, row
+
+_MANY = 8
+
+
+@row("polling.not-ready", "read_cq before the end: the task's envelope, completion-not-ready")
+def not_ready(bench: Bench) -> None:
+    cid = bench.submit(bench.long, num_shots=bench.long_shots)
+    for operation in ("read_cq", "peek_cq"):
+        answer = getattr(bench.q, operation)(cid, **bench.under)
+        found = shapes.stands(operation, answer, *shapes.ORDER[:-1])
+        _polled(operation, found, ready=False)
+        expect_equal("reason", found.get("reason"), "completion-not-ready")
+        expect_equal("cid", found["cid"], cid)
+
+
+@row("polling.unknown", "read_cq of an unknown cid: IN_PROGRESS")
+def unknown(bench: Bench) -> None:
+    for operation in ("read_cq", "peek_cq"):
+        answer = getattr(bench.q, operation)("no-such-circuit", **bench.under)
+        _polled(operation, shapes.outcome(operation, answer, "IN_PROGRESS"), ready=False)
+
+
+@row("polling.read", "read_cq: the record, and off the queue")
+def read(bench: Bench) -> None:
+    cid = bench.submit()
+    record = shapes.has("read_cq", bench.completion(cid), shapes.COMPLETION)
+    _polled("read_cq", record, ready=True)
+    again = bench.q.read_cq(cid, **bench.under)
+    expect(again.get("completion_ready") is False, "read_cq gave the same completion twice")
+
+
+@row("polling.peek", "peek_cq: the record, and it stays")
+def peek(bench: Bench) -> None:
+    cid = bench.submit()
+    seen = bench.until(lambda: _peeked(bench, cid), "peek_cq")
+    shapes.has("peek_cq", seen, shapes.COMPLETION)
+    _polled("peek_cq", seen, ready=True)
+    expect(_peeked(bench, cid), "a second peek_cq has nothing")
+    expect_equal("rc of what was peeked at before", bench.completion(cid)["rc"], 0)
+
+
+@row("polling.gone", "what was read: NO_LONGER_RETAINED, since when and why")
+def gone(bench: Bench) -> None:
+    cid = bench.submit()
+    bench.completion(cid)
+    answer = bench.q.read_cq(cid, **bench.under)
+    found = shapes.outcome("read_cq", answer, "NO_LONGER_RETAINED")
+    _polled("read_cq", found, ready=False)
+    shapes.has("read_cq", found, {"evicted_at_ns": int, "retention_reason": str})
+
+
+@row("polling.oldest", "read_cq without a cid: the oldest completion")
+def oldest(bench: Bench) -> None:
+    _drain(bench)
+    cids = {bench.submit() for _ in range(_MANY)}
+    records = [bench.completion() for _ in range(_MANY)]
+    expect_equal("what was read", sorted(record["cid"] for record in records), sorted(cids))
+    queued = [record["qpm_cq_enqueue_time_ns"] for record in records]
+    expect(queued == sorted(queued), "completions were not read in the order they were queued in")
+
+
+@row("polling.times", "times in ns agree with those in seconds")
+def times(bench: Bench) -> None:
+    record = bench.completion(bench.submit())
+    for name in ("enqueue", "dequeue"):
+        seconds, ns = record[f"cq_{name}_time"], record[f"qpm_cq_{name}_time_ns"]
+        expect(abs(seconds - ns / 1e9) < 1.0, f"cq_{name}_time {seconds}, in ns {ns}")
+    peeked = bench.submit(circuits.FIRST_BIT)
+    seen = bench.until(lambda: _peeked(bench, peeked), "peek_cq")
+    expect_equal("qpm_cq_dequeue_time_ns of peek_cq", seen["qpm_cq_dequeue_time_ns"], -1)
+
+
+def _polled(operation: str, answer: dict[str, Any], *, ready: bool) -> None:
+    found = answer.get("completion_ready")
+    expect(found is ready, f"completion_ready of {operation} is {found!r}, not {ready}")
+    expect_equal("poll_operation", answer.get("poll_operation"), operation)
+
+
+def _peeked(bench: Bench, cid: str) -> dict[str, Any] | None:
+    answer: dict[str, Any] = bench.q.peek_cq(cid, **bench.under)
+    return answer if answer.get("completion_ready") else None
+
+
+def _drain(bench: Bench) -> None:
+    while bench.q.read_cq(**bench.under).get("completion_ready"):
+        pass

@@ -1,0 +1,195 @@
+"""Records of either revision: fields, times, counts, bits, amplitudes."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from typing import Any
+
+from simenv.qpm_check import circuits, shapes
+from simenv.qpm_check.bench import SHOTS, Bench, counts_of
+from simenv.qpm_check.rows import BOTH, Irrelevant, expect, expect_equal, row
+from simenv.qpm_check.target import named
+
+STATEVECTOR = 2  # its bit among the capabilities
+CLOCK_S = 1.0  # clocks of one machine, read in several processes
+
+
+@row("record.fields", "a record has the contract's fields", revisions=BOTH)
+def fields(bench: Bench) -> None:
+    record = bench.run()
+    wanted = shapes.RECORD if bench.revision == 1 else shapes.COMPLETION
+    shapes.has("the record", record, wanted)
+    expect_equal("rc of a success", record["rc"], 0)
+
+
+@row("record.times", "all seven times are there, as floats", revisions=BOTH)
+def seven_times(bench: Bench) -> None:
+    for what, record in (("sync_run", bench.run()), ("read_cq", bench.completion(bench.submit()))):
+        for name in shapes.TIMES:
+            expect(name in record, f"the record of {what} has no {name!r}")
+            kind = type(record[name])
+            expect(kind in (float, int), f"{name!r} of {what} is a {kind.__name__}, not a float")
+
+
+@row("record.order", "times come in their order", revisions=BOTH)
+def order(bench: Bench) -> None:
+    record = bench.completion(bench.submit())
+    reached = [(name, record[name]) for name in shapes.TIMES if record.get(name, -1) != -1]
+    for (before, first), (after, second) in itertools.pairwise(reached):
+        expect(first <= second, f"{after} is {first - second:.6f} s before {before}")
+    expect(record["exec_time"] != shapes.NOT_REACHED, "exec_time of what ran is -1: it never began")
+
+
+@row("record.clock", "times are seconds since the epoch, of this call", revisions=BOTH)
+def clock(bench: Bench) -> None:
+    before = time.time()
+    record = bench.run()
+    after = time.time()
+    for name in ("creation_time", "exec_time", "completion_time"):
+        moment = record[name]
+        expect(
+            before - CLOCK_S <= moment <= after + CLOCK_S,
+            f"{name} is {moment:.3f}, but the call lasted from {before:.3f} to {after:.3f}",
+        )
+
+
+@row("record.dequeued", "cq_dequeue_time: set by read_cq, -1 otherwise", revisions=BOTH)
+def dequeued(bench: Bench) -> None:
+    cid = bench.submit()
+    peeked = bench.until(lambda: _peek(bench, cid), "peek_cq")
+    expect_equal("cq_dequeue_time of peek_cq", float(peeked["cq_dequeue_time"]), -1.0)
+    read = bench.completion(cid)
+    expect(
+        read["cq_dequeue_time"] >= read["cq_enqueue_time"],
+        f"read_cq: cq_dequeue_time {read['cq_dequeue_time']} before cq_enqueue_time",
+    )
+
+
+@row("counts.plain", "counts are {str: int}, Python's own", revisions=BOTH)
+def plain(bench: Bench) -> None:
+    for name, count in bench.counts(circuits.BELL).items():
+        expect(type(name) is str, f"a key of the counts is of type {type(name).__name__}")
+        expect(type(count) is int, f"counts[{name!r}] is of type {type(count).__name__}")
+    expect("sync_run" not in bench.impure, f"sync_run: {bench.impure.get('sync_run')}")
+
+
+@row("counts.sum", "counts sum to the shots", revisions=BOTH)
+def total(bench: Bench) -> None:
+    for shots in (1, 7, 1_000):
+        counts = bench.counts(circuits.BELL, num_shots=shots)
+        expect_equal(f"the sum of the counts of {shots} shots", sum(counts.values()), shots)
+    queued = counts_of(bench.completion(bench.submit(num_shots=333)))
+    expect_equal("the sum of the counts of 333 queued shots", sum(queued.values()), 333)
+
+
+@row("counts.bits", "clbit 0 stands rightmost", revisions=BOTH)
+def bits(bench: Bench) -> None:
+    expect_bits(bench, circuits.FIRST_BIT, "001", "x on qubit 0")
+    expect_bits(bench, circuits.CROSSED, "100", "qubit 0 measured into bit 2")
+
+
+@row("counts.registers", "registers: last declared first, a space between", revisions=BOTH)
+def registers(bench: Bench) -> None:
+    expect_bits(bench, circuits.REGISTERS, "10 001", "registers a[3] and b[2]")
+
+
+@row("counts.right", "a Bell pair gives 00 and 11, near half each", revisions=BOTH)
+def right(bench: Bench) -> None:
+    shots = 4_000
+    counts = _text_keys(bench.counts(circuits.BELL, num_shots=shots), "00")
+    odd = shots - counts.get("00", 0) - counts.get("11", 0)
+    expect(odd <= shots // 5, f"{odd} of {shots} shots are neither 00 nor 11")
+    spread = abs(counts.get("00", 0) - counts.get("11", 0))
+    expect(spread <= shots // 4, f"00 and 11 differ by {spread} of {shots} shots")
+
+
+@row("circuits.gates", "every gate of a host's text is run", revisions=BOTH)
+def gates(bench: Bench) -> None:
+    counts = bench.counts(circuits.EVERY_GATE)
+    expect_equal("the sum of the counts", sum(counts.values()), SHOTS)
+
+
+@row("circuits.defined", "gates that the text itself defines are run", revisions=BOTH)
+def defined(bench: Bench) -> None:
+    expect_bits(bench, circuits.DEFINED, "01", "a gate the text defines")
+
+
+@row("statevector.shape", "a state vector comes as its table says", revisions=BOTH)
+def vector_shape(bench: Bench) -> None:
+    vector = _vector(bench)
+    expect_equal("type", vector.get("type"), "statevector")
+    expect_equal("format", vector.get("format"), "complex128")
+    expect_equal("num_qubits", vector.get("num_qubits"), 3)
+    expect_equal("num_amplitudes", vector.get("num_amplitudes"), 8)
+    data = vector.get("data")
+    expect(isinstance(data, list) and len(data) == 8, "data is no list of 8 amplitudes")
+    for pair in data or ():
+        numbers = isinstance(pair, list) and len(pair) == 2
+        expect(numbers and all(type(part) in (float, int) for part in pair),
+               f"an amplitude is {pair!r}, not [re, im]")  # fmt: skip
+
+
+@row("statevector.order", "qubit 0 is the least bit of an amplitude's index", revisions=BOTH)
+def vector_order(bench: Bench) -> None:
+    for index, (real, imaginary) in enumerate(_vector(bench)["data"]):
+        size = math.hypot(real, imaginary)
+        wanted = math.sqrt(0.5) if index in (1, 5) else 0.0
+        expect(
+            abs(size - wanted) < 1e-3, f"amplitude {index} has size {size:.3f}, not {wanted:.3f}"
+        )
+
+
+@row("info.unknown", "keys nobody knows are passed over", revisions=BOTH)
+def unknown_keys(bench: Bench) -> None:
+    counts = bench.counts(
+        circuits.FIRST_BIT, qfw_backend="x", np=4, hosts={"a": 1}, a_key_of_tomorrow=[None]
+    )
+    expect_equal("the sum of the counts", sum(counts.values()), SHOTS)
+
+
+@row("info.kept", "the caller's own info is left as it was", revisions=BOTH)
+def kept(bench: Bench) -> None:
+    info = bench.info()
+    before = dict(info)
+    bench.accept(info)
+    expect_equal("info after async_run", info, before)
+
+
+def expect_bits(bench: Bench, qasm: str, key: str, what: str) -> None:
+    """Nearly every shot of `qasm` gives `key`: on a machine not all do."""
+    counts = _text_keys(bench.counts(qasm), key)
+    share = counts.get(key, 0) / SHOTS
+    expect(share >= 0.6, f"{what}: {key!r} in {share:.0%} of the shots, not in all: {counts}")
+
+
+def _text_keys(counts: dict[str, int], like: str) -> dict[str, int]:
+    """Hex keys as bits, spaced like `like`; hosts take either."""
+    found = {}
+    for name, count in counts.items():
+        if name.startswith("0x"):
+            digits = iter(format(int(name, 16), f"0{len(like.replace(' ', ''))}b"))
+            name = "".join(" " if sign == " " else next(digits) for sign in like)
+        found[name] = count
+    return found
+
+
+def _vector(bench: Bench) -> dict[str, Any]:
+    if not bench.subject.card().capabilities & STATEVECTOR:
+        raise Irrelevant("it does not say that it has state vectors")
+    record = bench.run(circuits.AMPLITUDES, return_statevector=True)
+    found = record["result"].get("statevector")
+    expect(isinstance(found, dict), "result has no 'statevector'")
+    vector: dict[str, Any] = found
+    return vector
+
+
+def _peek(bench: Bench, cid: str) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = bench.q.peek_cq(cid, **(bench.under if bench.revision == 2 else {}))
+    except Exception as error:
+        if named(error) != "DEFwInProgress":
+            raise
+        return None
+    return found if found.get("completion_ready", True) else None

@@ -1,0 +1,242 @@
+"""The service record, the bindings, the directory, the methods and how they are called."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from simenv.qpm_check import signatures
+from simenv.qpm_check.bench import Bench
+from simenv.qpm_check.plainness import impurities
+from simenv.qpm_check.rows import BOTH, Broken, Need, expect, expect_equal, row, shown
+from simenv.qpm_check.shapes import has
+from simenv.qpm_check.standin.directory import KEYS
+
+TYPES = {1: 1 | 2 | 4 | 8 | 16, 2: 1 | 2}
+CAPABILITIES = {1: 1 | 2, 2: 1 | 2 | 4}
+AGAIN_S = 30.0
+_TRANSPORT = (Need.TRANSPORT,)
+
+
+@row("query.record", "query: one service record, by the class that answers", revisions=BOTH)
+def record(bench: Bench) -> None:
+    card = bench.subject.card()
+    for name in ("service_name", "description"):
+        value = getattr(card, name)
+        expect(isinstance(value, str) and value, f"{name} is {shown(value)}")
+    expect_equal(
+        "class_name and module_name", (card.module_name, card.class_name), tuple(card.home)
+    )
+    limit = card.max_capacity
+    expect(type(limit) is int and (limit == -1 or limit >= 1), f"max_capacity is {shown(limit)}")
+
+
+@row("query.bits", "type and capability bits are the contract's", revisions=BOTH)
+def bits(bench: Bench) -> None:
+    card = bench.subject.card()
+    for what, value, known in (
+        ("type", card.types, TYPES[bench.revision]),
+        ("capability", card.capabilities, CAPABILITIES[bench.revision]),
+    ):
+        expect(
+            isinstance(value, int) and not isinstance(value, bool), f"{what} bits: {shown(value)}"
+        )
+        expect(value & ~known == 0, f"{what} bits {value} have some that nobody knows")
+    expect(card.types & 3, f"type bits {card.types}: neither hardware (1) nor simulator (2)")
+    expect(isinstance(card.text, str) and card.text, f"their description is {shown(card.text)}")
+
+
+@row("query.properties", "properties: identity, widths, kinds")
+def properties(bench: Bench) -> None:
+    found = has(
+        "properties", bench.subject.card().properties,
+        {
+            "service_type": str, "service_id": str, "provider": str, "device_id": str,
+            "target_id": str, "num_qubits": int, "max_shots": int, "qpm_type": int,
+            "qpm_capabilities": int, "simulator": bool, "hardware": bool, "selector": dict,
+            "api_bindings": list, "controller": dict,
+        },
+        {"circuit_formats": list},
+    )  # fmt: skip
+    expect_equal("service_type", found["service_type"], "qfw.qpm")
+    expect(found["num_qubits"] >= 1, f"num_qubits is {found['num_qubits']}")
+    expect(found["max_shots"] >= 1, f"max_shots is {found['max_shots']}")
+    card = bench.subject.card()
+    expect_equal("qpm_type", found["qpm_type"], int(card.types))
+    expect_equal("qpm_capabilities", found["qpm_capabilities"], int(card.capabilities))
+    expect(not (bad := impurities(found, "properties")), f"{bad[:1]}")
+
+
+@row("query.selector", "selector: name, resources with the device, aliases with QPM")
+def selector(bench: Bench) -> None:
+    told = bench.subject.card().properties
+    found = has("selector", told.get("selector"), {"name": str, "resources": list, "aliases": list})
+    expect(told["device_id"] in found["resources"],
+           f"resources {found['resources']} lack the device {told['device_id']!r}")  # fmt: skip
+    expect("QPM" in found["aliases"], f"aliases {found['aliases']} lack 'QPM'")
+    expect(told["provider"] in found["aliases"], f"aliases {found['aliases']} lack the provider")
+
+
+@row("query.bindings", "api_bindings: all six, by the names of their clients")
+def bindings(bench: Bench) -> None:
+    card = bench.subject.card()
+    offered = {}
+    for one in card.properties.get("api_bindings") or ():
+        entry = has(
+            "a binding", one,
+            {"binding_name": str, "client_module": str, "client_class": str,
+             "service_module": str, "service_class": str, "version": int},
+        )  # fmt: skip
+        offered[entry["binding_name"]] = entry
+    for name, client in signatures.CLIENTS.items():
+        if name not in offered:
+            raise Broken(f"no binding {name!r}; there are: {', '.join(offered)}")
+        entry = offered[name]
+        expect_equal(f"client of {name}", (entry["client_module"], entry["client_class"]), client)
+        home = (entry["service_module"], entry["service_class"])
+        expect_equal(f"service class of {name}", home, tuple(card.home))
+        expect_equal(f"version of {name}", entry["version"], 1)
+
+
+@row("query.default-binding", "the execution binding stands in the properties once more")
+def default_binding(bench: Bench) -> None:
+    card = bench.subject.card()
+    wanted = {
+        "binding_name": "execution",
+        "client_module": signatures.CLIENTS["execution"][0],
+        "client_class": signatures.CLIENTS["execution"][1],
+        "service_module": card.home[0],
+        "service_class": card.home[1],
+    }
+    found = {name: card.properties.get(name) for name in wanted}
+    expect_equal("the default binding", found, wanted)
+
+
+@row("query.lookup", "a client that wants any QPM, or one of its kind, finds it",
+     revisions=(1,), needs=_TRANSPORT)  # fmt: skip
+def lookup(bench: Bench) -> None:
+    card = bench.subject.card()
+    for types, capabilities in ((-1, -1), (card.types, card.capabilities)):
+        found = _control(bench).host("lookup", types, capabilities)
+        expect(found, f"type {types} with capabilities {capabilities} does not find it")
+    expect(not _control(bench).host("lookup", 1 << 20, -1), "it matches bits it does not have")
+
+
+@row("register.directory", "it registers itself, with all a directory asks", needs=_TRANSPORT)
+def directory(bench: Bench) -> None:
+    records = _control(bench).host("registered")
+    expect(len(records) == 1, f"{len(records)} registrations")
+    for key in KEYS:
+        expect(key in records[0], f"the registration has no {key!r}")
+    told = bench.subject.card().properties
+    for key in ("service_id", "service_type"):
+        expect_equal(f"{key} of the registration", records[0][key], told[key])
+
+
+@row(
+    "register.resolve", "every binding is found by kind, name, resource and alias", needs=_TRANSPORT
+)
+def resolve(bench: Bench) -> None:
+    told = bench.subject.card().properties
+    selector = told["selector"]
+    for wanted in (
+        {"service_type": "qfw.qpm"}, {"service_id": told["service_id"]},
+        {"selector_resource": told["device_id"]}, {"selector_alias": "QPM"},
+        {"selector_name": selector["name"]}, {"properties": {"provider": told["provider"]}},
+        {"qpm_type": told["qpm_type"], "qpm_capabilities": told["qpm_capabilities"]},
+    ):  # fmt: skip
+        for binding in signatures.CLIENTS:
+            found = _control(bench).host("resolve", {**wanted, "binding_name": binding})
+            expect(len(found) == 1, f"{wanted} finds {len(found)} entries of {binding}")
+
+
+@row(
+    "register.again", "it registers again when the directory was lost", needs=_TRANSPORT, alone=True
+)
+def again(bench: Bench) -> None:
+    control = _control(bench)
+    control.host("lose_directory", 1.0)
+    bench.until(lambda: control.host("registered"), "a registration with the new one", AGAIN_S)
+
+
+@row("register.service-id", "QFW_QPM_SERVICE_ID is its id", needs=_TRANSPORT)
+def service_id(bench: Bench) -> None:
+    plugin: Any = bench.target
+    with plugin.process(2, {"QFW_QPM_SERVICE_ID": "qpm:checked:1"}) as control:
+        told = control.host("query")["card"]["properties"]
+    expect_equal("service_id", told["service_id"], "qpm:checked:1")
+
+
+@row(
+    "register.ready-file", "QFW_SERVICE_READY_FILE gets its line once it is ready", needs=_TRANSPORT
+)
+def ready_file(bench: Bench) -> None:
+    plugin: Any = bench.target
+    with tempfile.TemporaryDirectory(prefix="qpm-check-") as folder:
+        path = Path(folder) / "ready"
+        with plugin.process(2, {"QFW_SERVICE_READY_FILE": str(path)}) as control:
+            control.host("facts")
+            deadline = time.monotonic() + AGAIN_S
+            while not (path.exists() and path.read_text().endswith("\n")):
+                expect(time.monotonic() < deadline, f"no line within {AGAIN_S:g} s")
+                time.sleep(0.02)
+        line = json.loads(path.read_text().splitlines()[0])
+    has("the line", line, {"ready": bool, "message": str, "timestamp_ns": int})
+
+
+def _methods(bench: Bench, wanted: Any) -> None:
+    there = bench.subject.signatures()
+    told = [
+        text
+        for name, arguments in wanted.items()
+        for text in signatures.misfits(name, there.get(name), arguments)
+    ]
+    expect(not told, "; ".join(told[:5]))
+
+
+@row("methods.single", "the one class of revision 1 has its methods", revisions=(1,))
+def of_single(bench: Bench) -> None:
+    there = bench.subject.signatures()
+    wanted = {**signatures.REVISION1}
+    for name in ("reserve", "release"):  # revision 2 has these names too, with other arguments
+        expect(name in there, f"there is no method {name}")
+        wanted.pop(name)
+    _methods(bench, wanted)
+
+
+@row("methods.execution", "execution has its methods and arguments")
+def of_execution(bench: Bench) -> None:
+    _methods(bench, signatures.REVISION2["execution"])
+
+
+@row("methods.admission", "admission has its methods and arguments")
+def of_admission(bench: Bench) -> None:
+    _methods(bench, signatures.REVISION2["admission"])
+
+
+@row("methods.admission-policy", "admission-policy has its methods and arguments")
+def of_policy(bench: Bench) -> None:
+    _methods(bench, signatures.REVISION2["admission-policy"])
+
+
+@row("methods.scheduler", "scheduler has its methods and arguments")
+def of_scheduler(bench: Bench) -> None:
+    _methods(bench, signatures.REVISION2["scheduler"])
+
+
+@row("methods.telemetry", "telemetry has its methods and arguments")
+def of_telemetry(bench: Bench) -> None:
+    _methods(bench, signatures.REVISION2["telemetry"])
+
+
+@row("methods.control", "control has its methods and arguments")
+def of_control(bench: Bench) -> None:
+    _methods(bench, signatures.REVISION2["control"])
+
+
+def _control(bench: Bench) -> Any:
+    subject: Any = bench.subject
+    return subject.control

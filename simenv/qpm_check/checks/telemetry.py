@@ -1,0 +1,197 @@
+"""Binding `telemetry`: what the device is, how it goes, who may see it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from simenv.qpm_check import shapes
+from simenv.qpm_check.bench import Bench
+from simenv.qpm_check.rows import expect, expect_equal, row
+from simenv.qpm_check.shapes import ANY, has
+from simenv.qpm_check.signatures import REVISION2
+
+HEAD: shapes.Fields = {
+    "schema": str, "provider": str, "device": dict, "metadata": dict, "extensions": dict,
+    "raw": dict,
+}  # fmt: skip
+TECHNOLOGIES = ("superconducting", "trapped-ion", "neutral-atom", "simulator")
+BLOCK: shapes.Fields = dict.fromkeys(
+    ("qtask_count", "estimated_ns", "baseline_units", "credits", "rate_units"), int
+)
+CLASSES = ("basic-discovery", "caller-owned", "manager-aggregate", "operator")
+CAPACITY: shapes.Fields = {
+    "target_id": str, "device_id": ANY, "scope_id": ANY, "timestamp_ns": int, "access_class": str,
+    "pending_qtask_count": int, "scheduler_queue_depth": int, "scheduler_task_count": int,
+    "active_reservation_count": int, "held_capacity": dict, "in_flight_capacity": dict,
+    "available_capacity": ANY, "estimated_queued_device_time": ANY, "scheduler_policy": ANY,
+    "device_available": bool, "confidence": str, "telemetry": dict,
+}  # fmt: skip
+QUEUE: shapes.Fields = {
+    "target_id": str, "device_id": ANY, "timestamp_ns": int, "access_class": str,
+    "pending_qtask_count": int, "scheduler_depth": int, "scheduler_task_count": int,
+    "active_task_count": int, "selected_task_count": int, "provider_inflight_count": int,
+    "dispatch_limits": dict, "held_capacity": dict, "in_flight_capacity": dict,
+    "policy_state": dict, "wait_estimate": dict, "estimated_start": dict,
+    "estimated_queued_device_time": dict, "telemetry": dict,
+}  # fmt: skip
+LIFECYCLE: shapes.Fields = {
+    "target_id": str, "timestamp_ns": int, "access_class": str, "lifecycle_events": list,
+    "audit_records": list, "reconciliation_faults": list, "telemetry": dict,
+}  # fmt: skip
+EVENTS = (
+    "binding-attached", "scheduler-paused", "scheduler-resumed", "scheduler-draining",
+    "scheduler-policy-change", "scheduler-dispatch-limits-change", "service-shutdown-requested",
+    "service-state-change", "reconciliation", "service-registration", "service-restart",
+    "generation-change", "service-deregistration", "peer-lost", "service-timeout",
+    "service-recovered", "retention-purge", "reconciliation-fault",
+)  # fmt: skip
+
+
+@row("telemetry.backend", "get_backend_info: backend, target, whether there is more")
+def backend(bench: Bench) -> None:
+    has("get_backend_info", bench.q.get_backend_info(),
+        {"backend": str, "target_id": str, "metadata_supported": bool})  # fmt: skip
+
+
+@row("telemetry.device", "get_device_info: a qhw-device-v1 record, or the simple form")
+def device(bench: Bench) -> None:
+    found = bench.q.get_device_info()
+    if "schema" not in found:
+        has("get_device_info", found,
+            {"backend": str, "target_id": str, "num_qubits": int, "max_shots": int})  # fmt: skip
+        return
+    _qhw(found, "qhw-device-v1", {"qubits": list})
+    for qubit in found["qubits"]:
+        has("a qubit", qubit, {"id": str})
+    expect(bool(found["qubits"]), "a device without qubits")
+    technology = found["device"].get("technology", "simulator")
+    expect(technology in TECHNOLOGIES, f"technology is {technology!r}")
+
+
+@row("telemetry.coupling", "get_coupling_graph: qhw-coupling-v1, or couplings [[a, b]]")
+def coupling(bench: Bench) -> None:
+    found = bench.q.get_coupling_graph()
+    if "schema" not in found:
+        has("get_coupling_graph", found, {"backend": str, "target_id": str, "couplings": list})
+        return
+    _qhw(found, "qhw-coupling-v1", {"coupling": dict, "operations": list})
+    graph = has("coupling", found["coupling"],
+                {"nodes": list, "edges": list, "directed": bool, "source": list})  # fmt: skip
+    nodes = set(graph["nodes"])
+    expect(all(isinstance(node, str) for node in nodes), "a node is no text")
+    for edge in graph["edges"]:
+        expect(len(edge) == 2 and set(edge) <= nodes, f"edge {edge} joins what are no nodes")
+    for operation in found["operations"]:
+        has("an operation", operation, {"name": str, "arity": int})
+
+
+@row("telemetry.calibration", "get_calibration_snapshot: qhw-calibration-v1, or the simple form")
+def calibration(bench: Bench) -> None:
+    found = bench.q.get_calibration_snapshot()
+    if "schema" not in found:
+        has("get_calibration_snapshot", found, {"backend": str, "target_id": str})
+        return
+    _qhw(found, "qhw-calibration-v1", {"calibration": dict})
+    has("calibration", found["calibration"],
+        {"observation_count": int, "quality_metric_count": int, "summaries": dict})  # fmt: skip
+
+
+@row("telemetry.dynamic", "get_dynamic_backend_info: the simple form, and its calibration set")
+def dynamic(bench: Bench) -> None:
+    found = has("get_dynamic_backend_info", bench.q.get_dynamic_backend_info(),
+                {"backend": str, "target_id": str})  # fmt: skip
+    expect("calibration_set_id" in found, "there is no 'calibration_set_id'")
+
+
+@row("telemetry.access", "get_telemetry_access_model: classes and methods, recorded only")
+def access(bench: Bench) -> None:
+    found = has(
+        "get_telemetry_access_model", bench.q.get_telemetry_access_model(),
+        {"target_id": str, "enforcement": str, "access_classes": list, "methods": dict},
+    )  # fmt: skip
+    expect_equal("enforcement", found["enforcement"], "record-only")
+    there = {
+        has("an access class", one, {"name": str, "description": str})["name"]
+        for one in found["access_classes"]
+    }
+    expect(set(CLASSES) <= there, f"access classes are {sorted(there)}")
+    for name in REVISION2["telemetry"]:
+        expect(name in found["methods"], f"methods has no {name!r}")
+    for name, one in found["methods"].items():
+        has(f"methods[{name!r}]", one, {"access_class": str, "enforced": bool,
+            "object_visibility": ANY, "field_visibility": ANY})  # fmt: skip
+        expect(one["access_class"] in CLASSES, f"{name}: access class {one['access_class']!r}")
+        expect_equal(f"enforced of {name}", one["enforced"], False)
+
+
+@row("telemetry.capacity", "get_capacity_snapshot: its fields, and what is under way")
+def capacity(bench: Bench) -> None:
+    bench.until(lambda: bench.q.is_ready()["active_task_count"] == 0, "quiet")
+    bench.submit(bench.long, num_shots=bench.long_shots)
+    found = has("get_capacity_snapshot", bench.q.get_capacity_snapshot(), CAPACITY)
+    _seen(found, "capacity-snapshot", "manager-aggregate")
+    blocks = [has(name, found[name], BLOCK) for name in ("held_capacity", "in_flight_capacity")]
+    under_way = sum(block["qtask_count"] for block in blocks)
+    expect(under_way >= 1, "one circuit is under way; held and in flight are none")
+    expect_equal("device_available", found["device_available"], True)
+    told = bench.q.get_capacity_snapshot(access_class="operator")
+    expect_equal("the access class asked for", told["access_class"], "operator")
+
+
+@row("telemetry.queue", "get_queue_metrics: its fields, estimates known or said not to be")
+def queue(bench: Bench) -> None:
+    bench.submit(bench.long, num_shots=bench.long_shots)
+    found = has("get_queue_metrics", bench.q.get_queue_metrics(), QUEUE)
+    _seen(found, "queue-metrics", "manager-aggregate")
+    for name in ("held_capacity", "in_flight_capacity"):
+        has(name, found[name], BLOCK)
+    has("policy_state", found["policy_state"], {"scheduler": ANY, "admission": ANY})
+    for name in ("wait_estimate", "estimated_start", "estimated_queued_device_time"):
+        one = has(name, found[name], {"available": bool})
+        if one["available"]:
+            has(name, one, {"estimated_ns": int})
+        else:
+            has(name, one, {"kind": str, "reason": str, "timestamp_ns": int, "confidence": str,
+                            "policy_context": ANY})  # fmt: skip
+            expect_equal(f"reason of {name}", one["reason"], "telemetry-unavailable")
+            expect_equal(f"confidence of {name}", one["confidence"], "unavailable")
+
+
+@row("telemetry.lifecycle", "get_service_lifecycle_telemetry: events by the contract's names")
+def lifecycle(bench: Bench) -> None:
+    bench.q.reconcile_runtime_state(reason="checked")
+    found = has("get_service_lifecycle_telemetry", bench.q.get_service_lifecycle_telemetry(),
+                LIFECYCLE)  # fmt: skip
+    _seen(found, "service-lifecycle", "operator")
+    expect(bool(found["lifecycle_events"]), "a service that is up has no lifecycle event")
+    for event in found["lifecycle_events"]:
+        one = has("an event", event, {"event": str, "target_id": str, "timestamp_ns": int})
+        expect(one["event"] in EVENTS, f"an event is called {one['event']!r}")
+
+
+@row("telemetry.now", "snapshots are of now")
+def now(bench: Bench) -> None:
+    for method in (bench.q.get_capacity_snapshot, bench.q.get_queue_metrics):
+        before = time.time_ns()
+        moment = method()["timestamp_ns"]
+        expect(
+            before - 10**9 <= moment <= time.time_ns() + 10**9,
+            f"timestamp_ns {moment} is not of now, {before}",
+        )
+
+
+def _qhw(found: Any, schema: str, more: shapes.Fields) -> None:
+    told = has(schema, found, {**HEAD, **more})
+    expect_equal("schema", told["schema"], schema)
+    has("device", told["device"], {"id": str})
+    has("raw", told["raw"], {"included": bool})
+
+
+def _seen(found: dict[str, Any], kind: str, access_class: str) -> None:
+    told = has(
+        "telemetry", found["telemetry"], {"object": str, "access_class": str, "enforced": bool}
+    )
+    expect_equal("object", told["object"], kind)
+    expect_equal("enforced", told["enforced"], False)
+    expect_equal("access_class", found["access_class"], access_class)

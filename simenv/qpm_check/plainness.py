@@ -1,0 +1,36 @@
+"""Is a value plain data: dict, list, str, int, float, bool, None, nothing that only looks so?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_LEAVES = (str, int, float, bool, type(None))
+_MOST = 5  # places named of one value
+
+
+def impurities(value: Any, place: str = "answer") -> list[str]:
+    """Where and what is not plain, the first few. Subclasses count as impure: they travel as
+    objects of their class."""
+    found: list[str] = []
+    _look(value, place, found)
+    return found[:_MOST]
+
+
+def _look(value: Any, place: str, found: list[str]) -> None:
+    if len(found) >= _MOST:
+        return
+    kind = type(value)
+    if kind is dict:
+        for key, item in value.items():
+            if type(key) not in _LEAVES:
+                found.append(f"{place} has a key of type {_name(key)}")
+            _look(item, f"{place}[{key!r}]", found)
+    elif kind is list:
+        for number, item in enumerate(value):
+            _look(item, f"{place}[{number}]", found)
+    elif kind not in _LEAVES:
+        found.append(f"{place} is of type {_name(value)}")
+
+
+def _name(value: Any) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")

@@ -1,0 +1,45 @@
+"""What is learnt of a plugin while it is loaded; travels as plain data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """`*_error`: a traceback, "" where none was raised. Seconds are wall clock."""
+
+    folder: str
+    module: str = ""
+    import_error: str = ""
+    svc_info: dict[str, Any] = {}
+    svc_info_found: str = ""  # its type, "" where it lacks
+    classes: list[str] = []
+    classes_found: str = ""
+    initialize_error: str = ""
+    initialize_s: float = 0.0
+    has_initialize: bool = False
+    has_uninitialize: bool = False
+    start_false_s: float = 0.0
+    start_false_error: str = ""
+    start_false_left: list[str] = []  # threads, processes, files
+    query_error: str = ""
+    signatures: dict[str, list[list[Any]]] = {}  # [name, kind, has a default, default]
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """Things a process has, to be compared before and after."""
+
+    threads: list[str]
+    children: list[int]
+    files: int
+
+
+def left(before: Shown, after: Shown) -> list[str]:
+    """What is there now and was not."""
+    found = [f"thread {name}" for name in after.threads if name not in before.threads]
+    found += [f"process {pid}" for pid in after.children if pid not in before.children]
+    if after.files > before.files:
+        found.append(f"{after.files - before.files} open files")
+    return found

@@ -1,0 +1,197 @@
+"""Workers that reservations have for themselves, while they live.
+
+A kept worker has its slot also while it idles, and gets its reservation's tasks alone. Which one it
+is does not matter: a lost one is replaced by the next that is free, or by one that can be had soon.
+One that is asked for and cannot be had yet is kept for a while for whoever asks again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from simenv.model import Code, ReservationAsk, WorkerState
+from simenv.scheduler.policy import DELAYED, REJECTED, Verdict
+
+if TYPE_CHECKING:
+    from simenv.scheduler.books import Books
+    from simenv.scheduler.holds import Reservation
+    from simenv.scheduler.pools import Pool, Worker
+
+ASKED = -1  # in place of a reservation: somebody asked, and may ask again
+SOON_US = 50_000.0  # a busy worker that is expected to be free so soon can be kept now
+BOUND_NS = 100_000_000  # promised where none was asked for
+START_NS = 1_000_000_000  # what a worker takes to be ready, about
+LEAST_WAIT_NS = 20_000_000
+MOST_WISHED_NS = 5_000_000_000  # or workers would idle for one who has gone away
+ASK_AGAIN_NS = 2_000_000_000  # beyond the time that was told, for whoever asks again
+
+
+class Keep(msgspec.Struct, frozen=True):
+    """So many workers of a pool; `until_ns`: by the wall clock, of what is only asked for."""
+
+    pool: str
+    workers: int
+    until_ns: int = 0
+
+
+class Keeps:
+    """Empty while nobody keeps any: then nothing need be looked for."""
+
+    def __init__(self) -> None:
+        self.all: dict[int, Keep] = {}  # by reservation
+        self.asks: dict[str, Keep] = {}  # by pool
+
+    def __bool__(self) -> bool:
+        return bool(self.all or self.asks)
+
+    def of(self, pool: str) -> list[tuple[int, int]]:
+        """Whose they are, and how many there should be."""
+        found = [(number, keep.workers) for number, keep in self.all.items() if keep.pool == pool]
+        asked = self.asks.get(pool)
+        return [*found, (ASKED, asked.workers)] if asked is not None else found
+
+
+def begin(books: Books, one: Reservation) -> None:
+    """A reservation is there from now on; `settle` finds its workers."""
+    ask = one.grant.ask
+    pool = _pool_of(books, ask)
+    if ask.workers and pool is not None:
+        books.keeps.all[one.grant.id] = Keep(pool.spec.name, ask.workers)
+        books.keeps.asks.pop(pool.spec.name, None)
+        for worker in _those(pool, ASKED):
+            release(books, worker)
+        pool.queue.keep_apart(one.grant.id)
+
+
+def end(books: Books, number: int) -> None:
+    """It is over: its workers are everybody's again."""
+    keep = books.keeps.all.pop(number, None)
+    pool = None if keep is None else books.pools.get(keep.pool)
+    if pool is not None:
+        pool.queue.mix(number)
+        for worker in _those(pool, number):
+            release(books, worker)
+
+
+def wish(books: Books, ask: ReservationAsk, wait_ns: int, wall_ns: int) -> None:
+    """These workers could not be kept: they are sought for whoever asks again in time."""
+    pool = _pool_of(books, ask)
+    if pool is not None and ask.workers:
+        until_ns = wall_ns + min(wait_ns, MOST_WISHED_NS) + ASK_AGAIN_NS
+        books.keeps.asks[pool.spec.name] = Keep(pool.spec.name, ask.workers, until_ns)
+
+
+def tick(books: Books, wall_ns: int) -> None:
+    """Nobody has asked again."""
+    for name, keep in list(books.keeps.asks.items()):
+        if wall_ns >= keep.until_ns:
+            del books.keeps.asks[name]
+            for worker in _those(books.pools[name], ASKED):
+                release(books, worker)
+
+
+def settle(books: Books, now_ns: int) -> None:
+    """Find workers for those who lack some: idle ones, else those that will be free first."""
+    for pool in list(books.pools.values()):
+        for number, wanted in books.keeps.of(pool.spec.name):
+            lacking = wanted - len(_those(pool, number))
+            while lacking > 0 and (worker := _next(pool)) is not None:
+                if worker.state == WorkerState.IDLE and not pool.is_exclusive:
+                    worker.host.free_slots -= 1
+                    worker.slots = 1
+                worker.kept_for, worker.kept_ns = number, now_ns
+                lacking -= 1
+
+
+def release(books: Books, worker: Worker) -> None:
+    """It is everybody's again, once what it holds has ended."""
+    books.unkeep(worker)
+
+
+def lacking(books: Books, pool: Pool) -> int:
+    """Workers that reservations should have here and have not."""
+    there = books.keeps.of(pool.spec.name) if books.keeps else []
+    return sum(max(0, wanted - len(_those(pool, number))) for number, wanted in there)
+
+
+def count(books: Books, number: int) -> int:
+    """Workers a reservation has now."""
+    keep = books.keeps.all.get(number)
+    pool = None if keep is None else books.pools.get(keep.pool)
+    return 0 if pool is None else len(_those(pool, number))
+
+
+def _those(pool: Pool, number: int) -> list[Worker]:
+    return [worker for worker in pool.workers.values() if worker.kept_for == number]
+
+
+def _next(pool: Pool) -> Worker | None:
+    """The worker to be kept next: None if there is none."""
+    found = [worker for worker in pool.workers.values() if _may_keep(pool, worker)]
+    return min(found, key=lambda worker: worker.held_us, default=None)
+
+
+def _may_keep(pool: Pool, worker: Worker) -> bool:
+    if worker.kept_for or worker.leaving:
+        return False
+    if worker.state == WorkerState.IDLE:
+        return pool.is_exclusive or worker.host.free_slots > worker.host.claimed_slots
+    return worker.state == WorkerState.BUSY
+
+
+# --- what can be promised -----------------------------------------------------------------------
+
+
+def veto(books: Books, ask: ReservationAsk) -> Verdict | None:
+    """Why so many workers cannot be kept now; None if they can. Nothing is changed."""
+    pool = _pool_of(books, ask)
+    if pool is None:
+        words = f"workers = {ask.workers}: say of which pool they are to be: device="
+        return Verdict(REJECTED, Code.UNSUPPORTED, words)
+    name, spec, wanted = pool.spec.name, pool.spec, ask.workers
+    if spec.ranks > 1:
+        words = f"workers of pool {name} have {spec.ranks} ranks: only those of one can be kept"
+        return Verdict(REJECTED, Code.UNSUPPORTED, words)
+    slots = sum(host.node.slots for host in books.ledger.hosts.values())
+    most = spec.max if pool.is_exclusive else min(spec.max, slots)
+    if wanted > most:
+        words = f"workers = {wanted}: pool {name} has at most {most} that could be kept"
+        return Verdict(REJECTED, Code.TOO_LARGE, words)
+    given = sum(keep.workers for keep in books.keeps.all.values() if keep.pool == name)
+    if given + wanted > most:
+        words = f"reservations have {given} workers of pool {name}, which has at most {most}"
+        return Verdict(DELAYED, Code.OVER_LIMIT, words, missing=1)
+    return _not_now(books, pool, wanted)
+
+
+def _not_now(books: Books, pool: Pool, wanted: int) -> Verdict | None:
+    claimed = lacking(books, pool)
+    asked = books.keeps.asks.get(pool.spec.name)
+    if asked is not None:  # these are for whoever asks
+        claimed -= max(0, asked.workers - len(_those(pool, ASKED)))
+    there = _those(pool, ASKED) + [w for w in pool.workers.values() if _may_keep(pool, w)]
+    waits_us = sorted(worker.held_us for worker in there)[claimed:]
+    if len(waits_us) >= wanted and waits_us[wanted - 1] <= SOON_US:
+        return None
+    wait_ns = START_NS
+    if len(waits_us) >= wanted:
+        wait_ns = round((waits_us[wanted - 1] - SOON_US / 2) * 1e3)
+    ready = sum(wait_us <= SOON_US for wait_us in waits_us)
+    words = f"{ready} of the {wanted} workers of pool {pool.spec.name} can be kept now"
+    return Verdict(DELAYED, Code.DEVICE_UNAVAILABLE, words, wait_ns=max(LEAST_WAIT_NS, wait_ns))
+
+
+def bound_of(ask: ReservationAsk) -> int:
+    """Within which its tasks begin, while fewer of them are under way than it has workers."""
+    return ask.bound_ns or (BOUND_NS if ask.workers else 0)
+
+
+def _pool_of(books: Books, ask: ReservationAsk) -> Pool | None:
+    """Whose workers are meant; of all together only where there is one pool."""
+    told = [pool for pool in books.pools.values() if not pool.base]
+    there = [pool for pool in told if pool.spec.name == ask.device]
+    if not ask.device and len(told) == 1:
+        there = told
+    return there[0] if there else None

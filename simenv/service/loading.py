@@ -1,0 +1,55 @@
+"""What judges circuits, loaded beside the loop: it takes as long as a worker takes to start.
+
+Invariant: nothing compiled is imported before `warm.prepare` has said where kernels are kept; the
+loop goes on meanwhile, and what arrives to be admitted waits.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from simulators import warm
+
+if TYPE_CHECKING:
+    from simenv.config import Config
+    from simenv.scheduler.seen import Seen
+    from simenv.scheduler.values import Limits
+    from simenv.service.admission import Admission
+
+
+class Loading:
+    """One thread, started at once. `cold`: something had to be compiled, or still must be."""
+
+    def __init__(self, kernels: Path) -> None:
+        self.cold = False
+        self._kernels = kernels
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="loading", daemon=True)
+        self._thread.start()
+
+    def over(self) -> bool:
+        """Is all loaded? Raises what went wrong."""
+        if self._thread.is_alive():
+            return False
+        if self._error is not None:
+            raise self._error
+        return True
+
+    def _run(self) -> None:
+        try:
+            warm.prepare(self._kernels)
+            self.cold = not warm.is_warm(self._kernels)
+            warm.warm_up(self._kernels, "admission")
+            from simenv.service import explaining  # noqa: F401 - all that is judged with
+        except BaseException as error:  # noqa: BLE001 - the loop's thread raises it
+            self._error = error
+
+
+def admission(config: Config, limits: Limits, look: Callable[[], Seen]) -> Admission:
+    """Once all is loaded. `look`: as for `Admission`."""
+    from simenv.service.admission import Admission
+
+    return Admission(config.pools, limits, look)

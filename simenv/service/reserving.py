@@ -1,0 +1,213 @@
+"""Reservations, profiles and policies for those who ask: by whom they may be, and kept.
+
+Invariant: what changed is answered when it is stored; what is refused has changed nothing. Admins
+see everybody's reservations, others their own; whose it is stays with who made it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import msgspec
+
+from simenv.errors import Insufficient, JournalError, NotReserved, SimenvError
+from simenv.model import ReservationState, TaskSpec
+from simenv.scheduler import reserved, steering
+from simenv.scheduler.forecast import device_ns
+from simenv.scheduler.state import State
+from simenv.service import faults, steered_rows
+from simenv.service.hands import Hands
+from simenv.service.inquiry import Inquiry, refusal
+from simenv.service.journal import Journal
+from simenv.service.reserved_rows import statements
+from simenv.wire import codec
+from simenv.wire import messages as m
+from simenv.wire.auth import Identity
+from simenv.wire.reservations import (
+    Decided,
+    GetPolicy,
+    GetProfile,
+    GetReservations,
+    GetTarget,
+    Policed,
+    Profiled,
+    Release,
+    Released,
+    Renew,
+    Reservations,
+    Reserve,
+    SetDispatch,
+    SetOrder,
+    SetPolicy,
+    SetProfile,
+    SteerTarget,
+    Target,
+)
+
+STEERING = (SteerTarget, SetDispatch, SetOrder)
+CHANGING = (Reserve, Renew, Release, SetProfile, SetPolicy, *STEERING)
+_STEERED = {"pause": "device.paused", "resume": "device.resumed", "drain": "device.draining"}
+LOOK_RESERVATIONS = 64  # shown between two looks at the clock
+
+Steering = SteerTarget | SetDispatch | SetOrder
+Change = Reserve | Renew | Release | SetProfile | SetPolicy | Steering
+
+
+class Reserving:
+    """Used from the loop's thread."""
+
+    def __init__(self, state: State, journal: Journal, hands: Hands) -> None:
+        self._state = state
+        self._ledger = state.reservations
+        self._journal = journal
+        self._hands = hands
+
+    def take(self, peer: bytes, who: Identity, q: Change, trouble: str) -> None:
+        """Do it; the answer goes out with the commit that holds it. `trouble`: why nothing can be
+        stored now. Raises SimenvError."""
+        if trouble:
+            raise JournalError(trouble, hint="nothing was changed; ask again when it is mended")
+        answer = codec.encode(self._changed(who, q))
+        faults.hit("reservation.changed")
+        self._hands.results.append((peer, answer))
+
+    def _changed(self, who: Identity, q: Change) -> m.ToClient:
+        ledger = self._ledger
+        match q:
+            case Reserve():
+                if self._state.draining and not q.dry:
+                    words = "the service is shutting down and reserves nothing"
+                    raise Insufficient(words, hint="ask again when it is up: simenv up")
+                wall_ns, next_id = time.time_ns(), ledger.next_id
+                decision = reserved.reserve(self._state, q.ask, who.owner, wall_ns, dry=q.dry)
+                if ledger.next_id > next_id:
+                    one = ledger.all[next_id]
+                    note = f"of {q.ask.device or 'all pools'}, {decision.units} units"
+                    eyes = reserved.eyes_of(one)
+                    self._hands.note("reservation.made", str(one.grant.id), note, eyes)
+                return Decided(q.request, decision)
+            case Renew():
+                one = ledger.renew(q.reservation, who.scope, q.ttl_ns, time.time_ns())
+                return Reservations(q.request, [reserved.info(self._state, one)])
+            case Release():
+                return self._release(who, q)
+            case SetProfile():
+                steering.check_device(self._state, q.device)
+                changed = ledger.set_profile(q.device, q.profile)
+                steering.tighten(self._state)
+                self._note(changed, q.device, "profile")
+                terms = ledger.terms(q.device)
+                return Profiled(q.request, terms.profile_version, changed, terms.profile)
+            case SetPolicy():
+                steering.check_device(self._state, q.device)
+                changed = ledger.set_policy(q.device, q.policy, q.expected)
+                self._note(changed, q.device, f"admission policy {q.policy.name}")
+                terms = ledger.terms(q.device)
+                return Policed(q.request, terms.policy_version, changed, terms.policy)
+            case SteerTarget() | SetDispatch() | SetOrder():
+                return self._steer(q)
+
+    def _steer(self, q: Steering) -> m.ToClient:
+        state = self._state
+        match q:
+            case SteerTarget():
+                asked = (q.device, q.verb, q.reason, q.mode, q.timeout_s)
+                changed = steering.steer(state, *asked, time.time_ns())
+                kind, what = _STEERED[q.verb], q.reason
+            case SetDispatch():
+                changed = steering.bound(state, q.device, q.max_inflight)
+                kind, what = "device.bounded", f"{q.max_inflight or 'any number of'} tasks at once"
+            case SetOrder():
+                changed = steering.reorder(state, q.device, q.policy, q.options)
+                kind, what = "device.ordered", q.policy
+        if changed:
+            self._hands.note(kind, q.device or "all", what)
+        return self._target(q, changed)
+
+    def _target(self, q: Steering | GetTarget, changed: bool) -> Target:
+        info = steering.info(self._state, q.device)
+        wait_ns = device_ns(self._state, q.device, time.monotonic_ns())
+        return Target(q.request, changed, msgspec.structs.replace(info, wait_ns=wait_ns))
+
+    def _release(self, who: Identity, q: Release) -> m.ToClient:
+        one = self._ledger.find(q.reservation, who.scope)
+        how = ReservationState.CANCELLED if q.cancel else ReservationState.RELEASED
+        now_ns = time.monotonic_ns()
+        actions = reserved.close(self._state, one, how, q.reason, time.time_ns(), now_ns)
+        self._hands.carry_out(actions + reserved.empty(self._state, now_ns))
+        running = reserved.running(self._state, one)
+        return Released(q.request, reserved.info(self._state, one), running)
+
+    def _note(self, changed: bool, device: str, what: str) -> None:
+        if changed:
+            self._hands.note("device.changed", device or "all", what)
+
+    # --- questions ------------------------------------------------------------------------------
+
+    def answer(self, q: GetProfile | GetPolicy | GetTarget) -> m.ToClient:
+        """Raises NotFound."""
+        if isinstance(q, GetTarget):
+            return self._target(q, False)
+        steering.check_device(self._state, q.device)
+        terms = self._ledger.terms(q.device)
+        if isinstance(q, GetProfile):
+            return Profiled(q.request, terms.profile_version, False, terms.profile)
+        return Policed(q.request, terms.policy_version, False, terms.policy)
+
+    def listed(self, who: Identity, q: GetReservations) -> Iterator[bytes | None]:
+        """The answer, in steps. Raises NotReserved."""
+        if q.reservation:
+            found = [self._ledger.find(q.reservation, who.scope)]
+        else:
+            found = list(self._ledger.of(who.scope))
+        infos = []
+        for place, one in enumerate(found):
+            if not place % LOOK_RESERVATIONS:
+                yield None
+            infos.append(reserved.info(self._state, one))
+        yield codec.encode(Reservations(q.request, infos))
+
+    # --- the loop's turns -----------------------------------------------------------------------
+
+    def tick(self, now_ns: int) -> None:
+        """Reservations end."""
+        wall_ns = time.time_ns()
+        self._hands.carry_out(self._state.expire(wall_ns, now_ns))
+        self._hands.carry_out(steering.tick(self._state, wall_ns))
+
+    @property
+    def busy(self) -> bool:
+        """Are there tasks to be ended?"""
+        return bool(self._ledger.emptying)
+
+    def settle(self, now_ns: int) -> None:
+        """Tasks that waited for units go on, those whose reservation is over end."""
+        if self._ledger.emptying:
+            self._hands.carry_out(reserved.empty(self._state, now_ns))
+        if self._ledger.freed:
+            self._hands.carry_out(self._state.unpark(now_ns))
+
+    def store(self) -> None:
+        """What has changed goes into the journal's next commit."""
+        if self._ledger.changes:
+            changes = self._ledger.take_changes()
+            self._journal.put(statements(self._ledger, changes), forced=changes.asked)
+        if self._state.steers.changes:
+            self._journal.put(steered_rows.statements(self._state), forced=True)
+
+
+def units_of(state: State, inquiry: Inquiry) -> tuple[list[int] | None, list[m.Refusal]]:
+    """What each task of a Submit takes of the reservation in its terms, None without one; or why
+    it is refused: then nothing has changed."""
+    number = inquiry.message.terms.reservation
+    if not number:
+        return None, []
+    specs: list[TaskSpec] = inquiry.message.tasks
+    errors: list[SimenvError]
+    try:
+        one = state.reservations.usable(number, inquiry.owner, time.time_ns())
+    except NotReserved as error:
+        return None, [refusal(error)]
+    units, errors = reserved.units_of(state, one, specs, inquiry.routes, inquiry.works)
+    return units, [refusal(error, error.index) for error in errors]

@@ -1,0 +1,76 @@
+"""How a started worker finds its service: `worker.json` in the environment's home, 0600.
+
+Invariant: the file is of one start of the service. Its key pair is made anew each time, is known to
+no door but the one for workers of other nodes, and is worth nothing after that start.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+import zmq
+
+from simenv.errors import NoService
+from simenv.wire import keepalive
+from simenv.wire.connection import ZmqConnection
+from simenv.wire.keyfiles import KeyPair, read_private
+
+TOKEN = ".token"  # in the results folder: who reads `ServiceFile.token` there sees the right one
+
+
+class ServiceFile(msgspec.Struct, frozen=True):
+    """What a worker must know of its service."""
+
+    format: int
+    node: str  # where the service is
+    sockets: str  # folder of worker.sock there
+    token: str  # stands in the results folder too
+    address: str = ""  # for workers of other nodes: tcp://HOST:PORT; "": there are none
+    server_key: str = ""  # public, in ZeroMQ's base 85
+    public_key: str = ""  # all workers of this start have one pair
+    secret_key: str = ""
+    epoch: int = 0  # of the service's start
+
+    @property
+    def keys(self) -> KeyPair:
+        return KeyPair(self.public_key, self.secret_key)
+
+    def __repr__(self) -> str:
+        return f"ServiceFile({self.node}, {self.sockets}, {self.address})"
+
+
+def read(path: Path) -> ServiceFile:
+    """ConfigError if it is not there, or others can open it."""
+    return read_private(path, ServiceFile)
+
+
+def connect(service: ServiceFile, identity: bytes) -> ZmqConnection:
+    """To the service's door for workers: on its own node through the socket, else over TCP."""
+    path = Path(service.sockets) / "worker.sock"
+    here = os.uname().nodename
+    if here == service.node and path.exists():
+        return ZmqConnection(path, identity)
+    if not service.address:
+        raise NoService(
+            f"no way from {here} to the service on {service.node}: it has no door for other nodes",
+            hint="it was started for one node; start it anew inside the allocation",
+        )
+    return SteadyConnection(service, identity)
+
+
+class SteadyConnection(ZmqConnection):
+    """A worker's DEALER over TCP with CurveZMQ; a dead connection is noticed and made anew."""
+
+    def __init__(self, service: ServiceFile, identity: bytes) -> None:
+        self._service = service
+        self._open(service.address, identity, None)
+
+    def _prepare(self, socket: zmq.Socket[bytes]) -> None:
+        service = self._service
+        socket.set(zmq.CURVE_SERVERKEY, service.server_key.encode())
+        socket.set(zmq.CURVE_PUBLICKEY, service.public_key.encode())
+        socket.set(zmq.CURVE_SECRETKEY, service.secret_key.encode())
+        keepalive.WORKERS.set_on(socket)
+        socket.set(zmq.IPV6, 1)

@@ -1,0 +1,110 @@
+"""The engine `hardware`: a machine behind Qiskit's BackendV2, one job at a time.
+
+It is made with its backend, which it holds for good. Counts are the machine's own: nothing here can
+repeat them, and a seed is handed on only where the machine is a simulator that takes one.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+from qiskit.transpiler import Target
+
+from simulators.base import BindingResult, Control, EngineResult, Plan, Request, RunOptions
+from simulators.catalog import CARDS
+from simulators.circuit.examples import bell
+from simulators.circuit.ir import Circuit
+from simulators.circuit.walk import ending
+from simulators.errors import Unsupported
+from simulators.hardware import fitting
+from simulators.hardware.description import TargetFigures, figures
+from simulators.hardware.fitting import Fitted
+from simulators.hardware.jobs import Machine
+from simulators.requests import bound, check_outputs, check_plan, check_run, rows
+from simulators.sampling import pack_counts
+
+CARD = next(entry for entry in CARDS if entry.name == "hardware")
+
+
+class HardwareEngine:
+    """See the module."""
+
+    name = "hardware"
+
+    def __init__(self, backend: Any) -> None:
+        self.machine = Machine(backend)
+        self._target: Target | None = None
+        self._figures: TargetFigures | None = None
+
+    @property
+    def backend(self) -> Any:
+        """The machine, as its provider made it."""
+        return self.machine.backend
+
+    @property
+    def target(self) -> Target:
+        """The machine's: the same object as long as it says the same. Raises MachineFailed."""
+        try:
+            found = self.backend.target
+            if self._target is None or found is not self._target:
+                said = figures(found)  # some make it anew each time they are asked
+                if said != self._figures:
+                    self._target, self._figures = found, said
+        except Exception as error:
+            raise self.machine.failed("does not say what it is", error) from error
+        assert self._target is not None
+        return self._target
+
+    def worth_caching(self, circuit: Circuit) -> bool:
+        """All but what is fitted anew for each binding."""
+        return not fitting.has_durations(circuit)
+
+    def plan(self, circuit: Circuit, noise: object | None, options: RunOptions) -> Plan:
+        """Fit the structure to the machine; refuses by name what it has not."""
+        check_plan(CARD, circuit, noise, options)
+        check_run(circuit, options)
+        found, target = ending(circuit), self.target
+        fitting.refuse_what_is_missing(circuit, found, target, self.machine.name)
+        return fitting.fitted(circuit, found, self.backend, target)
+
+    def run(
+        self, plan: Plan, circuit: Circuit, request: Request, options: RunOptions, control: Control
+    ) -> EngineResult:
+        """See `base.Engine`; errors of the machine are MachineRefused, MachineFailed, BadAnswer."""
+        if not isinstance(plan, Fitted):
+            raise TypeError(f"a plan of {type(plan).__name__}, not of this engine")
+        check_run(circuit, options)
+        number = rows(circuit, request)
+        branching = plan.ending.branching
+        check_outputs(CARD, request, plan.ending.measures, collapses=branching)
+        control.check()
+        if plan.target is not self.target:  # calibrated anew, or other qubits failed
+            plan = self.plan(circuit, None, options)
+            assert isinstance(plan, Fitted)
+        circuits = [
+            fitting.bound(plan, circuit, bound(circuit, request, row), self.backend)
+            for row in range(number)
+        ]
+        key = request.seed, request.binding
+        found = self.machine.counts(circuits, request.shots, key, control)
+        remark = self._remark(plan, number, request.shots)
+        return EngineResult.joined(
+            [BindingResult(*pack_counts(each, circuit.num_clbits), remark=remark) for each in found]
+        )
+
+    def _remark(self, plan: Fitted, circuits: int, shots: int) -> str:
+        words = self.machine.name
+        if plan.transpiled:
+            words += f": transpiled (level {fitting.LEVEL}, seed {fitting.SEED})"
+        elif plan.whole is not None:
+            words += ": as written"
+        else:
+            words += f": fitted to each binding (level {fitting.LEVEL}, seed {fitting.SEED})"
+        jobs = self.machine.jobs(circuits, shots)
+        return f"{words}, in {jobs} jobs" if jobs > 1 else words
+
+    def warm_up(self) -> None:
+        """Load the transpiler. Nothing is run on a machine that nobody asked for."""
+        with suppress(Unsupported):  # a machine of one qubit
+            self.plan(bell(), None, RunOptions())

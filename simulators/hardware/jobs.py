@@ -1,0 +1,224 @@
+"""A machine and its jobs: circuits go there, counts come back, and nothing of it is believed.
+
+A machine is any Qiskit BackendV2. Invariant: what leaves here are counts of exactly the shots that
+were asked for, over exactly the circuit's classical bits; whatever else a machine does or returns
+is one of the errors MachineRefused, MachineFailed, BadAnswer. While a job is waited for, the
+control flag is looked at; a call of the backend's that never returns can only be ended with its
+process.
+"""
+
+from __future__ import annotations
+
+import operator
+import string
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from qiskit import QuantumCircuit
+
+from simulators.base import Control
+from simulators.blocks import block_seed
+from simulators.errors import BadAnswer, MachineFailed, MachineRefused, Stopped
+
+MOST_CIRCUITS = 300  # of one job, where the machine sets no bound
+MOST_SHOTS = 2**31 - 1
+_SEED_BITS = 31  # what every generator takes
+_FIRST_NAP_S, _LONGEST_NAP_S = 0.5e-3, 0.1
+_OVER = frozenset({"DONE", "ERROR", "FAILED", "CANCELLED", "COMPLETED"})
+_LOST = frozenset({"ERROR", "FAILED", "CANCELLED"})
+_MESSAGE_CHARS = 500
+_HEX = frozenset(string.hexdigits)  # int() takes signs and underscores too
+
+
+class Machine:
+    """One backend; used by one thread at a time."""
+
+    def __init__(self, backend: Any) -> None:
+        self.backend = backend
+        self.name = str(getattr(backend, "name", "") or type(backend).__name__)
+        self.max_shots = max_shots(backend)
+        self._max_circuits = min(MOST_CIRCUITS, getattr(backend, "max_circuits", 0) or MOST_SHOTS)
+        self._seeded = "seed_simulator" in getattr(backend, "options", {})
+
+    def counts(
+        self,
+        circuits: Sequence[QuantumCircuit],
+        shots: int,
+        key: tuple[int, int],
+        control: Control,
+    ) -> list[Counter[int]]:
+        """How often each outcome of each circuit came, clbit 0 in bit 0.
+
+        `key`: the seed and the number of the first circuit's binding, for machines that are
+        simulators. More shots, or circuits, than one job takes go in several, and are added.
+        """
+        found: list[Counter[int]] = []
+        for first in range(0, len(circuits), self._max_circuits):
+            some = circuits[first : first + self._max_circuits]
+            sums = [Counter[int]() for _ in some]
+            for number, wanted in enumerate(_parts(shots, self.max_shots)):
+                seed = block_seed(key[0], key[1] + first, number) >> (62 - _SEED_BITS)
+                for place, each in enumerate(self._once(some, wanted, seed, control)):
+                    sums[place].update(each)
+            found += sums
+        return found
+
+    def jobs(self, circuits: int, shots: int) -> int:
+        """In how many jobs so much goes."""
+        return -(-circuits // self._max_circuits) * -(-shots // self.max_shots)
+
+    def _once(
+        self, circuits: Sequence[QuantumCircuit], shots: int, seed: int, control: Control
+    ) -> list[dict[int, int]]:
+        """One job."""
+        control.check()
+        options = {"seed_simulator": seed} if self._seeded else {}
+        asked = list(circuits) if len(circuits) > 1 else circuits[0]
+        try:
+            job = self.backend.run(asked, shots=shots, **options)
+        except Exception as error:  # a machine may raise anything
+            raise MachineRefused(
+                f"machine {self.name!r} did not take the job: {_words(error)}",
+                hint="its provider's words; nothing was run",
+            ) from error
+        self._await(job, control)
+        result = self._call(job, "result", "has no result of")
+        return [
+            self._read(result, place, circuit.num_clbits, shots)
+            for place, circuit in enumerate(circuits)
+        ]
+
+    def _await(self, job: Any, control: Control) -> None:
+        """Until the job is over; one that is stopped meanwhile is cancelled."""
+        nap_s = _FIRST_NAP_S
+        while True:
+            status = self._call(job, "status", "does not know the state of")
+            word = str(getattr(status, "name", status)).upper()
+            if word in _OVER:
+                break
+            if control.flag[0]:
+                self._cancel(job)
+            time.sleep(nap_s)
+            nap_s = min(2 * nap_s, _LONGEST_NAP_S)
+        if word in _LOST:
+            control.check()
+            raise MachineFailed(
+                f"machine {self.name!r} ended {_job(job)} with {word}{_why(job)}",
+                hint="its provider's words; submit it again, or ask for a simulator",
+            )
+
+    def _cancel(self, job: Any) -> None:
+        try:
+            job.cancel()
+        except Exception as error:  # as above; it is stopped for its user anyway
+            raise Stopped(
+                f"stopped; machine {self.name!r} did not cancel {_job(job)}: {_words(error)}",
+                hint="it may still run there",
+            ) from error
+        raise Stopped(
+            f"stopped; {_job(job)} was cancelled on machine {self.name!r}",
+            hint="whoever stopped it can submit it again",
+        )
+
+    def _call(self, job: Any, what: str, words: str) -> Any:
+        try:
+            return getattr(job, what)()
+        except Exception as error:  # as above
+            raise self.failed(f"{words} {_job(job)}", error) from error
+
+    def failed(self, words: str, error: Exception) -> MachineFailed:
+        """An error of the provider's, as ours."""
+        return MachineFailed(
+            f"machine {self.name!r} {words}: {_words(error)}",
+            hint="its provider's words; submit it again, or ask for a simulator",
+        )
+
+    def _read(self, result: Any, place: int, num_clbits: int, shots: int) -> dict[int, int]:
+        """The counts of one circuit, checked."""
+        try:
+            failed = getattr(result, "success", True) is False
+            status = str(getattr(result, "status", "")) if failed else ""
+        except Exception as error:  # as above
+            raise self._bad(f"a result that does not say its state: {_words(error)}") from error
+        if failed:
+            raise MachineFailed(
+                f"machine {self.name!r} says that the run failed: {status[:_MESSAGE_CHARS]}",
+                hint="its provider's words; submit it again, or ask for a simulator",
+            )
+        if not callable(getattr(result, "get_counts", None)):
+            raise self._bad(f"a {type(result).__name__} instead of a Result")
+        try:
+            found = result.get_counts(place)
+        except Exception as error:  # as above
+            raise self._bad(f"no counts of circuit {place}: {_words(error)}") from error
+        if not isinstance(found, Mapping):
+            raise self._bad(f"a {type(found).__name__} instead of counts")
+        counts: Counter[int] = Counter()
+        for outcome, count in found.items():
+            counts[self._outcome(outcome, num_clbits)] += self._number(outcome, count)
+        if counts.total() != shots:
+            raise self._bad(f"{counts.total()} shots, and {shots} were asked for")
+        return dict(counts)
+
+    def _outcome(self, outcome: object, num_clbits: int) -> int:
+        """An outcome as Qiskit writes it, bits with spaces between registers or hexadecimal."""
+        word = outcome.replace(" ", "") if isinstance(outcome, str) else ""
+        value = -1
+        if word.startswith("0x"):
+            value = int(word, 16) if word[2:] and _HEX.issuperset(word[2:]) else -1
+        elif word and len(word) == num_clbits and set(word) <= {"0", "1"}:
+            value = int(word, 2)
+        if value < 0 or value >> num_clbits:
+            raise self._bad(f"outcome {outcome!r:.80}; the circuit has {num_clbits} clbits")
+        return value
+
+    def _number(self, outcome: object, count: object) -> int:
+        try:
+            number = operator.index(count)  # type: ignore[arg-type]
+        except TypeError:
+            number = -1
+        if number < 0:
+            raise self._bad(f"{count!r:.80} times outcome {outcome!r:.80}")
+        return number
+
+    def _bad(self, words: str) -> BadAnswer:
+        return BadAnswer(
+            f"machine {self.name!r} returned {words}",
+            hint="the fault is the machine's or its provider's; nothing of this run is kept",
+        )
+
+
+def max_shots(backend: Any) -> int:
+    """Of one run: what the machine says, or its options' bounds; else as many as counts hold."""
+    told = getattr(backend, "max_shots", None)
+    if not isinstance(told, int):
+        bounds = getattr(getattr(backend, "options", None), "validator", {}).get("shots")
+        told = bounds[1] if isinstance(bounds, tuple) and len(bounds) == 2 else None
+    return told if isinstance(told, int) and 0 < told < MOST_SHOTS else MOST_SHOTS
+
+
+def _parts(shots: int, most: int) -> Iterator[int]:
+    return (min(most, shots - first) for first in range(0, shots, most))
+
+
+def _job(job: object) -> str:
+    """A job as people find it again at the provider's."""
+    try:
+        return f"job {job.job_id()}"  # type: ignore[attr-defined]
+    except Exception:  # noqa: BLE001  # it has none, or does not say it
+        return f"its {type(job).__name__}"
+
+
+def _why(job: Any) -> str:
+    try:
+        said = job.error_message()
+    except Exception:  # noqa: BLE001  # most have no such word
+        return ""
+    return f": {said}"[:_MESSAGE_CHARS] if said else ""
+
+
+def _words(error: Exception) -> str:
+    message = str(getattr(error, "message", "") or error)
+    return f"{type(error).__name__}: {message}"[:_MESSAGE_CHARS]

@@ -1,0 +1,52 @@
+"""A machine that takes circuits through a sampler only (Qiskit's SamplerV2), as one that has `run`.
+
+IBM's machines are such; everything but `run` is asked of the backend itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+class Sampled:
+    """`backend`: what describes the machine; `sampler`: what runs there."""
+
+    def __init__(self, backend: Any, sampler: Any) -> None:
+        self._backend = backend
+        self._sampler = sampler
+        self.options: dict[str, Any] = {}  # the backend's are of its `run`, which nobody calls
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def run(self, circuits: Any, shots: int) -> SampledJob:
+        """One job for one circuit or several."""
+        asked = list(circuits) if isinstance(circuits, Sequence) else [circuits]
+        return SampledJob(self._sampler.run(asked, shots=shots))
+
+
+class SampledJob:
+    """A sampler's job, its result in the form of a backend's."""
+
+    def __init__(self, job: Any) -> None:
+        self._job = job
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._job, name)
+
+    def result(self) -> SampledCounts:
+        """Waits, as a job's result does."""
+        return SampledCounts(self._job.result())
+
+
+class SampledCounts:
+    """Counts by circuit; the first register's first bit is the last character."""
+
+    def __init__(self, found: Any) -> None:
+        self._found = found
+
+    def get_counts(self, place: int) -> dict[str, int]:
+        """Of one circuit, over the bits of all its registers."""
+        counts: dict[str, int] = self._found[place].join_data().get_counts()
+        return counts

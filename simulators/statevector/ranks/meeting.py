@@ -1,0 +1,128 @@
+"""How ranks stay together: before each communication all learn whether one of them failed.
+
+Invariant: nothing can fail between a meeting and the communication it precedes. So a rank that
+fails anywhere else needs one more meeting only (`together`), and all raise the same error there:
+none waits for ever for what another will not send.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
+
+import numpy as np
+from mpi4py import MPI
+
+from simulators import errors
+from simulators.base import Control
+from simulators.errors import EngineError, OutOfMemory, Stopped
+
+_TEXT_BYTES = 4096
+_NAPS_S = (50e-6, 2e-3)  # between two looks of a rank that has nothing to do
+_KINDS = {
+    kind.code: kind for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, EngineError)
+}  # fmt: skip
+
+Found = TypeVar("Found")
+
+
+class Meeting:
+    """The ranks of one communicator, during one run."""
+
+    def __init__(self, comm: Any, control: Control) -> None:
+        self.comm = comm
+        self.rank: int = comm.Get_rank()
+        self.size: int = comm.Get_size()
+        self._flag = control.flag
+        self._mine = np.zeros(2, np.int64)
+        self._all = np.zeros(2, np.int64)
+        self._agreed: BaseException | None = None
+
+    def meet(self) -> None:
+        """Raise what any rank failed with, or Stopped if any was asked to stop; in all alike."""
+        self._meet(None)
+
+    def together(self, work: Callable[[], Found]) -> Found:
+        """Do the work that all do, to the end of which none may come alone."""
+        try:
+            found = work()
+        except Exception as error:
+            if error is self._agreed:
+                raise
+            self._meet(error)
+            self._meet(None)
+        return found
+
+    def wait(self) -> None:
+        """A meeting for a rank that has had nothing to do: it sleeps until the others come."""
+        self._mine[:] = 0
+        request = self.comm.Iallreduce(self._mine, self._all, MPI.MAX)
+        nap_s, longest_s = _NAPS_S
+        while not request.Test():
+            time.sleep(nap_s)
+            nap_s = min(2 * nap_s, longest_s)
+        self._conclude(None)
+
+    def reported(self, work: Callable[[], Found]) -> Found:
+        """Do what only some do, and meet those that `wait` for it."""
+        failure: Exception | None = None
+        try:
+            found = work()
+        except Exception as error:  # noqa: BLE001 raised again, in all ranks
+            failure = error
+        self._mine[:] = self.size - self.rank if failure is not None else 0, 0
+        self.comm.Iallreduce(self._mine, self._all, MPI.MAX).Wait()
+        self._conclude(failure)
+        return found
+
+    def _meet(self, error: Exception | None) -> None:
+        self._mine[:] = self.size - self.rank if error is not None else 0, self._flag[0]
+        self.comm.Allreduce(self._mine, self._all, MPI.MAX)
+        self._conclude(error)
+
+    def _conclude(self, error: Exception | None) -> None:
+        failed, stopped = self._all.tolist()
+        if failed:
+            self._share(self.size - failed, error)
+        if stopped:
+            self._raise(_stopped())
+
+    def _share(self, who: int, error: Exception | None) -> NoReturn:
+        """Raise the error of the lowest rank that has one."""
+        text = np.zeros(_TEXT_BYTES, np.uint8)
+        if who == self.rank and error is not None:
+            packed = _packed(_typed(error, who))
+            text[: len(packed)] = np.frombuffer(packed, np.uint8)
+        self.comm.Bcast(text, who)
+        self._raise(_unpacked(text.tobytes().rstrip(b"\0")), error)
+
+    def _raise(self, agreed: EngineError, cause: Exception | None = None) -> NoReturn:
+        self._agreed = agreed
+        raise agreed from cause
+
+
+def _stopped() -> Stopped:
+    return Stopped("the run was stopped", hint="whoever stopped it can submit it again")
+
+
+def _typed(error: Exception, rank: int) -> EngineError:
+    if isinstance(error, EngineError):
+        return error
+    if isinstance(error, MemoryError):
+        return OutOfMemory(
+            f"rank {rank} has no memory left: {error}",
+            hint="take more ranks, fewer qubits, or precision 'single'",
+        )
+    return EngineError(f"rank {rank} failed: {type(error).__name__}: {error}")
+
+
+def _packed(error: EngineError) -> bytes:
+    message, hint = error.message[: _TEXT_BYTES // 8], error.hint[: _TEXT_BYTES // 8]
+    return "\n\0\n".join((error.code, message, hint)).encode()[:_TEXT_BYTES]
+
+
+def _unpacked(text: bytes) -> EngineError:
+    code, message, hint = text.decode(errors="replace").split("\n\0\n")
+    return _KINDS.get(code, EngineError)(message, hint=hint)

@@ -1,0 +1,53 @@
+"""A rank's share of a state, and the memory for it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.base import RunOptions
+from simulators.catalog import state_bytes
+from simulators.errors import OutOfMemory
+from simulators.statevector.ranks.layout import Layout
+from simulators.statevector.state import PHYSICAL_BYTES, State
+
+
+class Share(State):
+    """2**num_local amplitudes; `num_qubits` counts those of the share alone."""
+
+    __slots__ = ("layout", "rank")
+
+    def __init__(self, amplitudes: NDArray[np.complexfloating], layout: Layout, rank: int) -> None:
+        super().__init__(amplitudes)
+        self.layout = layout
+        self.rank = rank
+
+    @property
+    def numbers(self) -> NDArray[np.int64]:
+        """See `State.numbers`; blocks must be whole."""
+        return self.layout.numbers(self.rank)
+
+    @classmethod
+    def empty_handed(cls, layout: Layout, rank: int, neighbours: int, options: RunOptions) -> Share:
+        """Amplitudes that are all 0. Raises OutOfMemory.
+
+        `neighbours`: ranks on this machine, this one included.
+        """
+        num_qubits, ranks_log2 = len(layout.qubits), len(layout.qubits) - layout.num_local
+        need = state_bytes(layout.num_local, options.precision)
+        dtype = np.complex128 if options.precision == "double" else np.complex64
+        if need * neighbours > PHYSICAL_BYTES:
+            raise _too_large(num_qubits, ranks_log2, need, neighbours)
+        try:
+            amplitudes = np.zeros(1 << layout.num_local, dtype)
+        except MemoryError as error:
+            raise _too_large(num_qubits, ranks_log2, need, neighbours) from error
+        return cls(amplitudes, layout, rank)  # type: ignore[arg-type]
+
+
+def _too_large(num_qubits: int, ranks_log2: int, need: int, neighbours: int) -> OutOfMemory:
+    return OutOfMemory(
+        f"{num_qubits} qubits over {1 << ranks_log2} ranks need {need / 2**30:,.2f} GiB in each;"
+        f" a machine with {neighbours} of them has {PHYSICAL_BYTES / 2**30:,.1f} GiB",
+        hint="take more ranks on more machines, fewer qubits, or precision 'single'",
+    )

@@ -1,0 +1,214 @@
+"""Where states live, and all that is done with a whole one: in this process, or over ranks.
+
+Invariant: the walk through a circuit and its outputs are written against `States` alone. Numbers
+that decide what happens next are the same bits in every process, so all of them decide alike.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.base import Control, RunOptions
+from simulators.catalog import state_bytes
+from simulators.crew import Crew
+from simulators.errors import OutOfMemory
+from simulators.statevector import dense, draw, pauli, reduce
+from simulators.statevector.dense import Dense
+from simulators.statevector.passes import Passes
+from simulators.statevector.state import BLOCK_QUBITS, PHYSICAL_BYTES, State, Sweeper
+
+Amplitudes = NDArray[np.complexfloating[Any, Any]]
+
+
+class States(Protocol):
+    """What a run needs of its states. Every method may raise Stopped and OutOfMemory.
+
+    Over ranks each method is called by all of them, in the same order, with the same arguments.
+    """
+
+    @property
+    def first(self) -> bool:
+        """Whether this process reports: of several, one."""
+
+    def check(self) -> None:
+        """Raise Stopped if someone asked for it."""
+
+    def most(self, num_qubits: int, options: RunOptions) -> int:
+        """How many states a dynamic circuit may hold at once, for all that memory allows."""
+
+    def zero(self, num_qubits: int, options: RunOptions) -> State:
+        """The state |0...0>."""
+
+    def copied(self, state: State) -> State:
+        """A second state, equal to this one."""
+
+    def blank(self, state: State) -> State:
+        """Room for a second state."""
+
+    def apply(self, state: State, passes: Passes, floats: NDArray[np.float64]) -> None:
+        """Apply all passes; `floats`: their numbers, float64 [steps, 8]."""
+
+    def multiply(self, state: State, dense: Dense) -> None:
+        """Apply a matrix."""
+
+    def block_sums(
+        self,
+        what: int,
+        state: State,
+        other: State | None = None,
+        *,
+        qubit: int = 0,
+        turn: complex = 1.0,
+    ) -> NDArray[np.float64]:
+        """The two sums of each block of the whole state: float64 [blocks, 2]; see `reduce`."""
+
+    def project(
+        self,
+        state: State,
+        into: State,
+        *,
+        qubit: int,
+        outcome: int,
+        factor: float,
+        move: bool,
+    ) -> None:
+        """`into` becomes the part of `state` with that outcome, times `factor`; see `reduce`."""
+
+    def walk(
+        self,
+        state: State,
+        edges: NDArray[np.float64],
+        begins: NDArray[np.int64],
+        draws: NDArray[np.float64],
+    ) -> NDArray[np.int64]:
+        """The basis state of each draw, see `draw.walk`; anything where this is not the first."""
+
+    def distribution(
+        self, state: State, wires: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Exact distribution of these qubits: values (bit k is wires[k]) and probabilities.
+
+        The probabilities add up to the state's norm; values of no weight are left out. Nothing
+        where this is not the first.
+        """
+
+    def expectations(self, state: State, strings: list[tuple[int, int]]) -> NDArray[np.float64]:
+        """<state|P|state> of each string (x, z): float64 [strings]."""
+
+    def whole(self, state: State) -> Amplitudes | None:
+        """All amplitudes, qubit 0 the lowest index bit; None where this is not the first."""
+
+
+class LocalStates:
+    """States of this process alone."""
+
+    first = True
+
+    def __init__(self, crew: Crew, control: Control) -> None:
+        self.sweeper = Sweeper(crew, control)
+        self.check = control.check
+
+    def most(self, num_qubits: int, options: RunOptions) -> int:
+        """A quarter of the machine's memory, if no other amount is given."""
+        room = options.memory_bytes or PHYSICAL_BYTES // 4
+        return max(1, room // state_bytes(num_qubits, options.precision))
+
+    def zero(self, num_qubits: int, options: RunOptions) -> State:
+        """See `States`."""
+        return State.zero(num_qubits, options)
+
+    def copied(self, state: State) -> State:
+        """See `States`."""
+        try:
+            return State(state.amplitudes.copy())
+        except MemoryError as error:
+            raise no_room(state) from error
+
+    def blank(self, state: State) -> State:
+        """See `States`."""
+        try:
+            return State(np.empty_like(state.amplitudes))
+        except MemoryError as error:
+            raise no_room(state) from error
+
+    def apply(self, state: State, passes: Passes, floats: NDArray[np.float64]) -> None:
+        """See `States`."""
+        self.sweeper.apply(state, passes, floats)
+
+    def multiply(self, state: State, matrix: Dense) -> None:
+        """See `States`."""
+        dense.multiply(self.sweeper, state, matrix)
+        self.check()
+
+    def block_sums(
+        self,
+        what: int,
+        state: State,
+        other: State | None = None,
+        *,
+        qubit: int = 0,
+        turn: complex = 1.0,
+    ) -> NDArray[np.float64]:
+        """See `States`."""
+        return reduce.block_sums(self.sweeper, what, state, other, qubit=qubit, turn=turn)
+
+    def project(
+        self,
+        state: State,
+        into: State,
+        *,
+        qubit: int,
+        outcome: int,
+        factor: float,
+        move: bool,
+    ) -> None:
+        """See `States`."""
+        reduce.project(
+            self.sweeper, state, into, qubit=qubit, outcome=outcome, factor=factor, move=move
+        )
+
+    def walk(
+        self,
+        state: State,
+        edges: NDArray[np.float64],
+        begins: NDArray[np.int64],
+        draws: NDArray[np.float64],
+    ) -> NDArray[np.int64]:
+        """See `States`."""
+        found = np.empty(draws.size, np.int64)
+        draw.walk(self.sweeper, state, edges, begins, draws, found)
+        return found
+
+    def distribution(
+        self, state: State, wires: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """See `States`."""
+        table = np.zeros(1 << wires.size)
+        draw.accumulate(self.sweeper, state, wires, table)
+        return draw.likely(table, state)
+
+    def expectations(self, state: State, strings: list[tuple[int, int]]) -> NDArray[np.float64]:
+        """See `States`."""
+        values = np.empty(len(strings))
+        numbers = state.numbers
+        for group in pauli.groups(strings):
+            sums = np.empty((numbers.size, group.zs.size))
+            flip = group.x >> min(BLOCK_QUBITS, state.num_qubits)
+            pauli.string_sums(self.sweeper, state, state, numbers, flip, group, sums)
+            values[group.members] = np.cumsum(sums, axis=0)[-1]
+        return values
+
+    def whole(self, state: State) -> Amplitudes:
+        """See `States`."""
+        return state.amplitudes
+
+
+def no_room(state: State) -> OutOfMemory:
+    """There is no memory for another such state."""
+    return OutOfMemory(
+        f"no memory for another state of {state.amplitudes.nbytes / 2**30:.2f} GiB",
+        hint="give RunOptions.memory_bytes, so that the shots run in groups that fit",
+    )

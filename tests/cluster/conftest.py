@@ -1,0 +1,37 @@
+"""Clusters for tests; where a machine allows none the tests skip and say why, but not in CI."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from cluster import Cluster, hosts
+from cluster_host import NoCluster
+from cluster_slurm import slurm
+
+
+@contextmanager
+def allowed() -> Iterator[None]:
+    """Turns NoCluster into a skip with its reason, and in CI into a failure."""
+    try:
+        yield
+    except NoCluster as error:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def three() -> Iterator[Cluster]:
+    """node1 to node3, nothing running there."""
+    with allowed(), hosts(3) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def four() -> Iterator[Cluster]:
+    """node1 to node4 under Slurm, the last of them with the QPU; and the login node."""
+    with allowed(), slurm(4) as cluster:
+        yield cluster

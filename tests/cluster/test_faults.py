@@ -1,0 +1,141 @@
+"""Parts of an environment over three nodes die or fall silent, each time with tasks running.
+
+What was lost runs again within 15 s, every task ends once with the counts of an undisturbed run,
+no process that nobody needs is left after 30 s, and the environment says what happened. One
+environment lives through all of it, in this order.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import psutil
+import pytest
+from cluster import Cluster
+from cluster_drill import Drill
+from cluster_environment import HELPER, WORKER, environment, wait_for
+
+HOSTS = "node1:2,node2:2,node3:2"
+POOLS = ("--pool", "sv:engine=statevector,workers=3")
+POOLS += ("--pool", "big:engine=statevector,workers=1,ranks=4")
+
+
+@pytest.fixture(scope="module")
+def drill(three: Cluster) -> Iterator[Drill]:
+    with environment(three, "--hosts", HOSTS, *POOLS) as up, up.client() as env:
+        yield Drill(up, env)
+
+
+def kill(process: psutil.Process) -> None:
+    os.kill(process.pid, signal.SIGKILL)
+
+
+def everything(drill: Drill) -> list[psutil.Process]:
+    """Ranks and daemons on all nodes: what goes with the DVM."""
+    return [each for word in (WORKER, "prte", "prted") for each in drill.up.of(word)]
+
+
+def test_a_killed_rank_takes_its_task_along(drill: Drill) -> None:
+    drill.load("big", 4)
+    (worker,) = drill.busy("big")
+    ranks = drill.up.ranks(worker.name)
+    assert len(ranks) == 4
+    others = [each for each in drill.up.of(WORKER) if each not in ranks]
+    kill(next(rank for rank in ranks if rank.pid != worker.pid))
+    drill.survived([worker], ranks)
+    assert all(map(psutil.Process.is_running, others)), "it took other workers along"
+    assert [event.subject for event in drill.told("worker.lost")] == [worker.name]
+
+
+def test_a_killed_worker_takes_its_task_along(drill: Drill) -> None:
+    drill.load()
+    worker = drill.busy_elsewhere()[1][0]
+    kill(psutil.Process(worker.pid))
+    drill.survived([worker], [])
+    (lost,) = drill.told("worker.lost")
+    assert lost.subject == worker.name
+    assert "SIGKILL" in lost.message
+
+
+def test_a_killed_helper_takes_anything_along(drill: Drill) -> None:
+    """The one who speaks PMIx for us: workers run on, and it is there again for the next start."""
+    drill.load()
+    workers = drill.busy()
+    before = drill.up.of(WORKER)
+    (helper,) = drill.up.of(HELPER)
+    kill(helper)
+    kill(psutil.Process(workers[0].pid))
+    drill.survived(workers[:1], [helper])
+    drill.whole()
+    assert sum(map(psutil.Process.is_running, before)) == len(before) - 1
+    assert drill.told("launcher.helper")
+
+
+def test_a_killed_daemon_stops_the_environment(drill: Drill) -> None:
+    drill.load()
+    node, workers = drill.busy_elsewhere()
+    doomed = everything(drill)
+    (daemon,) = drill.up.of("prted", node)
+    kill(daemon)
+    drill.survived(workers, doomed)
+    assert drill.told("dvm.lost")
+    drill.whole()
+    assert len(drill.up.of("prted")) == 2
+
+
+def test_a_killed_prte_stops_the_environment(drill: Drill) -> None:
+    drill.load()
+    workers = drill.busy()
+    doomed = everything(drill)
+    (prte,) = drill.up.of("prte")
+    kill(prte)
+    drill.survived(workers, doomed)
+    assert drill.told("dvm.lost")
+    assert drill.told("dvm.started")
+
+
+def test_a_dead_node_stops_the_environment(drill: Drill) -> None:
+    drill.load()
+    node, workers = drill.busy_elsewhere()
+    doomed = everything(drill)
+    drill.up.cluster.crash(node)
+    drill.survived(workers, doomed)
+    lost(drill, node)
+    drill.up.cluster.boot(node)
+    back(drill, node)
+
+
+def test_a_partition_stops_the_environment(drill: Drill) -> None:
+    """The node runs on, and nobody reaches it: what it had is run elsewhere, and ends there by
+    itself before the cable is back."""
+    drill.load()
+    node, workers = drill.busy_elsewhere()
+    doomed = everything(drill)
+    drill.up.cluster.unplug(node)
+    drill.survived(workers, doomed)
+    lost(drill, node)
+    drill.up.cluster.replug(node)
+    back(drill, node)
+
+
+def lost(drill: Drill, node: str) -> None:
+    """Events and status say that the node is lost, and why."""
+    (event,) = drill.told("node.lost")
+    assert event.subject == node
+    found = drill.env.nodes()[node]
+    assert found.state == "lost"
+    assert found.reason
+    assert found.reason in drill.up.simenv("status").stdout
+    assert all(worker.node != node for worker in drill.env.workers())
+
+
+def back(drill: Drill, node: str) -> None:
+    """It is found by itself, and one more worker goes there: nobody else is on it."""
+    wait_for(f"{node} is up", lambda: drill.env.nodes()[node].state == "up")
+    number = drill.size["sv"]
+    drill.env.scale("sv", number + 1)
+    wait_for("it is used", lambda: node in drill.homes("sv"))
+    drill.env.scale("sv", number)
+    drill.whole()

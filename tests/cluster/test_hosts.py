@@ -1,0 +1,147 @@
+"""The hosts themselves: what other tests of this folder stand on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import psutil
+import pytest
+from cluster import Cluster, end_leftovers, hosts
+
+SUPPORT = Path(__file__).parents[1] / "support"
+ECHO = """
+import socket, sys
+server = socket.create_server(("0.0.0.0", 7000))
+print("listening", flush=True)
+while True:
+    server.accept()[0].sendall(socket.gethostname().encode())
+"""
+ASK = """
+import socket, sys
+with socket.create_connection((sys.argv[1], 7000), 2) as connection:
+    print(connection.recv(100).decode(), end="")
+"""
+
+
+def ask(cluster: Cluster, name: str, of: str) -> str:
+    return cluster.run(name, [sys.executable, "-c", ASK, of], check=False).stdout
+
+
+@pytest.fixture(scope="module")
+def echo(three: Cluster) -> subprocess.Popen[str]:
+    """A server on node3 that says where it is."""
+    server = three.popen("node3", [sys.executable, "-c", ECHO], stdout=subprocess.PIPE)
+    assert server.stdout is not None
+    server.stdout.readline()
+    return server
+
+
+def test_hosts_share_a_name(three: Cluster) -> None:
+    names = [three.run(name, ["hostname"]).stdout.strip() for name in three.hosts]
+    assert names == ["node1", "node2", "node3"]
+    assert socket.gethostname() not in names
+
+
+def test_hosts_do_not_reach_one_another(three: Cluster, echo: subprocess.Popen[str]) -> None:
+    assert ask(three, "node1", "node3") == "node3"
+    assert ask(three, "node3", "node3") == "node3"
+
+
+def test_hosts_share_memory_files(three: Cluster) -> None:
+    three.run("node1", ["touch", "/dev/shm/mine"])
+    assert three.run("node2", ["ls", "/dev/shm"]).stdout == ""
+
+
+def test_an_agent_runs_a_command_elsewhere(three: Cluster) -> None:
+    said = three.run("node1", [three.agent, "node2", "hostname;", "exit", "3"], check=False)
+    assert (said.stdout, said.returncode) == ("node2\n", 3)
+
+
+def test_an_unplugged_host_is_reached(three: Cluster, echo: subprocess.Popen[str]) -> None:
+    three.unplug("node3")
+    assert ask(three, "node1", "node3") == ""
+    assert three.run("node1", [three.agent, "node3", "hostname"], check=False).returncode == 255
+    assert echo.poll() is None
+    three.replug("node3")
+    assert ask(three, "node1", "node3") == "node3"
+
+
+def test_a_process_survives_the_crash_of_its_host(three: Cluster) -> None:
+    sleeper = three.popen("node2", ["sleep", "600"], stdout=subprocess.DEVNULL)
+    agent = three.popen("node1", [three.agent, "node2", "sleep", "600"])
+    while len(three.processes("node2")) < 2 or agent.pid not in pids(three, "node2"):
+        assert agent.poll() is None
+    three.crash("node2")
+    assert sleeper.wait(10) == agent.wait(10) == -signal.SIGKILL
+    assert three.run("node1", [three.agent, "node2", "hostname"], check=False).returncode == 255
+    three.boot("node2")
+    assert three.run("node1", [three.agent, "node2", "hostname"]).stdout == "node2\n"
+
+
+def pids(cluster: Cluster, name: str) -> set[int]:
+    return {process.pid for process in cluster.processes(name)}
+
+
+def test_two_clusters_meet(three: Cluster, echo: subprocess.Popen[str]) -> None:
+    with hosts(3) as other:
+        assert ask(other, "node1", "node3") == ""
+        assert ask(three, "node1", "node3") == "node3"
+        assert not other.processes("node3")
+
+
+def test_a_killed_run_leaves_its_hosts(three: Cluster) -> None:
+    script = f"""
+import sys
+sys.path.insert(0, {str(SUPPORT)!r})
+from cluster import hosts
+with hosts(1) as cluster:
+    sleeper = cluster.popen("node1", ["sleep", "600"])
+    print(sleeper.pid, cluster.folder, flush=True)
+    sleeper.wait()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=dict(os.environ)
+    ) as run:
+        assert run.stdout is not None
+        left = psutil.Process(int(run.stdout.readline().split()[0]))
+        run.kill()
+    assert left.is_running()
+    end_leftovers()
+    left.wait(10)
+    assert three.processes("node3"), "it ended another's"
+
+
+def test_hosts_need_root() -> None:
+    """Seen where the tests run as root and nobody may read them; elsewhere all others show it."""
+    script = f"""
+import sys
+sys.path.insert(0, {str(SUPPORT)!r})
+from cluster import hosts
+with hosts(2) as cluster:
+    print(cluster.run("node1", [cluster.agent, "node2", "hostname"]).stdout, end="")
+    cluster.crash("node2")
+    print(cluster.run("node1", [cluster.agent, "node2", "hostname"], check=False).returncode)
+"""
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("only root can become somebody else")
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    if subprocess.run([*nobody, "ls", SUPPORT], capture_output=True, check=False).returncode:
+        pytest.skip(f"nobody may not read {SUPPORT}")
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.chown(folder, 65534, 65534)
+        said = subprocess.run(
+            [*nobody, sys.executable, "-"],
+            input=script,
+            env={**os.environ, "TMPDIR": folder},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert said.stdout == "node2\n255\n", said.stderr

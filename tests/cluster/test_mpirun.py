@@ -1,0 +1,123 @@
+"""An mpirun of every MPI over three hosts: ranks where and in the order they were told; deaths."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from subprocess import PIPE
+
+import mpis
+import psutil
+import pytest
+from cluster import Cluster
+
+WAIT_S = 90.0
+DAEMONS = ("prted", "orted", "hydra_pmi_proxy")
+# On a host: start a worker through the launcher, say how it ended; a line on stdin kills it.
+SERVICE = """
+import json, select, sys
+from pathlib import Path
+from launcher import mpirun
+from launcher.base import Command, Share
+path, environ, folder, agent, rank, shares = json.loads(sys.stdin.readline())
+folder = Path(folder)
+launcher = mpirun.MpirunLauncher(mpirun.look_at(Path(path), environ), folder, agent)
+places = tuple(Share(node, ranks) for node, ranks in shares)
+argv = (sys.executable, "-P", "-c", rank)
+log = folder / "w.log"
+launcher.start(Command("w", argv, tuple(environ.items()), log, folder, 1, places))
+while not (ends := launcher.exited()):
+    if select.select([sys.stdin], [], [], 0.01)[0] and sys.stdin.readline():
+        launcher.kill("w")
+print(ends[0].words)
+"""
+RANK = """
+import ctypes, json, os, signal, sys, time
+ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+from mpi4py import MPI
+comm = MPI.COMM_WORLD
+sums = comm.allreduce(comm.rank)
+facts = [comm.rank, sums, os.uname().nodename, os.environ["MARK"]]
+sys.stdout.write(json.dumps(facts) + "\\n")
+sys.stdout.flush()
+"""
+
+
+@pytest.fixture(params=mpis.NAMES)
+def mpi(request: pytest.FixtureRequest) -> mpis.RealMpi:
+    return mpis.real(request.param)
+
+
+def told(
+    mpi: mpis.RealMpi, three: Cluster, folder: Path, then: str, *shares: tuple[str, int]
+) -> str:
+    """The line the service on a host reads."""
+    environ = {**mpi.environ, "MARK": "a 'b' $c"}
+    agent = str(three.agent)
+    words = [mpi.mpirun.path, environ, str(folder), agent, RANK + then, list(shares)]
+    return json.dumps(words) + "\n"
+
+
+def until(look: Callable[[], bool], log: Path) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not look():
+        assert time.monotonic() < deadline, log.read_text() if log.exists() else "no log"
+        time.sleep(0.02)
+
+
+def ranks(three: Cluster) -> list[psutil.Process]:
+    """The ranks on all hosts, and every mpirun and shell that has their program on its line."""
+    found = []
+    for process in (one for host in three.hosts for one in three.processes(host)):
+        with suppress(psutil.Error):  # gone meanwhile
+            if "allreduce" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
+
+
+def test_ranks_stand_elsewhere_or_in_another_order(
+    three: Cluster, mpi: mpis.RealMpi, tmp_path: Path
+) -> None:
+    line = told(mpi, three, tmp_path, "", ("node2", 1), ("node1", 2), ("node3", 1))
+    done = three.run("node1", [sys.executable, "-P", "-c", SERVICE], mpi.environ, stdin=line)
+    log = (tmp_path / "w.log").read_text()
+    said = sorted(json.loads(one) for one in log.splitlines() if one.endswith("]"))
+    hosts = ["node2", "node1", "node1", "node3"]
+    assert said == [[rank, 6, host, "a 'b' $c"] for rank, host in enumerate(hosts)], log
+    assert done.stdout == "exit 0\n"
+
+
+@pytest.mark.parametrize("death", ["rank", "daemon", "kill", "service"])
+def test_a_death_leaves_ranks_on_other_hosts(
+    death: str, three: Cluster, mpi: mpis.RealMpi, tmp_path: Path
+) -> None:
+    line = told(mpi, three, tmp_path, "time.sleep(300)", ("node1", 1), ("node2", 1))
+    log = tmp_path / "w.log"
+    words = [sys.executable, "-P", "-c", SERVICE]
+    service = three.popen("node1", words, mpi.environ, stdin=PIPE, stdout=PIPE)
+    try:
+        assert service.stdin is not None
+        service.stdin.write(line)
+        service.stdin.flush()
+        until(lambda: log.exists() and log.read_text().count('"node') == 2, log)
+        assert len(ranks(three)) >= 2
+        if death == "rank":
+            next(one for one in ranks(three) if one in three.processes("node2")).kill()
+        elif death == "daemon":
+            next(one for one in three.processes("node2") if one.name() in DAEMONS).kill()
+        elif death == "kill":
+            service.stdin.write("kill\n")
+            service.stdin.flush()
+        else:
+            service.kill()
+        until(lambda: not ranks(three), log)
+        if death == "daemon" and mpi.mpirun.kind.is_open_mpi:
+            assert service.stdout is not None
+            assert "without its daemon on node2" in service.stdout.readline(), log.read_text()
+    finally:
+        service.kill()
+        service.communicate()

@@ -1,0 +1,275 @@
+"""One DVM over three hosts: where ranks go, and every way to lose a host, a daemon or prte."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import prte_driver
+import psutil
+import pytest
+from cluster import Cluster
+from cluster_slurm import LOGIN
+from prte_driver import SLEEPS, TELLS, Driver
+
+ALL = "node1:2,node2:2,node3:2"
+WAIT_S = 60.0
+
+
+class Held:
+    """A launcher on a host, and what its ranks say."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        folder: Path,
+        nodes: str,
+        before: Sequence[str] = (),
+        agent: str | None = None,
+        on: str = "node1",
+    ) -> None:
+        agent = str(cluster.agent) if agent is None else agent
+        words = [*before, sys.executable, prte_driver.__file__, str(folder), agent, nodes]
+        pipe = subprocess.PIPE
+        self.cluster, self.folder = cluster, folder
+        environ = {"PYTHONPATH": str(Path(prte_driver.__file__).parents[2])}
+        self.it = Driver(cluster.popen(on, words, environ, stdin=pipe, stdout=pipe))
+
+    def start(self, name: str, where: str, program: str = TELLS) -> None:
+        self.it.start(name, program, where)
+
+    def ranks(self, name: str, count: int) -> list[str]:
+        """The hosts of its ranks, in their order."""
+        log = self.folder / f"{name}.log"
+        try:
+            until(lambda: log.exists() and len(log.read_text().split()) == 2 * count)
+        except AssertionError:
+            told = self.it.told_so_far()
+            raise AssertionError(f"{name} said {log.read_text()!r}; the launcher: {told}") from None
+        words = log.read_text().split()
+        return [host for _, host in sorted(zip(map(int, words[::2]), words[1::2], strict=True))]
+
+    def processes(self) -> list[psutil.Process]:
+        return [p for name in self.cluster.hosts for p in self.cluster.processes(name)]
+
+    def names(self, host: str) -> list[str]:
+        return [process.name() for process in self.cluster.processes(host)]
+
+
+def until(happened: Callable[[], object]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A name with a blank: an agent's words must not be split there."""
+    path = Path(tempfile.mkdtemp(prefix="simenv test "))
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def hold(three: Cluster, folder: Path) -> Iterator[Callable[[str], Held]]:
+    """Makes a launcher for nodes, and sees that nothing is left of it."""
+    made: list[Held] = []
+
+    def make(nodes: str) -> Held:
+        made.append(Held(three, folder, nodes))
+        return made[-1]
+
+    yield make
+    for one in made:
+        killed = one.it.process.poll() is not None
+        one.it.close()
+        until(lambda one=one: not one.processes())
+        assert killed or not list(folder.glob("prte-*"))
+
+
+@pytest.fixture
+def held(hold: Callable[[str], Held]) -> Held:
+    """Over all hosts."""
+    return hold(ALL)
+
+
+def test_ranks_are_not_where_their_shares_say(held: Held) -> None:
+    shares = ["node3:1,node1:3", "node2:2,node3:1,node1:2", "node1:1,node2:1,node3:1", "node3:5"]
+    for number, where in enumerate(shares):
+        held.start(f"w{number}", where)
+    for number, where in enumerate(shares):
+        wanted = [share.node for share in prte_driver.shares(where) for _ in range(share.ranks)]
+        assert held.ranks(f"w{number}", len(wanted)) == wanted
+
+
+def test_more_than_one_prte_or_daemon_a_host(held: Held) -> None:
+    for number in range(3):
+        held.start(f"w{number}", "node1:1,node2:1,node3:1")
+        held.ranks(f"w{number}", 3)
+    daemons = {
+        name: [n for n in held.names(name) if n in ("prte", "prted")]
+        for name in ("node1", "node2", "node3")
+    }
+    assert daemons == {"node1": ["prte"], "node2": ["prted"], "node3": ["prted"]}
+    below = psutil.Process(held.it.process.pid).children(recursive=True)
+    assert {p.pid for p in below} >= {p.pid for p in held.processes()} - {held.it.process.pid}
+
+
+def test_a_head_outside_the_nodes_gets_workers(hold: Callable[[str], Held]) -> None:
+    held = hold("node2:2,node3:2")
+    held.start("one", "node2:2,node3:1")
+    assert held.ranks("one", 3) == ["node2", "node2", "node3"]
+    held.start("two", "node1:1")
+    assert "node1 is none of the nodes" in held.it.news("refused")["words"]
+    assert held.names("node1").count("prte") == 1
+
+
+def test_a_killed_worker_takes_others_along(held: Held) -> None:
+    held.start("one", "node3:1,node1:1")
+    held.start("two", "node3:1,node1:1")
+    held.ranks("one", 2)
+    held.ranks("two", 2)
+    held.it.kill("one")
+    assert held.it.exit("one")["words"] == "signal 9 (SIGKILL)"
+    held.start("three", "node3:1")
+    held.ranks("three", 1)
+    assert not any(line["what"] == "exit" for line in held.it.said)
+
+
+def test_a_killed_daemon_leaves_workers_or_the_dvm(held: Held) -> None:
+    held.start("one", "node1:1,node2:1,node3:1", SLEEPS)
+    held.start("two", "node2:2")
+    held.ranks("two", 2)
+    old = [p for name in ("node1", "node2", "node3") for p in held.cluster.processes(name)]
+    for process in held.cluster.processes("node2"):
+        if process.name() == "prted":
+            process.kill()
+    for name in ("one", "two"):
+        end = held.it.exit(name)
+        assert "its DVM was lost: prte ended" in end["words"]
+        assert "node2" in end["words"]
+        assert end["blameless"] == "True"
+    held.start("three", "node1:1,node2:1,node3:1")
+    assert held.ranks("three", 3) == ["node1", "node2", "node3"]
+    until(lambda: not any(p.is_running() for p in old if p.pid != held.it.process.pid))
+    assert not any(line["what"] == "node.lost" for line in held.it.said)
+
+
+def test_a_dead_host_stops_the_others(held: Held) -> None:
+    held.start("one", "node1:1,node3:1", SLEEPS)
+    held.start("two", "node2:1")
+    held.ranks("two", 1)
+    held.cluster.crash("node3")
+    try:
+        assert "node3" in held.it.exit("one")["words"]
+        held.it.exit("two")
+        assert held.it.news("node.lost")["subject"] == "node3"
+        held.start("three", "node2:1,node1:1")
+        assert held.ranks("three", 2) == ["node2", "node1"]
+        held.start("four", "node3:1,node1:1")
+        assert "node3 is lost" in held.it.exit("four")["words"]
+    finally:
+        held.cluster.boot("node3")
+    assert held.it.news("node.back")["subject"] == "node3"
+    held.start("five", "node3:2,node2:1")
+    assert held.ranks("five", 3) == ["node3", "node3", "node2"]
+    assert not any(line["what"] == "exit" for line in held.it.said), "the others went on"
+
+
+def test_a_host_that_is_cut_off_is_waited_for(held: Held) -> None:
+    held.start("one", "node1:1,node2:1", SLEEPS)
+    held.start("two", "node3:1")
+    held.ranks("two", 1)
+    held.cluster.unplug("node2")
+    try:
+        held.it.exit("one")
+        assert held.it.news("node.lost")["subject"] == "node2"
+        held.start("three", "node3:1,node1:1")
+        assert held.ranks("three", 2) == ["node3", "node1"]
+    finally:
+        held.cluster.replug("node2")
+    assert held.it.news("node.back")["subject"] == "node2"
+    held.start("four", "node2:1,node3:1")
+    assert held.ranks("four", 2) == ["node2", "node3"]
+
+
+def test_a_host_that_is_off_from_the_start_stops_all(
+    three: Cluster, hold: Callable[[str], Held]
+) -> None:
+    three.crash("node3")
+    try:
+        held = hold(ALL)
+        held.start("one", "node2:1,node1:1")
+        assert held.ranks("one", 2) == ["node2", "node1"]
+        assert held.it.news("node.lost")["subject"] == "node3"
+    finally:
+        three.boot("node3")
+
+
+def test_a_dead_host_takes_other_blocks_along(hold: Callable[[str], Held]) -> None:
+    held = hold("node1:2/0,node2:2/1,node3:2/1")
+    held.start("one", "node1:2")
+    held.start("two", "node2:1,node3:1")
+    held.ranks("one", 2)
+    held.ranks("two", 2)
+    assert [held.names(name).count("prte") for name in held.cluster.hosts] == [2, 0, 0]
+    held.start("three", "node1:1,node3:1")
+    assert "not nodes of one DVM" in held.it.news("refused")["words"]
+    for process in held.cluster.processes("node3"):
+        if process.name() == "prted":
+            process.kill()
+    held.it.exit("two")
+    held.start("four", "node3:1,node2:1")
+    assert held.ranks("four", 2) == ["node3", "node2"]
+    assert not any(line["what"] == "exit" for line in held.it.said), "one runs on"
+
+
+@pytest.mark.parametrize(
+    ("asked", "nodes", "where"),
+    [
+        (["-N3"], ALL, "node3:1,node1:2"),
+        (
+            ["-N2", ":", "-p", "quantum", "--gres=qc:QC:1"],
+            "node1:2,node2:2,node4:1",
+            "node4:1,node2:2",
+        ),
+    ],
+    ids=["plain", "het"],
+)
+def test_a_job_of_slurm_needs_ssh(
+    four: Cluster, folder: Path, asked: list[str], nodes: str, where: str
+) -> None:
+    """Daemons are steps of the job: nothing is said about agents."""
+    held = Held(four, folder, nodes, ["salloc", "-Q", *asked], agent="", on=LOGIN)
+    held.start("one", where)
+    wanted = [share.node for share in prte_driver.shares(where) for _ in range(share.ranks)]
+    assert held.ranks("one", 3) == wanted
+    held.it.close()
+    for name in four.hosts:
+        until(lambda name=name: not {"prte", "prted", "python"} & set(held.names(name)))
+
+
+def test_a_killed_prte_leaves_workers(held: Held) -> None:
+    held.start("one", "node1:2,node2:1,node3:1")
+    held.ranks("one", 4)
+    (held.folder / "one.log").unlink()
+    for process in held.cluster.processes("node1"):
+        if process.name() == "prte":
+            process.kill()
+    assert held.it.exit("one")["words"] == "its DVM was lost: prte ended (signal 9)"
+    held.start("one", "node1:1,node3:1")
+    assert held.ranks("one", 2) == ["node1", "node3"]
+
+
+def test_a_killed_service_leaves_processes_on_any_host(held: Held) -> None:
+    held.start("one", "node1:2,node2:1,node3:1")
+    held.ranks("one", 4)
+    held.it.process.kill()
+    held.it.process.wait(WAIT_S)
+    until(lambda: not held.processes())

@@ -1,0 +1,173 @@
+"""One environment over three nodes: where its processes are, what runs where, and the numbers."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from circuits import chain, layered
+from cluster import Cluster
+from cluster_environment import (
+    HEAD,
+    WORKER,
+    Environment,
+    environment,
+    orphans,
+    wait_for,
+)
+from qiskit import QuantumCircuit
+
+from simenv.client.client import Client
+
+HOSTS = "node1:2,node2:2,node3:2"
+POOLS = (
+    "sv:engine=statevector,workers=6",
+    "tn:engine=mps,workers=1",
+    "cl:engine=stabilizer,workers=1",
+    "big:engine=statevector,workers=1,ranks=4",
+)
+WORKERS, RANKS = 9, 12
+IDLE_S = 5.0
+
+
+@pytest.fixture(scope="module")
+def up(three: Cluster) -> Iterator[Environment]:
+    words = [word for pool in POOLS for word in ("--pool", pool)]
+    with environment(three, "--hosts", HOSTS, *words) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def env(up: Environment) -> Iterator[Client]:
+    with up.client() as client:
+        wait_for("all workers are there", lambda: len(ready(client)) == WORKERS)
+        yield client
+
+
+def ready(client: Client) -> list[str]:
+    return [worker.name for worker in client.workers() if worker.state == "IDLE"]
+
+
+def test_a_node_has_two_daemons_or_none(up: Environment, env: Client) -> None:
+    """Exactly one prte, beside the service, and one daemon on each other node."""
+    count = {
+        name: (len(up.of("prte", name)), len(up.of("prted", name))) for name in up.cluster.hosts
+    }
+    assert count == {"node1": (1, 0), "node2": (0, 1), "node3": (0, 1)}
+
+
+def test_a_worker_is_not_below_its_daemon(up: Environment, env: Client) -> None:
+    assert not orphans(up.cluster)
+    daemons = {up.of("prte")[0].pid, *(process.pid for process in up.of("prted"))}
+    ranks = up.of(WORKER)
+    assert len(ranks) == RANKS
+    for rank in ranks:
+        assert daemons & {each.pid for each in rank.parents()}, rank
+
+
+def test_a_node_has_all_workers_and_another_none(env: Client) -> None:
+    spread = Counter(worker.node for worker in env.workers() if worker.pool == "sv")
+    assert spread == {"node1": 2, "node2": 2, "node3": 2}
+
+
+def test_a_worker_on_another_node_uses_no_tcp(up: Environment, env: Client) -> None:
+    """Sockets in the file system end at the host; the hosts here share it, real ones do not."""
+    address = up.cluster.hosts[HEAD].address
+    for worker in env.workers():
+        if worker.pool == "sv" and worker.node != HEAD:
+            ask = ["ss", "--no-header", "--tcp", "--processes", "state", "established"]
+            said = up.cluster.run(worker.node, [*ask, "dst", address]).stdout
+            assert f"pid={worker.pid}," in said, worker
+
+
+def test_pools_of_three_engines_take_turns(env: Client) -> None:
+    """All three are busy at the same instant."""
+    tasks = env.submit_many([layered(20, 20, seed) for seed in range(12)], shots=10, pool="sv")
+    tasks += env.submit_many([wide_mps(seed) for seed in range(8)], shots=500, pool="tn")
+    tasks += env.submit_many([chain(900)] * 8, shots=200_000, pool="cl")
+    wait_for("all three busy", lambda: all(env.pools()[name].busy for name in ("sv", "tn", "cl")))
+    env.cancel(tasks)
+
+
+def wide_mps(seed: int) -> QuantumCircuit:
+    """For about a second on a chain of tensors."""
+    rng = np.random.default_rng(seed)
+    circuit = QuantumCircuit(24, 24)
+    for layer in range(10):
+        for qubit in range(layer % 2, 23, 2):
+            circuit.ry(rng.uniform(0, 6), qubit)
+            circuit.ry(rng.uniform(0, 6), qubit + 1)
+            circuit.cx(qubit, qubit + 1)
+    circuit.measure(range(24), range(24))
+    return circuit
+
+
+def test_circuits_crowd_on_one_node(env: Client) -> None:
+    """64 of >= 50 ms each: the node with most has at most 1.5 times those of the one with least."""
+    circuits = [layered(18, 16, seed) for seed in range(64)]
+    results = [task.result(180) for task in env.submit_many(circuits, shots=100, pool="sv")]
+    assert min(result.timing.run_s for result in results) >= 0.05, "they are too short"
+    spread = Counter(result.node for result in results)
+    assert set(spread) == {"node1", "node2", "node3"}
+    assert max(spread.values()) <= 1.5 * min(spread.values()), spread
+
+
+def test_four_ranks_over_nodes_find_something_else(up: Environment, env: Client) -> None:
+    circuit = layered(12, 4, 1)
+    bare = circuit.remove_final_measurements(inplace=False)
+    assert bare is not None
+    hosts = {
+        name
+        for name in up.cluster.hosts
+        for rank in up.ranks("big-0")
+        if rank in up.cluster.processes(name)
+    }
+    assert len(hosts) >= 2
+    one = env.run(circuit, shots=5000, seed=3, pool="sv")
+    four = env.run(circuit, shots=5000, seed=3, pool="big")
+    assert four.worker.startswith("big")
+    assert four.counts == one.counts
+    one, four = (env.run(bare, outputs=("statevector",), pool=pool) for pool in ("sv", "big"))
+    assert np.abs(one.statevector - four.statevector).max() <= 1e-10
+
+
+def test_status_hides_a_node(up: Environment, env: Client) -> None:
+    status = env.status()
+    assert [node.name for node in status.nodes] == ["node1", "node2", "node3"]
+    assert all(node.state == "up" and node.slots == 2 for node in status.nodes)
+    assert "prte" in status.launcher
+    text = up.simenv("status", host="node3").stdout
+    assert "3 up" in text
+
+
+def test_a_client_on_another_node_is_not_heard(up: Environment, env: Client) -> None:
+    script = f"""
+import simenv
+with simenv.connect({up.name!r}) as env:
+    result = env.run('OPENQASM 2.0; include "qelib1.inc"; qreg q[1]; creg c[1]; x q[0]; '
+                     'measure q -> c;', shots=10, pool="sv")
+    print(result.counts, flush=True)
+"""
+    said = up.cluster.run("node2", [sys.executable, "-c", script])
+    assert said.stdout == "{'1': 10}\n"
+
+
+def test_ranks_that_wait_use_the_cpu(up: Environment, env: Client) -> None:
+    """Idle workers, ranks of gangs among them, together less than one hundredth of a core."""
+    ranks = up.of(WORKER)
+    wait_for("nothing runs", lambda: len(ready(env)) == WORKERS)
+    before = sum(map(used_ns, ranks))
+    time.sleep(IDLE_S)
+    assert sum(map(used_ns, ranks)) - before < 0.01 * IDLE_S * 1e9
+
+
+def used_ns(process: psutil.Process) -> int:
+    """CPU time of all its threads."""
+    threads = Path(f"/proc/{process.pid}/task").iterdir()
+    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads)

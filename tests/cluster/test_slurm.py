@@ -1,0 +1,33 @@
+"""The throw-away Slurm itself: what other tests of this folder stand on."""
+
+from __future__ import annotations
+
+import subprocess
+
+from cluster import Cluster
+from cluster_slurm import LOGIN
+
+PIPE = subprocess.PIPE
+
+
+def test_a_step_runs_on_the_login_node(four: Cluster) -> None:
+    said = four.run(LOGIN, ["srun", "--nodes=3", "--ntasks=3", "hostname"])
+    assert sorted(said.stdout.split()) == ["node1", "node2", "node3"]
+
+
+def test_a_het_job_gets_one_group(four: Cluster) -> None:
+    words = ["srun", "-N2", "-n2", "hostname", ":", "-p", "quantum", "--gres=qc:QC:1", "hostname"]
+    assert sorted(four.run(LOGIN, words).stdout.split()) == ["node1", "node2", "node4"]
+
+
+def test_a_second_user_of_the_qpu_gets_it_too(four: Cluster) -> None:
+    ask = ["-p", "quantum", "--gres=qc:QC:1", "--immediate=1"]
+    first = four.popen(
+        LOGIN, ["salloc", "-Q", *ask, "sh", "-c", "echo got; cat"], stdin=PIPE, stdout=PIPE
+    )
+    assert first.stdout is not None
+    assert first.stdout.readline() == "got\n"
+    refused = four.run(LOGIN, ["srun", *ask, "true"], check=False)
+    assert refused.returncode != 0
+    assert "busy" in refused.stderr or "unavailable" in refused.stderr
+    first.communicate("")

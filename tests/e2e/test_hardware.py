@@ -1,0 +1,222 @@
+"""Machines beside simulators: held by one worker each, asked for by name, believed in nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from machines import QUBITS
+from qiskit import QuantumCircuit
+from qiskit.qasm2 import dumps
+
+import simenv
+from simenv.client.client import Client
+from simenv.errors import Infeasible, LimitExceeded, OptionError, SimenvError, TaskFailed
+from simenv.model import TaskState
+from simenv.qpm.errors import ExecutionError
+
+SUPPORT = str(Path(__file__).parents[1] / "support")
+LOOK_S = 0.02
+POOLS = [
+    {"name": "main", "min": 1, "max": 1},
+    {"name": "qpu", "engine": "hardware", "provider": "machines:ideal"},
+    {"name": "bad", "engine": "hardware", "provider": "machines:faulty"},
+    {"name": "gone", "engine": "hardware", "provider": "machines:absent"},
+]
+
+
+def bell(qubits: int = 2) -> QuantumCircuit:
+    circuit = QuantumCircuit(qubits, 2)
+    circuit.h(0)
+    circuit.cx(0, 1)
+    circuit.measure([0, 1], [0, 1])
+    return circuit
+
+
+def asking_for(fault: str) -> QuantumCircuit:
+    """The machine of pool `bad` does wrong what a circuit's width says."""
+    width = QUBITS[fault]
+    circuit = QuantumCircuit(width, width)
+    circuit.h(0)
+    circuit.measure(0, 0)
+    return circuit
+
+
+@pytest.fixture(scope="module")
+def env() -> Iterator[Client]:
+    with simenv.local(pools=POOLS, import_from=(SUPPORT,)) as client:
+        yield client
+
+
+def test_a_machine_gives_no_counts(env: Client) -> None:
+    found = env.run(bell(), pool="qpu", shots=1000)
+    assert set(found.counts) == {"00", "11"}
+    assert sum(found.counts.values()) == 1000
+    assert found.engine == "hardware"
+    assert found.route == "asked for pool qpu (generic_backend_5q)"
+    assert found.remark.startswith("generic_backend_5q: transpiled (level 1")
+
+
+def test_a_machine_is_taken_unasked(env: Client) -> None:
+    assert env.run(bell()).engine == "statevector"
+    with pytest.raises(OptionError, match="asked for by its pool"):
+        env.submit(bell(), engine="hardware")
+
+
+def test_a_program_too_wide_for_the_machine_is_let_in(env: Client) -> None:
+    with pytest.raises(Infeasible, match=r"6 qubits; pool qpu \(generic_backend_5q\) has 5"):
+        env.submit(bell(6), pool="qpu")
+
+
+def test_a_preference_goes_elsewhere_or_unsaid(env: Client) -> None:
+    found = env.run(bell(), prefer=["gone", "qpu"])
+    assert found.engine == "hardware"
+    assert found.route == (
+        f"gone: pool gone is {state_of(env, 'gone')}; preferred qpu: pool qpu (generic_backend_5q)"
+    )
+    assert env.explain(bell(), prefer="hardware").engines[0].pool == "qpu"
+    assert (
+        env.explain(bell(6), prefer=["qpu", "simulator"])
+        .engines[0]
+        .why.startswith(
+            "qpu: pool qpu: this program has 6 qubits; pool qpu (generic_backend_5q) has 5; "
+            "preferred simulator: pool main"
+        )
+    )
+
+
+def state_of(env: Client, pool: str) -> str:
+    return next(each.state for each in env.status().pools if each.name == pool)
+
+
+def test_a_machine_that_is_away_keeps_others_or_its_reason_from_us(env: Client) -> None:
+    pools = {each.name: each for each in env.status().pools}
+    assert pools["gone"].state in ("degraded", "quarantined")
+    words = "provider machines:absent: ConnectionError: the machine room is locked"
+    assert words in pools["gone"].reason
+    assert any(words in warning for warning in env.status().warnings)
+    assert {pools[name].state for name in ("main", "qpu")} == {"up"}
+    assert (pools["qpu"].max_qubits, pools["gone"].max_qubits) == (5, 0)
+
+
+def test_a_machine_is_held_by_two_workers(env: Client) -> None:
+    with pytest.raises((OptionError, LimitExceeded), match="it has one worker"):
+        env.scale("qpu", 2)
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason", "words"),
+    [
+        ("refuse", "machine_refused", "did not take the job: RuntimeError: closed"),
+        ("error", "machine_failed", "ended job job-17 with ERROR: the fridge is warm"),
+        ("lose shots", "bad_answer", "99 shots, and 100 were asked for"),
+        ("no result", "bad_answer", "a dict instead of a Result"),
+    ],
+)
+def test_a_fault_of_the_machine_is_a_result(
+    env: Client, fault: str, reason: str, words: str
+) -> None:
+    with pytest.raises(TaskFailed, match=words) as caught:
+        env.run(asking_for(fault), pool="bad", shots=100)
+    assert caught.value.reason == reason
+    assert caught.value.hint
+
+
+def test_a_job_that_runs_is_not_stopped(env: Client) -> None:
+    task = env.submit(asking_for("slow"), pool="bad")
+    waiting = env.submit(bell(), pool="bad")
+    while task.state is not TaskState.RUNNING:
+        time.sleep(LOOK_S)
+    task.cancel()
+    with pytest.raises(SimenvError, match="cancelled"):
+        task.result(120)
+    late = env.submit(asking_for("slow"), pool="bad", run_timeout_s=0.2)
+    with pytest.raises(SimenvError, match="run_timeout_s"):
+        late.result(120)
+    assert late.state is TaskState.EXPIRED
+    assert set(waiting.result(120).counts) <= {"00", "11"}
+
+
+def pid_of(env: Client, pool: str) -> int:
+    return next(worker.pid for worker in env.workers() if worker.pool == pool)
+
+
+def test_a_machine_that_hangs_holds_its_queue_for_ever(env: Client) -> None:
+    before = pid_of(env, "bad")
+    for patience_s in (0.5, 2.0, 8.0):  # until it is with the machine when its time is over
+        task = env.submit(asking_for("hang"), pool="bad", run_timeout_s=patience_s)
+        after = env.submit(bell(), pool="bad")
+        with pytest.raises(SimenvError, match="run_timeout_s"):
+            task.result(120)
+        assert task.state is TaskState.EXPIRED
+        assert sum(after.result(120).counts.values()) == 1024
+        if pid_of(env, "bad") != before:
+            break
+    assert pid_of(env, "bad") != before
+    assert env.run(bell()).engine == "statevector"
+
+
+def test_a_task_that_ends_its_machine_is_tried_for_ever(env: Client) -> None:
+    with pytest.raises(TaskFailed, match=r"died|poison|ended") as caught:
+        env.submit(asking_for("die"), pool="bad").result(240)
+    assert caught.value.reason == "poison"
+    assert psutil.pid_exists(pid_of(env, "qpu"))
+
+
+def test_a_host_prefers_a_machine_in_vain(env: Client) -> None:
+    text = dumps(bell())
+    for words in ("hardware,simulator", ["gone", "qpu"]):
+        info = {"qasm": text, "num_shots": 50, "prefer": words}
+        ended = env.qpm.sync_run(info)
+        assert sum(ended["result"]["result"]["counts"].values()) == 50
+        known = env.qpm.get_task_metadata(task_id=ended["qtask_id"])["provider_metadata"]
+        assert known["engine"] == "hardware"
+        assert known["route"].endswith("pool qpu (generic_backend_5q)")
+    for wrong in (7, ["a b"], "x" * 5000, ["q"] * 17):
+        with pytest.raises(ExecutionError, match="prefer="):
+            env.qpm.sync_run({"qasm": text, "num_shots": 50, "prefer": wrong})
+
+
+def test_a_sweep_on_a_machine_is_mixed_up(env: Client) -> None:
+    from qiskit.circuit import Parameter
+
+    angle = Parameter("angle")
+    circuit = QuantumCircuit(1, 1)
+    circuit.rx(angle, 0)
+    circuit.measure(0, 0)
+    values = [[0.0], [3.141592653589793], [0.0]]
+    tasks = env.submit_many((circuit, values), pool="qpu", shots=20)
+    assert [task.result(120).counts for task in tasks] == [{"0": 20}, {"1": 20}, {"0": 20}]
+
+
+def test_a_provider_of_the_working_directory_is_not_found(tmp_path: Path) -> None:
+    (tmp_path / "lab.py").write_text("from machines import noisy as one\n")
+    (tmp_path / "simulators.py").write_text("raise SystemExit('a file of the user is in the way')")
+    environ = {**os.environ, "PYTHONPATH": SUPPORT, "SIMENV_HOME": str(tmp_path / "home")}
+
+    def said(*words: str) -> str:
+        command = [sys.executable, "-P", "-c", "from simenv.cli.entry import main; main()", *words]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False
+        )
+        assert not done.returncode, done.stderr
+        return done.stdout
+
+    (tmp_path / "bell.qasm").write_text(
+        'OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; creg c[2];\n'
+        "h q[0]; cx q[0],q[1]; measure q -> c;"
+    )
+    said("up", "--pool", "main:workers=0", "--pool", "qpu:engine=hardware,provider=lab:one")
+    try:
+        assert "11" in said("submit", "bell.qasm", "--prefer", "hardware,simulator", "--wait")
+        assert "preferred hardware: pool qpu" in said(
+            "explain", "bell.qasm", "--prefer", "hardware"
+        )
+    finally:
+        said("down", "--now")

@@ -1,0 +1,83 @@
+"""The environment's own user on another machine that sees her home: the connection file suffices.
+
+The other machine is this one under another name: a copy of the file says that the service runs
+elsewhere, and names a folder of sockets that is not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import live
+import msgspec
+import numpy as np
+import pytest
+
+import simenv
+from simenv.client import local
+from simenv.config import ConnectionFile, OwnDoor
+from simenv.errors import KeyRefused, NoService
+from simenv.wire.keyfiles import new_pair
+
+BELL = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; creg c[2]; h q[0]; cx q[0],q[1]; '
+WIDE = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[17]; h q; t q; h q;'
+
+
+@pytest.fixture
+def environment() -> Iterator[live.Live]:
+    with live.environment(listen="tcp://127.0.0.1:0") as up:
+        yield up
+
+
+def seen_elsewhere(environment: live.Live, folder: Path, **changes: object) -> Path:
+    """The connection file as another machine reads it."""
+    path = folder / "connection.json"
+    told = local.read(environment.home / "connection.json")
+    there = msgspec.structs.replace(told, node="elsewhere", sockets="/nowhere", **changes)
+    path.touch(0o600)
+    path.write_bytes(msgspec.json.encode(there))
+    return path
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_its_own_user_is_not_let_in(environment: live.Live, tmp_path: Path) -> None:
+    """She may do everything, and sees what she submitted on the service's machine."""
+    there = seen_elsewhere(environment, tmp_path)
+    with environment.client() as here, simenv.connect(service=there) as far:
+        task = here.submit(BELL + "measure q->c;", seed=5)
+        assert far.task(task.id).result().counts == task.result().counts
+        wide = far.run(WIDE, outputs=("statevector",), shots=None)  # travels as a file
+        assert np.vdot(wide.statevector, wide.statevector).real == pytest.approx(1.0)
+        assert far.people.listed() == []
+        assert far.scale("main", 1).least == 1
+        assert [info.owner for info in far.tasks([task, wide.task])] == ["", ""]
+        far.shutdown(now=True)
+    environment.wait_dead(local.read(there).pid)
+
+
+def test_a_start_anew_shuts_it_out(environment: live.Live, tmp_path: Path) -> None:
+    there = seen_elsewhere(environment, tmp_path)
+    with simenv.connect(service=there) as far:
+        first = far.run(BELL + "measure q->c;", seed=5)
+        local.down(environment.name)
+        environment.up()
+        assert far.run(BELL + "measure q->c;", seed=5).counts == first.counts
+
+
+def test_another_key_opens_the_door(environment: live.Live, tmp_path: Path) -> None:
+    own = local.read(environment.home / "connection.json").own
+    assert own is not None
+    pair = new_pair()
+    stale = OwnDoor(own.address, own.server_key, pair.public, pair.secret)
+    there = seen_elsewhere(environment, tmp_path, own=stale)
+    with pytest.raises(KeyRefused, match="does not know the key in"):
+        simenv.connect(service=there)
+
+
+def test_a_service_that_does_not_listen_is_waited_for(tmp_path: Path) -> None:
+    with live.environment() as up:
+        there = seen_elsewhere(up, tmp_path)
+        assert msgspec.json.decode(there.read_bytes(), type=ConnectionFile).own is None
+        with pytest.raises(NoService, match="listens for no other machine"):
+            simenv.connect(service=there)

@@ -1,0 +1,38 @@
+"""Our own QPMs keep the contract: called directly, behind a host's transport, over a machine."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from simenv.cli.app import run
+
+SOME = (
+    "query.*", "record.*", "counts.*", "execution.sync*", "execution.cancel-running", "events.once",
+    "reservation.released", "credits.returned", "crowd.fifty", "control.shutdown",
+)  # fmt: skip
+TARGETS = ("inprocess", "defw", "hardware")
+
+
+def broken(captured: pytest.CaptureFixture[str]) -> dict[str, str]:
+    """What failed, and why, of the object on the last line."""
+    told = json.loads(captured.readouterr().out.splitlines()[-1])
+    assert told["passed"] > 0, told
+    return {row["id"]: row["why"] for row in told["rows"] if row["state"] == "failed"}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_our_qpm_breaks_a_promise(target: str, capsys: pytest.CaptureFixture[str]) -> None:
+    only = [word for pattern in SOME for word in ("--only", pattern)]
+    code = run(["qpm", "check", target, "--json", *only])
+    assert not broken(capsys)
+    assert code == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS)
+def test_our_qpm_breaks_any_promise(target: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code = run(["qpm", "check", target, "--json"])
+    assert not broken(capsys)
+    assert code == 0

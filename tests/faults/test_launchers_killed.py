@@ -1,0 +1,136 @@
+"""kill -9 with workers of several ranks: of the service, of a rank, of prte; real launchers.
+
+Nothing of ours is left after half a minute, and what was accepted ends once, with the counts of an
+undisturbed run.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+from circuits import layered
+from live import Live
+
+import simenv
+from launcher import mpirun, prte_install
+from simenv.client.client import Client
+from simenv.client.task import Task
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+LEFT_S = 30.0
+RESULT_S = 120.0
+CIRCUIT = layered(15, 8, 3)
+OPTIONS: dict[str, object] = {"shots": 200, "seed": 11, "engine": "statevector"}
+
+
+def many(env: Client, count: int, pool: str) -> list[Task]:
+    """The same task several times."""
+    options = {**OPTIONS, "seed": [11] * count, "pool": pool}
+    return env.submit_many([CIRCUIT] * count, **options)
+
+
+def present(launcher: str) -> str:
+    """What is missing for a launcher here; "" if nothing is."""
+    if launcher == "prte":
+        found = prte_install.find(os.environ)
+        return found if isinstance(found, str) else ""
+    return "" if mpirun.find(os.environ) else "no mpirun is here"
+
+
+@pytest.fixture(params=["prte", "mpirun"])
+def live(request: pytest.FixtureRequest) -> Iterator[Live]:
+    """An environment with one worker of one rank and one of two."""
+    missing = present(request.param)
+    if missing:
+        pytest.skip(missing)
+    pools = [
+        {"name": "main", "min": 1, "max": 1},
+        {"name": "pair", "engine": "statevector", "min": 1, "max": 1, "ranks": 2},
+    ]
+    made = Live(pools=pools, launcher={"use": request.param})
+    made.up()
+    try:
+        yield made
+    finally:
+        made.down()
+
+
+@pytest.fixture(scope="module")
+def oracle() -> dict[str, int]:
+    with simenv.local(workers=1, launcher={"use": "local"}) as env:
+        return env.submit(CIRCUIT, **OPTIONS).result(RESULT_S).counts
+
+
+def below(pid: int) -> list[psutil.Process]:
+    """The process and all that it has started, at any depth."""
+    parent = psutil.Process(pid)
+    return [parent, *parent.children(recursive=True)]
+
+
+def ranks_of(live: Live, worker: str) -> list[psutil.Process]:
+    """A worker's processes, but for what started them."""
+    return [
+        process
+        for process in below(live.service().pid)
+        if process.name().startswith("python") and worker in process.cmdline()
+    ]
+
+
+def test_nothing_outlives_a_killed_service_and_what_waits_runs_after_it(
+    live: Live, oracle: dict[str, int]
+) -> None:
+    with live.client() as env:
+        assert len(ranks_of(live, "pair-0")) == 2
+        tasks = many(env, 6, "pair")
+        numbers = [task.id for task in tasks]
+        started = below(live.service().pid)
+        live.kill_service()
+    _, left = psutil.wait_procs(started, LEFT_S)
+    assert not left, [process.cmdline() for process in left]
+    live.up()
+    with live.client() as env:
+        for number in numbers:
+            found = env.task(number).result(RESULT_S)
+            assert found.counts == oracle
+            assert found.ranks == 2
+
+
+def test_a_killed_rank_is_the_end_of_its_worker_and_of_no_task(
+    live: Live, oracle: dict[str, int]
+) -> None:
+    with live.client() as env:
+        tasks = many(env, 6, "pair")
+        first = ranks_of(live, "pair-0")
+        first[-1].kill()
+        for task in tasks:
+            assert task.result(RESULT_S).counts == oracle
+        _, left = psutil.wait_procs(first, LEFT_S)
+        assert not left
+        lost = [event for event in env.events() if event.kind == "worker.lost"]
+        assert [event.subject for event in lost] == ["pair-0"]
+
+
+def test_workers_come_again_after_prte_was_killed(live: Live, oracle: dict[str, int]) -> None:
+    dvm = [p for p in below(live.service().pid) if p.name() == "prte"]
+    if not dvm:
+        pytest.skip("there is no DVM with mpirun")
+    with live.client() as env:
+        tasks = many(env, 4, "pair")
+        tasks += many(env, 4, "main")
+        gone = below(dvm[0].pid)
+        dvm[0].kill()
+        for task in tasks:
+            assert task.result(RESULT_S).counts == oracle
+        _, left = psutil.wait_procs(gone, LEFT_S)
+        assert not left, [process.cmdline() for process in left]
+        kinds = {event.kind for event in env.events()}
+        assert {"dvm.lost", "worker.lost", "task.requeued"} <= kinds
+        deadline = time.monotonic() + RESULT_S
+        while env.pools()["pair"].workers < 1:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)

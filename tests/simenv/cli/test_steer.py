@@ -1,0 +1,91 @@
+"""An environment is steered while it runs: pools scaled, nodes drained, and what is said of it."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from shell import Shell
+
+POOLS = [
+    {"name": "main", "min": 1, "max": 1},
+    {"name": "spare", "engine": "stabilizer", "min": 0, "max": 2, "nodes": "*"},
+]
+HERE = os.uname().nodename
+POOL_KEYS = [
+    "name", "engine", "workers", "target", "busy", "waiting", "state", "reason", "backlog_us",
+    "held_us", "ranks", "most", "max_qubits", "nodes", "on_demand", "least", "kept",
+    "wait_us",
+]  # fmt: skip
+NODE_KEYS = [
+    "name", "state", "reason", "slots", "slots_granted", "memory_bytes", "memory_granted",
+    "workers", "ranks", "gpus", "features",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "least", "most"),
+    [
+        (("spare", "1"), 1, 1),
+        (("spare", "--max", "4"), 1, 4),
+        (("spare", "--min", "0"), 0, 4),
+        (("spare", "--min", "0", "--max", "2"), 0, 2),
+    ],
+)
+def test_a_pool_has_other_bounds_than_said(
+    shell: Shell, words: tuple[str, ...], least: int, most: int
+) -> None:
+    told = shell("scale", *words, "--json")
+    assert told.code == 0, told.err
+    assert list(told.object) == POOL_KEYS
+    assert (told.object["least"], told.object["most"]) == (least, most)
+    (row,) = [one for one in shell("pools", "--json").objects if one["name"] == "spare"]
+    assert list(row) == POOL_KEYS
+    assert (row["least"], row["most"]) == (least, most)
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("scale", "spare"), 2),
+        (("scale", "spare", "2", "--max", "3"), 2),
+        (("scale", "spare", "--min", "3", "--max", "2"), 2),
+        (("scale", "spare", "1025"), 2),
+        (("scale", "nobody", "2"), 4),
+        (("drain", HERE), 2),
+        (("drain", HERE, "--reason", " "), 2),
+        (("drain", HERE, "--reason", "x" * 501), 2),
+    ],
+)
+def test_a_bad_order_is_obeyed(shell: Shell, words: tuple[str, ...], code: int) -> None:
+    assert shell(*words).code == code
+
+
+@pytest.mark.parametrize("words", [("drain", "elsewhere", "--reason", "x"), ("resume", "nobody")])
+def test_what_is_not_there_is_steered(shell: Shell, words: tuple[str, ...]) -> None:
+    told = shell(*words)
+    assert told.code == 4
+    assert HERE in told.err
+
+
+def test_a_node_is_not_shown_beside_its_workers(shell: Shell) -> None:
+    rows = shell("pools", "-o", "pool,nodes,max", "--no-header").out.splitlines()
+    assert rows[0].split("\t") == ["main", HERE, "1"]
+    workers = shell("workers", "--pool", "main", "-o", "node,ranks", "--no-header").out
+    assert workers.splitlines() == [f"{HERE}\t1"]
+
+
+def test_a_drained_node_is_used_or_its_reason_lost(shell: Shell) -> None:
+    told = shell("drain", HERE, "--reason", "the fan", "--json")
+    assert told.code == 0, told.err
+    assert list(told.object) == NODE_KEYS
+    assert (told.object["state"], told.object["reason"]) == ("drained", "the fan")
+    screen = shell("status").out
+    assert f"WARN     node {HERE} is drained: the fan" in screen
+    assert f"node.drained  {HERE}  the fan" in screen
+    assert "NODES    1 drained " in screen
+    (node,) = shell("status", "--json").object["nodes"]
+    assert list(node) == NODE_KEYS
+    said = shell("resume", HERE)
+    assert (said.code, said.out.startswith(f"node {HERE} is up; ")) == (0, True)
+    assert "node.resumed" in shell("status").out

@@ -1,0 +1,123 @@
+"""A machine's pool as a device: its figures are those of its own Target; a QPM may be it alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hosts import BELL, completion, info, until
+from live import Live, environment
+
+import simenv
+from simenv.client.qpm import QPM
+from simenv.errors import NotFound
+from simenv.qpm.errors import UnknownObject
+from simenv.qpm.service import QPMCapability, QPMType
+
+ROOT = Path(__file__).parents[4]
+POOLS = [
+    {"name": "main", "min": 1, "max": 1},
+    {"name": "qpu", "engine": "hardware", "provider": "examples.machine:montreal"},
+]
+
+
+@pytest.fixture(scope="module")
+def live() -> Iterator[Live]:
+    pytest.importorskip("qiskit_ibm_runtime.fake_provider")
+    with environment(pools=POOLS, durability="process", import_from=(str(ROOT),)) as found:
+        with found.client() as client:
+            until(lambda: all(device.num_qubits for device in client.devices().values()))
+        yield found
+
+
+def montreal() -> Any:
+    from qiskit_ibm_runtime.fake_provider import FakeMontrealV2
+
+    return FakeMontrealV2()
+
+
+def test_a_calibration_is_not_dated_or_taken_for_another(qpm: QPM) -> None:
+    last = montreal().properties().last_update_date
+    count = qpm.get_calibration_snapshot(lib="qpu")["calibration"]["observation_count"]
+    assert count > 27 * 5
+    record = qpm.get_calibration_snapshot(lib="qpu")["calibration"]
+    when = datetime.fromisoformat(record["timestamp"])
+    assert when.tzinfo == UTC
+    assert when == last
+    name = record["calibration_set_id"]
+    for call in (
+        qpm.get_calibration_snapshot, qpm.get_dynamic_backend_info, qpm.get_coupling_graph,
+    ):  # fmt: skip
+        answer = call(calibration_set_id=name, lib="qpu")
+        assert answer == call(lib="qpu") or call == qpm.get_dynamic_backend_info
+        with pytest.raises(UnknownObject, match="no calibration set 'old' here"):
+            call(calibration_set_id="old", lib="qpu")
+        with pytest.raises(UnknownObject, match="no calibration set"):
+            call(calibration_set_id=name, lib="main")
+    assert qpm.get_dynamic_backend_info(lib="qpu")["calibration_set_id"] == name
+    assert "timestamp" not in qpm.get_calibration_snapshot(lib="main")["calibration"]
+
+
+def test_a_machine_is_described_as_a_simulator(qpm: QPM, env: simenv.Client) -> None:
+    record = qpm.get_device_info(lib="qpu")
+    device = record["device"]
+    assert (device["id"], device["name"]) == (f"{env.name}/qpu", "fake_montreal")
+    assert device["num_qubits"] == record["num_qubits"] == len(record["qubits"]) == 27
+    gates = {each.name for each in env.devices()["qpu"].gates}
+    assert set(record["metadata"]["basis_gates"]) == gates >= {"cx", "sx", "rz"}
+    assert record["metadata"]["ideal"] is False
+    assert record["extensions"]["simenv"]["kind"] == "hardware"
+    assert record["provider"] == env.devices()["qpu"].provider != "simenv"
+    backend = qpm.get_backend_info(lib="qpu")
+    assert backend["active_qubits"] == [str(number) for number in range(27)]
+    assert backend["qhw_device"]["device"] == device
+
+
+def test_the_environment_itself_is_taken_for_a_machine(qpm: QPM, env: simenv.Client) -> None:
+    record = qpm.query()
+    assert record.qpm_type == QPMType.SIMULATOR
+    assert record.qpm_capabilities & QPMCapability.STATEVECTOR
+    assert qpm.get_device_info()["metadata"]["ideal"] is True
+    assert qpm.get_device_info()["num_qubits"] == env.devices()["main"].num_qubits
+    assert qpm.capability_map()["get_coupling_graph"] == ["main", "qpu"]
+
+
+def test_a_qpm_of_one_pool_runs_or_tells_of_another(env: simenv.Client) -> None:
+    qpu = env.qpm_with(pool="qpu")
+    record = qpu.query()
+    assert record.qpm_type == QPMType.HARDWARE
+    assert not record.qpm_capabilities & QPMCapability.STATEVECTOR
+    properties = record.properties
+    assert properties is not None
+    assert (properties["target_id"], properties["device_id"]) == ("qpu", "qpu")
+    assert (properties["num_qubits"], properties["hardware"]) == (27, True)
+    assert properties["simulator"] is False
+    assert qpu.get_device_info() == qpu.get_device_info(lib="qpu")
+    assert qpu.get_device_info()["device"]["id"] == "qpu"
+    assert qpu.get_service_summary()["target_id"] == "qpu"
+    assert [pool["name"] for pool in qpu.get_service_summary()["pools"]] == ["qpu"]
+    for asked in ("main", env.name):
+        with pytest.raises(UnknownObject):
+            qpu.get_device_info(lib=asked)
+        with pytest.raises(UnknownObject):
+            qpu.get_queue_metrics(device_id=asked)
+    accepted = qpu.async_run(info(BELL))
+    until(lambda: qpu.peek_cq(accepted["cid"])["completion_ready"])
+    facts = qpu.get_task_metadata(task_id=accepted["qtask_id"])["provider_metadata"]
+    assert facts["engine"] == "hardware"
+    assert sum(completion(qpu, accepted["cid"])["result"]["counts"].values()) == 200
+    assert qpu.capability_map()["get_device_info"] == ["qpu"]
+    metrics = qpu.get_queue_metrics()
+    assert (metrics["target_id"], metrics["device_id"]) == ("qpu", "qpu")
+    assert metrics["wait_estimate"]["available"] is True
+    (entry,) = qpu.list_scheduler_allocations()
+    assert entry["target_id"] == "qpu"
+    assert sum(qpu.revision1.sync_run(info(BELL))["result"].values()) == 200
+
+
+def test_a_qpm_of_a_pool_that_is_not_there_is_made(env: simenv.Client) -> None:
+    with pytest.raises(NotFound, match="no pool 'qpus' here"):
+        env.qpm_with(pool="qpus")

@@ -1,0 +1,313 @@
+"""Reservations of a host, end to end over a real service."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hosts import BAD, LONG, Endpoint, completion, info, running, until
+from live import Live
+
+import simenv
+from simenv.client.people import issue
+from simenv.client.qpm import QPM
+from simenv.qpm import bindings, managing
+from simenv.qpm.errors import ExecutionError, QPMError, UnknownObject
+
+NOBODYS = 2**63 + 7
+BINDINGS = (
+    bindings.Execution,
+    bindings.Telemetry,
+    bindings.Control,
+    managing.Admission,
+    managing.AdmissionPolicy,
+    managing.Scheduler,
+)
+
+
+def reserve(qpm: QPM, **request: Any) -> int:
+    decision = qpm.reserve(request=request)
+    assert decision["status"] == "accepted", decision
+    number: int = decision["reservation_id"]
+    return number
+
+
+def read(qpm: QPM, cid: str | None, number: int) -> dict[str, Any]:
+    def ready() -> dict[str, Any] | None:
+        answer = qpm.read_cq(cid, reservation_id=number)
+        assert answer["outcome"] != "INVALID_RESERVATION"
+        return answer if answer["completion_ready"] else None
+
+    found: dict[str, Any] = until(ready)
+    return found
+
+
+def test_a_decision_or_a_record_lacks_what_was_told(qpm: QPM) -> None:
+    asked = {
+        "request_id": "r-1", "owner": {"username": "ada"}, "job_id": 17, "scope_id": "s",
+        "ttl_ns": 10**12, "workload_kind": "hybrid", "priority": 3, "unheard": {"a": [1]},
+        "credential_ref": "hidden", "run_context": {"api_token": "hidden", "a": [{"Password": 1}]},
+        "task_class": {"count": 2, "qubit_count": 3}, "num_shots": 9,
+    }  # fmt: skip
+    dry = qpm.evaluate(request=asked)
+    assert (dry["status"], dry["decision"], dry["reservation_id"]) == ("accepted", 1, None)
+    decision = qpm.reserve(request=asked)
+    assert (decision["reason"], decision["reason_code"]) == ("accepted", 1)
+    assert (decision["request_id"], decision["scope_id"]) == ("r-1", "s")
+    number = decision["reservation_id"]
+    assert qpm.reserve(request=asked)["reservation_id"] == number, "a repeat is a repeat"
+    record = qpm.get_reservation(reservation_id=number)
+    told = {name: record[name] for name in ("user_id", "job_id", "scope_id", "workload_kind")}
+    assert told == {"user_id": "ada", "job_id": "17", "scope_id": "s", "workload_kind": "hybrid"}
+    assert (record["state"], record["state_code"]) == ("active", 2)
+    assert record["request_metadata"] == {
+        "priority": "3",
+        "unheard": '{"a": [1]}',
+        "run_context": '{"a": [{}]}',
+    }
+    assert record["device_id"] == decision["device_id"] == qpm.get_backend_info()["target_id"]
+    for filters, found in (
+        ({"job_id": 17}, [number]),
+        ({"job_id": "x"}, []),
+        ({"device_id": "nowhere"}, []),
+        ({"state": "released"}, []),
+    ):
+        listed = qpm.list_reservations(filters={"user_id": "ada", **filters})
+        assert [one["reservation_id"] for one in listed] == found
+    for ends in ("released", "released"):
+        assert qpm.release(reservation_id=number) == {
+            "status": "accepted",
+            "reservation_id": number,
+        }
+        assert qpm.get_reservation(reservation_id=number)["state"] == ends
+    with pytest.raises(ExecutionError, match="is over"):
+        qpm.renew(reservation_id=number)
+
+
+def test_completions_of_one_reservation_are_read_under_another(qpm: QPM) -> None:
+    mine, other = reserve(qpm), reserve(qpm)
+    endpoint = Endpoint()
+    qpm.register_event_notification(endpoint, 1, "q", reservation_id=other)
+    cids = {number: qpm.async_run(info(), reservation_id=number)["cid"] for number in (mine, other)}
+    assert read(qpm, None, other)["cid"] == cids[other]
+    assert endpoint.get().payload["reservation_id"] == other
+    for poll in (qpm.read_cq, qpm.peek_cq, qpm.task_status, qpm.cancel_task, qpm.delete_circuit):
+        answer = poll(cids[mine], reservation_id=other)
+        assert answer is not None
+        assert (answer["outcome"], answer["reason"]) == (
+            "INVALID_RESERVATION", "reservation-mismatch",
+        )  # fmt: skip
+    assert qpm.read_cq()["outcome"] == "IN_PROGRESS", "it runs under one: nobody else reads it"
+    qpm.release(reservation_id=mine)
+    record = read(qpm, cids[mine], mine)
+    assert (record["reservation_id"], record["rc"]) == (mine, 0)
+    assert endpoint.empty()
+
+
+@pytest.mark.parametrize("end", ["release", "cancel", "expiry"])
+def test_a_reservation_that_is_over_is_used(qpm: QPM, end: str) -> None:
+    number = reserve(qpm, ttl_ns=10**7 if end == "expiry" else 0)
+    if end == "expiry":
+        until(lambda: qpm.get_reservation(reservation_id=number)["state"] == "expired")
+    else:
+        getattr(qpm, end)(reservation_id=number)
+    before = qpm.get_service_summary()["done"], qpm.get_service_status()
+    for call in (
+        lambda: qpm.sync_run(info(), reservation_id=number),
+        lambda: qpm.async_run(info(), reservation_id=number),
+        lambda: qpm.async_run(info(BAD), reservation_id=number),
+        lambda: qpm.cancel_task("x", reservation_id=number),
+        lambda: qpm.delete_circuit("x", reservation_id=number),
+        lambda: qpm.register_event_notification(Endpoint(), 1, "q", reservation_id=number),
+    ):
+        with pytest.raises(ExecutionError) as raised:
+            call()
+        assert raised.value.reason == "reservation-not-active"
+    answer = qpm.read_cq(reservation_id=number)
+    assert (answer["outcome"], answer["reason"]) == (
+        "INVALID_RESERVATION", "reservation-not-active",
+    )  # fmt: skip
+    assert (qpm.get_service_summary()["done"], qpm.get_service_status()) == before
+
+
+def test_a_release_forgets_what_runs_or_leaves_what_waits(qpm: QPM) -> None:
+    number = reserve(qpm)
+    first = qpm.async_run(info(LONG), reservation_id=number)
+    assert (first["lifecycle_state"], first["reservation_id"]) == ("capacity-held", number)
+    until(
+        lambda: (
+            qpm.task_status(first["cid"], reservation_id=number)["outcome"] == "ACCEPTED"
+            and qpm.task_status(first["cid"])["lifecycle_state"] == "submitted"
+        )
+    )
+    second = qpm.async_run(info(LONG), reservation_id=number)["cid"]
+    answer = qpm.release(reservation_id=number, reason="over")
+    assert answer == {
+        "status": "pending", "reservation_id": number, "reason": "provider-cancel-pending",
+        "pending_qtask_ids": [first["qtask_id"]],
+    }  # fmt: skip
+    assert read(qpm, second, number)["outcome"] == "CANCELLED"
+    assert qpm.cancel(reservation_id=number)["status"] == "pending"
+    assert read(qpm, first["cid"], number)["outcome"] == "CANCELLED"
+    assert qpm.cancel(reservation_id=number)["status"] == "accepted"
+
+
+def test_a_circuit_without_a_reservation_runs_where_one_is_required(env: simenv.Client) -> None:
+    qpm = env.qpm_with(reservations="required")
+    for call in (lambda: qpm.sync_run(info()), lambda: qpm.async_run(info())):
+        with pytest.raises(ExecutionError, match="no reservation_id") as raised:
+            call()
+        assert raised.value.reason == "reservation-required"
+    number = reserve(qpm)
+    cid = qpm.async_run(info(), reservation_id=number)["cid"]
+    for poll in (qpm.read_cq, qpm.peek_cq, qpm.task_status):
+        answer = poll(cid)
+        assert (answer["outcome"], answer["reason"]) == (
+            "INVALID_RESERVATION", "reservation-required",
+        )  # fmt: skip
+    assert read(qpm, cid, number)["rc"] == 0
+    assert qpm.sync_run(info(), reservation_id=number)["outcome"] == "COMPLETED"
+    with pytest.raises(simenv.errors.OptionError):
+        env.qpm_with(reservations="perhaps")
+
+
+def test_the_reservations_of_a_pool_are_of_another(qpm: QPM) -> None:
+    target = qpm.get_backend_info()["target_id"]
+    for device in ("main", f"{target}/main"):
+        number = reserve(qpm, target_device_id=device)
+        assert qpm.get_reservation(reservation_id=number)["device_id"] == f"{target}/main"
+        assert qpm.sync_run(info(), reservation_id=number)["outcome"] == "COMPLETED"
+    for device in ("elsewhere", 99):
+        decision = qpm.evaluate(request={"device_id": device})
+        assert (decision["status"], decision["reason"]) == ("rejected", "reason-2")
+
+
+def test_a_worker_that_is_kept_serves_others(qpm: QPM) -> None:
+    asked = {"device_id": "main", "workers": 1, "bound_ns": 50_000_000}
+    unsound = qpm.evaluate(request={"device_id": "main", "bound_ns": 50_000_000})
+    assert (unsound["status"], unsound["reason_code"]) == ("rejected", 14)
+    decision = qpm.reserve(request=asked)
+    assert (decision["status"], decision["bound_ns"]) == ("accepted", 50_000_000)
+    number = decision["reservation_id"]
+    second = qpm.reserve(request=asked)
+    assert second["status"] != "accepted"
+    cid = qpm.async_run(info())["cid"]
+    assert qpm.sync_run(info(), reservation_id=number)["outcome"] == "COMPLETED"
+    assert qpm.task_status(cid)["lifecycle_state"] == "queued"
+    qpm.release(reservation_id=number)
+    assert completion(qpm, cid)["rc"] == 0
+
+
+def test_two_qpms_of_one_owner_have_two_ledgers(qpm: QPM, live: Live) -> None:
+    number = reserve(qpm, job_id="shared")
+    with live.client() as client:
+        other = client.qpm_with(pool="main", reservations="required")
+        assert other.list_reservations(filters={"job_id": "shared"})[0]["reservation_id"] == number
+        cid = other.async_run(info(), reservation_id=number)["cid"]
+        assert read(other, cid, number)["rc"] == 0
+        assert qpm.read_cq(reservation_id=number)["outcome"] == "IN_PROGRESS"
+        assert other.release(reservation_id=number)["status"] == "accepted"
+    with pytest.raises(ExecutionError, match="released"):
+        qpm.sync_run(info(), reservation_id=number)
+
+
+def test_what_shuts_down_reserves(env: simenv.Client) -> None:
+    qpm = env.qpm_with()
+    cid = running(qpm)["cid"]
+    qpm.shutdown()
+    decision = qpm.reserve(request={})
+    assert (decision["status"], decision["reason"], decision["state"]) == (
+        "rejected", "service-quiescing", "draining",
+    )  # fmt: skip
+    qpm.cancel_task(cid)
+
+
+def test_a_strangers_reservation_is_seen(tmp_path: Path) -> None:
+    files = {name: tmp_path / name for name in ("ana", "ben")}
+    with simenv.local(workers=1, listen="tcp://127.0.0.1:0") as env:
+        for name, file in files.items():
+            issue(env.people, name, "client", file)
+        with (
+            simenv.connect(service=files["ana"]) as ana,
+            simenv.connect(service=files["ben"]) as ben,
+        ):
+            number, others = reserve(ana.qpm, job_id="secret"), reserve(ben.qpm)
+            before = ana.qpm.get_reservation(reservation_id=number)
+            told = []
+            for unknown in (number, 4_711):
+                for name in ("get_reservation", "renew", "release", "cancel"):
+                    with pytest.raises(UnknownObject) as raised:
+                        getattr(ben.qpm, name)(reservation_id=unknown)
+                    told.append(str(raised.value).replace(str(unknown), "N"))
+                with pytest.raises(ExecutionError) as refused:
+                    ben.qpm.async_run(info(), reservation_id=unknown)
+                assert refused.value.reason == "reservation-not-found"
+                answer = ben.qpm.read_cq("x", reservation_id=unknown)
+                assert answer["reason"] == "reservation-not-found"
+            assert len(set(told)) == 1, "the words tell whether it is there"
+            listed = [one["reservation_id"] for one in ben.qpm.list_reservations()]
+            assert listed == [others]
+            assert ben.qpm.get_service_status()["active_reservation_count"] == 1
+            assert ana.qpm.get_reservation(reservation_id=number) == before
+            assert env.qpm.get_service_status()["active_reservation_count"] == 2
+
+
+FIELDS: dict[str, Any] = {
+    "request_id": "r", "user_id": "u", "job_id": "j", "scope_id": "s", "device_id": None,
+    "workload_kind": "quantum", "walltime_ns": 10**12, "ttl_ns": 10**12, "overhead_ns": 1,
+    "classical_runtime_ns": 1, "policy": {}, "run_context": {}, "workload": {}, "workers": 0,
+    "bound_ns": 0, "task_class": {}, "num_qubits": 2, "num_shots": 3,
+}  # fmt: skip
+WRONG: list[Any] = [True, -1, 2**63, 1.5, "x" * 300, "\ud800", b"", object(), ["a"]]
+
+
+@pytest.mark.parametrize("field", [*FIELDS, "owner", "expiration_ttl_ns", "target_device_id"])
+def test_a_field_of_a_request_is_taken_whatever_it_holds(qpm: QPM, field: str) -> None:
+    before = len(qpm.list_reservations())
+    rest = {key: value for key, value in FIELDS.items() if key not in (field, "user_id", "ttl_ns")}
+    assert qpm.evaluate(request=rest | {field: FIELDS.get(field)})["status"] == "accepted"
+    for wrong in WRONG:
+        decision = qpm.reserve(request=rest | {field: wrong})
+        assert (decision["status"], decision["decision"]) == ("rejected", 3), wrong
+        assert decision["reason_code"] in (2, 4)
+    assert len(qpm.list_reservations()) == before
+
+
+@pytest.mark.parametrize("given", [None, "svc", 7, [], [{}], {1: 2}, object()])
+def test_a_request_that_is_none_is_decided(qpm: QPM, given: Any) -> None:
+    for call in (qpm.evaluate, qpm.reserve):
+        with pytest.raises(ExecutionError):
+            call(request=given)
+
+
+@pytest.mark.parametrize("number", [None, 0, -1, NOBODYS, 2**64, "7", 1.0, True, [1]])
+def test_an_id_that_is_none_is_one(qpm: QPM, number: Any) -> None:
+    for name in ("get_reservation", "renew", "release", "cancel"):
+        with pytest.raises(QPMError):
+            getattr(qpm, name)(reservation_id=number)
+
+
+def test_the_token_does_not_matter(env: simenv.Client, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("open sesame\n")
+    file.chmod(0o644)
+    with pytest.raises(simenv.errors.ConfigError, match="read by others"):
+        env.qpm_with(token_file=file)
+    file.chmod(0o600)
+    qpm = env.qpm_with(token_file=file)
+    before = env.qpm.get_scheduler_status()
+    needed = {"info": info(), "cid": "x", "ep": Endpoint(), "evtype": 1, "class_id": "q"}
+    for binding in BINDINGS:
+        for name, method in vars(binding).items():
+            if not name.startswith("_"):
+                takes = inspect.signature(method).parameters
+                given = {key: value for key, value in needed.items() if key in takes}
+                for token in (None, "open", "open sesame "):
+                    with pytest.raises(ExecutionError) as raised:
+                        getattr(qpm, name)(**given, token=token)
+                    assert raised.value.reason == "credential-binding-failed", name
+    assert env.qpm.get_scheduler_status() == before
+    assert qpm.is_ready(token="open sesame")["ready"]
+    assert qpm.revision1.is_ready() is True

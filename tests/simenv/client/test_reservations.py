@@ -1,0 +1,189 @@
+"""Reservations as an application has them: kept alive, waited for, released, refused in words."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from live import Live, environment
+
+import simenv
+from simenv.client.client import Client
+from simenv.errors import NotReserved, OptionError, TaskCancelled, TimedOut
+from simenv.model import AdmissionPolicy, ReservationState, TaskState
+from simenv.wire.reservations import Policed, SetPolicy
+
+BELL = (
+    'OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; creg c[2]; h q[0]; cx q[0],q[1]; measure q->c;'
+)
+SLOW = (
+    'OPENQASM 2.0; include "qelib1.inc"; qreg q[20]; creg c[20]; t q[0]; '
+    + "h q; cx q[0],q[1]; " * 400
+    + "measure q->c;"
+)
+# 30 + 300 + 2 x 1,000 = 2,330 ns a shot; the unit is 8.6 ms: 7,382 shots are three.
+THREE = 7_382
+UNIT = {"gates_1q": 20, "gates_2q": 10, "measurements": 5, "shots": 1_000}
+PATIENCE_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def live() -> Iterator[Live]:
+    with environment() as running:
+        yield running
+
+
+@pytest.fixture
+def env(live: Live) -> Iterator[Client]:
+    with live.client() as client:
+        ask = SetPolicy(0, "main", AdmissionPolicy("credit", total_credits=10))
+        client._link.ask(Policed, lambda n: SetPolicy(n, ask.device, ask.policy))
+        yield client
+        for info in client.reservations():
+            client.reservation(info.id).cancel()
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.01)
+
+
+def test_a_block_keeps_its_reservation_alive_and_releases_it(env: Client) -> None:
+    with env.reserve("main", for_s=0.3, count=4, **UNIT) as mine:
+        first = mine.info()
+        until(lambda: mine.info().expires_ns > first.expires_ns + 10**9)
+        assert mine.info().state is ReservationState.ACTIVE
+        assert env.run(BELL, reservation=mine).shots == 1024
+        assert env.run(BELL, reservation=mine.id, pool="main").shots == 1024
+    info = mine.info()
+    assert (info.state, info.credits_consumed) == (ReservationState.RELEASED, 2)
+    with pytest.raises(NotReserved, match=f"reservation {mine.id} is over"):
+        env.submit(BELL, reservation=mine)
+    with pytest.raises(NotReserved, match="is over"):
+        mine.renew()
+    assert mine.release() == []
+
+
+def test_one_that_nobody_keeps_expires_with_what_waits_under_it(env: Client) -> None:
+    mine = env.reserve("main", for_s=0.5, count=3, **UNIT)
+    env.run(BELL, shots=100, reservation=mine)
+    until(lambda: mine.info().state is ReservationState.EXPIRED)
+    with pytest.raises(NotReserved, match="is over"):
+        env.submit(BELL, reservation=mine)
+
+
+def test_cancelling_stops_what_runs_and_what_waits_for_units(env: Client) -> None:
+    with env.reserve("main", count=1, **UNIT) as mine:
+        first, second = env.submit_many([SLOW] * 2, shots=1, reservation=mine)
+        until(lambda: first.state is TaskState.RUNNING)
+        info = mine.info()
+        assert (info.running, info.parked, info.credits_held) == (1, 1, 1)
+        assert mine.cancel() == [first.id]
+        for task in (first, second):
+            with pytest.raises(TaskCancelled):
+                task.result(timeout=PATIENCE_S)
+    assert mine.info().credits_held == 0
+
+
+def test_another_process_leaves_it_and_it_goes_on(env: Client) -> None:
+    with env.reserve("main", count=2, **UNIT) as mine:
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                with mine:
+                    pass
+                mine.__exit__(None, None, None)
+                code = 0
+            finally:
+                os._exit(code)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        assert mine.info().state is not ReservationState.ACTIVE, "the child had entered it itself"
+    with env.reserve("main", count=2, **UNIT) as mine:
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                mine.__exit__(None, None, None)  # as when an exception leaves the block
+                code = 0
+            finally:
+                os._exit(code)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        assert mine.info().state is ReservationState.ACTIVE
+
+
+def test_what_is_delayed_is_waited_for(env: Client) -> None:
+    first = env.reserve("main", count=8, **UNIT)
+    with pytest.raises(TimedOut, match="3 credits are needed, 2 of 10 are free"):
+        env.reserve("main", count=3, timeout=0, **UNIT)
+    found: list[simenv.Reservation] = []
+    waiting = threading.Thread(target=lambda: found.append(env.reserve("main", count=3, **UNIT)))
+    waiting.start()
+    first.release()
+    waiting.join(PATIENCE_S)
+    assert [one.info().state for one in found] == [ReservationState.ACTIVE]
+
+
+def test_what_can_never_be_had_is_refused_at_once(env: Client) -> None:
+    with pytest.raises(NotReserved, match=r"11 credits are needed; the device has 10.*reason 9"):
+        env.reserve("main", count=11, **UNIT)
+    with pytest.raises(NotReserved, match="no device 'nowhere'"):
+        env.reserve("nowhere")
+    with pytest.raises(NotReserved, match=r"needs workers of one's own.*reason 14"):
+        env.reserve("main", bound_s=0.1)
+    mine = env.reserve("main", count=2, **UNIT)
+    assert "pool main" in env.run(BELL, reservation=mine, prefer="main").route
+    with pytest.raises(NotReserved, match="has 2 units"):
+        env.submit(BELL, shots=THREE, reservation=mine)
+    with pytest.raises(NotReserved, match="there is no reservation 999999"):
+        env.submit(BELL, reservation=999_999)
+    with pytest.raises(NotReserved, match="there is no reservation 999999"):
+        env.reservation(999_999)
+
+
+@pytest.mark.parametrize("value", [0, -1, 2**63, 2**64 - 1, True, 1.5, "1"])
+def test_a_number_that_is_none(env: Client, value: object) -> None:
+    before = len(env.reservations())
+    with pytest.raises(OptionError, match="reservation="):
+        env.submit(BELL, reservation=value)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="reservation="):
+        env.reservation(value)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="count="):
+        env.reserve("main", count=value)  # type: ignore[arg-type]
+    assert len(env.reservations()) == before
+
+
+@pytest.mark.parametrize("value", [0, -1.0, float("nan"), float("inf"), True, "60", None])
+def test_a_time_that_is_none(env: Client, value: object) -> None:
+    with pytest.raises(OptionError, match="for_s="):
+        env.reserve("main", for_s=value)  # type: ignore[arg-type]
+
+
+def test_what_a_block_ends_with_is_not_hidden_by_a_service_that_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("simenv.client.silence.LOST_S", 0.5)
+
+    def leave() -> None:
+        with env.reserve(for_s=0.1):
+            gone.down()
+            raise ZeroDivisionError
+
+    with environment() as gone, gone.client() as env, pytest.raises(ZeroDivisionError):
+        leave()
+
+
+def test_one_made_elsewhere_can_be_used_and_released(env: Client, live: Live) -> None:
+    mine = env.reserve("main", count=2, **UNIT)
+    with live.client() as other:
+        theirs = other.reservation(mine.id)
+        assert other.run(BELL, reservation=theirs).shots == 1024
+        theirs.release("done")
+    assert mine.info().state is ReservationState.RELEASED

@@ -1,0 +1,102 @@
+"""What launchers are told: nodes, agents, sizes; which word wins, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from simenv import config
+from simenv.errors import ConfigError
+
+NAME = "kept"
+
+
+@pytest.mark.parametrize(
+    ("told", "count"),
+    [
+        ("512MiB", 2**29), ("512M", 2**29), ("2 GB", 2**31), ("1.5g", 3 * 2**29), ("4096", 4096),
+        ("64KiB", 2**16), ("1T", 2**40), (12, 12), (0, 0),
+    ],
+)  # fmt: skip
+def test_a_size_is_read_wrongly(told: object, count: int) -> None:
+    assert config.size(told, "x") == count
+
+
+@pytest.mark.parametrize(
+    "told", ["", "MiB", "-1", "1e9", "12 parsecs", "5 5", "9999999T", -1, True, 0.5, None]
+)
+def test_something_else_is_a_size(told: object) -> None:
+    with pytest.raises(ConfigError, match="x = "):
+        config.size(told, "x")
+
+
+def test_a_size_in_a_file_is_no_size(tmp_path: Path) -> None:
+    file = tmp_path / "simenv.toml"
+    file.write_text('memory_per_slot = "512MiB"\nmemory_bytes = "3GiB"\n')
+    found = config.load({"name": NAME}, file, {"SIMENV_HOME": str(tmp_path)})
+    assert (found.memory_per_slot, found.memory_bytes) == (2**29, 3 * 2**30)
+
+
+@pytest.mark.parametrize(
+    ("values", "said", "hint"),
+    [
+        ({"launcher": "prt"}, "launcher 'prt' is not known", "did you mean `prte`?"),
+        ({"launcher": {"use": "slurm"}}, "launcher 'slurm'", "known: auto, prte, mpirun, local"),
+        ({"launcher": {"nodes_per_dvm": -1}}, "nodes_per_dvm = -1 is outside", ""),
+        ({"launcher": {"agent": "a\nb"}}, r"launcher.agent = 'a\\nb' is not one line", ""),
+        ({"launcher": {"agnt": "x"}}, "agnt", ""),
+        ({"hosts": "a:2", "hostfile": "/h"}, "hosts beside hostfile", ""),
+        ({"hosts": "a:2;b"}, "hosts = 'a:2;b' is not a list", "node1:2,node2:2"),
+        ({"hosts": "-o:2"}, "hosts = '-o:2' is not a list", ""),
+        ({"memory_per_slot": 1}, "memory_per_slot = 1 is less", "a size such as 512MiB"),
+        ({"memory_per_slot": "lots"}, "memory_per_slot = 'lots' is not a size", ""),
+    ],
+)
+def test_what_cannot_be_launched_is_taken(values: dict[str, object], said: str, hint: str) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        config.convert(values)
+    assert caught.value.hint.startswith(hint)
+
+
+@pytest.mark.parametrize("hosts", ["a", "node1:2,node2:2", "gpu[07-08,11]:4,login.site", "_x:1"])
+def test_hosts_are_not_taken(hosts: str) -> None:
+    assert config.convert({"hosts": hosts}).hosts == hosts
+
+
+def test_a_word_about_the_launcher_forgets_the_others(tmp_path: Path) -> None:
+    file = tmp_path / "simenv.toml"
+    file.write_text('hosts = "a:1"\n[launcher]\nuse = "prte"\nnodes_per_dvm = 4\n')
+    environ = {"SIMENV_HOME": str(tmp_path)}
+    found = config.load({"name": NAME, "launcher": "mpirun"}, file, environ)
+    assert found.launcher == config.Launching("mpirun", nodes_per_dvm=4)
+
+
+def test_nodes_of_the_last_start_stay_beside_those_of_this_one(tmp_path: Path) -> None:
+    folder = tmp_path / NAME
+    folder.mkdir()
+    config.write(config.Config(name=NAME, hosts="a:2,b:2"), folder / "config.json")
+    (folder / "journal.db").touch()
+    environ = {"SIMENV_HOME": str(tmp_path)}
+    assert config.load({"name": NAME}, environ=environ).hosts == "a:2,b:2"
+    found = config.load({"name": NAME, "hostfile": "/h"}, environ=environ)
+    assert (found.hosts, found.hostfile) == ("", "/h")
+    assert config.load({"name": NAME, "hosts": ""}, environ=environ).hosts == ""
+
+
+def test_a_hostfile_is_sought_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "site").mkdir()
+    file = tmp_path / "site" / "simenv.toml"
+    file.write_text('hostfile = "hosts"\n')
+    monkeypatch.chdir(tmp_path)
+    environ = {"SIMENV_HOME": str(tmp_path)}
+    assert config.load({"name": NAME}, file, environ).hostfile == str(tmp_path / "site" / "hosts")
+    told = {"name": NAME, "hostfile": Path("mine")}
+    assert config.load(told, environ=environ).hostfile == str(tmp_path / "mine")
+
+
+def test_the_agent_of_the_file_wins() -> None:
+    settings = config.convert({"launcher": {"agent": "/file"}})
+    assert config.launch_agent(settings, {}) == "/file"
+    assert config.launch_agent(settings, {"SIMENV_LAUNCH_AGENT": "/here"}) == "/here"
+    assert config.launch_agent(config.Config(), {}) == ""

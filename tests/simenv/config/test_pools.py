@@ -1,0 +1,117 @@
+"""Pools as people write them, on a command line and in a file: the same words, one set of rules."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from simenv import config
+from simenv.errors import ConfigError
+from simenv.model import PoolSpec
+
+WHOLE = PoolSpec("sv", "statevector", 4, 4, 90.0, 8, 2 * 2**30, "gpu*,node7")
+
+
+def test_a_word_of_a_command_line_is_lost() -> None:
+    text = "sv:engine=statevector,workers=4,ranks=8,memory=2GiB,idle_s=90,nodes=gpu*+node7"
+    assert config.pool_text(text) == WHOLE
+
+
+@pytest.mark.parametrize("nodes", ["gpu*+node7", "gpu*,node7", ["gpu*", "node7"]])
+def test_a_table_says_something_else(nodes: object) -> None:
+    table = {
+        "name": "sv", "engine": "statevector", "workers": 4, "ranks": 8, "memory": "2GiB",
+        "idle_s": 90, "nodes": nodes,
+    }  # fmt: skip
+    assert config.convert({"pools": [table]}).pools == (WHOLE,)
+
+
+@pytest.mark.parametrize(
+    ("text", "least", "most"),
+    [
+        ("a", 1, 1),
+        ("a:workers=3", 3, 3),
+        ("a:workers=0", 0, 1),
+        ("a:min=2", 2, 2),
+        ("a:max=5", 1, 5),
+        ("a:min=0,max=5", 0, 5),
+    ],
+)
+def test_a_pool_has_other_workers_than_said(text: str, least: int, most: int) -> None:
+    spec = config.pool_text(text)
+    assert (spec.min, spec.max) == (least, most)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a:workrs=2", "unknown key 'workrs'"),
+        ("a:workers", "'workers' is not understood"),
+        ("a:name=b", "'name=b' is not understood"),
+        ("a:ranks=2,ranks=4", "ranks is said twice"),
+        ("a:workers=2,max=4", "workers beside min or max"),
+        ("a:workers=two", "Expected `int`"),
+        ("a:min=3,max=2", "min=3, max=2"),
+        ("a:workers=1025", "max=1025"),
+        ("a:ranks=0", r"ranks = 0 is outside 1 \.\. 4096"),
+        ("a:ranks=4097", "ranks = 4097 is outside"),
+        ("a:memory=much", "memory = 'much' is not a size"),
+        ("a:idle_s=-1", "idle_s = -1"),
+        ("a:idle_s=nan", "idle_s = nan"),
+        ("a:nodes=gpu[07-08]", r"nodes = 'gpu\[07-08\]' is not"),
+        ("a:nodes=-x", "nodes = '-x' is not"),
+        ("A:workers=1", "pool name 'A' is not allowed"),
+        ("main.x2:workers=1", "pool 'main.x2' has the name of one made on demand"),
+    ],
+)
+def test_a_pool_that_cannot_be_is_made(text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        config.pool_text(text)
+
+
+def test_a_misspelt_key_has_no_way_out() -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.convert({"pools": [{"name": "a", "rank": 2}]}, "simenv.toml")
+    assert caught.value.message == "simenv.toml: pools[0]: unknown key 'rank'"
+    assert caught.value.hint == "did you mean `ranks`?"
+
+
+def test_a_machine_has_another_provider_or_more_workers() -> None:
+    spec = config.pool_text("qpu:engine=hardware,provider=lab.fridge:one")
+    assert spec == PoolSpec("qpu", "hardware", 1, 1, provider="lab.fridge:one")
+    assert config.pool_text("qpu:engine=hardware,provider=a:b,workers=1,ranks=1").max == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("q:engine=hardware", "no provider"),
+        ("q:provider=a:b", "engine=any with a provider"),
+        ("q:engine=aer,provider=a:b", "engine=aer with a provider"),
+        ("q:engine=hardware,provider=a", "no MODULE:FACTORY"),
+        ("q:engine=hardware,provider=a:b:c", "no MODULE:FACTORY"),
+        ("q:engine=hardware,provider=a.:b", "no MODULE:FACTORY"),
+        ("q:engine=hardware,provider=a:b()", "no MODULE:FACTORY"),
+        ("q:engine=hardware,provider=../a:b", "no MODULE:FACTORY"),
+        ("q:engine=hardware,provider=a:b,workers=2", "2 to 2 workers of 1 ranks"),
+        ("q:engine=hardware,provider=a:b,workers=0", "0 to 1 workers"),
+        ("q:engine=hardware,provider=a:b,ranks=2", "workers of 2 ranks"),
+    ],
+)
+def test_a_machine_is_held_twice_or_by_nobody(text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        config.pool_text(text)
+
+
+def test_a_provider_is_looked_for_where_the_next_start_is(tmp_path: Path) -> None:
+    environ = {"SIMENV_HOME": str(tmp_path), "PYTHONPATH": f"/opt/lab{os.pathsep}lib"}
+    told = config.load({"name": "e", "pools": [PoolSpec("main")]}, environ=environ)
+    assert told.import_from == (os.getcwd(), "/opt/lab", os.path.abspath("lib"))
+    folder = tmp_path / "e"
+    folder.mkdir()
+    config.write(msgspec.structs.replace(told, import_from=("/there",)), folder / "config.json")
+    (folder / "journal.db").touch()
+    assert config.load({"name": "e"}, environ=environ).import_from == ("/there",)

@@ -1,0 +1,215 @@
+"""Circuits through the plugin as a host of either revision sends them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from simenv.client.client import Client
+from simenv.frontends.qfw import PLUGIN
+from simenv.qpm_check.plugin import Plugin
+from simenv.qpm_check.standin import errors
+
+PATIENCE_S = 60.0
+EVENT = 1
+BELL = (
+    'OPENQASM 2.0;\ninclude "qelib1.inc";\nqreg q[2];\ncreg c[2];\n'
+    "h q[0];\ncx q[0],q[1];\nmeasure q -> c;\n"
+)
+GHZ = (
+    'OPENQASM 2.0;\ninclude "qelib1.inc";\nqreg q[4];\ncreg c[4];\n'
+    "h q[0];\ncx q[0],q[1];\ncx q[1],q[2];\ncx q[2],q[3];\nmeasure q -> c;\n"
+)
+BAD = "OPENQASM 2.0;\nqreg q[1];\nnothing q[0];\n"
+MANY, THREADS = 500, 8
+
+
+def info(text: str, qubits: int, shots: int = 100, **more: Any) -> dict[str, Any]:
+    return {"qasm": text, "num_qubits": qubits, "num_shots": shots, "compiler": "staq", **more}
+
+
+def until(found: Callable[[], Any]) -> Any:
+    """What `found` finds, once it finds something."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not (answer := found()):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    return answer
+
+
+@pytest.mark.parametrize(("text", "qubits"), [(BELL, 2), (GHZ, 4)], ids=["bell", "ghz"])
+def test_entangled_qubits_disagree(single: Any, bound: Any, text: str, qubits: int) -> None:
+    ends = {"0" * qubits, "1" * qubits}
+    of_first = single.methods.sync_run(info(text, qubits))["result"]
+    of_second = bound.methods.sync_run(info(text, qubits))["result"]["result"]["counts"]
+    for counts in (of_first, of_second):
+        assert set(counts) == ends
+        assert sum(counts.values()) == 100
+
+
+def test_a_seed_is_ignored(single: Any, bound: Any) -> None:
+    asked = info(BELL, 2, 1000, seed=7)
+    first = single.methods.sync_run(asked)["result"]
+    assert first == single.methods.sync_run(asked)["result"]
+    assert first == bound.methods.sync_run(asked)["result"]["result"]["counts"]
+
+
+def test_polling_ends_otherwise_than_the_revision_says(single: Any, bound: Any) -> None:
+    cid = single.methods.async_run(info(BELL, 2))
+
+    def polled() -> Any:
+        try:
+            return single.methods.read_cq(cid)
+        except errors.DEFwInProgress:
+            return None
+
+    assert sum(until(polled)["result"].values()) == 100
+    with pytest.raises(errors.DEFwInProgress):
+        single.methods.read_cq(cid)
+    accepted = bound.methods.async_run(info(BELL, 2))
+    assert accepted["outcome"] == "ACCEPTED"
+
+    def read() -> Any:
+        answer = bound.methods.read_cq(accepted["cid"])
+        return answer if answer["completion_ready"] else None
+
+    assert sum(until(read)["result"]["counts"].values()) == 100
+
+
+def test_a_bad_circuit_is_a_traceback_or_a_silence(single: Any, bound: Any) -> None:
+    for link in (single, bound):
+        with pytest.raises(errors.DEFwExecutionError, match="nothing") as caught:
+            link.methods.sync_run(info(BAD, 1))
+        assert "Traceback" not in str(caught.value)
+    cid = single.methods.async_run(info(BAD, 1))
+    record = single.methods.read_cq(cid)
+    assert record["rc"] != 0
+    assert isinstance(record["result"], str)
+    assert bound.methods.async_run(info(BAD, 1))["outcome"] == "FAILED"
+
+
+def test_what_is_no_call_is_a_traceback(bound: Any) -> None:
+    with pytest.raises(errors.DEFwExecutionError, match="nonsense"):
+        bound.methods.sync_run(info(BELL, 2), nonsense=1)
+    with pytest.raises(errors.DEFwExecutionError, match="info"):
+        bound.methods.sync_run("a text")
+    with pytest.raises(errors.DEFwExecutionError, match="endpoint"):
+        bound.methods.register_event_notification("me", EVENT, "a queue")
+
+
+@pytest.mark.parametrize("revision", [1, 2])
+def test_of_many_circuits_one_is_lost_or_told_twice(
+    revision: int, single: Any, bound: Any, hosts: Any
+) -> None:
+    link = single if revision == 1 else bound
+    sink = link.sink()
+    link.methods.register_event_notification(sink.ep, EVENT, sink.class_id)
+    asked: list[str] = []
+
+    def some() -> None:
+        for _ in range(MANY // THREADS + 1):
+            found = link.methods.async_run(info(BELL, 2, 10))
+            asked.append(found if revision == 1 else found["cid"])
+
+    threads = [threading.Thread(target=some) for _ in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE_S)
+    assert len(set(asked)) >= MANY
+    told = [sink.take(PATIENCE_S).payload["cid"] for _ in asked]
+    assert sorted(told) == sorted(asked)
+    if revision == 2:  # queued as well
+        assert all(bound.methods.read_cq(cid)["completion_ready"] for cid in asked)
+    else:
+        with pytest.raises(errors.DEFwInProgress):
+            single.methods.read_cq()
+    assert sink.take(0.1) is None
+
+
+def test_a_client_that_dies_takes_others_with_it(hosts: Any, bound: Any) -> None:
+    subject = hosts.subject(2, SIMENV_QPM_RESERVATIONS="optional")
+    dead, sink = subject.connect(), bound.sink()
+    gone = dead.sink()
+    dead.methods.register_event_notification(gone.ep, EVENT, gone.class_id)
+    bound.methods.register_event_notification(sink.ep, EVENT, sink.class_id)
+    dead.methods.async_run(info(GHZ, 4))
+    dead.die()
+    cids = {bound.methods.async_run(info(BELL, 2))["cid"] for _ in range(5)}
+    seen: set[str] = set()
+    while not cids <= seen:
+        seen.add(sink.take(PATIENCE_S).payload["cid"])
+
+
+def test_the_same_queue_registered_twice_hears_twice(bound: Any) -> None:
+    sink = bound.sink()
+    first = bound.methods.register_event_notification(sink.ep, EVENT, sink.class_id)
+    again = bound.methods.register_event_notification(sink.ep, EVENT, sink.class_id)
+    assert first["registration_count"] == again["registration_count"]
+    cid = bound.methods.async_run(info(BELL, 2))["cid"]
+    assert sink.take(PATIENCE_S).payload["cid"] == cid
+    assert sink.take(0.1) is None
+
+
+def test_a_client_of_revision_1_ends_the_pool_for_others(single: Any, hosts: Any) -> None:
+    other = hosts.subject(1).connect()
+    assert other.methods.release() is None
+    assert other.methods.shutdown() is None
+    other.die()
+    assert single.methods.is_ready() is True
+    assert single.methods.sync_run(info(BELL, 2))["rc"] == 0
+
+
+def test_messages_of_the_plugin_mix(single: Any, hosts: Any) -> None:
+    subject = hosts.subject(1)
+    before = subject.control.host("collisions")
+    subject.control.host("pause", 0.002)
+    try:
+        sink = single.sink()
+        single.methods.register_event_notification(sink.ep, EVENT, sink.class_id)
+        for _ in range(40):
+            single.methods.async_run(info(BELL, 2, 1))
+        for _ in range(40):
+            assert sink.take(PATIENCE_S) is not None
+    finally:
+        subject.control.host("pause", 0.0)
+    assert subject.control.host("collisions") == before
+
+
+def test_without_an_environment_it_says_nothing_or_starts_one_unasked(tmp_path: Any) -> None:
+    told = {"SIMENV_HOME": str(tmp_path), "SIMENV_QPM_PRIVATE": "no"}
+    plugin = Plugin("ours", PLUGIN, told)
+    with plugin.process(1) as control:
+        control.host("hello", 1)
+        assert "not ready" in control.call("call", "test", (), {}, "")
+        with pytest.raises(errors.DEFwNotReady, match="no environment"):
+            control.call("call", "is_ready", (), {}, "")
+        assert control.host("left")["children"] == []
+
+
+def test_a_private_environment_is_not_started_or_stays(tmp_path: Any) -> None:
+    told = {"SIMENV_HOME": str(tmp_path), "SIMENV_QPM_PRIVATE": "yes"}
+    with Plugin("ours", PLUGIN, told).open(1) as subject:
+        assert subject.connect().methods.sync_run(info(BELL, 2))["rc"] == 0
+        (service,) = subject.control.host("left")["children"]
+    until(lambda: not _runs(service))
+
+
+def _runs(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return b"simenv" in file.read()
+    except OSError:
+        return False
+
+
+def test_the_environment_does_not_know_what_came_through_the_plugin(
+    env: Client, single: Any
+) -> None:
+    before = env.status().done
+    single.methods.sync_run(info(BELL, 2))
+    assert env.status().done > before

@@ -1,0 +1,270 @@
+"""The parts of the plugin, one by one."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import msgspec
+import pytest
+
+from simenv.config import qpm as words
+from simenv.errors import ConfigError, NoService
+from simenv.frontends.qfw import carrying, deployment, host, identity, locking, plugin, registration
+from simenv.frontends.qfw import ears as ears_module
+from simenv.frontends.qfw import hub as hub_module
+from simenv.qpm.errors import ExecutionError, InProgress, NotReady
+from simenv.qpm.service import ServiceRecord
+from simenv.qpm_check.standin import errors
+
+TOLD = {"device_id": "lab", "num_qubits": 30, "max_shots": 9}
+RECORD = ServiceRecord("QPM", "an environment", "", "", 2, 2, -1, TOLD)
+
+
+class Offered:
+    """A class as DEFw loads one."""
+
+
+@pytest.fixture
+def workers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A `defw_workers` whose senders are caught writing at once."""
+    module = ModuleType("defw_workers")
+    inside, most = [0], [0]
+    meeting = threading.Barrier(2)
+
+    def send(*_: Any) -> None:
+        inside[0] += 1
+        most[0] = max(most)
+        most[0] = max(most[0], inside[0])
+        try:
+            meeting.wait(0.1)
+        except threading.BrokenBarrierError:
+            meeting.reset()
+        inside[0] -= 1
+
+    for name in locking.SENDERS:
+        setattr(module, name, lambda *given: send(*given))
+    module.most = most  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "defw_workers", module)
+    return module
+
+
+def test_two_threads_send_at_once_or_the_lock_is_put_twice(workers: Any) -> None:
+    assert locking.install()
+    once = [getattr(workers, name) for name in locking.SENDERS]
+    assert locking.install()
+    assert once == [getattr(workers, name) for name in locking.SENDERS]
+    threads = [threading.Thread(target=send) for send in once]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert workers.most == [1]
+
+
+def test_what_is_half_built_is_taken_for_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    defw = ModuleType("defw")
+    defw.__spec__ = ModuleSpec("defw", None)
+    monkeypatch.setitem(sys.modules, "defw", defw)
+    vars(defw.__spec__)["_initializing"] = True
+    assert not host.is_up()
+    assert host.loaded("json.tool") is None
+    vars(defw.__spec__)["_initializing"] = False
+    assert host.is_up()
+    assert host.loaded("json.tool") is not None
+
+
+def test_an_application_without_defw_cannot_import_the_helper() -> None:
+    from simenv.frontends.qfw import client
+
+    assert client.install() is False
+
+
+def test_errors_lose_their_class_or_their_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "defw_exception", errors)
+
+    def told(error: Exception) -> BaseException:
+        return carrying.error_of(error)
+
+    refused = told(ExecutionError("too wide", hint="cut it", reason="too-wide"))
+    assert type(refused) is errors.DEFwExecutionError
+    assert str(refused) == "too wide (cut it) [too-wide]"
+    assert type(told(InProgress("later"))) is errors.DEFwInProgress
+    assert type(told(NoService("gone"))) is errors.DEFwNotReady
+    assert type(told(KeyError("x"))) is errors.DEFwError
+
+
+def test_outside_a_defw_an_error_is_another_one() -> None:
+    error = InProgress("later")
+    assert carrying.error_of(error) is error
+    assert host.revision() == 2
+    assert host.service_info(RECORD) is RECORD
+
+
+@pytest.mark.parametrize(
+    ("environ", "registers"),
+    [
+        ({}, True),
+        ({"QFW_QPM_REGISTER_WITH_DIRSVC": "no"}, False),
+        ({"QFW_QPM_DIRECT_ENDPOINT_FALLBACK": "yes"}, False),
+        ({"QFW_QPM_OPERATION_MODE": "long-running"}, False),
+        (
+            {"QFW_QPM_OPERATION_MODE": "long-running", "QFW_SITE_DIRSVC_ENDPOINTS": "a:1;b:2"},
+            True,
+        ),
+        (
+            {"QFW_QPM_OPERATION_MODE": "long-running", "QFW_QPM_REGISTER_WITH_DIRSVC": "1"},
+            True,
+        ),
+    ],
+)
+def test_the_directory_is_told_against_the_deployments_wish(
+    environ: dict[str, str], registers: bool
+) -> None:
+    assert deployment.read(environ).registers is registers
+
+
+def test_the_names_of_a_deployment_are_not_those_of_the_directory() -> None:
+    told, deployed = words.QPMConfig(types=3), deployment.read({"QFW_QPU_DEVICE_ID": "q7"})
+    record = identity.completed(RECORD, Offered, told, deployed, 2)
+    found = identity.context(record, "both")
+    assert found["service_id"] == "qpm:simenv:q7"
+    assert found["properties"]["target_id"] == "q7"
+    assert found["properties"]["num_qubits"] == 30
+    assert found["properties"]["hardware"] is True
+    assert found["properties"]["simulator"] is True
+    assert found["selector"]["resources"] == ["q7", "SIMENV-30q"]
+    assert found["capability"] == {"type": 3, "caps": 2, "description": "both"}
+    assert {binding["service_class"] for binding in found["api_bindings"]} == {"Offered"}
+
+
+def test_a_width_is_promised_before_the_environment_is_known() -> None:
+    record = identity.completed(None, Offered, words.QPMConfig(), deployment.read({}), 2)
+    assert record.properties is not None
+    assert record.properties["num_qubits"] == 0
+    assert record.properties["max_shots"] == 0
+    first = identity.completed(RECORD, Offered, words.QPMConfig(), deployment.read({}), 1)
+    assert first.properties is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SIMENV_QPM_PRIVATE", "perhaps"),
+        ("SIMENV_QPM_POOL", "A Pool"),
+        ("SIMENV_QPM_TYPE", "4"),
+        ("SIMENV_QPM_RESERVATIONS", "none"),
+        ("SIMENV_QPM_STATEVECTOR_QUBITS", "60"),
+    ],
+)
+def test_a_variable_that_says_nothing_is_taken_for_something(name: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=name):
+        words.read({name: value})
+
+
+def test_an_empty_variable_is_taken_for_one_that_is_set() -> None:
+    names = ("PRIVATE", "POOL", "TYPE", "RESERVATIONS", "TOKEN_FILE", "STATEVECTOR_QUBITS")
+    assert words.read({f"SIMENV_QPM_{name}": "" for name in names}) == words.QPMConfig()
+    told = words.read({"SIMENV_QPM_PRIVATE": "no", "SIMENV_QPM_TOKEN_FILE": "/t"})
+    assert (told.private, told.token_file) == (False, Path("/t"))
+    assert words.QPMConfig().reservations_required
+
+
+def test_an_error_of_the_system_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = threading.Event()
+    calls: list[int] = []
+
+    class Late(hub_module.Hub):
+        def _open(self) -> None:
+            calls.append(1)
+            if len(calls) < 3:
+                raise OSError("too many open files")
+            tried.set()
+
+    monkeypatch.setattr(hub_module, "RETRY_S", 0.001)
+    monkeypatch.setattr(hub_module, "_load_reader", lambda: None)
+    hub = Late(words.QPMConfig())
+    hub.begin()
+    assert tried.wait(30)
+    hub.close()
+
+
+def test_an_environment_that_comes_late_leaves_no_ready_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready = tmp_path / "ready"
+    mine = plugin.Plugin({"QFW_SERVICE_READY_FILE": str(ready)}, 1)
+    waits: list[float] = []
+
+    def wait(timeout_s: float) -> None:
+        waits.append(timeout_s)
+        if len(waits) < 3:
+            raise NotReady("no environment yet")
+
+    monkeypatch.setattr(mine.hub, "wait", wait)
+    mine._say_ready()
+    assert ready.exists()
+
+
+def test_a_token_file_of_revision_1_is_passed_over_in_silence(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    plugin.Plugin({"SIMENV_QPM_TOKEN_FILE": "/t"}, 2)
+    assert "SIMENV_QPM_TOKEN_FILE" not in caplog.text
+    plugin.Plugin({"SIMENV_QPM_TOKEN_FILE": "/t"}, 1)
+    assert "SIMENV_QPM_TOKEN_FILE" in caplog.text
+
+
+@pytest.mark.parametrize("width", [0, 30])
+def test_a_machine_is_registered_before_it_has_told_its_width(
+    width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = plugin.Plugin({}, 2)
+    mine._kind = Offered
+    known = msgspec.structs.replace(RECORD, properties=TOLD | {"num_qubits": width})
+    monkeypatch.setattr(mine, "_known", lambda: known)
+    monkeypatch.setattr(mine.hub, "qpm", object())
+    assert (mine._to_register() is not None) == (width > 0)
+
+
+def test_who_leaves_while_he_registers_stays_in_the_directory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    record = identity.completed(RECORD, Offered, words.QPMConfig(), deployment.read({}), 2)
+    mine = registration.Registration(lambda: record, tmp_path / "ready")
+    gone: list[str] = []
+
+    class Directory:
+        def register_service(self, _: Any, context: dict[str, Any]) -> dict[str, Any]:
+            mine.leave()
+            return {"generation": 1}
+
+        def deregister_service(self, service_id: str, **_: Any) -> None:
+            gone.append(service_id)
+
+    for name, found in (("endpoint", None), ("words", "")):
+        monkeypatch.setattr(host, name, lambda *_, found=found: found)
+    mine._register(Directory())
+    assert gone == ["qpm:simenv:lab"]
+    assert not mine.done
+    assert not (tmp_path / "ready").exists()
+
+
+def test_a_client_that_is_reached_slowly_stops_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    ears = ears_module.Ears()
+
+    def queue(endpoint: Any, class_id: str) -> Any:
+        if class_id == "slow":
+            other = threading.Thread(target=ears.of, args=(endpoint, "other"), daemon=True)
+            other.start()
+            other.join(30)
+            assert not other.is_alive()
+        return class_id
+
+    monkeypatch.setattr(host, "event_queue", queue)
+    endpoint = Offered()
+    assert ears.of(endpoint, "slow") is ears.of(endpoint, "slow")

@@ -1,0 +1,177 @@
+"""A pool as QRMI's QuantumResource, against a real environment and the package's own types."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import live
+import pytest
+from qiskit import QuantumCircuit
+from qiskit.circuit import Parameter
+
+from simenv.errors import ConfigError, NotFound, OptionError, SimenvError
+from simenv.frontends.qrmi import Payload, QuantumResource, resources
+from simenv.frontends.qrmi.kinds import statuses
+
+BELL = (
+    'OPENQASM 3.0; include "stdgates.inc"; bit[2] a; bit[1] b; qubit[3] q;'
+    " x q[0]; a[0] = measure q[0]; a[1] = measure q[1]; b[0] = measure q[2];"
+)
+
+
+@pytest.fixture(scope="module")
+def environ() -> Iterator[dict[str, str]]:
+    with live.environment() as up:
+        yield {
+            "QRMI_JOB_QPU_RESOURCES": "main,ibm_x,gone",
+            "QRMI_JOB_QPU_TYPES": "simenv,ibm-quantum-system,simenv",
+            "main_QRMI_SIMENV_SERVICE": str(up.home / "connection.json"),
+            "gone_QRMI_SIMENV_SERVICE": str(up.home / "connection.json"),
+        }
+
+
+@pytest.fixture
+def resource(environ: dict[str, str]) -> Iterator[QuantumResource]:
+    (found,) = resources(environ)
+    yield found
+    found.close()
+
+
+def payload(*pubs: object, **more: object) -> Payload:
+    return Payload(json.dumps({"pubs": pubs, "version": 2, **more}), "sampler")
+
+
+def test_a_resource_of_another_kind_or_without_a_pool_is_offered(environ: dict[str, str]) -> None:
+    found = resources(environ)
+    assert [one.resource_id() for one in found] == ["main"]
+    found[0].close()
+    assert not QuantumResource("gone", environ=environ).is_accessible()
+    nowhere = {"main_QRMI_SIMENV_SERVICE": "/none/connection.json"}
+    assert not QuantumResource("main", environ=nowhere).is_accessible()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"QRMI_JOB_QPU_TYPES": "simenv"},
+        {"main_QRMI_JOB_ACQUISITION_TOKEN": "abc"},
+        {"main_QRMI_JOB_TIMEOUT_SECONDS": "-1"},
+    ],
+    ids=["types", "token", "timeout"],
+)
+def test_a_wrong_variable_is_passed_over(environ: dict[str, str], wrong: dict[str, str]) -> None:
+    with pytest.raises(ConfigError):
+        resources({**environ, **wrong})
+
+
+def test_a_tasks_life_is_not_qrmis(resource: QuantumResource) -> None:
+    task = resource.task_start(payload([BELL, None, 40], [BELL, None, None], shots=10))
+    found = json.loads(resource.task_result(task).value)["results"]
+    assert resource.task_status(task) == statuses().Completed
+    assert [pub["data"]["a"] for pub in found] == [
+        {"samples": ["0x1"] * shots, "num_bits": 2} for shots in (40, 10)
+    ]
+    assert found[0]["data"]["b"] == {"samples": ["0x0"] * 40, "num_bits": 1}
+    assert resource.task_logs(task).count(" DONE on ") == 2
+    resource.task_stop(task)
+    assert resource.task_status(task) == statuses().Completed
+
+
+def test_a_task_runs_under_no_reservation_after_acquire(resource: QuantumResource) -> None:
+    token = resource.acquire()
+    task = resource.task_start(payload([BELL, None, 10]))
+    resource.task_result(task)
+    env = resource._env()
+    assert env.tasks([task])[0].reservation == int(token)
+    resource.release(token)
+    assert env.reservation(int(token)).info().state == "released"
+    assert env.tasks([resource.task_start(payload([BELL, None, 10]))])[0].reservation == 0
+    with pytest.raises(NotFound):
+        resource.release("none")
+
+
+TURNED = (
+    'OPENQASM 3.0; include "stdgates.inc"; input float b; input float a; bit[2] c; qubit[2] q;'
+    " rx(a) q[0]; rx(b) q[1]; c = measure q;"
+)
+
+
+@pytest.mark.parametrize("names", ["ab", "ba"])
+def test_a_parameters_value_goes_to_another_one(resource: QuantumResource, names: str) -> None:
+    values = {"a": 3.141592653589793, "b": 0.0}
+    swept = {"a": [3.141592653589793, 0.0, 0.0], "b": [0.0, 3.141592653589793, 0.0]}
+    pubs = [[TURNED, {name: told[name] for name in names}, 5] for told in (values, swept)]
+    found = json.loads(resource.task_result(resource.task_start(payload(*pubs))).value)["results"]
+    assert [pub["data"]["c"]["samples"] for pub in found] == [
+        ["0x1"] * 5,
+        ["0x1"] * 5 + ["0x2"] * 5 + ["0x0"] * 5,
+    ]
+
+
+def test_what_was_acquired_is_forgotten_unreleased(resource: QuantumResource) -> None:
+    token = resource.acquire()
+    with pytest.raises(OptionError, match=token):
+        resource.acquire()
+    with pytest.raises(NotFound):
+        resource.release("9" * 5_000)
+    resource.release(token)
+    resource.release(resource.acquire())
+
+
+def test_target_and_metadata_are_of_another_pool(resource: QuantumResource) -> None:
+    target, known = json.loads(resource.target().value), resource.metadata()
+    assert target["name"] == known["backend_name"] == "main"
+    assert target["all_to_all"]
+    assert known["num_qubits"] == str(target["num_qubits"])
+    assert known["kind"] == "ideal"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        Payload('{"pubs": [["OPENQASM 3.0;"]]}', "estimator"),
+        Payload("{", "sampler"),
+        Payload('{"pubs": []}', "sampler"),
+        Payload("[]", "sampler"),
+        Payload('{"pubs": [[7]]}', "sampler"),
+        Payload('{"pubs": [["/etc/passwd"]]}', "sampler"),
+        object(),
+    ],
+    ids=["estimator", "json", "empty", "list", "number", "path", "other"],
+)
+def test_a_payload_that_is_none_is_taken(resource: QuantumResource, wrong: object) -> None:
+    with pytest.raises(SimenvError):
+        resource.task_start(wrong)
+
+
+def test_unknown_tasks_and_types_are_taken(resource: QuantumResource) -> None:
+    for call in (resource.task_status, resource.task_result):
+        with pytest.raises(NotFound):
+            call("t-zzzz")
+    with pytest.raises(OptionError):
+        QuantumResource("main", "ibm-quantum-system")
+
+
+def test_qrmis_own_sampler_finds_another_resource(resource: QuantumResource) -> None:
+    """The package's primitives over our resource, their result decoded by Qiskit's own client."""
+    pytest.importorskip("qrmi", reason="pip install qrmi")
+    from qrmi.primitives import QRMIBaseSamplerV2
+
+    angle = Parameter("angle")
+    turned = QuantumCircuit(2)
+    turned.rx(angle, 0)
+    turned.measure_all()
+    flipped = QuantumCircuit(1, 1)
+    flipped.x(0)
+    flipped.measure(0, 0)
+    pubs = [(turned, [[0.0], [3.141592653589793]]), (flipped,)]
+    job = QRMIBaseSamplerV2(resource).run(pubs, shots=50)  # type: ignore[no-untyped-call]
+    found = job.result()
+    assert job.done()
+    swept = found[0].data.meas
+    assert swept.shape == (2,)
+    assert [swept.get_counts(place) for place in range(2)] == [{"00": 50}, {"01": 50}]
+    assert found[1].data.c.get_counts() == {"1": 50}
+    assert found[1].data.c.num_shots == 50
+    del job  # as it goes it stops its task, which needs the connection

@@ -1,0 +1,112 @@
+"""Each defect is found, by the row that speaks of it, and by no row that does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from kit import PLUGINS, assembled, checked
+
+from simenv.qpm_check.rows import State
+
+WAIT_S = 5.0  # for what never comes
+
+
+class Defect(NamedTuple):
+    """`failed`: row to words of its verdict; `passed`: neighbours that must not be failed."""
+
+    revision: int
+    failed: dict[str, str]
+    passed: tuple[str, ...] = ("record.fields",)
+
+
+DEFECTS = {
+    "wrong_sum": Defect(2, {"counts.sum": "of 1 shots is 2, not 1"}, ("counts.bits",)),
+    "numpy_scalar": Defect(
+        2,
+        {"counts.plain": "numpy", "values.plain": "int64"},
+        ("counts.sum", "load.singleton"),
+    ),
+    "lost_completion": Defect(2, {"crowd.fifty": "not within"}, ("polling.unknown",)),
+    "doubled_event": Defect(2, {"events.once": "cids that were pushed"}, ("events.type",)),
+    "missing_time": Defect(
+        1, {"record.times": "'launch_time'", "record.fields": "'launch_time'"}, ("counts.sum",)
+    ),
+    "times_out_of_order": Defect(
+        1, {"record.order": "before"}, ("record.times", "record.dequeued")
+    ),
+    "reversed_bits": Defect(
+        1,
+        {"counts.bits": "'001' in 0%", "counts.registers": "'10 001'"},
+        ("counts.sum", "counts.right"),
+    ),
+    "cancel_ignored": Defect(
+        2,
+        {"execution.cancel-queued": "rc of what was cancelled is 0"},
+        ("execution.cancel-unknown",),
+    ),
+    "reservation_not_checked": Defect(
+        2,
+        {"reservation.unknown": "not refused", "reservation.released": "not refused"},
+        ("admission.release",),
+    ),
+    "released_runs": Defect(
+        2,
+        {"reservation.released": "async_run under a reservation that was released"},
+        ("reservation.cancelled", "reservation.unknown"),
+    ),
+    "expiry_ignored": Defect(2, {"admission.expires": "still active"}, ("admission.renew",)),
+    "eager_start": Defect(
+        2,
+        {"load.start-false-idle": "thread", "load.lookups": "threads"},
+        ("load.start-false", "load.bare"),
+    ),
+    "slow_start": Defect(1, {"load.start-false": " ms"}, ("load.start-false-idle",)),
+    "traceback_error": Defect(
+        1,
+        {"single.bad-sync": "DEFwRemoteError", "transport.errors": "DEFwRemoteError"},
+        ("single.bad-async",),
+    ),
+    "uuid_reservations": Defect(
+        2, {"admission.ids": "not a whole number"}, ("admission.evaluate", "query.properties")
+    ),
+    "blocking_async": Defect(2, {"execution.at-once": "it waited"}, ("execution.sync",)),
+    "no_send_lock": Defect(2, {"transport.send-lock": "install a send lock"}, ("events.pushed",)),
+    "anybody_stops_it": Defect(1, {"single.shutdown": "what was under way"}, ("single.release",)),
+    "read_keeps": Defect(2, {"polling.read": "twice"}, ("polling.peek",)),
+    "none_fields": Defect(
+        2, {"execution.envelope": "what is None is left out"}, ("execution.ids",)
+    ),
+    "credits_leak": Defect(
+        2,
+        {"credits.returned": "", "credits.cancelled": "cancelled"},
+        ("credits.never", "policy.credit"),
+    ),
+    "timeout_forgets": Defect(
+        2, {"execution.sync-timeout": "completion of"}, ("execution.cancel-on-timeout",)
+    ),
+    "one_put_ends_all": Defect(2, {"events.put-fails": "no event within"}, ("events.once",)),
+    "half_applied_policy": Defect(2, {"policy.refused": "the policy after"}, ("policy.set",)),
+    "untyped_refusal": Defect(2, {"input.info": "DEFwRemoteError"}, ("info.unknown",)),
+    "wrong_binding": Defect(2, {"query.bindings": "no binding 'admission'"}, ("query.selector",)),
+}
+
+
+def test_a_broken_plugin_has_no_test() -> None:
+    assert {path.stem for path in (PLUGINS / "broken").glob("*.py")} == set(DEFECTS)
+
+
+@pytest.mark.parametrize("name", DEFECTS)
+def test_a_defect_is_not_found(name: str, tmp_path: Path) -> None:
+    defect = DEFECTS[name]
+    only = (*defect.failed, *defect.passed)
+    report = checked(assembled(tmp_path, name), *only, revisions=(defect.revision,), wait_s=WAIT_S)
+    verdicts = {verdict.id: verdict for verdict in report.verdicts}
+    assert set(verdicts) == set(only)
+    failed = {row: v.why for row, v in verdicts.items() if v.state is State.FAILED}
+    assert set(failed) == set(defect.failed), failed
+    for row, words in defect.failed.items():
+        assert words in failed[row], (row, failed[row])
+    assert all(verdicts[row].state is State.PASSED for row in defect.passed), verdicts
+    assert not report.ok

@@ -1,0 +1,148 @@
+"""The stand-in: what a plugin meets there is what it meets in a DEFw."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+from kit import assembled, checked
+
+from simenv.qpm_check.plugin import Plugin
+from simenv.qpm_check.rows import State
+from simenv.qpm_check.standin import errors
+from simenv.qpm_check.standin.directory import Directory, is_subset
+from simenv.qpm_check.standin.wire import PeerGone, Sender, pack, purified, receive
+
+MODULE = "services/svc_honest/__init__.py"
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"kind": "answer", "value": {"00": 1, "0x1": 2, "": None, "yes": True, "1e3": 1.5}},
+        {"kind": "answer", "value": [["a\nb\t\x00\x7f", "ü𝄞", "2026-01-01", "~", "- x", "{y: z}"]]},
+        {"kind": "answer", "value": [0, -1, 2**70, 1e-300, float("inf")]},
+    ],
+)
+def test_a_document_arrives_as_another(document: dict[str, object]) -> None:
+    one, other = socket.socketpair()
+    with one, other:
+        Sender(one).send(document)
+        assert receive(other) == document
+
+
+def test_a_stream_without_framing_is_read_on() -> None:
+    one, other = socket.socketpair()
+    with one, other:
+        header, body = pack({"a": 1})
+        one.sendall(header[4:] + header + body)
+        one.close()
+        with pytest.raises(PeerGone, match="framing"):
+            receive(other)
+
+
+def test_two_threads_in_one_message_are_not_counted() -> None:
+    one, other = socket.socketpair()
+    with one, other:
+        sender = Sender(one)
+        sender.pause_s = 0.2
+        threads = [
+            threading.Thread(target=sender.send, args=({"kind": "x", "n": n},)) for n in range(2)
+        ]
+        for thread in threads:
+            thread.start()
+        found = sorted(receive(other)["n"] for _ in threads)
+        for thread in threads:
+            thread.join()
+    assert found == [0, 1]  # the second waited, so that the stream is still one
+    assert sender.collisions == 1
+
+
+def test_what_is_not_plain_travels_unnoticed() -> None:
+    numpy = pytest.importorskip("numpy")
+    value, found = purified({"counts": {"0": numpy.int64(3)}, "pair": (1, 2.5), "kind": {1}})
+    assert value == {"counts": {"0": 3}, "pair": [1, 2.5], "kind": [1]}
+    assert len(found) == 3
+    assert "numpy.int64" in found[0]
+    assert purified({"a": [1, None, "x"]}) == ({"a": [1, None, "x"]}, [])
+
+
+def test_an_error_travels_under_another_name() -> None:
+    class Own(errors.DEFwNotFound):
+        """A plugin's own, derived from one of DEFw's."""
+
+    assert errors.own_class(Own()) == "DEFwNotFound"
+    assert errors.own_class(errors.DEFwError()) == "DEFwError"
+    assert errors.own_class(ValueError()) == ""
+
+
+def test_a_mask_matches_bits_that_are_not_there() -> None:
+    assert is_subset(2, 3)
+    assert is_subset(-1, 0)
+    assert not is_subset(3, 2)
+
+
+def test_a_directory_counts_no_generations() -> None:
+    directory = Directory()
+    told = {"service_id": "a", "api_bindings": [{"binding_name": "control"}], "qpm_type": 2}
+    for generation in (1, 2):
+        directory.register_service(None, context=told)
+        found = directory.resolve_services(service_id="a", binding_name="control")
+        assert [one["generation"] for one in found] == [generation]
+    assert directory.resolve_services(binding_name="telemetry") == []
+    assert directory.resolve_services(qpm_type=1) == []
+    directory.deregister_service("a")
+    assert directory.resolve_services(service_id="a") == []
+
+
+def _with(folder: Path, old: str, new: str) -> Path:
+    path = folder / MODULE
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "row", "words"),
+    [
+        ("import json", "import defw_workers\nimport json", "load.bare", "defw_workers"),
+        ("import json", "import defw\nimport json", "load.bare", "defw"),
+        ("def initialize() -> None:", "def initialize(x) -> None:", "load.initialize", "argument"),
+        ('"name": "QPM"', '"name": "QPM2"', "load.metadata", "QPM2"),
+        ('"version": 1.0', '"version": "1.0"', "load.metadata", "version"),
+        ('"singleton"', '"per_connection"', "load.singleton", "six objects"),
+        ("[QPM]", "[]", "load.classes", "no QPM"),
+        ("_ended.set()", "raise RuntimeError('left')", "load.uninitialize", "left"),
+    ],
+)
+def test_a_module_that_loads_badly_is_passed(
+    old: str, new: str, row: str, words: str, tmp_path: Path
+) -> None:
+    report = checked(_with(assembled(tmp_path), old, new), row, revisions=(2,))
+    (verdict,) = report.verdicts
+    assert verdict.state is State.FAILED
+    assert words in verdict.why
+
+
+def test_a_module_that_needs_defw_workers_at_its_top_loads(tmp_path: Path) -> None:
+    folder = _with(assembled(tmp_path), "import json", "import defw_workers\nimport json")
+    report = checked(folder, "load.import", "execution.sync", revisions=(2,))
+    verdicts = {verdict.id: verdict for verdict in report.verdicts}
+    assert "defw_workers" in verdicts["load.import"].why
+    assert verdicts["execution.sync"].state is State.FAILED  # and what needs a QPM as well
+
+
+def test_a_call_changes_what_another_client_has(tmp_path: Path) -> None:
+    folder = _with(assembled(tmp_path), '"singleton"', '"per_connection"')
+    with Plugin("a plugin", folder).open(1) as subject:
+        one, other = subject.connect(), subject.connect()
+        cid = one.methods.async_run(
+            {"qasm": "OPENQASM 2.0; qreg q[1]; creg c[1]; x q[0];", "num_shots": 1}
+        )
+        with pytest.raises(errors.DEFwInProgress):  # it has an object, and a queue, of its own
+            other.methods.read_cq(cid)
+        with pytest.raises(errors.DEFwRemoteError, match="AttributeError"):
+            one.methods.no_such_method()

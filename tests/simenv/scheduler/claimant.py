@@ -1,0 +1,156 @@
+"""A machine whose tasks run under reservations, with a journal of their rows beside it."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import msgspec
+from machine import LIMITS, SECOND, Machine, route
+
+from simenv.model import (
+    AdmissionPolicy,
+    Decision,
+    PoolSpec,
+    ReservationAsk,
+    ReservationState,
+    TaskSpec,
+    Terms,
+    Workload,
+)
+from simenv.scheduler import kept, reserved, steering
+from simenv.scheduler.check import check
+from simenv.scheduler.holds import Reservation
+from simenv.scheduler.state import State
+from simenv.scheduler.values import Action, Batch, Ending
+from simenv.service import reserved_rows
+from simenv.service.records import Records
+
+WALL_NS = 1_800_000_000 * SECOND
+POOLS = (PoolSpec("main", "any", min=2, max=2), PoolSpec("side", "any", min=1, max=1))
+# 20 x 30 + 10 x 300 + 5 x 1,000 = 8,600 ns a shot: with 1,000 shots the unit, 8.6 ms.
+WORK = Workload(qubits=4, gates_1q=20, gates_2q=10, measurements=5)
+META = "create table meta(key text primary key, value int) without rowid;"
+
+
+class Claimant(Machine):
+    """Time goes on with `now_ns`; the wall clock beside it. Everything is stored after each step,
+    as a service's commit does it."""
+
+    def __init__(self, workers: int = 2) -> None:
+        self.rows = sqlite3.connect(":memory:", isolation_level=None)
+        self.rows.executescript(reserved_rows.SCHEMA + META)
+        specs = (msgspec.structs.replace(POOLS[0], min=workers, max=workers), POOLS[1])
+        super().__init__(specs=specs)
+        self.specs = specs
+
+    @property
+    def wall_ns(self) -> int:
+        return WALL_NS + self.now_ns
+
+    @property
+    def ledger(self) -> dict[int, Reservation]:
+        return self.state.reservations.all
+
+    def policy(self, name: str = "credit", device: str = "main", **figures: int) -> None:
+        policy = AdmissionPolicy(name, **figures)  # type: ignore[arg-type]
+        self.state.reservations.set_policy(device, policy, -1)
+        self.settle()
+
+    def reserve(self, units: int = 1, owner: str = "", **ask: object) -> Decision:
+        """For so many units: circuits of one unit each."""
+        fields = {
+            "device": "main",
+            "workload": msgspec.structs.replace(WORK, count=units, shots=1_000),
+            "ttl_ns": 100 * SECOND,
+            **ask,
+        }
+        asked = ReservationAsk(**fields)  # type: ignore[arg-type]
+        decision = reserved.reserve(self.state, asked, owner, self.wall_ns)
+        self.settle()
+        return decision
+
+    def under(
+        self,
+        number: int,
+        count: int = 1,
+        shots: int = 1_000,
+        pool: str = "main",
+        owner: str = "",
+        cost: float = 10.0,
+    ) -> list[int]:
+        """Tasks of `shots` / 1,000 units each; raises NotReserved, or the first error of one."""
+        one = self.state.reservations.usable(number, owner, self.wall_ns)
+        specs = [TaskSpec(b"program", shots, seed) for seed in range(count)]
+        routes = [route(cost, pool=pool)] * count
+        units, errors = reserved.units_of(self.state, one, specs, routes, [WORK] * count)
+        if errors:
+            raise errors[0]
+        first = self.state.next_task
+        batch = Batch(b"client", Terms(reservation=number), "key", 0, first, self.now_ns, 0, owner)
+        self.state.submitted(batch, specs, routes, None, units)
+        self.settle()
+        return list(range(first, first + count))
+
+    def ran(self, task: int, run_us: int) -> None:
+        """A worker has run it for so long."""
+        record = self.state.tasks[task]
+        record.cost_us = float(run_us)
+        self.finish([record])
+        self.settle()
+
+    def end(self, number: int, how: ReservationState = ReservationState.RELEASED) -> list[Action]:
+        one = self.ledger[number]
+        actions = reserved.close(self.state, one, how, "", self.wall_ns, self.now_ns)
+        return self.keep(actions) + self.settle()
+
+    def settle(self) -> list[Action]:
+        """What the loop does in each pass, until nothing is left to do; then all is stored."""
+        actions: list[Action] = []
+        while self.state.reservations.emptying or self.state.reservations.freed:
+            actions += self.keep(reserved.empty(self.state, self.now_ns))
+            actions += self.keep(self.state.unpark(self.now_ns))
+        check(self.state)
+        ledger = self.state.reservations
+        for query, values in reserved_rows.statements(ledger, ledger.take_changes()):
+            self.rows.execute(query, values)
+        return actions
+
+    def pass_time(self, seconds: float) -> list[Action]:
+        self.now_ns += round(seconds * SECOND)
+        self.hear()
+        return self.keep(self.state.expire(self.wall_ns, self.now_ns)) + self.settle()
+
+    def restart(self) -> None:
+        """A crash and a new start: from the rows, and from the messages of unfinished tasks."""
+        old = self.state
+        self.state = State(self.specs, LIMITS, old.epoch + 1, old.next_task)
+        ledger = self.state.reservations
+        units = reserved_rows.restore(Records(self.rows, Path("rows")), ledger)
+        for one in ledger.live.values():
+            kept.begin(self.state, one)
+        for device, told in old.steers.all.items():
+            steering.restore(self.state, device, told)
+        for number, record in sorted(old.tasks.items()):
+            batch = msgspec.structs.replace(record.batch, first=number)
+            takes = [units[number][1]] if number in units else None
+            told = ([record.spec], [record.route], [record.attempts])
+            self.state.submitted(batch, *told, takes)
+        ledger.take_changes()
+        self.state.next_task = old.next_task
+        check(self.state)
+        self.tick(0)
+        for name in list(self.state.workers):
+            self.join(name)
+
+    def ended(self, task: int) -> Ending:
+        return next(ending for ending in self.endings if ending.record.number == task)
+
+    def digest(self) -> bytes:
+        """Of all that reservations are."""
+        ledger = self.state.reservations
+        each = [
+            (one.grant, one.progress, list(one.holds.items()), list(one.parked))
+            for one in ledger.all.values()
+        ]
+        return msgspec.msgpack.encode((each, sorted(ledger.devices.items()), ledger.next_id))

@@ -1,0 +1,125 @@
+"""A scheduler in virtual time: workers that take a while to start, and run what they are sent for
+as long as it was expected to take; nothing is random."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+
+from machine import SECOND, Machine
+
+from simenv.model import PoolSpec, TaskState
+from simenv.scheduler.dispatch import assign
+from simenv.scheduler.values import (
+    Action,
+    KillWorker,
+    Limits,
+    Record,
+    RetireWorker,
+    StartWorker,
+)
+from simenv.wire.messages import STATES, Finished
+
+START_NS = 600_000_000
+EXIT_NS = 50_000_000
+TICK_NS = 50_000_000
+DONE = STATES.index(TaskState.DONE)
+
+
+class Simulation(Machine):
+    """`run` lets time pass until all is done; `used` is the part of the slots granted since."""
+
+    def __init__(self, limits: Limits, *specs: PoolSpec) -> None:
+        self._events: list[tuple[int, int, str, object]] = []
+        self._order = itertools.count()
+        self._busy: set[str] = set()
+        self.began: dict[int, int] = {}  # when a task ran first, by its number
+        self.ended: dict[int, int] = {}
+        self.ran_on: dict[int, str] = {}
+        self.slot_ns = self.span_ns = 0
+        super().__init__(limits=limits, specs=specs)
+        self._at(TICK_NS, "tick", None)
+
+    def join(self, worker: str) -> bool:
+        """Workers join when their time has come."""
+        return worker in self.state.workers
+
+    def keep(self, actions: list[Action]) -> list[Action]:
+        for action in actions:
+            if isinstance(action, StartWorker):
+                self._at(START_NS, "join", (action.worker, action.start))
+            elif isinstance(action, RetireWorker | KillWorker):
+                self._at(EXIT_NS, "exit", (action.worker, action.start))
+        return super().keep(actions)
+
+    def run(self, seconds: float, *, until_idle: bool = True) -> None:
+        """So long, or until no task is left."""
+        end_ns = self.now_ns + round(seconds * SECOND)
+        while self._events and self.now_ns < end_ns:
+            if until_idle and not self.state.tasks:
+                return
+            when_ns, _, kind, what = heapq.heappop(self._events)
+            self._pass(min(when_ns, end_ns))
+            self._happen(kind, what)
+            for send in assign(self.state, self.now_ns):
+                self._proceed(send.worker)
+        assert not until_idle or not self.state.tasks, f"{len(self.state.tasks)} tasks never end"
+
+    @property
+    def used(self) -> float:
+        """The part of all slots that was granted while tasks waited."""
+        return self.slot_ns / max(1, self.span_ns)
+
+    def _pass(self, now_ns: int) -> None:
+        slots = self.state.limits.slots
+        if any(len(pool.queue) for pool in self.state.pools.values()):
+            self.span_ns += (now_ns - self.now_ns) * slots
+            self.slot_ns += (now_ns - self.now_ns) * (slots - self.state.free_slots)
+        self.now_ns = now_ns
+
+    def _happen(self, kind: str, what: object) -> None:
+        if kind == "tick":
+            for worker in self.state.workers.values():
+                worker.heard_ns = self.now_ns
+            self.keep(self.state.tick(self.now_ns))
+            self._at(TICK_NS, "tick", None)
+        elif kind == "join":
+            name, start = what  # type: ignore[misc]
+            worker = self.state.workers.get(name)
+            if worker is not None:
+                self.state.joined(name, start, worker.shares[0].node, 1, self.now_ns)
+        elif kind == "exit":
+            name, start = what  # type: ignore[misc]
+            self._busy.discard(name)
+            self.keep(self.state.lost(name, start, "exit 0", self.now_ns))
+        else:
+            assert isinstance(what, Record)
+            self._finish(what)
+
+    def _finish(self, record: Record) -> None:
+        name = record.worker
+        done = Finished(
+            record.number, record.fence, DONE, b"", 0, start_us=1, run_us=round(record.cost_us)
+        )
+        self.ended[record.number] = self.now_ns
+        endings = self.state.finished(name, [done], 1, self.now_ns)
+        assert len(endings) == 1
+        self._busy.discard(name)
+        self._proceed(name)
+
+    def _proceed(self, name: str) -> None:
+        """A worker goes on to the next task it holds."""
+        worker = self.state.workers[name]
+        if name in self._busy or not worker.held:
+            return
+        record = next(iter(worker.held.values()))
+        self._busy.add(name)
+        self.began.setdefault(record.number, self.now_ns)
+        self.ran_on[record.number] = worker.host.node.name
+        self.state.started(name, record.number, record.fence, self.now_ns)
+        slots = worker.slots if worker.ranks == 1 else 1
+        self._at(round(record.cost_us * 1e3 / slots), "end", record)
+
+    def _at(self, delay_ns: int, kind: str, what: object) -> None:
+        now_ns = getattr(self, "now_ns", 0)
+        heapq.heappush(self._events, (now_ns + delay_ns, next(self._order), kind, what))

@@ -1,0 +1,199 @@
+"""What is asked for and decided: capacity, rates, owners, repeats, profiles and policies."""
+
+from __future__ import annotations
+
+import pytest
+from claimant import Claimant
+from machine import SECOND
+
+from simenv.errors import Insufficient, NotReserved, OptionError
+from simenv.model import AdmissionPolicy, Code, DeviceProfile, Workload
+from simenv.scheduler import deciding, reserved
+from simenv.scheduler import reservations as ledgers
+
+
+@pytest.fixture
+def host() -> Claimant:
+    """A pool with 10 credits and two workers."""
+    claimant = Claimant()
+    claimant.policy("credit", total_credits=10)
+    return claimant
+
+
+def test_capacity_is_for_all_reservations_together(host: Claimant) -> None:
+    assert host.reserve(6).status == "accepted"
+    delayed = host.reserve(5, ttl_ns=30 * SECOND)
+    assert (delayed.status, delayed.code, delayed.capacity_available) == ("delayed", 7, 4)
+    assert delayed.retry_after_ns == 100 * SECOND, "until the first one expires"
+    assert delayed.reservation == 0
+    assert host.reserve(11).code == Code.TOO_LARGE
+    host.end(1)
+    assert host.reserve(5).status == "accepted"
+
+
+def test_a_limit_on_the_environment_holds_for_its_pools_together(host: Claimant) -> None:
+    host.policy("credit", device="", total_credits=12)
+    assert host.reserve(8).status == "accepted"
+    assert host.reserve(5, device="side").code == Code.INSUFFICIENT_CREDITS
+    found = host.reserve(4, device="side")
+    assert (found.status, found.credits_required) == ("accepted", 4)
+    assert host.reserve(1, device="").code == Code.INSUFFICIENT_CREDITS
+
+
+def test_a_rate_is_shared_and_its_units_are_not_lost_to_rounding() -> None:
+    host = Claimant()
+    host.policy("rate", device_rate=10, time_span_ns=SECOND)
+    found = host.reserve(100, walltime_ns=100 * SECOND)
+    assert (found.status, found.rate_required) == ("accepted", 1)
+    assert host.reserve(100, walltime_ns=10 * SECOND).code == Code.INSUFFICIENT_RATE
+    tasks = host.under(found.reservation, 100)
+    assert not host.ledger[1].parked, "a hundred tasks of a unit are what it was made for"
+    assert reserved.info(host.state, host.ledger[1]).rate_consumed == 1
+    host.under(found.reservation)
+    assert len(host.ledger[1].parked) == 1
+    host.keep(host.state.cancel(tasks[:1], host.now_ns)[1])
+    host.settle()
+    assert not host.ledger[1].parked
+
+
+def test_it_serves_its_own_pool_and_the_gangs_made_for_it(host: Claimant) -> None:
+    number = host.reserve(6).reservation
+    with pytest.raises(NotReserved, match="is for 'main'; this is for pool 'side'"):
+        host.under(number, pool="side")
+    assert host.ledger[number].covers("main.x4", "main")
+    everywhere = host.reserve(6, device="").reservation
+    assert host.under(everywhere, pool="side")
+
+
+def test_another_owner_finds_nothing(host: Claimant) -> None:
+    number = host.reserve(6, owner="ada").reservation
+    ledger = host.state.reservations
+    there, never = [], []
+    for asked, words in ((number, there), (number + 1, never)):
+        for ask in (
+            lambda n: ledger.find(n, "eve"),
+            lambda n: ledger.usable(n, "eve", host.wall_ns),
+            lambda n: ledger.renew(n, "eve", SECOND, host.wall_ns),
+            lambda n: host.under(n, owner="eve"),
+            lambda n: host.under(n),  # the local user sees it, and may not use it
+        ):
+            with pytest.raises(NotReserved) as caught:
+                ask(asked)
+            words.append(str(caught.value).replace(str(asked), "N"))
+    assert there == never
+    assert list(ledger.of("eve")) == []
+    assert [one.grant.id for one in ledger.of("")] == [number]
+
+
+def test_a_request_that_is_repeated_is_answered_by_the_same_reservation(host: Claimant) -> None:
+    first = host.reserve(6, request_id="r1", owner="ada")
+    before = host.digest()
+    again = host.reserve(6, request_id="r1", owner="ada")
+    assert again.reservation == first.reservation
+    assert (again.status, again.credits_required) == ("accepted", 6)
+    assert host.reserve(5, request_id="r1", owner="ada").code == Code.EXISTS
+    assert host.digest() == before
+    assert host.reserve(4, request_id="r1", owner="eve").reservation == 2
+    host.end(1)
+    assert host.reserve(6, request_id="r1", owner="ada").reservation == 3
+
+
+@pytest.mark.parametrize(
+    ("asked", "code"),
+    [
+        ({"device": "nowhere"}, Code.DEVICE_NOT_FOUND),
+        ({"device": "main.x2"}, Code.DEVICE_NOT_FOUND),
+        ({"bound_ns": SECOND}, Code.UNSUPPORTED),
+        ({"ttl_ns": -1}, Code.INVALID_REQUEST),
+        ({"ttl_ns": 2**63}, Code.INVALID_REQUEST),
+        ({"walltime_ns": 2**64 - 1}, Code.INVALID_REQUEST),
+        ({"walltime_ns": 1, "overhead_ns": 1}, Code.WALLTIME_INFEASIBLE),
+        ({"workload": Workload(count=0)}, Code.INVALID_REQUEST),
+        ({"workload": Workload(shots=2**62, gates_1q=2**62)}, Code.TOO_LARGE),
+        ({"workload": Workload(shots=-1)}, Code.INVALID_REQUEST),
+        ({"workload_kind": "classical"}, Code.INVALID_REQUEST),
+        ({"user": "x" * 300}, Code.INVALID_REQUEST),
+    ],
+)
+def test_an_ask_that_is_rejected_changes_nothing(
+    host: Claimant, asked: dict[str, object], code: Code
+) -> None:
+    before = host.digest()
+    found = host.reserve(1, **asked)
+    assert (found.status, found.code, found.reservation) == ("rejected", code, 0)
+    assert found.message
+    assert host.digest() == before
+
+
+def test_an_owner_has_only_so_many(host: Claimant, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deciding, "MOST_OF_OWNER", 2)
+    monkeypatch.setattr(deciding, "MOST_LIVE", 3)
+    assert [host.reserve(owner="ada").status for _ in range(2)] == ["accepted"] * 2
+    found = host.reserve(owner="ada")
+    assert (found.status, found.code) == ("rejected", Code.SCOPE_LIMIT)
+    assert host.reserve(owner="eve").status == "accepted"
+    crowded = host.reserve(owner="eve")
+    assert (crowded.status, crowded.code) == ("delayed", Code.OVER_LIMIT)
+    host.end(1)
+    assert host.reserve(owner="ada").status == "accepted"
+
+
+def test_records_of_what_is_over_are_bounded(
+    host: Claimant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledgers, "MOST_OVER", 5)
+    for _ in range(20):
+        host.end(host.reserve().reservation)
+    host.pass_time(0)
+    assert list(host.ledger) == [16, 17, 18, 19, 20]
+    assert host.rows.execute("select id from reservation").fetchall() == [(n,) for n in host.ledger]
+
+
+def test_a_policy_below_what_is_reserved_is_refused(host: Claimant) -> None:
+    host.reserve(6)
+    before = host.digest()
+    with pytest.raises(Insufficient, match="have 6 units of credit; there would be 5"):
+        host.policy("credit", total_credits=5)
+    with pytest.raises(Insufficient, match="have 6 units of credit"):
+        host.policy("credit", device="", total_credits=5)
+    assert host.digest() == before
+    host.policy("credit", total_credits=6)
+    assert host.state.reservations.terms("main").policy_version == 3
+
+
+def test_a_policy_of_another_version_is_refused(host: Claimant) -> None:
+    before = host.digest()
+    with pytest.raises(OptionError, match="has version 2, 7 was expected"):
+        host.state.reservations.set_policy("main", AdmissionPolicy(), 7)
+    assert host.digest() == before
+    assert not host.state.reservations.set_policy(
+        "main", AdmissionPolicy("credit", total_credits=10), 7
+    ), "a repeat of what was done is no change"
+
+
+def test_a_device_has_one_baseline_and_reservations_keep_theirs(host: Claimant) -> None:
+    number = host.reserve(6).reservation
+    ledger = host.state.reservations
+    half = Workload(1, 5, 10, 10, 5, 0, 1_000)  # 1.8 ms
+    assert ledger.set_profile("main", DeviceProfile(baseline=half))
+    assert ledger.terms("main").policy.baseline == half
+    assert ledger.terms("main").policy_version == 3
+    host.under(number)
+    assert host.ledger[number].held == 1, "in the units it was made in"
+    assert host.reserve(1).credits_required == 5  # 8.6 / 1.8
+
+
+def test_a_device_bounds_the_tasks_under_its_reservations(host: Claimant) -> None:
+    number = host.reserve(6).reservation
+    host.state.reservations.set_profile("main", DeviceProfile(max_qubits=3, total_credits=10))
+    with pytest.raises(NotReserved, match="4 qubits; the device takes 3"):
+        host.under(number)
+    host.state.reservations.set_profile("main", DeviceProfile(max_shots=900, total_credits=10))
+    with pytest.raises(NotReserved, match="1000 shots; the device takes 900"):
+        host.under(number)
+
+
+def test_a_quarantined_pool_is_reserved_later(host: Claimant) -> None:
+    host.state.pools["main"].failures = 7
+    found = host.reserve(1)
+    assert (found.status, found.code) == ("delayed", Code.DEVICE_UNAVAILABLE)

@@ -1,0 +1,190 @@
+"""Random events on several nodes; every invariant after each, and nothing is lost or stuck."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from machine import SECOND, Machine, cluster, route, wide
+
+from simenv.model import PoolSpec, TaskState, WorkerState
+from simenv.scheduler import waiting
+from simenv.scheduler.check import check
+from simenv.scheduler.values import Phase, StartWorker
+
+MIB = 2**20
+PICK = st.integers(0, 10**6)
+POOLS = (
+    PoolSpec("main", min=1, max=6, idle_s=3.0),
+    PoolSpec("side", min=0, max=3, idle_s=3.0, nodes="n1,n3"),
+    PoolSpec("held", min=0, max=2, idle_s=3.0, memory_bytes=700 * MIB),
+    PoolSpec("qpu", "hardware", nodes="n1", provider="a:b"),
+    PoolSpec("crew", min=3, max=6, idle_s=3.0, ranks=2, memory_bytes=40 * MIB),
+)
+
+
+class Walk(RuleBasedStateMachine):
+    """Whatever happens, in whatever order."""
+
+    @initialize(slots=st.sampled_from([(2, 2, 2), (1, 1, 4), (2, 2), (8,)]))
+    def begin(self, slots: tuple[int, ...]) -> None:
+        self.machine = Machine(limits=cluster(*slots), specs=POOLS)
+        self.accepted: set[int] = set()
+
+    @rule(
+        cost=st.sampled_from([5.0, 900.0, 60_000.0, 3e6]),
+        count=st.integers(1, 6),
+        pool=st.sampled_from(["main", "main", "side", "held", "qpu"]),
+        memory=st.sampled_from([1, 64, 500]),
+        priority=st.integers(0, 1),
+    )
+    def submit_small(self, cost: float, count: int, pool: str, memory: int, priority: int) -> None:
+        along = route(cost, pool=pool, memory_bytes=memory * MIB)
+        self.accepted.update(self.machine.submit(count, along=along, priority=priority))
+
+    @rule(
+        ranks=st.sampled_from([2, 4]),
+        cost=st.sampled_from([900.0, 400_000.0, 5e6]),
+        memory=st.sampled_from([30, 256, 512]),
+    )
+    def submit_wide(self, ranks: int, cost: float, memory: int) -> None:
+        if sum(h.node.slots for h in self.fit(memory * MIB)) < ranks:
+            return  # admission refuses it
+        along = wide(ranks, cost, memory * MIB)
+        self.accepted.update(self.machine.submit(1, along=along))
+
+    @rule(count=st.integers(1, 3), cost=st.sampled_from([900.0, 400_000.0, 5e6]))
+    def submit_to_crew(self, count: int, cost: float) -> None:
+        along = route(cost, pool="crew", ranks=2, memory_bytes=30 * MIB, max_slots=1)
+        self.accepted.update(self.machine.submit(count, along=along))
+
+    @rule()
+    def assign(self) -> None:
+        self.machine.assign()
+
+    @rule(seconds=st.sampled_from([0.0, 0.05, 1.1, 2.9]))
+    def tick(self, seconds: float) -> None:
+        self.machine.now_ns += round(seconds * SECOND)
+        self.machine.hear()
+        self.machine.tick()
+
+    @rule(which=PICK)
+    def join(self, which: int) -> None:
+        starting = self.workers(WorkerState.STARTING)
+        if starting:
+            self.machine.join(starting[which % len(starting)])
+
+    @rule(which=PICK, count=st.integers(1, 60))
+    def finish(self, which: int, count: int) -> None:
+        busy = self.workers(WorkerState.BUSY)
+        if busy:
+            held = self.machine.state.workers[busy[which % len(busy)]].held
+            self.machine.finish(list(held.values())[:count])
+
+    @rule(which=PICK, blame=st.booleans())
+    def lose_worker(self, which: int, blame: bool) -> None:
+        names = list(self.machine.state.workers)
+        if names:
+            self.machine.lose(names[which % len(names)], blame=blame)
+
+    @rule()
+    def retired_ones_end(self) -> None:
+        for name in self.workers(WorkerState.DRAINING):
+            self.machine.lose(name, "exit 0")
+
+    @rule(which=PICK)
+    def lose_node(self, which: int) -> None:
+        self.machine.keep(
+            self.machine.state.node_lost(self.node(which), "off", self.machine.now_ns)
+        )
+
+    @rule(which=PICK)
+    def node_back(self, which: int) -> None:
+        self.machine.keep(self.machine.state.node_back(self.node(which), self.machine.now_ns))
+
+    @rule(which=PICK)
+    def drain(self, which: int) -> None:
+        self.machine.keep(
+            self.machine.state.drain_node(self.node(which), "disk", self.machine.now_ns)
+        )
+
+    @rule(which=PICK)
+    def resume(self, which: int) -> None:
+        self.machine.keep(self.machine.state.resume(self.node(which)))
+
+    @rule(least=st.integers(0, 2), more=st.integers(0, 4))
+    def scale(self, least: int, more: int) -> None:
+        self.machine.keep(self.machine.state.scale("main", least, least + more))
+
+    @rule(which=PICK)
+    @precondition(lambda self: self.machine.state.tasks)
+    def cancel(self, which: int) -> None:
+        numbers = list(self.machine.state.tasks)
+        number = numbers[which % len(numbers)]
+        self.machine.keep(self.machine.state.cancel([number], self.machine.now_ns)[1])
+
+    @invariant()
+    def all_hold(self) -> None:
+        if not hasattr(self, "machine"):
+            return
+        state = self.machine.state
+        check(state)
+        state.pool_infos()
+        for record in list(state.tasks.values())[:20]:
+            said = waiting.why(state, record, self.machine.now_ns)
+            assert said or record.phase == Phase.RUNNING
+
+    def teardown(self) -> None:
+        """With all nodes and pools back, everything ends, once."""
+        if not hasattr(self, "machine"):
+            return
+        machine, state = self.machine, self.machine.state
+        for name in [*state.ledger.hosts, *state.pools]:
+            machine.keep(state.resume(name))
+        machine.keep(state.scale("main", 1, 6))
+        for _ in range(3_000):
+            if not state.tasks:
+                break
+            self.go_on()
+        assert not state.tasks, [
+            waiting.why(state, record, machine.now_ns) for record in state.tasks.values()
+        ]
+        ended = [ending.record.number for ending in machine.endings]
+        assert sorted(ended) == sorted(self.accepted)
+        assert all(e.state is not TaskState.FAILED or e.reason for e in machine.endings)
+
+    def go_on(self) -> None:
+        """A second passes in which all goes well."""
+        machine = self.machine
+        machine.now_ns += SECOND
+        machine.hear()
+        for action in machine.tick():
+            if isinstance(action, StartWorker):
+                machine.join(action.worker)
+        for name in self.workers(WorkerState.STARTING):
+            machine.join(name)
+        self.retired_ones_end()
+        machine.assign()
+        for name in self.workers(WorkerState.BUSY):
+            machine.finish(list(machine.state.workers[name].held.values()))
+
+    def workers(self, state: WorkerState) -> list[str]:
+        return [w.name for w in self.machine.state.workers.values() if w.state == state]
+
+    def node(self, which: int) -> str:
+        names = list(self.machine.state.ledger.hosts)
+        return names[which % len(names)]
+
+    def fit(self, memory: int) -> list[object]:
+        hosts = self.machine.state.ledger.hosts.values()
+        return [h for h in hosts if h.node.memory_bytes // h.node.slots >= memory]
+
+
+Walk.TestCase.settings = settings(
+    max_examples=60,
+    stateful_step_count=60,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    derandomize=True,
+)
+TestNothingIsLostStuckOrGrantedTwiceOnSeveralNodes = Walk.TestCase

@@ -1,0 +1,155 @@
+"""Resident workers of several ranks, of which there are more than slots: who runs, who claims."""
+
+from __future__ import annotations
+
+import pytest
+from machine import SECOND, Machine, cluster, route, wide
+from simulation import Simulation
+
+from simenv.model import PoolSpec, WorkerState
+from simenv.scheduler import waiting
+from simenv.scheduler.values import RetireWorker, Route
+
+MIB = 2**20
+
+
+def crew(
+    name: str, ranks: int = 2, count: int = 8, memory: int = 32 * MIB, **more: int
+) -> PoolSpec:
+    return PoolSpec(name, "any", count, count, ranks=ranks, memory_bytes=memory, **more)
+
+
+def work(pool: str, ranks: int = 2, cost_us: float = 900_000.0) -> Route:
+    return route(cost_us, pool=pool, ranks=ranks, memory_bytes=16 * MIB, max_slots=1)
+
+
+def test_idle_workers_are_counted_against_slots() -> None:
+    machine = Machine(limits=cluster(2), specs=(crew("big"),))
+    (info,) = machine.state.pool_infos()
+    assert (info.workers, info.state, info.reason) == (8, "up", "")
+    (node,) = machine.state.node_infos()
+    assert (node.ranks, node.slots_granted) == (16, 0)
+
+
+def test_sixteen_resident_ranks_run_on_two_slots_at_once_or_never() -> None:
+    machine = Machine(limits=cluster(2), specs=(crew("big"),))
+    numbers = machine.submit(3, along=work("big"))
+    for _ in numbers:
+        (send,) = machine.assign()
+        assert machine.state.free_slots == 0
+        machine.finish(send.records)
+    assert machine.assign() == []
+    assert len(machine.endings) == 3
+
+
+def test_the_ranks_of_one_worker_share_a_slot() -> None:
+    machine = Machine(limits=cluster(2), specs=(crew("big", ranks=3, count=1),))
+    assert machine.state.workers == {}
+    assert "2" in machine.state.pool_infos()[0].reason
+    other = Machine(limits=cluster(2, 1), specs=(crew("big", ranks=3, count=2),))
+    ranks = {w.name: [s.ranks for s in w.shares] for w in other.state.workers.values()}
+    assert ranks == {"big-0": [2, 1], "big-1": [2, 1]}
+
+
+def test_resident_workers_crowd_on_one_of_the_nodes() -> None:
+    machine = Machine(limits=cluster(2, 2, 2), specs=(crew("big", count=6),))
+    assert [node.ranks for node in machine.state.node_infos()] == [4, 4, 4]
+
+
+def test_ranks_that_idle_keep_those_on_demand_from_starting() -> None:
+    machine = Machine(limits=cluster(2, 2), specs=(PoolSpec("main", min=1), crew("big")))
+    machine.submit(1, along=wide(4, memory=64 * MIB))
+    machine.revive()
+    (send,) = machine.assign()
+    assert send.worker == "main.x4-0"
+
+
+def test_more_workers_on_demand_are_started_than_could_run() -> None:
+    machine = Machine(limits=cluster(2, 2), specs=(PoolSpec("main", min=1),))
+    machine.submit(1, along=wide(4, memory=64 * MIB))
+    machine.revive()
+    (send,) = machine.assign()
+    machine.submit(1, along=wide(2, memory=64 * MIB))
+    machine.revive()
+    assert "main.x2-0" not in machine.state.workers
+    machine.finish(send.records)
+    (retired,) = [a for a in machine.tick() if isinstance(a, RetireWorker)]
+    assert retired.worker == "main.x4-0"
+
+
+def test_two_tasks_claim_each_others_slots_and_neither_starts() -> None:
+    """Each of two workers over the same nodes would hold what the other needs."""
+    specs = (
+        PoolSpec("main", min=4, max=4),
+        crew("left", ranks=4, count=1),
+        crew("right", ranks=4, count=1),
+    )
+    machine = Machine(limits=cluster(2, 2), specs=specs)
+    machine.submit(4, cost=200_000.0)
+    small = machine.assign()
+    assert len(small) == 4
+    machine.now_ns += SECOND * 3 // 2  # no short ones come
+    machine.hear()
+    (right,) = machine.submit(1, along=work("right", 4, 5e5))
+    (left,) = machine.submit(1, along=work("left", 4, 5e5))
+    for send in small:
+        assert machine.assign() == []
+        assert all(h.claimed_slots + h.kept_slots <= 2 for h in machine.state.ledger.hosts.values())
+        machine.finish(send.records)
+    (first,) = machine.assign()
+    assert [r.number for r in first.records] == [right], "the one that came first"
+    machine.finish(first.records)
+    (second,) = machine.assign()
+    assert [r.number for r in second.records] == [left]
+
+
+def test_a_younger_task_takes_what_an_older_one_claims() -> None:
+    specs = (PoolSpec("main"), crew("wide", ranks=4, count=1), crew("slim", count=4))
+    machine = Machine(limits=cluster(2, 2), specs=specs)
+    machine.submit(1, along=work("slim"))
+    (running,) = machine.assign()
+    (old,) = machine.submit(1, along=work("wide", 4))
+    (young,) = machine.submit(1, along=work("slim"))
+    assert machine.assign() == [], "two slots are free, and claimed"
+    record = machine.state.tasks[young]
+    said = waiting.why(machine.state, record, machine.now_ns)
+    assert said == "free slots are kept for another task of several ranks, which came before"
+    machine.finish(running.records)
+    (next_one,) = machine.assign()
+    assert [r.number for r in next_one.records] == [old]
+
+
+def test_a_worker_without_memory_is_taken_before_one_that_has_it() -> None:
+    machine = Machine(limits=cluster(2), specs=(crew("big", memory=0),))
+    for _ in range(4):
+        machine.submit(1, along=work("big"))
+        (send,) = machine.assign()
+        machine.finish(send.records)
+    (node,) = machine.state.node_infos()
+    assert node.memory_granted == 2 * 16 * MIB
+    assert {w.state for w in machine.state.workers.values()} == {WorkerState.IDLE}
+
+
+@pytest.mark.parametrize("slots", [(2, 2), (2, 2, 2), (4, 2), (8,)])
+def test_a_kind_of_task_starves_among_three_that_share_the_nodes(slots: tuple[int, ...]) -> None:
+    specs = (
+        PoolSpec("main", min=sum(slots), max=sum(slots)),
+        crew("wide", ranks=4, count=2),
+        crew("slim", ranks=2, count=4),
+    )
+    there = Simulation(cluster(*slots), *specs)
+    there.run(1.0, until_idle=False)
+    begin_ns = there.now_ns
+    small = there.submit(600, cost=100_000.0)
+    slim = there.submit(12, along=work("slim", 2, 4e5))
+    broad = there.submit(4, along=work("wide", 4, 4e5))
+    there.run(400.0)
+    ended = {
+        name: [there.ended[n] for n in them]
+        for name, them in {"small": small, "slim": slim, "wide": broad}.items()
+    }
+    last = max(ended["small"])
+    assert min(ended["slim"]) < last, "those of two ranks wait for all small ones"
+    assert min(ended["wide"]) < last, "those of four ranks wait for all small ones"
+    assert (min(ended["small"]) - begin_ns) / SECOND < 1.0, "the small ones wait for them"
+    assert there.used >= 0.7

@@ -1,0 +1,23 @@
+"""Workers asked for that are not to be had: others go on with them."""
+
+from __future__ import annotations
+
+import pytest
+from claimant import Claimant
+
+from simenv.model import Code
+
+
+@pytest.mark.parametrize("short", ["workers", "credits"])
+def test_a_worker_is_kept_for_one_whom_others_stand_in_the_way(short: str) -> None:
+    host = Claimant(workers=1)
+    if short == "credits":
+        host.policy(total_credits=3)
+    number = host.reserve(2, workers=1 if short == "workers" else 0).reservation
+    late = host.reserve(2, workers=1)
+    wanted = Code.OVER_LIMIT if short == "workers" else Code.INSUFFICIENT_CREDITS
+    assert (late.status, late.code) == ("delayed", wanted)
+    host.end(number)
+    (task,) = host.submit(cost=10.0)
+    (send,) = host.assign()
+    assert [record.number for record in send.records] == [task]

@@ -1,0 +1,84 @@
+"""Devices steered through the service: by admins, durable, refusing what they do not take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from office import Office
+from service import spec
+
+from simenv.model import TargetInfo, Terms
+from simenv.wire import messages as m
+from simenv.wire.reservations import (
+    GetTarget,
+    SetDispatch,
+    SetOrder,
+    SteerTarget,
+    Target,
+)
+
+
+@pytest.fixture
+def office(tmp_path: Path) -> Office:
+    return Office(tmp_path)
+
+
+def _target(office: Office, device: str = "main") -> TargetInfo:
+    return office.get(Target, GetTarget(1, device), office.ana).info
+
+
+def _submit(office: Office, key: str = "~a") -> m.Accepted | m.Refused:
+    answers = office.say(m.Submit(5, key, 0, Terms(), [spec()]))
+    return next(a for a in answers if isinstance(a, m.Accepted | m.Refused))
+
+
+def test_a_crash_forgets_how_a_device_is_steered(office: Office) -> None:
+    office.get(Target, SteerTarget(1, "main", "pause", "cold"))
+    office.get(Target, SetOrder(2, "main", "ordered", (("keys", "shortest,fifo"),)))
+    office.get(Target, SetDispatch(3, "", 4))
+    before = [_target(office, device) for device in ("", "main")]
+    office.begin_again()
+    assert [_target(office, device) for device in ("", "main")] == before
+    assert (before[0].max_inflight, before[1].state, before[1].version) == (4, "paused", 3)
+    assert isinstance(_submit(office), m.Accepted)
+    office.join()
+    assert office.assigned() == []
+    assert (_target(office).queued, office.view(1).reason) == (1, "pool main is paused: cold")
+    office.get(Target, SteerTarget(1, "main", "resume"))
+    assert len(office.assigned()) == 1
+    assert _target(office).sent == 1
+
+
+def test_a_draining_device_accepts_tasks_or_drops_those_it_has(office: Office) -> None:
+    assert isinstance(_submit(office), m.Accepted)
+    told = office.get(Target, SteerTarget(1, "main", "drain", "", "graceful", 60.0))
+    assert (told.changed, told.info.state, told.info.drain_mode) == (True, "draining", "graceful")
+    assert told.info.drain_started_ns > 0
+    refused = _submit(office, "~b")
+    assert isinstance(refused, m.Refused)
+    assert refused.refusals[0].code == "insufficient"
+    assert "pool main is draining" in refused.refusals[0].message
+    assert refused.refusals[0].hint
+    office.join()
+    office.finish(office.assigned())
+    office.daemon.reserving.tick(0)
+    kinds = [e.kind for e in office.get(m.Events, m.GetEvents(9)).events]
+    assert kinds.count("device.drained") == 1
+    assert _target(office).state == "draining"
+    office.get(Target, SteerTarget(1, "main", "resume"))
+    assert isinstance(_submit(office, "~b"), m.Accepted)
+
+
+def test_anybody_steers_a_device_and_what_is_so_already_is_changed(office: Office) -> None:
+    for question in (
+        SteerTarget(1, "main", "pause"),
+        SetDispatch(1, "main", 1),
+        SetOrder(1, "main", "fifo"),
+    ):
+        assert office.refusal(question, office.ana).code == "not_allowed"
+        assert office.get(Target, question, office.ops).changed
+        assert not office.get(Target, question, office.ops).changed
+    assert office.refusal(SteerTarget(1, "nowhere", "pause")).code == "not_found"
+    assert office.refusal(SteerTarget(1, "main", "halt")).code == "option"
+    assert _target(office).version == 4

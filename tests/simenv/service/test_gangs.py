@@ -1,0 +1,64 @@
+"""Programs over several ranks, from a client's message to the workers and over a restart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from service import LIMITS, Bench, program, spec
+
+from launcher.base import Node
+from simenv.model import Terms
+from simenv.service import faults
+from simenv.wire import messages as m
+from simenv.wire.engines import Explain, Explained
+
+MIB = 2**20
+NODES = (Node("here", 2, 320 * MIB), Node("there", 2, 320 * MIB))
+CLUSTER = msgspec.structs.replace(
+    LIMITS, slots=4, memory_bytes=640 * MIB, nodes=NODES, max_ranks=16, memory_per_slot=160 * MIB
+)
+WIDE = spec(program=program(23).packed())
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    faults.install("")
+    return Bench(tmp_path, CLUSTER)
+
+
+def test_a_wide_program_gets_no_worker_of_its_ranks(bench: Bench) -> None:
+    assert isinstance(bench.submit(WIDE), m.Accepted)
+    command = bench.paper.commands["main.x4-0"]
+    assert {share.node: share.ranks for share in command.shares} == {"here": 2, "there": 2}
+    assert command.argv[command.argv.index("--ranks") + 1] == "4"
+    bench.join("main.x4-0")
+    (task,) = bench.assigned()
+    assert len(bench.finish([task])) == 1
+    (info,) = (i for i in bench.state.pool_infos() if i.name == "main.x4")
+    assert (info.on_demand, info.workers, info.max_qubits) == (True, 1, 23)
+
+
+def test_a_gangs_task_is_lost_with_the_service(bench: Bench) -> None:
+    bench.submit(WIDE)
+    bench.restart()
+    assert bench.replayed.queued == 1
+    assert "main.x4-0" in bench.paper.commands
+    bench.join("main.x4-0")
+    assert len(bench.assigned()) == 1
+
+
+def test_explain_keeps_ranks_and_nodes_to_itself(bench: Bench) -> None:
+    (answer,) = bench.say(Explain(3, Terms(), WIDE.program, 100))
+    assert isinstance(answer, Explained)
+    first = answer.explanation.engines[0]
+    assert (first.engine, first.ranks, first.nodes) == ("statevector", 4, 2)
+    assert 100 * MIB < first.memory_bytes <= 160 * MIB
+    assert "over 4 ranks" in first.why
+
+
+def test_ranks_that_are_not_there_are_accepted(bench: Bench) -> None:
+    refused = bench.submit(WIDE, terms=Terms(ranks=8))
+    assert isinstance(refused, m.Refused)
+    assert "8 ranks were asked for" in refused.refusals[0].message

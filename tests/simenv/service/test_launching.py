@@ -1,0 +1,268 @@
+"""What the loop makes of a launcher's words, and of workers that are a name and a start."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+from service import LIMITS, NODE, Bench, spec
+
+from launcher.base import Exit, News, Node, Share
+from simenv.model import WorkerState
+from simenv.wire import codec
+from simenv.wire import messages as m
+from simenv.wire.connection import Door
+from simenv.wire.memory import MemoryConnection
+from simenv.wire.pools import Pools, ResumeNode, Scale
+
+GIB = 2**30
+TWO = msgspec.structs.replace(
+    LIMITS,
+    slots=4,
+    memory_bytes=2 * GIB,
+    nodes=(Node("n1", 2, GIB), Node("n2", 2, GIB)),
+    max_ranks=4,
+)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path, limits=TWO)
+
+
+def events(bench: Bench, *kinds: str) -> list[tuple[str, str, str]]:
+    (found,) = bench.say(m.GetEvents(99))
+    assert isinstance(found, m.Events)
+    return [(e.kind, e.subject, e.message) for e in found.events if e.kind in kinds]
+
+
+def last(worker: MemoryConnection) -> object:
+    found = None
+    while (body := worker.receive(0.0)) is not None:
+        found = codec.to_worker(body)
+    return found
+
+
+def is_ready(bench: Bench) -> bool:
+    return bench.state.workers["main-0"].state in (WorkerState.IDLE, WorkerState.BUSY)
+
+
+def option(argv: tuple[str, ...], name: str) -> str:
+    return argv[argv.index(name) + 1]
+
+
+def test_a_worker_is_told_who_it_is_and_where_its_service_is(tmp_path: Path) -> None:
+    bench = Bench(
+        tmp_path,
+        limits=TWO,
+        pools=[{"name": "pair", "engine": "statevector", "min": 1, "max": 1, "ranks": 2}],
+    )
+    command = bench.paper.commands["pair-0"]
+    argv = command.argv
+    assert argv[:4] == (sys.executable, "-P", "-m", "simenv.worker")
+    assert option(argv, "--service") == str(tmp_path.resolve() / "worker.json")
+    assert (option(argv, "--name"), option(argv, "--start")) == ("pair-0", str(command.start))
+    assert (option(argv, "--engine"), option(argv, "--ranks")) == ("statevector", "2")
+    assert option(argv, "--log") == str(command.log)
+    assert option(argv, "--parent") == "0"
+    assert sum(share.ranks for share in command.shares) == command.ranks == 2
+
+
+def test_nothing_secret_is_on_a_workers_command_line_or_in_its_environment(bench: Bench) -> None:
+    command = bench.paper.commands["main-0"]
+    words = " ".join([*command.argv, *(f"{k}={v}" for k, v in command.environ)])
+    assert "key" not in words.lower()
+
+
+def test_each_start_of_a_name_has_a_number_of_its_own(bench: Bench) -> None:
+    first = bench.paper.commands["main-0"].start
+    bench.join()
+    bench.submit(spec())
+    bench.paper.kill("main-0")  # with a task: replaced at once
+    bench.step()
+    assert bench.paper.commands["main-0"].start > first
+
+
+def test_a_join_of_another_start_is_sent_away(bench: Bench) -> None:
+    start = bench.paper.commands["main-0"].start
+    stranger = bench.doors.connect(Door.WORKER, b"main-0.77")
+    epoch = bench.journal.epoch
+    stranger.send(codec.encode(m.Join("test", "main-0", 1, NODE, epoch, (), start + 1)))
+    bench.step()
+    assert isinstance(last(stranger), m.StopWorker)
+    assert not is_ready(bench)
+
+
+def test_a_beat_of_another_start_is_sent_away_and_proves_nothing(bench: Bench) -> None:
+    work = bench.join()
+    start = bench.paper.commands["main-0"].start
+    ghost = bench.doors.connect(Door.WORKER, b"main-0.0!")
+    ghost.send(codec.encode(m.Beat("main-0", bench.journal.epoch, 0, 0, 10, start - 1)))
+    bench.step()
+    assert isinstance(last(ghost), m.StopWorker)
+    own = bench.doors.connect(Door.WORKER, f"main-0.{start}!".encode())
+    own.send(codec.encode(m.Beat("main-0", bench.journal.epoch, 0, 0, 10, start)))
+    bench.step()
+    assert isinstance(last(own), m.Lease)
+    assert last(work) is None
+
+
+def test_the_end_of_an_earlier_start_is_not_the_end_of_this_one(bench: Bench) -> None:
+    bench.join()
+    start = bench.paper.commands["main-0"].start
+    bench.paper.gone.append(Exit("main-0", 0, -9, "signal 9 (SIGKILL)", start - 1))
+    bench.step()
+    assert is_ready(bench)
+    bench.submit(spec())
+    assert len(bench.assigned()) == 1
+
+
+def test_an_answer_of_an_earlier_start_is_of_no_worker(bench: Bench) -> None:
+    old = bench.join()
+    bench.submit(spec())
+    (task,) = bench.assigned()
+    bench.paper.kill("main-0")
+    bench.step()
+    bench.join()
+    new = bench.work
+    bench.work = old
+    bench.finish([task])
+    assert task.task in bench.state.tasks
+    bench.work = new
+    bench.finish(bench.assigned())
+    assert not bench.state.tasks
+
+
+def test_a_worker_that_cannot_be_started_leaves_its_reason(bench: Bench) -> None:
+    bench.paper.fails = "prte: no room for a helper"
+    bench.paper.kill("main-0")
+    bench.step()
+    bench.daemon.state.pools["main"].next_start_ns = 0
+    bench.step()
+    (info,) = bench.state.pool_infos()
+    assert "no room for a helper" in info.reason
+
+
+def test_a_worker_that_ends_before_it_is_ready_is_quoted(bench: Bench) -> None:
+    command = bench.paper.commands["main-0"]
+    command.log.write_text("line one\nCOMM_WORLD has size 1, 4 were told\n")
+    bench.paper.gone.append(Exit("main-0", 0, m.EXIT_MPI, "exit 5", command.start))
+    bench.step()
+    (info,) = bench.state.pool_infos()
+    assert info.reason == "exit 5: COMM_WORLD has size 1, 4 were told"
+    assert info.state == "degraded"
+
+
+@pytest.mark.parametrize(("code", "deaths"), [(m.EXIT_LEASE, 0), (m.EXIT_ORPHAN, 0), (-11, 1)])
+def test_a_task_is_charged_only_for_deaths_it_may_have_caused(
+    bench: Bench, code: int, deaths: int
+) -> None:
+    bench.join()
+    bench.submit(spec())
+    (task,) = bench.assigned()
+    start = bench.paper.commands["main-0"].start
+    bench.paper.gone.append(Exit("main-0", 0, code, "gone", start))
+    bench.step()
+    assert bench.state.tasks[task.task].deaths == deaths
+
+
+def test_what_went_with_its_dvm_is_no_tasks_fault(bench: Bench) -> None:
+    bench.join()
+    bench.submit(spec())
+    (task,) = bench.assigned()
+    start = bench.paper.commands["main-0"].start
+    bench.paper.gone.append(Exit("main-0", 0, -9, "the DVM was lost", start, blameless=True))
+    bench.paper.said.append(News("dvm.lost", "1", "prte was killed"))
+    bench.step()
+    assert bench.state.tasks[task.task].deaths == 0
+    assert events(bench, "dvm.lost") == [("dvm.lost", "1", "prte was killed")]
+
+
+def test_the_tasks_of_a_lost_node_run_on_another_until_it_is_back(bench: Bench) -> None:
+    bench.join()
+    bench.submit(spec())
+    bench.assigned()
+    (share,) = bench.paper.commands["main-0"].shares
+    bench.paper.said.append(News("node.lost", share.node, "it does not answer"))
+    bench.step()
+    assert events(bench, "node.lost") == [("node.lost", share.node, "it does not answer")]
+    ((name, command),) = bench.paper.commands.items()
+    (other,) = command.shares
+    assert other.node != share.node
+    (status,) = bench.say(m.GetStatus(1))
+    assert isinstance(status, m.Status)
+    assert f"node {share.node} is lost: it does not answer" in status.info.warnings
+    bench.join(name)
+    (again,) = bench.assigned()
+    bench.finish([again])
+    assert not bench.state.tasks
+    bench.paper.said.append(News("node.back", share.node, ""))
+    bench.step()
+    assert {node.state for node in bench.state.node_infos()} == {"up"}
+
+
+def test_workers_go_to_a_resumed_node_that_the_launcher_still_counts_as_lost(bench: Bench) -> None:
+    node = bench.paper.commands["main-0"].shares[0].node
+    bench.paper.sought.add(node)
+    bench.paper.said.append(News("node.lost", node, "no answer"))
+    bench.step()
+    (answer,) = bench.say(ResumeNode(1, node))
+    assert isinstance(answer, Pools)
+    assert {n.name: n.state for n in answer.nodes}[node] == "lost"
+    ((_, _, words),) = events(bench, "node.resumed")
+    assert words == "once it is back (no answer; it is looked for)"
+    bench.say(Scale(2, "main", 4, 4))
+    assert node not in {s.node for c in bench.paper.commands.values() for s in c.shares}
+    bench.paper.said.append(News("node.back", node, "it answers again"))
+    bench.say(Scale(3, "main", 6, 6))
+    bench.step()
+    assert node in {s.node for c in bench.paper.commands.values() for s in c.shares}
+
+
+def test_more_ranks_are_promised_than_there_are_slots(bench: Bench) -> None:
+    bench.state.limits = msgspec.structs.replace(TWO, max_ranks=4096)
+    (status,) = bench.say(m.GetStatus(1))
+    assert isinstance(status, m.Status)
+    assert status.info.max_ranks == 4
+
+
+def test_what_runs_on_several_nodes_is_told_with_them(tmp_path: Path) -> None:
+    pools = [{"name": "wide", "engine": "statevector", "min": 1, "max": 1, "ranks": 4}]
+    bench = Bench(tmp_path, limits=TWO, pools=pools)
+    assert bench.paper.commands["wide-0"].shares == (Share("n1", 2), Share("n2", 2))
+    (started,) = events(bench, "worker.started")
+    assert started[2] == "pool wide on n1 (2 ranks), n2 (2 ranks)"
+    (workers,) = bench.say(m.GetWorkers(1))
+    assert isinstance(workers, m.Workers)
+    assert [(w.ranks, w.state) for w in workers.workers] == [(4, WorkerState.STARTING)]
+
+
+def ending(tmp_path: Path, seconds: float) -> Bench:
+    end_ns = time.monotonic_ns() + round(seconds * 1e9)
+    limits = msgspec.structs.replace(TWO, end_ns=end_ns)
+    return Bench(tmp_path, limits=limits, drain_timeout_s=600.0)
+
+
+def test_nothing_is_begun_in_the_last_minute_of_the_allocation(tmp_path: Path) -> None:
+    bench = ending(tmp_path, 59)
+    assert bench.state.draining
+    ((_, _, words),) = events(bench, "allocation.ends")
+    assert "takes the nodes back" in words
+    left_s = (bench.daemon.stop_at_ns - time.monotonic_ns()) / 1e9
+    assert 40 < left_s < 45  # what runs has until a quarter of a minute before the end
+    bench.restart()
+    assert len(events(bench, "allocation.ends")) == 2  # once a start
+
+
+def test_an_allocation_that_lasts_drains_nothing(tmp_path: Path) -> None:
+    assert not ending(tmp_path, 120).state.draining
+
+
+def test_people_are_warned_before_the_allocation_ends(tmp_path: Path) -> None:
+    (status,) = ending(tmp_path, 600).say(m.GetStatus(1))
+    assert isinstance(status, m.Status)
+    (warning,) = status.info.warnings
+    assert warning.startswith("the allocation ends in 10 min")

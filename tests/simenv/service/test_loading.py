@@ -1,0 +1,49 @@
+"""A service whose workers start before it can judge circuits."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from service import Bench, spec
+
+from simenv.config import kernel_cache
+from simenv.model import Terms
+from simenv.scheduler.seen import NOTHING
+from simenv.service.loading import Loading, admission
+from simenv.wire import messages as m
+
+PATIENCE_S = 60.0
+
+
+def over(loading: Loading) -> bool:
+    deadline = time.monotonic() + PATIENCE_S
+    while not loading.over() and time.monotonic() < deadline:
+        loading._thread.join(0.1)
+    return loading.over()
+
+
+def test_what_comes_before_admission_is_loaded_is_lost_or_keeps_the_loop_busy(
+    tmp_path: Path,
+) -> None:
+    bench = Bench(tmp_path)
+    intake = bench.daemon.intake
+    intake.admission = None
+    assert bench.say(m.Submit(5, "~k", 0, Terms(), [spec()])) == []
+    assert not intake.busy
+    assert isinstance(bench.say(m.GetStatus(6))[0], m.Status)
+    intake.admission = admission(bench.config, bench.limits, lambda: NOTHING)
+    bench.step()
+    [answer] = bench.heard()
+    assert isinstance(answer, m.Accepted)
+
+
+def test_admission_is_not_there_once_all_is_loaded() -> None:
+    assert over(Loading(kernel_cache()))
+
+
+def test_a_folder_that_cannot_be_made_is_found_by_nobody(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError):
+        over(Loading(tmp_path / "file" / "kernels"))

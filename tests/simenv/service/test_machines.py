@@ -1,0 +1,107 @@
+"""What the service makes of machines: what a worker says of one counts, as long as it is ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from service import NODE, Bench, program, spec
+
+from simenv.model import Origin, Terms
+from simenv.model.devices import DeviceInfo, DeviceKind
+from simenv.wire import codec
+from simenv.wire import messages as m
+from simenv.wire.connection import Door
+from simenv.wire.devices import Described
+from simenv.wire.pools import Scale
+from simenv.wire.reservations import SteerTarget
+
+QPU = {"name": "qpu", "engine": "hardware", "provider": "lab:one"}
+NARROW = DeviceInfo(
+    "x", DeviceKind.HARDWARE, "lab", "fridge", "1", "", 2, 1000, (), False, dt_ns=1.0
+)
+MACHINE = Terms(pool="qpu")
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    pools = [{"name": "main", "min": 1, "max": 1}, QPU]
+    return Bench(tmp_path, pools=pools, import_from=("/here", "/lib"))
+
+
+def describe(
+    bench: Bench, device: DeviceInfo = NARROW, *, start: int = 0, name: str = "qpu-0"
+) -> None:
+    start = start or bench.paper.commands[name].start
+    worker = bench.doors.connect(Door.WORKER, f"{name}.{start}".encode())
+    worker.send(codec.encode(Described(name, bench.journal.epoch, start, device)))
+    bench.step()
+
+
+def test_a_worker_is_not_told_what_to_hold(bench: Bench) -> None:
+    words = bench.paper.commands["qpu-0"].argv
+    assert words[words.index("--provider") + 1] == "lab:one"
+    assert words[words.index("--import-from") + 1] == "/here:/lib"
+    assert "--provider" not in bench.paper.commands["main-0"].argv
+
+
+def test_a_program_let_in_before_is_let_in_though_it_is_too_wide(bench: Bench) -> None:
+    wide = spec(program=program(3).packed())
+    assert isinstance(bench.submit(wide, key="a", terms=MACHINE), m.Accepted)
+    describe(bench)
+    found = bench.submit(wide, key="b", terms=MACHINE)
+    assert isinstance(found, m.Refused)
+    assert found.refusals[0].message == "this program has 3 qubits; pool qpu (fridge) has 2"
+    assert bench.daemon.devices.of("qpu") == msgspec.structs.replace(NARROW, name="qpu")
+    describe(bench, msgspec.structs.replace(NARROW, num_qubits=5))
+    assert isinstance(bench.submit(wide, key="c", terms=MACHINE), m.Accepted)
+
+
+def test_what_a_stranger_or_a_simulator_says_counts(bench: Bench) -> None:
+    describe(bench, start=bench.paper.commands["qpu-0"].start + 7)
+    describe(bench, name="main-0")
+    assert bench.daemon.devices.known == ()
+
+
+def test_a_paused_machine_is_preferred_all_the_same(bench: Bench) -> None:
+    for name in ("main-0", "qpu-0"):
+        bench.join(name)
+    describe(bench)
+    preferring = Terms(prefer=("hardware",))
+
+    def reason(key: str) -> str:
+        taken = bench.submit(key=key, terms=preferring)
+        assert isinstance(taken, m.Accepted)
+        return bench.state.tasks[taken.first].route.reason
+
+    assert reason("a") == "preferred hardware: pool qpu (fridge)"
+    bench.say(SteerTarget(1, "qpu", "pause"))
+    assert reason("b").startswith("hardware: pool qpu is paused; took pool main: auto: 2 qubits")
+    bench.say(SteerTarget(2, "qpu", "resume"))
+    assert reason("c") == "preferred hardware: pool qpu (fridge)"
+
+
+def test_a_machine_gets_a_second_worker(bench: Bench) -> None:
+    for least, most in ((2, 2), (0, 1), (0, 0)):
+        (answer,) = bench.say(Scale(1, "qpu", least, most))
+        assert isinstance(answer, m.Refused)
+        assert "holds a machine" in answer.refusals[0].message
+
+
+@pytest.mark.parametrize(
+    ("engine", "forced"), [("hardware", True), ("stabilizer", True), ("statevector", False)]
+)
+def test_counts_that_do_not_come_again_may_be_lost(
+    tmp_path: Path, engine: str, forced: bool
+) -> None:
+    bench = Bench(tmp_path, durability="accepted")
+    work = bench.join()
+    bench.submit()
+    (task,) = bench.assigned()
+    bench.journal.sync()
+    done = m.STATES.index("DONE")
+    result = m.Finished(task.task, task.attempt, done, b"r", 0, "", 0, 1, 10)
+    work.send(codec.encode(m.Done(Origin("main-0", NODE, 1, "t"), engine, "test", 1, [result])))
+    bench.daemon.step(timeout_s=0.0)
+    assert bench.journal.unsynced is not forced

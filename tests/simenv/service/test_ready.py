@@ -1,0 +1,109 @@
+"""When a starter hears that the environment is ready, or why it is not."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from pathlib import Path
+
+import msgspec
+import pytest
+from service import LIMITS, Bench
+
+from launcher.base import Exit, Node
+from simenv.service import __main__ as main
+from simenv.service.start import Environment
+from simenv.wire import messages as m
+from simenv.wire.pools import DrainNode, Scale
+
+NODES = (Node("n1", 2, 2**30), Node("n2", 2, 2**30))
+TWO = msgspec.structs.replace(LIMITS, slots=4, memory_bytes=2**31, nodes=NODES, max_ranks=4)
+
+
+class Starter:
+    """The pipe's other end."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._read, False)
+        places = bench.daemon.workers._places
+        self._environment = Environment(bench.daemon, places, ExitStack())
+
+    def hears(self) -> main.Readiness | None:
+        """What it is told now; None: nothing yet."""
+        told = main._tell_when_ready(self._environment, self._write)
+        if not told:
+            return None
+        found = os.read(self._read, 65_536)
+        os.close(self._read)
+        return msgspec.json.decode(found, type=main.Readiness)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path, limits=TWO, pools=[{"name": "main", "min": 2, "max": 2}])
+
+
+def ends(bench: Bench, name: str, code: int = 1) -> None:
+    command = bench.paper.commands.pop(name)
+    bench.paper.gone.append(Exit(name, 0, code, f"exit {code}", command.start))
+    bench.step()
+
+
+def test_ready_before_all_workers_are_there(bench: Bench) -> None:
+    starter = Starter(bench)
+    assert starter.hears() is None
+    bench.join("main-0")
+    assert starter.hears() is None
+    bench.join("main-1")
+    assert starter.hears() == main.Readiness(ready=True)
+
+
+def test_a_pool_without_a_working_worker_is_waited_for(bench: Bench) -> None:
+    starter = Starter(bench)
+    ends(bench, "main-0")
+    assert starter.hears() is None  # another one may still come
+    ends(bench, "main-1", m.EXIT_MPI)
+    found = starter.hears()
+    assert found is not None
+    assert found.error is not None
+    assert "no working worker: exit 5" in found.error.message
+    assert bench.state.draining
+
+
+def test_one_node_that_starts_nothing_fails_all_others(bench: Bench) -> None:
+    starter = Starter(bench)
+    bench.join("main-0")
+    ends(bench, "main-1")
+    assert starter.hears() is None
+    bench.state.pools["main"].next_start_ns = 0
+    bench.step()
+    (again,) = [name for name in bench.paper.commands if name != "main-0"]
+    bench.join(again)
+    assert starter.hears() == main.Readiness(ready=True)
+
+
+def test_a_start_with_all_nodes_drained_never_ends(bench: Bench) -> None:
+    for node in ("n1", "n2"):
+        bench.say(DrainNode(1, node, "for repair"))
+    bench.restart()
+    assert bench.paper.commands == {}
+    assert Starter(bench).hears() == main.Readiness(ready=True)
+
+
+def test_a_pool_scaled_down_before_is_waited_for_at_its_old_size(bench: Bench) -> None:
+    bench.say(Scale(1, "main", 1, 2))
+    bench.restart()
+    bench.join("main-0")
+    assert Starter(bench).hears() == main.Readiness(ready=True)
+
+
+def test_a_machine_that_stays_away_keeps_the_rest_from_being_ready(tmp_path: Path) -> None:
+    qpu = {"name": "qpu", "engine": "hardware", "provider": "lab:one"}
+    bench = Bench(tmp_path, pools=[{"name": "main", "min": 1, "max": 1}, qpu])
+    starter = Starter(bench)
+    bench.join("main-0")
+    assert starter.hears() is None
+    ends(bench, "qpu-0", 2)
+    assert starter.hears() == main.Readiness(ready=True)

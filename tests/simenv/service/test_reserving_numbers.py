@@ -1,0 +1,97 @@
+"""Numbers that no reservation can have: refused in words, and nothing has changed."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from office import Office
+
+from simenv.model import AdmissionPolicy, Code, DeviceProfile, ReservationAsk
+from simenv.wire import codec
+from simenv.wire import messages as m
+from simenv.wire.reservations import (
+    Decided,
+    GetReservations,
+    Release,
+    Renew,
+    Reserve,
+    SetPolicy,
+    SetProfile,
+)
+
+
+@pytest.fixture(scope="module")
+def office(tmp_path_factory: pytest.TempPathFactory) -> Office:
+    """One for all: nothing here may change it."""
+    office = Office(tmp_path_factory.mktemp("office"))
+    office.reserve(4)
+    return office
+
+
+NUMBERS = (-1, 2**62 + 1, 2**63, 2**64 - 1, True, 1.5)
+ASK = ("ttl_ns", "walltime_ns", "classical_ns", "overhead_ns", "workers", "bound_ns")
+
+
+def raw(message: object, path: tuple[str | int, ...], value: object) -> bytes:
+    """A message with one field changed, whatever its type allows."""
+    body = msgspec.msgpack.decode(codec.encode(message))
+    place = body
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    return msgspec.msgpack.encode(body)
+
+
+def hear(office: Office, body: bytes) -> m.ToClient:
+    office.peer.send(body)
+    office.step()
+    (answer,) = office.heard()
+    return answer
+
+
+@pytest.mark.parametrize("value", NUMBERS)
+@pytest.mark.parametrize("field", [*ASK, *range(7)])
+def test_a_wrong_number_in_an_ask(office: Office, field: str | int, value: object) -> None:
+    before = office.digest()
+    path: tuple[str | int, ...] = (2, field) if isinstance(field, str) else (2, "workload", field)
+    answer = hear(office, raw(Reserve(9, ReservationAsk(device="main")), path, value))
+    if isinstance(answer, Decided):
+        assert answer.decision.status == "rejected"
+        assert answer.decision.code in (Code.INVALID_REQUEST, Code.TOO_LARGE)
+    else:
+        assert isinstance(answer, m.Refused)
+        assert answer.refusals[0].code == "protocol"
+    assert office.digest() == before
+
+
+@pytest.mark.parametrize("value", NUMBERS)
+@pytest.mark.parametrize(
+    "message",
+    [
+        (Renew(9, 1, 1), (2,)),
+        (Renew(9, 1, 1), (3,)),
+        (Release(9, 1), (2,)),
+        (GetReservations(9, 1), (2,)),
+        *((SetProfile(9, "main", DeviceProfile()), (3, field)) for field in ("device_rate",)),
+        (SetProfile(9, "main", DeviceProfile()), (3, "one_q_gate_ns")),
+        (SetPolicy(9, "main", AdmissionPolicy("credit", total_credits=1)), (3, "total_credits")),
+    ],
+    ids=lambda message: f"{type(message[0]).__name__}-{message[1][-1]}",
+)
+def test_a_wrong_number_in_a_message(
+    office: Office, message: tuple[object, tuple[str | int, ...]], value: object
+) -> None:
+    before = office.digest()
+    answer = hear(office, raw(*message, value))
+    assert isinstance(answer, m.Refused)
+    assert answer.refusals[0].code in ("protocol", "option", "reservation")
+    assert office.digest() == before
+
+
+@pytest.mark.parametrize("number", [-1, 2**63, 2**64 - 1])
+def test_a_task_under_a_number_that_cannot_be(office: Office, number: int) -> None:
+    before = office.digest()
+    refused = office.under(number, 100)
+    assert isinstance(refused, m.Refused)
+    assert refused.refusals[0].code == "reservation"
+    assert office.digest() == before

@@ -1,0 +1,199 @@
+"""Pools scaled, nodes drained and resumed: by whom, how far, and over a restart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from service import LIMITS, Bench, spec
+
+from launcher.base import Node
+from simenv.config import convert
+from simenv.errors import ConfigError, SimenvError
+from simenv.model import NodeInfo, PoolInfo, PoolSpec
+from simenv.scheduler.values import Limits
+from simenv.service.steering import check_pools, room_for
+from simenv.wire import codec
+from simenv.wire import messages as m
+from simenv.wire.auth import Identity, Role
+from simenv.wire.connection import Door
+from simenv.wire.pools import DrainNode, GetPools, Pools, ResumeNode, Scale
+
+GIB = 2**30
+NODES = (Node("n1", 2, GIB), Node("n2", 2, GIB))
+TWO: Limits = msgspec.structs.replace(
+    LIMITS, slots=4, memory_bytes=2 * GIB, nodes=NODES, max_ranks=4
+)
+BIG = {"name": "big", "min": 0, "max": 1, "ranks": 2, "memory_bytes": GIB // 2}
+POOLS = [{"name": "main", "min": 1, "max": 1}, BIG]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path, limits=TWO, pools=POOLS)
+
+
+def asked(bench: Bench, question: object) -> Pools:
+    (answer,) = bench.say(question)
+    assert isinstance(answer, Pools), answer
+    return answer
+
+
+def refused(bench: Bench, question: object) -> m.Refusal:
+    (answer,) = bench.say(question)
+    assert isinstance(answer, m.Refused), answer
+    return answer.refusals[0]
+
+
+def test_pools_and_nodes_are_told_to_anybody(bench: Bench) -> None:
+    found = asked(bench, GetPools(1))
+    assert [pool.name for pool in found.pools] == ["main", "big"]
+    assert [(node.name, node.state, node.slots) for node in found.nodes] == [
+        ("n1", "up", 2),
+        ("n2", "up", 2),
+    ]
+
+
+def test_a_scaled_pool_starts_its_workers_at_once_and_stays_so_after_a_restart(
+    bench: Bench,
+) -> None:
+    assert len(bench.paper.commands) == 1
+    asked(bench, Scale(1, "main", 3, 5))
+    assert len(bench.paper.commands) == 3
+    bench.restart()
+    assert len(bench.paper.commands) == 3
+    pool = bench.state.pools["main"].spec
+    assert (pool.min, pool.max) == (3, 5)
+
+
+def test_what_the_next_start_says_of_a_pool_counts_more_than_an_old_scale(bench: Bench) -> None:
+    asked(bench, Scale(1, "main", 3, 5))
+    bench.config = convert({"pools": [{"name": "main", "min": 2, "max": 2}, POOLS[1]]})
+    bench.restart()
+    assert len(bench.paper.commands) == 2
+
+
+def test_a_drained_node_gets_nothing_more_until_it_is_resumed_also_after_a_restart(
+    bench: Bench,
+) -> None:
+    asked(bench, DrainNode(1, "n1", "a disk is failing"))
+    bench.restart()
+    asked(bench, Scale(2, "main", 4, 4))
+    nodes = {share.node for c in bench.paper.commands.values() for share in c.shares}
+    assert nodes == {"n2"}
+    (one, _) = asked(bench, GetPools(3)).nodes
+    assert (one.state, one.reason) == ("drained", "a disk is failing")
+    (status,) = bench.say(m.GetStatus(4))
+    assert isinstance(status, m.Status)
+    assert "node n1 is drained: a disk is failing" in status.info.warnings
+    asked(bench, ResumeNode(5, "n1"))
+    bench.restart()
+    assert [node.state for node in asked(bench, GetPools(6)).nodes] == ["up", "up"]
+
+
+def test_events_tell_who_was_scaled_and_drained(bench: Bench) -> None:
+    asked(bench, Scale(1, "main", 2, 2))
+    asked(bench, DrainNode(2, "n2", "for repair"))
+    asked(bench, ResumeNode(3, "n2"))
+    (events,) = bench.say(m.GetEvents(4))
+    assert isinstance(events, m.Events)
+    kinds = [event.kind for event in events.events if not event.kind.startswith("worker")]
+    assert kinds == ["pool.scaled", "node.drained", "node.resumed"]
+
+
+@pytest.mark.parametrize(
+    ("question", "code", "words"),
+    [
+        (Scale(1, "nope", 1, 1), "not_found", "no pool 'nope'"),
+        (Scale(1, "main", 3, 2), "option", "3 to 2 workers"),
+        (Scale(1, "big", 0, 3), "limit", "536870912 bytes will never fit: 2 do"),
+        (DrainNode(1, "n9", "x"), "not_found", "no node or pool 'n9'"),
+        (ResumeNode(1, "n9"), "not_found", "no node or pool 'n9'"),
+        (Scale(1, "main", -1, 2), "protocol", ""),
+        (Scale(1, "main", 0, 10**9), "protocol", ""),
+    ],
+)
+def test_what_cannot_be_is_refused_and_changes_nothing(
+    bench: Bench, question: object, code: str, words: str
+) -> None:
+    before = _pools(bench)
+    found = refused(bench, question)
+    assert found.code == code
+    assert words in found.message
+    assert _pools(bench) == before
+    bench.restart()
+    assert _pools(bench)[0][1:] == before[0][1:]
+
+
+def _pools(bench: Bench) -> tuple[list[PoolInfo], list[NodeInfo]]:
+    """Without forecasts, which change from moment to moment."""
+    found = asked(bench, GetPools(9))
+    return [msgspec.structs.replace(pool, wait_us=-1.0) for pool in found.pools], found.nodes
+
+
+@pytest.mark.parametrize(
+    "question", [Scale(1, "main", 2, 2), DrainNode(1, "n1", ""), ResumeNode(1, "n1")]
+)
+def test_only_an_admin_may_steer(bench: Bench, question: object) -> None:
+    bench.doors.admit({"k" * 40: Identity("eve", Role.CLIENT)}, b"")
+    eve = bench.doors.connect(Door.CLIENT, b"eve", "k" * 40)
+    (answer,) = bench.say(question, eve)
+    assert isinstance(answer, m.Refused)
+    assert answer.refusals[0].code == "not_allowed"
+    assert [node.state for node in asked(bench, GetPools(2)).nodes] == ["up", "up"]
+
+
+def test_the_answer_comes_only_when_it_is_stored(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, limits=TWO, pools=POOLS)
+    stored = bench.journal.records
+    bench.peer.send(codec.encode(DrainNode(1, "n1", "why")))
+    bench.step()
+    assert bench.heard()
+    assert list(stored.drained()) == [("n1", "why")]
+
+
+def test_a_pool_that_could_never_have_a_worker_stops_the_start() -> None:
+    for pool, words in (
+        (PoolSpec("p", ranks=8), "8 ranks"),
+        (PoolSpec("p", memory_bytes=3 * GIB), "never have a worker"),
+        (PoolSpec("p", nodes="gpu*"), "gpu"),
+        (PoolSpec("p", min=5, max=5, memory_bytes=GIB // 2), "5 workers"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            check_pools((pool,), TWO)
+    check_pools((PoolSpec("p", min=4, max=4, memory_bytes=GIB // 2),), TWO)
+
+
+def test_workers_of_several_ranks_are_refused_for_slots_that_only_running_needs() -> None:
+    each = GIB // 8
+    check_pools((PoolSpec("p", min=8, max=8, ranks=2, memory_bytes=each),), TWO)
+    with pytest.raises(ConfigError, match=r"9 workers of 2 ranks .* 8 do"):
+        check_pools((PoolSpec("p", min=9, max=9, ranks=2, memory_bytes=each),), TWO)
+    assert room_for(PoolSpec("p", ranks=2), TWO, 100) == 100
+    more = msgspec.structs.replace(TWO, max_ranks=8)
+    with pytest.raises(ConfigError, match="never have a worker"):
+        check_pools((PoolSpec("p", ranks=5),), more)
+
+
+def test_workers_that_reserve_nothing_are_not_bounded_by_memory() -> None:
+    assert room_for(PoolSpec("p"), TWO, 100) == 100
+    assert room_for(PoolSpec("p", nodes="n9"), TWO, 100) == 0
+    assert room_for(PoolSpec("p", memory_bytes=GIB // 2), TWO, 100) == 4
+
+
+def test_a_task_of_a_drained_node_ends_before_its_worker_does(tmp_path: Path) -> None:
+    one = msgspec.structs.replace(TWO, nodes=NODES[:1], slots=2)
+    bench = Bench(tmp_path, limits=one, pools=POOLS[:1])
+    bench.join()
+    bench.submit(spec())
+    (task,) = bench.assigned()
+    asked(bench, DrainNode(1, "n1", "why"))
+    assert bench.state.tasks
+    bench.finish([task])
+    assert not bench.state.tasks
+
+
+def test_errors_of_steering_are_of_the_one_tree(bench: Bench) -> None:
+    with pytest.raises(SimenvError):
+        bench.daemon.steering.obey(Scale(1, "nope", 1, 1))

@@ -1,0 +1,93 @@
+"""What a machine does wrong becomes an error that says what it was; it is never a result."""
+
+from __future__ import annotations
+
+import machines
+import pytest
+from arrays import Arrays
+
+from simulators.base import Control, Request, RunOptions
+from simulators.errors import BadAnswer, EngineError, MachineFailed, MachineRefused, Stopped
+from simulators.hardware.engine import HardwareEngine
+from simulators.hardware.jobs import Machine
+
+
+def run_of(
+    fault: str, control: Control | None = None, machine: machines.Faulty | None = None
+) -> None:
+    engine = HardwareEngine(machine or machines.Faulty())
+    width = machines.QUBITS[fault]
+    circuit = Arrays(width, width).add("h", [0]).add("measure", [0], [0]).circuit()
+    plan = engine.plan(circuit, None, RunOptions())
+    engine.run(plan, circuit, Request(10, 1), RunOptions(), control or Control())
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "words"),
+    [
+        ("refuse", MachineRefused, "'faulty' did not take the job: RuntimeError: closed for main"),
+        ("no job", MachineFailed, "does not know the state of its NoneType"),
+        ("error", MachineFailed, "ended job job-17 with ERROR: the fridge is warm"),
+        ("unsure", MachineFailed, "the state of job job-17: ConnectionError: no route"),
+        ("lose shots", BadAnswer, "9 shots, and 10 were asked for"),
+        ("lose circuit", BadAnswer, "no counts of circuit 0"),
+        ("wide", BadAnswer, "outcome '1{40}'; the circuit has 7 clbits"),
+        ("other words", BadAnswer, "outcome 'up'; the circuit has 12 clbits"),
+        ("half a count", BadAnswer, "9.5 times outcome '0{13}'"),
+        ("no result", BadAnswer, "a dict instead of a Result"),
+        ("no counts", BadAnswer, "a NoneType instead of counts"),
+    ],
+)
+def test_a_fault_of_the_machine_is_believed(
+    fault: str, kind: type[EngineError], words: str
+) -> None:
+    with pytest.raises(kind, match=words) as caught:
+        run_of(fault)
+    assert caught.value.hint
+
+
+def test_a_stopped_job_runs_on() -> None:
+    control = Control()
+    machine = machines.Faulty(when_asked=control.stop)
+    with pytest.raises(Stopped, match="job-17 was cancelled"):
+        run_of("slow", control, machine)
+    assert machine.cancelled == 1
+
+
+def test_a_job_that_cannot_be_cancelled_is_waited_for() -> None:
+    control = Control()
+    with pytest.raises(Stopped, match="did not cancel job job-17: RuntimeError: cannot"):
+        run_of("stubborn", control, machines.Faulty(when_asked=control.stop))
+
+
+def test_a_stop_before_the_job_asks_the_machine() -> None:
+    machine, control = machines.Faulty(), Control()
+    control.stop()
+    with pytest.raises(Stopped):
+        run_of("slow", control, machine)
+    assert machine.asked == []
+
+
+@pytest.mark.parametrize(
+    "word", ["1_0", "0b1", "+10", "-00", "0x_1", "0x", "0x8", "\u0661\u0660\u0661"]
+)
+def test_what_python_reads_as_a_number_is_an_outcome(word: str) -> None:
+    with pytest.raises(BadAnswer, match="the circuit has 3 clbits"):
+        Machine(machines.Faulty())._outcome(word, 3)
+
+
+def test_an_outcome_is_refused_or_misread() -> None:
+    machine = Machine(machines.Faulty())
+    assert [machine._outcome(word, 3) for word in ("1 10", "011", "0x7", "0x5")] == [
+        6, 3, 7, 5
+    ]  # fmt: skip
+
+
+def test_a_result_that_does_not_say_its_state_is_an_error_without_a_type() -> None:
+    class Mute:
+        @property
+        def success(self) -> bool:
+            raise KeyError("success")
+
+    with pytest.raises(BadAnswer, match="does not say its state: KeyError"):
+        Machine(machines.Faulty())._read(Mute(), 0, 1, 1)

@@ -1,0 +1,85 @@
+"""Counts in one call: the same bits as a run, or none at all."""
+
+from __future__ import annotations
+
+import pytest
+from arrays import Arrays
+from hypothesis import given, settings
+from random_circuits import unitary_circuits
+
+from simulators.base import Control, Quick, Request, RunOptions
+from simulators.circuit.ir import Circuit
+from simulators.registry import create
+from simulators.statevector.engine import StatevectorEngine
+
+ENGINE = StatevectorEngine()
+SEED, BINDING, SHOTS = 2**64 - 3, 7, 333
+
+
+def measured(gates: Circuit) -> Circuit:
+    """With all qubits read, in falling order."""
+    arrays = Arrays(gates.num_qubits, gates.num_qubits)
+    qubits, params = iter(gates.qubits.tolist()), iter(gates.params.tolist())
+    for op in gates.ops.tolist():
+        _, width, _, number = gates.table.rows[op].tolist()
+        wires = [next(qubits) for _ in range(width)]
+        arrays.add(gates.table.names[op], wires, (), [next(params) for _ in range(number)])
+    for qubit in range(gates.num_qubits):
+        arrays.add("measure", [qubit], [gates.num_qubits - 1 - qubit])
+    return arrays.circuit()
+
+
+def test_quick_counts_are_not_those_of_a_run() -> None:
+    @settings(derandomize=True, deadline=None, max_examples=100)
+    @given(gates=unitary_circuits(6, 10))
+    def other(gates: Circuit) -> None:
+        circuit = measured(gates)
+        found = ENGINE.quick_counts(circuit, SHOTS, SEED, BINDING, Control())
+        options = RunOptions()
+        plan = ENGINE.plan(circuit, None, options)
+        request = Request(SHOTS, SEED, binding=BINDING)
+        assert found == ENGINE.run(plan, circuit, request, options, Control())
+
+    other()
+
+
+def _bell() -> Arrays:
+    return Arrays(2, 2).add("h", [0]).add("cx", [0, 1])
+
+
+def _free() -> Arrays:
+    arrays = Arrays(1, 1).add("ry", [0], (), [0.0])
+    arrays.free(0)
+    return arrays.add("measure", [0], [0])
+
+
+def _wide() -> Arrays:
+    return Arrays(13, 13).add("h", [12]).add("measure", [12], [0])
+
+
+def _branching() -> Arrays:
+    return Arrays(1, 1).add("h", [0]).add("measure", [0], [0]).add("h", [0])
+
+
+def _read() -> Arrays:
+    return _bell().add("measure", [0], [0])
+
+
+@pytest.mark.parametrize(
+    ("arrays", "shots"),
+    [(_free(), 10), (_wide(), 10), (_branching(), 10), (_bell(), 10), (_read(), 0)],
+    ids=["free parameters", "wide", "branching", "measures nothing", "no shots"],
+)
+def test_quick_counts_are_found_where_a_run_is_needed(arrays: Arrays, shots: int) -> None:
+    assert ENGINE.quick_counts(arrays.circuit(), shots, 1, 0, Control()) is None
+
+
+def test_quick_counts_of_a_run_that_was_stopped_are_kept() -> None:
+    control = Control()
+    control.stop()
+    assert ENGINE.quick_counts(_read().circuit(), 10, 1, 0, control) is None
+
+
+def test_an_engine_passes_for_quick_that_is_not() -> None:
+    assert isinstance(ENGINE, Quick)
+    assert not isinstance(create("fault"), Quick)

@@ -1,0 +1,52 @@
+"""What runs over several ranks are said to cost."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from simulators import catalog
+from simulators.circuit.examples import bell, feed_forward
+from simulators.circuit.profile import Profile
+from simulators.circuit.profiling import profile
+from simulators.costs import Ask, state_bytes
+
+COSTS = catalog.CARDS[0].costs
+GIB = 2**30
+
+
+def wide(num_qubits: int, *, mid_circuit: bool = False) -> Profile:
+    found = profile(feed_forward() if mid_circuit else bell())
+    return msgspec.structs.replace(found, num_qubits=num_qubits, gates_1q=100, gates_2q=300)
+
+
+def test_26_qubits_in_half_a_gibibyte_do_not_take_four_ranks() -> None:
+    needs = {r: COSTS.least_memory_bytes(wide(26), Ask(ranks=r)) for r in (1, 2, 4, 8)}
+    assert needs[2] > GIB // 2 >= needs[4] > needs[8]
+    assert COSTS.memory_bytes(wide(26), Ask(ranks=4)) == needs[4]
+    assert needs[1] == COSTS.least_memory_bytes(wide(26), Ask())
+
+
+@pytest.mark.parametrize("output", ["statevector", "probabilities"])
+def test_an_output_as_large_as_the_state_is_divided_among_ranks(output: str) -> None:
+    one = COSTS.memory_bytes(wide(30), Ask(ranks=16))
+    whole = COSTS.memory_bytes(wide(30), Ask(outputs=(output,), ranks=16))
+    assert whole - one >= 2 * state_bytes(30)
+
+
+def test_a_dynamic_circuit_over_ranks_needs_one_state() -> None:
+    share = state_bytes(30) // 4
+    still = COSTS.least_memory_bytes(wide(30), Ask(ranks=4))
+    dynamic = COSTS.least_memory_bytes(wide(30, mid_circuit=True), Ask(ranks=4))
+    assert dynamic - still == share
+    assert COSTS.memory_bytes(wide(30, mid_circuit=True), Ask(ranks=4)) > dynamic
+
+
+def test_ranks_do_not_make_a_wide_circuit_faster() -> None:
+    seconds = [COSTS.seconds(wide(28), Ask(ranks=r), 1) for r in (1, 2, 4, 8)]
+    assert seconds == sorted(seconds, reverse=True)
+    assert seconds[1] > seconds[0] / 2  # what they send one another takes time too
+
+
+def test_only_the_statevector_engine_runs_over_ranks() -> None:
+    assert [card.name for card in catalog.CARDS if card.ranks and card.shared] == ["statevector"]

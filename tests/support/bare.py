@@ -1,0 +1,29 @@
+"""An interpreter that has all our packages, and no program of theirs: no mpirun, no prte."""
+
+from __future__ import annotations
+
+import site
+import subprocess
+import venv
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+Simenv = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def command_line(folder: Path, environ: Mapping[str, str]) -> Simenv:
+    """`simenv` run in `folder` by an interpreter made there; `environ` is all it gets."""
+    venv.create(folder / "venv", symlinks=True)
+    packages = next((folder / "venv" / "lib").glob("python*/site-packages"))
+    found = [path for path in site.getsitepackages() if Path(path).is_dir()]
+    lines = "".join(f"import site; site.addsitedir({path!r})\n" for path in found)
+    (packages / "all.pth").write_text(lines)
+    program = "from simenv.cli.entry import main; main()"
+
+    def simenv(*words: str) -> subprocess.CompletedProcess[str]:
+        argv = [folder / "venv" / "bin" / "python", "-P", "-c", program, *words]
+        return subprocess.run(
+            argv, env=dict(environ), cwd=folder, capture_output=True, text=True, check=False
+        )
+
+    return simenv

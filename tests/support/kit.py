@@ -1,0 +1,32 @@
+"""Plugin folders (the honest one, and that one with a defect), and reports of the kit on them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from simenv.qpm_check.checks import rows
+from simenv.qpm_check.plugin import Plugin
+from simenv.qpm_check.runner import Options, Report, check
+
+PLUGINS = Path(__file__).parent / "qpm_plugins"
+SHORT_S = 0.2  # a long circuit of the tests
+
+
+def assembled(parent: Path, name: str = "") -> Path:
+    """The folder of the honest plugin, with the class of `broken/NAME.py` where one is named."""
+    folder = parent / "plugin"
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(PLUGINS / "honest", folder, ignore=ignored, dirs_exist_ok=True)
+    if name:
+        service = folder / "services" / "svc_honest" / "svc_qpm.py"
+        shutil.copyfile(PLUGINS / "broken" / f"{name}.py", service)
+    return folder
+
+
+def checked(
+    folder: Path, *only: str, revisions: tuple[int, ...] = (1, 2), wait_s: float = 30.0
+) -> Report:
+    """A report on a plugin folder."""
+    options = Options(only=only, revisions=revisions, long_s=SHORT_S, wait_s=wait_s)
+    return check(Plugin("a plugin", folder), rows(), options)

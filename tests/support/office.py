@@ -1,0 +1,89 @@
+"""A service whose pool has credits, two clients of it and an admin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+from service import Bench, spec
+
+from simenv.model import AdmissionPolicy, Decision, ReservationAsk, ReservationInfo, Terms, Workload
+from simenv.wire import messages as m
+from simenv.wire.connection import Door
+from simenv.wire.keyfiles import new_pair
+from simenv.wire.memory import MemoryConnection
+from simenv.wire.people import AddKey
+from simenv.wire.reservations import (
+    Decided,
+    GetReservations,
+    Policed,
+    Reservations,
+    Reserve,
+    SetPolicy,
+)
+
+# The tests' program: two gates and two measurements, 2,060 ns a shot; 100 shots are a unit.
+BASE = Workload(1, 2, 1, 2, 0, 2, 100)
+A = TypeVar("A")
+
+
+class Office(Bench):
+    """A service with ten credits on its pool, two clients and an admin."""
+
+    def __init__(self, folder: Path, **options: object) -> None:
+        super().__init__(folder, **{"durability": "process", **options})
+        self.key = {name: new_pair().public for name in ("ana", "ben", "ops")}
+        for name, key in self.key.items():
+            self.say(AddKey(1, name, "admin" if name == "ops" else "client", key))
+        self.arrive()
+        policy = AdmissionPolicy("credit", BASE, total_credits=10)
+        self.get(Policed, SetPolicy(1, "main", policy))
+
+    def arrive(self) -> None:
+        self.ana, self.ben, self.ops = (
+            self.doors.connect(Door.CLIENT, name.encode(), key) for name, key in self.key.items()
+        )
+
+    def begin_again(self) -> None:
+        self.restart()
+        self.arrive()
+
+    def get(self, kind: type[A], question: object, peer: MemoryConnection | None = None) -> A:
+        """The one answer of that kind."""
+        answers = self.say(question, peer)
+        (found,) = (a for a in answers if isinstance(a, kind))
+        return found
+
+    def refusal(self, question: object, peer: MemoryConnection | None = None) -> m.Refusal:
+        return self.get(m.Refused, question, peer).refusals[0]
+
+    def reserve(
+        self, units: int = 4, peer: MemoryConnection | None = None, **ask: object
+    ) -> Decision:
+        work = msgspec.structs.replace(BASE, count=units)
+        fields = {"device": "main", "workload": work, **ask}
+        return self.get(Decided, Reserve(2, ReservationAsk(**fields)), peer).decision  # type: ignore[arg-type]
+
+    def info(self, number: int, peer: MemoryConnection | None = None) -> ReservationInfo:
+        return self.get(Reservations, GetReservations(3, number), peer).reservations[0]
+
+    def under(
+        self, number: int, *shots: int, key: str = "~u", peer: MemoryConnection | None = None
+    ) -> m.Accepted | m.Refused:
+        tasks = [spec(seed, shots=count) for seed, count in enumerate(shots)]
+        submit = m.Submit(5, key, 0, Terms(reservation=number), tasks)
+        answers = self.say(submit, peer)
+        return next(a for a in answers if isinstance(a, m.Accepted | m.Refused))
+
+    def view(self, task: int) -> m.TaskInfo:
+        return self.get(m.Queue, m.GetTasks(1, [task])).tasks[0]
+
+    def digest(self) -> bytes:
+        ledger = self.state.reservations
+        each = [
+            (one.grant, one.progress, sorted(one.holds.items()), list(one.parked))
+            for one in ledger.all.values()
+        ]
+        told = (each, sorted(ledger.devices.items()), ledger.next_id, sorted(self.state.tasks))
+        return msgspec.msgpack.encode(told)

@@ -1,0 +1,57 @@
+"""A small honest QPM plugin: one worker, a pure-Python simulator, both revisions."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+
+from .svc_qpm import QPM
+
+svc_info = {
+    "name": "QPM",
+    "module": __name__,
+    "description": "a small honest QPM",
+    "version": 1.0,
+    "instance_mode": "singleton",
+}
+service_classes = [QPM]
+_ended = threading.Event()
+LOOK_S = 0.02
+
+
+def initialize() -> None:
+    """Registers from a thread: the host is still being imported."""
+    threading.Thread(target=_register, name="honest-register", daemon=True).start()
+
+
+def uninitialize() -> None:
+    _ended.set()
+
+
+def _register() -> None:
+    import defw
+
+    if not QPM.revision2():
+        return
+    known = None
+    while not _ended.wait(LOOK_S):
+        directory = getattr(defw, "dirsvc", None)
+        if directory is None or directory is known:
+            known = known if directory is not None else None
+            continue
+        told = QPM(start=False).properties()
+        names = ("service_id", "service_type", "api_bindings", "selector", "qpm_type",
+                 "qpm_capabilities")  # fmt: skip
+        context = {
+            **{name: told[name] for name in names},
+            "service_name": "QPM", "properties": told, "capability": told["qpm_capabilities"],
+        }  # fmt: skip
+        directory.register_service(defw.me.my_endpoint(), context=context)
+        known = directory
+        path = os.environ.get("QFW_SERVICE_READY_FILE")
+        if path:
+            line = {"ready": True, "message": "registered", "timestamp_ns": time.time_ns()}
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
