@@ -38,22 +38,23 @@ def everything(drill: Drill) -> list[psutil.Process]:
 
 
 def test_a_killed_rank_takes_its_task_along(drill: Drill) -> None:
-    drill.load("big", 4)
-    (worker,) = drill.busy("big")
-    ranks = drill.up.ranks(worker.name)
+    drill.ready()
+    ranks = drill.up.ranks("big-0")
     assert len(ranks) == 4
     others = [each for each in drill.up.of(WORKER) if each not in ranks]
+    drill.load("big", 4)
+    (worker,) = drill.busy("big")
     kill(next(rank for rank in ranks if rank.pid != worker.pid))
-    drill.survived([worker], ranks)
+    drill.survived(ranks)
     assert all(map(psutil.Process.is_running, others)), "it took other workers along"
     assert [event.subject for event in drill.told("worker.lost")] == [worker.name]
 
 
 def test_a_killed_worker_takes_its_task_along(drill: Drill) -> None:
     drill.load()
-    worker = drill.busy_elsewhere()[1][0]
+    worker = drill.busy_elsewhere()
     kill(psutil.Process(worker.pid))
-    drill.survived([worker], [])
+    drill.survived([])
     (lost,) = drill.told("worker.lost")
     assert lost.subject == worker.name
     assert "SIGKILL" in lost.message
@@ -61,47 +62,51 @@ def test_a_killed_worker_takes_its_task_along(drill: Drill) -> None:
 
 def test_a_killed_helper_takes_anything_along(drill: Drill) -> None:
     """The one who speaks PMIx for us: workers run on, and it is there again for the next start."""
-    drill.load()
-    workers = drill.busy()
+    drill.ready()
     before = drill.up.of(WORKER)
     (helper,) = drill.up.of(HELPER)
+    drill.load()
+    workers = drill.busy()
     kill(helper)
     kill(psutil.Process(workers[0].pid))
-    drill.survived(workers[:1], [helper])
+    drill.survived([helper])
     drill.whole()
     assert sum(map(psutil.Process.is_running, before)) == len(before) - 1
     assert drill.told("launcher.helper")
 
 
 def test_a_killed_daemon_stops_the_environment(drill: Drill) -> None:
-    drill.load()
-    node, workers = drill.busy_elsewhere()
+    drill.ready()
     doomed = everything(drill)
-    (daemon,) = drill.up.of("prted", node)
+    daemons = {node: drill.up.of("prted", node) for node in drill.up.cluster.hosts}
+    drill.load()
+    (daemon,) = daemons[drill.busy_elsewhere().node]
     kill(daemon)
-    drill.survived(workers, doomed)
+    drill.survived(doomed)
     assert drill.told("dvm.lost")
     drill.whole()
     assert len(drill.up.of("prted")) == 2
 
 
 def test_a_killed_prte_stops_the_environment(drill: Drill) -> None:
-    drill.load()
-    workers = drill.busy()
+    drill.ready()
     doomed = everything(drill)
     (prte,) = drill.up.of("prte")
+    drill.load()
+    drill.busy()
     kill(prte)
-    drill.survived(workers, doomed)
+    drill.survived(doomed)
     assert drill.told("dvm.lost")
     assert drill.told("dvm.started")
 
 
 def test_a_dead_node_stops_the_environment(drill: Drill) -> None:
-    drill.load()
-    node, workers = drill.busy_elsewhere()
+    drill.ready()
     doomed = everything(drill)
+    drill.load()
+    node = drill.busy_elsewhere().node
     drill.up.cluster.crash(node)
-    drill.survived(workers, doomed)
+    drill.survived(doomed)
     lost(drill, node)
     drill.up.cluster.boot(node)
     back(drill, node)
@@ -110,11 +115,12 @@ def test_a_dead_node_stops_the_environment(drill: Drill) -> None:
 def test_a_partition_stops_the_environment(drill: Drill) -> None:
     """The node runs on, and nobody reaches it: what it had is run elsewhere, and ends there by
     itself before the cable is back."""
-    drill.load()
-    node, workers = drill.busy_elsewhere()
+    drill.ready()
     doomed = everything(drill)
+    drill.load()
+    node = drill.busy_elsewhere().node
     drill.up.cluster.unplug(node)
-    drill.survived(workers, doomed)
+    drill.survived(doomed)
     lost(drill, node)
     drill.up.cluster.replug(node)
     back(drill, node)

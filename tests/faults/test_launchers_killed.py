@@ -104,8 +104,8 @@ def test_a_killed_rank_is_the_end_of_its_worker_and_of_no_task(
     live: Live, oracle: dict[str, int]
 ) -> None:
     with live.client() as env:
-        tasks = many(env, 6, "pair")
         first = ranks_of(live, "pair-0")
+        tasks = many(env, 60, "pair")
         first[-1].kill()
         for task in tasks:
             assert task.result(RESULT_S).counts == oracle

@@ -57,15 +57,20 @@ class Drill:
         circuits = [circuit(pool, seed) for seed in seeds]
         return self.env.submit_many(circuits, shots=SHOTS, seed=seeds, pool=pool)
 
-    def load(self, pool: str = "sv", number: int = 18) -> None:
-        """Give a pool, all of whose workers are there, much to do; small workers are not only on
-        the service's node."""
+    def ready(self) -> None:
+        """All workers are there, small ones not only on the service's node; so they stay until
+        something breaks."""
         self.whole()
         if all(worker.node == HEAD for worker in self.env.workers() if worker.pool == "sv"):
             self.env.drain(HEAD, "for a drill")
             wait_for("they moved", lambda: all(w.node != HEAD for w in self.env.workers()))
             self.env.resume(HEAD)
             self.whole()
+
+    def load(self, pool: str = "sv", number: int = 24) -> None:
+        """Give a pool much to do, all of whose workers are there. Look for processes before it:
+        that takes long enough for much to end."""
+        self.ready()
         first = KINDS[pool][0]
         cycle = itertools.cycle(range(first, first + DIFFERENT))
         seeds = list(itertools.islice(cycle, number))
@@ -77,11 +82,9 @@ class Drill:
         times count."""
         return self._busy(pool, lambda _: True)
 
-    def busy_elsewhere(self) -> tuple[str, list[WorkerInfo]]:
-        """A node that is not the service's, and the small workers there that run a task."""
-        workers = self._busy("sv", lambda worker: worker.node != HEAD)
-        node = workers[0].node
-        return node, [worker for worker in workers if worker.node == node]
+    def busy_elsewhere(self) -> WorkerInfo:
+        """A small worker that runs a task just now, not on the service's node."""
+        return self._busy("sv", lambda worker: worker.node != HEAD)[0]
 
     def _busy(self, pool: str, fits: Callable[[WorkerInfo], bool]) -> list[WorkerInfo]:
         found: list[WorkerInfo] = []
@@ -101,29 +104,35 @@ class Drill:
         self._broken_s = time.monotonic()
         return found
 
-    def survived(self, workers: Iterable[WorkerInfo], doomed: Iterable[psutil.Process]) -> None:
-        """What these workers ran runs again soon enough, everything ends once, and `doomed`
-        processes go, and no rank is left without a daemon."""
+    def survived(self, doomed: Iterable[psutil.Process]) -> None:
+        """The fault took running tasks along, they run again soon enough, everything ends once,
+        `doomed` processes go, and no rank is left without a daemon."""
         try:
-            self._survived([worker.task for worker in workers], list(doomed))
+            self._survived(list(doomed))
         except AssertionError as error:
             events = (f"{e.time_s:.1f} {e.kind} {e.subject} {e.message}" for e in self.told("*"))
             error.add_note("\n".join(["since it broke:", *events, self.up.logged()]))
             raise
 
-    def _survived(self, held: list[str], processes: list[psutil.Process]) -> None:
-        wait_for(f"{held} run again", lambda: self._again(held), self._left_s(AGAIN_S))
+    def _survived(self, processes: list[psutil.Process]) -> None:
+        wait_for("what was lost runs again", self._again, self._left_s(AGAIN_S))
         wait_for(f"gone: {processes}", lambda: _all_gone(processes), self._left_s(GONE_S))
         wait_for("no orphan", lambda: not orphans(self.up.cluster), self._left_s(GONE_S))
         for task in self._tasks:
             task.result(ENDS_S)
         attempts = self._ledger.check(self.env)
-        assert not held or max(attempts[task] for task in held) > 1, "the fault hit nothing"
+        assert any(attempts[task] > 1 for task in self._lost()), "the fault hit nothing"
 
-    def _again(self, held: list[str]) -> bool:
-        return all(
+    def _lost(self) -> set[str]:
+        """Tasks that were taken from those who ran them. Which these are, only the service can
+        say: workers end a task and begin the next between our look and the blow."""
+        return {event.subject for event in self.told("task.requeued")}
+
+    def _again(self) -> bool:
+        lost = self.env.tasks(sorted(self._lost()))
+        return bool(lost) and all(
             task.state in FINAL_STATES or (task.state is TaskState.RUNNING and task.attempt > 1)
-            for task in self.env.tasks(held)
+            for task in lost
         )
 
     def _left_s(self, limit_s: float) -> float:
