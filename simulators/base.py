@@ -60,12 +60,17 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Control:
-    """A flag that any thread may raise; engines look at it between passes (<= 1 s)."""
+    """A flag that any thread may raise; engines look at it between passes (<= 1 s).
 
-    __slots__ = ("flag",)
+    `passes`: how many passes over its states the run has done, of how many; any thread may read it,
+    the run's own alone moves it on. (0, 0) where the engine doesn't say.
+    """
+
+    __slots__ = ("flag", "passes")
 
     def __init__(self) -> None:
         self.flag: NDArray[np.int64] = np.zeros(1, np.int64)
+        self.passes = (0, 0)
 
     def stop(self) -> None:
         """Ask the run to end. Callable from any thread, at any time, more than once."""
@@ -74,11 +79,22 @@ class Control:
     def clear(self) -> None:
         """Make the control fit for the next run."""
         self.flag[0] = 0
+        self.passes = (0, 0)
 
     def check(self) -> None:
         """Raise Stopped if someone asked for it."""
         if self.flag[0]:
             raise Stopped("the run was stopped", hint="whoever stopped it can submit it again")
+
+    def expect(self, passes: int) -> None:
+        """So many more passes are to be done."""
+        done, total = self.passes
+        self.passes = (done, total + passes)
+
+    def passed(self, passes: int = 1) -> None:
+        """So many have been done."""
+        done, total = self.passes
+        self.passes = (done + passes, total)
 
 
 class BindingResult(msgspec.Struct, frozen=True):
