@@ -29,7 +29,7 @@ from simenv.cli.measure import circuits as shapes
 from simenv.client.client import Client
 
 SHOTS = 1_024
-KINDS = ((4, 30, 6_000), (8, 60, 3_000), (12, 92, 800))  # qubits, operations, circuits a round
+KINDS = ((4, 30, 20_000), (8, 60, 10_000), (12, 92, 3_000))  # qubits, operations, circuits a round
 SWEEPS = ((4, 12, 25, 40_000), (8, 32, 68, 16_000))  # qubits, parameters, operations, bindings
 PEER_CIRCUITS = 40
 ALONE = 1_500  # submitted one by one
