@@ -139,7 +139,7 @@ class Books:
         if record.incident:
             self.incidents.cleared(record)
         if self.reservations.by_task:
-            self.reservations.settle(record.number, 0)  # `finished` has told what ran
+            self.reservations.settle(record.number, 0)  # what ran has been settled before
 
     def grace_ns(self, record: Record) -> int:
         """Within which a worker stops a task it was asked to stop."""

@@ -26,6 +26,8 @@ def check_reservations(state: State) -> set[int]:
         found.update(dict.fromkeys(one.holds, one))
         found.update(dict.fromkeys(one.parked, one))
         parked.update(one.parked)
+        in_pools = Counter(record.route.pool for record, _ in one.parked.values())
+        assert +one.parked_in == in_pools, f"reservation {number} miscounts what is parked"
         ending = number in ledger.emptying
         assert ending == (one.is_over and bool(one.parked)), f"reservation {number} never empties"
     assert found == ledger.by_task, "a task's reservation is off"

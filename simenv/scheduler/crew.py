@@ -119,7 +119,7 @@ class Crew(Books):
         actions: list[Action] = [Note("worker.lost", worker.name, why)]
         if held:
             charged = blame and not worker.killed
-            actions += self._lose(worker, held, why, log, charged)
+            actions += self._lose(worker, held, why, log, charged, now_ns)
         elif blame:
             actions.append(pool.failed(why, now_ns))
         else:
@@ -127,19 +127,29 @@ class Crew(Books):
         return actions
 
     def _lose(
-        self, worker: Worker, held: list[Record], why: str, log: str, charged: bool
+        self,
+        worker: Worker,
+        held: list[Record],
+        why: str,
+        log: str,
+        charged: bool,
+        now_ns: int,
     ) -> list[Action]:
-        """The tasks a dead worker held: back to the front, but for those that end here."""
+        """The tasks a dead worker held: back to the front, but for those that end here. These have
+        spent what they ran, as if they had come to their end."""
         verdict = losses.judge(held, why, log, worker.node, charged)
         self.incidents.record(verdict)
         actions: list[Action] = []
         again = []
+        ran_ns = {r.number: now_ns - r.started_ns for r in held if r.phase == Phase.RUNNING}
         for record in held:
             self.running -= record.phase == Phase.RUNNING
             record.phase = Phase.WAITING
             record.worker = ""
         for ending in verdict.endings:
-            self.tasks.pop(ending.record.number)
+            number = ending.record.number
+            self.tasks.pop(number)
+            self.reservations.settle(number, ran_ns.get(number, 0))
             self.end(ending.record, ending.state)
             actions.append(ending)
         for record in held:

@@ -34,26 +34,27 @@ def decide(
     ledger: Reservations, ask: ReservationAsk, owner: str, wall_ns: int, veto: Verdict | None
 ) -> Decided:
     """What holds for a `sound` ask now. `veto`: what its device or its workers say against it."""
-    known = ledger.asked_before(owner, ask.request_id)
+    known = ledger.asked_before(owner, ask.request_id, wall_ns)
     if known is not None:
         return _again(known, ask), None
     terms = ledger.terms(ask.device)
     cost = policies.estimate(ask.workload, terms.profile)
     stern = veto or _beyond(ledger, cost, owner)
-    takes, span_ns = Verdict(), 0
+    takes, span_ns, device = Verdict(), 0, ask.device
     if stern is None:
-        found = [(terms, policies.judge(cost, ask, terms, ledger.taken(ask.device)))]
+        found = [(terms, policies.judge(cost, ask, terms, ledger.taken(device)))]
         if ask.device:  # what holds for all together holds for each
             all_of_it = ledger.terms("")
             found.append((all_of_it, policies.judge(cost, ask, all_of_it, ledger.taken(""))))
         takes, span_ns = _together(found)
         stern = min((verdict for _, verdict in found), key=_sternness)
+        device = device if stern is found[0][1] else ""
     if stern.status == ACCEPTED:
         one_ns = policies.unit_ns(terms.profile)
         given = (takes.credits, takes.rate, span_ns, bound_of(ask))
         grant = Grant(ledger.next_id, owner, ask, wall_ns, one_ns, cost.total_ns, *given)
         return _decision(stern, cost, takes, wall_ns, 0, grant), grant
-    wait_ns = _until_free(ledger, ask.device, stern, wall_ns) if stern.status == DELAYED else 0
+    wait_ns = _until_free(ledger, device, stern, wall_ns) if stern.status == DELAYED else 0
     return _decision(stern, cost, takes, wall_ns, wait_ns, None), None
 
 
@@ -90,13 +91,15 @@ def _sternness(verdict: Verdict) -> int:
 
 
 def _until_free(ledger: Reservations, device: str, verdict: Verdict, wall_ns: int) -> int:
-    """Until enough reservations have expired, if none is renewed or released, in ns."""
+    """Until enough reservations have expired of the device that lacks something (of "": of all),
+    if none is renewed or released, in ns."""
+    span_ns = policies.span_ns(ledger.terms(device))
     missing = verdict.missing
     if not missing:
         return verdict.wait_ns or ASK_AGAIN_NS
-    there = [one for one in ledger.live.values() if one.grant.ask.device == device]
+    there = [one for one in ledger.live.values() if device in ("", one.grant.ask.device)]
     for one in sorted(there or ledger.live.values(), key=lambda one: one.expires_ns):
-        of_credit, of_rate = one.taken()
+        of_credit, of_rate = one.taken(span_ns)
         freed = {Code.INSUFFICIENT_CREDITS: of_credit, Code.INSUFFICIENT_RATE: of_rate}
         missing -= freed.get(Code(verdict.code), 1)
         if missing <= 0:

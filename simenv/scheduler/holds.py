@@ -8,6 +8,9 @@ that no rounding is lost between tasks.
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter, OrderedDict
+
 import msgspec
 
 from simenv.model import Code, Held, ReservationAsk, ReservationInfo, ReservationState, Workload
@@ -74,7 +77,9 @@ class Reservation:
         self.actual_ns = progress.actual_ns
         self.held = 0  # units
         self.holds: dict[int, int] = {}  # units by task
-        self.parked: dict[int, tuple[Record, int]] = {}  # with its estimate, in order
+        # With its estimate, in order. Nothing here looks at all of them: there may be very many.
+        self.parked: OrderedDict[int, tuple[Record, int]] = OrderedDict()
+        self.parked_in: Counter[str] = Counter()  # by pool
 
     @property
     def progress(self) -> Progress:
@@ -126,6 +131,7 @@ class Reservation:
             parked = bool(self.parked) or 0 <= self.units < self.spent + self.held + units
         if parked:
             self.parked[record.number] = (record, units)
+            self.parked_in[record.route.pool] += 1
             record.phase = Phase.PARKED
             return False
         self._hold(record.number, units)
@@ -135,7 +141,7 @@ class Reservation:
         """A task has ended; the units that it gives back. `ran_ns` 0: it never ran."""
         units = self.holds.pop(task, None)
         if units is None:
-            del self.parked[task]
+            self.parked_in[self.parked.pop(task)[0].route.pool] -= 1
             return 0
         spent = min(units, units_of(ran_ns, self.grant.one_ns)) if ran_ns else 0
         self.held -= units
@@ -144,28 +150,33 @@ class Reservation:
         self.actual_ns = min(MOST, self.actual_ns + ran_ns)
         return units - spent
 
-    def unpark(self) -> tuple[list[Record], list[Record]]:
-        """Those whose turn has come, and those that can never have what they take."""
+    def unpark(self, most: int) -> tuple[list[Record], list[Record]]:
+        """Those whose turn has come, and those that can never have what they take; `most` of them
+        at once."""
         ready: list[Record] = []
         hopeless: list[Record] = []
-        for number, (record, units) in list(self.parked.items()):
+        for number, (record, units) in itertools.islice(self.parked.items(), most):
             if self.never(units) is not None:
                 hopeless.append(record)  # it leaves when it is ended
                 continue
             if 0 <= self.units < self.spent + self.held + units:
                 break
-            del self.parked[number]
             self._hold(number, units)
             record.phase = Phase.WAITING
             ready.append(record)
+        for record in ready:
+            del self.parked[record.number]
+            self.parked_in[record.route.pool] -= 1
         return ready, hopeless
 
     def put_aside(self, waiting: list[Record]) -> None:
         """Of one that is over: tasks that hold units and have not begun wait for their end."""
-        aside = {record.number: (record, self.holds.pop(record.number)) for record in waiting}
-        self.held -= sum(units for _, units in aside.values())
-        self.parked = {**aside, **self.parked}  # whatever holds units came before what is parked
-        for record in waiting:
+        for record in reversed(waiting):  # whatever holds units came before what is parked
+            units = self.holds.pop(record.number)
+            self.held -= units
+            self.parked[record.number] = (record, units)
+            self.parked.move_to_end(record.number, last=False)
+            self.parked_in[record.route.pool] += 1
             record.phase = Phase.PARKED
 
     def _hold(self, task: int, units: int) -> None:
@@ -174,20 +185,24 @@ class Reservation:
 
     # --- figures ------------------------------------------------------------------------------
 
-    def taken(self) -> tuple[int, int]:
-        """Credits and rate it has of its devices: once it is over, for what still runs."""
+    def taken(self, span_ns: int) -> tuple[int, int]:
+        """Credits and rate it has of a device whose rate is for that time span: once it is over,
+        for what still runs."""
         grant = self.grant
         if not self.is_over:
-            return grant.credits, grant.rate
-        return self.held if grant.credits else 0, self._rate(self.held)
+            asked = units_of(grant.total_ns, grant.one_ns)
+            return grant.credits, self._rate(asked, span_ns)
+        return self.held if grant.credits else 0, self._rate(self.held, span_ns)
 
-    def shown(self, units: int) -> Held:
-        """So many of its units, and what they are of its devices."""
-        return Held(units, units if self.grant.credits else 0, self._rate(units))
+    def shown(self, units: int, span_ns: int) -> Held:
+        """So many of its units, and what they are of a device whose rate is for that time span."""
+        return Held(units, units if self.grant.credits else 0, self._rate(units, span_ns))
 
-    def _rate(self, units: int) -> int:
+    def _rate(self, units: int, span_ns: int) -> int:
         grant = self.grant
-        return rate_of(units, grant.span_ns, budget_ns(grant.ask)) if grant.rate else 0
+        if not grant.rate:
+            return 0
+        return rate_of(units, span_ns or grant.span_ns, budget_ns(grant.ask))
 
     def info(self, running: int, kept: int = 0) -> ReservationInfo:
         """For people; `running`: tasks with a worker, `kept`: workers that are there for it."""
@@ -209,7 +224,7 @@ class Reservation:
             credits_consumed=consumed if grant.credits else 0,
             credits_held=self.held if grant.credits else 0,
             rate_reserved=grant.rate,
-            rate_consumed=self._rate(consumed),
+            rate_consumed=self._rate(consumed, grant.span_ns),
             quantum_budget_ns=max(0, budget_ns(ask)),
             estimated_total_ns=grant.total_ns,
             actual_total_ns=self.actual_ns,

@@ -95,7 +95,7 @@ class Reservations:
             policy,
             old.policy_version + (policy != old.policy),
         )
-        taken = self.taken(device)
+        taken = self._taken(device, policies.span_ns(terms))
         for name, has, capacity in (
             ("credit", taken.credits, policies.credit_capacity),
             ("rate", taken.rate, policies.rate_capacity),
@@ -113,12 +113,16 @@ class Reservations:
 
     def taken(self, device: str) -> Taken:
         """What reservations have of a device; of "" all have."""
+        return self._taken(device, policies.span_ns(self.terms(device)))
+
+    def _taken(self, device: str, span_ns: int) -> Taken:
+        """Rates are for that time span, whatever each was made with."""
         there = [
             one
             for one in self.all.values()
             if device in ("", one.grant.ask.device) and (one.holds or not one.is_over)
         ]
-        parts = [one.taken() for one in there]
+        parts = [one.taken(span_ns) for one in there]
         live = sum(not one.is_over for one in there)
         return Taken(sum(part[0] for part in parts), sum(part[1] for part in parts), live)
 
@@ -131,9 +135,13 @@ class Reservations:
         self.restore(grant, Progress(ReservationState.ACTIVE, wall_ns + ttl_ns))
         self._changed(grant.id, asked=True)
 
-    def asked_before(self, owner: str, request_id: str) -> Reservation | None:
-        """The live one that was made for this request of its owner."""
-        return self.live.get(self._requests.get((owner, request_id), 0)) if request_id else None
+    def asked_before(self, owner: str, request_id: str, wall_ns: int) -> Reservation | None:
+        """The live one that was made for this request of its owner; one that has expired is none,
+        also where nobody has closed it yet."""
+        if not request_id:
+            return None
+        one = self.live.get(self._requests.get((owner, request_id), 0))
+        return None if one is None or wall_ns >= one.expires_ns else one
 
     # --- one of them ----------------------------------------------------------------------------
 
@@ -181,7 +189,9 @@ class Reservations:
         """It is over; what its tasks hold goes back when they end."""
         one.state, one.why, one.over_ns = state, why[:500], wall_ns
         del self.live[one.grant.id]
-        self._requests.pop((one.grant.owner, one.grant.ask.request_id), None)
+        request = one.grant.owner, one.grant.ask.request_id
+        if self._requests.get(request) == one.grant.id:
+            del self._requests[request]
         self._next_ns = min(self._next_ns, wall_ns + KEPT_NS)
         self._changed(one.grant.id, asked=True)
 
@@ -246,6 +256,11 @@ class Reservations:
         if grant.ask.request_id:
             self._requests[grant.owner, grant.ask.request_id] = grant.id
         return one
+
+    def resume(self) -> None:
+        """After a start, once all tasks are there: the turn of parked ones may have come, and
+        nothing that ends would tell."""
+        self.freed = dict.fromkeys(number for number, one in self.live.items() if one.parked)
 
     def of(self, scope: str) -> Iterator[Reservation]:
         """Those that a scope may know of, oldest first."""

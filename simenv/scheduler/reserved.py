@@ -6,6 +6,8 @@ Functions over the whole state, as in `standing`: what follows outside comes bac
 from __future__ import annotations
 
 import itertools
+from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from simenv.errors import NotReserved, SimenvError
@@ -128,16 +130,19 @@ def hold(
 
 def unpark(state: State, now_ns: int) -> list[Action]:
     """Tasks whose reservation has units for them now go into their queues; those that it can never
-    have them for, end."""
+    have them for, end. A part of them each time, as in `empty`."""
     actions: list[Action] = []
-    ledger = state.reservations
-    while ledger.freed:  # an end gives back units again
+    ledger, left = state.reservations, MOST_AT_ONCE
+    while ledger.freed and left > 0:  # an end gives back units again
         number = next(iter(ledger.freed))
         del ledger.freed[number]
         one = ledger.all.get(number)
         if one is None or one.is_over:
             continue
-        ready, hopeless = one.unpark()
+        ready, hopeless = one.unpark(left)
+        left -= len(ready) + len(hopeless)
+        if left <= 0 and one.parked:
+            ledger.freed[number] = None
         for record in ready:
             state.pool_of(record.route).queue.append([record])
         for record in hopeless:
@@ -158,13 +163,14 @@ def close(
     wall_ns: int,
     now_ns: int,
 ) -> list[Action]:
-    """It is over: `empty` ends those of its tasks that no worker has; `how` CANCELLED: the others
-    are asked to stop. Nothing happens if it is over, but for those others."""
+    """It is over: `empty` ends those of its tasks that no worker ever had; `how` CANCELLED: the
+    others are asked to stop. Nothing happens if it is over, but for those others."""
     actions: list[Action] = []
     ledger = state.reservations
     if not one.is_over:
         ledger.close(one, how, why, wall_ns)
-        waiting = [record for record in _held(state, one) if record.phase == Phase.WAITING]
+        held = (state.tasks[number] for number in one.holds)
+        waiting = [r for r in held if r.phase == Phase.WAITING and not r.attempts]
         for record in waiting:
             state.pools[record.route.pool].queue.drop(record)
         one.put_aside(waiting)
@@ -216,16 +222,29 @@ def running(state: State, one: Reservation) -> list[int]:
     """Its tasks that a worker has; of one that is over, all that are still to run to their end."""
     if one.is_over:
         return list(one.holds)
-    return [r.number for r in _held(state, one) if r.phase != Phase.WAITING]
+    by_task = state.reservations.by_task
+    held = (task for worker in state.workers.values() for task in worker.held)
+    return sorted(task for task in held if by_task.get(task) is one)
 
 
-def info(state: State, one: Reservation) -> ReservationInfo:
-    """For people."""
-    return one.info(len(running(state, one)), kept.count(state, one.grant.id))
+def running_of_all(state: State) -> Counter[int]:
+    """How many each reservation has, by its number."""
+    by_task = state.reservations.by_task
+    held = (by_task.get(task) for worker in state.workers.values() for task in worker.held)
+    return Counter(one.grant.id for one in held if one is not None)
 
 
-def _held(state: State, one: Reservation) -> list[Record]:
-    return [state.tasks[number] for number in one.holds]
+def info(
+    state: State, one: Reservation, counted: Mapping[int, int] | None = None
+) -> ReservationInfo:
+    """For people. `counted`: what `running_of_all` found, for whoever asks about many."""
+    if one.is_over:
+        count = len(one.holds)
+    elif counted is None:
+        count = len(running(state, one))
+    else:
+        count = counted.get(one.grant.id, 0)
+    return one.info(count, kept.count(state, one.grant.id))
 
 
 def _end(

@@ -280,11 +280,13 @@ def _held(books: Books, device: str) -> tuple[int, int]:
 
 
 def _parked(books: Books, device: str) -> int:
-    names = {pool.spec.name for pool in pools_of(books, device)}
+    """Also for pools that are made on demand, which are gone while nothing waits in them."""
+    there = [one.parked_in for one in books.reservations.all.values() if one.parked]
     return sum(
-        record.route.pool in names
-        for one in books.reservations.all.values()
-        for record, _ in one.parked.values()
+        count
+        for parked in there
+        for name, count in parked.items()
+        if device in ("", base_of(name) or name)
     )
 
 

@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 import msgspec
 
+from simenv.errors import JournalError
 from simenv.model import TaskSpec, Terms
 from simenv.scheduler import kept, steering
 from simenv.scheduler.state import State
@@ -18,7 +19,7 @@ from simenv.service.api import unpack_routes
 from simenv.service.inquiry import MAX_TIMEOUT_S
 from simenv.service.intake import RECENT_KEYS, Intake, Remembered, share
 from simenv.service.journal import Journal
-from simenv.service.records import AcceptedRow
+from simenv.service.records import WAY_OUT, AcceptedRow
 from simenv.service.reserved_rows import restore
 from simenv.wire import codec
 from simenv.wire.messages import Completed, Submit
@@ -60,6 +61,7 @@ def replay(journal: Journal, state: State, intake: Intake) -> Replayed:
         waiting = parts(state, row, span, tried, time.monotonic_ns() - age_ns, units)
         queued += queue(state, waiting)
     state.next_task = max(state.next_task, total)
+    state.reservations.resume()
     state.reservations.take_changes()  # nothing that is not stored already
     return Replayed(queued, sum(final), time.monotonic() - begin)
 
@@ -122,14 +124,22 @@ def _final_tasks(journal: Journal, total: int) -> bytearray:
     """One byte a task: 1 where it has ended."""
     final = bytearray(total)
     for task in journal.records.indexed_tasks():
-        final[task] = 1
+        final[_known(task, total)] = 1
     replaced = set(journal.records.replaced())
     for first_seq, body in journal.records.finished(journal.records.indexed()):
         completed = codec.to_client(body)
         assert isinstance(completed, Completed)
         for seq, completion in enumerate(completed.results, first_seq):
-            final[completion.task] |= seq not in replaced
+            final[_known(completion.task, total)] |= seq not in replaced
     return final
+
+
+def _known(task: int, total: int) -> int:
+    """A task that was accepted once; JournalError."""
+    if not 0 < task < total:
+        words = f"the journal holds the end of task {task}, and was given tasks up to {total - 1}"
+        raise JournalError(words, hint=WAY_OUT)
+    return task
 
 
 def _attempts(journal: Journal, final: bytearray) -> array[int]:

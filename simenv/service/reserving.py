@@ -80,6 +80,9 @@ class Reserving:
                     words = "the service is shutting down and reserves nothing"
                     raise Insufficient(words, hint="ask again when it is up: simenv up")
                 wall_ns, next_id = time.time_ns(), ledger.next_id
+                if not q.dry:  # what has expired must not stand in its way
+                    expired = self._state.expire(wall_ns, time.monotonic_ns())
+                    self._hands.carry_out(expired)
                 decision = reserved.reserve(self._state, q.ask, who.owner, wall_ns, dry=q.dry)
                 if ledger.next_id > next_id:
                     one = ledger.all[next_id]
@@ -161,11 +164,11 @@ class Reserving:
             found = [self._ledger.find(q.reservation, who.scope)]
         else:
             found = list(self._ledger.of(who.scope))
-        infos = []
+        infos, counted = [], reserved.running_of_all(self._state)
         for place, one in enumerate(found):
             if not place % LOOK_RESERVATIONS:
                 yield None
-            infos.append(reserved.info(self._state, one))
+            infos.append(reserved.info(self._state, one, counted))
         yield codec.encode(Reservations(q.request, infos))
 
     # --- the loop's turns -----------------------------------------------------------------------
@@ -178,8 +181,8 @@ class Reserving:
 
     @property
     def busy(self) -> bool:
-        """Are there tasks to be ended?"""
-        return bool(self._ledger.emptying)
+        """Are there tasks to be ended, or that may go on?"""
+        return bool(self._ledger.emptying or self._ledger.freed)
 
     def settle(self, now_ns: int) -> None:
         """Tasks that waited for units go on, those whose reservation is over end."""

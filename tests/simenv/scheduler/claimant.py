@@ -136,6 +136,7 @@ class Claimant(Machine):
             takes = [units[number][1]] if number in units else None
             told = ([record.spec], [record.route], [record.attempts])
             self.state.submitted(batch, *told, takes)
+        ledger.resume()
         ledger.take_changes()
         self.state.next_task = old.next_task
         check(self.state)

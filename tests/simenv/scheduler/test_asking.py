@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 from claimant import Claimant
 from machine import SECOND
 
 from simenv.errors import Insufficient, NotReserved, OptionError
 from simenv.model import AdmissionPolicy, Code, DeviceProfile, Workload
-from simenv.scheduler import deciding, reserved
+from simenv.scheduler import deciding, reserved, steering
 from simenv.scheduler import reservations as ledgers
 
 
@@ -96,6 +98,47 @@ def test_a_request_that_is_repeated_is_answered_by_the_same_reservation(host: Cl
     assert host.reserve(4, request_id="r1", owner="eve").reservation == 2
     host.end(1)
     assert host.reserve(6, request_id="r1", owner="ada").reservation == 3
+
+
+def test_a_request_is_answered_by_a_reservation_that_has_expired(host: Claimant) -> None:
+    host.policy("unlimited")
+    first = host.reserve(6, request_id="r1", ttl_ns=SECOND).reservation
+    host.now_ns += SECOND
+    second = host.reserve(6, request_id="r1", ttl_ns=9 * SECOND).reservation
+    assert second != first
+    host.pass_time(0)
+    assert host.ledger[first].state == "expired"
+    assert host.reserve(6, request_id="r1", ttl_ns=9 * SECOND).reservation == second
+
+
+def test_rates_of_other_time_spans_are_added_as_they_are() -> None:
+    host = Claimant()
+    host.policy("rate", device_rate=10, time_span_ns=SECOND)
+    host.policy("rate", device="", device_rate=36_000, time_span_ns=3_600 * SECOND)
+    found = host.reserve(60, walltime_ns=60 * SECOND)  # one a second
+    assert (found.status, found.rate_required) == ("accepted", 3_600)
+    ledger = host.state.reservations
+    assert (ledger.taken("main").rate, ledger.taken("").rate) == (1, 3_600)
+    more = host.reserve(9 * 60, walltime_ns=60 * SECOND)
+    assert more.status == "accepted", more.message
+    assert host.reserve(60, walltime_ns=60 * SECOND).code == Code.INSUFFICIENT_RATE
+    host.under(found.reservation, shots=30_000)
+    told = {device: steering.info(host.state, device).held.rate for device in ("main", "")}
+    assert told == {"main": 1, "": 1_800}
+    for rate, taken in ((5, 10), (6, 6)):  # each is rounded up
+        narrower = AdmissionPolicy("rate", device_rate=rate, time_span_ns=SECOND // 2)
+        with pytest.raises(Insufficient) if rate == 5 else nullcontext():
+            ledger.set_policy("main", narrower, -1)
+        assert ledger.taken("main").rate == taken
+
+
+def test_how_long_to_wait_is_told_by_the_reservations_of_another_pool(host: Claimant) -> None:
+    host.policy("unlimited")
+    host.policy("credit", device="", total_credits=10)
+    assert host.reserve(8, device="side", ttl_ns=50 * SECOND).status == "accepted"
+    assert host.reserve(1, ttl_ns=90 * SECOND).status == "accepted"
+    delayed = host.reserve(5)
+    assert (delayed.status, delayed.retry_after_ns) == ("delayed", 50 * SECOND)
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Iterator
+
 import pytest
 from claimant import Claimant
 from machine import SECOND
 
 from simenv.errors import NotReserved
 from simenv.model import Code, ReservationState, TaskState
-from simenv.scheduler import reserved
+from simenv.scheduler import reserved, steering
 from simenv.scheduler.values import Ending, Phase, StopRunning
 from simenv.service import reserved_rows
 
@@ -120,6 +123,29 @@ def test_a_poisonous_task_gives_its_units_back(host: Claimant) -> None:
     host.settle()
     assert host.ended(task).reason == "poison"
     assert host.ledger[number].free == 6
+
+
+@pytest.mark.parametrize("how", ["cancelled", "poison"])
+def test_a_task_that_was_killed_as_it_ran_gives_back_what_it_spent(
+    host: Claimant, how: str
+) -> None:
+    number = host.reserve(6).reservation
+    (task,) = host.under(number, shots=4_000)
+    while task in host.state.tasks:
+        host.assign()
+        record = host.state.tasks[task]
+        host.begin(record)
+        host.now_ns += 20_000_000
+        if how == "cancelled":
+            host.keep(host.state.cancel([task], host.now_ns)[1])
+        host.lose(record.worker)
+        one = host.ledger[number]
+        assert (one.spent, one.held) in ((0, 4), (3, 0)), "an attempt that is made again costs"
+        host.pass_time(20)
+        host.revive()
+    host.settle()
+    assert host.ended(task).reason == how
+    assert (one.spent, one.returned, one.free, one.actual_ns) == (3, 1, 3, 20_000_000)
 
 
 def test_accepted_tasks_that_could_not_be_stored_hold_nothing(host: Claimant) -> None:
@@ -256,6 +282,80 @@ def test_a_start_finds_what_held_and_what_was_parked(host: Claimant) -> None:
     assert host.digest() == before
     assert list(host.ledger[number].holds) == tasks[1:3]
     assert list(host.ledger[number].parked) == tasks[3:]
+
+
+def test_after_a_start_nobody_looks_at_what_can_never_have_its_units(host: Claimant) -> None:
+    number = host.reserve(6).reservation
+    first, second = host.under(number, 2, shots=4_000)
+    host.assign()
+    record = host.state.tasks[first]
+    record.cost_us = 1e6  # it takes all four: two are left
+    host.finish([record])
+    ledger = host.state.reservations
+    for query, values in reserved_rows.statements(ledger, ledger.take_changes()):
+        host.rows.execute(query, values)  # the crash comes before the other is looked at
+    host.restart()
+    host.settle()
+    assert (host.ended(second).state, host.ended(second).reason) == (
+        TaskState.FAILED, "reservation"
+    )  # fmt: skip
+
+
+def test_what_had_begun_is_ended_with_its_reservation_or_only_before_a_start(
+    host: Claimant,
+) -> None:
+    number = host.reserve(6).reservation
+    (task,) = host.under(number, shots=2_000)
+    host.assign()
+    host.lose(host.state.tasks[task].worker)
+    host.end(number)
+    before = host.digest()
+    host.restart()
+    assert host.digest() == before
+    host.assign()
+    host.ran(task, 1_000)
+    assert host.ledger[number].spent == 1
+
+
+class Watched(OrderedDict[int, object]):
+    """Knows how often somebody looked at one of its tasks."""
+
+    seen = 0
+
+    def items(self) -> Iterator[tuple[int, object]]:  # type: ignore[override]
+        for number, held in super().items():
+            self.seen += 1
+            yield number, held
+
+    def values(self) -> Iterator[object]:  # type: ignore[override]
+        return (held for _, held in self.items())
+
+
+def test_an_end_looks_at_all_that_is_parked(host: Claimant) -> None:
+    host.policy("unlimited")
+    number = host.reserve(1).reservation
+    one = host.ledger[number]
+    one.units = 2
+    first, *_ = host.under(number, 1_000)
+    watched = Watched(one.parked)
+    one.parked = watched  # type: ignore[assignment]
+    host.state.cancel([first], host.now_ns)
+    host.state.unpark(host.now_ns)
+    assert watched.seen == 2, "one that goes on, and one that does not"
+    told = steering.info(host.state, "main"), reserved.info(host.state, one)
+    assert (told[0].parked, told[1].parked) == (997, 997)
+    assert watched.seen == 2
+
+
+def test_many_that_can_never_have_their_units_end_at_once(host: Claimant) -> None:
+    number = host.reserve(1).reservation
+    first, *_ = host.under(number, 3 * reserved.MOST_AT_ONCE)
+    host.assign()
+    host.finish([host.state.tasks[first]])
+    ended = host.keep(host.state.unpark(host.now_ns))
+    assert len(ended) == reserved.MOST_AT_ONCE
+    host.settle()
+    assert not host.state.tasks
 
 
 def test_a_start_after_a_release_ends_what_had_not_begun(host: Claimant) -> None:
