@@ -96,13 +96,41 @@ def settle(books: Books, now_ns: int) -> None:
     """Find workers for those who lack some: idle ones, else those that will be free first."""
     for pool in list(books.pools.values()):
         for number, wanted in books.keeps.of(pool.spec.name):
-            lacking = wanted - len(_those(pool, number))
-            while lacking > 0 and (worker := _next(pool)) is not None:
-                if worker.state == WorkerState.IDLE and not pool.is_exclusive:
-                    worker.host.free_slots -= 1
-                    worker.slots = 1
-                worker.kept_for, worker.kept_ns = number, now_ns
-                lacking -= 1
+            own = _those(pool, number)
+            for _ in range(wanted - len(own)):
+                worker = _next(pool)
+                if worker is None:
+                    break
+                _keep(pool, worker, number, now_ns)
+            for worker in own:
+                if _is_engaged(worker) and not _exchanged(books, pool, worker, now_ns):
+                    break
+
+
+def _keep(pool: Pool, worker: Worker, number: int, now_ns: int) -> None:
+    if worker.state == WorkerState.IDLE and not pool.is_exclusive:
+        worker.host.free_slots -= 1
+        worker.slots = 1
+    worker.kept_for, worker.kept_ns = number, now_ns
+
+
+def _is_engaged(worker: Worker) -> bool:
+    """Does it still work for others, and for long?"""
+    if worker.held_us <= SOON_US or not worker.held:
+        return False
+    first = next(iter(worker.held.values()))
+    return first.batch.terms.reservation != worker.kept_for
+
+
+def _exchanged(books: Books, pool: Pool, engaged: Worker, now_ns: int) -> bool:
+    """Another is free before this one: it is kept in its place. False if there is none."""
+    sooner = _next(pool)
+    if sooner is None or sooner.held_us > SOON_US:
+        return False
+    number = engaged.kept_for
+    release(books, engaged)
+    _keep(pool, sooner, number, now_ns)
+    return True
 
 
 def release(books: Books, worker: Worker) -> None:
@@ -141,6 +169,22 @@ def _may_keep(pool: Pool, worker: Worker) -> bool:
     return worker.state == WorkerState.BUSY
 
 
+def _together(pool: Pool) -> list[Worker]:
+    """Workers that could all be kept: of those that idle on a node no more than it has slots."""
+    found: list[Worker] = []
+    taken: dict[str, int] = {}  # by node
+    for worker in pool.workers.values():
+        if not _may_keep(pool, worker):
+            continue
+        if worker.state == WorkerState.IDLE and not pool.is_exclusive:
+            host = worker.host
+            slots = taken[host.node.name] = taken.get(host.node.name, 0) + 1
+            if slots > host.free_slots - host.claimed_slots:
+                continue
+        found.append(worker)
+    return found
+
+
 # --- what can be promised -----------------------------------------------------------------------
 
 
@@ -171,7 +215,7 @@ def _not_now(books: Books, pool: Pool, wanted: int) -> Verdict | None:
     asked = books.keeps.asks.get(pool.spec.name)
     if asked is not None:  # these are for whoever asks
         claimed -= max(0, asked.workers - len(_those(pool, ASKED)))
-    there = _those(pool, ASKED) + [w for w in pool.workers.values() if _may_keep(pool, w)]
+    there = _those(pool, ASKED) + _together(pool)
     waits_us = sorted(worker.held_us for worker in there)[claimed:]
     if len(waits_us) >= wanted and waits_us[wanted - 1] <= SOON_US:
         return None

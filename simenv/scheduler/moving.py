@@ -26,7 +26,8 @@ def better(crew: Crew, pool: Pool, now_ns: int) -> list[Host]:
         return []
     if pool.is_exclusive:
         return []  # it needs no slot
-    if any(w.state == WorkerState.STARTING or _serves(w, head) for w in live):
+    idle = bool(pool.idle())
+    if any(w.state == WorkerState.STARTING or _serves(w, head, idle) for w in live):
         return []
     wide_enough = any(w.host.node.memory_bytes >= head.route.memory_bytes for w in live)
     if wide_enough and now_ns - head.batch.accepted_ns < PATIENCE_NS:
@@ -45,12 +46,15 @@ def _claimed(host: Host, head: Record) -> int:
     return host.claimed_memory + host.kept_memory * (head.cost_us > LONG_US)
 
 
-def _serves(worker: Worker, head: Record) -> bool:
-    """Is it enough to wait for this worker?"""
+def _serves(worker: Worker, head: Record, idle: bool) -> bool:
+    """Is it enough to wait for this worker? Not where it is busy for long and another is `idle`,
+    which could be of use elsewhere."""
     host = worker.host
     if head.route.memory_bytes > host.node.memory_bytes:
         return False
-    return worker.state == WorkerState.BUSY or host.free_slots > host.claimed_slots
+    if worker.state == WorkerState.BUSY:
+        return not idle or worker.held_us * 1e3 <= PATIENCE_NS
+    return host.free_slots > host.claimed_slots
 
 
 def give_way(crew: Crew, pool: Pool, now_ns: int) -> list[Action]:

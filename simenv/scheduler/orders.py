@@ -1,6 +1,7 @@
 """In which order waiting tasks go: the policies of a device, and what their options may be.
 
-priority: the higher first; 60 s of waiting are worth one step, so nothing waits for ever.
+priority: the higher first; 60 s of waiting are worth one step, and all steps together two hours, so
+nothing waits for ever.
 fifo: as accepted. ordered: by `keys`, the first that differs decides. round_robin: owners and
 their reservations take turns. Under each, what a lost worker gave back goes before its likes.
 """
@@ -15,6 +16,9 @@ from simenv.errors import OptionError
 from simenv.scheduler.values import Record
 
 STEP_NS = 60_000_000_000  # of waiting, worth as much as one step of priority
+FULL_STEPS = 60  # that are worth so much each; further ones less and less, together
+MORE_NS = 3_600_000_000_000  # at most, of which the first
+MORE_STEPS = 1_000  # are worth the half
 POLICIES = ("priority", "fifo", "ordered", "round_robin")
 DEFAULT_KEYS = ("priority", "fifo")
 
@@ -55,7 +59,18 @@ def aged(record: Record) -> tuple[int, int]:
     """Between priorities, the least first. Both parts stay what they are while a task waits, so
     nothing has to be sorted again."""
     batch = record.batch
-    return batch.accepted_ns - batch.terms.priority * STEP_NS, record.number
+    priority = batch.terms.priority
+    if -FULL_STEPS <= priority <= FULL_STEPS:
+        return batch.accepted_ns - priority * STEP_NS, record.number
+    return batch.accepted_ns - worth_ns(priority), record.number
+
+
+def worth_ns(priority: int) -> int:
+    """How much waiting a priority is worth: more for each step, and bounded."""
+    steps = abs(priority)
+    more = max(0, steps - FULL_STEPS)
+    worth = (steps - more) * STEP_NS + MORE_NS * more // (more + MORE_STEPS)
+    return worth if priority >= 0 else -worth
 
 
 def order_of(policy: str, options: tuple[tuple[str, str], ...]) -> Order:

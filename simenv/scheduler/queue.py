@@ -1,8 +1,9 @@
 """All waiting tasks of a pool, in the order its device has; see `orders` and `lanes`.
 
 Tasks of a reservation that keeps workers here have lanes of their own: these workers take from them
-alone, the others only when nobody else waits. What a lost worker gave back goes to the front of its
-lane. Removal is lazy: cancelling costs nothing.
+alone, the others when nobody else waits, or where one has waited a step of priority longer than all
+others. What a lost worker gave back goes to the front of its lane. Removal is lazy: cancelling
+costs nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from itertools import chain, islice, zip_longest
 
 from simenv.scheduler import ahead
 from simenv.scheduler.lanes import LONG_US, SMALL_US, Lane, Lanes, Sorted, Work
-from simenv.scheduler.orders import PRIORITY, Order, aged
+from simenv.scheduler.orders import PRIORITY, STEP_NS, Order, aged
 from simenv.scheduler.values import WAITING, Record
 
 __all__ = ["LONG_US", "STALE_KEPT", "Queue"]
@@ -81,10 +82,15 @@ class Queue:
             found = only.head(allow_long)
         else:
             found = self._first(allow_long)
-        if found is None and self._own:
-            heads = [lanes.head(allow_long) for lanes in self._own.values()]
-            found = min((h for h in heads if h is not None), key=aged, default=None)
-        return found
+        return self._or_own(found, allow_long) if self._own else found
+
+    def _or_own(self, shared: Record | None, allow_long: bool) -> Record | None:
+        """The head that all share, or a reservation's that its own workers leave waiting."""
+        heads = [lanes.head(allow_long) for lanes in self._own.values()]
+        own = min((head for head in heads if head is not None), key=aged, default=None)
+        if own is None or shared is None:
+            return shared or own
+        return own if aged(own)[0] + STEP_NS < aged(shared)[0] else shared
 
     def _first(self, allow_long: bool) -> Record | None:
         """The head of the lanes whose turn it is."""

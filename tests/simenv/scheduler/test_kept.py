@@ -133,6 +133,56 @@ def test_what_cannot_be_kept_is_promised(host: Claimant) -> None:
     assert late.retry_after_ns == 100 * SECOND
 
 
+def test_more_idle_workers_are_promised_than_there_are_slots(host: Claimant) -> None:
+    host.submit(along=route(4e6, pool="side", max_slots=1))
+    host.assign()
+    assert host.state.free_slots == 1
+    late = host.reserve(workers=2)
+    assert (late.status, late.code) == ("delayed", Code.DEVICE_UNAVAILABLE)
+    assert late.message == "1 of the 2 workers of pool main can be kept now"
+    assert host.reserve(workers=1).status == "accepted"
+
+
+def test_a_reservation_waits_for_a_busy_worker_while_another_idles(host: Claimant) -> None:
+    number = host.reserve(5, workers=1, ttl_ns=1_000 * SECOND).reservation
+    host.assign()
+    (lost,) = _kept(host, number)
+    host.submit(along=route(4e6, max_slots=1))
+    host.assign()
+    host.lose(lost)
+    host.assign()
+    assert _kept(host, number) not in ([], [lost]), "the other one is kept, busy as it is"
+    host.pass_time(20)
+    host.revive()
+    (task,) = host.under(number)
+    host.submit(100, cost=1_200.0)
+    sent = {s.worker: [r.number for r in s.records] for s in host.assign()}
+    assert _kept(host, number) == [lost]
+    assert sent[lost] == [task]
+
+
+def test_a_task_that_its_reservations_workers_leave_waits_behind_all_others_for_ever(
+    host: Claimant,
+) -> None:
+    number = host.reserve(5, workers=1, ttl_ns=1_000 * SECOND).reservation
+    host.assign()
+    (first,) = host.under(number, cost=4_500.0)
+    host.submit(1, along=route(60_000.0, max_slots=1))
+    mine = {r.number: s.worker in _kept(host, number) for s in host.assign() for r in s.records}
+    assert mine.pop(first)
+    assert list(mine.values()) == [False]
+    (others,) = [w for w in host.state.workers.values() if w.kept_for != number and w.held]
+    (task,) = host.under(number, cost=60_000.0)
+    host.pass_time(59)
+    early = host.submit(1, cost=1_200.0)
+    host.finish(list(others.held.values()))
+    assert [r.number for s in host.assign() for r in s.records] == early
+    host.pass_time(2)
+    host.submit(1, cost=1_200.0)
+    host.finish(list(others.held.values()))
+    assert [r.number for s in host.assign() for r in s.records] == [task]
+
+
 def test_one_who_asks_while_long_tasks_run_never_gets_a_worker(host: Claimant) -> None:
     for cost in (4e6, 9e5, 2e6, 2e6):
         host.submit(cost=cost)

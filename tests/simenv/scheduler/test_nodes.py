@@ -276,6 +276,23 @@ def test_one_pools_flood_leaves_others_no_slot() -> None:
     assert last < max(there.ended[number] for number in flood)
 
 
+def test_an_idle_worker_of_no_use_stays_while_another_of_its_pool_is_busy_for_long() -> None:
+    specs = (PoolSpec("main", min=2, max=2), PoolSpec("other", min=1, max=1, nodes="n2"))
+    there = Simulation(cluster(1, 1, 1), *specs)
+    there.run(1.0, until_idle=False)
+    assert {w.host.node.name for w in there.state.workers.values() if w.pool == "main"} == {
+        "n1", "n2"
+    }  # fmt: skip
+    for pool, node in (("other", "n2"), ("main", "n1")):
+        (long,) = there.submit(along=route(900e6, pool=pool, max_slots=1))
+        there.run(0.1, until_idle=False)
+        assert there.ran_on[long] == node
+    (waits,) = there.submit(cost=1_000.0)
+    there.run(10.0, until_idle=False)
+    assert there.ran_on.get(waits) == "n3", "the one on n2 has no slot for a quarter of an hour"
+    assert len(there.state.pools["main"].workers) == 2
+
+
 def test_a_worker_is_not_moved_to_where_its_pools_memory_is() -> None:
     limits = cluster(2, 8)
     machine = Machine(1, limits)

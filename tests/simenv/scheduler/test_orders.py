@@ -10,6 +10,7 @@ from machine import SECOND, Machine, route
 
 from simenv.model import TaskSpec, Terms
 from simenv.scheduler import steering
+from simenv.scheduler.orders import worth_ns
 from simenv.scheduler.values import Batch
 
 ALONE = 1_500.0  # such a task travels alone
@@ -60,6 +61,26 @@ def test_a_flood_of_urgent_tasks_keeps_an_old_one_waiting_for_ever() -> None:
     ran = _ran(machine)
     assert ran[0] == old
     assert ran[1:] == urgent
+
+
+def test_the_most_urgent_keep_others_waiting_for_days() -> None:
+    machine = Machine(workers=1)
+    (old,) = machine.submit()
+    machine.now_ns += 7_100 * SECOND
+    (urgent,) = machine.submit(priority=10**6)
+    machine.now_ns += 101 * SECOND
+    (late,) = machine.submit(priority=10**6)
+    machine.hear()
+    assert _ran(machine) == [urgent, old, late]
+
+
+def test_a_higher_priority_is_worth_no_more() -> None:
+    steps = [*range(1_000), *range(1_000, 1_000_000, 997), 999_999, 1_000_000]
+    worth = [worth_ns(step) for step in steps]
+    assert worth == sorted(set(worth))
+    assert worth[-1] < 7_200 * SECOND
+    assert [worth_ns(-step) for step in steps] == [-each for each in worth]
+    assert worth[:61] == [60 * SECOND * step for step in range(61)]
 
 
 def test_chunks_take_what_comes_after_tasks_of_another_priority() -> None:
