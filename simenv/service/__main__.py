@@ -162,6 +162,7 @@ class Start:
         daemon = self._environment.daemon
         look = partial(seen, daemon.state, daemon.devices)
         daemon.intake.admission = admission(daemon.config, daemon.state.limits, look)
+        daemon.desk.wake()
         _settle()
         if cold:
             self._help_s = time.monotonic() + HELP_AFTER_S

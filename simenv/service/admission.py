@@ -91,7 +91,9 @@ class Admission:
         if is_large:
             self._opened_bytes += len(spec.program)
         try:
+            looked_bytes = self._layouts.looked_bytes
             told = self._layouts.find(spec.program, mark)
+            self._opened_bytes += self._layouts.looked_bytes - looked_bytes
             known = told or self._program(spec, terms, inquiry)
             self._check(spec, terms, known, mark)
         except SimenvError as error:

@@ -34,9 +34,10 @@ from simenv.service.keeping import Keeping
 from simenv.service.people import People
 from simenv.service.pools import WorkerProcesses
 from simenv.service.presence import Presence
-from simenv.service.questions import Facts, Questions
+from simenv.service.questions import Questions
 from simenv.service.reserving import CHANGING, Reserving
 from simenv.service.steering import Steering
+from simenv.service.subject import Facts
 from simenv.wire import codec
 from simenv.wire import messages as m
 from simenv.wire.auth import LOCAL, MAY_SEND, Identity
@@ -93,7 +94,8 @@ class Daemon:
         self._presence = presence
         self.steering = Steering(config, state, journal, workers.look)
         self.questions = Questions(self)
-        self.desk = Desk(self.questions.answer, keeping.broken, partial(doors.send, Door.CLIENT))
+        say = partial(doors.send, Door.CLIENT)
+        self.desk = Desk(self.questions.answer, keeping.broken, say, self.questions.is_ready)
         self.started_ns = time.monotonic_ns()
         self.lags_ns: deque[int] = deque(maxlen=LAG_SAMPLES)
         self.hands = Hands(state, journal, doors, workers, completions)

@@ -20,6 +20,7 @@ from simenv.wire import messages as m
 from simenv.wire.auth import Identity
 
 MOST_OF_ONE = 1_024  # questions of one connection that wait
+MOST_EARLY = 10_000  # that were asked before they could be answered
 TURN_NS = 2_000_000
 RETRY_AFTER_S = 1.0
 
@@ -43,7 +44,11 @@ class Desk:
         answer: Callable[[bytes, Identity, m.FromClient], Steps],
         broken: Callable[[DamagedRecord], None],
         say: Callable[[bytes, bytes], object],
+        ready: Callable[[m.FromClient], bool] = lambda _: True,
     ) -> None:
+        """`ready`: can it be answered yet? Else it waits for `wake`."""
+        self._ready = ready
+        self._early: list[tuple[bytes, Identity, m.FromClient]] = []
         self._answer = answer
         self._broken = broken
         self._say = say
@@ -56,6 +61,9 @@ class Desk:
 
     def take(self, peer: bytes, who: Identity, question: m.FromClient) -> None:
         """`work` will come to it; QueueFull if too many wait already."""
+        if not self._ready(question) and len(self._early) < MOST_EARLY:
+            self._early.append((peer, who, question))
+            return
         asked = self._waiting.setdefault(peer, deque())
         if len(asked) >= MOST_OF_ONE:
             raise QueueFull(
@@ -64,6 +72,12 @@ class Desk:
                 retry_after_s=RETRY_AFTER_S,
             )
         asked.append(Asked(who, question))
+
+    def wake(self) -> None:
+        """What was asked too early can be answered now."""
+        early, self._early = self._early, []
+        for peer, who, question in early:
+            self._waiting.setdefault(peer, deque()).append(Asked(who, question))
 
     def work(self, deadline_ns: int) -> None:
         """Answer until the deadline."""

@@ -19,6 +19,7 @@ from simenv.service.rules import Known, is_keyed
 
 KEPT = 100_000  # structures; a full memory is emptied
 PLACES = 16  # where angles may lie in programs of one length; the oldest gives way
+LOOKED_BYTES = 2**18  # of a program's places beyond the newest are looked at
 FEW_ANGLES = 64  # up to here a sum is the fastest way to see that all of them are finite
 _ENCODE = msgspec.msgpack.Encoder().encode
 _FLIPPED = bytes(255 - byte for byte in range(256))
@@ -44,6 +45,7 @@ class Layouts:
         self._known: dict[tuple[int, int, bytes, bytes], Known] = {}
         self._places: dict[int, dict[tuple[int, int], None]] = {}  # by bytes of a program
         self._last: Layout | None = None  # neighbours mostly have the same
+        self.looked_bytes = 0  # that were gone through to tell programs, for whoever counts
 
     def find(self, packed: bytes, mark: bytes) -> Known | None:
         """What is known of a program's structure; None as well if its angles may not be finite:
@@ -104,13 +106,18 @@ class Layouts:
         return True
 
     def _look(self, packed: bytes, mark: bytes) -> Layout | None:
-        for at, end in self._places.get(len(packed), ()):
+        left = LOOKED_BYTES
+        for at, end in reversed(self._places.get(len(packed), {})):
+            self.looked_bytes += len(packed)
             known = self._known.get(_key(packed, at, end, mark))
             if known is not None:
                 angles = struct.Struct(f"<{(end - at) // 8}d")
                 head, tail = packed[:at], packed[end:]
                 self._last = Layout(mark, len(packed), at, end, head, tail, known, angles)
                 return self._last
+            left -= len(packed)
+            if left < 0:
+                return None  # read like one that was never seen: that takes less
         return None
 
 

@@ -8,30 +8,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
-from typing import Protocol
-
-import msgspec
 
 from simenv import __version__
-from simenv.config import Config
 from simenv.model import ServiceInfo, TaskInfo, TaskState, task_name
 from simenv.scheduler import sizing
 from simenv.scheduler.forecast import Forecast
-from simenv.scheduler.state import State
 from simenv.scheduler.values import Action, Phase
 from simenv.service import api
-from simenv.service.checkpoint import Checkpointer
-from simenv.service.completions import Completions
-from simenv.service.copying import Copier
 from simenv.service.desk import Steps
-from simenv.service.devices import Devices, seen
-from simenv.service.hands import Hands
+from simenv.service.devices import seen
 from simenv.service.history import Log
-from simenv.service.journal import Journal
-from simenv.service.keeping import Keeping
-from simenv.service.people import People
-from simenv.service.reserving import Reserving
+from simenv.service.subject import Subject
 from simenv.wire import codec
 from simenv.wire import messages as m
 from simenv.wire.auth import Identity
@@ -51,54 +38,6 @@ MOST_EVENTS = 1_000
 LOOK_TASKS = 16  # made between two looks at the clock
 
 
-class Facts(msgspec.Struct, frozen=True):
-    """What is true for the whole life of this process."""
-
-    node: str
-    max_qubits: int  # the widest program that fits here in double precision
-    ended_before: dict[TaskState, int]
-    resumed: str = ""  # from which journal, in words
-    launcher: str = ""  # which one, and why
-    allocation: str = ""  # whose nodes these are, in words
-    end_s: float = 0.0  # wall clock, when the site ends it; 0: never
-
-
-class Subject(Protocol):
-    """What is asked about: the parts of a running service that answers are made from."""
-
-    @property
-    def config(self) -> Config: ...
-    @property
-    def facts(self) -> Facts: ...
-    @property
-    def state(self) -> State: ...
-    @property
-    def journal(self) -> Journal: ...
-    @property
-    def completions(self) -> Completions: ...
-    @property
-    def people(self) -> People: ...
-    @property
-    def checkpointer(self) -> Checkpointer: ...
-    @property
-    def copier(self) -> Copier | None: ...
-    @property
-    def keeping(self) -> Keeping: ...
-    @property
-    def reserving(self) -> Reserving: ...
-    @property
-    def started_ns(self) -> int: ...
-    @property
-    def hands(self) -> Hands: ...
-    @property
-    def devices(self) -> Devices: ...
-    @property
-    def lags_ns(self) -> Iterable[int]: ...
-    @property
-    def trouble(self) -> str: ...
-    def drain(self, *, now: bool) -> None: ...
-
-
 class Questions:
     """Reads the daemon's parts, changes nothing but who watches what, who is let in and who
     shuts down."""
@@ -107,6 +46,10 @@ class Questions:
         self._d = subject
         self._past = api.Past(subject.journal, subject.completions)
         self._log = Log(subject.journal, subject.completions, subject.state)
+
+    def is_ready(self, q: m.FromClient) -> bool:
+        """Can it be answered without waiting for what is still being loaded, or compiled?"""
+        return self._d.intake.admission is not None or not isinstance(q, Explain | GetEngines)
 
     def answer(self, peer: bytes, who: Identity, q: m.FromClient) -> Steps:
         """The packed answers to one question, as far as it is for `who` to know."""

@@ -34,12 +34,12 @@ from simenv.service.locking import take_lock
 from simenv.service.people import People
 from simenv.service.pools import WorkerProcesses
 from simenv.service.presence import Presence
-from simenv.service.questions import Facts
 from simenv.service.rendezvous import Rendezvous
 from simenv.service.reopening import mend
 from simenv.service.replay import replay
 from simenv.service.resuming import settle
 from simenv.service.steering import check_pools
+from simenv.service.subject import Facts
 from simenv.service.surroundings import worker_environ
 from simenv.store import disks
 from simenv.wire.connection import Door, ZmqDoors

@@ -27,9 +27,9 @@ from simenv.service.keeping import Keeping
 from simenv.service.people import People
 from simenv.service.pools import WorkerProcesses
 from simenv.service.presence import Presence
-from simenv.service.questions import Facts
 from simenv.service.reopening import mend
 from simenv.service.replay import replay
+from simenv.service.subject import Facts
 from simenv.wire import codec
 from simenv.wire import messages as m
 from simenv.wire.connection import Door
@@ -72,6 +72,8 @@ class Paper:
         self.gone: list[Exit] = []
         self.said: list[News] = []
         self.fails = ""  # why nothing can be started
+        self.told: list[str] = []  # who was asked to end
+        self.stubborn = False  # who is asked to end does not
         self.sought: set[str] = set()  # nodes that count as lost
 
     def start(self, command: Command) -> int:
@@ -96,7 +98,9 @@ class Paper:
         self.gone.append(Exit(name, 0, -9, "signal 9 (SIGKILL)", start))
 
     def terminate(self, name: str) -> None:
-        self.kill(name)
+        self.told.append(name)
+        if not self.stubborn:
+            self.kill(name)
 
     def running(self) -> list[str]:
         return list(self.commands)

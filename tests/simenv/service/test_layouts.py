@@ -11,7 +11,7 @@ from service import program, spec
 
 from simenv.model import Program, TaskSpec, Workload
 from simenv.scheduler.values import Route
-from simenv.service.layouts import PLACES, Layouts
+from simenv.service.layouts import LOOKED_BYTES, PLACES, Layouts
 from simenv.service.rules import Known
 
 MARK = b"terms"
@@ -120,6 +120,18 @@ def test_many_places_of_angles_in_programs_of_one_length_push_out_the_oldest() -
     assert all(layouts.find(one.packed(), MARK) is KNOWN for one in made[1:])
 
 
-def _padded(k: int) -> Program:
+def test_a_large_program_is_gone_through_once_for_each_place_of_others_angles() -> None:
+    layouts, made = Layouts(), [_padded(k, 2**16) for k in range(PLACES)]
+    for one in made:
+        assert layouts.keep(one.packed(), one, MARK, KNOWN)
+    size = len(made[0].packed())
+    assert layouts.find(made[-1].packed(), MARK) is KNOWN
+    assert layouts.looked_bytes == size, "the newest place comes first"
+    assert layouts.find(_padded(PLACES, 2**16).packed(), MARK) is None
+    assert layouts.looked_bytes <= LOOKED_BYTES + 2 * size
+
+
+def _padded(k: int, more: int = 0) -> Program:
     """Angles begin 8 bytes later for each k; the length stays."""
-    return msgspec.structs.replace(program(), qubits=bytes(32 + 8 * k), slots=bytes(232 - 8 * k))
+    qubits, slots = bytes(32 + 8 * k + more), bytes(232 - 8 * k)
+    return msgspec.structs.replace(program(), qubits=qubits, slots=slots)

@@ -6,13 +6,14 @@ import time
 from pathlib import Path
 
 import pytest
-from service import Bench, spec
+from service import Bench, program, spec
 
 from simenv.config import kernel_cache
 from simenv.model import Terms
 from simenv.scheduler.seen import NOTHING
 from simenv.service.loading import Loading, admission
 from simenv.wire import messages as m
+from simenv.wire.engines import Engines, Explain, Explained, GetEngines
 
 PATIENCE_S = 60.0
 
@@ -37,6 +38,21 @@ def test_what_comes_before_admission_is_loaded_is_lost_or_keeps_the_loop_busy(
     bench.step()
     [answer] = bench.heard()
     assert isinstance(answer, m.Accepted)
+
+
+def test_a_question_about_engines_stops_the_loop_until_all_is_loaded(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    intake, desk = bench.daemon.intake, bench.daemon.desk
+    admission, intake.admission = intake.admission, None
+    explain = Explain(7, Terms(), program().packed(), 100)
+    assert bench.say(explain) == bench.say(GetEngines(8)) == []
+    assert not desk.busy
+    assert isinstance(bench.say(m.GetStatus(9))[0], m.Status)
+    intake.admission = admission
+    desk.wake()
+    bench.step()
+    assert [type(answer) for answer in bench.heard()] == [Explained, Engines]
+    assert isinstance(bench.say(explain)[0], Explained)
 
 
 def test_admission_is_not_there_once_all_is_loaded() -> None:
