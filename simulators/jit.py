@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 
 import numba
 import numpy as np
+from llvmlite import binding
 from numba import types
 
 _HERE = Path(__file__).parent
@@ -48,6 +50,7 @@ F64 = types.Array(types.float64, 1, "C", readonly=True)
 F64_2 = types.Array(types.float64, 2, "C", readonly=True)
 I64 = types.int64[::1]
 WORDS2 = types.uint64[:, ::1]
+INTS2 = types.int64[:, ::1]
 REALS2 = types.float64[:, ::1]
 U8 = types.uint8[::1]
 U32 = types.uint32[::1]
@@ -69,15 +72,61 @@ def sources_digest() -> str:
     return found.hexdigest()
 
 
+# How kernels of large states are written: in explicit vectors, or in loops for any processor.
+VECTORS, PLAIN = "vectors", "plain"
+_FAMILY = "family"  # a file beside the folders of kernels that says which
+
+
+def suits() -> str:
+    """VECTORS where the processor multiplies and adds in one instruction, as these always do."""
+    if numba.config.CPU_NAME == "generic":
+        return PLAIN
+    if platform.machine() in ("aarch64", "arm64", "ppc64le"):
+        return VECTORS
+    return VECTORS if binding.get_host_cpu_features().get("fma") else PLAIN
+
+
+def chosen(folder: Path) -> str:
+    """What was chosen for the kernels under `folder`; "" where they are as the processor likes."""
+    try:
+        said = (folder / _FAMILY).read_text().strip()
+    except OSError:
+        return ""
+    return said if said in (VECTORS, PLAIN) else ""
+
+
+def choose(folder: Path, family: str) -> None:
+    """From now on kernels under `folder` are of this family; "": as the processor likes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if family:
+        (folder / _FAMILY).write_text(family + "\n")
+    else:
+        (folder / _FAMILY).unlink(missing_ok=True)
+
+
+def family() -> str:
+    """Of the kernels of this process."""
+    return _in_use[0]
+
+
+def version(folder: Path) -> Path:
+    """Where under `folder` the kernels of this version and family are."""
+    which = chosen(folder) or suits()
+    return folder / f"kernels-{sources_digest()}{'-plain' if which == PLAIN else ''}"
+
+
 def use_cache(folder: Path) -> Path:
     """Keep compiled kernels under `folder`, in a folder of this version; return that.
 
     Works for kernels imported afterwards; `simulators.warm.warm_up` is the usual caller.
     """
-    chosen = folder / f"kernels-{sources_digest()}"
-    numba.config.CACHE_DIR = str(chosen)
-    return chosen
+    found = version(folder)
+    _in_use[0] = chosen(folder) or suits()
+    numba.config.CACHE_DIR = str(found)
+    return found
 
+
+_in_use = [""]
 
 # Without numba's reference counts a kernel allocates nothing, enters in half the time, and its
 # inner calls cost nothing (they took 50 ns a gate); scratch arrays come in as arguments.

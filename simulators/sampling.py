@@ -35,12 +35,22 @@ def gather(indices: NDArray[np.int64], source: NDArray[np.int64]) -> NDArray[np.
 def write(
     records: NDArray[np.uint64], indices: NDArray[np.int64], source: NDArray[np.int64]
 ) -> None:
-    """Write bit source[c] of each index into clbit c of its record; -1 leaves clbit c alone."""
-    for c in np.flatnonzero(source >= 0).tolist():
-        bit = np.uint64(c & 63)
-        column = records[:, c >> 6]
-        column &= ~(np.uint64(1) << bit)
-        column |= ((indices >> source[c]) & 1).astype(np.uint64) << bit
+    """Write bit source[c] of each index into clbit c of its record; -1 leaves clbit c alone.
+
+    Eight bits of the indices at a time are looked up in a table.
+    """
+    for word in range(records.shape[1]):
+        column = records[:, word]
+        bits: dict[int, int] = {}  # of a record, by bit of the index
+        for c, bit in enumerate(source[64 * word : 64 * word + 64].tolist()):
+            if bit >= 0:
+                bits[bit] = bits.get(bit, 0) | 1 << c
+        column &= ~np.uint64(sum(bits.values()))
+        for first in range(0, max(bits, default=-1) + 1, 8):
+            table = np.zeros(256, np.uint64)
+            for k in range(8):
+                table[1 << k : 2 << k] = table[: 1 << k] | np.uint64(bits.get(first + k, 0))
+            column |= table[(indices >> first) & 255]
 
 
 def distinct(
@@ -63,6 +73,11 @@ def tally(
     records: NDArray[np.uint64], weights: NDArray[np.float64] | None = None
 ) -> tuple[NDArray[np.uint64], NDArray[np.float64]]:
     """Distinct records, ascending, with how often each occurs, or the sum of its weights."""
+    if weights is None and records.shape[1] == 1 and len(records):
+        ordered = np.sort(records[:, 0])
+        begins = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
+        counts = np.diff(begins, append=ordered.size)
+        return ordered[begins].reshape(-1, 1), counts.astype(np.float64)
     found, inverse = distinct(records)
     return found, np.bincount(inverse, weights, len(found)).astype(np.float64)
 
@@ -70,6 +85,8 @@ def tally(
 def pack(records: NDArray[np.uint64], num_bits: int) -> tuple[bytes, int]:
     """Packed outcomes of records, and their width in bytes."""
     width = outcome_width(num_bits)
+    if width <= 8:
+        return records[:, 0].astype(f"<u{width}").tobytes(), width
     raw = np.ascontiguousarray(records).view(np.uint8)
     return np.ascontiguousarray(raw[:, :width]).tobytes(), width
 

@@ -28,7 +28,12 @@ _GROUPS = {
 }
 # What a first circuit does not wait for: compiled by whoever lends a hand, and by the first task
 # that cannot do without if it comes before that.
-_LATER = ("simulators.statevector.run", "simulators.statevector.lanes")
+_LATER = (
+    "simulators.statevector.tiles.double",
+    "simulators.statevector.tiles.single",
+    "simulators.statevector.run",
+    "simulators.statevector.lanes",
+)
 _SELDOM = ("simulators.statevector.ranks.kernels",)  # loaded by engines over ranks alone
 
 
@@ -84,7 +89,7 @@ def is_warm(folder: Path) -> bool:
     """Is everything on disk already? Looks only; `folder` as for `prepare`."""
     from simulators import jit
 
-    chosen = folder / f"kernels-{jit.sources_digest()}"
+    chosen = jit.version(folder)
     return all(_is_done(chosen, group) for group in _all())
 
 

@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+from typing import Annotated
+
 import typer
 
 from simenv.cli import out, settings
 
 
-def doctor(context: typer.Context) -> None:
+class Kernels(StrEnum):
+    """How kernels of large states are written."""
+
+    AUTO = "auto"
+    VECTORS = "vectors"
+    PLAIN = "plain"
+
+
+def doctor(
+    context: typer.Context,
+    kernels: Annotated[
+        Kernels | None,
+        typer.Option(
+            help="From the next start on: kernels in vectors, in plain loops that any processor"
+            " runs, or as this one likes."
+        ),
+    ] = None,
+) -> None:
     """Check this installation, and say what to type.
 
     The exit code is 1 if something must be mended.
     """
     from simenv.cli.checks import findings
 
+    if kernels is not None:
+        _choose(kernels)
     failed = False
     for finding in findings():
         failed |= finding.level == "fail"
@@ -25,3 +47,10 @@ def doctor(context: typer.Context) -> None:
                 out.line(f"{'':20}type: {finding.remedy}")
     if failed:
         raise typer.Exit(1)
+
+
+def _choose(kernels: Kernels) -> None:
+    from simenv import config
+    from simulators import jit  # here, because numba takes 0.3 s to import
+
+    jit.choose(config.kernel_cache(), "" if kernels is Kernels.AUTO else kernels.value)

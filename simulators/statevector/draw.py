@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from simulators.jit import I64, INT, REALS, SINGLES, kernel
 from simulators.statevector.state import BLOCK_QUBITS, State, Sweeper, load
+from simulators.statevector.tiles import weights
 
 # Probabilities below these are rounding noise of amplitudes that are zero, and are left out.
 _NOISE = {"complex128": 1e-24, "complex64": 1e-14}
@@ -39,20 +40,23 @@ def _walk(reals, singles, numbers, first, last, edges, begins, draws, indices, s
             indices[s] = number * size + k
 
 
-@kernel(REALS, SINGLES, I64, INT, INT, I64, REALS, REALS)
-def _accumulate(reals, singles, numbers, first, last, wires, table, scratch):  # type: ignore[no-untyped-def]
-    """table[j] += the probabilities of blocks first .. last - 1; bit k of j is qubit wires[k]."""
+@kernel(REALS, SINGLES, I64, INT, INT, I64, I64, REALS, REALS)
+def _accumulate(reals, singles, numbers, first, last, wires, within, table, scratch):  # type: ignore[no-untyped-def]
+    """table[j] += the probabilities of blocks first .. last - 1; bit k of j is qubit wires[k].
+
+    `within`: what the bits of an amplitude's number in its block are in j.
+    """
     size = scratch.size // 2
     re, im = scratch[:size], scratch[size:]
     zero = np.int64(0)
     for block in range(first, last):
         base = numbers[block] * size
         load(reals, singles, block * size, size, re, im, zero)
+        high = zero
+        for w in range(wires.size):
+            high |= ((base >> wires[w]) & 1) << w
         for k in range(size):
-            j = zero
-            for w in range(wires.size):
-                j |= (((base + k) >> wires[w]) & 1) << w
-            table[j] += re[k] * re[k] + im[k] * im[k]
+            table[high | within[k]] += re[k] * re[k] + im[k] * im[k]
 
 
 def walk(
@@ -68,6 +72,9 @@ def walk(
     edges: float64 [blocks of the whole state], the sum of all before; draws begins[b] ..
     begins[b + 1] - 1 fall into block b.
     """
+    if state.num_qubits > BLOCK_QUBITS:
+        weights.walk(sweeper, state, edges, begins, draws, found)
+        return
     unit = min(BLOCK_QUBITS, state.num_qubits)
     numbers = state.numbers
 
@@ -98,10 +105,14 @@ def accumulate(
     blocks = 1 << (state.num_qubits - unit)
     grain = max(1, (1 << 20) >> unit)
     numbers = state.numbers
+    within = np.zeros(1 << unit, np.int64)
+    for k, wire in enumerate(wires.tolist()):
+        if wire < unit:
+            within.reshape(-1, 2, 1 << wire)[:, 1] |= 1 << k
     for first in range(0, blocks, grain):
         sweeper.check()
         last = min(first + grain, blocks)
-        _accumulate(state.reals, state.singles, numbers, first, last, wires, table, scratch)
+        _accumulate(state.reals, state.singles, numbers, first, last, wires, within, table, scratch)
 
 
 def likely(

@@ -34,9 +34,15 @@ def same(states: States, one: State, two: State, tolerance: float) -> bool:
 
 
 def sample(
-    states: States, state: State, key: tuple[int, int], shots: NDArray[np.int64]
+    states: States,
+    state: State,
+    key: tuple[int, int],
+    shots: NDArray[np.int64],
+    *,
+    ordered: bool = True,
 ) -> NDArray[np.int64]:
-    """The basis state each of these shots (ascending numbers) finds, by draw 0.
+    """The basis state each of these shots (ascending numbers) finds, by draw 0; not `ordered` as
+    they are, if it need not be, but ascending.
 
     The one form of inverse sampling (see `small`): with t = u * total, the outcome is the first
     index whose cumulative probability is greater than t; cumulative sums are those of the blocks
@@ -46,12 +52,15 @@ def sample(
     draws = np.empty(shots.size)
     uniforms(*key, 0, shots, draws)
     draws *= ends[-1]
-    order = np.argsort(draws, kind="stable")
-    draws = draws[order]
+    np.minimum(draws, np.nextafter(ends[-1], 0.0), out=draws)  # rounding never leads beyond
+    order = np.argsort(draws, kind="stable") if ordered else None
+    draws = np.sort(draws) if order is None else draws[order]
     edges = np.concatenate(([0.0], ends[:-1]))
     begins = np.zeros(ends.size + 1, np.int64)
     begins[1:] = np.searchsorted(draws, ends, side="left")
-    begins[-1] = draws.size
+    found = states.walk(state, edges, begins, draws)
+    if order is None:
+        return found
     indices = np.empty(shots.size, np.int64)
-    indices[order] = states.walk(state, edges, begins, draws)
+    indices[order] = found
     return indices

@@ -31,6 +31,9 @@ class Tally:
     def add(self, records: NDArray[np.uint64], weights: NDArray[np.float64] | None) -> None:
         """Count these records, by weight or once each."""
         found, sums = tally(records, weights)
+        if not len(self.records):
+            self.records, self.sums = found, sums
+            return
         self.records, self.sums = tally(
             np.concatenate((self.records, found)), np.concatenate((self.sums, sums))
         )
@@ -48,7 +51,9 @@ def count(
         records = branch.records.copy()
         if (schedule.source >= 0).any():
             shots = branch.tags.astype(np.int64, copy=False)
-            write(records, sample(states, branch.state, key, shots), schedule.source)
+            alike = len(records) > 0 and bool((records == records[0]).all())
+            indices = sample(states, branch.state, key, shots, ordered=not alike)
+            write(records, indices, schedule.source)
         if states.first:
             into.add(records, None)
 

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from simulators.jit import I64, INT, REAL, REALS, REALS2, SINGLES, kernel
 from simulators.statevector.state import BLOCK_QUBITS, State, Sweeper, load
+from simulators.statevector.sweeps import LANE_WIRES
+from simulators.statevector.tiles import weights
 
 # What `reduce` sums, two numbers a block.
 NORM, ODDS, SKETCH, OVERLAP, DISTANCE = range(5)
@@ -105,6 +107,10 @@ def block_sums(
     turn: complex = 1.0,
 ) -> NDArray[np.float64]:
     """The two sums of each block: float64 [blocks, 2]."""
+    if what == NORM and state.num_qubits > BLOCK_QUBITS:
+        return weights.block_sums(sweeper, state)
+    if what == ODDS and state.num_qubits > BLOCK_QUBITS and qubit >= LANE_WIRES:
+        return weights.odds(sweeper, state, qubit)
     unit = min(BLOCK_QUBITS, state.num_qubits)
     second = state if other is None else other
     numbers = state.numbers
@@ -143,6 +149,7 @@ def project(
     move: bool,
 ) -> None:
     """See `_project`: `into` becomes the part of `state` with that outcome, times `factor`."""
+    into.changed()
 
     def work(first: int, last: int, _number: int) -> None:
         _project(

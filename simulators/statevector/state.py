@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from simulators.catalog import state_bytes
 from simulators.crew import Crew, Work
 from simulators.errors import OutOfMemory
 from simulators.jit import I64, INT, REALS, REALS2, SINGLES, WORD, WORDS2, kernel, part
+from simulators.statevector import memory
 from simulators.statevector.amplitudes import apply
 from simulators.statevector.passes import TILE_QUBITS, Passes
 from simulators.vectors import LANES
@@ -118,7 +120,7 @@ def _too_large(num_qubits: int, need: int) -> OutOfMemory:
 class State:
     """2**n amplitudes; complex128 or complex64."""
 
-    __slots__ = ("amplitudes", "num_qubits", "reals", "singles")
+    __slots__ = ("amplitudes", "live", "norms", "num_qubits", "reals", "singles")
 
     def __init__(self, amplitudes: NDArray[np.complexfloating]) -> None:
         self.amplitudes = amplitudes
@@ -126,6 +128,13 @@ class State:
         double = amplitudes.dtype == np.complex128
         self.reals = amplitudes.view(np.float64) if double else _NO_REALS
         self.singles = _NO_SINGLES if double else amplitudes.view(np.float32)
+        self.live = -1  # wires that may be 1 where an amplitude is not 0, as a mask
+        self.norms: NDArray[np.float64] | None = None  # of its rows, where they are known
+
+    def changed(self) -> None:
+        """To be called by all that change amplitudes and know nothing of what is known of them."""
+        self.live = -1
+        self.norms = None
 
     @property
     def numbers(self) -> NDArray[np.int64]:
@@ -143,11 +152,13 @@ class State:
         if need > PHYSICAL_BYTES:  # some systems promise more than they have, and kill later
             raise _too_large(num_qubits, need)
         try:
-            amplitudes = np.zeros(1 << num_qubits, dtype)
+            amplitudes = memory.zeros(1 << num_qubits, dtype)
         except MemoryError as error:
             raise _too_large(num_qubits, need) from error
         amplitudes[0] = 1.0
-        return cls(amplitudes)  # type: ignore[arg-type]
+        state = cls(amplitudes)
+        state.live = 0
+        return state
 
 
 class Sweeper:
@@ -157,13 +168,22 @@ class Sweeper:
         self.crew = crew
         self.check = control.check
         self.flag = control.flag
+        self.passed = control.passed
         self._scratch: dict[tuple[int, int], NDArray[np.float64]] = {}
+        self._rooms: dict[tuple[int, str, int], NDArray[Any]] = {}
 
     def scratch(self, number: int, size: int) -> NDArray[np.float64]:
         """float64 [size], for thread `number` alone."""
         found = self._scratch.get((number, size))
         if found is None:
             found = self._scratch[number, size] = np.empty(size)
+        return found
+
+    def room(self, number: int, dtype: str, size: int) -> NDArray[Any]:
+        """The same of any type, at the begin of a cache line."""
+        found = self._rooms.get((number, dtype, size))
+        if found is None:
+            found = self._rooms[number, dtype, size] = memory.zeros(size, dtype)
         return found
 
     def over(self, num_qubits: int, unit: int, work: Work) -> None:
@@ -190,6 +210,7 @@ class Sweeper:
         floats: NDArray[np.float64],
     ) -> None:
         """Apply these rows of `placed` (see `passes`) tile by tile. Raises Stopped."""
+        state.changed()
         unit = min(TILE_QUBITS, state.num_qubits)
 
         def work(first: int, last: int, thread: int) -> None:

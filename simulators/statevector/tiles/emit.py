@@ -1,0 +1,122 @@
+"""Vectors of one register's width in the code of kernels: what `vector_rows` is written with.
+
+A register holds 8 numbers in double precision or 16 in single; LLVM makes several of a smaller
+kind of it where the processor has no larger one. Products and sums are one instruction (fma) where
+it is asked for and nowhere else, so results do not depend on what a compiler finds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+
+from simulators.statevector.sweeps import LANES
+
+_BYTES = 64
+_I1, _I32, _I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
+
+
+def number(value: int) -> Any:
+    """A constant."""
+    return ir.Constant(_I64, value)
+
+
+class Emitter:
+    """Writes one kernel's instructions, for arrays of the numbers that `like` has."""
+
+    def __init__(self, context: Any, builder: Any, like: Any) -> None:
+        self.context, self.builder = context, builder
+        single = like.dtype == types.float32
+        self.element = ir.FloatType() if single else ir.DoubleType()
+        self._bits = 32 if single else 64
+        self.count = 8 * _BYTES // self._bits
+        self.per_row = LANES // self.count
+        self.kind = ir.VectorType(self.element, self.count)
+
+    def data(self, array_type: Any, array: Any) -> Any:
+        """Where an array's numbers begin."""
+        return cgutils.create_struct_proxy(array_type)(self.context, self.builder, array).data
+
+    def at(self, data: Any, index: Any, more: int = 0) -> Any:
+        """The address of a vector."""
+        place = self.builder.add(index, number(more)) if more else index
+        return self.builder.bitcast(self.builder.gep(data, [place]), self.kind.as_pointer())
+
+    def load(self, pointer: Any, *, aligned: bool = True) -> Any:
+        """A vector from there."""
+        return self.builder.load(pointer, align=_BYTES if aligned else self._bits // 8)
+
+    def store(self, value: Any, pointer: Any, *, aligned: bool = True) -> None:
+        """A vector to there."""
+        self.builder.store(value, pointer, align=_BYTES if aligned else self._bits // 8)
+
+    def scalar(self, data: Any, index: Any, more: int = 0) -> Any:
+        """One number."""
+        place = self.builder.add(index, number(more)) if more else index
+        return self.builder.load(self.builder.gep(data, [place]))
+
+    def splat(self, value: Any) -> Any:
+        """The same number in all lanes."""
+        none = ir.Constant(self.kind, ir.Undefined)
+        one = self.builder.insert_element(none, value, ir.Constant(_I32, 0))
+        return self.shuffled(one, none, [0] * self.count)
+
+    def shuffled(self, one: Any, two: Any, order: Sequence[int]) -> Any:
+        """Lane k is lane order[k] of both, put one behind the other."""
+        lanes = ir.Constant(ir.VectorType(_I32, len(order)), list(order))
+        return self.builder.shuffle_vector(one, two, lanes)
+
+    def negative(self, value: Any) -> Any:
+        """-value; no instruction where an fma takes it."""
+        return self.builder.fneg(value)
+
+    def product(self, one: Any, two: Any) -> Any:
+        """one * two."""
+        return self.builder.fmul(one, two)
+
+    def fma(self, one: Any, two: Any, three: Any) -> Any:
+        """one * two + three, rounded once."""
+        kind = one.type
+        bits = 64 if isinstance(kind.element, ir.DoubleType) else 32
+        name = f"llvm.fma.v{kind.count}f{bits}"
+        shape = ir.FunctionType(kind, [kind, kind, kind])
+        function = cgutils.get_or_insert_function(self.builder.module, shape, name)
+        return self.builder.call(function, [one, two, three])
+
+    def times(self, x: Any, y: Any, u: Any, v: Any) -> tuple[Any, Any]:
+        """(x + iy) * (u + iv)."""
+        re = self.fma(self.negative(y), v, self.product(x, u))
+        return re, self.fma(x, v, self.product(y, u))
+
+    def sum(self, value: Any) -> Any:
+        """All lanes of a vector of float64, added in pairs."""
+        size = value.type.count
+        while size > 1:
+            size //= 2
+            none = ir.Constant(value.type, ir.Undefined)
+            halves = [self.shuffled(value, none, [k + at for k in range(size)]) for at in (0, size)]
+            value = self.builder.fadd(*halves)
+        return self.builder.extract_element(value, ir.Constant(_I32, 0))
+
+    def wide(self, value: Any) -> Any:
+        """A vector's numbers as float64."""
+        if self._bits == 64:
+            return value
+        return self.builder.fpext(value, ir.VectorType(ir.DoubleType(), self.count))
+
+    def prefetch(self, pointer: Any) -> None:
+        """Have a cache line come into the second cache; a hint."""
+        byte = ir.IntType(8).as_pointer()
+        shape = ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32])
+        function = cgutils.get_or_insert_function(self.builder.module, shape, "llvm.prefetch.p0")
+        hints = [ir.Constant(_I32, value) for value in (0, 2, 1)]
+        self.builder.call(function, [self.builder.bitcast(pointer, byte), *hints])
+
+    def each(self, count: Any, body: Callable[[Any], None]) -> None:
+        """body(where it begins) for so many vectors, as a loop."""
+        with cgutils.for_range(self.builder, count) as loop:
+            body(self.builder.mul(loop.index, number(self.count)))

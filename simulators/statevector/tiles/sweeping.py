@@ -1,0 +1,105 @@
+"""Passes over a state in memory, by the threads of a crew."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.statevector import memory
+from simulators.statevector.state import State, Sweeper
+from simulators.statevector.sweeps import LANE_WIRES, LANES, Sweeps
+from simulators.statevector.tiles import double, single
+from simulators.statevector.tiles.phases import FACTORS, PRODUCTS
+
+_ALONE = 1 << 16  # states with fewer amplitudes are not worth a second thread
+_AT_ONCE = 1 << 23  # amplitudes that go through passes between two looks at the control
+_MOST_PASSES = 256  # in one call
+_ROOM = 16 * LANES  # numbers beyond a tile: what plain kernels work in
+_NO_NORMS = np.empty(0)
+
+
+def kernels(state: State) -> Any:
+    """The module of the state's precision."""
+    return double if state.reals.size else single
+
+
+def apply(
+    sweeper: Sweeper,
+    state: State,
+    plan: Sweeps,
+    floats: NDArray[np.float64],
+    *,
+    first: int = 0,
+    last: int | None = None,
+    high: int = 0,
+    norms: bool = True,
+) -> None:
+    """Passes first .. last - 1, by default all. Raises Stopped.
+
+    `high`: the bits of all indices that stand in the number of a rank. `norms`: the last pass finds
+    the norms of the state's rows, on which sampling stands.
+    """
+    end = len(plan.starts) - 1 if last is None else last
+    if first >= end:
+        return
+    known = state.live
+    state.changed()
+    filled = memory.zeros(1 << (state.num_qubits - LANE_WIRES), np.float64) if norms else _NO_NORMS
+    call = _Call(sweeper, state, plan, floats, high)
+    step = max(1, min(_MOST_PASSES, _AT_ONCE >> state.num_qubits))
+    for begin in range(first, end, step):
+        stop = min(begin + step, end)
+        call(begin, stop, known, filled if stop == end else _NO_NORMS)
+        known = int(plan.live[stop - 1])
+        sweeper.passed(stop - begin)
+    state.live = known
+    state.norms = filled if norms else None
+
+
+class _Call:
+    """A kernel and what all calls of it have in common."""
+
+    def __init__(
+        self,
+        sweeper: Sweeper,
+        state: State,
+        plan: Sweeps,
+        floats: NDArray[np.float64],
+        high: int,
+    ) -> None:
+        self._sweeper = sweeper
+        self._run = kernels(state).run
+        amplitudes = state.reals if state.reals.size else state.singles
+        numbers = floats if state.reals.size else floats.astype(np.float32)
+        ints = (plan.starts, plan.places, plan.live, plan.ops, plan.terms)
+        self._plan = (
+            amplitudes,
+            state.num_qubits,
+            plan.width,
+            *(table.view(np.int64) for table in ints),
+            floats,
+            numbers,
+        )
+        self._high = high
+        self._type = amplitudes.dtype.name
+        self._rows = 1 << (plan.width - LANE_WIRES)
+        tiles = 1 << (state.num_qubits - plan.width)
+        self._threads = min(sweeper.crew.size, tiles) if 1 << state.num_qubits >= _ALONE else 1
+
+    def __call__(self, first: int, last: int, known: int, norms: NDArray[np.float64]) -> None:
+        """Passes first .. last - 1. Raises Stopped."""
+        sweeper, rows, threads = self._sweeper, self._rows, self._threads
+        marks = np.zeros((last - first) * (threads + 1), np.int64)
+
+        def work(_first: int, _last: int, me: int) -> None:
+            scratch = sweeper.room(me, self._type, 2 * LANES * rows + _ROOM + 2 * rows + FACTORS)
+            words = sweeper.room(me, "int64", 3 * rows)
+            products = sweeper.room(me, "float64", PRODUCTS)
+            self._run(
+                *self._plan, first, last, self._high, known, me, threads, marks, sweeper.flag,
+                scratch, words, products, norms,
+            )  # fmt: skip
+
+        sweeper.crew.run(work, threads, 1)

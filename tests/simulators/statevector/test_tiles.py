@@ -1,0 +1,98 @@
+"""Kernels of large states against the meaning of their tables."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from random_sweeps import Table, agree, agree_all, random_state, state_of
+
+import simulators
+from simulators.base import Control
+from simulators.crew import Crew
+from simulators.errors import Stopped
+from simulators.statevector import numbers
+from simulators.statevector.state import Sweeper
+from simulators.statevector.states import LocalStates
+from simulators.statevector.tiles import sweeping
+
+ROOT = Path(simulators.__file__).parents[1]
+SUPPORT = Path(__file__).parents[2] / "support"
+KERNELS = Path(sys.prefix) / "var" / "simenv-kernels" / "plain"
+PLAIN = """
+import sys
+from pathlib import Path
+sys.path[:0] = [{root!r}, {support!r}]
+from simulators import jit, warm
+folder = Path({folder!r})
+jit.choose(folder, jit.PLAIN)
+warm.prepare(folder)
+from random_sweeps import agree_all
+agree_all()
+from simulators.statevector.tiles.choice import rows
+print(jit.family(), rows.__name__.rpartition(".")[2])
+"""
+
+
+def test_a_table_means_something_else() -> None:
+    agree_all()
+
+
+def test_plain_kernels_mean_something_else() -> None:
+    script = PLAIN.format(root=str(ROOT), support=str(SUPPORT), folder=str(KERNELS))
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["plain", "plain_rows"]
+
+
+@pytest.mark.parametrize("dtype", ["complex128", "complex64"])
+def test_threads_change_a_bit(dtype: str) -> None:
+    states = [agree(16, 8, 5, dtype, fresh=False, threads=threads) for threads in (1, 2, 5)]
+    for other in states[1:]:
+        np.testing.assert_array_equal(states[0].amplitudes, other.amplitudes)
+        np.testing.assert_array_equal(states[0].norms, other.norms)
+
+
+def test_a_stop_is_not_heard() -> None:
+    control = Control()
+    table = Table(16, 8, 1)
+    table.fill(4, 4, fresh=False)
+    plan, floats = table.plan()
+    state = state_of(random_state(16, 1))
+    with Crew(2, control) as crew:
+        control.stop()
+        with pytest.raises(Stopped):
+            sweeping.apply(Sweeper(crew, control), state, plan, floats)
+
+
+@pytest.mark.parametrize("dtype", ["complex128", "complex64"])
+def test_samples_depend_on_how_norms_were_found(dtype: str) -> None:
+    """By the last pass, or afterwards; and they are those of the distribution."""
+    state = agree(16, 10, 2, dtype, fresh=False, threads=2)
+    shots = np.arange(5000)
+    with Crew(2, Control()) as crew:
+        states = LocalStates(crew, Control())
+        found = numbers.sample(states, state, (4, 0), shots)
+        inexact = state_of(state.amplitudes)
+        np.testing.assert_array_equal(found, numbers.sample(states, inexact, (4, 0), shots))
+        sorted_ = numbers.sample(states, state, (4, 0), shots, ordered=False)
+    np.testing.assert_array_equal(np.sort(found), sorted_)
+    ends = np.cumsum(np.abs(state.amplitudes.astype(np.complex128)) ** 2)
+    draws = np.random.Generator(np.random.Philox(key=[4, 0])).random(5000) * ends[-1]
+    assert (np.searchsorted(ends, draws, side="right") == found).mean() > 0.999
+
+
+def test_an_impossible_outcome_is_drawn() -> None:
+    amplitudes = np.zeros(1 << 14, np.complex128)
+    amplitudes[[5, 40, 4095, 9000]] = 0.5
+    state = state_of(amplitudes)
+    with Crew(1, Control()) as crew:
+        found = numbers.sample(LocalStates(crew, Control()), state, (1, 0), np.arange(2000))
+    values, counts = np.unique(found, return_counts=True)
+    assert values.tolist() == [5, 40, 4095, 9000]
+    assert counts.min() > 400
