@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from simulators.circuit.ir import Circuit
 from simulators.errors import Stopped
 
-OUTPUTS = ("counts", "probabilities", "statevector", "expectation")
+OUTPUTS = ("counts", "probabilities", "statevector", "expectation", "gradient")
 
 _REMARKS = 4  # different ones of a sweep that are kept
 
@@ -114,6 +114,7 @@ class BindingResult(msgspec.Struct, frozen=True):
     expectations: tuple[tuple[float, float], ...] = ()  # (value, standard error) an observable
     truncation: float = 0.0
     remark: str = ""  # e.g. "12 branches"
+    gradients: NDArray[np.float64] | None = None  # [observables, slots]
 
 
 class EngineResult(msgspec.Struct, frozen=True):
@@ -135,6 +136,7 @@ class EngineResult(msgspec.Struct, frozen=True):
     expectations: bytes = b""  # float64 [count, observables, 2]: value, standard error
     truncation: float = 0.0  # the largest of the rows
     remark: str = ""
+    gradients: bytes = b""  # float64 [count, observables, slots]: of values, by free parameters
 
     @classmethod
     def joined(cls, found: Sequence[BindingResult]) -> EngineResult:
@@ -159,6 +161,7 @@ class EngineResult(msgspec.Struct, frozen=True):
             np.array([row.expectations for row in found], np.float64).tobytes(),
             max(row.truncation for row in found),
             ", ".join(list(dict.fromkeys(row.remark for row in found if row.remark))[:_REMARKS]),
+            b"".join([row.gradients.tobytes() for row in found if row.gradients is not None]),
         )
 
     def row(self, k: int) -> BindingResult:
@@ -177,6 +180,7 @@ class EngineResult(msgspec.Struct, frozen=True):
             self._estimates(k),
             self.truncation,
             self.remark,
+            self._gradients(k),
         )
 
     def _estimates(self, k: int) -> tuple[tuple[float, float], ...]:
@@ -184,6 +188,14 @@ class EngineResult(msgspec.Struct, frozen=True):
             return ()
         table = np.frombuffer(self.expectations).reshape(self.count, -1, 2)
         return tuple((value, error) for value, error in table[k].tolist())
+
+    def _gradients(self, k: int) -> NDArray[np.float64] | None:
+        if not self.gradients:
+            return None
+        observables = len(self.expectations) // (16 * self.count)
+        table: NDArray[np.float64] = np.frombuffer(self.gradients)
+        row: NDArray[np.float64] = table.reshape(self.count, observables, -1)[k]
+        return row
 
 
 def _sizes(numbers: list[int]) -> bytes:

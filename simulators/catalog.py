@@ -135,13 +135,14 @@ def _installed(modules: tuple[str, ...]) -> bool:
 
 
 _ALL_OUTPUTS = ("counts", "probabilities", "statevector", "expectation")
+_WITH_GRADIENT = (*_ALL_OUTPUTS, "gradient")
 _BOTH = ("double", "single")
 
 CARDS: tuple[EngineCard, ...] = (
     EngineCard(
         name="statevector",
         module="simulators.statevector.engine:StatevectorEngine",
-        outputs=_ALL_OUTPUTS,
+        outputs=_WITH_GRADIENT,
         dynamic=True,
         noise=False,
         reproducible=True,
@@ -240,7 +241,7 @@ CARDS: tuple[EngineCard, ...] = (
     EngineCard(
         name="fault",
         module="simulators.fault.engine:FaultEngine",
-        outputs=_ALL_OUTPUTS,
+        outputs=_WITH_GRADIENT,
         dynamic=True,
         noise=False,
         reproducible=True,

@@ -77,6 +77,8 @@ class StateCosts(msgspec.Struct, frozen=True):
             need += 2 * state_bytes(profile.num_qubits, ask.precision)
         if "probabilities" in ask.outputs:
             need += _PROBABILITY_BYTES << profile.num_qubits
+        if "gradient" in ask.outputs:  # the observable applied to it, and a copy taken back
+            need += 2 * state_bytes(profile.num_qubits, ask.precision)
         return need
 
     def least_memory_bytes(self, profile: Profile, ask: Ask) -> int:

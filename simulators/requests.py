@@ -107,6 +107,25 @@ def refuse_statevector(measures: bool, collapses: bool) -> None:
         )
 
 
+def refuse_gradient(request: Request, *, branches: bool) -> None:
+    """A gradient is exact, of expectation values, of a circuit that keeps one pure state."""
+    if "expectation" not in request.outputs:
+        raise Unsupported(
+            "a gradient was asked for without expectation values",
+            hint="ask for both, and give observables",
+        )
+    if request.shots:
+        raise Unsupported(
+            f"a gradient was asked for with {request.shots} shots",
+            hint="0 shots: gradients are exact",
+        )
+    if branches:
+        raise Unsupported(
+            "a gradient was asked for, and the circuit measures, resets or branches before its end",
+            hint="shift each parameter and ask for expectation values",
+        )
+
+
 def rows(circuit: Circuit, request: Request) -> int:
     """How many bindings there are. Raises BadCircuit if they do not fit the circuit."""
     bindings = request.bindings

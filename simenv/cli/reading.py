@@ -29,6 +29,7 @@ class Output(StrEnum):
     probabilities = "probabilities"
     statevector = "statevector"
     expectation = "expectation"
+    gradient = "gradient"
 
 
 class Precision(StrEnum):

@@ -155,6 +155,9 @@ def _show(found: Result) -> None:
     if found.has("expectations"):
         for value, error in zip(found.expectations, found.std_errors, strict=True):
             out.line(f"{value:.9g} +- {error:.2g}" if error else f"{value:.12g}")
+    if found.has("gradients"):
+        for slopes in found.gradients.tolist():
+            out.line("gradient " + " ".join(f"{slope:.9g}" for slope in slopes))
     if found.truncation:
         out.note(f"approximate: truncation {found.truncation:.2g}, 1 minus the fidelity expected")
 

@@ -46,5 +46,6 @@ def _row_bytes(program: Program, terms: Terms, shots: int) -> int:
         "probabilities": 16 << bits,
         "statevector": 16 << qubits,
         "expectation": 16 * len(terms.observables),
+        "gradient": 8 * len(terms.observables) * max(1, program.num_slots),
     }
     return 16 + sum(sizes[output] for output in terms.outputs if output in sizes)

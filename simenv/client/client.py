@@ -73,8 +73,9 @@ class Client(Environment):
 
         `circuit`: a QuantumCircuit, OpenQASM 2 or 3 text, or the path of a file (a `str` is text if
         it holds a newline or `;`). `shots=None`: exact. `seed=None`: one is drawn, and the result
-        names it. `outputs`: of counts, probabilities, statevector, expectation; `observables` ask
-        for the last by themselves. `bindings`: one set of parameter values; `binding`: its
+        names it. `outputs`: of counts, probabilities, statevector, expectation, gradient (of
+        expectation values by the free parameters; exact); `observables` ask for expectation by
+        themselves. `bindings`: one set of parameter values; `binding`: its
         number in a sweep, which with the seed of a result gives that result's counts again.
         `priority`: higher goes first. `options`: the engine's own, such as
         `{"bond": 64}`. `ranks`: of the worker that runs it, a power of two; None: as many as its

@@ -22,7 +22,7 @@ from simenv.model import MAX_SHOTS, EngineOptions, Observable, Terms
 if TYPE_CHECKING:
     from simenv.client.reservations import Reservation
 
-OUTPUTS = ("counts", "probabilities", "statevector", "expectation")
+OUTPUTS = ("counts", "probabilities", "statevector", "expectation", "gradient")
 PRECISIONS = ("double", "single")
 MAX_KEY_CHARS = 256
 MAX_SEED = 2**64 - 1
@@ -65,9 +65,14 @@ class Options(msgspec.Struct, frozen=True):
                 outputs = tuple(output for output in outputs if output != "counts")
             if "expectation" not in outputs:
                 outputs = (*outputs, "expectation")
-        elif "expectation" in outputs:
+        elif "expectation" in outputs or "gradient" in outputs:
             raise OptionError(
                 "expectation values of nothing were asked for", hint='observables="ZZ", for example'
+            )
+        if "gradient" in outputs and self.shots:
+            raise OptionError(
+                f"a gradient was asked for with shots={self.shots}",
+                hint="shots=None: gradients are exact",
             )
         if "counts" in outputs and not self.shots:
             raise OptionError(
@@ -90,7 +95,7 @@ class Options(msgspec.Struct, frozen=True):
             self.name,
             application(),
             self.settings,
-            self.ranks,
+            self.ranks or int("gradient" in self.outputs),  # it is found in one rank
             self.reservation,
             prefer=self.prefer,
         )

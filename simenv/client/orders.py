@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, SupportsIndex
 
+import msgspec
+
 from simenv.client.blocks import rows_a_task
 from simenv.client.circuits import Loaded, load, load_observables
+from simenv.client.circuits.chain import chain
 from simenv.client.options import (
     Options,
     Seed,
@@ -46,7 +49,7 @@ def one(
     """One task; `binding`: the number its values have in a sweep."""
     loaded = load(circuit)
     values = _one_row(loaded, bindings)
-    terms = _terms(loaded, observables, options)
+    terms = _chained(_terms(loaded, observables, options), loaded, bindings)
     spec = TaskSpec(
         loaded.packed,
         options.shots,
@@ -68,7 +71,7 @@ def sweep(
     """One Task for each set of parameter values; what travels are tasks of many."""
     loaded = load(circuit)
     rows = loaded.bind(bindings)
-    terms = _terms(loaded, observables, options)
+    terms = _chained(_terms(loaded, observables, options), loaded, bindings)
     seeds = sweep_seeds(seed, len(rows), key)
     packed, shots, total = loaded.packed, options.shots, len(rows)
     each = 1
@@ -165,6 +168,19 @@ def _terms(loaded: Loaded, observables: Any, options: Options) -> Terms:
     if error is not None:
         raise error
     return terms
+
+
+def _chained(terms: Terms, loaded: Loaded, bindings: Any) -> Terms:
+    """The same with the chain rule that a gradient needs."""
+    if "gradient" not in terms.outputs:
+        return terms
+    if not loaded.parameters:
+        raise OptionError(
+            "a gradient was asked of a circuit without free parameters",
+            hint="leave parameters free, and give bindings",
+        )
+    found = chain(loaded.slots, bindings)
+    return terms if found is None else msgspec.structs.replace(terms, chain=found)
 
 
 def _common_terms(

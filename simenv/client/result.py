@@ -141,6 +141,23 @@ class Result:
         return tuple(self._sheet.estimates(self._row)[1::2])
 
     @property
+    def gradients(self) -> NDArray[np.float64]:
+        """float64 [observables, parameters]: each value by each of `circuit.parameters`."""
+        self._need(self._sheet.has("gradients"), "gradient")
+        return self._sheet.gradients(self._row)
+
+    @property
+    def gradient(self) -> NDArray[np.float64]:
+        """float64 [parameters]: that of the only observable."""
+        found = self.gradients
+        if len(found) != 1:
+            raise OptionError(
+                f"this result has gradients of {len(found)} observables", hint="read .gradients"
+            )
+        only: NDArray[np.float64] = found[0]
+        return only
+
+    @property
     def outcomes(self) -> NDArray[np.unsignedinteger[Any]]:
         """Distinct outcomes, ascending: uint8/16/32/64 [k], or uint8 [k, width] beyond 64 clbits.
 
@@ -260,7 +277,8 @@ class Result:
         return self._provenance.timing
 
     def has(self, output: str) -> bool:
-        """Was that asked for: counts, probabilities, statevector, expectations? Reads no file."""
+        """Was that asked for: counts, probabilities, statevector, expectations, gradients? Reads no
+        file."""
         return self._sheet.has(output)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -285,6 +303,7 @@ class Result:
             "statevector": self._amplitudes() if has("statevector") else None,
             "expectations": list(self.expectations) if has("expectations") else None,
             "std_errors": list(self.std_errors) if has("expectations") else None,
+            "gradients": self.gradients.tolist() if has("gradients") else None,
             "shots": self.shots,
             "seed": self.seed,
             "binding": self.binding,
@@ -315,7 +334,11 @@ class Result:
 
     def _need(self, there: bool, output: str) -> None:
         if not there:
-            hint = "observables=..." if output == "expectation" else f'outputs=("{output}",)'
+            hints = {
+                "expectation": "observables=...",
+                "gradient": 'observables=..., outputs=("expectation", "gradient"), shots=None',
+            }
+            hint = hints.get(output, f'outputs=("{output}",)')
             raise OptionError(f"task {self.task} has no {output}", hint=f"submit it with {hint}")
 
     def _amplitudes(self) -> list[list[float]] | dict[str, Any]:

@@ -8,6 +8,7 @@ Layout, format number 1 (`format` beside the rest). Arrays, of those that were a
     probabilities/outcomes  as above
     probabilities/values    float64 [k]
     expectations            float64 [observables, 2]: value, standard error
+    gradients               float64 [observables, parameters]
 
 In HDF5 these are datasets, and the metadata are attributes of the root; in npz they are arrays with
 `/` in their names, and `metadata` is JSON text; in JSON all is one object, as `Result.to_json`.
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 JSON_AMPLITUDES = 2**20  # beyond it nobody wants text
 KINDS = (".h5", ".hdf5", ".npz", ".json")
-_ARRAYS = ("counts", "probabilities", "statevector", "expectations", "std_errors")
+_ARRAYS = ("counts", "probabilities", "statevector", "expectations", "std_errors", "gradients")
 
 
 def save(result: Result, sheet: Sheet, row: int, path: Path) -> None:
@@ -83,6 +84,8 @@ def contents(sheet: Sheet, row: int) -> dict[str, NDArray[Any]]:
         found["probabilities/values"] = arrays.numbers(values, "<f8")
     if sheet.has("expectations"):
         found["expectations"] = np.array(sheet.estimates(row), "<f8").reshape(-1, 2)
+    if sheet.has("gradients"):
+        found["gradients"] = sheet.gradients(row)
     return found
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Packed = bytes | memoryview
 _FIELDS = (
     *("outcomes", "counts", "probability_outcomes", "probabilities"),
-    *("statevector", "expectations"),
+    *("statevector", "expectations", "gradients"),
 )
 
 
@@ -49,12 +49,15 @@ class Sheet:
 
     def _cut(self, data: ResultData, task: object) -> None:
         """Find the rows' parts; ProtocolError where they do not fit."""
-        outcomes, counts, possible, odds, state, estimates = _sizes(data)
+        outcomes, counts, possible, odds, state, estimates, slopes = _sizes(data)
         self._ends = _ends(outcomes, data.outcome_width, counts, 4, data.rows, data.count, task)
         self._probability_ends = _ends(
             possible, data.probability_width, odds, 8, data.probability_rows, data.count, task
         )
-        for name, size in (("statevector", state), ("expectations", estimates)):
+        if slopes and not estimates:
+            raise ProtocolError(f"result of task {task} has gradients of no values")
+        sized = (("statevector", state), ("expectations", estimates), ("gradients", slopes))
+        for name, size in sized:
             if size % (8 * data.count):
                 raise ProtocolError(
                     f"result of task {task} has {size} bytes of {name} for {data.count} rows"
@@ -120,6 +123,15 @@ class Sheet:
         table = np.frombuffer(self.packed("expectations"), np.dtype("<f8"))
         return table.reshape(self.data.count, -1, 2)
 
+    def gradients(self, row: int) -> NDArray[np.float64]:
+        """float64 [observables, parameters] of a row."""
+        import numpy as np
+
+        observables = len(self.packed("expectations")) // (16 * self.data.count)
+        table = np.frombuffer(self.packed("gradients"), np.dtype("<f8"))
+        found: NDArray[np.float64] = table.reshape(self.data.count, observables, -1)[row]
+        return found
+
 
 def _is_plain(data: ResultData) -> bool:
     """Counts of one row and nothing else, and they fit: so are most of many small results."""
@@ -136,6 +148,7 @@ def _is_plain(data: ResultData) -> bool:
             or data.probability_rows
             or data.statevector
             or data.expectations
+            or data.gradients
         )
     )
 
@@ -149,6 +162,7 @@ def _sizes(data: ResultData) -> list[int]:
         len(data.probabilities),
         len(data.statevector),
         len(data.expectations),
+        len(data.gradients),
     ]
     if data.file is None:
         return here

@@ -61,6 +61,7 @@ class ResultData(msgspec.Struct, frozen=True, array_like=True, gc=False):
     probability_rows: bytes = b""  # the same of `probability_outcomes`
     file: ResultFile | None = None  # holds the arrays too large for a message, which are b"" here
     options: EngineOptions = ()  # those given; the engine's defaults else
+    gradients: bytes = b""  # float64 [count, observables, parameters]
 
 
 class Origin(msgspec.Struct, frozen=True, array_like=True):

@@ -35,10 +35,21 @@ class Observable(msgspec.Struct, frozen=True, array_like=True):
 EngineOptions = tuple[tuple[str, int | float], ...]  # (name, value), by name; see an engine's card
 
 
+class Chain(msgspec.Struct, frozen=True, array_like=True):
+    """How much each parameter of a circuit has to do with each slot of its program: a gradient by
+    slots becomes one by parameters. Entry k: d slots[k] / d columns[k] = factors[k]."""
+
+    parameters: int
+    slots: bytes  # int32
+    columns: bytes  # int32: which parameter
+    factors: bytes  # float64
+
+
 class Terms(msgspec.Struct, frozen=True, array_like=True):
     """What all tasks of one message share; `engine` is resolved at acceptance, never later."""
 
-    outputs: tuple[str, ...] = ("counts",)  # counts, probabilities, statevector, expectation
+    # Of counts, probabilities, statevector, expectation, gradient.
+    outputs: tuple[str, ...] = ("counts",)
     observables: tuple[Observable, ...] = ()
     engine: str = "auto"
     precision: str = "double"  # double: complex128, single: complex64
@@ -52,6 +63,7 @@ class Terms(msgspec.Struct, frozen=True, array_like=True):
     ranks: int = 0  # of the worker that runs it, a power of two; 0: as its memory needs
     reservation: int = 0  # that it runs under; 0: none
     prefer: tuple[str, ...] = ()  # pools, or kinds of devices: the first that can takes it
+    chain: Chain | None = None  # of a gradient; None: slot k is parameter k
 
     @property
     def content(self) -> Terms:

@@ -11,6 +11,7 @@ from simenv.errors import Infeasible, LimitExceeded, OptionError
 from simenv.model import MAX_BINDINGS, MAX_SHOTS, Program, TaskSpec, Terms, Workload
 from simenv.scheduler.routing import size
 from simenv.scheduler.values import Route
+from simenv.service import gradients
 from simenv.service.inquiry import MAX_TIMEOUT_S
 from simulators.base import OUTPUTS
 from simulators.circuit.ir import Circuit
@@ -60,6 +61,7 @@ def check_terms(terms: Terms) -> None:
             "the output 'expectation' and observables go together; only one was given",
             hint='for example observables="ZZ:0.5"',
         )
+    gradients.check_terms(terms)
     total = sum(len(o.labels) for o in terms.observables)
     if len(terms.observables) > MAX_OBSERVABLES or total > MAX_TERMS:
         raise LimitExceeded(
@@ -133,6 +135,8 @@ def check_task(spec: TaskSpec, terms: Terms, known: Known) -> None:
         )
     if spec.bindings and not np.isfinite(np.frombuffer(spec.bindings, "<f8")).all():
         raise OptionError("a parameter value is not a finite number")
+    if "gradient" in terms.outputs:
+        gradients.check_task(spec, terms, known.num_slots, RESULT_BYTES)
     if spec.count > 1:
         _check_rows(spec.count, terms, known)
     if "counts" in terms.outputs:
@@ -217,6 +221,11 @@ def check_final_state(terms: Terms, circuit: Circuit, found: Profile) -> None:
         raise OptionError(
             "a statevector was asked of a circuit that measures, resets or branches",
             hint="remove that, or ask for probabilities or expectation values",
+        )
+    if "gradient" in terms.outputs and found.mid_circuit:
+        raise OptionError(
+            "a gradient was asked of a circuit that measures, resets or branches before its end",
+            hint="shift each parameter and ask for expectation values",
         )
     measured: set[int] | None = None
     for observable in terms.observables:

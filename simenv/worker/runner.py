@@ -26,6 +26,7 @@ from simenv.model import (
 )
 from simenv.wire import codec
 from simenv.wire.messages import STATES, Assign, Assigned, Failure, Finished
+from simenv.worker.chaining import chained
 from simenv.worker.shelf import Shelf
 from simulators import registry
 from simulators.base import (
@@ -222,6 +223,8 @@ class Runner:
         plan = self._plans.get(told.engine, program, circuit, told.options)
         self._marks.append(perf_counter_ns())
         result = told.engine.run(plan, circuit, request, told.options, self.control)
+        if told.terms.chain is not None and result is not None:
+            result = chained(result, told.terms.chain, program.num_slots)
         self._marks.append(perf_counter_ns())
         return result
 
@@ -274,6 +277,7 @@ def pack(
         found.probability_rows,
         file,
         terms.options,
+        found.gradients,
     )
     if filed:
         data = msgspec.structs.replace(data, **dict.fromkeys(filed, b""))

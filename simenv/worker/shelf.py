@@ -88,6 +88,7 @@ def _size(found: EngineResult) -> int:
         + len(found.probability_outcomes)
         + len(found.probabilities)
         + len(found.expectations)
+        + len(found.gradients)
     )
 
 
@@ -101,6 +102,7 @@ def _arrays(found: EngineResult) -> dict[str, NDArray[Any]]:
         ),
         "probabilities": arrays.numbers(found.probabilities, "<f8"),
         "expectations": arrays.numbers(found.expectations, "<f8"),
+        "gradients": arrays.numbers(found.gradients, "<f8"),
     }
     if found.statevector is not None:
         known["statevector"] = np.ascontiguousarray(found.statevector).reshape(found.count, -1)

@@ -2,7 +2,8 @@
 
 A string flips the bits under x and signs by those under z: <P> is the sum over k of
 conj(a[k]) a[k ^ x] (-1)^(parity of (k ^ x) & z) i^(number of Y). Strings with the same x share the
-products, so all diagonal ones together cost one sweep.
+products; of many, all signs of a block are found at once. So all diagonal strings together cost one
+sweep.
 """
 
 from __future__ import annotations
@@ -11,46 +12,74 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.jit import I64, INT, REALS, REALS2, SINGLES, U64, WORD, kernel
+from simulators.jit import I64, INT, REALS, REALS2, SINGLES, U64, WORD, kernel, part
+from simulators.statevector.signs import MANY, moved, sign, signed_sum, walsh
 from simulators.statevector.state import BLOCK_QUBITS, State, Sweeper, load
+from simulators.vectors import LANES, store, where
+from simulators.vectors import load as take
 
-_1 = np.uint64(1)
+EVEN, ODD = 1, 2  # number of Y: a string looks at the products' real parts, or the imaginary ones
+
+_0, _1, _2, _4 = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(4)
+_LANES = np.uint64(LANES)
+_LOW = np.uint64(LANES - 1)
 
 
-@kernel(REALS, SINGLES, REALS, SINGLES, I64, INT, WORD, U64, REALS2, INT, INT, REALS, REALS2)
+@part
+def _products(re, im, re2, im2, end, inner, even, odd):  # type: ignore[no-untyped-def]
+    """even[j] + i odd[j] = conj(first[j ^ inner]) second[j], for j < end."""
+    low = inner & _LOW
+    by_1, by_2, by_4 = where(_0, ~low & _1), where(_0, ~low & _2), where(_0, ~low & _4)
+    j = _0
+    while j < end:
+        k = j ^ (inner & ~_LOW)
+        a, b = moved(take(re, k), by_1, by_2, by_4), moved(take(im, k), by_1, by_2, by_4)
+        c, d = take(re2, j), take(im2, j)
+        store(even, j, a * c + b * d)
+        store(odd, j, a * d - b * c)
+        j += _LANES
+
+
+@kernel(
+    REALS, SINGLES, REALS, SINGLES, I64, INT, INT, WORD, U64, REALS2, INT, INT, INT, REALS, REALS2
+)
 def _strings(  # type: ignore[no-untyped-def]
-    reals, singles, reals2, singles2, numbers, flip, x, zs, parts, first, last, scratch, sums
-):
+    reals, singles, reals2, singles2, numbers, size, flip, x, zs, parts, all_, first, last,
+    scratch, sums,
+):  # fmt: skip
     """sums[block, t] for the strings (x, zs[t]); parts[t]: factors of the products' re and im.
 
     Block b stands at numbers[b] in the whole state; its partner is block b ^ flip of the second.
+    `all_`: EVEN, ODD: all signs of these parts are found at once.
     """
-    size = scratch.size // 4
-    re, im = scratch[:size], scratch[size : 2 * size]
-    re2, im2 = scratch[2 * size : 3 * size], scratch[3 * size :]
+    room = (scratch.size - LANES) // 6
+    re, im = scratch[:room], scratch[room : 2 * room]
+    re2, im2 = scratch[2 * room : 3 * room], scratch[3 * room : 4 * room]
+    even, odd = scratch[4 * room : 5 * room], scratch[5 * room : 6 * room]
+    eight = scratch[6 * room :]
+    if size < room:
+        scratch[:] = 0.0
     zero = np.int64(0)
+    end = np.uint64(room)
     low = np.uint64(size - 1)
-    inner = x & low
     for block in range(first, last):
         partner = (np.uint64(numbers[block] * size) ^ x) & ~low
         load(reals, singles, block * size, size, re, im, zero)
         load(reals2, singles2, (block ^ flip) * size, size, re2, im2, zero)
+        _products(re, im, re2, im2, end, x & low, even, odd)
+        if all_ & EVEN:
+            walsh(even, end)
+        if all_ & ODD:
+            walsh(odd, end)
         for t in range(zs.size):
-            z, u, v = zs[t], parts[t, 0], parts[t, 1]
-            sum_ = 0.0
-            for k in range(size):
-                j = np.uint64(k) ^ inner
-                p = (partner | j) & z
-                p ^= p >> np.uint64(32)
-                p ^= p >> np.uint64(16)
-                p ^= p >> np.uint64(8)
-                p ^= p >> np.uint64(4)
-                p ^= p >> np.uint64(2)
-                p ^= p >> np.uint64(1)
-                sign = 1.0 - 2.0 * np.float64(np.int64(p & _1))
-                a, b, c, d = re[k], im[k], re2[j], im2[j]
-                sum_ += sign * (u * (a * c + b * d) + v * (a * d - b * c))
-            sums[block, t] = sum_
+            z = zs[t] & low
+            if parts[t, 0] != 0.0:
+                sum_ = even[z] if all_ & EVEN else signed_sum(even, end, z, eight)
+                sum_ *= parts[t, 0]
+            else:
+                sum_ = odd[z] if all_ & ODD else signed_sum(odd, end, z, eight)
+                sum_ *= parts[t, 1]
+            sums[block, t] = sign(partner & zs[t]) * sum_
 
 
 class Group(msgspec.Struct, frozen=True, eq=False):
@@ -60,6 +89,7 @@ class Group(msgspec.Struct, frozen=True, eq=False):
     members: list[int]  # their numbers
     zs: NDArray[np.uint64]
     parts: NDArray[np.float64]  # [strings, 2]
+    all_signs: int  # EVEN, ODD: where it has many
 
 
 def groups(strings: list[tuple[int, int]]) -> list[Group]:
@@ -74,7 +104,8 @@ def _group(x: int, members: list[int], strings: list[tuple[int, int]]) -> Group:
     masks_z = [strings[t][1] for t in members]
     factors = [1j ** ((x & z).bit_count() % 4) for z in masks_z]
     parts = np.array([(factor.real, -factor.imag) for factor in factors])
-    return Group(x, members, np.array(masks_z, np.uint64), parts)
+    many = [int(np.count_nonzero(parts[:, k])) >= MANY for k in (0, 1)]
+    return Group(x, members, np.array(masks_z, np.uint64), parts, EVEN * many[0] | ODD * many[1])
 
 
 def string_sums(
@@ -90,20 +121,21 @@ def string_sums(
     unit = min(BLOCK_QUBITS, state.num_qubits)
 
     def work(first: int, last: int, number: int) -> None:
-        scratch = sweeper.scratch(number, 4 << unit)
         _strings(
             state.reals,
             state.singles,
             partner.reals,
             partner.singles,
             numbers,
+            1 << unit,
             flip,
             group.x,
             group.zs,
             group.parts,
+            group.all_signs,
             first,
             last,
-            scratch,
+            sweeper.scratch(number, 6 * max(1 << unit, LANES) + LANES),
             sums,
         )
 

@@ -11,8 +11,8 @@ from simulators import expectation
 from simulators.base import BindingResult, Request, RunOptions
 from simulators.catalog import CARDS
 from simulators.circuit.ir import Circuit, record_words
-from simulators.errors import TooManyBranches
-from simulators.requests import check_outputs
+from simulators.errors import TooManyBranches, Unsupported
+from simulators.requests import check_outputs, refuse_gradient
 from simulators.sampling import pack, words
 from simulators.statevector import outputs
 from simulators.statevector.branch import Branch
@@ -20,7 +20,7 @@ from simulators.statevector.branching import Walk
 from simulators.statevector.schedule import Schedule
 from simulators.statevector.schedules import Schedules
 from simulators.statevector.state import State
-from simulators.statevector.states import States
+from simulators.statevector.states import LocalStates, States
 
 CARD = next(entry for entry in CARDS if entry.name == "statevector")
 SHOTS_AT_ONCE = 1 << 20
@@ -58,6 +58,8 @@ class Run:
         measures = self._schedule(False).measures
         collapses = "statevector" in asked and self._schedule(True).branching
         check_outputs(CARD, request, measures, collapses=collapses)
+        if "gradient" in asked:
+            refuse_gradient(request, branches=self._schedule(True).branching)
         strings = expectation.terms(request.observables, circuit.num_qubits)
         expectations: tuple[tuple[float, float], ...] = ()
         if "expectation" in asked:
@@ -70,6 +72,7 @@ class Run:
         if "probabilities" in asked:
             values, value_width, odds = self._probabilities(measures)
         state = self._states.whole(self._state(True)) if "statevector" in asked else None
+        gradients = self._gradients(strings) if "gradient" in asked else None
         return BindingResult(
             outcome_width=width,
             outcomes=outcomes,
@@ -80,6 +83,7 @@ class Run:
             statevector=state,
             expectations=expectations,
             remark=self._remark(),
+            gradients=gradients,
         )
 
     def _schedule(self, keep: bool) -> Schedule:
@@ -170,6 +174,23 @@ class Run:
         for branches in self._groups(True):
             outputs.add_signs(self._states, self._key, branches, strings, sums)
         return sums / self._request.shots
+
+    def _gradients(self, strings: list[tuple[int, int]]) -> NDArray[np.float64]:
+        """Of each observable by each slot: float64 [observables, slots]."""
+        if not isinstance(self._states, LocalStates):
+            raise Unsupported(
+                "gradients over several ranks", hint="ranks=1, where a worker holds two states"
+            )
+        from simulators.statevector.gradient import adjoint  # most runs do without
+
+        return adjoint.gradients(
+            self._states,
+            adjoint.backwards(self._circuit, self._params),
+            self._state(True),
+            self._request.observables,
+            strings,
+            keep="statevector" in self._request.outputs,
+        )
 
     def _remark(self) -> str:
         if not self._schedule(False).branching:

@@ -10,7 +10,7 @@ import array
 import msgspec
 
 from simenv.errors import ProgramError, VersionMismatch
-from simenv.model import EngineOptions, Observable, TaskSpec, Terms
+from simenv.model import Chain, EngineOptions, Observable, TaskSpec, Terms
 from simenv.wire.history import LogRow, Submitted
 
 FORMAT = 1
@@ -62,6 +62,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     versions: dict[str, str]
     lost: tuple[str, ...]  # why earlier attempts ended
     options: EngineOptions = ()  # the engine's own
+    chain: Chain | None = None  # of a gradient
+    ranks: int = 0
 
     @property
     def terms(self) -> Terms:
@@ -80,6 +82,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             run_timeout_s=self.run_timeout_s,
             name=self.name,
             options=self.options,
+            ranks=self.ranks,
+            chain=self.chain,
         )
 
     def spec(self, program: bytes, bindings: bytes) -> TaskSpec:
@@ -131,6 +135,8 @@ def manifest(
         versions=versions,
         lost=lost,
         options=terms.options,
+        chain=terms.chain,
+        ranks=terms.ranks if terms.chain or "gradient" in terms.outputs else 0,
     )
 
 

@@ -39,7 +39,7 @@ class Slots:
         """float64 [K, slots]; see `Loaded.bind`."""
         import numpy as np
 
-        table = self._table(bindings)
+        table = self.table(bindings)
         finite = np.isfinite(table)
         if not finite.all():
             row, column = (int(k) for k in np.argwhere(~finite)[0])
@@ -61,8 +61,8 @@ class Slots:
     def _names(self) -> list[str]:
         return [getattr(parameter, "name", parameter) for parameter in self.parameters]
 
-    def _table(self, bindings: Any) -> NDArray[np.float64]:
-        """float64 [K, parameters]."""
+    def table(self, bindings: Any) -> NDArray[np.float64]:
+        """The values of the parameters themselves: float64 [K, parameters]."""
         import numpy as np
 
         count = len(self.parameters)

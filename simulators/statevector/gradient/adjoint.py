@@ -1,0 +1,245 @@
+"""Gradients of expectation values by all free parameters of a circuit, in one way back through it.
+
+With b = O a for the final state a, both are taken back gate by gate; before a gate with a free
+parameter is taken back, the derivative is an inner product of the two (Jones and Gacon 2020). So
+two states are held, however many parameters there are.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.base import PauliSum
+from simulators.circuit.gates import GATES, UNITARY, Gate
+from simulators.circuit.ir import Circuit
+from simulators.statevector import dense
+from simulators.statevector.dense import Dense
+from simulators.statevector.gradient import observed
+from simulators.statevector.gradient.derivatives import weights
+from simulators.statevector.gradient.reverse import take_back
+from simulators.statevector.passes import LOW_QUBITS, STEP, TILE_QUBITS, arrange, place_all
+from simulators.statevector.state import State, Sweeper
+from simulators.statevector.states import LocalStates
+from simulators.statevector.steps import COUNTS
+from simulators.vectors import LANES
+
+GROUPS = 256  # of tiles, each summed on its own
+_ADJOINT = np.array([0, 1, 4, 5, 2, 3, 6, 7])  # where the numbers of a matrix come from
+_CONJUGATE = np.array([1.0, -1.0] * 4)
+_BY_CODE: dict[int, Gate] = {gate.code: gate for gate in GATES.values()}
+
+Weights = NDArray[np.float64]
+
+
+class _Stretch(msgspec.Struct, frozen=True, eq=False):
+    """The steps of a stretch of gates backwards, in passes; and what its derivatives are made of.
+
+    shares[k] is (pass, column, slot, weights): of the sums in that column of that pass.
+    """
+
+    starts: NDArray[np.int64]
+    tiles: NDArray[np.uint64]
+    placed: NDArray[np.uint64]
+    floats: NDArray[np.float64]
+    columns: NDArray[np.int64]
+    counts: list[int]  # columns of each pass
+    shares: list[tuple[int, int, int, Weights]]
+
+
+class Backwards(msgspec.Struct, frozen=True, eq=False):
+    """A circuit without branching, with its parameters, from its end to its begin."""
+
+    parts: list[_Stretch | Dense]
+    num_slots: int
+
+
+def backwards(circuit: Circuit, params: NDArray[np.float64]) -> Backwards:
+    """The way back; measurements at the end and other operations that do nothing are left out."""
+    rows = circuit.table.rows
+    codes = rows[circuit.ops, 0]
+    qubits = np.concatenate(([0], np.cumsum(rows[circuit.ops, 1])))
+    places = np.concatenate(([0], np.cumsum(rows[circuit.ops, 3])))
+    free = _free(circuit, places)
+    parts: list[_Stretch | Dense] = []
+    first = 0
+    for k in [*np.flatnonzero(codes == UNITARY).tolist(), circuit.ops.size]:
+        if COUNTS[codes[first:k]].any():
+            parts.append(_stretch(circuit, params, first, k, qubits, places, free))
+        if k < circuit.ops.size:
+            parts.append(_inverse(circuit, k, int(qubits[k])))
+        first = k + 1
+    return Backwards(parts[::-1], circuit.num_slots)
+
+
+def gradients(
+    states: LocalStates,
+    way: Backwards,
+    state: State,
+    observables: tuple[PauliSum, ...],
+    strings: list[tuple[int, int]],
+    *,
+    keep: bool,
+) -> NDArray[np.float64]:
+    """Of each observable by each slot: float64 [observables, slots].
+
+    `state`: the final one; without `keep` it is not needed any more. `strings`: those of all
+    observables, counted through. Raises OutOfMemory, Stopped.
+    """
+    found = np.zeros((len(observables), way.num_slots))
+    other = states.blank(state)
+    at = 0
+    for number, item in enumerate(observables):
+        mine = strings[at : at + len(item.labels)]
+        at += len(item.labels)
+        last = number == len(observables) - 1
+        moving = state if last and not keep else states.copied(state)
+        found[number] = gradient(states.sweeper, way, moving, other, mine, item.coefficients)
+    return found
+
+
+def gradient(
+    sweeper: Sweeper,
+    way: Backwards,
+    state: State,
+    other: State,
+    strings: list[tuple[int, int]],
+    coefficients: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """The derivatives of the sum's expectation value by each slot: float64 [slots].
+
+    `state`: the final one; it is taken back to the begin. `other`: room for a second. Raises
+    Stopped.
+    """
+    found = np.zeros(way.num_slots)
+    observed.apply(sweeper, state, other, strings, coefficients)
+    for part in way.parts:
+        if isinstance(part, Dense):
+            dense.multiply(sweeper, state, part)
+            dense.multiply(sweeper, other, part)
+            sweeper.check()
+            continue
+        sums = [_taken_back(sweeper, part, p, state, other) for p in range(len(part.tiles))]
+        for p, column, slot, weighted in part.shares:
+            found[slot] += weighted @ sums[p][column]
+    return found
+
+
+def _taken_back(
+    sweeper: Sweeper, part: _Stretch, number: int, state: State, other: State
+) -> NDArray[np.float64]:
+    """One pass over both states; the sums of its columns: float64 [columns, 4]."""
+    unit = min(TILE_QUBITS, state.num_qubits)
+    tiles = 1 << (state.num_qubits - unit)
+    groups = min(GROUPS, tiles)
+    sums = np.empty((groups, part.counts[number], 4))
+    size = 4 * max(1 << unit, LANES) + LANES
+
+    def work(first: int, last: int, thread: int) -> None:
+        take_back(
+            state.reals,
+            state.singles,
+            other.reals,
+            other.singles,
+            state.num_qubits,
+            part.tiles[number],
+            part.placed,
+            part.columns,
+            part.starts[number],
+            part.starts[number + 1],
+            part.floats,
+            tiles // groups,
+            first,
+            last,
+            sweeper.flag,
+            sweeper.scratch(thread, size),
+            sums,
+        )
+
+    sweeper.crew.run(work, groups, max(1, groups // (4 * sweeper.crew.size)))
+    return np.cumsum(sums, axis=0)[-1]  # type: ignore[no-any-return]
+
+
+def _free(circuit: Circuit, places: NDArray[np.int64]) -> dict[int, list[tuple[int, int]]]:
+    """Of each operation with free parameters: (which of its parameters, slot)."""
+    found: dict[int, list[tuple[int, int]]] = {}
+    positions = circuit.slots[0::2]
+    ops = np.searchsorted(places[:-1], positions, side="right") - 1
+    for op, at, slot in zip(
+        ops.tolist(), positions.tolist(), circuit.slots[1::2].tolist(), strict=True
+    ):
+        found.setdefault(op, []).append((at - int(places[op]), slot))
+    return found
+
+
+def _stretch(
+    circuit: Circuit,
+    params: NDArray[np.float64],
+    first: int,
+    last: int,
+    qubits: NDArray[np.int64],
+    places: NDArray[np.int64],
+    free: dict[int, list[tuple[int, int]]],
+) -> _Stretch:
+    """Operations first .. last - 1; `qubits`, `places`: where those of each begin."""
+    rows = circuit.table.rows
+    codes = rows[circuit.ops[first:last], 0]
+    begins = np.concatenate(([0], np.cumsum(COUNTS[codes])))
+    steps = int(begins[-1])
+    ints, floats = np.empty((steps, 4), np.uint64), np.zeros((steps, 8))
+    place_all(
+        rows, circuit.ops, circuit.qubits, params, first, last, int(qubits[first]),
+        int(places[first]), ints, floats,
+    )  # fmt: skip
+    ints = ints[::-1].copy()
+    floats = np.ascontiguousarray(floats[::-1, _ADJOINT] * _CONJUGATE)
+    weighed: dict[int, list[tuple[int, Weights]]] = {}  # by step, counted backwards
+    for op in range(first, last):
+        if op in free:
+            gate, at = _BY_CODE.get(int(codes[op - first])), int(places[op])
+            own = tuple(params[at : int(places[op + 1])].tolist())
+            for k, piece in enumerate(() if gate is None else gate.pieces):
+                step = steps - 1 - (int(begins[op - first]) + k)
+                weighed[step] = [(slot, weights(piece, own, which)) for which, slot in free[op]]
+    return _arranged(circuit.num_qubits, ints, floats, weighed)
+
+
+def _arranged(
+    num_qubits: int,
+    ints: NDArray[np.uint64],
+    floats: NDArray[np.float64],
+    weighed: dict[int, list[tuple[int, Weights]]],
+) -> _Stretch:
+    steps = len(ints)
+    room = min(TILE_QUBITS, num_qubits)
+    scratch, starts = np.empty(steps + 1, np.int64), np.empty(steps + 1, np.int64)
+    tiles, placed = np.empty((steps, 1), np.uint64), np.empty((steps, 7), np.uint64)
+    low = (1 << LOW_QUBITS) - 1
+    passes = arrange(ints, num_qubits, room, low, scratch, starts, tiles, placed)
+    columns = np.full(steps, -1)
+    counts: list[int] = []
+    shares: list[tuple[int, int, int, Weights]] = []
+    for p in range(passes):
+        column = 0
+        for row in range(int(starts[p]), int(starts[p + 1])):
+            parts = weighed.get(int(placed[row, STEP]))
+            if parts is not None:
+                columns[row] = column
+                shares += [(p, column, slot, weighted) for slot, weighted in parts]
+                column += 1
+        counts.append(column)
+    return _Stretch(
+        starts[: passes + 1].copy(), tiles[:passes, 0].copy(), placed, floats, columns, counts,
+        shares,
+    )  # fmt: skip
+
+
+def _inverse(circuit: Circuit, op: int, at_qubit: int) -> Dense:
+    """The inverse of a matrix, on its qubits."""
+    row = int(circuit.ops[op])
+    width = int(circuit.table.rows[row, 1])
+    matrix = np.frombuffer(circuit.matrices[int(circuit.table.matrix[row])], np.complex128)
+    inverse = matrix.reshape(1 << width, -1).conj().T.copy()
+    qubits = circuit.qubits[at_qubit : at_qubit + width].tolist()
+    return dense.place(dense.by_columns(inverse.tobytes(), width), qubits)

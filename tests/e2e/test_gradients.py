@@ -1,0 +1,104 @@
+"""Gradients from a circuit with expressions to the client's result, through a whole environment."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from qiskit import QuantumCircuit
+from qiskit.circuit import Parameter
+
+import simenv
+from simenv.errors import OptionError
+
+A, B = Parameter("a"), Parameter("b")
+BOTH = ("expectation", "gradient")
+
+
+@pytest.fixture(scope="module")
+def env() -> Iterator[simenv.Client]:
+    with simenv.local(workers=1) as client:
+        yield client
+
+
+def circuit() -> QuantumCircuit:
+    """<ZI> = cos(2a + b) and <IX> = sin(a): each parameter in an expression."""
+    made = QuantumCircuit(2)
+    made.ry(A, 0)
+    made.ry(2 * A + B, 1)
+    return made
+
+
+def slopes(a: float, b: float) -> list[list[float]]:
+    return [[-2 * math.sin(2 * a + b), -math.sin(2 * a + b)], [math.cos(a), 0.0]]
+
+
+def test_a_gradient_is_by_another_parameter(env: simenv.Client, tmp_path: Path) -> None:
+    values = {"b": 0.7, "a": 0.3}
+    task = env.submit(
+        circuit(), bindings=values, observables=["ZI", "IX"], outputs=BOTH, shots=None
+    )
+    found = task.result()
+    np.testing.assert_allclose(found.gradients, slopes(0.3, 0.7), atol=1e-14)
+    np.testing.assert_allclose(found.expectations, [math.cos(1.3), math.sin(0.3)], atol=1e-14)
+    assert found.to_json()["gradients"] == found.gradients.tolist()
+    found.save(tmp_path / "found.npz")
+    with np.load(tmp_path / "found.npz") as saved:
+        np.testing.assert_array_equal(saved["gradients"], found.gradients)
+    again = env.task(task.id).result()  # by its id alone, the circuit forgotten
+    np.testing.assert_array_equal(again.gradients, found.gradients)
+    with pytest.raises(OptionError, match="2 observables"):
+        _ = found.gradient
+
+
+def test_a_sweep_mixes_up_its_gradients(env: simenv.Client, tmp_path: Path) -> None:
+    bindings = np.random.default_rng(1).uniform(-3, 3, (70, 2))
+    tasks = env.submit_many(
+        (circuit(), bindings), observables=["ZI", "IX"], outputs=BOTH, shots=None
+    )
+    for task, (a, b) in zip(tasks, bindings.tolist(), strict=True):
+        np.testing.assert_allclose(task.result().gradients, slopes(a, b), atol=1e-13)
+    path = tmp_path / "one.json"
+    tasks[69].result().save(path)
+    assert json.loads(path.read_text())["gradients"] == tasks[69].result().gradients.tolist()
+
+
+def test_an_energy_has_one_gradient(env: simenv.Client) -> None:
+    found = env.run(
+        circuit(), bindings=[0.3, 0.7], observables={"ZI": 2.0, "IX": -1.0}, outputs=BOTH,
+        shots=None,
+    )  # fmt: skip
+    both = np.array(slopes(0.3, 0.7))
+    np.testing.assert_allclose(found.gradient, 2 * both[0] - both[1], atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("wishes", "words"),
+    [
+        ({"shots": 100}, "shots=100"),
+        ({"observables": None}, "expectation values of nothing"),
+        ({"ranks": 2}, "ranks"),
+        ({"engine": "aer"}, "no output 'gradient'"),
+    ],
+)
+def test_a_gradient_nobody_can_give(
+    env: simenv.Client, wishes: dict[str, object], words: str
+) -> None:
+    asked = {"bindings": [0.1, 0.2], "observables": "ZZ", "outputs": BOTH, "shots": None, **wishes}
+    with pytest.raises(simenv.errors.SimenvError, match=words):
+        env.submit(circuit(), **asked)  # type: ignore[arg-type]
+
+
+def test_a_gradient_of_nothing_free_or_through_a_measurement(env: simenv.Client) -> None:
+    with pytest.raises(OptionError, match="without free parameters"):
+        env.submit(QuantumCircuit(2), observables="ZZ", outputs=BOTH, shots=None)
+    moving = QuantumCircuit(1, 1)
+    moving.ry(A, 0)
+    moving.measure(0, 0)
+    moving.h(0)
+    with pytest.raises(OptionError, match="before its end"):
+        env.submit(moving, bindings=[0.1], observables="Z", outputs=BOTH, shots=None)
