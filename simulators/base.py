@@ -46,6 +46,8 @@ class RunOptions(msgspec.Struct, frozen=True):
     max_steps: int = 10**7  # executed operations, those of all branches together
     memory_bytes: int = 0  # for the states of a dynamic circuit; 0: a quarter of the machine's
     settings: tuple[tuple[str, int | float], ...] = ()  # the engine's own: see its card
+    kept: str = ""  # folder for what a long run has done so far, of this run alone; "": none
+    kept_every_s: float = 600.0
 
 
 class Request(msgspec.Struct, frozen=True):

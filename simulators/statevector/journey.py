@@ -1,0 +1,174 @@
+"""How far the evolution of a state has come, and what of it is kept on disk for a second attempt.
+
+A run that is short never writes. A long one writes now and then, between two passes, in turn under
+two names, so that one of them is always whole; who begins the same run again goes on from there.
+All ranks write and take the same pass, or none does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.base import RunOptions
+from simulators.statevector import checkpoint
+from simulators.statevector.checkpoint import Amplitudes, Mark
+
+_SHARE = 20  # a twentieth of the time goes into writing, at most
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Which rank this is, and how all of them agree."""
+
+    rank: int = 0
+    ranks: int = 1
+    least: Callable[[int], int] = int  # the least of what all ranks say
+
+
+class Way(msgspec.Struct, frozen=True):
+    """What a state goes through: its digest, and how many passes that are."""
+
+    digest: str
+    passes: int
+
+
+class Journey:
+    """Of one state at a time. `folder`: of this run alone; None: nothing is kept."""
+
+    def __init__(
+        self, folder: Path | None = None, every_s: float = 0.0, place: Place | None = None
+    ) -> None:
+        self._folder = folder
+        self._every_s = every_s
+        self._place = place or Place()
+        self._way = Way("", 0)
+        self._done = self._before = 0  # passes; those that an earlier attempt did
+        self._turn = 0
+        self._next_s = time.monotonic() + every_s
+        self.written = 0
+
+    @classmethod
+    def of(cls, options: RunOptions, place: Place | None = None) -> Journey:
+        """As the options say."""
+        return cls(Path(options.kept) if options.kept else None, options.kept_every_s, place)
+
+    def __enter__(self) -> Journey:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """The run has come to an end: nothing of it is needed any more."""
+        if self._folder is None:
+            return
+        for path in self._folder.glob(f"{self._place.rank}.*"):
+            path.unlink(missing_ok=True)
+        with suppress(OSError):  # other ranks have theirs in it, or it has never been there
+            self._folder.rmdir()
+
+    @property
+    def is_kept(self) -> bool:
+        """Is anything to be written or read?"""
+        return self._folder is not None and self._done < self._way.passes
+
+    def begin(self, way: Way | None) -> None:
+        """A state sets out; None: on a way that is not kept."""
+        self._way = way or Way("", 0)
+        self._done = self._before = 0
+
+    def taken(self, amplitudes: Amplitudes) -> tuple[int, ...] | None:
+        """Fill in what an earlier attempt has left: where its wires stand. None: there is nothing;
+        the amplitudes are as they were."""
+        if not self.is_kept:
+            return None
+        least = self._place.least
+        found = {mark.done: (turn, mark) for turn, mark in self._left()}
+        done = least(max(found, default=0))
+        if not least(int(done in found)):
+            return None
+        turn, mark = found[done]
+        begin = amplitudes[0]
+        if not least(int(checkpoint.read(self._path(turn), mark, amplitudes))):
+            amplitudes[:] = 0.0
+            amplitudes[0] = begin
+            return None
+        self._before = done
+        self._turn = 1 - turn
+        return mark.positions
+
+    def skipped(self, passes: int) -> int:
+        """How many of the passes that come next an earlier attempt has done."""
+        found = min(passes, max(0, self._before - self._done))
+        self._done += found
+        return found
+
+    def passed(self, amplitudes: Amplitudes, positions: Sequence[int] = ()) -> None:
+        """One more pass is done; all that is so far is kept if it is time."""
+        kept = self.is_kept
+        self._done += 1
+        if kept and not self._place.least(int(time.monotonic() < self._next_s)):
+            self._keep(amplitudes, positions)
+
+    def _keep(self, amplitudes: Amplitudes, positions: Sequence[int]) -> None:
+        assert self._folder is not None
+        begin_s = time.monotonic()
+        place = self._place
+        mark = Mark(self._way.digest, self._done, place.rank, place.ranks, tuple(positions))
+        path = self._path(self._turn)
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            enough = shutil.disk_usage(self._folder).free > 2 * amplitudes.nbytes
+            if enough:
+                checkpoint.write(path, mark, amplitudes)
+        except (OSError, RuntimeError):  # of HDF5
+            enough = False
+        if not place.least(int(enough)):
+            path.unlink(missing_ok=True)
+        else:
+            self._turn = 1 - self._turn
+            self.written += 1
+        end_s = time.monotonic()
+        self._next_s = end_s + max(self._every_s, _SHARE * (end_s - begin_s))
+
+    def _left(self) -> Iterable[tuple[int, Mark]]:
+        """What there is of this very evolution."""
+        place = self._place
+        for turn in (0, 1):
+            mark = checkpoint.mark_of(self._path(turn))
+            if mark is not None and (mark.digest, mark.rank, mark.ranks) == (
+                self._way.digest,
+                place.rank,
+                place.ranks,
+            ):
+                yield turn, mark
+
+    def _path(self, turn: int) -> Path:
+        assert self._folder is not None
+        return self._folder / f"{self._place.rank}.{turn}.h5"
+
+
+def digest(arrays: Iterable[NDArray[Any]], *words: object) -> str:
+    """Of all that decides what becomes of a state."""
+    found = hashlib.sha256(repr(words).encode())
+    for array in arrays:
+        found.update(f"{array.dtype} {array.shape}".encode())
+        found.update(np.ascontiguousarray(array).data)
+    return found.hexdigest()
+
+
+def arrays_of(table: msgspec.Struct) -> list[NDArray[Any]]:
+    """All arrays of a plan's table."""
+    return [each for each in msgspec.structs.astuple(table) if isinstance(each, np.ndarray)]
