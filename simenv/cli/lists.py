@@ -12,6 +12,7 @@ import typer
 from simenv.cli import moments
 from simenv.cli.folding import folded
 from simenv.cli.listing import Column, Rows, listed
+from simenv.client.progress import passes
 from simenv.client.signs import elapsed
 from simenv.errors import NotFound
 from simenv.model import FINAL_STATES, DeviceInfo, PoolInfo, TaskInfo, WorkerInfo
@@ -68,7 +69,7 @@ _QUEUE: tuple[Column[TaskInfo], ...] = (
     Column("TIME", lambda task: elapsed(task.time_s), right=True),
     Column("QUBITS", lambda task: str(task.num_qubits), right=True),
     Column("SHOTS", lambda task: str(task.shots), right=True),
-    Column("WORKER(REASON)", lambda task: f"({task.reason})" if task.reason else task.worker),
+    Column("WORKER(REASON)", lambda task: f"({task.reason})" if task.reason else _runs(task)),
 )
 
 
@@ -117,6 +118,12 @@ def queue(
     way = "--limit shows more" if len(found) == limit else "no more are listed at once"
     note = f"{len(found)} of {total} shown; {way}" if total > len(found) else ""
     return Rows(found, note)
+
+
+def _runs(task: TaskInfo) -> str:
+    """The worker that runs it, and how far it has come."""
+    told = passes(task)
+    return f"{task.worker}, {told}" if told else task.worker
 
 
 def _coupling(device: DeviceInfo) -> str:

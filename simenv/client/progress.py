@@ -38,8 +38,16 @@ class Line:
             self._stream.flush()
 
 
+def passes(info: TaskInfo) -> str:
+    """`pass 12 of 40`; "" where that is not known."""
+    if not info.passes_done:
+        return ""
+    of = f" of {info.passes}" if info.passes >= info.passes_done else ""
+    return f"pass {info.passes_done}{of}"
+
+
 def describe(infos: Sequence[TaskInfo], task: str) -> str:
-    """`t-8k2g RUNNING try 2 on sv-1, 0:03`, or `t-8k2h QUEUED 0:41 (why)`."""
+    """`t-8k2g RUNNING try 2 on sv-1, pass 7 of 9, 0:03`, or `t-8k2h QUEUED 0:41 (why)`."""
     if not infos:
         return task
     info = infos[0]
@@ -48,6 +56,8 @@ def describe(infos: Sequence[TaskInfo], task: str) -> str:
         words.append(f"try {info.attempt}")
     if info.state is TaskState.RUNNING:
         words.append(f"on {info.worker},")
+        if told := passes(info):
+            words.append(f"{told},")
     words.append(elapsed(info.time_s))
     if info.reason:
         words.append(f"({info.reason})")

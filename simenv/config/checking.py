@@ -30,6 +30,7 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("silent_s", 3.0, 3600.0),
     ("start_timeout_s", 1.0, 3600.0),
     ("drain_timeout_s", 0.0, 86400.0),
+    ("checkpoint_s", 0.0, 1e7),
     ("history.keep_days", 0.0, 36_500.0),
     ("results.keep_gib", 0.001, 2.0**30),
     ("launcher.nodes_per_dvm", 0, MAX_NODES),

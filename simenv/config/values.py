@@ -46,6 +46,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     silent_s: float = 10.0  # a worker that says nothing for so long is lost
     start_timeout_s: float = 60.0
     drain_timeout_s: float = 30.0
+    checkpoint_s: float = 600.0  # what a wide run has done is kept so often; 0: never
     listen: str = ""  # for other machines: tcp://HOST:PORT (0: any port); "": this machine only
     launcher: Launching = Launching()
     hosts: str = ""  # "node1:2,node2:2"; "": what the site or this machine gives

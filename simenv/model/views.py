@@ -139,6 +139,8 @@ class TaskInfo(msgspec.Struct, frozen=True):
     wait_us: float = -1.0  # until it begins, if it waits; -1: not known
     parked: int = 0  # its place among those that wait for credits; 0: it does not
     reservation: int = 0
+    passes_done: int = 0  # by a run of more than a second, where its engine says
+    passes: int = 0  # of how many; 0: not known
 
 
 class ServiceInfo(msgspec.Struct, frozen=True):

@@ -64,7 +64,14 @@ class Crew(Books):
                 self.deadlines.stop_by(now_ns, task, fence, self.grace_ns(record))
 
     def beaten(
-        self, name: str, start: int, task: int, fence: int, rss_bytes: int, now_ns: int
+        self,
+        name: str,
+        start: int,
+        task: int,
+        fence: int,
+        rss_bytes: int,
+        now_ns: int,
+        passes: tuple[int, int] = (0, 0),
     ) -> list[Action] | None:
         """A heartbeat; None if no such worker is ours."""
         worker = self.workers.get(name)
@@ -72,6 +79,7 @@ class Crew(Books):
             return None
         worker.heard_ns = now_ns
         worker.rss_bytes = rss_bytes
+        worker.passes = (task, *passes)
         if task:
             worker.idle_beats = 0
             self.started(name, task, fence, now_ns)

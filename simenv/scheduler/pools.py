@@ -45,6 +45,7 @@ class Worker(msgspec.Struct, eq=False):
     slots: int = 0  # granted, over all ranks; given back when it runs dry
     memory_bytes: int = 0  # granted beyond what it reserves, likewise
     rss_bytes: int = 0
+    passes: tuple[int, int, int] = (0, 0, 0)  # at its last beat: of this task, done, of so many
     tasks: int = 0
     held: dict[int, Record] = msgspec.field(default_factory=dict)
     held_us: float = 0.0

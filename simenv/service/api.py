@@ -82,6 +82,10 @@ def task_view(
 ) -> TaskInfo:
     """One unfinished task; `place` is its turn in the queue if known."""
     running = record.phase == Phase.RUNNING
+    worker = state.workers.get(record.worker)
+    told, done, passes = worker.passes if worker is not None else (0, 0, 0)
+    if told != record.number:
+        done = passes = 0
     return TaskInfo(
         id=task_name(record.number),
         name=record.batch.terms.name,
@@ -97,6 +101,8 @@ def task_view(
         wait_us=forecast.task_us(record) if forecast is not None else -1.0,
         parked=place or _place(state, record) if record.phase == Phase.PARKED else 0,
         reservation=record.batch.terms.reservation,
+        passes_done=done,
+        passes=passes,
     )
 
 

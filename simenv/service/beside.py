@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import queue
+import shutil
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -85,6 +86,14 @@ class Beside:
         """
         self._long.put((lambda: _sweep(self._root, known, epoch_fence), _nothing))
 
+    def kept(self, then: Callable[[object], None]) -> None:
+        """The tasks that long runs have left something for: a list of names."""
+        self._do(self._short, lambda: _kept(self._root), then)
+
+    def forget(self, tasks: list[str]) -> None:
+        """What long runs have left for these tasks."""
+        self._long.put((lambda: _forget(self._root, tasks), _nothing))
+
     def unfinished(self, mark: str) -> None:
         """What a worker that has ended left half written; `mark`: its name and start."""
         self._long.put((lambda: _remove(self._root, _marked(self._root, mark)), _nothing))
@@ -143,6 +152,16 @@ def _sweep(root: Path, known: set[str], epoch_fence: int) -> None:
         is_known = name in known and not name.endswith(UNFINISHED)
         if 0 <= fence < epoch_fence and not is_known:
             _remove(root, [name])
+
+
+def _kept(root: Path) -> list[str]:
+    folder = root / reading.KEPT
+    return sorted(os.listdir(folder)) if folder.is_dir() else []
+
+
+def _forget(root: Path, tasks: list[str]) -> None:
+    for task in tasks:
+        shutil.rmtree(reading.below(root / reading.KEPT, task), ignore_errors=True)
 
 
 def _marked(root: Path, mark: str) -> list[str]:

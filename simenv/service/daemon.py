@@ -276,6 +276,7 @@ class Daemon:
                     message.attempt,
                     message.rss_bytes,
                     now_ns,
+                    (message.passes_done, message.passes),
                 )
             known = actions is not None
             answer = m.Lease(self.state.epoch) if known else m.StopWorker("not one of ours")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Protocol
 
 from simenv.config import Config
 from simenv.errors import NotFound, OptionError, SimenvError, StoreError
-from simenv.model import TaskState, task_name
+from simenv.model import TaskState, task_name, task_number
 from simenv.scheduler.state import State
 from simenv.scheduler.values import ATTEMPT_BITS, Ending
 from simenv.service.beside import Beside
@@ -39,6 +40,8 @@ from simenv.wire.keeping import (
 
 log = logging.getLogger("simenv.service")
 
+KEPT_LOOK_S = 60.0  # between two looks at what long runs have left
+
 Say = Callable[[bytes, bytes], object]  # (peer, packed answer)
 
 
@@ -62,6 +65,7 @@ class Keeping:
         self._note: Noting = _unheard
         self._say: Say = _unsaid
         self._stirred = False
+        self._next_look_s = 0.0
 
     def listen(self, note: Noting, say: Say) -> None:
         """`note` takes events, `say` answers that come late."""
@@ -88,8 +92,20 @@ class Keeping:
         Raises JournalError.
         """
         self.beside.settle()
+        now_s = time.monotonic()
+        if now_s >= self._next_look_s:
+            self._next_look_s = now_s + KEPT_LOOK_S
+            self.beside.kept(self._tidy)
         if idle or self._retention.hurries:
             self._retention.work(self._note)
+
+    def _tidy(self, found: object) -> None:
+        """What long runs have left goes with their tasks, however these ended."""
+        names = found if isinstance(found, list) else []
+        live = self._state.tasks
+        over = [name for name in names if (task_number(name) or 0) not in live]
+        if over:
+            self.beside.forget(over)
 
     # --- questions ------------------------------------------------------------------------------
 

@@ -60,6 +60,7 @@ class WorkerProcesses:
         )
 
     def start(self, action: StartWorker, pool: PoolSpec) -> str:
+            *("--checkpoint-s", str(config.checkpoint_s)),
         """Start a worker of that pool; what went wrong, or ""."""
         log = self._log(action.worker)
         _rotate(log)

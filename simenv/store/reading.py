@@ -15,6 +15,7 @@ from simenv.errors import StoreError
 from simenv.model import ResultFile, StoredArray
 
 BLOCK_BYTES = 4 * 2**20
+KEPT = "kept"  # the folder of what long runs have done so far, one folder a task in it
 
 
 def below(root: Path, name: str) -> Path:

@@ -73,6 +73,8 @@ class Beat(msgspec.Struct, frozen=True, array_like=True, tag=3):
     attempt: Number
     rss_bytes: Number  # of all its ranks together
     start: Number = 0
+    passes_done: Number = 0  # over the task's states, as far as the engine says
+    passes: Number = 0
 
 
 class Assigned(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -26,6 +26,11 @@ class Current:
             self._runner.stop_reason = ""
             return self._stops.pop((task, attempt), "")
 
+    @property
+    def passes(self) -> tuple[int, int]:
+        """How many passes what runs now has done, of how many."""
+        return self._runner.control.passes
+
     def end(self) -> None:
         self.running = (0, 0)
 

@@ -64,7 +64,8 @@ class Heartbeat:
             if now >= next_beat:
                 task, attempt = self._current.running
                 next_beat = now + (BEAT_S if task else max(BEAT_S, self._lease_s / IDLE_BEATS))
-                beat = Beat(self._name, self._epoch, task, attempt, self._memory(), self._start)
+                memory, passes = self._memory(), self._current.passes if task else (0, 0)
+                beat = Beat(self._name, self._epoch, task, attempt, memory, self._start, *passes)
                 self._connection.send(codec.encode(beat))
             body = self._connection.receive(max(0.0, next_beat - time.monotonic()))
             if time.monotonic() - now > self._lease_s * ASLEEP:

@@ -27,6 +27,7 @@ from simenv.model import (
 from simenv.wire import codec
 from simenv.wire.messages import STATES, Assign, Assigned, Failure, Finished
 from simenv.worker.chaining import chained
+from simenv.worker.kept import Kept
 from simenv.worker.shelf import Shelf
 from simulators import registry
 from simulators.base import (
@@ -98,12 +99,18 @@ class _Told(msgspec.Struct, frozen=True, eq=False):
 class Runner:
     """Runs one task at a time. `control` may be stopped from another thread."""
 
-    def __init__(self, shelf: Shelf | None = None, comm: MPI.Intracomm | None = None) -> None:
+    def __init__(
+        self,
+        shelf: Shelf | None = None,
+        comm: MPI.Intracomm | None = None,
+        kept: Kept | None = None,
+    ) -> None:
         """`shelf`: where large results go; without one all of them travel. `comm`: of the ranks
-        that run each task together."""
+        that run each task together. `kept`: where long runs leave what they have done."""
         self.control = Control()
         self._shelf = shelf
         self._comm = comm
+        self._kept = kept
         # Called with every error of an engine; returns if it is the task's, and not one rank's.
         self.judge: Callable[[Exception], None] | None = None
         self.stop_reason = ""  # why the running task was asked to stop
@@ -220,9 +227,12 @@ class Runner:
             bindings,
             assigned.binding,
         )
-        plan = self._plans.get(told.engine, program, circuit, told.options)
+        options = told.options
+        if self._kept is not None:
+            options = self._kept.told(options, program.num_qubits, assigned.task)
+        plan = self._plans.get(told.engine, program, circuit, options)
         self._marks.append(perf_counter_ns())
-        result = told.engine.run(plan, circuit, request, told.options, self.control)
+        result = told.engine.run(plan, circuit, request, options, self.control)
         if told.terms.chain is not None and result is not None:
             result = chained(result, told.terms.chain, program.num_slots)
         self._marks.append(perf_counter_ns())

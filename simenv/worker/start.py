@@ -14,6 +14,7 @@ from simenv.wire import joining
 from simenv.wire.joining import ServiceFile
 from simenv.wire.messages import EXIT_MPI
 from simenv.worker import links, mpi
+from simenv.worker.kept import Kept
 from simenv.worker.leaving import leave, say
 from simenv.worker.lifeline import die_with
 from simenv.worker.machine import Held
@@ -37,7 +38,7 @@ def main() -> int:
         service = joining.read(told.service)
         if told.ranks > 1:
             return _one_of_several(told, service, parent)
-        runner = Runner(_shelf(told, service))
+        runner = Runner(_shelf(told, service), kept=_kept(told))
         held = None
         if told.provider:
             held = Held.of(told.provider, told.import_from, told.name)
@@ -58,7 +59,7 @@ def _one_of_several(told: argparse.Namespace, service: ServiceFile, parent: int)
     comm = mpi.begin(told.ranks)
     say(f"MPI ready in {time.monotonic() - begin:.2f} s")
     shelf = None if comm.rank else _shelf(told, service)
-    runner = Runner(shelf, comm)
+    runner = Runner(shelf, comm, _kept(told))
     _load(told, runner)
     found = links.connect(comm, service)
     others = (0,) if comm.rank else tuple(range(1, comm.size))
@@ -104,6 +105,10 @@ def _shelf(told: argparse.Namespace, service: ServiceFile) -> Shelf:
 def _serve(told: argparse.Namespace, session: Session, parent: int) -> int:
     session.join(told.lease_s, parent)
     _settle()
+def _kept(told: argparse.Namespace) -> Kept | None:
+    return Kept.below(told.results, told.checkpoint_s) if told.checkpoint_s else None
+
+
     if told.ranks == 1:  # several have loaded all there is
         session.when_idle(partial(_load_later, told))
     while session.work():
@@ -147,4 +152,5 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--sync", action="store_true")
     parser.add_argument("--log", type=Path, help="the inherited ones where none is named")
     parser.add_argument("--parent", type=int, required=True, help="0: whoever started us")
+    parser.add_argument("--checkpoint-s", type=float, default=0.0, help="0: never")
     return parser.parse_args()

@@ -59,7 +59,7 @@ GOOD_WORKER: list[object] = [
     m.Join("0.1.0", "main-0", 1000, "here", 1, (), 1, 2),
     m.Started(1, 65_537),
     m.Done(Origin("main-0", "here", 1, "t"), "e", "r", 1, [m.Finished(1, 65_537, 2, b"r", 1, 1)]),
-    m.Beat("main-0", 1, 1, 65_537, 10_000, 1),
+    m.Beat("main-0", 1, 1, 65_537, 10_000, 1, 7, 9),
 ]
 # msgpack's ways to say a length or a kind: nil, ext, maps, arrays and strings of 2^32 - 1, ...
 HEADS = [

@@ -5,7 +5,12 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from service import Bench, spec
+
+from simenv.model import task_name
 from simenv.service.beside import Beside, fence_of
+from simenv.store.reading import KEPT
+from simenv.wire import messages as m
 
 WAIT_S = 60.0
 DEAD, NAMESAKE, OTHER = "main-0.3", "main-0.13", "main.x4-0.3"
@@ -40,3 +45,24 @@ def test_a_start_leaves_half_a_file_of_an_earlier_one(tmp_path: Path) -> None:
     beside.start()
     beside.stop()
     assert [path.exists() for path in (old, new, tmp_path / ".token")] == [False, True, True]
+
+
+def test_what_long_runs_have_left_outlives_their_tasks(tmp_path: Path) -> None:
+    """Of two tasks one has ended; and nothing beside the folder is touched."""
+    bench = Bench(tmp_path)
+    accepted = bench.submit(spec())
+    assert isinstance(accepted, m.Accepted)
+    root = bench.daemon.keeping.root
+    over, live = (root / KEPT / task_name(accepted.first + k) for k in (1, 0))
+    for folder in (over, live):
+        folder.mkdir(parents=True)
+        (folder / "0.0.h5").write_bytes(b"part")
+    (root / "other").mkdir()
+    bench.daemon.keeping.start()
+    deadline = time.monotonic() + WAIT_S
+    while over.exists():
+        assert time.monotonic() < deadline, "it stays"
+        bench.daemon.step(timeout_s=0.01)
+    bench.daemon.keeping.stop()
+    assert (live / "0.0.h5").exists()
+    assert (root / "other").exists()

@@ -266,3 +266,22 @@ def test_people_are_warned_before_the_allocation_ends(tmp_path: Path) -> None:
     assert isinstance(status, m.Status)
     (warning,) = status.info.warnings
     assert warning.startswith("the allocation ends in 10 min")
+
+
+def test_how_far_a_run_has_come_is_shown_of_another_task(bench: Bench) -> None:
+    bench.join()
+    bench.submit(spec(), spec())
+    (assigned,) = bench.assigned()[:1]
+    start = bench.paper.commands["main-0"].start
+    control = bench.doors.connect(Door.WORKER, f"main-0.{start}!".encode())
+
+    def beat(task: int, *passes: int) -> list[tuple[int, int]]:
+        told = (bench.journal.epoch, task, assigned.attempt, 10, start)
+        control.send(codec.encode(m.Beat("main-0", *told, *passes)))
+        bench.step()
+        answers = bench.say(m.GetQueue(1))
+        (queue,) = (each for each in answers if isinstance(each, m.Queue))
+        return [(info.passes_done, info.passes) for info in queue.tasks]
+
+    assert beat(assigned.task, 7, 9) == [(7, 9), (0, 0)]
+    assert beat(assigned.task) == [(0, 0), (0, 0)]
