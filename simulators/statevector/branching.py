@@ -105,9 +105,9 @@ class Walk:
 
     def _one(self, item: Item, branches: list[Branch]) -> list[Branch]:
         if isinstance(item, Gates):
-            self._budget.step(len(branches) * (item.passes.last - item.passes.first))
+            self._budget.step(len(branches) * item.passes.operations)
             for branch in branches:
-                self._states.apply(branch.state, item.passes, self._floats[item.number])
+                self._states.apply(branch.state, item.passes.table, self._floats[item.number])
             return branches
         if isinstance(item, For | While):
             return self._loop(item, branches)

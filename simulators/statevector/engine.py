@@ -83,7 +83,7 @@ class StatevectorEngine:
     def plan(self, circuit: Circuit, noise: object | None, options: RunOptions) -> Plan:
         """Prepare the structure; refuses any noise, and what no memory could hold."""
         check_plan(CARD, circuit, noise, options)
-        plan = Schedules()
+        plan = Schedules(options.precision)
         if self.worth_caching(circuit):
             plan.of(circuit, keep=False)
         return plan

@@ -7,13 +7,14 @@ import msgspec
 from simulators.circuit.expressions import Expression
 from simulators.statevector.dense import Dense
 from simulators.statevector.passes import Passes
+from simulators.statevector.planning.stretch import Stretch
 
 
 class Gates(msgspec.Struct, frozen=True, eq=False):
     """Gates without anything between them; `number` counts the stretches of a schedule."""
 
     number: int
-    passes: Passes
+    passes: Passes | Stretch
 
 
 class Unitary(msgspec.Struct, frozen=True, eq=False):

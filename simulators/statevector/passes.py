@@ -136,6 +136,16 @@ class Passes(msgspec.Struct, frozen=True, eq=False):
     placed: NDArray[np.uint64]  # [steps, 7]
 
     @property
+    def table(self) -> Passes:
+        """What goes to `States.apply`."""
+        return self
+
+    @property
+    def operations(self) -> int:
+        """Operations of the circuit in it."""
+        return self.last - self.first
+
+    @property
     def memory_bytes(self) -> int:
         """Bytes of its arrays."""
         return self.starts.nbytes + self.tiles.nbytes + self.placed.nbytes

@@ -24,6 +24,7 @@ from simulators.statevector.states import LocalStates, States
 
 CARD = next(entry for entry in CARDS if entry.name == "statevector")
 SHOTS_AT_ONCE = 1 << 20
+_OF_CLBITS = {"counts", "probabilities"}
 _WORDS_AT_ONCE = 1 << 22  # of all records of a group: 32 MiB
 
 
@@ -87,11 +88,15 @@ class Run:
         )
 
     def _schedule(self, keep: bool) -> Schedule:
-        if keep:
-            plain = self._schedules.of(self._circuit, keep=False)
-            seen = self._schedules.of(self._circuit, keep=True)
-            return plain if not plain.branching and not seen.branching else seen
-        return self._schedules.of(self._circuit, keep=False)
+        """With `keep`, that of a state that is looked at. Where nothing branches, and it is looked
+        at, all outputs are those of one state."""
+        plain = self._schedules.of(self._circuit, keep=False)
+        if not keep and set(self._request.outputs) <= _OF_CLBITS:
+            return plain
+        seen = self._schedules.of(self._circuit, keep=True)
+        if plain.branching or seen.branching:
+            return seen if keep else plain
+        return plain if plain.natural else seen
 
     def _state(self, keep: bool) -> State:
         """The final state of a schedule without branching, evolved once."""

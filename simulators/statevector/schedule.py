@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from simulators.catalog import SMALL_QUBITS
 from simulators.circuit.expressions import Expression, expressions_of
 from simulators.circuit.flow import DROPPED, FINAL, LAST, needs_branching
 from simulators.circuit.gates import (
@@ -41,17 +42,24 @@ from simulators.statevector.items import (
     While,
 )
 from simulators.statevector.passes import Passes, make
+from simulators.statevector.planning.lower import MOST_QUBITS
+from simulators.statevector.planning.stretch import Ends, Stretch, Where, plan, width_of
 
 
 class Schedule(msgspec.Struct, frozen=True, eq=False):
-    """What to do, and what the final measurements write: source[clbit] = qubit, or -1."""
+    """What to do, and what the final measurements write: source[clbit] = qubit, or -1.
+
+    Unless it is `natural`, nothing but `source` may be looked at in the end: it says where qubits
+    stand then, and what no measurement sees may have been left out.
+    """
 
     items: tuple[Item, ...]
-    stretches: tuple[Passes, ...]
+    stretches: tuple[Passes | Stretch, ...]
     matrices: tuple[NDArray[np.float64], ...]
     source: NDArray[np.int64]  # [num_clbits]
     branching: bool
     measures: bool  # the circuit has at least one measurement
+    natural: bool
 
     @property
     def memory_bytes(self) -> int:
@@ -65,7 +73,7 @@ class Schedule(msgspec.Struct, frozen=True, eq=False):
         return frozenset(self.source[self.source >= 0].tolist())
 
 
-def schedule(circuit: Circuit, *, keep: bool) -> Schedule:
+def schedule(circuit: Circuit, *, keep: bool, precision: str = "double") -> Schedule:
     """The schedule of a circuit. `keep`: its final state is looked at, not its clbits alone."""
     roles = np.empty(circuit.ops.size, np.int64)
     branching = needs_branching(circuit, roles, keep=keep)
@@ -75,10 +83,20 @@ def schedule(circuit: Circuit, *, keep: bool) -> Schedule:
     ends = np.cumsum(rows[:, 1:], axis=0)
     begins = ends - rows[:, 1:]
     source[circuit.clbits[begins[final, 1]]] = circuit.qubits[begins[final, 0]]
-    builder = _Builder(circuit, roles, rows[:, 0], begins)
     codes = rows[:, 0]
+    large = circuit.num_qubits > SMALL_QUBITS
     marks = (codes >= MEASURE) & (codes <= UNITARY) & (roles != FINAL) & (roles != DROPPED)
+    if large:
+        marks &= (codes != UNITARY) | (rows[:, 1] > MOST_QUBITS)
+    natural = keep or not large or bool(marks.any())
+    measured = sum(1 << qubit for qubit in set(source[source >= 0].tolist()))
+    goal = Ends(free=not natural, measured=-1 if natural else measured)
+    width = width_of(circuit.num_qubits, precision) if large else 0
+    builder = _Builder(circuit, roles, codes, begins, goal, width)
     builder.build(np.flatnonzero(marks).tolist())
+    if builder.positions:
+        seen = source >= 0
+        source[seen] = np.array(builder.positions)[source[seen]]
     return Schedule(
         tuple(builder.items),
         tuple(builder.stretches),
@@ -86,6 +104,7 @@ def schedule(circuit: Circuit, *, keep: bool) -> Schedule:
         source,
         branching,
         bool((codes == MEASURE).any()),
+        natural,
     )
 
 
@@ -111,14 +130,20 @@ class _Builder:
         roles: NDArray[np.int64],
         codes: NDArray[np.int64],
         begins: NDArray[np.int64],
+        ends: Ends,
+        width: int,
     ) -> None:
+        """`width`: wires of the tiles of a large state; 0: it is small."""
         self.items: list[Item] = []
-        self.stretches: list[Passes] = []
+        self.stretches: list[Passes | Stretch] = []
+        self.positions: tuple[int, ...] = ()  # where qubits stand in the end, unless as always
         self.matrices: dict[int, NDArray[np.float64]] = {}  # by row of the table
         self._circuit = circuit
         self._roles = roles
         self._codes = codes
         self._begins = begins
+        self._ends = ends
+        self._width = width
         self._expressions = iter(expressions_of(circuit))
         self._open: list[_Block] = []
 
@@ -135,8 +160,18 @@ class _Builder:
         if first >= last:
             return
         at_qubit, _, at_param = self._begins[first].tolist()
-        passes = make(self._circuit, first, last, at_qubit, at_param)
-        if passes.steps:
+        passes: Passes | Stretch
+        if self._width:
+            zero = not self.items and not self._open
+            ends = msgspec.structs.replace(self._ends, zero=zero)
+            passes = plan(self._circuit, Where(first, last, at_qubit, at_param), ends, self._width)
+            if ends.free:
+                self.positions = passes.positions
+            empty = not passes.sweeps.live.size
+        else:
+            passes = make(self._circuit, first, last, at_qubit, at_param)
+            empty = not passes.steps
+        if not empty:
             self.items.append(Gates(len(self.stretches), passes))
             self.stretches.append(passes)
 

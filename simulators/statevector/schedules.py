@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 class Schedules:
     """The plan of the general path: the schedules of one structure, made when first needed."""
 
-    def __init__(self) -> None:
+    def __init__(self, precision: str = "double") -> None:
+        self._precision = precision
         self._made: dict[bool, Schedule] = {}
 
     @property
@@ -26,5 +27,5 @@ class Schedules:
         if keep not in self._made:
             from simulators.statevector.schedule import schedule  # small circuits do without
 
-            self._made[keep] = schedule(circuit, keep=keep)
+            self._made[keep] = schedule(circuit, keep=keep, precision=self._precision)
         return self._made[keep]

@@ -1,0 +1,99 @@
+"""Blocks into passes, pass by pass: choose the tile, take the blocks, write their operations."""
+
+from __future__ import annotations
+
+from simulators.circuit.fuse import CONDITION, IS_REAL, KIND, MOVES, cost
+from simulators.jit import I64, INT, INTS2, REALS, kernel, part
+from simulators.statevector.planning.choose import choose, filled, take
+from simulators.statevector.planning.emit import restore, write
+from simulators.statevector.planning.layout import enter, leave, positions
+from simulators.statevector.planning.written import COUNTERS, OPS
+from simulators.statevector.sweeps import LANE_WIRES
+
+DONE = 1.0  # what a block's being done is worth, beside its work
+
+
+@kernel(I64, INT, INT, I64, I64)
+def sorted_members(block_of, size, blocks, starts, members):  # type: ignore[no-untyped-def]
+    """members[starts[b] : starts[b + 1]]: the elements of each block, in order."""
+    for b in range(blocks + 1):
+        starts[b] = 0
+    for e in range(size):
+        starts[block_of[e] + 1] += 1
+    for b in range(blocks):
+        starts[b + 1] += starts[b]
+    for e in range(size):
+        b = block_of[e]
+        members[starts[b]] = e
+        starts[b] += 1
+    for b in range(blocks, 0, -1):
+        starts[b] = starts[b - 1]
+    starts[0] = 0
+
+
+@part
+def _lanes(standing):  # type: ignore[no-untyped-def]
+    found = 0
+    for k in range(LANE_WIRES):
+        found |= 1 << standing[k]
+    return found
+
+
+@kernel(
+    INTS2, INT, REALS, I64, I64, INTS2, INTS2, INT, INT, INT, I64, I64, INTS2, I64, INTS2, INTS2,
+    INTS2, INTS2, I64, INTS2, returns=INT,
+)  # fmt: skip
+def divide(  # type: ignore[no-untyped-def]
+    blocks, size, work, block_starts, members, elements, pieces, width, live, natural, standing,
+    starts, places, lives, ops, terms, recipes, made, done, scratch,
+):  # fmt: skip
+    """Write the table of all passes; returns how many.
+
+    `live`: wires along which something is not 0 at the begin. `natural`: each wire stands in the
+    end where it did at the begin; else `standing` says where: standing[position] is the wire.
+    `starts`, `places`, `lives`, `ops`, `terms`: see `sweeps`; `recipes`, `made`: see `recipes`, of
+    which `done` counts what there is. `scratch`: int64 [9, blocks + 64].
+    """
+    num_wires = standing.size
+    everything = (1 << num_wires) - 1
+    after, taken, order, chosen = scratch[0], scratch[1], scratch[2], scratch[3]
+    here, place, home = scratch[4], scratch[5], scratch[6]
+    candidates, spare = scratch[7][:16], scratch[8][:0]
+    for k in range(COUNTERS):
+        done[k] = 0
+    for k in range(size + 1):
+        after[k] = k
+    passes = 0
+    starts[0] = 0
+    while after[0] < size:
+        tile = choose(
+            blocks, work, after, size, _lanes(standing), width, live, num_wires, candidates, spare
+        )
+        found = take(blocks, after, size, tile, everything, taken)
+        tile = filled(tile, live, standing, width, num_wires)
+        for k in range(found):
+            live |= blocks[taken[k], MOVES]
+        before = positions(live, standing)
+        enter(tile, standing, places, passes, here, place)
+        for k in range(width):
+            home[k] = here[k]
+        write(
+            taken, found, order, width, blocks, block_starts, members, elements, pieces, here,
+            place, candidates, ops, terms, recipes, made, done, chosen,
+        )  # fmt: skip
+        if natural:
+            restore(width, home, here, place, ops, done)
+        else:
+            leave(width, places, passes, here, standing)
+        lives[passes] = before | positions(live, standing)
+        passes += 1
+        starts[passes] = done[OPS]
+    return passes
+
+
+@kernel(INTS2, INT, REALS)
+def weigh(blocks, size, work):  # type: ignore[no-untyped-def]
+    """What each block costs, and something for its being done."""
+    for b in range(size):
+        kind = blocks[b, KIND]
+        work[b] = DONE + cost(kind, blocks[b, MOVES], blocks[b, CONDITION], blocks[b, IS_REAL])

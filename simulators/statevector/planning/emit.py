@@ -1,0 +1,270 @@
+"""The operations of one pass, written down in an order that needs few phases and few lane swaps.
+
+First whatever finds its wires on row bits; then what a lane must be swapped for; and only if
+nothing else can be done, all diagonal blocks that may come now, as one PHASE.
+"""
+
+from __future__ import annotations
+
+from simulators.circuit.fuse import (
+    CONDITION,
+    DENSE,
+    DIAGONAL,
+    FIRST,
+    IS_REAL,
+    KIND,
+    LAST,
+    LOOKS,
+    MATRIX,
+    MOVES,
+    PERMUTING,
+    TURNED,
+    VALUE,
+)
+from simulators.circuit.turns import P_MASK, P_NUMBERS, P_ONE, P_ZERO
+from simulators.jit import part
+from simulators.statevector.planning.gather import gather
+from simulators.statevector.planning.layout import exchange, parts
+from simulators.statevector.planning.masks import count, lowest
+from simulators.statevector.planning.recipes import (
+    BLOCK,
+    DERIVED,
+    FREE,
+    FROM,
+    HOW,
+    MOVED,
+    NUMBERS,
+    ONE,
+    PART_MASK,
+    REAL_NUMBERS,
+    TO,
+    TURN,
+    WHERE,
+    ZERO,
+)
+from simulators.statevector.planning.written import FLOATS, PARTS, RECIPES, new_op
+from simulators.statevector.sweeps import (
+    AT,
+    LANE_WIRES,
+    MAP,
+    OUTER_MASK,
+    OUTER_VALUE,
+    REAL,
+    ROW_MASK,
+    ROW_OTHER,
+    ROW_VALUE,
+    SWAP_LANE,
+    A,
+)
+from simulators.statevector.sweeps import DENSE as DENSE_OP
+
+_FAR = 1 << 40
+
+
+@part
+def _swap_lane(lane, row, here, place, ops, done):  # type: ignore[no-untyped-def]
+    at = new_op(ops, done, SWAP_LANE)
+    ops[at, A] = lane
+    ops[at, A + 1] = row
+    exchange(lane, row, here, place)
+
+
+@part
+def _conditions(ops, at, mask, value, place):  # type: ignore[no-untyped-def]
+    rows, _, outside = parts(mask, place)
+    ops[at, ROW_MASK] = rows
+    ops[at, OUTER_MASK] = outside
+    rows, _, outside = parts(value, place)
+    ops[at, ROW_VALUE] = rows
+    ops[at, OUTER_VALUE] = outside
+
+
+@part
+def _map(piece, pieces, place, ops, done):  # type: ignore[no-untyped-def]
+    at = new_op(ops, done, MAP)
+    zero = pieces[piece, P_ZERO]
+    _conditions(ops, at, pieces[piece, P_MASK], zero, place)
+    rows, _, _ = parts(pieces[piece, P_ONE], place)
+    ops[at, ROW_OTHER] = rows
+
+
+@part
+def _local(mask, wires, many):  # type: ignore[no-untyped-def]
+    """A set of wires by their numbers in a block."""
+    found = 0
+    for k in range(many):
+        if mask >> wires[k] & 1:
+            found |= 1 << k
+    return found
+
+
+@part
+def _dense(b, blocks, starts, members, elements, pieces, place, wires, ops, recipes, made, done):  # type: ignore[no-untyped-def]
+    """A block's matrices, one for each value of the wires it looks at without condition."""
+    moves, condition = blocks[b, MOVES], blocks[b, CONDITION]
+    free = blocks[b, LOOKS] & ~condition
+    size = 0
+    rest = moves
+    while rest:  # moved wires by ascending row bits
+        wire = lowest(rest)
+        k = size
+        while k and place[wires[k - 1]] > place[wire]:
+            wires[k] = wires[k - 1]
+            k -= 1
+        wires[k] = wire
+        size += 1
+        rest &= rest - 1
+    many = size
+    rest = free
+    while rest:
+        wires[many] = lowest(rest)
+        many += 1
+        rest &= rest - 1
+    at_part = done[PARTS]
+    for m in range(starts[b], starts[b + 1]):
+        e = members[m]
+        for p in range(elements[e, FIRST], elements[e, LAST]):
+            row = done[PARTS]
+            done[PARTS] += 1
+            if elements[e, MATRIX] >= 0:
+                made[row, NUMBERS] = -1 - elements[e, MATRIX]
+                made[row, PART_MASK] = count(elements[e, MOVES])
+                for c in range(count(elements[e, MOVES])):
+                    made[row, ZERO + c] = _local(1 << pieces[p, c], wires, many)
+                continue
+            made[row, NUMBERS] = pieces[p, P_NUMBERS]
+            made[row, PART_MASK] = _local(pieces[p, P_MASK], wires, many)
+            made[row, ZERO] = _local(pieces[p, P_ZERO], wires, many)
+            made[row, ONE] = _local(pieces[p, P_ONE], wires, many)
+    reals = blocks[b, IS_REAL]
+    recipe = done[RECIPES]
+    done[RECIPES] += 1
+    recipes[recipe, HOW] = TURN if blocks[b, TURNED] else BLOCK
+    recipes[recipe, DERIVED] = blocks[b, TURNED]
+    recipes[recipe, FROM] = at_part
+    recipes[recipe, TO] = done[PARTS]
+    recipes[recipe, WHERE] = done[FLOATS]
+    recipes[recipe, MOVED] = size
+    if not blocks[b, TURNED]:
+        recipes[recipe, FREE] = many - size
+    recipes[recipe, REAL_NUMBERS] = reals
+    for pattern in range(1 << (many - size)):
+        value = blocks[b, VALUE]
+        for k in range(size, many):
+            if pattern >> (k - size) & 1:
+                value |= 1 << wires[k]
+        at = new_op(ops, done, (REAL if reals else DENSE_OP) + size)
+        for k in range(size):
+            ops[at, A + k] = place[wires[k]] - LANE_WIRES
+        _conditions(ops, at, condition | free, value, place)
+        ops[at, AT] = done[FLOATS]
+        done[FLOATS] += (1 if reals else 2) << (2 * size)
+
+
+@part
+def _bring(block, width, after, taken, size, here, place, uses, blocks, ops, done):  # type: ignore[no-untyped-def]
+    """Swap lanes until all wires of a block are on row bits.
+
+    Who goes to the lanes is used again last in this pass.
+    """
+    needed = blocks[block, MOVES] | blocks[block, LOOKS]
+    for k in range(width):
+        uses[k] = _FAR
+    k = after[0]
+    unseen = width
+    while k < size and unseen:
+        b = taken[k]
+        if blocks[b, KIND] != DIAGONAL:
+            rest = blocks[b, MOVES] | blocks[b, LOOKS]
+            while rest:
+                at = place[lowest(rest)]
+                if at >= 0 and uses[at] == _FAR:
+                    uses[at] = k
+                    unseen -= 1
+                rest &= rest - 1
+        k = after[k + 1]
+    for lane in range(LANE_WIRES):
+        if not needed >> here[lane] & 1:
+            continue
+        chosen = -1
+        for row in range(LANE_WIRES, width):
+            if needed >> here[row] & 1:
+                continue
+            if chosen < 0 or uses[row] > uses[chosen]:
+                chosen = row
+        _swap_lane(lane, chosen - LANE_WIRES, here, place, ops, done)
+        uses[lane], uses[chosen] = uses[chosen], uses[lane]
+
+
+@part
+def write(  # type: ignore[no-untyped-def]
+    taken, size, after, width, blocks, starts, members, elements, pieces, here, place, uses, ops,
+    terms, recipes, made, done, slots,
+):  # fmt: skip
+    """The operations of the blocks taken[0 .. size - 1]."""
+    for k in range(size + 1):
+        after[k] = k
+    pivot = 0
+    for k in range(size):
+        pivot |= blocks[taken[k], MOVES]
+    while after[0] < size:
+        moved = seen = 0
+        wanted = before = -1
+        k = after[0]
+        while k < size and (moved != pivot or not pivot):
+            b = taken[k]
+            moves = blocks[b, MOVES]
+            mask = moves | blocks[b, LOOKS]
+            kind = blocks[b, KIND]
+            ready = kind != DIAGONAL and not (moves & seen) and not (mask & moved)
+            if ready:
+                _, lanes, _ = parts(mask, place)
+                if lanes:
+                    ready = False
+                    if wanted < 0:
+                        wanted = b
+            if ready:
+                if kind == DENSE:
+                    _dense(
+                        b, blocks, starts, members, elements, pieces, place, uses, ops, recipes,
+                        made, done,
+                    )  # fmt: skip
+                elif kind == PERMUTING:
+                    _map(elements[members[starts[b]], FIRST], pieces, place, ops, done)
+                after[before + 1] = after[k + 1]
+            else:
+                moved |= moves
+                seen |= mask
+                before = k
+            k = after[k + 1]
+        if wanted >= 0:
+            _bring(wanted, width, after, taken, size, here, place, uses, blocks, ops, done)
+        elif after[0] < size:
+            gather(
+                taken, size, after, pivot, width, blocks, starts, members, elements, pieces, place,
+                ops, terms, recipes, made, done, slots,
+            )  # fmt: skip
+
+
+@part
+def restore(width, home, here, place, ops, done):  # type: ignore[no-untyped-def]
+    """Bring every wire of a tile back to its place: home[place] is the wire that belongs there."""
+    for lane in range(LANE_WIRES):
+        wire = home[lane]
+        if here[lane] == wire:
+            continue
+        if place[wire] < LANE_WIRES:  # by way of a row bit
+            _swap_lane(place[wire], 0, here, place, ops, done)
+        _swap_lane(lane, place[wire] - LANE_WIRES, here, place, ops, done)
+    for row in range(width - LANE_WIRES):
+        wire = home[LANE_WIRES + row]
+        other = place[wire] - LANE_WIRES
+        if other == row:
+            continue
+        at = new_op(ops, done, MAP)
+        ops[at, ROW_MASK] = 1 << row | 1 << other
+        ops[at, ROW_VALUE] = 1 << row
+        ops[at, ROW_OTHER] = 1 << other
+        moved = here[LANE_WIRES + row]
+        here[LANE_WIRES + row], here[LANE_WIRES + other] = wire, moved
+        place[wire], place[moved] = LANE_WIRES + row, LANE_WIRES + other

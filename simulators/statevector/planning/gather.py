@@ -1,0 +1,246 @@
+"""Diagonal blocks as PHASE operations: as many as may come now, in one.
+
+A block of at most two wires becomes four factors: of all amplitudes, of those where one wire is 1,
+where the other is, and where both are. Which table or term a factor goes to depends on where the
+wires stand. A block of more wires is an operation of its own, with conditions.
+"""
+
+from __future__ import annotations
+
+from simulators.circuit.fuse import CONDITION, DIAGONAL, FIRST, KIND, LAST, LOOKS, MOVES, VALUE
+from simulators.circuit.turns import P_MASK, P_NUMBERS, P_ZERO
+from simulators.jit import part
+from simulators.statevector.planning.layout import parts
+from simulators.statevector.planning.masks import count, lowest
+from simulators.statevector.planning.recipes import (
+    CROSSED,
+    EXPONENTS,
+    FIRST_TARGET,
+    FROM,
+    GATHER,
+    HEIGHT,
+    HOW,
+    LANES_MASK,
+    LANES_VALUE,
+    LONE,
+    MOST_TERMS,
+    NUM_TERMS,
+    NUMBERS,
+    PAIRS,
+    TARGETS,
+    TO,
+    WHERE,
+)
+from simulators.statevector.planning.written import (
+    FLOATS,
+    PARTS,
+    RECIPES,
+    TERMS_DONE,
+    new_op,
+)
+from simulators.statevector.sweeps import (
+    AT,
+    CROSS,
+    FIRST_TERM,
+    LANE_WIRES,
+    LANES,
+    MASK,
+    MOST_CROSS,
+    MOST_WIDTH,
+    OUTER_MASK,
+    OUTER_VALUE,
+    PLACE,
+    ROW_MASK,
+    ROW_VALUE,
+    SCALAR,
+    TERMS,
+)
+from simulators.statevector.sweeps import PHASE as PHASE_OP
+
+_NONE = -1
+
+
+@part
+def _lone(mask, value, number, width, place, ops, recipes, made, done):  # type: ignore[no-untyped-def]
+    """A phase of all amplitudes whose wires under `mask` have their `value`."""
+    at = new_op(ops, done, PHASE_OP)
+    rows, lanes, outside = parts(mask, place)
+    ops[at, ROW_MASK] = rows
+    ops[at, OUTER_MASK] = outside
+    recipe = done[RECIPES]
+    done[RECIPES] += 1
+    recipes[recipe, LANES_MASK] = lanes
+    rows, lanes, outside = parts(value, place)
+    ops[at, ROW_VALUE] = rows
+    ops[at, OUTER_VALUE] = outside
+    recipes[recipe, LANES_VALUE] = lanes
+    ops[at, AT] = done[FLOATS]
+    recipes[recipe, HOW] = LONE
+    recipes[recipe, FROM] = done[PARTS]
+    recipes[recipe, TO] = done[PARTS] + 1
+    recipes[recipe, WHERE] = done[FLOATS]
+    recipes[recipe, HEIGHT] = width - LANE_WIRES
+    made[done[PARTS], NUMBERS] = number
+    done[PARTS] += 1
+    done[FLOATS] += (2 << (width - LANE_WIRES)) + 2 * LANES
+
+
+@part
+def _term(mask, where, terms, first, done):  # type: ignore[no-untyped-def]
+    """The target of the term with this mask and place; a new one if there is none."""
+    for t in range(first, done[TERMS_DONE]):
+        if terms[t, MASK] == mask and terms[t, PLACE] == where:
+            return FIRST_TARGET + t - first
+    at = done[TERMS_DONE]
+    terms[at, MASK] = mask
+    terms[at, PLACE] = where
+    done[TERMS_DONE] += 1
+    return FIRST_TARGET + at - first
+
+
+@part
+def _target(one, two, place, fixed, terms, first, done):  # type: ignore[no-untyped-def]
+    """Where the factor of amplitudes goes that have wire `one`, and `two` if it is one, at 1.
+
+    `fixed`: a wire that is 1 wherever the operation acts.
+    """
+    if one == fixed:
+        one, two = two, _NONE
+    elif two == fixed:
+        two = _NONE
+    if one == _NONE:
+        return 0
+    at = place[one]
+    outside = 0
+    if at < 0:
+        outside = 1 << (-1 - at)
+    if two == _NONE:
+        return _term(outside, SCALAR, terms, first, done) if outside else 1 + at
+    other = place[two]
+    if other < 0:
+        outside |= 1 << (-1 - other)
+    if at < 0 and other < 0:
+        return _term(outside, SCALAR, terms, first, done)
+    if at < 0 or other < 0:
+        return _term(outside, max(at, other), terms, first, done)
+    return PAIRS + MOST_WIDTH * max(at, other) + min(at, other)
+
+
+@part
+def _crossing(mask, fixed, place):  # type: ignore[no-untyped-def]
+    """The row bit of a pair of a row and a lane, as a mask; 0 if the wires are no such pair."""
+    rows, lanes, _ = parts(mask, place)
+    if fixed >= 0 and mask >> fixed & 1:
+        return 0
+    return rows if lanes else 0
+
+
+@part
+def _always(b, blocks, place):  # type: ignore[no-untyped-def]
+    """Wires on row bits that are 1 wherever the block does anything."""
+    found = 0
+    rest = blocks[b, CONDITION] & blocks[b, VALUE]
+    while rest:
+        wire = lowest(rest)
+        if place[wire] >= LANE_WIRES:
+            found |= 1 << wire
+        rest &= rest - 1
+    return found
+
+
+@part
+def _write(b, fixed, blocks, starts, members, elements, pieces, place, terms, first, made, done):  # type: ignore[no-untyped-def]
+    """The parts of one block of a PHASE."""
+    one = two = _NONE
+    looks = blocks[b, LOOKS]
+    if looks:
+        one = lowest(looks)
+        looks &= looks - 1
+        if looks:
+            two = lowest(looks)
+    to_one = _target(one, _NONE, place, fixed, terms, first, done) if one >= 0 else 0
+    to_two = _target(two, _NONE, place, fixed, terms, first, done) if two >= 0 else 0
+    to_both = _target(one, two, place, fixed, terms, first, done) if two >= 0 else 0
+    for m in range(starts[b], starts[b + 1]):
+        e = members[m]
+        for p in range(elements[e, FIRST], elements[e, LAST]):
+            mask, value = pieces[p, P_MASK], pieces[p, P_ZERO]
+            none = value == 0
+            at_one = one >= 0 and value == (1 << one) & mask
+            at_two = two >= 0 and value == (1 << two) & mask
+            both = two >= 0 and value == (1 << one | 1 << two) & mask
+            f0, f1, f2, f3 = int(none), int(at_one), int(at_two), int(both)
+            row = done[PARTS]
+            done[PARTS] += 1
+            made[row, NUMBERS] = pieces[p, P_NUMBERS]
+            made[row, EXPONENTS] = f0
+            made[row, EXPONENTS + 1] = f1 - f0 if one >= 0 else 0
+            made[row, EXPONENTS + 2] = f2 - f0 if two >= 0 else 0
+            made[row, EXPONENTS + 3] = f3 + f0 - f1 - f2 if two >= 0 else 0
+            made[row, TARGETS] = to_one
+            made[row, TARGETS + 1] = to_two
+            made[row, TARGETS + 2] = to_both
+
+
+@part
+def gather(  # type: ignore[no-untyped-def]
+    taken, size, after, pivot, width, blocks, starts, members, elements, pieces, place, ops,
+    terms, recipes, made, done, chosen,
+):  # fmt: skip
+    """Take the diagonal blocks that may come now off the list; at least one can."""
+    moved = crossed = found = 0
+    always = -1
+    before = -1
+    k = after[0]
+    while k < size and (moved != pivot or before < 0):
+        b = taken[k]
+        moves, looks = blocks[b, MOVES], blocks[b, LOOKS]
+        ready = blocks[b, KIND] == DIAGONAL and not looks & moved
+        if ready and count(looks) > 2:
+            p = elements[members[starts[b]], FIRST]
+            _lone(
+                looks, blocks[b, VALUE], pieces[p, P_NUMBERS], width, place, ops, recipes, made,
+                done,
+            )  # fmt: skip
+        elif ready:
+            wanted = crossed | _crossing(looks, _NONE, place)
+            here = always & _always(b, blocks, place)
+            ready = found < MOST_TERMS // 3 and (count(wanted) <= MOST_CROSS or here != 0)
+            if ready:
+                chosen[found] = b
+                found += 1
+                crossed = wanted
+                always = here
+        if ready:
+            after[before + 1] = after[k + 1]
+        else:
+            moved |= moves
+            before = k
+        k = after[k + 1]
+    if not found:
+        return
+    fixed = lowest(always) if always else _NONE
+    at = new_op(ops, done, PHASE_OP)
+    recipe = done[RECIPES]
+    done[RECIPES] += 1
+    first, from_ = done[TERMS_DONE], done[PARTS]
+    crossed = 0
+    for k in range(found):
+        b = chosen[k]
+        crossed |= _crossing(blocks[b, LOOKS], fixed, place)
+        _write(b, fixed, blocks, starts, members, elements, pieces, place, terms, first, made, done)
+    if fixed >= 0:
+        ops[at, ROW_MASK] = ops[at, ROW_VALUE] = 1 << (place[fixed] - LANE_WIRES)
+    ops[at, AT] = done[FLOATS]
+    ops[at, CROSS] = crossed
+    ops[at, FIRST_TERM] = first
+    ops[at, TERMS] = done[TERMS_DONE] - first
+    recipes[recipe, HOW] = GATHER
+    recipes[recipe, FROM] = from_
+    recipes[recipe, TO] = done[PARTS]
+    recipes[recipe, WHERE] = done[FLOATS]
+    recipes[recipe, CROSSED] = crossed
+    recipes[recipe, HEIGHT] = width - LANE_WIRES
+    recipes[recipe, NUM_TERMS] = done[TERMS_DONE] - first
+    tables = (2 << (width - LANE_WIRES)) + (2 * LANES << count(crossed))
+    done[FLOATS] += tables + 2 * ops[at, TERMS]

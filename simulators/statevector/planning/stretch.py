@@ -1,0 +1,282 @@
+"""One stretch of gates of a large state, planned: its table of passes, and how to fill in numbers.
+
+The plan depends on the structure alone, and on how many wires a tile has; never on parameters,
+threads or ranks. So it is made once, and every binding only fills in its numbers.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.circuit.fuse import COLUMNS as ELEMENT_COLUMNS
+from simulators.circuit.fuse import fuse
+from simulators.circuit.gates import UNITARY
+from simulators.circuit.ir import Circuit
+from simulators.circuit.turns import turn
+from simulators.statevector.planning import bind, divide, lower, recipes
+from simulators.statevector.planning.written import (
+    COUNTERS,
+    FLOATS,
+    OPS,
+    PARTS,
+    RECIPES,
+    TERMS_DONE,
+)
+from simulators.statevector.steps import COUNTS, MAX_PIECES
+from simulators.statevector.sweeps import COLUMNS, LANE_WIRES, MOST_WIDTH, Sweeps
+
+WIDTHS = {"double": 14, "single": 15}  # wires of a tile, at most: 256 kB
+LEAST_WIDTH = LANE_WIRES + 4  # a gate with three conditions fits
+
+
+def width_of(num_qubits: int, precision: str) -> int:
+    """Wires of a tile: a small state has a few tiles, so that threads and ranks can share it."""
+    return min(WIDTHS[precision], max(LEAST_WIDTH, num_qubits - 4))
+
+
+class Where(msgspec.Struct, frozen=True):
+    """Which operations of a circuit: first .. last - 1, and where their numbers begin."""
+
+    first: int
+    last: int
+    at_qubit: int
+    at_param: int
+
+
+class Ends(msgspec.Struct, frozen=True):
+    """What is known of the state before and after.
+
+    `zero`: it begins as |0...0>. `free`: qubits may end in another order. `measured`: what is seen
+    in the end is outcomes of these qubits alone, as a mask; -1: everything may be.
+    """
+
+    zero: bool = False
+    free: bool = False
+    measured: int = -1
+
+
+class Stretch(msgspec.Struct, frozen=True, eq=False):
+    """See the module."""
+
+    where: Where
+    sweeps: Sweeps
+    positions: tuple[int, ...]  # where each qubit stands in the end
+    recipes: NDArray[np.int64]
+    made: NDArray[np.int64]  # parts of recipes
+    constants: NDArray[np.float64]  # matrices that are given
+    num_pieces: int
+
+    @property
+    def table(self) -> Sweeps:
+        """What goes to `States.apply`."""
+        return self.sweeps
+
+    @property
+    def operations(self) -> int:
+        """Operations of the circuit in it."""
+        return self.where.last - self.where.first
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of its arrays."""
+        table = self.sweeps
+        arrays = (table.starts, table.places, table.live, table.ops, table.terms)
+        own = self.recipes.nbytes + self.made.nbytes + self.constants.nbytes
+        return own + sum(array.nbytes for array in arrays)
+
+    def floats(self, circuit: Circuit, params: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The numbers of the table, for these parameters."""
+        where = self.where
+        numbers = np.empty((self.num_pieces, 8))
+        bind.pieces_of(
+            circuit.table.rows,
+            circuit.ops,
+            params,
+            where.first,
+            where.last,
+            where.at_param,
+            numbers,
+        )
+        found = np.empty(self.sweeps.num_floats)
+        work = np.empty(bind.SCRATCH)
+        bind.fill(self.recipes, self.made, numbers, self.constants, work, found)
+        return found
+
+
+class _Lowered(msgspec.Struct, frozen=True, eq=False):
+    """A stretch as elements, or as blocks of them; arrays have room for more than there is."""
+
+    elements: NDArray[np.int64]
+    pieces: NDArray[np.int64]
+    size: int  # elements
+    num_pieces: int
+    rows: int  # of numbers of pieces
+
+
+def plan(circuit: Circuit, where: Where, ends: Ends, width: int) -> Stretch:
+    """The plan of the gates among these operations; other operations do nothing.
+
+    `width`: wires of a tile, LEAST_WIDTH at least.
+    """
+    wires = np.arange(circuit.num_qubits)
+    lowered, constants = _lowered(circuit, where, ends, width, wires)
+    blocks, many, block_of, lowered = _fused(lowered, ends)
+    table, standing, made_of, made = _divided(
+        blocks, many, block_of, lowered, ends, width, circuit.num_qubits
+    )
+    return Stretch(
+        where,
+        table,
+        tuple(np.argsort(standing)[wires].tolist()),
+        made_of,
+        made,
+        constants,
+        lowered.rows,
+    )
+
+
+def _lowered(
+    circuit: Circuit, where: Where, ends: Ends, width: int, wires: NDArray[np.int64]
+) -> tuple[_Lowered, NDArray[np.float64]]:
+    """Elements, and matrices that are given; `wires` is where each qubit stands in the end."""
+    rows = circuit.table.rows
+    codes = rows[circuit.ops[where.first : where.last], 0]
+    given = int((codes == UNITARY).sum())
+    count = int(COUNTS[codes].sum()) + given
+    offsets, constants = _given(circuit, given)
+    pieces = np.empty((6 * count, 4), np.int64)
+    elements = np.empty((5 * count, ELEMENT_COLUMNS), np.int64)
+    found = np.empty(2, np.int64)
+    lower.lower(
+        rows,
+        circuit.ops,
+        circuit.qubits,
+        circuit.table.matrix,
+        offsets,
+        where.first,
+        where.last,
+        where.at_qubit,
+        wires,
+        1 if ends.free else 0,
+        width - LANE_WIRES,
+        np.empty((MAX_PIECES, 4), np.uint64),
+        pieces,
+        elements,
+        found,
+    )
+    size, num_pieces = found.tolist()
+    if ends.measured >= 0:
+        measured = sum(1 << wire for q, wire in enumerate(wires.tolist()) if ends.measured >> q & 1)
+        size = lower.reach(elements, size, measured)
+    rows_of_numbers = lower.FIXED_ROWS + count
+    return _Lowered(elements, pieces, size, num_pieces, rows_of_numbers), constants
+
+
+def _fused(
+    lowered: _Lowered, ends: Ends
+) -> tuple[NDArray[np.int64], int, NDArray[np.int64], _Lowered]:
+    """Blocks, how many, and in which each element is."""
+    elements, size = lowered.elements, lowered.size
+    drafts, block_of = np.empty((size, ELEMENT_COLUMNS), np.int64), np.empty(3 * size, np.int64)
+    many = fuse(elements, size, drafts, block_of, np.empty((5, size + 64), np.int64))
+    blocks, found = np.empty((3 * many, ELEMENT_COLUMNS), np.int64), np.empty(4, np.int64)
+    turn(
+        drafts,
+        many,
+        block_of,
+        elements,
+        size,
+        lowered.pieces,
+        lowered.num_pieces,
+        lowered.rows,
+        1 if ends.zero else 0,
+        1 if ends.measured >= 0 else 0,
+        blocks,
+        np.empty(many, np.int64),
+        np.empty(64, np.int64),
+        found,
+    )
+    many, size, num_pieces, rows = found.tolist()
+    return (
+        blocks,
+        many,
+        block_of,
+        _Lowered(elements, lowered.pieces, size, num_pieces, rows),
+    )
+
+
+def _divided(
+    blocks: NDArray[np.int64],
+    many: int,
+    block_of: NDArray[np.int64],
+    lowered: _Lowered,
+    ends: Ends,
+    width: int,
+    n: int,
+) -> tuple[Sweeps, NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """The table, which wire stands where in the end, recipes and their parts."""
+    size = lowered.size
+    block_starts, members = np.empty(many + 1, np.int64), np.empty(size, np.int64)
+    divide.sorted_members(block_of, size, many, block_starts, members)
+    work = np.empty(many)
+    divide.weigh(blocks, many, work)
+    standing = np.arange(n)
+    starts, live = np.empty(many + 1, np.int64), np.empty(many + 1, np.int64)
+    places = np.zeros((many, MOST_WIDTH), np.int64)
+    ops = np.empty((30 * many, COLUMNS), np.int64)
+    terms = np.empty((3 * many, 2), np.int64)
+    made_of = np.empty((2 * many, recipes.COLUMNS), np.int64)
+    made = np.empty((lowered.num_pieces, recipes.PART_COLUMNS), np.int64)
+    done = np.empty(COUNTERS, np.int64)
+    passes = divide.divide(
+        blocks,
+        many,
+        work,
+        block_starts,
+        members,
+        lowered.elements,
+        lowered.pieces,
+        width,
+        0 if ends.zero else (1 << n) - 1,
+        0 if ends.free else 1,
+        standing,
+        starts,
+        places,
+        live,
+        ops,
+        terms,
+        made_of,
+        made,
+        done,
+        np.empty((9, many + 64), np.int64),
+    )
+    table = Sweeps(
+        n,
+        width,
+        starts[: passes + 1].copy(),
+        places[:passes].astype(np.uint64),
+        live[:passes].astype(np.uint64),
+        ops[: done[OPS]].astype(np.uint64),
+        terms[: done[TERMS_DONE]].astype(np.uint64),
+        int(done[FLOATS]),
+    )
+    return table, standing, made_of[: done[RECIPES]].copy(), made[: done[PARTS]].copy()
+
+
+def _given(circuit: Circuit, used: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Where each matrix of the circuit begins among constants (see `lower`), and these."""
+    if not used:
+        return np.zeros(1, np.int64), np.empty(0)
+    offsets = np.zeros(len(circuit.matrices), np.int64)
+    found: list[NDArray[np.complex128]] = []
+    place = 0
+    for number, data in enumerate(circuit.matrices):
+        matrix = np.frombuffer(data, np.complex128)
+        if matrix.size <= 4**lower.MOST_QUBITS:
+            offsets[number] = -1 - 2 * place - int(not matrix.imag.any())
+            found.append(matrix)
+            place += matrix.size
+    constants = np.concatenate(found).view(np.float64) if found else np.empty(0)
+    return offsets, constants
