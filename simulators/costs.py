@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from simulators.circuit.profile import Profile
 
 SHARE_QUBITS = 13  # a rank's share of a state has so many at least
+WIDEST_TILE = 15  # and so many where a pass has tiles as wide as that
 SMALL_QUBITS = 12  # up to here the statevector engine has a path without plan and threads
 BASE_BYTES = 64 * 2**20  # scratch arrays, results and the allocator's slack
 RANK_BYTES = 32 * 2**20  # what MPI holds in each rank, its shared memory included
@@ -35,7 +36,8 @@ def state_bytes(num_qubits: int, precision: str = "double") -> int:
 
 def ranks_used(num_qubits: int, ranks: int) -> int:
     """How many of so many ranks hold a state of that width: a power of two, 1 for a narrow one."""
-    return 1 << min(max(0, num_qubits - SHARE_QUBITS), max(1, ranks).bit_length() - 1)
+    share = max(SHARE_QUBITS, min(WIDEST_TILE, num_qubits - 4))
+    return 1 << min(max(0, num_qubits - share), max(1, ranks).bit_length() - 1)
 
 
 class Ask(msgspec.Struct, frozen=True):

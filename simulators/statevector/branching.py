@@ -31,11 +31,14 @@ from simulators.statevector.items import (
     Reset,
     Store,
     Switch,
+    Unitary,
     While,
 )
+from simulators.statevector.journey import Way, arrays_of, digest
 from simulators.statevector.merging import Merger
 from simulators.statevector.schedule import Schedule
 from simulators.statevector.states import States
+from simulators.statevector.sweeps import Sweeps
 
 # In an exact run a loop forgets records of less weight: what would leave it later is not seen in
 # any result, and a loop that ends with certainty only in the limit ends.
@@ -68,6 +71,8 @@ class Walk:
         """`key`: (seed, binding)."""
         self._states = states
         self._schedule = schedule
+        self._options = options
+        self._num_qubits = circuit.num_qubits
         self._floats = [passes.floats(circuit, params) for passes in schedule.stretches]
         self._budget = Budget(states.most(circuit.num_qubits, options), options)
         self._merger = Merger(states, self._budget, options.precision)
@@ -80,6 +85,28 @@ class Walk:
     def peak(self) -> int:
         """The most states held at once."""
         return self._budget.peak
+
+    @property
+    def passes(self) -> int:
+        """Passes over a large state, where nothing branches."""
+        tables = [stretch.table for stretch in self._schedule.stretches]
+        swept = sum(len(table.live) for table in tables if isinstance(table, Sweeps))
+        return swept + sum(isinstance(item, Unitary) for item in self._schedule.items)
+
+    def way(self) -> Way:
+        """What a state goes through, where nothing branches."""
+        schedule, options = self._schedule, self._options
+        tables = [stretch.table for stretch in schedule.stretches]
+        arrays = [each for table in tables for each in arrays_of(table)]
+        where = [item.dense.wires for item in schedule.items if isinstance(item, Unitary)]
+        order = [type(item).__name__ for item in schedule.items]
+        found = digest(
+            [*arrays, *self._floats, *schedule.matrices, *where],
+            order,
+            self._num_qubits,
+            options.precision,
+        )
+        return Way(found, self.passes)
 
     def start(self, branch: Branch) -> list[Branch]:
         """Run the whole schedule from one branch. Raises TooManyBranches, TooManySteps, Stopped."""

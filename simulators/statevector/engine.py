@@ -36,6 +36,7 @@ from simulators.statevector.small import (
 if TYPE_CHECKING:
     from simulators.statevector.batch import Batch
     from simulators.statevector.ranks.group import Group
+    from simulators.statevector.ranks.passing import Traffic
     from simulators.statevector.states import States
 
 CARD = next(entry for entry in CARDS if entry.name == "statevector")
@@ -76,6 +77,11 @@ class StatevectorEngine:
             self._group.close()
             self._group = None
 
+    @property
+    def traffic(self) -> Traffic | None:
+        """What this rank sent to others in the last run; None where there are no others."""
+        return None if self._group is None else self._group.traffic
+
     def worth_caching(self, circuit: Circuit) -> bool:
         """False for small circuits without blocks, which are run without a plan."""
         return circuit.num_qubits > self._small or circuit.conditions_data != b""
@@ -99,7 +105,7 @@ class StatevectorEngine:
             return self._alone(plan, circuit, request, options, control, number)
         found = self._group.run(
             circuit.num_qubits,
-            options.threads,
+            options,
             control,
             lambda: self._alone(plan, circuit, request, options, control, number),
             lambda states: _rows(states, plan, circuit, request, options, number),
@@ -120,10 +126,11 @@ class StatevectorEngine:
             found = self._compiled(circuit, request, number, control)
             if found is not None:
                 return found
+        from simulators.statevector.journey import Journey
         from simulators.statevector.states import LocalStates
 
-        with Crew(options.threads, control) as crew:
-            states = LocalStates(crew, control)
+        with Crew(options.threads, control) as crew, Journey.of(options) as journey:
+            states = LocalStates(crew, control, journey)
             return _rows(states, plan, circuit, request, options, number)
 
     def _compiled(

@@ -104,7 +104,9 @@ class Run:
         shared = keep and plan is not self._schedule(False)
         if shared not in self._final:
             walk = self._walk(plan)
-            state = self._states.zero(self._circuit.num_qubits, self._options)
+            self._states.expect(walk.passes)
+            way = walk.way() if self._options.kept else None
+            state = self._states.zero(self._circuit.num_qubits, self._options, way)
             start = Branch(state, np.zeros((1, self._words), np.uint64), np.ones(1))
             self._final[shared] = walk.start(start)[0].state
         return self._final[shared]

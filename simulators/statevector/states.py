@@ -15,10 +15,13 @@ from simulators.base import Control, RunOptions
 from simulators.catalog import state_bytes
 from simulators.crew import Crew
 from simulators.errors import OutOfMemory
-from simulators.statevector import dense, draw, pauli, reduce
+from simulators.statevector import dense, draw, memory, pauli, reduce
 from simulators.statevector.dense import Dense
+from simulators.statevector.journey import Journey, Way
 from simulators.statevector.passes import Passes
 from simulators.statevector.state import BLOCK_QUBITS, PHYSICAL_BYTES, State, Sweeper
+from simulators.statevector.sweeps import Sweeps
+from simulators.statevector.tiles import sweeping
 
 Amplitudes = NDArray[np.complexfloating[Any, Any]]
 
@@ -39,8 +42,12 @@ class States(Protocol):
     def most(self, num_qubits: int, options: RunOptions) -> int:
         """How many states a dynamic circuit may hold at once, for all that memory allows."""
 
-    def zero(self, num_qubits: int, options: RunOptions) -> State:
-        """The state |0...0>."""
+    def expect(self, passes: int) -> None:
+        """So many more are to be done, for those who watch the run."""
+
+    def zero(self, num_qubits: int, options: RunOptions, way: Way | None = None) -> State:
+        """The state |0...0>. `way`: what it goes through, if it may be kept on it; it is then as
+        far as an earlier attempt has come, and what this has applied is not applied again."""
 
     def copied(self, state: State) -> State:
         """A second state, equal to this one."""
@@ -48,8 +55,8 @@ class States(Protocol):
     def blank(self, state: State) -> State:
         """Room for a second state."""
 
-    def apply(self, state: State, passes: Passes, floats: NDArray[np.float64]) -> None:
-        """Apply all passes; `floats`: their numbers, float64 [steps, 8]."""
+    def apply(self, state: State, passes: Passes | Sweeps, floats: NDArray[np.float64]) -> None:
+        """Apply all passes; `floats`: their numbers, as the plan says."""
 
     def multiply(self, state: State, dense: Dense) -> None:
         """Apply a matrix."""
@@ -107,41 +114,65 @@ class LocalStates:
 
     first = True
 
-    def __init__(self, crew: Crew, control: Control) -> None:
+    def __init__(self, crew: Crew, control: Control, journey: Journey | None = None) -> None:
+        """`journey`: what is kept of a long run."""
         self.sweeper = Sweeper(crew, control)
         self.check = control.check
+        self.expect = control.expect
+        self._journey = journey or Journey()
 
     def most(self, num_qubits: int, options: RunOptions) -> int:
         """A quarter of the machine's memory, if no other amount is given."""
         room = options.memory_bytes or PHYSICAL_BYTES // 4
         return max(1, room // state_bytes(num_qubits, options.precision))
 
-    def zero(self, num_qubits: int, options: RunOptions) -> State:
+    def zero(self, num_qubits: int, options: RunOptions, way: Way | None = None) -> State:
         """See `States`."""
-        return State.zero(num_qubits, options)
+        state = State.zero(num_qubits, options)
+        self._journey.begin(way)
+        if self._journey.is_kept and self._journey.taken(state.amplitudes) is not None:
+            state.changed()
+        return state
 
     def copied(self, state: State) -> State:
         """See `States`."""
-        try:
-            return State(state.amplitudes.copy())
-        except MemoryError as error:
-            raise no_room(state) from error
+        found = self.blank(state)
+        found.amplitudes[:] = state.amplitudes
+        found.live = state.live
+        return found
 
     def blank(self, state: State) -> State:
         """See `States`."""
         try:
-            return State(np.empty_like(state.amplitudes))
+            return State(memory.like(state.amplitudes))
         except MemoryError as error:
             raise no_room(state) from error
 
-    def apply(self, state: State, passes: Passes, floats: NDArray[np.float64]) -> None:
+    def apply(self, state: State, passes: Passes | Sweeps, floats: NDArray[np.float64]) -> None:
         """See `States`."""
-        self.sweeper.apply(state, passes, floats)
+        if isinstance(passes, Passes):
+            self.sweeper.apply(state, passes, floats)
+            return
+        end, journey = len(passes.live), self._journey
+        begin = journey.skipped(end)
+        step = 1 if journey.is_kept else max(1, end)
+        self.sweeper.passed(begin)
+        for first in range(begin, end, step):
+            last = min(first + step, end)
+            norms = last == end
+            sweeping.apply(self.sweeper, state, passes, floats, first=first, last=last, norms=norms)
+            if journey.is_kept:
+                journey.passed(state.amplitudes)
 
     def multiply(self, state: State, matrix: Dense) -> None:
         """See `States`."""
+        self.sweeper.passed(1)
+        if self._journey.skipped(1):
+            return
+        state.changed()
         dense.multiply(self.sweeper, state, matrix)
         self.check()
+        self._journey.passed(state.amplitudes)
 
     def block_sums(
         self,

@@ -12,10 +12,12 @@ from typing import Any
 import msgspec
 from mpi4py import MPI
 
-from simulators.base import Control, EngineResult
+from simulators.base import Control, EngineResult, RunOptions
 from simulators.costs import ranks_used
 from simulators.crew import Crew
+from simulators.statevector.journey import Journey, Place
 from simulators.statevector.ranks.meeting import Meeting
+from simulators.statevector.ranks.passing import Traffic
 from simulators.statevector.ranks.states import RankStates
 from simulators.statevector.states import LocalStates, States
 
@@ -31,6 +33,7 @@ class Group:
         near = self._comm.Split_type(MPI.COMM_TYPE_SHARED)
         self._neighbours = int(near.Get_size())
         near.Free()
+        self.traffic = Traffic()  # of the last run, in this rank
 
     def close(self) -> None:
         """Give the communicators back. All ranks call it."""
@@ -43,7 +46,7 @@ class Group:
     def run(
         self,
         num_qubits: int,
-        threads: int,
+        options: RunOptions,
         control: Control,
         alone: Callable[[], EngineResult],
         work: Work,
@@ -64,8 +67,14 @@ class Group:
         def together() -> EngineResult:
             if count == 1:
                 return alone()
-            with Crew(threads, control) as crew:
-                return work(RankStates(meeting, LocalStates(crew, control), neighbours))
+            with Crew(options.threads, control) as crew:
+                local = LocalStates(crew, control)
+                place = Place(meeting.rank, meeting.size, meeting.least)
+                with Journey.of(options, place) as journey:
+                    states = RankStates(meeting, local, neighbours, journey)
+                    found = work(states)
+                self.traffic = states.traffic
+                return found
 
         if count == everyone.size:
             found = meeting.together(together)

@@ -30,6 +30,12 @@ class Layout:
         found.positions, found.qubits = self.positions.copy(), self.qubits.copy()
         return found
 
+    def become(self, positions: Sequence[int]) -> None:
+        """The wires stand there now."""
+        self.positions = list(positions)
+        for qubit, position in enumerate(positions):
+            self.qubits[position] = qubit
+
     def swap(self, one: int, two: int) -> None:
         """The qubits at two positions have changed places."""
         qubits = self.qubits
@@ -55,15 +61,11 @@ class Layout:
                 found |= 1 << (self.qubits[position] - BLOCK_QUBITS)
         return found
 
-    def exchanges(self, wanted: int, later: Sequence[int] = ()) -> list[tuple[int, int]]:
-        """Pairs (position in the rank's number, local position) that bring all `wanted` home.
-
-        `later`: masks of the qubits that are wanted afterwards, one after the other. Who leaves is
-        wanted again last, and stands above the blocks if at all possible.
-        """
+    def exchanges(self, wanted: int) -> list[tuple[int, int]]:
+        """Pairs (position in the rank's number, local position) that bring all `wanted` home. Who
+        leaves stands above the blocks if at all possible."""
         abroad = [p for q in bits(wanted) if (p := self.positions[q]) >= self.num_local]
         free = [p for p in range(self.num_local) if not wanted >> self.qubits[p] & 1]
-        free.sort(key=lambda p: (p >= BLOCK_QUBITS, _next_use(self.qubits[p], later), p))
         return list(zip(abroad, reversed(free), strict=False))
 
     def settling(self) -> Iterator[tuple[int, int]]:
@@ -77,13 +79,6 @@ class Layout:
         for position, qubit in enumerate(like.qubits):
             if self.positions[qubit] != position:
                 yield self.positions[qubit], position
-
-
-def _next_use(qubit: int, later: Sequence[int]) -> int:
-    for distance, mask in enumerate(later):
-        if mask >> qubit & 1:
-            return distance
-    return len(later)
 
 
 def bits(mask: int) -> Iterator[int]:

@@ -39,10 +39,18 @@ class Meeting:
         self._mine = np.zeros(2, np.int64)
         self._all = np.zeros(2, np.int64)
         self._agreed: BaseException | None = None
+        self.waited_cpu_s = 0.0  # at meetings
 
     def meet(self) -> None:
         """Raise what any rank failed with, or Stopped if any was asked to stop; in all alike."""
         self._meet(None)
+
+    def least(self, value: int) -> int:
+        """The least of what all ranks say; a meeting too."""
+        self.meet()
+        found = np.array([value], np.int64)
+        self.comm.Allreduce(MPI.IN_PLACE, found, MPI.MIN)
+        return int(found[0])
 
     def together(self, work: Callable[[], Found]) -> Found:
         """Do the work that all do, to the end of which none may come alone."""
@@ -79,7 +87,9 @@ class Meeting:
 
     def _meet(self, error: Exception | None) -> None:
         self._mine[:] = self.size - self.rank if error is not None else 0, self._flag[0]
+        begin_s = time.thread_time()
         self.comm.Allreduce(self._mine, self._all, MPI.MAX)
+        self.waited_cpu_s += time.thread_time() - begin_s
         self._conclude(error)
 
     def _conclude(self, error: Exception | None) -> None:

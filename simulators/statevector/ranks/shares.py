@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from simulators.base import RunOptions
 from simulators.catalog import state_bytes
 from simulators.errors import OutOfMemory
+from simulators.statevector import memory
 from simulators.statevector.ranks.layout import Layout
 from simulators.statevector.state import PHYSICAL_BYTES, State
 
@@ -15,12 +16,13 @@ from simulators.statevector.state import PHYSICAL_BYTES, State
 class Share(State):
     """2**num_local amplitudes; `num_qubits` counts those of the share alone."""
 
-    __slots__ = ("layout", "rank")
+    __slots__ = ("fresh", "layout", "rank")
 
     def __init__(self, amplitudes: NDArray[np.complexfloating], layout: Layout, rank: int) -> None:
         super().__init__(amplitudes)
         self.layout = layout
         self.rank = rank
+        self.fresh = False  # |0...0>, wherever its wires stand
 
     @property
     def numbers(self) -> NDArray[np.int64]:
@@ -39,10 +41,10 @@ class Share(State):
         if need * neighbours > PHYSICAL_BYTES:
             raise _too_large(num_qubits, ranks_log2, need, neighbours)
         try:
-            amplitudes = np.zeros(1 << layout.num_local, dtype)
+            amplitudes = memory.zeros(1 << layout.num_local, dtype)
         except MemoryError as error:
             raise _too_large(num_qubits, ranks_log2, need, neighbours) from error
-        return cls(amplitudes, layout, rank)  # type: ignore[arg-type]
+        return cls(amplitudes, layout, rank)
 
 
 def _too_large(num_qubits: int, ranks_log2: int, need: int, neighbours: int) -> OutOfMemory:

@@ -17,29 +17,43 @@ from simulators.base import RunOptions
 from simulators.catalog import state_bytes
 from simulators.statevector import dense, draw, pauli
 from simulators.statevector.dense import Dense
+from simulators.statevector.journey import Journey, Way
 from simulators.statevector.passes import Passes
 from simulators.statevector.ranks.exchange import Exchange
 from simulators.statevector.ranks.gathering import distribution, whole
-from simulators.statevector.ranks.kernels import moved, relocated, swap_local
+from simulators.statevector.ranks.kernels import swap_local
 from simulators.statevector.ranks.layout import Layout
 from simulators.statevector.ranks.meeting import Meeting
+from simulators.statevector.ranks.passing import Passing, Traffic
 from simulators.statevector.ranks.shares import Share
 from simulators.statevector.state import BLOCK_QUBITS, PHYSICAL_BYTES, State
 from simulators.statevector.states import Amplitudes, LocalStates
+from simulators.statevector.sweeps import Sweeps
 
 
 class RankStates:
     """See `states.States`. The states that it is given are its own `Share`s."""
 
-    def __init__(self, meeting: Meeting, local: LocalStates, neighbours: int) -> None:
-        """`neighbours`: ranks of this run on this machine, this one included."""
+    def __init__(
+        self, meeting: Meeting, local: LocalStates, neighbours: int, journey: Journey | None = None
+    ) -> None:
+        """`neighbours`: ranks of this run on this machine, this one included. `journey`: what is
+        kept of it."""
         self.first = meeting.rank == 0
+        self.expect = local.expect
         self._meeting = meeting
         self._local = local
         self._sweeper = local.sweeper
         self._neighbours = neighbours
         self._divided = meeting.size.bit_length() - 1  # qubits that stand in the rank's number
         self._trader: Exchange | None = None
+        self._pass: Passing | None = None
+        self._journey = journey or Journey()
+
+    @property
+    def traffic(self) -> Traffic:
+        """What there was to send so far."""
+        return self._passing.traffic if self._pass is not None else Traffic()
 
     def check(self) -> None:
         """See `States`: what one rank is asked for, all do."""
@@ -49,20 +63,22 @@ class RankStates:
         """As many as the rank can hold that has least room."""
         room = options.memory_bytes or PHYSICAL_BYTES // (4 * self._neighbours)
         share = state_bytes(num_qubits - self._divided, options.precision)
-        found = np.array([room // share], np.int64)
-        self._meeting.meet()
-        self._meeting.comm.Allreduce(MPI.IN_PLACE, found, MPI.MIN)
-        return max(1, int(found[0]))
+        return max(1, self._meeting.least(room // share))
 
-    def zero(self, num_qubits: int, options: RunOptions) -> State:
+    def zero(self, num_qubits: int, options: RunOptions, way: Way | None = None) -> State:
         """See `States`."""
         layout = Layout(num_qubits, num_qubits - self._divided)
         share = Share.empty_handed(layout, self._meeting.rank, self._neighbours, options)
         if self._trader is None:
             self._trader = Exchange(self._meeting, layout.num_local, share.amplitudes.dtype)
+            self._pass = Passing(self._meeting, self._trader, self._sweeper, self._journey)
         if self.first:
             share.amplitudes[0] = 1.0
         self._meeting.meet()
+        self._journey.begin(way)
+        positions = self._journey.taken(share.amplitudes)
+        share.fresh = positions is None
+        layout.become(positions or layout.positions)
         return share
 
     def copied(self, state: State) -> State:
@@ -73,33 +89,23 @@ class RankStates:
         """See `States`."""
         return self._like(state, self._local.blank(state))
 
-    def apply(self, state: State, passes: Passes, floats: NDArray[np.float64]) -> None:
+    def apply(self, state: State, passes: Passes | Sweeps, floats: NDArray[np.float64]) -> None:
         """See `States`."""
-        share = cast("Share", state)
-        wanted = moved(passes)
-        for number, qubits in enumerate(wanted):
-            self._meeting.meet()
-            self._bring(share, qubits, wanted[number + 1 :])
-            layout = share.layout
-            tile, placed = relocated(
-                passes,
-                number,
-                layout.positions,
-                layout.placed(qubits),
-                layout.num_local,
-                share.rank,
-            )
-            if len(placed):
-                self._sweeper.sweep(share, tile, placed, 0, len(placed), floats)
+        self._passing(cast("Share", state), cast("Sweeps", passes), floats)
 
     def multiply(self, state: State, matrix: Dense) -> None:
         """See `States`."""
         share = cast("Share", state)
+        if self._journey.skipped(1):
+            self._sweeper.passed(1)
+            return
+        share.fresh = False
         qubits = [int(offset).bit_length() - 1 for offset in matrix.offsets[_powers(matrix)]]
         self._bring(share, sum(1 << qubit for qubit in qubits))
         positions = [share.layout.positions[qubit] for qubit in qubits]
         self._local.multiply(share, dense.place(matrix.columns, positions))
         self._meeting.meet()
+        self._journey.passed(share.amplitudes, share.layout.positions)
 
     def block_sums(
         self,
@@ -129,6 +135,7 @@ class RankStates:
     ) -> None:
         """See `States`."""
         share, other = cast("Share", state), cast("Share", into)
+        share.fresh = other.fresh = False
         self._bring(share, 1 << qubit)
         if other is not share:
             other.layout = share.layout.copy()
@@ -202,9 +209,15 @@ class RankStates:
             raise AssertionError("there is no state yet")
         return self._trader
 
-    def _bring(self, share: Share, wanted: int, later: list[int] | None = None) -> None:
+    @property
+    def _passing(self) -> Passing:
+        if self._pass is None:
+            raise AssertionError("there is no state yet")
+        return self._pass
+
+    def _bring(self, share: Share, wanted: int) -> None:
         """Make these qubits local."""
-        for there, here in share.layout.exchanges(wanted, later or []):
+        for there, here in share.layout.exchanges(wanted):
             self._swap(share, there, here)
 
     def _settled(self, state: State) -> Share:
@@ -220,6 +233,7 @@ class RankStates:
 
     def _swap(self, share: Share, one: int, two: int) -> None:
         """The qubits at two positions change places, wherever these are."""
+        share.changed()
         layout = share.layout
         low, high = sorted((one, two))
         local = layout.num_local

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulators.costs import SHARE_QUBITS, ranks_used
-from simulators.statevector.passes import TILE_QUBITS
+from simulators.statevector.planning.stretch import width_of
 from simulators.statevector.ranks.layout import Layout, bits
 from simulators.statevector.state import BLOCK_QUBITS
 
@@ -33,19 +33,18 @@ def consistent(layout: Layout) -> bool:
 def test_a_wanted_qubit_stays_abroad(layout: Layout, data: st.DataObject) -> None:
     n = len(layout.qubits)
     wanted = sum(1 << q for q in data.draw(st.sets(st.integers(0, n - 1), max_size=SHARE_QUBITS)))
-    later = [data.draw(st.integers(0, 2**n - 1)) for _ in range(3)]
-    for there, here in layout.exchanges(wanted, later):
+    for there, here in layout.exchanges(wanted):
         assert here < layout.num_local <= there
         layout.swap(there, here)
     assert consistent(layout)
     assert layout.placed(wanted) < 1 << layout.num_local
 
 
-def test_a_qubit_leaves_that_is_wanted_next() -> None:
+def test_a_qubit_of_a_block_leaves_though_another_could() -> None:
     layout = Layout(18, 16)
-    later = [1 << 13 | 1 << 15, 1 << 14]
-    assert layout.exchanges(1 << 16 | 1 << 12, later) == [(16, 14)]
-    assert layout.exchanges(1 << 16 | 1 << 17, [1 << 12]) == [(16, 15), (17, 14)]
+    assert layout.exchanges(1 << 16 | 1 << 12) == [(16, 15)]
+    assert layout.exchanges(1 << 16 | 1 << 17) == [(16, 15), (17, 14)]
+    assert layout.exchanges(1 << 16 | 0xF000) == [(16, 11)]
 
 
 @settings(derandomize=True, deadline=None, max_examples=100)
@@ -88,8 +87,18 @@ def test_two_states_are_compared_out_of_step(layout: Layout, data: st.DataObject
         (26, 7, 4),
         (26, 1, 1),
         (40, 96, 64),
+        (18, 64, 16),
+        (19, 64, 16),
     ],
 )
-def test_a_share_is_smaller_than_a_tile(num_qubits: int, ranks: int, used: int) -> None:
+def test_so_many_ranks_are_not_used(num_qubits: int, ranks: int, used: int) -> None:
     assert ranks_used(num_qubits, ranks) == used
-    assert SHARE_QUBITS >= TILE_QUBITS > BLOCK_QUBITS
+
+
+@pytest.mark.parametrize("precision", ["double", "single"])
+@pytest.mark.parametrize("ranks", [2, 8, 1024])
+def test_a_share_is_smaller_than_a_tile(precision: str, ranks: int) -> None:
+    for num_qubits in range(SHARE_QUBITS + 1, 48):
+        share = num_qubits - ranks_used(num_qubits, ranks).bit_length() + 1
+        assert share >= width_of(num_qubits, precision)
+        assert share > BLOCK_QUBITS

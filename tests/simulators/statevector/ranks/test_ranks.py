@@ -16,13 +16,14 @@ from ranked import mpirun
 
 from simulators.circuit.ir import Circuit
 
-CASES = [Path(__file__).with_name(f"cases_{name}.py") for name in ("values", "errors")]
+CASES = [Path(__file__).with_name(f"cases_{name}.py") for name in ("values", "errors", "passes")]
 ALL = tuple(cases_of(CASES))
 WIDE = (  # what differs with the number of ranks most
     "case_a_matrix_acts_elsewhere",
     "case_a_seed_finds_other_counts",
     "case_an_expectation_value_is_another",
     "case_many_gates_leave_other_bits",
+    "case_more_or_less_is_sent_than_was_planned",
     "case_probabilities_are_others",
     "case_too_many_ranks_are_waited_for",
 )

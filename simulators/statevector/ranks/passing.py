@@ -1,0 +1,104 @@
+"""Passes over a divided state: exchanges, and between them what one rank does."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.statevector.journey import Journey
+from simulators.statevector.ranks.exchange import Exchange
+from simulators.statevector.ranks.meeting import Meeting
+from simulators.statevector.ranks.relocating import later, relocated
+from simulators.statevector.ranks.routing import Leg, before, route
+from simulators.statevector.ranks.shares import Share
+from simulators.statevector.state import Sweeper
+from simulators.statevector.sweeps import Sweeps
+from simulators.statevector.tiles import sweeping
+
+_UNHEARD = 1 << 24  # amplitudes that go through passes between two meetings
+
+
+class Traffic(msgspec.Struct, frozen=True):
+    """What one rank's exchanges came to in one run; where CPU time is told, MPI's own alone."""
+
+    passes: int = 0
+    exchanges: int = 0
+    planned_bytes: int = 0  # to be sent for passes, by the rank that sends most
+    planned_bytes_of_all: int = 0
+    sent_bytes: int = 0  # for passes, by this rank
+    exchange_s: float = 0.0
+    waited_cpu_s: float = 0.0
+
+
+class Passing:
+    """One rank's part in the passes of one run."""
+
+    def __init__(
+        self, meeting: Meeting, exchange: Exchange, sweeper: Sweeper, journey: Journey
+    ) -> None:
+        self._meeting = meeting
+        self._exchange = exchange
+        self._sweeper = sweeper
+        self._journey = journey
+        self._traffic = Traffic()
+
+    @property
+    def traffic(self) -> Traffic:
+        """What there was to send so far."""
+        waited_s = self._meeting.waited_cpu_s + self._exchange.waited_cpu_s
+        return msgspec.structs.replace(self._traffic, waited_cpu_s=waited_s)
+
+    def __call__(self, share: Share, plan: Sweeps, floats: NDArray[np.float64]) -> None:
+        """All passes that an earlier attempt has not done, leg by leg."""
+        skipped = self._journey.skipped(len(plan.live))
+        self._sweeper.passed(skipped)
+        if skipped == len(plan.live):
+            return
+        plan = later(plan, skipped)
+        layout = share.layout
+        found = route(plan, layout.positions, layout.num_local, fresh=share.fresh)
+        share.fresh = False
+        before_bytes, before_s = self._exchange.sent_bytes, self._exchange.seconds
+        for leg in found.legs:
+            self._meeting.meet()
+            self._trade(share, leg)
+            part = relocated(plan, leg, layout.num_local, share.rank)
+            self._sweep(share, part, floats, is_last=leg is found.legs[-1])
+        told, size = self._traffic, share.amplitudes.itemsize
+        self._traffic = Traffic(
+            told.passes + len(plan.live),
+            told.exchanges + sum(bool(leg.pairs) for leg in found.legs),
+            told.planned_bytes + found.sent * size,
+            told.planned_bytes_of_all + found.sent_by_all * size,
+            told.sent_bytes + self._exchange.sent_bytes - before_bytes,
+            told.exchange_s + self._exchange.seconds - before_s,
+        )
+
+    def _trade(self, share: Share, leg: Leg) -> None:
+        """From the layout before a leg to its own."""
+        layout, local = share.layout, share.layout.num_local
+        if leg.pairs:
+            alive = before(leg, leg.alive)
+            pairs = [(there - local, here) for there, here in leg.pairs]
+            self._exchange.trade(share, pairs, alive & ((1 << local) - 1), alive >> local)
+        layout.become(leg.positions)
+        share.changed()
+        alive = layout.placed(leg.alive)
+        holds = not share.rank & ~(alive >> local)
+        share.live = alive & ((1 << local) - 1) if holds else 0
+
+    def _sweep(
+        self, share: Share, part: Sweeps, floats: NDArray[np.float64], *, is_last: bool
+    ) -> None:
+        """The passes of a leg; between two of them a rank hears what became of the others."""
+        end, journey = len(part.live), self._journey
+        step = 1 if journey.is_kept else max(1, _UNHEARD >> share.num_qubits)
+        for begin in range(0, end, step):
+            if begin:
+                self._meeting.meet()
+            stop = min(begin + step, end)
+            norms = is_last and stop == end
+            sweeping.apply(self._sweeper, share, part, floats, first=begin, last=stop, norms=norms)
+            if journey.is_kept:
+                journey.passed(share.amplitudes, share.layout.positions)

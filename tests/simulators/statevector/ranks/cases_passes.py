@@ -1,0 +1,155 @@
+"""What ranks send for passes, and what they leave for another attempt; see `among_ranks`."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from arrays import Arrays
+from both_ways import DOUBLE, SINGLE, agree, alike, alone, crowded, measured, width
+
+from simulators.base import Control, Request, RunOptions
+from simulators.circuit.ir import Circuit
+from simulators.errors import Stopped
+from simulators.statevector import checkpoint, journey
+from simulators.statevector.engine import StatevectorEngine
+
+
+def fourier(n: int) -> Circuit:
+    """Of a state that is no product."""
+    arrays = crowded(n, 2 * n, 3, n)
+    for high in reversed(range(n)):
+        arrays.add("h", [high])
+        for low in reversed(range(high)):
+            arrays.add("cp", [low, high], (), [np.pi / 2 ** (high - low)])
+    for q in range(n // 2):
+        arrays.add("swap", [q, n - 1 - q])
+    return measured(arrays)
+
+
+def ladder(n: int) -> Circuit:
+    arrays = Arrays(n, n)
+    for layer in range(4):
+        for q in range(n):
+            arrays.add("ry", [q], (), [0.3 + q + layer])
+        for q in range(n - 1):
+            arrays.add("cx", [q, q + 1])
+    return measured(arrays)
+
+
+def case_more_or_less_is_sent_than_was_planned(comm: Any) -> None:
+    """And counts, as ever, are the same."""
+    engine = StatevectorEngine(comm=comm)
+    n = width(comm) + 3
+    for circuit in (fourier(n), ladder(n), measured(crowded(n, 150, 7, n))):
+        for options in (DOUBLE, SINGLE):
+            request = Request(300, 4)
+            plan = engine.plan(circuit, None, options)
+            found = engine.run(plan, circuit, request, options, Control())
+            assert agree(comm, found is None or alike(found, alone(circuit, request, options)))
+            traffic = engine.traffic
+            assert traffic is not None
+            sent = np.array([traffic.sent_bytes])
+            all_, most = np.zeros_like(sent), np.zeros_like(sent)
+            comm.Allreduce(sent, all_)
+            comm.Allreduce(sent, most, _max())
+            assert traffic.exchanges
+            assert traffic.passes
+            assert int(all_[0]) == traffic.planned_bytes_of_all
+            assert int(most[0]) <= traffic.planned_bytes
+            assert traffic.waited_cpu_s >= 0.0
+            assert traffic.exchange_s > 0.0
+    engine.close()
+
+
+def _max() -> Any:
+    from mpi4py import MPI
+
+    return MPI.MAX
+
+
+class Tired(Control):
+    """Stops after so many passes."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, left: int) -> None:
+        super().__init__()
+        self.left = left
+
+    def passed(self, passes: int = 1) -> None:
+        super().passed(passes)
+        self.left -= passes
+        if self.left <= 0:
+            self.stop()
+
+
+@contextmanager
+def dying(patch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A process that ends tidies nothing up."""
+    with patch.context() as inner:
+        inner.setattr(journey.Journey, "__exit__", lambda *_given: None)
+        yield
+
+
+def case_a_second_attempt_over_ranks_finds_other_counts(comm: Any) -> None:
+    folder = Path(tempfile.gettempdir()) / "kept"
+    n = width(comm) + 3
+    circuit, request = measured(crowded(n, 200, 9, n)), Request(300, 4)
+    options = RunOptions(kept=str(folder), kept_every_s=0.0)
+    engine = StatevectorEngine(comm=comm)
+    plan = engine.plan(circuit, None, options)
+    patch = pytest.MonkeyPatch()
+    patch.setattr(journey, "_SHARE", 0)
+    with dying(patch), pytest.raises(Stopped):
+        engine.run(plan, circuit, request, options, Tired(5) if comm.rank else Control())
+    comm.Barrier()
+    marks = [checkpoint.mark_of(path) for path in folder.glob(f"{comm.rank}.*")]
+    done = max(mark.done for mark in marks if mark is not None)
+    assert done == 4  # the fifth was not heard of by all
+    control = Control()
+    found = engine.run(plan, circuit, request, options, control)
+    traffic = engine.traffic
+    assert traffic is not None
+    assert control.passes[0] == control.passes[1] == done + traffic.passes
+    assert agree(comm, found is None or alike(found, alone(circuit, request)))
+    comm.Barrier()
+    assert not folder.exists()
+    patch.undo()
+    engine.close()
+
+
+def case_a_rank_that_lost_its_part_is_left_behind(comm: Any) -> None:
+    """Then all begin anew."""
+    folder = Path(tempfile.gettempdir()) / "lost"
+    n = width(comm) + 2
+    circuit, request = measured(crowded(n, 150, 9, n)), Request(300, 4)
+    options = RunOptions(kept=str(folder), kept_every_s=0.0)
+    engine = StatevectorEngine(comm=comm)
+    plan = engine.plan(circuit, None, options)
+    patch = pytest.MonkeyPatch()
+    patch.setattr(journey, "_SHARE", 0)
+    with dying(patch), pytest.raises(Stopped):
+        engine.run(plan, circuit, request, options, Tired(4))
+    comm.Barrier()
+    if comm.rank == comm.size - 1:
+        for path in folder.glob(f"{comm.rank}.*"):
+            path.unlink()
+    comm.Barrier()
+    control = Control()
+    found = engine.run(plan, circuit, request, options, control)
+    traffic = engine.traffic
+    assert traffic is not None
+    assert traffic.passes == control.passes[1]
+    assert agree(comm, found is None or alike(found, alone(circuit, request)))
+    comm.Barrier()
+    if comm.rank == 0:
+        shutil.rmtree(folder, ignore_errors=True)
+    patch.undo()
+    engine.close()
