@@ -7,17 +7,17 @@ from simulators.statevector.tiles import passes, rownorms
 
 
 @kernel(
-    REALS, INT, INT, I64, INTS2, I64, INTS2, INTS2, REALS, REALS, INT, INT, INT, INT, INT, INT, I64,
-    I64, REALS, I64, REALS, REALS, returns=INT,
+    REALS, INT, INT, I64, INTS2, I64, INTS2, INTS2, REALS, REALS, INT, INT, INT, INT, INT, INT, INT,
+    I64, I64, REALS, I64, REALS, REALS, returns=INT,
 )  # fmt: skip
 def run(  # type: ignore[no-untyped-def]
     amplitudes, n, width, starts, places, live, ops, terms, floats, numbers, first, last, high,
-    known, me, threads, marks, control, scratch, words, products, norms,
+    known, most, me, threads, marks, control, scratch, words, products, norms,
 ):  # fmt: skip
     """See `passes.run`."""
     return passes.run(
         amplitudes, n, width, starts, places, live, ops, terms, floats, numbers, first, last, high,
-        known, me, threads, marks, control, scratch, words, products, norms,
+        known, most, me, threads, marks, control, scratch, words, products, norms,
     )  # fmt: skip
 
 

@@ -109,11 +109,11 @@ class Emitter:
         return self.builder.fpext(value, ir.VectorType(ir.DoubleType(), self.count))
 
     def prefetch(self, pointer: Any) -> None:
-        """Have a cache line come into the second cache; a hint."""
+        """Have a cache line come near; a hint."""
         byte = ir.IntType(8).as_pointer()
         shape = ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32])
         function = cgutils.get_or_insert_function(self.builder.module, shape, "llvm.prefetch.p0")
-        hints = [ir.Constant(_I32, value) for value in (0, 2, 1)]
+        hints = [ir.Constant(_I32, value) for value in (0, 3, 1)]
         self.builder.call(function, [self.builder.bitcast(pointer, byte), *hints])
 
     def each(self, count: Any, body: Callable[[Any], None]) -> None:

@@ -6,7 +6,7 @@ from simulators.jit import part
 from simulators.statevector.sweeps import LANE_WIRES
 from simulators.statevector.tiles.claims import add, look, wait
 from simulators.statevector.tiles.phases import FACTORS, ones, spread
-from simulators.statevector.tiles.tile import concerned, load, operate, store
+from simulators.statevector.tiles.tile import PHASES, concerned, load, operate, store
 
 
 @part
@@ -30,21 +30,21 @@ def _arrange(places, p, width, offsets, numbers):  # type: ignore[no-untyped-def
 @part
 def run(  # type: ignore[no-untyped-def]
     amplitudes, n, width, starts, places, live, ops, terms, floats, numbers, first, last, high,
-    known, me, threads, marks, control, scratch, words, products, norms,
+    known, most, me, threads, marks, control, scratch, words, products, norms,
 ):  # fmt: skip
     """Passes first .. last - 1, as far as other threads do not do them; 0, or 1 if stopped.
 
     Each of `threads` threads calls this with its number `me`, scratch, words and products of its
     own, and the same of all else; it returns when all is done. Control flag and `marks`: int64,
     marks [(last - first) * (threads + 1)] and 0 at the begin. `known`: wires that may be 1 where an
-    amplitude is not 0. `high`: added to every base. norms: float64 [2**(n - LANE_WIRES)], written
-    by the last pass; or empty.
+    amplitude is not 0. `most`: see `tile.operate`. `high`: added to every base. norms: float64
+    [2**(n - LANE_WIRES)], written by the last pass; or empty.
     """
     height = width - LANE_WIRES
     size = 1 << height
     offsets, order, which = words[:size], words[size : 2 * size], words[2 * size : 3 * size]
-    own = scratch.size - (2 * size + FACTORS)
-    tile, factors = scratch[:own], scratch[own:]
+    own = scratch.size - PHASES * (2 * size + FACTORS)
+    tile, factors, notes = scratch[:own], scratch[own:], words[3 * size :]
     none = norms[:0]
     for p in range(first, last):
         inside = _arrange(places, p, width, offsets, which)
@@ -69,8 +69,8 @@ def run(  # type: ignore[no-untyped-def]
                 if filled.size or concerned(ops, starts[p], starts[p + 1], base):
                     load(amplitudes, here, offsets, which, known, tile, order)
                     operate(
-                        tile, order, height, ops, starts[p], starts[p + 1], terms, floats, numbers,
-                        base, factors, products,
+                        tile, order, height, most, ops, starts[p], starts[p + 1], terms, floats,
+                        numbers, base, factors, products, notes,
                     )  # fmt: skip
                     store(amplitudes, here, offsets, which, tile, order, filled)
                 done += 1

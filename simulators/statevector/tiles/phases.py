@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from simulators.jit import part
 from simulators.statevector.sweeps import (
     AT,
@@ -22,6 +24,7 @@ from simulators.statevector.tiles.choice import rows
 
 _TABLE = 2 * LANES  # numbers of a lanes' table
 _SCALAR = MOST_WIDTH  # where the products of terms without a place stand
+NOTES = 3  # words of one operation
 PRODUCTS = 2 * (MOST_WIDTH + 1)  # float64: of all places
 FACTORS = (_TABLE << MOST_CROSS) + _TABLE + 2  # numbers beside two for each row
 _FEW = 3  # bits of a row whose numbers fill no vector
@@ -138,47 +141,61 @@ def _is_one(table, at):  # type: ignore[no-untyped-def]
     k = at
     while k < at + LANES and table[k] == 1.0 and table[k + LANES] == 0.0:
         k += 1
-    return k == at + LANES
+    return np.int64(k == at + LANES)
 
 
 @part
-def turn(tile, order, height, ops, o, terms, floats, numbers, base, factors, products):  # type: ignore[no-untyped-def]
-    """Operation o, a PHASE, on one tile of 2**height rows.
+def prepare(ops, o, height, terms, floats, numbers, base, factors, products, notes):  # type: ignore[no-untyped-def]
+    """Make ready operation o, a PHASE, for one tile of 2**height rows.
 
     `floats` are the numbers in double precision, `numbers` in the tile's own. `factors`: scratch of
-    that, FACTORS and two for each row; `products`: float64 [PRODUCTS].
+    that, FACTORS and two for each row; `products`: float64 [PRODUCTS]. notes[0], notes[1]: whether
+    the factors of rows, and of lanes, are there; notes[2]: the lanes' tables that are all 1.
     """
-    mask, value, cross = ops[o, ROW_MASK], ops[o, ROW_VALUE], ops[o, CROSS]
     at = ops[o, AT]
-    bits = ones(cross)
-    many = 1 << bits
+    many = 1 << ones(ops[o, CROSS])
     lanes = at + (2 << height)
-    by, first = numbers, at
     table, start = numbers, lanes
+    notes[0] = notes[1] = 0
     if ops[o, TERMS]:
-        their = lanes + _TABLE * many
         found = _products(
-            terms, ops[o, FIRST_TERM], ops[o, TERMS], floats, their, base, mask, value, products
-        )
+            terms, ops[o, FIRST_TERM], ops[o, TERMS], floats, lanes + _TABLE * many, base,
+            ops[o, ROW_MASK], ops[o, ROW_VALUE], products,
+        )  # fmt: skip
         if found >> LANE_WIRES:
             _row_factors(numbers, at, height, products, found, factors)
-            by, first = factors, 0
-        if found & (LANES - 1):
+            notes[0] = 1
+        if found & ((1 << LANE_WIRES) - 1):
             table, start = factors, 2 << height
             _lane_factors(numbers, lanes, many, products, factors, start)
-    whole = (1 << height) - 1
+            notes[1] = 1
+    notes[2] = 0
     for c in range(many):
+        notes[2] |= _is_one(table, start + _TABLE * c) << c
+
+
+@part
+def turn(tile, order, height, ops, o, strip, at, numbers, factors, notes):  # type: ignore[no-untyped-def]
+    """Operation o, made ready, on the rows at | some of the bits `strip`."""
+    mask, value, cross = ops[o, ROW_MASK], ops[o, ROW_VALUE], ops[o, CROSS]
+    begin = ops[o, AT]
+    by, first = numbers, begin
+    if notes[0]:
+        by, first = factors, begin - begin
+    table, start = numbers, begin + (2 << height)
+    if notes[1]:
+        table, start = factors, begin - begin + (2 << height)
+    free = strip & ~(mask | cross)
+    for c in range(1 << ones(cross)):
         crossing = spread(c, cross)
-        if (crossing ^ value) & mask & cross:
+        if (crossing ^ value) & mask & cross or (crossing ^ at) & cross & ~strip:
             continue
-        fixed = value | crossing
-        free = whole & ~(mask | cross)
+        fixed = at | (value | crossing) & strip
         own = start + _TABLE * c
-        plain = _is_one(table, own)
-        rest = 0
+        rest = begin - begin
         while True:
             row = rest | fixed
-            if plain:
+            if notes[2] >> c & 1:
                 rows.turn_row(tile, order[row], by, first + 2 * row)
             else:
                 rows.turn_lanes(tile, order[row], by, first + 2 * row, table, own)

@@ -8,16 +8,16 @@ from simulators.statevector.tiles import passes, rownorms
 
 @kernel(
     SINGLES, INT, INT, I64, INTS2, I64, INTS2, INTS2, REALS, SINGLES, INT, INT, INT, INT, INT, INT,
-    I64, I64, SINGLES, I64, REALS, REALS, returns=INT,
+    INT, I64, I64, SINGLES, I64, REALS, REALS, returns=INT,
 )  # fmt: skip
 def run(  # type: ignore[no-untyped-def]
     amplitudes, n, width, starts, places, live, ops, terms, floats, numbers, first, last, high,
-    known, me, threads, marks, control, scratch, words, products, norms,
+    known, most, me, threads, marks, control, scratch, words, products, norms,
 ):  # fmt: skip
     """See `passes.run`."""
     return passes.run(
         amplitudes, n, width, starts, places, live, ops, terms, floats, numbers, first, last, high,
-        known, me, threads, marks, control, scratch, words, products, norms,
+        known, most, me, threads, marks, control, scratch, words, products, norms,
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,18 @@ from simulators.statevector import memory
 from simulators.statevector.state import State, Sweeper
 from simulators.statevector.sweeps import LANE_WIRES, LANES, Sweeps
 from simulators.statevector.tiles import double, single
-from simulators.statevector.tiles.phases import FACTORS, PRODUCTS
+from simulators.statevector.tiles.phases import FACTORS, NOTES, PRODUCTS
+from simulators.statevector.tiles.tile import PHASES
 
 _ALONE = 1 << 16  # states with fewer amplitudes are not worth a second thread
 _AT_ONCE = 1 << 23  # amplitudes that go through passes between two looks at the control
 _MOST_PASSES = 256  # in one call
+_CACHE_BYTES = max(1 << 15, os.sysconf("SC_LEVEL1_DCACHE_SIZE"))
+# 2**so many rows of real and imaginary parts are two thirds of the first cache, at most.
+STRIPS = {
+    name: (2 * _CACHE_BYTES // (3 * 2 * LANES * size)).bit_length() - 1
+    for name, size in (("float64", 8), ("float32", 4))
+}
 _ROOM = 16 * LANES  # numbers beyond a tile: what plain kernels work in
 _NO_NORMS = np.empty(0)
 
@@ -86,6 +94,7 @@ class _Call:
         self._type = amplitudes.dtype.name
         self._rows = 1 << (plan.width - LANE_WIRES)
         tiles = 1 << (state.num_qubits - plan.width)
+        self._most = STRIPS[self._type]
         self._threads = min(sweeper.crew.size, tiles) if 1 << state.num_qubits >= _ALONE else 1
 
     def __call__(self, first: int, last: int, known: int, norms: NDArray[np.float64]) -> None:
@@ -94,12 +103,13 @@ class _Call:
         marks = np.zeros((last - first) * (threads + 1), np.int64)
 
         def work(_first: int, _last: int, me: int) -> None:
-            scratch = sweeper.room(me, self._type, 2 * LANES * rows + _ROOM + 2 * rows + FACTORS)
-            words = sweeper.room(me, "int64", 3 * rows)
+            size = 2 * LANES * (rows + rows // 8 + rows // 64) + _ROOM
+            scratch = sweeper.room(me, self._type, size + PHASES * (2 * rows + FACTORS))
+            words = sweeper.room(me, "int64", 3 * rows + PHASES * NOTES)
             products = sweeper.room(me, "float64", PRODUCTS)
             self._run(
-                *self._plan, first, last, self._high, known, me, threads, marks, sweeper.flag,
-                scratch, words, products, norms,
+                *self._plan, first, last, self._high, known, self._most, me, threads, marks,
+                sweeper.flag, scratch, words, products, norms,
             )  # fmt: skip
 
         sweeper.crew.run(work, threads, 1)

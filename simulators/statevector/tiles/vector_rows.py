@@ -17,6 +17,7 @@ from simulators.statevector.tiles.emit import Emitter, number
 
 _INT = types.int64
 _AT_ONCE = 4  # rows of a matrix whose sums are in registers together
+_HELD = 16  # numbers of a matrix that are in registers for a whole row
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -187,8 +188,8 @@ def _dense(width: int, *, real: bool) -> Any:
                 for bit in (bit for bit in range(width) if k >> bit & 1):
                     row = builder.or_(row, args[3 + bit])
                 starts.append(to.scalar(begins, row))
-            rows = number(to.per_row)
-            to.each(rows, lambda v: _multiply(to, data, starts, v, matrix, args[7], real))
+            entries = _Entries(to, matrix, args[7], size * size, real)
+            to.each(number(to.per_row), lambda v: _multiply(to, data, starts, v, entries))
             return context.get_dummy_value()
 
         return types.void(tile, order, _INT, _INT, _INT, _INT, numbers, _INT), codegen
@@ -196,9 +197,25 @@ def _dense(width: int, *, real: bool) -> Any:
     return apply
 
 
-def _multiply(
-    to: Emitter, data: Any, starts: list[Any], v: Any, matrix: Any, at: Any, real: bool
-) -> None:
+class _Entries:
+    """A matrix' numbers in all lanes: few of them are loaded once, many where they are needed."""
+
+    def __init__(self, to: Emitter, matrix: Any, at: Any, size: int, real: bool) -> None:
+        self._to, self._matrix, self._at = to, matrix, at
+        self.parts = 1 if real else 2
+        count = size * self.parts
+        self._held = [self._load(k) for k in range(count)] if count <= _HELD else []
+
+    def part(self, place: int, part: int) -> Any:
+        """The real (0) or imaginary (1) part of one."""
+        at = self.parts * place + part
+        return self._held[at] if self._held else self._load(at)
+
+    def _load(self, at: int) -> Any:
+        return self._to.splat(self._to.scalar(self._matrix, self._at, at))
+
+
+def _multiply(to: Emitter, data: Any, starts: list[Any], v: Any, entries: _Entries) -> None:
     """One vector of each row; sums of a few rows of the matrix grow side by side."""
     begins = [to.builder.add(start, v) for start in starts]
     re = [to.at(data, begin) for begin in begins]
@@ -210,15 +227,14 @@ def _multiply(
         out: dict[int, tuple[Any, Any]] = {}
         for column in range(size):
             for row in rows:
-                place = row * size + column
-                u = to.splat(to.scalar(matrix, at, place if real else 2 * place))
+                u = entries.part(row * size + column, 0)
                 if column:
                     p, q = out[row]
                     p, q = to.fma(u, x[column], p), to.fma(u, y[column], q)
                 else:
                     p, q = to.product(u, x[column]), to.product(u, y[column])
-                if not real:
-                    w = to.splat(to.scalar(matrix, at, 2 * place + 1))
+                if entries.parts == 2:
+                    w = entries.part(row * size + column, 1)
                     p = to.fma(to.negative(w), y[column], p)
                     q = to.fma(w, x[column], q)
                 out[row] = p, q
