@@ -2,11 +2,13 @@
 
 An element says along which wires it moves amplitude, at which it only looks, and where it acts at
 all (see the columns). Elements join where one matrix costs less than its members apart. Matrices
-span at most three wires: a larger one costs more than it saves. Diagonal elements join matrices
-that span their wires anyway; among themselves they need not, since any number of them is one phase.
+span at most three wires: a larger one costs more than it saves. Elements that compute little, or
+cost nothing, join matrices that span their wires anyway: any number of diagonal ones is one phase.
 """
 
 from __future__ import annotations
+
+import numpy as np
 
 from simulators.jit import I64, INT, INTS2, kernel, part
 
@@ -91,6 +93,7 @@ def _try(e, chosen, found, last, elements, blocks, touched, mover, near, joined)
     """What joining these blocks saves, and into which; `joined`: the block that would be made."""
     moves, mask = elements[e, MOVES], elements[e, MOVES] | elements[e, LOOKS]
     widest = 0 if elements[e, KIND] == DIAGONAL else mask
+    spanned = mask if elements[e, KIND] == DENSE else 0
     condition, value = elements[e, CONDITION], elements[e, VALUE]
     reals = elements[e, IS_REAL]
     apart = cost(elements[e, KIND], moves, condition, reals)
@@ -111,13 +114,15 @@ def _try(e, chosen, found, last, elements, blocks, touched, mover, near, joined)
         mask |= mine
         if blocks[b, KIND] == DIAGONAL:
             fits = fits and not mine & ~widest
+        elif blocks[b, KIND] == DENSE:
+            spanned |= mine
         moves |= blocks[b, MOVES]
         condition &= blocks[b, CONDITION] & ~(value ^ blocks[b, VALUE])
         value &= condition
         reals &= blocks[b, IS_REAL]
         apart += cost(blocks[b, KIND], blocks[b, MOVES], blocks[b, CONDITION], blocks[b, IS_REAL])
         apart += _ONE_MORE
-    fits = fits and _size(mask) <= MOST_WIRES
+    fits = fits and not mask & ~spanned and _size(mask) <= MOST_WIRES
     if fits and target < last:
         fits = _is_open(target, blocks, touched, mover)
         target = -1
@@ -168,7 +173,7 @@ def fuse(elements, size, blocks, block_of, scratch):  # type: ignore[no-untyped-
             blocks[e, c] = elements[e, c]
         moves = elements[e, MOVES]
         mask = moves | elements[e, LOOKS]
-        target, best = e, 0
+        target, best = e, np.int64(0)
         if _size(mask) <= MOST_WIRES:
             found, last = _near(mask, moves, into, touched, mover, near)
             top = _SAVED

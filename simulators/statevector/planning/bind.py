@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from simulators.circuit.gates import FIRST_GATE
 from simulators.jit import F64, INT, INTS2, NAMES, REALS, REALS2, U16, kernel, part
 from simulators.statevector.planning.lower import FIXED_ROWS, HADAMARD, MINUS
@@ -161,7 +163,7 @@ def _block(recipes, r, made, numbers, constants, work, floats):  # type: ignore[
 @part
 def _turn(recipes, r, made, numbers, constants, work, floats):  # type: ignore[no-untyped-def]
     """U = diag(a, b) [[c, -s], [s, c]] diag(1, d); rows of numbers: d, a, b."""
-    _product(recipes, r, 2, made, numbers, constants, work)
+    _product(recipes, r, np.int64(2), made, numbers, constants, work)
     at, row = recipes[r, WHERE], recipes[r, DERIVED]
     c, s = math.hypot(work[0], work[1]), math.hypot(work[4], work[5])
     floats[at] = floats[at + 3] = c

@@ -10,6 +10,7 @@ from __future__ import annotations
 from simulators.circuit.fuse import LOOKS, MOVES, SWEEP
 from simulators.jit import part
 from simulators.statevector.planning.masks import count
+from simulators.statevector.planning.written import AFTER, TAKEN
 
 _START = 3e4  # amplitudes that are swept in the time in which a pass is planned and begun
 _WINDOW = 1000  # blocks left behind before no more are looked at: keeps planning linear
@@ -90,8 +91,9 @@ def choose(  # type: ignore[no-untyped-def]
 
 
 @part
-def take(blocks, after, size, tile, everything, taken):  # type: ignore[no-untyped-def]
+def take(blocks, size, tile, everything, notes):  # type: ignore[no-untyped-def]
     """Take what a pass with this tile does, in order, off the list; returns how many blocks."""
+    after, taken = notes[AFTER], notes[TAKEN]
     moved = seen = left = found = 0
     before = -1
     k = after[0]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from simulators.circuit.fuse import CONDITION, IS_REAL, KIND, MOVES, cost
-from simulators.jit import I64, INT, INTS2, REALS, kernel, part
+from simulators.jit import I64, INT, INTS2, INTS3, REALS, kernel, part
 from simulators.statevector.planning.choose import choose, filled, take
 from simulators.statevector.planning.emit import restore, write
 from simulators.statevector.planning.layout import enter, leave, positions
-from simulators.statevector.planning.written import COUNTERS, OPS
+from simulators.statevector.planning.written import AFTER, BLOCKS, COUNTERS, OPS, SPARE, TAKEN
 from simulators.statevector.sweeps import LANE_WIRES
 
+_CANDIDATES = 16  # ways in which a tile may grow that are looked at
+_MOST_OPS = 12  # of one block, and half of what brings lanes back
 DONE = 1.0  # what a block's being done is worth, beside its work
 
 
@@ -40,25 +42,22 @@ def _lanes(standing):  # type: ignore[no-untyped-def]
 
 
 @kernel(
-    INTS2, INT, REALS, I64, I64, INTS2, INTS2, INT, INT, INT, I64, I64, INTS2, I64, INTS2, INTS2,
-    INTS2, INTS2, I64, INTS2, returns=INT,
+    INTS3, INT, INTS2, REALS, INT, INT, INT, I64, I64, INTS2, I64, INTS3, I64, returns=INT
 )  # fmt: skip
 def divide(  # type: ignore[no-untyped-def]
-    blocks, size, work, block_starts, members, elements, pieces, width, live, natural, standing,
-    starts, places, lives, ops, terms, recipes, made, done, scratch,
-):  # fmt: skip
-    """Write the table of all passes; returns how many.
+    given, size, notes, work, width, live, natural, standing, starts, places, lives, out, done
+):
+    """Write the table of all passes of so many blocks; returns how many passes, or -1: `out` has
+    too few rows.
 
-    `live`: wires along which something is not 0 at the begin. `natural`: each wire stands in the
-    end where it did at the begin; else `standing` says where: standing[position] is the wire.
-    `starts`, `places`, `lives`, `ops`, `terms`: see `sweeps`; `recipes`, `made`: see `recipes`, of
-    which `done` counts what there is. `scratch`: int64 [9, blocks + 64].
+    `given`, `notes`, `out`, `done`: see `written`. `live`: wires along which something is not 0 at
+    the begin. `natural`: each wire stands in the end where it did at the begin; else `standing`
+    says where: standing[position] is the wire. `starts`, `places`, `lives`: see `sweeps`.
     """
+    blocks, after = given[BLOCKS], notes[AFTER]
+    candidates, spare = notes[SPARE][:_CANDIDATES], notes[SPARE][:0]
     num_wires = standing.size
     everything = (1 << num_wires) - 1
-    after, taken, order, chosen = scratch[0], scratch[1], scratch[2], scratch[3]
-    here, place, home = scratch[4], scratch[5], scratch[6]
-    candidates, spare = scratch[7][:16], scratch[8][:0]
     for k in range(COUNTERS):
         done[k] = 0
     for k in range(size + 1):
@@ -69,22 +68,19 @@ def divide(  # type: ignore[no-untyped-def]
         tile = choose(
             blocks, work, after, size, _lanes(standing), width, live, num_wires, candidates, spare
         )
-        found = take(blocks, after, size, tile, everything, taken)
+        found = take(blocks, size, tile, everything, notes)
+        if done[OPS] + _MOST_OPS * (found + 2) > out.shape[1]:
+            return -1
         tile = filled(tile, live, standing, width, num_wires)
         for k in range(found):
-            live |= blocks[taken[k], MOVES]
+            live |= blocks[notes[TAKEN, k], MOVES]
         before = positions(live, standing)
-        enter(tile, standing, places, passes, here, place)
-        for k in range(width):
-            home[k] = here[k]
-        write(
-            taken, found, order, width, blocks, block_starts, members, elements, pieces, here,
-            place, candidates, ops, terms, recipes, made, done, chosen,
-        )  # fmt: skip
+        enter(tile, standing, places, passes, notes)
+        write(found, width, given, notes, out, done)
         if natural:
-            restore(width, home, here, place, ops, done)
+            restore(width, notes, out, done)
         else:
-            leave(width, places, passes, here, standing)
+            leave(width, places, passes, notes, standing)
         lives[passes] = before | positions(live, standing)
         passes += 1
         starts[passes] = done[OPS]

@@ -6,6 +6,8 @@ nothing else can be done, all diagonal blocks that may come now, as one PHASE.
 
 from __future__ import annotations
 
+import numpy as np
+
 from simulators.circuit.fuse import (
     CONDITION,
     DENSE,
@@ -42,7 +44,24 @@ from simulators.statevector.planning.recipes import (
     WHERE,
     ZERO,
 )
-from simulators.statevector.planning.written import FLOATS, PARTS, RECIPES, new_op
+from simulators.statevector.planning.written import (
+    BLOCKS,
+    ELEMENTS,
+    FLOATS,
+    HERE,
+    HOME,
+    MEMBERS,
+    OPS,
+    ORDER,
+    PARTS,
+    PIECES,
+    RECIPES,
+    SPARE,
+    STANDS,
+    STARTS,
+    TAKEN,
+    new_op,
+)
 from simulators.statevector.sweeps import (
     AT,
     LANE_WIRES,
@@ -62,30 +81,30 @@ _FAR = 1 << 40
 
 
 @part
-def _swap_lane(lane, row, here, place, ops, done):  # type: ignore[no-untyped-def]
-    at = new_op(ops, done, SWAP_LANE)
-    ops[at, A] = lane
-    ops[at, A + 1] = row
-    exchange(lane, row, here, place)
+def _swap_lane(lane, row, notes, out, done):  # type: ignore[no-untyped-def]
+    at = new_op(out, done, SWAP_LANE)
+    out[OPS, at, A] = lane
+    out[OPS, at, A + 1] = row
+    exchange(lane, row, notes)
 
 
 @part
-def _conditions(ops, at, mask, value, place):  # type: ignore[no-untyped-def]
-    rows, _, outside = parts(mask, place)
-    ops[at, ROW_MASK] = rows
-    ops[at, OUTER_MASK] = outside
-    rows, _, outside = parts(value, place)
-    ops[at, ROW_VALUE] = rows
-    ops[at, OUTER_VALUE] = outside
+def _conditions(out, at, mask, value, notes):  # type: ignore[no-untyped-def]
+    rows, _, outside = parts(mask, notes)
+    out[OPS, at, ROW_MASK] = rows
+    out[OPS, at, OUTER_MASK] = outside
+    rows, _, outside = parts(value, notes)
+    out[OPS, at, ROW_VALUE] = rows
+    out[OPS, at, OUTER_VALUE] = outside
 
 
 @part
-def _map(piece, pieces, place, ops, done):  # type: ignore[no-untyped-def]
-    at = new_op(ops, done, MAP)
-    zero = pieces[piece, P_ZERO]
-    _conditions(ops, at, pieces[piece, P_MASK], zero, place)
-    rows, _, _ = parts(pieces[piece, P_ONE], place)
-    ops[at, ROW_OTHER] = rows
+def _map(piece, given, notes, out, done):  # type: ignore[no-untyped-def]
+    at = new_op(out, done, MAP)
+    pieces = given[PIECES]
+    _conditions(out, at, pieces[piece, P_MASK], pieces[piece, P_ZERO], notes)
+    rows, _, _ = parts(pieces[piece, P_ONE], notes)
+    out[OPS, at, ROW_OTHER] = rows
 
 
 @part
@@ -99,8 +118,11 @@ def _local(mask, wires, many):  # type: ignore[no-untyped-def]
 
 
 @part
-def _dense(b, blocks, starts, members, elements, pieces, place, wires, ops, recipes, made, done):  # type: ignore[no-untyped-def]
+def _dense(b, given, notes, out, done):  # type: ignore[no-untyped-def]
     """A block's matrices, one for each value of the wires it looks at without condition."""
+    blocks, elements, pieces = given[BLOCKS], given[ELEMENTS], given[PIECES]
+    recipes, made = out[RECIPES], out[PARTS]
+    starts, members, place, wires = notes[STARTS], notes[MEMBERS], notes[STANDS], notes[SPARE]
     moves, condition = blocks[b, MOVES], blocks[b, CONDITION]
     free = blocks[b, LOOKS] & ~condition
     size = 0
@@ -153,20 +175,24 @@ def _dense(b, blocks, starts, members, elements, pieces, place, wires, ops, reci
         for k in range(size, many):
             if pattern >> (k - size) & 1:
                 value |= 1 << wires[k]
-        at = new_op(ops, done, (REAL if reals else DENSE_OP) + size)
+        at = new_op(out, done, (REAL if reals else DENSE_OP) + size)
         for k in range(size):
-            ops[at, A + k] = place[wires[k]] - LANE_WIRES
-        _conditions(ops, at, condition | free, value, place)
-        ops[at, AT] = done[FLOATS]
+            out[OPS, at, A + k] = place[wires[k]] - LANE_WIRES
+        _conditions(out, at, condition | free, value, notes)
+        out[OPS, at, AT] = done[FLOATS]
         done[FLOATS] += (1 if reals else 2) << (2 * size)
 
 
 @part
-def _bring(block, width, after, taken, size, here, place, uses, blocks, ops, done):  # type: ignore[no-untyped-def]
+def _bring(block, width, size, given, notes, out, done):  # type: ignore[no-untyped-def]
     """Swap lanes until all wires of a block are on row bits.
 
     Who goes to the lanes is used again last in this pass.
     """
+    blocks = given[BLOCKS]
+    after, taken, here, place, uses = (
+        notes[ORDER], notes[TAKEN], notes[HERE], notes[STANDS], notes[SPARE],
+    )  # fmt: skip
     needed = blocks[block, MOVES] | blocks[block, LOOKS]
     for k in range(width):
         uses[k] = _FAR
@@ -192,19 +218,18 @@ def _bring(block, width, after, taken, size, here, place, uses, blocks, ops, don
                 continue
             if chosen < 0 or uses[row] > uses[chosen]:
                 chosen = row
-        _swap_lane(lane, chosen - LANE_WIRES, here, place, ops, done)
+        _swap_lane(lane, chosen - LANE_WIRES, notes, out, done)
         uses[lane], uses[chosen] = uses[chosen], uses[lane]
 
 
 @part
-def write(  # type: ignore[no-untyped-def]
-    taken, size, after, width, blocks, starts, members, elements, pieces, here, place, uses, ops,
-    terms, recipes, made, done, slots,
-):  # fmt: skip
-    """The operations of the blocks taken[0 .. size - 1]."""
+def write(size, width, given, notes, out, done):  # type: ignore[no-untyped-def]
+    """The operations of the blocks that the pass has taken, so many."""
+    blocks = given[BLOCKS]
+    after, taken = notes[ORDER], notes[TAKEN]
     for k in range(size + 1):
         after[k] = k
-    pivot = 0
+    pivot = np.int64(0)
     for k in range(size):
         pivot |= blocks[taken[k], MOVES]
     while after[0] < size:
@@ -218,19 +243,17 @@ def write(  # type: ignore[no-untyped-def]
             kind = blocks[b, KIND]
             ready = kind != DIAGONAL and not (moves & seen) and not (mask & moved)
             if ready:
-                _, lanes, _ = parts(mask, place)
+                _, lanes, _ = parts(mask, notes)
                 if lanes:
                     ready = False
                     if wanted < 0:
                         wanted = b
             if ready:
                 if kind == DENSE:
-                    _dense(
-                        b, blocks, starts, members, elements, pieces, place, uses, ops, recipes,
-                        made, done,
-                    )  # fmt: skip
+                    _dense(b, given, notes, out, done)
                 elif kind == PERMUTING:
-                    _map(elements[members[starts[b]], FIRST], pieces, place, ops, done)
+                    first = notes[MEMBERS, notes[STARTS, b]]
+                    _map(given[ELEMENTS, first, FIRST], given, notes, out, done)
                 after[before + 1] = after[k + 1]
             else:
                 moved |= moves
@@ -238,33 +261,31 @@ def write(  # type: ignore[no-untyped-def]
                 before = k
             k = after[k + 1]
         if wanted >= 0:
-            _bring(wanted, width, after, taken, size, here, place, uses, blocks, ops, done)
+            _bring(wanted, width, size, given, notes, out, done)
         elif after[0] < size:
-            gather(
-                taken, size, after, pivot, width, blocks, starts, members, elements, pieces, place,
-                ops, terms, recipes, made, done, slots,
-            )  # fmt: skip
+            gather(size, pivot, width, given, notes, out, done)
 
 
 @part
-def restore(width, home, here, place, ops, done):  # type: ignore[no-untyped-def]
-    """Bring every wire of a tile back to its place: home[place] is the wire that belongs there."""
+def restore(width, notes, out, done):  # type: ignore[no-untyped-def]
+    """Bring every wire of a tile back to its place."""
+    home, here, place = notes[HOME], notes[HERE], notes[STANDS]
     for lane in range(LANE_WIRES):
         wire = home[lane]
         if here[lane] == wire:
             continue
         if place[wire] < LANE_WIRES:  # by way of a row bit
-            _swap_lane(place[wire], 0, here, place, ops, done)
-        _swap_lane(lane, place[wire] - LANE_WIRES, here, place, ops, done)
+            _swap_lane(place[wire], 0, notes, out, done)
+        _swap_lane(lane, place[wire] - LANE_WIRES, notes, out, done)
     for row in range(width - LANE_WIRES):
         wire = home[LANE_WIRES + row]
         other = place[wire] - LANE_WIRES
         if other == row:
             continue
-        at = new_op(ops, done, MAP)
-        ops[at, ROW_MASK] = 1 << row | 1 << other
-        ops[at, ROW_VALUE] = 1 << row
-        ops[at, ROW_OTHER] = 1 << other
+        at = new_op(out, done, MAP)
+        out[OPS, at, ROW_MASK] = 1 << row | 1 << other
+        out[OPS, at, ROW_VALUE] = 1 << row
+        out[OPS, at, ROW_OTHER] = 1 << other
         moved = here[LANE_WIRES + row]
         here[LANE_WIRES + row], here[LANE_WIRES + other] = wire, moved
         place[wire], place[moved] = LANE_WIRES + row, LANE_WIRES + other

@@ -32,10 +32,20 @@ from simulators.statevector.planning.recipes import (
     WHERE,
 )
 from simulators.statevector.planning.written import (
+    BLOCKS,
+    ELEMENTS,
     FLOATS,
+    MEMBERS,
+    OPS,
+    ORDER,
     PARTS,
+    PIECES,
     RECIPES,
-    TERMS_DONE,
+    SPARE,
+    STANDS,
+    STARTS,
+    TAKEN,
+    TERMS,
     new_op,
 )
 from simulators.statevector.sweeps import (
@@ -53,24 +63,25 @@ from simulators.statevector.sweeps import (
     ROW_MASK,
     ROW_VALUE,
     SCALAR,
-    TERMS,
 )
 from simulators.statevector.sweeps import PHASE as PHASE_OP
+from simulators.statevector.sweeps import TERMS as NUM_OP_TERMS
 
 _NONE = -1
 
 
 @part
-def _lone(mask, value, number, width, place, ops, recipes, made, done):  # type: ignore[no-untyped-def]
+def _lone(mask, value, number, width, notes, out, done):  # type: ignore[no-untyped-def]
     """A phase of all amplitudes whose wires under `mask` have their `value`."""
-    at = new_op(ops, done, PHASE_OP)
-    rows, lanes, outside = parts(mask, place)
+    at = new_op(out, done, PHASE_OP)
+    ops, recipes = out[OPS], out[RECIPES]
+    rows, lanes, outside = parts(mask, notes)
     ops[at, ROW_MASK] = rows
     ops[at, OUTER_MASK] = outside
     recipe = done[RECIPES]
     done[RECIPES] += 1
     recipes[recipe, LANES_MASK] = lanes
-    rows, lanes, outside = parts(value, place)
+    rows, lanes, outside = parts(value, notes)
     ops[at, ROW_VALUE] = rows
     ops[at, OUTER_VALUE] = outside
     recipes[recipe, LANES_VALUE] = lanes
@@ -80,30 +91,32 @@ def _lone(mask, value, number, width, place, ops, recipes, made, done):  # type:
     recipes[recipe, TO] = done[PARTS] + 1
     recipes[recipe, WHERE] = done[FLOATS]
     recipes[recipe, HEIGHT] = width - LANE_WIRES
-    made[done[PARTS], NUMBERS] = number
+    out[PARTS, done[PARTS], NUMBERS] = number
     done[PARTS] += 1
     done[FLOATS] += (2 << (width - LANE_WIRES)) + 2 * LANES
 
 
 @part
-def _term(mask, where, terms, first, done):  # type: ignore[no-untyped-def]
+def _term(mask, where, first, out, done):  # type: ignore[no-untyped-def]
     """The target of the term with this mask and place; a new one if there is none."""
-    for t in range(first, done[TERMS_DONE]):
+    terms = out[TERMS]
+    for t in range(first, done[TERMS]):
         if terms[t, MASK] == mask and terms[t, PLACE] == where:
             return FIRST_TARGET + t - first
-    at = done[TERMS_DONE]
+    at = done[TERMS]
     terms[at, MASK] = mask
     terms[at, PLACE] = where
-    done[TERMS_DONE] += 1
+    done[TERMS] += 1
     return FIRST_TARGET + at - first
 
 
 @part
-def _target(one, two, place, fixed, terms, first, done):  # type: ignore[no-untyped-def]
+def _target(one, two, fixed, first, notes, out, done):  # type: ignore[no-untyped-def]
     """Where the factor of amplitudes goes that have wire `one`, and `two` if it is one, at 1.
 
     `fixed`: a wire that is 1 wherever the operation acts.
     """
+    place = notes[STANDS]
     if one == fixed:
         one, two = two, _NONE
     elif two == fixed:
@@ -115,29 +128,30 @@ def _target(one, two, place, fixed, terms, first, done):  # type: ignore[no-unty
     if at < 0:
         outside = 1 << (-1 - at)
     if two == _NONE:
-        return _term(outside, SCALAR, terms, first, done) if outside else 1 + at
+        return _term(outside, SCALAR, first, out, done) if outside else 1 + at
     other = place[two]
     if other < 0:
         outside |= 1 << (-1 - other)
     if at < 0 and other < 0:
-        return _term(outside, SCALAR, terms, first, done)
+        return _term(outside, SCALAR, first, out, done)
     if at < 0 or other < 0:
-        return _term(outside, max(at, other), terms, first, done)
+        return _term(outside, max(at, other), first, out, done)
     return PAIRS + MOST_WIDTH * max(at, other) + min(at, other)
 
 
 @part
-def _crossing(mask, fixed, place):  # type: ignore[no-untyped-def]
+def _crossing(mask, fixed, notes):  # type: ignore[no-untyped-def]
     """The row bit of a pair of a row and a lane, as a mask; 0 if the wires are no such pair."""
-    rows, lanes, _ = parts(mask, place)
+    rows, lanes, _ = parts(mask, notes)
     if fixed >= 0 and mask >> fixed & 1:
         return 0
     return rows if lanes else 0
 
 
 @part
-def _always(b, blocks, place):  # type: ignore[no-untyped-def]
+def _always(b, given, notes):  # type: ignore[no-untyped-def]
     """Wires on row bits that are 1 wherever the block does anything."""
+    blocks, place = given[BLOCKS], notes[STANDS]
     found = 0
     rest = blocks[b, CONDITION] & blocks[b, VALUE]
     while rest:
@@ -149,18 +163,20 @@ def _always(b, blocks, place):  # type: ignore[no-untyped-def]
 
 
 @part
-def _write(b, fixed, blocks, starts, members, elements, pieces, place, terms, first, made, done):  # type: ignore[no-untyped-def]
+def _write(b, fixed, first, given, notes, out, done):  # type: ignore[no-untyped-def]
     """The parts of one block of a PHASE."""
+    elements, pieces, made = given[ELEMENTS], given[PIECES], out[PARTS]
+    starts, members = notes[STARTS], notes[MEMBERS]
     one = two = _NONE
-    looks = blocks[b, LOOKS]
+    looks = given[BLOCKS, b, LOOKS]
     if looks:
         one = lowest(looks)
         looks &= looks - 1
         if looks:
             two = lowest(looks)
-    to_one = _target(one, _NONE, place, fixed, terms, first, done) if one >= 0 else 0
-    to_two = _target(two, _NONE, place, fixed, terms, first, done) if two >= 0 else 0
-    to_both = _target(one, two, place, fixed, terms, first, done) if two >= 0 else 0
+    to_one = _target(one, _NONE, fixed, first, notes, out, done) if one >= 0 else 0
+    to_two = _target(two, _NONE, fixed, first, notes, out, done) if two >= 0 else 0
+    to_both = _target(one, two, fixed, first, notes, out, done) if two >= 0 else 0
     for m in range(starts[b], starts[b + 1]):
         e = members[m]
         for p in range(elements[e, FIRST], elements[e, LAST]):
@@ -183,11 +199,10 @@ def _write(b, fixed, blocks, starts, members, elements, pieces, place, terms, fi
 
 
 @part
-def gather(  # type: ignore[no-untyped-def]
-    taken, size, after, pivot, width, blocks, starts, members, elements, pieces, place, ops,
-    terms, recipes, made, done, chosen,
-):  # fmt: skip
+def gather(size, pivot, width, given, notes, out, done):  # type: ignore[no-untyped-def]
     """Take the diagonal blocks that may come now off the list; at least one can."""
+    blocks, elements = given[BLOCKS], given[ELEMENTS]
+    after, taken, chosen = notes[ORDER], notes[TAKEN], notes[SPARE]
     moved = crossed = found = 0
     always = -1
     before = -1
@@ -197,14 +212,13 @@ def gather(  # type: ignore[no-untyped-def]
         moves, looks = blocks[b, MOVES], blocks[b, LOOKS]
         ready = blocks[b, KIND] == DIAGONAL and not looks & moved
         if ready and count(looks) > 2:
-            p = elements[members[starts[b]], FIRST]
+            p = elements[notes[MEMBERS, notes[STARTS, b]], FIRST]
             _lone(
-                looks, blocks[b, VALUE], pieces[p, P_NUMBERS], width, place, ops, recipes, made,
-                done,
+                looks, blocks[b, VALUE], given[PIECES, p, P_NUMBERS], width, notes, out, done
             )  # fmt: skip
         elif ready:
-            wanted = crossed | _crossing(looks, _NONE, place)
-            here = always & _always(b, blocks, place)
+            wanted = crossed | _crossing(looks, _NONE, notes)
+            here = always & _always(b, given, notes)
             ready = found < MOST_TERMS // 3 and (count(wanted) <= MOST_CROSS or here != 0)
             if ready:
                 chosen[found] = b
@@ -220,27 +234,28 @@ def gather(  # type: ignore[no-untyped-def]
     if not found:
         return
     fixed = lowest(always) if always else _NONE
-    at = new_op(ops, done, PHASE_OP)
+    at = new_op(out, done, PHASE_OP)
+    ops, recipes, place = out[OPS], out[RECIPES], notes[STANDS]
     recipe = done[RECIPES]
     done[RECIPES] += 1
-    first, from_ = done[TERMS_DONE], done[PARTS]
+    first, from_ = done[TERMS], done[PARTS]
     crossed = 0
     for k in range(found):
         b = chosen[k]
-        crossed |= _crossing(blocks[b, LOOKS], fixed, place)
-        _write(b, fixed, blocks, starts, members, elements, pieces, place, terms, first, made, done)
+        crossed |= _crossing(blocks[b, LOOKS], fixed, notes)
+        _write(b, fixed, first, given, notes, out, done)
     if fixed >= 0:
         ops[at, ROW_MASK] = ops[at, ROW_VALUE] = 1 << (place[fixed] - LANE_WIRES)
     ops[at, AT] = done[FLOATS]
     ops[at, CROSS] = crossed
     ops[at, FIRST_TERM] = first
-    ops[at, TERMS] = done[TERMS_DONE] - first
+    ops[at, NUM_OP_TERMS] = done[TERMS] - first
     recipes[recipe, HOW] = GATHER
     recipes[recipe, FROM] = from_
     recipes[recipe, TO] = done[PARTS]
     recipes[recipe, WHERE] = done[FLOATS]
     recipes[recipe, CROSSED] = crossed
     recipes[recipe, HEIGHT] = width - LANE_WIRES
-    recipes[recipe, NUM_TERMS] = done[TERMS_DONE] - first
+    recipes[recipe, NUM_TERMS] = done[TERMS] - first
     tables = (2 << (width - LANE_WIRES)) + (2 * LANES << count(crossed))
-    done[FLOATS] += tables + 2 * ops[at, TERMS]
+    done[FLOATS] += tables + 2 * ops[at, NUM_OP_TERMS]

@@ -9,22 +9,23 @@ from __future__ import annotations
 
 from simulators.jit import part
 from simulators.statevector.planning.masks import count, lowest
+from simulators.statevector.planning.written import HERE, HOME, STANDS
 from simulators.statevector.sweeps import LANE_WIRES
 
 
 @part
-def enter(tile, standing, places, at, here, place):  # type: ignore[no-untyped-def]
+def enter(tile, standing, places, at, notes):  # type: ignore[no-untyped-def]
     """Begin a pass: its positions into places[at], lanes first; who is where.
 
-    standing[position]: the wire there; here[place]: the same in the tile; place[wire]: its place,
-    or -1 - position outside.
+    standing[position]: the wire there.
     """
+    here, home, place = notes[HERE], notes[HOME], notes[STANDS]
     inside = 0
     for position in range(standing.size):
         wire = standing[position]
         if tile >> wire & 1:
             places[at, inside] = position
-            here[inside] = wire
+            here[inside] = home[inside] = wire
             place[wire] = inside
             inside += 1
         else:
@@ -33,8 +34,9 @@ def enter(tile, standing, places, at, here, place):  # type: ignore[no-untyped-d
 
 
 @part
-def parts(mask, place):  # type: ignore[no-untyped-def]
+def parts(mask, notes):  # type: ignore[no-untyped-def]
     """A set of wires as (row bits, lane bits, positions outside)."""
+    place = notes[STANDS]
     rows = lanes = outside = 0
     while mask:
         at = place[lowest(mask)]
@@ -49,16 +51,18 @@ def parts(mask, place):  # type: ignore[no-untyped-def]
 
 
 @part
-def exchange(lane, row, here, place):  # type: ignore[no-untyped-def]
+def exchange(lane, row, notes):  # type: ignore[no-untyped-def]
     """What SWAP_LANE does."""
+    here, place = notes[HERE], notes[STANDS]
     one, two = here[lane], here[LANE_WIRES + row]
     here[lane], here[LANE_WIRES + row] = two, one
     place[one], place[two] = LANE_WIRES + row, lane
 
 
 @part
-def leave(width, places, at, here, standing):  # type: ignore[no-untyped-def]
+def leave(width, places, at, notes, standing):  # type: ignore[no-untyped-def]
     """End a pass: wires stand where they are now."""
+    here = notes[HERE]
     for k in range(width):
         standing[places[at, k]] = here[k]
 

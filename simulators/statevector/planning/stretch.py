@@ -16,19 +16,28 @@ from simulators.circuit.gates import UNITARY
 from simulators.circuit.ir import Circuit
 from simulators.circuit.turns import turn
 from simulators.statevector.planning import bind, divide, lower, recipes
+from simulators.statevector.planning.recipes import MOST_TERMS
 from simulators.statevector.planning.written import (
+    BLOCKS,
     COUNTERS,
+    ELEMENTS,
     FLOATS,
+    MEMBERS,
+    NOTES,
     OPS,
     PARTS,
+    PIECES,
     RECIPES,
-    TERMS_DONE,
+    STARTS,
+    TABLES,
+    TERMS,
 )
 from simulators.statevector.steps import COUNTS, MAX_PIECES
 from simulators.statevector.sweeps import COLUMNS, LANE_WIRES, MOST_WIDTH, Sweeps
 
 WIDTHS = {"double": 14, "single": 15}  # wires of a tile, at most: 256 kB
 LEAST_WIDTH = LANE_WIRES + 4  # a gate with three conditions fits
+_ROWS = 6  # of a table for each block: most have fewer
 
 
 def width_of(num_qubits: int, precision: str) -> int:
@@ -105,13 +114,14 @@ class Stretch(msgspec.Struct, frozen=True, eq=False):
         return found
 
 
-class _Lowered(msgspec.Struct, frozen=True, eq=False):
-    """A stretch as elements, or as blocks of them; arrays have room for more than there is."""
+class _Draft(msgspec.Struct, frozen=True, eq=False):
+    """A stretch on its way to a table: see `written`."""
 
-    elements: NDArray[np.int64]
-    pieces: NDArray[np.int64]
-    size: int  # elements
-    num_pieces: int
+    given: NDArray[np.int64]
+    block_of: NDArray[np.int64]  # of each element
+    blocks: int
+    elements: int
+    pieces: int
     rows: int  # of numbers of pieces
 
 
@@ -121,33 +131,24 @@ def plan(circuit: Circuit, where: Where, ends: Ends, width: int) -> Stretch:
     `width`: wires of a tile, LEAST_WIDTH at least.
     """
     wires = np.arange(circuit.num_qubits)
-    lowered, constants = _lowered(circuit, where, ends, width, wires)
-    blocks, many, block_of, lowered = _fused(lowered, ends)
-    table, standing, made_of, made = _divided(
-        blocks, many, block_of, lowered, ends, width, circuit.num_qubits
-    )
-    return Stretch(
-        where,
-        table,
-        tuple(np.argsort(standing)[wires].tolist()),
-        made_of,
-        made,
-        constants,
-        lowered.rows,
-    )
+    draft, constants = _lowered(circuit, where, ends, width, wires)
+    draft = _fused(draft, ends)
+    table, standing, made_of, made = _divided(draft, ends, width, circuit.num_qubits)
+    positions = tuple(np.argsort(standing)[wires].tolist())
+    return Stretch(where, table, positions, made_of, made, constants, draft.rows)
 
 
 def _lowered(
     circuit: Circuit, where: Where, ends: Ends, width: int, wires: NDArray[np.int64]
-) -> tuple[_Lowered, NDArray[np.float64]]:
+) -> tuple[_Draft, NDArray[np.float64]]:
     """Elements, and matrices that are given; `wires` is where each qubit stands in the end."""
     rows = circuit.table.rows
     codes = rows[circuit.ops[where.first : where.last], 0]
-    given = int((codes == UNITARY).sum())
-    count = int(COUNTS[codes].sum()) + given
-    offsets, constants = _given(circuit, given)
-    pieces = np.empty((6 * count, 4), np.int64)
-    elements = np.empty((5 * count, ELEMENT_COLUMNS), np.int64)
+    matrices = int((codes == UNITARY).sum())
+    count = int(COUNTS[codes].sum()) + matrices
+    offsets, constants = _given(circuit, matrices)
+    given = np.empty((3, 6 * count, ELEMENT_COLUMNS), np.int64)
+    elements, pieces = given[ELEMENTS], given[PIECES]
     found = np.empty(2, np.int64)
     lower.lower(
         rows,
@@ -170,99 +171,86 @@ def _lowered(
     if ends.measured >= 0:
         measured = sum(1 << wire for q, wire in enumerate(wires.tolist()) if ends.measured >> q & 1)
         size = lower.reach(elements, size, measured)
-    rows_of_numbers = lower.FIXED_ROWS + count
-    return _Lowered(elements, pieces, size, num_pieces, rows_of_numbers), constants
+    block_of = np.empty(3 * size, np.int64)
+    return _Draft(given, block_of, 0, size, num_pieces, lower.FIXED_ROWS + count), constants
 
 
-def _fused(
-    lowered: _Lowered, ends: Ends
-) -> tuple[NDArray[np.int64], int, NDArray[np.int64], _Lowered]:
-    """Blocks, how many, and in which each element is."""
-    elements, size = lowered.elements, lowered.size
-    drafts, block_of = np.empty((size, ELEMENT_COLUMNS), np.int64), np.empty(3 * size, np.int64)
-    many = fuse(elements, size, drafts, block_of, np.empty((5, size + 64), np.int64))
-    blocks, found = np.empty((3 * many, ELEMENT_COLUMNS), np.int64), np.empty(4, np.int64)
+def _fused(draft: _Draft, ends: Ends) -> _Draft:
+    """The same with its blocks."""
+    given, block_of, size = draft.given, draft.block_of, draft.elements
+    fused = np.empty((size, ELEMENT_COLUMNS), np.int64)
+    many = fuse(given[ELEMENTS], size, fused, block_of, np.empty((5, size + 64), np.int64))
+    found = np.empty(4, np.int64)
     turn(
-        drafts,
+        fused,
         many,
         block_of,
-        elements,
+        given[ELEMENTS],
         size,
-        lowered.pieces,
-        lowered.num_pieces,
-        lowered.rows,
+        given[PIECES],
+        draft.pieces,
+        draft.rows,
         1 if ends.zero else 0,
         1 if ends.measured >= 0 else 0,
-        blocks,
+        given[BLOCKS],
         np.empty(many, np.int64),
         np.empty(64, np.int64),
         found,
     )
-    many, size, num_pieces, rows = found.tolist()
-    return (
-        blocks,
-        many,
-        block_of,
-        _Lowered(elements, lowered.pieces, size, num_pieces, rows),
-    )
+    return _Draft(given, block_of, *found.tolist())
 
 
 def _divided(
-    blocks: NDArray[np.int64],
-    many: int,
-    block_of: NDArray[np.int64],
-    lowered: _Lowered,
-    ends: Ends,
-    width: int,
-    n: int,
+    draft: _Draft, ends: Ends, width: int, n: int
 ) -> tuple[Sweeps, NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """The table, which wire stands where in the end, recipes and their parts."""
-    size = lowered.size
-    block_starts, members = np.empty(many + 1, np.int64), np.empty(size, np.int64)
-    divide.sorted_members(block_of, size, many, block_starts, members)
+    many = draft.blocks
     work = np.empty(many)
-    divide.weigh(blocks, many, work)
+    divide.weigh(draft.given[BLOCKS], many, work)
+    notes = np.empty((NOTES, max(many, draft.elements, MOST_TERMS) + 64), np.int64)
+    divide.sorted_members(draft.block_of, draft.elements, many, notes[STARTS], notes[MEMBERS])
     standing = np.arange(n)
     starts, live = np.empty(many + 1, np.int64), np.empty(many + 1, np.int64)
     places = np.zeros((many, MOST_WIDTH), np.int64)
-    ops = np.empty((30 * many, COLUMNS), np.int64)
-    terms = np.empty((3 * many, 2), np.int64)
-    made_of = np.empty((2 * many, recipes.COLUMNS), np.int64)
-    made = np.empty((lowered.num_pieces, recipes.PART_COLUMNS), np.int64)
+    room = max(_ROWS * many + 256, draft.pieces)
     done = np.empty(COUNTERS, np.int64)
-    passes = divide.divide(
-        blocks,
-        many,
-        work,
-        block_starts,
-        members,
-        lowered.elements,
-        lowered.pieces,
-        width,
-        0 if ends.zero else (1 << n) - 1,
-        0 if ends.free else 1,
-        standing,
-        starts,
-        places,
-        live,
-        ops,
-        terms,
-        made_of,
-        made,
-        done,
-        np.empty((9, many + 64), np.int64),
-    )
+    passes = -1
+    while passes < 0:  # more operations than most stretches have: once more with more room
+        out = np.empty((TABLES, room, COLUMNS), np.int64)
+        room *= 2
+        standing[:] = range(n)
+        passes = divide.divide(
+            draft.given,
+            many,
+            notes,
+            work,
+            width,
+            0 if ends.zero else (1 << n) - 1,
+            0 if ends.free else 1,
+            standing,
+            starts,
+            places,
+            live,
+            out,
+            done,
+        )
     table = Sweeps(
         n,
         width,
         starts[: passes + 1].copy(),
         places[:passes].astype(np.uint64),
         live[:passes].astype(np.uint64),
-        ops[: done[OPS]].astype(np.uint64),
-        terms[: done[TERMS_DONE]].astype(np.uint64),
+        out[OPS, : done[OPS]].astype(np.uint64),
+        out[TERMS, : done[TERMS], :2].astype(np.uint64),
         int(done[FLOATS]),
     )
-    return table, standing, made_of[: done[RECIPES]].copy(), made[: done[PARTS]].copy()
+    recipe_rows, part_rows = out[RECIPES, : done[RECIPES]], out[PARTS, : done[PARTS]]
+    return (
+        table,
+        standing,
+        np.ascontiguousarray(recipe_rows[:, : recipes.COLUMNS]),
+        np.ascontiguousarray(part_rows[:, : recipes.PART_COLUMNS]),
+    )
 
 
 def _given(circuit: Circuit, used: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
