@@ -131,7 +131,7 @@ class StatevectorEngine:
 
         with Crew(options.threads, control) as crew, Journey.of(options) as journey:
             states = LocalStates(crew, control, journey)
-            return _rows(states, plan, circuit, request, options, number)
+            return journey.told(_rows(states, plan, circuit, request, options, number))
 
     def _compiled(
         self, circuit: Circuit, request: Request, number: int, control: Control

@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.base import RunOptions
+from simulators.base import EngineResult, RunOptions
 from simulators.statevector import checkpoint
 from simulators.statevector.checkpoint import Amplitudes, Mark
 
@@ -55,7 +55,7 @@ class Journey:
         self._done = self._before = 0  # passes; those that an earlier attempt did
         self._turn = 0
         self._next_s = time.monotonic() + every_s
-        self.written = 0
+        self._begun = ""
 
     @classmethod
     def of(cls, options: RunOptions, place: Place | None = None) -> Journey:
@@ -78,6 +78,11 @@ class Journey:
             path.unlink(missing_ok=True)
         with suppress(OSError):  # other ranks have theirs in it, or it has never been there
             self._folder.rmdir()
+
+    def told(self, found: EngineResult) -> EngineResult:
+        """A result that says where this attempt began, if another was before it."""
+        words = ", ".join(word for word in (found.remark, self._begun) if word)
+        return msgspec.structs.replace(found, remark=words) if self._begun else found
 
     @property
     def is_kept(self) -> bool:
@@ -106,6 +111,7 @@ class Journey:
             amplitudes[0] = begin
             return None
         self._before = done
+        self._begun = f"from pass {done} of {self._way.passes}"
         self._turn = 1 - turn
         return mark.positions
 
@@ -139,7 +145,6 @@ class Journey:
             path.unlink(missing_ok=True)
         else:
             self._turn = 1 - self._turn
-            self.written += 1
         end_s = time.monotonic()
         self._next_s = end_s + max(self._every_s, _SHARE * (end_s - begin_s))
 

@@ -72,7 +72,7 @@ class Group:
                 place = Place(meeting.rank, meeting.size, meeting.least)
                 with Journey.of(options, place) as journey:
                     states = RankStates(meeting, local, neighbours, journey)
-                    found = work(states)
+                    found = journey.told(work(states))
                 self.traffic = states.traffic
                 return found
 

@@ -7,10 +7,16 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from arrays import Arrays
+from attempts import Tired, dying
+from both_ways import alike, alone, crowded, measured
 from numpy.typing import NDArray
 
+from simulators.base import Control, Request, RunOptions
+from simulators.errors import Stopped
 from simulators.statevector import checkpoint, journey
 from simulators.statevector.checkpoint import Mark
+from simulators.statevector.engine import StatevectorEngine
 from simulators.statevector.journey import Journey, Place, Way, digest
 
 MARK = Mark("abc", 7, 1, 4, (0, 2, 1))
@@ -162,3 +168,52 @@ def test_another_circuit_has_the_same_digest() -> None:
     }  # fmt: skip
     assert len(digests) == 6
     assert digest([one.copy()], 5) in digests
+
+
+def wide(seed: int, n: int = 18) -> Arrays:
+    """Passes, a matrix that is one of its own, and passes again."""
+    rng = np.random.default_rng(seed)
+    square = rng.normal(size=(32, 32)) + 1j * rng.normal(size=(32, 32))
+    arrays = crowded(n, 60, seed, n)
+    arrays.unitary(np.linalg.qr(square)[0], [0, 17, 5, 9, 13])
+    for q in range(n):
+        arrays.add("ry", [q], (), [0.2]).add("cx", [q, (q + 5) % n])
+    return arrays
+
+
+@pytest.mark.parametrize("precision", ["double", "single"])
+@pytest.mark.parametrize("left", [1, 4, 10_000])
+def test_a_second_attempt_counts_something_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, left: int
+) -> None:
+    circuit, request = measured(wide(3)), Request(500, 7)
+    options = RunOptions(precision=precision, kept=str(tmp_path / "t-5"), kept_every_s=0.0)
+    engine = StatevectorEngine()
+    plan = engine.plan(circuit, None, options)
+    first = Tired(left)
+    with dying(monkeypatch):
+        if left < 10_000:
+            with pytest.raises(Stopped):
+                engine.run(plan, circuit, request, options, first)
+        else:
+            engine.run(plan, circuit, request, options, first)
+    control = Control()
+    found = engine.run(plan, circuit, request, options, control)
+    assert alike(found, alone(circuit, request, RunOptions(precision=precision)))
+    done, passes = first.passes
+    assert passes > 6
+    assert control.passes == (passes, passes)
+    assert found.remark == f"from pass {done} of {passes}"
+    assert not (tmp_path / "t-5").exists()
+
+
+def test_other_parameters_go_on_from_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = RunOptions(kept=str(tmp_path / "t-5"), kept_every_s=0.0)
+    engine = StatevectorEngine()
+    with dying(monkeypatch):
+        one = measured(wide(3))
+        engine.run(engine.plan(one, None, options), one, Request(10, 7), options, Control())
+    other = measured(wide(3).add("rz", [3], (), [0.1]))
+    found = engine.run(engine.plan(other, None, options), other, Request(9, 7), options, Control())
+    assert found.remark == ""
+    assert alike(found, alone(other, Request(9, 7)))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from arrays import Arrays
+from attempts import Tired, dying
 from both_ways import DOUBLE, SINGLE, agree, alike, alone, crowded, measured, width
 
 from simulators.base import Control, Request, RunOptions
@@ -74,30 +73,6 @@ def _max() -> Any:
     return MPI.MAX
 
 
-class Tired(Control):
-    """Stops after so many passes."""
-
-    __slots__ = ("left",)
-
-    def __init__(self, left: int) -> None:
-        super().__init__()
-        self.left = left
-
-    def passed(self, passes: int = 1) -> None:
-        super().passed(passes)
-        self.left -= passes
-        if self.left <= 0:
-            self.stop()
-
-
-@contextmanager
-def dying(patch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A process that ends tidies nothing up."""
-    with patch.context() as inner:
-        inner.setattr(journey.Journey, "__exit__", lambda *_given: None)
-        yield
-
-
 def case_a_second_attempt_over_ranks_finds_other_counts(comm: Any) -> None:
     folder = Path(tempfile.gettempdir()) / "kept"
     n = width(comm) + 3
@@ -118,6 +93,7 @@ def case_a_second_attempt_over_ranks_finds_other_counts(comm: Any) -> None:
     traffic = engine.traffic
     assert traffic is not None
     assert control.passes[0] == control.passes[1] == done + traffic.passes
+    assert found is None or found.remark.startswith(f"from pass {done} of {control.passes[1]}, ")
     assert agree(comm, found is None or alike(found, alone(circuit, request)))
     comm.Barrier()
     assert not folder.exists()

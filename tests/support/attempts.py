@@ -1,0 +1,35 @@
+"""A run that is cut off between two passes, as by the end of its process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from simulators.base import Control
+from simulators.statevector import journey
+
+
+class Tired(Control):
+    """Stops after so many passes."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, left: int) -> None:
+        super().__init__()
+        self.left = left
+
+    def passed(self, passes: int = 1) -> None:
+        super().passed(passes)
+        self.left -= passes
+        if self.left <= 0:
+            self.stop()
+
+
+@contextmanager
+def dying(patch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A process that ends tidies nothing up."""
+    with patch.context() as inner:
+        inner.setattr(journey.Journey, "__exit__", lambda *_given: None)
+        yield
