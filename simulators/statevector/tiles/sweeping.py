@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import functools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,14 +19,19 @@ from simulators.statevector.tiles.tile import PHASES
 _ALONE = 1 << 16  # states with fewer amplitudes are not worth a second thread
 _AT_ONCE = 1 << 23  # amplitudes that go through passes between two looks at the control
 _MOST_PASSES = 256  # in one call
-_CACHE_BYTES = max(1 << 15, os.sysconf("SC_LEVEL1_DCACHE_SIZE"))
-# 2**so many rows of real and imaginary parts are two thirds of the first cache, at most.
-STRIPS = {
-    name: (2 * _CACHE_BYTES // (3 * 2 * LANES * size)).bit_length() - 1
-    for name, size in (("float64", 8), ("float32", 4))
-}
+_FIRST_CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index0/size")
 _ROOM = 16 * LANES  # numbers beyond a tile: what plain kernels work in
 _NO_NORMS = np.empty(0)
+
+
+@functools.lru_cache(maxsize=2)
+def _strip(itemsize: int) -> int:
+    """2**so many rows of numbers are two thirds of the first cache, at most. No bit depends on it."""
+    try:
+        size = int(_FIRST_CACHE.read_text().strip().removesuffix("K")) << 10
+    except (OSError, ValueError):
+        size = 1 << 15
+    return (2 * size // (3 * 2 * LANES * itemsize)).bit_length() - 1
 
 
 def kernels(state: State) -> Any:
@@ -94,7 +100,7 @@ class _Call:
         self._type = amplitudes.dtype.name
         self._rows = 1 << (plan.width - LANE_WIRES)
         tiles = 1 << (state.num_qubits - plan.width)
-        self._most = STRIPS[self._type]
+        self._most = _strip(amplitudes.itemsize)
         self._threads = min(sweeper.crew.size, tiles) if 1 << state.num_qubits >= _ALONE else 1
 
     def __call__(self, first: int, last: int, known: int, norms: NDArray[np.float64]) -> None:
