@@ -51,6 +51,7 @@ F64_2 = types.Array(types.float64, 2, "C", readonly=True)
 I64 = types.int64[::1]
 WORDS2 = types.uint64[:, ::1]
 INTS2 = types.int64[:, ::1]
+INTS3 = types.int64[:, :, ::1]
 REALS2 = types.float64[:, ::1]
 U8 = types.uint8[::1]
 U32 = types.uint32[::1]
