@@ -26,7 +26,7 @@ _NO_NORMS = np.empty(0)
 
 @functools.lru_cache(maxsize=2)
 def _strip(itemsize: int) -> int:
-    """2**so many rows of numbers are two thirds of the first cache, at most. No bit depends on it."""
+    """2**so many rows are two thirds of the first cache, at most. No bit depends on it."""
     try:
         size = int(_FIRST_CACHE.read_text().strip().removesuffix("K")) << 10
     except (OSError, ValueError):
