@@ -7,8 +7,10 @@ are converted before it. Each runs in a process of its own with all threads. Of 
 round has a new seed for all; medians. A library that has used up its budget of seconds on a circuit
 has fewer rounds; beyond the cap a run is ended. Memory is read and written in the same rounds: a
 sweep of the state can be no faster than that.
+On a busy machine compare CPU seconds of one thread each (--cpu): threads that wait for one another
+measure the neighbours.
 
-    python bench/engines.py [--quick] [--threads 2] [--qubits 16,20,24] [--circuits qft,ansatz]
+    python bench/engines.py [--quick] [--cpu] [--threads 2] [--qubits 16,24] [--circuits qft]
 """
 
 from __future__ import annotations
@@ -42,13 +44,17 @@ def main() -> int:
     parser.add_argument("--without", default="", help="libraries to leave out: qulacs,lightning")
     parser.add_argument("--rounds", type=int, default=0)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--cpu", action="store_true", help="CPU seconds of one thread each")
     parser.add_argument("--seed", type=int, default=time.time_ns() & 0xFFFFFFFF)
     parser.add_argument("--cap", type=float, default=300.0, help="seconds of one run")
     parser.add_argument("--budget", type=float, default=60.0, help="seconds a library and circuit")
     told = parser.parse_args()
+    if told.cpu:
+        told.threads = 1
     widths = told.qubits or ("10,16,20" if told.quick else "10,16,20,24,26")
     rounds = told.rounds or (3 if told.quick else 5)
-    what = f"engines: 1,024 shots, {told.threads} threads, seed {told.seed}, medians of {rounds}, s"
+    clock = "CPU s" if told.cpu else "s"
+    what = f"engines: {told.threads} threads, seed {told.seed}, medians of {rounds}, {clock}"
     report = Report("engines", what)
     ways = _ways(told.threads, told.without.split(","))
     memory = Contestant("memory", Bandwidth, threads=told.threads)
@@ -89,7 +95,7 @@ def _ways(threads: int, without: Sequence[str]) -> list[Contestant]:
     ]
     ways = []
     for name, make, given, number in made_of:
-        if name.split()[0] in without:
+        if name.split()[0] in without or (threads == 1 and "1 thread" in name):
             continue
         way = Contestant(name, make, *given, threads=number)
         if way.problem:
@@ -121,13 +127,13 @@ def _case(
                 continue
             if not turn:
                 way.times(1, told.cap)  # what is loaded or allocated once
-            found = way.times(SMALL_CALLS if small else 1, told.cap)
+            found = way.times(SMALL_CALLS if small else 1, told.cap, cpu=told.cpu)
             if not found:
                 _say(way)
                 continue
             times.setdefault(way.name, []).append(statistics.median(found))
             if way.name.startswith("ours"):
-                kept = way.times(SMALL_CALLS if small else 1, told.cap, "again")
+                kept = way.times(SMALL_CALLS if small else 1, told.cap, "again", cpu=told.cpu)
                 times.setdefault(f"{way.name} planned", []).append(statistics.median(kept))
             if not turn:
                 means[way.name] = way.signs()
