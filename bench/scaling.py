@@ -9,8 +9,10 @@ share its cores: throughput tells what more workers and nodes cost here, not wha
                  beside the same on an environment of the 2 slots the gang leaves
     mixed        1,000 small circuits and 2 gangs: slots granted while tasks wait, of all
     death        workers and tasks lost when a node dies, with one DVM and with one a node
+    ranks        one circuit over 1, 2, 4 ranks of one thread, see `rank_scaling`; and a model of
+                 the same on more nodes, see `rank_model`
 
-    python bench/scaling.py [throughput gang mixed death]
+    python bench/scaling.py [throughput gang mixed death ranks] [--bandwidth GB/S] [--latency US]
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rank_model import Network, model
+from rank_scaling import ranks
 from report import Report
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
@@ -35,7 +39,7 @@ from qiskit import QuantumCircuit
 from simenv.client.client import Client
 from simenv.client.result import Result
 
-PARTS = ("throughput", "gang", "mixed", "death")
+PARTS = ("throughput", "gang", "mixed", "death", "ranks")
 NODES = "node1:2,node2:2,node3:2"
 SLOT = ("--memory-per-slot", "512MiB")
 SMALL = (12, 40)  # qubits, layers: the widest that count as small, some milliseconds
@@ -49,10 +53,18 @@ TASK_S = 600.0
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", choices=PARTS, default=PARTS)
+    parser.add_argument("--bandwidth", type=float, default=12.5, help="of a node, GB/s (model)")
+    parser.add_argument("--latency", type=float, default=3.0, help="of a message, us (model)")
+    parser.add_argument("--plot", type=Path, default=Path("scaling_model.png"))
     told = parser.parse_args()
     report = Report("scaling", "scaling: nodes of 2 slots, as namespaces of this machine")
     run = {"throughput": _throughput, "gang": _gang, "mixed": _mixed, "death": _death}
     for part in dict.fromkeys(told.parts):
+        if part == "ranks":
+            amplitude_s = ranks(report)
+            network = Network(1e9 * told.bandwidth, 1e-6 * told.latency)
+            model(network, amplitude_s, told.plot)
+            continue
         with hosts(3) as cluster:
             run[part](report, cluster)
     return report.close()

@@ -1,0 +1,129 @@
+"""One of the ranks that `rank_scaling` starts: runs a wide circuit with the others, round after
+round, and the first writes down what it took."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import zlib
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
+from arrays import Arrays
+from wide_circuits import made
+
+from simulators import warm
+from simulators.base import Control, Request, RunOptions
+from simulators.circuit.ir import Circuit
+
+KERNELS = Path(sys.prefix) / "var" / "simenv-kernels"
+SHOTS = 1_024
+
+
+class Round(msgspec.Struct, frozen=True):
+    """One run over all ranks."""
+
+    wall_s: float
+    cpu_s: float  # of all ranks; without what MPI used
+    exchange_s: float  # the longest of any rank
+    passes: int
+    exchanges: int
+    planned_bytes: int  # to be sent by all ranks together
+    sent_bytes: int
+    digest: int  # of the counts
+    peak_bytes: int  # of the memory of all ranks together
+
+
+class Runs(msgspec.Struct, frozen=True):
+    """What one start of the ranks came to."""
+
+    name: str
+    num_qubits: int
+    ranks: int
+    rounds: list[Round]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--qubits", type=int, required=True)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--layers", type=int, default=0, help="of an ansatz; 0: as it is")
+    parser.add_argument("--out", type=Path, required=True)
+    told = parser.parse_args()
+    warm.warm_up(KERNELS, ranks=True)
+    from mpi4py import MPI
+
+    from simulators.statevector.engine import StatevectorEngine
+    from simulators.statevector.ranks.passing import Traffic
+
+    comm = MPI.COMM_WORLD
+    engine = StatevectorEngine(comm=comm)
+    options, control = RunOptions(), Control()
+    rounds = []
+    circuit = circuit_of(told.name, told.qubits, told.seed, told.layers)
+    for number in range(told.rounds + 1):
+        plan = engine.plan(circuit, None, options)
+        request = Request(SHOTS, told.seed)
+        comm.Barrier()
+        begin_s, cpu_s = time.perf_counter(), time.process_time()
+        found = engine.run(plan, circuit, request, options, control)
+        own_s = time.process_time() - cpu_s
+        traffic = engine.traffic or Traffic()
+        wall_s = time.perf_counter() - begin_s
+        sums = np.array([own_s - traffic.waited_cpu_s, traffic.sent_bytes, _peak_bytes()], float)
+        longest = np.array([wall_s, traffic.exchange_s])
+        comm.Allreduce(MPI.IN_PLACE, sums, MPI.SUM)
+        comm.Allreduce(MPI.IN_PLACE, longest, MPI.MAX)
+        if found is not None and (number or not told.rounds):  # the first loads what there is
+            rounds.append(
+                Round(
+                    float(longest[0]),
+                    float(sums[0]),
+                    float(longest[1]),
+                    traffic.passes,
+                    traffic.exchanges,
+                    traffic.planned_bytes_of_all,
+                    int(sums[1]),
+                    zlib.crc32(found.outcomes + found.counts),
+                    int(sums[2]),
+                )
+            )
+    if comm.rank == 0:
+        runs = Runs(told.name, told.qubits, comm.size, rounds)
+        told.out.write_bytes(msgspec.json.encode(runs))
+    engine.close()
+
+
+def circuit_of(name: str, num_qubits: int, seed: int, layers: int = 0) -> Circuit:
+    """One of the wide circuits, all qubits measured; `layers`: of an ansatz, 0: as it is."""
+    arrays = Arrays(num_qubits, num_qubits)
+    for gate, qubits, angles in made(name, num_qubits, seed):
+        arrays.add(gate, list(qubits), (), list(angles))
+        if layers and name == "ansatz" and _is_over(arrays, num_qubits, layers):
+            break
+    for qubit in range(num_qubits):
+        arrays.add("measure", [qubit], [qubit])
+    return arrays.circuit()
+
+
+def _is_over(arrays: Arrays, num_qubits: int, layers: int) -> bool:
+    """One layer: ry on each qubit, and the ladder."""
+    return len(arrays.ops) == layers * (2 * num_qubits - 1)
+
+
+def _peak_bytes() -> int:
+    """The most memory this process has ever held."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return 1024 * int(line.split()[1])
+    return 0
+
+
+if __name__ == "__main__":
+    main()
