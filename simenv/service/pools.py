@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from simenv.service.surroundings import worker_environ
 
 LOG_TAIL_BYTES = 2_000
 LOG_MAX_BYTES = 8 * 2**20
+MACHINE_GRACE_S = 5.0  # for a worker to cancel what its machine runs
 
 
 class Peer(msgspec.Struct):
@@ -29,6 +31,7 @@ class Peer(msgspec.Struct):
     start: int
     work: bytes = b""
     control: bytes = b""
+    has_machine: bool = False
 
 
 class WorkerProcesses:
@@ -50,17 +53,18 @@ class WorkerProcesses:
         self._import_from = os.pathsep.join(config.import_from)
         self._peers: dict[str, Peer] = {}
         self._names: dict[bytes, str] = {}  # by work socket
+        self._ending: dict[str, float] = {}  # asked to end; when they are killed, monotonic
         self._argv = (
             *(sys.executable, "-P", "-m", "simenv.worker"),
             *("--service", str(places.joining.resolve())),
             *("--lease-s", str(config.worker_lease_s)),
             *("--kernels", str(kernels)),
             *("--results", str(results)),
+            *("--checkpoint-s", str(config.checkpoint_s)),
             *(("--sync",) if config.durability != "process" else ()),
         )
 
     def start(self, action: StartWorker, pool: PoolSpec) -> str:
-            *("--checkpoint-s", str(config.checkpoint_s)),
         """Start a worker of that pool; what went wrong, or ""."""
         log = self._log(action.worker)
         _rotate(log)
@@ -89,7 +93,7 @@ class WorkerProcesses:
         except LaunchError as error:
             return str(error)
         self._forget(action.worker)
-        self._peers[action.worker] = Peer(action.start)
+        self._peers[action.worker] = Peer(action.start, has_machine=bool(pool.provider))
         return ""
 
     def _machine(self, pool: PoolSpec) -> tuple[str, ...]:
@@ -125,9 +129,15 @@ class WorkerProcesses:
         return self._names.get(peer, "")
 
     def exited(self) -> list[Exit]:
-        """The ends of workers since the last call."""
+        """The ends of workers since the last call; who was asked to end and has not, is killed."""
         ends = self._launcher.exited()
+        now_s = time.monotonic()
+        for name, when_s in list(self._ending.items()):
+            if now_s >= when_s:
+                del self._ending[name]
+                self._launcher.kill(name)
         for end in ends:
+            self._ending.pop(end.name, None)
             known = self._peers.get(end.name)
             if known is not None and known.start == end.start:
                 self._forget(end.name)
@@ -142,7 +152,13 @@ class WorkerProcesses:
         return self._launcher.look(node)
 
     def kill(self, name: str) -> None:
-        self._launcher.kill(name)
+        """End it now; one that holds a machine may cancel its job there first."""
+        known = self._peers.get(name)
+        if known is not None and known.has_machine:
+            self._ending.setdefault(name, time.monotonic() + MACHINE_GRACE_S)
+            self._launcher.terminate(name)
+        else:
+            self._launcher.kill(name)
 
     def log_tail(self, name: str) -> str:
         """The last lines a worker wrote."""

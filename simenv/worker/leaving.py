@@ -3,18 +3,41 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
+LAST_S = 3.0  # for what must be done outside first; a launcher that ends all waits a little longer
+_last: list[Callable[[], None]] = []
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 def leave(code: int, why: str) -> NoReturn:
     """End the process now, with a last line in its log. A worker holds nothing that is not stored
-    elsewhere: it may end at any moment."""
+    elsewhere: it may end at any moment; one that holds a machine sees to its job first."""
     say(f"leaving: {why}")
+    for call in _last:
+        thread = threading.Thread(target=call, name="leaving", daemon=True)
+        thread.start()
+        thread.join(LAST_S)
     os._exit(code)
+
+
+def before_leaving(call: Callable[[], None]) -> None:
+    """`call` is called whenever this process ends itself, and when it is asked to by SIGTERM; it
+    has LAST_S, whatever the main thread waits for."""
+    _last.append(call)
+    signal.signal(signal.SIGTERM, _told)
+
+
+def _told(number: int, _frame: FrameType | None) -> None:
+    """In a thread of its own: the main one may be within the call of a provider's."""
+    args = (128 + number, f"signal {number}")
+    threading.Thread(target=leave, args=args, name="leave", daemon=True).start()
 
 
 def say(line: str) -> None:

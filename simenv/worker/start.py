@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import signal
 import time
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from simenv.wire.joining import ServiceFile
 from simenv.wire.messages import EXIT_MPI
 from simenv.worker import links, mpi
 from simenv.worker.kept import Kept
-from simenv.worker.leaving import leave, say
+from simenv.worker.leaving import before_leaving, leave, say
 from simenv.worker.lifeline import die_with
 from simenv.worker.machine import Held
 from simenv.worker.ranks import Follower, Leader
@@ -33,7 +34,8 @@ def main() -> int:
     told = _arguments()
     if told.log is not None:
         write_to(log_of(told.log, mpi.rank_told(os.environ) if told.ranks > 1 else 0))
-    parent = die_with(told.parent)
+    # One that holds a machine has something to see to; see `before_leaving`.
+    parent = die_with(told.parent, signal.SIGTERM if told.provider else signal.SIGKILL)
     try:
         service = joining.read(told.service)
         if told.ranks > 1:
@@ -43,6 +45,7 @@ def main() -> int:
         if told.provider:
             held = Held.of(told.provider, told.import_from, told.name)
             runner.hold(held.engine)
+            before_leaving(held.engine.machine.abandon)
         session = Session(service, told.name, told.start, runner, held=held)
         _load(told, runner)
         return _serve(told, session, parent)
@@ -102,13 +105,13 @@ def _shelf(told: argparse.Namespace, service: ServiceFile) -> Shelf:
     return Shelf(told.results, told.sync, f"{told.name}.{told.start}", blind)
 
 
-def _serve(told: argparse.Namespace, session: Session, parent: int) -> int:
-    session.join(told.lease_s, parent)
-    _settle()
 def _kept(told: argparse.Namespace) -> Kept | None:
     return Kept.below(told.results, told.checkpoint_s) if told.checkpoint_s else None
 
 
+def _serve(told: argparse.Namespace, session: Session, parent: int) -> int:
+    session.join(told.lease_s, parent)
+    _settle()
     if told.ranks == 1:  # several have loaded all there is
         session.when_idle(partial(_load_later, told))
     while session.work():
@@ -149,8 +152,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--lease-s", type=float, default=15.0)
     parser.add_argument("--kernels", type=Path, required=True)
     parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--checkpoint-s", type=float, default=0.0, help="0: never")
     parser.add_argument("--sync", action="store_true")
     parser.add_argument("--log", type=Path, help="the inherited ones where none is named")
     parser.add_argument("--parent", type=int, required=True, help="0: whoever started us")
-    parser.add_argument("--checkpoint-s", type=float, default=0.0, help="0: never")
     return parser.parse_args()

@@ -1,7 +1,7 @@
 """What a machine is, read from its own Target: a plain value for whoever shows it.
 
 Invariant: nothing is guessed and nothing is asked over a network: what a Target does not say is
-NaN, "" or 0.
+NaN, "" or 0. Its technology follows from its provider, where all of his are of one.
 """
 
 from __future__ import annotations
@@ -19,6 +19,12 @@ from simulators.hardware.jobs import max_shots
 
 UNKNOWN = math.nan
 _WORD_CHARS = 200
+_TECHNOLOGIES = {  # by a provider's package
+    "qiskit_ibm_runtime": "superconducting",
+    "iqm": "superconducting",
+    "qiskit_ionq": "trapped-ion",
+    "qiskit_aqt_provider": "trapped-ion",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +93,7 @@ def describe(backend: Any, target: Target) -> Description:
         model=_word(getattr(backend, "name", "")) or type(backend).__name__,
         provider=_provider(backend),
         version=_word(getattr(backend, "backend_version", "")),
-        technology=_word(getattr(backend, "technology", "")),
+        technology=_word(getattr(backend, "technology", "")) or _technology(backend),
         max_shots=max_shots(backend),
         calibration_id=calibration_id,
         calibrated_s=calibrated_s,
@@ -199,6 +205,12 @@ def _provider(backend: Any) -> str:
     provider = getattr(backend, "provider", None)
     named = _word(getattr(provider, "name", "")) if provider is not None else ""
     return named or type(backend).__module__.partition(".")[0]
+
+
+def _technology(backend: Any) -> str:
+    """Where all machines of a provider are of one kind; "": not known."""
+    roots = [kind.__module__.partition(".")[0] for kind in type(backend).__mro__]
+    return next((_TECHNOLOGIES[root] for root in roots if root in _TECHNOLOGIES), "")
 
 
 def _word(value: object) -> str:

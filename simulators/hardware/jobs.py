@@ -14,6 +14,7 @@ import string
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from qiskit import QuantumCircuit
@@ -41,6 +42,7 @@ class Machine:
         self.max_shots = max_shots(backend)
         self._max_circuits = min(MOST_CIRCUITS, getattr(backend, "max_circuits", 0) or MOST_SHOTS)
         self._seeded = "seed_simulator" in getattr(backend, "options", {})
+        self._job: Any = None  # that is waited for
 
     def counts(
         self,
@@ -83,12 +85,24 @@ class Machine:
                 f"machine {self.name!r} did not take the job: {_words(error)}",
                 hint="its provider's words; nothing was run",
             ) from error
-        self._await(job, control)
-        result = self._call(job, "result", "has no result of")
+        self._job = job
+        try:
+            self._await(job, control)
+            result = self._call(job, "result", "has no result of")
+        finally:
+            self._job = None
         return [
             self._read(result, place, circuit.num_clbits, shots)
             for place, circuit in enumerate(circuits)
         ]
+
+    def abandon(self) -> None:
+        """This process ends: cancel the job that is waited for, or it would run for nobody. May be
+        called from any thread, and takes as long as the provider does."""
+        job = self._job
+        if job is not None:
+            with suppress(Exception):  # as below; there is nobody left to be told
+                job.cancel()
 
     def _await(self, job: Any, control: Control) -> None:
         """Until the job is over; one that is stopped meanwhile is cancelled."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from live import environment
 from machines import QUBITS
 from qiskit import QuantumCircuit
 from qiskit.qasm2 import dumps
@@ -141,6 +143,26 @@ def test_a_job_that_runs_is_not_stopped(env: Client) -> None:
         late.result(120)
     assert late.state is TaskState.EXPIRED
     assert set(waiting.result(120).counts) <= {"00", "11"}
+
+
+@pytest.mark.parametrize("how", ["down", "terminated", "alone"])
+def test_a_job_runs_on_for_nobody(how: str) -> None:
+    with environment(pools=[POOLS[2]], import_from=(SUPPORT,)) as live, live.client() as env:
+        task = env.submit(asking_for("slow"), pool="bad")
+        while task.state is not TaskState.RUNNING:
+            time.sleep(LOOK_S)
+        pid, log = pid_of(env, "bad"), live.home / "logs" / "bad-0.log"
+        if how == "down":
+            env.shutdown(now=True)
+        elif how == "terminated":
+            os.kill(pid, signal.SIGTERM)
+        else:
+            live.kill_service()
+        deadline = time.monotonic() + 60
+        while "job-17 is cancelled" not in log.read_text():
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(LOOK_S)
+        live.wait_dead(pid)
 
 
 def pid_of(env: Client, pool: str) -> int:

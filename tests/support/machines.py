@@ -8,6 +8,7 @@ environment serves all faults.
 from __future__ import annotations
 
 import os
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -145,6 +146,8 @@ class Job:
         if self._fault == "stubborn":
             raise RuntimeError("cannot be cancelled")
         self._machine.cancelled += 1
+        sys.stderr.write("job-17 is cancelled\n")
+        sys.stderr.flush()
         self._state = "CANCELLED"
         return True
 

@@ -89,6 +89,27 @@ def test_a_machine_gets_a_second_worker(bench: Bench) -> None:
         assert "holds a machine" in answer.refusals[0].message
 
 
+@pytest.mark.parametrize("stubborn", [False, True])
+def test_a_worker_that_holds_a_machine_is_killed_before_it_can_cancel_its_job(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, stubborn: bool
+) -> None:
+    bench.paper.stubborn = stubborn
+    workers = bench.daemon.workers
+    for name in ("main-0", "qpu-0"):
+        workers.kill(name)
+    assert bench.paper.told == ["qpu-0"]
+    assert ("qpu-0" in bench.paper.commands) == stubborn
+    assert "main-0" not in bench.paper.commands
+    monkeypatch.setattr("simenv.service.pools.MACHINE_GRACE_S", 0.0)
+    workers.exited()
+    assert ("qpu-0" in bench.paper.commands) == stubborn, "its time is not over"
+    if stubborn:
+        workers._ending["qpu-0"] = 0.0
+        workers.exited()
+        assert [end.name for end in workers.exited()] == ["qpu-0"]
+        assert workers._ending == {}
+
+
 @pytest.mark.parametrize(
     ("engine", "forced"), [("hardware", True), ("stabilizer", True), ("statevector", False)]
 )

@@ -54,6 +54,12 @@ def test_figures_are_guessed_or_in_other_units() -> None:
     assert ("cx", (0, 1)) not in operations
 
 
+def test_the_technology_of_a_providers_machines_is_not_known() -> None:
+    provider = pytest.importorskip("qiskit_ibm_runtime.fake_provider")
+    assert said(provider.FakeMontrealV2()).technology == "superconducting"
+    assert said(machines.ideal()).technology == ""
+
+
 def test_every_pair_is_listed_or_none_is_known() -> None:
     ideal = said(machines.ideal()).target
     assert (ideal.all_to_all, ideal.coupling, ideal.qubits) == (True, (), ())
