@@ -50,9 +50,17 @@ def locate(amplitudes, norms, rows_each, numbers, first, last, edges, begins, dr
         if begins[number] == begins[number + 1]:
             continue
         edge = edges[number]
-        row, end = block * rows_each, (block + 1) * rows_each - 1
+        first_row = row = block * rows_each
+        end = row + rows_each - 1
         while end > row and norms[end] == 0.0:
             end -= 1
+        before = 0.0
+        for s in range(begins[number], begins[number + 1]):  # draws are far apart in memory
+            while row < end and edge + (before + norms[row]) <= draws[s]:
+                before += norms[row]
+                row += 1
+            rows.prefetch_row(amplitudes, 2 * LANES * row)
+        row = first_row
         before = within = 0.0  # the rows before this one; the lanes before `lane`
         lane = last_lane = 0
         for s in range(begins[number], begins[number + 1]):
