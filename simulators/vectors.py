@@ -21,6 +21,7 @@ SHORTS = 32  # uint16 in as many bytes
 
 _F64, _I64, _I32, _I16, _I1 = ir.DoubleType(), *(ir.IntType(bits) for bits in (64, 32, 16, 1))
 _VECTOR, _WORDS, _BITS = (ir.VectorType(kind, LANES) for kind in (_F64, _I64, _I1))
+_NUMBERS = {types.float64: _F64, types.float32: ir.FloatType()}
 
 
 class _Vector(types.Type):  # type: ignore[misc]
@@ -182,3 +183,49 @@ def odd(_context: Any, _word: Any) -> Any:
         return builder.and_(builder.ctpop(args[0]), ir.Constant(_I64, 1))
 
     return types.int64(types.uint64), codegen
+
+
+def _every_second(first: int) -> Any:
+    @intrinsic  # type: ignore[untyped-decorator]
+    def taken(_context: Any, array: Any, _index: Any) -> Any:
+        def codegen(context: Any, builder: Any, given: Any, args: Any) -> Any:
+            kind = ir.VectorType(_NUMBERS[given.args[0].dtype], LANES)
+            size = kind.element.get_abi_size(context.target_data)
+            halves = []
+            for half in range(2):
+                at = builder.add(args[1], ir.Constant(_I64, half * LANES))
+                pointer = _address(context, builder, given.args[0], args[0], at, kind)
+                halves.append(builder.load(pointer, align=size))
+            order = [ir.Constant(_I32, first + 2 * k) for k in range(LANES)]
+            lanes = ir.Constant(ir.VectorType(_I32, LANES), order)
+            found = builder.shuffle_vector(*halves, lanes)
+            return found if kind == _VECTOR else builder.fpext(found, _VECTOR)
+
+        return VECTOR(array, types.uint64), codegen
+
+    return taken
+
+
+# Of 16 numbers from array[index] on, float64 or float32, every second: real parts of complex
+# numbers that lie there, and imaginary ones.
+reals_of, imags_of = _every_second(0), _every_second(1)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def store_both(_context: Any, array: Any, _index: Any, _re: Any, _im: Any) -> Any:
+    """The inverse: eight complex numbers into array[index : index + 16]."""
+
+    def codegen(context: Any, builder: Any, given: Any, args: Any) -> Any:
+        kind = ir.VectorType(_NUMBERS[given.args[0].dtype], LANES)
+        size = kind.element.get_abi_size(context.target_data)
+        parts = [part if kind == _VECTOR else builder.fptrunc(part, kind) for part in args[2:]]
+        for half in range(2):
+            begin = half * LANES // 2
+            order = [ir.Constant(_I32, begin + k // 2 + (k & 1) * LANES) for k in range(LANES)]
+            mixed = builder.shuffle_vector(*parts, ir.Constant(ir.VectorType(_I32, LANES), order))
+            at = builder.add(args[1], ir.Constant(_I64, half * LANES))
+            pointer = _address(context, builder, given.args[0], args[0], at, kind)
+            builder.store(mixed, pointer, align=size)
+        return context.get_dummy_value()
+
+    return types.void(array, types.uint64, VECTOR, VECTOR), codegen

@@ -35,6 +35,7 @@ _LATER = (
     "simulators.statevector.lanes",
 )
 _SELDOM = ("simulators.statevector.ranks.kernels",)  # loaded by engines over ranks alone
+_ASKED = ("simulators.statevector.gradient.adjoint",)  # loaded where a gradient is asked for
 
 
 def prepare(folder: Path) -> Path:
@@ -81,7 +82,7 @@ def complete(folder: Path) -> None:
     for engine in reversed(_GROUPS):
         warm_up(folder, engine)
     chosen = prepare(folder)
-    for group in (*_LATER, *_SELDOM):
+    for group in (*_LATER, *_SELDOM, *_ASKED):
         _load(chosen, group, wait=True)
 
 
@@ -96,7 +97,7 @@ def is_warm(folder: Path) -> bool:
 def _all() -> tuple[str, ...]:
     """What a first circuit needs before the rest; a worker has the most to compile."""
     first = dict.fromkeys(group for groups in _GROUPS.values() for group in groups)
-    return (*first, *_LATER, *_SELDOM)
+    return (*first, *_LATER, *_SELDOM, *_ASKED)
 
 
 def _is_done(folder: Path, group: str) -> bool:

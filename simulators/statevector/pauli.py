@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from simulators.jit import I64, INT, REALS, REALS2, SINGLES, U64, WORD, kernel, part
 from simulators.statevector.signs import MANY, moved, sign, signed_sum, walsh
-from simulators.statevector.state import BLOCK_QUBITS, State, Sweeper, load
-from simulators.vectors import LANES, store, where
-from simulators.vectors import load as take
+from simulators.statevector.state import BLOCK_QUBITS, State, Sweeper
+from simulators.vectors import LANES, imags_of, reals_of, store, where
 
 EVEN, ODD = 1, 2  # number of Y: a string looks at the products' real parts, or the imaginary ones
 
@@ -26,47 +25,51 @@ _LOW = np.uint64(LANES - 1)
 
 
 @part
-def _products(re, im, re2, im2, end, inner, even, odd):  # type: ignore[no-untyped-def]
-    """even[j] + i odd[j] = conj(first[j ^ inner]) second[j], for j < end."""
+def _products(first, at, second, at2, end, inner, need, even, odd):  # type: ignore[no-untyped-def]
+    """even[j] + i odd[j] = conj(a[j ^ inner]) b[j], for j < end; `need`: EVEN, ODD.
+
+    a, b: the amplitudes from first[at] and second[at2] on, in memory.
+    """
     low = inner & _LOW
     by_1, by_2, by_4 = where(_0, ~low & _1), where(_0, ~low & _2), where(_0, ~low & _4)
     j = _0
     while j < end:
-        k = j ^ (inner & ~_LOW)
-        a, b = moved(take(re, k), by_1, by_2, by_4), moved(take(im, k), by_1, by_2, by_4)
-        c, d = take(re2, j), take(im2, j)
-        store(even, j, a * c + b * d)
-        store(odd, j, a * d - b * c)
+        k = at + _2 * (j ^ (inner & ~_LOW))
+        a, b = reals_of(first, k), imags_of(first, k)
+        if low:
+            a, b = moved(a, by_1, by_2, by_4), moved(b, by_1, by_2, by_4)
+        c, d = reals_of(second, at2 + _2 * j), imags_of(second, at2 + _2 * j)
+        if need & EVEN:
+            store(even, j, a * c + b * d)
+        if need & ODD:
+            store(odd, j, a * d - b * c)
         j += _LANES
 
 
 @kernel(
-    REALS, SINGLES, REALS, SINGLES, I64, INT, INT, WORD, U64, REALS2, INT, INT, INT, REALS, REALS2
-)
+    REALS, SINGLES, REALS, SINGLES, I64, INT, INT, WORD, U64, REALS2, INT, INT, INT, INT, REALS,
+    REALS2,
+)  # fmt: skip
 def _strings(  # type: ignore[no-untyped-def]
-    reals, singles, reals2, singles2, numbers, size, flip, x, zs, parts, all_, first, last,
+    reals, singles, reals2, singles2, numbers, size, flip, x, zs, parts, need, all_, first, last,
     scratch, sums,
 ):  # fmt: skip
     """sums[block, t] for the strings (x, zs[t]); parts[t]: factors of the products' re and im.
 
     Block b stands at numbers[b] in the whole state; its partner is block b ^ flip of the second.
-    `all_`: EVEN, ODD: all signs of these parts are found at once.
+    `size`: of a block, LANES at least. `need`: EVEN, ODD: which parts there are strings for;
+    `all_`: all signs of these are found at once.
     """
-    room = (scratch.size - LANES) // 6
-    re, im = scratch[:room], scratch[room : 2 * room]
-    re2, im2 = scratch[2 * room : 3 * room], scratch[3 * room : 4 * room]
-    even, odd = scratch[4 * room : 5 * room], scratch[5 * room : 6 * room]
-    eight = scratch[6 * room :]
-    if size < room:
-        scratch[:] = 0.0
-    zero = np.int64(0)
-    end = np.uint64(room)
+    even, odd, eight = scratch[:size], scratch[size : 2 * size], scratch[2 * size :]
+    end = np.uint64(size)
     low = np.uint64(size - 1)
     for block in range(first, last):
         partner = (np.uint64(numbers[block] * size) ^ x) & ~low
-        load(reals, singles, block * size, size, re, im, zero)
-        load(reals2, singles2, (block ^ flip) * size, size, re2, im2, zero)
-        _products(re, im, re2, im2, end, x & low, even, odd)
+        at, at2 = np.uint64(2 * block * size), np.uint64(2 * (block ^ flip) * size)
+        if reals.size:
+            _products(reals, at, reals2, at2, end, x & low, need, even, odd)
+        else:
+            _products(singles, at, singles2, at2, end, x & low, need, even, odd)
         if all_ & EVEN:
             walsh(even, end)
         if all_ & ODD:
@@ -89,7 +92,8 @@ class Group(msgspec.Struct, frozen=True, eq=False):
     members: list[int]  # their numbers
     zs: NDArray[np.uint64]
     parts: NDArray[np.float64]  # [strings, 2]
-    all_signs: int  # EVEN, ODD: where it has many
+    need: int  # EVEN, ODD: parts of the products that it has strings for
+    all_signs: int  # those that it has many for
 
 
 def groups(strings: list[tuple[int, int]]) -> list[Group]:
@@ -104,8 +108,15 @@ def _group(x: int, members: list[int], strings: list[tuple[int, int]]) -> Group:
     masks_z = [strings[t][1] for t in members]
     factors = [1j ** ((x & z).bit_count() % 4) for z in masks_z]
     parts = np.array([(factor.real, -factor.imag) for factor in factors])
-    many = [int(np.count_nonzero(parts[:, k])) >= MANY for k in (0, 1)]
-    return Group(x, members, np.array(masks_z, np.uint64), parts, EVEN * many[0] | ODD * many[1])
+    counts = [int(np.count_nonzero(parts[:, k])) for k in (0, 1)]
+    need, many = (EVEN * (counts[0] >= n) | ODD * (counts[1] >= n) for n in (1, MANY))
+    return Group(x, members, np.array(masks_z, np.uint64), parts, need, many)
+
+
+def padded(state: State) -> State:
+    """The state; one of less than LANES amplitudes with zeros behind them."""
+    missing = LANES - state.amplitudes.size
+    return State(np.pad(state.amplitudes, (0, missing))) if missing > 0 else state
 
 
 def string_sums(
@@ -118,6 +129,7 @@ def string_sums(
     sums: NDArray[np.float64],
 ) -> None:
     """Fill `sums`: float64 [blocks, strings]; see `_strings`."""
+    state, partner = padded(state), padded(partner)
     unit = min(BLOCK_QUBITS, state.num_qubits)
 
     def work(first: int, last: int, number: int) -> None:
@@ -132,10 +144,11 @@ def string_sums(
             group.x,
             group.zs,
             group.parts,
+            group.need,
             group.all_signs,
             first,
             last,
-            sweeper.scratch(number, 6 * max(1 << unit, LANES) + LANES),
+            sweeper.scratch(number, (2 << unit) + LANES),
             sums,
         )
 

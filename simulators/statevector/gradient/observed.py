@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 from simulators.jit import I64, INT, REALS, REALS2, SINGLES, U64, kernel, part
 from simulators.statevector import pauli
+from simulators.statevector.pauli import EVEN, ODD
 from simulators.statevector.signs import MANY, add_signs, clear, moved, sign, walsh
-from simulators.statevector.state import BLOCK_QUBITS, State, Sweeper, load
-from simulators.statevector.state import store as put
-from simulators.vectors import LANES, store, where
+from simulators.statevector.state import BLOCK_QUBITS, State, Sweeper
+from simulators.vectors import LANES, imags_of, reals_of, splat, store, store_both, where
 from simulators.vectors import load as take
 
 _0, _1, _2, _4 = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(4)
@@ -19,62 +19,89 @@ _LOW = np.uint64(LANES - 1)
 
 
 @part
-def _add(re, im, re2, im2, even, odd, end, inner):  # type: ignore[no-untyped-def]
-    """into[j ^ inner] += (even[j] + i odd[j]) second[j], for j < end."""
+def _add(re, im, second, at, even, odd, need, end, inner):  # type: ignore[no-untyped-def]
+    """(re, im)[j ^ inner] += (even[j] + i odd[j]) b[j], for j < end.
+
+    b: the amplitudes from second[at] on, in memory; `need`: EVEN, ODD: which factors are not 0.
+    """
     low = inner & _LOW
     by_1, by_2, by_4 = where(_0, ~low & _1), where(_0, ~low & _2), where(_0, ~low & _4)
+    x = splat(0.0)
+    y = splat(0.0)
     j = _0
     while j < end:
         k = j ^ (inner & ~_LOW)
-        a, b, x, y = take(re2, j), take(im2, j), take(even, j), take(odd, j)
-        store(re, k, take(re, k) + moved(x * a - y * b, by_1, by_2, by_4))
-        store(im, k, take(im, k) + moved(x * b + y * a, by_1, by_2, by_4))
+        a, b = reals_of(second, at + _2 * j), imags_of(second, at + _2 * j)
+        if need & EVEN:
+            x = take(even, j)
+        if need & ODD:
+            y = take(odd, j)
+        a, b = x * a - y * b, x * b + y * a
+        if low:
+            a, b = moved(a, by_1, by_2, by_4), moved(b, by_1, by_2, by_4)
+        store(re, k, take(re, k) + a)
+        store(im, k, take(im, k) + b)
         j += _LANES
 
 
-@kernel(REALS, SINGLES, REALS, SINGLES, INT, U64, I64, U64, REALS2, INT, INT, REALS)
+@part
+def _put(array, at, re, im, end):  # type: ignore[no-untyped-def]
+    """Amplitudes from array[at] on."""
+    j = _0
+    while j < end:
+        store_both(array, at + _2 * j, take(re, j), take(im, j))
+        j += _LANES
+
+
+@part
+def _scaled(partner, low, zs, factors, part_, many, even, end, eight):  # type: ignore[no-untyped-def]
+    """even[j] = the sum of the strings' factors with their signs; `part_`: 0 real, 1 imaginary."""
+    clear(even, end)
+    for t in range(zs.size):
+        weight = sign(partner & zs[t]) * factors[t, part_]
+        if many:
+            even[zs[t] & low] += weight
+        elif weight != 0.0:
+            add_signs(even, end, zs[t] & low, weight, eight)
+    if many:
+        walsh(even, end)
+
+
+@kernel(REALS, SINGLES, REALS, SINGLES, INT, U64, I64, I64, U64, REALS2, INT, INT, REALS)
 def _apply(  # type: ignore[no-untyped-def]
-    reals, singles, reals2, singles2, size, xs, starts, zs, factors, first, last, scratch
+    reals, singles, reals2, singles2, size, xs, starts, needs, zs, factors, first, last, scratch
 ):
     """Blocks first .. last - 1 of the first state become those of the sum applied to the second.
 
-    Strings starts[g] .. starts[g + 1] - 1 flip xs[g]; factors[t]: (re, im) of string t's.
+    Strings starts[g] .. starts[g + 1] - 1 flip xs[g]; factors[t]: (re, im) of string t's;
+    needs[g]: EVEN, ODD: which of these are not 0.
     """
-    room = (scratch.size - LANES) // 6
-    re, im = scratch[:room], scratch[room : 2 * room]
-    re2, im2 = scratch[2 * room : 3 * room], scratch[3 * room : 4 * room]
-    even, odd = scratch[4 * room : 5 * room], scratch[5 * room : 6 * room]
-    eight = scratch[6 * room :]
-    if size < room:
-        scratch[:] = 0.0
-    zero = np.int64(0)
-    end = np.uint64(room)
+    re, im = scratch[:size], scratch[size : 2 * size]
+    even, odd = scratch[2 * size : 3 * size], scratch[3 * size : 4 * size]
+    eight = scratch[4 * size :]
+    end = np.uint64(size)
     low = np.uint64(size - 1)
     for block in range(first, last):
         clear(re, end)
         clear(im, end)
         for g in range(xs.size):
-            x = xs[g]
-            partner = (np.uint64(block * size) ^ x) & ~low
-            load(reals2, singles2, np.int64(partner), size, re2, im2, zero)
-            clear(even, end)
-            clear(odd, end)
-            many = starts[g + 1] - starts[g] >= MANY
-            for t in range(starts[g], starts[g + 1]):
-                up = sign(partner & zs[t])
-                z = zs[t] & low
-                if many:
-                    even[z] += up * factors[t, 0]
-                    odd[z] += up * factors[t, 1]
-                elif factors[t, 0] != 0.0:
-                    add_signs(even, end, z, up * factors[t, 0], eight)
-                else:
-                    add_signs(odd, end, z, up * factors[t, 1], eight)
-            if many:
-                walsh(even, end)
-                walsh(odd, end)
-            _add(re, im, re2, im2, even, odd, end, x & low)
-        put(reals, singles, block * size, size, re, im, zero)
+            begin, stop = starts[g], starts[g + 1]
+            partner = (np.uint64(block * size) ^ xs[g]) & ~low
+            need = needs[g]
+            many = stop - begin >= MANY
+            mine, own = zs[begin:stop], factors[begin:stop]
+            if need & EVEN:
+                _scaled(partner, low, mine, own, 0, many, even, end, eight)
+            if need & ODD:
+                _scaled(partner, low, mine, own, 1, many, odd, end, eight)
+            if reals.size:
+                _add(re, im, reals2, _2 * partner, even, odd, need, end, xs[g] & low)
+            else:
+                _add(re, im, singles2, _2 * partner, even, odd, need, end, xs[g] & low)
+        if reals.size:
+            _put(reals, np.uint64(2 * block * size), re, im, end)
+        else:
+            _put(singles, np.uint64(2 * block * size), re, im, end)
 
 
 def apply(
@@ -94,22 +121,27 @@ def apply(
     scaled = [phase * coefficients[t] for phase, t in zip(phases, order, strict=True)]
     factors = np.array([(f.real, f.imag) for f in scaled]).reshape(-1, 2)
     starts = np.cumsum([0, *sizes])
-    unit = min(BLOCK_QUBITS, state.num_qubits)
+    needs = np.array([group.need for group in groups])
+    source, target = pauli.padded(state), pauli.padded(into)
+    unit = min(BLOCK_QUBITS, source.num_qubits)
 
     def work(first: int, last: int, number: int) -> None:
         _apply(
-            into.reals,
-            into.singles,
-            state.reals,
-            state.singles,
+            target.reals,
+            target.singles,
+            source.reals,
+            source.singles,
             1 << unit,
             xs,
             starts,
+            needs,
             zs,
             factors,
             first,
             last,
-            sweeper.scratch(number, 6 * max(1 << unit, LANES) + LANES),
+            sweeper.scratch(number, (4 << unit) + LANES),
         )
 
-    sweeper.over(state.num_qubits, unit, work)
+    sweeper.over(source.num_qubits, unit, work)
+    if target is not into:
+        into.amplitudes[:] = target.amplitudes[: into.amplitudes.size]

@@ -26,13 +26,34 @@ from simulators.jit import (
 from simulators.statevector.amplitudes import apply
 from simulators.statevector.signs import clear, moved
 from simulators.statevector.state import load, spread, store
-from simulators.vectors import LANES, choose, splat, where
+from simulators.vectors import LANES, choose, imags_of, reals_of, splat, store_both, where
 from simulators.vectors import load as take
 from simulators.vectors import store as put
 
 _0, _1, _2, _4 = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(4)
 _LANES = np.uint64(LANES)
 _LOW = np.uint64(LANES - 1)
+
+
+@part
+def _take(array, start, count, re, im, at):  # type: ignore[no-untyped-def]
+    """As `state.load`, LANES amplitudes or more."""
+    k = _0
+    while k < np.uint64(count):
+        place = np.uint64(2 * start) + _2 * k
+        put(re, np.uint64(at) + k, reals_of(array, place))
+        put(im, np.uint64(at) + k, imags_of(array, place))
+        k += _LANES
+
+
+@part
+def _put(array, start, count, re, im, at):  # type: ignore[no-untyped-def]
+    """The inverse of `_take`."""
+    k = _0
+    while k < np.uint64(count):
+        place = np.uint64(at) + k
+        store_both(array, np.uint64(2 * start) + _2 * k, take(re, place), take(im, place))
+        k += _LANES
 
 
 @part
@@ -187,8 +208,12 @@ def take_back(  # type: ignore[no-untyped-def]
             base = spread(np.uint64(number), outside)
             for at in range(0, size, stretch):
                 start = np.int64(base | spread(np.uint64(at // stretch), above))
-                load(reals, singles, start, stretch, re, im, at)
-                load(reals2, singles2, start, stretch, re2, im2, at)
+                if reals.size and stretch >= LANES:
+                    _take(reals, start, stretch, re, im, at)
+                    _take(reals2, start, stretch, re2, im2, at)
+                else:
+                    load(reals, singles, start, stretch, re, im, at)
+                    load(reals2, singles2, start, stretch, re2, im2, at)
             for s in range(first_step, last_step):
                 if control[0]:
                     return
@@ -206,5 +231,9 @@ def take_back(  # type: ignore[no-untyped-def]
                     apply(re2, im2, size, kind, mask, zero, one, floats, row)
             for at in range(0, size, stretch):
                 start = np.int64(base | spread(np.uint64(at // stretch), above))
-                store(reals, singles, start, stretch, re, im, at)
-                store(reals2, singles2, start, stretch, re2, im2, at)
+                if reals.size and stretch >= LANES:
+                    _put(reals, start, stretch, re, im, at)
+                    _put(reals2, start, stretch, re2, im2, at)
+                else:
+                    store(reals, singles, start, stretch, re, im, at)
+                    store(reals2, singles2, start, stretch, re2, im2, at)
