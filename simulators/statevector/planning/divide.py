@@ -12,7 +12,7 @@ from simulators.statevector.sweeps import LANE_WIRES
 
 _CANDIDATES = 16  # ways in which a tile may grow that are looked at
 _MOST_OPS = 12  # of one block, and half of what brings lanes back
-DONE = 1.0  # what a block's being done is worth, beside its work
+DONE = 0.5  # what a block's being done is worth, beside its work
 
 
 @kernel(I64, INT, INT, I64, I64)
