@@ -18,6 +18,9 @@ from simulators.circuit.ir import Circuit
 from simulators.errors import Stopped
 from simulators.statevector import checkpoint, journey
 from simulators.statevector.engine import StatevectorEngine
+from simulators.statevector.ranks.exchange import Exchange
+from simulators.statevector.ranks.meeting import Meeting
+from simulators.statevector.state import State
 
 
 def fourier(n: int) -> Circuit:
@@ -65,6 +68,40 @@ def case_more_or_less_is_sent_than_was_planned(comm: Any) -> None:
             assert traffic.waited_cpu_s >= 0.0
             assert traffic.exchange_s > 0.0
     engine.close()
+
+
+def case_an_exchange_leaves_amplitudes_elsewhere(comm: Any) -> None:
+    """Of states in which some wires have never been 1; what was sent leaves zeros behind."""
+    n, bits = 17, comm.size.bit_length() - 1
+    local = n - bits
+    index = np.arange(1 << n)
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        alive = int(rng.integers(1 << n)) | int(rng.integers(1 << n)) if seed % 3 else (1 << n) - 1
+        state = np.where(index & ~alive, 0, rng.normal(size=1 << n) + 1j * rng.normal(size=1 << n))
+        count = int(rng.integers(1, bits + 1))
+        there = rng.permutation(bits)[:count].tolist()
+        here = rng.permutation(local)[:count].tolist()
+        expected, target = np.empty_like(state), index.copy()
+        for bit, position in zip(there, here, strict=True):
+            differ = (target >> (bit + local) ^ target >> position) & 1
+            target ^= differ << (bit + local) | differ << position
+        expected[target] = state
+        dtype = (np.complex128, np.complex64)[seed & 1]
+        shares = state.astype(dtype).reshape(comm.size, -1)
+        share = State(shares[comm.rank].copy())
+        exchange = Exchange(Meeting(comm, Control()), local, np.dtype(dtype))
+        pairs = list(zip(there, here, strict=True))
+        exchange.trade(share, pairs, alive & ((1 << local) - 1), alive >> local)
+        wanted = expected.astype(dtype).reshape(comm.size, -1)[comm.rank]
+        assert all_agree(comm, np.array_equal(share.amplitudes, wanted)), seed
+
+
+def all_agree(comm: Any, truth: bool) -> bool:
+    found = np.array([truth], np.int64)
+    total = np.zeros_like(found)
+    comm.Allreduce(found, total)
+    return int(total[0]) == comm.size
 
 
 def _max() -> Any:
