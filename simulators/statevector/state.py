@@ -7,7 +7,6 @@ on tiles of it in double precision. No second array of its size is ever made.
 from __future__ import annotations
 
 import functools
-import os
 from typing import Any
 
 import numpy as np
@@ -21,12 +20,13 @@ from simulators.jit import I64, INT, REALS, REALS2, SINGLES, WORD, WORDS2, kerne
 from simulators.statevector import memory
 from simulators.statevector.amplitudes import apply
 from simulators.statevector.passes import TILE_QUBITS, Passes
+from simulators.statevector.sweeps import LANES as ROW
 from simulators.vectors import LANES
 
 BLOCK_QUBITS = 12  # sums run over blocks of so many of the lowest qubits, each on its own
 _GRAIN = 1 << 20  # amplitudes a thread takes at a time: some 10 ms, so that a stop is soon heard
 _ALONE = 1 << 15  # smaller states are not worth a second thread
-PHYSICAL_BYTES = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+PHYSICAL_BYTES = memory.PHYSICAL_BYTES
 _NO_REALS = np.empty(0)
 _NO_SINGLES = np.empty(0, np.float32)
 _0, _1 = np.uint64(0), np.uint64(1)
@@ -120,16 +120,40 @@ def _too_large(num_qubits: int, need: int) -> OutOfMemory:
 class State:
     """2**n amplitudes; complex128 or complex64."""
 
-    __slots__ = ("amplitudes", "live", "norms", "num_qubits", "reals", "singles")
+    __slots__ = ("_amplitudes", "_dirty", "live", "norms", "num_qubits")
 
-    def __init__(self, amplitudes: NDArray[np.complexfloating]) -> None:
-        self.amplitudes = amplitudes
+    def __init__(self, amplitudes: NDArray[np.complexfloating], *, dirty: bool = False) -> None:
+        """`dirty`: |0...0> is meant, but what lies behind the first row may be anything."""
+        self._amplitudes = amplitudes
+        self._dirty = dirty
         self.num_qubits = amplitudes.size.bit_length() - 1
-        double = amplitudes.dtype == np.complex128
-        self.reals = amplitudes.view(np.float64) if double else _NO_REALS
-        self.singles = _NO_SINGLES if double else amplitudes.view(np.float32)
         self.live = -1  # wires that may be 1 where an amplitude is not 0, as a mask
         self.norms: NDArray[np.float64] | None = None  # of its rows, where they are known
+
+    @property
+    def amplitudes(self) -> NDArray[np.complexfloating]:
+        """All of them."""
+        if self._dirty:
+            self._amplitudes[ROW:] = 0.0
+            self._dirty = False
+        return self._amplitudes
+
+    @property
+    def reals(self) -> NDArray[np.float64]:
+        """The amplitudes as real numbers in double precision; none if they are not."""
+        found = self.amplitudes
+        return found.view(np.float64) if found.dtype == np.complex128 else _NO_REALS
+
+    @property
+    def singles(self) -> NDArray[np.float32]:
+        """The same in single precision."""
+        found = self.amplitudes
+        return found.view(np.float32) if found.dtype == np.complex64 else _NO_SINGLES
+
+    def overwritten(self) -> NDArray[np.complexfloating]:
+        """The amplitudes, for one who writes all and reads none before but the first row."""
+        self._dirty = False
+        return self._amplitudes
 
     def changed(self) -> None:
         """To be called by all that change amplitudes and know nothing of what is known of them."""
@@ -152,11 +176,12 @@ class State:
         if need > PHYSICAL_BYTES:  # some systems promise more than they have, and kill later
             raise _too_large(num_qubits, need)
         try:
-            amplitudes = memory.zeros(1 << num_qubits, dtype)
+            amplitudes, clean = memory.room(1 << num_qubits, dtype)
         except MemoryError as error:
             raise _too_large(num_qubits, need) from error
+        amplitudes[:ROW] = 0.0
         amplitudes[0] = 1.0
-        state = cls(amplitudes)
+        state = cls(amplitudes, dirty=not clean)
         state.live = 0
         return state
 

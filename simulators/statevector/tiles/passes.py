@@ -53,6 +53,7 @@ def run(  # type: ignore[no-untyped-def]
         if high & ~live[p]:
             tiles = 0
         filled = norms if p == last - 1 else none
+        all_tiles = filled.size > 0 or live[p] & ~known != 0  # new amplitudes are to be written
         mark = (p - first) * (threads + 1)
         done = 0
         for turn in range(threads):
@@ -66,7 +67,7 @@ def run(  # type: ignore[no-untyped-def]
                     return 1
                 here = spread(mine, outside)
                 base = here | high
-                if filled.size or concerned(ops, starts[p], starts[p + 1], base):
+                if all_tiles or concerned(ops, starts[p], starts[p + 1], base):
                     load(amplitudes, here, offsets, which, known, tile, order)
                     operate(
                         tile, order, height, most, ops, starts[p], starts[p + 1], terms, floats,

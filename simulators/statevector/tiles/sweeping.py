@@ -59,9 +59,18 @@ def apply(
     if first >= end:
         return
     known = state.live
+    here = (1 << state.num_qubits) - 1 | high
+    whole = int(plan.live[end - 1]) & here == here  # the last pass goes through all tiles
+    # Where it does, all passes together write all amplitudes before they read them.
+    all_written = whole and first == 0 and end == len(plan.starts) - 1
+    amplitudes = state.overwritten() if all_written else state.amplitudes
     state.changed()
-    filled = memory.zeros(1 << (state.num_qubits - LANE_WIRES), np.float64) if norms else _NO_NORMS
-    call = _Call(sweeper, state, plan, floats, high)
+    filled = _NO_NORMS
+    if norms:
+        filled, clean = memory.room(1 << (state.num_qubits - LANE_WIRES), np.float64)
+        if not clean and not whole:
+            filled.fill(0.0)
+    call = _Call(sweeper, amplitudes, plan, floats, high)
     step = max(1, min(_MOST_PASSES, _AT_ONCE >> state.num_qubits))
     for begin in range(first, end, step):
         stop = min(begin + step, end)
@@ -78,30 +87,32 @@ class _Call:
     def __init__(
         self,
         sweeper: Sweeper,
-        state: State,
+        amplitudes: NDArray[np.complexfloating],
         plan: Sweeps,
         floats: NDArray[np.float64],
         high: int,
     ) -> None:
         self._sweeper = sweeper
-        self._run = kernels(state).run
-        amplitudes = state.reals if state.reals.size else state.singles
-        numbers = floats if state.reals.size else floats.astype(np.float32)
+        is_double = amplitudes.dtype == np.complex128
+        self._run = (double if is_double else single).run
+        reals = amplitudes.view(np.float64 if is_double else np.float32)
+        numbers = floats if is_double else floats.astype(np.float32)
+        num_qubits = amplitudes.size.bit_length() - 1
         ints = (plan.starts, plan.places, plan.live, plan.ops, plan.terms)
         self._plan = (
-            amplitudes,
-            state.num_qubits,
+            reals,
+            num_qubits,
             plan.width,
             *(table.view(np.int64) for table in ints),
             floats,
             numbers,
         )
         self._high = high
-        self._type = amplitudes.dtype.name
+        self._type = reals.dtype.name
         self._rows = 1 << (plan.width - LANE_WIRES)
-        tiles = 1 << (state.num_qubits - plan.width)
-        self._most = _strip(amplitudes.itemsize)
-        self._threads = min(sweeper.crew.size, tiles) if 1 << state.num_qubits >= _ALONE else 1
+        tiles = 1 << (num_qubits - plan.width)
+        self._most = _strip(reals.itemsize)
+        self._threads = min(sweeper.crew.size, tiles) if 1 << num_qubits >= _ALONE else 1
 
     def __call__(self, first: int, last: int, known: int, norms: NDArray[np.float64]) -> None:
         """Passes first .. last - 1. Raises Stopped."""

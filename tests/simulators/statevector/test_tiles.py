@@ -11,11 +11,11 @@ import pytest
 from random_sweeps import Table, agree, agree_all, random_state, state_of
 
 import simulators
-from simulators.base import Control
+from simulators.base import Control, RunOptions
 from simulators.crew import Crew
 from simulators.errors import Stopped
-from simulators.statevector import numbers
-from simulators.statevector.state import Sweeper
+from simulators.statevector import memory, numbers
+from simulators.statevector.state import State, Sweeper
 from simulators.statevector.states import LocalStates
 from simulators.statevector.tiles import sweeping
 
@@ -96,3 +96,47 @@ def test_an_impossible_outcome_is_drawn() -> None:
     values, counts = np.unique(found, return_counts=True)
     assert values.tolist() == [5, 40, 4095, 9000]
     assert counts.min() > 400
+
+
+@pytest.mark.parametrize("dtype", ["complex128", "complex64"])
+def test_what_another_state_left_is_found_in_a_new_one(
+    dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory that is used again holds anything; passes from |0...0> never read it."""
+    monkeypatch.setattr(memory, "_KEPT_BYTES", 1 << 30)
+    precision = "double" if dtype == "complex128" else "single"
+    options = RunOptions(precision=precision)
+    for seed in range(4):
+        table = Table(19, 9, seed)
+        table.fill(12, 4, fresh=True)
+        plan, floats = table.plan()
+        found = []
+        for left in (0.0, 1.0):
+            memory.release()
+            block, clean = memory.room(1 << 19, dtype)
+            assert clean
+            block[:] = left
+            del block
+            state = State.zero(19, options)
+            with Crew(2, Control()) as crew:
+                sweeping.apply(Sweeper(crew, Control()), state, plan, floats)
+            found.append(state)
+        np.testing.assert_array_equal(found[0].amplitudes, found[1].amplitudes)
+        np.testing.assert_array_equal(found[0].norms, found[1].norms)
+        assert abs(found[1].norms.sum() - 1.0) < 1e-5
+        del state, found
+    again = State.zero(19, options)
+    assert again.amplitudes[0] == 1.0
+    assert np.count_nonzero(again.amplitudes) == 1
+
+
+def test_memory_that_is_looked_at_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_KEPT_BYTES", 1 << 30)
+    memory.release()
+    block, clean = memory.room(1 << 19, np.complex128)
+    view = block[5:].view(np.float64)
+    del block
+    assert clean
+    assert memory.room(1 << 19, np.complex128)[1], "a view of the first block is still there"
+    del view
+    assert not memory.room(1 << 19, np.complex128)[1]
