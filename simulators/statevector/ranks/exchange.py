@@ -82,7 +82,7 @@ class Exchange:
 
     def _trade(self, parts: Iterator[Part], partner: int, *, sends: bool, gets: bool) -> None:
         """These parts of the state for what the partner sends: packing the next one while one is
-        on its way."""
+        on its way. What lies together is sent from where it is."""
         comm = self._meeting.comm
         waiting: list[tuple[Part, int, Any, Any]] = []
         for number, part in enumerate(parts):
@@ -93,8 +93,11 @@ class Exchange:
             getting = comm.Irecv(self._in[slot][:size], partner) if gets else None
             sending = None
             if sends:
-                out = self._out[slot][:size]
-                out.reshape(part.shape)[...] = part
+                if part.flags.c_contiguous:
+                    out = part.reshape(-1)
+                else:
+                    out = self._out[slot][:size]
+                    out.reshape(part.shape)[...] = part
                 sending = comm.Isend(out, partner)
                 self.sent_bytes += out.nbytes
             waiting.append((part, slot, sending, getting))
