@@ -7,12 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-from live import environment
 from machines import QUBITS
 from qiskit import QuantumCircuit
 from qiskit.qasm2 import dumps
@@ -145,24 +144,43 @@ def test_a_job_that_runs_is_not_stopped(env: Client) -> None:
     assert set(waiting.result(120).counts) <= {"00", "11"}
 
 
+LAB = """
+from pathlib import Path
+from machines import Faulty
+
+def one():
+    made = Faulty()
+    made.when_seen = Path(__file__).with_name("begun").touch
+    made.when_cancelled = Path(__file__).with_name("cancelled").touch
+    return made
+"""
+
+
 @pytest.mark.parametrize("how", ["down", "terminated", "alone"])
-def test_a_job_runs_on_for_nobody(how: str) -> None:
-    with environment(pools=[POOLS[2]], import_from=(SUPPORT,)) as live, live.client() as env:
+def test_a_job_runs_on_for_nobody(tmp_path: Path, how: str) -> None:
+    (tmp_path / "lab.py").write_text(LAB)
+    pool = {"name": "bad", "engine": "hardware", "provider": "lab:one"}
+    with simenv.local(pools=[pool], import_from=(str(tmp_path), SUPPORT)) as env:
         task = env.submit(asking_for("slow"), pool="bad")
-        while task.state is not TaskState.RUNNING:
-            time.sleep(LOOK_S)
-        pid, log = pid_of(env, "bad"), live.home / "logs" / "bad-0.log"
+        until((tmp_path / "begun").exists)
+        assert task.state is TaskState.RUNNING
+        worker = psutil.Process(pid_of(env, "bad"))
         if how == "down":
             env.shutdown(now=True)
-        elif how == "terminated":
-            os.kill(pid, signal.SIGTERM)
         else:
-            live.kill_service()
-        deadline = time.monotonic() + 60
-        while "job-17 is cancelled" not in log.read_text():
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(LOOK_S)
-        live.wait_dead(pid)
+            os.kill(worker.pid if how == "terminated" else env.status().pid, END[how])
+        until((tmp_path / "cancelled").exists)
+        worker.wait(60)
+
+
+END = {"terminated": signal.SIGTERM, "alone": signal.SIGKILL}
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline, "it never comes"
+        time.sleep(LOOK_S)
 
 
 def pid_of(env: Client, pool: str) -> int:

@@ -8,7 +8,6 @@ environment serves all faults.
 from __future__ import annotations
 
 import os
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -78,6 +77,8 @@ class Faulty(BackendV2):
             self.options.set_validator("shots", (1, max_shots))
         self.asked: list[tuple[int, int]] = []  # circuits and shots of each job
         self.cancelled = 0
+        self.when_seen: Callable[[], None] = lambda: None  # a job's state was asked for
+        self.when_cancelled: Callable[[], None] = lambda: None
 
     @classmethod
     def _default_options(cls) -> Options:
@@ -132,6 +133,7 @@ class Job:
 
     def status(self) -> Any:
         """An enum's member, or a word, as providers have it."""
+        self._machine.when_seen()
         if self._fault == "unsure":
             raise ConnectionError("no route to the machine")
         if self._fault == "error":
@@ -146,8 +148,7 @@ class Job:
         if self._fault == "stubborn":
             raise RuntimeError("cannot be cancelled")
         self._machine.cancelled += 1
-        sys.stderr.write("job-17 is cancelled\n")
-        sys.stderr.flush()
+        self._machine.when_cancelled()
         self._state = "CANCELLED"
         return True
 
