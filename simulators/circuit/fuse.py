@@ -8,8 +8,6 @@ cost nothing, join matrices that span their wires anyway: any number of diagonal
 
 from __future__ import annotations
 
-import numpy as np
-
 from simulators.jit import I64, INT, INTS2, kernel, part
 
 # Columns of an element, and of a block of them; masks of wires. An element does nothing but where
@@ -173,7 +171,7 @@ def fuse(elements, size, blocks, block_of, scratch):  # type: ignore[no-untyped-
             blocks[e, c] = elements[e, c]
         moves = elements[e, MOVES]
         mask = moves | elements[e, LOOKS]
-        target, best = e, np.int64(0)
+        target, best = e, e - e  # no literal 0: another type would be compiled for it
         if _size(mask) <= MOST_WIRES:
             found, last = _near(mask, moves, into, touched, mover, near)
             top = _SAVED

@@ -96,7 +96,7 @@ class Run:
         seen = self._schedules.of(self._circuit, keep=True)
         if plain.branching or seen.branching:
             return seen if keep else plain
-        return plain if plain.natural else seen
+        return plain if plain.whole else seen
 
     def _state(self, keep: bool) -> State:
         """The final state of a schedule without branching, evolved once."""

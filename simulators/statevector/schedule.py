@@ -49,8 +49,7 @@ from simulators.statevector.planning.stretch import Ends, Stretch, Where, plan, 
 class Schedule(msgspec.Struct, frozen=True, eq=False):
     """What to do, and what the final measurements write: source[clbit] = qubit, or -1.
 
-    Unless it is `natural`, nothing but `source` may be looked at in the end: it says where qubits
-    stand then, and what no measurement sees may have been left out.
+    Unless it is `whole`, phases that no measurement sees have been left out.
     """
 
     items: tuple[Item, ...]
@@ -59,7 +58,7 @@ class Schedule(msgspec.Struct, frozen=True, eq=False):
     source: NDArray[np.int64]  # [num_clbits]
     branching: bool
     measures: bool  # the circuit has at least one measurement
-    natural: bool
+    whole: bool
 
     @property
     def memory_bytes(self) -> int:
@@ -88,15 +87,12 @@ def schedule(circuit: Circuit, *, keep: bool, precision: str = "double") -> Sche
     marks = (codes >= MEASURE) & (codes <= UNITARY) & (roles != FINAL) & (roles != DROPPED)
     if large:
         marks &= (codes != UNITARY) | (rows[:, 1] > MOST_QUBITS)
-    natural = keep or not large or bool(marks.any())
-    measured = sum(1 << qubit for qubit in set(source[source >= 0].tolist()))
-    goal = Ends(free=not natural, measured=-1 if natural else measured)
+    whole = keep or not large or bool(marks.any())
+    # All qubits count, measured or not: the outcomes of a draw stand in the order of all of them.
+    goal = Ends(measured=-1 if whole else (1 << circuit.num_qubits) - 1)
     width = width_of(circuit.num_qubits, precision) if large else 0
     builder = _Builder(circuit, roles, codes, begins, goal, width)
     builder.build(np.flatnonzero(marks).tolist())
-    if builder.positions:
-        seen = source >= 0
-        source[seen] = np.array(builder.positions)[source[seen]]
     return Schedule(
         tuple(builder.items),
         tuple(builder.stretches),
@@ -104,7 +100,7 @@ def schedule(circuit: Circuit, *, keep: bool, precision: str = "double") -> Sche
         source,
         branching,
         bool((codes == MEASURE).any()),
-        natural,
+        whole,
     )
 
 
@@ -136,7 +132,6 @@ class _Builder:
         """`width`: wires of the tiles of a large state; 0: it is small."""
         self.items: list[Item] = []
         self.stretches: list[Passes | Stretch] = []
-        self.positions: tuple[int, ...] = ()  # where qubits stand in the end, unless as always
         self.matrices: dict[int, NDArray[np.float64]] = {}  # by row of the table
         self._circuit = circuit
         self._roles = roles
@@ -165,8 +160,6 @@ class _Builder:
             zero = not self.items and not self._open
             ends = msgspec.structs.replace(self._ends, zero=zero)
             passes = plan(self._circuit, Where(first, last, at_qubit, at_param), ends, self._width)
-            if ends.free:
-                self.positions = passes.positions
             empty = not passes.sweeps.live.size
         else:
             passes = make(self._circuit, first, last, at_qubit, at_param)

@@ -8,7 +8,7 @@ import numpy as np
 
 from simulators.circuit.gates import FIRST_GATE
 from simulators.jit import F64, INT, INTS2, NAMES, REALS, REALS2, U16, kernel, part
-from simulators.statevector.planning.lower import FIXED_ROWS, HADAMARD, MINUS
+from simulators.statevector.planning.lower import EXCHANGE, FIXED_ROWS, HADAMARD, MINUS
 from simulators.statevector.planning.masks import count
 from simulators.statevector.planning.recipes import (
     BLOCK,
@@ -54,10 +54,11 @@ _SECOND = 2 * _SIDE * _SIDE
 def pieces_of(rows, ops, params, first, last, at_param, numbers):  # type: ignore[no-untyped-def]
     """The numbers of all pieces of operations first .. last - 1, and those always the same."""
     for k in range(8):
-        numbers[HADAMARD, k] = numbers[MINUS, k] = 0.0
+        numbers[HADAMARD, k] = numbers[MINUS, k] = numbers[EXCHANGE, k] = 0.0
     for k in range(0, 8, 2):
         numbers[HADAMARD, k] = _R if k < 6 else -_R
     numbers[MINUS, 0] = -1.0
+    numbers[EXCHANGE, 2] = numbers[EXCHANGE, 4] = 1.0
     row = FIXED_ROWS
     for k in range(first, last):
         op = ops[k]

@@ -114,14 +114,11 @@ def take(blocks, size, tile, everything, notes):  # type: ignore[no-untyped-def]
 
 
 @part
-def filled(tile, live, standing, width, num_wires):  # type: ignore[no-untyped-def]
-    """The tile with so many wires: live ones first, in the order of where they stand.
-
-    standing[place]: the wire there.
-    """
+def filled(tile, live, width, num_wires):  # type: ignore[no-untyped-def]
+    """The tile with so many wires: the lowest that are live first."""
     for round_ in range(2):
-        for place in range(num_wires):
-            bit = 1 << standing[place]
+        for wire in range(num_wires):
+            bit = 1 << wire
             if count(tile) < width and (round_ or bit & live):
                 tile |= bit
     return tile

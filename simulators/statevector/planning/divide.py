@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from simulators.circuit.fuse import CONDITION, IS_REAL, KIND, MOVES, cost
-from simulators.jit import I64, INT, INTS2, INTS3, REALS, kernel, part
+from simulators.jit import I64, INT, INTS2, INTS3, REALS, kernel
 from simulators.statevector.planning.choose import choose, filled, take
 from simulators.statevector.planning.emit import restore, write
-from simulators.statevector.planning.layout import enter, leave, positions
+from simulators.statevector.planning.layout import enter
 from simulators.statevector.planning.written import AFTER, BLOCKS, COUNTERS, OPS, SPARE, TAKEN
 from simulators.statevector.sweeps import LANE_WIRES
 
@@ -33,31 +33,19 @@ def sorted_members(block_of, size, blocks, starts, members):  # type: ignore[no-
     starts[0] = 0
 
 
-@part
-def _lanes(standing):  # type: ignore[no-untyped-def]
-    found = 0
-    for k in range(LANE_WIRES):
-        found |= 1 << standing[k]
-    return found
-
-
-@kernel(
-    INTS3, INT, INTS2, REALS, INT, INT, INT, I64, I64, INTS2, I64, INTS3, I64, returns=INT
-)  # fmt: skip
+@kernel(INTS3, INT, INTS2, REALS, INT, INT, INT, I64, INTS2, I64, INTS3, I64, returns=INT)
 def divide(  # type: ignore[no-untyped-def]
-    given, size, notes, work, width, live, natural, standing, starts, places, lives, out, done
+    given, size, notes, work, num_wires, width, live, starts, places, lives, out, done
 ):
     """Write the table of all passes of so many blocks; returns how many passes, or -1: `out` has
     too few rows.
 
     `given`, `notes`, `out`, `done`: see `written`. `live`: wires along which something is not 0 at
-    the begin. `natural`: each wire stands in the end where it did at the begin; else `standing`
-    says where: standing[position] is the wire. `starts`, `places`, `lives`: see `sweeps`.
+    the begin. `starts`, `places`, `lives`: see `sweeps`.
     """
     blocks, after = given[BLOCKS], notes[AFTER]
     candidates, spare = notes[SPARE][:_CANDIDATES], notes[SPARE][:0]
-    num_wires = standing.size
-    everything = (1 << num_wires) - 1
+    everything, lanes = (1 << num_wires) - 1, (1 << LANE_WIRES) - 1
     for k in range(COUNTERS):
         done[k] = 0
     for k in range(size + 1):
@@ -65,23 +53,17 @@ def divide(  # type: ignore[no-untyped-def]
     passes = 0
     starts[0] = 0
     while after[0] < size:
-        tile = choose(
-            blocks, work, after, size, _lanes(standing), width, live, num_wires, candidates, spare
-        )
+        tile = choose(blocks, work, after, size, lanes, width, live, num_wires, candidates, spare)
         found = take(blocks, size, tile, everything, notes)
         if done[OPS] + _MOST_OPS * (found + 2) > out.shape[1]:
             return -1
-        tile = filled(tile, live, standing, width, num_wires)
+        tile = filled(tile, live, width, num_wires)
         for k in range(found):
             live |= blocks[notes[TAKEN, k], MOVES]
-        before = positions(live, standing)
-        enter(tile, standing, places, passes, notes)
+        enter(tile, num_wires, places, passes, notes)
         write(found, width, given, notes, out, done)
-        if natural:
-            restore(width, notes, out, done)
-        else:
-            leave(width, places, passes, notes, standing)
-        lives[passes] = before | positions(live, standing)
+        restore(width, notes, out, done)
+        lives[passes] = live
         passes += 1
         starts[passes] = done[OPS]
     return passes

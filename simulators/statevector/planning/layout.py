@@ -1,41 +1,36 @@
-"""Where wires stand while passes are written down.
+"""Where wires stand while a pass is written down: at the places of its tile, or outside.
 
-The planner speaks of *wires*; they stand at *positions* (the bits of an amplitude's index) and, in
-a pass, those of its tile at *places*. Between passes a wire keeps its position unless the plan may
-end in another order; then lanes keep whom they have, which saves the way back.
+At the begin and at the end of a pass all of a tile stand at their own places; lanes change with row
+bits in between.
 """
 
 from __future__ import annotations
 
 from simulators.jit import part
-from simulators.statevector.planning.masks import count, lowest
+from simulators.statevector.planning.masks import lowest
 from simulators.statevector.planning.written import HERE, HOME, STANDS
 from simulators.statevector.sweeps import LANE_WIRES
 
 
 @part
-def enter(tile, standing, places, at, notes):  # type: ignore[no-untyped-def]
-    """Begin a pass: its positions into places[at], lanes first; who is where.
-
-    standing[position]: the wire there.
-    """
+def enter(tile, num_wires, places, at, notes):  # type: ignore[no-untyped-def]
+    """Begin a pass: its wires into places[at], the lowest first; who is where."""
     here, home, place = notes[HERE], notes[HOME], notes[STANDS]
     inside = 0
-    for position in range(standing.size):
-        wire = standing[position]
+    for wire in range(num_wires):
         if tile >> wire & 1:
-            places[at, inside] = position
+            places[at, inside] = wire
             here[inside] = home[inside] = wire
             place[wire] = inside
             inside += 1
         else:
-            place[wire] = -1 - position
+            place[wire] = -1 - wire
     return inside
 
 
 @part
 def parts(mask, notes):  # type: ignore[no-untyped-def]
-    """A set of wires as (row bits, lane bits, positions outside)."""
+    """A set of wires as (row bits, lane bits, wires outside)."""
     place = notes[STANDS]
     rows = lanes = outside = 0
     while mask:
@@ -57,25 +52,3 @@ def exchange(lane, row, notes):  # type: ignore[no-untyped-def]
     one, two = here[lane], here[LANE_WIRES + row]
     here[lane], here[LANE_WIRES + row] = two, one
     place[one], place[two] = LANE_WIRES + row, lane
-
-
-@part
-def leave(width, places, at, notes, standing):  # type: ignore[no-untyped-def]
-    """End a pass: wires stand where they are now."""
-    here = notes[HERE]
-    for k in range(width):
-        standing[places[at, k]] = here[k]
-
-
-@part
-def positions(mask, standing):  # type: ignore[no-untyped-def]
-    """A set of wires as positions."""
-    found = 0
-    left = count(mask)
-    position = 0
-    while left:
-        if mask >> standing[position] & 1:
-            found |= 1 << position
-            left -= 1
-        position += 1
-    return found

@@ -33,8 +33,8 @@ from simulators.statevector.planning.masks import count, mapped
 from simulators.statevector.steps import COUNTS, masks
 
 # Rows of numbers that are always the same; those of operations come after them.
-HADAMARD, MINUS = range(2)
-FIXED_ROWS = 2
+HADAMARD, MINUS, EXCHANGE = range(3)
+FIXED_ROWS = 3
 
 MOST_QUBITS = 3  # of an element that is kept whole
 
@@ -95,17 +95,17 @@ def _flip(elements, at, pieces, piece, mask, target):  # type: ignore[no-untyped
 
 
 @kernel(
-    NAMES, U16, U16, I64, I64, INT, INT, INT, I64, INT, INT, WORDS2, INTS2, INTS2, I64
+    NAMES, U16, U16, I64, I64, INT, INT, INT, I64, INT, WORDS2, INTS2, INTS2, I64
 )  # fmt: skip
 def lower(  # type: ignore[no-untyped-def]
-    rows, ops, qubits, matrix, offsets, first, last, at_qubit, wires, relabel, room, scratch,
-    pieces, elements, done,
+    rows, ops, qubits, matrix, offsets, first, last, at_qubit, wires, room, scratch, pieces,
+    elements, done,
 ):  # fmt: skip
     """The elements of operations first .. last - 1. `done`: how many, and how many pieces.
 
     `matrix`: of each row of the table, the number of its matrix; offsets[number]: where it begins
     among the constants, as -1 - 2 * place - (1 if it is real), or 0: not taken here. `wires`: where
-    each qubit stands, changed by SWAP if `relabel`. `room`: rows of a tile have so many bits.
+    each qubit stands, which is all that SWAP changes. `room`: rows of a tile have so many bits.
     `scratch`: uint64 [pieces of a gate, 4].
     """
     at = piece = 0
@@ -132,7 +132,7 @@ def lower(  # type: ignore[no-untyped-def]
                 elements[at, TURNED] = 0
                 at += 1
                 piece += 1
-        elif code == _SWAP_GATE and relabel:
+        elif code == _SWAP_GATE:
             one, two = qubits[at_qubit], qubits[at_qubit + 1]
             wires[one], wires[two] = wires[two], wires[one]
             number += 1
@@ -174,6 +174,26 @@ def lower(  # type: ignore[no-untyped-def]
                     at = _put(elements, at, kind, pieces, s, s + 1, one)
         at_qubit += nq
     done[0], done[1] = at, piece
+
+
+@kernel(I64, INTS2, INTS2, I64)
+def settle(wires, pieces, elements, done):  # type: ignore[no-untyped-def]
+    """More elements, which bring each qubit to its own wire; `wires` and `done` as for `lower`."""
+    for qubit in range(wires.size):
+        wire = wires[qubit]
+        if wire == qubit:
+            continue
+        for other in range(wires.size):
+            if wires[other] == qubit:
+                wires[other] = wire
+        wires[qubit] = qubit
+        piece = done[1]
+        pieces[piece, P_MASK] = 1 << wire | 1 << qubit
+        pieces[piece, P_ZERO] = 1 << wire
+        pieces[piece, P_ONE] = 1 << qubit
+        pieces[piece, P_NUMBERS] = EXCHANGE
+        done[0] = _put(elements, done[0], PERMUTING, pieces, piece, piece + 1, 1)
+        done[1] = piece + 1
 
 
 @kernel(INTS2, INT, INT, returns=INT)

@@ -57,12 +57,11 @@ class Where(msgspec.Struct, frozen=True):
 class Ends(msgspec.Struct, frozen=True):
     """What is known of the state before and after.
 
-    `zero`: it begins as |0...0>. `free`: qubits may end in another order. `measured`: what is seen
-    in the end is outcomes of these qubits alone, as a mask; -1: everything may be.
+    `zero`: it begins as |0...0>. `measured`: what is seen in the end is outcomes of these qubits
+    alone, as a mask; -1: everything may be.
     """
 
     zero: bool = False
-    free: bool = False
     measured: int = -1
 
 
@@ -71,7 +70,6 @@ class Stretch(msgspec.Struct, frozen=True, eq=False):
 
     where: Where
     sweeps: Sweeps
-    positions: tuple[int, ...]  # where each qubit stands in the end
     recipes: NDArray[np.int64]
     made: NDArray[np.int64]  # parts of recipes
     constants: NDArray[np.float64]  # matrices that are given
@@ -130,47 +128,56 @@ def plan(circuit: Circuit, where: Where, ends: Ends, width: int) -> Stretch:
 
     `width`: wires of a tile, LEAST_WIDTH at least.
     """
-    wires = np.arange(circuit.num_qubits)
-    draft, constants = _lowered(circuit, where, ends, width, wires)
+    draft, constants = _lowered(circuit, where, ends, width)
     draft = _fused(draft, ends)
-    table, standing, made_of, made = _divided(draft, ends, width, circuit.num_qubits)
-    positions = tuple(np.argsort(standing)[wires].tolist())
-    return Stretch(where, table, positions, made_of, made, constants, draft.rows)
+    table, made_of, made = _divided(draft, ends, width, circuit.num_qubits)
+    return Stretch(where, table, made_of, made, constants, draft.rows)
 
 
 def _lowered(
-    circuit: Circuit, where: Where, ends: Ends, width: int, wires: NDArray[np.int64]
+    circuit: Circuit, where: Where, ends: Ends, width: int
 ) -> tuple[_Draft, NDArray[np.float64]]:
-    """Elements, and matrices that are given; `wires` is where each qubit stands in the end."""
+    """Elements, and matrices that are given.
+
+    SWAPs only rename wires: |0...0> may begin with its qubits in such an order that in the end
+    each is where it should be; any other state is put in order at the end.
+    """
     rows = circuit.table.rows
     codes = rows[circuit.ops[where.first : where.last], 0]
     matrices = int((codes == UNITARY).sum())
     count = int(COUNTS[codes].sum()) + matrices
     offsets, constants = _given(circuit, matrices)
-    given = np.empty((3, 6 * count, ELEMENT_COLUMNS), np.int64)
+    n = circuit.num_qubits
+    given = np.empty((3, 6 * count + n, ELEMENT_COLUMNS), np.int64)
     elements, pieces = given[ELEMENTS], given[PIECES]
-    found = np.empty(2, np.int64)
-    lower.lower(
-        rows,
-        circuit.ops,
-        circuit.qubits,
-        circuit.table.matrix,
-        offsets,
-        where.first,
-        where.last,
-        where.at_qubit,
-        wires,
-        1 if ends.free else 0,
-        width - LANE_WIRES,
-        np.empty((MAX_PIECES, 4), np.uint64),
-        pieces,
-        elements,
-        found,
-    )
+    found, wires = np.empty(2, np.int64), np.arange(n)
+
+    def make() -> None:
+        lower.lower(
+            rows,
+            circuit.ops,
+            circuit.qubits,
+            circuit.table.matrix,
+            offsets,
+            where.first,
+            where.last,
+            where.at_qubit,
+            wires,
+            width - LANE_WIRES,
+            np.empty((MAX_PIECES, 4), np.uint64),
+            pieces,
+            elements,
+            found,
+        )
+
+    make()
+    if ends.zero and (wires != np.arange(n)).any():
+        wires = np.argsort(wires)
+        make()
+    lower.settle(wires, pieces, elements, found)
     size, num_pieces = found.tolist()
     if ends.measured >= 0:
-        measured = sum(1 << wire for q, wire in enumerate(wires.tolist()) if ends.measured >> q & 1)
-        size = lower.reach(elements, size, measured)
+        size = lower.reach(elements, size, ends.measured)
     block_of = np.empty(3 * size, np.int64)
     return _Draft(given, block_of, 0, size, num_pieces, lower.FIXED_ROWS + count), constants
 
@@ -202,14 +209,13 @@ def _fused(draft: _Draft, ends: Ends) -> _Draft:
 
 def _divided(
     draft: _Draft, ends: Ends, width: int, n: int
-) -> tuple[Sweeps, NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """The table, which wire stands where in the end, recipes and their parts."""
+) -> tuple[Sweeps, NDArray[np.int64], NDArray[np.int64]]:
+    """The table, recipes and their parts."""
     many = draft.blocks
     work = np.empty(many)
     divide.weigh(draft.given[BLOCKS], many, work)
     notes = np.empty((NOTES, max(many, draft.elements, MOST_TERMS) + 64), np.int64)
     divide.sorted_members(draft.block_of, draft.elements, many, notes[STARTS], notes[MEMBERS])
-    standing = np.arange(n)
     starts, live = np.empty(many + 1, np.int64), np.empty(many + 1, np.int64)
     places = np.zeros((many, MOST_WIDTH), np.int64)
     room = max(_ROWS * many + 256, draft.pieces)
@@ -218,16 +224,14 @@ def _divided(
     while passes < 0:  # more operations than most stretches have: once more with more room
         out = np.empty((TABLES, room, COLUMNS), np.int64)
         room *= 2
-        standing[:] = range(n)
         passes = divide.divide(
             draft.given,
             many,
             notes,
             work,
+            n,
             width,
             0 if ends.zero else (1 << n) - 1,
-            0 if ends.free else 1,
-            standing,
             starts,
             places,
             live,
@@ -247,7 +251,6 @@ def _divided(
     recipe_rows, part_rows = out[RECIPES, : done[RECIPES]], out[PARTS, : done[PARTS]]
     return (
         table,
-        standing,
         np.ascontiguousarray(recipe_rows[:, : recipes.COLUMNS]),
         np.ascontiguousarray(part_rows[:, : recipes.PART_COLUMNS]),
     )

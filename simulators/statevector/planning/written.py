@@ -20,7 +20,7 @@ BLOCKS, ELEMENTS, PIECES = range(3)  # of `given`
 # Of `notes`. MEMBERS[STARTS[b]] .. are the elements of block b; AFTER[k + 1] follows k in the list
 # of blocks that no pass has yet; TAKEN, ORDER: those of this pass, and the same sort of list of
 # them. HERE[place] is the wire there, HOME[place] at the begin of the pass; STANDS[wire] is its
-# place, or -1 - position outside the tile.
+# place, or -1 - its number outside the tile.
 STARTS, MEMBERS, AFTER, TAKEN, ORDER, HERE, HOME, STANDS, SPARE = range(9)
 NOTES = 9
 
