@@ -29,10 +29,13 @@ _GROUPS = {
 # What a first circuit does not wait for: compiled by whoever lends a hand, and by the first task
 # that cannot do without if it comes before that.
 _LATER = (
+    "simulators.circuit.turns",
     "simulators.statevector.tiles.double",
     "simulators.statevector.tiles.single",
-    "simulators.statevector.run",
+    "simulators.statevector.planning.divide",
     "simulators.statevector.lanes",
+    "simulators.statevector.planning.bind",
+    "simulators.statevector.run",
 )
 _SELDOM = ("simulators.statevector.ranks.kernels",)  # loaded by engines over ranks alone
 _ASKED = ("simulators.statevector.gradient.adjoint",)  # loaded where a gradient is asked for
