@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from simenv.cli import out, settings
+from simenv.cli import out, planned, settings
 from simenv.cli.listing import Column, Style, keyed, listing
 from simenv.cli.reading import (
     Amplitudes,
@@ -49,13 +49,20 @@ def explain(
     pool: Pool = None,
     prefer: Prefer = None,
     ranks: Ranks = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="The passes of the engine statevector, one a line.")
+    ] = False,
 ) -> None:
     """Which engine a circuit would run on, and why not another; nothing is run.
 
     The answer is the environment's: its memory, pools and engines. With none up, a private one is
-    started for the question.
+    started for the question. A plan needs none: it is made here.
     """
     common = settings.of(context)
+    if plan:
+        with spoken_errors():
+            planned.show(file, precision.value, output, as_json=common.as_json)
+        return
     with spoken_errors(), contextlib.ExitStack() as stack:
         env, _, loaded = loaded_beside(common, file, stack)
         found = env.explain(

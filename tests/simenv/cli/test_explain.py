@@ -88,3 +88,28 @@ def test_a_bad_question_is_answered(shell: Shell, tmp_path: Path, wide: str) -> 
     assert "no engine has an option 'bnd'" in unknown.err
     assert "bond" in unknown.err
     assert shell("explain", wide, "--engine", "stabiliser").code == 2
+
+
+def test_a_plan_leaves_passes_out(shell: Shell, tmp_path: Path) -> None:
+    file = tmp_path / "long.qasm"
+    file.write_text(chain(20, "rx(0.3) q[4];\n"))
+    found = shell("explain", str(file), "--plan", "--json").objects
+    assert [each["number"] for each in found] == list(range(len(found)))
+    assert all(each["wires"].startswith("0-") for each in found)
+    assert sum("map" in each["operations"] for each in found) == len(found) > 1
+    assert found[0]["memory_bytes"] == 32 << 14
+    assert found[-1]["memory_bytes"] == 32 << 20
+    told = shell("explain", str(file), "--plan", "--precision", "single")
+    assert told.code == 0
+    first, header, *rows = told.out.splitlines()
+    assert f"{len(rows)} sweeps over" in first
+    assert header.split() == ["PASS", "WIRES", "OPERATIONS", "BYTES"]
+
+
+def test_a_plan_is_made_of_a_circuit_that_has_none(shell: Shell, wide: str, tmp_path: Path) -> None:
+    told = shell("explain", wide, "--plan")
+    assert told.code
+    assert "60 qubits; the engine statevector takes 40" in told.err
+    small = tmp_path / "small.qasm"
+    small.write_text(chain(3))
+    assert "without a plan" in shell("explain", str(small), "--plan").err
