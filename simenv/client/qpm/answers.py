@@ -41,13 +41,17 @@ def accepted(run: Run) -> Status:
 
 def under_way(run: Run, lifecycle: Lifecycle) -> Status:
     """Of what has not ended."""
+    return about(run, lifecycle, scheduler_task_id=run.task_id, wait_estimate=UNKNOWN_WAIT)
+
+
+def about(found: Run | Gone, lifecycle: Lifecycle, **more: Any) -> Status:
+    """An envelope with the names of a circuit, and `more`."""
     return status(
         lifecycle,
-        cid=run.cid,
-        qtask_id=run.number,
-        reservation_id=run.reservation_id,
-        scheduler_task_id=run.task_id,
-        wait_estimate=UNKNOWN_WAIT,
+        cid=found.cid,
+        qtask_id=found.number,
+        reservation_id=found.reservation_id,
+        **more,
     )
 
 
@@ -80,11 +84,9 @@ def unknown(cid: str | None, number: int | None) -> Status:
 
 
 def gone(found: Gone) -> Status:
-    return status(
+    return about(
+        found,
         Lifecycle.NO_LONGER_RETAINED,
-        cid=found.cid,
-        qtask_id=found.number,
-        reservation_id=found.reservation_id,
         evicted_at_ns=found.at_ns,
         retention_reason=found.reason,
     )

@@ -14,7 +14,7 @@ import msgspec
 
 from simenv.client.qpm import answers, fields, records
 from simenv.client.qpm.book import Gone
-from simenv.client.qpm.claims import Claims
+from simenv.client.qpm.claims import NONE, Claims
 from simenv.client.qpm.door import Door
 from simenv.client.qpm.notices import Notices
 from simenv.client.qpm.run import Run
@@ -251,8 +251,11 @@ class ExecutionBinding:
         return ready or self._standing.not_ready(operation, cid, given)
 
     def _foreign(self, found: Found, given: int) -> Status | None:
-        """A call about a circuit of another reservation."""
-        return self._standing.objection(found, given) if found is not None and given else None
+        """A call about a circuit of another reservation, or in the name of none where one must be
+        named: else anybody could end anybody's."""
+        if given == NONE:
+            return self._standing.objection(found, None)
+        return None if found is None else self._standing.objection(found, given)
 
 
 def _known(found: Found) -> Plain:

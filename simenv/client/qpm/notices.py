@@ -6,6 +6,7 @@ is open and nothing is to be sent the thread sleeps and leaves the socket to oth
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from simenv.qpm.envelopes import Event
 
 COMPLETION_EVENTS = (1, "completion")
 PAUSE_S = 0.5  # while the service is silent
+log = logging.getLogger("simenv.qpm")
 
 Make = Callable[[Run], dict[str, Any]]
 
@@ -96,23 +98,34 @@ class Notices:
                 with channel.lock:
                     channel.changed.wait_for(lambda: channel.closed, PAUSE_S)
             while self._outgoing:
-                self._push(self._outgoing.popleft())
+                run = self._outgoing.popleft()
+                try:
+                    self._push(run)
+                except Exception:  # of one that cannot be told of: the others can
+                    log.exception("circuit %s cannot be told of", run.cid)
+                    self._keep(run)
 
     def _has_news(self) -> bool:
         return bool(self._outgoing) or self._book.is_idle
 
     def _push(self, run: Run) -> None:
+        if not run.queued:
+            return  # it was deleted meanwhile
         record = self._make(run)
         taken = False
         for registration in list(self._registrations):
             if registration.evtype in COMPLETION_EVENTS and registration.wants(record):
                 taken = self._put(registration, record) or taken
-        if self._alone:
-            if taken:
-                self._book.drop(run)
-            else:
-                with self._link.channel.lock:
-                    self._book.queue(run)
+        if not taken:
+            self._keep(run)
+        elif self._alone:
+            self._book.drop(run)
+
+    def _keep(self, run: Run) -> None:
+        """Nobody took it: it is read instead, unless it was deleted meanwhile."""
+        with self._link.channel.lock:
+            if self._alone and run.queued:
+                self._book.queue(run)
 
     def _put(self, registration: Registration, record: dict[str, Any]) -> bool:
         try:

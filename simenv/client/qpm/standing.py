@@ -171,13 +171,7 @@ class Standing:
                 provider_cancel_status="cancelling",
             )
         if "cancelled" in words:
-            return status(
-                Lifecycle.CANCELLED,
-                cid=run.cid,
-                qtask_id=run.number,
-                reservation_id=run.reservation_id,
-                scheduler_task_id=run.task_id,
-            )
+            return answers.about(run, Lifecycle.CANCELLED, scheduler_task_id=run.task_id)
         self._runner.wait(run, HEARING_S)  # it had ended: its result is on its way
         return already(run) if run.over else answers.unknown(run.cid, run.number)
 
@@ -193,13 +187,7 @@ def already(found: Run | Gone) -> Status:
     """A cancel that comes too late."""
     state = found.state if isinstance(found, Gone) else found.final_state()
     stand = STANDS[state]
-    return status(
-        stand.lifecycle,
-        cid=found.cid,
-        qtask_id=found.number,
-        reservation_id=found.reservation_id,
-        reason=stand.already,
-    )
+    return answers.about(found, stand.lifecycle, reason=stand.already)
 
 
 def ended(run: Run, *, result: Plain | None = None, error: str | None = None) -> Status:
@@ -209,11 +197,9 @@ def ended(run: Run, *, result: Plain | None = None, error: str | None = None) ->
     reason = stand.reason
     if run.refusal is not None:
         reason, error = Reason.SUBMISSION_FAILED, str(run.refusal)
-    return status(
+    return answers.about(
+        run,
         stand.lifecycle,
-        cid=run.cid,
-        qtask_id=run.number,
-        reservation_id=run.reservation_id,
         scheduler_task_id=run.task_id,
         scheduler_state=str(state),
         reason=reason,

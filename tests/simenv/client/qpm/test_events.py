@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+from typing import Any
+
 import pytest
 from hosts import BAD, Endpoint, completion, info, until
 
 from simenv.client.qpm import QPM
+from simenv.client.qpm.run import Run
 from simenv.qpm.envelopes import Event
 from simenv.qpm.errors import InProgress
 
@@ -98,6 +102,54 @@ def test_revision_1_can_read_what_is_being_pushed(qpm: QPM) -> None:
     single.register_event_notification(Curious(), 1, "a")
     cid = single.async_run(info())
     assert seen.get().payload["cid"] == cid
+
+
+def test_a_circuit_that_cannot_be_told_of_ends_the_telling(
+    qpm: QPM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    single, endpoint = qpm.revision1, Endpoint()
+    single.register_event_notification(endpoint, 1, "a")
+    notices = single._notices
+    make, odd = notices._make, list[str]()
+
+    def made(run: Run) -> dict[str, Any]:
+        if not odd:
+            odd.append(run.cid)
+            raise OSError("its file is gone")
+        return make(run)
+
+    monkeypatch.setattr(notices, "_make", made)
+    cids = [single.async_run(info()) for _ in range(3)]
+    told = {endpoint.get().payload["cid"] for _ in cids[1:]}
+    assert told == set(cids) - set(odd)
+    assert until(lambda: read(single, odd[0]))["cid"] == odd[0], "it can be read instead"
+
+
+def test_a_circuit_that_was_deleted_comes_back(qpm: QPM) -> None:
+    single, deleted = qpm.revision1, threading.Event()
+
+    class Gone:
+        def put(self, event: Event) -> None:
+            single.delete_circuit(event.payload["cid"])
+            deleted.set()
+            raise ConnectionError
+
+    single.register_event_notification(Gone(), 1, "a")
+    single.async_run(info())
+    assert deleted.wait(60)
+    other = Endpoint()
+    single.register_event_notification(other, 1, "b")
+    single.async_run(info())
+    other.get()  # the thread has gone on
+    with pytest.raises(InProgress):
+        single.read_cq()
+
+
+def read(single: Any, cid: str) -> Any:
+    try:
+        return single.read_cq(cid)
+    except InProgress:
+        return None
 
 
 def test_revision_1_loses_what_it_cannot_push(qpm: QPM) -> None:

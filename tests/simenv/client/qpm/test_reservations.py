@@ -106,6 +106,24 @@ def test_completions_of_one_reservation_are_read_under_another(qpm: QPM) -> None
     assert endpoint.empty()
 
 
+def test_who_names_no_reservation_ends_circuits_where_one_must_be_named(
+    env: simenv.Client, busy: None
+) -> None:
+    qpm = env.qpm_with(reservations="required")
+    number = reserve(qpm)
+    cid = qpm.async_run(info(), reservation_id=number)["cid"]
+    for end in (qpm.cancel_task, qpm.delete_circuit):
+        for name in (cid, "nobody"):
+            answer = end(name)
+            assert answer is not None
+            assert (answer["outcome"], answer["reason"]) == (
+                "INVALID_RESERVATION", "reservation-required",
+            )  # fmt: skip
+    assert qpm.task_status(cid, reservation_id=number)["lifecycle_state"] == "queued"
+    assert qpm.cancel_task(cid, reservation_id=number)["outcome"] == "CANCELLED"
+    assert qpm.delete_circuit(cid, reservation_id=number) is None
+
+
 @pytest.mark.parametrize("end", ["release", "cancel", "expiry"])
 def test_a_reservation_that_is_over_is_used(qpm: QPM, end: str) -> None:
     number = reserve(qpm, ttl_ns=10**7 if end == "expiry" else 0)
