@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -20,7 +21,7 @@ from simenv.frontends.qrmi import sampler, variables
 from simenv.frontends.qrmi.kinds import NAMES, ORDER, Target, TaskResult, statuses
 from simenv.frontends.qrmi.sampler import Work
 
-LEASE_S = 3600.0  # of what is acquired; it is not renewed
+LEASE_S = 3600.0  # of what is acquired, since it was renewed last
 MAX_CIRCUITS = 1_000  # of one payload
 _TOKEN_DIGITS = 18  # a whole number of 64 bits
 _JOIN = "+"  # between the names of the tasks of one payload
@@ -81,7 +82,8 @@ class QuantumResource:
         return found
 
     def acquire(self) -> str:
-        """A reservation, under which tasks run from now on; its number, which is the token.
+        """A reservation, under which tasks run from now on; its number, which is the token. It is
+        renewed until `release` or `close`, or this process ends.
 
         OptionError where one that was acquired here is not released yet."""
         if self._acquired:
@@ -89,8 +91,10 @@ class QuantumResource:
                 f"{self._pool!r} is acquired already, with the token {self._acquired}",
                 hint="release() it first",
             )
-        self._reservation = self._acquired = self._env().reserve(self._pool, for_s=LEASE_S).id
-        return str(self._reservation)
+        lease = self._env().reserve(self._pool, for_s=LEASE_S)
+        self._reservation = self._acquired = lease.id
+        lease.__enter__()  # its renewal ends with its release, or with our connection
+        return str(lease.id)
 
     def release(self, id: str) -> None:  # noqa: A002 - QRMI's own word
         """It is over: what waits under it is cancelled. NotFound where it is no token."""
@@ -180,7 +184,8 @@ class QuantumResource:
         )
 
     def close(self) -> None:
-        """Let go of the connection; tasks and reservations stay. Idempotent."""
+        """Let go of the connection; tasks and reservations stay, and are renewed no longer.
+        Idempotent."""
         client, self._client = self._client, None
         if client is not None:
             client.close()
@@ -190,6 +195,9 @@ class QuantumResource:
     def _env(self) -> Client:
         if self._client is None:
             self._client = simenv.connect(service=self._told.service)
+            if self._reservation:  # one that was made for us, or before `close`
+                with suppress(SimenvError):  # it is over: whoever submits under it is told
+                    self._client.reservation(self._reservation).__enter__()
         return self._client
 
     def _device(self) -> Any:

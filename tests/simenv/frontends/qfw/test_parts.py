@@ -66,6 +66,36 @@ def test_two_threads_send_at_once_or_the_lock_is_put_twice(workers: Any) -> None
     assert workers.most == [1]
 
 
+def test_a_peer_that_does_not_read_holds_up_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, stuck, freed = ModuleType("defw_workers"), threading.Event(), threading.Event()
+    sent: list[str] = []
+
+    def send(peer: str, _block: str, text: str) -> None:
+        if peer == "stuck":
+            stuck.set()
+            assert freed.wait(60)
+        sent.append(text)
+
+    for name in locking.SENDERS:
+        setattr(module, name, send)
+    monkeypatch.setitem(sys.modules, "defw_workers", module)
+    assert locking.install()
+    request, answer = (getattr(module, name) for name in locking.SENDERS)
+    first = threading.Thread(target=request, args=("stuck", "b", "first"))
+    first.start()
+    assert stuck.wait(60)
+    behind = threading.Thread(target=answer, args=("stuck", "b", "behind it"))
+    behind.start()
+    other = threading.Thread(target=answer, args=("other", "b", "beside it"))
+    other.start()
+    other.join(60)
+    assert sent == ["beside it"]
+    freed.set()
+    for thread in (first, behind):
+        thread.join()
+    assert sent == ["beside it", "first", "behind it"]
+
+
 def test_what_is_half_built_is_taken_for_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     defw = ModuleType("defw")
     defw.__spec__ = ModuleSpec("defw", None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 
 import live
@@ -89,6 +90,28 @@ def test_a_task_runs_under_no_reservation_after_acquire(resource: QuantumResourc
     assert env.tasks([resource.task_start(payload([BELL, None, 10]))])[0].reservation == 0
     with pytest.raises(NotFound):
         resource.release("none")
+
+
+def test_what_was_acquired_expires_while_it_is_used(
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("simenv.frontends.qrmi.resource.LEASE_S", 2.0)
+    mine = QuantumResource("main", environ=environ)
+    token = mine.acquire()
+    user = QuantumResource("main", environ={**environ, "main_QRMI_JOB_ACQUISITION_TOKEN": token})
+    for holder in (mine, user):
+        env = holder._env()
+        if holder is user:
+            mine.close()  # from now on who runs under it renews it
+        first = env.reservation(int(token)).info().expires_ns
+        deadline = time.monotonic() + 60
+        while env.reservation(int(token)).info().expires_ns < first + 3 * 10**9:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert holder.task_result(holder.task_start(payload([BELL, None, 10])))
+    user.release(token)
+    assert user._env().reservation(int(token)).info().state == "released"
+    user.close()
 
 
 TURNED = (
