@@ -53,6 +53,9 @@ def check(
     provider: Annotated[
         str, typer.Option(help="With hardware: MODULE:FACTORY of a Qiskit BackendV2.")
     ] = MADE_UP,
+    token_file: Annotated[
+        Path | None, typer.Option(help="With a folder: the token its calls must carry.")
+    ] = None,
     show: Annotated[bool, typer.Option("--list", help="The rows, and no check.")] = False,
 ) -> None:
     """Check a QPM against its contract, row by row.
@@ -76,7 +79,7 @@ def check(
         tuple(only or ()), revisions, "" if long is None else _text(long), qubits
     )
     told = _progress(as_json)
-    with _opened(target, provider) as found:
+    with _opened(target, provider, token_file) as found:
         done = runner.check(found, rows, options, told)
     if junit is not None:
         junit.write_text(report.junit(done), encoding="utf-8")
@@ -89,7 +92,7 @@ def check(
 
 
 @contextmanager
-def _opened(target: str, provider: str) -> Iterator[Target]:
+def _opened(target: str, provider: str, token_file: Path | None) -> Iterator[Target]:
     from simenv.qpm_check.objects import Objects
     from simenv.qpm_check.plugin import Plugin
 
@@ -108,7 +111,8 @@ def _opened(target: str, provider: str) -> Iterator[Target]:
             yield Plugin(target, PLUGIN, {"SIMENV_SERVICE": client.service})
     else:
         _needs_yaml()
-        yield Plugin(target, Path(target))
+        token = "" if token_file is None else _token(token_file)
+        yield Plugin(target, Path(target), token=token)
 
 
 def _needs_yaml() -> None:
@@ -184,6 +188,12 @@ def _progress(as_json: bool) -> Callable[[Verdict], None]:
             out.note(f"failed  {verdict.id} ({verdict.revision})")
 
     return told
+
+
+def _token(path: Path) -> str:
+    from simenv.client.qpm.door import read_token
+
+    return read_token(path)
 
 
 def _text(path: Path) -> str:

@@ -12,10 +12,10 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from simenv.qpm_check import circuits
+from simenv.qpm_check.callers import Caller, Ear, counts_of
 from simenv.qpm_check.load import Load
-from simenv.qpm_check.plainness import impurities
 from simenv.qpm_check.rows import Broken, Omitted, expect, shown
-from simenv.qpm_check.target import FAMILY, Link, Pushed, Sink, Subject, Target, named
+from simenv.qpm_check.target import FAMILY, Link, Subject, Target, named
 
 Plain = dict[str, Any]
 Found = TypeVar("Found")
@@ -26,48 +26,6 @@ LOOKS = 4
 LENGTHENED = 3
 SHOTS = 100
 REFUSED = "DEFwExecutionError"
-
-
-class Caller:
-    """A client's methods, each answer looked at for what is not plain data."""
-
-    def __init__(self, link: Link, impure: dict[str, str]) -> None:
-        self.link = link
-        self._impure = impure
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        method = getattr(self.link.methods, name)
-
-        def call(*given: Any, **named_ones: Any) -> Any:
-            answer = method(*given, **named_ones)
-            for place in impurities(answer):
-                self._impure.setdefault(name, place)
-            return answer
-
-        return call
-
-
-class Ear:
-    """A client and its queue of events. `register` says so to the QPM."""
-
-    def __init__(self, caller: Caller, sink: Sink, wait_s: float) -> None:
-        self.q = caller
-        self.sink = sink
-        self._wait_s = wait_s
-
-    def register(self, evtype: Any, **more: Any) -> Any:
-        return self.q.register_event_notification(self.sink.ep, evtype, self.sink.class_id, **more)
-
-    def taken(self) -> Pushed:
-        """The next event."""
-        event = self.sink.take(self._wait_s)
-        expect(event is not None, f"no event within {self._wait_s:g} s")
-        assert event is not None
-        return event
-
-    @property
-    def seen(self) -> int:
-        return self.sink.seen()
 
 
 class Bench:
@@ -88,7 +46,7 @@ class Bench:
         self._impure: dict[str, str] = {}
         self._load = load
         self._links: list[Link] = []
-        self._cids: list[str] = []
+        self._cids: list[tuple[str, Plain]] = []  # and under what
         self._reserved: list[int] = []
         self._ears: list[Ear] = []
         self._standing: int | None = None
@@ -193,15 +151,17 @@ class Bench:
 
     def accept(self, info: Plain, *, under: Plain | None = None) -> tuple[str, Plain]:
         """cid and answer of `async_run`."""
+        named_ones: Plain = {}
         if self.revision == 1:
             answer: Any = self.q.async_run(info)
             cid = answer
             answer = {"cid": cid}
         else:
-            answer = self.q.async_run(info, **(self.under if under is None else under))
+            named_ones = self.under if under is None else under
+            answer = self.q.async_run(info, **named_ones)
             cid = answer.get("cid") if isinstance(answer, dict) else None
         expect(isinstance(cid, str) and cid, f"async_run answered {shown(answer)}: no cid")
-        self._cids.append(str(cid))
+        self._cids.append((str(cid), named_ones))
         return str(cid), answer
 
     def completion(self, cid: str | None = None, **under: Any) -> Plain:
@@ -316,11 +276,13 @@ class Bench:
     def tidy(self) -> None:
         """The check is over."""
         cids, self._cids = self._cids, []
-        for cid in cids:
-            with suppress(Exception):
-                if self.revision == 2:
-                    self.q.cancel_task(cid)
-                self.q.delete_circuit(cid)
+        for cid, under in cids:
+            for named_ones in (under, {}):  # its reservation may be over
+                with suppress(Exception):
+                    if self.revision == 2:
+                        self.q.cancel_task(cid, **named_ones)
+                    if self.q.delete_circuit(cid, **named_ones) is None:
+                        break
         reserved, self._reserved = self._reserved, []
         for number in reserved:
             with suppress(Exception):
@@ -335,16 +297,6 @@ class Bench:
             if link is not first:
                 with suppress(Exception):
                     link.die()
-
-
-def counts_of(record: Any) -> dict[str, int]:
-    """Counts of a record of either shape."""
-    found = record.get("result") if isinstance(record, dict) else None
-    if isinstance(found, dict) and isinstance(found.get("counts"), dict):
-        found = found["counts"]
-    expect(isinstance(found, dict), f"the record has no counts: {shown(record)}")
-    counts: dict[str, int] = found  # type: ignore[assignment]
-    return counts
 
 
 def _sizes(qasm: str) -> list[int]:

@@ -29,16 +29,24 @@ END_S = 10.0
 ENDING_S = 2.0
 MOST_CHARS = 1_500
 LOOK_S = 0.01
+# What Python itself needs to find what is installed.
+_PYTHONS = ("PATH", "HOME", "TMPDIR", "LANG", "LC_", "PYTHON", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
 HOST = (sys.executable, "-X", "faulthandler", "-P", "-m", "simenv.qpm_check.standin")
 
 
 class Plugin:
-    """`environ`: what its process gets besides ours."""
+    """`environ`: what its process gets besides ours. `token`: what calls of revision 2 carry."""
 
     has_package = True
     has_transport = True
 
-    def __init__(self, name: str, folder: Path, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        environ: Mapping[str, str] | None = None,
+        token: str = "",
+    ) -> None:
         from simenv.qpm_check.standin.loader import candidates
 
         self.name = name
@@ -54,6 +62,7 @@ class Plugin:
             )
         self.service = found[0]
         self.environ = dict(environ or {})
+        self.token = token
         self.registers = True  # until it was seen not to
         self._facts: dict[int, dict[str, Any]] = {}
 
@@ -70,12 +79,12 @@ class Plugin:
         return self._facts[revision]
 
     def serves(self, revision: int) -> str:
-        """A revision is served where `query` answers it; revision 2, where it has properties."""
+        """A revision is not served where `query` answers it without what it needs: revision 2,
+        with no properties. One in which the plugin raises is: rows say what is wrong."""
         facts = self.facts(revision)
-        error = (facts["import_error"] or facts["query_error"]).strip()
-        if error:
-            return f"query does not answer: {error.splitlines()[-1]}"
-        return "" if revision == 1 or facts["properties"] else "query has no properties"
+        if revision == 1 or facts["import_error"] or facts["query_error"]:
+            return ""
+        return "" if facts["properties"] else "query has no properties"
 
     @contextmanager
     def open(self, revision: int) -> Iterator[_Subject]:
@@ -90,18 +99,22 @@ class Plugin:
                 subject.close()
 
     @contextmanager
-    def process(self, revision: int, environ: Mapping[str, str] | None = None) -> Iterator[Any]:
-        """The plugin's process, loaded, and the connection that keeps it alive."""
+    def process(
+        self, revision: int, environ: Mapping[str, str] | None = None, *, bare: bool = False
+    ) -> Iterator[Any]:
+        """The plugin's process, loaded, and the connection that keeps it alive. `bare`: without any
+        variable that whoever checks has set, for the plugin or for himself."""
         from simenv.qpm_check.standin.client import Connection
 
         folder = Path(tempfile.mkdtemp(prefix="qpm-check-"))
         path = folder / "socket"
         try:
+            ours = {} if bare else self.environ
             with (folder / "log").open("wb") as log:
                 process = subprocess.Popen(
                     [*HOST, str(path), str(self.service), str(revision)],
                     stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                    env={**_environ(folder, revision), **self.environ, **(environ or {})},
+                    env={**_environ(folder, revision, bare), **ours, **(environ or {})},
                 )  # fmt: skip
             try:
                 control = _connected(Connection, path, process, folder)
@@ -146,7 +159,7 @@ class _Subject:
         from simenv.qpm_check.standin.client import Connection
 
         connection = Connection(self.control.socket_path)
-        link = _Link(connection)
+        link = _Link(connection, self._plugin.token if self._revision == 2 else "")
         self._links.append(link)
         if self._revision == 1:
             self.control.host("hello", id(link) % 1_000_000)
@@ -178,9 +191,9 @@ class _Subject:
 class _Link:
     """One client, with the contract's methods."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, token: str) -> None:
         self.connection = connection
-        self.methods = _Methods(connection)
+        self.methods = _Methods(connection, token)
 
     def sink(self) -> Sink:
         found: Sink = self.connection.sink()
@@ -196,19 +209,22 @@ class _Link:
 
 
 class _Methods:
-    """Each name is a call to the other side."""
+    """Each name is a call to the other side, with the token where there is one and none is told."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, token: str) -> None:
         self._connection = connection
+        self._more = {"token": token} if token else {}
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        return partial(_call, self._connection, name)
+        return partial(_call, self._connection, name, self._more)
 
 
-def _call(connection: Any, method: str, *given: Any, **named_ones: Any) -> Any:
-    return connection.call("call", method, given, named_ones, binding_of(method))
+def _call(
+    connection: Any, method: str, more: Mapping[str, str], *given: Any, **named_ones: Any
+) -> Any:
+    return connection.call("call", method, given, {**more, **named_ones}, binding_of(method))
 
 
 def _is_ready(link: _Link, revision: int) -> bool:
@@ -221,10 +237,12 @@ def _is_ready(link: _Link, revision: int) -> bool:
     return bool(answer["ready"]) if revision == 2 and isinstance(answer, dict) else bool(answer)
 
 
-def _environ(folder: Path, revision: int) -> dict[str, str]:
+def _environ(folder: Path, revision: int, bare: bool) -> dict[str, str]:
     """As a host's launcher sets it, with nothing behind it."""
     gone = ("SIMENV_SERVICE", "QFW_QPM_SERVICE_ID", "QFW_SERVICE_READY_FILE")
     ours = {key: value for key, value in os.environ.items() if key not in gone}
+    if bare:
+        ours = {key: value for key, value in ours.items() if key.startswith(_PYTHONS)}
     return {
         **ours,
         "DEFW_AGENT_NAME": "qpm-check", "DEFW_AGENT_TYPE": "service", "DEFW_SHELL_TYPE": "daemon",

@@ -25,8 +25,12 @@ def assembled(parent: Path, name: str = "") -> Path:
 
 
 def checked(
-    folder: Path, *only: str, revisions: tuple[int, ...] = (1, 2), wait_s: float = 30.0
+    folder: Path,
+    *only: str,
+    revisions: tuple[int, ...] = (1, 2),
+    wait_s: float = 30.0,
+    token: str = "",
 ) -> Report:
-    """A report on a plugin folder."""
+    """A report on a plugin folder; `token`: what it asks for."""
     options = Options(only=only, revisions=revisions, long_s=SHORT_S, wait_s=wait_s)
-    return check(Plugin("a plugin", folder), rows(), options)
+    return check(Plugin("a plugin", folder, token=token), rows(), options)

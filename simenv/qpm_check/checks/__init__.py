@@ -19,12 +19,13 @@ from simenv.qpm_check.checks import (
     service,
     single,
     telemetry,
+    tokens,
 )
 from simenv.qpm_check.rows import Row
 
 _MODULES: tuple[ModuleType, ...] = (
     loading, service, records, single, execution, polling, events, admission, policy, scheduling,
-    telemetry, inputs, crowd, control,
+    telemetry, inputs, crowd, control, tokens,
 )  # fmt: skip
 
 

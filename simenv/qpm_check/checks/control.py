@@ -7,7 +7,7 @@ from typing import Any
 
 from simenv.qpm_check import shapes
 from simenv.qpm_check.bench import Bench
-from simenv.qpm_check.rows import expect, expect_equal, row
+from simenv.qpm_check.rows import Irrelevant, expect, expect_equal, row, shown
 
 STATES = ("running", "draining", "quiescing", "stopping", "stopped")
 STATUS: shapes.Fields = {
@@ -34,6 +34,15 @@ def status(bench: Bench) -> None:
         expect_equal("ready", found["ready"], True)
         expect_equal("accepting_requests", found["accepting_requests"], True)
         expect_equal("shutdown", found["shutdown"], None)
+
+
+@row("control.summary", "get_service_summary: a table, on hosts that ask for it")
+def summary(bench: Bench) -> None:
+    if "get_service_summary" not in bench.subject.signatures():
+        raise Irrelevant("there is no get_service_summary: the newest hosts alone ask for it")
+    found = bench.q.get_service_summary()
+    expect(isinstance(found, dict) and found, f"get_service_summary answered {shown(found)}")
+    expect_equal("state", found.get("state", "running"), "running")
 
 
 @row("control.test", "test: ok, rpc_ready, the status; it submits nothing")

@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from simenv.qpm_check import circuits
-from simenv.qpm_check.bench import SHOTS, Bench, counts_of
+from simenv.qpm_check.bench import SHOTS, Bench
+from simenv.qpm_check.callers import counts_of
 from simenv.qpm_check.checks.single import EVENT
 from simenv.qpm_check.rows import BOTH, Need, Omitted, expect, expect_equal, row
 

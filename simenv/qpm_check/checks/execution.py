@@ -6,7 +6,8 @@ import time
 from typing import Any
 
 from simenv.qpm_check import circuits, shapes
-from simenv.qpm_check.bench import LENGTHENED, Bench, counts_of
+from simenv.qpm_check.bench import LENGTHENED, Bench
+from simenv.qpm_check.callers import counts_of
 from simenv.qpm_check.rows import Omitted, expect, expect_equal, row, shown
 
 AT_ONCE_S = 1.0

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import suppress
 from typing import Any
 
 from simenv.qpm_check.bench import Bench
-from simenv.qpm_check.rows import BOTH, Need, Omitted, expect, expect_equal, row, shown
+from simenv.qpm_check.rows import BOTH, Broken, Need, Omitted, expect, expect_equal, row, shown
+from simenv.qpm_check.standin.loader import OURS
 
 MOST_S = 0.001
 QUICK_S = 2.0
+ENDS_S = 10.0
+MOST_LEFT = 2  # threads: those of a library may stay as long as the process
 IMPORT_S = 60.0
 _PACKAGE = (Need.PACKAGE,)
 
@@ -104,9 +108,24 @@ def opens(bench: Bench) -> None:
 @row("load.uninitialize", "uninitialize() ends what was begun and raises nothing",
      revisions=BOTH, needs=_PACKAGE, alone=True)  # fmt: skip
 def uninitialize(bench: Bench) -> None:
-    expect(_loaded(bench)["has_uninitialize"], "there is no function uninitialize")
-    error = _control(bench).host("uninitialize")
+    facts, control = _loaded(bench), _control(bench)
+    expect(facts["has_uninitialize"], "there is no function uninitialize")
+    bench.run()
+    error = control.host("uninitialize")
     expect(not error, _last(error))
+
+    def left() -> list[str]:
+        """Threads and processes that were not there before the plugin was loaded."""
+        now, before = control.host("left"), facts["before"]["threads"]
+        names = [name.rpartition(" (")[0] for name in now["threads"]]
+        known = {name.rpartition(" (")[0] for name in before}  # of another process of the plugin's
+        threads = [n for n in names if n not in known and not n.startswith(OURS)]
+        found = [f"thread {name}" for name in threads] if len(threads) > MOST_LEFT else []
+        return found + [f"process {number}" for number in now["children"]]
+
+    with suppress(Broken):
+        bench.until(lambda: not left(), "the end of what was begun", ENDS_S)
+    expect(not left(), f"{ENDS_S:g} s after it there is still: {', '.join(left()[:5])}")
 
 
 @row("load.start-false", "QPM(start=False) takes less than 1 ms",
@@ -127,8 +146,7 @@ def start_false_idle(bench: Bench) -> None:
      revisions=BOTH, needs=_PACKAGE, opens=False)  # fmt: skip
 def start_false_anywhere(bench: Bench) -> None:
     plugin: Any = bench.target
-    nothing = dict.fromkeys(plugin.environ, "")
-    with plugin.process(bench.revision, nothing) as control:
+    with plugin.process(bench.revision, bare=True) as control:
         facts = control.host("facts")
     expect(not facts["start_false_error"], _last(facts["start_false_error"]))
 

@@ -8,7 +8,8 @@ import time
 from typing import Any
 
 from simenv.qpm_check import circuits, shapes
-from simenv.qpm_check.bench import SHOTS, Bench, counts_of
+from simenv.qpm_check.bench import SHOTS, Bench
+from simenv.qpm_check.callers import counts_of
 from simenv.qpm_check.rows import BOTH, Irrelevant, expect, expect_equal, row
 from simenv.qpm_check.target import named
 

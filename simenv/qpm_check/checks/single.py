@@ -6,7 +6,8 @@ import time
 from typing import Any
 
 from simenv.qpm_check import circuits
-from simenv.qpm_check.bench import Bench, counts_of
+from simenv.qpm_check.bench import Bench
+from simenv.qpm_check.callers import counts_of
 from simenv.qpm_check.rows import Need, expect, expect_equal, row, shown
 
 R1 = (1,)

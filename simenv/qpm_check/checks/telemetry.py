@@ -7,7 +7,7 @@ from typing import Any
 
 from simenv.qpm_check import shapes
 from simenv.qpm_check.bench import Bench
-from simenv.qpm_check.rows import expect, expect_equal, row
+from simenv.qpm_check.rows import Irrelevant, expect, expect_equal, row, shown
 from simenv.qpm_check.shapes import ANY, has
 from simenv.qpm_check.signatures import REVISION2
 
@@ -67,6 +67,31 @@ def device(bench: Bench) -> None:
     expect(bool(found["qubits"]), "a device without qubits")
     technology = found["device"].get("technology", "simulator")
     expect(technology in TECHNOLOGIES, f"technology is {technology!r}")
+
+
+@row("telemetry.capability-map", "capability_map: calls and the libraries each of them knows")
+def capability_map(bench: Bench) -> None:
+    _of_the_newest(bench, "capability_map")
+    found = bench.q.capability_map()
+    expect(isinstance(found, dict) and found, f"capability_map answered {shown(found)}")
+    for call, libraries in found.items():
+        names = isinstance(libraries, list) and all(isinstance(one, str) for one in libraries)
+        expect(isinstance(call, str) and names, f"capability_map[{call!r}] is {shown(libraries)}")
+
+
+@row("telemetry.allocations", "list_scheduler_allocations: a list, less of it with a filter")
+def allocations(bench: Bench) -> None:
+    _of_the_newest(bench, "list_scheduler_allocations")
+    found = bench.q.list_scheduler_allocations()
+    expect(isinstance(found, list), f"list_scheduler_allocations answered {shown(found)}")
+    expect(all(isinstance(one, dict) for one in found), f"an entry is no table: {shown(found)}")
+    none = bench.q.list_scheduler_allocations(filters={"allocation_id": "no-such-allocation"})
+    expect_equal("allocations of no such id", none, [])
+
+
+def _of_the_newest(bench: Bench, name: str) -> None:
+    if name not in bench.subject.signatures():
+        raise Irrelevant(f"there is no {name}: the newest hosts alone ask for it")
 
 
 @row("telemetry.coupling", "get_coupling_graph: qhw-coupling-v1, or couplings [[a, b]]")

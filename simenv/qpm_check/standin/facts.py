@@ -12,6 +12,7 @@ class Facts(msgspec.Struct, frozen=True):
 
     folder: str
     module: str = ""
+    before: dict[str, Any] = {}  # what the process had before the plugin was loaded, as `Shown`
     import_error: str = ""
     svc_info: dict[str, Any] = {}
     svc_info_found: str = ""  # its type, "" where it lacks

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import msgspec
 
 from simenv.qpm_check.standin import errors, fakes
 from simenv.qpm_check.standin.directory import Directory, is_subset
-from simenv.qpm_check.standin.loader import Loaded
+from simenv.qpm_check.standin.loader import OURS, Loaded
 from simenv.qpm_check.standin.wire import Document, PeerGone, Sender, purified, receive
 
 ENDPOINT = "__endpoint__"  # stands for the client in an argument
@@ -98,7 +99,7 @@ class Host:
     def serve(self, listening: socket.socket) -> None:
         """Until the first client has gone."""
         first, _ = listening.accept()
-        threading.Thread(target=self._accept, args=(listening,), daemon=True).start()
+        _thread("accept", self._accept, listening)
         self._read(Peer(first, 0))
 
     def _accept(self, listening: socket.socket) -> None:
@@ -106,7 +107,7 @@ class Host:
             connection, _ = listening.accept()
             peer = Peer(connection, number)
             self._peers.append(peer)
-            threading.Thread(target=self._read, args=(peer,), daemon=True).start()
+            _thread("read", self._read, peer)
 
     def _read(self, peer: Peer) -> None:
         while True:
@@ -119,7 +120,7 @@ class Host:
                 peer.answered(document)
                 continue
             target = self._host_call if document["kind"] == "host" else self._call
-            threading.Thread(target=target, args=(peer, document), daemon=True).start()
+            _thread("call", target, peer, document)
 
     # --- the plugin's own methods -------------------------------------------------------------
 
@@ -218,6 +219,12 @@ class Host:
     def _leave(self) -> None:
         self._plugin.uninitialize()
         os._exit(0)
+
+
+def _thread(what: str, target: Callable[..., None], *given: Any) -> None:
+    """Told from a plugin's own by its name."""
+    name = f"{OURS}-{what}"
+    threading.Thread(target=target, args=given, name=name, daemon=True).start()
 
 
 def _argument(value: Any, peer: Peer) -> Any:

@@ -17,11 +17,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import msgspec
+
 from simenv.qpm_check.standin.facts import Facts, Shown, left
 from simenv.qpm_check.standin.wire import purified
 
 QPM = "QPM"
 PREFIX = "svc_"
+OURS = "standin"  # so begin the names of threads that are not the plugin's
 TRIES = 20
 
 
@@ -34,6 +37,7 @@ class Loaded:
         self.kind: type | None = None
         self.singleton = False
         self._found: dict[str, Any] = {"folder": str(folder), "module": folder.name}
+        self._found["before"] = msgspec.to_builtins(now())
 
     def load(self) -> None:
         """Import, read the metadata, initialize."""

@@ -11,6 +11,10 @@ from kit import PLUGINS, assembled, checked
 from simenv.qpm_check.rows import State
 
 WAIT_S = 5.0  # for what never comes
+TOKEN = "open sesame"
+
+
+NEEDS = {"needs_a_variable": {"OF_THE_AUTHOR": "1"}, "any_token": {"OF_THE_PLUGIN": TOKEN}}
 
 
 class Defect(NamedTuple):
@@ -89,6 +93,22 @@ DEFECTS = {
     "one_put_ends_all": Defect(2, {"events.put-fails": "no event within"}, ("events.once",)),
     "half_applied_policy": Defect(2, {"policy.refused": "the policy after"}, ("policy.set",)),
     "untyped_refusal": Defect(2, {"input.info": "DEFwRemoteError"}, ("info.unknown",)),
+    "leaves_threads": Defect(2, {"load.uninitialize": "thread left"}, ("load.lookups",)),
+    "needs_a_variable": Defect(
+        1, {"load.start-false-anywhere": "OF_THE_AUTHOR"}, ("load.start-false",)
+    ),
+    "shows_tokens": Defect(2, {"token.hidden": "get_service_lifecycle"}, ("admission.ids",)),
+    "any_token": Defect(2, {"token.refused": "with another token was not refused"}),
+    "query_raises": Defect(2, {"query.selector": "KeyError"}, ("load.import",)),
+    "odd_allocations": Defect(
+        2,
+        {
+            "telemetry.allocations": "{'allocation_id'",
+            "telemetry.capability-map": "['get_device_info']",
+            "control.summary": "'well'",
+        },
+        ("telemetry.backend",),
+    ),
     "wrong_binding": Defect(2, {"query.bindings": "no binding 'admission'"}, ("query.selector",)),
 }
 
@@ -98,10 +118,15 @@ def test_a_broken_plugin_has_no_test() -> None:
 
 
 @pytest.mark.parametrize("name", DEFECTS)
-def test_a_defect_is_not_found(name: str, tmp_path: Path) -> None:
+def test_a_defect_is_not_found(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     defect = DEFECTS[name]
     only = (*defect.failed, *defect.passed)
-    report = checked(assembled(tmp_path, name), *only, revisions=(defect.revision,), wait_s=WAIT_S)
+    for variable, value in NEEDS.get(name, {}).items():
+        monkeypatch.setenv(variable, value)
+    report = checked(
+        assembled(tmp_path, name), *only, revisions=(defect.revision,), wait_s=WAIT_S,
+        token=TOKEN if name == "any_token" else "",
+    )  # fmt: skip
     verdicts = {verdict.id: verdict for verdict in report.verdicts}
     assert set(verdicts) == set(only)
     failed = {row: v.why for row, v in verdicts.items() if v.state is State.FAILED}

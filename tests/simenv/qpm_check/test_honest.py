@@ -10,6 +10,15 @@ from kit import assembled, checked
 from simenv.qpm_check.rows import State
 
 
+def test_one_revision_that_raises_is_not_applicable_where_the_other_is_served(
+    tmp_path: Path,
+) -> None:
+    report = checked(assembled(tmp_path, "query_raises"), "query.lookup", "query.selector")
+    verdicts = {v.id: v.state for v in report.verdicts}
+    assert verdicts == {"query.lookup": State.PASSED, "query.selector": State.FAILED}
+    assert not report.ok
+
+
 @pytest.mark.parametrize("revision", [1, 2])
 def test_an_honest_plugin_is_failed(revision: int, tmp_path: Path) -> None:
     report = checked(assembled(tmp_path), revisions=(revision,))
@@ -17,5 +26,6 @@ def test_an_honest_plugin_is_failed(revision: int, tmp_path: Path) -> None:
     assert not failed
     omitted = {v.id: v.why for v in report.verdicts if v.state is not State.PASSED}
     omitted.pop("reservation.stranger", None)  # a DEFw says of nobody who he is
+    omitted.pop("token.refused", None)  # it asks for none
     assert not omitted
     assert report.ok

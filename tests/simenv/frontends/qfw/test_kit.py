@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,12 +17,14 @@ from simenv.qpm_check.runner import Options, check
 QUICK = (
     "load.bare",
     "load.start-false*",
+    "load.uninitialize",
     "query.*",
     "methods.*",
     "register.again",
     "register.resolve",
 )
 STRANGERS = "reservation.stranger"  # of DEFw's clients nobody knows who they are
+TOKENS = "token.refused"  # it asks for none here
 
 
 def failed(env: Client, options: Options) -> tuple[dict[str, str], set[str]]:
@@ -38,4 +41,17 @@ def test_it_does_not_load_or_register_as_it_should(env: Client) -> None:
 
 @pytest.mark.slow
 def test_a_row_of_the_kit_fails(env: Client) -> None:
-    assert failed(env, Options(wait_s=60.0)) == ({}, {STRANGERS})
+    assert failed(env, Options(wait_s=60.0)) == ({}, {STRANGERS, TOKENS})
+
+
+def test_a_wrong_token_is_taken_or_shown_through_defw(env: Client, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.touch(0o600)
+    file.write_text("open sesame\n", encoding="utf-8")
+    environ = {"SIMENV_SERVICE": env.service, "SIMENV_QPM_TOKEN_FILE": str(file)}
+    plugin = Plugin("ours", PLUGIN, environ, "open sesame")
+    options = Options(only=("token.*", "execution.sync"), revisions=(2,), wait_s=60.0)
+    verdicts = check(plugin, rows(), options).verdicts
+    assert {v.id: (v.state, v.why) for v in verdicts} == dict.fromkeys(
+        ("token.refused", "token.hidden", "execution.sync"), (State.PASSED, "")
+    )

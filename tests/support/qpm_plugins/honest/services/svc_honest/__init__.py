@@ -7,6 +7,7 @@ import os
 import threading
 import time
 
+from .base import DESKS
 from .svc_qpm import QPM
 
 svc_info = {
@@ -28,6 +29,8 @@ def initialize() -> None:
 
 def uninitialize() -> None:
     _ended.set()
+    for desk in DESKS:
+        desk.close()
 
 
 def _register() -> None:

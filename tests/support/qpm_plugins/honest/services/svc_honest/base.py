@@ -15,6 +15,7 @@ from .locking import install
 from .telling import Telling
 
 MODES = ("graceful", "cancel")
+DESKS = []  # of all that were started
 TEXTS = ("compiler", "backend", "method", "lib")
 NUMBERS = ("depth", "one_q_gate_count", "two_q_gate_count", "measurement_count", "deadline_ns")
 
@@ -48,6 +49,7 @@ class HonestQPM(Admitting, Telling):
             sys.setswitchinterval(0.0005)  # a pure-Python simulator shares its process
             install()
             self.desk = Desk(single=not self.revision2())
+            DESKS.append(self.desk)
             self.events = [self.event("service-registration")]
             self.versions = {"scheduler": 1, "control": 1}
             self.control = {"paused": False, "draining": False, "drain_mode": None,
@@ -280,6 +282,9 @@ class HonestQPM(Admitting, Telling):
                 "active_task_count": len(self.desk.open()),
                 "active_reservation_count": len(live), "shutdown": self.asked,
             }  # fmt: skip
+
+    def get_service_summary(self, token=None):
+        return {"target_id": "honest", **self.get_service_status()}
 
     def reconcile_runtime_state(self, token=None, reason=None):
         if not self._text("reason", reason):

@@ -60,8 +60,18 @@ class Desk:
         self.policy = {"policy_name": "fifo", "options": {}}
         self.most = 1
         self._numbers = itertools.count(1)
+        self.closed = False
         threading.Thread(target=self._work, name="honest-worker", daemon=True).start()
         threading.Thread(target=self._push, name="honest-push", daemon=True).start()
+
+    def close(self):
+        """Its threads end; what runs is stopped."""
+        with self.lock:
+            self.closed = True
+            self.changed.notify_all()
+        for task in self.open():
+            self.cancel(task)
+        self._outgoing.put(None)
 
     # --- accepting ----------------------------------------------------------------------------
 
@@ -122,7 +132,9 @@ class Desk:
     def _work(self):
         while True:
             with self.lock:
-                self.changed.wait_for(lambda: self.waiting and not self.paused)
+                self.changed.wait_for(lambda: self.closed or (self.waiting and not self.paused))
+                if self.closed:
+                    return
                 task = self.running = self.waiting.pop(0)
                 task.state, task.began = "submitted", time.time()
             state = "completed"
@@ -199,6 +211,8 @@ class Desk:
     def _push(self):
         while True:
             task = self._outgoing.get()
+            if task is None:
+                return
             payload = self.record(task, poll=None)
             taken = False
             for one in list(self.registrations):
