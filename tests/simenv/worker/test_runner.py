@@ -6,8 +6,10 @@ import threading
 import time
 
 import pytest
+from circuits import layered
 from service import program
 
+from simenv.client.circuits import load
 from simenv.model import Observable, TaskState, Terms
 from simenv.wire import codec
 from simenv.wire.messages import STATES, Assign, Assigned, Finished
@@ -72,7 +74,7 @@ def test_expectation_values_are_exact_without_shots(runner: Runner) -> None:
 
 def test_a_running_task_stops_when_asked(runner: Runner) -> None:
     current = Current(runner)
-    packed = _wide().packed()
+    packed = load(layered(22, 60, 1)).packed
     assert current.begin(1, 1) == ""
     timer = threading.Timer(0.2, current.stop, (1, 1, "cancelled"))
     timer.start()
@@ -110,23 +112,6 @@ def test_plans_are_kept_by_structure_and_dropped_beyond_the_bound(runner: Runner
     assert plan(15, 0.1) is not wide
     assert len(cache) == 1  # the bound is one byte: only the newest stays
     assert plan(14, 0.1) is not wide
-
-
-def _wide():  # type: ignore[no-untyped-def]
-    import msgspec
-    import numpy as np
-
-    layers = 400
-    made = program(20)
-    gates = 20 * layers
-    return msgspec.structs.replace(
-        made,
-        ops=np.concatenate([np.zeros(gates, np.uint16), np.ones(20, np.uint16)]).tobytes(),
-        qubits=np.concatenate([np.tile(np.arange(20), layers), np.arange(20)])
-        .astype(np.uint16)
-        .tobytes(),
-        params=np.linspace(0.1, 3.0, gates).tobytes(),
-    )
 
 
 def test_the_rows_of_a_task_are_one_result(runner: Runner) -> None:
