@@ -152,7 +152,7 @@ CARDS: tuple[EngineCard, ...] = (
         install="pip install simenv",
         automatic=True,
         summary="all amplitudes, exact; dynamic circuits by branching and merging",
-        costs=StateCosts(),
+        costs=StateCosts(passes=True),
         ranks=True,
     ),
     EngineCard(
@@ -251,7 +251,7 @@ CARDS: tuple[EngineCard, ...] = (
         install="pip install simenv",
         automatic=False,
         summary="misbehaves on request, for drills; else as statevector",
-        costs=StateCosts(),
+        costs=StateCosts(passes=True),
         shared=False,
         ranks=True,
     ),

@@ -23,10 +23,13 @@ _PROBABILITY_BYTES = 40  # of one outcome: table, index, value, record, packed
 _LIVE_BRANCHES = 8  # states a dynamic circuit is expected to hold at once
 _CALL_S = 10e-6  # entering an engine and packing its result
 _SHOT_S = 5e-9
-_AMPLITUDE_S = 1.5e-9  # one gate on one amplitude, one thread
+_AMPLITUDE_S = 1.5e-9  # one gate on one amplitude, one thread, gate by gate
+# In passes that do many gates at once: see `statevector.planning`. Half of it in single precision.
+_PASSED_S = 5e-9  # one amplitude that goes through the few passes any circuit needs
+_PASSED_GATE_S = 1e-10  # and what a gate adds
 _BRANCH_OP_S = 30e-6  # a measurement, reset or `if` of a dynamic circuit, small state
 _EXCHANGE_S = 1e-9  # one byte sent to another rank and one received
-_EXCHANGE_GATES = 40  # gates between two exchanges of one qubit
+_EXCHANGE_GATES = 100  # gates between two exchanges of one qubit
 
 
 def state_bytes(num_qubits: int, precision: str = "double") -> int:
@@ -71,6 +74,7 @@ class StateCosts(msgspec.Struct, frozen=True):
     branches: int = _LIVE_BRANCHES
     call_s: float = _CALL_S
     shot_s: float = 0.0  # of one shot of a dynamic circuit, beside its gates; 0: they branch
+    passes: bool = False  # gates of a large state go in passes
 
     def memory_bytes(self, profile: Profile, ask: Ask) -> int:
         """The states it holds, its largest output, and a base amount."""
@@ -103,7 +107,7 @@ class StateCosts(msgspec.Struct, frozen=True):
         """Gates times amplitudes; a dynamic circuit's shots walk one by one, or share branches."""
         gates = profile.gates_1q + profile.gates_2q + profile.gates_many
         threads = slots if profile.num_qubits > SMALL_QUBITS else 1
-        sweep = (gates + 2) * 2.0**profile.num_qubits / ask.ranks * _AMPLITUDE_S
+        sweep = self._amplitude_s(profile, ask, gates) * 2.0**profile.num_qubits / ask.ranks
         sweep += self._exchanges_s(profile, ask, gates) * threads
         if profile.mid_circuit and self.shot_s:
             return self.call_s + max(1, ask.shots) * (self.shot_s + sweep / threads)
@@ -113,6 +117,13 @@ class StateCosts(msgspec.Struct, frozen=True):
             work *= _LIVE_BRANCHES / 2
             work += steps * (_BRANCH_OP_S * _LIVE_BRANCHES + ask.shots * 20 * _SHOT_S)
         return work
+
+    def _amplitude_s(self, profile: Profile, ask: Ask, gates: int) -> float:
+        """All gates on one amplitude."""
+        if not self.passes or profile.num_qubits <= SMALL_QUBITS or profile.mid_circuit:
+            return (gates + 2) * _AMPLITUDE_S
+        found = _PASSED_S + gates * _PASSED_GATE_S
+        return found if ask.precision == "double" else 0.5 * found
 
     def _exchanges_s(self, profile: Profile, ask: Ask, gates: int) -> float:
         """Half of each share for every qubit that is divided among ranks, from time to time."""

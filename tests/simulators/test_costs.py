@@ -50,3 +50,11 @@ def test_ranks_do_not_make_a_wide_circuit_faster() -> None:
 
 def test_only_the_statevector_engine_runs_over_ranks() -> None:
     assert [card.name for card in catalog.CARDS if card.ranks and card.shared] == ["statevector"]
+
+
+def test_a_gate_of_a_wide_circuit_costs_a_sweep_of_its_own() -> None:
+    alone = msgspec.structs.replace(COSTS, passes=False)
+    assert COSTS.seconds(wide(24), Ask(), 1) < alone.seconds(wide(24), Ask(), 1) / 5
+    assert COSTS.seconds(wide(24), Ask("single"), 1) < 0.6 * COSTS.seconds(wide(24), Ask(), 1)
+    for profile_ in (wide(12), wide(24, mid_circuit=True)):
+        assert COSTS.seconds(profile_, Ask(), 1) == alone.seconds(profile_, Ask(), 1)
