@@ -139,8 +139,24 @@ def tiny_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adjoint, "TILE_QUBITS", 4)
 
 
-def check(num_qubits: int, **options: object) -> None:
-    circuit = layered(num_qubits)
+def outside() -> Circuit:
+    """What is free acts on qubits that no gate behind it moves: a tile without them is enough."""
+    arrays = Arrays(8, 0)
+    for qubit in range(8):
+        arrays.add("ry", [qubit], (), [0.3 + 0.2 * qubit])
+    for slot, (name, wires) in enumerate(
+        [("rz", [7]), ("cp", [6, 5]), ("cry", [4, 1]), ("crz", [7, 2]), ("rzz", [3, 6])]
+    ):
+        arrays.add(name, wires, (), [0.0])
+        arrays.free(slot)
+    for qubit in range(4):
+        arrays.add("ry", [qubit], (), [0.5])
+        arrays.add("h", [qubit])
+    return arrays.circuit()
+
+
+def check(circuit: Circuit, **options: object) -> None:
+    num_qubits = circuit.num_qubits
     values = np.random.default_rng(0).uniform(-3, 3, circuit.num_slots)
     observables = sums(num_qubits, 2, count=1)
     found = run(circuit, observables, values, **options)  # type: ignore[arg-type]
@@ -150,12 +166,13 @@ def check(num_qubits: int, **options: object) -> None:
 
 
 @pytest.mark.usefixtures("tiny_tiles")
-def test_tiles_tear_a_gradient() -> None:
-    check(8)
+@pytest.mark.parametrize("circuit", [layered(8), outside()], ids=["moved", "outside"])
+def test_tiles_tear_a_gradient(circuit: Circuit) -> None:
+    check(circuit)
 
 
 def test_more_tiles_than_one_is_wrong() -> None:
-    check(14, threads=2)
+    check(layered(14), threads=2)
 
 
 def test_threads_change_a_gradient() -> None:
