@@ -54,8 +54,10 @@ class Sheet:
         self._probability_ends = _ends(
             possible, data.probability_width, odds, 8, data.probability_rows, data.count, task
         )
-        if slopes and not estimates:
-            raise ProtocolError(f"result of task {task} has gradients of no values")
+        if slopes and (not estimates or slopes % (estimates // 2)):  # float64 for each value
+            raise ProtocolError(
+                f"result of task {task} has {slopes} bytes of gradients for {estimates} of values"
+            )
         sized = (("statevector", state), ("expectations", estimates), ("gradients", slopes))
         for name, size in sized:
             if size % (8 * data.count):

@@ -58,3 +58,9 @@ def test_a_gate_of_a_wide_circuit_costs_a_sweep_of_its_own() -> None:
     assert COSTS.seconds(wide(24), Ask("single"), 1) < 0.6 * COSTS.seconds(wide(24), Ask(), 1)
     for profile_ in (wide(12), wide(24, mid_circuit=True)):
         assert COSTS.seconds(profile_, Ask(), 1) == alone.seconds(profile_, Ask(), 1)
+
+
+def test_a_gradient_is_given_the_memory_of_one_state() -> None:
+    plain, asked = Ask(outputs=("expectation",)), Ask(outputs=("expectation", "gradient"))
+    more = COSTS.memory_bytes(wide(26), asked) - COSTS.memory_bytes(wide(26), plain)
+    assert more == 2 * state_bytes(26)

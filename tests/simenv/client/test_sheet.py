@@ -28,6 +28,7 @@ DATA = ResultData(
     probabilities=struct.pack("<4d", 1.0, 0.25, 0.75, 1.0),
     statevector=np.arange(12, dtype="<c16").tobytes(),
     expectations=struct.pack("<6d", 0.1, 0.01, 0.2, 0.02, 0.3, 0.03),
+    gradients=struct.pack("<6d", 1, 2, 3, 4, 5, 6),
     binding=40,
     count=3,
     rows=struct.pack("<3I", 1, 3, 1),
@@ -49,6 +50,8 @@ def test_rows_are_cut_wrongly() -> None:
     assert rows[2].statevector.tolist() == [8, 9, 10, 11]
     assert [row.expectation for row in rows] == [0.1, 0.2, 0.3]
     assert rows[2].std_errors == (0.03,)
+    assert [row.gradient.tolist() for row in rows] == [[1, 2], [3, 4], [5, 6]]
+    assert rows[1].gradients.shape == (1, 2)
     assert [row.binding for row in rows] == [40, 41, 42]
 
 
@@ -74,6 +77,9 @@ def test_a_row_without_outcomes() -> None:
         {"rows": b"\0" * 11},
         {"probability_rows": struct.pack("<3I", 1, 1, 1)},
         {"expectations": b"\0" * 40},
+        {"expectations": b""},
+        {"gradients": b"\0" * 40},
+        {"gradients": b"\0" * 8},
         {"statevector": b"\0" * 20},
         {"outcomes": b"\0" * 4},
         {"outcome_width": 2},

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from simenv.errors import StoreError
-from simenv.model import Program, Terms
+from simenv.model import Program, ResultFile, Terms
 from simenv.store.writing import UNFINISHED
 from simenv.wire.messages import Assign, Assigned
 from simenv.worker.shelf import Shelf, file_name
@@ -54,3 +54,12 @@ def test_a_half_written_file_is_not_known_by_its_worker(
         put(Shelf(tmp_path, mark="main.x4-0.17"), LARGE)
     name = file_name(5, 65_537).rpartition("/")[2]
     assert seen == [f".{name}.main.x4-0.17{UNFINISHED}"]
+
+
+def test_large_gradients_travel_in_the_message(tmp_path: Path) -> None:
+    values, slopes = np.zeros((1, 2, 2)), np.arange(2.0**18)
+    found = EngineResult(expectations=values.tobytes(), gradients=slopes.tobytes())
+    file = put(Shelf(tmp_path), found)
+    assert isinstance(file, ResultFile)
+    (array,) = file.arrays
+    assert (array.field, array.size_bytes) == ("gradients", slopes.nbytes)
