@@ -156,7 +156,9 @@ class State:
         return self._amplitudes
 
     def changed(self) -> None:
-        """To be called by all that change amplitudes and know nothing of what is known of them."""
+        """To be called, before threads are, by all that change amplitudes and know nothing of what
+        is known of them."""
+        _ = self.amplitudes  # no thread shall write zeros where another has been
         self.live = -1
         self.norms = None
 
