@@ -13,6 +13,7 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 
 import simenv
+from simenv.cli.bundle.collect import collect, load
 from simenv.errors import OptionError
 
 A, B = Parameter("a"), Parameter("b")
@@ -102,3 +103,13 @@ def test_a_gradient_of_nothing_free_or_through_a_measurement(env: simenv.Client)
     moving.h(0)
     with pytest.raises(OptionError, match="before its end"):
         env.submit(moving, bindings=[0.1], observables="Z", outputs=BOTH, shots=None)
+
+
+def test_a_bundle_forgets_the_chain_rule(env: simenv.Client, tmp_path: Path) -> None:
+    task = env.submit(
+        circuit(), bindings=[0.3, 0.7], observables=["ZI", "IX"], outputs=BOTH, shots=None
+    )
+    first = task.result()
+    collect(env, task, tmp_path / "bundle")
+    (again,) = env.past.resubmit(load(tmp_path / "bundle"))
+    np.testing.assert_array_equal(again.result().gradients, first.gradients)
