@@ -23,6 +23,7 @@ MOST_WIRES = 3  # of a matrix of several elements
 SWEEP = 15.0
 ONE_WIRE = 2.1  # a complex matrix on one wire; twice that for each more, half if it is real
 PERMUTATION = 0.1
+LANE_SWAP = 1.2
 DIAGONALS = 3.6  # all diagonal elements that can be gathered
 A_DIAGONAL = 0.3  # what one more costs
 _SAVED = 0.05  # less is not worth it

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from simulators.circuit.fuse import CONDITION, IS_REAL, KIND, MOVES, cost
-from simulators.jit import I64, INT, INTS2, INTS3, REALS, kernel
+import numpy as np
+
+from simulators.circuit.fuse import (
+    CONDITION,
+    DIAGONALS,
+    IS_REAL,
+    KIND,
+    LANE_SWAP,
+    MOVES,
+    ONE_WIRE,
+    PERMUTATION,
+    SWEEP,
+    cost,
+)
+from simulators.jit import I64, INT, INTS2, INTS3, REAL, REALS, kernel, part
 from simulators.statevector.planning.choose import choose, filled, take
 from simulators.statevector.planning.emit import restore, write
 from simulators.statevector.planning.layout import enter
+from simulators.statevector.planning.masks import count
 from simulators.statevector.planning.written import AFTER, BLOCKS, COUNTERS, OPS, SPARE, TAKEN
-from simulators.statevector.sweeps import LANE_WIRES
+from simulators.statevector.sweeps import KIND as OP_KIND
+from simulators.statevector.sweeps import LANE_WIRES, MAP, OUTER_MASK, PHASE, ROW_MASK, SWAP_LANE
+from simulators.statevector.sweeps import REAL as REAL_OP
 
 _CANDIDATES = 16  # ways in which a tile may grow that are looked at
 _MOST_OPS = 12  # of one block, and half of what brings lanes back
-DONE = 0.5  # what a block's being done is worth, beside its work
 
 
 @kernel(I64, INT, INT, I64, I64)
@@ -69,9 +84,45 @@ def divide(  # type: ignore[no-untyped-def]
     return passes
 
 
-@kernel(INTS2, INT, REALS)
-def weigh(blocks, size, work):  # type: ignore[no-untyped-def]
-    """What each block costs, and something for its being done."""
+@kernel(INTS2, INT, REAL, INT, REALS)
+def weigh(blocks, size, done, seed, work):  # type: ignore[no-untyped-def]
+    """What each block costs, and `done` for its being done; up to a third off, unless `seed` is 0:
+    other weights lead to other plans."""
+    word = seed
     for b in range(size):
         kind = blocks[b, KIND]
-        work[b] = DONE + cost(kind, blocks[b, MOVES], blocks[b, CONDITION], blocks[b, IS_REAL])
+        work[b] = done + cost(kind, blocks[b, MOVES], blocks[b, CONDITION], blocks[b, IS_REAL])
+        if seed:
+            word = (word * 1103515245 + 12345) & 0x7FFFFFFF
+            work[b] *= 1.0 - np.float64(word >> 16) / (3 << 15)
+
+
+@part
+def _price(ops, o):  # type: ignore[no-untyped-def]
+    """Of one operation on a state that is visited as a whole."""
+    kind = ops[o, OP_KIND]
+    if kind == SWAP_LANE:
+        return LANE_SWAP
+    if kind == MAP:
+        return PERMUTATION
+    part_ = 0.5 ** (count(ops[o, ROW_MASK]) + count(ops[o, OUTER_MASK]))
+    if kind == PHASE:
+        return DIAGONALS * part_
+    if kind > REAL_OP:
+        return 0.5 * ONE_WIRE * 2.0 ** (kind - REAL_OP - 1) * part_
+    return ONE_WIRE * 2.0 ** (kind - 1) * part_
+
+
+@kernel(INTS2, I64, I64, INTS2, INT, INT, INT, returns=REAL)
+def price(ops, starts, lives, places, passes, width, num_wires):  # type: ignore[no-untyped-def]
+    """Of all passes of a table, where SWEEP is loading and storing the whole state once."""
+    total = 0.0
+    for p in range(passes):
+        alive = lives[p]
+        for k in range(width):
+            alive |= 1 << places[p, k]
+        work = SWEEP
+        for o in range(starts[p], starts[p + 1]):
+            work += _price(ops, o)
+        total += work * 2.0 ** (count(alive) - num_wires)
+    return total

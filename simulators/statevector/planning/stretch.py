@@ -39,6 +39,12 @@ WIDTHS = {"double": 14, "single": 15}  # wires of a tile, at most: 256 kB
 LEAST_WIDTH = LANE_WIRES + 4  # a gate with three conditions fits
 _ROWS = 6  # of a table for each block: most have fewer
 
+# Weights by which passes are chosen: what a block's being done is worth, and a seed.
+_WAYS = ((0.5, 0), (0.2, 0), (1.0, 0), (2.0, 0), (0.5, 1), (0.5, 2))
+_WORTH = 0.01  # of a run's time may go into other ways, as far as both can be told beforehand
+_UNIT_S = 1e-10  # of an amplitude, for what is a unit of cost
+_PASS_S, _BLOCK_S = 50e-6, 3e-6  # what planning takes
+
 
 def width_of(num_qubits: int, precision: str) -> int:
     """Wires of a tile: a small state has a few tiles, so that threads and ranks can share it."""
@@ -130,8 +136,17 @@ def plan(circuit: Circuit, where: Where, ends: Ends, width: int) -> Stretch:
     """
     draft, constants = _lowered(circuit, where, ends, width)
     draft = _fused(draft, ends)
-    table, made_of, made = _divided(draft, ends, width, circuit.num_qubits)
-    return Stretch(where, table, made_of, made, constants, draft.rows)
+    found = _divided(draft, ends, width, circuit.num_qubits)
+    recipe_rows = found.out[RECIPES, : found.done[RECIPES], : recipes.COLUMNS]
+    part_rows = found.out[PARTS, : found.done[PARTS], : recipes.PART_COLUMNS]
+    return Stretch(
+        where,
+        _table(found, width, circuit.num_qubits),
+        np.ascontiguousarray(recipe_rows),
+        np.ascontiguousarray(part_rows),
+        constants,
+        draft.rows,
+    )
 
 
 def _lowered(
@@ -207,19 +222,52 @@ def _fused(draft: _Draft, ends: Ends) -> _Draft:
     return _Draft(given, block_of, *found.tolist())
 
 
-def _divided(
-    draft: _Draft, ends: Ends, width: int, n: int
-) -> tuple[Sweeps, NDArray[np.int64], NDArray[np.int64]]:
-    """The table, recipes and their parts."""
+class _Division(msgspec.Struct, frozen=True, eq=False):
+    """One way to divide a stretch into passes."""
+
+    starts: NDArray[np.int64]
+    places: NDArray[np.int64]
+    live: NDArray[np.int64]
+    out: NDArray[np.int64]  # see `written`
+    done: NDArray[np.int64]
+    passes: int
+    price: float
+
+
+def _divided(draft: _Draft, ends: Ends, width: int, n: int) -> _Division:
+    """The cheapest of some ways; the more is to do, the more ways are tried."""
     many = draft.blocks
     work = np.empty(many)
-    divide.weigh(draft.given[BLOCKS], many, work)
     notes = np.empty((NOTES, max(many, draft.elements, MOST_TERMS) + 64), np.int64)
     divide.sorted_members(draft.block_of, draft.elements, many, notes[STARTS], notes[MEMBERS])
+
+    def way(done: float, seed: int) -> _Division:
+        divide.weigh(draft.given[BLOCKS], many, done, seed, work)
+        return _one_way(draft, ends, width, n, notes, work)
+
+    best = way(*_WAYS[0])
+    spent = _PASS_S * best.passes + _BLOCK_S * many
+    more = int(_WORTH * best.price * _UNIT_S * 2.0**n / spent) if many else 0
+    for done, seed in _WAYS[1 : 1 + more]:
+        found = way(done, seed)
+        if found.price < best.price:
+            best = found
+    return best
+
+
+def _one_way(
+    draft: _Draft,
+    ends: Ends,
+    width: int,
+    n: int,
+    notes: NDArray[np.int64],
+    work: NDArray[np.float64],
+) -> _Division:
+    many = draft.blocks
     starts, live = np.empty(many + 1, np.int64), np.empty(many + 1, np.int64)
     places = np.zeros((many, MOST_WIDTH), np.int64)
-    room = max(_ROWS * many + 256, draft.pieces)
     done = np.empty(COUNTERS, np.int64)
+    room = max(_ROWS * many + 256, draft.pieces)
     passes = -1
     while passes < 0:  # more operations than most stretches have: once more with more room
         out = np.empty((TABLES, room, COLUMNS), np.int64)
@@ -238,21 +286,21 @@ def _divided(
             out,
             done,
         )
-    table = Sweeps(
+    price = divide.price(out[OPS], starts, live, places, passes, width, n)
+    return _Division(starts, places, live, out, done, passes, price)
+
+
+def _table(found: _Division, width: int, n: int) -> Sweeps:
+    passes, out, done = found.passes, found.out, found.done
+    return Sweeps(
         n,
         width,
-        starts[: passes + 1].copy(),
-        places[:passes].astype(np.uint64),
-        live[:passes].astype(np.uint64),
+        found.starts[: passes + 1].copy(),
+        found.places[:passes].astype(np.uint64),
+        found.live[:passes].astype(np.uint64),
         out[OPS, : done[OPS]].astype(np.uint64),
         out[TERMS, : done[TERMS], :2].astype(np.uint64),
         int(done[FLOATS]),
-    )
-    recipe_rows, part_rows = out[RECIPES, : done[RECIPES]], out[PARTS, : done[PARTS]]
-    return (
-        table,
-        np.ascontiguousarray(recipe_rows[:, : recipes.COLUMNS]),
-        np.ascontiguousarray(part_rows[:, : recipes.PART_COLUMNS]),
     )
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 import msgspec
 
-from simulators.circuit.fuse import DIAGONALS, ONE_WIRE, PERMUTATION, SWEEP
+from simulators.circuit.fuse import DIAGONALS, LANE_SWAP, ONE_WIRE, PERMUTATION, SWEEP
 from simulators.statevector.sweeps import (
     DENSE,
     KIND,
@@ -19,7 +19,6 @@ from simulators.statevector.sweeps import (
     Sweeps,
 )
 
-_LANE = 1.2  # cost of SWAP_LANE
 _NAMES = {
     SWAP_LANE: "lane",
     **{DENSE + k: f"dense{k}" for k in (1, 2, 3)},
@@ -76,7 +75,7 @@ def sweeps(plan: Sweeps) -> float:
 def _cost(row: list[int]) -> float:
     kind = row[KIND]
     if kind == SWAP_LANE:
-        return _LANE
+        return LANE_SWAP
     part = 0.5 ** (row[OUTER_MASK].bit_count() + row[ROW_MASK].bit_count())
     if kind == MAP:
         return PERMUTATION
