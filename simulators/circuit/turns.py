@@ -24,8 +24,9 @@ from simulators.circuit.fuse import (
 )
 from simulators.jit import I64, INT, INTS2, kernel, part
 
-# Columns of a piece; NUMBERS: the row of its numbers.
-P_MASK, P_ZERO, P_ONE, P_NUMBERS = range(4)
+# Columns of a piece; NUMBERS: the row of its numbers. PARITY: see `parities`; of a phase of two
+# wires that is meant for those of one parity, that of ZERO.
+P_MASK, P_ZERO, P_ONE, P_NUMBERS, P_PARITY = range(5)
 
 # Rows of numbers of a turned matrix, from its own on: d, a, b.
 ROWS = 3
@@ -81,6 +82,7 @@ def _phase(blocks, at, elements, size, pieces, piece, last, bit):  # type: ignor
         blocks[at, c] = elements[size, c]
     for p in range(piece, last):
         pieces[p, P_MASK] = bit
+        pieces[p, P_PARITY] = 0
 
 
 @kernel(INTS2, INT, I64, INTS2, INT, INTS2, INT, INT, INT, INT, INTS2, I64, I64, I64)

@@ -23,7 +23,7 @@ from simulators.circuit.fuse import (
     TURNED,
     VALUE,
 )
-from simulators.circuit.turns import P_MASK, P_NUMBERS, P_ONE, P_ZERO
+from simulators.circuit.turns import P_MASK, P_NUMBERS, P_ONE, P_PARITY, P_ZERO
 from simulators.jit import part
 from simulators.statevector.planning.gather import gather
 from simulators.statevector.planning.layout import exchange, parts
@@ -118,6 +118,16 @@ def _local(mask, wires, many):  # type: ignore[no-untyped-def]
 
 
 @part
+def _part(numbers, mask, zero, gap, made, done):  # type: ignore[no-untyped-def]
+    row = done[PARTS]
+    done[PARTS] += 1
+    made[row, NUMBERS] = numbers
+    made[row, PART_MASK] = mask
+    made[row, ZERO] = zero
+    made[row, ONE] = zero ^ gap
+
+
+@part
 def _dense(b, given, notes, out, done):  # type: ignore[no-untyped-def]
     """A block's matrices, one for each value of the wires it looks at without condition."""
     blocks, elements, pieces = given[BLOCKS], given[ELEMENTS], given[PIECES]
@@ -146,18 +156,24 @@ def _dense(b, given, notes, out, done):  # type: ignore[no-untyped-def]
     for m in range(starts[b], starts[b + 1]):
         e = members[m]
         for p in range(elements[e, FIRST], elements[e, LAST]):
-            row = done[PARTS]
-            done[PARTS] += 1
             if elements[e, MATRIX] >= 0:
+                row = done[PARTS]
+                done[PARTS] += 1
                 made[row, NUMBERS] = -1 - elements[e, MATRIX]
                 made[row, PART_MASK] = count(elements[e, MOVES])
                 for c in range(count(elements[e, MOVES])):
                     made[row, ZERO + c] = _local(1 << pieces[p, c], wires, many)
                 continue
-            made[row, NUMBERS] = pieces[p, P_NUMBERS]
-            made[row, PART_MASK] = _local(pieces[p, P_MASK], wires, many)
-            made[row, ZERO] = _local(pieces[p, P_ZERO], wires, many)
-            made[row, ONE] = _local(pieces[p, P_ONE], wires, many)
+            mask = _local(pieces[p, P_MASK], wires, many)
+            zero, one = pieces[p, P_ZERO], pieces[p, P_ONE]
+            if pieces[p, P_PARITY]:  # as two: with one of the wires, or with none and both
+                one = pieces[p, P_MASK] & ~zero
+                _part(pieces[p, P_NUMBERS], mask, _local(one, wires, many), 0, made, done)
+                one = zero
+            _part(
+                pieces[p, P_NUMBERS], mask, _local(zero, wires, many),
+                _local(one ^ zero, wires, many), made, done,
+            )  # fmt: skip
     reals = blocks[b, IS_REAL]
     recipe = done[RECIPES]
     done[RECIPES] += 1

@@ -8,7 +8,7 @@ wires stand. A block of more wires is an operation of its own, with conditions.
 from __future__ import annotations
 
 from simulators.circuit.fuse import CONDITION, DIAGONAL, FIRST, KIND, LAST, LOOKS, MOVES, VALUE
-from simulators.circuit.turns import P_MASK, P_NUMBERS, P_ZERO
+from simulators.circuit.turns import P_MASK, P_NUMBERS, P_PARITY, P_ZERO
 from simulators.jit import part
 from simulators.statevector.planning.layout import parts
 from simulators.statevector.planning.masks import count, lowest
@@ -163,6 +163,15 @@ def _always(b, given, notes):  # type: ignore[no-untyped-def]
 
 
 @part
+def _acts(pieces, p, ones):  # type: ignore[no-untyped-def]
+    """1 if the piece acts where these of its wires are 1, else 0."""
+    found = ones & pieces[p, P_MASK]
+    if pieces[p, P_PARITY]:
+        return int(count(found) & 1 == int(pieces[p, P_ZERO] != 0))
+    return int(found == pieces[p, P_ZERO])
+
+
+@part
 def _write(b, fixed, first, given, notes, out, done):  # type: ignore[no-untyped-def]
     """The parts of one block of a PHASE."""
     elements, pieces, made = given[ELEMENTS], given[PIECES], out[PARTS]
@@ -180,12 +189,13 @@ def _write(b, fixed, first, given, notes, out, done):  # type: ignore[no-untyped
     for m in range(starts[b], starts[b + 1]):
         e = members[m]
         for p in range(elements[e, FIRST], elements[e, LAST]):
-            mask, value = pieces[p, P_MASK], pieces[p, P_ZERO]
-            none = value == 0
-            at_one = one >= 0 and value == (1 << one) & mask
-            at_two = two >= 0 and value == (1 << two) & mask
-            both = two >= 0 and value == (1 << one | 1 << two) & mask
-            f0, f1, f2, f3 = int(none), int(at_one), int(at_two), int(both)
+            f0 = _acts(pieces, p, 0)
+            f1 = f2 = f3 = 0
+            if one >= 0:
+                f1 = _acts(pieces, p, 1 << one)
+            if two >= 0:
+                f2 = _acts(pieces, p, 1 << two)
+                f3 = _acts(pieces, p, 1 << one | 1 << two)
             row = done[PARTS]
             done[PARTS] += 1
             made[row, NUMBERS] = pieces[p, P_NUMBERS]

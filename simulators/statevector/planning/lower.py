@@ -27,7 +27,7 @@ from simulators.circuit.fuse import (
     VALUE,
 )
 from simulators.circuit.gates import FIRST_GATE, FIXED, GATES, PHASE, REAL, SWAP, UNITARY, Piece
-from simulators.circuit.turns import P_MASK, P_NUMBERS, P_ONE, P_ZERO
+from simulators.circuit.turns import P_MASK, P_NUMBERS, P_ONE, P_PARITY, P_ZERO
 from simulators.jit import I64, INT, INTS2, NAMES, U16, WORDS2, kernel, part
 from simulators.statevector.planning.masks import count, mapped
 from simulators.statevector.steps import COUNTS, masks
@@ -61,6 +61,7 @@ def _put(elements, at, kind, pieces, first, last, reals):  # type: ignore[no-unt
     moves = mask = ones = 0
     all_mask = all_ones = -1
     for p in range(first, last):
+        pieces[p, P_PARITY] = 0
         moves |= pieces[p, P_ZERO] ^ pieces[p, P_ONE]
         mask |= pieces[p, P_MASK]
         all_mask &= pieces[p, P_MASK]

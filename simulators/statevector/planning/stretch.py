@@ -14,6 +14,7 @@ from simulators.circuit.fuse import COLUMNS as ELEMENT_COLUMNS
 from simulators.circuit.fuse import fuse
 from simulators.circuit.gates import UNITARY
 from simulators.circuit.ir import Circuit
+from simulators.circuit.parities import parities
 from simulators.circuit.turns import turn
 from simulators.statevector.planning import bind, divide, lower, recipes
 from simulators.statevector.planning.recipes import MOST_TERMS
@@ -191,6 +192,7 @@ def _lowered(
         make()
     lower.settle(wires, pieces, elements, found)
     size, num_pieces = found.tolist()
+    size = parities(elements, size, pieces, np.empty(64, np.int64), np.empty(64, np.int64))
     if ends.measured >= 0:
         size = lower.reach(elements, size, ends.measured)
     block_of = np.empty(3 * size, np.int64)
@@ -267,7 +269,7 @@ def _one_way(
     starts, live = np.empty(many + 1, np.int64), np.empty(many + 1, np.int64)
     places = np.zeros((many, MOST_WIDTH), np.int64)
     done = np.empty(COUNTERS, np.int64)
-    room = max(_ROWS * many + 256, draft.pieces)
+    room = max(_ROWS * many + 256, 2 * draft.pieces)
     passes = -1
     while passes < 0:  # more operations than most stretches have: once more with more room
         out = np.empty((TABLES, room, COLUMNS), np.int64)

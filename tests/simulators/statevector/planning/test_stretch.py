@@ -15,7 +15,7 @@ from reference import apply, matrix
 
 from simulators.circuit.ir import Circuit
 from simulators.statevector.planning.stretch import Ends, Stretch, Where, plan
-from simulators.statevector.sweeps import KIND, MAP, PHASE, REAL
+from simulators.statevector.sweeps import KIND, MAP, OUTER_MASK, PHASE, REAL, ROW_OTHER, ROW_VALUE
 
 WIDTH = 9  # the least: many passes, with few qubits
 
@@ -172,3 +172,43 @@ def test_a_flip_under_many_conditions_needs_many_rows(qubits: int) -> None:
     np.testing.assert_allclose(
         carried_out(made, circuit, state), one_by_one(circuit, state), atol=1e-12
     )
+
+
+def test_phases_between_two_cx_move_amplitude() -> None:
+    arrays = Arrays(11, 0)
+    rng = np.random.default_rng(7)
+    for layer in range(3):
+        for q in rng.permutation(10).tolist():
+            pair = [q, q + 1] if layer else [q + 1, q]
+            arrays.add("cx", pair).add("rz", [pair[1]], (), [0.3 + q]).add("t", [pair[1]])
+            arrays.add("rz", [pair[0]], (), [0.2]).add("cx", pair)
+        for q in range(11):
+            arrays.add("rx", [q], (), [0.4])
+    circuit, state = arrays.circuit(), start(11, False)
+    made = planned(circuit, Ends())
+    maps = made.sweeps.ops[made.sweeps.ops[:, KIND] == MAP]
+    assert not maps[:, OUTER_MASK].any()
+    assert not (maps[:, ROW_VALUE] & maps[:, ROW_OTHER]).any()  # swaps of rows alone
+    assert PHASE in kinds(made)
+    np.testing.assert_allclose(
+        carried_out(made, circuit, state), one_by_one(circuit, state), atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("between", ["x", "cx", "rzz", "other", "rxx"])
+def test_something_between_two_cx_is_passed_over(between: str) -> None:
+    arrays = Arrays(9, 0).add("ry", [7], (), [0.3]).add("cx", [7, 2]).add("p", [2], (), [0.7])
+    if between == "x":
+        arrays.add("x", [7])
+    elif between == "cx":
+        arrays.add("cx", [2, 5])
+    elif between == "rzz":
+        arrays.add("rzz", [2, 4], (), [0.5])
+    elif between == "other":
+        arrays.add("cx", [4, 2])
+    else:
+        arrays.add("rxx", [7, 2], (), [0.9])
+    arrays.add("cx", [7, 2]).add("rxx", [7, 2], (), [0.1]).add("h", [5])
+    circuit, state = arrays.circuit(), start(9, False)
+    found = carried_out(planned(circuit, Ends()), circuit, state)
+    np.testing.assert_allclose(found, one_by_one(circuit, state), atol=1e-12)
