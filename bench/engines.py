@@ -171,14 +171,14 @@ def _same_circuits(means: dict[str, Any]) -> None:
 def _shown(name: str, width: int, times: Times) -> dict[str, float]:
     """Medians: of ours, and of each library's best way."""
     best: dict[str, float] = {}
-    words = []
+    words: dict[str, str] = {}
     for way, found in sorted(times.items()):
         median = statistics.median(found)
         kind = way if way.startswith("ours") else _kind(way)
         if median <= best.get(kind, np.inf):
             best[kind] = median
-        words.append(f"{way} {median:.4g} ({len(found)})")
-    print(f"{width} qubits {name}: " + ", ".join(words), flush=True)
+            words[kind] = f"{way} {1e3 * median:.3g} ({len(found)})"
+    print(f"{width} qubits {name}, ms (rounds): {', '.join(words.values())}", flush=True)
     return best
 
 
