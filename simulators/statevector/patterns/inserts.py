@@ -1,0 +1,142 @@
+"""What may be inserted into a circuit, and where: one table for all instances.
+
+An insert is a row: it acts after operation AFTER of the circuit (-1: before all), by a Pauli string
+(masks X and Z of qubits) or by the set of operators number SET on qubits Q0 and Q1 (-1: on Q0
+alone). A set of one operator is a unitary; of several it is a channel, of which an instance gets
+one operator, drawn by its norm when the instance comes there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.circuit.gates import MEASURE, RESET, UNITARY
+from simulators.circuit.ir import Circuit
+from simulators.errors import BadCircuit, Unsupported
+
+AFTER, SET, X, Z, Q0, Q1 = range(6)
+COLUMNS = 6
+PAULI = -1  # as a SET
+
+# Columns of a set: where its matrices begin among the floats, their qubits, how many they are.
+FIRST, QUBITS, COUNT = range(3)
+
+MOST_QUBITS = 63  # of a circuit: masks are signed
+MOST_OPERATORS = 1024  # of a set
+_TOLERANCE = 1e-6  # of a set's sum
+
+
+class Operators(msgspec.Struct, frozen=True, eq=False):
+    """All sets, as kernels read them; matrices row by row, (re, im)."""
+
+    sets: NDArray[np.int64]  # [sets, 3]
+    matrices: NDArray[np.float64]  # those of drawn sets divided by their largest singular values
+    effects: NDArray[np.float64]  # K^+ K of each, as it was given
+
+
+class Inserts(msgspec.Struct, frozen=True, eq=False):
+    """See the module. Inserts at one place act in the order of the table."""
+
+    table: NDArray[np.int64]  # [inserts, COLUMNS]
+    operators: Operators
+
+    @property
+    def drawn(self) -> NDArray[np.bool_]:
+        """Of each insert, whether its operator is drawn."""
+        many = np.append(self.operators.sets[:, COUNT] > 1, False)
+        found: NDArray[np.bool_] = many[self.table[:, SET]]
+        return found
+
+    def support(self, row: int) -> int:
+        """The qubits that insert touches, as a mask."""
+        _, which, x, z, first, second = self.table[row].tolist()
+        if which == PAULI:
+            return int(x | z)
+        return int(1 << first | (1 << second if second >= 0 else 0))
+
+
+def operators(sets: Sequence[Sequence[NDArray[np.complex128]]]) -> Operators:
+    """Each set: one unitary, or the Kraus operators of a channel, on one or two qubits (the first
+    qubit is bit 0 of an index). Raises BadCircuit."""
+    rows, matrices, effects = [], [np.zeros(0)], [np.zeros(0)]
+    first = 0
+    for number, members in enumerate(sets):
+        given = [np.asarray(member, np.complex128) for member in members]
+        size = len(given[0]) if given else 0
+        if size not in (2, 4) or any(member.shape != (size, size) for member in given):
+            raise BadCircuit(
+                f"the operators of set {number} are not all 2x2 or all 4x4",
+                hint="give at least one matrix on one or two qubits",
+            )
+        if len(given) > MOST_OPERATORS:
+            raise BadCircuit(
+                f"{len(given)} operators in set {number}", hint=f"at most {MOST_OPERATORS}"
+            )
+        squares = [member.conj().T @ member for member in given]
+        off = float(np.abs(sum(squares) - np.eye(size)).max())
+        if not off <= _TOLERANCE:
+            raise BadCircuit(
+                f"the operators of set {number} keep no trace: off by {off:.1g}",
+                hint="sum K^+ K is the identity, for a unitary and for a channel",
+            )
+        rows.append((first, size.bit_length() - 1, len(given)))
+        for member, square in zip(given, squares, strict=True):
+            largest = float(np.linalg.norm(member, 2)) if len(given) > 1 else 1.0
+            scaled = member / largest if largest > 0.0 else member
+            matrices.append(np.ascontiguousarray(scaled).view(np.float64).ravel())
+            effects.append(np.ascontiguousarray(square).view(np.float64).ravel())
+            first += 2 * size * size
+    return Operators(
+        np.array(rows, np.int64).reshape(-1, 3), np.concatenate(matrices), np.concatenate(effects)
+    )
+
+
+def check(circuit: Circuit, inserts: Inserts) -> None:
+    """Refuse inserts that do not fit the circuit, or come after a measurement of their qubits."""
+    if circuit.num_qubits > MOST_QUBITS:
+        raise Unsupported(
+            f"inserts in a circuit of {circuit.num_qubits} qubits",
+            hint=f"at most {MOST_QUBITS}",
+        )
+    table, sets = inserts.table, inserts.operators.sets
+    codes = circuit.table.rows[circuit.ops]
+    begins = np.cumsum(codes[:, 1]) - codes[:, 1]
+    # Of each qubit: the last reset before any gate, and the measurement or reset that ends it.
+    begun = np.full(circuit.num_qubits, -1, np.int64)
+    ended = np.full(circuit.num_qubits, circuit.ops.size, np.int64)
+    touched = 0
+    for k, (code, count, _, _) in enumerate(codes.tolist()):
+        for q in circuit.qubits[begins[k] : begins[k] + count].tolist():
+            if code == RESET and not touched >> q & 1:
+                begun[q] = k
+            elif code in (MEASURE, RESET):
+                ended[q] = min(ended[q], k)
+                touched |= 1 << q
+            elif code >= UNITARY:
+                touched |= 1 << q
+    for row, (after, which, x, z, first, second) in enumerate(table.tolist()):
+        fits = -1 <= after < circuit.ops.size and PAULI <= which < len(sets)
+        if which == PAULI:
+            fits = fits and 0 < x | z < 1 << circuit.num_qubits and x >= 0 and z >= 0
+        elif fits:
+            two = sets[which, QUBITS] == 2
+            fits = 0 <= first < circuit.num_qubits and first != second
+            fits = fits and (0 <= second < circuit.num_qubits if two else second == -1)
+        if not fits:
+            raise BadCircuit(
+                f"insert {row} does not fit the circuit", hint="see simulators' patterns.inserts"
+            )
+        wires = inserts.support(row)
+        while wires:
+            q = wires.bit_length() - 1
+            wires ^= 1 << q
+            if not begun[q] <= after < ended[q]:
+                raise Unsupported(
+                    f"insert {row} comes after a measurement or reset of its qubits, or before a"
+                    " reset",
+                    hint="insert it among the gates",
+                )

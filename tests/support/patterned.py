@@ -1,0 +1,113 @@
+"""Inserts at random, and circuits with them written in as gates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from arrays import Arrays
+from numpy.typing import NDArray
+
+from simulators.base import Control
+from simulators.circuit.ir import Circuit
+from simulators.crew import Crew
+from simulators.simulate import simulate
+from simulators.statevector import numbers
+from simulators.statevector.patterns.inserts import COLUMNS, PAULI, Inserts, operators
+from simulators.statevector.patterns.rows import Patterns
+from simulators.statevector.state import State
+from simulators.statevector.states import LocalStates
+
+Matrix = NDArray[np.complex128]
+
+
+def unitary(size: int, random: np.random.Generator) -> Matrix:
+    """One of this size, at random."""
+    raw = random.normal(size=(size, size)) + 1j * random.normal(size=(size, size))
+    return np.linalg.qr(raw)[0]
+
+
+def channel(size: int, many: int, random: np.random.Generator) -> list[Matrix]:
+    """So many Kraus operators: a unitary's columns, cut up."""
+    raw = unitary(size * many, random)[:, :size]
+    return [raw[size * k : size * (k + 1)] for k in range(many)]
+
+
+def damping(gamma: float) -> list[Matrix]:
+    """A qubit that decays."""
+    return [np.diag([1, (1 - gamma) ** 0.5]).astype(complex), np.array([[0, gamma**0.5], [0, 0]])]
+
+
+def made(
+    circuit: Circuit, count: int, random: np.random.Generator, *, drawn: bool
+) -> tuple[Inserts, list[list[Matrix]]]:
+    """Inserts anywhere, of every kind, and their sets."""
+    sets = [[unitary(2, random)], [unitary(4, random)], [np.array([[0, 1], [1, 0]], complex)]]
+    if drawn:
+        sets += [damping(0.4), channel(2, 3, random), channel(4, 5, random)]
+    n = circuit.num_qubits
+    rows = np.zeros((count, COLUMNS), np.int64)
+    for row in rows:
+        one, two = random.choice(max(n, 2), 2, replace=False)
+        which = int(random.integers(-2, len(sets)))
+        after = int(random.integers(-1, circuit.ops.size))
+        if which < 0 or (n == 1 and len(sets[which][0]) == 4):
+            x, z = random.integers(0, 1 << n, 2).tolist()
+            row[:] = after, PAULI, x or (0 if z else 1), z, 0, 0
+        else:
+            two = two if len(sets[which][0]) == 4 else -1
+            row[:] = after, which, 0, 0, min(one, n - 1), two
+    return Inserts(rows, operators(sets)), sets
+
+
+def patterns(count: int, instances: int, mean: float, random: np.random.Generator) -> Patterns:
+    """So many instances, each insert in one with the same odds; some are alike."""
+    lists = [np.flatnonzero(random.random(count) < mean / count) for _ in range(instances)]
+    lists = [random.permutation(lists[int(random.integers(len(lists)))]) for _ in lists]
+    ends = np.cumsum([0, *map(len, lists)])
+    return Patterns(np.concatenate([np.zeros(0, np.int64), *lists]).astype(np.int64), ends)
+
+
+def written(
+    circuit: Circuit, inserts: Inserts, sets: list[list[Matrix]], members: Sequence[int]
+) -> Circuit:
+    """The circuit with these inserts as gates; none of them is drawn."""
+    arrays = Arrays(circuit.num_qubits, circuit.num_clbits, circuit.registers)
+    here: dict[int, list[int]] = {}
+    for member in sorted(members):
+        here.setdefault(int(inserts.table[member, 0]), []).append(member)
+    q = c = p = 0
+    for k in range(-1, circuit.ops.size):
+        if k >= 0:
+            row = int(circuit.ops[k])
+            _, count, bits, params = circuit.table.rows[row].tolist()
+            wires = circuit.qubits[q : q + count].tolist()
+            if circuit.table.names[row] == "unitary":
+                data = circuit.matrices[int(circuit.table.matrix[row])]
+                arrays.unitary(np.frombuffer(data, complex).reshape(1 << count, -1), wires)
+            else:
+                clbits = circuit.clbits[c : c + bits].tolist()
+                numbers_ = circuit.params[p : p + params].tolist()
+                arrays.add(circuit.table.names[row], wires, clbits, numbers_)
+            q, c, p = q + count, c + bits, p + params
+        for member in here.get(k, ()):
+            _, which, x, z, one, two = inserts.table[member].tolist()
+            if which == PAULI:
+                for qubit in range(circuit.num_qubits):
+                    name = "ixzy"[(x >> qubit & 1) + 2 * (z >> qubit & 1)]
+                    if name != "i":
+                        arrays.add(name, [qubit])
+            else:
+                arrays.unitary(sets[which][0], [one] if two < 0 else [one, two])
+    return arrays.circuit()
+
+
+def run_alone(circuit: Circuit, key: tuple[int, int], shot: int, precision: str = "double") -> int:
+    """The basis state that one shot of a circuit without measurements finds."""
+    found = simulate(circuit, outputs=("statevector",), seed=key[0], precision=precision)
+    assert found.statevector is not None
+    control = Control()
+    with Crew(1, control) as crew:
+        states = LocalStates(crew, control)
+        state = State(found.statevector[0].copy())
+        return int(numbers.sample(states, state, key, np.array([shot]))[0])
