@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from busy_circuits import busy
 
 import simenv
 from simenv.errors import (
@@ -33,7 +34,7 @@ HEAD = 'OPENQASM 2.0; include "qelib1.inc"; '
 BELL = HEAD + "qreg q[2]; creg c[2]; h q[0]; cx q[0],q[1]; measure q->c;"
 GHZ = HEAD + "qreg q[3]; creg c[3]; h q[0]; cx q[0],q[1]; cx q[1],q[2]; measure q->c;"
 PLAIN = HEAD + "qreg q[2]; creg c[2]; h q[0]; cx q[0],q[1];"
-SLOW = HEAD + "qreg q[20]; creg c[20]; t q[0]; " + "h q; cx q[0],q[1]; " * 400 + "measure q->c;"
+SLOW = busy(300)
 WIDE = HEAD + "qreg q[60]; creg c[1]; h q; measure q[0]->c[0];"
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from busy_circuits import busy
 from live import Live, environment
 
 import simenv
@@ -19,11 +20,7 @@ from simenv.wire.reservations import Policed, SetPolicy
 BELL = (
     'OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; creg c[2]; h q[0]; cx q[0],q[1]; measure q->c;'
 )
-SLOW = (
-    'OPENQASM 2.0; include "qelib1.inc"; qreg q[20]; creg c[20]; t q[0]; '
-    + "h q; cx q[0],q[1]; " * 400
-    + "measure q->c;"
-)
+SLOW = busy(300)
 # 30 + 300 + 2 x 1,000 = 2,330 ns a shot; the unit is 8.6 ms: 7,382 shots are three.
 THREE = 7_382
 UNIT = {"gates_1q": 20, "gates_2q": 10, "measurements": 5, "shots": 1_000}

@@ -8,7 +8,7 @@ import json
 
 import numpy as np
 import pytest
-from hosts import BAD, BELL, LONG, MIDDLE, PLAIN, TIMES, completion, info, running, until
+from hosts import BAD, BELL, LESS, MIDDLE, PLAIN, TIMES, completion, info, running, until
 from qiskit import QuantumCircuit, qpy
 
 import simenv
@@ -135,7 +135,7 @@ def test_sync_run_forgets_what_takes_too_long(qpm: QPM, busy: None) -> None:
 
 
 def test_a_late_circuit_has_no_completion(qpm: QPM) -> None:
-    late = qpm.sync_run(info(LONG.replace("h q;\n" * 1, "h q[0];\n")), timeout=0.0)
+    late = qpm.sync_run(info(LESS), timeout=0.0)
     assert late["outcome"] == "TIMEOUT"
     assert completion(qpm, late["cid"])["rc"] == 0
 
