@@ -16,7 +16,7 @@ from rank_scaling import started
 from report import Report
 
 RUNS = (("qft", 0), ("ansatz", 1))
-SPARE_BYTES = 3 * 2**30  # beside the state: buffers, libraries, and the rest of the machine
+SPARE_BYTES = 5 * 2**29  # beside the state: buffers, libraries, and the rest of the machine
 
 
 def main() -> int:
