@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from numpy.typing import NDArray
 from simulators.statevector import memory
 from simulators.statevector.state import State, Sweeper
 from simulators.statevector.sweeps import LANE_WIRES, LANES, Sweeps
-from simulators.statevector.tiles import double, single
 from simulators.statevector.tiles.phases import FACTORS, NOTES, PRODUCTS
 from simulators.statevector.tiles.tile import PHASES
 
@@ -36,7 +36,14 @@ def _strip(itemsize: int) -> int:
 
 def kernels(state: State) -> Any:
     """The module of the state's precision."""
-    return double if state.reals.size else single
+    return _kernels(state.reals.size > 0)
+
+
+@functools.lru_cache(maxsize=2)
+def _kernels(is_double: bool) -> Any:
+    """Loaded when first needed: most processes know one precision."""
+    name = "double" if is_double else "single"
+    return importlib.import_module(f"simulators.statevector.tiles.{name}")
 
 
 def apply(
@@ -94,7 +101,7 @@ class _Call:
     ) -> None:
         self._sweeper = sweeper
         is_double = amplitudes.dtype == np.complex128
-        self._run = (double if is_double else single).run
+        self._run = _kernels(is_double).run
         reals = amplitudes.view(np.float64 if is_double else np.float32)
         numbers = floats if is_double else floats.astype(np.float32)
         num_qubits = amplitudes.size.bit_length() - 1
