@@ -43,6 +43,7 @@ from simulators.statevector.sweeps import Sweeps
 # In an exact run a loop forgets records of less weight: what would leave it later is not seen in
 # any result, and a loop that ends with certainty only in the limit ends.
 LEAST_WEIGHT = 1e-15
+_SLOWEST_S = 20e-9  # one operation on one amplitude takes longer nowhere
 
 
 class _Loop:
@@ -92,6 +93,15 @@ class Walk:
         tables = [stretch.table for stretch in self._schedule.stretches]
         swept = sum(len(table.live) for table in tables if isinstance(table, Sweeps))
         return swept + sum(isinstance(item, Unitary) for item in self._schedule.items)
+
+    def may_last(self, seconds: float) -> bool:
+        """Could so long a time go by, on the slowest machine, before it has come to its end?"""
+        tables = [stretch.table for stretch in self._schedule.stretches]
+        steps = sum(len(table.ops) for table in tables if isinstance(table, Sweeps))
+        steps += sum(
+            1 << item.dense.wires.size for item in self._schedule.items if isinstance(item, Unitary)
+        )
+        return (steps << self._num_qubits) * _SLOWEST_S >= seconds
 
     def way(self) -> Way:
         """What a state goes through, where nothing branches."""

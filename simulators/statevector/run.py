@@ -105,8 +105,11 @@ class Run:
         if shared not in self._final:
             walk = self._walk(plan)
             self._states.expect(walk.passes)
-            way = walk.way() if self._options.kept else None
-            state = self._states.zero(self._circuit.num_qubits, self._options, way)
+            options = self._options
+            # Its digest, files looked for and passes one by one would cost a short run a third.
+            kept = options.kept and walk.may_last(options.kept_every_s)
+            way = walk.way() if kept else None
+            state = self._states.zero(self._circuit.num_qubits, options, way)
             start = Branch(state, np.zeros((1, self._words), np.uint64), np.ones(1))
             self._final[shared] = walk.start(start)[0].state
         return self._final[shared]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from simulators.base import Control, Request, RunOptions
 from simulators.errors import Stopped
-from simulators.statevector import checkpoint, journey
+from simulators.statevector import branching, checkpoint, journey
 from simulators.statevector.checkpoint import Mark
 from simulators.statevector.engine import StatevectorEngine
 from simulators.statevector.journey import Journey, Place, Way, digest
@@ -217,3 +217,15 @@ def test_other_parameters_go_on_from_there(tmp_path: Path, monkeypatch: pytest.M
     found = engine.run(engine.plan(other, None, options), other, Request(9, 7), options, Control())
     assert found.remark == ""
     assert alike(found, alone(other, Request(9, 7)))
+
+
+@pytest.mark.parametrize(("every_s", "written"), [(600.0, 0), (0.0, 1)])
+def test_a_run_that_cannot_last_so_long_pays_for_being_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every_s: float, written: int
+) -> None:
+    made = []
+    monkeypatch.setattr(branching, "digest", lambda *given: made.append(given) or "0" * 32)
+    circuit, options = measured(wide(3)), RunOptions(kept=str(tmp_path), kept_every_s=every_s)
+    engine = StatevectorEngine()
+    engine.run(engine.plan(circuit, None, options), circuit, Request(10, 7), options, Control())
+    assert len(made) == written
