@@ -118,3 +118,32 @@ def _moved(code: int, qubits: list[int]) -> set[int]:
 
 _IDLE = {BARRIER, DELAY, DELAY_DT}
 _PIECES = {gate.code: gate.pieces for gate in GATES.values()}
+
+
+def ranges(
+    floor: list[int],
+    ceil: list[int],
+    begin: int,
+    end: int,
+    positions: list[int],
+    drawn: list[bool],
+) -> list[tuple[int, int, int, int]]:
+    """(first, last, low, high): operations first .. last - 1 are done in one go, with inserts
+    low .. high - 1 among them. These are the same for a row however much of it is done at once:
+    they end with segments, and before a channel. `positions`, `drawn`: of each insert."""
+    found: list[tuple[int, int, int, int]] = []
+    at, low = begin, 0
+    for k, position in enumerate(positions):
+        while floor[position] > floor[at]:
+            found.append((at, ceil[at], low, k))
+            at, low = ceil[at], k
+        if drawn[k] and (position > at or low < k):
+            found.append((at, position, low, k))
+            at, low = position, k
+    while at < end:
+        stop = min(ceil[at], end)
+        found.append((at, stop, low, len(positions)))
+        at, low = stop, len(positions)
+    if low < len(positions):
+        found.append((at, at, low, len(positions)))
+    return found

@@ -18,7 +18,7 @@ from simulators.statevector.patterns.densities import reduced
 from simulators.statevector.patterns.inserts import Inserts
 from simulators.statevector.patterns.pieces import Given, Piece, Pieces, given
 from simulators.statevector.patterns.rows import Rows
-from simulators.statevector.patterns.segments import Segments
+from simulators.statevector.patterns.segments import Segments, ranges
 from simulators.statevector.patterns.walk import ADVANCE, CALL, DRAW, FRAME, SAMPLE
 from simulators.statevector.state import State
 from simulators.statevector.states import LocalStates
@@ -140,31 +140,14 @@ class Wide:
             np.copyto(state.amplitudes, self._held[source].amplitudes)
             state.live = self._held[source].live
         self.operations += end - begin
-        for first, last, members in self._ranges(begin, end, inserts, positions):
+        drawn = [self._drawn[insert] for insert, _ in inserts]
+        for first, last, low, high in ranges(self._floor, self._ceil, begin, end, positions, drawn):
+            members = [
+                member
+                for (insert, choice), at in zip(inserts[low:high], positions[low:high], strict=True)
+                for member in given(self._inserts, insert, choice, at)
+            ]
             self._range(state, first, last, members)
-
-    def _ranges(
-        self, begin: int, end: int, inserts: list[tuple[int, int]], positions: list[int]
-    ) -> list[tuple[int, int, list[Given]]]:
-        """Ranges of operations to be done in one go, always the same for the same inserts: they end
-        with segments, and before a channel."""
-        found: list[tuple[int, int, list[Given]]] = []
-        at, held = begin, list[Given]()
-        for (insert, choice), position in zip(inserts, positions, strict=True):
-            while self._floor[position] > self._floor[at]:
-                found.append((at, self._ceil[at], held))
-                at, held = self._ceil[at], []
-            if self._drawn[insert] and (position > at or held):
-                found.append((at, position, held))
-                at, held = position, []
-            held += given(self._inserts, insert, choice, position)
-        while at < end:
-            stop = min(self._ceil[at], end)
-            found.append((at, stop, held))
-            at, held = stop, []
-        if held:
-            found.append((at, at, held))
-        return found
 
     def _range(self, state: State, begin: int, end: int, members: list[Given]) -> None:
         """Operations begin .. end - 1 with these matrices among them."""

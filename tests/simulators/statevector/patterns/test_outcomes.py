@@ -134,7 +134,7 @@ def test_channels_are_drawn_with_other_odds(seed: int, small: bool) -> None:
     inserts.table[:4, 1] = 3, 4, 3, 4  # channels on one qubit, whatever chance had
     inserts.table[:4, 5] = -1
     members = list(range(12))
-    shots = 20_000 if small else 2_000
+    shots = 20_000 if small else 1_000
     patterns = Patterns(np.tile(members, shots), np.arange(shots + 1) * 12)
     found = Instances(circuit, inserts, RunOptions(), small=small).run(patterns, seed=seed)
     order = sorted(members, key=lambda m: int(inserts.table[m, 0]))

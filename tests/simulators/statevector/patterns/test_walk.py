@@ -11,9 +11,15 @@ from numpy.typing import NDArray
 from simulators.errors import BadCircuit
 from simulators.statevector.patterns import walk
 from simulators.statevector.patterns.rows import Patterns, Rows, alike, least_work, sort
+from simulators.statevector.patterns.segments import ranges
 
-Trace = tuple[int, tuple[tuple[int, int], ...]]  # a position; places, with their operators
+Range = tuple[int, int, tuple[tuple[int, int], ...]]  # operations; places, with their operators
+Trace = tuple[int, tuple[Range, ...]]  # a position, and all that was done up to there
 _OPERATORS = 3
+
+
+def _passed(state: Trace) -> list[tuple[int, int]]:
+    return [place for one in state[1] for place in one[2]]
 
 
 class Recorder:
@@ -31,10 +37,11 @@ class Recorder:
         self.ended: dict[int, Trace] = {}
         self.operations = 0
         self.most = 0
+        self.number = 0  # of row 0, for what rows draw
 
     def operator(self, row: int, place: int) -> int:
         """That a row draws: any function of the two."""
-        return hash((row % 7, place)) % _OPERATORS if self.drawn[place] else 0
+        return hash(((self.number + row) % 7, place)) % _OPERATORS if self.drawn[place] else 0
 
     def run(self, cap: int) -> None:
         rows, states = self.rows, dict[int, Trace]()
@@ -53,8 +60,7 @@ class Recorder:
                 at, passed = states[source] if source >= 0 else (0, ())
                 assert at == begin <= end
                 assert target < cap
-                here = zip(rows.entries[first:last].tolist(), chosen[first:last].tolist())  # noqa: B905
-                states[target] = end, passed + tuple(here)
+                states[target] = end, passed + self._ranges(begin, end, first, last, chosen)
                 self.operations += end - begin
                 self.most = max(self.most, target + 1)
             elif what == walk.DRAW:
@@ -66,6 +72,18 @@ class Recorder:
             else:
                 return
 
+    def _ranges(
+        self, begin: int, end: int, first: int, last: int, chosen: NDArray
+    ) -> tuple[Range, ...]:
+        """What is done in one go each: operations, and places with their operators."""
+        places = self.rows.entries[first:last].tolist()
+        here = [*zip(places, chosen[first:last].tolist(), strict=True)]
+        cut = ranges(
+            self.floor.tolist(), self.ceil.tolist(), begin, end,
+            [int(self.place_at[place]) for place in places], [bool(self.drawn[p]) for p in places],
+        )  # fmt: skip
+        return tuple((one, two, tuple(here[low:high])) for one, two, low, high in cut)
+
     def _draw(
         self, state: Trace, order: NDArray, low: int, high: int, depth: int, chosen: NDArray
     ) -> None:
@@ -73,7 +91,7 @@ class Recorder:
         at = self.rows.begins[group] + depth
         (place,) = set(self.rows.entries[at].tolist())
         assert self.place_at[place] == state[0], "drawn from a state that is elsewhere"
-        assert len(state[1]) == depth
+        assert len(_passed(state)) == depth
         chosen[at] = [self.operator(row, place) for row in group]
         order[low:high] = sorted(group, key=lambda row: self.operator(row, place))
 
@@ -92,23 +110,47 @@ def _cases(draw: st.DrawFn) -> tuple[Patterns, list[int], list[int], list[int]]:
     return patterns, [*place_at, whole], [*drawn, 0], sorted({0, whole} | inner)
 
 
-@settings(max_examples=300, deadline=None)
-@given(_cases(), st.integers(1, 4))
-def test_a_row_goes_elsewhere(
-    case: tuple[Patterns, list[int], list[int], list[int]], cap: int
+def _check(
+    patterns: Patterns, place_at: list[int], drawn: list[int], bounds: list[int], cap: int
 ) -> None:
-    patterns, place_at, drawn, bounds = case
     rows = sort(patterns, np.arange(len(place_at) - 1))
     free = Recorder(rows, place_at, drawn, bounds)
     free.run(100)
     for row in range(patterns.count):
         mine = sorted(patterns.entries[patterns.ends[row] : patterns.ends[row + 1]].tolist())
-        wanted = tuple((place, free.operator(row, place)) for place in mine)
-        assert free.ended[row] == (place_at[-1], wanted)
+        at, done = free.ended[row]
+        assert at == place_at[-1]
+        assert _passed((at, done)) == [(place, free.operator(row, place)) for place in mine]
+        assert [k for one in done for k in range(*one[:2])] == list(range(at))
+        assert all(place_at[p] in range(one[0], one[1] + 1) for one in done for p, _ in one[2])
     tight = Recorder(rows, place_at, drawn, bounds)
     tight.run(cap)
     assert tight.ended == free.ended
     assert tight.most <= cap
+    for row in range(patterns.count):  # alone it goes the same way
+        low, high = patterns.ends[row], patterns.ends[row + 1]
+        only = Patterns(patterns.entries[low:high], np.array([0, high - low]))
+        alone = Recorder(sort(only, np.arange(len(place_at) - 1)), place_at, drawn, bounds)
+        alone.number = row
+        alone.run(cap)
+        assert alone.ended[0] == free.ended[row]
+
+
+@settings(max_examples=300, deadline=None)
+@given(_cases(), st.integers(1, 4))
+def test_a_row_goes_elsewhere(
+    case: tuple[Patterns, list[int], list[int], list[int]], cap: int
+) -> None:
+    _check(*case, cap)
+
+
+@pytest.mark.parametrize("cap", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("drawn", [[0] * 7, [0, 1, 0, 0, 1, 1, 0]])
+def test_one_of_all_sets_goes_elsewhere(cap: int, drawn: list[int]) -> None:
+    lists = [[k for k in range(6) if row >> k & 1] for row in range(64)]
+    entries = np.array([place for one in lists for place in one])
+    patterns = Patterns(entries, np.cumsum([0, *map(len, lists)]))
+    _check(patterns, [0, 2, 2, 3, 5, 5, 6], drawn, [0, 1, 4, 6], cap)
 
 
 @settings(max_examples=200, deadline=None)
