@@ -37,6 +37,13 @@ class Operators(msgspec.Struct, frozen=True, eq=False):
     matrices: NDArray[np.float64]  # those of drawn sets divided by their largest singular values
     effects: NDArray[np.float64]  # K^+ K of each, as it was given
 
+    def odds(self, which: int, rho: NDArray[np.complex128]) -> NDArray[np.float64]:
+        """Of each operator of a set, where its qubits have this density matrix."""
+        at, width, many = self.sets[which].tolist()
+        effects = self.effects[at : at + many * (2 << 2 * width)].view(np.complex128)
+        found: NDArray[np.float64] = (effects.reshape(many, -1) @ rho.T.ravel()).real
+        return np.maximum(found, 0.0)
+
 
 class Inserts(msgspec.Struct, frozen=True, eq=False):
     """See the module. Inserts at one place act in the order of the table."""

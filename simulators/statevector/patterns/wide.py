@@ -15,7 +15,7 @@ from simulators.jit import I64, INT, REALS, WORD, kernel
 from simulators.statevector import numbers
 from simulators.statevector.patterns import walk
 from simulators.statevector.patterns.densities import reduced
-from simulators.statevector.patterns.inserts import Inserts
+from simulators.statevector.patterns.inserts import QUBITS, Inserts
 from simulators.statevector.patterns.pieces import Given, Piece, Pieces, given
 from simulators.statevector.patterns.rows import Rows
 from simulators.statevector.patterns.segments import Segments, ranges
@@ -184,10 +184,6 @@ class Wide:
     def _odds(self, state: State, insert: int) -> NDArray[np.float64]:
         """Of each operator of a channel, in this state."""
         _, which, _, _, one, two = self._inserts.table[insert].tolist()
-        at, width, many = self._inserts.operators.sets[which].tolist()
-        size = 2 << 2 * width
-        effects = self._inserts.operators.effects[at : at + many * size].view(np.complex128)
-        rho = reduced(self._states.sweeper, state, (one, two)[:width])
-        odds = effects.reshape(many, -1) @ rho.T.ravel()
-        found: NDArray[np.float64] = np.maximum(odds.real, 0.0)
-        return found
+        operators = self._inserts.operators
+        qubits = (one, two)[: int(operators.sets[which, QUBITS])]
+        return operators.odds(which, reduced(self._states.sweeper, state, qubits))
