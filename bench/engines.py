@@ -213,7 +213,11 @@ def _swept(
     for way in ways:
         if not way.name.startswith("ours") or way.problem:
             continue
-        number, moved = way.ask("swept")
+        found = way.ask("swept")
+        if found is None:
+            _say(way)
+            continue
+        number, moved = found
         share = 100 * moved / speed / best[f"{way.name} planned"]
         words = f"{number} passes, {moved / 2**30:.2f} GiB; memory {speed / 1e9:.1f} GB/s"
         print(f"{width} qubits {name} {way.name}: {words}")

@@ -81,17 +81,16 @@ class Ours:
 
     def swept(self) -> tuple[int, int]:
         """Passes of the circuit run last, and the bytes they read and write."""
+        from simulators.statevector.planning.summary import passes
+
         program = decode_program(self._job)
         circuit = Circuit.from_buffers(*astuple(program)[1:])
         options = RunOptions(precision=self._terms.precision)
         plan: Any = self._runner.engine("statevector").plan(circuit, None, options)
-        passes = amplitudes = 0
-        for sweeps in plan.of(circuit, keep=False).stretches:
-            passes += len(sweeps.live)
-            for live, places in zip(sweeps.live.tolist(), sweeps.places.tolist(), strict=True):
-                tile = sum(1 << wire for wire in places[: sweeps.width])
-                amplitudes += 1 << (live | tile).bit_count()
-        return passes, 2 * amplitudes * (16 if self._terms.precision == "double" else 8)
+        stretches = plan.of(circuit, keep=False).stretches
+        found = [each for stretch in stretches for each in passes(stretch.sweeps)]
+        moved = sum(each.amplitudes for each in found)
+        return len(found), 2 * moved * (16 if self._terms.precision == "double" else 8)
 
 
 class Aer:
