@@ -140,7 +140,7 @@ def _case(
         if not turn:
             _same_circuits(means)
             chosen = _chosen(ways, times)
-        speeds.append(memory.ask("bytes_a_second"))
+        speeds.append(memory.ask("bytes_a_second", told.cpu))
     return times, speeds
 
 
