@@ -58,6 +58,9 @@ class Passing:
         plan = later(plan, skipped)
         layout = share.layout
         found = route(plan, layout.positions, layout.num_local, fresh=share.fresh)
+        everything = (1 << plan.num_wires) - 1
+        if share.fresh and not self._journey.is_kept and int(plan.live[-1]) == everything:
+            share.overwritten()  # what is not live is neither read nor sent before it is written
         share.fresh = False
         before_bytes, before_s = self._exchange.sent_bytes, self._exchange.seconds
         for leg in found.legs:

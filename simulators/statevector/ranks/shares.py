@@ -11,6 +11,7 @@ from simulators.errors import OutOfMemory
 from simulators.statevector import memory
 from simulators.statevector.ranks.layout import Layout
 from simulators.statevector.state import PHYSICAL_BYTES, State
+from simulators.statevector.sweeps import LANES
 
 
 class Share(State):
@@ -18,11 +19,27 @@ class Share(State):
 
     __slots__ = ("fresh", "layout", "rank")
 
-    def __init__(self, amplitudes: NDArray[np.complexfloating], layout: Layout, rank: int) -> None:
-        super().__init__(amplitudes)
+    def __init__(
+        self,
+        amplitudes: NDArray[np.complexfloating],
+        layout: Layout,
+        rank: int,
+        *,
+        dirty: bool = False,
+    ) -> None:
+        super().__init__(amplitudes, dirty=dirty)
         self.layout = layout
         self.rank = rank
         self.fresh = False  # |0...0>, wherever its wires stand
+
+    @property
+    def dtype(self) -> np.dtype[np.complexfloating]:
+        """Of its amplitudes, which may not be there yet."""
+        return self._amplitudes.dtype
+
+    def begin(self) -> None:
+        """Its first amplitude is that of |0...0>."""
+        self._amplitudes[0] = 1.0
 
     @property
     def numbers(self) -> NDArray[np.int64]:
@@ -41,10 +58,11 @@ class Share(State):
         if need * neighbours > PHYSICAL_BYTES:
             raise _too_large(num_qubits, ranks_log2, need, neighbours)
         try:
-            amplitudes = memory.zeros(1 << layout.num_local, dtype)
+            amplitudes, clean = memory.room(1 << layout.num_local, dtype)
         except MemoryError as error:
             raise _too_large(num_qubits, ranks_log2, need, neighbours) from error
-        return cls(amplitudes, layout, rank)
+        amplitudes[:LANES] = 0.0
+        return cls(amplitudes, layout, rank, dirty=not clean)
 
 
 def _too_large(num_qubits: int, ranks_log2: int, need: int, neighbours: int) -> OutOfMemory:

@@ -70,13 +70,15 @@ class RankStates:
         layout = Layout(num_qubits, num_qubits - self._divided)
         share = Share.empty_handed(layout, self._meeting.rank, self._neighbours, options)
         if self._trader is None:
-            self._trader = Exchange(self._meeting, layout.num_local, share.amplitudes.dtype)
+            self._trader = Exchange(self._meeting, layout.num_local, share.dtype)
             self._pass = Passing(self._meeting, self._trader, self._sweeper, self._journey)
         if self.first:
-            share.amplitudes[0] = 1.0
+            share.begin()
         self._meeting.meet()
         self._journey.begin(way)
-        positions = self._journey.taken(share.amplitudes)
+        positions = None
+        if self._journey.is_kept:
+            positions = self._journey.taken(share.amplitudes)
         share.fresh = positions is None
         layout.become(positions or layout.positions)
         return share

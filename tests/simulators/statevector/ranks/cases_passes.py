@@ -16,7 +16,7 @@ from both_ways import DOUBLE, SINGLE, agree, alike, alone, crowded, measured, wi
 from simulators.base import Control, Request, RunOptions
 from simulators.circuit.ir import Circuit
 from simulators.errors import Stopped
-from simulators.statevector import checkpoint, journey
+from simulators.statevector import checkpoint, journey, memory
 from simulators.statevector.engine import StatevectorEngine
 from simulators.statevector.ranks.exchange import Exchange
 from simulators.statevector.ranks.meeting import Meeting
@@ -95,6 +95,32 @@ def case_an_exchange_leaves_amplitudes_elsewhere(comm: Any) -> None:
         exchange.trade(share, pairs, alive & ((1 << local) - 1), alive >> local)
         wanted = expected.astype(dtype).reshape(comm.size, -1)[comm.rank]
         assert all_agree(comm, np.array_equal(share.amplitudes, wanted)), seed
+
+
+def case_what_another_state_left_is_read(comm: Any) -> None:
+    """All memory is full of what no number is; some qubits are never touched, some late."""
+    patch = pytest.MonkeyPatch()
+    full = memory.room
+
+    def left(count: int, dtype: Any) -> tuple[Any, bool]:
+        found, _ = full(count, dtype)
+        found.fill(np.nan if found.dtype.kind in "fc" else 0)
+        return found, False
+
+    n = width(comm) + 4
+    idle = crowded(n - 3, 60, 5, n)
+    idle.num_qubits = n
+    circuits = (fourier(n), ladder(n), measured(crowded(n, 90, 8, n)), measured(idle))
+    found = []
+    engine = StatevectorEngine(comm=comm)
+    patch.setattr(memory, "room", left)
+    for circuit in circuits:
+        plan = engine.plan(circuit, None, DOUBLE)
+        found.append(engine.run(plan, circuit, Request(300, 4), DOUBLE, Control()))
+    patch.undo()
+    for circuit, one in zip(circuits, found, strict=True):
+        assert agree(comm, one is None or alike(one, alone(circuit, Request(300, 4))))
+    engine.close()
 
 
 def all_agree(comm: Any, truth: bool) -> bool:
