@@ -190,6 +190,8 @@ def _judge(report: Report, name: str, width: int, best: dict[str, float]) -> Non
     def against(goal: str, ours: float, peer: str) -> None:
         if peer in best:
             report.verdict(goal, ours / best[peer], f"{where}, of {peer}")
+        else:
+            report.unmeasured(f"{where}, of {peer}", "nothing of it ran to its end")
 
     if width <= SMALL:
         against("aer_small", double, "aer f64")
@@ -197,8 +199,7 @@ def _judge(report: Report, name: str, width: int, best: dict[str, float]) -> Non
     elif width == 16:
         for precision, ours in (("f64", double), ("f32", single)):
             peers = {k: v for k, v in best.items() if k.endswith(precision) and "ours" not in k}
-            if peers:
-                against("best_16", ours, min(peers, key=lambda each: peers[each]))
+            against("best_16", ours, min(peers, key=lambda each: peers[each], default=precision))
     elif width in (20, 24):
         against(f"aer_{width}", double, "aer f64")
         against(f"qsim_{width}", single, "qsim f32")

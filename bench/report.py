@@ -15,7 +15,7 @@ class Report:
 
     def __init__(self, section: str, what: str) -> None:
         self._goals: dict[str, float] = tomllib.loads(GOALS.read_text())[section]
-        self._missed = 0
+        self._missed = self._unmeasured = 0
         print(what)
         load = " ".join(f"{x:.1f}" for x in os.getloadavg())
         print(f"machine: {platform.machine()}, {os.cpu_count()} cores, load {load}\n")
@@ -34,6 +34,14 @@ class Report:
         self._missed += not met
         print(f"{'met   ' if met else 'MISSED'} {words}: {figure:,.0f} (goal >= {limit:,.0f})")
 
+    def unmeasured(self, words: str, why: str) -> None:
+        """A goal that nobody can judge this time: not met."""
+        self._unmeasured += 1
+        print(f"NOT MEASURED {words}: {why}")
+
     def close(self) -> int:
-        print(f"\n{'all goals met' if not self._missed else f'{self._missed} goals missed'}")
-        return 1 if self._missed else 0
+        words = f"{self._missed} goals missed" if self._missed else "all goals met"
+        if self._unmeasured:
+            words += f", {self._unmeasured} not measured"
+        print(f"\n{words}")
+        return 1 if self._missed or self._unmeasured else 0

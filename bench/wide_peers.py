@@ -200,7 +200,8 @@ class Qsim:
         import qsimcirq
 
         options = qsimcirq.QSimOptions(max_fused_gate_size=fused, cpu_threads=threads)
-        self._simulator = qsimcirq.QSimSimulator(options)
+        # Of the last circuit it keeps its own form, else it would make that in each run.
+        self._simulator = qsimcirq.QSimSimulator(options, circuit_memoization_size=1)
 
     def prepare(self, num_qubits: int, gates: list[Gate]) -> Any:
         import cirq
@@ -224,7 +225,9 @@ class Qsim:
             else:
                 kind = cirq.CZPowGate if name == "cp" else cirq.ZZPowGate
                 made.append(kind(exponent=angles[0] / np.pi)(*on))
-        return cirq.Circuit([*made, cirq.measure(*reversed(line), key="m")])
+        circuit = cirq.Circuit([*made, cirq.measure(*reversed(line), key="m")])
+        self._simulator.run(circuit, repetitions=1)
+        return circuit
 
     def run(self, job: Any) -> Any:
         bits = self._simulator.run(job, repetitions=SHOTS).measurements["m"].astype(np.int64)

@@ -83,14 +83,12 @@ class StateCosts(msgspec.Struct, frozen=True):
             need += 2 * state_bytes(profile.num_qubits, ask.precision)
         if "probabilities" in ask.outputs:
             need += _PROBABILITY_BYTES << profile.num_qubits
-        if "gradient" in ask.outputs:  # the observable applied to it, and a copy taken back
-            need += 2 * state_bytes(profile.num_qubits, ask.precision)
-        return need
+        return need + _way_back(profile, ask)
 
     def least_memory_bytes(self, profile: Profile, ask: Ask) -> int:
         """A dynamic circuit needs two states, its shots in groups; over ranks, the whole of a
         statevector that is asked for must fit into rank 0."""
-        need = self._held(profile, ask, 2)
+        need = self._held(profile, ask, 2) + _way_back(profile, ask)
         if ask.ranks > 1 and "statevector" in ask.outputs:
             need += state_bytes(profile.num_qubits, ask.precision)
         return need
@@ -109,6 +107,8 @@ class StateCosts(msgspec.Struct, frozen=True):
         threads = slots if profile.num_qubits > SMALL_QUBITS else 1
         sweep = self._amplitude_s(profile, ask, gates) * 2.0**profile.num_qubits / ask.ranks
         sweep += self._exchanges_s(profile, ask, gates) * threads
+        if "gradient" in ask.outputs:  # two states go back, gate by gate
+            sweep += 2 * gates * _AMPLITUDE_S * 2.0**profile.num_qubits
         if profile.mid_circuit and self.shot_s:
             return self.call_s + max(1, ask.shots) * (self.shot_s + sweep / threads)
         work = self.call_s + sweep / threads + ask.shots * _SHOT_S
@@ -130,6 +130,13 @@ class StateCosts(msgspec.Struct, frozen=True):
         divided = ask.ranks.bit_length() - 1
         share = state_bytes(profile.num_qubits, ask.precision) / ask.ranks
         return divided * (1 + gates // _EXCHANGE_GATES) * share / 2 * _EXCHANGE_S
+
+
+def _way_back(profile: Profile, ask: Ask) -> int:
+    """Bytes of a gradient: the observable applied to the state, and a copy that is taken back."""
+    if "gradient" not in ask.outputs:
+        return 0
+    return 2 * state_bytes(profile.num_qubits, ask.precision)
 
 
 class ChainCosts(msgspec.Struct, frozen=True):

@@ -64,3 +64,6 @@ def test_a_gradient_is_given_the_memory_of_one_state() -> None:
     plain, asked = Ask(outputs=("expectation",)), Ask(outputs=("expectation", "gradient"))
     more = COSTS.memory_bytes(wide(26), asked) - COSTS.memory_bytes(wide(26), plain)
     assert more == 2 * state_bytes(26)
+    least = COSTS.least_memory_bytes(wide(26), asked) - COSTS.least_memory_bytes(wide(26), plain)
+    assert least == more, "it would be admitted to a slot that cannot hold it"
+    assert COSTS.seconds(wide(26), asked, 1) > 3 * COSTS.seconds(wide(26), plain, 1)
