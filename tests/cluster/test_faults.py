@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 
 import psutil
@@ -17,6 +18,7 @@ from cluster import Cluster
 from cluster_drill import Drill
 from cluster_environment import HELPER, WORKER, environment, wait_for
 
+QUIET_S = 3.0  # for the daemons to tell one another who has ended
 HOSTS = "node1:2,node2:2,node3:2"
 POOLS = ("--pool", "sv:engine=statevector,workers=3")
 POOLS += ("--pool", "big:engine=statevector,workers=1,ranks=4")
@@ -117,6 +119,9 @@ def test_a_partition_stops_the_environment(drill: Drill) -> None:
     itself before the cable is back."""
     drill.ready()
     doomed = everything(drill)
+    # What a daemon of PRTE has just sent and nobody acknowledges, it waits for: TCP's own quarter
+    # of an hour (docs/hpc.md). Those that have nothing to tell are gone after seconds.
+    time.sleep(QUIET_S)
     drill.load()
     node = drill.busy_elsewhere().node
     drill.up.cluster.unplug(node)

@@ -107,7 +107,7 @@ def test_sigterm_does_not_lose_what_waits() -> None:
     live = Live()
     pid = live.up()
     with live.client() as env:
-        tasks = env.submit_many([layered(15, 30, seed) for seed in range(40)], shots=10, seed=1)
+        tasks = env.submit_many([layered(15, 200, seed) for seed in range(40)], shots=10, seed=1)
         os.kill(pid, signal.SIGTERM)
         live.wait_dead(pid)
     live.up()
@@ -130,7 +130,7 @@ def test_tasks_of_a_pool_that_is_gone_do_not_get_lost() -> None:
     live = Live(pools=[{"name": "old", "engine": "statevector", "min": 1, "max": 1}])
     live.up()
     with live.client() as env:
-        tasks = env.submit_many([layered(15, 30, seed) for seed in range(20)], shots=10, seed=1)
+        tasks = env.submit_many([layered(15, 200, seed) for seed in range(20)], shots=10, seed=1)
     local.down(live.name, now=True)
     with pytest.raises(ConfigError, match="pool 'old', which is not there"):
         live.up(pools=[FAULTY])

@@ -75,7 +75,7 @@ def test_workers_and_slots_change_no_count(expected: Counts, workers: int, slots
 
 
 def test_a_workers_death_changes_no_count() -> None:
-    circuits = [layered(16, 14, seed) for seed in range(30)]
+    circuits = [layered(16, 60, seed) for seed in range(30)]
     with simenv.local(workers=1) as env:
         undisturbed = counts_of(env, circuits)
     with environment() as live, live.client() as env:

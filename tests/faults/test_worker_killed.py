@@ -26,7 +26,7 @@ KILLS = 20
 
 @pytest.mark.timeout(600)  # minutes where others use the machine too
 def test_kill_of_busy_workers_loses_and_doubles_nothing() -> None:
-    kinds = [layered(16, 14, seed) for seed in range(DIFFERENT)]
+    kinds = [layered(16, 100, seed) for seed in range(DIFFERENT)]
     with simenv.local(workers=2) as env:
         tasks = env.submit_many(kinds, shots=100, seed=list(range(DIFFERENT)))
         oracle = {seed: task.result().counts for seed, task in enumerate(tasks)}

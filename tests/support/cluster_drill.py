@@ -24,7 +24,7 @@ ENDS_S = 180.0
 HEAD = "node1"  # where the service runs
 SHOTS = 100
 CORES = os.cpu_count() or 1
-KINDS = {"sv": (0, 18, 24), "big": (100, 20, 6)}  # first seed, qubits, layers: tenths of a second
+KINDS = {"sv": (0, 18, 60), "big": (100, 20, 30)}  # first seed, qubits, layers: tenths of a second
 DIFFERENT = 6  # circuits of each kind
 
 
