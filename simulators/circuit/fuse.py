@@ -8,6 +8,7 @@ cost nothing, join matrices that span their wires anyway: any number of diagonal
 
 from __future__ import annotations
 
+from simulators.circuit.masks import count
 from simulators.jit import I64, INT, INTS2, kernel, part
 
 # Columns of an element, and of a block of them; masks of wires. An element does nothing but where
@@ -32,15 +33,6 @@ _MOST_NEAR = 4  # blocks an element may join
 
 
 @part
-def _size(mask):  # type: ignore[no-untyped-def]
-    found = 0
-    while mask:
-        mask &= mask - 1
-        found += 1
-    return found
-
-
-@part
 def cost(kind, moves, condition, reals):  # type: ignore[no-untyped-def]
     """Of one operation."""
     if kind == DIAGONAL:
@@ -48,7 +40,7 @@ def cost(kind, moves, condition, reals):  # type: ignore[no-untyped-def]
     if kind == PERMUTING:
         return PERMUTATION
     work = ONE_WIRE if not reals else 0.5 * ONE_WIRE
-    return work * 2.0 ** (_size(moves) - 1 - _size(condition))
+    return work * 2.0 ** (count(moves) - 1 - count(condition))
 
 
 @part
@@ -101,7 +93,7 @@ def _try(e, chosen, found, last, elements, blocks, touched, mover, near, joined)
         if chosen >> c & 1:
             target = max(target, near[c])
             mine = blocks[near[c], MOVES] | blocks[near[c], LOOKS]
-            if blocks[near[c], KIND] != DIAGONAL and _size(mine) > _size(widest):
+            if blocks[near[c], KIND] != DIAGONAL and count(mine) > count(widest):
                 widest = mine
     fits = elements[e, KIND] != DIAGONAL or not mask & ~widest
     for c in range(found):
@@ -121,7 +113,7 @@ def _try(e, chosen, found, last, elements, blocks, touched, mover, near, joined)
         reals &= blocks[b, IS_REAL]
         apart += cost(blocks[b, KIND], blocks[b, MOVES], blocks[b, CONDITION], blocks[b, IS_REAL])
         apart += _ONE_MORE
-    fits = fits and not mask & ~spanned and _size(mask) <= MOST_WIRES
+    fits = fits and not mask & ~spanned and count(mask) <= MOST_WIRES
     if fits and target < last:
         fits = _is_open(target, blocks, touched, mover)
         target = -1
@@ -173,7 +165,7 @@ def fuse(elements, size, blocks, block_of, scratch):  # type: ignore[no-untyped-
         moves = elements[e, MOVES]
         mask = moves | elements[e, LOOKS]
         target, best = e, e - e  # no literal 0: another type would be compiled for it
-        if _size(mask) <= MOST_WIRES:
+        if count(mask) <= MOST_WIRES:
             found, last = _near(mask, moves, into, touched, mover, near)
             top = _SAVED
             for chosen in range(1, 1 << found):

@@ -137,14 +137,14 @@ class Run:
         """
         plan = self._schedule(keep)
         shots = self._request.shots
-        walk = self._walk(plan)
         size = min(SHOTS_AT_ONCE, max(1, _WORDS_AT_ONCE // record_words(self._circuit)))
         stack = [(first, min(first + size, shots)) for first in range(0, shots, size)][::-1]
+        walk = self._walk(plan) if plan.branching else None  # it computes all numbers of a binding
         while stack:
             first, last = stack.pop()
             tags = np.arange(first, last)
             records = np.zeros((last - first, self._words), np.uint64)
-            if not plan.branching:
+            if walk is None:
                 yield [Branch(self._state(keep), records, tags)]
                 continue
             state = self._states.zero(self._circuit.num_qubits, self._options)

@@ -7,9 +7,9 @@ import math
 import numpy as np
 
 from simulators.circuit.gates import FIRST_GATE
+from simulators.circuit.masks import count
 from simulators.jit import F64, INT, INTS2, NAMES, REALS, REALS2, U16, kernel, part
 from simulators.statevector.planning.lower import EXCHANGE, FIXED_ROWS, HADAMARD, MINUS
-from simulators.statevector.planning.masks import count
 from simulators.statevector.planning.recipes import (
     BLOCK,
     CROSSED,

@@ -8,8 +8,8 @@ work for what the pass costs: its own sweep, over the part of the state that is 
 from __future__ import annotations
 
 from simulators.circuit.fuse import LOOKS, MOVES, SWEEP
+from simulators.circuit.masks import count
 from simulators.jit import part
-from simulators.statevector.planning.masks import count
 from simulators.statevector.planning.written import AFTER, TAKEN
 
 _START = 3e4  # amplitudes that are swept in the time in which a pass is planned and begun

@@ -16,11 +16,11 @@ from simulators.circuit.fuse import (
     SWEEP,
     cost,
 )
+from simulators.circuit.masks import count
 from simulators.jit import I64, INT, INTS2, INTS3, REAL, REALS, kernel, part
 from simulators.statevector.planning.choose import choose, filled, take
 from simulators.statevector.planning.emit import restore, write
 from simulators.statevector.planning.layout import enter
-from simulators.statevector.planning.masks import count
 from simulators.statevector.planning.written import AFTER, BLOCKS, COUNTERS, OPS, SPARE, TAKEN
 from simulators.statevector.sweeps import KIND as OP_KIND
 from simulators.statevector.sweeps import LANE_WIRES, MAP, OUTER_MASK, PHASE, ROW_MASK, SWAP_LANE

@@ -23,11 +23,11 @@ from simulators.circuit.fuse import (
     TURNED,
     VALUE,
 )
+from simulators.circuit.masks import count, lowest
 from simulators.circuit.turns import P_MASK, P_NUMBERS, P_ONE, P_PARITY, P_ZERO
 from simulators.jit import part
 from simulators.statevector.planning.gather import gather
 from simulators.statevector.planning.layout import exchange, parts
-from simulators.statevector.planning.masks import count, lowest
 from simulators.statevector.planning.recipes import (
     BLOCK,
     DERIVED,

@@ -8,10 +8,10 @@ wires stand. A block of more wires is an operation of its own, with conditions.
 from __future__ import annotations
 
 from simulators.circuit.fuse import CONDITION, DIAGONAL, FIRST, KIND, LAST, LOOKS, MOVES, VALUE
+from simulators.circuit.masks import count, lowest
 from simulators.circuit.turns import P_MASK, P_NUMBERS, P_PARITY, P_ZERO
 from simulators.jit import part
 from simulators.statevector.planning.layout import parts
-from simulators.statevector.planning.masks import count, lowest
 from simulators.statevector.planning.recipes import (
     CROSSED,
     EXPONENTS,

@@ -6,8 +6,8 @@ bits in between.
 
 from __future__ import annotations
 
+from simulators.circuit.masks import lowest
 from simulators.jit import part
-from simulators.statevector.planning.masks import lowest
 from simulators.statevector.planning.written import HERE, HOME, STANDS
 from simulators.statevector.sweeps import LANE_WIRES
 

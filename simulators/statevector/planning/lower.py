@@ -27,9 +27,9 @@ from simulators.circuit.fuse import (
     VALUE,
 )
 from simulators.circuit.gates import FIRST_GATE, FIXED, GATES, PHASE, REAL, SWAP, UNITARY, Piece
+from simulators.circuit.masks import count, mapped
 from simulators.circuit.turns import P_MASK, P_NUMBERS, P_ONE, P_PARITY, P_ZERO
 from simulators.jit import I64, INT, INTS2, NAMES, U16, WORDS2, kernel, part
-from simulators.statevector.planning.masks import count, mapped
 from simulators.statevector.steps import COUNTS, masks
 
 # Rows of numbers that are always the same; those of operations come after them.

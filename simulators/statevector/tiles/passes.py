@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from simulators.circuit.masks import count
 from simulators.jit import part
 from simulators.statevector.sweeps import LANE_WIRES
 from simulators.statevector.tiles.claims import add, look, wait
-from simulators.statevector.tiles.phases import FACTORS, ones, spread
+from simulators.statevector.tiles.phases import FACTORS, spread
 from simulators.statevector.tiles.tile import PHASES, concerned, load, operate, store
 
 
@@ -49,7 +50,7 @@ def run(  # type: ignore[no-untyped-def]
     for p in range(first, last):
         inside = _arrange(places, p, width, offsets, which)
         outside = live[p] & ~inside & ((1 << n) - 1)
-        tiles = 1 << ones(outside)
+        tiles = 1 << count(outside)
         if high & ~live[p]:
             tiles = 0
         filled = norms if p == last - 1 else none

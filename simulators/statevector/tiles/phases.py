@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from simulators.circuit import masks
 from simulators.jit import part
 from simulators.statevector.sweeps import (
     AT,
@@ -40,16 +41,6 @@ def spread(number, mask):  # type: ignore[no-untyped-def]
             found |= low
         number >>= 1
         mask ^= low
-    return found
-
-
-@part
-def ones(mask):  # type: ignore[no-untyped-def]
-    """How many bits are set."""
-    found = 0
-    while mask:
-        mask &= mask - 1
-        found += 1
     return found
 
 
@@ -153,7 +144,7 @@ def prepare(ops, o, height, terms, floats, numbers, base, factors, products, not
     the factors of rows, and of lanes, are there; notes[2]: the lanes' tables that are all 1.
     """
     at = ops[o, AT]
-    many = 1 << ones(ops[o, CROSS])
+    many = 1 << masks.count(ops[o, CROSS])
     lanes = at + (2 << height)
     table, start = numbers, lanes
     notes[0] = notes[1] = 0
@@ -186,7 +177,7 @@ def turn(tile, order, height, ops, o, strip, at, numbers, factors, notes):  # ty
     if notes[1]:
         table, start = factors, begin - begin + (2 << height)
     free = strip & ~(mask | cross)
-    for c in range(1 << ones(cross)):
+    for c in range(1 << masks.count(cross)):
         crossing = spread(c, cross)
         if (crossing ^ value) & mask & cross or (crossing ^ at) & cross & ~strip:
             continue

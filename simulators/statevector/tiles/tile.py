@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from simulators.circuit.masks import count
 from simulators.jit import part
 from simulators.statevector.sweeps import (
     AT,
@@ -22,7 +23,7 @@ from simulators.statevector.sweeps import (
     C,
 )
 from simulators.statevector.tiles.choice import rows
-from simulators.statevector.tiles.phases import NOTES, ones, prepare, turn
+from simulators.statevector.tiles.phases import NOTES, prepare, turn
 
 ROW = 2 * LANES  # numbers of a row
 PHASES = 4  # operations of that kind that are made ready together
@@ -143,7 +144,7 @@ def _moves(ops, o):  # type: ignore[no-untyped-def]
 @part
 def _filled(strip, whole, most):  # type: ignore[no-untyped-def]
     """The strip with more of the lowest row bits, `most` in all; the whole tile if it has more."""
-    found = ones(strip)
+    found = count(strip)
     if found > most:
         return whole
     rest = whole & ~strip
@@ -193,7 +194,7 @@ def operate(  # type: ignore[no-untyped-def]
         while end < last:
             if ops[end, KIND] == SWAP_LANE or _fits(ops, end, base):
                 wider = strip | _moves(ops, end)
-                if acting and ones(wider) > most:
+                if acting and count(wider) > most:
                     break
                 if ops[end, KIND] == PHASE:
                     if phases == PHASES:
