@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from busy_circuits import ENDLESS
 
 import simenv
 from simenv.client import people
@@ -29,11 +30,6 @@ from simenv.wire.keyfiles import PersonFile, new_pair, read_private
 BELL = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[3]; creg c[3]; ry(0.7) q[0]; cx q[0],q[1]; '
 BELL += "h q[2]; measure q -> c;"
 TYPED_S = 30.0  # it is a few on a quiet machine; a client that nobody answers waits for ever
-SLOW = (  # for minutes
-    'OPENQASM 2.0; include "qelib1.inc"; qreg q[20]; creg c[20]; t q[0]; '
-    + "h q; cx q[0],q[1]; " * 2_000
-    + "measure q->c;"
-)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +103,7 @@ def test_a_client_sees_or_steers_more_than_her_own(
 
 
 def test_a_client_waits_for_the_tasks_of_others(env: Client, key_file: Callable[..., Path]) -> None:
-    slow = env.submit(SLOW, shots=10)
+    slow = env.submit(ENDLESS, shots=10)
     with simenv.connect(service=key_file("ana")) as ana:
         hers = ana.run(BELL).task
         assert hers in [each.task.id for each in ana.completions(since=0)]

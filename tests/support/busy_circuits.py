@@ -12,3 +12,7 @@ def busy(layers: int, qubits: int = QUBITS) -> str:
     ring = "".join(f"cz q[{k}],q[{(k + 1) % qubits}];\n" for k in range(qubits))
     turned = "".join(f"rx({0.1 + 0.01 * k}) q;\n{ring}" for k in range(layers))
     return f"{HEAD}qreg q[{qubits}];\ncreg c[{qubits}];\n{turned}measure q -> c;\n"
+
+
+ENDLESS = busy(300, 24)
+"""Half a minute on two cores: for tests that stop it, or look at what happens beside it."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from busy_circuits import busy
+from busy_circuits import ENDLESS
 
 import simenv
 from simenv.errors import (
@@ -34,7 +34,6 @@ HEAD = 'OPENQASM 2.0; include "qelib1.inc"; '
 BELL = HEAD + "qreg q[2]; creg c[2]; h q[0]; cx q[0],q[1]; measure q->c;"
 GHZ = HEAD + "qreg q[3]; creg c[3]; h q[0]; cx q[0],q[1]; cx q[1],q[2]; measure q->c;"
 PLAIN = HEAD + "qreg q[2]; creg c[2]; h q[0]; cx q[0],q[1];"
-SLOW = busy(300)
 WIDE = HEAD + "qreg q[60]; creg c[1]; h q; measure q[0]->c[0];"
 
 
@@ -180,7 +179,7 @@ def test_another_client_fetches_a_result_by_its_id(env: simenv.Client) -> None:
 
 
 def test_a_running_task_is_cancelled(env: simenv.Client) -> None:
-    task = env.submit(SLOW, shots=10)
+    task = env.submit(ENDLESS, shots=10)
     assert task.cancel()
     with pytest.raises(TaskCancelled):
         task.result(60)
@@ -192,7 +191,7 @@ def test_a_waiting_task_says_why(
     env: simenv.Client, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    slow, waits = env.submit(SLOW, shots=10), env.submit(SLOW, shots=10)
+    slow, waits = env.submit(ENDLESS, shots=10), env.submit(ENDLESS, shots=10)
     total, shown = env.queue()
     assert total == len(shown) == 2
     assert {info.id for info in shown} == {slow.id, waits.id}
@@ -254,7 +253,7 @@ def test_a_posted_task_is_had_in_a_forked_child(env: simenv.Client, tmp_path: Pa
 
 
 def test_a_child_forked_while_threads_wait(env: simenv.Client) -> None:
-    slow = env.submit(SLOW, shots=10)
+    slow = env.submit(ENDLESS, shots=10)
     started = threading.Event()
 
     def wait() -> TaskState:
@@ -269,7 +268,7 @@ def test_a_child_forked_while_threads_wait(env: simenv.Client) -> None:
 
 
 def test_an_interrupt_leaves_the_task_and_the_client(env: simenv.Client) -> None:
-    slow = env.submit(SLOW, shots=10)
+    slow = env.submit(ENDLESS, shots=10)
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     with pytest.raises(KeyboardInterrupt):

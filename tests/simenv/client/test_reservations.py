@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from busy_circuits import busy
+from busy_circuits import ENDLESS
 from live import Live, environment
 
 import simenv
@@ -20,7 +20,6 @@ from simenv.wire.reservations import Policed, SetPolicy
 BELL = (
     'OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; creg c[2]; h q[0]; cx q[0],q[1]; measure q->c;'
 )
-SLOW = busy(300)
 # 30 + 300 + 2 x 1,000 = 2,330 ns a shot; the unit is 8.6 ms: 7,382 shots are three.
 THREE = 7_382
 UNIT = {"gates_1q": 20, "gates_2q": 10, "measurements": 5, "shots": 1_000}
@@ -51,7 +50,7 @@ def until(holds: Callable[[], bool]) -> None:
 
 
 def test_a_block_keeps_its_reservation_alive_and_releases_it(env: Client) -> None:
-    with env.reserve("main", for_s=0.3, count=4, **UNIT) as mine:
+    with env.reserve("main", for_s=4.0, count=4, **UNIT) as mine:
         first = mine.info()
         until(lambda: mine.info().expires_ns > first.expires_ns + 10**9)
         assert mine.info().state is ReservationState.ACTIVE
@@ -67,7 +66,7 @@ def test_a_block_keeps_its_reservation_alive_and_releases_it(env: Client) -> Non
 
 
 def test_one_that_nobody_keeps_expires_with_what_waits_under_it(env: Client) -> None:
-    mine = env.reserve("main", for_s=0.5, count=3, **UNIT)
+    mine = env.reserve("main", for_s=3.0, count=3, **UNIT)
     env.run(BELL, shots=100, reservation=mine)
     until(lambda: mine.info().state is ReservationState.EXPIRED)
     with pytest.raises(NotReserved, match="is over"):
@@ -76,7 +75,7 @@ def test_one_that_nobody_keeps_expires_with_what_waits_under_it(env: Client) -> 
 
 def test_cancelling_stops_what_runs_and_what_waits_for_units(env: Client) -> None:
     with env.reserve("main", count=1, **UNIT) as mine:
-        first, second = env.submit_many([SLOW] * 2, shots=1, reservation=mine)
+        first, second = env.submit_many([ENDLESS] * 2, shots=1, reservation=mine)
         until(lambda: first.state is TaskState.RUNNING)
         info = mine.info()
         assert (info.running, info.parked, info.credits_held) == (1, 1, 1)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from busy_circuits import busy
+from busy_circuits import ENDLESS, busy
 from live import Live
 
 from simenv.client.qpm import QPM
@@ -19,7 +19,7 @@ HEAD = 'OPENQASM 2.0;\ninclude "qelib1.inc";\n'
 BELL = HEAD + "qreg q[2];\ncreg c[2];\nh q[0];\ncx q[0],q[1];\nmeasure q -> c;\n"
 PLAIN = HEAD + "qreg q[2];\ncreg c[2];\nh q[0];\ncx q[0],q[1];\n"
 MIDDLE = HEAD + "qreg q[1];\ncreg c[1];\nh q[0];\nmeasure q -> c;\nh q[0];\n"
-LONG, LESS = busy(400), busy(20)
+LONG, LESS = ENDLESS, busy(20)
 BAD = HEAD + "qreg q[2];\nnonsense q[0];\n"
 TIMES = (
     "creation_time", "resources_consumed_time", "launch_time", "exec_time", "completion_time",
