@@ -19,10 +19,10 @@ Work = Callable[[int, int, int], object]  # (first, last, number of the thread)
 
 
 class Crew:
-    """`threads` threads, the caller's included."""
+    """`threads` threads, one or more, the caller's included."""
 
     def __init__(self, threads: int, control: Control) -> None:
-        self.size = max(1, threads)
+        self.size = threads
         self._control = control
         self._orders: queue.SimpleQueue[tuple[Work, Iterator[int], int, int] | None]
         self._orders = queue.SimpleQueue()

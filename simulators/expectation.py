@@ -32,9 +32,14 @@ def masks(label: str, num_qubits: int) -> tuple[int, int]:
 
 
 def terms(observables: tuple[PauliSum, ...], num_qubits: int) -> list[tuple[int, int]]:
-    """(x, z) of every term of all observables, counted through."""
+    """(x, z) of every term of all observables, counted through; each has one at least."""
     for number, observable in enumerate(observables):
         values = observable.coefficients
+        if not observable.labels:
+            raise Unsupported(
+                f"observable {number} has no Pauli string",
+                hint="leave a sum of nothing out: it is 0, and so is its gradient",
+            )
         if len(observable.labels) != len(values) or not np.isfinite(values).all():
             raise Unsupported(
                 f"observable {number} has {len(observable.labels)} Pauli strings and"

@@ -48,8 +48,15 @@ def _refuse_markers(card: EngineCard, circuit: Circuit) -> None:
             )
 
 
+def check_threads(opts: RunOptions) -> None:
+    """Raises Unsupported for a number of threads that there cannot be."""
+    if opts.threads < 1:
+        raise Unsupported(f"{opts.threads} threads", hint="a run has one thread at least")
+
+
 def check_run(circuit: Circuit, opts: RunOptions) -> None:
-    """Raises TooManySteps for a circuit of more operations than may be executed."""
+    """Raises Unsupported for no threads, TooManySteps for more operations than may be executed."""
+    check_threads(opts)
     if len(circuit.ops_data) > 2 * opts.max_steps:
         raise TooManySteps(
             f"{circuit.ops.size} operations; max_steps is {opts.max_steps}",

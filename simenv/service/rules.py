@@ -70,6 +70,11 @@ def check_terms(terms: Terms) -> None:
             hint="spread them over several tasks",
         )
     for observable in terms.observables:
+        if not observable.labels:
+            raise OptionError(
+                "an observable without terms",
+                hint="leave a sum of nothing out: it is 0, and so is its gradient",
+            )
         if len(observable.coefficients) != 8 * len(observable.labels):
             raise OptionError("an observable needs one coefficient for each label")
         for label in observable.labels:

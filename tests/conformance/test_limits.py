@@ -109,6 +109,21 @@ def test_an_observable_with_impossible_weights(every_run: Runner, weights: list[
         every_run(bell(), outputs=("expectation",), observables=observables)
 
 
+def test_a_sum_of_nothing_has_a_value(every_run: Runner) -> None:
+    """As at each door of the service."""
+    empty = PauliSum((), np.zeros(0))
+    for observables in ((empty,), (PauliSum(("ZZ",), np.ones(1)), empty)):
+        with pytest.raises(Unsupported, match="has no Pauli string") as caught:
+            every_run(bell(), outputs=("expectation",), observables=observables)
+        assert "leave" in caught.value.hint
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_there_are_no_threads(any_run: Runner, threads: int) -> None:
+    with pytest.raises(Unsupported, match=f"{threads} threads"):
+        any_run(bell(), shots=1, threads=threads)
+
+
 def test_a_measured_qubit_is_asked_for_x(every_run: Runner) -> None:
     circuit = Arrays(2, 1).add("h", [0]).add("h", [1]).add("measure", [1], [0]).circuit()
     found = every_run(

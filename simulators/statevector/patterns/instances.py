@@ -17,6 +17,7 @@ from simulators.circuit.flow import FINAL, needs_branching
 from simulators.circuit.ir import Circuit
 from simulators.crew import Crew
 from simulators.errors import BadCircuit, Stopped, Unsupported
+from simulators.requests import check_threads
 from simulators.sampling import gather
 from simulators.statevector.patterns import walk
 from simulators.statevector.patterns.inserts import AFTER, Inserts, check
@@ -56,6 +57,7 @@ class Instances:
         self, circuit: Circuit, inserts: Inserts, options: RunOptions, *, small: bool = True
     ) -> None:
         """Raises Unsupported and BadCircuit."""
+        check_threads(options)
         roles = np.empty(circuit.ops.size, np.int64)
         if circuit.conditions_data or needs_branching(circuit, roles, keep=False):
             raise Unsupported(

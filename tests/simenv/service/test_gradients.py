@@ -8,7 +8,7 @@ import pytest
 
 from simenv.errors import LimitExceeded, OptionError, SimenvError
 from simenv.model import Chain, Observable, TaskSpec, Terms
-from simenv.service import gradients
+from simenv.service import gradients, rules
 
 ZZ = Observable(("ZZ",), struct.pack("<d", 1.0))
 BOTH = ("expectation", "gradient")
@@ -58,6 +58,13 @@ def test_sound_terms_are_refused() -> None:
 def test_terms_that_contradict_themselves(changes: dict[str, object], words: str) -> None:
     with pytest.raises(SimenvError, match=words):
         gradients.check_terms(terms(**changes))
+
+
+@pytest.mark.parametrize("outputs", [("expectation",), BOTH])
+def test_a_sum_of_nothing_is_accepted(outputs: tuple[str, ...]) -> None:
+    rules.check_terms(terms(outputs=outputs))
+    with pytest.raises(OptionError, match="an observable without terms"):
+        rules.check_terms(terms(outputs=outputs, observables=(ZZ, Observable((), b""))))
 
 
 def test_a_task_that_has_no_gradient() -> None:

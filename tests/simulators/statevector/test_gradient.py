@@ -248,6 +248,12 @@ def test_a_gradient_that_has_no_meaning(outputs: tuple[str, ...], shots: int) ->
         run(circuit, sums(3, 1), np.zeros(circuit.num_slots), outputs, shots)
 
 
+def test_a_gradient_of_a_sum_of_nothing() -> None:
+    circuit, values = turned(GATES["rx"])
+    with pytest.raises(Unsupported, match="no Pauli string"):
+        run(circuit, (PauliSum((), np.zeros(0)),), values)
+
+
 def test_a_gradient_through_a_measurement() -> None:
     arrays = Arrays(2, 1).add("ry", [0], (), [0.0])
     arrays.free(0)

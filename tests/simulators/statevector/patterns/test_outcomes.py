@@ -219,6 +219,10 @@ def test_what_makes_no_sense_is_run() -> None:
     for row in [(2, PAULI, 1, 0, 0, 0), (0, PAULI, 4, 0, 0, 0), (0, 0, 0, 0, 0, -1)]:
         with pytest.raises(BadCircuit, match="does not fit"):
             Instances(measured, Inserts(np.array([row]), operators([])), RunOptions())
+    with pytest.raises(Unsupported, match="0 threads"):
+        Instances(
+            measured, Inserts(np.zeros((0, 6), np.int64), operators([])), RunOptions(threads=0)
+        )
     again = Arrays(1, 1).add("measure", [0], [0]).add("h", [0]).circuit()
     with pytest.raises(Unsupported, match="branches"):
         Instances(again, Inserts(np.zeros((0, 6), np.int64), operators([])), RunOptions())
