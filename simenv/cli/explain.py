@@ -22,7 +22,10 @@ from simenv.cli.reading import (
     settings_of,
 )
 from simenv.cli.spoken import spoken, spoken_errors
+from simenv.errors import OptionError
 from simenv.wire.engines import Choice, Explanation
+
+_NOT_OF_A_PLAN = ("shots", "observable", "option", "pool", "prefer", "ranks")
 
 COLUMNS: tuple[Column[Choice], ...] = (
     Column("ENGINE", lambda one: one.engine),
@@ -61,6 +64,7 @@ def explain(
     common = settings.of(context)
     if plan:
         with spoken_errors():
+            _refuse_others(context)
             planned.show(file, precision.value, output, as_json=common.as_json)
         return
     with spoken_errors(), contextlib.ExitStack() as stack:
@@ -93,6 +97,19 @@ def explain(
     for each in found.engines:
         if each.hint and not each.able:
             out.note(f"{each.engine}: {spoken(each.hint)}")
+
+
+def _refuse_others(context: typer.Context) -> None:
+    """What a plan does not depend on must not seem to change it."""
+    told = {name: context.get_parameter_source(name) for name in _NOT_OF_A_PLAN}
+    names = sorted(name for name, by in told.items() if by is not None and by.name == "COMMANDLINE")
+    if context.params["engine"] not in ("auto", "statevector"):
+        names.append("engine")
+    if names:
+        raise OptionError(
+            f"--plan and {', '.join(f'--{name}' for name in names)}",
+            hint="the engine statevector's passes depend on the circuit, --output and --precision",
+        )
 
 
 def words(found: Explanation) -> str:

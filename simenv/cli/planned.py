@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -14,6 +15,9 @@ from simenv.config import kernel_cache
 from simenv.errors import Infeasible, ProgramError
 from simenv.model import Program
 
+if TYPE_CHECKING:
+    from simulators.statevector.items import Item
+
 _LANES = 5
 
 
@@ -23,7 +27,9 @@ class Line(msgspec.Struct, frozen=True):
     number: int
     wires: str  # of the tile, beside the lowest
     operations: str
-    memory_bytes: int  # loaded and stored
+    memory_bytes: int  # loaded and stored, once
+    times: int  # of all `for` around it together
+    under: str  # what else decides how often, and is known when it runs; "": nothing
 
 
 COLUMNS: tuple[Column[Line], ...] = (
@@ -31,7 +37,20 @@ COLUMNS: tuple[Column[Line], ...] = (
     Column("WIRES", lambda one: one.wires),
     Column("OPERATIONS", lambda one: one.operations),
     Column("BYTES", lambda one: out.size(one.memory_bytes), right=True),
+    Column("TIMES", lambda one: str(one.times), right=True),
+    Column("UNDER", lambda one: one.under or "-"),
 )
+
+
+class _Around(msgspec.Struct, frozen=True):
+    """The blocks around an item."""
+
+    times: int = 1
+    under: tuple[str, ...] = ()
+
+    def within(self, word: str) -> _Around:
+        """One more, and nobody knows how often."""
+        return _Around(self.times, (*self.under, word))
 
 
 def show(
@@ -44,10 +63,13 @@ def show(
     wanted = tuple(each.value for each in outputs or ()) or ("counts",)
     found = lines(read_circuit(file).program, precision, wanted)
     if not as_json:
-        total = sum(each.memory_bytes for each in found)
+        total = sum(each.memory_bytes * each.times for each in found)
+        many = sum(each.times for each in found)
         name = "stdin" if file == "-" else file
-        out.line(f"{name}: {out.counted(len(found), 'sweep')} over {out.size(total)}")
+        out.line(f"{name}: {out.counted(many, 'sweep')} over {out.size(total)}")
     listing(COLUMNS, Style(as_json, aligned=True), lambda: found)
+    if any(each.under for each in found):
+        out.note("how often a pass UNDER something is done shows when the circuit runs")
 
 
 def lines(program: Program, precision: str, outputs: tuple[str, ...]) -> tuple[Line, ...]:
@@ -55,8 +77,6 @@ def lines(program: Program, precision: str, outputs: tuple[str, ...]) -> tuple[L
     from simulators.catalog import SMALL_QUBITS, card, state_bytes
     from simulators.circuit.check import problem
     from simulators.circuit.ir import Circuit
-    from simulators.statevector.planning.stretch import Stretch
-    from simulators.statevector.planning.summary import passes
     from simulators.statevector.schedule import schedule
 
     circuit = Circuit.from_buffers(*msgspec.structs.astuple(program)[1:])
@@ -73,30 +93,74 @@ def lines(program: Program, precision: str, outputs: tuple[str, ...]) -> tuple[L
         )
     if text := problem(circuit):
         raise ProgramError(text, hint="see what wrote it")
-    keep = not set(outputs) <= {"counts"}
+    found = schedule(circuit, keep=False, precision=precision)
+    if not (found.measures and set(outputs) <= {"counts", "probabilities"}):
+        found = schedule(circuit, keep=True, precision=precision)
     amplitude = state_bytes(0, precision)
-    found = [
-        one
-        for stretch in schedule(circuit, keep=keep, precision=precision).stretches
-        if isinstance(stretch, Stretch)
-        for one in passes(stretch.sweeps)
-    ]
     return tuple(
         Line(
             number,
-            _ranges(one.wires),
-            one.words or "-",
-            2 * amplitude * one.amplitudes,
+            wires,
+            words or "-",
+            2 * amplitude * amplitudes,
+            around.times,
+            ", ".join(around.under),
         )
-        for number, one in enumerate(found)
+        for number, (wires, words, amplitudes, around) in enumerate(
+            _sweeps(found.items, 1 << circuit.num_qubits, _Around())
+        )
     )
 
 
-def _ranges(wires: tuple[int, ...]) -> str:
-    """'0-4,7,9-12': those of the lanes come first."""
-    found = [[0, _LANES - 1]]
+def _sweeps(
+    items: Iterable[Item], size: int, around: _Around
+) -> Iterator[tuple[str, str, int, _Around]]:
+    """(wires, operations, amplitudes visited, blocks around it) of each, as they are written."""
+    from simulators.statevector.items import For, Gates, If, Switch, Unitary, While
+    from simulators.statevector.planning.stretch import Stretch
+    from simulators.statevector.planning.summary import passes
+
+    for item in items:
+        if isinstance(item, Gates) and isinstance(item.passes, Stretch):
+            for one in passes(item.passes.sweeps):
+                yield _ranges((*range(_LANES), *one.wires)), one.words, one.amplitudes, around
+        elif isinstance(item, Unitary):
+            wires = item.dense.wires.tolist()
+            yield _ranges(sorted(wires)), f"matrix of {len(wires)} qubits", size, around
+        elif isinstance(item, If):
+            for block in (item.then, item.otherwise):
+                yield from _sweeps(block, size, around.within("if"))
+        elif isinstance(item, Switch):
+            for block in item.blocks:
+                yield from _sweeps(block, size, around.within("switch"))
+        elif isinstance(item, While):
+            yield from _sweeps(item.body, size, around.within("while"))
+        elif isinstance(item, For):
+            inside = _Around(around.times * item.count, around.under)
+            left = inside.within("break") if _may_be_left(item.body) else inside
+            yield from _sweeps(item.body, size, left)
+
+
+def _may_be_left(items: Iterable[Item]) -> bool:
+    """Has the body of a loop a `break` or a `continue` of its own?"""
+    from simulators.statevector.items import Break, Continue, If, Switch
+
+    for item in items:
+        if isinstance(item, Break | Continue):
+            return True
+        blocks = item.blocks if isinstance(item, Switch) else ()
+        if isinstance(item, If):
+            blocks = (item.then, item.otherwise)
+        if any(_may_be_left(block) for block in blocks):
+            return True
+    return False
+
+
+def _ranges(wires: Sequence[int]) -> str:
+    """'0-4,7,9-12'"""
+    found: list[list[int]] = []
     for wire in wires:
-        if wire == found[-1][1] + 1:
+        if found and wire == found[-1][1] + 1:
             found[-1][1] = wire
         else:
             found.append([wire, wire])

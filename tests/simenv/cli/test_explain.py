@@ -103,7 +103,72 @@ def test_a_plan_leaves_passes_out(shell: Shell, tmp_path: Path) -> None:
     assert told.code == 0
     first, header, *rows = told.out.splitlines()
     assert f"{len(rows)} sweeps over" in first
-    assert header.split() == ["PASS", "WIRES", "OPERATIONS", "BYTES"]
+    assert header.split() == ["PASS", "WIRES", "OPERATIONS", "BYTES", "TIMES", "UNDER"]
+    assert all(row.split()[-2:] == ["1", "-"] for row in rows)
+
+
+LOOPS = """OPENQASM 3; include "stdgates.inc";
+qubit[14] q; bit[14] c;
+for uint i in [1:7] {
+  rx(0.3) q[13];
+  for uint j in [1:3] { ry(0.2) q[12]; c[1] = measure q[12]; if (c[1]) { continue; } ry(0.2) q[9]; }
+}
+c[0] = measure q[0];
+while (c[0]) { rx(0.3) q[0]; if (c[1]) { h q[11]; } c[0] = measure q[0]; }
+c = measure q;
+"""
+
+
+def test_passes_of_loops_are_counted_once(shell: Shell, tmp_path: Path) -> None:
+    file = tmp_path / "loops.qasm"
+    file.write_text(LOOPS)
+    found = shell("explain", str(file), "--plan", "--json").objects
+    assert [(each["times"], each["under"]) for each in found] == [
+        (7, ""), (21, "break"), (21, "break"), (1, "while"), (1, "while, if"),
+    ]  # fmt: skip
+    told = shell("explain", str(file), "--plan")
+    assert told.out.startswith(f"{file}: 51 sweeps over ")
+    assert "how often" in told.err
+
+
+def test_a_matrix_is_no_pass(shell: Shell, tmp_path: Path) -> None:
+    pytest.importorskip("qiskit")
+    from qiskit import QuantumCircuit, qpy
+    from qiskit.quantum_info import random_unitary
+
+    circuit = QuantumCircuit(14)
+    circuit.h(range(14))
+    circuit.unitary(random_unitary(16, seed=1), [13, 0, 5, 4])
+    circuit.measure_all()
+    file = tmp_path / "matrix.qpy"
+    with file.open("wb") as out:
+        qpy.dump(circuit, out)
+    last = shell("explain", str(file), "--plan", "--json").objects[-1]
+    assert (last["wires"], last["operations"]) == ("0,4-5,13", "matrix of 4 qubits")
+    assert last["memory_bytes"] == 32 << 14
+
+
+@pytest.mark.parametrize(
+    "told", [["--shots", "10"], ["--ranks", "2", "--pool", "a"], ["--observable", "Z"],
+             ["--prefer", "hardware"], ["--option", "bond=3"], ["--engine", "mps"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_plan_does_not_care_what_is_asked(shell: Shell, wide: str, told: list[str]) -> None:
+    found = shell("explain", wide, "--plan", *told)
+    assert found.code == 2
+    named = sorted(word for word in told if word.startswith("--"))
+    assert f"--plan and {', '.join(named)}" in found.err
+
+
+def test_probabilities_have_the_passes_of_counts(shell: Shell, tmp_path: Path) -> None:
+    """What a measurement does not see is left out of both, and not of a state's."""
+    file = tmp_path / "phases.qasm"
+    file.write_text(chain(14, "cz q[0],q[13]; t q;\n"))
+    plans = [
+        shell("explain", str(file), "--plan", "--engine", "statevector", "--output", each).out
+        for each in ("counts", "probabilities", "expectation")
+    ]
+    assert plans[0] == plans[1] != plans[2]
 
 
 def test_a_plan_is_made_of_a_circuit_that_has_none(shell: Shell, wide: str, tmp_path: Path) -> None:
