@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,9 @@ from simulators.statevector.schedule import Schedule
 from simulators.statevector.schedules import Schedules
 from simulators.statevector.state import State
 from simulators.statevector.states import LocalStates, States
+
+if TYPE_CHECKING:
+    from simulators.statevector.gradient.adjoint import Backwards
 
 CARD = next(entry for entry in CARDS if entry.name == "statevector")
 SHOTS_AT_ONCE = 1 << 20
@@ -62,6 +66,7 @@ class Run:
         if "gradient" in asked:
             refuse_gradient(request, branches=self._schedule(True).branching)
         strings = expectation.terms(request.observables, circuit.num_qubits)
+        way = self._backwards() if "gradient" in asked else None
         expectations: tuple[tuple[float, float], ...] = ()
         if "expectation" in asked:
             measured = sum(1 << qubit for qubit in self._schedule(True).final_qubits)
@@ -73,7 +78,7 @@ class Run:
         if "probabilities" in asked:
             values, value_width, odds = self._probabilities(measures)
         state = self._states.whole(self._state(True)) if "statevector" in asked else None
-        gradients = self._gradients(strings) if "gradient" in asked else None
+        gradients = None if way is None else self._gradients(way, strings)
         return BindingResult(
             outcome_width=width,
             outcomes=outcomes,
@@ -185,17 +190,26 @@ class Run:
             outputs.add_signs(self._states, self._key, branches, strings, sums)
         return sums / self._request.shots
 
-    def _gradients(self, strings: list[tuple[int, int]]) -> NDArray[np.float64]:
-        """Of each observable by each slot: float64 [observables, slots]."""
+    def _backwards(self) -> Backwards:
+        """The way back through the circuit; its passes are expected from the begin."""
         if not isinstance(self._states, LocalStates):
             raise Unsupported(
                 "gradients over several ranks", hint="ranks=1, where a worker holds two states"
             )
         from simulators.statevector.gradient import adjoint  # most runs do without
 
+        way = adjoint.backwards(self._circuit, self._params)
+        self._states.expect(way.passes * len(self._request.observables))
+        return way
+
+    def _gradients(self, way: Backwards, strings: list[tuple[int, int]]) -> NDArray[np.float64]:
+        """Of each observable by each slot: float64 [observables, slots]."""
+        from simulators.statevector.gradient import adjoint
+
+        assert isinstance(self._states, LocalStates)
         return adjoint.gradients(
             self._states,
-            adjoint.backwards(self._circuit, self._params),
+            way,
             self._state(True),
             self._request.observables,
             strings,

@@ -54,6 +54,11 @@ class Backwards(msgspec.Struct, frozen=True, eq=False):
     parts: list[_Stretch | Dense]
     num_slots: int
 
+    @property
+    def passes(self) -> int:
+        """Over both states, for one observable, which is applied in one more."""
+        return 1 + sum(1 if isinstance(part, Dense) else len(part.tiles) for part in self.parts)
+
 
 def backwards(circuit: Circuit, params: NDArray[np.float64]) -> Backwards:
     """The way back; measurements at the end and other operations that do nothing are left out."""
@@ -114,11 +119,13 @@ def gradient(
     """
     found = np.zeros(way.num_slots)
     observed.apply(sweeper, state, other, strings, coefficients)
+    sweeper.passed(1)
     for part in way.parts:
         if isinstance(part, Dense):
             dense.multiply(sweeper, state, part)
             dense.multiply(sweeper, other, part)
             sweeper.check()
+            sweeper.passed(1)
             continue
         sums = [_taken_back(sweeper, part, p, state, other) for p in range(len(part.tiles))]
         for p, column, slot, weighted in part.shares:
@@ -158,6 +165,7 @@ def _taken_back(
         )
 
     sweeper.crew.run(work, groups, max(1, groups // (4 * sweeper.crew.size)))
+    sweeper.passed(1)
     return np.cumsum(sums, axis=0)[-1]  # type: ignore[no-any-return]
 
 

@@ -254,6 +254,36 @@ def test_a_gradient_of_a_sum_of_nothing() -> None:
         run(circuit, (PauliSum((), np.zeros(0)),), values)
 
 
+class Watched(Control):
+    """Remembers how far it was told to have come."""
+
+    __slots__ = ("seen",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[int, int]] = []
+
+    def passed(self, passes: int = 1) -> None:
+        super().passed(passes)
+        self.seen.append(self.passes)
+
+
+def test_a_gradient_stands_still() -> None:
+    """All ways back count from the begin, one for each observable."""
+    circuit, seen = layered(14), []
+    values = np.random.default_rng(1).uniform(-3, 3, circuit.num_slots)
+    for outputs, count in ((("expectation",), 1), (BOTH, 1), (BOTH, 3)):
+        control = Watched()
+        run(circuit, sums(14, 1, count), values, outputs, control=control)
+        last = control.seen[-1]
+        assert last[0] == last[1]
+        assert {total for _, total in control.seen} == {last[1]}
+        seen.append(last[1])
+    there, once, thrice = seen
+    assert once - there > len(circuit.matrices)
+    assert thrice - there == 3 * (once - there)
+
+
 def test_a_gradient_through_a_measurement() -> None:
     arrays = Arrays(2, 1).add("ry", [0], (), [0.0])
     arrays.free(0)
