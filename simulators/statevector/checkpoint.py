@@ -40,8 +40,10 @@ def write(path: Path, mark: Mark, amplitudes: Amplitudes) -> None:
         _fill(temporary, mark, amplitudes)
         temporary.replace(path)
         _sync(path.parent)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, RuntimeError):  # of HDF5, which can not close what it did not write
+            raise OSError(str(error)) from error
         raise
 
 

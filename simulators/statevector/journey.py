@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +26,8 @@ from simulators.statevector import checkpoint
 from simulators.statevector.checkpoint import Amplitudes, Mark
 
 _SHARE = 20  # a twentieth of the time goes into writing, at most
+_HALF = 2  # of the room there is stays for others
+_WORDS = 200  # characters of what an error says
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -55,7 +58,7 @@ class Journey:
         self._done = self._before = 0  # passes; those that an earlier attempt did
         self._turn = 0
         self._next_s = time.monotonic() + every_s
-        self._begun = ""
+        self._begun = self._missed = ""  # words for the result
 
     @classmethod
     def of(cls, options: RunOptions, place: Place | None = None) -> Journey:
@@ -74,15 +77,16 @@ class Journey:
         """The run has come to an end: nothing of it is needed any more."""
         if self._folder is None:
             return
-        for path in self._folder.glob(f"{self._place.rank}.*"):
-            path.unlink(missing_ok=True)
         with suppress(OSError):  # other ranks have theirs in it, or it has never been there
+            for path in self._folder.glob(f"{self._place.rank}.*"):
+                path.unlink(missing_ok=True)
             self._folder.rmdir()
 
     def told(self, found: EngineResult) -> EngineResult:
-        """A result that says where this attempt began, if another was before it."""
-        words = ", ".join(word for word in (found.remark, self._begun) if word)
-        return msgspec.structs.replace(found, remark=words) if self._begun else found
+        """A result that says where this attempt began, if another was before it, and what could
+        not be kept."""
+        words = ", ".join(word for word in (found.remark, self._begun, self._missed) if word)
+        return found if words == found.remark else msgspec.structs.replace(found, remark=words)
 
     @property
     def is_kept(self) -> bool:
@@ -129,24 +133,45 @@ class Journey:
             self._keep(amplitudes, positions)
 
     def _keep(self, amplitudes: Amplitudes, positions: Sequence[int]) -> None:
-        assert self._folder is not None
+        """Write what all ranks have, or nothing: then what was written before stays."""
         begin_s = time.monotonic()
-        place = self._place
+        place, path = self._place, self._path(self._turn)
         mark = Mark(self._way.digest, self._done, place.rank, place.ranks, tuple(positions))
-        path = self._path(self._turn)
-        try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            enough = shutil.disk_usage(self._folder).free > 2 * amplitudes.nbytes
-            if enough:
-                checkpoint.write(path, mark, amplitudes)
-        except (OSError, RuntimeError):  # of HDF5
-            enough = False
-        if not place.least(int(enough)):
-            path.unlink(missing_ok=True)
+        why = self._no_room(amplitudes.nbytes)
+        if place.least(int(not why)):
+            why = _unwritten(path, mark, amplitudes)
+            if place.least(int(not why)):
+                self._turn = 1 - self._turn
+                self._missed = ""
+            else:
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
+                self._miss(why)
         else:
-            self._turn = 1 - self._turn
+            self._miss(why)
         end_s = time.monotonic()
         self._next_s = end_s + max(self._every_s, _SHARE * (end_s - begin_s))
+
+    def _no_room(self, size_bytes: int) -> str:
+        """Why the parts of all ranks can not be written: they stand in one file system, and take
+        no more than half of what is left in it. "": they can."""
+        assert self._folder is not None
+        need = self._place.ranks * size_bytes
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            free = shutil.disk_usage(self._folder).free
+        except OSError as error:
+            return str(error)
+        if free >= _HALF * need:
+            return ""
+        return f"{need / 2**30:.3g} GiB to write, and {free / 2**30:.3g} GiB free"
+
+    def _miss(self, why: str) -> None:
+        """The run goes on; who waits for it, and the worker's log, are told once."""
+        words = f"not kept at pass {self._done}: {why or 'by another rank'}"
+        if not self._missed and why:
+            warnings.warn(words, RuntimeWarning, stacklevel=2)
+        self._missed = words
 
     def _left(self) -> Iterable[tuple[int, Mark]]:
         """What there is of this very evolution."""
@@ -163,6 +188,15 @@ class Journey:
     def _path(self, turn: int) -> Path:
         assert self._folder is not None
         return self._folder / f"{self._place.rank}.{turn}.h5"
+
+
+def _unwritten(path: Path, mark: Mark, amplitudes: Amplitudes) -> str:
+    """Why a file could not be written; "": it is."""
+    try:
+        checkpoint.write(path, mark, amplitudes)
+    except OSError as error:
+        return " ".join(str(error).split())[:_WORDS]
+    return ""
 
 
 def digest(arrays: Iterable[NDArray[Any]], *words: object) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -190,5 +192,37 @@ def case_a_rank_that_lost_its_part_is_left_behind(comm: Any) -> None:
     comm.Barrier()
     if comm.rank == 0:
         shutil.rmtree(folder, ignore_errors=True)
+    patch.undo()
+    engine.close()
+
+
+def case_a_full_disk_of_one_rank_ends_what_all_have(comm: Any) -> None:
+    """Then none of them has anything newer than what all had before."""
+    folder = Path(tempfile.gettempdir()) / "full"
+    n = width(comm) + 3
+    circuit, request = measured(crowded(n, 200, 9, n)), Request(300, 4)
+    options = RunOptions(kept=str(folder), kept_every_s=0.0)
+    engine = StatevectorEngine(comm=comm)
+    plan = engine.plan(circuit, None, options)
+    patch = pytest.MonkeyPatch()
+    patch.setattr(journey, "_SHARE", 0)
+    with dying(patch), pytest.raises(Stopped):
+        engine.run(plan, circuit, request, options, Tired(5))
+    comm.Barrier()
+    last = comm.rank == comm.size - 1
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if last:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    with dying(patch), warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        found = engine.run(plan, circuit, request, options, Control())
+    assert bool(warned) == last
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert found is None or "not kept at pass" in found.remark
+    assert agree(comm, found is None or alike(found, alone(circuit, request)))
+    comm.Barrier()
+    found = engine.run(plan, circuit, request, options, Control())
+    assert found is None or found.remark.startswith("from pass 4 of ")
+    assert agree(comm, found is None or alike(found, alone(circuit, request)))
     patch.undo()
     engine.close()
