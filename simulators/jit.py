@@ -41,6 +41,8 @@ def _without_blas() -> None:
 
 _without_blas()
 
+from simulators.compiling import COMPILER, undisturbed  # noqa: E402 - what numba imports there
+
 # Argument types, short because signatures are long. Read-only: views on received bytes.
 BYTES = types.Bytes(types.uint8, 1, "C")
 NAMES = types.Array(types.int64, 2, "C")  # the table of a circuit
@@ -131,14 +133,18 @@ _in_use = [""]
 
 # Without numba's reference counts a kernel allocates nothing, enters in half the time, and its
 # inner calls cost nothing (they took 50 ns a gate); scratch arrays come in as arguments.
-_OPTIONS = {"nogil": True, "error_model": "numpy", "_nrt": False}
+_OPTIONS = {"nogil": True, "error_model": "numpy", "_nrt": False, "pipeline_class": COMPILER}
 
 
 def kernel(*signature: Any, returns: Any = types.void) -> Callable[[Callable[..., Any]], Any]:
     """A function compiled for exactly these argument types, callable from Python."""
-    compiled: Callable[[Callable[..., Any]], Any] = numba.njit(
-        returns(*signature), cache=True, no_cfunc_wrapper=True, **_OPTIONS
-    )
+
+    def compiled(function: Callable[..., Any]) -> Any:
+        with undisturbed():
+            return numba.njit(returns(*signature), cache=True, no_cfunc_wrapper=True, **_OPTIONS)(
+                function
+            )
+
     return compiled
 
 

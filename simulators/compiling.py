@@ -1,0 +1,120 @@
+"""How numba compiles our kernels: its own steps, without those that change nothing here.
+
+Most of a compilation is numba's front end, not LLVM. Three things make it nearly half as long: a
+part of a kernel (see `jit.part`) is only linked to what calls it, so it is neither optimised nor
+made to machine code by itself; steps for what kernels do not have (closures, array expressions,
+blocks of `with`) are left out; and what an operator makes of its arguments' types is remembered.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from numba import _dynfunc, types
+from numba.core import typed_passes, untyped_passes
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import CompilerBase
+from numba.core.compiler_machinery import PassManager, register_pass
+
+_STEPS = (
+    untyped_passes.TranslateByteCode,
+    untyped_passes.FixupArgs,
+    untyped_passes.IRProcessing,
+    untyped_passes.RewriteSemanticConstants,
+    untyped_passes.DeadBranchPrune,
+    untyped_passes.GenericRewrites,
+    untyped_passes.ReconstructSSA,
+    typed_passes.NopythonTypeInference,
+    typed_passes.PreLowerStripPhis,
+    typed_passes.IRLegalization,
+)
+
+
+class _ToLink(JITCodeLibrary):  # type: ignore[misc]
+    """What a part is lowered to: optimised and made to machine code only with its callers."""
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        self._verify_declare_only_symbols()
+        self._finalized = True
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _AsPart(typed_passes.NativeLowering):  # type: ignore[misc]
+    """Lower a function that only others call, and let them find it."""
+
+    _name = "lowering_of_a_part"
+
+    def run_pass(self, state: Any) -> bool:
+        library = _ToLink(state.targetctx.codegen(), state.func_id.func_qualname)
+        library.enable_object_caching()
+        state.library = library
+        state.flags.no_compile = True
+        super().run_pass(state)
+        lowered = state["cr"]
+        name = lowered.fndesc.qualname
+        found = _dynfunc.make_function(  # only a name: it has no code to call
+            lowered.fndesc.lookup_module(), name, name, 0, lowered.env, (library,)
+        )
+        library.finalize()
+        state.targetctx.insert_user_function(found, lowered.fndesc, [library])
+        state["cr"] = lowered._replace(cfunc=found)
+        return True
+
+
+class _Compiler(CompilerBase):  # type: ignore[misc]
+    def define_pipelines(self) -> list[Any]:
+        steps = PassManager("kernels")
+        lowering = typed_passes.NativeLowering
+        if self.state.flags.no_cpython_wrapper:
+            lowering = _AsPart
+        for step in (*_STEPS, lowering, typed_passes.NoPythonBackend):
+            steps.add_pass(step, step.__name__)
+        steps.finalize()
+        return [steps]
+
+
+COMPILER = _Compiler
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """While kernels are compiled: without the collector, which looks again and again at all that
+    numba keeps, and with a memory for types of operators."""
+    collects = gc.isenabled()
+    gc.disable()
+    types.Function.get_call_type = _remembered
+    try:
+        yield
+    finally:
+        types.Function.get_call_type = _asked
+        if collects:
+            gc.enable()
+
+
+_asked = types.Function.get_call_type
+_known: dict[tuple[int, int, tuple[Any, ...]], tuple[Any, Any, Any, Any]] = {}
+
+
+def _remembered(self: Any, context: Any, args: tuple[Any, ...], kws: Any) -> Any:
+    """numba's answer; it tries all there are for an operator, whoever asks how often.
+
+    The operator is kept beside it, so that no other can ever have its identity.
+    """
+    if kws:
+        return _asked(self, context, args, kws)
+    key = (id(self), id(context), args)
+    found = _known.get(key)
+    if found is None:
+        signature = _asked(self, context, args, kws)
+        _known[key] = self, context, signature, self.get_impl_key(signature)
+        return signature
+    _, _, signature, implementation = found
+    self._impl_keys[signature.args] = implementation
+    return signature
