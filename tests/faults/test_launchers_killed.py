@@ -6,17 +6,16 @@ undisturbed run.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 
 import psutil
 import pytest
 from circuits import layered
+from launched import LAUNCHERS, below, missing, ranks_of
 from live import Live
 
 import simenv
-from launcher import mpirun, prte_install
 from simenv.client.client import Client
 from simenv.client.task import Task
 
@@ -34,20 +33,11 @@ def many(env: Client, count: int, pool: str) -> list[Task]:
     return env.submit_many([CIRCUIT] * count, **options)
 
 
-def present(launcher: str) -> str:
-    """What is missing for a launcher here; "" if nothing is."""
-    if launcher == "prte":
-        found = prte_install.find(os.environ)
-        return found if isinstance(found, str) else ""
-    return "" if mpirun.find(os.environ) else "no mpirun is here"
-
-
-@pytest.fixture(params=["prte", "mpirun"])
+@pytest.fixture(params=LAUNCHERS)
 def live(request: pytest.FixtureRequest) -> Iterator[Live]:
     """An environment with one worker of one rank and one of two."""
-    missing = present(request.param)
-    if missing:
-        pytest.skip(missing)
+    if why := missing(request.param):
+        pytest.skip(why)
     pools = [
         {"name": "main", "min": 1, "max": 1},
         {"name": "pair", "engine": "statevector", "min": 1, "max": 1, "ranks": 2},
@@ -64,21 +54,6 @@ def live(request: pytest.FixtureRequest) -> Iterator[Live]:
 def oracle() -> dict[str, int]:
     with simenv.local(workers=1, launcher={"use": "local"}) as env:
         return env.submit(CIRCUIT, **OPTIONS).result(RESULT_S).counts
-
-
-def below(pid: int) -> list[psutil.Process]:
-    """The process and all that it has started, at any depth."""
-    parent = psutil.Process(pid)
-    return [parent, *parent.children(recursive=True)]
-
-
-def ranks_of(live: Live, worker: str) -> list[psutil.Process]:
-    """A worker's processes, but for what started them."""
-    return [
-        process
-        for process in below(live.service().pid)
-        if process.name().startswith("python") and worker in process.cmdline()
-    ]
 
 
 def test_nothing_outlives_a_killed_service_and_what_waits_runs_after_it(

@@ -1,19 +1,54 @@
-"""A worker dies in the middle of a long run: the next attempt goes on from there."""
+"""A worker, or one rank of it, dies in the middle of a long run: the next attempt goes on from
+there."""
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 
+import psutil
 import pytest
 from circuits import layered
-from live import PATIENCE_S, environment
+from launched import LAUNCHERS, missing, ranks_of
+from live import PATIENCE_S, Live, environment
 
 from simenv import config
+from simenv.client.client import Client
+from simenv.client.task import Task
 from simenv.store.reading import KEPT
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
+
+POOLS = [{"name": "pair", "engine": "statevector", "min": 1, "max": 1, "ranks": 2}]
+
+
+def kept(live: Live, task: Task) -> list[str]:
+    """What there is of it on disk, without what is being written."""
+    told = config.read(live.home / "config.json")
+    return sorted(p.name for p in (config.places(told).results / KEPT / task.id).glob("*.h5"))
+
+
+def under_way(env: Client, live: Live, task: Task, files: int) -> int:
+    """Wait until so many files were left, and the service knows how far it is: in passes."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        (info,) = env.tasks([task])
+        assert info.state not in ("DONE", "FAILED"), "it was too short"
+        assert info.passes_done <= info.passes
+        if info.passes_done and len(kept(live, task)) >= files:
+            return info.passes
+        assert time.monotonic() < deadline, (info, kept(live, task))
+        time.sleep(0.005)
+
+
+def begun_at(remark: str, passes: int) -> int:
+    """The pass that a second attempt went on from."""
+    found = re.match(r"from pass (\d+) of (\d+)", remark)
+    assert found, remark
+    assert int(found[2]) == passes
+    return int(found[1])
 
 
 def test_a_long_run_begins_anew_or_counts_something_else() -> None:
@@ -21,22 +56,39 @@ def test_a_long_run_begins_anew_or_counts_something_else() -> None:
     with environment(checkpoint_s=0.2) as live, live.client() as env:
         undisturbed = env.submit(circuit, shots=200, seed=3).result(timeout=PATIENCE_S)
         assert undisturbed.remark == ""
-        told = config.read(live.home / "config.json")
-        kept = config.places(told).results / KEPT
         task = env.submit(circuit, shots=200, seed=3)
-        deadline = time.monotonic() + PATIENCE_S
-        seen: set[tuple[int, int]] = set()
-        while not (list(kept.glob(f"{task.id}/*.h5")) and seen):
-            assert time.monotonic() < deadline
-            (info,) = env.tasks([task])
-            assert info.state not in ("DONE", "FAILED"), "it was too short"
-            seen |= {(info.passes_done, info.passes)} if info.passes_done else set()
-            time.sleep(0.005)
-        assert all(0 < done <= passes for done, passes in seen)
+        passes = under_way(env, live, task, 1)
         busy = next(worker for worker in env.workers() if worker.task == task.id)
         os.kill(busy.pid, signal.SIGKILL)
         result = task.result(timeout=PATIENCE_S)
         assert result.attempts == 2
-        assert result.remark.startswith("from pass ")
+        assert 0 < begun_at(result.remark, passes) < passes
         assert result.counts == undisturbed.counts
-        assert not (kept / task.id).exists()
+        assert kept(live, task) == []
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_gang_begins_anew_or_counts_something_else(launcher: str) -> None:
+    """One of its ranks dies, not the first: the others end with it."""
+    if why := missing(launcher):
+        pytest.skip(why)
+    circuit = layered(22, 80, 1)
+    options = {"pools": POOLS, "launcher": {"use": launcher}, "checkpoint_s": 0.1}
+    with environment(**options) as live, live.client() as env:
+        undisturbed = env.submit(circuit, shots=200, seed=3).result(timeout=PATIENCE_S)
+        assert undisturbed.remark == "2 ranks"
+        task = env.submit(circuit, shots=200, seed=3)
+        passes = under_way(env, live, task, 2)
+        (busy,) = [worker for worker in env.workers() if worker.task == task.id]
+        ranks = ranks_of(live, busy.name)
+        assert len(ranks) == 2
+        assert busy.pid in [rank.pid for rank in ranks]
+        next(rank for rank in ranks if rank.pid != busy.pid).kill()
+        result = task.result(timeout=PATIENCE_S)
+        assert not psutil.wait_procs(ranks, PATIENCE_S)[1]
+        assert (result.attempts, result.ranks) == (2, 2)
+        assert 0 < begun_at(result.remark, passes) < passes
+        assert result.counts == undisturbed.counts
+        assert kept(live, task) == []
+        lost = [event.subject for event in env.events() if event.kind == "worker.lost"]
+        assert lost == [busy.name]

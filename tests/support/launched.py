@@ -1,0 +1,35 @@
+"""Workers of several ranks that a launcher has started for an environment of this machine."""
+
+from __future__ import annotations
+
+import os
+
+import psutil
+from live import Live
+
+from launcher import mpirun, prte_install
+
+LAUNCHERS = ("prte", "mpirun")
+
+
+def missing(launcher: str) -> str:
+    """What there is not of a launcher here; "" if it is all there."""
+    if launcher == "prte":
+        found = prte_install.find(os.environ)
+        return found if isinstance(found, str) else ""
+    return "" if mpirun.find(os.environ) else "no mpirun is here"
+
+
+def below(pid: int) -> list[psutil.Process]:
+    """The process and all that it has started, at any depth."""
+    parent = psutil.Process(pid)
+    return [parent, *parent.children(recursive=True)]
+
+
+def ranks_of(live: Live, worker: str) -> list[psutil.Process]:
+    """A worker's processes, but for what started them."""
+    return [
+        process
+        for process in below(live.service().pid)
+        if process.name().startswith("python") and worker in process.cmdline()
+    ]
