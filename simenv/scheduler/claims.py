@@ -14,7 +14,6 @@ from __future__ import annotations
 from simenv.scheduler.books import Books
 from simenv.scheduler.chunks import fill
 from simenv.scheduler.nodes import Host, reserve
-from simenv.scheduler.orders import aged
 from simenv.scheduler.pools import Pool, Worker
 from simenv.scheduler.queue import LONG_US
 from simenv.scheduler.values import Record, Send
@@ -44,7 +43,7 @@ def _look(books: Books, pool: Pool, heads: dict[str, tuple[int, int]], now_ns: i
         return False
     while (record := pool.queue.head()) is not None:
         if not (books.limits.end_ns and too_late(books, record, now_ns)):
-            heads[pool.spec.name] = aged(record)
+            heads[pool.spec.name] = pool.queue.order.since(record)
             return True
         pool.queue.postpone(record)
     return False

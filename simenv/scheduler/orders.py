@@ -51,6 +51,13 @@ class Order(msgspec.Struct, frozen=True):
             return (record.attempts == 0, *(_KEYS[key](record) for key in self.keys), record.number)
         return (record.attempts == 0, record.number)
 
+    def since(self, record: Record) -> tuple[int, int]:
+        """Between lanes and pools, the least first: who has waited longest, and what priorities are
+        worth, where they count."""
+        if self.policy == "priority":
+            return aged(record)
+        return record.batch.accepted_ns, record.number
+
 
 PRIORITY = Order()
 

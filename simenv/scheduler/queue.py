@@ -1,9 +1,9 @@
 """All waiting tasks of a pool, in the order its device has; see `orders` and `lanes`.
 
 Tasks of a reservation that keeps workers here have lanes of their own: these workers take from them
-alone, the others when nobody else waits, or where one has waited a step of priority longer than all
-others. What a lost worker gave back goes to the front of its lane. Removal is lazy: cancelling
-costs nothing.
+alone, the others when nobody else waits, or where one has waited a minute (a step of priority)
+longer than the first of all others; priorities count where the policy asks for them. What a lost
+worker gave back goes to the front of its lane. Removal is lazy: cancelling costs nothing.
 """
 
 from __future__ import annotations
@@ -87,10 +87,11 @@ class Queue:
     def _or_own(self, shared: Record | None, allow_long: bool) -> Record | None:
         """The head that all share, or a reservation's that its own workers leave waiting."""
         heads = [lanes.head(allow_long) for lanes in self._own.values()]
-        own = min((head for head in heads if head is not None), key=aged, default=None)
+        since = self.order.since
+        own = min((head for head in heads if head is not None), key=since, default=None)
         if own is None or shared is None:
             return shared or own
-        return own if aged(own)[0] + STEP_NS < aged(shared)[0] else shared
+        return own if since(own)[0] + STEP_NS < since(shared)[0] else shared
 
     def _first(self, allow_long: bool) -> Record | None:
         """The head of the lanes whose turn it is."""

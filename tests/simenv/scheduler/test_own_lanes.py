@@ -1,0 +1,68 @@
+"""Reservations with lanes of their own beside those that all share, under each policy."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from machine import SECOND, route
+
+from simenv.model import TaskSpec, Terms
+from simenv.scheduler.orders import STEP_NS, Order
+from simenv.scheduler.queue import Queue
+from simenv.scheduler.values import Batch, Phase, Record
+
+OWN = (1, 2)  # reservations whose workers are theirs alone
+KEYS = [("shortest",), ("fifo",)]
+ORDERS = (Order("fifo"), Order("round_robin"), *(Order("ordered", keys) for keys in KEYS))
+SPEC = TaskSpec(b"program", 100, 0)
+
+
+def record(number: int, now_ns: int, priority: int, reservation: int, cost_us: float) -> Record:
+    owner = "ada" if reservation else ("bob", "eve")[number % 2]
+    terms = Terms(priority=priority, reservation=reservation)
+    batch = Batch(b"c", terms, "", 0, number, now_ns, owner=owner)
+    return Record(number, SPEC, batch, route(cost_us), cost_us)
+
+
+def popped(order: Order, seed: int, priorities: tuple[int, ...]) -> list[int]:
+    """The tasks in the order in which workers that all share take them; now and then one of a
+    reservation's takes what is its own."""
+    chance, queue, now_ns = random.Random(seed), Queue(order), 0
+    for reservation in OWN:
+        queue.keep_apart(reservation)
+    taken: list[int] = []
+    for number in range(1, 600):
+        now_ns += chance.randrange(40) * SECOND
+        reservation, cost_us = chance.choice((0, 0, 0, *OWN)), chance.choice((1e3, 2e3, 2e6))
+        priority, own = priorities[chance.randrange(10) % len(priorities)], chance.choice((0, *OWN))
+        queue.append([record(number, now_ns, priority, reservation, cost_us)])
+        head = queue.head(allow_long=chance.random() < 0.8, own=own * (chance.random() < 0.2))
+        if head is not None and chance.random() < 0.9:
+            queue.pop(head)
+            head.phase = Phase.SENT
+            taken.append(head.number)
+    assert len(queue) + len(taken) == number
+    return taken
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=lambda order: "-".join((order.policy, *order.keys)))
+@pytest.mark.parametrize("seed", range(5))
+def test_priorities_count_where_the_policy_does_not_ask_for_them(order: Order, seed: int) -> None:
+    alike = popped(order, seed, (0,))
+    assert len(alike) > 400
+    assert popped(order, seed, (0, 1, 60, -3, 10**6)) == alike
+
+
+@pytest.mark.parametrize(("priority", "first"), [(0, 2), (1, 1)])
+def test_a_priority_is_worth_nothing_to_a_reservation(priority: int, first: int) -> None:
+    """Under the policy of priorities a step is a minute, as among all others."""
+    queue = Queue()
+    queue.keep_apart(1)
+    late_ns = 30 * SECOND
+    queue.append([record(1, 0, priority, 1, 1e3)])
+    queue.append([record(2, late_ns, 0, 0, 1e3)])
+    head = queue.head()
+    assert head is not None
+    assert head.number == first
+    assert late_ns < STEP_NS
