@@ -20,6 +20,7 @@ from simulators.costs import (
     MachineCosts,
     StateCosts,
     TableauCosts,
+    norm_bytes,
     state_bytes,
 )
 
@@ -121,12 +122,10 @@ class EngineCard(msgspec.Struct, frozen=True):
 
     def max_qubits_in(self, memory_bytes: int, precision: str = "double") -> int:
         """The largest width whose state fits into so much memory."""
-        width = 0
-        while width < self.max_qubits and (
-            BASE_BYTES + state_bytes(width + 1, precision) <= memory_bytes
-        ):
-            width += 1
-        return width
+        for width in range(1, self.max_qubits + 1):
+            if BASE_BYTES + state_bytes(width, precision) + norm_bytes(width) > memory_bytes:
+                return width - 1
+        return self.max_qubits
 
 
 @functools.lru_cache(maxsize=64)

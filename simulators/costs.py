@@ -19,6 +19,9 @@ SMALL_QUBITS = 12  # up to here the statevector engine has a path without plan a
 BASE_BYTES = 64 * 2**20  # scratch arrays, results and the allocator's slack
 RANK_BYTES = 32 * 2**20  # what MPI holds in each rank, its shared memory included
 EXCHANGE_PART = 8  # a rank's buffers for exchanges take this part of its share of a state, at most
+_NORM_QUBITS = 5  # the norms of so wide rows are kept beside a large state, in float64
+_PLANNED_BYTES = 700  # of an operation of a large state's circuit, while it is planned
+_MANY_BYTES = 8_800  # and of its numbers, at most, if it is a phase of three or more qubits
 _PROBABILITY_BYTES = 40  # of one outcome: table, index, value, record, packed
 _LIVE_BRANCHES = 8  # states a dynamic circuit is expected to hold at once
 _CALL_S = 10e-6  # entering an engine and packing its result
@@ -35,6 +38,11 @@ _EXCHANGE_GATES = 100  # gates between two exchanges of one qubit
 def state_bytes(num_qubits: int, precision: str = "double") -> int:
     """Bytes of one statevector."""
     return (16 if precision == "double" else 8) << num_qubits
+
+
+def norm_bytes(num_qubits: int) -> int:
+    """Bytes of the norms that are kept beside a large state, of either precision."""
+    return 8 << num_qubits >> _NORM_QUBITS if num_qubits > SMALL_QUBITS else 0
 
 
 def ranks_used(num_qubits: int, ranks: int) -> int:
@@ -79,6 +87,8 @@ class StateCosts(msgspec.Struct, frozen=True):
     def memory_bytes(self, profile: Profile, ask: Ask) -> int:
         """The states it holds, its largest output, and a base amount."""
         need = self._held(profile, ask, self.branches)
+        if self.passes and profile.num_qubits > SMALL_QUBITS:
+            need += _MANY_BYTES * profile.gates_many
         if "statevector" in ask.outputs:  # as bytes, and packed; the whole of it, in rank 0
             need += 2 * state_bytes(profile.num_qubits, ask.precision)
         if "probabilities" in ask.outputs:
@@ -96,7 +106,11 @@ class StateCosts(msgspec.Struct, frozen=True):
     def _held(self, profile: Profile, ask: Ask, branches: int) -> int:
         """The states or a rank's shares of them, and what is needed for any."""
         share = state_bytes(profile.num_qubits, ask.precision) // ask.ranks
-        held = self.base_bytes + share * (branches if profile.mid_circuit else self.copies)
+        states = branches if profile.mid_circuit else self.copies
+        held = self.base_bytes + states * share
+        if self.passes and profile.num_qubits > SMALL_QUBITS:
+            held += states * norm_bytes(profile.num_qubits) // ask.ranks
+            held += _PLANNED_BYTES * profile.operations
         if ask.ranks > 1:
             held += RANK_BYTES + share // EXCHANGE_PART
         return held

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 import psutil
 from live import Live
@@ -28,8 +29,9 @@ def below(pid: int) -> list[psutil.Process]:
 
 def ranks_of(live: Live, worker: str) -> list[psutil.Process]:
     """A worker's processes, but for what started them."""
-    return [
-        process
-        for process in below(live.service().pid)
-        if process.name().startswith("python") and worker in process.cmdline()
-    ]
+    found = []
+    for process in below(live.service().pid):
+        with suppress(psutil.Error):  # others end meanwhile
+            if process.name().startswith("python") and worker in process.cmdline():
+                found.append(process)
+    return found

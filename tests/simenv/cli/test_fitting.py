@@ -44,9 +44,9 @@ def test_ranks_that_hold_it_are_refused() -> None:
 def test_too_few_ranks_are_not_told_how_many_would_do(engine: str) -> None:
     with pytest.raises(Infeasible) as caught:
         fitting(wide(26), Terms(engine=engine), seats(2))
-    assert "672.0 MiB in each of its ranks (26 qubits, double" in caught.value.message
+    assert "680.0 MiB in each of its ranks (26 qubits, double" in caught.value.message
     assert "1.3 GiB on node node0; that has 1.0 GiB for 2" in caught.value.message
-    assert "4 ranks hold it, 384.0 MiB each: mpirun -n 4" in caught.value.hint
+    assert "4 ranks hold it, 388.0 MiB each: mpirun -n 4" in caught.value.hint
 
 
 def test_a_statevector_for_the_first_rank_is_promised_to_more_of_them() -> None:

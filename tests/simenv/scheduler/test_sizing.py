@@ -79,7 +79,7 @@ def test_one_rank_was_asked_for_and_several_are_given() -> None:
 def test_what_is_too_wide_for_all_ranks_is_refused_without_the_figure_or_a_way_out() -> None:
     with pytest.raises(Infeasible) as caught:
         routed(30)
-    assert "16.1 GiB (30 qubits, double precision)" in caught.value.message
+    assert "16.3 GiB (30 qubits, double precision)" in caught.value.message
     assert "over 4 ranks" in caught.value.message
     assert "a rank here has 512.0 MiB" in caught.value.message
     assert "the widest program that fits here has 26 qubits, 27 in single" in caught.value.hint
@@ -143,7 +143,7 @@ def test_nodes_with_too_little_memory_a_slot_are_counted() -> None:
     assert sizing.most_ranks(MAIN[0], limits) == 18
     assert sizing.most_ranks(MAIN[0], limits, 2**28) == 2
     assert routed(26, limits, ranks=2).memory_bytes > 2**29  # on the wide one alone
-    with pytest.raises(Infeasible, match=r"over 4 ranks 384\.0 MiB each, and a rank here has 128"):
+    with pytest.raises(Infeasible, match=r"over 4 ranks 388\.1 MiB each, and a rank here has 128"):
         routed(26, limits, ranks=4)
     with pytest.raises(Infeasible, match="over 16 ranks"):
         routed(27, limits)
