@@ -62,10 +62,13 @@ def told(
     return json.dumps(words) + "\n"
 
 
-def until(look: Callable[[], bool], log: Path) -> None:
+def until(
+    look: Callable[[], bool], log: Path, left: Callable[[], object] = lambda: "nothing asked"
+) -> None:
     deadline = time.monotonic() + WAIT_S
     while not look():
-        assert time.monotonic() < deadline, log.read_text() if log.exists() else "no log"
+        if time.monotonic() > deadline:
+            raise AssertionError(log.read_text() if log.exists() else "no log", left())
         time.sleep(0.02)
 
 
@@ -114,7 +117,7 @@ def test_a_death_leaves_ranks_on_other_hosts(
             service.stdin.flush()
         else:
             service.kill()
-        until(lambda: not ranks(three), log)
+        until(lambda: not ranks(three), log, lambda: [one.cmdline() for one in ranks(three)])
         if death == "daemon" and mpi.mpirun.kind.is_open_mpi:
             assert service.stdout is not None
             assert "without its daemon on node2" in service.stdout.readline(), log.read_text()

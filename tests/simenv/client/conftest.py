@@ -34,7 +34,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds of patience become hundredths."""
     monkeypatch.setattr(silence, "QUIET_S", 0.02)
     monkeypatch.setattr(silence, "LOOK_S", 0.01)
-    monkeypatch.setattr(silence, "LOST_S", 0.2)
+    monkeypatch.setattr(silence, "LOST_S", 1.0)
     for module in ("link", "watches", "pump"):
         monkeypatch.setattr(f"simenv.client.{module}.REPEAT_S", 0.05)
     assert watches.REPEAT_S == 0.05

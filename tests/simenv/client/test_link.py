@@ -124,7 +124,7 @@ def test_a_silent_service_is_lost_and_the_way_out_named(link: Link, peer: Peer) 
     peer.silent = True
     with pytest.raises(ServiceLost, match="process 4711 on here has ended") as caught:
         task.result()
-    assert caught.value.last_seen_s >= 0.2
+    assert caught.value.last_seen_s >= 1.0
     assert "simenv up --resume" in caught.value.hint
     peer.silent = False
     assert task.result(5).seed == 0  # the same task, when the service is heard again
@@ -135,8 +135,8 @@ def test_a_silent_service_is_asked_whether_it_lives(link: Link, peer: Peer) -> N
     peer.finishes = False
     [task] = submit(link)
     peer.on(m.Watch, lambda message: [m.Unknown(message.request, [])])
-    with pytest.raises(TimedOut, match=r"t-1 has no result after 0\.5 s"):
-        task.result(0.5)  # more than the patience with a silent service, but this one answers
+    with pytest.raises(TimedOut, match=r"t-1 has no result after 1\.5 s"):
+        task.result(1.5)  # more than the patience with a silent service, but this one answers
     assert peer.of(m.Ping)
 
 

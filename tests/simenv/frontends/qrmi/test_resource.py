@@ -95,7 +95,7 @@ def test_a_task_runs_under_no_reservation_after_acquire(resource: QuantumResourc
 def test_what_was_acquired_expires_while_it_is_used(
     environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("simenv.frontends.qrmi.resource.LEASE_S", 2.0)
+    monkeypatch.setattr("simenv.frontends.qrmi.resource.LEASE_S", 8.0)
     mine = QuantumResource("main", environ=environ)
     token = mine.acquire()
     user = QuantumResource("main", environ={**environ, "main_QRMI_JOB_ACQUISITION_TOKEN": token})
