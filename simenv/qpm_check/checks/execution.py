@@ -291,8 +291,10 @@ def _gives(bench: Bench, circuit: dict[str, Any], key: str) -> None:
     expect(counts.get(key, 0) > 0, f"circuit in {circuit['format']}: {counts}, not {key}")
 
 
-def _ended(bench: Bench, cid: str) -> Any:
-    return bench.until(lambda: bench.poll(cid), f"the completion of a cancelled task {cid}")
+def _ended(bench: Bench, cid: str) -> dict[str, Any]:
+    wanted = f"the completion of a cancelled task {cid}"
+    found: dict[str, Any] = bench.until(lambda: bench.poll(cid), wanted)
+    return found
 
 
 def _is_cancelled(bench: Bench, cid: str) -> dict[str, Any]:
