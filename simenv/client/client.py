@@ -34,6 +34,7 @@ from simenv.wire.engines import Explanation
 
 if TYPE_CHECKING:
     from simenv.client.qpm import QPM
+    from simenv.client.qpm.shelf import Retention
 
 
 class Client(Environment):
@@ -254,6 +255,7 @@ class Client(Environment):
         reservations: str = "optional",
         token_file: str | Path | None = None,
         statevector_qubits: int = 20,
+        retention: Retention | None = None,
     ) -> QPM:
         """A QPM of its own, with queues of its own.
 
@@ -261,8 +263,8 @@ class Client(Environment):
         environment.
         `reservations`: "optional", or "required": then every circuit must name one. `token_file`:
         one that is nobody else's to read; every call of revision 2 must carry what it holds.
-        `statevector_qubits`: wider statevectors are refused. Raises OptionError, ConfigError,
-        NotFound.
+        `statevector_qubits`: wider statevectors are refused. `retention`: of unread completions;
+        None: an hour, and what the contract has. Raises OptionError, ConfigError, NotFound.
         """
         from simenv.client.qpm import QPM, read_token
 
@@ -274,9 +276,15 @@ class Client(Environment):
         if pool is not None and pool not in (there := self.devices()):
             raise NotFound(f"no pool {pool!r:.80} here", hint=f"there are: {', '.join(there)}")
         token = None if token_file is None else read_token(Path(token_file))
-        required = reservations == "required"
-        widest = statevector_qubits
-        return QPM(self, self._link, required=required, token=token, pool=pool or "", widest=widest)
+        return QPM(
+            self,
+            self._link,
+            required=reservations == "required",
+            token=token,
+            pool=pool or "",
+            widest=statevector_qubits,
+            retention=retention,
+        )
 
     def close(self) -> None:
         """Let go of the connection; tasks go on. Idempotent."""

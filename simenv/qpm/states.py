@@ -99,6 +99,7 @@ class Reason(enum.StrEnum):
     TOO_OLD = "retention-age"
     TOO_MANY = "retention-count"
     TOO_LARGE = "retention-bytes"
+    CLOSED = "retention-reservation"
 
 
 class Stand(msgspec.Struct, frozen=True):

@@ -51,7 +51,7 @@ class QPM(
 
     `required`: what costs something must name a reservation. `token`: every call must carry it.
     `pool`: it stands for this one, and what it is given runs there; "": for the environment.
-    `widest`: of a statevector, in qubits.
+    `widest`: of a statevector, in qubits. `retention`: of unread completions.
     """
 
     def __init__(
@@ -63,9 +63,11 @@ class QPM(
         token: str | None = None,
         pool: str = "",
         widest: int = MAX_STATEVECTOR_QUBITS,
+        retention: Retention | None = None,
     ) -> None:
         presence, audit, door = Presence(link, pool), Audit(), Door(token)
-        book, claims = Book(link, Retention()), Claims(link, required=required)
+        book = Book(link, retention or Retention())
+        claims = Claims(link, required=required, over=book.closed)
         runner, targets = Runner(client, book, claims, pool, widest), Targets(link, presence)
         notices = Notices(link, book, records.revision2, alone=False)
         standing = Standing(link, runner, claims)

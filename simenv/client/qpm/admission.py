@@ -210,6 +210,7 @@ class AdmissionBinding:
             running = self._link.ask(Released, ask).running
         except SimenvError as error:
             raise _of_one(error) from error
+        self._claims.ended(number)
         if not running:
             return plain(Changed("accepted", number))
         here = {run.number for run in self._book.numbers_of(running).values()}

@@ -65,6 +65,7 @@ class Book:
         self._open: dict[str, Run] = {}  # not ended
         self._ready = Shelves()  # ended and queued
         self._gone: OrderedDict[str, Gone] = OrderedDict()
+        self._closed_s: dict[int, float] = {}  # of reservations that are over: when that was seen
         self._last = 0
         self._connected_as = link.channel.client
         self._purged_s = self._asked_s = monotonic()
@@ -155,9 +156,7 @@ class Book:
     def has_of(self, reservation: int) -> bool:
         """Is anything of it here, open or ready?"""
         with self._link.channel.lock:
-            return self._ready.oldest(reservation) is not None or any(
-                run.reservation == reservation for run in self._open.values()
-            )
+            return self._of(reservation)
 
     def numbers_of(self, tasks: Iterable[int]) -> dict[int, Run]:
         """The circuits behind numbers of tasks, where they are here."""
@@ -194,6 +193,12 @@ class Book:
             while len(self._gone) > GONE_KEPT:
                 _, oldest = self._gone.popitem(last=False)
                 self._by_number.pop(oldest.number, None)
+
+    def closed(self, reservation: int) -> None:
+        """It is over; told more than once, the first time counts."""
+        with self._link.channel.lock:
+            if self._of(reservation):
+                self._closed_s.setdefault(reservation, monotonic())
 
     def drop(self, run: Run) -> None:
         """Nobody wants to hear of it again."""
@@ -232,6 +237,19 @@ class Book:
         oldest_s = time() - self.retention.age_s
         for run in self._ready.older_than(oldest_s):
             self._evict(run, Reason.TOO_OLD)
+        oldest_s = monotonic() - self.retention.closed_s
+        for reservation, since_s in list(self._closed_s.items()):
+            if since_s <= oldest_s:
+                for run in self._ready.of(reservation):
+                    self._evict(run, Reason.CLOSED)
+            if not self._of(reservation):
+                del self._closed_s[reservation]
+
+    def _of(self, reservation: int) -> bool:
+        """Is there anything of it that waits to be read, or will be?"""
+        return self._ready.oldest(reservation) is not None or any(
+            run.reservation == reservation for run in self._open.values()
+        )
 
     def _evict(self, run: Run, reason: Reason) -> None:
         self._ready.drop(run)

@@ -7,6 +7,7 @@ SEEN_S, and not at all where a circuit is accepted under it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -41,10 +42,14 @@ UNCLAIMED = Claim(NONE, "", metered=False)
 
 
 class Claims:
-    """Thread-safe. `required`: a call that costs something must name a reservation."""
+    """Thread-safe. `required`: a call that costs something must name a reservation. `over`: told
+    of each that is seen to have ended."""
 
-    def __init__(self, link: Link, *, required: bool) -> None:
+    def __init__(
+        self, link: Link, *, required: bool, over: Callable[[int], None] | None = None
+    ) -> None:
         self._link = link
+        self._over = over
         self.required = required
         self._claims: dict[int, Claim] = {}
         self._active_s: dict[int, float] = {}  # when it was seen to be
@@ -127,11 +132,19 @@ class Claims:
         self._claims[number] = Claim(number, info.device, metered)
         if info.state in LIVE:
             self._active_s[number] = monotonic()
+        else:
+            self.ended(number)
         return info
 
     def changed(self, number: int) -> None:
         """What was believed of it may be so no longer."""
         self._active_s.pop(number, None)
+
+    def ended(self, number: int) -> None:
+        """It is over."""
+        self.changed(number)
+        if self._over is not None:
+            self._over(number)
 
     def active(self) -> list[ReservationInfo]:
         """Those that one may know of, and that have not ended."""

@@ -18,6 +18,7 @@ class Retention(msgspec.Struct, frozen=True):
     """How long unread completions are kept, for each reservation: the contract's defaults."""
 
     age_s: float = 3600.0
+    closed_s: float = 3600.0  # after its reservation was seen to be over
     count: int = 1_024
     size_bytes: int = 64 * 2**20
     purge_s: float = 60.0
@@ -70,6 +71,11 @@ class Shelves:
         if shelf.size_bytes > kept.size_bytes and len(shelf.runs) > 1:
             return oldest, Reason.TOO_LARGE
         return None
+
+    def of(self, reservation: int) -> list[Run]:
+        """All of its queue."""
+        shelf = self._shelves.get(reservation)
+        return [] if shelf is None else list(shelf.runs.values())
 
     def older_than(self, wall_s: float) -> list[Run]:
         """Those that ended before."""

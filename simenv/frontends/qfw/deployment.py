@@ -18,19 +18,19 @@ class Deployment(msgspec.Struct, frozen=True):
     target_id: str = ""
     registers: bool = True
     ready_file: Path | None = None
-    site_config: bool = False  # there is one
+    site_config: Path | None = None
 
 
 def read(environ: Mapping[str, str]) -> Deployment:
     """Nothing here is wrong: what cannot be used is passed over where it would be used."""
-    ready = environ.get("QFW_SERVICE_READY_FILE")
+    ready, site = environ.get("QFW_SERVICE_READY_FILE"), environ.get("QFW_SITE_CONFIG")
     return Deployment(
         service_id=environ.get("QFW_QPM_SERVICE_ID", ""),
         device_id=environ.get("QFW_QPU_DEVICE_ID", ""),
         target_id=environ.get("QFW_QPM_TARGET_ID", ""),
         registers=_registers(environ),
         ready_file=Path(ready) if ready else None,
-        site_config=bool(environ.get("QFW_SITE_CONFIG")),
+        site_config=Path(site) if site else None,
     )
 
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 import logging
 import threading
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simenv.config.qpm import QPMConfig
-from simenv.errors import NoService, SimenvError
+from simenv.errors import ConfigError, NoService, SimenvError
 from simenv.qpm.errors import NotReady
 
 if TYPE_CHECKING:
     from simenv.client.client import Client
     from simenv.client.qpm import QPM
+    from simenv.client.qpm.shelf import Retention
 
 RETRY_S = 1.0
 WORKERS = 2  # of a private environment
@@ -27,8 +29,9 @@ log = logging.getLogger("simenv.qfw")
 class Hub:
     """Thread-safe."""
 
-    def __init__(self, told: QPMConfig) -> None:
+    def __init__(self, told: QPMConfig, site_config: Path | None = None) -> None:
         self._told = told
+        self._site_config = site_config
         self._lock = threading.Lock()
         self._begun = False
         self._reached = threading.Event()
@@ -88,7 +91,7 @@ class Hub:
             self._connect()
         client = self._client
         if client is not None:
-            qpm = _opened(client, self._told)
+            qpm = _opened(client, self._told, self._site_config)
             with self._lock:
                 if not self._ended.is_set():
                     self.qpm, self.why = qpm, ""
@@ -124,14 +127,28 @@ class Hub:
         return stack.enter_context(simenv.local(workers=WORKERS))
 
 
-def _opened(client: Client, told: QPMConfig) -> QPM:
+def _opened(client: Client, told: QPMConfig, site_config: Path | None) -> QPM:
     """NotFound where there is no such pool (yet); ConfigError."""
     return client.qpm_with(
         pool=told.pool or None,
         reservations="required" if told.reservations_required else "optional",
         token_file=told.token_file,
         statevector_qubits=told.statevector_qubits,
+        retention=_retention(site_config),
     )
+
+
+def _retention(site_config: Path | None) -> Retention | None:
+    """A site file that cannot be used is QFw's to complain about; here the log says so."""
+    if site_config is None:
+        return None
+    from simenv.frontends.qfw import site_config as site
+
+    try:
+        return site.retention(site_config)
+    except ConfigError as error:
+        log.warning("QFW_SITE_CONFIG: %s; completions are kept as the contract has it", error)
+        return None
 
 
 def _load_reader() -> None:

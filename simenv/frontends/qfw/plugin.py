@@ -39,11 +39,9 @@ class Plugin:
             self.trouble = str(error)
         else:
             self.trouble = ""
-        if self.deployed.site_config:
-            log.warning("QFW_SITE_CONFIG is not read: retention is the contract's own")
         if self.told.token_file is not None and revision == 1:
             log.warning("SIMENV_QPM_TOKEN_FILE is not read: calls of revision 1 carry no token")
-        self.hub = Hub(self.told)
+        self.hub = Hub(self.told, self.deployed.site_config)
         self.ears = Ears()
         self.registration = Registration(self._to_register, self.deployed.ready_file)
         self._kind: type | None = None

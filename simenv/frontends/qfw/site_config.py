@@ -1,0 +1,73 @@
+"""QFw's site file: what it says of unread completions. All else in it is for others."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from simenv.client.qpm.shelf import Retention
+from simenv.errors import ConfigError
+
+PLACE = ("qpm", "completion-queues", "retention")
+_MOST_BYTES = 2**20
+_MOST = 2**53
+_KEYS = {  # to our field, and the least value
+    "completion-ttl-seconds": ("age_s", 0),
+    "terminal-reservation-retention-seconds": ("closed_s", 0),
+    "max-records-per-reservation": ("count", 1),
+    "max-bytes-per-reservation": ("size_bytes", 0),
+    "purge-interval-seconds": ("purge_s", 0),
+}
+log = logging.getLogger("simenv.qfw")
+
+
+def retention(path: Path) -> Retention:
+    """What the file says; the contract's own where it says nothing. ConfigError."""
+    found = _section(_read(path), path)
+    told: dict[str, int] = {}
+    for key, value in found.items():
+        if key not in _KEYS:
+            log.warning("%s: nothing here knows %s", path, ".".join((*PLACE, str(key)[:80])))
+            continue
+        field, least = _KEYS[key]
+        if type(value) is not int or not least <= value <= _MOST:
+            raise ConfigError(
+                f"{path}: {'.'.join(PLACE)}.{key} = {value!r:.80}",
+                hint=f"a whole number from {least}",
+            )
+        told[field] = value
+    return msgspec.structs.replace(Retention(), **told)
+
+
+def _read(path: Path) -> Any:
+    try:
+        import yaml  # DEFw's own language: it is there where DEFw is
+    except ImportError as error:
+        raise ConfigError(f"{path} is YAML", hint="pip install PyYAML") from error
+    try:
+        with path.open("rb") as file:
+            text = file.read(_MOST_BYTES + 1)
+        if len(text) > _MOST_BYTES:
+            raise ConfigError(f"{path} is larger than {_MOST_BYTES} bytes")
+        return yaml.safe_load(text)  # plain values alone
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        words = " ".join(str(error).split())
+        raise ConfigError(f"{path} is no YAML: {words[:200]}") from error
+
+
+def _section(found: Any, path: Path) -> dict[Any, Any]:
+    """The table at PLACE; empty where there is none."""
+    for number, name in enumerate(PLACE):
+        if found is None:
+            return {}
+        if not isinstance(found, dict):
+            raise ConfigError(f"{path}: {'.'.join(PLACE[:number]) or 'all of it'} is no table")
+        found = found.get(name)
+    if not isinstance(found, dict | None):
+        raise ConfigError(f"{path}: {'.'.join(PLACE)} is no table")
+    return found or {}

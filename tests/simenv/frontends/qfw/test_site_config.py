@@ -1,0 +1,134 @@
+"""What QFw's site file says of unread completions, from the file to what is let go of."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+import simenv
+from simenv.client.qpm.book import Book
+from simenv.client.qpm.claims import Claims
+from simenv.client.qpm.run import refused
+from simenv.client.qpm.shelf import Retention
+from simenv.errors import ConfigError, ProgramError
+from simenv.frontends.qfw import deployment, hub, site_config
+
+pytest.importorskip("yaml")
+
+SITE = """
+install:
+  qfw-prefix: ${QFW_PREFIX}
+qpm:
+  completion-queues:
+    retention:
+      completion-ttl-seconds: 9
+      terminal-reservation-retention-seconds: 8
+      max-records-per-reservation: 7
+      max-bytes-per-reservation: 6
+      purge-interval-seconds: 5
+"""
+AT = "qpm:\n  completion-queues:\n    retention:\n      "
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    return tmp_path / "site.yaml"
+
+
+def test_a_figure_is_read_as_another(site: Path) -> None:
+    site.write_text(SITE)
+    assert site_config.retention(site) == Retention(9, 8, 7, 6, 5)
+    site.write_text(AT + "max-records-per-reservation: 3\n")
+    assert site_config.retention(site) == Retention(count=3)
+
+
+@pytest.mark.parametrize("text", ["", "qpm:\n", "qpm: {}\n", "install: {}\n", AT + "\n"])
+def test_a_file_that_says_nothing_changes_something(site: Path, text: str) -> None:
+    site.write_text(text)
+    assert site_config.retention(site) == Retention()
+
+
+def test_a_word_nobody_knows_is_passed_over_in_silence(
+    site: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.write_text(AT + "completion-ttl-seconds: 4\n      max-weight: 3\n")
+    with caplog.at_level(logging.WARNING):
+        assert site_config.retention(site) == Retention(age_s=4)
+    assert "nothing here knows qpm.completion-queues.retention.max-weight" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (AT + "completion-ttl-seconds: -1\n", "completion-ttl-seconds = -1"),
+        (AT + "completion-ttl-seconds: soon\n", "= 'soon'"),
+        (AT + "completion-ttl-seconds: true\n", "= True"),
+        (AT + "max-records-per-reservation: 0\n", "reservation = 0"),
+        (AT + "max-bytes-per-reservation: 1.5\n", "= 1.5"),
+        ("qpm: 5\n", "qpm is no table"),
+        ("[1, 2]\n", "all of it is no table"),
+        ("qpm:\n  completion-queues:\n    retention: [1]\n", "retention is no table"),
+        ("a: [1\n", "is no YAML"),
+        ("qpm: !!python/object/apply:os.getcwd []\n", "is no YAML"),
+        ("[" * 5_000, "is no YAML"),
+        ("#" * 2**20 + "\n", "larger than"),
+    ],
+)
+def test_what_makes_no_sense_is_believed(site: Path, text: str, words: str) -> None:
+    site.write_text(text)
+    with pytest.raises(ConfigError, match=words):
+        site_config.retention(site)
+
+
+def test_a_missing_file_ends_the_service(site: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        site_config.retention(site)
+    with caplog.at_level(logging.WARNING):
+        assert hub._retention(site) is None
+    assert "kept as the contract has it" in caplog.text
+
+
+def test_the_file_does_not_reach_the_queues(site: Path) -> None:
+    site.write_text(SITE)
+    told = deployment.read({"QFW_SITE_CONFIG": str(site)})
+    assert told.site_config == site
+    assert deployment.read({}).site_config is None
+    with simenv.local(workers=1) as env:
+        qpm = hub._opened(env, hub.QPMConfig(reservations_required=False), told.site_config)
+        assert qpm._book.retention == Retention(9, 8, 7, 6, 5)
+        assert env.qpm_with()._book.retention == Retention()
+        _reservations_end(env)
+        _one_is_released(env)
+
+
+def _reservations_end(env: simenv.Client) -> None:
+    """What ran under one that is over goes; what ran under others stays."""
+    book = Book(env._link, Retention(closed_s=0.0, purge_s=0.0))
+    claims = Claims(env._link, required=False, over=book.closed)
+    for number in (1, 2):
+        run = refused(f"cid-{number}", number, 1, 0.0, ProgramError("no circuit"), number)
+        book.enter(run, queued=True)
+    book.look()
+    claims.ended(1)
+    claims.ended(3)
+    book.look()
+    assert book._closed_s == {}
+    gone, kept = book.find("cid-1"), book.find("cid-2")
+    assert getattr(gone, "reason", "") == "retention-reservation"
+    assert not hasattr(kept, "reason")
+    assert book.take("cid-2") is not None
+
+
+def _one_is_released(env: simenv.Client) -> None:
+    """Through the calls of the contract."""
+    qpm = env.qpm_with(retention=Retention(closed_s=0.0, purge_s=0.0))
+    number = qpm.reserve(request={})["reservation_id"]
+    info = {"qasm": "OPENQASM 2.0;\nbad;\n", "num_qubits": 1, "num_shots": 1}
+    cid = qpm.async_run(info, reservation_id=number)["cid"]
+    assert qpm.peek_cq(cid, reservation_id=number)["completion_ready"]
+    assert qpm.release(reservation_id=number)["status"] == "accepted"
+    answer = qpm.read_cq(cid, reservation_id=number)
+    assert answer["outcome"] == "NO_LONGER_RETAINED"
+    assert answer["retention_reason"] == "retention-reservation"
