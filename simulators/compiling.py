@@ -2,8 +2,9 @@
 
 Most of a compilation is numba's front end, not LLVM. Three things make it nearly half as long: a
 part of a kernel (see `jit.part`) is only linked to what calls it, so it is neither optimised nor
-made to machine code by itself; steps for what kernels do not have (closures, array expressions,
-blocks of `with`) are left out; and what an operator makes of its arguments' types is remembered.
+made to machine code by itself, and not once more for each number it is called with; steps for what
+kernels do not have (closures, array expressions, blocks of `with`) are left out; and what an
+operator makes of its arguments' types is remembered.
 """
 
 from __future__ import annotations
@@ -90,15 +91,18 @@ def undisturbed() -> Iterator[None]:
     collects = gc.isenabled()
     gc.disable()
     types.Function.get_call_type = _remembered
+    types.Dispatcher.get_call_type = _without_literals
     try:
         yield
     finally:
         types.Function.get_call_type = _asked
+        types.Dispatcher.get_call_type = _called
         if collects:
             gc.enable()
 
 
 _asked = types.Function.get_call_type
+_called = types.Dispatcher.get_call_type
 _known: dict[tuple[int, int, tuple[Any, ...]], tuple[Any, Any, Any, Any]] = {}
 
 
@@ -118,3 +122,10 @@ def _remembered(self: Any, context: Any, args: tuple[Any, ...], kws: Any) -> Any
     _, _, signature, implementation = found
     self._impl_keys[signature.args] = implementation
     return signature
+
+
+def _without_literals(self: Any, context: Any, args: tuple[Any, ...], kws: Any) -> Any:
+    """numba's answer for a call of one of our parts with a number written there, as with any."""
+    if self.dispatcher._compiler.pipeline_class is COMPILER:
+        args = tuple([types.unliteral(each) for each in args])
+    return _called(self, context, args, kws)

@@ -42,6 +42,7 @@ def _without_blas() -> None:
 _without_blas()
 
 from simulators.compiling import COMPILER, undisturbed  # noqa: E402 - what numba imports there
+from simulators.locks import one_at_a_time  # noqa: E402
 
 # Argument types, short because signatures are long. Read-only: views on received bytes.
 BYTES = types.Bytes(types.uint8, 1, "C")
@@ -137,10 +138,15 @@ _OPTIONS = {"nogil": True, "error_model": "numpy", "_nrt": False, "pipeline_clas
 
 
 def kernel(*signature: Any, returns: Any = types.void) -> Callable[[Callable[..., Any]], Any]:
-    """A function compiled for exactly these argument types, callable from Python."""
+    """A function compiled for exactly these argument types, callable from Python.
+
+    Processes that need it at the same time compile it once.
+    """
 
     def compiled(function: Callable[..., Any]) -> Any:
-        with undisturbed():
+        begun = Path(numba.config.CACHE_DIR) / "begun"
+        name = f"{function.__module__}.{function.__qualname__}"
+        with one_at_a_time(begun / name), undisturbed():
             return numba.njit(returns(*signature), cache=True, no_cfunc_wrapper=True, **_OPTIONS)(
                 function
             )

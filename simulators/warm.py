@@ -1,8 +1,9 @@
 """Everything compiled, before the first task: so that nothing is compiled inside one.
 
 Kernels are kept on disk, so only the first start on a machine compiles. Processes that start there
-together share the work: each compiles the groups that nobody else has begun, then loads the rest.
-`python -m simulators.warm FOLDER` does it all ahead of time, or lends a hand to those who wait.
+together share the work: each compiles the groups that nobody else has begun, then loads the rest;
+no kernel is compiled by two (see `jit.kernel`). `python -m simulators.warm FOLDER` does it all
+ahead of time, or lends a hand to those who wait.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import fcntl
 import importlib
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
-# Modules whose import compiles about as much each, by engine.
+# Modules whose import compiles, by engine.
 _STATEVECTOR = ("simulators.statevector.small",)
 _GROUPS = {
     "statevector": _STATEVECTOR,
@@ -26,17 +28,16 @@ _GROUPS = {
         "simulators.circuit.grammar",
     ),
 }
-# What a first circuit does not wait for: compiled by whoever lends a hand, and by the first task
-# that cannot do without if it comes before that.
-_LATER = (
-    "simulators.circuit.turns",
+# What a first small circuit does not wait for, and a first wide one does: compiled by whoever lends
+# a hand, from its end, while a worker that must not wait for that begins at the other.
+_WIDE = (
     "simulators.statevector.tiles.double",
-    "simulators.statevector.tiles.single",
     "simulators.statevector.planning.divide",
-    "simulators.statevector.lanes",
     "simulators.statevector.planning.bind",
+    "simulators.circuit.turns",
     "simulators.statevector.run",
 )
+_LATER = (*_WIDE, "simulators.statevector.lanes", "simulators.statevector.tiles.single")
 _SELDOM = ("simulators.statevector.ranks.kernels",)  # loaded by engines over ranks alone
 _ASKED = ("simulators.statevector.gradient.adjoint",)  # loaded where a gradient is asked for
 
@@ -64,9 +65,7 @@ def warm_up(folder: Path, engine: str = "statevector", *, ranks: bool = False) -
     wanted: tuple[str, ...] = _GROUPS.get(engine, ())
     if ranks and wanted is _STATEVECTOR:
         wanted = (*wanted, *_LATER, *_SELDOM)
-    waiting = [group for group in wanted if not _load(chosen, group, wait=False)]
-    for group in waiting:
-        _load(chosen, group, wait=True)
+    _share(chosen, wanted)
 
 
 def load_later(folder: Path, engine: str) -> None:
@@ -81,12 +80,8 @@ def load_later(folder: Path, engine: str) -> None:
 
 
 def complete(folder: Path) -> None:
-    """Compile or load all there is, what a first circuit needs before the rest."""
-    for engine in reversed(_GROUPS):
-        warm_up(folder, engine)
-    chosen = prepare(folder)
-    for group in (*_LATER, *_SELDOM, *_ASKED):
-        _load(chosen, group, wait=True)
+    """Compile or load all there is."""
+    _share(prepare(folder), _all())
 
 
 def is_warm(folder: Path) -> bool:
@@ -98,9 +93,17 @@ def is_warm(folder: Path) -> bool:
 
 
 def _all() -> tuple[str, ...]:
-    """What a first circuit needs before the rest; a worker has the most to compile."""
+    """What a first wide circuit needs before the rest. A service and its worker have begun with
+    what any needs."""
     first = dict.fromkeys(group for groups in _GROUPS.values() for group in groups)
-    return (*first, *_LATER, *_SELDOM, *_ASKED)
+    return (*dict.fromkeys((*_WIDE, *first, *_LATER)), *_SELDOM, *_ASKED)
+
+
+def _share(folder: Path, wanted: Iterable[str]) -> None:
+    """First what nobody has begun, then what others have."""
+    waiting = [group for group in wanted if not _load(folder, group, wait=False)]
+    for group in waiting:
+        _load(folder, group, wait=True)
 
 
 def _is_done(folder: Path, group: str) -> bool:
@@ -126,14 +129,8 @@ def _load(folder: Path, group: str, *, wait: bool) -> bool:
 
 
 def main() -> None:
-    """Compile everything into the folder named on the command line.
-
-    Begun groups are waited for, one after the other: where a service and its worker each compile
-    what they need, a third process would only take their cores.
-    """
-    chosen = prepare(Path(sys.argv[1]))
-    for group in _all():
-        _load(chosen, group, wait=True)
+    """Compile everything into the folder named on the command line."""
+    complete(Path(sys.argv[1]))
 
 
 if __name__ == "__main__":

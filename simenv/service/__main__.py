@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import gc
 import logging
-import math
 import os
 import signal
 import sys
@@ -33,7 +32,6 @@ log = logging.getLogger("simenv.service")
 
 LIFELINE_LOOK_S = 0.25
 STARTING_LOOK_S = 0.01  # what is loaded beside the loop does not wake it
-HELP_AFTER_S = 3.0  # what no first circuit needs is compiled where more than one may come
 
 
 class Trouble(msgspec.Struct, frozen=True):
@@ -134,38 +132,41 @@ class Start:
     """What is left of a start once the loop runs. Used from the loop's thread."""
 
     def __init__(self, environment: Environment, beside: LocalLauncher, ready_fd: int) -> None:
-        """`beside`: runs the process that compiles what no first circuit needs."""
+        """`beside`: runs processes that compile beside the service and its worker."""
         self.told = False
         self._environment = environment
         self._beside = beside
         self._ready_fd = ready_fd
         self._kernels = configs.kernel_cache(os.environ)
         self._loading: Loading | None = Loading(self._kernels)
-        self._help_s = math.inf
+        self._helped = False
 
     def go_on(self) -> None:
         """Between two passes of the loop."""
-        if self._loading is not None and self._loading.over():
-            self._loaded(self._loading.cold)
-            self._loading = None
+        if self._loading is not None:
+            over = self._loading.over()
+            if self._loading.cold and not self._helped:
+                self._help()
+            if over:
+                self._loaded()
+                self._loading = None
         if self._loading is None and not self.told:
             self.told = _tell_when_ready(self._environment, self._ready_fd)
-        if time.monotonic() > self._help_s:
-            self._help_s = math.inf
-            home = self._environment.places.home
-            try:
-                compile_beside(self._beside, self._kernels, home, os.environ)
-            except LaunchError as error:
-                log.warning("%s", error)  # tasks that need them will compile them
 
-    def _loaded(self, cold: bool) -> None:
+    def _help(self) -> None:
+        self._helped = True
+        home = self._environment.places.home
+        try:
+            compile_beside(self._beside, self._kernels, home, os.environ)
+        except LaunchError as error:
+            log.warning("%s", error)  # tasks that need them will compile them
+
+    def _loaded(self) -> None:
         daemon = self._environment.daemon
         look = partial(seen, daemon.state, daemon.devices)
         daemon.intake.admission = admission(daemon.config, daemon.state.limits, look)
         daemon.desk.wake()
         _settle()
-        if cold:
-            self._help_s = time.monotonic() + HELP_AFTER_S
 
 
 def _settle() -> None:

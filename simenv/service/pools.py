@@ -22,6 +22,7 @@ from simenv.service.surroundings import worker_environ
 
 LOG_TAIL_BYTES = 2_000
 LOG_MAX_BYTES = 8 * 2**20
+MOST_HELPERS = 4  # more would wait for one another
 MACHINE_GRACE_S = 5.0  # for a worker to cancel what its machine runs
 
 
@@ -179,10 +180,12 @@ class WorkerProcesses:
 def compile_beside(
     launcher: Launcher, kernels: Path, home: Path, environ: Mapping[str, str]
 ) -> None:
-    """Where no kernel is compiled yet: a process that does it while the service starts."""
+    """Where no kernel is compiled yet: processes that do it while the service starts."""
     argv = (sys.executable, "-P", "-m", "simulators.warm", str(kernels))
-    log = home / "kernels.log"
-    launcher.start(Command("kernels", argv, worker_environ(environ), log, home))
+    for number in range(1, 1 + min(MOST_HELPERS, len(os.sched_getaffinity(0)))):
+        name = f"kernels-{number}"
+        log = home / f"{name}.log"
+        launcher.start(Command(name, argv, worker_environ(environ), log, home))
 
 
 def _rotate(log: Path) -> None:

@@ -19,7 +19,7 @@ SUPPORT = Path(__file__).parents[1] / "support"
 
 # Prints what was compiled after the warm-up, and how many threads a run with four leaves.
 SCRIPT = """
-import os, sys
+import os, sys, time
 from pathlib import Path
 sys.path[:0] = [{root!r}, {support!r}]
 from simulators.warm import complete
@@ -50,6 +50,9 @@ with event.install_listener("numba:compile", Listener()):
             simulate(circuit, outputs=("counts", "probabilities"), precision=precision, threads=4)
     state = Arrays(2, 0).add("ecr", [0, 1]).circuit()
     simulate(state, outputs=("statevector", "expectation"), observables=(PauliSum(("XY",), np.ones(1)),))
+deadline = time.monotonic() + 30.0
+while len(os.listdir("/proc/self/task")) != threads and time.monotonic() < deadline:
+    time.sleep(0.01)  # a thread that was joined may still be on its way out
 print(compiled, len(os.listdir("/proc/self/task")) - threads)
 """  # noqa: E501
 
