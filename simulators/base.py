@@ -10,6 +10,10 @@ doubles as numpy's `Generator(Philox(key=[seed, b], counter=[0, draw, 0, 0])).ra
 The joint sampling of the final measurements is draw 0; a measurement or reset at operation k that
 is not final is draw 1 + k, and in later passes of loops what `draws.draw_number` says; sampled term
 t of the observables, counted through, is draw 2**32 + t.
+An engine may leave out what cannot change what is asked for, and run the parts of a circuit apart
+that nothing connects (`circuit.reduced`). Operations keep their numbers, and what is final, or
+measured at all, is what it is in the rest. The joint sampling is one of each part then: with more
+than one part it is draw 1 + k, for the part's first final measurement k.
 Engines that take a library's random numbers run blocks of shots with seeds of their own (`blocks`).
 """
 

@@ -12,18 +12,23 @@ from simulators.circuit.ir import Circuit
 from simulators.errors import BadCircuit, TooManySteps, Unsupported
 
 
-def check_plan(card: EngineCard, circuit: Circuit, noise: object | None, opts: RunOptions) -> None:
-    """Raises Unsupported for a precision, width, option, block or noise the engine has not."""
+def check_plan(
+    card: EngineCard,
+    circuit: Circuit,
+    noise: object | None,
+    opts: RunOptions,
+    *,
+    reduced: bool = False,
+) -> None:
+    """Raises Unsupported for a precision, width, option, block or noise the engine has not.
+    `reduced`: of what width it is told by what is asked; see `check_width`."""
     if opts.precision not in card.precisions:
         raise Unsupported(
             f"precision {opts.precision[:32]!r}; engine {card.name!r} has none such",
             hint=f"there are {', '.join(card.precisions)}",
         )
-    if circuit.num_qubits > card.max_qubits:
-        raise Unsupported(
-            f"{circuit.num_qubits} qubits; engine {card.name!r} takes {card.max_qubits}",
-            hint="take fewer qubits",
-        )
+    if not reduced:
+        check_width(card, circuit.num_qubits)
     if opts.settings and (wrong := card.option_problem(opts.settings)):
         raise Unsupported(
             wrong, hint=f"it has: {', '.join(o.name for o in card.options) or 'no options'}"
@@ -34,6 +39,15 @@ def check_plan(card: EngineCard, circuit: Circuit, noise: object | None, opts: R
         raise Unsupported(
             f"engine {card.name!r} has no noise, and {type(noise).__name__} was asked for",
             hint="leave the noise out",
+        )
+
+
+def check_width(card: EngineCard, num_qubits: int) -> None:
+    """Raises Unsupported for more qubits than the engine takes, whatever the memory."""
+    if num_qubits > card.max_qubits:
+        raise Unsupported(
+            f"{num_qubits} qubits; engine {card.name!r} takes {card.max_qubits}",
+            hint="take fewer qubits",
         )
 
 

@@ -14,7 +14,7 @@ from simulators.statevector.state import BLOCK_QUBITS, State, Sweeper, load
 from simulators.statevector.tiles import weights
 
 # Probabilities below these are rounding noise of amplitudes that are zero, and are left out.
-_NOISE = {"complex128": 1e-24, "complex64": 1e-14}
+NOISE = {"double": 1e-24, "single": 1e-14}
 
 
 @kernel(REALS, SINGLES, I64, INT, INT, REALS, I64, REALS, I64, REALS)
@@ -119,5 +119,6 @@ def likely(
     table: NDArray[np.float64], state: State
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Values that are no rounding noise of the state's amplitudes, and their probabilities."""
-    values = np.flatnonzero(table > _NOISE[state.amplitudes.dtype.name])
+    precision = "double" if state.amplitudes.dtype == np.complex128 else "single"
+    values = np.flatnonzero(table > NOISE[precision])
     return values, table[values]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
 from simulators.base import Control, EngineResult, PauliSum, Plan, Request, RunOptions
@@ -20,9 +21,16 @@ from simulators.circuit.examples import bell, feed_forward
 from simulators.circuit.ir import Circuit
 from simulators.crew import Crew
 from simulators.errors import Stopped
-from simulators.requests import bound, check_plan, check_run, refuse_counts, rows
+from simulators.requests import (
+    bound,
+    check_plan,
+    check_run,
+    check_width,
+    refuse_counts,
+    rows,
+)
 from simulators.sampling import outcome_width
-from simulators.statevector.schedules import Schedules
+from simulators.statevector.schedules import Piece, Reductions
 from simulators.statevector.small import (
     MAX_CLBITS,
     NOTHING,
@@ -47,6 +55,22 @@ _QUICK_BYTES = 2**16  # of a list of operations: far from any limit of steps
 _WARM = ("counts", "probabilities", "expectation")
 _ZZ = PauliSum(("ZZ",), np.ones(1))
 _WIDTHS = tuple(outcome_width(bits) for bits in range(65))
+
+
+class _Job(msgspec.Struct, frozen=True, eq=False):
+    """What a run does; `pieces`: of the circuit, one is all of it."""
+
+    circuit: Circuit
+    pieces: tuple[Piece, ...]
+    request: Request
+    options: RunOptions
+    control: Control
+    number: int  # rows of bindings
+
+    @property
+    def widest(self) -> int:
+        """Qubits of the widest state it holds."""
+        return max([piece.circuit.num_qubits for piece in self.pieces])
 
 
 class StatevectorEngine:
@@ -87,11 +111,11 @@ class StatevectorEngine:
         return circuit.num_qubits > self._small or circuit.conditions_data != b""
 
     def plan(self, circuit: Circuit, noise: object | None, options: RunOptions) -> Plan:
-        """Prepare the structure; refuses any noise, and what no memory could hold."""
-        check_plan(CARD, circuit, noise, options)
-        plan = Schedules(options.precision)
+        """Prepare the structure; refuses any noise."""
+        check_plan(CARD, circuit, noise, options, reduced=True)
+        plan = Reductions(options.precision)
         if self.worth_caching(circuit):
-            plan.of(circuit, keep=False)
+            plan.prepare(circuit, CARD.max_qubits)
         return plan
 
     def run(
@@ -101,29 +125,33 @@ class StatevectorEngine:
         check_run(circuit, options)
         bindings = request.bindings
         number = 1 if bindings is None and not circuit.num_slots else rows(circuit, request)
+        reductions = _reductions(plan)
+        if circuit.num_qubits <= SMALL_QUBITS:
+            pieces = reductions.whole(circuit)
+        else:
+            pieces = reductions.pieces(circuit, request)
+            if len(pieces) == 1:
+                request = pieces[0].request(request, circuit.num_qubits)
+                circuit = pieces[0].circuit
+        job = _Job(circuit, pieces, request, options, control, number)
+        check_width(CARD, job.widest)
         if self._group is None:
-            return self._alone(plan, circuit, request, options, control, number)
+            return self._alone(job)
         found = self._group.run(
-            circuit.num_qubits,
+            job.widest,
             options,
             control,
-            lambda: self._alone(plan, circuit, request, options, control, number),
-            lambda states: _rows(states, plan, circuit, request, options, number),
+            lambda: self._alone(job),
+            lambda states: _rows(states, job),
         )
         return found  # type: ignore[return-value]  # None in all ranks but the first
 
-    def _alone(
-        self,
-        plan: Plan,
-        circuit: Circuit,
-        request: Request,
-        options: RunOptions,
-        control: Control,
-        number: int,
-    ) -> EngineResult:
+    def _alone(self, job: _Job) -> EngineResult:
         """All rows, in this process."""
-        if circuit.num_qubits <= self._small and circuit.num_clbits <= MAX_CLBITS:
-            found = self._compiled(circuit, request, number, control)
+        circuit, options, control = job.circuit, job.options, job.control
+        is_small = circuit.num_qubits <= self._small and circuit.num_clbits <= MAX_CLBITS
+        if is_small and len(job.pieces) == 1:
+            found = self._compiled(circuit, job.request, job.number, control)
             if found is not None:
                 return found
         from simulators.statevector.journey import Journey
@@ -131,7 +159,7 @@ class StatevectorEngine:
 
         with Crew(options.threads, control) as crew, Journey.of(options) as journey:
             states = LocalStates(crew, control, journey)
-            return journey.told(_rows(states, plan, circuit, request, options, number))
+            return journey.told(_rows(states, job))
 
     def _compiled(
         self, circuit: Circuit, request: Request, number: int, control: Control
@@ -231,24 +259,28 @@ class StatevectorEngine:
                 _run(StatevectorEngine(small=False), circuit, _WARM)
 
 
-def _rows(
-    states: States,
-    plan: Plan,
-    circuit: Circuit,
-    request: Request,
-    options: RunOptions,
-    number: int,
-) -> EngineResult:
-    """Row after row, through the general path."""
-    if not isinstance(plan, Schedules):
+def _reductions(plan: Plan) -> Reductions:
+    if not isinstance(plan, Reductions):
         raise TypeError(f"a plan of {type(plan).__name__}, not of this engine")
+    return plan
+
+
+def _rows(states: States, job: _Job) -> EngineResult:
+    """Row after row, through the general path."""
+    from simulators.statevector.apart import Apart
     from simulators.statevector.run import Run
 
+    circuit, request, options = job.circuit, job.request, job.options
     results = []
-    for row in range(number):
+    for row in range(job.number):
         key = (request.seed, request.binding + row)
         params = bound(circuit, request, row)
-        results.append(Run(states, circuit, plan, params, request, key, options).result())
+        if len(job.pieces) > 1:
+            found = Apart(states, circuit, job.pieces, params, request, key, options).result()
+        else:
+            schedules = job.pieces[0].schedules
+            found = Run(states, circuit, schedules, params, request, key, options).result()
+        results.append(found)
     return EngineResult.joined(results)
 
 

@@ -39,9 +39,10 @@ def sample(
     key: tuple[int, int],
     shots: NDArray[np.int64],
     *,
+    draw: int = 0,
     ordered: bool = True,
 ) -> NDArray[np.int64]:
-    """The basis state each of these shots (ascending numbers) finds, by draw 0; not `ordered` as
+    """The basis state each of these shots (ascending numbers) finds, by that draw; not `ordered` as
     they are, if it need not be, but ascending.
 
     The one form of inverse sampling (see `small`): with t = u * total, the outcome is the first
@@ -50,7 +51,7 @@ def sample(
     """
     ends = np.cumsum(states.block_sums(NORM, state)[:, 0])
     draws = np.empty(shots.size)
-    uniforms(*key, 0, shots, draws)
+    uniforms(*key, draw, shots, draws)
     draws *= ends[-1]
     np.minimum(draws, np.nextafter(ends[-1], 0.0), out=draws)  # rounding never leads beyond
     order = np.argsort(draws, kind="stable") if ordered else None

@@ -46,16 +46,25 @@ def count(
     branches: Iterable[Branch],
     into: Tally,
 ) -> None:
-    """Sample the final measurements of each branch's shots (draw 0) and count the records."""
+    """Sample the final measurements of each branch's shots and count the records."""
     for branch in branches:
-        records = branch.records.copy()
-        if (schedule.source >= 0).any():
-            shots = branch.tags.astype(np.int64, copy=False)
-            alike = len(records) > 0 and bool((records == records[0]).all())
-            indices = sample(states, branch.state, key, shots, ordered=not alike)
-            write(records, indices, schedule.source)
+        alike = len(branch.records) > 0 and bool((branch.records == branch.records[0]).all())
+        records = sampled(states, schedule, key, branch, ordered=not alike)
         if states.first:
             into.add(records, None)
+
+
+def sampled(
+    states: States, schedule: Schedule, key: tuple[int, int], branch: Branch, *, ordered: bool
+) -> NDArray[np.uint64]:
+    """The records of a branch's shots after the final measurements; not `ordered` in any order."""
+    records = branch.records.copy()
+    if (schedule.source >= 0).any():
+        shots = branch.tags.astype(np.int64, copy=False)
+        draw = schedule.draw
+        indices = sample(states, branch.state, key, shots, draw=draw, ordered=ordered)
+        write(records, indices, schedule.source)
+    return records
 
 
 def exact(states: States, schedule: Schedule, branches: list[Branch], into: Tally) -> None:

@@ -32,6 +32,11 @@ _OF_CLBITS = {"counts", "probabilities"}
 _WORDS_AT_ONCE = 1 << 22  # of all records of a group: 32 MiB
 
 
+def shots_at_once(circuit: Circuit) -> int:
+    """Of which all records are held."""
+    return min(SHOTS_AT_ONCE, max(1, _WORDS_AT_ONCE // record_words(circuit)))
+
+
 class Run:
     """All outputs of one binding."""
 
@@ -88,7 +93,7 @@ class Run:
             probabilities=odds,
             statevector=state,
             expectations=expectations,
-            remark=self._remark(),
+            remark=self.remark,
             gradients=gradients,
         )
 
@@ -134,16 +139,16 @@ class Run:
         self._peak = max(self._peak, walk.peak)
         return branches
 
-    def _groups(self, keep: bool) -> Iterator[list[Branch]]:
-        """Final branches of all shots, a group of shots at a time.
+    def _groups(self, keep: bool, shots: range) -> Iterator[list[Branch]]:
+        """Final branches of these shots, a group of shots at a time.
 
         A group that would need more states than there may be is halved and begun again: a shot's
         outcomes depend on its number alone. One shot needs one state.
         """
         plan = self._schedule(keep)
-        shots = self._request.shots
-        size = min(SHOTS_AT_ONCE, max(1, _WORDS_AT_ONCE // record_words(self._circuit)))
-        stack = [(first, min(first + size, shots)) for first in range(0, shots, size)][::-1]
+        size = shots_at_once(self._circuit)
+        stack = [(k, min(k + size, shots.stop)) for k in range(shots.start, shots.stop, size)]
+        stack.reverse()
         walk = self._walk(plan) if plan.branching else None  # it computes all numbers of a binding
         while stack:
             first, last = stack.pop()
@@ -166,7 +171,7 @@ class Run:
 
     def _counts(self) -> tuple[bytes, int, bytes]:
         found = outputs.Tally(self._words)
-        for branches in self._groups(False):
+        for branches in self._groups(False, range(self._request.shots)):
             outputs.count(self._states, self._schedule(False), self._key, branches, found)
         packed, width = pack(found.records, self._circuit.num_clbits)
         return packed, width, found.sums.astype(np.uint32).tobytes()
@@ -177,16 +182,37 @@ class Run:
             values, odds = outputs.over_qubits(self._states, branches, self._circuit.num_qubits)
             records = values.astype(np.uint64).reshape(-1, 1)
             return *pack(records, self._circuit.num_qubits), odds.tobytes()
+        found = self.distribution()
+        return *pack(found.records, self._circuit.num_clbits), found.sums.tobytes()
+
+    def distribution(self) -> outputs.Tally:
+        """The exact distribution over the classical records."""
         found = outputs.Tally(self._words)
         outputs.exact(self._states, self._schedule(False), self._exactly(False), found)
-        return *pack(found.records, self._circuit.num_clbits), found.sums.tobytes()
+        return found
+
+    def records(self, shots: range) -> NDArray[np.uint64]:
+        """The classical records of these shots, in their order; of the first process alone."""
+        found = np.zeros((len(shots), self._words), np.uint64)
+        schedule = self._schedule(False)
+        for branches in self._groups(False, shots):
+            for branch in branches:
+                place = branch.tags.astype(np.int64, copy=False) - shots.start
+                found[place] = outputs.sampled(
+                    self._states, schedule, self._key, branch, ordered=True
+                )
+        return found
+
+    def values(self, strings: list[tuple[int, int]]) -> NDArray[np.float64]:
+        """The exact mean of each Pauli string."""
+        return outputs.values_exact(self._states, self._exactly(True), strings)
 
     def _means(self, strings: list[tuple[int, int]]) -> NDArray[np.float64]:
         """The mean of each string: exact, or of as many samples as there are shots."""
         if not self._request.shots:
-            return outputs.values_exact(self._states, self._exactly(True), strings)
+            return self.values(strings)
         sums = np.zeros(len(strings))
-        for branches in self._groups(True):
+        for branches in self._groups(True, range(self._request.shots)):
             outputs.add_signs(self._states, self._key, branches, strings, sums)
         return sums / self._request.shots
 
@@ -216,7 +242,9 @@ class Run:
             keep="statevector" in self._request.outputs,
         )
 
-    def _remark(self) -> str:
+    @property
+    def remark(self) -> str:
+        """How many branches there were, where it branches."""
         if not self._schedule(False).branching:
             return ""
         return f"{self._peak} branch{'es' if self._peak > 1 else ''}"

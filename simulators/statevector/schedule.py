@@ -49,7 +49,8 @@ from simulators.statevector.planning.stretch import Ends, Stretch, Where, plan, 
 class Schedule(msgspec.Struct, frozen=True, eq=False):
     """What to do, and what the final measurements write: source[clbit] = qubit, or -1.
 
-    Unless it is `whole`, phases that no measurement sees have been left out.
+    Unless it is `whole`, phases that no measurement sees have been left out. `draw`: which random
+    numbers sample the final measurements.
     """
 
     items: tuple[Item, ...]
@@ -59,6 +60,7 @@ class Schedule(msgspec.Struct, frozen=True, eq=False):
     branching: bool
     measures: bool  # the circuit has at least one measurement
     whole: bool
+    draw: int
 
     @property
     def memory_bytes(self) -> int:
@@ -72,8 +74,17 @@ class Schedule(msgspec.Struct, frozen=True, eq=False):
         return frozenset(self.source[self.source >= 0].tolist())
 
 
-def schedule(circuit: Circuit, *, keep: bool, precision: str = "double") -> Schedule:
-    """The schedule of a circuit. `keep`: its final state is looked at, not its clbits alone."""
+def schedule(
+    circuit: Circuit,
+    *,
+    keep: bool,
+    precision: str = "double",
+    numbers: NDArray[np.int64] | None = None,
+    apart: bool = False,
+) -> Schedule:
+    """The schedule of a circuit. `keep`: its final state is looked at, not its clbits alone.
+    `numbers`: of its operations, where it is a part of a circuit; `apart`: one of several.
+    """
     roles = np.empty(circuit.ops.size, np.int64)
     branching = needs_branching(circuit, roles, keep=keep)
     rows = circuit.table.rows[circuit.ops]
@@ -91,7 +102,8 @@ def schedule(circuit: Circuit, *, keep: bool, precision: str = "double") -> Sche
     # All qubits count, measured or not: the outcomes of a draw stand in the order of all of them.
     goal = Ends(measured=-1 if whole else (1 << circuit.num_qubits) - 1)
     width = width_of(circuit.num_qubits, precision) if large else 0
-    builder = _Builder(circuit, roles, codes, begins, goal, width)
+    known = np.arange(circuit.ops.size) if numbers is None else numbers
+    builder = _Builder(circuit, roles, codes, begins, goal, width, known)
     builder.build(np.flatnonzero(marks).tolist())
     return Schedule(
         tuple(builder.items),
@@ -101,6 +113,7 @@ def schedule(circuit: Circuit, *, keep: bool, precision: str = "double") -> Sche
         branching,
         bool((codes == MEASURE).any()),
         whole,
+        1 + int(known[final][0]) if apart and final.any() else 0,
     )
 
 
@@ -128,8 +141,10 @@ class _Builder:
         begins: NDArray[np.int64],
         ends: Ends,
         width: int,
+        numbers: NDArray[np.int64],
     ) -> None:
-        """`width`: wires of the tiles of a large state; 0: it is small."""
+        """`width`: wires of the tiles of a large state; 0: it is small. `numbers`: those by which
+        operations take their random numbers."""
         self.items: list[Item] = []
         self.stretches: list[Passes | Stretch] = []
         self.matrices: dict[int, NDArray[np.float64]] = {}  # by row of the table
@@ -139,6 +154,7 @@ class _Builder:
         self._begins = begins
         self._ends = ends
         self._width = width
+        self._numbers = numbers
         self._expressions = iter(expressions_of(circuit))
         self._open: list[_Block] = []
 
@@ -172,9 +188,11 @@ class _Builder:
         at_qubit, at_clbit, _ = self._begins[k].tolist()
         if code == MEASURE:
             qubit, clbit = int(self._circuit.qubits[at_qubit]), int(self._circuit.clbits[at_clbit])
-            self.items.append(Measure(k, qubit, clbit, bool(self._roles[k] == LAST)))
+            last = bool(self._roles[k] == LAST)
+            self.items.append(Measure(int(self._numbers[k]), qubit, clbit, last))
         elif code == RESET:
-            self.items.append(Reset(k, int(self._circuit.qubits[at_qubit])))
+            qubit = int(self._circuit.qubits[at_qubit])
+            self.items.append(Reset(int(self._numbers[k]), qubit))
         elif code == UNITARY:
             self._unitary(int(self._circuit.ops[k]), at_qubit)
         elif code == STORE:

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from simulators.base import PauliSum, Request
+from simulators.circuit.asked import Asked, asked
 from simulators.circuit.ir import Circuit
+from simulators.circuit.reduced import Part, cut, split
 
 if TYPE_CHECKING:
     from simulators.statevector.schedule import Schedule
 
+_KEPT = 4  # reductions of one circuit, the oldest forgotten
+
 
 class Schedules:
-    """The plan of the general path: the schedules of one structure, made when first needed."""
+    """The schedules of one structure, or of a part of one, made when first needed."""
 
-    def __init__(self, precision: str = "double") -> None:
+    def __init__(
+        self, precision: str = "double", part: Part | None = None, *, apart: bool = False
+    ) -> None:
+        """`apart`: it is one of several parts."""
         self._precision = precision
+        self._part = part
+        self._apart = apart
         self._made: dict[bool, Schedule] = {}
 
     @property
@@ -27,5 +39,75 @@ class Schedules:
         if keep not in self._made:
             from simulators.statevector.schedule import schedule  # small circuits do without
 
-            self._made[keep] = schedule(circuit, keep=keep, precision=self._precision)
+            numbers = None if self._part is None else self._part.numbers
+            self._made[keep] = schedule(
+                circuit, keep=keep, precision=self._precision, numbers=numbers, apart=self._apart
+            )
         return self._made[keep]
+
+
+class Piece(msgspec.Struct, frozen=True, eq=False):
+    """What is run at once: a circuit with its schedules; `part`: of the circuit that was asked for,
+    None if it is that."""
+
+    circuit: Circuit
+    schedules: Schedules
+    part: Part | None = None
+
+    def request(self, request: Request, num_qubits: int) -> Request:
+        """What is asked of it, where that is asked of a circuit of so many qubits."""
+        if self.part is None:
+            return request
+        if "expectation" not in request.outputs:
+            return msgspec.structs.replace(request, observables=())
+        sums = tuple(
+            PauliSum(self.part.labels(item.labels, num_qubits), item.coefficients)
+            for item in request.observables
+        )
+        return msgspec.structs.replace(request, observables=sums)
+
+
+class Reductions:
+    """The plan of the general path: what is run of circuits of one structure, for what is asked."""
+
+    def __init__(self, precision: str = "double") -> None:
+        self._precision = precision
+        self._whole = Schedules(precision)
+        self._made: dict[Asked, tuple[tuple[Part, Schedules], ...]] = {}
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of its schedules, of one way of asking."""
+        made = [sum(each.memory_bytes for _, each in own) for own in self._made.values()]
+        return max([self._whole.memory_bytes, *made])
+
+    def whole(self, circuit: Circuit) -> tuple[Piece, ...]:
+        """The circuit as it is."""
+        return (Piece(circuit, self._whole),)
+
+    def pieces(self, circuit: Circuit, request: Request) -> tuple[Piece, ...]:
+        """What is run of a circuit, at least one piece."""
+        labels = [label for item in request.observables for label in item.labels]
+        return self._of(circuit, asked(request.outputs, labels, circuit))
+
+    def prepare(self, circuit: Circuit, most_qubits: int) -> None:
+        """Make the schedules for counts, of what has no more qubits than that."""
+        for piece in self._of(circuit, asked(("counts",), (), circuit)):
+            if piece.circuit.num_qubits <= most_qubits:
+                piece.schedules.of(piece.circuit, keep=False)
+
+    def _of(self, circuit: Circuit, wanted: Asked | None) -> tuple[Piece, ...]:
+        if wanted is None:
+            return self.whole(circuit)
+        if wanted not in self._made:
+            while len(self._made) >= _KEPT:
+                del self._made[next(iter(self._made))]
+            parts = cut(circuit, split(circuit, wanted))
+            several = len(parts) > 1
+            self._made[wanted] = tuple(
+                (part, Schedules(self._precision, part, apart=several)) for part in parts
+            )
+        found = self._made[wanted]
+        if not found:
+            return self.whole(circuit)
+        return tuple(Piece(part.of(circuit), schedules, part) for part, schedules in found)

@@ -39,6 +39,9 @@ class States(Protocol):
     def check(self) -> None:
         """Raise Stopped if someone asked for it."""
 
+    def for_width(self, num_qubits: int) -> States:
+        """The states that so wide ones are among: each process has narrow ones of its own."""
+
     def most(self, num_qubits: int, options: RunOptions) -> int:
         """How many states a dynamic circuit may hold at once, for all that memory allows."""
 
@@ -120,6 +123,10 @@ class LocalStates:
         self.check = control.check
         self.expect = control.expect
         self._journey = journey or Journey()
+
+    def for_width(self, _num_qubits: int) -> LocalStates:
+        """See `States`."""
+        return self
 
     def most(self, num_qubits: int, options: RunOptions) -> int:
         """A quarter of the machine's memory, if no other amount is given."""

@@ -8,6 +8,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 from arrays import Arrays
+from both_ways import chain
 from engines import Runner
 
 from simulators import catalog
@@ -91,7 +92,7 @@ def test_noise_is_ignored_in_silence(any_run: Runner) -> None:
 def test_a_circuit_no_memory_holds(dense_run: Runner) -> None:
     for width in (38, 60, 60_000):
         with pytest.raises(EngineError) as caught:
-            dense_run(Arrays(width, 1).add("measure", [0], [0]).circuit(), shots=1)
+            dense_run(chain(width), shots=1)
         assert caught.value.hint
 
 

@@ -90,7 +90,7 @@ def alike(found: EngineResult, one: EngineResult) -> bool:
 
 
 def crowded(n: int, gates: int, seed: int, clbits: int = 0) -> Arrays:
-    """All kinds of gates on all qubits."""
+    """All kinds of gates on all qubits; nothing can be left out, or cut."""
     rng = np.random.default_rng(seed)
     arrays = Arrays(n, clbits)
     for q in range(n):
@@ -100,6 +100,16 @@ def crowded(n: int, gates: int, seed: int, clbits: int = 0) -> Arrays:
         count = int(rng.integers(1, 6)) if gate.qubits == ANY else gate.qubits
         angles = rng.uniform(-3, 3, gate.params).tolist()
         arrays.add(gate.name, rng.permutation(n)[:count].tolist(), (), angles)
+    return woven(arrays)
+
+
+def woven(arrays: Arrays) -> Arrays:
+    """Whatever is done then to one qubit depends on what was done before to each."""
+    n = arrays.num_qubits
+    for q in range(n - 1):
+        arrays.add("cx", [q, q + 1])
+    for q in range(n):
+        arrays.add("ry", [q], (), [0.4 + 0.1 * q])
     return arrays
 
 
@@ -109,6 +119,14 @@ def measured(arrays: Arrays) -> Circuit:
     return arrays.circuit()
 
 
+def chain(n: int) -> Circuit:
+    """The bit of its last qubit depends on all."""
+    arrays = Arrays(n, 1).add("h", [0])
+    for q in range(n - 1):
+        arrays.add("cx", [q, q + 1])
+    return arrays.add("measure", [n - 1], [0]).circuit()
+
+
 def histories(n: int, measurements: int) -> Circuit:
     """Each measurement leaves states that never become equal again."""
     arrays = Arrays(n, n)
@@ -116,9 +134,7 @@ def histories(n: int, measurements: int) -> Circuit:
         arrays.add("ry", [q], (), [0.9 + 0.1 * q]).add("measure", [q], [q])
         arrays.begin((tk.CLBIT, q, 0)).add("rx", [q], (), [0.3 + q]).add("end")
         arrays.add("cx", [q, (q + 1) % n])
-    for q in range(n):
-        arrays.add("ry", [q], (), [0.4])
-    return measured(arrays)
+    return measured(woven(arrays))
 
 
 def raised(

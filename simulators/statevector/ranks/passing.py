@@ -30,6 +30,18 @@ class Traffic(msgspec.Struct, frozen=True):
     exchange_s: float = 0.0
     waited_cpu_s: float = 0.0
 
+    def plus(self, other: Traffic, at_meetings_s: float) -> Traffic:
+        """Of both; the time at meetings is in each of them."""
+        return Traffic(
+            self.passes + other.passes,
+            self.exchanges + other.exchanges,
+            self.planned_bytes + other.planned_bytes,
+            self.planned_bytes_of_all + other.planned_bytes_of_all,
+            self.sent_bytes + other.sent_bytes,
+            self.exchange_s + other.exchange_s,
+            self.waited_cpu_s + max(0.0, other.waited_cpu_s - at_meetings_s),
+        )
+
 
 class Passing:
     """One rank's part in the passes of one run."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from simulators.base import RunOptions
 from simulators.catalog import state_bytes
+from simulators.costs import ranks_used
 from simulators.statevector import dense, draw, pauli
 from simulators.statevector.dense import Dense
 from simulators.statevector.journey import Journey, Way
@@ -27,7 +28,7 @@ from simulators.statevector.ranks.meeting import Meeting
 from simulators.statevector.ranks.passing import Passing, Traffic
 from simulators.statevector.ranks.shares import Share
 from simulators.statevector.state import BLOCK_QUBITS, PHYSICAL_BYTES, State
-from simulators.statevector.states import Amplitudes, LocalStates
+from simulators.statevector.states import Amplitudes, LocalStates, States
 from simulators.statevector.sweeps import Sweeps
 
 
@@ -49,11 +50,25 @@ class RankStates:
         self._trader: Exchange | None = None
         self._pass: Passing | None = None
         self._journey = journey or Journey()
+        self._others: dict[int, RankStates] = {}  # of other widths than the first one
 
     @property
     def traffic(self) -> Traffic:
         """What there was to send so far."""
-        return self._passing.traffic if self._pass is not None else Traffic()
+        found = self._passing.traffic if self._pass is not None else Traffic()
+        for other in self._others.values():
+            found = found.plus(other.traffic, self._meeting.waited_cpu_s)
+        return found
+
+    def for_width(self, num_qubits: int) -> States:
+        """See `States`."""
+        if ranks_used(num_qubits, self._meeting.size) < self._meeting.size:
+            return self._local
+        if num_qubits not in self._others:
+            self._others[num_qubits] = RankStates(
+                self._meeting, self._local, self._neighbours, self._journey
+            )
+        return self._others[num_qubits]
 
     def check(self) -> None:
         """See `States`: what one rank is asked for, all do."""

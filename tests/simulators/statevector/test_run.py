@@ -51,7 +51,8 @@ def test_a_wide_state_is_measured_wrongly() -> None:
     for q in range(14):
         arrays.add("ry", [q], (), [0.4 + 0.3 * q])
         arrays.add("cx", [q, (q + 5) % 14])
-    arrays.add("measure", [13], [0]).add("h", [13]).add("measure", [12], [1]).add("reset", [0])
+    arrays.add("measure", [13], [0]).add("h", [13]).add("measure", [12], [1])
+    arrays.add("h", [9]).add("reset", [0])
     arrays.begin((tk.CLBIT, 0, 0), (tk.CLBIT, 1, 0), (tk.BIT_XOR, 0, 0))
     arrays.add("rx", [3], (), [1.0]).add("else").add("swap", [2, 13]).add("end")
     for q in range(14):

@@ -16,6 +16,7 @@ from both_ways import (
     agree,
     alike,
     alone,
+    chain,
     crowded,
     equal,
     histories,
@@ -71,7 +72,7 @@ def little_memory(much: int) -> Iterator[None]:
 
 def case_one_rank_has_no_memory(comm: Any) -> None:
     n = 24 + comm.size.bit_length() - 1  # 256 MiB of each, which nobody touches
-    circuit = Arrays(n, 1).add("measure", [0], [0]).circuit()
+    circuit = chain(n)
     if comm.rank == comm.size - 1:
         with little_memory(64 * 2**20):
             text = raised(comm, circuit, OutOfMemory)
@@ -82,8 +83,7 @@ def case_one_rank_has_no_memory(comm: Any) -> None:
 
 
 def case_a_state_that_no_machine_holds(comm: Any) -> None:
-    circuit = Arrays(39, 1).add("measure", [0], [0]).circuit()
-    assert "39 qubits" in raised(comm, circuit, OutOfMemory)
+    assert "39 qubits" in raised(comm, chain(39), OutOfMemory)
 
 
 def case_one_rank_fails_where_the_others_do_not(comm: Any) -> None:

@@ -27,6 +27,7 @@ from simulators.base import PauliSum, Request, RunOptions
 from simulators.circuit import tokens as tk
 from simulators.circuit.gates import ANY, GATES, unitary
 from simulators.circuit.ir import Circuit
+from simulators.circuit.table import table_of
 from simulators.costs import SHARE_QUBITS
 from simulators.errors import (
     TooManySteps,
@@ -138,6 +139,51 @@ def case_an_expectation_value_is_another(comm: Any) -> None:
     equal(comm, circuit, Request(0, 6, ("expectation",), observables), SINGLE)
 
 
+def apart(widths: list[int]) -> Arrays:
+    """Circuits of so many qubits in turn, which nothing connects; and qubits that nobody sees."""
+    rest, found = [crowded(width, 12, 3 + width, width) for width in widths], Arrays(0, 0)
+    qubits: list[list[int]] = [[] for _ in widths]
+    for place in range(max(widths)):
+        for own, size in zip(qubits, widths, strict=True):
+            if place < size:
+                own.append(found.num_qubits)
+                found.num_qubits += 1
+    for arrays, own in zip(rest, qubits, strict=True):
+        circuit = arrays.circuit()
+        at = param = 0
+        for op in circuit.ops.tolist():
+            _, count, _, angles = circuit.table.rows[op].tolist()
+            wires = [own[q] for q in circuit.qubits[at : at + count].tolist()]
+            found.add(circuit.table.names[op], wires, (), circuit.params[param:][:angles].tolist())
+            at, param = at + count, param + angles
+    found.num_qubits += 9
+    found.add("h", [found.num_qubits - 1]).add("cx", [0, found.num_qubits - 1])
+    return found
+
+
+def case_parts_are_put_together_otherwise(comm: Any) -> None:
+    """All ranks share the first two, the others each has for itself."""
+    n = width(comm)
+    arrays = apart([n + 1, n, SHARE_QUBITS - 1, 5])
+    measured_ones = [*range(12), arrays.num_qubits - 12, arrays.num_qubits - 10]
+    arrays.num_clbits, arrays.registers = len(measured_ones), (("c", len(measured_ones)),)
+    label = "".join("Z" if q % 5 == 0 else "I" for q in reversed(range(arrays.num_qubits)))
+    sums = (PauliSum((label, "I" * arrays.num_qubits), np.ones(2)),)
+    for clbit, qubit in enumerate(measured_ones):
+        arrays.add("measure", [qubit], [clbit])
+    circuit = arrays.circuit()
+    outputs = ("counts", "expectation")
+    for options in (DOUBLE, SINGLE):
+        found = equal(comm, circuit, Request(300, 4, outputs, sums), options)
+        assert agree(comm, found is None or f"{comm.size} ranks" in found.remark)
+    near(comm, circuit)
+    moving = copy.deepcopy(arrays)
+    for qubit in (0, 2, 3):  # of the first, the third and the last
+        moving.begin((tk.CLBIT, measured_ones.index(qubit), 0)).add("h", [qubit]).add("end")
+        moving.add("measure", [qubit], [measured_ones.index(qubit)])
+    equal(comm, moving.circuit(), Request(40, 4))
+
+
 def case_probabilities_are_others(comm: Any) -> None:
     n = width(comm)
     circuit = crowded(n, 60, 14).circuit()
@@ -145,15 +191,20 @@ def case_probabilities_are_others(comm: Any) -> None:
     arrays = crowded(n, 60, 15, 4)
     for c, q in enumerate((n - 1, 2, n - 2, 8)):
         arrays.add("measure", [q], [c])
+    near(comm, arrays.circuit())
+
+
+def near(comm: Any, circuit: Circuit) -> None:
+    """Probabilities are equal but for rounding: ranks sum theirs, and then these sums."""
     request = Request(0, 1, ("probabilities",))
-    found = run(arrays.circuit(), request)
-    near = True
+    found = run(circuit, request)
+    same = True
     if found is not None:
-        one = alone(arrays.circuit(), request)
+        one = alone(circuit, request)
         values = [np.frombuffer(each.probabilities) for each in (found, one)]
-        near = found.probability_outcomes == one.probability_outcomes
-        near = near and bool(np.abs(values[0] - values[1]).max() < 1e-14)
-    assert agree(comm, near)
+        same = found.probability_outcomes == one.probability_outcomes
+        same = same and bool(np.abs(values[0] - values[1]).max() < 1e-14)
+    assert agree(comm, same)
 
 
 def case_branches_are_others(comm: Any) -> None:
@@ -192,9 +243,20 @@ def case_memory_of_a_rank_changes_counts(comm: Any) -> None:
 
 
 def on_the_last(circuit: Circuit, n: int) -> Circuit:
-    """The same on the last qubits of more, and of those in reverse."""
+    """The same on the last qubits of more, and of those in reverse; all are entangled before."""
+    assert not circuit.slots_data
+    first = crowded(n, 0, 1).circuit()
+    rows = np.concatenate([circuit.table.rows, first.table.rows])[:, 1:].astype(np.uint16)
     qubits = (n - 1 - circuit.qubits.astype(np.int64)).astype(np.uint16)
-    return msgspec.structs.replace(circuit, num_qubits=n, qubits_data=qubits.tobytes())
+    return msgspec.structs.replace(
+        circuit,
+        num_qubits=n,
+        table=table_of(circuit.table.names + first.table.names, rows.tobytes()),
+        ops_data=(first.ops + len(circuit.table.names)).astype(np.uint16).tobytes()
+        + circuit.ops_data,
+        qubits_data=first.qubits_data + qubits.tobytes(),
+        params_data=first.params_data + circuit.params_data,
+    )
 
 
 def case_a_dynamic_circuit_finds_other_counts(comm: Any) -> None:
