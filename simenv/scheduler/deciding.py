@@ -5,6 +5,8 @@ Pure: a decision changes nothing; an accepted one comes with the grant that the 
 
 from __future__ import annotations
 
+import msgspec
+
 from simenv.errors import OptionError
 from simenv.model import Code, Decision, ReservationAsk
 from simenv.scheduler import policy as policies
@@ -44,9 +46,8 @@ def decide(
     if stern is None:
         found = [(terms, policies.judge(cost, ask, terms, ledger.taken(device)))]
         if ask.device:  # what holds for all together holds for each
-            all_of_it = ledger.terms("")
-            found.append((all_of_it, policies.judge(cost, ask, all_of_it, ledger.taken(""))))
-        takes, span_ns = _together(found)
+            found.append(_of_all(ledger, cost, ask, policies.unit_ns(terms.profile)))
+        takes, span_ns = _together(found, cost, ask)
         stern = min((verdict for _, verdict in found), key=_sternness)
         device = device if stern is found[0][1] else ""
     if stern.status == ACCEPTED:
@@ -73,17 +74,42 @@ def _beyond(ledger: Reservations, cost: Estimate, owner: str) -> Verdict | None:
     return None
 
 
-def _together(found: list[tuple[DeviceTerms, Verdict]]) -> tuple[Verdict, int]:
+def _of_all(
+    ledger: Reservations, cost: Estimate, ask: ReservationAsk, one_ns: int
+) -> tuple[DeviceTerms, Verdict]:
+    """The word of all devices together, in whose units it is judged; its figures are in units of
+    `one_ns`, but for what is missing."""
+    terms = ledger.terms("")
+    theirs_ns = policies.unit_ns(terms.profile)
+    there = Estimate(cost.total_ns, policies.units_of(cost.total_ns, theirs_ns))
+    found = policies.judge(there, ask, terms, ledger.taken(""))
+    if theirs_ns == one_ns:
+        return terms, found
+    return terms, msgspec.structs.replace(
+        found,
+        credits=found.credits and cost.units,
+        rate=found.rate and _rate(cost, ask, policies.span_ns(terms)),
+        available=found.available * theirs_ns // one_ns,
+    )
+
+
+def _together(
+    found: list[tuple[DeviceTerms, Verdict]], cost: Estimate, ask: ReservationAsk
+) -> tuple[Verdict, int]:
     """What would be taken of each device it counts for, and the time span of its rate in ns."""
     verdicts = [verdict for _, verdict in found]
     limits = [v.available for v in verdicts if v.credits or v.rate]
+    spans = [policies.span_ns(terms) for terms, verdict in found if verdict.rate]
     takes = Verdict(
         credits=max(v.credits for v in verdicts),
-        rate=max(v.rate for v in verdicts),
+        rate=_rate(cost, ask, max(spans)) if spans else 0,
         available=min(limits, default=0),
     )
-    spans = [policies.span_ns(terms) for terms, verdict in found if verdict.rate]
     return takes, max(spans, default=0)
+
+
+def _rate(cost: Estimate, ask: ReservationAsk, span_ns: int) -> int:
+    return policies.rate_of(cost.units, span_ns, policies.budget_ns(ask))
 
 
 def _sternness(verdict: Verdict) -> int:
@@ -93,13 +119,13 @@ def _sternness(verdict: Verdict) -> int:
 def _until_free(ledger: Reservations, device: str, verdict: Verdict, wall_ns: int) -> int:
     """Until enough reservations have expired of the device that lacks something (of "": of all),
     if none is renewed or released, in ns."""
-    span_ns = policies.span_ns(ledger.terms(device))
+    scale = policies.scale(ledger.terms(device))
     missing = verdict.missing
     if not missing:
         return verdict.wait_ns or ASK_AGAIN_NS
     there = [one for one in ledger.live.values() if device in ("", one.grant.ask.device)]
     for one in sorted(there or ledger.live.values(), key=lambda one: one.expires_ns):
-        of_credit, of_rate = one.taken(span_ns)
+        of_credit, of_rate = one.taken(device, scale)
         freed = {Code.INSUFFICIENT_CREDITS: of_credit, Code.INSUFFICIENT_RATE: of_rate}
         missing -= freed.get(Code(verdict.code), 1)
         if missing <= 0:

@@ -29,9 +29,9 @@ def of(books: Books, device: str) -> tuple[int, Held, Held]:
                 if under is not None:
                     number = under.grant.id
                     flying[number] = flying.get(number, 0) + under.holds.get(task, 0)
-    span_ns = policies.span_ns(ledger.terms(device))
-    in_flight = _sum(one.shown(flying.get(one.grant.id, 0), span_ns) for one in there)
-    held = _sum(one.shown(one.held - flying.get(one.grant.id, 0), span_ns) for one in there)
+    scale = policies.scale(ledger.terms(device))
+    in_flight = _sum(one.shown(flying.get(one.grant.id, 0), device, scale) for one in there)
+    held = _sum(one.shown(one.held - flying.get(one.grant.id, 0), device, scale) for one in there)
     return sum(not one.is_over for one in there), held, in_flight
 
 

@@ -16,6 +16,7 @@ import msgspec
 from simenv.model import Code, Held, ReservationAsk, ReservationInfo, ReservationState, Workload
 from simenv.scheduler.policy import (
     DeviceTerms,
+    Scale,
     budget_ns,
     circuits_ns,
     rate_of,
@@ -185,18 +186,25 @@ class Reservation:
 
     # --- figures ------------------------------------------------------------------------------
 
-    def taken(self, span_ns: int) -> tuple[int, int]:
-        """Credits and rate it has of a device whose rate is for that time span: once it is over,
-        for what still runs."""
-        grant = self.grant
-        if not self.is_over:
-            asked = units_of(grant.total_ns, grant.one_ns)
-            return grant.credits, self._rate(asked, span_ns)
-        return self.held if grant.credits else 0, self._rate(self.held, span_ns)
+    def taken(self, device: str, scale: Scale) -> tuple[int, int]:
+        """Credits and rate it has of a device with that scale: once it is over, for what still
+        runs. Of the device it was made for it has units as they were then."""
+        grant, total_ns = self.grant, self.grant.total_ns
+        one_ns = self._unit_ns(device, scale)
+        if self.is_over:
+            if not self.held:
+                return 0, 0
+            total_ns = min(total_ns, self.held * grant.one_ns)
+        units = units_of(total_ns, one_ns)
+        return units if grant.credits else 0, self._rate(units, scale.span_ns)
 
-    def shown(self, units: int, span_ns: int) -> Held:
-        """So many of its units, and what they are of a device whose rate is for that time span."""
-        return Held(units, units if self.grant.credits else 0, self._rate(units, span_ns))
+    def shown(self, units: int, device: str, scale: Scale) -> Held:
+        """So many of its units, and what they are of a device, as `taken`."""
+        there = units and units_of(units * self.grant.one_ns, self._unit_ns(device, scale))
+        return Held(there, there if self.grant.credits else 0, self._rate(there, scale.span_ns))
+
+    def _unit_ns(self, device: str, scale: Scale) -> int:
+        return self.grant.one_ns if device == self.grant.ask.device else scale.one_ns
 
     def _rate(self, units: int, span_ns: int) -> int:
         grant = self.grant

@@ -25,6 +25,13 @@ class DeviceTerms(msgspec.Struct, frozen=True):
     policy_version: int = 1
 
 
+class Scale(msgspec.Struct, frozen=True):
+    """What a device counts in; that of all devices together need not be that of each."""
+
+    one_ns: int  # a unit
+    span_ns: int  # that a rate is meant for
+
+
 class Estimate(msgspec.Struct, frozen=True):
     """Expected cost of some work."""
 
@@ -104,6 +111,11 @@ def rate_capacity(terms: DeviceTerms) -> int:
 def span_ns(terms: DeviceTerms) -> int:
     """The time that a rate is meant for."""
     return terms.policy.time_span_ns or terms.profile.time_span_ns
+
+
+def scale(terms: DeviceTerms) -> Scale:
+    """Of a device."""
+    return Scale(unit_ns(terms.profile), span_ns(terms))
 
 
 def budget_ns(ask: ReservationAsk) -> int:

@@ -15,7 +15,7 @@ from simenv.errors import Insufficient, NotReserved, OptionError
 from simenv.model import AdmissionPolicy, DeviceProfile, ReservationState
 from simenv.scheduler import policy as policies
 from simenv.scheduler.holds import Grant, Progress, Reservation
-from simenv.scheduler.policy import DeviceTerms, Taken
+from simenv.scheduler.policy import DeviceTerms, Scale, Taken
 from simenv.scheduler.soundness import (
     MAX_TTL_NS,
     check_policy,
@@ -95,7 +95,7 @@ class Reservations:
             policy,
             old.policy_version + (policy != old.policy),
         )
-        taken = self._taken(device, policies.span_ns(terms))
+        taken = self._taken(device, policies.scale(terms))
         for name, has, capacity in (
             ("credit", taken.credits, policies.credit_capacity),
             ("rate", taken.rate, policies.rate_capacity),
@@ -113,16 +113,16 @@ class Reservations:
 
     def taken(self, device: str) -> Taken:
         """What reservations have of a device; of "" all have."""
-        return self._taken(device, policies.span_ns(self.terms(device)))
+        return self._taken(device, policies.scale(self.terms(device)))
 
-    def _taken(self, device: str, span_ns: int) -> Taken:
-        """Rates are for that time span, whatever each was made with."""
+    def _taken(self, device: str, scale: Scale) -> Taken:
+        """In that scale; units of its own reservations are what they were when these were made."""
         there = [
             one
             for one in self.all.values()
             if device in ("", one.grant.ask.device) and (one.holds or not one.is_over)
         ]
-        parts = [one.taken(span_ns) for one in there]
+        parts = [one.taken(device, scale) for one in there]
         live = sum(not one.is_over for one in there)
         return Taken(sum(part[0] for part in parts), sum(part[1] for part in parts), live)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 from collections import Counter
 
+import msgspec
 import pytest
 from claimant import Claimant
 from machine import SECOND
 
 from simenv.errors import Insufficient, NotReserved
-from simenv.model import ReservationState, TaskState
+from simenv.model import AdmissionPolicy, ReservationState, TaskState
 from simenv.scheduler import reservations, steering
 from simenv.scheduler.orders import POLICIES
 from simenv.scheduler.values import Record
@@ -32,6 +33,11 @@ class Walk:
         if limited == "credit":
             self.host.policy("credit", total_credits=60)
             self.host.policy("credit", device="", total_credits=80)
+        elif limited == "credit of others":  # all together count in units of another size
+            self.host.policy("credit", total_credits=60)
+            baseline = msgspec.structs.replace(AdmissionPolicy().baseline, shots=2_700)
+            others = AdmissionPolicy("credit", baseline, total_credits=30)
+            self.host.state.reservations.set_policy("", others, -1)
         else:
             self.host.policy("rate", device_rate=20, time_span_ns=SECOND)
         self.events = [
@@ -110,7 +116,7 @@ class Walk:
         if not record.batch.terms.reservation:
             return
         one = self.host.state.reservations.by_task[record.number]
-        used = max(1, -(-round(record.cost_us) // UNIT_US))
+        used = max(1, -(-1_000 * round(record.cost_us) // one.grant.one_ns))
         self.spent[one.grant.id] += min(used, one.holds[record.number])
 
     def cancel(self) -> object:
@@ -192,7 +198,9 @@ class Walk:
         return True
 
 
-@pytest.mark.parametrize(("seed", "limited"), [(1, "credit"), (2, "credit"), (3, "rate")])
+@pytest.mark.parametrize(
+    ("seed", "limited"), [(1, "credit"), (2, "credit"), (3, "rate"), (4, "credit of others")]
+)
 def test_units_add_up_through_ten_thousand_events(
     seed: int, limited: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
