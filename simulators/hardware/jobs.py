@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import operator
 import string
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,6 +44,10 @@ class Machine:
         self._max_circuits = min(MOST_CIRCUITS, getattr(backend, "max_circuits", 0) or MOST_SHOTS)
         self._seeded = "seed_simulator" in getattr(backend, "options", {})
         self._job: Any = None  # that is waited for
+        self._leaving = False
+        self._turn = threading.Lock()  # of who leaves and who asks for another job
+        self._asked = threading.Event()  # no job is being asked for
+        self._asked.set()
 
     def counts(
         self,
@@ -78,14 +83,19 @@ class Machine:
         control.check()
         options = {"seed_simulator": seed} if self._seeded else {}
         asked = list(circuits) if len(circuits) > 1 else circuits[0]
+        with self._turn:
+            if self._leaving:
+                raise Stopped("this process ends", hint="submit it again")
+            self._asked.clear()
         try:
-            job = self.backend.run(asked, shots=shots, **options)
+            job = self._job = self.backend.run(asked, shots=shots, **options)
         except Exception as error:  # a machine may raise anything
             raise MachineRefused(
                 f"machine {self.name!r} did not take the job: {_words(error)}",
                 hint="its provider's words; nothing was run",
             ) from error
-        self._job = job
+        finally:
+            self._asked.set()
         try:
             self._await(job, control)
             result = self._call(job, "result", "has no result of")
@@ -97,8 +107,12 @@ class Machine:
         ]
 
     def abandon(self) -> None:
-        """This process ends: cancel the job that is waited for, or it would run for nobody. May be
-        called from any thread, and takes as long as the provider does."""
+        """This process ends: cancel the job that is waited for, or is just being asked for, or it
+        would run for nobody. May be called from any thread, and takes as long as the provider
+        does."""
+        with self._turn:
+            self._leaving = True
+        self._asked.wait()
         job = self._job
         if job is not None:
             with suppress(Exception):  # as below; there is nobody left to be told

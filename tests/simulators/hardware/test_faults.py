@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+
 import machines
 import pytest
 from arrays import Arrays
+from qiskit import QuantumCircuit
 
 from simulators.base import Control, Request, RunOptions
 from simulators.errors import BadAnswer, EngineError, MachineFailed, MachineRefused, Stopped
@@ -52,6 +55,31 @@ def test_a_stopped_job_runs_on() -> None:
     with pytest.raises(Stopped, match="job-17 was cancelled"):
         run_of("slow", control, machine)
     assert machine.cancelled == 1
+
+
+def test_a_job_that_is_being_asked_for_outlives_its_process() -> None:
+    """Who leaves meanwhile waits for it, and cancels it; there is no other job then."""
+    left: list[bool] = []
+
+    def asked() -> None:
+        leaver.start()
+        left.append(was_left.wait(0.2))
+
+    def leave() -> None:
+        found.abandon()
+        was_left.set()
+
+    machine = machines.Faulty(when_asked=asked)
+    found, was_left = Machine(machine), threading.Event()
+    leaver, slow = threading.Thread(target=leave), QuantumCircuit(machines.QUBITS["slow"])
+    with pytest.raises(MachineFailed, match="CANCELLED"):
+        found.counts([slow], 10, (1, 0), Control())
+    leaver.join()
+    assert left == [False]
+    assert machine.cancelled == 1
+    with pytest.raises(Stopped, match="this process ends"):
+        found.counts([slow], 10, (1, 0), Control())
+    assert len(machine.asked) == 1
 
 
 def test_a_job_that_cannot_be_cancelled_is_waited_for() -> None:
