@@ -31,15 +31,30 @@ _GROUPS = {
 # What a first small circuit does not wait for, and a first wide one does: compiled by whoever lends
 # a hand, from its end, while a worker that must not wait for that begins at the other.
 _WIDE = (
+    "simulators.circuit.cone",
     "simulators.statevector.tiles.double",
     "simulators.statevector.planning.divide",
     "simulators.statevector.planning.bind",
     "simulators.circuit.turns",
     "simulators.statevector.run",
 )
-_LATER = (*_WIDE, "simulators.statevector.lanes", "simulators.statevector.tiles.single")
+_LATER = (
+    *_WIDE,
+    "simulators.statevector.kernels.passes",
+    "simulators.statevector.kernels.sweep",
+    "simulators.statevector.kernels.sums",
+    "simulators.statevector.kernels.draws",
+    "simulators.statevector.kernels.strings",
+    "simulators.statevector.kernels.dense",
+    "simulators.statevector.lanes",
+    "simulators.statevector.tiles.single",
+)
 _SELDOM = ("simulators.statevector.ranks.kernels",)  # loaded by engines over ranks alone
-_ASKED = ("simulators.statevector.gradient.adjoint",)  # loaded where a gradient is asked for
+_ASKED = (  # loaded where a gradient is asked for, or many errors
+    "simulators.statevector.gradient.adjoint",
+    "simulators.statevector.patterns.little",
+    "simulators.statevector.patterns.wide",
+)
 
 
 def prepare(folder: Path) -> Path:

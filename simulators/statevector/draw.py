@@ -9,54 +9,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.jit import I64, INT, REALS, SINGLES, kernel
-from simulators.statevector.state import BLOCK_QUBITS, State, Sweeper, load
+from simulators.statevector.state import BLOCK_QUBITS, State, Sweeper
 from simulators.statevector.tiles import weights
 
 # Probabilities below these are rounding noise of amplitudes that are zero, and are left out.
 NOISE = {"double": 1e-24, "single": 1e-14}
-
-
-@kernel(REALS, SINGLES, I64, INT, INT, REALS, I64, REALS, I64, REALS)
-def _walk(reals, singles, numbers, first, last, edges, begins, draws, indices, scratch):  # type: ignore[no-untyped-def]
-    """Indices of the ascending `draws`: those of block b are begins[b] .. begins[b + 1] - 1.
-
-    `numbers`: which block of the whole state each block is.
-    """
-    size = scratch.size // 2
-    re, im = scratch[:size], scratch[size:]
-    zero = np.int64(0)
-    for block in range(first, last):
-        number = numbers[block]
-        if begins[number] == begins[number + 1]:
-            continue
-        load(reals, singles, block * size, size, re, im, zero)
-        k = 0
-        edge = 0.0 + (re[0] * re[0] + im[0] * im[0])
-        for s in range(begins[number], begins[number + 1]):
-            while edges[number] + edge <= draws[s] and k < size - 1:
-                k += 1
-                edge += re[k] * re[k] + im[k] * im[k]
-            indices[s] = number * size + k
-
-
-@kernel(REALS, SINGLES, I64, INT, INT, I64, I64, REALS, REALS)
-def _accumulate(reals, singles, numbers, first, last, wires, within, table, scratch):  # type: ignore[no-untyped-def]
-    """table[j] += the probabilities of blocks first .. last - 1; bit k of j is qubit wires[k].
-
-    `within`: what the bits of an amplitude's number in its block are in j.
-    """
-    size = scratch.size // 2
-    re, im = scratch[:size], scratch[size:]
-    zero = np.int64(0)
-    for block in range(first, last):
-        base = numbers[block] * size
-        load(reals, singles, block * size, size, re, im, zero)
-        high = zero
-        for w in range(wires.size):
-            high |= ((base >> wires[w]) & 1) << w
-        for k in range(size):
-            table[high | within[k]] += re[k] * re[k] + im[k] * im[k]
 
 
 def walk(
@@ -75,12 +32,14 @@ def walk(
     if state.num_qubits > BLOCK_QUBITS:
         weights.walk(sweeper, state, edges, begins, draws, found)
         return
+    from simulators.statevector.kernels import draws as kernels
+
     unit = min(BLOCK_QUBITS, state.num_qubits)
     numbers = state.numbers
 
     def work(first: int, last: int, number: int) -> None:
         scratch = sweeper.scratch(number, 2 << unit)
-        _walk(
+        kernels.walk(
             state.reals,
             state.singles,
             numbers,
@@ -100,6 +59,8 @@ def accumulate(
     sweeper: Sweeper, state: State, wires: NDArray[np.int64], table: NDArray[np.float64]
 ) -> None:
     """table[j] += the probability that the qubits `wires` are j (bit k is wires[k])."""
+    from simulators.statevector.kernels.draws import accumulate as kernel
+
     unit = min(BLOCK_QUBITS, state.num_qubits)
     scratch = sweeper.scratch(0, 2 << unit)
     blocks = 1 << (state.num_qubits - unit)
@@ -112,7 +73,7 @@ def accumulate(
     for first in range(0, blocks, grain):
         sweeper.check()
         last = min(first + grain, blocks)
-        _accumulate(state.reals, state.singles, numbers, first, last, wires, within, table, scratch)
+        kernel(state.reals, state.singles, numbers, first, last, wires, within, table, scratch)
 
 
 def likely(

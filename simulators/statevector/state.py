@@ -16,9 +16,8 @@ from simulators.base import Control, RunOptions
 from simulators.catalog import state_bytes
 from simulators.crew import Crew, Work
 from simulators.errors import OutOfMemory
-from simulators.jit import I64, INT, REALS, REALS2, SINGLES, WORD, WORDS2, kernel, part
+from simulators.jit import part
 from simulators.statevector import memory
-from simulators.statevector.amplitudes import apply
 from simulators.statevector.passes import TILE_QUBITS, Passes
 from simulators.statevector.sweeps import LANES as ROW
 from simulators.vectors import LANES
@@ -69,39 +68,6 @@ def spread(number, mask):  # type: ignore[no-untyped-def]
         number >>= _1
         mask ^= low
     return result
-
-
-@kernel(REALS, SINGLES, INT, WORD, WORDS2, INT, INT, REALS2, INT, INT, I64, REALS)
-def sweep(  # type: ignore[no-untyped-def]
-    reals, singles, n, tile, placed, first_step, last_step, floats, first, last, control, scratch
-):
-    """Apply steps first_step .. last_step - 1 of a pass to tiles first .. last - 1.
-
-    `scratch`: float64 [2 * tile size], and 2 * LANES at least; the control flag is looked at before
-    each step.
-    """
-    room = scratch.size // 2
-    re, im = scratch[:room], scratch[room:]
-    size = min(room, np.int64(1) << n)
-    stretch = np.int64(~tile & (tile + _1))  # the tile's lowest qubits, without a gap
-    if stretch > size or stretch == 0:
-        stretch = np.int64(size)
-    outside = ((_1 << np.uint64(n)) - _1) & ~tile
-    above = tile & ~np.uint64(stretch - 1)
-    for number in range(first, last):
-        base = spread(np.uint64(number), outside)
-        for at in range(0, size, stretch):
-            start = np.int64(base | spread(np.uint64(at // stretch), above))
-            load(reals, singles, start, stretch, re, im, at)
-        for s in range(first_step, last_step):
-            if control[0]:
-                return
-            if base & placed[s, 4] == placed[s, 5]:
-                kind, mask, zero, one = placed[s, 0], placed[s, 1], placed[s, 2], placed[s, 3]
-                apply(re, im, size, kind, mask, zero, one, floats, np.int64(placed[s, 6]))
-        for at in range(0, size, stretch):
-            start = np.int64(base | spread(np.uint64(at // stretch), above))
-            store(reals, singles, start, stretch, re, im, at)
 
 
 @functools.lru_cache(maxsize=2)
@@ -237,6 +203,8 @@ class Sweeper:
         floats: NDArray[np.float64],
     ) -> None:
         """Apply these rows of `placed` (see `passes`) tile by tile. Raises Stopped."""
+        from simulators.statevector.kernels.sweep import sweep
+
         state.changed()
         unit = min(TILE_QUBITS, state.num_qubits)
 

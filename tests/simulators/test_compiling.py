@@ -75,7 +75,6 @@ _CASES = [
     (operator.add, (jit.INT, types.literal(3))),
     (operator.lshift, (types.literal(1), jit.INT)),
     (operator.truediv, (jit.INT, jit.INT)),
-    (max, (jit.INT, jit.INT)),
     (abs, (jit.REAL,)),
 ]
 

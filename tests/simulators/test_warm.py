@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import importlib
 import os
 import subprocess
 import sys
@@ -67,6 +68,47 @@ def test_a_task_waits_for_a_compiler_or_leaves_threads() -> None:
     )
     assert found.returncode == 0, found.stderr
     assert found.stdout.strip() == "[] 0"
+
+
+# Prints which modules of kernels a first wide circuit has loaded.
+WIDE = """
+import sys
+from pathlib import Path
+sys.path[:0] = [{root!r}, {support!r}]
+from simulators import warm
+warm.warm_up(Path({folder!r}))
+from arrays import Arrays
+from simulators.simulate import simulate
+wide = Arrays(17, 17)
+for q in range(17):
+    wide.add("h", [q]).add("cp", [q, (q + 1) % 17], params=[0.1]).add("measure", [q], [q])
+simulate(wide.circuit(), shots=10)
+print(*sorted(sys.modules))
+"""
+
+
+def test_a_first_wide_circuit_waits_for_no_kernel_that_it_does_without() -> None:
+    script = WIDE.format(root=str(ROOT), support=str(SUPPORT), folder=str(KERNELS))
+    found = subprocess.run(
+        [sys.executable, "-P", "-c", script], capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0, found.stderr
+    loaded = set(found.stdout.split())
+    wide = warm._WIDE
+    assert loaded.issuperset(wide)
+    rest = {*warm._LATER, *warm._SELDOM, *warm._ASKED}.difference(wide)
+    assert not loaded.intersection(rest)
+
+
+def test_every_module_of_kernels_is_loaded_beforehand() -> None:
+    """What `complete` does not load would be compiled by a task."""
+    for group in warm._all():
+        importlib.import_module(group)
+    package = ROOT / "simulators"
+    for path in package.rglob("*.py"):
+        if "\n@kernel(" in path.read_text():
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            assert name in sys.modules, f"{name} is in no group of `warm`"
 
 
 def test_two_starters_compile_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,8 @@ from simulators.statevector.dense import Dense
 from simulators.statevector.gradient import observed
 from simulators.statevector.gradient.derivatives import weights
 from simulators.statevector.gradient.reverse import take_back
-from simulators.statevector.passes import LOW_QUBITS, STEP, TILE_QUBITS, arrange, place_all
+from simulators.statevector.kernels.passes import arrange, place_all
+from simulators.statevector.passes import LOW_QUBITS, STEP, TILE_QUBITS
 from simulators.statevector.state import State, Sweeper
 from simulators.statevector.states import LocalStates
 from simulators.statevector.steps import COUNTS

@@ -1,8 +1,9 @@
 """Gates taken back on two states at once, tile by tile, with the sums that derivatives are made of.
 
-Steps go backwards through `passes.arrange`: the inverse of a step touches the amplitudes that the
-step does. A step whose gate has a free parameter is weighed (see `derivatives`) before it is taken
-back. Sums run over fixed groups of tiles, so they are the same bits for any number of threads.
+Steps go backwards through `kernels.passes.arrange`: the inverse of a step touches the amplitudes
+that the step does. A step whose gate has a free parameter is weighed (see `derivatives`) before it
+is taken back. Sums run over fixed groups of tiles, so they are the same bits for any number of
+threads.
 """
 
 from __future__ import annotations
