@@ -37,7 +37,7 @@ def write(
 ) -> None:
     """Write bit source[c] of each index into clbit c of its record; -1 leaves clbit c alone.
 
-    Eight bits of the indices at a time are looked up in a table.
+    Bits that stay where they are go all at once; else eight at a time are looked up in a table.
     """
     for word in range(records.shape[1]):
         column = records[:, word]
@@ -45,7 +45,11 @@ def write(
         for c, bit in enumerate(source[64 * word : 64 * word + 64].tolist()):
             if bit >= 0:
                 bits[bit] = bits.get(bit, 0) | 1 << c
-        column &= ~np.uint64(sum(bits.values()))
+        wanted = np.uint64(sum(bits.values()))
+        column &= ~wanted
+        if all(bit < 64 and mask == 1 << bit for bit, mask in bits.items()):
+            column |= indices.view(np.uint64) & wanted
+            continue
         for first in range(0, max(bits, default=-1) + 1, 8):
             table = np.zeros(256, np.uint64)
             for k in range(8):

@@ -52,3 +52,24 @@ def test_writing_bits_touches_others() -> None:
     all_ones = 2**128 - 1
     expected = [all_ones ^ (~(k >> 1) & 1) ^ (~k & 1) << 65 for k in range(4)]
     assert numbers(records) == expected
+
+
+@pytest.mark.parametrize("kind", ["in place", "some in place", "shifted", "mixed"])
+def test_a_bit_is_written_elsewhere(kind: str) -> None:
+    source = np.arange(40)
+    if kind == "some in place":
+        source[[1, 5, 39]] = -1
+    if kind == "shifted":
+        source = np.concatenate(([-1] * 70, source))
+    if kind == "mixed":
+        source = RNG.permutation(source)
+    indices = RNG.integers(0, 2**40, 200)
+    records = RNG.integers(0, 2**63, (200, words(source.size))).astype(np.uint64)
+    before = numbers(records)
+    write(records, indices, source)
+    for old, new, index in zip(before, numbers(records), indices.tolist(), strict=True):
+        expected = old
+        for clbit, bit in enumerate(source.tolist()):
+            if bit >= 0:
+                expected = expected & ~(1 << clbit) | (index >> bit & 1) << clbit
+        assert new == expected
