@@ -82,6 +82,7 @@ class EngineCard(msgspec.Struct, frozen=True):
     variables: bool = True  # store
     gate_qubits: int = 0  # of any gate, at most; 0: no limit
     threads: bool = True  # more slots make a wide circuit faster
+    reduces: bool = False  # of a program it runs what can change what is asked, part by part
     ranks: bool = False  # runs over MPI ranks, any power of two of them
     machine: bool = False  # it holds something outside: a pool of its own, one task at a time
     dense_qubits: int = 0  # statevectors and distributions of more qubits are refused; 0: never
@@ -91,6 +92,20 @@ class EngineCard(msgspec.Struct, frozen=True):
     def missing(self) -> str:
         """ "" if the engine can be used here, else what to type."""
         return "" if _installed(self.needs) else self.install
+
+    def seen(self, profile: Profile, outputs: tuple[str, ...]) -> Profile:
+        """The profile of what it runs of a program."""
+        kept = profile.kept
+        if kept is None or not self.reduces:
+            return profile
+        return msgspec.structs.replace(
+            profile,
+            num_qubits=kept.num_qubits if "probabilities" in outputs else kept.widest,
+            operations=kept.operations,
+            gates_1q=kept.gates_1q,
+            gates_2q=kept.gates_2q,
+            gates_many=kept.gates_many,
+        )
 
     def value(self, options: Options, name: str) -> int | float:
         """The value of one of its options, given or its default."""
@@ -152,6 +167,7 @@ CARDS: tuple[EngineCard, ...] = (
         automatic=True,
         summary="all amplitudes, exact; dynamic circuits by branching and merging",
         costs=StateCosts(passes=True),
+        reduces=True,
         ranks=True,
     ),
     EngineCard(
@@ -252,6 +268,7 @@ CARDS: tuple[EngineCard, ...] = (
         summary="misbehaves on request, for drills; else as statevector",
         costs=StateCosts(passes=True),
         shared=False,
+        reduces=True,
         ranks=True,
     ),
 )

@@ -25,7 +25,7 @@ from simenv.cli.spoken import spoken, spoken_errors
 from simenv.errors import OptionError
 from simenv.wire.engines import Choice, Explanation
 
-_NOT_OF_A_PLAN = ("shots", "observable", "option", "pool", "prefer", "ranks")
+_NOT_OF_A_PLAN = ("shots", "option", "pool", "prefer", "ranks")
 
 COLUMNS: tuple[Column[Choice], ...] = (
     Column("ENGINE", lambda one: one.engine),
@@ -65,7 +65,8 @@ def explain(
     if plan:
         with spoken_errors():
             _refuse_others(context)
-            planned.show(file, precision.value, output, as_json=common.as_json)
+            wanted = tuple(each.value for each in output or ())
+            planned.show(file, precision.value, wanted, observable or [], as_json=common.as_json)
         return
     with spoken_errors(), contextlib.ExitStack() as stack:
         env, _, loaded = loaded_beside(common, file, stack)
@@ -108,7 +109,8 @@ def _refuse_others(context: typer.Context) -> None:
     if names:
         raise OptionError(
             f"--plan and {', '.join(f'--{name}' for name in names)}",
-            hint="the engine statevector's passes depend on the circuit, --output and --precision",
+            hint="the engine statevector's passes depend on the circuit, --output, --observable and"
+            " --precision",
         )
 
 

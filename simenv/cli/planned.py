@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from enum import Enum
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -11,11 +10,13 @@ import msgspec
 from simenv.cli import out
 from simenv.cli.listing import Column, Style, listing
 from simenv.cli.reading import read_circuit
+from simenv.client.circuits import load_observables
 from simenv.config import kernel_cache
 from simenv.errors import Infeasible, ProgramError
 from simenv.model import Program
 
 if TYPE_CHECKING:
+    from simulators.circuit.ir import Circuit
     from simulators.statevector.items import Item
 
 _LANES = 5
@@ -54,38 +55,52 @@ class _Around(msgspec.Struct, frozen=True):
 
 
 def show(
-    file: str, precision: str, outputs: Sequence[Enum] | None, *, as_json: bool = False
+    file: str,
+    precision: str,
+    outputs: tuple[str, ...],
+    observables: Sequence[str],
+    *,
+    as_json: bool = False,
 ) -> None:
     """Print the passes through the circuit of a file."""
     from simulators import warm
 
     warm.prepare(kernel_cache())
-    wanted = tuple(each.value for each in outputs or ()) or ("counts",)
-    found = lines(read_circuit(file).program, precision, wanted)
+    program = read_circuit(file).program
+    sums = load_observables(list(observables), program.num_qubits) if observables else ()
+    labels = [label for one in sums for label in one.labels]
+    wanted = outputs or (("expectation",) if labels else ("counts",))
+    found = lines(program, precision, wanted, labels)
     if not as_json:
-        total = sum(each.memory_bytes * each.times for each in found)
-        many = sum(each.times for each in found)
+        total = sum(each.memory_bytes * each.times for each in found.lines)
+        many = sum(each.times for each in found.lines)
         name = "stdin" if file == "-" else file
         out.line(f"{name}: {out.counted(many, 'sweep')} over {out.size(total)}")
-    listing(COLUMNS, Style(as_json, aligned=True), lambda: found)
-    if any(each.under for each in found):
+        if found.left:
+            out.line(found.left)
+    listing(COLUMNS, Style(as_json, aligned=True), lambda: found.lines)
+    if any(each.under for each in found.lines):
         out.note("how often a pass UNDER something is done shows when the circuit runs")
 
 
-def lines(program: Program, precision: str, outputs: tuple[str, ...]) -> tuple[Line, ...]:
+class Planned(msgspec.Struct, frozen=True):
+    """What `lines` finds."""
+
+    lines: tuple[Line, ...]
+    left: str  # what of the circuit is left, in words; "": all of it
+
+
+def lines(
+    program: Program, precision: str, outputs: tuple[str, ...], labels: Sequence[str]
+) -> Planned:
     """Of all stretches of gates, in order. Raises Infeasible where there is no such plan."""
-    from simulators.catalog import SMALL_QUBITS, card, state_bytes
+    from simulators.catalog import SMALL_QUBITS, card
+    from simulators.circuit.asked import asked
     from simulators.circuit.check import problem
     from simulators.circuit.ir import Circuit
-    from simulators.statevector.schedule import schedule
+    from simulators.circuit.reduced import cut, split
 
     circuit = Circuit.from_buffers(*msgspec.structs.astuple(program)[1:])
-    engine = card("statevector")
-    if engine is not None and circuit.num_qubits > engine.max_qubits:
-        raise Infeasible(
-            f"{circuit.num_qubits} qubits; the engine statevector takes {engine.max_qubits}",
-            hint="explain without --plan tells which engine takes it",
-        )
     if circuit.num_qubits <= SMALL_QUBITS:
         raise Infeasible(
             f"{circuit.num_qubits} qubits go through one pass, without a plan",
@@ -93,28 +108,64 @@ def lines(program: Program, precision: str, outputs: tuple[str, ...]) -> tuple[L
         )
     if text := problem(circuit):
         raise ProgramError(text, hint="see what wrote it")
+    known = labels or "expectation" not in outputs  # else nobody has said of what
+    found = split(circuit, asked(outputs, labels, circuit) if known else None)
+    engine, widest = card("statevector"), found.widest or circuit.num_qubits
+    if engine is not None and widest > engine.max_qubits:
+        raise Infeasible(
+            f"{widest} qubits; the engine statevector takes {engine.max_qubits}",
+            hint="explain without --plan tells which engine takes it",
+        )
+    keep = not set(outputs) <= {"counts", "probabilities"}
+    if not found.parts:
+        every = tuple(range(circuit.num_qubits))
+        return Planned(_numbered(_of(circuit, every, precision, keep=keep)), "")
+    made = [
+        line
+        for part in cut(circuit, found)
+        for line in _of(part.circuit, part.qubits.tolist(), precision, keep=keep)
+    ]
+    left = (
+        f"kept {found.num_qubits} of {out.counted(circuit.num_qubits, 'qubit')},"
+        f" {int(found.kept.sum())} of {out.counted(circuit.ops.size, 'operation')}"
+    )
+    if len(found.parts) > 1:
+        left += f"; in {len(found.parts)} parts, which nothing connects"
+    return Planned(_numbered(made), left)
+
+
+def _numbered(lines: Iterable[Line]) -> tuple[Line, ...]:
+    return tuple(msgspec.structs.replace(one, number=k) for k, one in enumerate(lines))
+
+
+def _of(circuit: Circuit, qubits: Sequence[int], precision: str, *, keep: bool) -> Iterator[Line]:
+    """Of one circuit; `qubits`: what its qubits are called."""
+    from simulators.catalog import SMALL_QUBITS, state_bytes
+    from simulators.statevector.schedule import schedule
+
+    size = state_bytes(circuit.num_qubits, precision)
+    if circuit.num_qubits <= SMALL_QUBITS:
+        yield Line(0, _ranges(qubits), "all of a small state's", 2 * size, 1, "")
+        return
     found = schedule(circuit, keep=False, precision=precision)
-    if not (found.measures and set(outputs) <= {"counts", "probabilities"}):
+    if keep or not found.measures:
         found = schedule(circuit, keep=True, precision=precision)
-    amplitude = state_bytes(0, precision)
-    return tuple(
-        Line(
-            number,
-            wires,
+    for wires, words, amplitudes, around in _sweeps(
+        found.items, 1 << circuit.num_qubits, _Around()
+    ):
+        yield Line(
+            0,
+            _ranges([qubits[wire] for wire in wires]),
             words or "-",
-            2 * amplitude * amplitudes,
+            2 * amplitudes * (size >> circuit.num_qubits),
             around.times,
             ", ".join(around.under),
         )
-        for number, (wires, words, amplitudes, around) in enumerate(
-            _sweeps(found.items, 1 << circuit.num_qubits, _Around())
-        )
-    )
 
 
 def _sweeps(
     items: Iterable[Item], size: int, around: _Around
-) -> Iterator[tuple[str, str, int, _Around]]:
+) -> Iterator[tuple[list[int], str, int, _Around]]:
     """(wires, operations, amplitudes visited, blocks around it) of each, as they are written."""
     from simulators.statevector.items import For, Gates, If, Switch, Unitary, While
     from simulators.statevector.planning.stretch import Stretch
@@ -123,10 +174,10 @@ def _sweeps(
     for item in items:
         if isinstance(item, Gates) and isinstance(item.passes, Stretch):
             for one in passes(item.passes.sweeps):
-                yield _ranges((*range(_LANES), *one.wires)), one.words, one.amplitudes, around
+                yield [*range(_LANES), *one.wires], one.words, one.amplitudes, around
         elif isinstance(item, Unitary):
             wires = item.dense.wires.tolist()
-            yield _ranges(sorted(wires)), f"matrix of {len(wires)} qubits", size, around
+            yield sorted(wires), f"matrix of {len(wires)} qubits", size, around
         elif isinstance(item, If):
             for block in (item.then, item.otherwise):
                 yield from _sweeps(block, size, around.within("if"))

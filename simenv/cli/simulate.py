@@ -191,7 +191,8 @@ def _chunk(order: Order, seats: Sequence[Seat]) -> tuple[Assign, Fitting]:
     circuit = Circuit.from_buffers(*msgspec.structs.astuple(program)[1:])
     if text := problem(circuit):
         raise ProgramError(text)
-    plan = fitting(profile(circuit), terms, seats)
+    labels = [label for observable in terms.observables for label in observable.labels]
+    plan = fitting(profile(circuit, terms.outputs, labels), terms, seats)
     assigned = Assigned(
         1, 1, 0, spec.program, spec.shots, spec.seed, spec.bindings, spec.binding, spec.count
     )

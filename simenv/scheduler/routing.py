@@ -80,7 +80,7 @@ def consider(
     for card in catalog.CARDS:
         if card.automatic:
             found.append(_look(card, candidates, profile, terms, limits, AUTO))
-    order = _order(profile)
+    order = _order(profile, terms)
     found.sort(key=lambda one: (one.route is None, order.index(one.engine)))
     if found[0].route is None:  # the amplitudes' figure says most
         found.sort(key=lambda one: one.engine != "statevector")
@@ -102,11 +102,12 @@ def runs(pool: PoolSpec, card: EngineCard) -> bool:
     return pool.engine == card.name or (pool.engine == "any" and card.shared)
 
 
-def _order(profile: Profile) -> tuple[str, ...]:
+def _order(profile: Profile, terms: Terms) -> tuple[str, ...]:
     """The engines `auto` prefers, those that can first."""
-    if profile.num_qubits <= catalog.SMALL_QUBITS:
+    width = min(card.seen(profile, terms.outputs).num_qubits for card in catalog.CARDS)
+    if width <= catalog.SMALL_QUBITS:
         return "statevector", "stabilizer", "mps"
-    if profile.num_qubits > LIGHT_QUBITS and 0 <= profile.bond_bits <= LIGHT_BITS:
+    if width > LIGHT_QUBITS and 0 <= profile.bond_bits <= LIGHT_BITS:
         return "stabilizer", "mps", "statevector"
     return "stabilizer", "statevector", "mps"
 
@@ -137,9 +138,11 @@ def _splits(profile: Profile) -> int:
     return int(gates * hops * 8 ** max(0, profile.bond_bits))
 
 
-def _why(card: EngineCard, profile: Profile) -> str:
-    """Why `auto` takes an engine that can."""
+def _why(card: EngineCard, profile: Profile, of: int) -> str:
+    """Why `auto` takes an engine that can; `of`: qubits of the program."""
     width = f"{profile.num_qubits} qubits"
+    if profile.num_qubits < of:
+        width = f"{profile.num_qubits} of {of} qubits at once are needed"
     if card.clifford:
         return f"auto: {width} of Clifford gates"
     if card.name == "mps":
@@ -178,6 +181,7 @@ def _look(
     seen: Seen = NOTHING,
 ) -> Considered:
     """A route on one engine, or what speaks against it."""
+    of, profile = profile.num_qubits, card.seen(profile, terms.outputs)
     error = objection(card, profile, terms)
     if error is None and card.machine:
         error = _against_machine(candidates, profile, seen)
@@ -193,7 +197,7 @@ def _look(
     if error is not None or fit is None:
         assert error is not None
         return Considered(card.name, None, error, _short(card, error))
-    reason = _why(card, profile) if by == AUTO else f"asked for {card.name}"
+    reason = _why(card, profile, of) if by == AUTO else f"asked for {card.name}"
     if card.machine:
         reason = f"asked for {named(fit.pool, seen)}"
     if fit.words:

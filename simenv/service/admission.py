@@ -177,7 +177,7 @@ class Admission:
         wrong = check.problem(circuit)
         if wrong:
             raise ProgramError(f"the program is not valid: {wrong}")
-        found = profile(circuit)
+        found = profile(circuit, terms.outputs, rules.labels(terms))
         rules.check_final_state(terms, circuit, found)
         route = preferring.route(found, terms, self._pools, self._limits, self._seen)
         rules.check_outputs(found, terms)

@@ -34,7 +34,7 @@ def explain(
         wrong = check.problem(circuit)
         if wrong:
             raise ProgramError(f"the program is not valid: {wrong}")
-        found = profile(circuit)
+        found = profile(circuit, q.terms.outputs, rules.labels(q.terms))
         rules.check_final_state(q.terms, circuit, found)
         considered = preferring.consider(found, q.terms, pools, limits, seen)
     except SimenvError as error:

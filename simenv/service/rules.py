@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import msgspec
 import numpy as np
@@ -106,6 +107,11 @@ def check_terms(terms: Terms) -> None:
             f"prefer names {len(terms.prefer)} pools or kinds; at most {MAX_PREFERRED} are allowed",
             hint="each of 64 characters at most",
         )
+
+
+def labels(terms: Terms) -> Iterator[str]:
+    """All Pauli strings that are asked for."""
+    return (label for observable in terms.observables for label in observable.labels)
 
 
 def check_app(terms: Terms) -> None:

@@ -8,6 +8,17 @@ from __future__ import annotations
 import msgspec
 
 
+class Kept(msgspec.Struct, frozen=True):
+    """What is left of a circuit by an engine that runs no more than what is asked needs."""
+
+    num_qubits: int  # of all its parts, which nothing connects
+    widest: int  # of the widest one
+    operations: int
+    gates_1q: int
+    gates_2q: int
+    gates_many: int
+
+
 class Profile(msgspec.Struct, frozen=True):
     """Sizes of one circuit."""
 
@@ -32,3 +43,4 @@ class Profile(msgspec.Struct, frozen=True):
     bond_bits: int = -1
     longest: int = 0
     widest: int = 2  # qubits of its widest gate, where one has more than two
+    kept: Kept | None = None  # where that is less than all

@@ -1,19 +1,25 @@
-"""What a circuit is made of, found out: one walk over it by each of three kernels."""
+"""What a circuit is made of, found out: one walk over it by each of a few kernels."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
+from simulators.catalog import SMALL_QUBITS
 from simulators.circuit import survey
+from simulators.circuit.asked import asked
 from simulators.circuit.flow import needs_branching
 from simulators.circuit.gates import UNITARY
 from simulators.circuit.ir import Circuit
-from simulators.circuit.profile import Profile
+from simulators.circuit.profile import Kept, Profile
+from simulators.circuit.reduced import split
 from simulators.circuit.traits import traits
 
 
-def profile(circuit: Circuit) -> Profile:
-    """The profile of an admissible circuit."""
+def profile(circuit: Circuit, outputs: tuple[str, ...] = (), labels: Iterable[str] = ()) -> Profile:
+    """The profile of an admissible circuit. `outputs`: what is asked of it, `labels` are those of
+    all Pauli strings; without any, what is left of it is not looked for."""
     found = np.empty(circuit.table.found_size, np.int64)
     survey.bounds(
         circuit.table.rows,
@@ -51,6 +57,25 @@ def profile(circuit: Circuit) -> Profile:
         bond_bits=more.bond_bits,
         longest=more.longest,
         widest=_widest(circuit) if found[survey.MANY_QUBIT] else 2,
+        kept=_kept(circuit, outputs, labels)
+        if circuit.num_qubits > SMALL_QUBITS and outputs
+        else None,
+    )
+
+
+def _kept(circuit: Circuit, outputs: tuple[str, ...], labels: Iterable[str]) -> Kept | None:
+    found = split(circuit, asked(outputs, labels, circuit))
+    if not found.parts:
+        return None
+    rows = circuit.table.rows[circuit.ops[found.kept]]
+    wires = rows[rows[:, 0] >= UNITARY, 1]
+    return Kept(
+        num_qubits=found.num_qubits,
+        widest=found.widest,
+        operations=len(rows),
+        gates_1q=int(np.count_nonzero(wires <= 1)),
+        gates_2q=int(np.count_nonzero(wires == 2)),
+        gates_many=int(np.count_nonzero(wires > 2)),
     )
 
 

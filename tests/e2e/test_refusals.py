@@ -15,6 +15,7 @@ from live import Live, environment
 
 HEAD = 'OPENQASM 2.0;\ninclude "qelib1.inc";\n'
 PAIRS = "".join(f"cz q[{k}],q[{59 - k}];" for k in range(30))  # no chain of tensors holds these
+CHAIN = "".join(f"cz q[{k}],q[{k + 1}];" for k in range(59))
 REFUSE_S = 60.0  # generous: the point is that nothing hangs; the figure is in bench/start.py
 
 
@@ -37,7 +38,7 @@ def submit(live: Live, text: bytes, tmp_path: Path, *options: str) -> tuple[int,
 
 CASES = {
     "too wide": (
-        (HEAD + "qreg q[60];creg c[1];t q[0];" + PAIRS + "measure q[0]->c[0];").encode(),
+        f"{HEAD}qreg q[60];creg c[60];h q;t q;{PAIRS}{CHAIN}h q;measure q->c;".encode(),
         3,
         "qubits",
     ),

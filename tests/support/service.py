@@ -34,23 +34,26 @@ from simenv.wire import codec
 from simenv.wire import messages as m
 from simenv.wire.connection import Door
 from simenv.wire.memory import MemoryConnection, MemoryDoors
+from simulators.catalog import SMALL_QUBITS
 
 NODE = "here"
 LIMITS = Limits(2, 2**30, 1000, 2**24, 10 * 10**9, 60 * 10**9)
 
 
 def program(num_qubits: int = 2, angle: float = 0.5) -> Program:
-    """ry on each qubit, measured."""
+    """ry on each qubit, measured; of many qubits each bit depends on others, by a chain of cx."""
     numbers = np.arange(num_qubits, dtype=np.uint16)
+    chain = numbers.repeat(2)[1:-1] if num_qubits > SMALL_QUBITS else numbers[:0]
+    counts = [num_qubits, chain.size // 2, num_qubits]
     return Program(
         1,
         num_qubits,
         num_qubits,
         (("c", num_qubits),),
-        ("ry", "measure"),
-        np.array([[1, 0, 1], [1, 1, 0]], np.uint16).tobytes(),
-        np.repeat(np.array([0, 1], np.uint16), num_qubits).tobytes(),
-        np.concatenate([numbers, numbers]).tobytes(),
+        ("ry", "measure", "cx")[: 2 + bool(chain.size)],
+        np.array([[1, 0, 1], [1, 1, 0], [2, 0, 0]][: 2 + bool(chain.size)], np.uint16).tobytes(),
+        np.repeat(np.array([0, 2, 1], np.uint16), counts).tobytes(),
+        np.concatenate([numbers, chain, numbers]).tobytes(),
         numbers.tobytes(),
         np.full(num_qubits, angle).tobytes(),
     )

@@ -109,6 +109,7 @@ def test_a_plan_leaves_passes_out(shell: Shell, tmp_path: Path) -> None:
 
 LOOPS = """OPENQASM 3; include "stdgates.inc";
 qubit[14] q; bit[14] c;
+h q[0]; CHAIN
 for uint i in [1:7] {
   rx(0.3) q[13];
   for uint j in [1:3] { ry(0.2) q[12]; c[1] = measure q[12]; if (c[1]) { continue; } ry(0.2) q[9]; }
@@ -116,7 +117,7 @@ for uint i in [1:7] {
 c[0] = measure q[0];
 while (c[0]) { rx(0.3) q[0]; if (c[1]) { h q[11]; } c[0] = measure q[0]; }
 c = measure q;
-"""
+""".replace("CHAIN", " ".join(f"cx q[{k}],q[{k + 1}];" for k in range(13)))
 
 
 def test_passes_of_loops_are_counted_once(shell: Shell, tmp_path: Path) -> None:
@@ -124,10 +125,11 @@ def test_passes_of_loops_are_counted_once(shell: Shell, tmp_path: Path) -> None:
     file.write_text(LOOPS)
     found = shell("explain", str(file), "--plan", "--json").objects
     assert [(each["times"], each["under"]) for each in found] == [
-        (7, ""), (21, "break"), (21, "break"), (1, "while"), (1, "while, if"),
+        (1, ""), (1, ""), (7, ""), (21, "break"), (21, "break"), (1, "while"),
+        (1, "while, if"),
     ]  # fmt: skip
     told = shell("explain", str(file), "--plan")
-    assert told.out.startswith(f"{file}: 51 sweeps over ")
+    assert told.out.startswith(f"{file}: 53 sweeps over ")
     assert "how often" in told.err
 
 
@@ -138,6 +140,8 @@ def test_a_matrix_is_no_pass(shell: Shell, tmp_path: Path) -> None:
 
     circuit = QuantumCircuit(14)
     circuit.h(range(14))
+    for k in range(13):
+        circuit.cx(k, k + 1)
     circuit.unitary(random_unitary(16, seed=1), [13, 0, 5, 4])
     circuit.measure_all()
     file = tmp_path / "matrix.qpy"
@@ -149,8 +153,8 @@ def test_a_matrix_is_no_pass(shell: Shell, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "told", [["--shots", "10"], ["--ranks", "2", "--pool", "a"], ["--observable", "Z"],
-             ["--prefer", "hardware"], ["--option", "bond=3"], ["--engine", "mps"]],
+    "told", [["--shots", "10"], ["--ranks", "2", "--pool", "a"], ["--prefer", "hardware"],
+             ["--option", "bond=3"], ["--engine", "mps"]],
     ids=" ".join,
 )  # fmt: skip
 def test_a_plan_does_not_care_what_is_asked(shell: Shell, wide: str, told: list[str]) -> None:
@@ -169,6 +173,35 @@ def test_probabilities_have_the_passes_of_counts(shell: Shell, tmp_path: Path) -
         for each in ("counts", "probabilities", "expectation")
     ]
     assert plans[0] == plans[1] != plans[2]
+
+
+def test_what_is_left_of_a_circuit_is_not_told(shell: Shell, tmp_path: Path) -> None:
+    layers = "".join(
+        f"rx(0.{k}) q;\n" + "".join(f"cz q[{q}],q[{q + 1}];" for q in range(59)) for k in (1, 2)
+    )
+    head = f"{HEAD}qreg q[60]; creg c[9];\n{layers}\n"
+    near, apart = tmp_path / "near.qasm", tmp_path / "apart.qasm"
+    near.write_text(f"{head}h q;\nmeasure q[30] -> c[0];\n")
+    told = shell("explain", str(near), "--plan")
+    assert told.code == 0, told.err
+    assert "kept 5 of 60 qubits, 16 of 299 operations" in told.out.splitlines()[1]
+    assert told.out.splitlines()[3].split() == [
+        "0", "28-32", "all", "of", "a", "small", "state's", "1.0", "KiB", "1", "-",
+    ]  # fmt: skip
+    bits = "".join(f"measure q[{q}] -> c[{k}];" for k, q in enumerate((3, 7, 11, 40, 44, 48, 52)))
+    apart.write_text(f"{head}h q;\n{bits}\n")
+    told = shell("explain", str(apart), "--plan", "--json").objects
+    assert {each["wires"] for each in told} >= {"1-9", "38-50"}
+    assert max(each["memory_bytes"] for each in told) <= 32 << 17
+    label = "I" * 30 + "Z" + "I" * 29
+    told = shell("explain", str(near), "--plan", "--observable", label)
+    assert "kept 5 of 60 qubits" in told.out
+    assert "60 qubits" in shell("explain", str(near), "--plan", "--output", "expectation").err
+    found = shell("explain", str(apart), "--json").object
+    assert found["engine"] == "statevector"
+    ran = shell("submit", str(apart), "--shots", "100", "--wait", "--json").object
+    assert "of 60 qubits at once are needed" in ran["route"]
+    assert sum(ran["counts"].values()) == 100
 
 
 def test_a_plan_is_made_of_a_circuit_that_has_none(shell: Shell, wide: str, tmp_path: Path) -> None:

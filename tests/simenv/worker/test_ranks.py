@@ -49,7 +49,7 @@ def faulty(code: int, seconds: float = 0.0) -> bytes:
         plain,
         names=(*plain.names, "rx"),
         arities=plain.arities + np.array([1, 0, 1], np.uint16).tobytes(),
-        ops=np.full(len(head), 2, np.uint16).tobytes() + plain.ops,
+        ops=np.full(len(head), len(plain.names), np.uint16).tobytes() + plain.ops,
         qubits=bytes(2 * len(head)) + plain.qubits,
         params=np.array(head).tobytes() + plain.params,
     ).packed()

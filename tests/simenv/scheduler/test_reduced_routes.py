@@ -1,0 +1,98 @@
+"""What is taken into account of programs of which an engine runs only a part."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from arrays import Arrays
+
+from simenv.errors import Infeasible
+from simenv.model import Observable, PoolSpec, Terms
+from simenv.scheduler import routing
+from simenv.scheduler.values import Limits, Route
+from simenv.service import rules
+from simulators import catalog
+from simulators.circuit.ir import Circuit
+from simulators.circuit.profiling import profile
+
+LIMITS = Limits(4, 2**30, 10**6, 2**34, 1, 1)
+ENGINE = catalog.card("statevector")
+
+
+@pytest.fixture(autouse=True)
+def everything_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog, "_installed", lambda modules: True)
+
+
+def tangled(width: int, apart: int, measured: int) -> Circuit:
+    """Groups of `apart` qubits in which each depends on all, and no others; `measured` of each."""
+    arrays = Arrays(width, width)
+    for layer in range(2):
+        for q in range(width):
+            arrays.add("rx", [q], (), [0.3 + layer])
+        for first in range(0, width, apart):
+            for q in range(first, first + apart):
+                for other in range(first, q):
+                    arrays.add("cz", [other, q])
+    for q in range(width):
+        arrays.add("rx", [q], (), [0.3])
+        if q % apart < measured:
+            arrays.add("measure", [q], [q])
+    return arrays.circuit()
+
+
+def routed(circuit: Circuit, engine: str = "auto", outputs: tuple[str, ...] = ("counts",),
+           labels: tuple[str, ...] = ()) -> Route:  # fmt: skip
+    sums = (Observable(labels, b"\0" * 8 * len(labels)),) if labels else ()
+    terms = Terms(outputs=outputs, observables=sums, engine=engine)
+    found = profile(circuit, terms.outputs, rules.labels(terms))
+    return routing.route(found, terms, (PoolSpec("main"),), LIMITS)
+
+
+def test_a_program_is_as_wide_as_its_widest_part() -> None:
+    whole = tangled(20, 20, 20)
+    apart = tangled(60, 20, 20)
+    assert profile(whole, ("counts",)).kept is None
+    alone, found = routed(whole), routed(apart)
+    assert found.engine == alone.engine == "statevector"
+    assert found.num_qubits == 20
+    assert "20 of 60 qubits at once" in found.reason
+    assert alone.memory_bytes <= found.memory_bytes < 1.5 * alone.memory_bytes
+    assert alone.evolve_us < found.evolve_us < 6 * alone.evolve_us
+    with pytest.raises(Infeasible, match="60 qubits"):
+        routed(apart, "aer")
+    wide = routed(tangled(24, 12, 2), outputs=("probabilities",))
+    assert wide.num_qubits == 24  # the distribution is of all
+
+
+def test_what_is_asked_of_a_program_does_not_count() -> None:
+    circuit = tangled(60, 20, 0)
+    label = "I" * 59 + "X"
+    assert routed(circuit, outputs=("expectation",), labels=(label,)).num_qubits == 20
+    with pytest.raises(Infeasible):
+        routed(circuit, "statevector", outputs=("statevector",))
+    with pytest.raises(Infeasible):
+        routed(circuit, "statevector", outputs=("expectation",), labels=(label, "Z" * 59))
+    with pytest.raises(Infeasible):  # too wide, whatever is left out
+        routed(tangled(60, 30, 30), "statevector")
+
+
+def test_small_programs_are_looked_at_more_closely() -> None:
+    circuit = tangled(12, 6, 1)
+    assert profile(circuit, ("counts",)) == profile(circuit)
+
+
+def test_another_engine_is_told_of_less() -> None:
+    found = profile(tangled(20, 10, 1), ("counts",))
+    assert found.kept is not None
+    assert found.kept.widest == 10
+    assert found.kept.operations < found.operations
+    aer = catalog.card("aer")
+    assert aer is not None
+    assert ENGINE is not None
+    assert aer.seen(found, ("counts",)) is found
+    seen = ENGINE.seen(found, ("counts",))
+    assert (seen.num_qubits, seen.operations) == (10, found.kept.operations)
+    gates = seen.gates_1q + seen.gates_2q + seen.gates_many
+    assert gates == seen.operations - 2
+    assert msgspec.structs.replace(seen, num_qubits=20).num_clbits == found.num_clbits
