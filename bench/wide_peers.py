@@ -21,7 +21,6 @@ from wide_circuits import Gate, measured
 
 from simenv.model import TaskState, Terms, decode_program
 from simenv.wire.messages import STATES, Assign, Assigned
-from simulators.base import RunOptions
 from simulators.circuit.ir import Circuit
 
 SHOTS = 1_024
@@ -81,14 +80,19 @@ class Ours:
 
     def swept(self) -> tuple[int, int]:
         """Passes of the circuit run last, and the bytes they read and write."""
+        from simulators.statevector.planning.stretch import Stretch
         from simulators.statevector.planning.summary import passes
+        from simulators.statevector.schedule import schedule
 
         program = decode_program(self._job)
         circuit = Circuit.from_buffers(*astuple(program)[1:])
-        options = RunOptions(precision=self._terms.precision)
-        plan: Any = self._runner.engine("statevector").plan(circuit, None, options)
-        stretches = plan.of(circuit, keep=False).stretches
-        found = [each for stretch in stretches for each in passes(stretch.sweeps)]
+        stretches = schedule(circuit, keep=False, precision=self._terms.precision).stretches
+        found = [
+            each
+            for stretch in stretches
+            if isinstance(stretch, Stretch)
+            for each in passes(stretch.sweeps)
+        ]
         moved = sum(each.amplitudes for each in found)
         return len(found), 2 * moved * (16 if self._terms.precision == "double" else 8)
 

@@ -78,7 +78,9 @@ def tally(
 ) -> tuple[NDArray[np.uint64], NDArray[np.float64]]:
     """Distinct records, ascending, with how often each occurs, or the sum of its weights."""
     if weights is None and records.shape[1] == 1 and len(records):
-        ordered = np.sort(records[:, 0])
+        ordered = records[:, 0]
+        if (ordered[1:] < ordered[:-1]).any():
+            ordered = np.sort(ordered)
         begins = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
         counts = np.diff(begins, append=ordered.size)
         return ordered[begins].reshape(-1, 1), counts.astype(np.float64)
