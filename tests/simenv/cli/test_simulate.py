@@ -20,10 +20,20 @@ WAIT_S = 240.0
 MAIN = "from simenv.cli.entry import main; main()"
 WIDE = 15
 HEAD = f'OPENQASM 2.0;\ninclude "qelib1.inc";\nqreg q[{WIDE}];\ncreg c[4];\ncreg d[2];\n'
-TEXT = HEAD + "".join(f"ry({0.3 + q}) q[{q}];\n" for q in range(WIDE)) + (
-    "cx q[14],q[0];\nmeasure q[14] -> d[1];\nif(d==2) rx(0.7) q[13];\ncx q[13],q[2];\n"
-    "measure q[13] -> c[0];\nmeasure q[2] -> c[3];\n"
-)  # fmt: skip
+
+
+def text(width: int) -> str:
+    """What is measured depends on all qubits."""
+    turns = "".join(f"ry({0.3 + q}) q[{q}];\n" for q in range(width))
+    pairs = "".join(f"cx q[{q}],q[{q + 1}];\n" for q in reversed(range(width - 1)))
+    more = "".join(f"cx q[{q}],q[14];\n" for q in range(width) if q != 14)
+    return HEAD.replace(f"[{WIDE}]", f"[{width}]") + turns + pairs + more + (
+        "cx q[14],q[0];\nmeasure q[14] -> d[1];\nif(d==2) rx(0.7) q[13];\ncx q[13],q[2];\n"
+        "measure q[13] -> c[0];\nmeasure q[2] -> c[3];\n"
+    )  # fmt: skip
+
+
+TEXT = text(WIDE)
 FAULT = HEAD + "rx({}) q[0];\nrx(0.1) q[0];\nmeasure q[0] -> c[0];\n"
 
 over_ranks = [
@@ -101,7 +111,7 @@ class TestRanks:
         assert answer.out == ""
 
     def test_a_state_that_fits_nowhere_is_allocated(self, file: Path) -> None:
-        file.write_text(TEXT.replace(f"q[{WIDE}];\n", "q[39];\n", 1))
+        file.write_text(text(39))
         answer = simulate(file, "--json", ranks=2)
         assert answer.code == 3
         assert answer.object["error"]["code"] == "infeasible"

@@ -34,7 +34,8 @@ HEAD = 'OPENQASM 2.0; include "qelib1.inc"; '
 BELL = HEAD + "qreg q[2]; creg c[2]; h q[0]; cx q[0],q[1]; measure q->c;"
 GHZ = HEAD + "qreg q[3]; creg c[3]; h q[0]; cx q[0],q[1]; cx q[1],q[2]; measure q->c;"
 PLAIN = HEAD + "qreg q[2]; creg c[2]; h q[0]; cx q[0],q[1];"
-WIDE = HEAD + "qreg q[60]; creg c[1]; h q; measure q[0]->c[0];"
+PAIRS = "".join(f"cx q[{k}],q[{k + 1}];" for k in range(59))
+WIDE = f"{HEAD}qreg q[60]; creg c[1]; h q[0]; {PAIRS} measure q[59]->c[0];"
 
 
 @pytest.fixture(scope="module")
