@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from simulators.circuit.masks import count
 from simulators.jit import part
 from simulators.statevector.sweeps import LANE_WIRES
 from simulators.statevector.tiles.claims import add, look, wait
 from simulators.statevector.tiles.phases import FACTORS, spread
-from simulators.statevector.tiles.stream import KNOWN, NONE, WORDS, begin, flow, place
-from simulators.statevector.tiles.tile import PHASES, concerned, operate
+from simulators.statevector.tiles.tile import PHASES, concerned, load, operate, store
 
 
 @part
@@ -32,28 +29,6 @@ def _arrange(places, p, width, offsets, numbers):  # type: ignore[no-untyped-def
 
 
 @part
-def _next(  # type: ignore[no-untyped-def]
-    tiles, outside, high, all_tiles, ops, first, last, me, threads, marks, mark, turn, done,
-):  # fmt: skip
-    """Where the next tile begins that nobody works on and that has something to be done, or NONE.
-
-    `turn`: how many threads' ranges are at an end; `done`: tiles this thread has taken. Returns
-    both anew.
-    """
-    while turn < threads:
-        owner = (me + turn) % threads
-        mine = tiles * owner // threads + add(marks, mark + owner, 1)
-        if mine >= tiles * (owner + 1) // threads:
-            turn += 1
-            continue
-        done += 1
-        here = spread(mine, outside)
-        if all_tiles or concerned(ops, first, last, here | high):
-            return here, turn, done
-    return np.int64(NONE), turn, done
-
-
-@part
 def run(  # type: ignore[no-untyped-def]
     amplitudes, n, width, starts, places, live, ops, terms, floats, numbers, first, last, high,
     known, most, me, threads, marks, control, scratch, words, products, norms,
@@ -68,13 +43,9 @@ def run(  # type: ignore[no-untyped-def]
     """
     height = width - LANE_WIRES
     size = 1 << height
-    offsets, which = words[:size], words[size : 2 * size]
-    order, seats = words[2 * size : 3 * size], words[3 * size : 4 * size]
-    stream, notes = words[4 * size : 4 * size + WORDS], words[4 * size + WORDS :]
-    own = (scratch.size - PHASES * (2 * size + FACTORS)) // 2
-    tile, other, factors = scratch[:own], scratch[own : 2 * own], scratch[2 * own :]
-    for row in range(size):
-        order[row] = seats[row] = place(row)
+    offsets, order, which = words[:size], words[size : 2 * size], words[2 * size : 3 * size]
+    own = scratch.size - PHASES * (2 * size + FACTORS)
+    tile, factors, notes = scratch[:own], scratch[own:], words[3 * size :]
     none = norms[:0]
     for p in range(first, last):
         inside = _arrange(places, p, width, offsets, which)
@@ -85,33 +56,26 @@ def run(  # type: ignore[no-untyped-def]
         filled = norms if p == last - 1 else none
         all_tiles = filled.size > 0 or live[p] & ~known != 0  # new amplitudes are to be written
         mark = (p - first) * (threads + 1)
-        stream[KNOWN] = known
-        done = turn = 0
-        before = np.int64(NONE)
-        here, turn, done = _next(
-            tiles, outside, high, all_tiles, ops, starts[p], starts[p + 1], me, threads, marks,
-            mark, turn, done,
-        )  # fmt: skip
-        begin(stream, NONE, here)
-        flow(stream, size, offsets, which, amplitudes, tile, order, filled)
-        while here != NONE:
-            if look(control, 0):
-                return 1
-            comes, turn, done = _next(
-                tiles, outside, high, all_tiles, ops, starts[p], starts[p + 1], me, threads, marks,
-                mark, turn, done,
-            )  # fmt: skip
-            begin(stream, before, comes)
-            operate(
-                tile, order, height, most, ops, starts[p], starts[p + 1], terms, floats, numbers,
-                here | high, factors, products, notes, stream, offsets, which, amplitudes, other,
-                seats, filled,
-            )  # fmt: skip
-            tile, other = other, tile
-            order, seats = seats, order
-            before, here = here, comes
-        begin(stream, before, NONE)
-        flow(stream, size, offsets, which, amplitudes, other, seats, filled)
+        done = 0
+        for turn in range(threads):
+            owner = (me + turn) % threads
+            begin, end = tiles * owner // threads, tiles * (owner + 1) // threads
+            while True:
+                mine = begin + add(marks, mark + owner, 1)
+                if mine >= end:
+                    break
+                if look(control, 0):
+                    return 1
+                here = spread(mine, outside)
+                base = here | high
+                if all_tiles or concerned(ops, starts[p], starts[p + 1], base):
+                    load(amplitudes, here, offsets, which, known, tile, order)
+                    operate(
+                        tile, order, height, most, ops, starts[p], starts[p + 1], terms, floats,
+                        numbers, base, factors, products, notes,
+                    )  # fmt: skip
+                    store(amplitudes, here, offsets, which, tile, order, filled)
+                done += 1
         if threads > 1:
             add(marks, mark + threads, done)
             if not wait(marks, mark + threads, tiles, control):

@@ -22,7 +22,6 @@ from simulators.statevector.sweeps import (
     TERMS,
 )
 from simulators.statevector.tiles.choice import rows
-from simulators.statevector.tiles.stream import DONE, PRICE, some
 
 _TABLE = 2 * LANES  # numbers of a lanes' table
 _SCALAR = MOST_WIDTH  # where the products of terms without a place stand
@@ -167,12 +166,8 @@ def prepare(ops, o, height, terms, floats, numbers, base, factors, products, not
 
 
 @part
-def turn(  # type: ignore[no-untyped-def]
-    tile, order, height, ops, o, strip, at, numbers, factors, notes, unit, stream, offsets, which,
-    amplitudes, other, seats, norms,
-):  # fmt: skip
+def turn(tile, order, height, ops, o, strip, at, numbers, factors, notes):  # type: ignore[no-untyped-def]
     """Operation o, made ready, on the rows at | some of the bits `strip`."""
-    done, price = stream[DONE], stream[PRICE]
     mask, value, cross = ops[o, ROW_MASK], ops[o, ROW_VALUE], ops[o, CROSS]
     begin = ops[o, AT]
     by, first = numbers, begin
@@ -195,11 +190,6 @@ def turn(  # type: ignore[no-untyped-def]
                 rows.turn_row(tile, order[row], by, first + 2 * row)
             else:
                 rows.turn_lanes(tile, order[row], by, first + 2 * row, table, own)
-            done += unit
-            if done >= price:
-                done -= price
-                some(stream, offsets, which, amplitudes, other, seats, norms)
             rest = (rest - free) & free
             if not rest:
                 break
-    stream[DONE] = done

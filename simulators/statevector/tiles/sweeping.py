@@ -14,7 +14,6 @@ from simulators.statevector import memory
 from simulators.statevector.state import State, Sweeper
 from simulators.statevector.sweeps import LANE_WIRES, LANES, Sweeps
 from simulators.statevector.tiles.phases import FACTORS, NOTES, PRODUCTS
-from simulators.statevector.tiles.stream import WORDS
 from simulators.statevector.tiles.tile import PHASES
 
 _ALONE = 1 << 16  # states with fewer amplitudes are not worth a second thread
@@ -129,8 +128,8 @@ class _Call:
 
         def work(_first: int, _last: int, me: int) -> None:
             size = 2 * LANES * (rows + rows // 8 + rows // 64) + _ROOM
-            scratch = sweeper.room(me, self._type, 2 * size + PHASES * (2 * rows + FACTORS))
-            words = sweeper.room(me, "int64", 4 * rows + WORDS + PHASES * NOTES)
+            scratch = sweeper.room(me, self._type, size + PHASES * (2 * rows + FACTORS))
+            words = sweeper.room(me, "int64", 3 * rows + PHASES * NOTES)
             products = sweeper.room(me, "float64", PRODUCTS)
             self._run(
                 *self._plan, first, last, self._high, known, self._most, me, threads, marks,

@@ -1,4 +1,4 @@
-"""All operations of a pass on one tile in the scratch, while the rows of another come and go."""
+"""One tile: from the state into the scratch, all operations of a pass, and back."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from simulators.statevector.sweeps import (
     AT,
     DENSE,
     KIND,
+    LANES,
     MAP,
     OUTER_MASK,
     OUTER_VALUE,
@@ -23,10 +24,10 @@ from simulators.statevector.sweeps import (
 )
 from simulators.statevector.tiles.choice import rows
 from simulators.statevector.tiles.phases import NOTES, prepare, turn
-from simulators.statevector.tiles.stream import DONE, PRICE, TOGETHER, flow, some
 
+ROW = 2 * LANES  # numbers of a row
 PHASES = 4  # operations of that kind that are made ready together
-_WHOLE = 16  # what is counted as work: so much is a multiplication of all rows by one number
+_AHEAD = 12  # rows: so far ahead memory is asked for what will be loaded
 _D1, _D2, _D3, _R1, _R2 = DENSE + 1, DENSE + 2, DENSE + 3, REAL + 1, REAL + 2
 
 
@@ -45,24 +46,46 @@ def concerned(ops, first, last, base):  # type: ignore[no-untyped-def]
 
 
 @part
-def _swap_lanes(  # type: ignore[no-untyped-def]
-    tile, order, strip, at, lane, bit, unit, stream, offsets, which, amplitudes, other, seats,
-    norms,
-):  # fmt: skip
+def load(amplitudes, base, offsets, numbers, known, tile, order):  # type: ignore[no-untyped-def]
+    """The tile's rows, in the order of memory; those that must be 0 are not looked at.
+
+    offsets: of each row, from the base; numbers: which row of the tile it is.
+    """
+    last = offsets.size - 1
+    for k in range(offsets.size):
+        number = numbers[k]
+        row = order[number] = (number + (number >> 3) + (number >> 6)) * ROW
+        at = base | offsets[k]
+        if at & ~known:
+            rows.clear_row(tile, row)
+        else:
+            rows.prefetch_row(amplitudes, 2 * (base | offsets[min(k + _AHEAD, last)]))
+            rows.load_row(amplitudes, 2 * at, tile, row)
+
+
+@part
+def store(amplitudes, base, offsets, numbers, tile, order, norms):  # type: ignore[no-untyped-def]
+    """The inverse of `load`; and the norm of each row, where `norms` has room for them."""
+    last = offsets.size - 1
+    for k in range(offsets.size):
+        at = base | offsets[k]
+        row = order[numbers[k]]
+        rows.prefetch_row(amplitudes, 2 * (base | offsets[min(k + _AHEAD, last)]))
+        rows.store_row(amplitudes, 2 * at, tile, row)
+        if norms.size:
+            norms[at // LANES] = rows.norm_row(tile, row)
+
+
+@part
+def _swap_lanes(tile, order, strip, at, lane, bit):  # type: ignore[no-untyped-def]
     free = strip & ~bit
     rest = free - free
-    done, price = stream[DONE], stream[PRICE]
     while True:
         row = rest | at
         rows.swap_lane(tile, order[row], order[row | bit], lane)
-        done += unit
-        if done >= price:
-            done -= price
-            some(stream, offsets, which, amplitudes, other, seats, norms)
         rest = (rest - free) & free
         if not rest:
             break
-    stream[DONE] = done
 
 
 @part
@@ -78,13 +101,9 @@ def _map(order, free, value, other):  # type: ignore[no-untyped-def]
 
 
 @part
-def _multiply(  # type: ignore[no-untyped-def]
-    tile, order, kind, free, value, a, b, c, numbers, at, unit, stream, offsets, which, amplitudes,
-    other, seats, norms,
-):  # fmt: skip
+def _multiply(tile, order, kind, free, value, a, b, c, numbers, at):  # type: ignore[no-untyped-def]
     """A matrix on row bits a, b, c, in all rows value | some of `free`."""
     rest = free - free
-    done, price = stream[DONE], stream[PRICE]
     while True:
         row = rest | value
         if kind == _D1:
@@ -99,14 +118,9 @@ def _multiply(  # type: ignore[no-untyped-def]
             rows.real_2(tile, order, row, a, b, c, numbers, at)
         else:
             rows.real_3(tile, order, row, a, b, c, numbers, at)
-        done += unit
-        if done >= price:
-            done -= price
-            some(stream, offsets, which, amplitudes, other, seats, norms)
         rest = (rest - free) & free
         if not rest:
             break
-    stream[DONE] = done
 
 
 @part
@@ -128,30 +142,6 @@ def _moves(ops, o):  # type: ignore[no-untyped-def]
 
 
 @part
-def _work(kind):  # type: ignore[no-untyped-def]
-    """Of an operation on one row, about."""
-    if kind == SWAP_LANE:
-        return _WHOLE // 2
-    if kind == MAP:
-        return 0
-    if kind == PHASE:
-        return _WHOLE
-    if kind > REAL:
-        return _WHOLE << (kind - REAL) >> 1
-    return _WHOLE << kind
-
-
-@part
-def _all_work(ops, first, last, base):  # type: ignore[no-untyped-def]
-    """Of operations on a tile, for each of its rows."""
-    found = 0
-    for o in range(first, last):
-        if ops[o, KIND] == SWAP_LANE or _fits(ops, o, base):
-            found += _work(ops[o, KIND]) >> min(count(ops[o, ROW_MASK]), 4)
-    return found
-
-
-@part
 def _filled(strip, whole, most):  # type: ignore[no-untyped-def]
     """The strip with more of the lowest row bits, `most` in all; the whole tile if it has more."""
     found = count(strip)
@@ -166,50 +156,35 @@ def _filled(strip, whole, most):  # type: ignore[no-untyped-def]
 
 
 @part
-def _act(  # type: ignore[no-untyped-def]
-    tile, order, height, ops, o, strip, at, numbers, factors, notes, stream, offsets, which,
-    amplitudes, other, seats, norms,
-):  # fmt: skip
+def _act(tile, order, height, ops, o, strip, at, numbers, factors, notes):  # type: ignore[no-untyped-def]
     """Operation o on the rows at | some of the bits `strip`."""
     kind = ops[o, KIND]
-    mask, value, unit = ops[o, ROW_MASK], ops[o, ROW_VALUE], _work(kind)
+    mask, value = ops[o, ROW_MASK], ops[o, ROW_VALUE]
     if kind == SWAP_LANE:
-        _swap_lanes(
-            tile, order, strip, at, ops[o, A], 1 << ops[o, B], 2 * unit, stream, offsets, which,
-            amplitudes, other, seats, norms,
-        )  # fmt: skip
+        _swap_lanes(tile, order, strip, at, ops[o, A], 1 << ops[o, B])
     elif (at ^ value) & mask & ~strip:
         return
     elif kind == MAP:
         here, there = at | value & strip, at | ops[o, ROW_OTHER] & strip
         _map(order, strip & ~mask, here, there)
     elif kind == PHASE:
-        turn(
-            tile, order, height, ops, o, strip, at, numbers, factors, notes, unit, stream, offsets,
-            which, amplitudes, other, seats, norms,
-        )  # fmt: skip
+        turn(tile, order, height, ops, o, strip, at, numbers, factors, notes)
     else:
         free = strip & ~(mask | _moves(ops, o))
         a, b, c = 1 << ops[o, A], 1 << ops[o, B], 1 << ops[o, C]
-        _multiply(
-            tile, order, kind, free, at | value & strip, a, b, c, numbers, ops[o, AT],
-            unit << count(_moves(ops, o)), stream, offsets, which, amplitudes, other, seats, norms,
-        )  # fmt: skip
+        _multiply(tile, order, kind, free, at | value & strip, a, b, c, numbers, ops[o, AT])
 
 
 @part
 def operate(  # type: ignore[no-untyped-def]
     tile, order, height, most, ops, first, last, terms, floats, numbers, base, factors, products,
-    notes, stream, offsets, which, amplitudes, other, seats, norms,
+    notes,
 ):  # fmt: skip
     """Operations first .. last - 1 on a tile of 2**height rows that has been loaded.
 
     Operations that follow one another go together over strips of 2**most rows, which stay in the
-    first cache. `factors` and `notes`: room for PHASES operations. Meanwhile the rows of the
-    `other` tile, which are at `seats`, go their way: see `stream.flow`.
+    first cache. `factors` and `notes`: room for PHASES operations.
     """
-    stream[DONE] = 0
-    stream[PRICE] = TOGETHER * _all_work(ops, first, last, base)
     whole = (1 << height) - 1
     room = factors.size // PHASES
     o = first
@@ -240,13 +215,9 @@ def operate(  # type: ignore[no-untyped-def]
                 if ops[k, KIND] == SWAP_LANE or _fits(ops, k, base):
                     own = factors[phases * room : (phases + 1) * room]
                     said = notes[phases * NOTES : (phases + 1) * NOTES]
-                    _act(
-                        tile, order, height, ops, k, strip, at, numbers, own, said, stream, offsets,
-                        which, amplitudes, other, seats, norms,
-                    )  # fmt: skip
+                    _act(tile, order, height, ops, k, strip, at, numbers, own, said)
                     phases += ops[k, KIND] == PHASE
             at = (at - outside) & outside
             if not at:
                 break
         o = end
-    flow(stream, offsets.size, offsets, which, amplitudes, other, seats, norms)
