@@ -146,18 +146,20 @@ class Start:
         if self._loading is not None:
             over = self._loading.over()
             if self._loading.cold and not self._helped:
-                self._help()
+                self._helped = True
+                self._help(starting=True)
             if over:
                 self._loaded()
                 self._loading = None
+                if self._helped:
+                    self._help(starting=False)
         if self._loading is None and not self.told:
             self.told = _tell_when_ready(self._environment, self._ready_fd)
 
-    def _help(self) -> None:
-        self._helped = True
+    def _help(self, *, starting: bool) -> None:
         home = self._environment.places.home
         try:
-            compile_beside(self._beside, self._kernels, home, os.environ)
+            compile_beside(self._beside, self._kernels, home, os.environ, starting=starting)
         except LaunchError as error:
             log.warning("%s", error)  # tasks that need them will compile them
 

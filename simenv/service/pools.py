@@ -177,13 +177,20 @@ class WorkerProcesses:
         return self._places.logs / f"{name}.log"
 
 
+def helpers(cores: int, *, starting: bool) -> range:
+    """Numbers of the processes that compile beside a service where no kernel is compiled yet: those
+    to be begun while it and its worker do so too, on a core each, or the others."""
+    early = min(MOST_HELPERS, max(0, cores - 2))
+    return range(early) if starting else range(early, min(MOST_HELPERS, cores))
+
+
 def compile_beside(
-    launcher: Launcher, kernels: Path, home: Path, environ: Mapping[str, str]
+    launcher: Launcher, kernels: Path, home: Path, environ: Mapping[str, str], *, starting: bool
 ) -> None:
-    """Where no kernel is compiled yet: processes that do it while the service starts."""
+    """Begin such processes; see `helpers`."""
     argv = (sys.executable, "-P", "-m", "simulators.warm", str(kernels))
-    for number in range(1, 1 + min(MOST_HELPERS, len(os.sched_getaffinity(0)))):
-        name = f"kernels-{number}"
+    for number in helpers(len(os.sched_getaffinity(0)), starting=starting):
+        name = f"kernels-{number + 1}"
         log = home / f"{name}.log"
         launcher.start(Command(name, argv, worker_environ(environ), log, home))
 

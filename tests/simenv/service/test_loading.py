@@ -12,6 +12,7 @@ from simenv.config import kernel_cache
 from simenv.model import Terms
 from simenv.scheduler.seen import NOTHING
 from simenv.service.loading import Loading, admission
+from simenv.service.pools import helpers
 from simenv.wire import messages as m
 from simenv.wire.engines import Engines, Explain, Explained, GetEngines
 
@@ -63,3 +64,14 @@ def test_a_folder_that_cannot_be_made_is_found_by_nobody(tmp_path: Path) -> None
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError):
         over(Loading(tmp_path / "file" / "kernels"))
+
+
+@pytest.mark.parametrize(
+    ("cores", "at_once", "later"), [(1, 0, 1), (2, 0, 2), (3, 1, 2), (4, 2, 2), (64, 4, 0)]
+)
+def test_who_compiles_beside_takes_no_core_of_those_who_start(
+    cores: int, at_once: int, later: int
+) -> None:
+    first, then = helpers(cores, starting=True), helpers(cores, starting=False)
+    assert (len(first), len(then)) == (at_once, later)
+    assert not set(first).intersection(then)
