@@ -2,7 +2,8 @@
 
 A run that is short never writes. A long one writes now and then, between two passes, in turn under
 two names, so that one of them is always whole; who begins the same run again goes on from there.
-All ranks write and take the same pass, or none does.
+All ranks write and take the same pass, or none does. Of several states, one after the other, only
+the present one is kept: another attempt does those before it anew.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from simulators.statevector import checkpoint
 from simulators.statevector.checkpoint import Amplitudes, Mark
 
 _SHARE = 20  # a twentieth of the time goes into writing, at most
+_NAMED = 16  # characters of a digest that stand in a name
 _HALF = 2  # of the room there is stays for others
 _WORDS = 200  # characters of what an error says
 
@@ -75,12 +77,10 @@ class Journey:
         trace: TracebackType | None,
     ) -> None:
         """The run has come to an end: nothing of it is needed any more."""
-        if self._folder is None:
-            return
-        with suppress(OSError):  # other ranks have theirs in it, or it has never been there
-            for path in self._folder.glob(f"{self._place.rank}.*"):
-                path.unlink(missing_ok=True)
-            self._folder.rmdir()
+        self._forget(f"{self._place.rank}.*")
+        if self._folder is not None:
+            with suppress(OSError):  # other ranks have theirs in it, or it has never been there
+                self._folder.rmdir()
 
     def told(self, found: EngineResult) -> EngineResult:
         """A result that says where this attempt began, if another was before it, and what could
@@ -95,7 +95,10 @@ class Journey:
 
     def begin(self, way: Way | None) -> None:
         """A state sets out; None: on a way that is not kept."""
-        self._way = way or Way("", 0)
+        new = way or Way("", 0)
+        if self._way.digest not in ("", new.digest):
+            self._forget(f"{self._place.rank}.{self._way.digest[:_NAMED]}.*")
+        self._way = new
         self._done = self._before = 0
 
     def taken(self, amplitudes: Amplitudes) -> tuple[int, ...] | None:
@@ -173,6 +176,12 @@ class Journey:
             warnings.warn(words, RuntimeWarning, stacklevel=2)
         self._missed = words
 
+    def _forget(self, pattern: str) -> None:
+        if self._folder is not None:
+            for path in self._folder.glob(pattern):
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
+
     def _left(self) -> Iterable[tuple[int, Mark]]:
         """What there is of this very evolution."""
         place = self._place
@@ -187,7 +196,7 @@ class Journey:
 
     def _path(self, turn: int) -> Path:
         assert self._folder is not None
-        return self._folder / f"{self._place.rank}.{turn}.h5"
+        return self._folder / f"{self._place.rank}.{self._way.digest[:_NAMED]}.{turn}.h5"
 
 
 def _unwritten(path: Path, mark: Mark, amplitudes: Amplitudes) -> str:

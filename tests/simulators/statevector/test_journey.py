@@ -229,3 +229,32 @@ def test_a_run_that_cannot_last_so_long_pays_for_being_kept(
     engine = StatevectorEngine()
     engine.run(engine.plan(circuit, None, options), circuit, Request(10, 7), options, Control())
     assert len(made) == written
+
+
+def test_a_state_takes_what_the_next_one_had_come_to(tmp_path: Path) -> None:
+    """The second attempt at the first of two states leaves alone what is kept of the second."""
+    ways = (Way("abc", 9), Way("abd", 9))
+    states = [amplitudes(k) for k in range(4)]
+
+    def both(journey_: Journey) -> NDArray[np.complexfloating] | None:
+        """The first state comes to its end, and the other begins."""
+        journey_.begin(ways[0])
+        assert journey_.taken(np.zeros_like(states[0])) is None
+        for _ in range(9):
+            journey_.passed(states[0])
+        journey_.begin(ways[1])
+        found = np.zeros_like(states[0])
+        return found if journey_.taken(found) is not None else None
+
+    first = Journey(tmp_path / "t-5", 0.0)
+    assert both(first) is None
+    for state in states[1:]:
+        first.passed(state)
+    second = Journey(tmp_path / "t-5", 0.0)
+    found = both(second)
+    assert found is not None
+    assert np.array_equal(found, states[3])
+    assert len(list((tmp_path / "t-5").iterdir())) == 2, "what is kept of the first is of no use"
+    with second:
+        pass
+    assert not (tmp_path / "t-5").exists()
