@@ -110,8 +110,10 @@ def test_a_missing_file_is_a_fault_of_ours(shell: Shell, tmp_path: Path) -> None
 
 def test_too_wide_a_circuit_is_taken(shell: Shell, tmp_path: Path) -> None:
     file = tmp_path / "wide.qasm"
+    chain = "".join(f"cx q[{k}],q[{k + 1}];" for k in range(59))
     file.write_text(
-        'OPENQASM 2.0; include "qelib1.inc"; qreg q[60]; creg c[1]; h q[0]; measure q[0] -> c[0];'
+        'OPENQASM 2.0; include "qelib1.inc"; qreg q[60]; creg c[60];'
+        f" h q[0]; {chain} measure q -> c;"
     )
     told = shell("submit", str(file), "--engine", "statevector", "--wait", "--json")
     assert told.code == 3
