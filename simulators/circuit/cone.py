@@ -144,10 +144,11 @@ def _join(parent, one, two):  # type: ignore[no-untyped-def]
     parent[_root(parent, one)] = _root(parent, two)
 
 
-@kernel(NAMES, U16, U16, U16, I32, I64, INT, INT, U8, I64)
-def _connect(rows, ops, qubits, clbits, tokens, starts, first_bit, first_op, kept, parent):  # type: ignore[no-untyped-def]
-    """parent[node] = one node of all that are connected with it. Nodes: the qubits, the clbits from
-    `first_bit` on, all variables as one, then the operations."""
+@kernel(NAMES, U16, U16, U16, I32, I64, INT, INT, U8, U8, I64, returns=INT)
+def _connect(rows, ops, qubits, clbits, tokens, starts, first_bit, first_op, kept, needed, parent):  # type: ignore[no-untyped-def]
+    """parent[node] = one node of all that are connected with it; 1 if needed qubits have
+    several. Nodes: the qubits, the clbits from `first_bit` on, all variables as one, then the
+    operations. `needed` [qubits]: those of operations are added."""
     for node in range(parent.size):
         parent[node] = node
     at = bit = depth = token = 0
@@ -166,6 +167,7 @@ def _connect(rows, ops, qubits, clbits, tokens, starts, first_bit, first_op, kep
             if code == END_BLOCK:
                 depth -= 1
             for j in range(at, at + count):
+                needed[qubits[j]] = 1
                 _join(parent, np.int64(qubits[j]), node)
             for j in range(bit, bit + bits):
                 _join(parent, first_bit + np.int64(clbits[j]), node)
@@ -185,6 +187,15 @@ def _connect(rows, ops, qubits, clbits, tokens, starts, first_bit, first_op, kep
         bit += bits
     for node in range(parent.size):
         parent[node] = _root(parent, node)
+    first = np.int64(-1)
+    several = 0
+    for q in range(needed.size):
+        if needed[q]:
+            if first < 0:
+                first = parent[q]
+            elif parent[q] != first:
+                several = 1
+    return several
 
 
 def cone(circuit: Circuit, clbits: bool, levels: bytes) -> tuple[NDArray[np.bool_], int]:
@@ -212,13 +223,16 @@ def cone(circuit: Circuit, clbits: bool, levels: bytes) -> tuple[NDArray[np.bool
 
 
 def connected(
-    circuit: Circuit, kept: NDArray[np.bool_]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    circuit: Circuit, kept: NDArray[np.bool_], needed: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], bool]:
     """A number that is the same for all that is connected, of each qubit and of each operation that
-    is kept: int64 [qubits], [operations]."""
+    is kept: int64 [qubits], [operations]; and whether needed qubits have several.
+
+    `needed` [qubits]: those of operations that are kept are added.
+    """
     first_op = circuit.num_qubits + circuit.num_clbits + 1
     parent = np.empty(first_op + circuit.ops.size, np.int64)
-    _connect(
+    several = _connect(
         circuit.table.rows,
         circuit.ops,
         circuit.qubits,
@@ -228,6 +242,7 @@ def connected(
         circuit.num_qubits,
         first_op,
         kept.view(np.uint8),
+        needed.view(np.uint8),
         parent,
     )
-    return parent[: circuit.num_qubits], parent[first_op:]
+    return parent[: circuit.num_qubits], parent[first_op:], bool(several)

@@ -78,21 +78,23 @@ def split(circuit: Circuit, asked: Asked | None) -> Split:
         if any(measured >> qubit & 1 for qubit in np.flatnonzero(seen == SEEN).tolist()):
             return WHOLE  # it has no answer: see `expectation.refuse_collapsed`
     kept, gone = cone(circuit, asked.clbits, asked.levels)
-    own = np.zeros(circuit.num_qubits, np.bool_)  # qubits that are needed
-    own[np.flatnonzero(seen)] = True
-    own[circuit.qubits[np.repeat(kept, circuit.table.rows[circuit.ops, 1])]] = True
-    own[0] |= not own.any()
-    parts: tuple[NDArray[np.int64], ...] = (np.flatnonzero(own),)
+    needed = np.zeros(circuit.num_qubits, np.bool_)
+    needed[: seen.size] = seen
+    roots, of_operations, several = connected(circuit, kept, needed)
+    all_needed = bool(needed.all())
+    if all_needed and not gone and not several:
+        return WHOLE
+    needed[0] |= not needed.any()
+    parts: tuple[NDArray[np.int64], ...] = (np.flatnonzero(needed),)
     places = np.zeros(circuit.ops.size, np.int64)
-    if not _must_stay_together(circuit, asked):
-        roots, of_operations = connected(circuit, kept)
+    if several and not _must_stay_together(circuit, asked):
         parts = _packed(roots, parts[0])
         if len(parts) > 1:  # what has no qubits, such as a store, goes with the first
             number = np.zeros(max(roots.max(), of_operations.max(initial=0)) + 1, np.int64)
             for n, part in enumerate(parts):
                 number[roots[part]] = n
             places = number[of_operations]
-    if len(parts) == 1 and not gone and own.all():
+    if all_needed and not gone and len(parts) == 1:
         return WHOLE
     return Split(kept, parts, places)
 

@@ -125,18 +125,24 @@ class StatevectorEngine:
         check_run(circuit, options)
         bindings = request.bindings
         number = 1 if bindings is None and not circuit.num_slots else rows(circuit, request)
-        reductions = _reductions(plan)
+        is_small = circuit.num_qubits <= self._small
+        if is_small and self._group is None:
+            found = self._compiled(circuit, request, number, control)
+            if found is not None:
+                return found
+        if not isinstance(plan, Reductions):
+            raise TypeError(f"a plan of {type(plan).__name__}, not of this engine")
         if circuit.num_qubits <= SMALL_QUBITS:
-            pieces = reductions.whole(circuit)
+            pieces = plan.whole(circuit)
         else:
-            pieces = reductions.pieces(circuit, request)
+            pieces = plan.pieces(circuit, request)
             if len(pieces) == 1:
                 request = pieces[0].request(request, circuit.num_qubits)
                 circuit = pieces[0].circuit
         job = _Job(circuit, pieces, request, options, control, number)
         check_width(CARD, job.widest)
         if self._group is None:
-            return self._alone(job)
+            return _in_states(job) if is_small else self._alone(job)
         found = self._group.run(
             job.widest,
             options,
@@ -148,25 +154,18 @@ class StatevectorEngine:
 
     def _alone(self, job: _Job) -> EngineResult:
         """All rows, in this process."""
-        circuit, options, control = job.circuit, job.options, job.control
-        is_small = circuit.num_qubits <= self._small and circuit.num_clbits <= MAX_CLBITS
-        if is_small and len(job.pieces) == 1:
-            found = self._compiled(circuit, job.request, job.number, control)
+        if len(job.pieces) == 1 and job.circuit.num_qubits <= self._small:
+            found = self._compiled(job.circuit, job.request, job.number, job.control)
             if found is not None:
                 return found
-        from simulators.statevector.journey import Journey
-        from simulators.statevector.states import LocalStates
-
-        with Crew(options.threads, control) as crew, Journey.of(options) as journey:
-            states = LocalStates(crew, control, journey)
-            return journey.told(_rows(states, job))
+        return _in_states(job)
 
     def _compiled(
         self, circuit: Circuit, request: Request, number: int, control: Control
     ) -> EngineResult | None:
         """One compiled call; None if the circuit or the request needs the general path."""
         outputs = request.outputs
-        if request.shots < 1 and "counts" in outputs:
+        if circuit.num_clbits > MAX_CLBITS or (request.shots < 1 and "counts" in outputs):
             return None
         if outputs == _COUNTS and number == 1:
             params = circuit.params_data
@@ -259,10 +258,14 @@ class StatevectorEngine:
                 _run(StatevectorEngine(small=False), circuit, _WARM)
 
 
-def _reductions(plan: Plan) -> Reductions:
-    if not isinstance(plan, Reductions):
-        raise TypeError(f"a plan of {type(plan).__name__}, not of this engine")
-    return plan
+def _in_states(job: _Job) -> EngineResult:
+    """All rows through the general path, in this process."""
+    from simulators.statevector.journey import Journey
+    from simulators.statevector.states import LocalStates
+
+    with Crew(job.options.threads, job.control) as crew, Journey.of(job.options) as journey:
+        states = LocalStates(crew, job.control, journey)
+        return journey.told(_rows(states, job))
 
 
 def _rows(states: States, job: _Job) -> EngineResult:
