@@ -43,14 +43,16 @@ class Way(Protocol):
 class Ours:
     """A worker's task: packed Program in, packed counts out; no plan is known beforehand."""
 
-    def __init__(self, threads: int, precision: str = "double") -> None:
+    def __init__(
+        self, threads: int, precision: str = "double", engine: str = "statevector"
+    ) -> None:
         from simenv.worker.runner import Runner
         from simulators import warm
 
         warm.prepare(Path(sys.prefix) / "var" / "simenv-kernels")
         self._runner = Runner()
         self._terms = Terms(precision=precision)
-        self._chunk = Assign(threads, 2**34, False, "statevector", "bench", [], [])
+        self._chunk = Assign(threads, 2**34, False, engine, "bench", [], [])
         self._seeds = itertools.count(1)
         self._job = b""
 
