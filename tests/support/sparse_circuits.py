@@ -58,6 +58,11 @@ def sparse(n: int, operations: int, seed: int, *, dynamic: bool = False) -> Circ
 
 
 def _gate(arrays: Arrays, rng: np.random.Generator, names: list[str]) -> None:
+    if rng.random() < 0.05:
+        width = int(rng.integers(1, 4))
+        matrix = np.linalg.qr(rng.normal(size=(1 << width, 1 << width, 2)) @ [1, 1j])[0]
+        arrays.unitary(matrix, rng.permutation(arrays.num_qubits)[:width].tolist())
+        return
     gate = GATES[str(rng.choice(names))]
     count = int(rng.integers(1, 4)) if gate.qubits == ANY else gate.qubits
     near = int(rng.integers(arrays.num_qubits)) + rng.permutation(5)[:count]

@@ -1,7 +1,9 @@
 """Many instances of one circuit, each with inserts of its own: outcomes of all of them.
 
 The outcome of an instance is a function of the circuit, its parameters, its inserts, and (seed,
-binding, shot): not of the other instances, of how many there are, of threads or of memory.
+binding, shot): not of the other instances, of how many there are, of threads or of memory. All of
+the circuit is run, and all qubits are drawn together: an instance without inserts finds what a run
+of the circuit finds where that leaves nothing out (`circuit.reduced`).
 """
 
 from __future__ import annotations
