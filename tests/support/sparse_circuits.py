@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
+import pytest
 from arrays import Arrays
 
 from simulators.base import BindingResult, Control, PauliSum, Request, RunOptions
+from simulators.circuit import reduced
 from simulators.circuit import tokens as tk
 from simulators.circuit.gates import ANY, GATES
 from simulators.circuit.ir import Circuit
 from simulators.crew import Crew
+from simulators.sampling import unpack
 from simulators.statevector.run import Run
 from simulators.statevector.schedules import Schedules
 from simulators.statevector.states import LocalStates
@@ -96,3 +102,49 @@ def untouched(circuit: Circuit, request: Request) -> BindingResult:
         key = (request.seed, request.binding)
         made = Run(states, circuit, Schedules(), circuit.params, request, key, options)
         return made.result()
+
+
+def distribution(found: BindingResult) -> dict[int, float]:
+    keys = unpack(found.probability_outcomes, found.probability_width)
+    assert keys == sorted(set(keys))
+    return dict(zip(keys, np.frombuffer(found.probabilities).tolist(), strict=True))
+
+
+def assert_same_odds(one: BindingResult, two: BindingResult) -> None:
+    left, right = distribution(one), distribution(two)
+    for key in left.keys() | right.keys():
+        assert abs(left.get(key, 0.0) - right.get(key, 0.0)) < 1e-12
+
+
+@contextmanager
+def narrow_parts(most: int) -> Iterator[None]:
+    """Qubits share a part if it has no more: circuits fall into many."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reduced, "SMALL_QUBITS", most)
+        yield
+
+
+def two_rings(n: int) -> Arrays:
+    """Two times n qubits in turn, which nothing connects: all measured."""
+    arrays = Arrays(2 * n, 2 * n)
+    for q in range(2 * n):
+        arrays.add("ry", [q], (), [0.3 + 0.2 * q])
+    for q in range(2 * n):
+        arrays.add("cx", [q, (q + 2) % (2 * n)])
+        arrays.add("ry", [q], (), [1.1])
+    for q in range(2 * n):
+        arrays.add("measure", [q], [2 * n - 1 - q])
+    return arrays
+
+
+def ladder(n: int, measured: list[int]) -> Circuit:
+    """Layers of turns and of neighbours' phases, so that a bit depends on some near ones."""
+    arrays = Arrays(n, len(measured))
+    for layer in range(3):
+        for q in range(n):
+            arrays.add("rx", [q], (), [0.3 + q + layer])
+        for q in range(n - 1):
+            arrays.add("cz", [q, q + 1])
+    for k, q in enumerate(measured):
+        arrays.add("measure", [q], [k])
+    return arrays.circuit()
