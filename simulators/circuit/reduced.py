@@ -34,6 +34,13 @@ class Part(msgspec.Struct, frozen=True, eq=False):
         params = circuit.params[self.params].tobytes()
         return msgspec.structs.replace(self.circuit, params_data=params)
 
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of its arrays."""
+        own, arrays = self.circuit, (self.qubits, self.numbers, self.params)
+        data = (own.ops_data, own.qubits_data, own.clbits_data, own.params_data, own.slots_data)
+        return sum(map(len, data)) + sum(array.nbytes for array in arrays)
+
     def labels(self, labels: tuple[str, ...], num_qubits: int) -> tuple[str, ...]:
         """What is left of Pauli strings on the whole, of so many qubits."""
         if not labels:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from simulators.base import PauliSum, Request
+from simulators.catalog import SMALL_QUBITS
 from simulators.circuit.asked import Asked, asked
 from simulators.circuit.ir import Circuit
 from simulators.circuit.reduced import Part, cut, split
@@ -77,8 +78,11 @@ class Reductions:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of its schedules, of one way of asking."""
-        made = [sum(each.memory_bytes for _, each in own) for own in self._made.values()]
+        """Bytes of its parts and their schedules, of one way of asking."""
+        made = [
+            sum(part.memory_bytes + each.memory_bytes for part, each in own)
+            for own in self._made.values()
+        ]
         return max([self._whole.memory_bytes, *made])
 
     def whole(self, circuit: Circuit) -> tuple[Piece, ...]:
@@ -91,9 +95,12 @@ class Reductions:
         return self._of(circuit, asked(request.outputs, labels, circuit))
 
     def prepare(self, circuit: Circuit, most_qubits: int) -> None:
-        """Make the schedules for counts, of what has no more qubits than that."""
-        for piece in self._of(circuit, asked(("counts",), (), circuit)):
-            if piece.circuit.num_qubits <= most_qubits:
+        """Make the schedules for counts, of what has no more qubits than that. What is small, and
+        all that is left, mostly needs none."""
+        pieces = self._of(circuit, asked(("counts",), (), circuit))
+        least = SMALL_QUBITS if len(pieces) == 1 and pieces[0].part is not None else -1
+        for piece in pieces:
+            if least < piece.circuit.num_qubits <= most_qubits:
                 piece.schedules.of(piece.circuit, keep=False)
 
     def _of(self, circuit: Circuit, wanted: Asked | None) -> tuple[Piece, ...]:

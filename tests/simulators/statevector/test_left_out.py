@@ -139,6 +139,20 @@ def test_what_has_no_answer_has_one_where_something_is_left_out() -> None:
         simulate(two_rings(8).circuit(), shots=0)
 
 
+def test_a_plan_is_larger_than_it_says() -> None:
+    """What is left is part of it, though a small circuit needs no schedule."""
+    engine = StatevectorEngine()
+    sizes = []
+    for width in (20, 2000):
+        arrays = Arrays(width, 1)
+        for _ in range(width):
+            arrays.add("rx", [3], (), [0.1])
+        circuit = arrays.add("measure", [3], [0]).circuit()
+        sizes.append(engine.plan(circuit, None, RunOptions()).memory_bytes)
+    assert sizes[0] > 20 * (2 + 2 + 8 + 8 + 8)
+    assert sizes[1] > 90 * sizes[0]
+
+
 def test_less_is_left_out_than_could_be() -> None:
     twice = Arrays(13, 1)
     for q in (3, 4):
