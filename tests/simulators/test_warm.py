@@ -111,6 +111,46 @@ def test_every_module_of_kernels_is_loaded_beforehand() -> None:
             assert name in sys.modules, f"{name} is in no group of `warm`"
 
 
+# Imports a module of kernels when told to, and prints how many functions were compiled for it.
+ONE = """
+import sys
+from pathlib import Path
+sys.path[:0] = [{root!r}]
+from simulators import warm
+warm.prepare(Path({folder!r}))
+from numba.core import event
+compiled = []
+class Listener(event.Listener):
+    def on_start(self, happened):
+        compiled.append(happened)
+    def on_end(self, happened):
+        pass
+print("ready", flush=True)
+sys.stdin.readline()
+with event.install_listener("numba:compile", Listener()):
+    import simulators.circuit.parities
+print(len(compiled))
+"""
+
+
+def test_no_kernel_is_compiled_by_two(tmp_path: Path) -> None:
+    script = ONE.format(root=str(ROOT), folder=str(tmp_path))
+    pipe = subprocess.PIPE
+    argv = [sys.executable, "-P", "-c", script]
+    two = [subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True) for _ in range(2)]
+    for each in two:
+        assert each.stdout is not None
+        assert each.stdout.readline() == "ready\n"
+    for each in two:
+        assert each.stdin is not None
+        each.stdin.write("go\n")
+        each.stdin.flush()
+    found = sorted(int(each.communicate()[0]) for each in two)
+    assert [each.returncode for each in two] == [0, 0]
+    assert found[0] == 0
+    assert found[1] > 0
+
+
 def test_two_starters_compile_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A group that someone else compiles is left to the end, and then only loaded."""
     monkeypatch.setattr(jit, "use_cache", lambda folder: folder / "kernels")
