@@ -16,7 +16,6 @@ from simulators.circuit import tokens as tk
 from simulators.circuit.asked import SEEN, Asked
 from simulators.circuit.gates import CASE, FOR, IF, STORE, SWITCH, WHILE
 from simulators.circuit.ir import Circuit
-from simulators.circuit.walk import ending
 
 _OWNERS = np.array([IF, WHILE, FOR, SWITCH, CASE, STORE])
 
@@ -77,7 +76,9 @@ def split(circuit: Circuit, asked: Asked | None) -> Split:
     """See the module; WHOLE where nothing can be left out or cut."""
     if asked is None or circuit.num_qubits <= SMALL_QUBITS:
         return WHOLE
-    from simulators.circuit.cone import cone, connected  # small circuits do without
+    # Kernels that small circuits do without.
+    from simulators.circuit.cone import cone, connected
+    from simulators.circuit.walk import ending
 
     seen = np.frombuffer(asked.levels, np.uint8)
     if circuit.clbits_data and (seen == SEEN).any():
@@ -115,6 +116,8 @@ def cut(circuit: Circuit, found: Split) -> tuple[Part, ...]:
 
 def _must_stay_together(circuit: Circuit, asked: Asked) -> bool:
     """Samples of strings are drawn with the states of a shot, which are known part by part only."""
+    from simulators.circuit.walk import ending
+
     if asked.together:
         return True
     return bool(asked.levels) and ending(circuit, keep=True).branching

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import msgspec
 import numpy as np
 import pytest
@@ -151,6 +154,12 @@ def test_a_plan_is_larger_than_it_says() -> None:
         sizes.append(engine.plan(circuit, None, RunOptions()).memory_bytes)
     assert sizes[0] > 20 * (2 + 2 + 8 + 8 + 8)
     assert sizes[1] > 90 * sizes[0]
+
+
+def test_a_plan_loads_kernels_before_they_are_needed() -> None:
+    """A first small circuit must not wait for those of wide ones."""
+    words = "import sys, simulators.statevector.schedules; sys.exit('numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", words], check=False).returncode == 0
 
 
 def test_less_is_left_out_than_could_be() -> None:
