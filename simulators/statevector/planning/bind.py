@@ -12,6 +12,7 @@ from simulators.jit import F64, INT, INTS2, NAMES, REALS, REALS2, U16, kernel, p
 from simulators.statevector.planning.lower import EXCHANGE, FIXED_ROWS, HADAMARD, MINUS
 from simulators.statevector.planning.recipes import (
     BLOCK,
+    BOTH,
     CROSSED,
     DERIVED,
     EXPONENTS,
@@ -294,6 +295,15 @@ def _lone(recipes, r, made, numbers, floats):  # type: ignore[no-untyped-def]
         floats[at + LANES + lane] = numbers[n, 1] if here else 0.0
 
 
+@part
+def _both(recipes, r, floats):  # type: ignore[no-untyped-def]
+    low, high, at = recipes[r, FROM], recipes[r, TO], recipes[r, WHERE]
+    for i in range(4):
+        for j in range(4):
+            one, two = floats[low + 2 * (i & 1) + (j & 1)], floats[high + 2 * (i >> 1) + (j >> 1)]
+            floats[at + 4 * i + j] = one * two
+
+
 @kernel(INTS2, INTS2, REALS2, F64, REALS, REALS)
 def fill(recipes, made, numbers, constants, work, floats):  # type: ignore[no-untyped-def]
     """All numbers of a table. `numbers`: of the pieces; `work`: float64 [SCRATCH]."""
@@ -307,3 +317,5 @@ def fill(recipes, made, numbers, constants, work, floats):  # type: ignore[no-un
             _gather(recipes, r, made, numbers, work, floats)
         elif recipes[r, HOW] == LONE:
             _lone(recipes, r, made, numbers, floats)
+        elif recipes[r, HOW] == BOTH:
+            _both(recipes, r, floats)

@@ -21,6 +21,7 @@ from simulators.jit import I64, INT, INTS2, INTS3, REAL, REALS, kernel, part
 from simulators.statevector.planning.choose import choose, filled, take
 from simulators.statevector.planning.emit import restore, write
 from simulators.statevector.planning.layout import enter
+from simulators.statevector.planning.pairs import pair
 from simulators.statevector.planning.written import AFTER, BLOCKS, COUNTERS, OPS, SPARE, TAKEN
 from simulators.statevector.sweeps import KIND as OP_KIND
 from simulators.statevector.sweeps import LANE_WIRES, MAP, OUTER_MASK, PHASE, ROW_MASK, SWAP_LANE
@@ -78,6 +79,7 @@ def divide(  # type: ignore[no-untyped-def]
         enter(tile, num_wires, places, passes, notes)
         write(found, width, given, notes, out, done)
         restore(width, notes, out, done)
+        pair(starts[passes], out, done)
         lives[passes] = live
         passes += 1
         starts[passes] = done[OPS]

@@ -11,6 +11,8 @@ matrices that are given:
             is a term
     TURN    a BLOCK of one wire, made real: its phases go to rows of numbers from DERIVED on
     LONE    a PHASE that is one number, where all lanes under LANES_MASK have LANES_VALUE
+    BOTH    the product of two real matrices of one wire each, which begin at FROM and at TO among
+            the numbers; the first is of the lower bit
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from __future__ import annotations
 from simulators.statevector.sweeps import MOST_WIDTH
 
 HOW, FROM, TO, WHERE = range(4)  # of any recipe: what, its parts, where its numbers begin
-BLOCK, GATHER, LONE, TURN = range(4)
+BLOCK, GATHER, LONE, TURN, BOTH = range(5)
 MOVED, FREE, REAL_NUMBERS = range(4, 7)  # of a BLOCK
 DERIVED = FREE  # of a TURN
 CROSSED, HEIGHT, NUM_TERMS = range(4, 7)  # of a GATHER; HEIGHT: bits of a row's number
