@@ -21,13 +21,13 @@ def test_a_het_job_gets_one_group(four: Cluster) -> None:
 
 
 def test_a_second_user_of_the_qpu_gets_it_too(four: Cluster) -> None:
-    ask = ["-p", "quantum", "--gres=qc:QC:1", "--immediate=1"]
+    ask = ["-p", "quantum", "--gres=qc:QC:1"]
     first = four.popen(
         LOGIN, ["salloc", "-Q", *ask, "sh", "-c", "echo got; cat"], stdin=PIPE, stdout=PIPE
     )
     assert first.stdout is not None
     assert first.stdout.readline() == "got\n"
-    refused = four.run(LOGIN, ["srun", *ask, "true"], check=False)
+    refused = four.run(LOGIN, ["srun", *ask, "--immediate=1", "true"], check=False)
     assert refused.returncode != 0
     assert "busy" in refused.stderr or "unavailable" in refused.stderr
     first.communicate("")
