@@ -220,7 +220,7 @@ def _swept(
 ) -> None:
     """What its passes read and write, of what memory could in the time."""
     for way in ways:
-        if not way.name.startswith("ours") or way.problem:
+        if not way.name.startswith("ours f") or way.problem:
             continue
         found = way.ask("swept")
         if found is None:
