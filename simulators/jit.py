@@ -15,6 +15,7 @@ import importlib
 import platform
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import numba
 import numpy as np
 from llvmlite import binding
 from numba import types
+from numba.core.compiler import Compiler
 
 _HERE = Path(__file__).parent
 
@@ -41,7 +43,11 @@ def _without_blas() -> None:
 
 _without_blas()
 
-from simulators.compiling import COMPILER, undisturbed  # noqa: E402 - what numba imports there
+try:
+    compiling: Any = importlib.import_module("simulators.compiling")
+    _COMPILER, _undisturbed = compiling.COMPILER, compiling.undisturbed
+except (AttributeError, ImportError):  # another numba than it was written for: its own way, slower
+    _COMPILER, _undisturbed = Compiler, nullcontext
 from simulators.locks import one_at_a_time  # noqa: E402
 
 # Argument types, short because signatures are long. Read-only: views on received bytes.
@@ -126,15 +132,17 @@ def use_cache(folder: Path) -> Path:
     """
     found = version(folder)
     _in_use[0] = chosen(folder) or suits()
+    _kept[0] = found
     numba.config.CACHE_DIR = str(found)
     return found
 
 
 _in_use = [""]
+_kept = [_HERE / "__pycache__"]  # numba forgets its own where an environment variable changes
 
 # Without numba's reference counts a kernel allocates nothing, enters in half the time, and its
 # inner calls cost nothing (they took 50 ns a gate); scratch arrays come in as arguments.
-_OPTIONS = {"nogil": True, "error_model": "numpy", "_nrt": False, "pipeline_class": COMPILER}
+_OPTIONS = {"nogil": True, "error_model": "numpy", "_nrt": False, "pipeline_class": _COMPILER}
 
 
 def kernel(*signature: Any, returns: Any = types.void) -> Callable[[Callable[..., Any]], Any]:
@@ -144,9 +152,10 @@ def kernel(*signature: Any, returns: Any = types.void) -> Callable[[Callable[...
     """
 
     def compiled(function: Callable[..., Any]) -> Any:
-        begun = Path(numba.config.CACHE_DIR) / "begun"
+        numba.config.CACHE_DIR = str(_kept[0])
+        begun = _kept[0] / "begun"
         name = f"{function.__module__}.{function.__qualname__}"
-        with one_at_a_time(begun / name), undisturbed():
+        with one_at_a_time(begun / name), _undisturbed():
             return numba.njit(returns(*signature), cache=True, no_cfunc_wrapper=True, **_OPTIONS)(
                 function
             )
@@ -174,5 +183,7 @@ def inner(function: Callable[..., Any]) -> Any:
     )
 
 
-if not numba.config.CACHE_DIR:
+if numba.config.CACHE_DIR:
+    _kept[0] = Path(numba.config.CACHE_DIR)
+else:
     use_cache(_HERE / "__pycache__")

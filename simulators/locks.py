@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _DONE = b"+"
@@ -14,14 +14,17 @@ _DONE = b"+"
 @contextmanager
 def one_at_a_time(path: Path) -> Iterator[None]:
     """Of all processes, one at a time, until one has come through without an error: from then on
-    nobody waits. Where no such file can be made, each is on its own."""
+    nobody waits. Where no such file can be made or locked, each is
+    on its own."""
     lock = -1 if _is_done(path) else _opened(path)
     try:
         if lock >= 0:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(lock, fcntl.LOCK_EX)
         yield
         if lock >= 0:
-            os.pwrite(lock, _DONE, 0)
+            with suppress(OSError):  # a full disk: the next one takes the lock, too
+                os.pwrite(lock, _DONE, 0)
     finally:
         if lock >= 0:
             os.close(lock)

@@ -54,7 +54,7 @@ class Order(msgspec.Struct, frozen=True):
     def since(self, record: Record) -> tuple[int, int]:
         """Between lanes and pools, the least first: who has waited longest, and what priorities are
         worth, where they count."""
-        if self.policy == "priority":
+        if self.policy == "priority" or "priority" in self.keys:
             return aged(record)
         return record.batch.accepted_ns, record.number
 

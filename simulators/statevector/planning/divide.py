@@ -22,7 +22,16 @@ from simulators.statevector.planning.choose import choose, filled, take
 from simulators.statevector.planning.emit import restore, write
 from simulators.statevector.planning.layout import enter
 from simulators.statevector.planning.pairs import pair
-from simulators.statevector.planning.written import AFTER, BLOCKS, COUNTERS, OPS, SPARE, TAKEN
+from simulators.statevector.planning.written import (
+    AFTER,
+    BLOCKS,
+    COUNTERS,
+    OPS,
+    PARTS,
+    RECIPES,
+    SPARE,
+    TAKEN,
+)
 from simulators.statevector.sweeps import KIND as OP_KIND
 from simulators.statevector.sweeps import LANE_WIRES, MAP, OUTER_MASK, PHASE, ROW_MASK, SWAP_LANE
 from simulators.statevector.sweeps import REAL as REAL_OP
@@ -71,7 +80,8 @@ def divide(  # type: ignore[no-untyped-def]
     while after[0] < size:
         tile = choose(blocks, work, after, size, lanes, width, live, num_wires, candidates, spare)
         found = take(blocks, size, tile, everything, notes)
-        if done[OPS] + _MOST_OPS * (found + 2) > out.shape[1]:
+        full = max(done[OPS], max(done[RECIPES], done[PARTS]))
+        if full + _MOST_OPS * (found + 2) > out.shape[1]:
             return -1
         tile = filled(tile, live, width, num_wires)
         for k in range(found):
