@@ -17,7 +17,7 @@ from simulators.catalog import CARDS
 from simulators.circuit.ir import Circuit
 from simulators.errors import TooManyBranches
 from simulators.requests import check_outputs
-from simulators.sampling import pack, tally, words
+from simulators.sampling import tally, words
 from simulators.statevector import outputs
 from simulators.statevector.draw import NOISE
 from simulators.statevector.merging import MAX_ROWS
@@ -118,14 +118,9 @@ class Apart:
     ) -> BindingResult:
         request, clbits = self._request, self._circuit.num_clbits
         asked = request.outputs
-        outcomes, width, counts = b"", 0, b""
-        if "counts" in asked:
-            outcomes, width = pack(counted.records, clbits)
-            counts = counted.sums.astype(np.uint32).tobytes()
-        values, value_width, odds = b"", 0, b""
-        if "probabilities" in asked:
-            values, value_width = pack(exact.records, clbits)
-            odds = exact.sums.tobytes()
+        empty = b"", 0, b""
+        outcomes, width, counts = counted.counts(clbits) if "counts" in asked else empty
+        values, value_width, odds = exact.odds(clbits) if "probabilities" in asked else empty
         expectations: tuple[tuple[float, float], ...] = ()
         if "expectation" in asked:
             expectations = expectation.estimates(request.observables, means, request.shots)

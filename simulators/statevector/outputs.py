@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from simulators.errors import TooManyBranches
 from simulators.expectation import FIRST_TERM
 from simulators.philox import uniforms
-from simulators.sampling import tally, write
+from simulators.sampling import pack, tally, write
 from simulators.statevector.branch import Branch
 from simulators.statevector.merging import MAX_ROWS
 from simulators.statevector.numbers import sample
@@ -37,6 +37,14 @@ class Tally:
         self.records, self.sums = tally(
             np.concatenate((self.records, found)), np.concatenate((self.sums, sums))
         )
+
+    def counts(self, num_clbits: int) -> tuple[bytes, int, bytes]:
+        """As a result has them: outcomes, their width, how often each."""
+        return *pack(self.records, num_clbits), self.sums.astype(np.uint32).tobytes()
+
+    def odds(self, num_clbits: int) -> tuple[bytes, int, bytes]:
+        """The same with probabilities."""
+        return *pack(self.records, num_clbits), self.sums.tobytes()
 
 
 def count(

@@ -173,8 +173,7 @@ class Run:
         found = outputs.Tally(self._words)
         for branches in self._groups(False, range(self._request.shots)):
             outputs.count(self._states, self._schedule(False), self._key, branches, found)
-        packed, width = pack(found.records, self._circuit.num_clbits)
-        return packed, width, found.sums.astype(np.uint32).tobytes()
+        return found.counts(self._circuit.num_clbits)
 
     def _probabilities(self, measures: bool) -> tuple[bytes, int, bytes]:
         if not measures:
@@ -182,8 +181,7 @@ class Run:
             values, odds = outputs.over_qubits(self._states, branches, self._circuit.num_qubits)
             records = values.astype(np.uint64).reshape(-1, 1)
             return *pack(records, self._circuit.num_qubits), odds.tobytes()
-        found = self.distribution()
-        return *pack(found.records, self._circuit.num_clbits), found.sums.tobytes()
+        return self.distribution().odds(self._circuit.num_clbits)
 
     def distribution(self) -> outputs.Tally:
         """The exact distribution over the classical records."""
