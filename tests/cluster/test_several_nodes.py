@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from busy_circuits import ENDLESS
 from circuits import chain, layered
 from cluster import Cluster
 from cluster_environment import (
@@ -88,18 +89,25 @@ def test_a_worker_on_another_node_uses_no_tcp(up: Environment, env: Client) -> N
 
 def test_pools_of_three_engines_take_turns(env: Client) -> None:
     """All three are busy at the same instant."""
-    tasks = env.submit_many([layered(20, 20, seed) for seed in range(12)], shots=10, pool="sv")
-    tasks += env.submit_many([wide_mps(seed) for seed in range(8)], shots=500, pool="tn")
-    tasks += env.submit_many([chain(900)] * 8, shots=200_000, pool="cl")
-    wait_for("all three busy", lambda: all(env.pools()[name].busy for name in ("sv", "tn", "cl")))
-    env.cancel(tasks)
+    tasks = env.submit_many([ENDLESS] * 4, shots=10, pool="sv")
+    tasks += env.submit_many([wide_mps(seed) for seed in range(40)], shots=500, pool="tn")
+    tasks += env.submit_many([chain(900)] * 20, shots=1_000_000, pool="cl")
+    try:
+        wait_for(
+            "all three busy", lambda: all(env.pools()[name].busy for name in ("sv", "tn", "cl"))
+        )
+    except AssertionError as error:
+        error.add_note("\n".join(map(repr, (*env.pools().values(), *env.workers()))))
+        raise
+    finally:
+        env.cancel(tasks)
 
 
 def wide_mps(seed: int) -> QuantumCircuit:
     """For about a second on a chain of tensors."""
     rng = np.random.default_rng(seed)
     circuit = QuantumCircuit(24, 24)
-    for layer in range(10):
+    for layer in range(16):
         for qubit in range(layer % 2, 23, 2):
             circuit.ry(rng.uniform(0, 6), qubit)
             circuit.ry(rng.uniform(0, 6), qubit + 1)

@@ -75,12 +75,14 @@ def test_workers_and_slots_change_no_count(expected: Counts, workers: int, slots
 
 
 def test_a_workers_death_changes_no_count() -> None:
-    circuits = [layered(16, 60, seed) for seed in range(30)]
+    circuits = [layered(18, 60, seed) for seed in range(30)]  # seconds of work
     with simenv.local(workers=1) as env:
         undisturbed = counts_of(env, circuits)
     with environment() as live, live.client() as env:
         tasks = env.submit_many(circuits, shots=SHOTS, seed=20)
+        deadline = time.monotonic() + 60.0
         while not (busy := [worker for worker in env.workers() if worker.task]):
+            assert time.monotonic() < deadline, "no worker is ever busy"
             time.sleep(0.002)
         os.kill(busy[0].pid, signal.SIGKILL)
         assert [task.result(120).counts for task in tasks] == undisturbed

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("no_leaks")
 
 LEFT_S = 30.0
 RESULT_S = 120.0
-CIRCUIT = layered(15, 8, 3)
+CIRCUIT = layered(17, 60, 3)  # twentieths of a second
 OPTIONS: dict[str, object] = {"shots": 200, "seed": 11, "engine": "statevector"}
 
 
@@ -95,8 +95,8 @@ def test_workers_come_again_after_prte_was_killed(live: Live, oracle: dict[str, 
     if not dvm:
         pytest.skip("there is no DVM with mpirun")
     with live.client() as env:
-        tasks = many(env, 4, "pair")
-        tasks += many(env, 4, "main")
+        tasks = many(env, 40, "pair")
+        tasks += many(env, 40, "main")
         gone = below(dvm[0].pid)
         dvm[0].kill()
         for task in tasks:

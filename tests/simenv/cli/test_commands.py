@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from busy_circuits import ENDLESS
 from shell import Shell
 
 from simenv.model import DeviceInfo, Event, PoolInfo, ServiceInfo, TaskInfo, WorkerInfo
@@ -187,9 +188,7 @@ def test_a_result_is_saved_in_part(shell: Shell, tmp_path: Path) -> None:
 
 def test_a_task_that_is_late_is_lost(shell: Shell, tmp_path: Path) -> None:
     file = tmp_path / "wide.qasm"
-    file.write_text(
-        'OPENQASM 2.0; include "qelib1.inc"; qreg q[22]; creg c[22]; h q; measure q -> c;'
-    )
+    file.write_text(ENDLESS)
     told = shell("submit", str(file), "--wait", "--timeout", "0", "--json")
     assert told.code == 124
     assert told.object["error"]["code"] == "timeout"

@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from circuits import layered
+from busy_circuits import ENDLESS
 from service import program
 
 from simenv.client.circuits import load
@@ -74,7 +74,7 @@ def test_expectation_values_are_exact_without_shots(runner: Runner) -> None:
 
 def test_a_running_task_stops_when_asked(runner: Runner) -> None:
     current = Current(runner)
-    packed = load(layered(22, 60, 1)).packed
+    packed = load(ENDLESS).packed
     assert current.begin(1, 1) == ""
     timer = threading.Timer(0.2, current.stop, (1, 1, "cancelled"))
     timer.start()
