@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from busy_circuits import ENDLESS
 from circuits import chain, layered
 from cluster import Cluster
 from cluster_environment import (
@@ -89,7 +88,8 @@ def test_a_worker_on_another_node_uses_no_tcp(up: Environment, env: Client) -> N
 
 def test_pools_of_three_engines_take_turns(env: Client) -> None:
     """All three are busy at the same instant."""
-    tasks = env.submit_many([ENDLESS] * 4, shots=10, pool="sv")
+    short = [layered(18, 60, seed) for seed in range(12)]  # slots are free again and again
+    tasks = env.submit_many(short * 40, shots=10, pool="sv")
     tasks += env.submit_many([wide_mps(seed) for seed in range(40)], shots=500, pool="tn")
     tasks += env.submit_many([chain(900)] * 20, shots=1_000_000, pool="cl")
     try:
