@@ -18,7 +18,7 @@ lint:
 	$(PYTHON_BIN)/lint-imports
 
 test: lint
-	$(PYTHON_BIN)/python -m pytest -n $(TEST_PROCESSES) -m "not slow" --durations=20
+	@TEST_PROCESSES=$(TEST_PROCESSES) scripts/test.sh
 
 slow:
 	@scripts/setup.sh all,test
