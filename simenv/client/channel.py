@@ -79,12 +79,19 @@ class Channel:
             with self.lock:
                 self._connection = self.address.open(self.client.encode())
                 self._hello()
-            if not self.wait(lambda: self.epoch != 0, timeout_s):
-                raise self._silence.verdict(self.name, ever=False)
+            self._be_greeted(timeout_s)
         except BaseException:
             if self._connection is not None:
                 self._connection.close()
             raise
+
+    def _be_greeted(self, timeout_s: float) -> None:
+        """Waits a slice at a time: of a time in which this process did not run one slice counts."""
+        left_s = timeout_s
+        while not self.wait(lambda: self.epoch != 0, min(left_s, silence.QUIET_S)):
+            left_s -= silence.QUIET_S
+            if left_s <= 0:
+                raise self._silence.verdict(self.name, ever=False)
 
     def enter(self) -> None:
         """To be called first by everything public: a forked child connects anew."""

@@ -211,9 +211,22 @@ class Bench:
 
     def running(self) -> str:
         """The cid of a long circuit that is being run."""
-        cid = self.submit(self.long, num_shots=self.long_shots)
-        self.until(lambda: self.status(cid)["lifecycle_state"] == "submitted", "submitted")
-        return cid
+        for _ in range(LENGTHENED):
+            cid = self.submit(self.long, num_shots=self.long_shots)
+            if self.seen_running(lambda cid=cid: self.status(cid)):  # type: ignore[misc]
+                return cid
+            if not self.lengthen():
+                break
+        raise Broken("submitted: a long circuit was completed, and never seen so before")
+
+    def seen_running(self, status: Callable[[], Plain]) -> bool:
+        """Waits until it is submitted; False when it is completed and was never seen so."""
+
+        def state() -> str:
+            found = status()["lifecycle_state"]
+            return found if found in ("submitted", "completed") else ""
+
+        return self.until(state, "submitted") == "submitted"
 
     def waiting(self) -> str:
         """The cid of a circuit that waits: all there is is busy with long ones."""

@@ -22,6 +22,7 @@ QUIET_S = 3.0  # for the daemons to tell one another who has ended
 HOSTS = "node1:2,node2:2,node3:2"
 POOLS = ("--pool", "sv:engine=statevector,workers=3")
 POOLS += ("--pool", "big:engine=statevector,workers=1,ranks=4")
+RANKS = 3 + 4
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,10 @@ def test_a_killed_worker_takes_its_task_along(drill: Drill) -> None:
 def test_a_killed_helper_takes_anything_along(drill: Drill) -> None:
     """The one who speaks PMIx for us: workers run on, and it is there again for the next start."""
     drill.ready()
+    # A process that a new worker starts for a moment looks like it.
+    wait_for("nothing but ranks", lambda: len(drill.up.of(WORKER)) == RANKS)
     before = drill.up.of(WORKER)
+    assert len(before) == RANKS
     (helper,) = drill.up.of(HELPER)
     drill.load()
     workers = drill.busy()

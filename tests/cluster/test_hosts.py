@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import psutil
@@ -25,13 +26,14 @@ while True:
 """
 ASK = """
 import socket, sys
-with socket.create_connection((sys.argv[1], 7000), 2) as connection:
+with socket.create_connection((sys.argv[1], 7000), float(sys.argv[2])) as connection:
     print(connection.recv(100).decode(), end="")
 """
 
 
-def ask(cluster: Cluster, name: str, of: str) -> str:
-    return cluster.run(name, [sys.executable, "-c", ASK, of], check=False).stdout
+def ask(cluster: Cluster, name: str, of: str, patience_s: int = 30) -> str:
+    argv = [sys.executable, "-c", ASK, of, str(patience_s)]
+    return cluster.run(name, argv, check=False).stdout
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +68,7 @@ def test_an_agent_runs_a_command_elsewhere(three: Cluster) -> None:
 
 def test_an_unplugged_host_is_reached(three: Cluster, echo: subprocess.Popen[str]) -> None:
     three.unplug("node3")
-    assert ask(three, "node1", "node3") == ""
+    assert ask(three, "node1", "node3", 2) == ""
     assert three.run("node1", [three.agent, "node3", "hostname"], check=False).returncode == 255
     assert echo.poll() is None
     three.replug("node3")
@@ -76,10 +78,12 @@ def test_an_unplugged_host_is_reached(three: Cluster, echo: subprocess.Popen[str
 def test_a_process_survives_the_crash_of_its_host(three: Cluster) -> None:
     sleeper = three.popen("node2", ["sleep", "600"], stdout=subprocess.DEVNULL)
     agent = three.popen("node1", [three.agent, "node2", "sleep", "600"])
+    deadline = time.monotonic() + 60.0
     while len(three.processes("node2")) < 2 or agent.pid not in pids(three, "node2"):
         assert agent.poll() is None
+        assert time.monotonic() < deadline, "the agent never got there"
     three.crash("node2")
-    assert sleeper.wait(10) == agent.wait(10) == -signal.SIGKILL
+    assert sleeper.wait(60) == agent.wait(60) == -signal.SIGKILL
     assert three.run("node1", [three.agent, "node2", "hostname"], check=False).returncode == 255
     three.boot("node2")
     assert three.run("node1", [three.agent, "node2", "hostname"]).stdout == "node2\n"
@@ -91,7 +95,7 @@ def pids(cluster: Cluster, name: str) -> set[int]:
 
 def test_two_clusters_meet(three: Cluster, echo: subprocess.Popen[str]) -> None:
     with hosts(3) as other:
-        assert ask(other, "node1", "node3") == ""
+        assert ask(other, "node1", "node3", 2) == ""
         assert ask(three, "node1", "node3") == "node3"
         assert not other.processes("node3")
 
@@ -114,7 +118,7 @@ with hosts(1) as cluster:
         run.kill()
     assert left.is_running()
     end_leftovers()
-    left.wait(10)
+    left.wait(60)
     assert three.processes("node3"), "it ended another's"
 
 

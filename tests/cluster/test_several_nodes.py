@@ -118,7 +118,7 @@ def wide_mps(seed: int) -> QuantumCircuit:
 
 def test_circuits_crowd_on_one_node(env: Client) -> None:
     """64 of >= 50 ms each: the node with most has at most 1.5 times those of the one with least."""
-    circuits = [layered(18, 60, seed) for seed in range(64)]
+    circuits = [layered(20, 60, seed) for seed in range(64)]
     results = [task.result(180) for task in env.submit_many(circuits, shots=100, pool="sv")]
     assert min(result.timing.run_s for result in results) >= 0.05, "they are too short"
     spread = Counter(result.node for result in results)

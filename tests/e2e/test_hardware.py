@@ -132,8 +132,7 @@ def test_a_fault_of_the_machine_is_a_result(
 def test_a_job_that_runs_is_not_stopped(env: Client) -> None:
     task = env.submit(asking_for("slow"), pool="bad")
     waiting = env.submit(bell(), pool="bad")
-    while task.state is not TaskState.RUNNING:
-        time.sleep(LOOK_S)
+    until(lambda: task.state is TaskState.RUNNING)
     task.cancel()
     with pytest.raises(SimenvError, match="cancelled"):
         task.result(120)

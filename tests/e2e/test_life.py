@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from busy_circuits import ENDLESS
 from circuits import bell, chain, faulty, layered
 from engines import present
 from live import Live, environment
@@ -135,12 +136,16 @@ def test_tasks_of_a_pool_that_is_gone_do_not_get_lost() -> None:
     live = Live(pools=[{"name": "old", "engine": "statevector", "min": 1, "max": 1}])
     live.up()
     with live.client() as env:
+        # Ahead of them what lasts: the service goes before it has come to them.
+        ahead = env.submit_many([ENDLESS] * 2, shots=10)
         tasks = env.submit_many([layered(15, 200, seed) for seed in range(20)], shots=10, seed=1)
     local.down(live.name, now=True)
     with pytest.raises(ConfigError, match="pool 'old', which is not there"):
         live.up(pools=[FAULTY])
     live.up(pools=[{"name": "new", "min": 1, "max": 1}])
     with live.client() as env:
+        for task in ahead:
+            env.task(task.id).cancel()
         found = [env.task(task.id).result(timeout=60) for task in tasks]
     assert [sum(result.counts.values()) for result in found] == [10] * 20
     live.down()

@@ -31,10 +31,10 @@ POINTS = (
     *(f"journal.commit.{when}:{nth}" for nth in (8, 11) for when in ("before", "after")),
 )
 TASKS = 10
-# Four measurements of 10 ms at each shot: 40 shots are a unit of 1.6 s, 200 shots are five. No
+# Four measurements of 100 ms at each shot: 40 shots are a unit of 16 s, 200 shots are five. No
 # task takes so long, so each spends one unit and gives four back.
 BASE = Workload(1, 4, 1, 0, 0, 4, 40)
-PROFILE = DeviceProfile(one_q_gate_ns=0, two_q_gate_ns=0, measurement_ns=10_000_000, baseline=BASE)
+PROFILE = DeviceProfile(one_q_gate_ns=0, two_q_gate_ns=0, measurement_ns=100_000_000, baseline=BASE)
 UNITS = 20  # four tasks at a time
 
 

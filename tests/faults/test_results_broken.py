@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 from live import Live, resurrected
 
@@ -21,6 +20,7 @@ from simenv.model import task_number
 from simenv.service import faults
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
+TRIES = 10
 HEAD = 'OPENQASM 2.0; include "qelib1.inc"; '
 
 
@@ -55,21 +55,28 @@ def _await_none(home: Path) -> None:
         time.sleep(0.01)
 
 
+def _killed_half_way(home: Path, env: Client) -> tuple[list[Path], simenv.Result, int]:
+    """Half a file whose writer was killed over it, the result all the same, and how many were
+    written until that was seen in time."""
+    for tries in range(1, TRIES + 1):
+        pids = {worker.name: worker.pid for worker in env.workers()}
+        task = env.submit(turned(24), shots=None, outputs=("statevector",))
+        while not (half := list(home.glob("results/*/.*.new"))) and not task.done():
+            pass
+        if half:
+            os.kill(pids[half[0].name.split(".")[-3]], signal.SIGKILL)
+        found = task.result(timeout=200)
+        if found.attempts > 1:
+            return half, found, tries
+    raise AssertionError("never killed half way")
+
+
 def test_a_worker_killed_while_it_writes_leaves_half_a_file_that_is_believed() -> None:
     live = Live()
     live.up()
     try:
         with live.client() as env:
-            task = env.submit(turned(24), shots=None, outputs=("statevector",))
-            deadline = time.monotonic() + 120
-            while not (half := list(live.home.glob("results/*/.*.new"))):
-                assert time.monotonic() < deadline, "never seen half written"
-                assert not task.done(), "never seen half written"
-            name = half[0].name.split(".")[-3]
-            (pid,) = [worker.pid for worker in env.workers() if worker.name == name]
-            assert "simenv.worker" in " ".join(psutil.Process(pid).cmdline())
-            os.kill(pid, signal.SIGKILL)
-            found = task.result(timeout=200)
+            half, found, tries = _killed_half_way(live.home, env)
             assert found.attempts == 2
             assert float((abs(found.statevector) ** 2).sum()) == pytest.approx(1.0)
             _await_none(live.home)
@@ -79,7 +86,7 @@ def test_a_worker_killed_while_it_writes_leaves_half_a_file_that_is_believed() -
         live.up()
         with live.client() as env:
             _await_none(live.home)
-            assert len(files(env)) == 1
+            assert len(files(env)) == tries
     finally:
         live.down()
 

@@ -68,6 +68,7 @@ def test_nothing_is_lost_when_killed_at(
         live.down()
 
 
+@pytest.mark.timeout(600)  # minutes where others use the machine too
 def test_nothing_is_lost_in_twenty_kills_under_load(
     circuits: list[object], oracle: dict[int, dict[str, int]]
 ) -> None:

@@ -17,14 +17,14 @@ from simenv.client.client import Client
 from simenv.client.task import Task
 from simenv.model import FINAL_STATES, Event, TaskState, WorkerInfo, WorkerState
 
-AGAIN_S = 15.0  # until what was lost runs again; on a machine that has nothing else to do
+AGAIN_S = 30.0  # until what was lost runs again; on a machine that has nothing else to do
 GONE_S = 30.0  # until no process is left that nobody needs
 BACK_S = 90.0  # until all workers are there: nobody is promised when
 ENDS_S = 180.0
 HEAD = "node1"  # where the service runs
 SHOTS = 100
 CORES = os.cpu_count() or 1
-KINDS = {"sv": (0, 18, 60), "big": (100, 20, 30)}  # first seed, qubits, layers: tenths of a second
+KINDS = {"sv": (0, 20, 60), "big": (100, 21, 40)}  # first seed, qubits, layers: tenths of a second
 DIFFERENT = 6  # circuits of each kind
 
 

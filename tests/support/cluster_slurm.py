@@ -28,7 +28,7 @@ from packages import bring
 
 LOGIN = "login"
 CORES = 2  # of each node, as Slurm is told
-START_S = 30.0
+START_S = 120.0
 PACKAGES = ("slurm-wlm", "munge")
 TOOLS = ("slurmctld", "slurmd", "munged", "srun", "sbatch", "sinfo", "scontrol")
 

@@ -11,6 +11,7 @@ from simenv.qpm_check.runner import Options, Report, check
 
 PLUGINS = Path(__file__).parent / "qpm_plugins"
 SHORT_S = 0.2  # a long circuit of the tests
+LONGER_S = 1.0  # where every row must pass, and what runs be seen running
 
 
 def assembled(parent: Path, name: str = "") -> Path:
@@ -30,7 +31,8 @@ def checked(
     revisions: tuple[int, ...] = (1, 2),
     wait_s: float = 30.0,
     token: str = "",
+    long_s: float = SHORT_S,
 ) -> Report:
     """A report on a plugin folder; `token`: what it asks for."""
-    options = Options(only=only, revisions=revisions, long_s=SHORT_S, wait_s=wait_s)
+    options = Options(only=only, revisions=revisions, long_s=long_s, wait_s=wait_s)
     return check(Plugin("a plugin", folder, token=token), rows(), options)

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from simenv.qpm_check import shapes
-from simenv.qpm_check.bench import Bench
+from simenv.qpm_check.bench import LENGTHENED, Bench
 from simenv.qpm_check.checks.single import EVENT
 from simenv.qpm_check.rows import Irrelevant, expect, expect_equal, row, shown
 from simenv.qpm_check.target import FAMILY
@@ -170,15 +170,14 @@ def unknown(bench: Bench) -> None:
     "release while a task runs: pending with its id, or it stops",
 )
 def release_running(bench: Bench) -> None:
-    number = bench.reserve()
-    under = {"reservation_id": number}
-    qtask = bench.q.async_run(bench.info(bench.long, num_shots=bench.long_shots), **under)[
-        "qtask_id"
-    ]
-    bench.until(
-        lambda: bench.q.task_status(qtask_id=qtask, **under)["lifecycle_state"] == "submitted",
-        "submitted",
-    )
+    for _ in range(LENGTHENED):
+        number = bench.reserve()
+        under = {"reservation_id": number}
+        info = bench.info(bench.long, num_shots=bench.long_shots)
+        qtask = bench.q.async_run(info, **under)["qtask_id"]
+        ask = partial(bench.q.task_status, qtask_id=qtask, **under)
+        if bench.seen_running(ask) or not bench.lengthen():
+            break
     answer = bench.q.release(reservation_id=number)
     expect(answer["status"] in ("accepted", "pending"), f"release answered {shown(answer)}")
     if answer["status"] == "pending":

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -271,9 +272,13 @@ def test_a_child_forked_while_threads_wait(env: simenv.Client) -> None:
 def test_an_interrupt_leaves_the_task_and_the_client(env: simenv.Client) -> None:
     slow = env.submit(ENDLESS, shots=10)
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
+
+    def interrupted() -> None:
+        timer.start()
         slow.result()
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     timer.join()
     assert not slow.done()
     assert slow.cancel()
@@ -353,8 +358,9 @@ def test_a_posted_task_that_is_refused_says_so_at_its_first_use(env: simenv.Clie
     with pytest.raises(ProgramError):
         env.post("qreg q[")  # found here, before anything is sent
     refused = env.post(WIDE, engine="statevector")
+    deadline = time.monotonic() + 60.0
     while not refused.done():
-        pass
+        assert time.monotonic() < deadline
     for use in (refused.result, refused.wait, lambda: refused.id, lambda: refused.state):
         with pytest.raises(Infeasible, match="60 qubits"):
             use()

@@ -50,7 +50,7 @@ def until(holds: Callable[[], bool]) -> None:
 
 
 def test_a_block_keeps_its_reservation_alive_and_releases_it(env: Client) -> None:
-    with env.reserve("main", for_s=4.0, count=4, **UNIT) as mine:
+    with env.reserve("main", for_s=12.0, count=4, **UNIT) as mine:
         first = mine.info()
         until(lambda: mine.info().expires_ns > first.expires_ns + 10**9)
         assert mine.info().state is ReservationState.ACTIVE
@@ -66,8 +66,9 @@ def test_a_block_keeps_its_reservation_alive_and_releases_it(env: Client) -> Non
 
 
 def test_one_that_nobody_keeps_expires_with_what_waits_under_it(env: Client) -> None:
-    mine = env.reserve("main", for_s=3.0, count=3, **UNIT)
+    mine = env.reserve("main", for_s=60.0, count=3, **UNIT)
     env.run(BELL, shots=100, reservation=mine)
+    mine.renew(0.2)
     until(lambda: mine.info().state is ReservationState.EXPIRED)
     with pytest.raises(NotReserved, match="is over"):
         env.submit(BELL, reservation=mine)
@@ -165,10 +166,9 @@ def test_a_time_that_is_none(env: Client, value: object) -> None:
 def test_what_a_block_ends_with_is_not_hidden_by_a_service_that_is_gone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("simenv.client.silence.LOST_S", 0.5)
-
     def leave() -> None:
         with env.reserve(for_s=0.1):
+            monkeypatch.setattr("simenv.client.silence.LOST_S", 0.5)
             gone.down()
             raise ZeroDivisionError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from kit import assembled, checked
+from kit import LONGER_S, assembled, checked
 
 from simenv.qpm_check.rows import State
 
@@ -21,7 +21,7 @@ def test_one_revision_that_raises_is_not_applicable_where_the_other_is_served(
 
 @pytest.mark.parametrize("revision", [1, 2])
 def test_an_honest_plugin_is_failed(revision: int, tmp_path: Path) -> None:
-    report = checked(assembled(tmp_path), revisions=(revision,))
+    report = checked(assembled(tmp_path), revisions=(revision,), long_s=LONGER_S)
     failed = {v.id: v.why for v in report.verdicts if v.state is State.FAILED}
     assert not failed
     omitted = {v.id: v.why for v in report.verdicts if v.state is not State.PASSED}

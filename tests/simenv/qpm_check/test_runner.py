@@ -81,10 +81,10 @@ def test_a_check_that_hangs_holds_up_the_others() -> None:
         never.wait()
 
     opener = Opener()
-    done = verdicts(hanging, raising(None), opener=opener, limit_s=0.2)
+    done = verdicts(hanging, raising(None), opener=opener, limit_s=3.0)
     never.set()
     assert [v.state for v in done.verdicts] == [State.FAILED, State.PASSED]
-    assert "0.2 s" in done.verdicts[0].why
+    assert "3 s" in done.verdicts[0].why
     assert opener.opened == 2  # the next one had another QPM
 
 

@@ -43,7 +43,7 @@ def worker(doors: ZmqDoors) -> Iterator[subprocess.Popen[bytes]]:
     write_private(folder / "worker.json", told)
     argv = [sys.executable, "-P", "-m", "simenv.worker", "--name", "w-0", "--start", "7"]
     argv += ["--service", str(folder / "worker.json")]
-    argv += ["--parent", str(os.getpid()), "--lease-s", "3"]
+    argv += ["--parent", str(os.getpid()), "--lease-s", "8"]
     argv += ["--kernels", os.environ["SIMENV_KERNELS"], "--results", str(doors.folder)]  # type: ignore[attr-defined]
     process = subprocess.Popen(argv, stderr=subprocess.PIPE)
     yield process
@@ -78,7 +78,7 @@ def test_a_worker_whose_service_answers_stays_and_ends_when_told(
     doors: ZmqDoors, worker: subprocess.Popen[bytes]
 ) -> None:
     hear(doors, Join)
-    for _ in range(5):  # longer than the lease
+    for _ in range(9):  # longer than the lease
         peer, beat = hear(doors, Beat)
         assert isinstance(beat, Beat)
         assert (beat.task, beat.epoch, beat.start) == (0, EPOCH, 7)

@@ -8,7 +8,8 @@ import json
 
 import numpy as np
 import pytest
-from hosts import BAD, BELL, LESS, MIDDLE, PLAIN, TIMES, completion, info, running, until
+from hosts import BAD, BELL, LESS, MIDDLE, PLAIN, TIMES, completion, held_up, info, running, until
+from live import Live
 from qiskit import QuantumCircuit, qpy
 
 import simenv
@@ -134,8 +135,9 @@ def test_sync_run_forgets_what_takes_too_long(qpm: QPM, busy: None) -> None:
     assert qpm.task_status(late["cid"])["outcome"] == "ACCEPTED"
 
 
-def test_a_late_circuit_has_no_completion(qpm: QPM) -> None:
-    late = qpm.sync_run(info(LESS), timeout=0.0)
+def test_a_late_circuit_has_no_completion(qpm: QPM, live: Live) -> None:
+    with held_up(live):
+        late = qpm.sync_run(info(LESS), timeout=0.0)
     assert late["outcome"] == "TIMEOUT"
     assert completion(qpm, late["cid"])["rc"] == 0
 

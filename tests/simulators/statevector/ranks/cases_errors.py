@@ -42,7 +42,7 @@ from simulators.statevector.engine import StatevectorEngine
 
 def case_a_stop_of_one_is_not_heard_by_all(comm: Any) -> None:
     n = width(comm)
-    circuit = crowded(22, 2_000, 1, 1).add("measure", [0], [0]).circuit()
+    circuit = crowded(22, 20_000, 1, 1).add("measure", [0], [0]).circuit()
     for who in {0, comm.size - 1}:
         control = Control()
         timer = threading.Timer(0.3, control.stop)
