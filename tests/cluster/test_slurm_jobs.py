@@ -76,8 +76,11 @@ class Job:
         return self.output.read_text().splitlines() if self.output.exists() else []
 
     def shown(self, name: str) -> str:
-        """A field of `scontrol show job`."""
-        text = self._cluster.run(LOGIN, ["scontrol", "show", "job", self.number]).stdout
+        """A field of `scontrol show job`, which asks a controller that may be slow to answer."""
+        argv = ["scontrol", "show", "job", self.number]
+        text = self._cluster.run(LOGIN, argv, check=False).stdout
+        if not text:
+            text = self._cluster.run(LOGIN, argv).stdout
         return next(word.partition("=")[2] for word in text.split() if word.startswith(f"{name}="))
 
     def says(self, line: str) -> None:
