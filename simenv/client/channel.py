@@ -65,6 +65,7 @@ class Channel:
         self.epoch = 0
         self.name = self.address.name
         self.results: Path | None = None  # where files of results are, if that is on this node
+        self.newest_completion = -1  # at the first greeting; -1: the service did not tell
         self._connection: Connection | None = None
         self._leader: int | None = None
         self._followers = 0
@@ -264,6 +265,8 @@ class Channel:
 
     def _welcome(self, message: m.Welcome) -> None:
         renew = self._renewing or self.epoch not in (0, message.epoch)
+        if not self.epoch:
+            self.newest_completion = message.newest_completion
         self.epoch, self.name, self._renewing = message.epoch, message.name, False
         here = message.results and message.node == os.uname().nodename
         self.results = Path(message.results) if here else None

@@ -18,7 +18,7 @@ from simenv.client.entry import Submission
 from simenv.client.environment import Environment
 from simenv.client.explaining import explained
 from simenv.client.ids import number_of, row_of
-from simenv.client.options import Seed, checked_key
+from simenv.client.options import Seed, checked_key, checked_whole
 from simenv.client.options import options as checked
 from simenv.client.posting import Window
 from simenv.client.reservations import Reservation
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from simenv.client.qpm import QPM
     from simenv.client.qpm.shelf import Retention
 
+MAX_SEQ = 2**63 - 1  # of a completion: SQLite's integers
+
 
 class Client(Environment):
     """An environment. Made by `simenv.connect` and `simenv.local`; use it with `with`."""
@@ -43,6 +45,7 @@ class Client(Environment):
     def __init__(self, where: address.Address, timeout_s: float = LOST_S) -> None:
         super().__init__(where, timeout_s)
         self._posted = Window()
+        self._read_up_to = max(0, self._link.channel.newest_completion)  # the unnamed cursor
         self._qpm: QPM | None = None
 
     # --- submitting ---------------------------------------------------------------------------
@@ -223,20 +226,34 @@ class Client(Environment):
         return answer.total, answer.tasks
 
     def completions(
-        self, since: int | None = None, cursor: str = "default", follow: bool = False
+        self, since: int | None = None, cursor: str | None = None, follow: bool = False
     ) -> Completions:
         """All completions of the environment numbered above `since`, in order; also `async for`.
 
-        `since=None`: from where the named cursor stands. Ends when all is read and no task waits or
-        runs; `follow`: never. Acknowledge with `ack` when a result is safe.
+        `since=None`: above the position of the cursor. A named `cursor` is stored by the service
+        under the owner's name: it survives this process, starts at 0, and whoever names it shares
+        it. Without a name the cursor belongs to this client alone, is not stored, and starts at the
+        newest completion at the time of its connection, so that programs of one owner do not
+        disturb one another. The iteration ends when all is read and no task waits or runs;
+        `follow`: never. It yields failed, cancelled and expired tasks too: see `Completion.error`.
+        Acknowledge with `ack` when a result is safe. Raises OptionError.
         """
-        if since is None:
+        if since is None and cursor is None:
+            since = self._read_up_to
+        elif since is None:
             since = self._link.ask(m.Acked, partial(m.GetCursor, cursor=_cursor(cursor))).seq
         return Completions(self._link, since, follow)
 
-    def ack(self, seq: int, cursor: str = "default") -> int:
-        """The named cursor has safely read everything up to `seq`; returns where it stands."""
-        return self._link.ask(m.Acked, partial(m.Ack, cursor=_cursor(cursor), seq=seq)).seq
+    def ack(self, seq: int, cursor: str | None = None) -> int:
+        """Move a cursor: everything up to `seq` is safely read. Return its new position.
+
+        A named cursor is stored before this returns. Without a name it is this client's own; see
+        `completions`. Raises OptionError.
+        """
+        if cursor is not None:
+            return self._link.ask(m.Acked, partial(m.Ack, cursor=_cursor(cursor), seq=seq)).seq
+        self._read_up_to = checked_whole("seq", seq, 0, MAX_SEQ)
+        return self._read_up_to
 
     @property
     def qpm(self) -> QPM:
@@ -334,8 +351,8 @@ def _key(key: str | None) -> str | None:
     return None if key is None else checked_key(key)
 
 
-def _cursor(cursor: str) -> str:
-    if not 0 < len(cursor) <= 64:
+def _cursor(cursor: object) -> str:
+    if not isinstance(cursor, str) or not 0 < len(cursor) <= 64:
         raise OptionError(f"cursor={cursor!r:.80}", hint="a name of 1 to 64 characters")
     return cursor
 

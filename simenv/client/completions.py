@@ -2,6 +2,7 @@
 
 Numbered from 1; a named cursor remembers how far its reader came (`Client.ack`), so that a reader
 that died goes on where it was. Delivery is at least once: what is not acknowledged comes again.
+Failed tasks are completions like others: the iteration itself never raises their errors.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING
 
 from simenv.client.entry import Ending, Entry, Submission
 from simenv.client.task import Task
+from simenv.errors import SimenvError
+from simenv.model import TaskState
 from simenv.wire import messages as m
 
 if TYPE_CHECKING:
@@ -28,17 +31,29 @@ LOOK_MAX_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One finished task; `seq` is its number, for `Client.ack`."""
+    """One task that has ended, well or not; `seq` is its number, for `Client.ack`."""
 
     seq: int
     task: Task
 
+    @property
+    def state(self) -> TaskState:
+        """The final state: DONE, FAILED, CANCELLED or EXPIRED."""
+        return self.task.entry.final_state
+
+    @property
+    def error(self) -> SimenvError | None:
+        """The reason why the task has no result: TaskFailed, TaskCancelled or TaskExpired; None
+        where it is DONE."""
+        return self.task.exception(0.0)
+
     def result(self) -> Result:
-        """As `Task.result`; never waits."""
+        """As `Task.result`; never waits. Raises `error` where there is one."""
         return self.task.result(0.0)
 
     def results(self) -> list[Result]:
-        """As `Task.results`: one for each binding; never waits."""
+        """As `Task.results`: one for each binding; never waits. Raises `error` where there is
+        one."""
         return self.task.results(0.0)
 
 

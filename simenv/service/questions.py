@@ -126,7 +126,8 @@ class Questions:
             return m.Refused(0, [m.Refusal("version", words, hint)])
         results = "" if who.scope else str(self._d.keeping.root)
         epoch, name = self._d.state.epoch, self._d.config.name
-        return m.Welcome(epoch, __version__, name, self._d.facts.node, results)
+        newest = self.newest(who.scope)
+        return m.Welcome(epoch, __version__, name, self._d.facts.node, results, newest)
 
     def _watch(self, peer: bytes, scope: str, q: m.Watch) -> Steps:
         state, completions = self._d.state, self._d.completions

@@ -198,6 +198,7 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=0):
     name: str
     node: str = ""
     results: str = ""  # folder of the files of large results on that node
+    newest_completion: int = -1  # number of the newest one this client may see; -1: not told
 
 
 class Accepted(msgspec.Struct, frozen=True, array_like=True, tag=1):
