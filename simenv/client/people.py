@@ -17,14 +17,13 @@ from simenv.client.address import FileAddress, ended, find, read
 from simenv.config import Places
 from simenv.errors import ConfigError, NoService, OptionError
 from simenv.wire import keyfiles
-from simenv.wire.auth import Role
+from simenv.wire.auth import PERSON_ROLES
 from simenv.wire.keyfiles import KEYS_FORMAT, PersonFile
 from simenv.wire.people import AddKey, GetKeys, KeyInfo, Keys, RevokeKey
 
 if TYPE_CHECKING:
     from simenv.client.link import Link
 
-ROLES = (Role.CLIENT.value, Role.ADMIN.value)  # what people have; workers get theirs from us
 _LISTEN = "simenv up --listen tcp://HOST:PORT"
 
 
@@ -79,14 +78,16 @@ class Stopped:
         address, server_key = (door.address, door.public_key) if door is not None else ("", "")
         person = _person(self._name, address, server_key, name, role)
         info = KeyInfo(name, role, person.public_key, time.time())
-        keyfiles.write_keys(where.keys, keyfiles.added(self.listed(), info))
+        with keyfiles.changing(where.keys):
+            keyfiles.write_keys(where.keys, keyfiles.added(self.listed(), info))
         return person
 
     def listed(self) -> list[KeyInfo]:
         return keyfiles.read_keys(self._where.keys)
 
     def revoke(self, name: str) -> None:
-        keyfiles.write_keys(self._where.keys, keyfiles.removed(self.listed(), name))
+        with keyfiles.changing(self._where.keys):
+            keyfiles.write_keys(self._where.keys, keyfiles.removed(self.listed(), name))
 
 
 def stopped(name: str | None, service: Path | None) -> Stopped | None:
@@ -120,8 +121,8 @@ def issue(people: People, name: str, role: str, file: Path) -> PersonFile:
 
 def _check(name: str, role: str) -> None:
     config.check_name(name, "key")
-    if role not in ROLES:
-        raise OptionError(f"role {role!r:.80} is not known", hint=" or ".join(ROLES))
+    if role not in PERSON_ROLES:
+        raise OptionError(f"role {role!r:.80} is not known", hint=" or ".join(PERSON_ROLES))
 
 
 def _person(env: str, address: str, server_key: str, name: str, role: str) -> PersonFile:

@@ -7,7 +7,7 @@ as JSON for the service process, whose only argument is that file.
 
 from __future__ import annotations
 
-from simenv.config.checking import EVERYWHERE, listen_parts
+from simenv.config.checking import EVERYWHERE, is_any_address, listen_parts
 from simenv.config.names import NAME_RULE, check_name
 from simenv.config.places import (
     ConnectionFile,
@@ -48,6 +48,7 @@ __all__ = [
     "home_root",
     "import_folders",
     "interpreter",
+    "is_any_address",
     "kept",
     "kernel_cache",
     "launch_agent",

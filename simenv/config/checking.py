@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
+import socket
+from contextlib import suppress
 from operator import attrgetter
 
 from simenv.config.names import check_name, nearest
@@ -53,12 +56,27 @@ def listen_parts(listen: str) -> tuple[str, int]:
             hint="tcp://HOST:PORT; HOST is an interface (eth0), a name or an IP address of this "
             "machine, port 0 takes any",
         )
-    if host in ("*", "0.0.0.0", "::"):
+    if is_any_address(host):
         raise ConfigError(
             f"listen = {listen!r} would open every interface of this machine",
             hint=f"name one; if all are meant: tcp://{EVERYWHERE}:{port}",
         )
     return host, int(port)
+
+
+def is_any_address(host: str) -> bool:
+    """Does this host mean all interfaces? However it is written: `*`, `0`, `0x0`, `0.0`, `::0`,
+    `::ffff:0.0.0.0`; getaddrinfo reads the old spellings of inet_aton(3) too."""
+    if host == "*":
+        return True
+    bare = host.partition("%")[0]
+    with suppress(OSError):
+        return socket.inet_aton(bare) == bytes(4)
+    with suppress(ValueError):
+        address = ipaddress.ip_address(bare)
+        mapped = getattr(address, "ipv4_mapped", None)
+        return address.is_unspecified or (mapped is not None and mapped.is_unspecified)
+    return False
 
 
 def check(config: Config, source: str) -> None:

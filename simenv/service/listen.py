@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from simenv.config import EVERYWHERE, OwnDoor, listen_parts
+from simenv.config import EVERYWHERE, OwnDoor, is_any_address, listen_parts
 from simenv.errors import ConfigError
 from simenv.service.complaints import Complaints
 from simenv.wire.keyfiles import KeyPair, ServerFile, new_pair, server_file, write_private
@@ -63,9 +63,19 @@ def own_door(told: ServerFile) -> OwnDoor:
 
 def resolved(host: str, told: str = "listen") -> str:
     """The one IP address a host's name, an interface or an address means. `told`: where it comes
-    from, for the ConfigError."""
+    from, for the ConfigError, which is also raised for a name that stands for all interfaces."""
     if host == EVERYWHERE:
         return "0.0.0.0"
+    found = _looked_up(host, told)
+    if is_any_address(found):
+        raise ConfigError(
+            f"{told}: {host!r} is {found}, which would open every interface of this machine",
+            hint=f"name one; if all are meant: {EVERYWHERE}",
+        )
+    return found
+
+
+def _looked_up(host: str, told: str) -> str:
     with suppress(ValueError):
         return str(ipaddress.ip_address(host))
     import psutil  # here, because it takes a start 15 ms

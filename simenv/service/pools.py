@@ -101,18 +101,20 @@ class WorkerProcesses:
         return "--provider", pool.provider, "--import-from", self._import_from
 
     def joined(self, name: str, start: int, peer: bytes) -> bool:
-        """A worker spoke for the first time; False if it is none of ours."""
+        """A worker spoke for the first time; False if it is none of ours, or if that start of it
+        has spoken already, through another socket: nobody takes over a worker that lives."""
         known = self._peers.get(name)
-        if known is None or known.start != start:
+        if known is None or known.start != start or known.work not in (b"", peer):
             return False
         known.work = peer
         self._names[peer] = name
         return True
 
     def beats(self, name: str, start: int, peer: bytes) -> bool:
-        """A worker's heart beats; False if it is none of ours."""
+        """A worker's heart beats; False if it is none of ours, or comes through another socket
+        than before."""
         known = self._peers.get(name)
-        if known is None or known.start != start:
+        if known is None or known.start != start or known.control not in (b"", peer):
             return False
         known.control = peer
         return True

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from launcher.base import Node
 from launcher.machine import is_here
-from simenv.config import OwnDoor, Places
+from simenv.config import OwnDoor, Places, is_any_address
 from simenv.errors import ConfigError
 from simenv.service.complaints import Complaints
 from simenv.service.listen import more_descriptors, resolved
@@ -35,6 +35,7 @@ WORKERS = Habits(
     max_known=16_384,  # two connections a worker, all with one key
     max_of_one_key=16_384,
     queued_messages=2_000,
+    workers=True,
     handover=True,  # who comes again after a cut takes the place of its dead connection
     keepalive=keepalive.WORKERS,
 )
@@ -101,7 +102,7 @@ def address_for(other: str, interface: str) -> str:
     means, unless that is loopback: then where the way to the other node begins. ConfigError.
     """
     if interface:
-        if interface in ("*", "0.0.0.0", "::"):
+        if is_any_address(interface):
             raise ConfigError(
                 f"launcher.interface = {interface!r} would open every interface of this machine",
                 hint="name the one by which the other nodes reach this one",

@@ -28,6 +28,9 @@ class Role(enum.StrEnum):
     ADMIN = "admin"  # sees and steers all of the environment
 
 
+PERSON_ROLES = (Role.CLIENT, Role.ADMIN)  # of keys that are handed out; workers get none
+
+
 class Identity(msgspec.Struct, frozen=True):
     """Who is behind a connection. `owner`: the name of the key, "" for the environment's own user,
     who comes through a socket that nobody else can open."""

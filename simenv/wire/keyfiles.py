@@ -1,14 +1,17 @@
 """Keys on disk: the environment's own, the list of those let in, and what a person is given.
 
 Invariants: a file with a secret in it is made 0600, by rename or anew, and is not read when anybody
-else could have read it; each file begins with a format number.
+else could have read it; each file begins with a format number. A file that was written is on the
+disk, its name included, before the writer goes on; who changes the list of keys holds its lock.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,7 +19,7 @@ import msgspec
 import zmq
 
 from simenv.errors import ConfigError, KeyConflict, NotFound, OptionError
-from simenv.wire.auth import Identity, Role
+from simenv.wire.auth import PERSON_ROLES, Identity, Role
 from simenv.wire.people import KeyInfo
 
 KEYS_FORMAT = 1
@@ -100,8 +103,10 @@ def write_keys(path: Path, keys: list[KeyInfo]) -> None:
 
 def added(keys: Sequence[KeyInfo], key: KeyInfo) -> list[KeyInfo]:
     """The list with one more; KeyConflict if the name or the key is taken."""
-    if key.role not in tuple(Role):
-        raise OptionError(f"role {key.role!r:.80} is not known", hint="client or admin")
+    if key.role not in PERSON_ROLES:
+        raise OptionError(
+            f"role {key.role!r:.80} is none that a key can have", hint=" or ".join(PERSON_ROLES)
+        )
     if len(keys) >= MAX_KEYS:
         raise OptionError(f"{len(keys)} keys are the most there can be", hint="revoke some")
     for known in keys:
@@ -125,22 +130,53 @@ def removed(keys: Sequence[KeyInfo], name: str) -> list[KeyInfo]:
 
 
 def identities(keys: Sequence[KeyInfo]) -> Mapping[str, Identity]:
-    """Public key to owner and role."""
-    return {key.public_key: Identity(key.name, Role(key.role)) for key in keys}
+    """Public key to owner and role; a key of any other role than PERSON_ROLES opens nothing."""
+    return {
+        key.public_key: Identity(key.name, Role(key.role))
+        for key in keys
+        if key.role in PERSON_ROLES
+    }
+
+
+@contextlib.contextmanager
+def changing(path: Path) -> Iterator[None]:
+    """Hold the lock of a list of keys, for one change: reading it, and writing it anew. It lies in
+    a file beside the list, because the list itself is replaced. ConfigError where there can be
+    none."""
+    lock = path.with_name(path.name + ".lock")
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise ConfigError(f"cannot lock {lock}: {error.strerror}") from error
 
 
 # --- files ---------------------------------------------------------------------------------------
 
 
 def write_private(path: Path, content: msgspec.Struct) -> None:
-    """0600, whole or not at all."""
+    """0600, whole or not at all, also after a power cut."""
     temporary = path.with_name(path.name + ".new")
     try:
         temporary.unlink(missing_ok=True)
         create_private(temporary, content)
         temporary.replace(path)
+        sync_folder(path.parent)
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+
+
+def sync_folder(folder: Path) -> None:
+    """The names in it are on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def create_private(path: Path, content: msgspec.Struct) -> None:
@@ -159,6 +195,8 @@ def create_private(path: Path, content: msgspec.Struct) -> None:
                     hint="choose a folder on a local disk",
                 )
             out.write(msgspec.json.format(msgspec.json.encode(content)) + b"\n")
+            out.flush()
+            os.fsync(out.fileno())
     except OSError as error:
         path.unlink()
         raise ConfigError(f"cannot write {path}: {error.strerror}") from error

@@ -25,19 +25,19 @@ class MemoryDoors:
 
     def connect(self, door: Door, identity: bytes, key: str = "") -> MemoryConnection:
         """A new peer behind one door; its messages carry `identity`. With a `key` it comes from
-        afar: the key's role tells the door. KeyRefused if no such key is admitted."""
+        afar, through the door for clients. KeyRefused if no such key is admitted."""
         with self._changed:
             who = LOCAL_WORKER if door is Door.WORKER else LOCAL
             if key:
                 if key not in self._keys:
                     raise KeyRefused("the service does not know this key")
-                who = self._keys[key]
-                door = Door.WORKER if who.role is Role.WORKER else Door.CLIENT
+                who, door = self._keys[key], Door.CLIENT
             connection = MemoryConnection(self, door, identity, who, key)
             self._peers[door, identity] = connection
         return connection
 
     def admit(self, keys: Mapping[str, Identity], farewell: bytes) -> None:
+        keys = {key: who for key, who in keys.items() if who.role is not Role.WORKER}
         with self._changed:
             self._keys = keys
             for place, connection in list(self._peers.items()):

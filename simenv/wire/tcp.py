@@ -50,6 +50,7 @@ class Habits(msgspec.Struct, frozen=True):
     max_of_one_key: int = MAX_OF_ONE_KEY
     queued_messages: int = 64  # read ahead for each; the rest waits in its TCP connection
     handover: bool = False  # a new connection takes over the routing id of an old one
+    workers: bool = False  # keys of the role worker are let in
     keepalive: Keepalive = keepalive.CLIENTS
 
 
@@ -132,6 +133,8 @@ class TcpDoor:
 
     def admit(self, keys: Mapping[str, Identity], farewell: bytes) -> None:
         """The table from now on; see `Doors.admit`."""
+        if not self._habits.workers:
+            keys = {key: who for key, who in keys.items() if who.role is not Role.WORKER}
         before, self._admitted = self._admitted, keys
         for name, peer in list(self._peers.items()):
             if keys.get(peer.key) != before.get(peer.key):

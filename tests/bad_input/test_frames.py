@@ -110,8 +110,9 @@ def serve(bench: Bench) -> None:
 
 @pytest.mark.parametrize("role", ["client", "admin", "worker"])
 def test_mutated_frames_end_or_swell_the_service(bench: Bench, role: str) -> None:
-    key = new_pair().public
-    bench.say(AddKey(1, "mallory", role, key))
+    key = new_pair().public if role != "worker" else ""  # workers of this machine have none
+    if key:
+        bench.say(AddKey(1, "mallory", role, key))
     bench.join()
     door = Door.WORKER if role == "worker" else Door.CLIENT
     good = [codec.encode(one) for one in (GOOD_WORKER if role == "worker" else GOOD_CLIENT)]

@@ -40,8 +40,13 @@ class Plugin:
         else:
             self.trouble = ""
         if self.told.token_file is not None and revision == 1:
-            log.warning("SIMENV_QPM_TOKEN_FILE is not read: calls of revision 1 carry no token")
+            self.trouble = (
+                "SIMENV_QPM_TOKEN_FILE is set, but calls of revision 1 carry no token: nothing is "
+                "served; unset it, or use a DEFw of revision 2"
+            )
+            log.error("%s", self.trouble)
         self.hub = Hub(self.told, self.deployed.site_config)
+        self.hub.why = self.trouble or self.hub.why
         self.ears = Ears()
         self.registration = Registration(self._to_register, self.deployed.ready_file)
         self._kind: type | None = None

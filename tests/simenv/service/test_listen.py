@@ -14,7 +14,13 @@ from simenv.service import listen
 from simenv.service.listen import open_door, resolved
 
 
-@pytest.mark.parametrize("host", ["*", "0.0.0.0", "::", "[::]"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("*", "0.0.0.0", "::", "[::]", "0", "0x0", "0.0", "00.0", "0x0.0", "[::0]"),
+        *("[0:0:0:0:0:0:0:0]", "[::ffff:0.0.0.0]", "[::%lo]"),
+    ],
+)
 def test_all_interfaces_are_opened_without_a_word(host: str) -> None:
     with pytest.raises(ConfigError, match="every interface") as caught:
         convert({"listen": f"tcp://{host}:7000"})
@@ -35,6 +41,17 @@ def test_an_address_is_cut_wrongly() -> None:
     assert listen_parts("tcp://10.0.0.1:0") == ("10.0.0.1", 0)
     assert listen_parts("tcp://[fe80::1]:7000") == ("fe80::1", 7000)
     assert listen_parts("tcp://everywhere:7000") == ("everywhere", 7000)
+
+
+def test_a_name_that_resolves_to_the_unspecified_address_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def lookup(*_: object, **__: object) -> list[tuple[object, ...]]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("0.0.0.0", 0))]
+
+    monkeypatch.setattr(listen.socket, "getaddrinfo", lookup)
+    with pytest.raises(ConfigError, match="every interface"):
+        resolved("zero.example")
 
 
 def test_an_interface_or_a_name_is_not_found() -> None:

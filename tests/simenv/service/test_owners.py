@@ -16,9 +16,9 @@ from simenv.wire import messages as m
 from simenv.wire.connection import Door
 from simenv.wire.history import GetHistory, GetSpec, History, Submitted
 from simenv.wire.keeping import Collect
-from simenv.wire.keyfiles import new_pair, read_keys
+from simenv.wire.keyfiles import new_pair, read_keys, write_keys
 from simenv.wire.memory import MemoryConnection
-from simenv.wire.people import AddKey, GetKeys, Keys, RevokeKey
+from simenv.wire.people import AddKey, GetKeys, KeyInfo, Keys, RevokeKey
 
 
 class Town(Bench):
@@ -54,6 +54,14 @@ def ids(answers: list[m.ToClient]) -> list[str]:
     (queue,) = answers
     assert isinstance(queue, m.Queue)
     return [task.id for task in queue.tasks]
+
+
+def told(town: Town, peer: MemoryConnection, message: m.FromWorker) -> m.ToWorker | None:
+    """What a worker is answered, if anything."""
+    peer.send(codec.encode(message))
+    town.step()
+    body = peer.receive(0.0)
+    return None if body is None else codec.to_worker(body)
 
 
 def test_others_tasks_are_shown(town: Town) -> None:
@@ -234,13 +242,46 @@ def test_a_client_does_what_only_an_admin_may(town: Town, message: m.FromClient)
     assert read_keys(town.folder / "keys.json") == before
 
 
-def test_a_workers_key_submits(town: Town) -> None:
+@pytest.mark.parametrize("role", ["worker", "", "root"])
+def test_a_key_gets_the_roles_client_and_admin_only(town: Town, role: str) -> None:
     hand = new_pair().public
-    town.say(AddKey(1, "hand", "worker", hand))
-    peer = town.doors.connect(Door.CLIENT, b"hand", hand)
-    assert town.say(m.Submit(5, "~k", 0, Terms(), [spec()]), peer) == []
-    assert town.say(m.GetQueue(1), peer) == []
-    assert not town.state.tasks
+    (answer,) = town.say(AddKey(1, "hand", role, hand))
+    assert isinstance(answer, m.Refused)
+    assert answer.refusals[0].code == "option"
+    assert "client or admin" in answer.refusals[0].hint
+    with pytest.raises(KeyRefused):
+        town.doors.connect(Door.CLIENT, b"hand", hand)
+
+
+def test_a_worker_role_in_the_keys_file_opens_nothing(town: Town) -> None:
+    """An earlier version, or an attacker who wrote the file once, may have put it there."""
+    hand = new_pair().public
+    path = town.folder / "keys.json"
+    write_keys(path, [*read_keys(path), KeyInfo("hand", "worker", hand, 1.0)])
+    town.restart()
+    with pytest.raises(KeyRefused):
+        town.doors.connect(Door.WORKER, b"hand", hand)
+
+
+def test_a_worker_that_has_joined_is_not_taken_over(town: Town) -> None:
+    """Whoever names a live worker and its start comes too late: results of it count from the
+    socket it joined with alone."""
+    town.order(town.ana)
+    town.join()
+    thief = town.doors.connect(Door.WORKER, b"thief")
+    worker = town.state.workers["main-0"]
+    join = m.Join("0.1.0", "main-0", 1, "here", town.state.epoch, (), worker.start)
+    assert isinstance(told(town, thief, join), m.StopWorker)
+    (work,) = town.assigned()
+    assert town.daemon.workers.work_peer("main-0") != b"thief"
+    origin = m.Origin("main-0", "here", 1, "test")
+    done = m.Done(origin, "x", "x", 1, [m.Finished(work.task, work.attempt, 2, b"false", 1, 1)])
+    assert told(town, thief, done) is None
+    assert work.task in town.state.tasks
+    beat = m.Beat("main-0", town.state.epoch, 0, 0, 0, worker.start)
+    control = town.doors.connect(Door.WORKER, b"control")
+    assert isinstance(told(town, control, beat), m.Lease)
+    assert isinstance(told(town, thief, beat), m.StopWorker)
 
 
 def test_a_clients_key_passes_for_a_worker(town: Town) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from simenv.errors import ConfigError, KeyConflict, NotFound, OptionError
@@ -60,6 +63,47 @@ def test_a_file_of_another_user_is_used(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("os.getuid", lambda: 4711)
     with pytest.raises(ConfigError, match="someone else"):
         keyfiles.read_private(path, PersonFile)
+
+
+def test_a_key_is_on_the_disk_before_the_writer_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list that was renamed and not synced may be the old one after a power cut, with a revoked
+    key in it: first the file, then its folder."""
+    synced: list[bool] = []
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced.append(stat.S_ISDIR(os.fstat(descriptor).st_mode))
+        fsync(descriptor)
+
+    monkeypatch.setattr(keyfiles.os, "fsync", noted)
+    keyfiles.write_keys(tmp_path / "keys.json", [ANA])
+    assert synced == [False, True]
+
+
+_ADD = """
+import sys
+from pathlib import Path
+from simenv.client.people import Stopped
+from simenv.config import Places
+home = Path(sys.argv[1])
+people = Stopped(Places(home, home), "env")
+for k in range(10):
+    people.add(f"{sys.argv[2]}-{k}", "client")
+people.revoke(f"{sys.argv[2]}-3")
+"""
+
+
+def test_changes_of_several_processes_at_once_all_count(tmp_path: Path) -> None:
+    server = keyfiles.server_file(tmp_path / "server-key.json")
+    told = msgspec.structs.replace(server, address="tcp://127.0.0.1:1")
+    keyfiles.write_private(tmp_path / "server-key.json", told)
+    argv = (sys.executable, "-c", _ADD, str(tmp_path))
+    running = [subprocess.Popen([*argv, name]) for name in ("a", "b", "c")]
+    assert [one.wait(120) for one in running] == [0, 0, 0]
+    names = sorted(key.name for key in keyfiles.read_keys(tmp_path / "keys.json"))
+    assert names == [f"{who}-{k}" for who in "abc" for k in range(10) if k != 3]
 
 
 def test_a_link_laid_in_wait_is_followed(tmp_path: Path) -> None:

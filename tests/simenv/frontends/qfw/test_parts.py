@@ -17,7 +17,7 @@ from simenv.errors import ConfigError, NoService
 from simenv.frontends.qfw import carrying, deployment, host, identity, locking, plugin, registration
 from simenv.frontends.qfw import ears as ears_module
 from simenv.frontends.qfw import hub as hub_module
-from simenv.qpm.errors import ExecutionError, InProgress, NotReady
+from simenv.qpm.errors import ExecutionError, InProgress, NotReady, QPMError
 from simenv.qpm.service import ServiceRecord
 from simenv.qpm_check.standin import errors
 
@@ -240,13 +240,19 @@ def test_an_environment_that_comes_late_leaves_no_ready_file(
     assert ready.exists()
 
 
-def test_a_token_file_of_revision_1_is_passed_over_in_silence(
-    caplog: pytest.LogCaptureFixture,
+def test_a_token_file_with_revision_1_serves_nothing(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Calls of revision 1 carry no token, so a plugin that was told to ask for one stays closed."""
+    monkeypatch.setattr(plugin.locking, "install", lambda: None)
     plugin.Plugin({"SIMENV_QPM_TOKEN_FILE": "/t"}, 2)
     assert "SIMENV_QPM_TOKEN_FILE" not in caplog.text
-    plugin.Plugin({"SIMENV_QPM_TOKEN_FILE": "/t"}, 1)
+    closed = plugin.Plugin({"SIMENV_QPM_TOKEN_FILE": "/t"}, 1)
     assert "SIMENV_QPM_TOKEN_FILE" in caplog.text
+    with pytest.raises(QPMError, match="revision 1 carry no token"):
+        closed.begin()
+    with pytest.raises(NotReady, match="revision 1 carry no token"):
+        closed.hub.now()
 
 
 @pytest.mark.parametrize("width", [0, 30])
