@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
+from report import INSTALL
 
 _VARIABLES = ("OMP_NUM_THREADS", "QULACS_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _PATIENCE_S = 600.0  # for all that is not timed: imports, compilation, conversion
@@ -131,6 +132,8 @@ def _serve(pipe: Connection, make: Callable[..., Any], given: tuple[Any, ...]) -
             pipe.send((served.other(method, told) if call is None else call(*told), ""))
     except EOFError:
         return
+    except ModuleNotFoundError as error:
+        pipe.send((None, f"{error.name} is not installed; type: {INSTALL}"))
     except Exception as error:  # noqa: BLE001  # libraries of others: told, and left out
         pipe.send((None, f"{type(error).__name__}: {str(error)[:200]}"))
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 from rank_run import circuit_of
+from report import installed
 
 from simulators.costs import ranks_used
 from simulators.statevector.ranks.routing import Route, route
@@ -69,8 +70,9 @@ def model(network: Network, amplitude_s: float, plot: Path) -> None:
         words = [f"{one.nodes}: {one.seconds:.3g} s" for one in guesses[:: MOST // 2]]
         share = 100 * guesses[-1].exchange_s / guesses[-1].seconds
         print(f"  {name:8s}{kind:7s} nodes {', '.join(words)}; exchange {share:.0f} % at the end")
-    _drawn(curves, network, plot)
-    print(f"  {plot}")
+    if installed("matplotlib"):
+        _drawn(curves, network, plot)
+        print(f"  {plot}")
 
 
 def guess(plan: Sweeps, power: int, network: Network, amplitude_s: float) -> Guess:

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import os
 import platform
 import tomllib
 from pathlib import Path
 
 GOALS = Path(__file__).with_name("goals.toml")
+
+
+INSTALL = "scripts/setup.sh all,bench"  # installs all peers
+
+
+@functools.cache
+def installed(module: str) -> bool:
+    """Whether a peer's library is there; where it is not, say once how to install it."""
+    if importlib.util.find_spec(module) is not None:
+        return True
+    print(f"left out: {module} is not installed; type: {INSTALL}")
+    return False
 
 
 class Report:

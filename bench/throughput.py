@@ -22,7 +22,7 @@ from collections.abc import Callable
 import numpy as np
 import peers
 import psutil
-from report import Report
+from report import Report, installed
 
 import simenv
 from simenv.cli.measure import circuits as shapes
@@ -96,12 +96,14 @@ def _cpu_s(pid: int) -> float:
 def _peers(num_qubits: int, operations: int, seed: int, rates: Rates) -> None:
     made = [shapes.gates(num_qubits, operations, seed * 10**6 + k) for k in range(PEER_CIRCUITS)]
     circuits = [shapes.built(num_qubits, one) for one in made]
-    lightning = peers.lightning(num_qubits, SHOTS)
-    work: dict[str, Callable[[], object]] = {
-        "aer": lambda: peers.aer(circuits, SHOTS),
-        "qulacs": lambda: [peers.qulacs(num_qubits, one, SHOTS) for one in made],
-        "lightning": lambda: [lightning(one) for one in made[:10]],
-    }
+    work: dict[str, Callable[[], object]] = {}
+    if installed("qiskit_aer"):
+        work["aer"] = lambda: peers.aer(circuits, SHOTS)
+    if installed("qulacs"):
+        work["qulacs"] = lambda: [peers.qulacs(num_qubits, one, SHOTS) for one in made]
+    if installed("pennylane_lightning"):
+        lightning = peers.lightning(num_qubits, SHOTS)
+        work["lightning"] = lambda: [lightning(one) for one in made[:10]]
     for name, run in work.items():
         begin = time.perf_counter()
         found = run()
@@ -173,6 +175,8 @@ def _dicts(env: Client, seed: int, rates: Rates) -> None:
 def _verdicts(report: Report, found: dict[str, float]) -> None:
     print(f"{'circuits/s':12s}" + "".join(f"{n:>12d}" for n, _, _ in KINDS))
     for name in ("ours", "aer", "qulacs", "lightning"):
+        if f"{name} {KINDS[0][0]}" not in found:
+            continue
         print(f"{name:12s}" + "".join(f"{found[f'{name} {n}']:12,.0f}" for n, _, _ in KINDS))
     print("\nCPU a circuit, us; the kernel's time is in the worker's")
     for name in ("client", "service", "worker", "kernel"):

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from report import Report
+from report import Report, installed
 
 import simenv
 from simenv.client.client import Client
@@ -47,10 +47,13 @@ def main() -> int:
         ways: dict[str, Means] = {
             "one sweep": functools.partial(_sweep, env),
             "bound circuits": functools.partial(_bound, env),
-            "aer": _aer,
-            "qulacs": _qulacs,
-            "lightning": _lightning,
         }
+        peers = (
+            ("aer", "qiskit_aer", _aer),
+            ("qulacs", "qulacs", _qulacs),
+            ("lightning", "pennylane_lightning", _lightning),
+        )
+        ways |= {name: means for name, module, means in peers if installed(module)}
         for means in ways.values():
             _step(means, rng.uniform(0, 3, 3))  # warm-up
         for _ in range(told.rounds):

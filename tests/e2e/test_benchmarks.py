@@ -1,0 +1,26 @@
+"""Benchmarks run without the peers they compare with, and say how to install them."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PEERS = ("qulacs", "pennylane_lightning")
+
+
+def test_a_benchmark_goes_on_without_a_peer_and_names_the_command_that_installs_it() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "bench" / "vqls.py"), "--rounds", "1"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    assert "a step of 480 circuits, one sweep" in done.stdout
+    for peer in PEERS:
+        missing = importlib.util.find_spec(peer) is None
+        line = f"left out: {peer} is not installed; type: scripts/setup.sh all,bench"
+        assert (line in done.stdout) == missing
