@@ -55,7 +55,11 @@ _HOMES = {
 
 def application(*names: str) -> typer.Typer:
     """The command line with these commands, or with all."""
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app = typer.Typer(
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
     app.callback(invoke_without_command=True)(common)
     for name in names or _HOMES:
         command = getattr(import_module(f"simenv.cli.{_HOMES[name]}"), name)
@@ -74,7 +78,7 @@ def _called(hoisted: Sequence[str]) -> tuple[str, ...]:
             next(words, "")
         elif word in _HOMES:
             return (word,)
-        elif not word.startswith("--") or word in ("--help", "--version"):
+        elif not word.startswith("--") or word in ("-h", "--help", "--version"):
             break
     return ()
 

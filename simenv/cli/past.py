@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,7 +48,7 @@ _LOG: tuple[Column[LogRow], ...] = (
 )
 _EVENTS: tuple[Column[Event], ...] = (
     Column("SEQ", lambda event: str(event.seq), right=True, width=5),
-    Column("TIME", lambda event: time.strftime("%H:%M:%S", time.localtime(event.time_s))),
+    Column("TIME", lambda event: moments.shown(event.time_s)),
     Column("KIND", lambda event: event.kind, width=14),
     Column("SUBJECT", lambda event: event.subject or "-", width=8),
     Column("MESSAGE", lambda event: event.message),
@@ -60,6 +61,9 @@ def log(
     app: App = "",
     state: Annotated[
         list[TaskState] | None, typer.Option(help="Only in this state; may be given again.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the last so many of them; all if not said.")
     ] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Comma-separated values.")] = False,
     columns: Columns = "",
@@ -77,7 +81,12 @@ def log(
     moments.since(since)
     with common.connect() as client:
         run = app_named(client, app)
-        listing(_LOG, style, lambda: client.past.tasks(moments.since(since), run, state or ()))
+
+        def rows() -> Iterable[LogRow]:
+            found = client.past.tasks(moments.since(since), run, state or ())
+            return deque(found, maxlen=limit) if limit is not None else found
+
+        listing(_LOG, style, rows)
 
 
 def events(

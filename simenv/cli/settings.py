@@ -81,7 +81,7 @@ def hoist(arguments: Sequence[str]) -> list[str]:
             front += [word, value]
         else:
             rest.append(word)
-    if rest[:1] == ["run"] and len(rest) > 1 and not {"--", "--help"} & set(rest):
+    if rest[:1] == ["run"] and len(rest) > 1 and not {"--", "-h", "--help"} & set(rest):
         raise OptionError(
             "simenv run: where does the command begin?", hint="simenv run -- CMD ARGS"
         )

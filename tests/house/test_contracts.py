@@ -12,7 +12,13 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 CONTRACTS = {c["name"]: c for c in PROJECT["tool"]["importlinter"]["contracts"]}
-OUR_PROCESSES = {"cli", "scheduler", "service", "worker"}  # the rest may run in a user's process
+OUR_PROCESSES = {
+    "__main__",
+    "cli",
+    "scheduler",
+    "service",
+    "worker",
+}  # the rest may run in a user's process
 
 
 def rooms(package: str) -> set[str]:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,22 @@ def test_a_task_is_not_logged(shell: Shell) -> None:
     parts = [timing[f"{part}_us"] for part in ("decode", "plan", "engine", "encode")]
     assert min(parts) >= 0
     assert 0 < sum(parts) <= timing["run_us"]
+
+
+def test_log_limit_shows_the_last_rows(shell: Shell) -> None:
+    for _ in range(3):
+        shell("submit", BELL, "--wait")
+    every = rows(shell)
+    assert rows(shell, "--limit", "2") == every[-2:]
+    assert rows(shell, "--limit", str(len(every) + 1)) == every
+
+
+def test_event_times_have_a_date(shell: Shell) -> None:
+    shell("submit", BELL, "--wait")
+    told = shell("events", "-o", "time")
+    times = told.out.splitlines()[1:]
+    assert times
+    assert all(datetime.fromisoformat(each).year >= 2024 for each in times)
 
 
 def test_columns_or_csv_differ_from_the_rows(shell: Shell) -> None:
