@@ -54,6 +54,10 @@ class Channel:
             **handlers,
         }
         self.closed = False
+        # A client that nobody closes ends here: a socket that is collected with its context would
+        # wait for it for ever. Not at the exit, where other threads may still be reading.
+        self._sockets: list[Connection] = []
+        weakref.finalize(self, _close, self._sockets).atexit = False
         self.is_stale = False  # in a forked child that has not yet connected anew; see `enter`
         self._fresh()
         _CHANNELS.add(self)
@@ -78,8 +82,7 @@ class Channel:
         """Open and greet. Raises NoService, KeyRefused, VersionMismatch."""
         try:
             with self.lock:
-                self._connection = self.address.open(self.client.encode())
-                self._hello()
+                self._connect(self.address.open(self.client.encode()))
             self._be_greeted(timeout_s)
         except BaseException:
             if self._connection is not None:
@@ -256,7 +259,11 @@ class Channel:
             return  # it went away again: the next look will tell
         if self._connection is not None:
             self._connection.close()
+        self._connect(connection)
+
+    def _connect(self, connection: Connection) -> None:
         self._connection = connection
+        self._sockets[:] = [connection]
         self._hello()
 
     def _hello(self) -> None:
@@ -295,6 +302,11 @@ class Channel:
             connection.close()
         self._forked()
         self.is_stale = not self.closed
+
+
+def _close(connections: list[Connection]) -> None:
+    for connection in connections:
+        connection.close()
 
 
 _CHANNELS: weakref.WeakSet[Channel] = weakref.WeakSet()

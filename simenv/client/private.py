@@ -6,11 +6,8 @@ Invariant: importing this loads nothing that speaks to a service: it is started 
 from __future__ import annotations
 
 import operator
-import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,20 +16,19 @@ import msgspec
 from simenv import config
 from simenv.client import start
 from simenv.config import Config, Places
-from simenv.errors import ConfigError, SimenvError
+from simenv.errors import ConfigError
 from simenv.model import PoolSpec
 
 if TYPE_CHECKING:
     from simenv.client.client import Client
 
-ANSWER_S = 5.0
 
-_lifelines: set[int] = set()
+def local(workers: int = 2, slots: int | None = None, **settings: Any) -> Client:
+    """Start a private environment and return its client.
 
-
-@contextmanager
-def local(workers: int = 2, slots: int | None = None, **settings: Any) -> Iterator[Client]:
-    """A private environment, gone at the end of the `with` block or with this process.
+    The environment ends with the client: at the end of a `with` block, with `close()`, when nothing
+    refers to the client and its tasks any longer, and with this process in any case. A notebook
+    keeps it over several cells: `env = simenv.local()`.
 
     `workers`: resident simulators; `slots`: cores they share, by default all that are ours;
     `settings`: fields of `simenv.config.Config`, such as `launcher="mpirun"`,
@@ -51,32 +47,20 @@ def local(workers: int = 2, slots: int | None = None, **settings: Any) -> Iterat
     told |= {"slots": slots or 0, "import_from": config.import_folders()}
     chosen = config.convert({**told, **settings}, source="simenv.local")
     chosen, where, made = _private(chosen)
-    owner = os.getpid()
     try:
-        service = start.start(chosen, where, private=True, meanwhile=_load)
-        from simenv.client.address import FileAddress, read
-        from simenv.client.client import Client
+        process = start.start(chosen, where, private=True, meanwhile=_load)
+    except BaseException:
+        for folder in made:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    from simenv.client.local_client import LocalClient, PrivateService
 
-        _lifelines.add(service.lifeline)
-        sockets = Path(read(where.connection).sockets)
-        try:
-            with Client(FileAddress(where.connection)) as client:
-                try:
-                    yield client
-                finally:
-                    if os.getpid() == owner and service.process.poll() is None:
-                        with suppress(SimenvError):
-                            client.shutdown(now=True, timeout_s=ANSWER_S)
-        finally:
-            if os.getpid() == owner:
-                _lifelines.discard(service.lifeline)
-                os.close(service.lifeline)
-                start.end(service.process)
-                start.clear(sockets, where.connection)
-    finally:
-        if os.getpid() == owner:
-            for folder in made:
-                shutil.rmtree(folder, ignore_errors=True)
+    service = PrivateService(process, where.connection, made)
+    try:
+        return LocalClient(service)
+    except BaseException:
+        service.end()
+        raise
 
 
 def _private(chosen: Config) -> tuple[Config, Places, list[Path]]:
@@ -94,14 +78,4 @@ def _private(chosen: Config) -> tuple[Config, Places, list[Path]]:
 
 def _load() -> None:
     """What takes a moment, and is needed when the service is there."""
-    from simenv.client import client  # noqa: F401
-
-
-def _let_go() -> None:
-    """In a forked child: a private service must end with its owner, whoever else still lives."""
-    for descriptor in _lifelines:
-        os.close(descriptor)
-    _lifelines.clear()
-
-
-os.register_at_fork(after_in_child=_let_go)
+    from simenv.client import local_client  # noqa: F401

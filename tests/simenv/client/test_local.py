@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -10,14 +11,18 @@ import tempfile
 import warnings
 from pathlib import Path
 
+import psutil
 import pytest
 from live import Live
 
 import simenv
 from simenv import config
-from simenv.client import local, private, start
+from simenv.client import local, local_client, start
 from simenv.config import Config, Places
 from simenv.errors import ConfigError, NoService, ServiceLost, StartFailed
+
+BELL = """OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; creg c[2]; h q[0]; cx q[0],q[1];
+measure q -> c;"""
 
 
 @pytest.fixture
@@ -148,7 +153,7 @@ def test_a_private_environment_whose_service_is_killed() -> None:
 @pytest.mark.usefixtures("no_leaks")
 def test_a_forked_child_neither_ends_nor_holds_a_private_environment() -> None:
     with simenv.local(workers=1) as env:
-        [lifeline] = private._lifelines
+        [lifeline] = local_client._lifelines
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12, threads and fork
             pid = os.fork()
@@ -213,3 +218,54 @@ def test_what_a_launcher_is_told_is_not_heard() -> None:
         simenv.local(launcher="mpirum"),
     ):
         pass
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_private_environment_without_with_block_lasts_until_close() -> None:
+    env = simenv.local(workers=1)
+    assert isinstance(env, simenv.Client)
+    pid = env.status().pid
+    assert sum(env.run(BELL, shots=10).counts.values()) == 10
+    env.close()
+    assert not psutil.pid_exists(pid)
+    env.close()
+    with pytest.raises(NoService, match="closed"):
+        env.status()
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_private_environment_ends_when_nothing_refers_to_it() -> None:
+    env = simenv.local(workers=1)
+    pid = env.status().pid
+    task = env.submit(BELL, shots=10)
+    del env
+    gc.collect()
+    assert sum(task.result(60).counts.values()) == 10
+    del task
+    gc.collect()
+    assert not psutil.pid_exists(pid)
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_private_environment_ends_with_the_interpreter() -> None:
+    script = "import simenv\nenv = simenv.local(workers=1)\nprint(env.status().pid)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert not psutil.pid_exists(int(done.stdout))
+    assert done.stderr == ""
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_collected_client_closes_its_connection() -> None:
+    script = (
+        "import gc, sys, simenv\n"
+        "env = simenv.connect(service=sys.argv[1])\n"
+        "print(env.status().pid)\n"
+        "del env\n"
+        "gc.collect()\n"
+    )
+    with simenv.local(workers=1) as env:
+        command = [sys.executable, "-W", "error", "-c", script, env.service]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        assert (int(done.stdout), done.stderr) == (env.status().pid, "")
