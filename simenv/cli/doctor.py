@@ -37,14 +37,16 @@ def doctor(
     if kernels is not None:
         _choose(kernels)
     failed = False
+    remedies: set[str] = set()  # one lack may show in several checks: what to type is said once
     for finding in findings():
         failed |= finding.level == "fail"
         if settings.of(context).as_json:
             out.json_line(finding)
         else:
             out.line(f"{out.paint(finding.level, width=4)}  {finding.what:<13} {finding.detail}")
-            if finding.remedy:
+            if finding.remedy and finding.remedy not in remedies:
                 out.line(f"{'':20}type: {finding.remedy}")
+                remedies.add(finding.remedy)
     if failed:
         raise typer.Exit(1)
 

@@ -40,7 +40,22 @@ class Precision(StrEnum):
 
 
 # Options with the same words in every command about a circuit.
-Shots = Annotated[int, typer.Option(min=0, help="0: exact, nothing is sampled.")]
+
+
+def _whole(text: str | int) -> int:
+    """A number of shots, also as 1e6."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not (number >= 0 and number.is_integer()):
+        raise typer.BadParameter(f"{text!r} is not a whole number from 0 up, such as 1024 or 1e6")
+    return int(text) if str(text).isdecimal() else int(number)
+
+
+Shots = Annotated[
+    int, typer.Option(parser=_whole, metavar="N", help="0: exact, nothing is sampled.")
+]
 Seed = Annotated[int | None, typer.Option(min=0, help="The same seed gives the same counts.")]
 Engine = Annotated[str, typer.Option(help="Which engine; auto chooses and says why.")]
 Observables = Annotated[

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
+import shutil
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -40,6 +42,9 @@ def run(
     what it has reserved is released.
     """
     common = settings.of(context)
+    if shutil.which(command[0]) is None and not os.path.exists(command[0]):
+        out.note(f"simenv run: {command[0]}: {os.strerror(errno.ENOENT)}")
+        raise typer.Exit(child.NOT_FOUND)
     name = config.check_name(app, "--app") if app else "run-" + _drawn()
     with contextlib.ExitStack() as stack:
         client = private.found(common, stack)

@@ -113,9 +113,11 @@ def _joined() -> World:
     except mpi.NoMpi as error:
         if mpi.rank_told(os.environ):
             raise typer.Exit(Infeasible.exit_code) from error
+        from launcher.registry import PIP_LINE
+
         hint = (
             "each of them would run the circuit alone: use the mpirun of the MPI that mpi4py is"
-            " built for (simenv doctor shows both), or pip install 'simenv[mpi]'"
+            f" built for (simenv doctor shows both), or {PIP_LINE}"
         )
         raise Infeasible(str(error), hint=hint) from error
 

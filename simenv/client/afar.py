@@ -53,13 +53,15 @@ class KeyAddress:
             return KeyRefused(
                 f"the service at {file.address} does not know the key in {self.path} "
                 f"({file.owner!r}): it was revoked, or is for another environment",
-                hint=f"ask for a new file: simenv keys add {file.owner} --role {file.role}",
+                hint="ask an administrator of the environment for a new key file "
+                f"(made there by: simenv keys add {file.owner} --role {file.role})",
             )
         if way is Way.BROKEN_OFF and connection.hang_ups >= SURE_HANG_UPS:
             return KeyRefused(
                 f"{file.address} breaks off the handshake: its server key is not the one in "
                 f"{self.path}, or it is no simenv service",
-                hint="ask for a new file: simenv keys add",
+                hint="ask an administrator of the environment for a new key file "
+                "(made there by: simenv keys add)",
             )
         return None
 

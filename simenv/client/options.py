@@ -102,7 +102,7 @@ class Options(msgspec.Struct, frozen=True):
 
 
 def options(
-    shots: SupportsIndex | None,
+    shots: SupportsIndex | float | None,
     outputs: Sequence[str] | str,
     engine: str,
     precision: str,
@@ -136,7 +136,7 @@ def options(
 
 @functools.lru_cache(maxsize=64, typed=True)  # a loop of submits asks for the same again and again
 def _checked(
-    shots: SupportsIndex | None,
+    shots: SupportsIndex | float | None,
     outputs: tuple[str, ...] | str,
     engine: str,
     precision: str,
@@ -153,7 +153,7 @@ def _checked(
     if precision not in PRECISIONS:
         raise OptionError(f"precision={precision!r}", hint=f"one of: {', '.join(PRECISIONS)}")
     return Options(
-        shots=0 if shots is None else _integer("shots", shots, 1, MAX_SHOTS, "shots=None is exact"),
+        shots=_shots(shots),
         outputs=_outputs(outputs),
         engine=_name("engine", engine),
         precision=precision,
@@ -247,6 +247,15 @@ def _integer(what: str, value: SupportsIndex, low: int, high: int, besides: str 
         more = f"; {besides}" if besides else ""
         raise OptionError(f"{what}={value!r}", hint=f"a whole number from {low} to {high}{more}")
     return number
+
+
+def _shots(shots: SupportsIndex | float | None) -> int:
+    """None and 0 are exact. A float that is a whole number, such as 1e6, counts as one."""
+    if shots is None:
+        return 0
+    if isinstance(shots, float) and shots.is_integer():
+        shots = int(shots)
+    return _integer("shots", shots, 0, MAX_SHOTS, "None or 0: exact")  # type: ignore[arg-type]
 
 
 def _ranks(ranks: SupportsIndex | None) -> int:

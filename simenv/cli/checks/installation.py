@@ -13,13 +13,12 @@ from simenv.cli.checks.finding import Finding
 
 PACKAGES = ("simenv", "simulators", "launcher")
 OLDEST = (3, 11)
-EXTRAS = (
+EXTRAS = (  # but mpi: the checks of launchers say what is missing for ranks, in one command
     ("qasm3", "qiskit_qasm3_import", "OpenQASM 3 files"),
     ("plots", "matplotlib", "the picture of `simenv demo`"),
     ("stabilizer", "stim", "the engine stabilizer, Clifford circuits of any width"),
     ("tn", "quimb", "the engine mps, wide circuits of little entanglement"),
     ("aer", "qiskit_aer", "the engine aer, a second opinion"),
-    ("mpi", "mpi4py", "workers of several ranks"),
     ("qpm", "yaml", "`simenv qpm check` of plugins"),
 )
 CORE = ("numpy", "numba", "pyzmq", "msgspec", "qiskit")

@@ -42,7 +42,7 @@ def parse(source: Source) -> Circuit3:
     except ImportError as error:
         raise ProgramError(
             f"{label(source.name)}OpenQASM 3 needs the package qiskit-qasm3-import ({error})",
-            hint="pip install qiskit-qasm3-import",
+            hint="pip install 'simenv[qasm3]'",
         ) from error
     try:
         return qasm3_convert.convert(source, _tree(source))

@@ -46,7 +46,7 @@ def _read(path: Path) -> Any:
     try:
         import yaml  # DEFw's own language: it is there where DEFw is
     except ImportError as error:
-        raise ConfigError(f"{path} is YAML", hint="pip install PyYAML") from error
+        raise ConfigError(f"{path} is YAML", hint="pip install 'simenv[qpm]'") from error
     try:
         with path.open("rb") as file:
             text = file.read(_MOST_BYTES + 1)

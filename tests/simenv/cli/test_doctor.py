@@ -163,8 +163,17 @@ def test_an_extra_that_is_missing_has_no_pip_line(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     assert [one.remedy for one in installation.extras()] == [
         f"pip install 'simenv[{extra}]'"
-        for extra in ("qasm3", "plots", "stabilizer", "tn", "aer", "mpi", "qpm")
+        for extra in ("qasm3", "plots", "stabilizer", "tn", "aer", "qpm")
     ]
+
+
+def test_one_lack_that_shows_in_several_checks_has_one_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lacks = [Finding("warn", what, "no MPI", "pip install mpi") for what in ("launcher", "mpi")]
+    monkeypatch.setattr(checks, "findings", lambda: iter(lacks))
+    assert run(["doctor"]) == 0
+    assert capsys.readouterr().out.count("type: pip install mpi") == 1
 
 
 def test_a_crowd_on_the_cores_passes(monkeypatch: pytest.MonkeyPatch) -> None:

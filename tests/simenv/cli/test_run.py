@@ -9,6 +9,7 @@ import live
 import pytest
 from shell import Shell
 
+from simenv.cli import app, private
 from simenv.cli.perf.report import look
 from simenv.model import TaskState
 
@@ -113,3 +114,15 @@ def test_perf_says_nothing_of_a_run(environment: live.Live, shell: Shell, tmp_pa
     assert shell("perf", "--since", "1h", "--json").object["profile"]["tasks"] >= 40
     assert shell("perf", "--app", "nobody").code == 4
     assert shell("perf", "--app", "profiled", "--since", "1h").code == 2
+
+
+def test_a_missing_command_starts_no_environment(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def started(workers: int) -> object:
+        raise AssertionError("an environment was started")
+
+    monkeypatch.setattr(private, "started", started)
+    monkeypatch.setattr(private, "found", lambda *_: None)
+    assert app.run(["run", "--", "no-such-command-here"]) == 127
+    assert "no-such-command-here: No such file or directory" in capsys.readouterr().err

@@ -31,7 +31,7 @@ def chosen(**changes: Any) -> Options:
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        ("shots", 0), ("shots", -1), ("shots", 2**31), ("shots", 1.5), ("shots", True),
+        ("shots", -1), ("shots", float("nan")), ("shots", 2**31), ("shots", 1.5), ("shots", True),
         ("shots", "10"), ("outputs", ("count",)), ("outputs", ()), ("engine", "../x"),
         ("engine", ""), ("precision", "half"), ("pool", "Main;rm"), ("pool", "a" * 65),
         ("priority", 0.5), ("priority", 10**7), ("queue_timeout_s", 0),
@@ -98,9 +98,16 @@ def test_true_is_no_number_even_after_one_was() -> None:
     assert chosen(shots=1).shots == 1
     with pytest.raises(OptionError, match="shots=True"):
         chosen(shots=True)
-    with pytest.raises(OptionError) as caught:
-        chosen(shots=0)
-    assert caught.value.hint.endswith("shots=None is exact")
+
+
+@pytest.mark.parametrize("shots", [0, 0.0, None, np.int64(0)])
+def test_zero_shots_and_none_are_exact(shots: object) -> None:
+    assert chosen(shots=shots, outputs=("probabilities",)).shots == 0
+
+
+@pytest.mark.parametrize("shots", [1e6, np.float64(1e6), np.int32(10**6)])
+def test_shots_may_be_a_float_that_is_a_whole_number(shots: object) -> None:
+    assert chosen(shots=shots).shots == 1_000_000
 
 
 @pytest.mark.parametrize("key", ["", "~mine", "x" * 257, 7, None])

@@ -72,7 +72,7 @@ def test_the_missing_package_is_not_named(monkeypatch: pytest.MonkeyPatch) -> No
     for name in ("qasm3_convert", "qasm3_flow"):
         monkeypatch.delitem(sys.modules, f"simenv.client.circuits.{name}", raising=False)
         monkeypatch.delattr(f"simenv.client.circuits.{name}", raising=False)
-    assert fault(HEAD).hint == "pip install qiskit-qasm3-import"
+    assert fault(HEAD).hint == "pip install 'simenv[qasm3]'"
 
 
 def test_parameters_of_a_gate_are_taken_in_the_order_of_their_names() -> None:
