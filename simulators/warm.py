@@ -41,6 +41,7 @@ _WIDE = (
 _LATER = (
     *_WIDE,
     "simulators.statevector.kernels.passes",
+    "simulators.statevector.kernels.stacked",
     "simulators.statevector.kernels.sweep",
     "simulators.statevector.kernels.sums",
     "simulators.statevector.kernels.draws",

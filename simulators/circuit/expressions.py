@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from simulators.circuit import tokens as tk
 from simulators.circuit.ir import Circuit, register_starts, variable_starts
 
+_SPAN = 10  # bits that lie so near one another are counted in a table, not sorted
 _REMEMBERED = 1 << 16  # values; all are forgotten when there are more
 
 _TWO: dict[int, Callable[[int, int], int]] = {
@@ -66,6 +67,10 @@ class Expression:
         parts = np.frombuffer(mask.to_bytes(8 * size, "little"), np.uint64)
         self._columns = np.flatnonzero(parts)
         self._mask = parts[self._columns]
+        word = int(self._mask[0]) if self._columns.size else 1
+        low = (word & -word).bit_length() - 1
+        self._low = np.uint64(low)
+        self._span = word.bit_length() - low
 
     @property
     def labels(self) -> tuple[int, ...]:
@@ -81,12 +86,22 @@ class Expression:
             return [self._value(b"")], np.zeros(len(records), np.intp)
         seen = records[:, self._columns] & self._mask
         if self._columns.size == 1:
-            found, inverse = np.unique(seen[:, 0], return_inverse=True)
+            keys = seen[:, 0]
+            if self._span <= _SPAN:
+                return self._tabulated((keys >> self._low).view(np.int64))
+            found, inverse = np.unique(keys, return_inverse=True)
         else:
             whole = np.dtype((np.void, seen.itemsize * seen.shape[1]))
             rows = np.ascontiguousarray(seen).view(whole).ravel()
             found, inverse = np.unique(rows, return_inverse=True)
         return [self._value(row.tobytes()) for row in found], inverse
+
+    def _tabulated(self, keys: NDArray[np.int64]) -> tuple[list[int], NDArray[np.intp]]:
+        """The same for bits that lie near one another: keys[record], a small number."""
+        present = np.bincount(keys, minlength=1 << self._span) > 0
+        number = np.cumsum(present) - 1
+        found = np.flatnonzero(present).astype(np.uint64) << self._low
+        return [self._value(row.tobytes()) for row in found], number[keys]
 
     def truths(self, records: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """Of a Bool, its value for each record: bool [records]."""

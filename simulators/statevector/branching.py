@@ -2,13 +2,10 @@
 
 There are as many states as there are distinct ones, not distinct histories. All branches go through
 a block together, pass by pass, so how often each open loop has begun anew is one list of numbers
-for all of them.
+for all of them, and an operation that is executed is a few calls, however many branches there are.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +14,10 @@ from simulators.base import RunOptions
 from simulators.circuit.ir import Circuit, record_words
 from simulators.draws import draw_number
 from simulators.sampling import words
-from simulators.statevector.branch import Branch
+from simulators.statevector.branches import Branches
 from simulators.statevector.budget import FOR_STEPS, WHILE_STEPS, Budget
 from simulators.statevector.collapse import Collapse
+from simulators.statevector.ensemble import Ensemble
 from simulators.statevector.items import (
     Break,
     Continue,
@@ -37,7 +35,6 @@ from simulators.statevector.items import (
 from simulators.statevector.journey import Way, arrays_of, digest
 from simulators.statevector.merging import Merger
 from simulators.statevector.schedule import Schedule
-from simulators.statevector.states import States
 from simulators.statevector.sweeps import Sweeps
 
 # In an exact run a loop forgets records of less weight: what would leave it later is not seen in
@@ -53,8 +50,8 @@ class _Loop:
 
     def __init__(self) -> None:
         self.passes = 0
-        self.broken: list[Branch] = []
-        self.continued: list[Branch] = []
+        self.broken: list[Branches] = []
+        self.continued: list[Branches] = []
 
 
 class Walk:
@@ -62,7 +59,7 @@ class Walk:
 
     def __init__(
         self,
-        states: States,
+        ensemble: Ensemble,
         circuit: Circuit,
         schedule: Schedule,
         params: NDArray[np.float64],
@@ -70,14 +67,15 @@ class Walk:
         options: RunOptions,
     ) -> None:
         """`key`: (seed, binding)."""
-        self._states = states
+        self._ensemble = ensemble
         self._schedule = schedule
         self._options = options
         self._num_qubits = circuit.num_qubits
         self._floats = [passes.floats(circuit, params) for passes in schedule.stretches]
-        self._budget = Budget(states.most(circuit.num_qubits, options), options)
-        self._merger = Merger(states, self._budget, options.precision)
-        self._collapse = Collapse(states, self._budget, key, options.precision)
+        most = ensemble.states.most(circuit.num_qubits, options)
+        self._budget = Budget(most, options)
+        self._merger = Merger(self._budget, options.precision)
+        self._collapse = Collapse(self._budget, key, options.precision)
         self._loops: list[_Loop] = []
         self._words = words(circuit.num_clbits)
         self._all_words = record_words(circuit)
@@ -118,126 +116,130 @@ class Walk:
         )
         return Way(found, self.passes)
 
-    def start(self, branch: Branch) -> list[Branch]:
+    def start(self, branches: Branches) -> Branches:
         """Run the whole schedule from one branch. Raises TooManyBranches, TooManySteps, Stopped."""
         self._budget.begin()
         self._loops.clear()
         variables = self._all_words > self._words
         if variables:
-            branch.widen(self._all_words)
-        branches = self._run(self._schedule.items, [branch])
+            branches.widen(self._all_words)
+        branches = self._run(self._schedule.items, branches)
         if variables:
-            for branch in branches:
-                branch.narrow(self._words)
+            branches.narrow(self._words)
         return branches
 
-    def _run(self, items: tuple[Item, ...], branches: list[Branch]) -> list[Branch]:
+    def _run(self, items: tuple[Item, ...], branches: Branches) -> Branches:
         """The branches that come to the end of a block."""
         for item in items:
-            self._states.check()
-            if not branches:
+            self._ensemble.states.check()
+            if not len(branches):
                 break
             branches = self._one(item, branches)
         return branches
 
-    def _one(self, item: Item, branches: list[Branch]) -> list[Branch]:
+    def _one(self, item: Item, branches: Branches) -> Branches:
         if isinstance(item, Gates):
             self._budget.step(len(branches) * item.passes.operations)
-            for branch in branches:
-                self._states.apply(branch.state, item.passes.table, self._floats[item.number])
+            floats = self._floats[item.number]
+            self._ensemble.apply(branches.states, item.passes.table, floats)
             return branches
         if isinstance(item, For | While):
             return self._loop(item, branches)
         if isinstance(item, Break | Continue):
             loop = self._loops[-1]
-            (loop.broken if isinstance(item, Break) else loop.continued).extend(branches)
-            return []
+            (loop.broken if isinstance(item, Break) else loop.continued).append(branches)
+            return branches.none()
         self._budget.step(len(branches))
         if isinstance(item, Measure | Reset):
-            return self._measure(item, branches)
+            draw = draw_number(item.op, [loop.passes for loop in self._loops])
+            return self._merger.merge(self._collapse.split(item, branches, draw))
         if isinstance(item, If):
-            return self._if(item, branches)
+            no, yes = self._parted(item.condition.truths(branches.records), branches, 2)
+            return self._merged(self._run(item.then, yes), self._run(item.otherwise, no))
         if isinstance(item, Switch):
             return self._switch(item, branches)
-        for branch in branches:
-            if isinstance(item, Store):
-                item.expression.store(branch.records)
-            else:
-                self._states.multiply(branch.state, item.dense)
+        if isinstance(item, Store):
+            item.expression.store(branches.records)
+        else:
+            self._ensemble.multiply(branches.states, item.dense)
         return branches
 
-    def _measure(self, item: Measure | Reset, branches: list[Branch]) -> list[Branch]:
-        draw = draw_number(item.op, [loop.passes for loop in self._loops])
-        after: list[Branch] = []
-        for branch in branches:
-            self._states.check()
-            after += self._collapse.split(item, branch, draw)
-        return self._merger.merge(after)
+    def _merged(self, *parts: Branches) -> Branches:
+        return self._merger.merge(Branches.joined(parts))
 
-    def _if(self, item: If, branches: list[Branch]) -> list[Branch]:
-        no, yes = self._parted([item.condition.truths(b.records) for b in branches], branches, 2)
-        return self._merger.merge(self._run(item.then, yes) + self._run(item.otherwise, no))
-
-    def _switch(self, item: Switch, branches: list[Branch]) -> list[Branch]:
+    def _switch(self, item: Switch, branches: Branches) -> Branches:
         last = len(item.blocks) - 1
-        which = []
-        for branch in branches:
-            values, inverse = item.target.values(branch.records)
-            which.append(np.array([item.chosen.get(value, last) for value in values])[inverse])
-        after: list[Branch] = []
-        for block, part in zip(item.blocks, self._parted(which, branches, last + 1), strict=True):
-            after += self._run(block, part)
-        return self._merger.merge(after)
+        values, inverse = item.target.values(branches.records)
+        chosen = np.array([item.chosen.get(value, last) for value in values])[inverse]
+        parts = self._parted(chosen, branches, last + 1)
+        ends = [self._run(block, part) for block, part in zip(item.blocks, parts, strict=True)]
+        return self._merged(*ends)
 
-    def _loop(self, item: For | While, branches: list[Branch]) -> list[Branch]:
+    def _loop(self, item: For | While, branches: Branches) -> Branches:
         loop = _Loop()
         self._loops.append(loop)
-        done: list[Branch] = []
-        while branches and not (isinstance(item, For) and loop.passes == item.count):
+        done = branches.none()
+        while len(branches) and not (isinstance(item, For) and loop.passes == item.count):
             self._budget.step(FOR_STEPS if isinstance(item, For) else WHILE_STEPS)
             if isinstance(item, While):
-                held = [item.condition.truths(branch.records) for branch in branches]
+                held = item.condition.truths(branches.records)
                 over, branches = self._parted(held, branches, 2)
-                done = self._merger.merge(done + over) if over else done
+                done = self._merged(done, over) if len(over) else done
             branches = self._run(item.body, self._heavy(branches))
             if loop.broken:
-                done = self._merger.merge(done + loop.broken)
+                done = self._merged(done, *loop.broken)
             if loop.continued:
-                branches = self._merger.merge(branches + loop.continued)
+                branches = self._merged(branches, *loop.continued)
             loop.broken, loop.continued = [], []
             loop.passes += 1
         self._loops.pop()
-        return self._merger.merge(done + branches) if done else branches
+        return self._merged(done, branches) if len(done) else branches
 
     def _parted(
-        self,
-        which: Sequence[NDArray[Any]],
-        branches: list[Branch],
-        count: int,
-    ) -> list[list[Branch]]:
-        """The branches by what their rows are to do: which[k][row], 0 .. count - 1."""
-        parts: list[list[Branch]] = [[] for _ in range(count)]
-        for branch, chosen in zip(branches, which, strict=True):
-            found = np.flatnonzero(np.bincount(chosen, minlength=count)).tolist()
-            if len(found) == 1:
-                parts[found[0]].append(branch)
-                continue
-            for part in found[1:]:
-                self._budget.grow()
-                rows = branch.rows(chosen == part)
-                parts[part].append(Branch(self._states.copied(branch.state), *rows))
-            branch.records, branch.tags = branch.rows(chosen == found[0])
-            parts[found[0]].append(branch)
-        return parts
+        self, chosen: NDArray[np.integer | np.bool_], branches: Branches, count: int
+    ) -> list[Branches]:
+        """The branches by what their rows are to do: chosen[row], 0 .. count - 1."""
+        size = len(branches)
+        cell = chosen * size + branches.branch_of
+        present = (np.bincount(cell, minlength=count * size) > 0).reshape(count, size)
+        parts = np.flatnonzero(present.any(axis=1)).tolist()
+        found = [branches.none()] * count
+        if len(parts) <= 1:
+            for part in parts:
+                found[part] = branches
+            return found
+        # The first part that a branch takes part in gets its state, the others copies.
+        states = np.tile(branches.states, (count, 1))
+        copies = present & (np.cumsum(present, axis=0) > 1)
+        if copies.any():
+            self._budget.grow(int(copies.sum()))
+            states[copies] = self._ensemble.copied(states[copies])
+        number = np.cumsum(present, axis=1) - 1
+        for part in parts:
+            rows = chosen == part
+            found[part] = Branches(
+                self._ensemble,
+                states[part, present[part]],
+                number[part, branches.branch_of[rows]],
+                branches.records[rows],
+                branches.tags[rows],
+            )
+        return found
 
-    def _heavy(self, branches: list[Branch]) -> list[Branch]:
+    def _heavy(self, branches: Branches) -> Branches:
         """The branches without the records of an exact run that nobody would miss."""
-        kept: list[Branch] = []
-        for branch in branches:
-            if branch.exact and branch.tags.min() < LEAST_WEIGHT:
-                branch.records, branch.tags = branch.rows(branch.tags >= LEAST_WEIGHT)
-            if branch.tags.size:
-                kept.append(branch)
-            else:
-                self._budget.shrink()
-        return kept
+        if not branches.exact or not len(branches) or branches.tags.min() >= LEAST_WEIGHT:
+            return branches
+        rows = branches.tags >= LEAST_WEIGHT
+        present = np.bincount(branches.branch_of[rows], minlength=len(branches)) > 0
+        gone = branches.states[~present]
+        if gone.size:
+            self._budget.shrink(gone.size)
+            self._ensemble.release(gone)
+        return Branches(
+            self._ensemble,
+            branches.states[present],
+            (np.cumsum(present) - 1)[branches.branch_of[rows]],
+            branches.records[rows],
+            branches.tags[rows],
+        )

@@ -38,16 +38,17 @@ class Budget:
                 " on the way",
             )
 
-    def grow(self) -> None:
-        """One more state. Raises TooManyBranches."""
-        self._live += 1
-        self.peak = max(self.peak, self._live)
-        if self._live > self._max_states:
+    def grow(self, states: int) -> None:
+        """So many more states. Raises TooManyBranches."""
+        self._live += states
+        if self._live <= self._max_states:
+            self.peak = max(self.peak, self._live)
+        else:
             raise TooManyBranches(
                 f"more than {self._max_states} distinct states at once",
                 hint="ask for counts with shots (they run in groups), or raise max_branches",
             )
 
-    def shrink(self) -> None:
-        """One state less."""
-        self._live -= 1
+    def shrink(self, states: int) -> None:
+        """So many states less."""
+        self._live -= states

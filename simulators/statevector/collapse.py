@@ -1,19 +1,14 @@
-"""One measurement or reset of one branch: its outcomes, and the rows that found them."""
+"""One measurement or reset of all branches: its outcomes, and the rows that found them."""
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simulators.philox import uniforms
-from simulators.statevector.branch import Branch, Part, Tags
+from simulators.statevector.branches import Branches, Numbers
 from simulators.statevector.budget import Budget
 from simulators.statevector.items import Measure, Reset
-from simulators.statevector.numbers import total
-from simulators.statevector.reduce import ODDS
-from simulators.statevector.states import States
 
 CERTAIN = {"double": 1e-15, "single": 1e-9}  # an outcome less probable than this never happens
 
@@ -21,68 +16,85 @@ CERTAIN = {"double": 1e-15, "single": 1e-9}  # an outcome less probable than thi
 class Collapse:
     """Splits branches; `key` is (seed, binding)."""
 
-    def __init__(
-        self, states: States, budget: Budget, key: tuple[int, int], precision: str
-    ) -> None:
-        self._states = states
+    def __init__(self, budget: Budget, key: tuple[int, int], precision: str) -> None:
         self._budget = budget
         self._key = key
         self._certain = CERTAIN[precision]
 
-    def split(self, item: Measure | Reset, branch: Branch, draw: int) -> list[Branch]:
-        """The branches of outcome 1 and 0, as far as they have rows."""
-        odds = total(self._states.block_sums(ODDS, branch.state, qubit=item.qubit))
-        parts = self._parts(item, branch, odds, draw)
-        both = parts[0][1].size > 0 and parts[1][1].size > 0
-        found: list[Branch] = []
-        for outcome in (1, 0):
-            records, tags = parts[outcome]
-            if not tags.size:
-                continue
-            state = branch.state
-            if both and outcome == 1:
-                self._budget.grow()
-                state = self._states.blank(state)
-            move = isinstance(item, Reset) or item.clear
-            if outcome == 1 or odds[1] > 0.0:
-                self._states.project(
-                    branch.state,
-                    state,
-                    qubit=item.qubit,
-                    outcome=outcome,
-                    factor=1.0 / math.sqrt(odds[outcome]),
-                    move=move,
-                )
-            found.append(Branch(state, records, tags))
-        return found
-
-    def _parts(
-        self, item: Measure | Reset, branch: Branch, odds: tuple[float, float], draw: int
-    ) -> tuple[Part, Part]:
-        """The rows of outcome 0 and of outcome 1, with what was measured written."""
-        least = self._certain * sum(odds)
-        if branch.exact:
-            shares = [odds[k] / sum(odds) if odds[k] > least else 0.0 for k in (0, 1)]
-            none: Tags = branch.tags[:0]
-            tags = [branch.tags * share if share else none for share in shares]
-            parts = tuple((branch.records[: part.size].copy(), part) for part in tags)
+    def split(self, item: Measure | Reset, branches: Branches, draw: int) -> Branches:
+        """The branches of outcome 1, then those of outcome 0, as far as they have rows."""
+        odds = branches.ensemble.odds(branches.states, item.qubit)
+        if branches.exact:
+            rows, outcomes, tags = self._weighted(branches, odds)
+            branch_of, records = branches.branch_of[rows], branches.records[rows]
         else:
-            zero = self._zeros(branch, odds, least, draw)
-            parts = branch.rows(zero), branch.rows(~zero)
+            outcomes = self._drawn(branches, odds, draw)
+            branch_of, records, tags = branches.branch_of, branches.records, branches.tags
         if isinstance(item, Measure):
             bit = np.uint64(1) << np.uint64(item.clbit & 63)
-            parts[0][0][:, item.clbit >> 6] &= ~bit
-            parts[1][0][:, item.clbit >> 6] |= bit
-        return parts[0], parts[1]
+            column = records[:, item.clbit >> 6]
+            column &= ~bit
+            column |= outcomes.view(np.uint8) * bit
+        # Branches after it: outcome 1 of all that have it, then outcome 0.
+        size = len(branches)
+        cell = branch_of + np.where(outcomes, 0, size)
+        present = np.bincount(cell, minlength=2 * size) > 0
+        number = np.cumsum(present) - 1
+        ones, zeros = np.flatnonzero(present[:size]), np.flatnonzero(present[size:])
+        states = self._project(item, branches, odds, ones, zeros)
+        return Branches(branches.ensemble, states, number[cell], records, tags)
 
-    def _zeros(
-        self, branch: Branch, odds: tuple[float, float], least: float, draw: int
-    ) -> NDArray[np.bool_]:
-        draws = np.empty(branch.tags.size)
-        uniforms(*self._key, draw, branch.tags, draws)
-        zero: NDArray[np.bool_] = draws * sum(odds) < odds[0]
-        if odds[0] <= least:
-            zero[:] = False
-        elif odds[1] <= least:
-            zero[:] = True
-        return zero
+    def _project(
+        self,
+        item: Measure | Reset,
+        branches: Branches,
+        odds: NDArray[np.float64],
+        ones: Numbers,
+        zeros: Numbers,
+    ) -> Numbers:
+        """The states of these branches with outcome 1 and of those with outcome 0."""
+        ensemble, states = branches.ensemble, branches.states
+        move = isinstance(item, Reset) or item.clear
+        both = np.zeros(len(branches), bool)
+        both[zeros] = True
+        both = both[ones]
+        into = states[ones]
+        if both.any():
+            self._budget.grow(int(both.sum()))
+            into[both] = ensemble.blank(states[ones][both])
+        for outcome, which, target in ((1, ones, into), (0, zeros, states[zeros])):
+            if outcome == 0:  # a qubit that is 0 already stays as it is
+                changes = odds[which, 1] > 0.0
+                which, target = which[changes], target[changes]
+            if which.size:
+                ensemble.project(
+                    states[which],
+                    target,
+                    qubit=item.qubit,
+                    outcome=outcome,
+                    factors=1.0 / np.sqrt(odds[which, outcome]),
+                    move=move,
+                )
+        return np.concatenate((into, states[zeros]))
+
+    def _weighted(
+        self, branches: Branches, odds: NDArray[np.float64]
+    ) -> tuple[Numbers, NDArray[np.bool_], NDArray[np.float64]]:
+        """Of an exact run: rows, whether they find 1, and their weights."""
+        sums = odds.sum(axis=1, keepdims=True)
+        shares = np.where(odds > self._certain * sums, odds / sums, 0.0)[branches.branch_of]
+        ones, zeros = np.flatnonzero(shares[:, 1]), np.flatnonzero(shares[:, 0])
+        rows = np.concatenate((ones, zeros))
+        outcomes = np.arange(rows.size) < ones.size
+        return rows, outcomes, branches.tags[rows] * shares[rows, outcomes.view(np.uint8)]
+
+    def _drawn(self, branches: Branches, odds: NDArray[np.float64], draw: int) -> NDArray[np.bool_]:
+        """Of a run of shots: whether each row finds 1."""
+        draws = np.empty(branches.tags.size)
+        uniforms(*self._key, draw, branches.tags, draws)
+        sums = odds.sum(axis=1)
+        limits = odds[:, 0].copy()  # a draw is less than the sum
+        limits[odds[:, 1] <= self._certain * sums] = np.inf
+        limits[odds[:, 0] <= self._certain * sums] = -np.inf
+        found: NDArray[np.bool_] = draws * sums[branches.branch_of] >= limits[branches.branch_of]
+        return found

@@ -5,8 +5,6 @@ Over ranks the first alone holds what was found; others take part in the sums, a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,11 +12,9 @@ from simulators.errors import TooManyBranches
 from simulators.expectation import FIRST_TERM
 from simulators.philox import uniforms
 from simulators.sampling import pack, tally, write
-from simulators.statevector.branch import Branch
+from simulators.statevector.branches import Branches
 from simulators.statevector.merging import MAX_ROWS
-from simulators.statevector.numbers import sample
 from simulators.statevector.schedule import Schedule
-from simulators.statevector.states import States
 
 
 class Tally:
@@ -47,93 +43,92 @@ class Tally:
         return *pack(self.records, num_clbits), self.sums.tobytes()
 
 
-def count(
-    states: States,
-    schedule: Schedule,
-    key: tuple[int, int],
-    branches: Iterable[Branch],
-    into: Tally,
-) -> None:
+def count(schedule: Schedule, key: tuple[int, int], branches: Branches, into: Tally) -> None:
     """Sample the final measurements of each branch's shots and count the records."""
-    for branch in branches:
-        alike = len(branch.records) > 0 and bool((branch.records == branch.records[0]).all())
-        records = sampled(states, schedule, key, branch, ordered=not alike)
-        if states.first:
-            into.add(records, None)
+    alike = len(branches) == 1 and bool((branches.records == branches.records[:1]).all())
+    records = sampled(schedule, key, branches, ordered=not alike)
+    if branches.ensemble.states.first:
+        into.add(records, None)
 
 
 def sampled(
-    states: States, schedule: Schedule, key: tuple[int, int], branch: Branch, *, ordered: bool
+    schedule: Schedule, key: tuple[int, int], branches: Branches, *, ordered: bool
 ) -> NDArray[np.uint64]:
-    """The records of a branch's shots after the final measurements; not `ordered` in any order."""
-    records = branch.records.copy()
+    """The records of all shots after the final measurements; not `ordered` in any order."""
+    records = branches.records.copy()
     if (schedule.source >= 0).any():
-        shots = branch.tags.astype(np.int64, copy=False)
-        draw = schedule.draw
-        indices = sample(states, branch.state, key, shots, draw=draw, ordered=ordered)
+        indices = branches.ensemble.sample(
+            branches.states,
+            branches.branch_of,
+            key,
+            branches.tags.astype(np.int64, copy=False),
+            draw=schedule.draw,
+            ordered=ordered,
+        )
         write(records, indices, schedule.source)
     return records
 
 
-def exact(states: States, schedule: Schedule, branches: list[Branch], into: Tally) -> None:
+def exact(schedule: Schedule, branches: Branches, into: Tally) -> None:
     """Add the exact distribution over the classical records."""
     wires = np.array(sorted(schedule.final_qubits), np.int64)
     place = {int(qubit): k for k, qubit in enumerate(wires)}
     source = np.array([place.get(int(q), -1) for q in schedule.source], np.int64)
-    for branch in branches:
-        values, odds = states.distribution(branch.state, wires)
-        if values.size * branch.tags.size > MAX_ROWS:
+    states = branches.ensemble.states
+    for state, records, tags in branches.each():
+        values, odds = states.distribution(branches.ensemble.state(state), wires)
+        if values.size * tags.size > MAX_ROWS:
             raise TooManyBranches(
                 f"more than {MAX_ROWS} distinct classical records",
                 hint="ask for counts with shots instead of exact probabilities",
             )
         if not states.first:
             continue
-        records = np.repeat(branch.records, values.size, axis=0)
-        write(records, np.tile(values, branch.tags.size), source)
-        into.add(records, np.outer(branch.tags, odds / odds.sum()).ravel())
+        records = np.repeat(records, values.size, axis=0)
+        write(records, np.tile(values, tags.size), source)
+        into.add(records, np.outer(tags, odds / odds.sum()).ravel())
 
 
 def over_qubits(
-    states: States, branches: list[Branch], num_qubits: int
+    branches: Branches, num_qubits: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The exact distribution over all qubits: basis states and probabilities."""
     wires = np.arange(num_qubits)
+    ensemble, states = branches.ensemble, branches.ensemble.states
     if len(branches) == 1:
-        values, odds = states.distribution(branches[0].state, wires)
+        values, odds = states.distribution(ensemble.state(int(branches.states[0])), wires)
         return values, odds / odds.sum()
     table = np.zeros(1 << num_qubits if states.first else 0)
-    for branch in branches:
-        values, odds = states.distribution(branch.state, wires)
+    for state, _, tags in branches.each():
+        values, odds = states.distribution(ensemble.state(state), wires)
         if states.first:
-            table[values] += odds / odds.sum() * branch.tags.sum()
+            table[values] += odds / odds.sum() * tags.sum()
     values = np.flatnonzero(table)
     return values, table[values]
 
 
-def values_exact(
-    states: States, branches: list[Branch], strings: list[tuple[int, int]]
-) -> NDArray[np.float64]:
+def values_exact(branches: Branches, strings: list[tuple[int, int]]) -> NDArray[np.float64]:
     """Expectation value of each string over the mixture of branches."""
+    ensemble = branches.ensemble
     values = np.zeros(len(strings))
-    for branch in branches:
-        values += branch.tags.sum() * states.expectations(branch.state, strings)
+    for state, _, tags in branches.each():
+        values += tags.sum() * ensemble.states.expectations(ensemble.state(state), strings)
     return values
 
 
 def add_signs(
-    states: States,
     key: tuple[int, int],
-    branches: Iterable[Branch],
+    branches: Branches,
     strings: list[tuple[int, int]],
     into: NDArray[np.float64],
 ) -> None:
     """into[t] += the sum over the branches' shots of string t's sampled values, +1 or -1."""
-    for branch in branches:
-        values = states.expectations(branch.state, strings)
-        if not states.first:
+    ensemble = branches.ensemble
+    for state, _, tags in branches.each():
+        values = ensemble.states.expectations(ensemble.state(state), strings)
+        if not ensemble.states.first:
             continue
-        shots = branch.tags.astype(np.int64, copy=False)
+        shots = tags.astype(np.int64, copy=False)
         draws = np.empty(shots.size)
         for t, value in enumerate(values.tolist()):
             uniforms(*key, FIRST_TERM + t, shots, draws)

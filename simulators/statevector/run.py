@@ -16,10 +16,12 @@ from simulators.errors import TooManyBranches, Unsupported
 from simulators.requests import check_outputs, refuse_gradient
 from simulators.sampling import pack, words
 from simulators.statevector import outputs
-from simulators.statevector.branch import Branch
+from simulators.statevector.branches import Branches
 from simulators.statevector.branching import Walk
+from simulators.statevector.ensemble import Ensemble, SeparateStates
 from simulators.statevector.schedule import Schedule
 from simulators.statevector.schedules import Schedules
+from simulators.statevector.stacked import MOST_QUBITS, StackedStates
 from simulators.statevector.state import State
 from simulators.statevector.states import LocalStates, States
 
@@ -58,7 +60,7 @@ class Run:
         self._key = key
         self._options = options
         self._words = words(circuit.num_clbits)
-        self._final: dict[bool, State] = {}  # of schedules without branching
+        self._final: dict[bool, Branches] = {}  # of schedules without branching
         self._peak = 1
 
     def result(self) -> BindingResult:
@@ -110,36 +112,50 @@ class Run:
 
     def _state(self, keep: bool) -> State:
         """The final state of a schedule without branching, evolved once."""
+        final = self._final_branch(keep)
+        return final.ensemble.state(int(final.states[0]))
+
+    def _final_branch(self, keep: bool) -> Branches:
+        """The same as a branch."""
         plan = self._schedule(keep)
         shared = keep and plan is not self._schedule(False)
         if shared not in self._final:
-            walk = self._walk(plan)
+            ensemble = self._ensemble(plan)
+            walk = self._walk(plan, ensemble)
             self._states.expect(walk.passes)
             options = self._options
             # Its digest, files looked for and passes one by one would cost a short run a third.
             kept = options.kept and walk.may_last(options.kept_every_s)
-            way = walk.way() if kept else None
-            state = self._states.zero(self._circuit.num_qubits, options, way)
-            start = Branch(state, np.zeros((1, self._words), np.uint64), np.ones(1))
-            self._final[shared] = walk.start(start)[0].state
+            state = ensemble.zero(walk.way() if kept else None)
+            records = np.zeros((1, self._words), np.uint64)
+            start = Branches.single(ensemble, state, records, np.ones(1))
+            self._final[shared] = walk.start(start)
         return self._final[shared]
 
-    def _walk(self, plan: Schedule) -> Walk:
-        return Walk(self._states, self._circuit, plan, self._params, self._key, self._options)
+    def _ensemble(self, plan: Schedule) -> Ensemble:
+        """What holds the states of a schedule: narrow ones of many branches stand in one array."""
+        num_qubits = self._circuit.num_qubits
+        if plan.branching and num_qubits <= MOST_QUBITS and isinstance(self._states, LocalStates):
+            return StackedStates(self._states, num_qubits, self._options)
+        return SeparateStates(self._states, num_qubits, self._options)
 
-    def _exactly(self, keep: bool) -> list[Branch]:
+    def _walk(self, plan: Schedule, ensemble: Ensemble) -> Walk:
+        return Walk(ensemble, self._circuit, plan, self._params, self._key, self._options)
+
+    def _exactly(self, keep: bool) -> Branches:
         """Final branches with weighted records."""
         plan = self._schedule(keep)
         records = np.zeros((1, self._words), np.uint64)
         if not plan.branching:
-            return [Branch(self._state(keep), records, np.ones(1))]
-        walk = self._walk(plan)
-        state = self._states.zero(self._circuit.num_qubits, self._options)
-        branches = walk.start(Branch(state, records, np.ones(1)))
+            final = self._final_branch(keep)
+            return Branches.single(final.ensemble, int(final.states[0]), records, np.ones(1))
+        ensemble = self._ensemble(plan)
+        walk = self._walk(plan, ensemble)
+        branches = walk.start(Branches.single(ensemble, ensemble.zero(), records, np.ones(1)))
         self._peak = max(self._peak, walk.peak)
         return branches
 
-    def _groups(self, keep: bool, shots: range) -> Iterator[list[Branch]]:
+    def _groups(self, keep: bool, shots: range) -> Iterator[Branches]:
         """Final branches of these shots, a group of shots at a time.
 
         A group that would need more states than there may be is halved and begun again: a shot's
@@ -149,17 +165,22 @@ class Run:
         size = shots_at_once(self._circuit)
         stack = [(k, min(k + size, shots.stop)) for k in range(shots.start, shots.stop, size)]
         stack.reverse()
-        walk = self._walk(plan) if plan.branching else None  # it computes all numbers of a binding
+        walk: Walk | None = None
+        ensemble: Ensemble
+        if plan.branching:
+            ensemble = self._ensemble(plan)
+            walk = self._walk(plan, ensemble)  # it computes all numbers of a binding
         while stack:
             first, last = stack.pop()
             tags = np.arange(first, last)
             records = np.zeros((last - first, self._words), np.uint64)
             if walk is None:
-                yield [Branch(self._state(keep), records, tags)]
+                final = self._final_branch(keep)
+                yield Branches.single(final.ensemble, int(final.states[0]), records, tags)
                 continue
-            state = self._states.zero(self._circuit.num_qubits, self._options)
+            ensemble.clear()
             try:
-                branches = walk.start(Branch(state, records, tags))
+                branches = walk.start(Branches.single(ensemble, ensemble.zero(), records, tags))
             except TooManyBranches:
                 middle = (first + last) // 2
                 if middle == first:
@@ -172,13 +193,13 @@ class Run:
     def _counts(self) -> tuple[bytes, int, bytes]:
         found = outputs.Tally(self._words)
         for branches in self._groups(False, range(self._request.shots)):
-            outputs.count(self._states, self._schedule(False), self._key, branches, found)
+            outputs.count(self._schedule(False), self._key, branches, found)
         return found.counts(self._circuit.num_clbits)
 
     def _probabilities(self, measures: bool) -> tuple[bytes, int, bytes]:
         if not measures:
             branches = self._exactly(True)
-            values, odds = outputs.over_qubits(self._states, branches, self._circuit.num_qubits)
+            values, odds = outputs.over_qubits(branches, self._circuit.num_qubits)
             records = values.astype(np.uint64).reshape(-1, 1)
             return *pack(records, self._circuit.num_qubits), odds.tobytes()
         return self.distribution().odds(self._circuit.num_clbits)
@@ -186,7 +207,7 @@ class Run:
     def distribution(self) -> outputs.Tally:
         """The exact distribution over the classical records."""
         found = outputs.Tally(self._words)
-        outputs.exact(self._states, self._schedule(False), self._exactly(False), found)
+        outputs.exact(self._schedule(False), self._exactly(False), found)
         return found
 
     def records(self, shots: range) -> NDArray[np.uint64]:
@@ -194,16 +215,13 @@ class Run:
         found = np.zeros((len(shots), self._words), np.uint64)
         schedule = self._schedule(False)
         for branches in self._groups(False, shots):
-            for branch in branches:
-                place = branch.tags.astype(np.int64, copy=False) - shots.start
-                found[place] = outputs.sampled(
-                    self._states, schedule, self._key, branch, ordered=True
-                )
+            place = branches.tags.astype(np.int64, copy=False) - shots.start
+            found[place] = outputs.sampled(schedule, self._key, branches, ordered=True)
         return found
 
     def values(self, strings: list[tuple[int, int]]) -> NDArray[np.float64]:
         """The exact mean of each Pauli string."""
-        return outputs.values_exact(self._states, self._exactly(True), strings)
+        return outputs.values_exact(self._exactly(True), strings)
 
     def _means(self, strings: list[tuple[int, int]]) -> NDArray[np.float64]:
         """The mean of each string: exact, or of as many samples as there are shots."""
@@ -211,7 +229,7 @@ class Run:
             return self.values(strings)
         sums = np.zeros(len(strings))
         for branches in self._groups(True, range(self._request.shots)):
-            outputs.add_signs(self._states, self._key, branches, strings, sums)
+            outputs.add_signs(self._key, branches, strings, sums)
         return sums / self._request.shots
 
     def _backwards(self) -> Backwards:

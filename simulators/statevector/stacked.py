@@ -1,0 +1,270 @@
+"""Narrow states of one process as rows of one array: a kernel's call works on many of them.
+
+Branches of a small dynamic circuit are many and cheap, so what is paid for each call would be most
+of the time. Invariant: every state goes through the operations, in the order, of one that is alone
+(`state`, `reduce`, `draw`), so that results are the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.base import RunOptions
+from simulators.philox import uniforms
+from simulators.statevector import memory
+from simulators.statevector.dense import Dense
+from simulators.statevector.journey import Way
+from simulators.statevector.passes import Passes
+from simulators.statevector.state import State
+from simulators.statevector.states import LocalStates, no_room
+from simulators.statevector.sweeps import Sweeps
+from simulators.vectors import LANES
+
+MOST_QUBITS = 12  # a state is one block of `reduce`, and one tile of `passes`
+_FIRST = 16  # states there is room for at first
+_GRAIN = 1 << 20  # amplitudes between two looks at the control, and for a thread at a time
+_ALONE = 1 << 15  # fewer are not worth a second thread
+
+Numbers = NDArray[np.int64]
+
+
+class StackedStates:
+    """An `Ensemble` of at most MOST_QUBITS qubits; see the module."""
+
+    def __init__(self, states: LocalStates, num_qubits: int, options: RunOptions) -> None:
+        self.states = states
+        self._sweeper = states.sweeper
+        self._num_qubits = num_qubits
+        self._dtype = np.dtype(np.complex128 if options.precision == "double" else np.complex64)
+        self._table = self._room(_FIRST)
+        self.clear()
+
+    def _room(self, count: int) -> NDArray[np.complexfloating]:
+        return memory.room(count << self._num_qubits, self._dtype)[0]
+
+    def clear(self) -> None:
+        """See `Ensemble`."""
+        self._free = list(range(self._table.size >> self._num_qubits))[::-1]
+
+    def zero(self, _way: Way | None = None) -> int:
+        """See `Ensemble`."""
+        number = int(self._new(1)[0])
+        state = self._row(number)
+        state[:] = 0.0
+        state[0] = 1.0
+        return number
+
+    def _new(self, count: int) -> Numbers:
+        """Numbers of states that there is room for."""
+        while len(self._free) < count:
+            held = self._table.size >> self._num_qubits
+            try:
+                table = self._room(2 * held)
+            except MemoryError as error:
+                raise no_room(State(self._table)) from error
+            table[: self._table.size] = self._table
+            self._table = table
+            self._free = [*range(2 * held - 1, held - 1, -1), *self._free]
+        found = np.array(self._free[len(self._free) - count :], np.int64)
+        del self._free[len(self._free) - count :]
+        return found
+
+    def _row(self, number: int) -> NDArray[np.complexfloating]:
+        return self._table[number << self._num_qubits : (number + 1) << self._num_qubits]
+
+    def copied(self, numbers: Numbers) -> Numbers:
+        """See `Ensemble`."""
+        found = self._new(numbers.size)
+        table = self._table.reshape(-1, 1 << self._num_qubits)
+        table[found] = table[numbers]
+        return found
+
+    def blank(self, numbers: Numbers) -> Numbers:
+        """See `Ensemble`."""
+        return self._new(numbers.size)
+
+    def release(self, numbers: Numbers) -> None:
+        """See `Ensemble`."""
+        self._free += numbers.tolist()
+
+    def _parts(self) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """All amplitudes as real numbers, of one precision and of the other."""
+        state = State(self._table)
+        return state.reals, state.singles
+
+    def _over(self, count: int, work: Callable[[int, int, int], object]) -> None:
+        """Call work(first, last, thread) over so many states."""
+        grain = max(1, _GRAIN >> self._num_qubits)
+        crew = self._sweeper.crew
+        if crew.size > 1 and count << self._num_qubits > _ALONE:
+            grain = min(grain, max(1, count // (4 * crew.size)))
+        crew.run(work, count, grain)
+
+    def apply(self, numbers: Numbers, passes: Passes | Sweeps, floats: NDArray[np.float64]) -> None:
+        """See `Ensemble`."""
+        from simulators.statevector.kernels.stacked import apply_steps
+
+        assert isinstance(passes, Passes)
+        assert passes.tiles.size == 1  # which has all qubits
+        reals, singles = self._parts()
+        size = max(2 << self._num_qubits, 2 * LANES)
+
+        def work(first: int, last: int, thread: int) -> None:
+            apply_steps(
+                reals,
+                singles,
+                self._num_qubits,
+                numbers,
+                passes.placed,
+                floats,
+                first,
+                last,
+                self._sweeper.flag,
+                self._sweeper.scratch(thread, size),
+            )
+
+        self._over(numbers.size, work)
+
+    def multiply(self, numbers: Numbers, matrix: Dense) -> None:
+        """See `Ensemble`."""
+        from simulators.statevector.kernels.stacked import multiply
+
+        reals, singles = self._parts()
+        wires = matrix.wires.size
+
+        def work(first: int, last: int, thread: int) -> None:
+            multiply(
+                reals,
+                singles,
+                self._num_qubits,
+                numbers,
+                matrix.wires,
+                matrix.offsets,
+                matrix.columns,
+                first,
+                last,
+                self._sweeper.flag,
+                self._sweeper.scratch(thread, 4 << wires),
+            )
+
+        self._over(numbers.size, work)
+
+    def odds(self, numbers: Numbers, qubit: int) -> NDArray[np.float64]:
+        """See `Ensemble`."""
+        from simulators.statevector.kernels.stacked import odds
+
+        reals, singles = self._parts()
+        found = np.empty((numbers.size, 2))
+
+        def work(first: int, last: int, _thread: int) -> None:
+            odds(reals, singles, self._num_qubits, numbers, qubit, first, last, found)
+
+        self._over(numbers.size, work)
+        return found
+
+    def project(
+        self,
+        numbers: Numbers,
+        into: Numbers,
+        *,
+        qubit: int,
+        outcome: int,
+        factors: NDArray[np.float64],
+        move: bool,
+    ) -> None:
+        """See `Ensemble`."""
+        from simulators.statevector.kernels.stacked import project
+
+        reals, singles = self._parts()
+
+        def work(first: int, last: int, _thread: int) -> None:
+            project(
+                reals,
+                singles,
+                self._num_qubits,
+                numbers,
+                into,
+                qubit,
+                outcome,
+                factors,
+                1 if move else 0,
+                first,
+                last,
+            )
+
+        self._over(numbers.size, work)
+
+    def equals(self, numbers: Numbers, near: float, tolerance: float) -> Numbers:
+        """See `Ensemble`."""
+        from simulators.statevector.kernels.stacked import equals, sketches
+
+        reals, singles = self._parts()
+        found = np.empty(numbers.size)
+
+        def work(first: int, last: int, _thread: int) -> None:
+            sketches(reals, singles, self._num_qubits, numbers, first, last, found)
+
+        self._over(numbers.size, work)
+        order = np.argsort(found, kind="stable")
+        into, kept = np.empty(numbers.size, np.int64), np.empty(numbers.size, np.int64)
+        equals(
+            reals,
+            singles,
+            self._num_qubits,
+            numbers,
+            order,
+            found,
+            near,
+            tolerance,
+            self._sweeper.flag,
+            kept,
+            into,
+        )
+        self._sweeper.check()
+        return into
+
+    def sample(
+        self,
+        numbers: Numbers,
+        branch_of: Numbers,
+        key: tuple[int, int],
+        shots: Numbers,
+        *,
+        draw: int,
+        ordered: bool,
+    ) -> Numbers:
+        """See `Ensemble`; in the order of the shots, `ordered` or not."""
+        from simulators.statevector.kernels.stacked import locate
+
+        del ordered
+        reals, singles = self._parts()
+        draws, found = np.empty(shots.size), np.empty(shots.size, np.int64)
+        uniforms(*key, draw, shots, draws)
+        order = np.argsort(branch_of, kind="stable")
+        begins = np.zeros(numbers.size + 1, np.int64)
+        np.cumsum(np.bincount(branch_of, minlength=numbers.size), out=begins[1:])
+
+        def work(first: int, last: int, thread: int) -> None:
+            locate(
+                reals,
+                singles,
+                self._num_qubits,
+                numbers,
+                order,
+                begins,
+                draws,
+                first,
+                last,
+                self._sweeper.scratch(thread, 1 << self._num_qubits),
+                found,
+            )
+
+        self._over(numbers.size, work)
+        return found
+
+    def state(self, number: int) -> State:
+        """See `Ensemble`."""
+        return State(self._row(number))
