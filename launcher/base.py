@@ -117,6 +117,7 @@ class Launcher(Protocol):
     name: str  # "local", "mpirun", "prte"
     why: str  # in words: why this one was chosen, and its version
     max_ranks: int  # of one worker; 1: no MPI
+    exposure: str  # why other users of a node can run programs through it; "" if they cannot
 
     def start(self, command: Command) -> int:
         """Start a worker; its pid, or 0 where that is not known. LaunchError if it is impossible;

@@ -22,10 +22,12 @@ class ByRanks:
         name: str,
         why: str,
         max_ranks: int,
+        exposure: str = "",
     ) -> None:
         self.name = name
         self.why = why
         self.max_ranks = max_ranks
+        self.exposure = exposure
         self._plain = plain
         self._make = make
         self._mpi: Launcher | None = None

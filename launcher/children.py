@@ -117,6 +117,8 @@ class Children:
 class OfChildren:
     """What launchers whose workers are child processes have in common: all but how they start."""
 
+    exposure = ""
+
     def __init__(self) -> None:
         self._children = Children()
 

@@ -73,23 +73,31 @@ def recognise(text: str) -> tuple[Kind, str] | None:
 
 
 def arguments(
-    mpirun: Mpirun, command: Command, here: str, folder: Path, agent: str
+    mpirun: Mpirun,
+    command: Command,
+    here: str,
+    folder: Path,
+    agent: str,
+    *,
+    isolated: bool = False,
 ) -> tuple[str, ...]:
     """The whole argv. `here`: this node's name; `folder`: for its session files on this node;
     `agent`: one program, called as AGENT HOST COMMAND..., asked only where a share is elsewhere.
+    `isolated`: it will run in a network namespace that has the loopback interface alone.
     """
     shares = command.shares or (Share(here, command.ranks),)
     far = any(not same_host(share.node, here) for share in shares)
     if mpirun.kind.is_open_mpi:
         return _open_mpi(mpirun, command, shares, folder, agent if far else "")
-    return _hydra(mpirun, command, shares, agent if far else "")
+    return _hydra(mpirun, command, shares, agent if far else "", isolated=isolated)
 
 
 def environment(
-    mpirun: Mpirun, environ: Mapping[str, str], is_root: bool, has_fabric: bool
+    mpirun: Mpirun, environ: Mapping[str, str], is_root: bool, has_fabric: bool, *, far: bool
 ) -> dict[str, str]:
     """What mpirun and its ranks see. `has_fabric`: this node has a network that MPI should find by
-    itself; without one, looking for it takes each rank a second."""
+    itself; without one, looking for it takes each rank a second. `far`: some ranks are on another
+    node; else they exchange through shared memory, and listen on no port."""
     told = {name: value for name, value in environ.items() if not _is_foreign(name)}
     if mpirun.kind is Kind.INTEL:
         return {"I_MPI_PIN": "off", **told}
@@ -98,7 +106,8 @@ def environment(
     told = {**YIELDING, **told}
     if not has_fabric:
         shared = "vader" if mpirun.kind is Kind.OPEN_MPI_4 else "sm"
-        told = {"OMPI_MCA_pml": "ob1", "OMPI_MCA_btl": f"self,{shared},tcp", **told}
+        ways = f"self,{shared},tcp" if far else f"self,{shared}"
+        told = {"OMPI_MCA_pml": "ob1", "OMPI_MCA_btl": ways, **told}
     if mpirun.prefix:
         told |= dict.fromkeys(("OPAL_PREFIX", "PMIX_PREFIX", "PRTE_PREFIX"), mpirun.prefix)
     if is_root:
@@ -143,11 +152,12 @@ def _open_mpi(
 
 
 def _hydra(
-    mpirun: Mpirun, command: Command, shares: tuple[Share, ...], agent: str
+    mpirun: Mpirun, command: Command, shares: tuple[Share, ...], agent: str, *, isolated: bool
 ) -> tuple[str, ...]:
     starter = "-bootstrap" if mpirun.kind is Kind.INTEL else "-launcher"
     # "rsh" calls the agent by our contract; "ssh" would put options before the host.
     words = [mpirun.path, starter, *(("rsh", f"{starter}-exec", agent) if agent else ("fork",))]
+    words += ["-iface", "lo"] if isolated else []
     words += ["-hosts", ",".join(f"{share.node}:{share.ranks}" for share in shares), "-genvall"]
     words += [] if mpirun.kind is Kind.INTEL else ["-bind-to", "none"]
     return (*words, "-n", str(command.ranks), *command.argv)

@@ -52,6 +52,7 @@ class Site:
     prte: Prte
     environ: Mapping[str, str]  # of the service: what the agent may need
     agent: str  # the user's program that reaches a node; "": srun or ssh
+    isolated: bool = False  # all nodes are this one, and DVMs get a network namespace of their own
 
     def clean(self) -> dict[str, str]:
         """For prte, which hands it on to every rank: no more than a program needs to run."""
@@ -241,7 +242,7 @@ class Dvm:
         try:
             with self._log.open("ab") as log:
                 return subprocess.Popen(
-                    tether.words(os.getpid(), argv),
+                    tether.words(os.getpid(), argv, isolated=self._site.isolated),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -283,7 +284,13 @@ class Dvm:
         prte = self._site.prte
         with self._log.open("ab") as log:
             libraries = [*prte.preload, prte.library]
-            return HelperProcess(self._uri, libraries, self._environ, log.fileno())
+            return HelperProcess(
+                self._uri,
+                libraries,
+                self._environ,
+                log.fileno(),
+                network_of=self._prte.pid if self._site.isolated else 0,
+            )
 
     def _heard(self) -> str:
         """What prte, its daemons and the agent have said so far."""

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from launcher import agent as agents
-from launcher import dialects, tether
+from launcher import dialects, isolation, tether
 from launcher.base import Command, LaunchError
 from launcher.children import OfChildren, exit_words
 from launcher.dialects import Mpirun
@@ -55,12 +55,15 @@ class MpirunLauncher(OfChildren):
         far = any(not same_host(share.node, self._here) for share in command.shares)
         fabric = far and any(path.is_dir() and any(path.iterdir()) for path in _FABRICS)
         environ = dialects.environment(
-            self._mpirun, dict(command.environ), os.geteuid() == 0, fabric
+            self._mpirun, dict(command.environ), os.geteuid() == 0, fabric, far=far
         )
         told = replace(command, environ=tuple(environ.items()))
         program = self._one_program() if far else ""
-        argv = dialects.arguments(self._mpirun, told, self._here, self._folder, program)
-        words = tether.words(os.getpid(), argv)
+        isolated = not far and not isolation.why_impossible()
+        argv = dialects.arguments(
+            self._mpirun, told, self._here, self._folder, program, isolated=isolated
+        )
+        words = tether.words(os.getpid(), argv, isolated=isolated)
         offset = command.log.stat().st_size if command.log.exists() else 0
         tell = partial(_of_mpirun, command.log, offset)
         return self._children.start(told, words, leads=True, tell=tell)

@@ -1,7 +1,10 @@
-"""A process of its own that speaks PMIx for the launcher: `-m launcher.pmix_helper FILE LIBRARY...`
+"""A process of its own that speaks PMIx for the launcher.
 
-FILE is where the DVM writes its URI; it may come later. The libraries are loaded in turn, libpmix
-is the last. Orders come as lines on stdin, answers go as lines to stdout (`pmix_lines`); it ends
+    python -m launcher.pmix_helper PID FILE LIBRARY...
+
+FILE is where the DVM writes its URI; it may come later. PID is the process in whose network
+namespace the DVM listens, 0 where that is ours. The libraries are loaded in turn, libpmix is the
+last. Orders come as lines on stdin, answers go as lines to stdout (`pmix_lines`); it ends
 with its stdin.
 
 A library that hangs or crashes takes nobody along: the launcher kills this process and starts
@@ -18,6 +21,7 @@ import threading
 from pathlib import Path
 from typing import NoReturn
 
+from launcher import isolation
 from launcher.pmix import LOST, PmixError, Tool
 from launcher.pmix_lines import Answer, Order, answer_line, read_order
 
@@ -103,11 +107,14 @@ def _uri(file: Path) -> str:
 
 def main(argv: list[str]) -> NoReturn:
     """Never returns: the library's threads may not be waited for."""
-    file, *libraries = argv
+    network_of, file, *libraries = argv
     out = os.dup(1)
     os.dup2(2, 1)  # what the library prints is no answer
     try:
-        helper = Helper(_uri(Path(file)), [Path(path) for path in libraries], out)
+        uri = _uri(Path(file))
+        if int(network_of):  # it is there as soon as the DVM has written its URI
+            isolation.join(int(network_of))
+        helper = Helper(uri, [Path(path) for path in libraries], out)
         helper.serve(0)
     except (PmixError, OSError) as error:
         sys.stderr.write(f"launcher.pmix_helper: {error}\n")

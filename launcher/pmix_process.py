@@ -19,9 +19,16 @@ class HelperProcess:
     """One helper. When it ends, by itself or not, `ended` is true and nothing more comes."""
 
     def __init__(
-        self, uri_file: Path, libraries: Sequence[Path], environ: Mapping[str, str], log: int
+        self,
+        uri_file: Path,
+        libraries: Sequence[Path],
+        environ: Mapping[str, str],
+        log: int,
+        *,
+        network_of: int = 0,
     ) -> None:
-        argv = [sys.executable, "-P", "-m", "launcher.pmix_helper", str(uri_file)]
+        """`network_of`: the process in whose network namespace the DVM listens; 0: in ours."""
+        argv = [sys.executable, "-P", "-m", "launcher.pmix_helper", str(network_of), str(uri_file)]
         self._process = subprocess.Popen(
             [*argv, *map(str, libraries)],
             stdin=subprocess.PIPE,

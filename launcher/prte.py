@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from launcher import isolation
 from launcher.base import Allocation, Command, Exit, LaunchError, News, Node
 from launcher.block import Block
 from launcher.children import exit_words
@@ -60,6 +61,7 @@ class PrteLauncher:
     """
 
     name = "prte"
+    exposure = ""
 
     def __init__(
         self,
@@ -79,7 +81,10 @@ class PrteLauncher:
         self._prte = prte
         self._because = why or f"PRTE {prte.version}"
         self._folder = Path(tempfile.mkdtemp(prefix="prte-", dir=folder))
-        site = Site(prte, dict(environ), agent)
+        names = [node.name for node in allocation.nodes]
+        isolated = isolation.can_isolate(names)
+        settings = dict(environ) if isolated else isolation.with_munge(environ, prte.library)
+        site = Site(prte, settings, agent, isolated)
         self._blocks = [
             Block(site, nodes, self._folder, number)
             for number, (_, nodes) in enumerate(sorted(groups.items()), 1)
@@ -186,7 +191,8 @@ class PrteLauncher:
 
     def _environ(self, job: _Job) -> list[str]:
         environ = {"TMPDIR": tempfile.gettempdir(), **dict(job.command.environ)}
-        return [f"{key}={value}" for key, value in self._prte.environ(environ).items()]
+        transport = self._prte.transport(far=len(set(job.hosts)) > 1)
+        return [f"{key}={value}" for key, value in self._prte.environ(transport | environ).items()]
 
     # --- what happens ----------------------------------------------------------------------------
 

@@ -21,9 +21,6 @@ _VENDORED = ("libevent_core-2.1.so.7", "libevent_pthreads-2.1.so.7", "libhwloc.s
 _LOOK_TIMEOUT_S = 5.0
 # Variables of a PRTE, PMIx or Open MPI that we were started by: they would be taken for ours.
 _FOREIGN = ("PMIX_", "PRTE_", "PRRTE_", "OMPI_", "OPAL_")
-# The wheel's MPI_Init tries transports of clusters for a second without these. A site's own MPI
-# knows its network better.
-_TRANSPORT = {"OMPI_MCA_pml": "ob1", "OMPI_MCA_btl": "self,sm,tcp"}
 _AS_ROOT = ("PRTE_ALLOW_RUN_AS_ROOT", "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM")
 
 
@@ -48,8 +45,17 @@ class Prte:
         ours = dict.fromkeys(_AS_ROOT, "1") | YIELDING
         if self.prefix is not None:
             ours |= dict.fromkeys(("OPAL_PREFIX", "PMIX_PREFIX", "PRTE_PREFIX"), str(self.prefix))
-            ours |= _TRANSPORT
         return {**ours, **kept}
+
+    def transport(self, *, far: bool) -> dict[str, str]:
+        """How ranks exchange. On one node through shared memory, and so they listen on no port.
+        Between nodes (`far`) a site's own MPI knows its network; the wheel's MPI_Init would try
+        transports of clusters for a second."""
+        if not far:
+            return {"OMPI_MCA_pml": "ob1", "OMPI_MCA_btl": "self,sm"}
+        if self.prefix is None:
+            return {}
+        return {"OMPI_MCA_pml": "ob1", "OMPI_MCA_btl": "self,sm,tcp"}
 
 
 def find(environ: Mapping[str, str], prefix: str = sys.prefix) -> Prte | str:

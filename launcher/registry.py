@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from launcher import mpirun, probe, prte_install
+from launcher import isolation, mpirun, probe, prte_install
 from launcher.base import Allocation, Launcher, LaunchError
 from launcher.by_ranks import ByRanks
 from launcher.dialects import Mpirun
@@ -33,6 +33,7 @@ class Candidate:
     what: str
     path: str
     make: Callable[[Allocation, str], Launcher]
+    library: Path | None = None  # its libpmix, where it has one and that is known
 
 
 def choose(
@@ -70,7 +71,7 @@ def choose(
         if outcome.works:
             chosen = f"{found.what}, ranks with {outcome.words}"
             why = "; ".join((chosen, *(f"not {no}" for no in failed)))
-            return _over(allocation, found, kind, agent, why)
+            return _over(allocation, found, agent, why, environ)
         failed.append(f"{found.launcher}: {found.what}: {outcome.words}")
     words = "; ".join(failed)
     if kind != "auto":
@@ -90,17 +91,23 @@ def survey(
     return [one if isinstance(one, Outcome) else _hello(one, seen, folder) for one in found]
 
 
-def _over(allocation: Allocation, found: Candidate, kind: str, agent: str, why: str) -> Launcher:
-    """A DVM for all where it is wanted or spares an agent for each worker; else plain processes
-    for workers of one rank."""
-    if found.launcher == "prte" and (kind == "prte" or len(allocation.nodes) > 1):
-        return found.make(allocation, why)
+def _over(
+    allocation: Allocation, found: Candidate, agent: str, why: str, environ: Mapping[str, str]
+) -> Launcher:
+    """A DVM for all where it spares an agent for each worker; else plain processes for workers of
+    one rank, which keep the network of this machine: one may speak to a quantum computer."""
+    nodes = [node.name for node in allocation.nodes]
+    exposure = isolation.exposure(nodes, environ, found.library)
+    if found.launcher == "prte" and len(nodes) > 1:
+        launcher = found.make(allocation, why)
+        launcher.exposure = exposure
+        return launcher
 
     def make() -> Launcher:
         return found.make(allocation, why)
 
     name = f"local+{found.launcher}"
-    return ByRanks(LocalLauncher(agent), make, name, why, mpirun.MAX_RANKS)
+    return ByRanks(LocalLauncher(agent), make, name, why, mpirun.MAX_RANKS, exposure)
 
 
 def _tried(found: Candidate, environ: Mapping[str, str], known: Known, folder: Path) -> Outcome:
@@ -159,4 +166,5 @@ def _prte(environ: Mapping[str, str], folder: Path, agent: str, prefix: str) -> 
         lambda allocation, why: PrteLauncher(
             allocation, folder, prte=found, agent=agent, why=why, environ=environ
         ),
+        found.library,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -168,6 +168,15 @@ def ending(end_ns: int, now_ns: int) -> str:
         return ""
     left = f"{left_s / 60:.0f} min" if left_s > 120 else f"{max(0.0, left_s):.0f} s"
     return f"the allocation ends in {left}: what cannot end before then waits for the next start"
+
+
+def exposed(exposure: str, others: Sequence[int]) -> str:
+    """That other users can run programs through the launcher; "" where there are none."""
+    if not exposure or not others:
+        return ""
+    count = f"{len(others)} other user{'s' * (len(others) != 1)}"
+    who = f"{count} of this node can run programs as you through the launcher of MPI"
+    return f"{who}: {exposure} (docs/security.md, Several nodes)"
 
 
 class Past:

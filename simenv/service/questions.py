@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 
+from launcher.isolation import other_users
 from simenv import __version__
 from simenv.model import ServiceInfo, TaskInfo, TaskState, task_name
 from simenv.scheduler import sizing
@@ -255,6 +256,7 @@ class Questions:
         pools, nodes = state.pool_infos(now_ns), state.node_infos()
         trouble = [d.trouble, d.checkpointer.error, d.copier.error if d.copier else ""]
         trouble.append(api.ending(state.limits.end_ns, now_ns))
+        trouble.append(api.exposed(d.facts.exposure, other_users() if d.facts.exposure else ()))
         return ServiceInfo(
             name=d.config.name,
             version=__version__,

@@ -130,6 +130,7 @@ def assemble(config: Config, home: Path, environ: Mapping[str, str]) -> Environm
                 limits.launcher,
                 allocation.source,
                 allocation.end_s,
+                launcher.exposure if limits.max_ranks > 1 or len(limits.nodes) > 1 else "",
             ),
             devices,
         )

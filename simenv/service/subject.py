@@ -32,6 +32,7 @@ class Facts(msgspec.Struct, frozen=True):
     launcher: str = ""  # which one, and why
     allocation: str = ""  # whose nodes these are, in words
     end_s: float = 0.0  # wall clock, when the site ends it; 0: never
+    exposure: str = ""  # why other users of a node can run programs through the launcher
 
 
 class Subject(Protocol):

@@ -16,13 +16,17 @@ APART = (Share("away", 1), Share("here.site.org", 2), Share("far", 1))
 BASH_FUNCTION = ("BASH_FUNC_module%%", "() { :; }")
 
 
-def told(kind: Kind, shares: tuple[Share, ...], *more: tuple[str, str]) -> list[str]:
+def told(
+    kind: Kind, shares: tuple[Share, ...], *more: tuple[str, str], isolated: bool = False
+) -> list[str]:
     """The words after the program."""
     command = Command(
         "w", ("python", "-m", "w"), (("PATH", "/bin"), *more), FOLDER / "log", FOLDER, 1, shares
     )
     program = Mpirun("/opt/bin/mpirun", kind, "1.2.3")
-    first, *words = dialects.arguments(program, command, "here", FOLDER, "/run/agent")
+    first, *words = dialects.arguments(
+        program, command, "here", FOLDER, "/run/agent", isolated=isolated
+    )
     assert first == "/opt/bin/mpirun"
     return words
 
@@ -114,7 +118,8 @@ def test_an_mpirun_is_taken_for_another(text: str, expected: tuple[Kind, str] | 
 def environment(kind: Kind, **more: str) -> dict[str, str]:
     program = Mpirun("/opt/bin/mpirun", kind, "1", more.pop("prefix", ""))
     root, fabric = bool(more.pop("root", "")), bool(more.pop("fabric", ""))
-    return dialects.environment(program, more, root, fabric)
+    far = bool(more.pop("far", ""))
+    return dialects.environment(program, more, root, fabric, far=far)
 
 
 def test_ranks_that_wait_keep_the_cores_they_share() -> None:
@@ -125,11 +130,23 @@ def test_ranks_that_wait_keep_the_cores_they_share() -> None:
 
 
 def test_ranks_look_for_networks_that_are_not_there() -> None:
-    assert environment(Kind.OPEN_MPI_5)["OMPI_MCA_btl"] == "self,sm,tcp"
-    assert environment(Kind.OPEN_MPI_4)["OMPI_MCA_btl"] == "self,vader,tcp"
+    assert environment(Kind.OPEN_MPI_5, far="yes")["OMPI_MCA_btl"] == "self,sm,tcp"
+    assert environment(Kind.OPEN_MPI_4, far="yes")["OMPI_MCA_btl"] == "self,vader,tcp"
     assert "OMPI_MCA_btl" not in environment(Kind.OPEN_MPI_5, fabric="yes")
     assert environment(Kind.OPEN_MPI_5, OMPI_MCA_pml="ucx")["OMPI_MCA_pml"] == "ucx"
     assert environment(Kind.MPICH) == {}
+
+
+def test_ranks_of_one_node_listen_on_no_port() -> None:
+    assert environment(Kind.OPEN_MPI_5)["OMPI_MCA_btl"] == "self,sm"
+    assert environment(Kind.OPEN_MPI_4)["OMPI_MCA_btl"] == "self,vader"
+    assert environment(Kind.OPEN_MPI_5, OMPI_MCA_btl="self,tcp")["OMPI_MCA_btl"] == "self,tcp"
+
+
+def test_isolated_hydra_uses_the_loopback_interface() -> None:
+    for kind in (Kind.MPICH, Kind.INTEL):
+        assert "-iface lo" in " ".join(told(kind, HERE, isolated=True))
+        assert "-iface" not in told(kind, HERE)
 
 
 def test_root_is_refused_and_a_prefix_is_not_told() -> None:

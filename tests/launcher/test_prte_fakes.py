@@ -170,4 +170,5 @@ def test_variables_of_another_mpi_reach_ours() -> None:
     assert not {"PMIX_RANK", "OMPI_COMM_WORLD_SIZE"} & set(environ)
     assert environ["PRTE_MCA_oob"] == "tcp"
     assert environ["OMPI_MCA_pml"] == "ucx", "what a user says counts"
-    assert environ["OMPI_MCA_btl"] == "self,sm,tcp"
+    assert here().transport(far=True).get("OMPI_MCA_btl") == "self,sm,tcp"
+    assert here().transport(far=False)["OMPI_MCA_btl"] == "self,sm"

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import psutil
+import pytest
 
-from launcher import tether
+from launcher import isolation, tether
 
 WAIT_S = 60.0
+PR_CAPBSET_DROP, CAP_SYS_ADMIN = 24, 21  # linux/prctl.h, linux/capability.h
+LISTENS = """
+import os, socket, sys
+own = socket.create_server(("127.0.0.1", 0))
+print(own.getsockname()[1], os.geteuid(), os.getegid(), flush=True)
+sys.stdin.read()
+"""
 STARTS = (
     "import os, subprocess, sys; from launcher import tether\n"
     "child = subprocess.Popen(tether.words(os.getpid(), ['sleep', '600']))\n"
@@ -49,3 +60,70 @@ def test_a_killed_starter_leaves_its_program() -> None:
         child = psutil.Process(int(starter.stdout.readline()))
         starter.kill()
     child.wait(WAIT_S)
+
+
+def connects(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.mark.parametrize("isolated", [True, False])
+def test_only_an_isolated_program_listens_where_nobody_can_connect(isolated: bool) -> None:
+    isolation_or_skip()
+    argv = [sys.executable, "-I", "-S", "-c", LISTENS]
+    words = tether.words(os.getpid(), argv, isolated=isolated)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True) as listener:
+        assert listener.stdout is not None
+        port, user, group = map(int, listener.stdout.readline().split())
+        assert (user, group) == (os.geteuid(), os.getegid())
+        assert connects(port) is not isolated
+        if isolated and os.geteuid() != 0:
+            network = Path(f"/proc/{listener.pid}/ns/user")
+            assert network.stat().st_ino != Path("/proc/self/ns/user").stat().st_ino
+        listener.communicate()
+
+
+def test_an_isolated_program_ends_with_its_starter() -> None:
+    isolation_or_skip()
+    pipe = subprocess.PIPE
+    program = STARTS.replace("'600'])", "'600'], isolated=True)")
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=pipe, stdout=pipe, text=True
+    ) as starter:
+        assert starter.stdout is not None
+        child = psutil.Process(int(starter.stdout.readline()))
+        until_program(child, "sleep")
+        starter.kill()
+    child.wait(WAIT_S)
+
+
+def test_an_unprivileged_process_keeps_its_user_in_a_user_namespace() -> None:
+    """Root without the capability to make a network namespace takes the way of other users."""
+    isolation_or_skip()
+    argv = ["sh", "-c", "cat /proc/self/uid_map; id -u"]
+    source = (
+        "import ctypes, sys; from launcher import tether\n"
+        f"ctypes.CDLL(None).prctl({PR_CAPBSET_DROP}, {CAP_SYS_ADMIN}, 0, 0, 0)\n"
+        "import os; argv = tether.words(os.getppid(), sys.argv[1:], isolated=True)\n"
+        "os.execv(argv[0], argv)\n"
+    )
+    words = [sys.executable, "-c", source, *argv]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=WAIT_S, check=False)
+    uid = os.geteuid()
+    assert done.stdout.split() == [str(uid), str(uid), "1", str(uid)], done.stderr
+
+
+def isolation_or_skip() -> None:
+    why = isolation.why_impossible()
+    if why and os.environ.get("CI") == "true":
+        pytest.fail(why)
+    if why:
+        pytest.skip(why)
+
+
+def until_program(process: psutil.Process, name: str) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while process.name() != name:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)

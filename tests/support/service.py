@@ -68,7 +68,7 @@ def spec(seed: int = 1, **changes: object) -> TaskSpec:
 class Paper:
     """A launcher that starts nothing: the test says when a worker has come or gone."""
 
-    name, why, max_ranks = "paper", "nothing is started", 8
+    name, why, max_ranks, exposure = "paper", "nothing is started", 8, ""
 
     def __init__(self) -> None:
         self.commands: dict[str, Command] = {}

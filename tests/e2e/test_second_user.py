@@ -1,0 +1,106 @@
+"""A second user of the machine cannot connect to an environment, read its files, put something into
+its folders, or run programs through its launcher."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from circuits import bell
+from launched import below, missing, ranks_of
+from live import Live
+from other_user import attempt, skip_without_second_user
+
+LAUNCHERS = ("auto", "mpirun", "local")
+RESULT_S = 120.0
+BEGAN_S = psutil.Process().create_time()
+
+
+@pytest.fixture(scope="module")
+def base() -> Iterator[Path]:
+    """A folder that everybody may enter, with a home and a folder for temporary files: whatever
+    keeps others out must be what simenv has made."""
+    skip_without_second_user()
+    made = Path(tempfile.mkdtemp(prefix="simenv-second-", dir="/tmp"))
+    made.chmod(0o755)
+    (made / "tmp").mkdir()
+    (made / "tmp").chmod(0o1777)
+    yield made
+    shutil.rmtree(made)
+
+
+@pytest.fixture(scope="module", params=LAUNCHERS)
+def live(request: pytest.FixtureRequest, base: Path) -> Iterator[Live]:
+    """An environment that has run something, with a worker of two ranks where there is an MPI."""
+    launcher = request.param
+    ranks = launcher != "local"
+    if why := missing("prte" if launcher == "auto" else launcher) if ranks else "":
+        pytest.skip(why)
+    pools = [{"name": "main", "min": 1, "max": 1}]
+    if ranks:
+        pools.append({"name": "pair", "engine": "statevector", "min": 1, "max": 1, "ranks": 2})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SIMENV_HOME", str(base / launcher))
+        patch.setenv("TMPDIR", str(base / "tmp"))
+        patch.setattr(tempfile, "tempdir", None)
+        umask = os.umask(0o002)  # of many systems: every user has a group of the same name
+        made = Live(pools=pools, launcher={"use": launcher})
+        try:
+            made.up()
+            with made.client() as env:
+                for pool in pools:
+                    env.submit(bell(), shots=10, pool=pool["name"]).result(RESULT_S)
+            yield made
+        finally:
+            made.down()
+            os.umask(umask)
+
+
+def listening(processes: list[psutil.Process]) -> dict[int, str]:
+    """TCP ports on which these processes listen in our own network namespace, and who."""
+    inodes = {}
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/self/net/{table}").read_text().splitlines()[1:]:
+            words = line.split()
+            if words[3] == "0A":
+                inodes[f"socket:[{words[9]}]"] = int(words[1].rpartition(":")[2], 16)
+    found = {}
+    for process in processes:
+        for entry in Path(f"/proc/{process.pid}/fd").iterdir():
+            port = inodes.get(os.readlink(entry))
+            if port:
+                found[port] = " ".join(process.cmdline())
+    return found
+
+
+def test_no_process_of_one_node_listens_on_a_port(live: Live) -> None:
+    assert listening(below(live.service().pid)) == {}
+
+
+def test_sockets_refuse_another_user(live: Live, base: Path) -> None:
+    sockets = [path for path in base.rglob("*") if stat.S_ISSOCK(path.lstat().st_mode)]
+    assert len(sockets) >= 2
+    assert attempt("connect", *sockets) == []
+
+
+def test_files_and_folders_refuse_another_user(live: Live, base: Path) -> None:
+    folders = [live.home.parent, *(base / "tmp").iterdir()]
+    shared = [path for path in Path("/dev/shm").iterdir() if path.lstat().st_mtime > BEGAN_S]
+    assert attempt("files", *folders, *shared) == []
+
+
+def test_pmix_runs_nothing_for_another_user(live: Live, base: Path, tmp_path: Path) -> None:
+    if live.options["launcher"] == {"use": "local"}:
+        pytest.skip("plain processes speak no PMIx")
+    rank = ranks_of(live, "pair-0")[0]
+    told = rank.environ()
+    uri = next(told[name] for name in sorted(told) if name.startswith("PMIX_SERVER_URI"))
+    control = attempt("pmix", uri, base / "by-owner", os.geteuid(), rank.pid)
+    assert control == [str(base / "by-owner")], "the attempt itself does not work"
+    assert attempt("pmix", uri, base / "by-other", os.geteuid()) == []

@@ -1,0 +1,156 @@
+"""Attempts of a second local user, made by a process with another uid.
+
+    python other_user.py connect PATH_OR_PORT...    which sockets and ports accept a connection
+    python other_user.py files FOLDER...            what can be read or written below the folders
+    python other_user.py pmix URI MARK OWNER [PID]  run `/bin/sh` through a PMIx server
+
+It is started by root, loads what it needs, and gives all its rights away before it tries anything.
+It prints a list of what succeeded, as JSON. `pmix` claims to be the user OWNER, as an attacker can:
+in a user namespace of its own every user has the number that it likes. With PID it stays root and
+joins the network namespace of that process first: a control that shows that the attempt works where
+there is nothing to stop it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+UID = 12_345
+HOST = os.uname().nodename
+PATIENCE_S = 60.0
+ANSWER_S = 5.0
+_CLONE_NEWUSER = 0x1000_0000  # linux/sched.h
+
+
+def skip_without_second_user() -> None:
+    """A second user can be had by root only. CI must not skip this."""
+    if os.geteuid() != 0:
+        if os.environ.get("CI") == "true":
+            pytest.fail("a second local user is needed, and only root can become one")
+        pytest.skip("only root can become a second local user")
+
+
+def attempt(*words: str | Path | int) -> list[str]:
+    """What succeeded of an attempt, made in a process of its own."""
+    argv = [sys.executable, "-P", __file__, *map(str, words)]
+    done = subprocess.run(
+        argv, capture_output=True, text=True, timeout=PATIENCE_S, cwd="/", check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found: list[str] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def become_other_user() -> None:
+    os.setgroups([])
+    os.setresgid(UID, UID, UID)
+    os.setresuid(UID, UID, UID)
+    ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE: /proc/self is ours again
+
+
+def claim(owner: int) -> None:
+    """From now on geteuid() tells the number of another user."""
+    if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWUSER) != 0:
+        raise OSError(ctypes.get_errno(), "no user namespace")
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"{owner} {UID} 1")
+    Path("/proc/self/gid_map").write_text(f"{owner} {UID} 1")
+    assert os.geteuid() == owner
+
+
+def connected(targets: list[str]) -> list[str]:
+    become_other_user()
+    found = []
+    for target in targets:
+        local = target.startswith("/")
+        with socket.socket(socket.AF_UNIX if local else socket.AF_INET) as probe:
+            probe.settimeout(ANSWER_S)
+            with suppress(OSError):
+                probe.connect(target if local else ("127.0.0.1", int(target)))
+                found.append(target)
+    return found
+
+
+def opened(folders: list[Path]) -> list[str]:
+    """Files of the folders that open for reading, and places that take a new file or a link."""
+    below = [path for folder in folders for path in (folder, *folder.rglob("*"))]
+    kinds = {path: path.lstat().st_mode for path in below}  # listed with all rights
+    become_other_user()
+    found = []
+    for path, mode in kinds.items():
+        with suppress(OSError):
+            if stat.S_ISDIR(mode):
+                (path / "planted").symlink_to("/dev/null")
+                (path / "planted").unlink()
+                found.append(f"planted in {path}")
+            elif stat.S_ISREG(mode):
+                os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+                found.append(f"read {path}")
+        with suppress(OSError):
+            if stat.S_ISREG(mode):
+                os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK))
+                found.append(f"written {path}")
+    return found
+
+
+def run_through_pmix(uri: str, mark: Path, owner: int, pid: int) -> list[str]:
+    """`mark` if the server ran a shell for us, which makes it."""
+    from launcher import isolation, prte_install
+    from launcher.pmix import PmixError, Tool
+
+    prte = prte_install.find(os.environ)
+    assert isinstance(prte, prte_install.Prte), prte
+    for library in prte.preload:  # before the rights to find them are gone
+        ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+    ctypes.CDLL(str(prte.library))
+    if pid:
+        isolation.join(pid)
+    else:
+        become_other_user()
+        claim(owner)
+    # The library prints what it thinks, and it waits for servers that give no answer.
+    threading.Timer(PATIENCE_S / 2, os._exit, (2,)).start()
+    out = os.dup(1)
+    os.dup2(2, 1)
+    found: list[str] = []
+    try:
+        tool = Tool(
+            uri,
+            prte.library,
+            prte.preload,
+            spawned=lambda *_: None,
+            ended=lambda *_: None,
+            listed=lambda _: None,
+        )
+        tool.spawn(1, ["/bin/sh", "-c", f"id >{mark}; sleep 0.5"], ["PATH=/bin"], "/", [HOST])
+        deadline = time.monotonic() + ANSWER_S
+        while not mark.exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        found += [str(mark)] if mark.exists() else []
+    except PmixError as error:
+        sys.stderr.write(f"{error}\n")
+    os.write(out, json.dumps(found).encode() + b"\n")
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    kind, *words = sys.argv[1:]
+    if kind == "connect":
+        sys.stdout.write(json.dumps(connected(words)))
+    elif kind == "files":
+        sys.stdout.write(json.dumps(opened([Path(word) for word in words])))
+    else:
+        address, made, user, *process = words
+        run_through_pmix(address, Path(made), int(user), int(process[0]) if process else 0)
