@@ -1,8 +1,9 @@
 """A Client as a QPM (quantum platform manager): `Client.qpm`, the contract and nothing else.
 
 The object has the methods of the six bindings of revision 2; `revision1` is the same pool as the
-single class of revision 1, with completions of its own and no reservations. A host gets the one or
-the other. Everything goes through the Client: no other way into the service exists.
+single class of revision 1, with completions of its own and no reservations, and `connection` makes
+one more of these for each client. A host gets the one or the other. Everything goes through the
+Client: no other way into the service exists.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from simenv.client.qpm.audit import Audit
 from simenv.client.qpm.book import Book
 from simenv.client.qpm.claims import Claims
 from simenv.client.qpm.control import ControlBinding
+from simenv.client.qpm.delivery import Delivery
 from simenv.client.qpm.door import Door, read_token
 from simenv.client.qpm.execution import ExecutionBinding
 from simenv.client.qpm.notices import Notices
@@ -69,7 +71,8 @@ class QPM(
         book = Book(link, retention or Retention())
         claims = Claims(link, required=required, over=book.closed)
         runner, targets = Runner(client, book, claims, pool, widest), Targets(link, presence)
-        notices = Notices(link, book, records.revision2, alone=False)
+        self._delivery = Delivery(link)
+        notices = Notices(link, book, records.revision2, self._delivery, alone=False)
         standing = Standing(link, runner, claims)
         ExecutionBinding.__init__(self, door, claims, runner, standing, notices)
         AdmissionBinding.__init__(self, link, door, claims, targets, book, lambda: self._state)
@@ -77,7 +80,18 @@ class QPM(
         SchedulerBinding.__init__(self, link, door, targets, book, audit)
         TelemetryBinding.__init__(self, link, door, presence, targets, audit)
         ControlBinding.__init__(self, link, door, claims, runner, presence, audit)
-        self.revision1 = _single(client, link, presence, widest)
+        self._client, self._link, self._widest = client, link, widest
+        self.revision1 = self.connection()
+
+    def connection(self) -> SingleQPM:
+        """The pool as one more client of revision 1 sees it: with a queue, a registration and
+        circuits of its own, which end with `close`. Starts no thread and asks nobody."""
+        link, presence = self._link, self._presence
+        book, claims = Book(link, SINGLE_RETENTION), Claims(link, required=False)
+        runner = Runner(self._client, book, claims, presence.device, self._widest)
+        control = ControlBinding(link, Door(), claims, runner, presence, Audit())
+        notices = Notices(link, book, records.revision1, self._delivery, alone=True)
+        return SingleQPM(runner, notices, control, presence)
 
     def query(self) -> ServiceRecord:
         """What this is, for whoever looks for a QPM."""
@@ -85,10 +99,3 @@ class QPM(
 
     def __repr__(self) -> str:
         return f"<QPM {self._presence.target_id} | {self._state}>"
-
-
-def _single(client: Client, link: Link, presence: Presence, widest: int) -> SingleQPM:
-    book, claims = Book(link, SINGLE_RETENTION), Claims(link, required=False)
-    runner = Runner(client, book, claims, presence.device, widest)
-    control = ControlBinding(link, Door(), claims, runner, presence, Audit())
-    return SingleQPM(runner, Notices(link, book, records.revision1, alone=True), control, presence)

@@ -208,6 +208,14 @@ class Book:
             self._forget(run)
             self._by_number.pop(run.number, None)
 
+    def clear(self) -> None:
+        """Nobody asks here again: nothing is kept, and what ends is nobody's."""
+        with self._link.channel.lock:
+            for run in list(self._runs.values()):
+                self.drop(run)
+            self._gone.clear()
+            self._by_number.clear()
+
     # --- with the lock held -------------------------------------------------------------------
 
     def _part_ended(self, run: Run) -> None:
@@ -223,8 +231,20 @@ class Book:
         if self.reader is None or not self.reader.offer(run):
             self.queue(run)
 
+    def hold(self, cid: str, *, unread: bool) -> Run | None:
+        """A circuit that is to be told of now, if it is still here. `unread`: it cannot be read as
+        long as it is held. With the lock held."""
+        run = self._runs.get(cid)
+        if run is None or not run.queued:
+            return None
+        if unread:
+            self._ready.drop(run)
+        return run
+
     def queue(self, run: Run) -> None:
-        """Make it ready to be read. With the lock held."""
+        """Make it ready to be read, if it is still here. With the lock held."""
+        if not run.queued or self._runs.get(run.cid) is not run:
+            return
         self._ready.add(run)
         while (found := self._ready.too_much(run.reservation, self.retention)) is not None:
             self._evict(*found)

@@ -1,14 +1,13 @@
-"""Completions pushed to registered endpoints, by one thread that is started at the first one.
+"""Who is to hear of completions, and which: the registrations of one book.
 
-Invariant: an event is put to a registration at most once, and never with a lock held. While nothing
-is open and nothing is to be sent the thread sleeps and leaves the socket to others.
+Invariant: an event is put to a registration at most once. In revision 1 a completion is on its way
+to the one registration or can be read, never both, unless the endpoint is overdue (`delivery`).
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -16,16 +15,16 @@ import msgspec
 
 from simenv.client.link import Link
 from simenv.client.qpm.book import Book
+from simenv.client.qpm.delivery import Delivery, Outlet
 from simenv.client.qpm.run import Run
-from simenv.errors import SimenvError
 from simenv.qpm.bindings import Endpoint
 from simenv.qpm.envelopes import Event
 
 COMPLETION_EVENTS = (1, "completion")
-PAUSE_S = 0.5  # while the service is silent
 log = logging.getLogger("simenv.qpm")
 
-Make = Callable[[Run], dict[str, Any]]
+Plain = dict[str, Any]
+Make = Callable[[Run], Plain]
 
 
 class Registration(msgspec.Struct, frozen=True, eq=False):
@@ -35,106 +34,167 @@ class Registration(msgspec.Struct, frozen=True, eq=False):
     endpoint: Endpoint
     evtype: int | str
     class_id: str
-    filters: dict[str, Any]
+    filters: Plain
     reservation: int = 0
 
-    def wants(self, record: dict[str, Any]) -> bool:
-        if self.reservation and record.get("reservation_id") != self.reservation:
-            return False
+    def wants(self, record: Plain) -> bool:
         for name, wanted in self.filters.items():
             found = record.get(name)
             if found != wanted and not (isinstance(wanted, list) and found in wanted):
                 return False
         return True
 
+    def concerns(self, run: Run) -> bool:
+        """Perhaps it wants it; what `wants` says counts."""
+        if self.evtype not in COMPLETION_EVENTS:
+            return False
+        return not self.reservation or run.reservation == self.reservation
+
 
 class Notices:
-    """A `book.Reader`. `alone`: the last registration is the only one, and what is pushed is not
-    queued (revision 1); else every registration counts and what is pushed is queued too."""
+    """A `book.Reader` and a `delivery.Source`. `alone`: the last registration is the only one, and
+    what is pushed is not queued (revision 1); else every registration counts and what is pushed is
+    queued too."""
 
-    def __init__(self, link: Link, book: Book, make: Make, *, alone: bool) -> None:
+    def __init__(
+        self, link: Link, book: Book, make: Make, delivery: Delivery, *, alone: bool
+    ) -> None:
         self._link = link
-        self._book = book
+        self.book = book
         self._make = make
-        self._alone = alone
-        self._registrations: list[Registration] = []
-        self._outgoing: deque[Run] = deque()
-        self._thread: threading.Thread | None = None
+        self._delivery = delivery
+        self.alone = alone
+        self._registered: list[tuple[Registration, Outlet]] = []
         book.reader = self
 
     def register(self, registration: Registration) -> int:
-        """How many registrations there are now; the same endpoint asking again counts once."""
+        """How many registrations there are now. Asked for again it counts once; what it replaces is
+        put nothing more: in revision 1 all there is, else that of the same queue."""
         with self._link.channel.lock:
-            kept = (
-                []
-                if self._alone
-                else [r for r in self._registrations if not _same(r, registration)]
-            )
-            self._registrations = [*kept, registration]
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._serve, name="simenv-qpm", daemon=True)
-                self._thread.start()
-            return len(self._registrations)
+            if not any(_alike(one, registration) for one, _ in self._registered):
+                outlet = self._delivery.join(self, registration.endpoint)
+                replaced = [r for r, _ in self._registered if self.alone or _same(r, registration)]
+                self._registered.append((registration, outlet))
+                for one in replaced:
+                    self._drop(one)
+            return len(self._registered)
+
+    def close(self) -> None:
+        """Nobody is told anything from here any more."""
+        with self._link.channel.lock:
+            self._delivery.end(self)
+            for registration, _ in list(self._registered):
+                self._drop(registration)
+
+    def told(self, run: Run) -> _Told:
+        """It, as it is told from here."""
+        return _Told(run, self._make)
+
+    def lost(self, registration: Registration) -> None:
+        """Its endpoint has gone. With the lock held."""
+        if any(one is registration for one, _ in self._registered):
+            self._drop(registration)
+
+    # --- a reader of the book, a source of deliveries; with the lock held ---------------------
 
     def offer(self, run: Run) -> bool:
-        """With the lock held: is it pushed instead of being queued?"""
-        if not any(r.evtype in COMPLETION_EVENTS for r in self._registrations):
-            return False
-        self._outgoing.append(run)
-        self._link.channel.changed.notify_all()
-        return self._alone
+        """Is it pushed instead of being queued?"""
+        is_held = False
+        told = _Told(run, self._make)
+        for registration, outlet in self._registered:
+            if registration.concerns(run):
+                parcel = _Parcel(self, registration, told)
+                is_held = outlet.push(parcel)
+                if not is_held:
+                    parcel.forget()
+        return is_held and self.alone
 
-    def _serve(self) -> None:
-        channel = self._link.channel
-        while not channel.closed:
-            with channel.lock:
-                channel.changed.wait_for(
-                    lambda: channel.closed or self._outgoing or not self._book.is_idle
-                )
-            try:
-                if not self._outgoing:
-                    channel.wait(self._has_news, repeat=self._book.ask_again)
-            except SimenvError:  # closed, or silent: then whoever waits for a result is told
-                with channel.lock:
-                    channel.changed.wait_for(lambda: channel.closed, PAUSE_S)
-            while self._outgoing:
-                run = self._outgoing.popleft()
-                try:
-                    self._push(run)
-                except Exception:  # of one that cannot be told of: the others can
-                    log.exception("circuit %s cannot be told of", run.cid)
-                    self._keep(run)
+    @property
+    def is_waiting(self) -> bool:
+        return bool(self._registered) and not self.book.is_idle
 
-    def _has_news(self) -> bool:
-        return bool(self._outgoing) or self._book.is_idle
+    def ask_again(self, now: float) -> None:
+        self.book.ask_again(now)
 
-    def _push(self, run: Run) -> None:
-        if not run.queued:
-            return  # it was deleted meanwhile
-        record = self._make(run)
-        taken = False
-        for registration in list(self._registrations):
-            if registration.evtype in COMPLETION_EVENTS and registration.wants(record):
-                taken = self._put(registration, record) or taken
-        if not taken:
-            self._keep(run)
-        elif self._alone:
-            self._book.drop(run)
+    def _drop(self, registration: Registration) -> None:
+        (outlet,) = (outlet for one, outlet in self._registered if one is registration)
+        self._registered = [pair for pair in self._registered if pair[0] is not registration]
+        if all(other is not outlet for _, other in self._registered):
+            self._delivery.leave(registration.endpoint)
+            return
+        for parcel in outlet.discard(
+            lambda p: isinstance(p, _Parcel) and p.registration is registration
+        ):
+            parcel.shelve()
 
-    def _keep(self, run: Run) -> None:
-        """Nobody took it: it is read instead, unless it was deleted meanwhile."""
-        with self._link.channel.lock:
-            if self._alone and run.queued:
-                self._book.queue(run)
 
-    def _put(self, registration: Registration, record: dict[str, Any]) -> bool:
+class _Told:
+    """A completion as it is told: made when it is first needed, by whichever sender needs it."""
+
+    def __init__(self, run: Run, make: Make) -> None:
+        self.run = run
+        self._make = make
+        self._making = threading.Lock()
+        self._record: Plain | None = None
+
+    def record(self) -> Plain:
+        with self._making:
+            if self._record is None:
+                self._record = self._make(self.run)
+            return self._record
+
+
+class _Parcel:
+    """A `delivery.Parcel`: a completion for one registration. What has to wait for long is known by
+    its name alone, so that what is kept for it is what the book keeps."""
+
+    def __init__(self, notices: Notices, registration: Registration, told: _Told) -> None:
+        self._notices = notices
+        self.registration = registration
+        self._cid = told.run.cid
+        self._told: _Told | None = told
+
+    def forget(self) -> None:
+        """It can be read, and is told of if it still can be when its turn comes."""
+        self._told = None
+
+    def claim(self) -> bool:
+        told = self._told
+        if told is None or self._notices.alone:
+            run = self._notices.book.hold(self._cid, unread=self._notices.alone)
+            if run is None:
+                return False
+            if told is None:
+                self._told = self._notices.told(run)
+            return True
+        return told.run.queued  # it was not deleted
+
+    def put(self) -> bool:
+        assert self._told is not None
         try:
-            registration.endpoint.put(Event(registration.evtype, record))
-        except Exception:  # noqa: BLE001 - a stranger's endpoint may raise anything: it is gone
-            with self._link.channel.lock:
-                self._registrations = [r for r in self._registrations if r is not registration]
+            record = self._told.record()
+        except Exception:  # of one that cannot be told of: the others can
+            log.exception("circuit %s cannot be told of", self._cid)
             return False
+        if self.registration.wants(record):
+            self.registration.endpoint.put(Event(self.registration.evtype, record))
         return True
+
+    def shelve(self) -> None:
+        if self._told is not None and self._notices.alone:
+            self._notices.book.queue(self._told.run)
+
+    def delivered(self) -> None:
+        if self._told is not None and self._notices.alone:
+            self._notices.book.drop(self._told.run)
+
+    def failed(self) -> None:
+        self.shelve()
+        self._notices.lost(self.registration)
+
+
+def _alike(one: Registration, other: Registration) -> bool:
+    return _same(one, other) and one.filters == other.filters
 
 
 def _same(one: Registration, other: Registration) -> bool:

@@ -102,6 +102,12 @@ class SingleQPM:
     def shutdown(self) -> None:
         """This client leaves; the pool and everybody else's circuits stay."""
 
+    def close(self) -> None:
+        """This client has gone: its queue, its registration and its circuits' names end. What runs
+        goes on."""
+        self._notices.close()
+        self._book.clear()
+
     def _finished(self, cid: Any) -> Run:
         if cid is not None:
             fields.text("cid", cid)

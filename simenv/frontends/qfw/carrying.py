@@ -26,7 +26,10 @@ def carried(call: Callable[P, R]) -> Callable[P, R]:
             return call(*given, **named)
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller is told
             told = error_of(error)
-        raise told
+        try:
+            raise told
+        finally:
+            del told  # else the error, its traceback and these frames keep each other
 
     return answered
 

@@ -1,20 +1,20 @@
-"""Clients' queues of events: where a completion is put, by the one thread that a QPM sends with.
+"""Clients' queues of events: where a completion is put.
 
-Invariant: the same queue of the same client is one object, however often it is registered, so that
-it is one registration and no event comes twice.
+Invariant: the same queue of the same client is one object as long as it is registered, however
+often that is asked for, so that it is one registration and no event comes twice.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from typing import Any
+from weakref import WeakValueDictionary
 
 from simenv.frontends.qfw import host
 from simenv.qpm.envelopes import Event
 from simenv.qpm.errors import ExecutionError
 
-KEPT = 4_096
+MISSED = 3  # looks at which a client was not connected: then it has gone
 _PARTS = ("addr", "address", "listen_port", "pid", "name", "node_name", "hostname", "remote_uuid")
 _PLAIN = (str, bytes, bool, int, float, list, tuple, dict, set)
 
@@ -24,17 +24,32 @@ class Ear:
 
     def __init__(self, endpoint: Any, class_id: str) -> None:
         self._queue = host.event_queue(endpoint, class_id)
+        self.peer = host.peer(endpoint)
+        self._missed = 0
 
     def put(self, event: Event) -> None:
         self._queue.put(host.event(event.evtype, event.payload))
 
+    def is_gone(self, peers: set[str]) -> bool:
+        """Has its client been missing here in several looks? DEFw's list may be half-built."""
+        if not self.peer or not peers or self.peer in peers:
+            self._missed = 0
+        else:
+            self._missed += 1
+        return self._missed >= MISSED
+
+    def forsake(self) -> None:
+        """Where its client has gone: `put` ends, and raises."""
+        if self.peer and self.is_gone(host.peers()):
+            host.give_up(self.peer)
+
 
 class Ears:
-    """Thread-safe. Those registered, the last of them first to be found."""
+    """Thread-safe. Those that somebody holds."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: OrderedDict[tuple[str, ...], Ear] = OrderedDict()
+        self._known: WeakValueDictionary[tuple[str, ...], Ear] = WeakValueDictionary()
 
     def of(self, endpoint: Any, class_id: Any) -> Ear:
         """ExecutionError where this is no endpoint, or no name of a queue."""
@@ -51,8 +66,4 @@ class Ears:
             found = self._known.get(name)
         made = Ear(endpoint, class_id) if found is None else found  # it may reach for the client
         with self._lock:
-            found = self._known.setdefault(name, made)
-            self._known.move_to_end(name)
-            while len(self._known) > KEPT:
-                self._known.popitem(last=False)
-            return found
+            return self._known.setdefault(name, made)

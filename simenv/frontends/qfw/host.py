@@ -67,7 +67,12 @@ def error(name: str, message: str) -> BaseException | None:
     """An exception of DEFw's, which travels as it is; None where there is no DEFw."""
     exceptions = module("defw_exception")
     kind = getattr(exceptions, name, None) or getattr(exceptions, "DEFwError", None)
-    return None if kind is None else kind(message)
+    if kind is None:
+        return None
+    made: BaseException = kind(message)
+    if hasattr(made, "stacktrace"):
+        made.stacktrace = ""  # DEFw notes the stack of whoever makes it, which is ours
+    return made
 
 
 def capability(types: int, capabilities: int) -> Any:
@@ -92,6 +97,37 @@ def is_service_info(value: Any) -> bool:
     """A service's own record, as DEFw hands it to `reserve` of a service."""
     kind = getattr(module("defw_agent_info"), "DEFwServiceInfo", None)
     return kind is not None and isinstance(value, kind)
+
+
+def peer(endpoint: Any) -> str:
+    """The name of the process behind an endpoint; "" where it has none."""
+    return str(getattr(endpoint, "remote_uuid", "") or "")
+
+
+def peers() -> set[str]:
+    """The processes DEFw has a connection to; empty where that cannot be said. Revision 1 alone:
+    later ones end what is asked of a peer that has gone by themselves."""
+    defw = here()
+    found: set[str] = set()
+    for name in ("client_agents", "active_client_agents", "service_agents"):
+        agents = getattr(defw, name, None)
+        if agents is None:
+            return set()
+        found.update(str(key) for key in agents.keys())  # noqa: SIM118 - it looks anew
+    return found
+
+
+def give_up(gone: str) -> None:
+    """Nothing that was asked of this process is answered any more: who waits is told so now, not
+    at the RPC timeout."""
+    thread = getattr(loaded("defw_workers"), "worker_thread", None)
+    requests, lock = getattr(thread, "req_db", None), getattr(thread, "req_db_lock", None)
+    if requests is None or lock is None:
+        return
+    with lock:
+        for request in requests.values():
+            if str(getattr(request, "remote_uuid", "")) == gone:
+                request.deadline = 0.0
 
 
 def event_queue(endpoint: Any, class_id: str) -> Any:

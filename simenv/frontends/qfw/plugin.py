@@ -18,6 +18,7 @@ from simenv.frontends.qfw import deployment, host, identity, locking
 from simenv.frontends.qfw.ears import Ears
 from simenv.frontends.qfw.hub import Hub
 from simenv.frontends.qfw.registration import LOOK_S, Registration, say_ready
+from simenv.frontends.qfw.sessions import Sessions
 from simenv.qpm.errors import NotReady, QPMError
 from simenv.qpm.service import ServiceRecord
 
@@ -48,6 +49,7 @@ class Plugin:
         self.hub = Hub(self.told, self.deployed.site_config)
         self.hub.why = self.trouble or self.hub.why
         self.ears = Ears()
+        self.sessions = Sessions(self.hub)
         self.registration = Registration(self._to_register, self.deployed.ready_file)
         self._kind: type | None = None
         self._ended = threading.Event()

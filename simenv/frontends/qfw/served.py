@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import functools
 import inspect
+import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from simenv.frontends.qfw import host, identity, plugin
 from simenv.frontends.qfw.carrying import carried
+from simenv.frontends.qfw.sessions import Session
 from simenv.qpm import bindings, managing
 from simenv.qpm.envelopes import plain
 from simenv.qpm.errors import ExecutionError, NotReady
@@ -27,6 +29,12 @@ Plain = dict[str, Any]
 def base() -> type:
     """The class of the revision this DEFw speaks."""
     return Single if host.revision() == 1 else Bound
+
+
+def instance_mode() -> str:
+    """How many objects of it DEFw makes: in revision 1 one for each client connection, in revision
+    2 one, which all bindings share."""
+    return "per_connection" if host.revision() == 1 else "singleton"
 
 
 def forwarding(*protocols: type) -> Callable[[T], T]:
@@ -77,10 +85,22 @@ class Served:
 
 @forwarding(bindings.SingleClass)
 class Single(Served):
-    """Revision 1."""
+    """Revision 1: one for each client connection, with a session of its own."""
+
+    @carried
+    def __init__(self, *_: Any, start: bool = True, **__: Any) -> None:
+        super().__init__(start=start)
+        self._session = plugin.the_plugin().sessions.open() if start else None
+        if self._session is not None:
+            weakref.finalize(self, self._session.close).atexit = False
 
     def _qpm(self) -> Any:
-        return plugin.the_plugin().hub.now().revision1
+        return self._mine().qpm()
+
+    def _mine(self) -> Session:
+        if self._session is None:
+            raise NotReady("this object is for a look at the service record alone")
+        return self._session
 
     def reserve(self, svc: Any, client_ep: Any, *args: Any, **kwargs: Any) -> None:
         """A client has come; nothing is set aside for it."""
@@ -89,7 +109,9 @@ class Single(Served):
         """A client has gone; what it asked for goes on."""
 
     def shutdown(self) -> None:
-        """This client leaves; the pool and everybody else's circuits stay."""
+        """This client leaves: its queue and registration end. The pool and all others stay."""
+        if self._session is not None:
+            self._session.close()
 
     def test(self) -> str:
         """Answers, also while there is no environment: DEFw ends a QPM that does not."""
@@ -103,7 +125,8 @@ class Single(Served):
         """Records are put there and not queued from now on."""
         mine = plugin.the_plugin()
         ear = mine.ears.of(ep, class_id)
-        mine.hub.wait(REACH_S).revision1.register_event_notification(ear, evtype, class_id)
+        self._mine().register(ear, evtype, class_id, REACH_S)
+        mine.sessions.sweep()
 
 
 @forwarding(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hosts import BAD, Endpoint, completion, info, until
 
-from simenv.client.qpm import QPM
+from simenv.client.qpm import QPM, delivery
 from simenv.client.qpm.run import Run
 from simenv.qpm.envelopes import Event
 from simenv.qpm.errors import InProgress
@@ -76,6 +76,132 @@ def test_a_reader_that_has_gone_takes_others_along(qpm: QPM) -> None:
     assert qpm.register_event_notification(there, 1, "there")["registration_count"] == 1
 
 
+class Stuck(Endpoint):
+    """A client that hangs with an event in its hands, until `released`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered, self.released = threading.Event(), threading.Event()
+
+    def put(self, event: Event) -> None:
+        self.entered.set()
+        assert self.released.wait(60)
+        super().put(event)
+
+
+def test_an_endpoint_that_hangs_delays_no_other_endpoint(qpm: QPM) -> None:
+    stuck, there = Stuck(), Endpoint()
+    qpm.register_event_notification(stuck, 1, "stuck")
+    qpm.register_event_notification(there, 1, "there")
+    try:
+        cids = [qpm.async_run(info())["cid"] for _ in range(3)]
+        assert stuck.entered.wait(60)
+        assert {there.get().payload["cid"] for _ in cids} == set(cids)
+    finally:
+        stuck.released.set()
+    assert {stuck.get().payload["cid"] for _ in cids} == set(cids)
+
+
+def test_a_client_of_revision_1_that_hangs_delays_no_other_client(qpm: QPM) -> None:
+    stuck, there = Stuck(), Endpoint()
+    first, second = qpm.connection(), qpm.connection()
+    first.register_event_notification(stuck, 1, "stuck")
+    second.register_event_notification(there, 1, "there")
+    try:
+        first.async_run(info())
+        assert stuck.entered.wait(60)
+        cids = {second.async_run(info()) for _ in range(3)}
+        assert {there.get().payload["cid"] for _ in cids} == cids
+    finally:
+        stuck.released.set()
+
+
+def test_what_a_suspended_endpoint_is_owed_can_be_read_and_is_put_once_it_is_back(
+    qpm: QPM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "PUT_S", 0.05)
+    single, stuck = qpm.connection(), Stuck()
+    single.register_event_notification(stuck, 1, "stuck")
+    try:
+        cids = [single.async_run(info()) for _ in range(4)]
+        assert stuck.entered.wait(60)
+        first = until(lambda: read(single, None))["cid"]
+        second = until(lambda: read(single, None))["cid"]
+    finally:
+        stuck.released.set()
+    put = [stuck.get().payload["cid"] for _ in range(3)]
+    assert put[0] == first, "it was in the endpoint's hands all the time"
+    assert sorted([second, *put]) == sorted(cids)
+    until(lambda: not single._book._runs)
+    assert read(single, None) is None
+    assert stuck.empty()
+
+
+def test_a_new_registration_leaves_what_the_replaced_one_is_owed_to_be_read(qpm: QPM) -> None:
+    single, stuck, fresh = qpm.connection(), Stuck(), Endpoint()
+    single.register_event_notification(stuck, 1, "stuck")
+    try:
+        old = [single.async_run(info()) for _ in range(3)]
+        assert stuck.entered.wait(60)
+        until(lambda: single._book.is_idle)
+        single.register_event_notification(fresh, 1, "fresh")
+        rest = {until(lambda: read(single, None))["cid"] for _ in old[1:]}
+        cid = single.async_run(info())
+        assert fresh.get().payload["cid"] == cid
+    finally:
+        stuck.released.set()
+    assert {stuck.get().payload["cid"]} | rest == set(old)
+    assert fresh.empty()
+
+
+def test_beyond_its_queue_an_endpoint_is_owed_names_alone(
+    qpm: QPM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "QUEUE", 2)
+    single, stuck = qpm.connection(), Stuck()
+    single.register_event_notification(stuck, 1, "stuck")
+    try:
+        cids = {single.async_run(info()) for _ in range(6)}
+        assert stuck.entered.wait(60)
+        until(lambda: single._book.is_idle)
+        read_here = until(lambda: read(single, None))["cid"]
+    finally:
+        stuck.released.set()
+    assert {stuck.get().payload["cid"] for _ in range(5)} == cids - {read_here}
+
+
+def test_clients_of_revision_1_do_not_see_each_others_records(qpm: QPM) -> None:
+    first, second, heard = qpm.connection(), qpm.connection(), Endpoint()
+    second.register_event_notification(heard, 1, "q")
+    mine = first.async_run(info())
+    assert until(lambda: read(first, None))["cid"] == mine
+    theirs = second.async_run(info())
+    assert heard.get().payload["cid"] == theirs
+    other = first.async_run(info())
+    assert until(lambda: read(first, other))["cid"] == other
+    assert read(second, None) is read(second, mine) is None
+    assert heard.empty()
+
+
+def test_a_connection_that_is_closed_keeps_nothing(qpm: QPM) -> None:
+    single, heard = qpm.connection(), Endpoint()
+    kept = single.async_run(info())
+    until(lambda: read_ready(single, kept))
+    single.register_event_notification(heard, 1, "q")
+    running = single.async_run(info())
+    single.close()
+    assert not single._book._runs
+    assert read(single, kept) is read(single, running) is None
+
+
+def read_ready(single: Any, cid: str) -> bool:
+    try:
+        single.peek_cq(cid)
+    except InProgress:
+        return False
+    return True
+
+
 def test_revision_1_queues_what_it_pushes(qpm: QPM) -> None:
     single = qpm.revision1
     first, last = Endpoint(), Endpoint()
@@ -137,7 +263,7 @@ def test_a_circuit_that_was_deleted_as_it_was_told_of_hides_the_others(qpm: QPM)
     single.register_event_notification(Gone(), 1, "a")
     single.async_run(info())
     assert deleted.wait(60)
-    until(lambda: not single._notices._registrations)
+    until(lambda: not single._notices._registered)
     cid = single.async_run(info())  # nobody listens any more
     assert until(lambda: read(single, None))["cid"] == cid
 

@@ -164,6 +164,20 @@ def test_a_client_of_revision_1_ends_the_pool_for_others(single: Any, hosts: Any
     assert single.methods.sync_run(info(BELL, 2))["rc"] == 0
 
 
+def test_two_clients_that_register_get_their_own_events_each(hosts: Any) -> None:
+    subject = hosts.subject(1)
+    links = [subject.connect() for _ in range(2)]
+    sinks = [link.sink() for link in links]
+    for link, sink in zip(links, sinks, strict=True):
+        link.methods.register_event_notification(sink.ep, EVENT, sink.class_id)
+    asked = [[link.methods.async_run(info(BELL, 2)) for _ in range(10)] for link in links]
+    for cids, sink in zip(asked, sinks, strict=True):
+        assert sorted(sink.take(PATIENCE_S).payload["cid"] for _ in cids) == sorted(cids)
+    for link, cids in zip(links, reversed(asked), strict=True):
+        with pytest.raises(errors.DEFwInProgress):
+            link.methods.read_cq(cids[0])
+
+
 def test_messages_of_the_plugin_mix(single: Any, hosts: Any) -> None:
     subject = hosts.subject(1)
     before = subject.control.host("collisions")

@@ -5,7 +5,7 @@ DEFw imports this by its bare name, `svc_simenv_qpm`; all the work is in `simenv
 
 from __future__ import annotations
 
-from simenv.frontends.qfw import plugin
+from simenv.frontends.qfw import plugin, served
 
 from .svc_qpm import QPM
 
@@ -14,7 +14,7 @@ svc_info = {
     "module": __name__,
     "description": "simenv: an environment of resident simulators",
     "version": 1.0,
-    "instance_mode": "singleton",
+    "instance_mode": served.instance_mode(),
 }
 service_classes = [QPM]
 

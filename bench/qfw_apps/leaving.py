@@ -1,0 +1,21 @@
+"""Registers, submits one circuit, and leaves the moment its event is there (QFw's own backend)."""
+
+import os
+import time
+
+from qfw_qiskit import QFwBackend
+from qiskit import QuantumCircuit
+from said import say
+
+import simenv.frontends.qfw.client  # noqa: F401 - locks DEFw's sending
+
+circuit = QuantumCircuit(4)
+circuit.h(0)
+for qubit in range(3):
+    circuit.cx(qubit, qubit + 1)
+circuit.measure_all()
+backend = QFwBackend()
+begin = time.monotonic()
+counts = backend.run(circuit, shots=1024).result().get_counts()
+say("result", seconds=time.monotonic() - begin, counts=counts)
+os._exit(0)

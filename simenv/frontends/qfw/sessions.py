@@ -1,0 +1,81 @@
+"""What each client connection of revision 1 has: a queue, a registration and circuits of its own.
+
+Invariant: a session starts no thread, and ends with the object DEFw made for the connection, when
+its client says that it leaves, or when its client's process is seen to have gone: DEFw itself keeps
+the object of a process that simply ended.
+"""
+
+from __future__ import annotations
+
+import threading
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+from simenv.frontends.qfw import host
+
+if TYPE_CHECKING:
+    from simenv.client.qpm.single import SingleQPM
+    from simenv.frontends.qfw.ears import Ear
+    from simenv.frontends.qfw.hub import Hub
+
+SWEEP_S = 5.0
+
+
+class Session:
+    """Thread-safe."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._lock = threading.Lock()
+        self._qpm: SingleQPM | None = None
+        self.ear: Ear | None = None  # where its events go
+
+    def qpm(self, timeout_s: float = 0.0) -> SingleQPM:
+        """NotReady where the environment is not reached after `timeout_s`."""
+        found = self._hub.wait(timeout_s)
+        with self._lock:
+            if self._qpm is None:
+                self._qpm = found.connection()
+            return self._qpm
+
+    def register(self, ear: Ear, evtype: Any, class_id: str, timeout_s: float) -> None:
+        """Its events go there from now on."""
+        self.qpm(timeout_s).register_event_notification(ear, evtype, class_id)
+        self.ear = ear
+
+    def close(self) -> None:
+        """Nothing is kept for it any more; a later call begins anew."""
+        with self._lock:
+            qpm, self._qpm, self.ear = self._qpm, None, None
+        if qpm is not None:
+            qpm.close()
+
+
+class Sessions:
+    """Thread-safe. All of a process."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._lock = threading.Lock()
+        self._known: WeakSet[Session] = WeakSet()
+        self._swept_s = -SWEEP_S
+
+    def open(self) -> Session:
+        """One more client."""
+        made = Session(self._hub)
+        with self._lock:
+            self._known.add(made)
+        return made
+
+    def sweep(self) -> None:
+        """Close those whose client has gone; looks every SWEEP_S at most."""
+        with self._lock:
+            if monotonic() - self._swept_s < SWEEP_S:
+                return
+            self._swept_s = monotonic()
+            known = list(self._known)
+        peers = host.peers()
+        for session in known:
+            if session.ear is not None and session.ear.is_gone(peers):
+                session.close()
