@@ -7,7 +7,7 @@ import threading
 import traceback
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import msgspec
@@ -23,8 +23,6 @@ from simenv.frontends.qfw import (
     locking,
     plugin,
     registration,
-    served,
-    sessions,
 )
 from simenv.frontends.qfw import ears as ears_module
 from simenv.frontends.qfw import hub as hub_module
@@ -315,77 +313,6 @@ def test_a_client_that_is_reached_slowly_stops_all_others(monkeypatch: pytest.Mo
     monkeypatch.setattr(host, "event_queue", queue)
     endpoint = Offered()
     assert ears.of(endpoint, "slow") is ears.of(endpoint, "slow")
-
-
-class FakeQPM:
-    """What a session opens and closes."""
-
-    def __init__(self) -> None:
-        self.open: list[FakeQPM] = []
-
-    def wait(self, _: float) -> FakeQPM:
-        return self
-
-    def connection(self) -> FakeQPM:
-        made = FakeQPM()
-        self.open.append(made)
-        made.close = lambda: self.open.remove(made)  # type: ignore[attr-defined]
-        return made
-
-    def register_event_notification(self, *_: Any) -> None: ...
-
-
-def test_a_session_ends_with_the_object_of_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    mine, environment = plugin.Plugin({"SIMENV_QPM_PRIVATE": "no"}, 1), FakeQPM()
-    monkeypatch.setattr(plugin, "_plugin", mine)
-    monkeypatch.setattr(mine.hub, "begin", lambda: None)
-    monkeypatch.setattr(mine.hub, "wait", environment.wait)
-    first, second = served.Single(), served.Single()
-    assert first._qpm() is not second._qpm()
-    assert len(environment.open) == 2
-    with pytest.raises(NotReady):
-        served.Single(start=False)._mine()
-    del first
-    assert len(environment.open) == 1
-    second.shutdown()
-    assert environment.open == []
-
-
-def test_a_session_whose_process_has_gone_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "SWEEP_S", 0.0)
-    monkeypatch.setattr(host, "event_queue", lambda *_: None)
-    monkeypatch.setattr(host, "peers", lambda: {"here"})
-    environment = FakeQPM()
-    known = sessions.Sessions(environment)  # type: ignore[arg-type]
-    ends = {name: SimpleNamespace(remote_uuid=name) for name in ("here", "gone")}
-    open_ones = [known.open() for _ in ends]
-    for one, endpoint in zip(open_ones, ends.values(), strict=True):
-        one.register(ears_module.Ear(endpoint, "q"), 1, "q", 0.0)
-    for _ in range(ears_module.MISSED):
-        assert len(environment.open) == 2
-        known.sweep()
-    assert len(environment.open) == 1
-    assert [one.ear is None for one in open_ones] == [False, True]
-
-
-def test_what_is_asked_of_a_process_that_has_gone_is_given_up(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    requests = {
-        n: SimpleNamespace(remote_uuid=peer, deadline=9e9) for n, peer in enumerate(["a", "b"])
-    }
-    worker = SimpleNamespace(req_db=requests, req_db_lock=threading.Lock())
-    workers = ModuleType("defw_workers")
-    workers.worker_thread = worker  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "defw_workers", workers)
-    monkeypatch.setattr(host, "peers", lambda: {"b"})
-    monkeypatch.setattr(host, "event_queue", lambda *_: None)
-    ears = [ears_module.Ear(SimpleNamespace(remote_uuid=name), "q") for name in ("a", "b")]
-    for _ in range(ears_module.MISSED):
-        assert requests[0].deadline == 9e9
-        for ear in ears:
-            ear.forsake()
-    assert [requests[n].deadline for n in (0, 1)] == [0.0, 9e9]
 
 
 def test_an_error_carries_no_stack_of_the_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
