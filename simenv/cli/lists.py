@@ -16,11 +16,17 @@ from simenv.client.progress import passes
 from simenv.client.signs import elapsed
 from simenv.errors import NotFound
 from simenv.model import FINAL_STATES, DeviceInfo, PoolInfo, TaskInfo, WorkerInfo
+from simenv.model.devices import DeviceKind
 
 if TYPE_CHECKING:
     from simenv.client.client import Client
 
 GATES_SHOWN = 8
+_KINDS = {  # in the words of --prefer
+    DeviceKind.HARDWARE: "hardware",
+    DeviceKind.EMULATED: "emulator",
+    DeviceKind.IDEAL: "simulator",
+}
 
 _POOLS: tuple[Column[PoolInfo], ...] = (
     Column("POOL", lambda pool: pool.name),
@@ -37,7 +43,7 @@ _POOLS: tuple[Column[PoolInfo], ...] = (
 )
 _DEVICES: tuple[Column[DeviceInfo], ...] = (
     Column("POOL", lambda device: device.name),
-    Column("KIND", lambda device: str(device.kind)),
+    Column("KIND", lambda device: _KINDS[device.kind]),
     Column("MODEL", lambda device: device.model or "-"),
     Column("PROVIDER", lambda device: device.provider or "-"),
     Column("TECHNOLOGY", lambda device: device.technology or "-"),

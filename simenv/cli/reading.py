@@ -71,8 +71,8 @@ Pool = Annotated[str | None, typer.Option(help="Only on this pool.")]
 Prefer = Annotated[
     str | None,
     typer.Option(
-        help="Pools or kinds (hardware, emulator, simulator) in order, with commas: the first that"
-        " can take it now."
+        help="Pools or kinds (hardware, simulator) in order, with commas: the first that can take"
+        " it now."
     ),
 ]
 Ranks = Annotated[

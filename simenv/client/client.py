@@ -84,8 +84,8 @@ class Client(Environment):
         `priority`: higher goes first. `options`: the engine's own, such as
         `{"bond": 64}`. `ranks`: of the worker that runs it, a power of two; None: as many as its
         memory needs. `reservation`: one of `reserve`, or its id; without a `pool` it goes to
-        that one's. `prefer`: pools, or kinds of devices (hardware, emulator, simulator), in order;
-        the first that can take it now gets it, and the result's route says so. `key`: a repeat
+        that one's. `prefer`: pools, or kinds of devices (hardware, simulator), in order; the first
+        that can take it now gets it, and the result's route says so. `key`: a repeat
         with the same key and content gives the same task, other content raises KeyConflict.
 
         Raises ProgramError, OptionError, Infeasible, LimitExceeded, NotReserved, QueueFull,

@@ -220,11 +220,11 @@ class Result:
 
     @property
     def device(self) -> None:
-        """No emulated device takes part."""
+        """Always None: this version has no emulated devices. The field is kept for them."""
 
     @property
     def snapshot(self) -> None:
-        """No calibration snapshot takes part."""
+        """Always None: this version has no calibration snapshots. The field is kept for them."""
 
     @property
     def node(self) -> str:

@@ -1,11 +1,14 @@
 """A program that prefers pools or kinds of devices: the first that can take it now gets it.
 
-The choice is made once, at acceptance. What is not there, not open or not able is passed over, and
-the route says so; if nothing preferred can take it, it goes where it would go without a preference,
-which is never a machine.
+The choice is made once, at acceptance. What is not open or not able, and a kind of which there is
+no pool, is passed over, and the route says so; if nothing preferred can take it, it goes where it
+would go without a preference, which is never a machine. A word that is neither a pool nor a kind is
+refused: a misspelt `hardware` must not become a simulator.
 """
 
 from __future__ import annotations
+
+from difflib import get_close_matches
 
 import msgspec
 
@@ -20,11 +23,10 @@ from simulators.circuit.profile import Profile
 
 KINDS = {
     "hardware": DeviceKind.HARDWARE,
-    "emulator": DeviceKind.EMULATED,
-    "emulated": DeviceKind.EMULATED,
     "simulator": DeviceKind.IDEAL,
     "ideal": DeviceKind.IDEAL,
 }
+EMULATED = ("emulator", "emulated")  # a simulator with a machine's errors: there is none yet
 
 
 def route(
@@ -66,12 +68,13 @@ def _preferred(
         raise OptionError(
             f"prefer beside pool {terms.pool[:64]!r}", hint="pool= leaves no choice: say one"
         )
+    _check_words(terms.prefer, pools)
     passed: list[str] = []
     for word in terms.prefer:
         there = [pool for pool in pools if pool.name == word]
         there = there or [pool for pool in pools if kind_of(pool) is KINDS.get(word)]
         if not there:
-            passed.append(f"{word}: no such pool")
+            passed.append(f"{word}: no such pool")  # of a kind that there is elsewhere
         for pool in there:
             named = msgspec.structs.replace(_plain(terms), pool=pool.name)
             why = seen.why_closed(pool.name)
@@ -83,6 +86,24 @@ def _preferred(
                 return _taken(word, pool, found, found.route, passed, seen), passed
             passed.append(f"{word}: pool {pool.name}: {found.words}")
     return None, passed
+
+
+def _check_words(words: tuple[str, ...], pools: tuple[PoolSpec, ...]) -> None:
+    """Raises OptionError for a word that is neither a pool nor a kind of device."""
+    names = [pool.name for pool in pools]
+    there = f"pools here: {', '.join(names)}; kinds: hardware, simulator"
+    for word in words:
+        if word in KINDS or word in names:
+            continue
+        if word in EMULATED:
+            raise OptionError(
+                f"prefer={word!r}: emulated devices (with noise) do not exist here yet", hint=there
+            )
+        near = get_close_matches(word, [*KINDS, *names], n=1)
+        meant = f"did you mean {near[0]!r}? " if near else ""
+        raise OptionError(
+            f"prefer={word[:64]!r} is neither a pool nor a kind of device", hint=f"{meant}{there}"
+        )
 
 
 def _taken(

@@ -117,7 +117,7 @@ def _preferred(value: Any) -> tuple[str, ...]:
         raise fields.wrong("prefer", value, f"a list of up to {MAX_PREFERRED} pools or kinds")
     found = tuple(fields.text("prefer", word).strip() for word in words)
     if not all(NAME_RULE.match(word) for word in found):
-        raise fields.wrong("prefer", value, "pools, or hardware, emulator, simulator, in order")
+        raise fields.wrong("prefer", value, "pools, or hardware, simulator, in order")
     return found
 
 

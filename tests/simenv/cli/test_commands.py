@@ -35,6 +35,17 @@ def test_a_waiting_submit_does_not_tell_all(shell: Shell) -> None:
     assert set(found["counts"]) == {"00", "11"}
 
 
+def test_kinds_of_devices_are_those_of_prefer(shell: Shell) -> None:
+    [kind] = shell("devices", "-o", "kind", "--no-header").out.split()
+    assert kind == "simulator"
+    assert shell("submit", BELL, "--prefer", kind, "--wait").code == 0
+    for word in ("hardwre", "emulator"):
+        told = shell("submit", BELL, "--prefer", f"{word},simulator", "--wait")
+        assert (told.code, told.out) == (2, "")
+        assert f"error: --prefer '{word}'" in told.err
+        assert "kinds: hardware, simulator" in told.err
+
+
 def test_the_same_seed_gives_other_counts(shell: Shell) -> None:
     line = ("submit", BELL, "--seed", "11", "--wait", "--json")
     assert shell(*line).object["counts"] == shell(*line).object["counts"]

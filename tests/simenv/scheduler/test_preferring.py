@@ -65,15 +65,6 @@ def shut(*pools: str, why: str = "quarantined") -> Seen:
             "hardware: pool qpu is paused; preferred hardware: pool qpu2",
         ),
         (
-            ("emulator", "hardware"), KNOWN, "qpu",
-            "emulator: no such pool; preferred hardware: pool qpu (fake_montreal)",
-        ),
-        (
-            ("nobody", "amps"), KNOWN, "amps",
-            "nobody: no such pool; preferred amps: pool amps; auto: 3 qubits, all amplitudes, exact"
-            "; dynamic circuits by branching and merging",
-        ),
-        (
             ("hardware", "simulator"), shut("qpu", "qpu2", "main"), "amps",
             "hardware: pool qpu is quarantined; hardware: pool qpu2 is quarantined; "
             "simulator: pool main is quarantined; preferred simulator: pool amps; auto: 3 qubits, "
@@ -131,6 +122,31 @@ def test_a_named_machine_runs_what_it_cannot() -> None:
     assert routed(pool="qpu", circuit=ghz(28), seen=NOTHING).pool == "qpu"
     dynamic = msgspec.structs.replace(MONTREAL, dynamic=True)
     assert routed(pool="qpu", circuit=feed_forward(), seen=Seen((dynamic,))).pool == "qpu"
+
+
+@pytest.mark.parametrize(
+    ("prefer", "message", "hint"),
+    [
+        (("hardwre", "simulator"), "'hardwre' is neither a pool nor a kind", "mean 'hardware'?"),
+        (("simulator", "amp"), "'amp' is neither a pool nor a kind", "did you mean 'amps'?"),
+        (("nobody",), "'nobody' is neither", "pools here: main, amps, qpu, qpu2; kinds: hardware"),
+        (("emulator", "simulator"), "emulated devices .* do not exist here yet", "pools here"),
+    ],
+)
+def test_unknown_word_in_a_preference_is_refused(
+    prefer: tuple[str, ...], message: str, hint: str
+) -> None:
+    with pytest.raises(OptionError, match=message) as caught:
+        routed(*prefer)
+    assert hint in caught.value.hint
+
+
+def test_kind_without_a_pool_is_passed_over() -> None:
+    found = preferring.route(
+        profile(ghz(3)), Terms(prefer=("hardware", "simulator")), POOLS[:2], LIMITS, NOTHING
+    )
+    assert found.pool == "main"
+    assert found.reason.startswith("hardware: no such pool; preferred simulator: pool main")
 
 
 def test_a_preference_beside_a_pool() -> None:
