@@ -70,10 +70,13 @@ class Rows(Generic[Row]):
     note: str
 
 
-def listed(columns: Sequence[Column[Row]]) -> Callable[[Callable[..., Any]], Callable[..., None]]:
+def listed(
+    columns: Sequence[Column[Row]], *, stored: bool = False
+) -> Callable[[Callable[..., Any]], Callable[..., None]]:
     """Make a command of a function from (client, options of its own) to rows.
 
     It gets the options of every listing, `--columns`, `--no-header` and `--watch`, and `--json`.
+    `stored`: where no service is up, its journal has the answer.
     """
 
     def decorate(rows: Callable[..., Iterable[Row] | Rows[Row]]) -> Callable[..., None]:
@@ -82,7 +85,7 @@ def listed(columns: Sequence[Column[Row]]) -> Callable[[Callable[..., Any]], Cal
             style = Style(
                 common.as_json, told.pop("columns"), told.pop("no_header"), told.pop("watch")
             )
-            with common.connect() as client:
+            with common.connect_or_read() if stored else common.connect() as client:
                 listing(columns, style, lambda: rows(client, **told))
 
         _dress(command, rows)

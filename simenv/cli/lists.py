@@ -102,7 +102,7 @@ def workers(
     return (worker for worker in client.workers() if pool in ("", worker.pool))
 
 
-@listed(_QUEUE)
+@listed(_QUEUE, stored=True)
 def queue(
     client: Client,
     done: Annotated[bool, typer.Option("--done", help="Tasks that have ended, newest first.")] = (

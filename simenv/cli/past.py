@@ -79,7 +79,7 @@ def log(
         raise OptionError("--csv beside --json", hint="one of them")
     style = Style(common.as_json, columns, no_header, watch, as_csv=as_csv)
     moments.since(since)
-    with common.connect() as client:
+    with common.connect_or_read() as client:
         run = app_named(client, app)
 
         def rows() -> Iterable[LogRow]:
@@ -108,7 +108,7 @@ def events(
     common = settings.of(context)
     style = Style(common.as_json, columns, no_header, watch)
     moment_s = 0.0 if since.isdecimal() else moments.since(since)
-    with common.connect() as client:
+    with common.connect() if follow else common.connect_or_read() as client:
         number = int(since) if since.isdecimal() else client.past.events_before(moment_s)
         if follow:
             following(_EVENTS, style, _followed(client, number, kind))

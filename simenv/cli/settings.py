@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from simenv import config
-from simenv.errors import OptionError
+from simenv.errors import NoService, OptionError
 
 if TYPE_CHECKING:
     from simenv.client.client import Client
@@ -48,6 +48,16 @@ class Settings:
         import simenv
 
         return simenv.connect(self.name, service=self.service)
+
+    def connect_or_read(self) -> Client:
+        """A client of the environment that is up, or else one that reads its journal; NoService if
+        there is neither. For commands that change nothing."""
+        try:
+            return self.connect()
+        except NoService as error:
+            from simenv.cli.archive import open_archive
+
+            return open_archive(self.name, self.service, error)
 
 
 def of(context: typer.Context) -> Settings:

@@ -52,7 +52,7 @@ def result(
     Of a sweep t-8k2f stands for all bindings that travelled together, t-8k2f.17 for one.
     """
     common = settings.of(context)
-    with common.connect() as client:
+    with common.connect_or_read() as client:
         found = client.task(task)
         if bundle is not None:
             from simenv.cli.bundle.collect import collect

@@ -56,7 +56,7 @@ def trace(
 ) -> None:
     """One task's stages, where it ran, and why earlier attempts were lost."""
     common = settings.of(context)
-    with common.connect() as client:
+    with common.connect_or_read() as client:
         row = client.past.task(task)
         route = client.past.submitted(task).route
         lost = lost_attempts(client, row)

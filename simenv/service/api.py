@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -207,6 +208,28 @@ class Past:
                     yield self._view(completed, completion)
                     if not left:
                         return
+
+    def waiting(self, number: int, reason: str) -> TaskInfo | None:
+        """A task that was accepted and has no stored end, for readers of a journal without a
+        scheduler; None if there is none of that number."""
+        row = self._journal.records.accepted_of(number)
+        if row is None:
+            return None
+        terms, shots, route, owner = self._asked(number)
+        return TaskInfo(
+            id=task_name(number),
+            name=terms.name,
+            pool=route.pool if route is not None else "",
+            state=TaskState.QUEUED,
+            attempt=1,
+            time_s=max(0.0, time.time() - row.at),
+            num_qubits=route.num_qubits if route is not None else 0,
+            shots=shots,
+            worker="",
+            reason=reason,
+            owner=owner,
+            reservation=terms.reservation,
+        )
 
     def _view(self, completed: Completed, completion: Completion) -> TaskInfo:
         terms, shots, route, owner = self._asked(completion.task)

@@ -45,7 +45,7 @@ def replay(journal: Journal, state: State, intake: Intake) -> Replayed:
     for one in state.reservations.live.values():
         kept.begin(state, one)
     total = journal.records.next_task()
-    final = _final_tasks(journal, total)
+    final = final_tasks(journal, total)
     attempts = _attempts(journal, final)
     queued = 0
     rows = journal.records.count_accepted()
@@ -120,7 +120,7 @@ def _bounded(terms: Terms) -> Terms:
     return msgspec.structs.replace(terms, queue_timeout_s=queue_s, run_timeout_s=run_s)
 
 
-def _final_tasks(journal: Journal, total: int) -> bytearray:
+def final_tasks(journal: Journal, total: int) -> bytearray:
     """One byte a task: 1 where it has ended."""
     final = bytearray(total)
     for task in journal.records.indexed_tasks():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import platform
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from simenv.cli.bundle import container
 from simenv.cli.bundle.manifest import Failed, Manifest, manifest, one_row, read
 from simenv.cli.trace import lost_attempts
 from simenv.client.signs import last_lines
-from simenv.errors import ProgramError, SimenvError
+from simenv.errors import NoService, ProgramError, SimenvError
 from simenv.model import TaskSpec, decode_program
 from simenv.wire.history import LogRow, Submitted
 
@@ -84,7 +85,9 @@ def _manifest(
 
 
 def _versions(client: Client) -> dict[str, str]:
-    found = {"service": client.status().version, "python": platform.python_version()}
+    found = {"python": platform.python_version()}
+    with suppress(NoService):  # of a service that is down the journal tells nothing
+        found["service"] = client.status().version
     for name in _LIBRARIES:
         try:
             found[name] = metadata.version(name)

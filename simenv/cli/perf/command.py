@@ -38,7 +38,7 @@ def perf(context: typer.Context, app: App = "", since: Since = "") -> None:
     if app and since:
         raise OptionError("--app beside --since", hint="one of them")
     since_s = moments.since(since)
-    with common.connect() as client:
+    with common.connect_or_read() as client:
         run = "" if since else app_named(client, app or LAST)
         report = look(client, run, since_s)
     if report.profile.tasks + report.profile.unfinished == MOST_TASKS:

@@ -1,0 +1,116 @@
+"""A client of an environment whose service is down: its journal answers, read-only.
+
+Used by commands that only read. Invariant: nothing is written, and nothing waits for an end that
+cannot come while the service is down.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from simenv import config
+from simenv.cli import out
+from simenv.client import address
+from simenv.client.afar import KeyAddress
+from simenv.client.client import Client
+from simenv.client.signs import elapsed
+from simenv.config import Config, Places
+from simenv.errors import ConfigError, NoService, NotFound, SimenvError
+from simenv.wire import codec
+
+if TYPE_CHECKING:
+    from simenv.service.archive import Archive
+
+
+def open_archive(name: str | None, service: Path | None, reason: NoService) -> Client:
+    """A client that reads the journal of the environment meant, and a line about it on stderr.
+
+    Raises `reason` where the service may be up elsewhere, or where there is no journal here;
+    JournalError where it cannot be read.
+    """
+    where = address.find(name, service)
+    if isinstance(where, KeyAddress) or not _is_down(where):
+        raise reason
+    home = where.path.parent
+    try:
+        settings = config.read(home / "config.json")
+    except ConfigError:
+        settings = Config(name=home.name)
+    from simenv.service.archive import Archive
+
+    try:
+        archive = Archive(home.name, Places(home, config.state_folder(settings, home)))
+    except NotFound:
+        raise reason from None
+    age = elapsed(time.time() - archive.path.stat().st_mtime)
+    out.note(f"no service is up: read from {archive.path}, last written {age} ago")
+    return Client(ArchiveAddress(where.path, archive))
+
+
+def _is_down(where: address.FileAddress) -> bool:
+    """Is it certain that no service writes this journal? A connection file of another node is the
+    sign of one."""
+    try:
+        return address.ended(address.read(where.path))
+    except NoService:
+        return not where.path.exists()
+
+
+class ArchiveAddress:
+    """The address of a journal; see `simenv.client.address.Address`."""
+
+    def __init__(self, path: Path, archive: Archive) -> None:
+        self.path, self.name = path, path.parent.name
+        self._archive = archive
+
+    def open(self, _identity: bytes) -> ArchiveConnection:
+        return ArchiveConnection(self._archive)
+
+    def moved(self) -> bool:
+        return False
+
+    def refusal(self) -> SimenvError | None:
+        return None
+
+    def fate(self) -> tuple[str, str]:
+        return "the service is down", "start it: simenv up --resume"
+
+    def door(self) -> tuple[str, str]:
+        return "", ""
+
+
+class ArchiveConnection:
+    """A connection to a journal: each message is answered while it is sent."""
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+        self._arrived = threading.Condition()
+        self._inbox: deque[bytes] = deque()
+        self._woken = False
+
+    def send(self, body: bytes) -> None:
+        answers = list(self._archive.answer(codec.from_client(body)))
+        with self._arrived:
+            self._inbox.extend(answers)
+            self._arrived.notify_all()
+
+    def receive(self, timeout_s: float) -> bytes | None:
+        with self._arrived:
+            self._arrived.wait_for(lambda: self._inbox or self._woken, timeout_s)
+            if self._woken or not self._inbox:
+                self._woken = False
+                return None
+            return self._inbox.popleft()
+
+    def wake(self) -> None:
+        with self._arrived:
+            self._woken = True
+            self._arrived.notify_all()
+
+    def close(self) -> None:
+        """Idempotent."""
+        self._archive.close()
