@@ -6,6 +6,7 @@ Packed as the worker sent it; dictionaries and arrays are made when they are fir
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,7 +15,7 @@ import msgspec
 from simenv.client import outcomes
 from simenv.client.sheet import Sheet
 from simenv.errors import OptionError
-from simenv.model import Origin, TaskState
+from simenv.model import Origin, ResultData, TaskState
 from simenv.store import arrays
 
 if TYPE_CHECKING:
@@ -325,6 +326,12 @@ class Result:
             "timing": msgspec.structs.asdict(self.timing),
         }
 
+    def __reduce__(self) -> tuple[Callable[..., Result], tuple[ResultData, Provenance]]:
+        """Pickling and copying: self-contained, with the arrays of a large result; needs no
+        service where it is read. Raises StoreError where its file cannot be read."""
+        provenance = msgspec.structs.replace(self._provenance, task=self.task)
+        return _restored, (self._sheet.extract(self._row), provenance)
+
     def __repr__(self) -> str:
         return (
             f"<Result {self.task} | {self.num_qubits} qubits, "
@@ -345,6 +352,11 @@ class Result:
         if self._sheet.bulk is not None and self._sheet.bulk.size("statevector"):
             return self._sheet.bulk.where("statevector")
         return [[float(a.real), float(a.imag)] for a in self.statevector]
+
+
+def _restored(data: ResultData, provenance: Provenance) -> Result:
+    """A result from its pickle. Raises VersionMismatch if another version wrote it."""
+    return Result(Sheet(data, provenance.task), provenance)
 
 
 def _nothing(_output: str) -> bool:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from simenv.errors import ProtocolError, VersionMismatch
 from simenv.model import RESULT_FORMAT, ResultData
 from simenv.wire import codec
@@ -133,6 +135,36 @@ class Sheet:
         table = np.frombuffer(self.packed("gradients"), np.dtype("<f8"))
         found: NDArray[np.float64] = table.reshape(self.data.count, observables, -1)[row]
         return found
+
+    def extract(self, row: int) -> ResultData:
+        """One row with all of its arrays in memory, as a result of its own: for pickling.
+
+        Raises StoreError where a file's array cannot be read.
+        """
+        data = self.data
+
+        def part(field: str) -> bytes:
+            packed = self.packed(field)
+            size = len(packed) // data.count
+            return bytes(packed[row * size : (row + 1) * size])
+
+        outcomes, counts = self.counts(row)
+        possible, odds = self.probabilities(row)
+        return msgspec.structs.replace(
+            data,
+            outcomes=bytes(outcomes),
+            counts=bytes(counts),
+            probability_outcomes=bytes(possible),
+            probabilities=bytes(odds),
+            statevector=part("statevector"),
+            expectations=part("expectations"),
+            gradients=part("gradients"),
+            binding=data.binding + row,
+            count=1,
+            rows=b"",
+            probability_rows=b"",
+            file=None,
+        )
 
 
 def _is_plain(data: ResultData) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,6 +42,13 @@ def files(env: Client) -> list[Path]:
 def env() -> Iterator[Client]:
     with simenv.local(workers=1) as client:
         yield client
+
+
+def test_pickled_result_holds_the_arrays_of_its_file(env: Client) -> None:
+    task, vector = state_of(env)
+    again = pickle.loads(pickle.dumps(task.result()))  # noqa: S301 our own
+    np.testing.assert_array_equal(again.statevector, vector)
+    assert again.task == task.id
 
 
 @pytest.mark.parametrize("how", ["first byte", "an amplitude", "last byte", "cut", "missing"])

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import struct
+import subprocess
+import sys
+from collections.abc import Callable
 
 import msgspec
 import numpy as np
@@ -138,3 +143,63 @@ def test_json_has_every_field_and_survives_a_reader_with_doubles() -> None:
 
 def test_a_repr_says_what_and_where() -> None:
     assert repr(result()) == "<Result t-8k2f | 2 qubits, 1024 shots | statevector, 4 ms on main-0>"
+
+
+def everything() -> Result:
+    """Two rows with every kind of array."""
+    return Result(
+        Sheet(
+            msgspec.structs.replace(
+                DATA,
+                num_qubits=1,
+                registers=(("c", 2),),
+                outcomes=b"\x00\x03\x01",
+                counts=struct.pack("<3I", 1000, 24, 1024),
+                rows=struct.pack("<2I", 2, 1),
+                count=2,
+                binding=5,
+                probability_outcomes=b"\x00\x03\x01",
+                probability_width=1,
+                probabilities=struct.pack("<3d", 0.75, 0.25, 1.0),
+                probability_rows=struct.pack("<2I", 2, 1),
+                statevector=np.arange(4, dtype="<c16").tobytes(),
+                expectations=struct.pack("<4d", 1.0, 0.1, 2.0, 0.2),
+                gradients=struct.pack("<4d", 1.0, 2.0, 3.0, 4.0),
+            ),
+            PROVENANCE.task,
+        ),
+        PROVENANCE,
+        row=1,
+    )
+
+
+def pickled(found: Result) -> Result:
+    again = pickle.loads(pickle.dumps(found))  # noqa: S301 our own
+    assert isinstance(again, Result)
+    return again
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, pickled])
+def test_pickled_result_equals_the_original(duplicate: Callable[[Result], Result]) -> None:
+    for original in (everything(), result()):
+        found = duplicate(original)
+        assert found.to_json() == original.to_json()
+    assert found.counts == {"00": 1000, "11": 24}
+
+
+def test_pickled_binding_carries_no_other_binding() -> None:
+    assert len(pickle.dumps(everything())) < len(pickle.dumps(everything()._sheet.data)) + 1_000
+    found = pickled(everything())
+    assert found._sheet.data.count == 1
+    assert (found.task, found.binding) == ("t-8k2f.1", 6)
+
+
+def test_pickled_result_is_read_by_another_process_without_a_service() -> None:
+    script = "import pickle, sys; print(pickle.load(sys.stdin.buffer).counts)"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        input=pickle.dumps(result()),
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout.decode().strip() == str(result().counts)
