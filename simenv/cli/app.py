@@ -42,7 +42,7 @@ _HOMES = {
     "simulate": "simulate",
     "explain": "explain",
     "result": "tasks",
-    "cancel": "tasks",
+    "cancel": "cancel",
     "run": "run",
     "logs": "environment",
     "gc": "gc",

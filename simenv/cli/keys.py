@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from simenv import config
 from simenv.cli import out, settings
 from simenv.cli.listing import Column, Columns, NoHeader, Style, listing
+from simenv.client import address
+from simenv.client.afar import KeyAddress
 from simenv.wire.people import KeyInfo
 
 if TYPE_CHECKING:
@@ -40,14 +43,18 @@ def add(
     ] = "client",
     file: Annotated[
         Path | None,
-        typer.Option("--out", help="The file to make; `-`: stdout. By default NAME.simenv."),
+        typer.Option(
+            "--out",
+            help="The file to make; `-`: stdout. By default keys/NAME.simenv in the environment's"
+            " own folder.",
+        ),
     ] = None,
 ) -> None:
     """Make a key, and the file its owner connects with; give it to nobody else."""
     from simenv.client import people
 
     to_stdout = str(file) == "-"
-    path = file or Path(f"{name}.simenv")
+    path = file or _default_file(context, config.check_name(name, "key"))
     with _kept(context) as kept:
         if to_stdout:
             out.json_line(kept.add(name, role))
@@ -81,6 +88,16 @@ def revoke(
         out.json_line({"name": name, "revoked": True})
     else:
         out.line(f"{name} is shut out; her tasks stay")
+
+
+def _default_file(context: typer.Context, name: str) -> Path:
+    """A secret does not belong into whatever folder the user works in: it goes to the environment's
+    folder, where that is on this machine."""
+    common = settings.of(context)
+    where = address.find(common.name, common.service)
+    if isinstance(where, KeyAddress) or not where.path.parent.is_dir():
+        return Path(f"{name}.simenv")
+    return config.private_folder(where.path.with_name("keys")) / f"{name}.simenv"
 
 
 @contextmanager

@@ -12,7 +12,6 @@ from simenv.cli import out, settings
 from simenv.cli.border import as_object, show_error
 from simenv.cli.settings import seconds
 from simenv.errors import (
-    NotFound,
     OptionError,
     TaskCancelled,
     TaskExpired,
@@ -61,24 +60,6 @@ def result(
             collect(client, found, bundle)
             out.note(f"run it again: simenv submit {bundle} --wait")
         present(found, common.as_json, timeout, save)
-
-
-def cancel(
-    context: typer.Context,
-    tasks: Annotated[list[str], typer.Argument(help="Ids of tasks.")],
-) -> None:
-    """Take tasks out of the queue, or stop them where they run."""
-    common = settings.of(context)
-    with common.connect() as client:
-        words = client.cancel(tasks)
-    for task, word in zip(tasks, words, strict=True):
-        if common.as_json:
-            out.json_line({"task": task, "outcome": word})
-        elif word == "final":
-            out.note(f"{task} had ended before")
-    unknown = [task for task, word in zip(tasks, words, strict=True) if word == "unknown"]
-    if unknown:
-        raise NotFound(f"no task {', '.join(unknown)} here", hint="simenv queue lists them")
 
 
 def present(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import typer.main
 
 from simenv.cli.app import application
@@ -48,3 +50,20 @@ def commands() -> list[str]:
 def test_a_link_leads_nowhere() -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_files_that_the_commands_write_are_ignored_by_git() -> None:
+    words = [command.split() for command in commands()]
+    options = ("--out", "--bundle", "--save")
+    written = [
+        after
+        for line in words
+        for before, after in zip(line, line[1:], strict=False)
+        if before in options and "FILE" not in after
+    ]
+    assert {"ana.simenv", "t-1.zip", "large.h5"} <= set(written)
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("not a checkout, or no git")
+    command = ["git", "check-ignore", "--no-index", *written]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert set(done.stdout.split()) == set(written)

@@ -13,9 +13,10 @@ from simenv.cli.app import run
 
 @pytest.fixture(scope="module")
 def environment(request: pytest.FixtureRequest) -> Iterator[live.Live]:
-    """A module's POOLS, if it names some."""
+    """A module's POOLS and OPTIONS, if it names some."""
     pools = getattr(request.module, "POOLS", None)
-    with live.environment(**({"pools": pools} if pools else {})) as up:
+    options = getattr(request.module, "OPTIONS", {})
+    with live.environment(**({"pools": pools} if pools else {}), **options) as up:
         yield up
 
 

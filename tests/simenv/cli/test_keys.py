@@ -33,7 +33,9 @@ def test_a_file_is_not_where_and_what_it_is_said_to_be(
 ) -> None:
     assert run(["keys", "add", "ana"]) == 0
     shown = capsys.readouterr().out
-    file = Path("ana.simenv")
+    assert list(Path().iterdir()) == [], "a secret lies in the working folder"
+    file = home / "keys" / "ana.simenv"
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
     person = read_private(file, PersonFile)
     server = read_private(home / "server-key.json", ServerFile)
     assert (person.address, person.server_key) == (server.address, server.public_key)
@@ -82,7 +84,7 @@ def test_a_file_that_is_there_is_overwritten(
 ) -> None:
     Path("ana.simenv").write_text("something dear")
     Path("ana.simenv").chmod(0o644)
-    assert run(["keys", "add", "ana"]) == 2
+    assert run(["keys", "add", "ana", "--out", "ana.simenv"]) == 2
     assert "can be opened by others" in capsys.readouterr().err
     assert Path("ana.simenv").read_text() == "something dear"
     assert not (home / "keys.json").exists()
