@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import itertools
 import re
 import shutil
 import subprocess
@@ -58,7 +59,7 @@ def test_files_that_the_commands_write_are_ignored_by_git() -> None:
     written = [
         after
         for line in words
-        for before, after in zip(line, line[1:], strict=False)
+        for before, after in itertools.pairwise(line)
         if before in options and "FILE" not in after
     ]
     assert {"ana.simenv", "t-1.zip", "large.h5"} <= set(written)
