@@ -21,6 +21,10 @@ def scale(
     most: Annotated[
         int | None, typer.Option("--max", min=1, help="While tasks wait, up to so many.")
     ] = None,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Also more than the nodes hold; for drills."),
+    ] = False,
 ) -> None:
     """Say how many workers a pool has from now on; it lasts, also over restarts.
 
@@ -30,7 +34,7 @@ def scale(
         raise OptionError("simenv scale: how many workers?", hint="simenv scale POOL 4, or --max 8")
     common = settings.of(context)
     with common.connect() as client:
-        done = client.scale(pool, workers, least=least, most=most)
+        done = client.scale(pool, workers, least=least, most=most, force=force)
     if common.as_json:
         out.json_line(done)
     else:

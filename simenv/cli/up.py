@@ -61,6 +61,10 @@ def up(
             help="tcp://HOST:PORT for other machines; HOST: an interface of this one; '': no more."
         ),
     ] = None,
+    overcommit: Annotated[
+        bool,
+        typer.Option("--overcommit", help="Start more workers than the nodes hold; for drills."),
+    ] = False,
     resume: Annotated[
         bool,
         typer.Option(
@@ -93,6 +97,7 @@ def up(
         "slots": slots,
         "durability": durability,
         "listen": listen,
+        "overcommit": overcommit or None,
     }
     if workers:
         told["pools"] = [PoolSpec(min=workers, max=workers)]

@@ -146,12 +146,14 @@ class Environment:
         *,
         least: SupportsIndex | None = None,
         most: SupportsIndex | None = None,
+        force: bool = False,
     ) -> PoolInfo:
         """From now on the pool has so many workers: `workers` always, or `least` and, while tasks
         wait, up to `most`; one of these not said stays. What it has become; it lasts, also over
         restarts of the service. A worker too many ends when its task has.
+        `force`: also more than the nodes hold, for drills.
 
-        Raises OptionError, NotFound, NotAllowed.
+        Raises OptionError, NotFound, NotAllowed, LimitExceeded where so many do not fit.
         """
         if (workers is None) == (least is None and most is None):
             raise OptionError(
@@ -172,7 +174,8 @@ class Environment:
             raise OptionError(
                 f"scale({pool!r}): least={low}, most={high}", hint="0 <= least <= most, 1 <= most"
             )
-        done = self._link.ask(Pools, partial(Scale, pool=pool, least=low, most=high))
+        ask = partial(Scale, pool=pool, least=low, most=high, force=force)
+        done = self._link.ask(Pools, ask)
         return next(each for each in done.pools if each.name == pool)
 
     def drain(self, node: str, reason: str) -> NodeInfo:

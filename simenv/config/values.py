@@ -39,6 +39,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     slots: int = 0  # 0: the cores really ours
     memory_bytes: int = 0  # for simulators; 0: 80 % of what is really ours
     state_dir: str = ""  # of the live journal and results; "": as `state_folder` says
+    overcommit: bool = False  # start more workers than the nodes hold; for drills
     network_state: bool = False  # allow it on a network's file system, at your own risk
     max_queued_tasks: int = 2_000_000
     max_queued_bytes: int = 2 * 2**30

@@ -176,3 +176,4 @@ class ServiceInfo(msgspec.Struct, frozen=True):
     nodes: tuple[NodeInfo, ...] = ()
     max_ranks: int = 1  # of one worker
     end_s: float = 0.0  # wall clock, when the site ends the allocation; 0: never
+    longest_pass_ms: float = 0.0  # of the event loop, since the environment was ready

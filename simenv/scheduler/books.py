@@ -40,6 +40,7 @@ class Books:
         self.epoch = epoch
         self.next_task = next_task
         self.next_start = 1
+        self.starts_left = 0  # workers that may still be started in this tick
         self.tasks: dict[int, Record] = {}
         self.owned = Owned()
         self.reservations = Reservations()

@@ -2,7 +2,8 @@
 
 What a worker must have is decided by `launcher.placement`. Where it cannot be had now, workers that
 idle and hold memory for nothing give way; what then is still in use is claimed, so that it
-is not given away again as it is freed.
+is not given away again as it is freed. A process that starts uses a core: about as many start at a
+time as there are slots.
 """
 
 from __future__ import annotations
@@ -14,17 +15,20 @@ from launcher.placement import Infeasible, Insufficient, Need, Placement, place
 from simenv.model import WorkerState
 from simenv.scheduler import claims, kept, moving
 from simenv.scheduler.crew import Crew
-from simenv.scheduler.nodes import Host, occupy, slot_memory
+from simenv.scheduler.nodes import Host, most_resident, occupy, slot_memory
 from simenv.scheduler.pools import Pool, Worker
 from simenv.scheduler.values import Action, StartWorker
 from simenv.scheduler.waiting import LAST_SLOTS
 
+STARTS_PER_TICK = 8  # one start blocks the event loop for 1 to 3 ms
+FIRST_STARTS = 4  # for each slot at a time, first workers of pools included
 START_NS = 1_000_000_000  # what a worker of several ranks takes to be ready, about
 
 
 def resize(crew: Crew, now_ns: int) -> list[Action]:
     """All pools, and the claims of those that lack something."""
     crew.ledger.forget_claims()
+    crew.starts_left = STARTS_PER_TICK
     actions: list[Action] = []
     for pool in list(crew.pools.values()):
         actions += grow(crew, pool, now_ns)
@@ -43,7 +47,7 @@ def grow(crew: Crew, pool: Pool, now_ns: int) -> list[Action]:
         missing = pool.spec.min - pool.live()
     if missing > 0 and _should_wait(crew, pool, now_ns):
         return []
-    for _ in range(missing):
+    for _ in range(min(missing, _may_start(crew, pool))):
         rank_bytes = rank_memory(pool)
         need = Need(pool.spec.ranks, memory_bytes=rank_bytes, nodes=pool.spec.nodes)
         found = _find(crew, pool, need, now_ns)
@@ -56,6 +60,23 @@ def grow(crew: Crew, pool: Pool, now_ns: int) -> list[Action]:
     if len(pool.queue) and not actions:
         actions += _serve_better(crew, pool, now_ns)
     return actions
+
+
+def _may_start(crew: Crew, pool: Pool) -> int:
+    """The number of workers that may be started now: one for each slot at a time, over all pools.
+    A pool that has none may add one to that, so that slow starts elsewhere do not keep it waiting.
+    A worker that holds a machine waits for that machine, and is not counted."""
+    if pool.is_exclusive:
+        return crew.starts_left
+    starting = sum(
+        worker.state == WorkerState.STARTING and not crew.pools[worker.pool].is_exclusive
+        for worker in crew.workers.values()
+    )
+    at_a_time = max(1, sum(host.node.slots for host in crew.ledger.up()))
+    allowed = at_a_time - starting
+    if not pool.live() and starting < FIRST_STARTS * at_a_time:
+        allowed = max(1, allowed)
+    return max(0, min(allowed, crew.starts_left))
 
 
 def _should_wait(crew: Crew, pool: Pool, now_ns: int) -> bool:
@@ -116,6 +137,7 @@ def _start(crew: Crew, pool: Pool, found: Placement, rank_bytes: int, now_ns: in
         restarts=started,
     )
     crew.next_start += 1
+    crew.starts_left -= 1
     crew.workers[name] = pool.workers[name] = worker
     return StartWorker(pool.spec.name, name, worker.start, found.shares)
 
@@ -138,6 +160,13 @@ def _find(
     """Where a worker goes with so much memory to be had, and one made on demand beside so many
     ranks of its kind; nodes where a start failed lately are tried only if it goes nowhere else."""
     hosts = list(crew.ledger.hosts.values())
+    if pool.live() and not (pool.base or pool.overcommit or crew.limits.overcommit):
+        there = sum(host.ranks for host in hosts)
+        was_up = any(host.is_up for host in hosts)
+        hosts = [host for host in hosts if host.ranks < most_resident(host.node, need.memory_bytes)]
+        if was_up and not any(host.is_up for host in hosts):
+            words = f"its nodes hold no more than the {there} ranks of workers that they have"
+            return Insufficient("workers", there + 1, there, words)
     if pool.base:  # a rank is one slot and its memory
         hosts = [h for h in hosts if need.memory_bytes <= slot_memory(h.node, crew.limits)]
     own = Counter(w.host.node.name for w in pool.workers.values())

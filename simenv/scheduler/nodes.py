@@ -18,6 +18,8 @@ from launcher.placement import Room
 from simenv.scheduler.values import Limits
 
 _FIRST = 10_000  # more than the ranks a node may have
+WORKERS_PER_SLOT = 32  # resident at a time: an idle worker uses memory and no slot
+WORKER_BYTES = 128 * 2**20  # of an idle worker of one rank, measured: 76 to 126 MiB, unshared
 AVOID_NS = 60_000_000_000  # a node where a worker could not be started is the last choice so long
 
 
@@ -114,6 +116,13 @@ def slot_memory(node: Node, limits: Limits) -> int:
     """The memory that goes with one slot of a node."""
     share = node.memory_bytes // max(1, node.slots)
     return min(share, limits.memory_per_slot or share)
+
+
+def most_resident(node: Node, rank_bytes: int = 0) -> int:
+    """The most ranks of resident workers on a node: WORKERS_PER_SLOT for each slot, as far as its
+    memory holds idle ones, and one for each slot in any case. `rank_bytes`: what each reserves."""
+    by_memory = node.memory_bytes // (rank_bytes or WORKER_BYTES)
+    return max(node.slots, min(WORKERS_PER_SLOT * node.slots, by_memory))
 
 
 def occupy(places: Places, rank_bytes: int, on_demand: bool) -> None:

@@ -104,6 +104,7 @@ class Pool:
         self.reason = ""
         self.machine_qubits = 0  # of the machine its worker holds, once it has told
         self.short = ""  # what is lacking to start the worker it should have
+        self.overcommit = False  # may it have more workers than its nodes hold?
 
     @property
     def device(self) -> str:

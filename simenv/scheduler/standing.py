@@ -14,7 +14,9 @@ from simenv.scheduler.values import Action, KillWorker, Note
 _SOUGHT = "; it is looked for"
 
 
-def scale(crew: Crew, name: str, least: int, most: int) -> list[Action]:
+def scale(
+    crew: Crew, name: str, least: int, most: int, *, overcommit: bool = False
+) -> list[Action]:
     """Another minimum and maximum; the next tick starts and retires workers accordingly."""
     pool = crew.pools.get(name)
     if pool is None or pool.base:
@@ -29,6 +31,7 @@ def scale(crew: Crew, name: str, least: int, most: int) -> list[Action]:
             f"pool {name!r}: {least} to {most} workers is no range", hint="0 <= least <= most"
         )
     pool.spec = msgspec.structs.replace(pool.spec, min=least, max=most)
+    pool.overcommit = overcommit
     return [Note("pool.scaled", name, f"{least} to {most} workers")]
 
 

@@ -184,9 +184,10 @@ class State(Crew):
             actions += self._stop(record, "cancelled", now_ns)
         return words, actions
 
-    def scale(self, name: str, least: int, most: int) -> list[Action]:
-        """From now on a pool has `least` to `most` workers. OptionError, NotFound."""
-        return standing.scale(self, name, least, most)
+    def scale(self, name: str, least: int, most: int, *, overcommit: bool = False) -> list[Action]:
+        """From now on a pool has `least` to `most` workers; `overcommit`: also where its nodes do
+        not hold so many. OptionError, NotFound."""
+        return standing.scale(self, name, least, most, overcommit=overcommit)
 
     def drain_node(self, name: str, reason: str, now_ns: int) -> list[Action]:
         """Start nothing more on a node; its workers finish what they hold, and are replaced
@@ -253,10 +254,6 @@ class State(Crew):
         if not self.draining:
             actions += growth.resize(self, now_ns)
         return actions
-
-    def grow(self, pool: Pool, now_ns: int) -> list[Action]:
-        """Start the workers a pool lacks; also called when tasks come to a pool that has none."""
-        return growth.grow(self, pool, now_ns)
 
     def ends(self, now_ns: int) -> bool:
         """Is the allocation so near its end that the service should drain?"""

@@ -115,6 +115,7 @@ class Limits(msgspec.Struct, frozen=True):
     memory_per_slot: int = 0  # what one rank may hold at most; 0: what its node has
     end_ns: int = 0  # when the site ends the allocation; 0: never
     launcher: str = ""  # for refusals: which launcher, and what to install for more ranks
+    overcommit: bool = False  # no bound on resident workers, see `nodes.most_resident`
 
 
 # --- actions: the service carries them out in order ---------------------------------------------

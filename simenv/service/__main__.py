@@ -155,6 +155,8 @@ class Start:
                     self._help(starting=False)
         if self._loading is None and not self.told:
             self.told = _tell_when_ready(self._environment, self._ready_fd)
+            if self.told:
+                self._environment.daemon.pass_times.restart()
 
     def _help(self, *, starting: bool) -> None:
         home = self._environment.places.home
@@ -180,9 +182,12 @@ def _settle() -> None:
 
 
 def _tell_when_ready(environment: Environment, ready_fd: int) -> bool:
-    """Ready: every pool has the workers it must have, or those that can be had now; one whose
+    """Ready: every pool has the workers it must have, or those that can be had now; many workers
+    start one after the other, and after start_timeout_s one of each pool is enough. A pool whose
     machine cannot be held counts as ready, and `status` says why. False: not yet known."""
     state = environment.daemon.state
+    age_ns = time.monotonic_ns() - environment.daemon.started_ns
+    is_late = age_ns > state.limits.start_timeout_ns
     ready = True
     for info in state.pool_infos():
         pool = state.pools[info.name]
@@ -197,7 +202,8 @@ def _tell_when_ready(environment: Environment, ready_fd: int) -> bool:
             environment.daemon.drain(now=True)
             return True
         lacks_room = bool(info.reason) and not (is_coming or failing)
-        ready = ready and (info.workers >= pool.spec.min or lacks_room)
+        enough = info.workers >= pool.spec.min or (is_late and info.workers > 0)
+        ready = ready and (enough or lacks_room)
     if ready:
         _tell(ready_fd, Readiness(ready=True))
     return ready

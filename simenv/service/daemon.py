@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from functools import partial
 
 from simenv.config import Config
@@ -31,6 +30,7 @@ from simenv.service.inquiry import Inquiry, refusal
 from simenv.service.intake import Intake
 from simenv.service.journal import SYNC_DELAY_S, Journal
 from simenv.service.keeping import Keeping
+from simenv.service.pass_times import PassTimes
 from simenv.service.people import People
 from simenv.service.pools import WorkerProcesses
 from simenv.service.presence import Presence
@@ -50,7 +50,6 @@ SLICE_NS = 5_000_000
 TICK_BUSY_S = 0.05
 TICK_IDLE_S = 1.0
 KEEPING_LOOK_S = 0.001
-LAG_SAMPLES = 4_096
 BLAMELESS = (m.EXIT_LEASE, m.EXIT_ORPHAN)  # a rank may well have died of its task
 FAREWELL_NS = 15_000_000_000  # before the site ends the allocation: what runs goes back then
 LAST_WORDS = 300  # characters of a log's last line that become a reason
@@ -97,7 +96,7 @@ class Daemon:
         say = partial(doors.send, Door.CLIENT)
         self.desk = Desk(self.questions.answer, keeping.broken, say, self.questions.is_ready)
         self.started_ns = time.monotonic_ns()
-        self.lags_ns: deque[int] = deque(maxlen=LAG_SAMPLES)
+        self.pass_times = PassTimes()
         self.hands = Hands(state, journal, doors, workers, completions)
         self.reserving = Reserving(state, journal, self.hands)
         self._complaints = Complaints(log)
@@ -112,8 +111,9 @@ class Daemon:
 
     def step(self, timeout_s: float | None = None) -> None:
         """One pass: wait for something (at most `timeout_s`), handle it, store it, answer it."""
+        self.pass_times.wait_begins()
         arrived = self.doors.wait(self._patience_s() if timeout_s is None else timeout_s)
-        begin_ns = time.monotonic_ns()
+        begin_ns = self.pass_times.wait_ends()
         if arrived:
             self._drain(begin_ns)
         if begin_ns >= self._next_tick_ns:  # before admission: what is not stored must not end
@@ -125,8 +125,7 @@ class Daemon:
         self._answer()
         idle = not (arrived or self.intake.busy or self.desk.busy)
         self._keep_up(idle)
-        if not idle:
-            self.lags_ns.append(time.monotonic_ns() - begin_ns)
+        self.pass_times.mark(had_messages=not idle)
 
     def _patience_s(self) -> float:
         if self.intake.busy or self.desk.busy or (self.reserving.busy and not self.trouble):
@@ -297,6 +296,7 @@ class Daemon:
         if ours and self.state.joined(name, start, message.node, message.pid, now_ns):
             ranks = f", {message.ranks} ranks" if message.ranks > 1 else ""
             self.hands.note("worker.ready", name, f"pid {message.pid} on {message.node}{ranks}")
+            self._next_tick_ns = 0  # others may wait to be started
         else:
             answer = m.StopWorker(f"start {start} of epoch {message.epoch} is over")
             self.doors.send(Door.WORKER, peer, codec.encode(answer))

@@ -83,6 +83,7 @@ def limits_of(config: Config, allocation: Allocation, launcher: Launcher) -> Lim
         memory_per_slot=config.memory_per_slot,
         end_ns=time.monotonic_ns() + round(left_s * 1e9) if allocation.end_s else 0,
         launcher=f"{launcher.name}: {launcher.why}",
+        overcommit=config.overcommit,
     )
 
 

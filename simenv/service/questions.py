@@ -252,7 +252,6 @@ class Questions:
         waiting = [pool.queue.head() for pool in state.pools.values()]
         oldest = min((r.batch.accepted_ns for r in waiting if r is not None), default=now_ns)
         slowest = d.journal.records.slowest_cursor()
-        lags = sorted(d.lags_ns)
         pools, nodes = state.pool_infos(now_ns), state.node_infos()
         trouble = [d.trouble, d.checkpointer.error, d.copier.error if d.copier else ""]
         trouble.append(api.ending(state.limits.end_ns, now_ns))
@@ -279,7 +278,7 @@ class Questions:
             memory_bytes=state.limits.memory_bytes,
             max_qubits=d.facts.max_qubits,
             rss_bytes=psutil.Process().memory_info().rss,
-            loop_lag_p99_ms=lags[len(lags) * 99 // 100] / 1e6 if lags else 0.0,
+            loop_lag_p99_ms=d.pass_times.p99_ms(),
             pools=tuple(pools),
             warnings=api.warnings(pools, nodes, trouble),
             resumed=d.facts.resumed,
@@ -288,6 +287,7 @@ class Questions:
             nodes=tuple(nodes),
             max_ranks=sizing.most_ranks_of_all(state.limits),
             end_s=d.facts.end_s,
+            longest_pass_ms=d.pass_times.longest_ms(),
         )
 
 

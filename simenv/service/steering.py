@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from launcher.placement import Infeasible, Need, Placement, Room, filled, place
+import msgspec
+
+from launcher.placement import Infeasible, Need, Placement, Room, filled, matches, place
 from launcher.registry import PIP_LINE
 from simenv.config import Config
 from simenv.errors import ConfigError, LimitExceeded, NotFound, OptionError
 from simenv.model import PoolSpec
-from simenv.scheduler.nodes import nodes_of
+from simenv.scheduler.fitness import size
+from simenv.scheduler.nodes import WORKER_BYTES, WORKERS_PER_SLOT, most_resident, nodes_of
 from simenv.scheduler.state import State
 from simenv.scheduler.values import Action, Limits
 from simenv.service.journal import Journal
@@ -42,8 +45,8 @@ class Steering:
         now_ns = time.monotonic_ns()
         match q:
             case Scale():
-                self._check_room(q)
-                actions = self._state.scale(q.pool, q.least, q.most)
+                forced = self._check_room(q)
+                actions = self._state.scale(q.pool, q.least, q.most, overcommit=forced)
                 told = self._told[q.pool]
                 self._journal.scaled(q.pool, q.least, q.most, told.min, told.max)
             case DrainNode():
@@ -60,36 +63,62 @@ class Steering:
         for name, least, most, told_least, told_most in self._journal.records.scaled():
             told = self._told.get(name)
             if told is not None and (told.min, told.max) == (told_least, told_most):
-                self._state.scale(name, least, most)
+                # What was forced then does not fit: it is forced again.
+                able = room_for(told, self._state.limits, most)
+                self._state.scale(name, least, most, overcommit=able < most)
                 log.info("pool %s is scaled to %d to %d workers", name, least, most)
         for name, reason in self._journal.records.drained():
             with suppress(NotFound):  # a node of another allocation
                 self._state.drain_node(name, reason, now_ns)
                 log.info("node %s is drained: %s", name, reason)
 
-    def _check_room(self, q: Scale) -> None:
+    def _check_room(self, q: Scale) -> bool:
+        """Whether it has to be forced; LimitExceeded where it would have to be, and is not."""
         spec = self._told.get(q.pool)
         if spec is None or q.least > q.most:
-            return  # the scheduler says so better
+            return False  # the scheduler says so better
         if spec.provider and (q.least, q.most) != (1, 1):
             raise OptionError(
                 f"pool {q.pool!r} holds a machine: it has one worker",
                 hint="simenv down, and up without it; others are not touched by a pool that waits",
             )
-        there = room_for(spec, self._state.limits, q.most)
-        if there < q.most:
-            raise LimitExceeded(
-                f"pool {q.pool!r}: {q.most} workers {_each(spec)} will never fit: {there} do",
-                hint=f"simenv scale {q.pool} {there} at most",
-            )
+        others = [p.spec for name, p in self._state.pools.items() if name != q.pool and not p.base]
+        return self._is_too_much(spec, q, others)
+
+    def _is_too_much(self, spec: PoolSpec, q: Scale, others: list[PoolSpec]) -> bool:
+        limits = self._state.limits
+        able = room_for(spec, limits, q.most)
+        always = min(able, room_beside(spec, others, limits, q.least))
+        if able >= q.most and always >= q.least:
+            return False
+        if q.force and place_for(spec, limits):
+            return True
+        wanted, there = (q.most, able) if able < q.most else (q.least, always)
+        beside = "" if able < q.most else " beside those of the other pools"
+        raise LimitExceeded(
+            f"pool {q.pool!r}: {wanted} workers{_each(spec)} do not fit, {there} do{beside}: "
+            f"{capacity_words(spec, limits)}",
+            hint=f"simenv scale {q.pool} {there} at most; --force starts them all the same",
+        )
+
+
+def place_for(spec: PoolSpec, limits: Limits) -> bool:
+    """Could one worker of the pool be placed on empty nodes?"""
+    need = Need(spec.ranks, memory_bytes=spec.memory_bytes, nodes=spec.nodes)
+    return isinstance(place(need, [Room.of(node) for node in nodes_of(limits)]), Placement)
 
 
 def room_for(spec: PoolSpec, limits: Limits, wanted: int) -> int:
-    """How many of the `wanted` workers could be there at once if nothing else was."""
+    """How many of the `wanted` workers could be resident at once if nothing else was: bounded by
+    the memory that they reserve, if they do, and by what nodes hold of any workers."""
     need = Need(spec.ranks, memory_bytes=spec.memory_bytes, nodes=spec.nodes)
+    if not place_for(spec, limits):
+        return 0
+    if not (limits.overcommit or spec.provider):
+        wanted = min(wanted, residents(spec, limits) // spec.ranks)
+    if not spec.memory_bytes:
+        return wanted
     rooms = [Room.of(node) for node in nodes_of(limits)]
-    if not spec.memory_bytes:  # nothing is used up: workers need slots only for what they run
-        return wanted if isinstance(place(need, rooms), Placement) else 0
     count = 0
     while count < wanted:
         found = place(need, rooms)
@@ -98,6 +127,33 @@ def room_for(spec: PoolSpec, limits: Limits, wanted: int) -> int:
         rooms = list(filled(need, found, rooms))
         count += 1
     return count
+
+
+def room_beside(spec: PoolSpec, others: Sequence[PoolSpec], limits: Limits, wanted: int) -> int:
+    """How many of the `wanted` workers could be resident beside those that `others` always have."""
+    if limits.overcommit or spec.provider:
+        return wanted
+    taken = sum(other.min * other.ranks for other in others if not other.provider)
+    everywhere = PoolSpec("all", memory_bytes=spec.memory_bytes)
+    left = residents(everywhere, limits) - taken
+    return min(wanted, max(0, left) // spec.ranks)
+
+
+def residents(spec: PoolSpec, limits: Limits) -> int:
+    """The ranks of workers that the nodes hold where those of this pool may be."""
+    there = [node for node in nodes_of(limits) if matches(spec.nodes, Room.of(node))]
+    return sum(most_resident(node, spec.memory_bytes) for node in there)
+
+
+def capacity_words(spec: PoolSpec, limits: Limits) -> str:
+    """ "2 slots x 32 workers, and 18.8 GiB of memory for 128.0 MiB each"."""
+    there = [node for node in nodes_of(limits) if matches(spec.nodes, Room.of(node))]
+    slots, memory = sum(node.slots for node in there), sum(node.memory_bytes for node in there)
+    each = spec.memory_bytes or WORKER_BYTES
+    return (
+        f"{slots} slots x {WORKERS_PER_SLOT} ranks of workers, and {size(memory)} of memory for "
+        f"{size(each)} a rank"
+    )
 
 
 def check_pools(pools: tuple[PoolSpec, ...], limits: Limits) -> None:
@@ -117,14 +173,21 @@ def check_pools(pools: tuple[PoolSpec, ...], limits: Limits) -> None:
                 f"pool {spec.name!r} could never have a worker: {found.words}",
                 hint="fewer ranks, less memory, or other nodes",
             )
-        there = room_for(spec, limits, spec.min)
-        if there < spec.min:
+        others = [other for other in pools if other is not spec]
+        able = room_for(spec, limits, spec.min)
+        there = room_beside(spec, others, limits, able)
+        wanted, beside = spec.min, " beside those of the other pools" if there < able else ""
+        if there >= spec.min:  # what reserves memory may wait for it above its minimum
+            wanted, beside = spec.max, ""
+            there = room_for(msgspec.structs.replace(spec, memory_bytes=0), limits, spec.max)
+        if there < wanted:
             raise ConfigError(
-                f"pool {spec.name!r}: {spec.min} workers {_each(spec)} never fit: {there} do",
-                hint=f"min={there}, or less memory a rank",
+                f"pool {spec.name!r}: {wanted} workers{_each(spec)} do not fit, {there} do{beside}:"
+                f" {capacity_words(spec, limits)}",
+                hint=f"workers={there}; --overcommit starts more than fit",
             )
 
 
 def _each(spec: PoolSpec) -> str:
-    memory = f" of {spec.memory_bytes} bytes" if spec.memory_bytes else ""
-    return f"of {spec.ranks} ranks{memory}" if spec.ranks > 1 else memory.removeprefix(" ")
+    memory = f" of {size(spec.memory_bytes)}" if spec.memory_bytes else ""
+    return f" of {spec.ranks} ranks{memory}" if spec.ranks > 1 else memory

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Protocol
 
 import msgspec
@@ -18,6 +17,7 @@ from simenv.service.hands import Hands
 from simenv.service.intake import Intake
 from simenv.service.journal import Journal
 from simenv.service.keeping import Keeping
+from simenv.service.pass_times import PassTimes
 from simenv.service.people import People
 from simenv.service.reserving import Reserving
 
@@ -67,7 +67,7 @@ class Subject(Protocol):
     @property
     def devices(self) -> Devices: ...
     @property
-    def lags_ns(self) -> Iterable[int]: ...
+    def pass_times(self) -> PassTimes: ...
     @property
     def trouble(self) -> str: ...
     def drain(self, *, now: bool) -> None: ...

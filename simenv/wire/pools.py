@@ -28,6 +28,7 @@ class Scale(msgspec.Struct, frozen=True, array_like=True, tag=26):
     pool: Name
     least: Workers
     most: Workers
+    force: bool = False  # also where the nodes do not hold so many
 
 
 class DrainNode(msgspec.Struct, frozen=True, array_like=True, tag=27):

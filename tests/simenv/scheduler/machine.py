@@ -92,8 +92,12 @@ class Machine:
         self.endings: list[Ending] = []
         self.actions: list[Action] = []
         self.tick(0)
-        for worker in list(self.state.workers):
-            self.join(worker)
+        known = 0
+        while known < len(self.state.workers):  # more start when these are ready
+            known = len(self.state.workers)
+            for worker in list(self.state.workers):
+                self.join(worker)
+            self.tick(0)
 
     def keep(self, actions: list[Action]) -> list[Action]:
         self.actions += actions

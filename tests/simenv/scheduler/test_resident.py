@@ -153,3 +153,45 @@ def test_a_kind_of_task_starves_among_three_that_share_the_nodes(slots: tuple[in
     assert min(ended["wide"]) < last, "those of four ranks wait for all small ones"
     assert (min(ended["small"]) - begin_ns) / SECOND < 1.0, "the small ones wait for them"
     assert there.used >= 0.7
+
+
+def test_workers_start_as_many_at_a_time_as_there_are_slots() -> None:
+    machine = Machine(0, cluster(2, 1))
+    machine.keep(machine.state.scale("main", 11, 11))
+    for started in (3, 6, 9, 11, 11):
+        machine.tick()
+        assert len(machine.state.workers) == started
+        for worker in list(machine.state.workers):
+            machine.join(worker)
+
+
+def test_one_tick_starts_few_workers_however_many_slots_there_are() -> None:
+    machine = Machine(0, cluster(64))
+    machine.keep(machine.state.scale("main", 20, 20))
+    for started in (8, 16, 20):
+        machine.tick()
+        assert len(machine.state.workers) == started
+
+
+def test_slow_starts_of_one_pool_do_not_keep_another_from_its_first_worker() -> None:
+    specs = (PoolSpec("slow", min=9, max=9), PoolSpec("main", min=0, max=9))
+    machine = Machine(limits=cluster(2), specs=specs)
+    machine.keep(machine.state.scale("slow", 12, 12))
+    machine.tick()
+    machine.submit(1)
+    machine.tick()
+    assert [w.pool for w in machine.state.workers.values()].count("main") == 1
+
+
+def test_nodes_that_are_left_take_no_more_workers_than_they_hold() -> None:
+    limits = cluster(1, 1, per_slot=2**40)
+    machine = Machine(limits=limits, specs=(PoolSpec("main", min=40, max=40),))
+    assert len(machine.state.workers) == 40
+    machine.keep(machine.state.node_lost("n2", "gone", machine.now_ns))
+    while [worker for worker in machine.state.workers if machine.join(worker)] or (
+        machine.state.ledger.hosts["n1"].ranks < 32
+    ):
+        machine.tick()
+    assert machine.state.ledger.hosts["n1"].ranks == 32
+    (info,) = machine.state.pool_infos()
+    assert "hold no more" in info.reason

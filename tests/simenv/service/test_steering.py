@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import msgspec
@@ -12,6 +13,7 @@ from launcher.base import Node
 from simenv.config import convert
 from simenv.errors import ConfigError, SimenvError
 from simenv.model import NodeInfo, PoolInfo, PoolSpec
+from simenv.scheduler.pools import Worker
 from simenv.scheduler.values import Limits
 from simenv.service.steering import check_pools, room_for
 from simenv.wire import codec
@@ -107,7 +109,7 @@ def test_events_tell_who_was_scaled_and_drained(bench: Bench) -> None:
     [
         (Scale(1, "nope", 1, 1), "not_found", "no pool 'nope'"),
         (Scale(1, "main", 3, 2), "option", "3 to 2 workers"),
-        (Scale(1, "big", 0, 3), "limit", "536870912 bytes will never fit: 2 do"),
+        (Scale(1, "big", 0, 3), "limit", "3 workers of 2 ranks of 512.0 MiB do not fit, 2 do"),
         (DrainNode(1, "n9", "x"), "not_found", "no node or pool 'n9'"),
         (ResumeNode(1, "n9"), "not_found", "no node or pool 'n9'"),
         (Scale(1, "main", -1, 2), "protocol", ""),
@@ -170,16 +172,73 @@ def test_workers_of_several_ranks_are_refused_for_slots_that_only_running_needs(
     check_pools((PoolSpec("p", min=8, max=8, ranks=2, memory_bytes=each),), TWO)
     with pytest.raises(ConfigError, match=r"9 workers of 2 ranks .* 8 do"):
         check_pools((PoolSpec("p", min=9, max=9, ranks=2, memory_bytes=each),), TWO)
-    assert room_for(PoolSpec("p", ranks=2), TWO, 100) == 100
+    assert room_for(PoolSpec("p", ranks=2), TWO, 100) == 8
     more = msgspec.structs.replace(TWO, max_ranks=8)
     with pytest.raises(ConfigError, match="never have a worker"):
         check_pools((PoolSpec("p", ranks=5),), more)
 
 
-def test_workers_that_reserve_nothing_are_not_bounded_by_memory() -> None:
-    assert room_for(PoolSpec("p"), TWO, 100) == 100
+def test_resident_workers_are_bounded_by_slots_and_by_memory() -> None:
+    """Four slots take 4 x 32 workers, and 2 GiB hold 16 idle ones of 128 MiB."""
+    assert room_for(PoolSpec("p"), TWO, 100) == 16
     assert room_for(PoolSpec("p", nodes="n9"), TWO, 100) == 0
+    assert room_for(PoolSpec("p", nodes="n1"), TWO, 100) == 8
     assert room_for(PoolSpec("p", memory_bytes=GIB // 2), TWO, 100) == 4
+    roomy = tuple(Node(name, 2, 64 * GIB) for name in ("n1", "n2"))
+    assert room_for(PoolSpec("p"), msgspec.structs.replace(TWO, nodes=roomy), 999) == 128
+    tiny = tuple(Node(name, 2, 2**20) for name in ("n1", "n2"))
+    assert room_for(PoolSpec("p"), msgspec.structs.replace(TWO, nodes=tiny), 999) == 4
+    assert room_for(PoolSpec("p"), msgspec.structs.replace(TWO, overcommit=True), 999) == 999
+
+
+def test_scale_above_capacity_is_refused_with_slots_and_memory(bench: Bench) -> None:
+    found = refused(bench, Scale(1, "main", 999, 999))
+    assert found.code == "limit"
+    for words in ("999 workers", "16 do", "4 slots x 32", "2.0 GiB", "128.0 MiB"):
+        assert words in found.message
+    assert "simenv scale main 16" in found.hint
+    assert "--force" in found.hint
+    assert len(bench.paper.commands) == 1
+    refused(bench, Scale(2, "main", 0, 999))
+
+
+def test_minimums_of_all_pools_together_fit(bench: Bench) -> None:
+    asked(bench, Scale(1, "main", 15, 15))
+    found = refused(bench, Scale(2, "big", 1, 1))
+    assert "1 workers of 2 ranks of 512.0 MiB do not fit, 0 do beside those" in found.message
+    asked(bench, Scale(3, "big", 0, 1))
+
+
+def test_forced_scale_starts_more_workers_than_fit_also_after_a_restart(bench: Bench) -> None:
+    asked(bench, Scale(1, "main", 20, 20, force=True))
+    _all_join(bench)
+    assert len(bench.state.pools["main"].workers) == 20
+    bench.restart()
+    _all_join(bench)
+    assert len(bench.state.pools["main"].workers) == 20
+    asked(bench, Scale(1, "main", 2, 2))
+    assert not bench.state.pools["main"].overcommit
+
+
+def _all_join(bench: Bench) -> None:
+    """Tick until no more workers are started."""
+    now_ns = time.monotonic_ns()
+    while [w for w in _workers(bench) if bench.state.joined(w.name, w.start, "n1", 1, now_ns)]:
+        bench.daemon.hands.carry_out(bench.state.tick(now_ns))
+
+
+def _workers(bench: Bench) -> list[Worker]:
+    return list(bench.state.workers.values())
+
+
+def test_start_with_more_workers_than_fit_is_refused() -> None:
+    for pool in (PoolSpec("p", min=17, max=17), PoolSpec("p", min=0, max=17)):
+        with pytest.raises(ConfigError, match=r"17 workers do not fit, 16 do: 4 slots x 32"):
+            check_pools((pool,), TWO)
+    two = (PoolSpec("a", min=9, max=9), PoolSpec("b", min=9, max=9))
+    with pytest.raises(ConfigError, match="9 workers do not fit, 7 do beside those"):
+        check_pools(two, TWO)
+    check_pools(two, msgspec.structs.replace(TWO, overcommit=True))
 
 
 def test_a_task_of_a_drained_node_ends_before_its_worker_does(tmp_path: Path) -> None:

@@ -1,0 +1,55 @@
+"""How long the passes of the event loop take: while one runs, nobody is answered.
+
+A pass lasts from the moment something arrived, or was due, until the loop waits again; what the
+process does between two passes is part of the first. Of passes without messages only the longest
+counts, so that an idle service does not hide the others.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+SAMPLES = 4_096  # passes with messages
+
+
+class PassTimes:
+    """Used from the loop's thread. Nanoseconds."""
+
+    def __init__(self) -> None:
+        self._samples_ns: deque[int] = deque(maxlen=SAMPLES)
+        self._begin_ns = 0
+        self._had_messages = False
+        self.longest_ns = 0
+
+    def wait_begins(self) -> None:
+        """The loop has nothing to do now: the pass before is over."""
+        if not self._begin_ns:
+            return
+        took_ns = time.monotonic_ns() - self._begin_ns
+        self.longest_ns = max(self.longest_ns, took_ns)
+        if self._had_messages:
+            self._samples_ns.append(took_ns)
+        self._begin_ns = 0
+
+    def wait_ends(self) -> int:
+        """A pass begins; the time now."""
+        self._begin_ns = time.monotonic_ns()
+        return self._begin_ns
+
+    def mark(self, *, had_messages: bool) -> None:
+        """What the present pass was for."""
+        self._had_messages = had_messages
+
+    def restart(self) -> None:
+        """Forget the longest pass and the present one: start-up is over."""
+        self._begin_ns = self.longest_ns = 0
+
+    def p99_ms(self) -> float:
+        """Of the last SAMPLES passes that had messages."""
+        ordered = sorted(self._samples_ns)
+        return ordered[len(ordered) * 99 // 100] / 1e6 if ordered else 0.0
+
+    def longest_ms(self) -> float:
+        """Of all passes since `restart`."""
+        return self.longest_ns / 1e6
