@@ -6,6 +6,8 @@ node's, and what a worker reserves or a task is granted goes back exactly once.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from simenv.model import PoolSpec, TaskState, WorkerState
 from simenv.scheduler import losses
 from simenv.scheduler.deadlines import MACHINE_GRACE_NS, STOP_GRACE_NS, Deadlines
@@ -27,6 +29,9 @@ from simenv.scheduler.values import (
     RetireWorker,
     Route,
 )
+
+if TYPE_CHECKING:
+    from simenv.scheduler.capacity import Capacity
 
 
 class Books:
@@ -51,6 +56,7 @@ class Books:
         self.workers: dict[str, Worker] = {}
         self.ghosts: dict[str, int] = {}  # lost workers whose processes may still be there
         self.ledger = Ledger(limits)
+        self.capacity: tuple[int, Capacity] | None = None  # see `capacity.of`
         self.estimator = Estimator()
         self.queued_bytes = 0
         self.running = 0

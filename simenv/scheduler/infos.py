@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from simenv.model import NodeInfo, PoolInfo, WorkerState
-from simenv.scheduler import sizing
+from simenv.scheduler import capacity, sizing
 from simenv.scheduler.books import Books
 from simenv.scheduler.nodes import Host
 from simenv.scheduler.pools import Pool
@@ -34,7 +34,7 @@ def pool_info(books: Books, pool: Pool) -> PoolInfo:
         ranks=spec.ranks,
         least=spec.min,
         most=spec.max,
-        max_qubits=pool.machine_qubits or sizing.widest_of(spec, books.limits),
+        max_qubits=pool.machine_qubits or sizing.widest_of(spec, capacity.of(books).limits),
         nodes=tuple(dict.fromkeys(h.node.name for w in workers for h, _ in w.places)),
         on_demand=bool(pool.base),
         kept=pool.kept(),

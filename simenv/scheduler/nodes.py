@@ -81,6 +81,7 @@ class Ledger:
         self.hosts = {
             node.name: Host(node, node.slots, node.memory_bytes) for node in nodes_of(limits)
         }
+        self.version = 0  # grows when a node comes into use or goes out of it
 
     @property
     def free_slots(self) -> int:

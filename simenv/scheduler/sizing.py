@@ -273,6 +273,7 @@ def _widest(
 _PLAIN = Profile(64, 0, 1, 1, 0, 0, 0, 0, False, 0)
 
 
+@functools.lru_cache(maxsize=64)
 def widest(pools: tuple[PoolSpec, ...], limits: Limits) -> int:
     """Qubits of the widest program with all its amplitudes that could ever run here, in double
     precision, over as many ranks as it takes; 0 if no pool holds amplitudes."""

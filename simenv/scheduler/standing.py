@@ -6,6 +6,7 @@ import msgspec
 
 from simenv.errors import NotFound, OptionError
 from simenv.model import WorkerState
+from simenv.scheduler.capacity import stranded
 from simenv.scheduler.crew import Crew
 from simenv.scheduler.nodes import Host
 from simenv.scheduler.pools import Worker
@@ -39,10 +40,11 @@ def drain(crew: Crew, name: str, reason: str, now_ns: int) -> list[Action]:
     """Its workers get nothing more; each ends when it has nothing left."""
     host = _host(crew, name)
     host.drained = reason or "no reason given"
+    crew.ledger.version += 1
     actions: list[Action] = [Note("node.drained", name, host.drained)]
     for worker in _workers_on(crew, host):
         actions += crew.retire(worker, f"node {name} is drained", now_ns)
-    return actions
+    return actions + stranded(crew)
 
 
 def resume(crew: Crew, name: str, sought: bool = False) -> list[Action]:
@@ -54,6 +56,7 @@ def resume(crew: Crew, name: str, sought: bool = False) -> list[Action]:
         return [Note("pool.resumed", name, "its workers are started again")]
     host = _host(crew, name)
     host.drained = ""
+    crew.ledger.version += 1
     host.avoid_until_ns = 0
     if sought:
         host.lost = (host.lost or "lost").removesuffix(_SOUGHT) + _SOUGHT
@@ -68,13 +71,14 @@ def lost(crew: Crew, name: str, why: str, now_ns: int) -> list[Action]:
     if host is None or host.lost:
         return []
     host.lost = why or "lost"
+    crew.ledger.version += 1
     actions: list[Action] = [Note("node.lost", name, host.lost)]
     for worker in _workers_on(crew, host):
         actions.append(KillWorker(worker.name, f"node {name} was lost", worker.start))
         actions += crew.bury(worker, f"node {name} was lost: {host.lost}", now_ns, blame=False)
         pool = crew.pools[worker.pool]
         pool.next_start_ns = pool.pauses = 0  # other nodes are sound
-    return actions
+    return actions + stranded(crew)
 
 
 def back(crew: Crew, name: str) -> list[Action]:
@@ -83,6 +87,7 @@ def back(crew: Crew, name: str) -> list[Action]:
     if host is None or not host.lost:
         return []
     host.lost = ""
+    crew.ledger.version += 1
     host.avoid_until_ns = 0
     return [Note("node.back", name, f"drained: {host.drained}" if host.drained else "")]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from simenv.model import WorkerState
-from simenv.scheduler import claims
+from simenv.scheduler import capacity, claims
 from simenv.scheduler.books import Books
 from simenv.scheduler.fitness import size
 from simenv.scheduler.pools import Pool, Worker
@@ -30,6 +30,9 @@ def why(books: Books, record: Record, now_ns: int) -> str:
         left_s = max(0, books.limits.end_ns - now_ns) / 1e9
         return f"the allocation ends in {_duration(left_s)}, before it would"
     pool = books.pools[record.route.pool]
+    unplaceable = capacity.misfit(books, record.route)
+    if unplaceable:
+        return unplaceable
     held_back = _held_back(books, pool)
     if held_back:
         return held_back

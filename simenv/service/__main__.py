@@ -22,6 +22,7 @@ from launcher.local import LocalLauncher
 from simenv import config as configs
 from simenv.errors import SimenvError
 from simenv.model import WorkerState
+from simenv.scheduler import capacity
 from simenv.service.daemon import Daemon
 from simenv.service.devices import seen
 from simenv.service.loading import Loading, admission
@@ -168,7 +169,8 @@ class Start:
     def _loaded(self) -> None:
         daemon = self._environment.daemon
         look = partial(seen, daemon.state, daemon.devices)
-        daemon.intake.admission = admission(daemon.config, daemon.state.limits, look)
+        present = partial(capacity.of, daemon.state)
+        daemon.intake.admission = admission(daemon.config, present, look)
         daemon.desk.wake()
         _settle()
 

@@ -22,9 +22,9 @@ from simenv.model import (
     decode_program,
     digest,
 )
-from simenv.scheduler import preferring, routing
+from simenv.scheduler import capacity, routing
+from simenv.scheduler.capacity import Capacity
 from simenv.scheduler.seen import NOTHING, Seen
-from simenv.scheduler.values import Limits
 from simenv.service import rules
 from simenv.service.inquiry import Inquiry, refusal
 from simenv.service.layouts import Layouts
@@ -48,15 +48,17 @@ class Admission:
     def __init__(
         self,
         pools: tuple[PoolSpec, ...],
-        limits: Limits,
+        capacity: Callable[[], Capacity],
         look: Callable[[], Seen] = lambda: NOTHING,
     ) -> None:
-        """`look`: what is seen of the pools and their machines now."""
+        """`capacity`: the nodes that are up now. `look`: what is seen of the pools and their
+        machines now."""
         self._look = look
         self._seen = NOTHING
         self._machines = any(pool.provider for pool in pools)
         self._pools = pools
-        self._limits = limits
+        self._capacity_now = capacity
+        self._capacity = capacity()
         self._layouts = Layouts()
         self._programs: dict[tuple[bytes, bytes], Known] = {}  # the others, by digest and terms
         self._marks: set[bytes] = set()  # of sound terms
@@ -70,6 +72,10 @@ class Admission:
         message = inquiry.message
         if self._machines or message.terms.prefer:
             self._look_again()
+        capacity_now = self._capacity_now()
+        if capacity_now is not self._capacity:
+            self._capacity = capacity_now
+            self._forget()
         if not inquiry.mark and not self._sound_terms(inquiry):
             return True
         total = len(message.tasks)
@@ -111,8 +117,12 @@ class Admission:
         seen = self._look()
         if seen != self._seen:
             self._seen = seen
-            self._programs.clear()
-            self._layouts = Layouts()
+            self._forget()
+
+    def _forget(self) -> None:
+        """Routes were chosen by what was there then."""
+        self._programs.clear()
+        self._layouts = Layouts()
 
     def _sound_terms(self, inquiry: Inquiry) -> bool:
         terms = inquiry.message.terms
@@ -179,7 +189,7 @@ class Admission:
             raise ProgramError(f"the program is not valid: {wrong}")
         found = profile(circuit, terms.outputs, rules.labels(terms))
         rules.check_final_state(terms, circuit, found)
-        route = preferring.route(found, terms, self._pools, self._limits, self._seen)
+        route = capacity.route(found, terms, self._pools, self._capacity, self._seen)
         rules.check_outputs(found, terms)
         return found, rules.known(program, found, route)
 

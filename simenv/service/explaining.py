@@ -6,7 +6,8 @@ import msgspec
 
 from simenv.errors import ProgramError, SimenvError
 from simenv.model import PoolSpec
-from simenv.scheduler import preferring, routing, sizing
+from simenv.scheduler import capacity, routing, sizing
+from simenv.scheduler.capacity import Capacity
 from simenv.scheduler.fitness import ELSEWHERE
 from simenv.scheduler.routing import Considered
 from simenv.scheduler.seen import Seen
@@ -24,7 +25,7 @@ from simulators.circuit.profiling import profile
 
 
 def explain(
-    q: Explain, pools: tuple[PoolSpec, ...], limits: Limits, seen: Seen
+    q: Explain, pools: tuple[PoolSpec, ...], present: Capacity, seen: Seen
 ) -> Explained | Refused:
     """Refused where the program or its terms would be, whatever the engine."""
     try:
@@ -36,10 +37,12 @@ def explain(
             raise ProgramError(f"the program is not valid: {wrong}")
         found = profile(circuit, q.terms.outputs, rules.labels(q.terms))
         rules.check_final_state(q.terms, circuit, found)
-        considered = preferring.consider(found, q.terms, pools, limits, seen)
+        considered = capacity.consider(found, q.terms, pools, present, seen)
     except SimenvError as error:
         return Refused(q.request, [refusal(error)])
-    choices = [_choice(one, q, limits, number == 0) for number, one in enumerate(considered)]
+    choices = [
+        _choice(one, q, present.limits, number == 0) for number, one in enumerate(considered)
+    ]
     return Explained(q.request, Explanation(_sizes(found), choices))
 
 

@@ -15,8 +15,8 @@ from simulators import warm
 
 if TYPE_CHECKING:
     from simenv.config import Config
+    from simenv.scheduler.capacity import Capacity
     from simenv.scheduler.seen import Seen
-    from simenv.scheduler.values import Limits
     from simenv.service.admission import Admission
 
 
@@ -48,8 +48,10 @@ class Loading:
             self._error = error
 
 
-def admission(config: Config, limits: Limits, look: Callable[[], Seen]) -> Admission:
-    """Once all is loaded. `look`: as for `Admission`."""
+def admission(
+    config: Config, capacity: Callable[[], Capacity], look: Callable[[], Seen]
+) -> Admission:
+    """Once all is loaded. `capacity` and `look`: as for `Admission`."""
     from simenv.service.admission import Admission
 
-    return Admission(config.pools, limits, look)
+    return Admission(config.pools, capacity, look)

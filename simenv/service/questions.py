@@ -12,7 +12,7 @@ import time
 from launcher.isolation import other_users
 from simenv import __version__
 from simenv.model import ServiceInfo, TaskInfo, TaskState, task_name
-from simenv.scheduler import sizing
+from simenv.scheduler import capacity, sizing
 from simenv.scheduler.forecast import Forecast
 from simenv.scheduler.values import Action, Phase
 from simenv.service import api
@@ -79,6 +79,7 @@ class Questions:
 
     def _one(self, who: Identity, q: m.FromClient) -> m.ToClient:
         d, scope, now_ns = self._d, who.scope, time.monotonic_ns()
+        present = capacity.of(d.state)
         match q:
             case m.Ping():
                 return m.Pong(q.request, d.state.epoch)
@@ -98,13 +99,13 @@ class Questions:
                 # With numpy and kernels, which are loaded beside the loop; likewise below.
                 from simenv.service.engines import engines_view
 
-                return Engines(q.request, engines_view(d.config.pools, d.state.limits))
+                return Engines(q.request, engines_view(d.config.pools, present.limits))
             case GetDevices():
-                return DevicesTold(q.request, d.devices.all(d.state.limits))
+                return DevicesTold(q.request, d.devices.all(present.limits))
             case Explain():
                 from simenv.service.explaining import explain
 
-                return explain(q, d.config.pools, d.state.limits, seen(d.state, d.devices))
+                return explain(q, d.config.pools, present, seen(d.state, d.devices))
             case GetHistory():
                 return self._log.page(q, scope, time.monotonic_ns() + PAGE_NS)
             case GetSpec():
@@ -253,6 +254,7 @@ class Questions:
         oldest = min((r.batch.accepted_ns for r in waiting if r is not None), default=now_ns)
         slowest = d.journal.records.slowest_cursor()
         pools, nodes = state.pool_infos(now_ns), state.node_infos()
+        present = capacity.of(state).limits
         trouble = [d.trouble, d.checkpointer.error, d.copier.error if d.copier else ""]
         trouble.append(api.ending(state.limits.end_ns, now_ns))
         trouble.append(api.exposed(d.facts.exposure, other_users() if d.facts.exposure else ()))
@@ -273,10 +275,10 @@ class Questions:
             lost_attempts=state.lost_attempts,
             unread=0 if slowest is None else d.completions.newest - slowest,
             oldest_s=(now_ns - oldest) / 1e9,
-            slots=state.limits.slots,
-            slots_granted=state.limits.slots - state.free_slots,
-            memory_bytes=state.limits.memory_bytes,
-            max_qubits=d.facts.max_qubits,
+            slots=present.slots,
+            slots_granted=sum(node.slots_granted for node in nodes),
+            memory_bytes=present.memory_bytes,
+            max_qubits=sizing.widest(d.config.pools, present),
             rss_bytes=psutil.Process().memory_info().rss,
             loop_lag_p99_ms=d.pass_times.p99_ms(),
             pools=tuple(pools),
@@ -285,7 +287,7 @@ class Questions:
             launcher=d.facts.launcher,
             allocation=d.facts.allocation,
             nodes=tuple(nodes),
-            max_ranks=sizing.most_ranks_of_all(state.limits),
+            max_ranks=sizing.most_ranks_of_all(present),
             end_s=d.facts.end_s,
             longest_pass_ms=d.pass_times.longest_ms(),
         )

@@ -17,7 +17,6 @@ from simenv import config as configs
 from simenv.config import Config, ConnectionFile, OwnDoor, Places
 from simenv.errors import ConfigError
 from simenv.model import Origin, PoolSpec
-from simenv.scheduler import sizing
 from simenv.scheduler.state import State
 from simenv.service import faults
 from simenv.service.checkpoint import Checkpointer
@@ -124,7 +123,6 @@ def assemble(config: Config, home: Path, environ: Mapping[str, str]) -> Environm
             presence,
             Facts(
                 node,
-                sizing.widest(config.pools, limits),
                 journal.records.ended(),
                 resumed,
                 limits.launcher,

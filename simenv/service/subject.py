@@ -26,7 +26,6 @@ class Facts(msgspec.Struct, frozen=True):
     """What is true for the whole life of this process."""
 
     node: str
-    max_qubits: int  # the widest program that fits here in double precision
     ended_before: dict[TaskState, int]
     resumed: str = ""  # from which journal, in words
     launcher: str = ""  # which one, and why

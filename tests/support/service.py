@@ -12,6 +12,7 @@ import numpy as np
 from launcher.base import Command, Exit, LaunchError, News
 from simenv.config import Config, Places, convert
 from simenv.model import Origin, Program, TaskSpec, TaskState, Terms
+from simenv.scheduler import capacity
 from simenv.scheduler.check import check
 from simenv.scheduler.state import State
 from simenv.scheduler.values import Limits
@@ -136,7 +137,9 @@ class Bench:
             config.pools, self.limits, self.journal.epoch, self.journal.records.next_task()
         )
         devices = Devices(config.pools)
-        admission = Admission(config.pools, self.limits, partial(seen, self.state, devices))
+        admission = Admission(
+            config.pools, partial(capacity.of, self.state), partial(seen, self.state, devices)
+        )
         intake = Intake(self.state, self.journal, admission, self.limits)
         completions = Completions(self.journal, Origin("service", NODE, os.getpid(), "test"))
         self.replayed = replay(self.journal, self.state, intake)
@@ -154,7 +157,7 @@ class Bench:
             self.people,
             Keeping(config, self.journal, self.state, completions, places.results),
             Presence(places.connection),
-            Facts(NODE, 26, self.journal.records.ended()),
+            Facts(NODE, self.journal.records.ended()),
             devices,
         )
         self.daemon.steering.restore()

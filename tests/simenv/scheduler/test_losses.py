@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from machine import Machine, route
+from machine import Machine, cluster, route
 
 from simenv.model import PoolSpec, TaskState
 from simenv.scheduler.values import KillWorker, Note, Phase, StartWorker
@@ -184,7 +184,7 @@ def test_a_worker_that_gave_up_its_lease_charges_nobody() -> None:
 
 
 def test_a_lasting_trouble_of_a_launcher_starts_a_worker_every_second() -> None:
-    machine = Machine(4)
+    machine = Machine(4, cluster(4))
     for name in list(machine.state.workers):
         machine.lose(name, blame=False)
     machine.tick(1.0)

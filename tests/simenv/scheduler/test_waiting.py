@@ -96,8 +96,8 @@ def test_a_gang_without_room_does_not_say_what_is_lacking() -> None:
     (number,) = machine.submit(1, along=wide(4))
     machine.tick()
     said = why(machine, number)
-    assert said.startswith("waiting for room for a worker: 4 ranks of 1 slot, 256 MiB")
-    assert "n2 (drained: disk)" in said
+    needs = "it needs 4 ranks of 256.0 MiB, more than the nodes in use have"
+    assert said == f"{needs}: n2 is drained: disk"
 
 
 def test_with_every_node_drained_a_pool_is_starting() -> None:
@@ -119,6 +119,9 @@ def test_a_program_too_large_for_its_pools_nodes_is_told_as_waiting_for_memory()
     machine.revive()
     (number,) = machine.submit(1, along=route(2e5, memory_bytes=2**31))
     assert machine.assign() == []
+    needs = "it needs 2.0 GiB, more than the nodes in use have"
+    assert why(machine, number) == f"{needs}: n2 is drained: disk"
+    machine.keep(machine.state.resume("n2"))
     assert why(machine, number) == "waiting for a worker on a node with 2.0 GiB"
 
 

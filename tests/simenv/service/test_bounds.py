@@ -12,6 +12,7 @@ from service import Bench, program, spec
 from simenv.config import convert
 from simenv.errors import ConfigError, JournalError
 from simenv.model import Observable, Terms, decode_program, task_number
+from simenv.scheduler.capacity import whole
 from simenv.service import admission, cursors
 from simenv.service.inquiry import MAX_TIMEOUT_S
 from simenv.service.journal import Journal
@@ -173,7 +174,7 @@ def test_new_programs_are_admitted_beyond_a_turn(
     others = [spec(program=program(k + 1).packed()) for k in range(20)]
     message = m.Submit(7, "~many", 0, Terms(), others)
     inquiry = admission.Inquiry(b"peer", "", message, codec.encode(message), 0)
-    entrance = admission.Admission(bench.config.pools, bench.limits)
+    entrance = admission.Admission(bench.config.pools, lambda: whole(bench.limits))
     turns = 1
     while not entrance.go_on(inquiry, 0):
         turns += 1

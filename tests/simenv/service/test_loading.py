@@ -10,6 +10,7 @@ from service import Bench, program, spec
 
 from simenv.config import kernel_cache
 from simenv.model import Terms
+from simenv.scheduler.capacity import whole
 from simenv.scheduler.seen import NOTHING
 from simenv.service.loading import Loading, admission
 from simenv.service.pools import helpers
@@ -35,7 +36,7 @@ def test_what_comes_before_admission_is_loaded_is_lost_or_keeps_the_loop_busy(
     assert bench.say(m.Submit(5, "~k", 0, Terms(), [spec()])) == []
     assert not intake.busy
     assert isinstance(bench.say(m.GetStatus(6))[0], m.Status)
-    intake.admission = admission(bench.config, bench.limits, lambda: NOTHING)
+    intake.admission = admission(bench.config, lambda: whole(bench.limits), lambda: NOTHING)
     bench.step()
     [answer] = bench.heard()
     assert isinstance(answer, m.Accepted)

@@ -1,0 +1,121 @@
+"""A node that is lost or drained takes no part in routing, views and refusals until it is back."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+from service import LIMITS, Bench, program, spec
+
+from launcher.base import Node
+from simenv.model import ServiceInfo, TaskSpec, TaskState, Terms
+from simenv.scheduler.values import Limits
+from simenv.wire import messages as m
+from simenv.wire.engines import Explain, Explained, Explanation
+from simenv.wire.pools import GetPools, Pools
+
+MIB = 2**20
+NODES = (Node("n1", 1, 100 * MIB), Node("n2", 1, 1024 * MIB))
+TWO: Limits = msgspec.structs.replace(LIMITS, slots=2, memory_bytes=1124 * MIB, nodes=NODES)
+WIDE = 24  # qubits: 256 MiB of amplitudes
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    pool = {"name": "main", "engine": "statevector", "min": 1, "max": 2}
+    return Bench(tmp_path, limits=TWO, pools=[pool])
+
+
+def wide() -> TaskSpec:
+    return TaskSpec(program(WIDE).packed(), 100, 1)
+
+
+def submit(bench: Bench, key: str, **terms: object) -> m.Accepted | m.Refused:
+    (answer,) = bench.say(m.Submit(1, key, 0, Terms(**terms), [wide()]))
+    assert isinstance(answer, m.Accepted | m.Refused)
+    return answer
+
+
+def lose(bench: Bench) -> None:
+    actions = bench.state.node_lost("n2", "no answer", time.monotonic_ns())
+    bench.daemon.hands.carry_out(actions)
+
+
+def status(bench: Bench) -> ServiceInfo:
+    (answer,) = bench.say(m.GetStatus(2))
+    assert isinstance(answer, m.Status)
+    return answer.info
+
+
+def explained(bench: Bench) -> Explanation:
+    (answer,) = bench.say(Explain(3, Terms(), program(WIDE).packed(), 100))
+    assert isinstance(answer, Explained)
+    return answer.explanation
+
+
+def test_program_that_fits_only_a_lost_node_is_refused_and_the_node_named(bench: Bench) -> None:
+    lose(bench)
+    answer = submit(bench, "a")
+    assert isinstance(answer, m.Refused)
+    (refusal,) = answer.refusals
+    assert refusal.code == "infeasible"
+    assert "n2 is lost: no answer" in refusal.message
+    assert "queue_timeout_s" in refusal.hint
+
+
+def test_program_with_a_queue_timeout_waits_for_the_lost_node(bench: Bench) -> None:
+    lose(bench)
+    answer = submit(bench, "a", queue_timeout_s=60.0)
+    assert isinstance(answer, m.Accepted)
+    (queue,) = bench.say(m.GetTasks(4, [answer.first]))
+    assert "n2 is lost: no answer" in queue.tasks[0].reason
+    late_ns = time.monotonic_ns() + 61 * 10**9
+    bench.daemon.hands.carry_out(bench.state.tick(late_ns))
+    assert bench.state.ended[TaskState.EXPIRED] == 1
+
+
+def test_routing_uses_a_node_again_when_it_is_back(bench: Bench) -> None:
+    assert isinstance(submit(bench, "a"), m.Accepted)
+    lose(bench)
+    assert isinstance(submit(bench, "b"), m.Refused)
+    bench.daemon.hands.carry_out(bench.state.node_back("n2", 0))
+    assert isinstance(submit(bench, "c"), m.Accepted)
+
+
+def test_accepted_task_that_fits_no_node_any_more_is_told_in_queue_and_events(
+    bench: Bench,
+) -> None:
+    accepted = submit(bench, "a")
+    assert isinstance(accepted, m.Accepted)
+    bench.submit(spec(1))
+    lose(bench)
+    (queue,) = bench.say(m.GetTasks(4, [accepted.first]))
+    assert "more than the nodes in use have: n2 is lost: no answer" in queue.tasks[0].reason
+    (events,) = bench.say(m.GetEvents(5))
+    (told,) = [event for event in events.events if event.kind == "task.unplaceable"]
+    assert told.subject == "main"
+    assert told.message.startswith("1 waiting tasks fit no node")
+
+
+def test_status_and_explain_count_only_nodes_that_are_up(bench: Bench) -> None:
+    before = status(bench)
+    assert explained(bench).engines[0].able
+    lose(bench)
+    after = status(bench)
+    assert (before.slots, after.slots) == (2, 1)
+    assert after.memory_bytes == 100 * MIB
+    assert after.max_qubits < WIDE <= before.max_qubits
+    choice = explained(bench).engines[0]
+    assert not choice.able
+    assert "n2 is lost" in choice.why
+    (pools,) = bench.say(GetPools(6))
+    assert isinstance(pools, Pools)
+    assert pools.pools[0].max_qubits < WIDE
+
+
+def test_everything_waits_while_no_node_is_up(bench: Bench) -> None:
+    lose(bench)
+    bench.daemon.hands.carry_out(bench.state.drain_node("n1", "fan", time.monotonic_ns()))
+    assert isinstance(submit(bench, "a"), m.Accepted)
