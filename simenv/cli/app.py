@@ -48,6 +48,7 @@ _HOMES = {
     "gc": "gc",
     "doctor": "doctor",
     "keys": "keys",
+    "limits": "limits",
     "qpm": "qpm",
     "qfw": "qfw",
 }

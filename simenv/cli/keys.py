@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,17 +19,37 @@ from simenv.cli import out, settings
 from simenv.cli.listing import Column, Columns, NoHeader, Style, listing
 from simenv.client import address
 from simenv.client.afar import KeyAddress
-from simenv.wire.people import KeyInfo
+from simenv.model import OwnerLimits, OwnerUse
 
 if TYPE_CHECKING:
     from simenv.client.people import People
 
 _SHOWN_CHARS = 10  # of a public key: enough to tell two apart
-_KEYS: tuple[Column[KeyInfo], ...] = (
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A key with the limits of its owner; None while the service is down."""
+
+    name: str
+    role: str
+    public_key: str
+    at_s: float
+    limits: OwnerLimits | None = None
+    use: OwnerUse | None = None
+
+
+_KEYS: tuple[Column[Shown], ...] = (
     Column("NAME", lambda key: key.name),
     Column("ROLE", lambda key: key.role),
     Column("ADDED", lambda key: time.strftime("%Y-%m-%d %H:%M", time.localtime(key.at_s))),
     Column("KEY", lambda key: key.public_key[:_SHOWN_CHARS]),
+    Column("TASKS", lambda key: str(key.use.queued_tasks) if key.use else "?", right=True),
+    Column("MAX_TASKS", lambda key: _most(key, "max_queued_tasks"), right=True),
+    Column("SLOTS", lambda key: str(key.use.running_slots) if key.use else "?", right=True),
+    Column("MAX_SLOTS", lambda key: _most(key, "max_running_slots"), right=True),
+    Column("KEPT", lambda key: out.size(key.use.kept_bytes) if key.use else "?", right=True),
+    Column("MAX_KEPT", lambda key: _most(key, "max_kept_bytes"), right=True),
 )
 
 keys = typer.Typer(help="Who may use it from other machines: add, list, revoke.")
@@ -71,9 +92,10 @@ def add(
 
 @keys.command("list")
 def list_keys(context: typer.Context, columns: Columns = "", no_header: NoHeader = False) -> None:
-    """The keys that are let in."""
+    """The keys that are let in, with use and limits; `simenv limits` shows all limits."""
     with _kept(context) as kept:
-        listing(_KEYS, Style(settings.of(context).as_json, columns, no_header), kept.listed)
+        style = Style(settings.of(context).as_json, columns, no_header)
+        listing(_KEYS, style, lambda: _shown(kept))
 
 
 @keys.command()
@@ -98,6 +120,24 @@ def _default_file(context: typer.Context, name: str) -> Path:
     if isinstance(where, KeyAddress) or not where.path.parent.is_dir():
         return Path(f"{name}.simenv")
     return config.private_folder(where.path.with_name("keys")) / f"{name}.simenv"
+
+
+def _shown(kept: People) -> list[Shown]:
+    reports = kept.reports()
+    found = []
+    for key in kept.listed():
+        report = reports.get(key.name)
+        limits, use = (report.limits, report.use) if report is not None else (None, None)
+        found.append(Shown(key.name, key.role, key.public_key, key.at_s, limits, use))
+    return found
+
+
+def _most(key: Shown, name: str) -> str:
+    if key.limits is None:
+        return "?"
+    value: int = getattr(key.limits, name)
+    shown = out.size(value) if name == "max_kept_bytes" else str(value)
+    return shown if value else "none"
 
 
 @contextmanager

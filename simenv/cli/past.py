@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -95,7 +94,8 @@ def events(
         str, typer.Option(help="Only events numbered above this, or after a time (1h, 12:00).")
     ] = "0",
     kind: Annotated[
-        list[str] | None, typer.Option(help="A kind such as 'worker.*'; may be given again.")
+        list[str] | None,
+        typer.Option(help="A kind such as worker, audit or 'task.re*'; may be given again."),
     ] = None,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="And what comes after, until interrupted.")
@@ -132,7 +132,7 @@ def _followed(client: Client, since: int, kinds: Sequence[str] | None) -> Iterat
         block = []
         for event in client.events(since):
             since = event.seq
-            if kinds is None or any(fnmatchcase(event.kind, kind) for kind in kinds):
+            if kinds is None or event.is_of(kinds):
                 block.append(event)
         yield block
         time.sleep(FOLLOW_S)

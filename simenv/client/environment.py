@@ -7,7 +7,7 @@ is stored, and with what it has become.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, SupportsIndex
 
@@ -28,14 +28,17 @@ from simenv.model import (
     DeviceInfo,
     Event,
     NodeInfo,
+    OwnerReport,
     PoolInfo,
     ReservationInfo,
     ServiceInfo,
     WorkerInfo,
 )
+from simenv.model.owners import check_value
 from simenv.wire import messages as m
 from simenv.wire.devices import Devices, GetDevices
 from simenv.wire.keeping import Collect, Collected
+from simenv.wire.people import GetLimits, OwnerReports, SetLimits
 from simenv.wire.pools import MAX_WORKERS, DrainNode, GetPools, Pools, ResumeNode, Scale
 
 if TYPE_CHECKING:
@@ -89,6 +92,29 @@ class Environment:
     def events(self, since: int = 0, kinds: Sequence[str] | None = None) -> Iterator[Event]:
         """What has happened after event `since`, up to now. `kinds`: patterns like `worker.*`."""
         return self.past.events(since, kinds)
+
+    # --- limits -------------------------------------------------------------------------------
+
+    def limits(self) -> dict[str, OwnerReport]:
+        """Limits and use, by owner: of all for an admin, else of one's own. "" is the
+        environment's own user, who has no limits."""
+        found = self._link.ask(OwnerReports, GetLimits).owners
+        return {report.owner: report for report in found}
+
+    def set_limits(
+        self, owner: str, values: Mapping[str, int] | None = None, *, reset: bool = False
+    ) -> OwnerReport:
+        """Change some limits of the owner of a key; they last, also over restarts.
+
+        `values`: fields of OwnerLimits; 0 means no limit. `reset`: first forget what was set
+        before. Raises NotFound, OptionError, NotAllowed.
+        """
+        told = dict(values or {})
+        for key, value in told.items():
+            check_value(key, value)
+        ask = partial(SetLimits, owner=owner, values=told, reset=reset)
+        found = self._link.ask(OwnerReports, ask).owners
+        return next(report for report in found if report.owner == owner)
 
     # --- reserving ----------------------------------------------------------------------------
 

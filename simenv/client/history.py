@@ -6,7 +6,6 @@ Invariant: one page is held at a time, so a history of millions needs no memory.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from fnmatch import fnmatchcase
 from functools import partial
 
 from simenv.client.ids import number_of, row_of
@@ -94,14 +93,14 @@ class Past:
                 return
             for event in page.events:
                 since = event.seq
-                if kinds is None or any(fnmatchcase(event.kind, kind) for kind in kinds):
+                if kinds is None or event.is_of(kinds):
                     yield event
 
     def latest(self, kinds: Sequence[str], among: int = 300) -> list[Event]:
         """Of the last `among` events those of these kinds, oldest first."""
         newest = self._events(0, 0).newest
         found = self._events(max(0, newest - among), among).events
-        return [event for event in found if any(fnmatchcase(event.kind, kind) for kind in kinds)]
+        return [event for event in found if event.is_of(kinds)]
 
     def events_before(self, time_s: float) -> int:
         """The number of the last event before a time of day, for `since`; 0 if there is none."""

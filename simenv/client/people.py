@@ -16,10 +16,19 @@ from simenv import config
 from simenv.client.address import FileAddress, ended, find, read
 from simenv.config import Places
 from simenv.errors import ConfigError, NoService, OptionError
+from simenv.model import OwnerReport
 from simenv.wire import keyfiles
 from simenv.wire.auth import PERSON_ROLES
 from simenv.wire.keyfiles import KEYS_FORMAT, PersonFile
-from simenv.wire.people import AddKey, GetKeys, KeyInfo, Keys, RevokeKey
+from simenv.wire.people import (
+    AddKey,
+    GetKeys,
+    GetLimits,
+    KeyInfo,
+    Keys,
+    OwnerReports,
+    RevokeKey,
+)
 
 if TYPE_CHECKING:
     from simenv.client.link import Link
@@ -38,6 +47,9 @@ class People(Protocol):
 
     def listed(self) -> list[KeyInfo]:
         """All keys there are."""
+
+    def reports(self) -> dict[str, OwnerReport]:
+        """Limits and use by owner; {} where the service is down."""
 
     def revoke(self, name: str) -> None:
         """Shut a key out at once; NotFound if there is none of that name."""
@@ -59,6 +71,9 @@ class Asked:
 
     def listed(self) -> list[KeyInfo]:
         return self._link.ask(Keys, GetKeys).keys
+
+    def reports(self) -> dict[str, OwnerReport]:
+        return {each.owner: each for each in self._link.ask(OwnerReports, GetLimits).owners}
 
     def revoke(self, name: str) -> None:
         self._link.ask(Keys, partial(RevokeKey, name=name))
@@ -84,6 +99,9 @@ class Stopped:
 
     def listed(self) -> list[KeyInfo]:
         return keyfiles.read_keys(self._where.keys)
+
+    def reports(self) -> dict[str, OwnerReport]:
+        return {}
 
     def revoke(self, name: str) -> None:
         with keyfiles.changing(self._where.keys):

@@ -14,7 +14,7 @@ from simenv.wire.devices import Devices
 from simenv.wire.engines import Engines, Explained
 from simenv.wire.history import App, History, Submitted
 from simenv.wire.keeping import Collected, Rerunning, ResultChunk
-from simenv.wire.people import Keys
+from simenv.wire.people import Keys, OwnerReports
 from simenv.wire.pools import Pools
 from simenv.wire.reservations import (
     Decided,
@@ -29,6 +29,7 @@ ANSWERS = (
     m.Status, m.Queue, m.Workers, m.Events, m.Cancelled, m.CompletionPage, m.Acked, m.Stopping,
     History, Submitted, App, ResultChunk, Rerunning, Collected, Engines, Keys, Explained,
     Pools, Decided, Reservations, Released, Profiled, Policed, Target, Devices,
+    OwnerReports,
 )  # fmt: skip
 
 Answer = (
@@ -36,6 +37,7 @@ Answer = (
     | m.CompletionPage | m.Acked | m.Stopping | History | Submitted | App
     | ResultChunk | Rerunning | Collected | Engines | Keys | Explained
     | Pools | Decided | Reservations | Released | Profiled | Policed | Target | Devices
+    | OwnerReports
 )  # fmt: skip
 
 

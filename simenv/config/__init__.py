@@ -28,7 +28,7 @@ from simenv.config.places import (
 from simenv.config.pools import pool_of, pool_text
 from simenv.config.reading import convert, import_folders, kept, load, read, write
 from simenv.config.sizes import size
-from simenv.config.values import CONFIG_FORMAT, Config, History, Launching, Results
+from simenv.config.values import CONFIG_FORMAT, Config, History, Launching, Limits, Results
 
 __all__ = [
     "CONFIG_FORMAT",
@@ -38,6 +38,7 @@ __all__ = [
     "ConnectionFile",
     "History",
     "Launching",
+    "Limits",
     "OwnDoor",
     "Places",
     "Results",

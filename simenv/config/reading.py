@@ -14,6 +14,7 @@ from simenv.config.checking import check
 from simenv.config.names import check_name, nearest
 from simenv.config.places import home_root, places
 from simenv.config.pools import pool_of
+from simenv.config.quotas import limits_of
 from simenv.config.sizes import size
 from simenv.config.values import CONFIG_FORMAT, Config, Launching
 from simenv.errors import ConfigError
@@ -121,6 +122,8 @@ def _plain(values: Mapping[str, object], source: str) -> dict[str, Any]:
             pool_of(pool, f"{source}: pools[{place}]") if isinstance(pool, Mapping) else pool
             for place, pool in enumerate(pools)
         ]
+    if "limits" in plain:
+        plain["limits"] = limits_of(plain["limits"], source)
     if "launcher" in plain:
         plain["launcher"] = _table(plain["launcher"])
     if isinstance(plain.get("hostfile"), str | os.PathLike) and plain["hostfile"]:

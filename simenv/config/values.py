@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from simenv.model import PoolSpec
+from simenv.model import CLIENT_LIMITS, UNLIMITED, OwnerLimits, PoolSpec
 
 CONFIG_FORMAT = 1
 
@@ -19,6 +19,14 @@ class Results(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How much is kept of them, files of results and journal together."""
 
     keep_gib: float = 20.0
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the owners of keys may use: the table [limits]. The environment's own user has none."""
+
+    client: OwnerLimits = CLIENT_LIMITS
+    admin: OwnerLimits = UNLIMITED
+    keys: dict[str, dict[str, int]] = {}  # by the name of a key: what differs from its role's
 
 
 class Launching(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -55,6 +63,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memory_per_slot: int = 0  # bytes one rank may hold; 0: what its node has
     history: History = History()
     results: Results = Results()
+    limits: Limits = Limits()
     resume: bool = False  # refuse to start without a journal; take the copy where that is newer
     force_lock: bool = False  # pass by the lock of a service on another machine
     import_from: tuple[str, ...] = ()  # where providers' modules are, beside what is installed

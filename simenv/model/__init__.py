@@ -13,6 +13,7 @@ from simenv.model.devices import (
     OperationInfo,
     QubitInfo,
 )
+from simenv.model.owners import CLIENT_LIMITS, UNLIMITED, OwnerLimits, OwnerReport, OwnerUse
 from simenv.model.program import (
     MARKERS,
     MAX_CLBITS,
@@ -76,6 +77,7 @@ from simenv.model.views import (
 )
 
 __all__ = [
+    "CLIENT_LIMITS",
     "FINAL_STATES",
     "MARKERS",
     "MAX_BINDINGS",
@@ -90,6 +92,7 @@ __all__ = [
     "PROGRAM_FORMAT",
     "READ_FORMATS",
     "RESULT_FORMAT",
+    "UNLIMITED",
     "AdmissionPolicy",
     "Chain",
     "Code",
@@ -106,6 +109,9 @@ __all__ = [
     "Observable",
     "OperationInfo",
     "Origin",
+    "OwnerLimits",
+    "OwnerReport",
+    "OwnerUse",
     "PoolInfo",
     "PoolSpec",
     "Program",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 
 import msgspec
 
@@ -28,6 +30,12 @@ class Event(msgspec.Struct, frozen=True):
     kind: str  # "worker.lost", "task.requeued" ...
     subject: str
     message: str
+
+    def is_of(self, kinds: Sequence[str]) -> bool:
+        """Is its kind one of these? A kind is a pattern, or the first word: `audit`, `worker.*`."""
+        return any(
+            fnmatchcase(self.kind, kind) or self.kind.startswith(f"{kind}.") for kind in kinds
+        )
 
 
 class WorkerInfo(msgspec.Struct, frozen=True):

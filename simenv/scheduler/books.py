@@ -17,6 +17,7 @@ from simenv.scheduler.kept import Keeps
 from simenv.scheduler.nodes import Ledger, vacate
 from simenv.scheduler.owners import Owned
 from simenv.scheduler.pools import Pool, Worker
+from simenv.scheduler.quotas import Quotas
 from simenv.scheduler.reservations import Reservations
 from simenv.scheduler.steering import Steers
 from simenv.scheduler.values import (
@@ -48,6 +49,7 @@ class Books:
         self.starts_left = 0  # workers that may still be started in this tick
         self.tasks: dict[int, Record] = {}
         self.owned = Owned()
+        self.quotas = Quotas()
         self.reservations = Reservations()
         self.steers = Steers()
         self.keeps = Keeps()

@@ -11,6 +11,7 @@ from simenv.scheduler import losses
 from simenv.scheduler.books import Books
 from simenv.scheduler.nodes import AVOID_NS
 from simenv.scheduler.pools import Worker
+from simenv.scheduler.quotas import run_limit_s
 from simenv.scheduler.values import Action, KillWorker, Note, Phase, Record, RetireWorker
 
 # What a provider calls may let no other thread run; that the process ended is seen anyway.
@@ -56,7 +57,10 @@ class Crew(Books):
             record.phase = Phase.RUNNING
             record.started_ns = now_ns
             self.running += 1
-            limit_s = record.batch.terms.run_timeout_s
+            batch = record.batch
+            limit_s = batch.terms.run_timeout_s
+            if batch.owner:
+                limit_s = run_limit_s(self.quotas.of(batch.owner), batch.terms)
             if limit_s:
                 when = now_ns + round(limit_s * 1e9)
                 self.deadlines.run_until(when, task, fence)

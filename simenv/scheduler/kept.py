@@ -198,12 +198,10 @@ def veto(books: Books, ask: ReservationAsk) -> Verdict | None:
     if spec.ranks > 1:
         words = f"workers of pool {name} have {spec.ranks} ranks: only those of one can be kept"
         return Verdict(REJECTED, Code.UNSUPPORTED, words)
-    slots = sum(host.node.slots for host in books.ledger.hosts.values())
-    most = spec.max if pool.is_exclusive else min(spec.max, slots)
+    most, given = room_of(books, ask)
     if wanted > most:
         words = f"workers = {wanted}: pool {name} has at most {most} that could be kept"
         return Verdict(REJECTED, Code.TOO_LARGE, words)
-    given = sum(keep.workers for keep in books.keeps.all.values() if keep.pool == name)
     if given + wanted > most:
         words = f"reservations have {given} workers of pool {name}, which has at most {most}"
         return Verdict(DELAYED, Code.OVER_LIMIT, words, missing=1)
@@ -225,6 +223,23 @@ def _not_now(books: Books, pool: Pool, wanted: int) -> Verdict | None:
     ready = sum(wait_us <= SOON_US for wait_us in waits_us)
     words = f"{ready} of the {wanted} workers of pool {pool.spec.name} can be kept now"
     return Verdict(DELAYED, Code.DEVICE_UNAVAILABLE, words, wait_ns=max(LEAST_WAIT_NS, wait_ns))
+
+
+def pool_name(books: Books, ask: ReservationAsk) -> str:
+    """The pool whose workers are asked for; "" if none."""
+    pool = _pool_of(books, ask)
+    return "" if pool is None else pool.spec.name
+
+
+def room_of(books: Books, ask: ReservationAsk) -> tuple[int, int]:
+    """How many workers of the pool could be kept at most, and how many reservations have."""
+    pool = _pool_of(books, ask)
+    if pool is None:
+        return 0, 0
+    slots = sum(host.node.slots for host in books.ledger.hosts.values())
+    most = pool.spec.max if pool.is_exclusive else min(pool.spec.max, slots)
+    keeps = books.keeps.all.values()
+    return most, sum(keep.workers for keep in keeps if keep.pool == pool.spec.name)
 
 
 def bound_of(ask: ReservationAsk) -> int:

@@ -168,14 +168,18 @@ class Reservations:
         """It expires so long from now; 0: as long as it was made for. NotReserved, OptionError."""
         one = self.find(number, scope)
         self._check_live(one, wall_ns)
-        ask = one.grant.ask
-        ttl_ns = ttl_ns or ask.ttl_ns or self.terms(ask.device).profile.default_ttl_ns
+        ttl_ns = ttl_ns or self.default_ttl_ns(one)
         if ttl_ns > MAX_TTL_NS:
             raise OptionError(f"ttl_ns = {ttl_ns}", hint=f"0 to {MAX_TTL_NS} ns")
         one.expires_ns = wall_ns + ttl_ns
         self._next_ns = min(self._next_ns, one.expires_ns)
         self._changed(number, asked=True)
         return one
+
+    def default_ttl_ns(self, one: Reservation) -> int:
+        """How long a renewal lasts that says nothing else: as long as it was made for."""
+        ask = one.grant.ask
+        return ask.ttl_ns or self.terms(ask.device).profile.default_ttl_ns
 
     def _check_live(self, one: Reservation, wall_ns: int) -> None:
         if one.is_over or wall_ns >= one.expires_ns:

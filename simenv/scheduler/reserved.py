@@ -22,7 +22,7 @@ from simenv.model import (
     Timing,
     Workload,
 )
-from simenv.scheduler import deciding, kept, promises
+from simenv.scheduler import deciding, kept, promises, usage
 from simenv.scheduler.gangs import base_of
 from simenv.scheduler.holds import Reservation, units_for
 from simenv.scheduler.policy import DELAYED
@@ -48,7 +48,7 @@ def reserve(
     if unsound is not None:
         return unsound
     ledger = state.reservations
-    veto = promises.veto(state, ask)
+    veto = usage.veto(state, ask, owner) or promises.veto(state, ask)
     decision, grant = deciding.decide(ledger, ask, owner, wall_ns, veto)
     if grant is not None and not dry:
         ledger.add(grant, wall_ns)

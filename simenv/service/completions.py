@@ -215,7 +215,8 @@ class Completions:
             for seq, completion in enumerate(completions if files or self._watchers else (), first):
                 if completion.task in files:
                     file = files[completion.task]
-                    self._journal.file(file.file, completion.task, seq, file.file_bytes)
+                    size = file.file_bytes
+                    self._journal.file(file.file, completion.task, seq, size, owner)
                 for peer in self._watchers.pop(completion.task, ()) if self._watchers else ():
                     if peer != client:
                         out.append((peer, codec.encode(only(completed, completion, seq))))

@@ -13,10 +13,11 @@ from functools import partial
 
 from simenv.config import Config
 from simenv.errors import JournalError, NotAllowed, SimenvError
-from simenv.model import WorkerState
 from simenv.scheduler.dispatch import assign
 from simenv.scheduler.state import State
 from simenv.service import faults
+from simenv.service.administration import CHANGES, Administration
+from simenv.service.audit import AuditLog
 from simenv.service.checkpoint import Checkpointer
 from simenv.service.chunks import packed
 from simenv.service.complaints import Complaints
@@ -30,6 +31,7 @@ from simenv.service.inquiry import Inquiry, refusal
 from simenv.service.intake import Intake
 from simenv.service.journal import SYNC_DELAY_S, Journal
 from simenv.service.keeping import Keeping
+from simenv.service.owners import Owners
 from simenv.service.pass_times import PassTimes
 from simenv.service.people import People
 from simenv.service.pools import WorkerProcesses
@@ -38,21 +40,20 @@ from simenv.service.questions import Questions
 from simenv.service.reserving import CHANGING, Reserving
 from simenv.service.steering import Steering
 from simenv.service.subject import Facts
+from simenv.service.worker_news import WorkerNews
 from simenv.wire import codec
 from simenv.wire import messages as m
 from simenv.wire.auth import LOCAL, MAY_SEND, Identity
 from simenv.wire.connection import Door, Doors
 from simenv.wire.devices import Described
-from simenv.wire.pools import DrainNode, ResumeNode, Scale
+from simenv.wire.people import RevokeKey
 
 DRAIN_MESSAGES = 64
 SLICE_NS = 5_000_000
 TICK_BUSY_S = 0.05
 TICK_IDLE_S = 1.0
 KEEPING_LOOK_S = 0.001
-BLAMELESS = (m.EXIT_LEASE, m.EXIT_ORPHAN)  # a rank may well have died of its task
 FAREWELL_NS = 15_000_000_000  # before the site ends the allocation: what runs goes back then
-LAST_WORDS = 300  # characters of a log's last line that become a reason
 
 log = logging.getLogger("simenv.service")
 
@@ -98,7 +99,13 @@ class Daemon:
         self.started_ns = time.monotonic_ns()
         self.pass_times = PassTimes()
         self.hands = Hands(state, journal, doors, workers, completions)
-        self.reserving = Reserving(state, journal, self.hands)
+        self._worker_news = WorkerNews(state, workers, keeping.beside, self.hands)
+        self.audit = AuditLog(self.hands, doors.origin)
+        self.reserving = Reserving(state, journal, self.hands, self.audit)
+        self.owners = Owners(config.limits, state, journal)
+        self.administration = Administration(
+            state, self.hands, people, self.owners, self.steering, self.audit
+        )
         self._complaints = Complaints(log)
         self.trouble = ""
         self.stop_at_ns = 0  # when a drain ends by force; 0: not draining
@@ -147,6 +154,8 @@ class Daemon:
             door, peer, body, who = received
             try:
                 if door is Door.CLIENT:
+                    if who.owner:
+                        self.owners.check_rate(who.owner, begin_ns)
                     self._from_client(peer, who, codec.from_client(body), body)
                 else:
                     self._from_worker(peer, codec.from_worker(body))
@@ -243,18 +252,24 @@ class Daemon:
             if full is not None:
                 self._answers.append((peer, codec.encode(m.Refused(message.request, [full]))))
         elif type(message) is m.Cancel:
+            audited = not who.scope and self.administration.cancels(who, message.tasks)
             words, actions = self.questions.cancelled(message, who.scope)
             self.hands.carry_out(actions)
-            self._answers.append((peer, codec.encode(m.Cancelled(message.request, words))))
+            after = self.hands.results if audited else self._answers
+            after.append((peer, codec.encode(m.Cancelled(message.request, words))))
+        elif isinstance(message, CHANGES):
+            answer = self.administration.obey(who, message, self.trouble)
+            self._next_tick_ns = 0
+            after = self._answers if type(message) is RevokeKey else self.hands.results
+            after.append((peer, codec.encode(answer)))
         elif isinstance(message, CHANGING):
             self.reserving.take(peer, who, message, self.trouble)
         else:
             if isinstance(message, m.Ack):
                 newest = self.questions.newest(who.scope)
                 acknowledge(self.journal, newest, who.owner, message)
-            elif isinstance(message, Scale | DrainNode | ResumeNode):
-                self.hands.carry_out(self.steering.obey(message))
-                self._next_tick_ns = 0
+            elif isinstance(message, m.Shutdown):
+                self.audit.write(who, "shutdown", self.config.name, "at once" * message.now)
             self.desk.take(peer, who, message)
 
     def _from_worker(self, peer: bytes, message: m.FromWorker) -> None:
@@ -304,16 +319,7 @@ class Daemon:
     # --- decisions carried out -----------------------------------------------------------------
 
     def _tick(self, now_ns: int) -> None:
-        for end in self.workers.exited():
-            self.keeping.beside.unfinished(f"{end.name}.{end.start}")
-            tail = self.workers.log_tail(end.name) if end.code else ""
-            blame = end.code not in BLAMELESS and not end.blameless
-            worker, words = self.state.workers.get(end.name), end.words
-            if tail and worker is not None and worker.state is WorkerState.STARTING:
-                words += f": {tail.splitlines()[-1][:LAST_WORDS]}"  # nobody else will say why
-            actions = self.state.lost(end.name, end.start, words, now_ns, tail, blame=blame)
-            self.hands.carry_out(actions)
-        self._hear_launcher(now_ns)
+        self._worker_news.take(now_ns)
         self.hands.carry_out(self.state.tick(now_ns))
         self.reserving.tick(now_ns)
         if not (self.state.draining or self._presence.holds()):
@@ -323,16 +329,6 @@ class Daemon:
         self._check_drain(now_ns)
         wait_s = TICK_BUSY_S if self.state.is_active else TICK_IDLE_S
         self._next_tick_ns = now_ns + round(wait_s * 1e9)
-
-    def _hear_launcher(self, now_ns: int) -> None:
-        for news in self.workers.news():
-            if news.kind == "node.lost":
-                actions = self.state.node_lost(news.subject, news.message, now_ns)
-                self.hands.carry_out(actions)
-            elif news.kind == "node.back":
-                self.hands.carry_out(self.state.node_back(news.subject, now_ns))
-            else:
-                self.hands.note(news.kind, news.subject, news.message)
 
     def _look_at_the_end(self, now_ns: int) -> None:
         """Nothing new begins in the last minute of the allocation: what runs may still end."""

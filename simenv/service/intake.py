@@ -10,7 +10,7 @@ import msgspec
 
 from simenv.errors import Insufficient, KeyConflict, LimitExceeded, OptionError, QueueFull
 from simenv.model import digest
-from simenv.scheduler import steering
+from simenv.scheduler import quotas, steering, usage
 from simenv.scheduler.routing import size
 from simenv.scheduler.state import State
 from simenv.scheduler.values import Batch, Limits
@@ -129,7 +129,7 @@ class Intake:
             return Accepted(message.request, known.first, known.count, repeated=True)
         if inquiry.refusals:
             return inquiry.refusals
-        full = self._full(count, len(inquiry.body))
+        full = self._full(count, len(inquiry.body)) or self._beyond(inquiry)
         if full is not None:
             return [full]
         closed = steering.why_refused(self._state, inquiry.routes)
@@ -207,6 +207,22 @@ class Intake:
         return refusal(
             QueueFull(words, hint="wait for results, then go on", retry_after_s=RETRY_AFTER_S)
         )
+
+    def _beyond(self, inquiry: Inquiry) -> Refusal | None:
+        """The limit of its owner that it would pass, as a refusal."""
+        owner, terms = inquiry.owner, inquiry.message.terms
+        if not owner:
+            return None
+        state = self._state
+        limits = state.quotas.of(owner)
+        use = usage.of_queue(state, owner)
+        count, size_bytes = len(inquiry.message.tasks), len(inquiry.body)
+        error = (
+            quotas.check_terms(limits, owner, terms)
+            or quotas.check_routes(limits, owner, inquiry.routes)
+            or quotas.check_queue(limits, owner, use, count, size_bytes)
+        )
+        return None if error is None else refusal(error)
 
 
 def share(body: bytes, count: int) -> int:

@@ -23,7 +23,7 @@ import msgspec
 
 from simenv.errors import JournalError
 from simenv.model import Event, TaskState
-from simenv.service import faults, reserved_rows, steered_rows
+from simenv.service import faults, quota_rows, reserved_rows, steered_rows
 from simenv.service.records import UNHAPPY, WAY_OUT, AcceptedRow, Records, checksum
 
 JOURNAL_FORMAT = 2
@@ -43,6 +43,7 @@ create table if not exists result(task integer primary key, seq int);
 create table if not exists cursor(owner text, name text, seq int, primary key(owner, name))
   without rowid;
 create table if not exists event(seq integer primary key, body blob, owner text);
+create index if not exists event_audit on event(seq) where owner = '@audit';
 create table if not exists file(name text primary key, task int, seq int, bytes int) without rowid;
 create index if not exists file_seq on file(seq);
 create table if not exists replaced(seq integer primary key, task int, state text);
@@ -78,6 +79,7 @@ class Journal:
             ) from error
         self.records = Records(self._db, path)
         self.epoch = self._next_epoch()
+        self.kept_bytes = self.records.kept_by_owner()  # those pending among them
         self.written_bytes = 0  # about, in all: what tells when a checkpoint is due
         self.unsynced = False
         self._accepted: list[AcceptedRow] = []
@@ -107,7 +109,8 @@ class Journal:
         damaged = run("pragma quick_check(1)").fetchone()[0]
         if damaged != "ok":
             raise sqlite3.DatabaseError(damaged)
-        self._db.executescript(_SCHEMA + reserved_rows.SCHEMA + steered_rows.SCHEMA)
+        schemas = (_SCHEMA, reserved_rows.SCHEMA, steered_rows.SCHEMA, quota_rows.SCHEMA)
+        self._db.executescript("".join(schemas))
         run(f"pragma user_version={JOURNAL_FORMAT}")
 
     def _next_epoch(self) -> int:
@@ -147,12 +150,14 @@ class Journal:
         """
         unhappy = [states.count(state) for state in UNHAPPY]
         crc, now_s = zlib.crc32(body), time.time()
+        self.kept_bytes[owner] = self.kept_bytes.get(owner, 0) + len(body)
         self._finished.append((first_seq, len(states), *unhappy, now_s, body, crc, owner))
         self._force = self._force or any(unhappy) or not repeatable
         self.pending = True
 
-    def file(self, name: str, task: int, seq: int, size_bytes: int) -> None:
+    def file(self, name: str, task: int, seq: int, size_bytes: int, owner: str = "") -> None:
         """The file that holds the large arrays of a task's completion."""
+        self.kept_bytes[owner] = self.kept_bytes.get(owner, 0) + size_bytes
         self._files.append((name, task, seq, size_bytes))
 
     def event(self, event: Event, owner: str = "") -> None:

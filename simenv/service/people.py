@@ -1,7 +1,7 @@
 """Who is let in through the far door, changed while the service runs.
 
-Invariant: what the file says, what the doors hold and what a question is answered are one list; the
-file is written first.
+Invariant: a key that is added is in the file before it is let in; one that is revoked is shut out
+before the file is written, so that a full disk cannot keep it in.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import time
 from pathlib import Path
 
 from simenv.config import check_name
-from simenv.errors import KeyRefused
+from simenv.errors import ConfigError, KeyRefused
 from simenv.service.inquiry import refusal
 from simenv.wire import codec
 from simenv.wire import messages as m
 from simenv.wire.auth import LOCAL
 from simenv.wire.connection import Doors
 from simenv.wire.keyfiles import added, identities, read_keys, removed, write_keys
-from simenv.wire.people import AddKey, GetKeys, KeyInfo, Keys, RevokeKey
+from simenv.wire.people import AddKey, GetKeys, KeyInfo, Keys
 
 _REVOKED = KeyRefused(
     "this key was revoked; tasks submitted with it go on",
@@ -36,21 +36,46 @@ class People:
         self._doors = doors
         self._own = {own: LOCAL} if own else {}
         self._keys = read_keys(path)
+        self._unwritten: set[str] = set()  # revoked, and perhaps still in the file
         self._admit()
 
-    def answer(self, q: AddKey | RevokeKey | GetKeys) -> Keys:
-        """Do it; KeyConflict, NotFound, OptionError, ConfigError where it cannot be done."""
+    @property
+    def keys(self) -> list[KeyInfo]:
+        """All keys that are let in."""
+        return self._keys
+
+    @property
+    def names(self) -> set[str]:
+        """The names of their owners."""
+        return {key.name for key in self._keys}
+
+    def answer(self, q: AddKey | GetKeys) -> Keys:
+        """Do it; KeyConflict, OptionError, ConfigError where it cannot be done."""
         if isinstance(q, AddKey):
             check_name(q.name, "key")
-            self._change(added(self._keys, KeyInfo(q.name, q.role, q.public_key, time.time())))
-        elif isinstance(q, RevokeKey):
-            self._change(removed(self._keys, q.name))
+            keys = added(self._keys, KeyInfo(q.name, q.role, q.public_key, time.time()))
+            write_keys(self._path, keys)
+            self._keys = keys
+            self._unwritten.clear()
+            self._admit()
         return Keys(q.request, self._keys)
 
-    def _change(self, keys: list[KeyInfo]) -> None:
-        write_keys(self._path, keys)
-        self._keys = keys
-        self._admit()
+    def revoke(self, name: str) -> ConfigError | None:
+        """Shut a key out at once; the error if the file could not be written. NotFound."""
+        if name not in self._unwritten:
+            self._keys = removed(self._keys, name)
+            self._unwritten.add(name)
+            self._admit()
+        try:
+            write_keys(self._path, self._keys)
+            self._unwritten.clear()
+        except ConfigError as error:
+            return ConfigError(
+                f"key {name!r} is shut out until the service ends; after that it would be let in "
+                f"again: {error.message}",
+                hint=f"free space on that disk, then again: simenv keys revoke {name}",
+            )
+        return None
 
     def _admit(self) -> None:
         self._doors.admit({**identities(self._keys), **self._own}, FAREWELL)

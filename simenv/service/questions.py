@@ -28,8 +28,8 @@ from simenv.wire.devices import GetDevices
 from simenv.wire.engines import Engines, Explain, GetEngines
 from simenv.wire.history import App, GetApp, GetHistory, GetSpec
 from simenv.wire.keeping import Collect, FetchResult, Rerun
-from simenv.wire.people import AddKey, GetKeys, RevokeKey
-from simenv.wire.pools import DrainNode, GetPools, Pools, ResumeNode, Scale
+from simenv.wire.people import GetKeys, GetLimits, OwnerReports
+from simenv.wire.pools import GetPools, Pools
 from simenv.wire.reservations import GetPolicy, GetProfile, GetReservations, GetTarget
 
 COMPLETION_GROUPS = 64  # packed messages in one page
@@ -93,7 +93,7 @@ class Questions:
                 return m.Events(q.request, events, d.hands.next_event - 1)
             case m.Ack() | m.GetCursor():
                 return m.Acked(q.request, d.journal.records.cursor_at(who.owner, q.cursor))
-            case GetPools() | Scale() | DrainNode() | ResumeNode():
+            case GetPools():
                 return Pools(q.request, d.state.pool_infos(now_ns), d.state.node_infos())
             case GetEngines():
                 # With numpy and kernels, which are loaded beside the loop; likewise below.
@@ -114,8 +114,10 @@ class Questions:
                 return App(q.request, d.journal.records.last_app(scope))
             case GetProfile() | GetPolicy() | GetTarget():
                 return d.reserving.answer(q)
-            case AddKey() | RevokeKey() | GetKeys():
+            case GetKeys():
                 return d.people.answer(q)
+            case GetLimits():
+                return OwnerReports(q.request, d.owners.reports(who))
         return m.Refused(0, [m.Refusal("protocol", f"{type(q).__name__} is not a question")])
 
     def _hello(self, q: m.Hello, who: Identity) -> m.ToClient:

@@ -22,6 +22,7 @@ APP_MESSAGES = 20_000  # looked at for the last run of an application: some mill
 # Keys of `meta` that outlive the rows they were counted from.
 LAST_SEQ, NEXT_TASK, GONE = "last_seq", "next_task", "gone "
 WAY_OUT = "move it away; then simenv up --resume goes on with its copy, if there is one"
+AUDIT = "@audit"  # the owner of events of the audit log: no key has that name
 UNHAPPY = (TaskState.FAILED, TaskState.CANCELLED, TaskState.EXPIRED)
 
 
@@ -267,6 +268,20 @@ class Records:
         )
         rows = self.rows(query, since, limit, owner)
         return [msgspec.msgpack.decode(row[0], type=Event) for row in rows]
+
+    def kept_by_owner(self) -> dict[str, int]:
+        """Bytes of the completions and files of results of each owner."""
+        found: dict[str, int] = {}
+        owner_of = (
+            "(select owner from finished where finished.seq <= file.seq order by seq desc limit 1)"
+        )
+        for query in (
+            "select owner, sum(length(body)) from finished group by owner",
+            f"select {owner_of}, sum(bytes) from file where bytes > 0 group by 1",
+        ):
+            for owner, size in self.rows(query):
+                found[owner or ""] = found.get(owner or "", 0) + size
+        return found
 
     def last_event(self) -> int:
         return self._one("select max(seq) from event") or 0

@@ -15,8 +15,10 @@ from simenv.errors import Insufficient, JournalError, NotReserved, SimenvError
 from simenv.model import ReservationState, TaskSpec
 from simenv.scheduler import reserved, steering
 from simenv.scheduler.forecast import device_ns
+from simenv.scheduler.quotas import check_renewal
 from simenv.scheduler.state import State
 from simenv.service import faults, steered_rows
+from simenv.service.audit import OWN_USER, AuditLog
 from simenv.service.hands import Hands
 from simenv.service.inquiry import Inquiry, refusal
 from simenv.service.journal import Journal
@@ -57,7 +59,8 @@ Change = Reserve | Renew | Release | SetProfile | SetPolicy | Steering
 class Reserving:
     """Used from the loop's thread."""
 
-    def __init__(self, state: State, journal: Journal, hands: Hands) -> None:
+    def __init__(self, state: State, journal: Journal, hands: Hands, audit: AuditLog) -> None:
+        self._audit = audit
         self._state = state
         self._ledger = state.reservations
         self._journal = journal
@@ -91,6 +94,9 @@ class Reserving:
                     self._hands.note("reservation.made", str(one.grant.id), note, eyes)
                 return Decided(q.request, decision)
             case Renew():
+                one = ledger.find(q.reservation, who.scope)
+                limits = self._state.quotas.of(who.owner)
+                check_renewal(limits, who.owner, q.ttl_ns or ledger.default_ttl_ns(one))
                 one = ledger.renew(q.reservation, who.scope, q.ttl_ns, time.time_ns())
                 return Reservations(q.request, [reserved.info(self._state, one)])
             case Release():
@@ -99,19 +105,19 @@ class Reserving:
                 steering.check_device(self._state, q.device)
                 changed = ledger.set_profile(q.device, q.profile)
                 steering.tighten(self._state)
-                self._note(changed, q.device, "profile")
+                self._note(who, changed, q.device, "profile")
                 terms = ledger.terms(q.device)
                 return Profiled(q.request, terms.profile_version, changed, terms.profile)
             case SetPolicy():
                 steering.check_device(self._state, q.device)
                 changed = ledger.set_policy(q.device, q.policy, q.expected)
-                self._note(changed, q.device, f"admission policy {q.policy.name}")
+                self._note(who, changed, q.device, f"admission policy {q.policy.name}")
                 terms = ledger.terms(q.device)
                 return Policed(q.request, terms.policy_version, changed, terms.policy)
             case SteerTarget() | SetDispatch() | SetOrder():
-                return self._steer(q)
+                return self._steer(who, q)
 
-    def _steer(self, q: Steering) -> m.ToClient:
+    def _steer(self, who: Identity, q: Steering) -> m.ToClient:
         state = self._state
         match q:
             case SteerTarget():
@@ -126,6 +132,7 @@ class Reserving:
                 kind, what = "device.ordered", q.policy
         if changed:
             self._hands.note(kind, q.device or "all", what)
+            self._audit.write(who, kind, q.device or "all", what)
         return self._target(q, changed)
 
     def _target(self, q: Steering | GetTarget, changed: bool) -> Target:
@@ -135,6 +142,9 @@ class Reserving:
 
     def _release(self, who: Identity, q: Release) -> m.ToClient:
         one = self._ledger.find(q.reservation, who.scope)
+        if one.grant.owner != who.owner and not one.is_over:
+            owner = one.grant.owner or OWN_USER
+            self._audit.write(who, "reservation.release", str(one.grant.id), f"of {owner}")
         how = ReservationState.CANCELLED if q.cancel else ReservationState.RELEASED
         now_ns = time.monotonic_ns()
         actions = reserved.close(self._state, one, how, q.reason, time.time_ns(), now_ns)
@@ -142,8 +152,9 @@ class Reserving:
         running = reserved.running(self._state, one)
         return Released(q.request, reserved.info(self._state, one), running)
 
-    def _note(self, changed: bool, device: str, what: str) -> None:
+    def _note(self, who: Identity, changed: bool, device: str, what: str) -> None:
         if changed:
+            self._audit.write(who, "device.changed", device or "all", what)
             self._hands.note("device.changed", device or "all", what)
 
     # --- questions ------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from simenv.service.hands import Hands
 from simenv.service.intake import Intake
 from simenv.service.journal import Journal
 from simenv.service.keeping import Keeping
+from simenv.service.owners import Owners
 from simenv.service.pass_times import PassTimes
 from simenv.service.people import People
 from simenv.service.reserving import Reserving
@@ -51,6 +52,8 @@ class Subject(Protocol):
     def intake(self) -> Intake: ...
     @property
     def people(self) -> People: ...
+    @property
+    def owners(self) -> Owners: ...
     @property
     def checkpointer(self) -> Checkpointer: ...
     @property

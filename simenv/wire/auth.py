@@ -52,14 +52,14 @@ _CLIENT: frozenset[type] = frozenset(
         *(m.Hello, m.Ping, m.Submit, m.Watch, m.Cancel, m.GetStatus, m.GetQueue, m.GetTasks),
         *(m.GetWorkers, m.GetEvents, m.GetCompletions, m.Ack, m.GetCursor),
         *(h.GetHistory, h.GetSpec, h.GetApp, k.FetchResult, k.Rerun, GetEngines, Explain),
-        *(q.GetPools, GetDevices),
+        *(q.GetPools, GetDevices, p.GetLimits),
         *(r.Reserve, r.Renew, r.Release, r.GetReservations),
         *(r.GetProfile, r.GetPolicy, r.GetTarget),
     }
 )
 _ADMIN: frozenset[type] = frozenset(
     {
-        *(m.Shutdown, k.Collect, p.AddKey, p.RevokeKey, p.GetKeys),
+        *(m.Shutdown, k.Collect, p.AddKey, p.RevokeKey, p.GetKeys, p.SetLimits),
         *(q.Scale, q.DrainNode, q.ResumeNode),
         *(r.SetProfile, r.SetPolicy, r.SteerTarget, r.SetDispatch, r.SetOrder),
     }

@@ -52,6 +52,9 @@ class Doors(Protocol):
     def receive(self) -> tuple[Door, bytes, bytes, Identity] | None:
         """The next (door, peer, body, sender), doors taking turns; None when there is none."""
 
+    def origin(self) -> str:
+        """Where the message received last came from, for the audit log."""
+
     def send(self, door: Door, peer: bytes, body: bytes) -> bool:
         """False when the peer is gone or its queue is full; never blocks."""
 
@@ -102,6 +105,8 @@ class FarDoor(Protocol):
 
     def send(self, peer: bytes, body: bytes) -> bool: ...
 
+    def origin(self) -> str: ...
+
     def holds(self, peer: bytes) -> bool: ...
 
     def admit(self, keys: Mapping[str, Identity], farewell: bytes) -> None: ...
@@ -128,6 +133,7 @@ class ZmqDoors:
         self._turn: dict[Any, int] = {socket: place for place, socket in enumerate(watched)}
         self._ready: list[int] = []
         self._last = 0
+        self._frame: zmq.Frame | None = None  # the last one of this machine
         self._senders = tuple(Sender(socket) for socket in self._sockets)
 
     def _bind(self, path: Path) -> zmq.Socket[bytes]:
@@ -162,15 +168,24 @@ class ZmqDoors:
             turn = self._last = self._ready.pop(0)
             if turn < _FAR:
                 return self._receive(_DOORS[turn])
+            self._frame = None
             received = self._far[turn - _FAR].receive()
             if received is not None:
                 return received
         return None
 
+    def origin(self) -> str:
+        if self._frame is None:
+            return self._far[self._last - _FAR].origin() if self._last >= _FAR else "this process"
+        # Of a Unix socket libzmq tells ":UID:GID:PID" of the process at the other end.
+        words = str(self._frame.get("Peer-Address")).split(":")
+        return f"process {words[-1]} of uid {words[1]}" if len(words) == 4 else "this machine"
+
     def _receive(self, door: Door) -> tuple[Door, bytes, bytes, Identity]:
         socket = self._sockets[door]
         peer = socket.recv(_NOBLOCK)
         frame = socket.recv(_NOBLOCK, copy=False)  # a frame knows whether it is the last
+        self._frame = frame
         body = frame.bytes
         if frame.more:
             socket.recv_multipart()

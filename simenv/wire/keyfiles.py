@@ -1,13 +1,15 @@
 """Keys on disk: the environment's own, the list of those let in, and what a person is given.
 
 Invariants: a file with a secret in it is made 0600, by rename or anew, and is not read when anybody
-else could have read it; each file begins with a format number. A file that was written is on the
-disk, its name included, before the writer goes on; who changes the list of keys holds its lock.
+else could have read it; each file begins with a format number. A list of keys that has become
+shorter is written over the old one where the disk is full. A file that was written is on the disk,
+its name included, before the writer goes on; who changes the list of keys holds its lock.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import stat
@@ -25,6 +27,7 @@ from simenv.wire.people import KeyInfo
 KEYS_FORMAT = 1
 MAX_KEYS = 1_000
 MAX_FILE_BYTES = 2**20
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -98,7 +101,16 @@ def read_keys(path: Path) -> list[KeyInfo]:
 
 
 def write_keys(path: Path, keys: list[KeyInfo]) -> None:
-    write_private(path, KeysFile(KEYS_FORMAT, keys))
+    """A shorter list is also written where the disk is full, so that a key can be revoked."""
+    content = KeysFile(KEYS_FORMAT, keys)
+    try:
+        write_private(path, content)
+    except ConfigError as error:
+        cause = error.__cause__
+        if not (
+            isinstance(cause, OSError) and cause.errno in _FULL and _overwritten(path, content)
+        ):
+            raise
 
 
 def added(keys: Sequence[KeyInfo], key: KeyInfo) -> list[KeyInfo]:
@@ -168,6 +180,26 @@ def write_private(path: Path, content: msgspec.Struct) -> None:
         sync_folder(path.parent)
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _overwritten(path: Path, content: msgspec.Struct) -> bool:
+    """Write over a file that is there, padded to its length, which takes no space on its disk;
+    False where that cannot be done. A crash in between leaves a file that is not read: then nobody
+    is let in."""
+    body = msgspec.json.encode(content)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            room = os.fstat(descriptor).st_size
+            if len(body) > room:
+                return False
+            whole = os.pwrite(descriptor, body.ljust(room), 0) == room
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return False
+    return whole
 
 
 def sync_folder(folder: Path) -> None:

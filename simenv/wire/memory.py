@@ -62,6 +62,9 @@ class MemoryDoors:
                     return Door(turn), *self._inbox[turn].popleft()
         return None
 
+    def origin(self) -> str:
+        return "this process"
+
     def send(self, door: Door, peer: bytes, body: bytes) -> bool:
         connection = self._peers.get((door, peer))
         return connection is not None and connection.deliver(body)

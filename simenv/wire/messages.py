@@ -33,7 +33,15 @@ from simenv.wire.keeping import (
     ResultChunk,
 )
 from simenv.wire.numbers import Number
-from simenv.wire.people import AddKey, GetKeys, Keys, RevokeKey
+from simenv.wire.people import (
+    AddKey,
+    GetKeys,
+    GetLimits,
+    Keys,
+    OwnerReports,
+    RevokeKey,
+    SetLimits,
+)
 from simenv.wire.pools import DrainNode, GetPools, Pools, ResumeNode, Scale
 from simenv.wire.reservations import (
     Decided,
@@ -325,7 +333,7 @@ FromClient = (
     Hello | Submit | Watch | Cancel | GetStatus | GetQueue | GetTasks | GetWorkers | GetEvents
     | GetCompletions | Ack | GetCursor | Ping | Shutdown | GetHistory | GetSpec | GetApp
     | FetchResult | Rerun | Collect
-    | AddKey | RevokeKey | GetKeys | GetEngines | Explain
+    | AddKey | RevokeKey | GetKeys | GetLimits | SetLimits | GetEngines | Explain
     | GetPools | Scale | DrainNode | ResumeNode
     | Reserve | Renew | Release | GetReservations | SetProfile | GetProfile | SetPolicy | GetPolicy
     | GetTarget | SteerTarget | SetDispatch | SetOrder | GetDevices
@@ -334,5 +342,5 @@ ToClient = (
     Welcome | Accepted | Refused | Completed | Status | Queue | Workers | Events | Cancelled
     | CompletionPage | Acked | Pong | Unknown | Stopping | History | Submitted | App | Keys
     | ResultChunk | Rerunning | Collected | Engines | Explained | Pools
-    | Decided | Reservations | Released | Profiled | Policed | Target | Devices
+    | Decided | Reservations | Released | Profiled | Policed | Target | Devices | OwnerReports
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Messages about keys, for admins: a part of `messages`. Secret keys never travel."""
+"""Messages about keys and their owners' limits: a part of `messages`. Secret keys never travel."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Annotated
 
 import msgspec
 
+from simenv.model import OwnerReport
 from simenv.wire.numbers import Number
 
 PUBLIC_KEY_CHARS = 40  # 32 bytes in ZeroMQ's base 85
@@ -47,3 +48,27 @@ class Keys(msgspec.Struct, frozen=True, array_like=True, tag=20):
 
     request: int
     keys: list[KeyInfo]
+
+
+class GetLimits(msgspec.Struct, frozen=True, array_like=True, tag=44):
+    """Limits and use of one's own, or of all owners for an admin; answered by OwnerReports."""
+
+    request: Number
+
+
+class SetLimits(msgspec.Struct, frozen=True, array_like=True, tag=45):
+    """Replace some limits of the owner of a key; answered by OwnerReports, when stored.
+
+    `values`: names of OwnerLimits and their values, added to those that were set before. `reset`:
+    forget what was set before, so that the configuration's limits hold again.
+    """
+
+    request: Number
+    owner: Name
+    values: dict[Name, Number] = {}
+    reset: bool = False
+
+
+class OwnerReports(msgspec.Struct, frozen=True, array_like=True, tag=44):
+    request: int
+    owners: list[OwnerReport]

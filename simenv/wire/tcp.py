@@ -85,6 +85,7 @@ class TcpDoor:
         self._by_fd: dict[int, set[bytes]] = {}
         self._leaving: deque[tuple[float, int]] = deque()
         self._complain = complain
+        self._frame: zmq.Frame | None = None  # the last one received
         try:
             self._zap = self._context.socket(zmq.REP)
             self._zap.bind(_ZAP)
@@ -217,6 +218,7 @@ class TcpDoor:
         router = self._router
         route = router.recv(_NOBLOCK)
         frame = router.recv(_NOBLOCK, copy=False)
+        self._frame = frame
         body = frame.bytes
         if frame.more:
             router.recv_multipart()
@@ -238,6 +240,10 @@ class TcpDoor:
         ):
             return None
         return (Door.WORKER if who.role is Role.WORKER else Door.CLIENT), name, body, who
+
+    def origin(self) -> str:
+        """The address of the machine that the last message came from."""
+        return "nowhere" if self._frame is None else str(self._frame.get("Peer-Address"))
 
     def _met(self, name: bytes, peer: _Peer) -> bool:
         """The first message of a connection; what happened to its descriptor before comes first."""

@@ -118,6 +118,8 @@ class Bench:
 
     def __init__(self, folder: Path, limits: Limits = LIMITS, **options: object) -> None:
         pools = [{"name": "main", "min": 1, "max": 1}]
+        if "owner_limits" in options:  # the table [limits], whose name is taken here
+            options["limits"] = options.pop("owner_limits")
         self.config: Config = convert({"pools": pools, **options})
         self.folder = folder
         self.limits = limits

@@ -1,0 +1,68 @@
+"""The table [limits] of `simenv.toml`: what people write, as limits of owners."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from simenv.config.names import check_name, nearest
+from simenv.config.sizes import size
+from simenv.config.values import Limits
+from simenv.errors import ConfigError, OptionError
+from simenv.model import CLIENT_LIMITS, UNLIMITED, OwnerLimits
+from simenv.model.owners import merged
+
+_BYTES = ("max_queued_bytes", "max_kept_bytes")
+_TABLES = ("client", "admin", "keys")
+
+
+def limits_of(told: object, source: str) -> Limits:
+    """The table, over each role's defaults; ConfigError names key, value and what is allowed."""
+    if isinstance(told, Limits):
+        return told
+    table = _table(told, f"{source}: limits")
+    for name in table:
+        if name not in _TABLES:
+            raise ConfigError(f"{source}: unknown key 'limits.{name}'", hint=nearest(name, _TABLES))
+    client = _of_role(table.get("client", {}), CLIENT_LIMITS, f"{source}: limits.client")
+    admin = _of_role(table.get("admin", {}), UNLIMITED, f"{source}: limits.admin")
+    keys: dict[str, dict[str, int]] = {}
+    for name, each in _table(table.get("keys", {}), f"{source}: limits.keys").items():
+        what = f"{source}: limits.keys.{check_name(name, 'key')}"
+        keys[name] = limit_values(each, what)
+        _merged(client, keys[name], what)
+    return Limits(client, admin, keys)
+
+
+def limit_values(told: object, what: str) -> dict[str, int]:
+    """Names and values of some limits; sizes may have units."""
+    found: dict[str, int] = {}
+    for key, value in _table(told, what).items():
+        if key in _BYTES:
+            value = size(value, f"{what}: {key}")
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ConfigError(f"{what}: {key} = {str(value)[:80]!r} is not a whole number")
+        found[key] = value
+    return found
+
+
+def _of_role(told: object, base: OwnerLimits, what: str) -> OwnerLimits:
+    if isinstance(told, OwnerLimits):
+        return told
+    return _merged(base, limit_values(told, what), what)
+
+
+def _merged(base: OwnerLimits, values: Mapping[str, int], what: str) -> OwnerLimits:
+    try:
+        return merged(base, values)
+    except OptionError as error:
+        raise ConfigError(f"{what}: {error.message}", hint=error.hint) from error
+
+
+def _table(told: object, what: str) -> dict[str, object]:
+    if isinstance(told, msgspec.Struct):
+        return msgspec.structs.asdict(told)
+    if not isinstance(told, Mapping):
+        raise ConfigError(f"{what} = {str(told)[:80]!r} is not a table", hint=f"[{what}]")
+    return dict(told)

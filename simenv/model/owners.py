@@ -1,0 +1,84 @@
+"""Limits of one owner of tasks, and what that owner uses now.
+
+An owner is the name of a key; "" is the environment's own user, who has no limits. The terms are
+those of Slurm's QOS limits and Kubernetes' ResourceQuota. Unknown fields of a newer service are
+ignored by an older client, since both travel as maps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from simenv.errors import OptionError
+
+
+class OwnerLimits(msgspec.Struct, frozen=True):
+    """The most that one owner may use. 0 means no limit, but for `max_priority`."""
+
+    max_queued_tasks: int = 0  # unfinished tasks, running ones among them
+    max_queued_bytes: int = 0  # of their programs and parameter values
+    max_running_slots: int = 0
+    max_kept_bytes: int = 0  # of results that are kept after the tasks have ended
+    max_reservations: int = 0  # live at a time
+    max_reservation_s: int = 0  # from making or renewing a reservation to its expiry
+    max_reserved_percent: int = 0  # of a pool's workers
+    max_priority: int = 1_000_000
+    max_run_s: int = 0  # of one task; also for tasks that name no run_timeout_s
+    max_messages_per_s: int = 0  # the burst is twice as many
+
+
+class OwnerUse(msgspec.Struct, frozen=True):
+    """What one owner uses now."""
+
+    queued_tasks: int = 0
+    queued_bytes: int = 0
+    running_slots: int = 0
+    kept_bytes: int = 0
+    reservations: int = 0
+    reserved_workers: int = 0
+
+
+class OwnerReport(msgspec.Struct, frozen=True):
+    """The limits and the use of one owner. `role` is "" for the owner of a revoked key."""
+
+    owner: str
+    role: str
+    limits: OwnerLimits
+    use: OwnerUse
+
+
+UNLIMITED = OwnerLimits()
+CLIENT_LIMITS = OwnerLimits(
+    max_queued_tasks=250_000,
+    max_queued_bytes=256 * 2**20,
+    max_kept_bytes=10 * 2**30,
+    max_reservations=64,
+    max_reservation_s=86_400,
+    max_reserved_percent=50,
+    max_priority=100,
+    max_run_s=86_400,
+    max_messages_per_s=5_000,
+)
+"""Defaults of the role client: far above what one user needs, and small enough that an environment
+of 2 GB of memory outlives a client who uses all of it."""
+
+
+def merged(base: OwnerLimits, values: Mapping[str, int]) -> OwnerLimits:
+    """Limits with some of their values replaced; OptionError names a key or a value
+    that cannot be."""
+    known = OwnerLimits.__struct_fields__
+    for key, value in values.items():
+        if key not in known:
+            raise OptionError(f"there is no limit {key[:64]!r}", hint=f"one of: {', '.join(known)}")
+        check_value(key, value)
+    return OwnerLimits(**{key: values.get(key, getattr(base, key)) for key in known})
+
+
+def check_value(key: str, value: int) -> None:
+    """OptionError where a limit cannot have that value."""
+    most = {"max_reserved_percent": 100, "max_priority": 1_000_000}.get(key, 2**50)
+    if not 0 <= value <= most:
+        hint = f"a whole number, 0 to {most}" + ("" if key == "max_priority" else "; 0: no limit")
+        raise OptionError(f"{key} = {value}", hint=hint)

@@ -1,0 +1,223 @@
+"""Limits per owner: each is enforced, its refusal names value, limit and way out; admins set it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from office import Office
+from service import spec
+
+from simenv.model import Terms
+from simenv.scheduler import quotas
+from simenv.wire import messages as m
+from simenv.wire.history import GetApp
+from simenv.wire.people import AddKey, GetLimits, Keys, OwnerReports, RevokeKey, SetLimits
+from simenv.wire.reservations import Renew, Reservations
+
+DAY_NS = 86_400 * 10**9
+
+
+@pytest.fixture
+def office(tmp_path: Path) -> Office:
+    return Office(tmp_path)
+
+
+def limit(office: Office, owner: str = "ana", **values: int) -> OwnerReports:
+    return office.get(OwnerReports, SetLimits(1, owner, values), office.ops)
+
+
+def order(office: Office, count: int = 1, key: str = "~k", **terms: object) -> m.ToClient:
+    tasks = [spec(seed) for seed in range(count)]
+    answers = office.say(m.Submit(5, key, 0, Terms(**terms), tasks), office.ana)  # type: ignore[arg-type]
+    return next(a for a in answers if isinstance(a, m.Accepted | m.Refused))
+
+
+def refused(answer: m.ToClient, code: str) -> m.Refusal:
+    assert isinstance(answer, m.Refused), answer
+    (found,) = answer.refusals
+    assert found.code == code
+    assert "simenv limits set ana" in found.hint
+    return found
+
+
+def test_queued_tasks_of_one_owner_are_limited(office: Office) -> None:
+    limit(office, max_queued_tasks=3)
+    assert isinstance(order(office, 2, "~a"), m.Accepted)
+    found = refused(order(office, 2, "~b"), "queue_full")
+    assert "has 2 unfinished tasks" in found.message
+    assert "limit of 3" in found.message
+    assert found.retry_after_s > 0
+    assert isinstance(order(office, 1, "~c"), m.Accepted)
+
+
+def test_queued_bytes_of_one_owner_are_limited(office: Office) -> None:
+    limit(office, max_queued_bytes=1_000)
+    found = refused(order(office, 50), "queue_full")
+    assert "(max_queued_bytes)" in found.message
+
+
+def test_use_goes_back_when_tasks_end(office: Office) -> None:
+    office.join()
+    limit(office, max_queued_tasks=2)
+    assert isinstance(order(office, 2, "~a"), m.Accepted)
+    office.finish(office.assigned())
+    office.finish(office.assigned())
+    use = office.get(OwnerReports, GetLimits(1), office.ana).owners[0].use
+    assert (use.queued_tasks, use.queued_bytes) == (0, 0)
+    assert use.kept_bytes > 0
+    assert isinstance(order(office, 2, "~b"), m.Accepted)
+
+
+def test_a_priority_above_the_limit_is_refused(office: Office) -> None:
+    found = refused(order(office, priority=10**6), "limit")
+    assert "priority 1000000" in found.message
+    assert "limit of 100" in found.message
+    assert isinstance(order(office, priority=100), m.Accepted)
+
+
+def test_a_run_timeout_above_the_limit_is_refused(office: Office) -> None:
+    found = refused(order(office, run_timeout_s=86_401.0), "limit")
+    assert "86401" in found.message
+    assert "limit of 86400 s" in found.message
+
+
+def test_a_task_without_run_timeout_gets_that_of_its_owner() -> None:
+    limits = quotas.CLIENT_LIMITS
+    assert quotas.run_limit_s(limits, Terms()) == limits.max_run_s
+    assert quotas.run_limit_s(limits, Terms(run_timeout_s=5.0)) == 5.0
+    assert quotas.run_limit_s(quotas.UNLIMITED, Terms()) == 0.0
+
+
+def test_a_running_task_is_stopped_at_the_limit_of_its_owner(office: Office) -> None:
+    limit(office, max_run_s=1)
+    office.join()
+    order(office, key="~a")
+    (task,) = office.assigned()
+    state = office.state
+    state.started("main-0", task.task, task.attempt, 10**15)
+    assert list(state.deadlines.ran_long(10**15 + 2 * 10**9)) == [(task.task, task.attempt)]
+
+
+def test_the_environments_own_user_has_no_limits(office: Office) -> None:
+    assert isinstance(office.submit(terms=Terms(priority=10**6, run_timeout_s=10**7)), m.Accepted)
+
+
+def test_ten_years_of_reservation_are_refused(office: Office) -> None:
+    decision = office.reserve(1, office.ana, ttl_ns=3_650 * DAY_NS)
+    assert decision.status == "rejected"
+    assert "3.1536e+08 s" in decision.message
+    assert "limit of 86400 s" in decision.message
+    assert "simenv limits set ana max_reservation_s=..." in decision.message
+    assert office.reserve(1, office.ana, ttl_ns=DAY_NS).status == "accepted"
+
+
+def test_a_renewal_above_the_limit_is_refused(office: Office) -> None:
+    number = office.reserve(1, office.ana).reservation
+    found = office.refusal(Renew(4, number, 3_650 * DAY_NS), office.ana)
+    assert found.code == "limit"
+    assert "limit of 86400 s" in found.message
+    assert office.get(Reservations, Renew(4, number, DAY_NS), office.ana)
+
+
+def test_reservations_of_one_owner_are_limited(office: Office) -> None:
+    limit(office, max_reservations=2)
+    assert [office.reserve(1, office.ana).status for _ in range(3)] == [
+        *("accepted", "accepted", "rejected")
+    ]
+    assert office.reserve(1, office.ben).status == "accepted"
+
+
+def test_a_client_reserves_no_more_than_its_share_of_a_pool(tmp_path: Path) -> None:
+    office = Office(tmp_path, pools=[{"name": "main", "min": 2, "max": 2}])
+    office.join("main-0")
+    office.join("main-1")
+    decision = office.reserve(1, office.ana, workers=2)
+    assert decision.status == "rejected"
+    assert "workers = 2" in decision.message
+    assert "50 % of the 2 workers" in decision.message
+    assert office.reserve(1, office.ana, workers=1).status == "accepted"
+    assert office.reserve(1, office.ben, workers=1).status == "delayed"  # one is left for others
+
+
+def test_a_revoked_keys_reservations_end(office: Office) -> None:
+    number = office.reserve(1, office.ana).reservation
+    office.get(Keys, RevokeKey(1, "ana"), office.ops)
+    info = office.info(number)
+    assert info.state == "released"
+
+
+def test_reservations_of_a_key_that_was_revoked_while_down_end_at_the_start(
+    office: Office,
+) -> None:
+    number = office.reserve(1, office.ana).reservation
+    (office.folder / "keys.json").unlink()
+    office.restart()
+    assert office.info(number).state == "released"
+
+
+def test_too_many_messages_a_second_are_refused(office: Office) -> None:
+    limit(office, max_messages_per_s=2)
+    answers = [office.get(m.App | m.Refused, GetApp(n), office.ana) for n in range(1, 9)]  # type: ignore[arg-type]
+    refusals = [a for a in answers if isinstance(a, m.Refused)]
+    assert refusals
+    found = refused(refusals[0], "queue_full")
+    assert "more than 2 messages a second" in found.message
+    assert refusals[0].request > 1  # the answer finds the question
+    assert all(isinstance(office.say(GetApp(n))[0], m.App) for n in range(1, 9))
+
+
+def test_what_an_admin_sets_lasts_until_it_is_reset(office: Office) -> None:
+    limit(office, max_queued_tasks=7)
+    limit(office, max_priority=3)
+    office.begin_again()
+    (mine,) = office.get(OwnerReports, GetLimits(1), office.ana).owners
+    assert (mine.limits.max_queued_tasks, mine.limits.max_priority) == (7, 3)
+    office.get(OwnerReports, SetLimits(1, "ana", {}, reset=True), office.ops)
+    office.begin_again()
+    (mine,) = office.get(OwnerReports, GetLimits(1), office.ana).owners
+    assert mine.limits == quotas.CLIENT_LIMITS
+
+
+def test_limits_of_the_configuration_hold_for_role_and_key(tmp_path: Path) -> None:
+    told = {"client": {"max_queued_tasks": 5}, "keys": {"ben": {"max_priority": 9}}}
+    office = Office(tmp_path, owner_limits=told)
+    reports = {r.owner: r for r in office.get(OwnerReports, GetLimits(1), office.ops).owners}
+    assert list(reports) == ["", "ana", "ben", "ops"]
+    assert reports["ana"].limits.max_queued_tasks == 5
+    assert reports["ben"].limits.max_queued_tasks == 5
+    assert reports["ben"].limits.max_priority == 9
+    assert reports["ops"].limits == reports[""].limits == quotas.UNLIMITED
+
+
+def test_a_client_sees_its_own_limits_and_sets_none(office: Office) -> None:
+    reports = office.get(OwnerReports, GetLimits(1), office.ana).owners
+    assert [report.owner for report in reports] == ["ana"]
+    assert office.refusal(SetLimits(1, "ana", {"max_priority": 5}), office.ana).code == (
+        "not_allowed"
+    )
+
+
+@pytest.mark.parametrize(
+    ("question", "code", "words"),
+    [
+        (SetLimits(1, "nobody", {"max_priority": 1}), "not_found", "no key named 'nobody'"),
+        (SetLimits(1, "ana", {"max_tasks": 1}), "option", "no limit 'max_tasks'"),
+        (SetLimits(1, "ana", {"max_reserved_percent": 101}), "option", "= 101"),
+        (SetLimits(1, "ana"), "option", "no limit is named"),
+    ],
+)
+def test_a_limit_that_cannot_be_is_refused(
+    office: Office, question: SetLimits, code: str, words: str
+) -> None:
+    found = office.refusal(question, office.ops)
+    assert found.code == code
+    assert words in found.message
+
+
+def test_limits_of_a_revoked_key_are_not_those_of_its_successor(office: Office) -> None:
+    limit(office, max_queued_tasks=7)
+    office.say(RevokeKey(1, "ana"), office.ops)
+    office.say(AddKey(1, "ana", "client", "x" * 40), office.ops)
+    reports = {r.owner: r for r in office.get(OwnerReports, GetLimits(1), office.ops).owners}
+    assert reports["ana"].limits == quotas.CLIENT_LIMITS
