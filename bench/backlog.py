@@ -55,7 +55,7 @@ def main() -> int:
 @contextmanager
 def _environment():  # type: ignore[no-untyped-def]
     home = Path(tempfile.mkdtemp(prefix="simenv-bench-"))
-    kernels = config.kernel_cache()
+    kernels = config.kernel_folder()
     old = os.environ.get("SIMENV_HOME")
     os.environ.update(SIMENV_HOME=str(home), SIMENV_KERNELS=str(kernels))
     pool = {"name": "main", "min": 1, "max": 1}

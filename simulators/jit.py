@@ -107,7 +107,7 @@ def chosen(folder: Path) -> str:
 
 def choose(folder: Path, family: str) -> None:
     """From now on kernels under `folder` are of this family; "": as the processor likes."""
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if family:
         (folder / _FAMILY).write_text(family + "\n")
     else:

@@ -61,12 +61,14 @@ _ASKED = (  # loaded where a gradient is asked for, or many errors
 def prepare(folder: Path) -> Path:
     """Keep kernels under `folder` (made if need be); returns the folder of this version.
 
-    To be called before any engine is imported; later imports find the kernels there.
+    To be called before any engine is imported; later imports find the kernels there. They are
+    loaded as code: nobody else may be able to write to `folder`, and the caller sees to that.
     """
     from simulators import jit  # here, because numba takes 0.3 s to import
 
     chosen = jit.use_cache(folder)
-    chosen.mkdir(parents=True, exist_ok=True)
+    for each in (folder, chosen):  # of parents, the mode does not count
+        each.mkdir(mode=0o700, parents=True, exist_ok=True)
     return chosen
 
 

@@ -55,4 +55,4 @@ def _choose(kernels: Kernels) -> None:
     from simenv import config
     from simulators import jit  # here, because numba takes 0.3 s to import
 
-    jit.choose(config.kernel_cache(), "" if kernels is Kernels.AUTO else kernels.value)
+    jit.choose(config.kernel_folder(), "" if kernels is Kernels.AUTO else kernels.value)

@@ -11,7 +11,7 @@ from simenv.cli import out
 from simenv.cli.listing import Column, Style, listing
 from simenv.cli.reading import read_circuit
 from simenv.client.circuits import load_observables
-from simenv.config import kernel_cache
+from simenv.config import kernel_folder
 from simenv.errors import Infeasible, ProgramError
 from simenv.model import Program
 
@@ -65,7 +65,7 @@ def show(
     """Print the passes through the circuit of a file."""
     from simulators import warm
 
-    warm.prepare(kernel_cache())
+    warm.prepare(kernel_folder())
     program = read_circuit(file).program
     sums = load_observables(list(observables), program.num_qubits) if observables else ()
     labels = [label for one in sums for label in one.labels]

@@ -126,7 +126,7 @@ def _led(world: World, asked: Callable[[], Order], begin_s: float) -> Result:
     """What the first rank does."""
     from simenv.client.result import Provenance, Result, Stages
     from simenv.client.sheet import Sheet
-    from simenv.config import kernel_cache
+    from simenv.config import kernel_folder
     from simenv.wire import codec
     from simenv.wire.messages import STATES
     from simenv.worker import oneshot
@@ -138,7 +138,7 @@ def _led(world: World, asked: Callable[[], Order], begin_s: float) -> Result:
         world.handed(None)
         raise
     world.handed(codec.encode(chunk))
-    finished = oneshot.lead(world, chunk, kernel_cache())
+    finished = oneshot.lead(world, chunk, kernel_folder())
     if STATES[finished.state] is not TaskState.DONE:
         failure = codec.failure(finished.payload)
         raise TaskFailed(failure.message, hint=failure.hint, reason=failure.reason)
@@ -154,7 +154,7 @@ def _led(world: World, asked: Callable[[], Order], begin_s: float) -> Result:
 def _follow(world: World) -> None:
     """What all other ranks do. They say nothing, and end well: the first one tells what went
     wrong with all of them."""
-    from simenv.config import kernel_cache
+    from simenv.config import kernel_folder
     from simenv.worker import oneshot
 
     failure = ""
@@ -162,7 +162,7 @@ def _follow(world: World) -> None:
         world.seats(_seat())
         data = world.handed(None)
         if data is not None:
-            oneshot.follow(world, data, kernel_cache())
+            oneshot.follow(world, data, kernel_folder())
     except Exception as error:  # noqa: BLE001 the first rank has the same error, or all are ended
         failure = str(error) or type(error).__name__
     world.end(failure)
@@ -179,11 +179,11 @@ def _seat() -> Seat:
 def _chunk(order: Order, seats: Sequence[Seat]) -> tuple[Assign, Fitting]:
     """What all ranks are told, and how it fits. Raises ProgramError, Infeasible, OptionError."""
     from simenv.cli.fitting import fitting
-    from simenv.config import kernel_cache
+    from simenv.config import kernel_folder
     from simenv.wire.messages import Assign, Assigned
     from simulators import warm
 
-    warm.prepare(kernel_cache())  # before anything compiled is imported
+    warm.prepare(kernel_folder())  # before anything compiled is imported
     from simulators.circuit.check import problem
     from simulators.circuit.ir import Circuit
     from simulators.circuit.profiling import profile

@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import struct
 import time
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
-from simenv import config
+from simenv import config, files
 from simenv.client.afar import KeyAddress, found_out, is_personal
 from simenv.client.signs import SERVICE, elapsed, last_lines, runs
 from simenv.config import ConnectionFile
@@ -25,6 +26,7 @@ from simenv.wire.keyfiles import KeyPair
 
 FORMAT = 1
 PROBE_S = 1.0
+_CREDENTIALS = struct.Struct("iII")  # ucred: pid, uid, gid
 _READ = msgspec.json.Decoder(ConnectionFile).decode
 
 
@@ -73,8 +75,14 @@ class FileAddress:
     def _connected(self, file: ConnectionFile, identity: bytes) -> Connection:
         near, own = Path(file.sockets) / "client.sock", file.own
         self._far = None
-        if file.node == os.uname().nodename or _listened_at(near):
+        here = file.node == os.uname().nodename
+        if _is_own_socket(near, must_listen=not here):
             return ZmqConnection(near, identity)
+        if own is None and here:
+            raise NoService(
+                f"{near} is not of this user, or others can write its folder: not used",
+                hint=f"simenv down{_option(file.name)}; simenv up{_option(file.name)} --resume",
+            )
         if own is None:
             raise NoService(
                 f"environment {file.name!r} runs on {file.node}, and listens for no other machine",
@@ -178,15 +186,35 @@ def ended(file: ConnectionFile) -> bool:
     return file.node == os.uname().nodename and not runs(file.pid, SERVICE)
 
 
-def _listened_at(path: Path) -> bool:
-    """Does a process of this machine accept there? The file alone may be on a shared disk."""
+def _is_own_socket(path: Path, *, must_listen: bool) -> bool:
+    """Is that a socket of this user, in a folder that nobody else can write?
+
+    The path comes from a file that several machines may see, and another user of this one may have
+    made a folder of that name. `must_listen`: False where the service is surely on this machine,
+    and may be about to listen again.
+    """
+    if not os.path.lexists(path.parent):
+        return not must_listen
+    if files.weakness(path.parent) is not None:
+        return False
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(PROBE_S)
         try:
             probe.connect(str(path))
         except OSError:
-            return False
-        return True
+            return not must_listen
+        return _peer_uid(probe) == os.geteuid()
+
+
+def _peer_uid(connected: socket.socket) -> int:
+    """The user who listens: SO_PEERCRED, unix(7)."""
+    name = getattr(socket, "SO_PEERCRED", None)
+    if name is None:  # another system: the folder has to do
+        return os.geteuid()
+    _, uid, _ = _CREDENTIALS.unpack(
+        connected.getsockopt(socket.SOL_SOCKET, name, _CREDENTIALS.size)
+    )
+    return int(uid)
 
 
 def _last_words(log: Path) -> str:

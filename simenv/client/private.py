@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from simenv import config
+from simenv import config, files
 from simenv.client import start
 from simenv.config import Config, Places
 from simenv.errors import ConfigError
@@ -67,7 +67,7 @@ def _private(chosen: Config) -> tuple[Config, Places, list[Path]]:
     """A private environment's places, and the folders to remove at its end. With nodes of its own
     the home is where they see it, and the journal on a disk of this machine."""
     afar = bool(chosen.hosts or chosen.hostfile)
-    base = config.private_folder(config.home_root()) if afar else None
+    base = files.private_folder(config.home_root()) if afar else None
     made = [Path(tempfile.mkdtemp(prefix="simenv-local-", dir=base))]
     if afar and not chosen.state_dir:
         made.append(Path(tempfile.mkdtemp(prefix="simenv-local-")))

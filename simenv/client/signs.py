@@ -12,17 +12,19 @@ SERVICE = b"simenv.service"  # in the command line of every service
 
 
 def runs(pid: int, words: bytes, *, ending: bool = False) -> bool:
-    """Does `pid` run, with `words` in its command line (where /proc can tell)?
+    """Does `pid` run as a process of ours, with `words` in its command line?
 
-    `ending`: a process that is just being taken apart, and has no command line any more, counts.
+    Another user's process counts as gone, whatever it says of itself, and so do all where there is
+    no permission to tell. `ending`: a process that is just being taken apart, and has no command
+    line any more, counts.
     """
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, PermissionError):
         return False
-    except PermissionError:
-        pass
     try:
+        if Path(f"/proc/{pid}").stat().st_uid != os.geteuid():
+            return False  # root may signal everybody
         line = Path(f"/proc/{pid}/cmdline").read_bytes()
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:

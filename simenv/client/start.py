@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from simenv import config
+from simenv import config, files
 from simenv.client.signs import SERVICE, last_lines, runs
 from simenv.config import Config, Places
 from simenv.errors import StartFailed, by_code
@@ -76,7 +76,7 @@ def start(
     StartFailed or what the service says.
     """
     for folder in (where.home, where.state):
-        config.private_folder(folder)
+        files.private_folder(folder)
     config.write(settings, where.config)
     ready, told = os.pipe()
     line, lifeline = os.pipe() if private else (-1, -1)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from simenv import files
 from simenv.config.names import check_name
 from simenv.config.values import Config
 from simenv.errors import ConfigError
@@ -165,30 +165,26 @@ def state_folder(config: Config, home: Path, environ: Mapping[str, str] | None =
     return home
 
 
-def private_folder(path: Path) -> Path:
-    """Create (or accept) a folder that only we can enter; ConfigError if others can write it."""
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        info = path.stat()
-    except OSError as error:
-        raise ConfigError(
-            f"cannot make the folder {path}: {error.strerror}",
-            hint="set SIMENV_HOME to a folder of your own",
-        ) from error
-    if info.st_uid != os.getuid() or info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise ConfigError(
-            f"{path} belongs to someone else or can be written by others",
-            hint=f"chmod 700 {path}, or set SIMENV_HOME to a folder of your own",
-        )
-    return path
-
-
 def socket_folder(environ: Mapping[str, str] | None = None) -> Path:
-    """A fresh 0700 folder for sockets, under XDG_RUNTIME_DIR or the system's temporary folder."""
+    """A fresh 0700 folder for sockets, under `socket_base`. ConfigError if others could put one of
+    their own in its place."""
+    made = Path(tempfile.mkdtemp(prefix="simenv-", dir=socket_base(environ)))
+    try:
+        files.check_private(made, "TMPDIR")
+    except ConfigError:
+        made.rmdir()
+        raise
+    return made
+
+
+def socket_base(environ: Mapping[str, str] | None = None) -> Path:
+    """XDG_RUNTIME_DIR where it is a folder of ours alone, as its specification says it must be (it
+    may be another user's after `su`); else the system's temporary folder."""
     environ = os.environ if environ is None else environ
     runtime = environ.get("XDG_RUNTIME_DIR")
-    base = runtime if runtime and os.access(runtime, os.W_OK) else None
-    return Path(tempfile.mkdtemp(prefix="simenv-", dir=base))
+    if runtime and os.access(runtime, os.W_OK) and files.weakness(Path(runtime)) is None:
+        return Path(runtime)
+    return Path(tempfile.gettempdir())
 
 
 def kernel_cache(environ: Mapping[str, str] | None = None) -> Path:
@@ -197,3 +193,8 @@ def kernel_cache(environ: Mapping[str, str] | None = None) -> Path:
     environ = os.environ if environ is None else environ
     named = environ.get("SIMENV_KERNELS")
     return Path(named).expanduser().absolute() if named else home_root(environ) / "kernels"
+
+
+def kernel_folder(environ: Mapping[str, str] | None = None) -> Path:
+    """`kernel_cache`, made and checked. ConfigError if others can write there."""
+    return files.kernel_folder(kernel_cache(environ))

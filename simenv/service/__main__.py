@@ -138,7 +138,7 @@ class Start:
         self._environment = environment
         self._beside = beside
         self._ready_fd = ready_fd
-        self._kernels = configs.kernel_cache(os.environ)
+        self._kernels = configs.kernel_folder(os.environ)
         self._loading: Loading | None = Loading(self._kernels)
         self._helped = False
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from launcher.base import Allocation, Launcher, LaunchError
 from launcher.registry import choose
-from simenv import __version__
+from simenv import __version__, files
 from simenv import config as configs
 from simenv.config import Config, ConnectionFile, OwnDoor, Places
 from simenv.errors import ConfigError
@@ -68,7 +68,7 @@ def assemble(config: Config, home: Path, environ: Mapping[str, str]) -> Environm
     """Everything up to the first pass of the loop; SimenvError says what stands in the way."""
     places = Places(home, configs.state_folder(config, home, environ))
     for folder in (places.home, places.state, places.logs):
-        configs.private_folder(folder)
+        files.private_folder(folder)
     check_file_system(places.state, config.network_state)
     faults.install(config.faults)
     check_engines(config.pools)
@@ -94,7 +94,7 @@ def assemble(config: Config, home: Path, environ: Mapping[str, str]) -> Environm
         completions = Completions(journal, Origin("service", node, os.getpid(), __version__))
         found = replay(journal, state, intake)
         log.info("replayed: %d queued, %d final, %.2f s", found.queued, found.final, found.seconds)
-        results = configs.private_folder(results_folder(places, allocation))
+        results = files.private_folder(results_folder(places, allocation))
         meeting = Rendezvous(
             places, sockets, results, limits.nodes, config.launcher.interface, journal.epoch
         )
@@ -105,7 +105,7 @@ def assemble(config: Config, home: Path, environ: Mapping[str, str]) -> Environm
             own = own_door(told)
         doors = ZmqDoors(sockets, far, meeting.door)
         undo.callback(doors.close)
-        kernels = configs.kernel_cache(environ)
+        kernels = configs.kernel_folder(environ)
         copier = None if config.lifeline else Copier(places.journal, places.copy)
         presence = Presence(places.connection)
         daemon = Daemon(
@@ -169,7 +169,7 @@ def launcher_for(
 
     What it starts keeps its own files in a folder beside the sockets.
     """
-    folder = configs.private_folder(sockets / "launcher")
+    folder = files.private_folder(sockets / "launcher")
     agent = configs.launch_agent(config, environ)
     known = configs.home_root(environ) / "launchers.json"
     with suppress(OSError):  # without it, every start has to find out again

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import zmq
 
+from simenv import files
 from simenv.errors import NoService
 from simenv.wire import keepalive
 from simenv.wire.connection import ZmqConnection
@@ -50,7 +51,7 @@ def connect(service: ServiceFile, identity: bytes) -> ZmqConnection:
     """To the service's door for workers: on its own node through the socket, else over TCP."""
     path = Path(service.sockets) / "worker.sock"
     here = os.uname().nodename
-    if here == service.node and path.exists():
+    if here == service.node and path.exists() and files.weakness(path.parent) is None:
         return ZmqConnection(path, identity)
     if not service.address:
         raise NoService(

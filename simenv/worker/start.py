@@ -10,6 +10,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+from simenv import files
 from simenv.errors import SimenvError
 from simenv.wire import joining
 from simenv.wire.joining import ServiceFile
@@ -81,7 +82,7 @@ def _load(told: argparse.Namespace, runner: Runner) -> None:
     """Everything a first task would have to wait for."""
     begin = time.monotonic()
     engine = WARM_ENGINE if told.engine == "any" else told.engine
-    warm.warm_up(told.kernels, engine, ranks=told.ranks > 1)
+    warm.warm_up(files.kernel_folder(told.kernels), engine, ranks=told.ranks > 1)
     runner.engine(engine)
     say(f"kernels ready in {time.monotonic() - begin:.2f} s, {_age_s():.2f} s after the start")
 

@@ -149,7 +149,7 @@ def _call_us(num_qubits: int, size: Size) -> list[float]:
     from simenv.worker.runner import Runner
     from simulators import warm
 
-    warm.warm_up(config.kernel_cache())
+    warm.warm_up(config.kernel_folder())
     runner, terms = Runner(), Terms(engine="statevector")
     chunk = Assign(1, 2**30, False, "statevector", "", [terms], [])
     medians = []

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
 import pytest
+from other_user import UID, skip_without_second_user
 
 import simenv
 from simenv.client import address, signs
 from simenv.config import ConnectionFile, OwnDoor
 from simenv.errors import ConfigError, NoService
+from simenv.wire.connection import ZmqConnection
 from simenv.wire.curve import CurveConnection
 from simenv.wire.keyfiles import new_pair
 
@@ -168,3 +173,84 @@ def test_a_secret_that_others_can_read_is_used(mode: int, tmp_path: Path) -> Non
     path.chmod(mode)
     with pytest.raises(NoService, match="holds a secret key and can be opened by others"):
         address.read(path)
+
+
+@pytest.fixture
+def listening(tmp_path: Path) -> Iterator[Path]:
+    """The folder of a socket on which something listens."""
+    folder = tmp_path / "sockets"
+    folder.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as service:
+        service.bind(str(folder / "client.sock"))
+        service.listen()
+        yield folder
+
+
+def far_file(tmp_path: Path, sockets: Path, **changes: object) -> Path:
+    pair = new_pair()
+    own = OwnDoor("tcp://127.0.0.1:9", pair.public, pair.public, pair.secret)
+    told = {"node": "elsewhere", "own": own, "sockets": str(sockets), **changes}
+    return write(tmp_path / "home" / "connection.json", **told)
+
+
+def opened(path: Path) -> type:
+    with closing(address.FileAddress(path).open(b"me")) as connection:
+        return type(connection)
+
+
+def test_a_socket_of_this_user_is_used_though_the_file_names_another_node(
+    tmp_path: Path, listening: Path
+) -> None:
+    assert opened(far_file(tmp_path, listening)) is ZmqConnection
+
+
+def test_a_socket_in_a_folder_that_others_can_write_is_not_used(
+    tmp_path: Path, listening: Path
+) -> None:
+    listening.chmod(0o777)
+    assert opened(far_file(tmp_path, listening)) is CurveConnection
+    here = far_file(tmp_path, listening, node=os.uname().nodename, own=None, pid=os.getpid())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(address, "SERVICE", b"python")  # we are the service
+        with pytest.raises(NoService, match="others can write its folder: not used"):
+            opened(here)
+
+
+def test_a_socket_in_a_folder_of_another_user_is_not_used(tmp_path: Path, listening: Path) -> None:
+    skip_without_second_user()
+    os.chown(listening, UID, UID)
+    assert opened(far_file(tmp_path, listening)) is CurveConnection
+
+
+def test_a_socket_on_which_another_user_listens_is_not_used(tmp_path: Path) -> None:
+    skip_without_second_user()
+    folder = tmp_path / "sockets"
+    folder.mkdir(mode=0o700)
+    source = (
+        "import os, socket, sys\n"
+        "own = socket.socket(socket.AF_UNIX); own.bind(sys.argv[1])\n"
+        f"os.setresuid({UID}, {UID}, {UID}); own.listen()\n"
+        "print('listens', flush=True); sys.stdin.read()\n"
+    )
+    argv = [sys.executable, "-c", source, str(folder / "client.sock")]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True) as decoy:
+        assert decoy.stdout is not None
+        assert decoy.stdout.readline() == "listens\n"
+        assert opened(far_file(tmp_path, folder)) is CurveConnection
+        decoy.communicate()
+
+
+def test_a_process_of_another_user_is_not_taken_for_the_service() -> None:
+    skip_without_second_user()
+    source = (
+        f"import os, sys; os.setresuid({UID}, {UID}, {UID})\n"
+        "print('simenv.service', flush=True); sys.stdin.read()\n"
+    )
+    argv = [sys.executable, "-c", source, "simenv.service"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True) as decoy:
+        assert decoy.stdout is not None
+        decoy.stdout.readline()
+        assert not signs.runs(decoy.pid, signs.SERVICE)
+        decoy.communicate()

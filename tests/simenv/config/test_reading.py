@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from simenv import config
+from simenv import config, files
 from simenv.errors import ConfigError
 from simenv.model import PoolSpec
 from simenv.store import disks
@@ -68,7 +68,7 @@ def test_a_file_that_is_not_there_is_blamed(tmp_path: Path) -> None:
 def test_a_home_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="cannot make the folder") as caught:
-        config.private_folder(tmp_path / "file" / "home")
+        files.private_folder(tmp_path / "file" / "home")
     assert "SIMENV_HOME" in caught.value.hint
 
 

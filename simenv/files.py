@@ -1,0 +1,125 @@
+"""Folders that only their owner can write: made, and checked level by level before they are used.
+
+Invariant: what is read from such a folder, or loaded as code, was put there by this user or root.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import stat
+from pathlib import Path
+
+from simenv.errors import ConfigError
+
+ROOT = 0
+MAX_LINKS = 40  # as the kernel: path_resolution(7)
+_WRITE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+
+
+def private_folder(path: Path, setting: str = "SIMENV_HOME") -> Path:
+    """Create the folder where it is missing, its parents too, each with mode 0700; then check it.
+
+    `setting`: the variable that names another folder, for the hint. Raises ConfigError.
+    """
+    try:
+        for level in reversed([path, *path.parents]):
+            if not level.exists():
+                level.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot make the folder {path}: {error.strerror}",
+            hint=f"set {setting} to a folder of your own",
+        ) from error
+    check_private(path, setting)
+    return path
+
+
+def kernel_folder(path: Path) -> Path:
+    """`private_folder` for compiled kernels. They are loaded as code, so that whoever could write
+    there before must be thought to have done so: the way out is to throw them away."""
+    try:
+        return private_folder(path, "SIMENV_KERNELS")
+    except ConfigError as error:
+        way = f"rm -r {path}, kernels are compiled anew" if path.is_dir() else error.hint
+        raise ConfigError(error.message, hint=way) from error
+
+
+def check_private(path: Path, setting: str = "SIMENV_HOME") -> None:
+    """Raise ConfigError unless the folder is ours alone to write, and nobody else can put another
+    one in its place: see `weakness`."""
+    found = weakness(path)
+    if found is not None:
+        level, why = found
+        mend = f"chmod go-w {level}, or " if "written" in why else ""
+        raise ConfigError(
+            f"{level} {why}" + ("" if level == path else f", and {path} is reached through it"),
+            hint=f"{mend}set {setting} to a folder of your own",
+        )
+
+
+def weakness(path: Path) -> tuple[Path, str] | None:
+    """The first level of the path that other users control, and why; None if there is none.
+
+    The folder must be ours and writable by no one else. So must each folder above it, up to one
+    that is root's, or that is sticky, in which nobody can move what is ours. A symbolic link
+    counts like a folder, and is followed.
+    """
+    pending, links = [(path.absolute(), True)], 0
+    while pending:
+        start, is_folder_itself = pending.pop()
+        for level in (start, *start.parents):
+            is_leaf = is_folder_itself and level == start
+            try:
+                info = level.lstat()
+            except OSError as error:
+                return level, f"cannot be looked at: {error.strerror}"
+            why = _why_unsafe(info, is_leaf=is_leaf)
+            if why:
+                return level, why
+            if stat.S_ISLNK(info.st_mode):
+                links += 1
+                if links > MAX_LINKS:
+                    return level, "is one of too many symbolic links"
+                pending.append((level.parent / level.readlink(), is_leaf))
+            elif _is_roots(info.st_uid) and not is_leaf:
+                break
+    return None
+
+
+def _why_unsafe(info: os.stat_result, *, is_leaf: bool) -> str:
+    """`is_leaf`: of the folder itself more is asked than of those above."""
+    is_link = stat.S_ISLNK(info.st_mode)
+    may_be_roots = is_link or not is_leaf
+    if not _is_ours(info.st_uid) and not (may_be_roots and _is_roots(info.st_uid)):
+        return f"belongs to user {info.st_uid}"
+    if is_link:
+        return ""
+    if not stat.S_ISDIR(info.st_mode):
+        return "is no folder"
+    is_sticky = bool(info.st_mode & stat.S_ISVTX) and not is_leaf
+    if info.st_mode & _WRITE_BY_OTHERS and not is_sticky:
+        return f"can be written by others (mode {stat.S_IMODE(info.st_mode):04o})"
+    return ""
+
+
+def _is_ours(uid: int) -> bool:
+    return uid == os.geteuid()
+
+
+def _is_roots(uid: int) -> bool:
+    return uid in (ROOT, _unmapped_uid())
+
+
+@functools.cache
+def _unmapped_uid() -> int:
+    """The number under which root's files appear in a user namespace that does not map root, as
+    that of our ranks; -1 outside of one. Other users' files appear under it too: there the check
+    of the process that made the namespace has to do."""
+    try:
+        mapped = Path("/proc/self/uid_map").read_text().split()
+        if any(first == str(ROOT) for first in mapped[::3]):
+            return -1
+        return int(Path("/proc/sys/kernel/overflowuid").read_text())
+    except (OSError, ValueError):
+        return -1

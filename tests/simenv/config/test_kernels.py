@@ -1,0 +1,62 @@
+"""Every process that loads kernels refuses a folder that others can write."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from simenv.cli.app import run
+from simenv.config import convert
+from simenv.errors import ConfigError
+from simenv.service.start import assemble
+from simenv.worker import start
+from simulators import jit, warm
+
+BELL = "OPENQASM 2.0;\ninclude 'qelib1.inc';\nqreg q[1];\ncreg c[1];\nh q[0];\nmeasure q -> c;\n"
+REFUSED = "can be written by others"
+
+
+@pytest.fixture
+def loose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of kernels as an earlier version made it under umask 002."""
+    folder = tmp_path / "kernels"
+    folder.mkdir()
+    folder.chmod(0o775)
+    monkeypatch.setenv("SIMENV_KERNELS", str(folder))
+    return folder
+
+
+def test_the_service_refuses_kernels_that_others_can_write(tmp_path: Path, loose: Path) -> None:
+    environ = {"SIMENV_HOME": str(tmp_path / "home"), "SIMENV_KERNELS": str(loose)}
+    told = convert({"memory_bytes": 2**20, "launcher": {"use": "local"}})
+    with pytest.raises(ConfigError, match=REFUSED):
+        assemble(told, tmp_path / "home" / "default", environ)
+
+
+def test_a_worker_refuses_kernels_that_others_can_write(loose: Path) -> None:
+    told = argparse.Namespace(kernels=loose, engine="any", ranks=1)
+    with pytest.raises(ConfigError, match=REFUSED):
+        start._load(told, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("words", [["simulate"], ["explain", "--plan"]])
+def test_a_command_refuses_kernels_that_others_can_write(
+    tmp_path: Path, loose: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    circuit = tmp_path / "bell.qasm"
+    circuit.write_text(BELL)
+    assert run([words[0], str(circuit), *words[1:]]) == ConfigError.exit_code
+    assert REFUSED in capsys.readouterr().err
+
+
+def test_folders_of_kernels_are_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jit, "_in_use", [""])
+    monkeypatch.setattr(jit, "_kept", [tmp_path])
+    before = jit.numba.config.CACHE_DIR
+    try:
+        made = warm.prepare(tmp_path / "kernels")
+        assert made.stat().st_mode & 0o077 == made.parent.stat().st_mode & 0o077 == 0
+    finally:
+        jit.numba.config.CACHE_DIR = before

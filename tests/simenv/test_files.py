@@ -1,0 +1,135 @@
+"""Folders that others control are refused, at every level, and those made are private."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from other_user import UID, skip_without_second_user
+
+from simenv import config, files
+from simenv.errors import ConfigError
+
+MISSING = os.strerror(errno.ENOENT)
+
+
+@pytest.fixture
+def loose_umask() -> Iterator[None]:
+    """That of systems where every user has a group of the same name."""
+    before = os.umask(0o002)
+    yield
+    os.umask(before)
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.usefixtures("loose_umask")
+def test_every_level_that_is_made_is_private(tmp_path: Path) -> None:
+    made = files.private_folder(tmp_path / "a" / "b" / "c")
+    assert [mode_of(level) for level in (made, *made.parents[:2])] == [0o700] * 3
+
+
+def test_a_private_folder_is_accepted_as_it_is(tmp_path: Path) -> None:
+    made = tmp_path / "home"
+    made.mkdir(mode=0o755)
+    assert files.private_folder(made) == made
+    assert files.weakness(made) is None
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o702, 0o777, 0o1777])
+def test_a_folder_that_others_can_write_is_refused(tmp_path: Path, mode: int) -> None:
+    made = tmp_path / "home"
+    made.mkdir()
+    made.chmod(mode)
+    with pytest.raises(ConfigError, match="can be written by others") as caught:
+        files.private_folder(made)
+    assert caught.value.hint.startswith(f"chmod go-w {made}")
+
+
+def test_a_parent_that_others_can_write_is_refused_unless_it_is_sticky(tmp_path: Path) -> None:
+    made = tmp_path / "shared" / "home"
+    files.private_folder(made)
+    made.parent.chmod(0o777)
+    found = files.weakness(made)
+    assert found is not None
+    assert found[0] == made.parent
+    made.parent.chmod(0o1777)
+    assert files.weakness(made) is None
+
+
+def test_a_symbolic_link_of_ours_is_followed_and_its_target_is_checked(tmp_path: Path) -> None:
+    real = files.private_folder(tmp_path / "real")
+    link = tmp_path / "link"
+    link.symlink_to("real")
+    assert files.private_folder(link) == link
+    assert files.weakness(link / "none") == (link / "none", "cannot be looked at: " + MISSING)
+    real.chmod(0o777)
+    assert files.weakness(link) == (real, "can be written by others (mode 0777)")
+    loop = tmp_path / "loop"
+    loop.symlink_to("loop")
+    found = files.weakness(loop)
+    assert found is not None
+    assert "symbolic links" in found[1]
+
+
+@pytest.mark.parametrize("what", ["folder", "link", "parent"])
+def test_what_belongs_to_another_user_is_refused(tmp_path: Path, what: str) -> None:
+    skip_without_second_user()
+    real = files.private_folder(tmp_path / "real" / "home")
+    path = real
+    if what == "link":
+        path = tmp_path / "planted"
+        path.symlink_to(real)
+        os.lchown(path, UID, UID)
+    else:
+        os.chown(real if what == "folder" else real.parent, UID, UID)
+    with pytest.raises(ConfigError, match=f"belongs to user {UID}"):
+        files.private_folder(path)
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert files.weakness(tmp_path / "file") == (tmp_path / "file", "is no folder")
+
+
+def test_kernels_that_others_could_write_are_to_be_thrown_away(tmp_path: Path) -> None:
+    kernels = tmp_path / "kernels"
+    kernels.mkdir()
+    kernels.chmod(0o775)
+    with pytest.raises(ConfigError) as caught:
+        config.kernel_folder({"SIMENV_KERNELS": str(kernels)})
+    assert caught.value.hint.startswith(f"rm -r {kernels}")
+
+
+def test_a_runtime_folder_of_another_user_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = tmp_path / "runtime"
+    runtime.mkdir(mode=0o700)
+    environ = {"XDG_RUNTIME_DIR": str(runtime)}
+    assert config.socket_folder(environ).parent == runtime
+    runtime.chmod(0o777)
+    assert config.socket_base(environ) != runtime
+    if os.geteuid() == 0:
+        runtime.chmod(0o700)
+        os.chown(runtime, UID, UID)
+        assert config.socket_base(environ) != runtime
+
+
+def test_sockets_are_refused_where_others_could_replace_their_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    monkeypatch.setattr("tempfile.tempdir", str(shared))
+    with pytest.raises(ConfigError, match="can be written by others") as caught:
+        config.socket_folder({})
+    assert "TMPDIR" in caught.value.hint
+    assert list(shared.iterdir()) == []
