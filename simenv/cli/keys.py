@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from simenv import config
+from simenv import config, files
 from simenv.cli import out, settings
 from simenv.cli.listing import Column, Columns, NoHeader, Style, listing
 from simenv.client import address
@@ -119,7 +119,7 @@ def _default_file(context: typer.Context, name: str) -> Path:
     where = address.find(common.name, common.service)
     if isinstance(where, KeyAddress) or not where.path.parent.is_dir():
         return Path(f"{name}.simenv")
-    return config.private_folder(where.path.with_name("keys")) / f"{name}.simenv"
+    return files.private_folder(where.path.with_name("keys")) / f"{name}.simenv"
 
 
 def _shown(kept: People) -> list[Shown]:
