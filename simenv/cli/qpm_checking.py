@@ -11,7 +11,7 @@ import importlib.util
 import secrets
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +21,7 @@ import typer
 
 from simenv.cli import out, settings
 from simenv.errors import OptionError
+from simenv.qpm_check import RPC_TIMEOUT_S
 
 if TYPE_CHECKING:
     from simenv.client.client import Client
@@ -56,6 +57,20 @@ def check(
     token_file: Annotated[
         Path | None, typer.Option(help="With a folder: the token its calls must carry.")
     ] = None,
+    rpc_timeout: Annotated[
+        float,
+        typer.Option(
+            help="Seconds after which a host gives up a call to a client (a real one: 300).",
+            min=5.0,
+        ),
+    ] = RPC_TIMEOUT_S,
+    restart: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            help="With a folder: two commands, to kill what is behind the plugin and to start it.",
+            metavar="KILL START",
+        ),
+    ] = None,
     show: Annotated[bool, typer.Option("--list", help="The rows, and no check.")] = False,
 ) -> None:
     """Check a QPM against its contract, row by row.
@@ -79,7 +94,7 @@ def check(
         tuple(only or ()), revisions, "" if long is None else _text(long), qubits
     )
     told = _progress(as_json)
-    with _opened(target, provider, token_file) as found:
+    with _opened(target, provider, token_file, rpc_timeout, restart) as found:
         done = runner.check(found, rows, options, told)
     if junit is not None:
         junit.write_text(report.junit(done), encoding="utf-8")
@@ -92,8 +107,15 @@ def check(
 
 
 @contextmanager
-def _opened(target: str, provider: str, token_file: Path | None) -> Iterator[Target]:
+def _opened(
+    target: str,
+    provider: str,
+    token_file: Path | None,
+    rpc_timeout_s: float,
+    restart: tuple[str, str] | None,
+) -> Iterator[Target]:
     from simenv.qpm_check.objects import Objects
+    from simenv.qpm_check.outage import Commands
     from simenv.qpm_check.plugin import Plugin
 
     if target == "inprocess":
@@ -105,14 +127,19 @@ def _opened(target: str, provider: str, token_file: Path | None) -> Iterator[Tar
             yield Objects(target, partial(open_qpm, pool=MACHINE), partial(open_strange, MACHINE))
     elif target == "defw":
         _needs_yaml()
+        from simenv.cli.qpm_environment import Restartable
         from simenv.frontends.qfw import PLUGIN
 
-        with _private() as client:
-            yield Plugin(target, PLUGIN, {"SIMENV_SERVICE": client.service})
+        with closing(Restartable()) as environment:
+            yield Plugin(
+                target, PLUGIN, {"SIMENV_SERVICE": str(environment.service)},
+                rpc_timeout_s=rpc_timeout_s, outage=environment,
+            )  # fmt: skip
     else:
         _needs_yaml()
         token = "" if token_file is None else _token(token_file)
-        yield Plugin(target, Path(target), token=token)
+        outage = None if restart is None else Commands(*restart)
+        yield Plugin(target, Path(target), token=token, rpc_timeout_s=rpc_timeout_s, outage=outage)
 
 
 def _needs_yaml() -> None:

@@ -7,3 +7,5 @@ authors of plugins that have nothing to do with simenv.
 """
 
 from __future__ import annotations
+
+RPC_TIMEOUT_S = 30.0  # of the stand-in's calls to clients; a real host's is 300

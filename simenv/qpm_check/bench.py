@@ -46,7 +46,7 @@ class Bench:
         self._impure: dict[str, str] = {}
         self._load = load
         self._links: list[Link] = []
-        self._cids: list[tuple[str, Plain]] = []  # and under what
+        self._cids: list[tuple[str, Plain, Caller]] = []  # under what, and whose
         self._reserved: list[int] = []
         self._ears: list[Ear] = []
         self._standing: int | None = None
@@ -74,6 +74,13 @@ class Bench:
         self._links.append(link)
         return Caller(link, self._impure)
 
+    def connect_beside(self, other: Caller) -> Caller:
+        """Another client in the process of `other`; of targets with a transport."""
+        subject: Any = self.subject
+        link = subject.connect_beside(other.link)
+        self._links.append(link)
+        return Caller(link, self._impure)
+
     def stranger(self) -> Caller:
         """A client of another owner."""
         link = self.subject.stranger()
@@ -82,9 +89,10 @@ class Bench:
         self._links.append(link)
         return Caller(link, self._impure)
 
-    def ear(self) -> Ear:
-        """A client of its own with a queue of events; it hears nothing more after the check."""
-        caller = self.connect()
+    def ear(self, caller: Caller | None = None) -> Ear:
+        """A client with a queue of events, of its own where none is given; it hears nothing more
+        after the check."""
+        caller = self.connect() if caller is None else caller
         made = Ear(caller, caller.link.sink(), self.wait_s)
         self._ears.append(made)
         return made
@@ -122,6 +130,11 @@ class Bench:
 
     # --- circuits -----------------------------------------------------------------------------
 
+    @property
+    def most_qubits(self) -> int:
+        """No circuit of a check is wider."""
+        return self._load.most_qubits
+
     def info(self, qasm: str = circuits.BELL, **more: Any) -> Plain:
         """As a host's backend sends it."""
         width = max(1, sum(_sizes(qasm)))
@@ -145,40 +158,58 @@ class Bench:
         """The counts of a record, wherever the revision has them."""
         return counts_of(self.run(qasm, **more))
 
-    def submit(self, qasm: str = circuits.BELL, *, under: Plain | None = None, **more: Any) -> str:
-        """The cid of a circuit that is on its way."""
-        return str(self.accept(self.info(qasm, **more), under=under)[0])
+    def submit(
+        self,
+        qasm: str = circuits.BELL,
+        *,
+        under: Plain | None = None,
+        by: Caller | None = None,
+        **more: Any,
+    ) -> str:
+        """The cid of a circuit that is on its way; `by`: the client, the first where none is
+        given."""
+        return str(self.accept(self.info(qasm, **more), under=under, by=by)[0])
 
-    def accept(self, info: Plain, *, under: Plain | None = None) -> tuple[str, Plain]:
+    def accept(
+        self, info: Plain, *, under: Plain | None = None, by: Caller | None = None
+    ) -> tuple[str, Plain]:
         """cid and answer of `async_run`."""
         named_ones: Plain = {}
+        client = self.q if by is None else by
         if self.revision == 1:
-            answer: Any = self.q.async_run(info)
+            answer: Any = client.async_run(info)
             cid = answer
             answer = {"cid": cid}
         else:
             named_ones = self.under if under is None else under
-            answer = self.q.async_run(info, **named_ones)
+            answer = client.async_run(info, **named_ones)
             cid = answer.get("cid") if isinstance(answer, dict) else None
         expect(isinstance(cid, str) and cid, f"async_run answered {shown(answer)}: no cid")
-        self._cids.append((str(cid), named_ones))
+        self._cids.append((str(cid), named_ones, client))
         return str(cid), answer
 
-    def completion(self, cid: str | None = None, **under: Any) -> Plain:
+    def completion(
+        self, cid: str | None = None, *, by: Caller | None = None, reservation_id: int = 0
+    ) -> Plain:
         """Read it as a host does: again and again until it is there."""
-        return self.until(lambda: self.poll(cid, **under), f"completion of {cid or 'anything'}")
+        what = f"completion of {cid or 'anything'}"
+        return self.until(lambda: self.poll(cid, by=by, reservation_id=reservation_id), what)
 
-    def poll(self, cid: str | None = None, **under: Any) -> Plain | None:
+    def poll(
+        self, cid: str | None = None, *, by: Caller | None = None, reservation_id: int = 0
+    ) -> Plain | None:
         """The completion, or None while there is none."""
+        client = self.q if by is None else by
         if self.revision == 1:
             try:
-                found: Plain = self.q.read_cq(cid)
+                found: Plain = client.read_cq(cid)
             except Exception as error:
                 if named(error) != "DEFwInProgress":
                     raise
                 return None
             return found
-        answer: Plain = self.q.read_cq(cid, **(under or self.under))
+        under = {"reservation_id": reservation_id} if reservation_id else self.under
+        answer: Plain = client.read_cq(cid, **under)
         ready = answer.get("completion_ready")
         if answer.get("outcome") in ("INVALID_RESERVATION", "NO_LONGER_RETAINED"):
             raise Broken(f"read_cq of a task under way answered {shown(answer)}")
@@ -289,12 +320,12 @@ class Bench:
     def tidy(self) -> None:
         """The check is over."""
         cids, self._cids = self._cids, []
-        for cid, under in cids:
-            for named_ones in (under, {}):  # its reservation may be over
-                with suppress(Exception):
+        for cid, under, client in cids:
+            for named_ones in (under, {}) if self.revision == 2 else ({},):
+                with suppress(Exception):  # its reservation may be over, its client gone
                     if self.revision == 2:
                         self.q.cancel_task(cid, **named_ones)
-                    if self.q.delete_circuit(cid, **named_ones) is None:
+                    if client.delete_circuit(cid, **named_ones) is None:
                         break
         reserved, self._reserved = self._reserved, []
         for number in reserved:

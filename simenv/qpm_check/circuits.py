@@ -5,6 +5,7 @@ from __future__ import annotations
 HEAD = 'OPENQASM 2.0;\ninclude "qelib1.inc";\n'
 BELL = HEAD + "qreg q[2];\ncreg c[2];\nh q[0];\ncx q[0],q[1];\nmeasure q -> c;\n"
 UNREADABLE = HEAD + "qreg q[2];\ncreg c[2];\nnonsense q[0];\nmeasure q -> c;\n"
+NO_QASM = "this is not qasm"
 FIRST_BIT = HEAD + "qreg q[3];\ncreg c[3];\nx q[0];\nmeasure q -> c;\n"  # 001
 FIRST_BIT_QPY = (  # the same in QPY 13, base64
     "UUlTS0lUDQIGAQAAAAAAAAABcHEAAWYACAAAAAMAAAADAAAAAAAAAAIAAAACAAAAAAAAAAQAAAAAYwAAAAAAAAAAe31x"

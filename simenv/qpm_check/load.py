@@ -32,7 +32,7 @@ class Load:
         self, given: str = "", most_qubits: int = MOST_QUBITS, wanted_s: float = WANTED_S
     ) -> None:
         self._given = given
-        self._most_qubits = most_qubits
+        self.most_qubits = most_qubits
         self._wanted_s = wanted_s
         self._qubits, self._layers = LEAST_QUBITS, FIRST_LAYERS
         self.shots = 1
@@ -76,7 +76,7 @@ class Load:
             growth = min(MOST_GROWTH, self._wanted_s / max(took_s, 1e-4))
             if not self._grow(self._layers * growth):
                 self._why = (
-                    f"no circuit of up to {self._most_qubits} qubits, {MOST_LAYERS} layers and "
+                    f"no circuit of up to {self.most_qubits} qubits, {MOST_LAYERS} layers and "
                     f"{MOST_SHOTS} shots took "
                     f"{ENOUGH * self._wanted_s:g} s here (the last {took_s:.2f} s): "
                     "nothing can be caught while it runs"
@@ -87,7 +87,7 @@ class Load:
         if self._layers < MOST_LAYERS:
             self._layers = min(float(MOST_LAYERS), max(layers, self._layers + 1))
             return True
-        if self._qubits + 2 <= self._most_qubits:
+        if self._qubits + 2 <= self.most_qubits:
             self._qubits += 2
             self._layers = MOST_LAYERS / 4  # each gate works on four times the amplitudes
             return True
@@ -101,7 +101,7 @@ class Load:
         if self._qubits == LEAST_QUBITS or self.shots > 1 or self._layers > MOST_LAYERS / 4:
             return False
         self._qubits -= 2
-        self._most_qubits, self._layers = self._qubits, float(MOST_LAYERS)
+        self.most_qubits, self._layers = self._qubits, float(MOST_LAYERS)
         return self._grow(self._layers)
 
     def _took_s(self, bench: Bench) -> float:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 from simenv.qpm_check.inbox import Inbox
-from simenv.qpm_check.target import Card, Pushed, Sink
+from simenv.qpm_check.target import Card, Outage, Pushed, Sink
 
 Open = Callable[[int], AbstractContextManager[Any]]
 OpenStrange = Callable[[], AbstractContextManager[Any]]
@@ -20,6 +20,7 @@ class Objects:
 
     has_package = False
     has_transport = False
+    outage: Outage | None = None
 
     def __init__(self, name: str, open_qpm: Open, open_strange: OpenStrange | None = None) -> None:
         self.name = name

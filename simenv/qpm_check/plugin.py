@@ -18,12 +18,15 @@ from typing import Any
 import msgspec
 
 from simenv.errors import SimenvError
+from simenv.qpm_check import RPC_TIMEOUT_S
 from simenv.qpm_check.rows import Broken
 from simenv.qpm_check.signatures import binding_of
-from simenv.qpm_check.target import Card, NothingToCheck, Sink, named
+from simenv.qpm_check.standin.facts import Facts
+from simenv.qpm_check.target import Card, NothingToCheck, Outage, Sink, named
 
 START_S = 60.0
 READY_S = 40.0  # as long as a host waits
+ANSWER_S = 20.0  # a plugin that answers no first call by then answers nothing
 REGISTER_S = 15.0
 END_S = 10.0
 ENDING_S = 2.0
@@ -32,10 +35,14 @@ LOOK_S = 0.01
 # What Python itself needs to find what is installed.
 _PYTHONS = ("PATH", "HOME", "TMPDIR", "LANG", "LC_", "PYTHON", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
 HOST = (sys.executable, "-X", "faulthandler", "-P", "-m", "simenv.qpm_check.standin")
+# The host's own program, which `sys.executable` leads to: it writes down that it was started.
+_PROGRAM = '#!/bin/sh\necho "$@" >> "{record}"\nexit 1\n'
 
 
 class Plugin:
-    """`environ`: what its process gets besides ours. `token`: what calls of revision 2 carry."""
+    """`environ`: what its process gets besides ours. `token`: what calls of revision 2 carry.
+    `rpc_timeout_s`: after which the host gives up a call to a client that does not answer.
+    `outage`: takes away what the plugin works with, where that can be done."""
 
     has_package = True
     has_transport = True
@@ -46,6 +53,9 @@ class Plugin:
         folder: Path,
         environ: Mapping[str, str] | None = None,
         token: str = "",
+        *,
+        rpc_timeout_s: float = RPC_TIMEOUT_S,
+        outage: Outage | None = None,
     ) -> None:
         from simenv.qpm_check.standin.loader import candidates
 
@@ -63,6 +73,8 @@ class Plugin:
         self.service = found[0]
         self.environ = dict(environ or {})
         self.token = token
+        self.outage = outage
+        self._rpc_timeout_s = rpc_timeout_s
         self.registers = True  # until it was seen not to
         self._facts: dict[int, dict[str, Any]] = {}
 
@@ -70,7 +82,7 @@ class Plugin:
         """What is learnt of it when it is loaded."""
         if revision not in self._facts:
             with self.process(revision) as control:
-                facts = control.host("facts")
+                facts = _loaded_facts(control, self.service)
                 try:
                     facts["properties"] = control.host("query")["card"]["properties"]
                 except Exception as error:  # noqa: BLE001 - why it does not serve this revision
@@ -89,7 +101,7 @@ class Plugin:
     @contextmanager
     def open(self, revision: int) -> Iterator[_Subject]:
         with self.process(revision) as control:
-            if control.host("facts")["import_error"]:
+            if _loaded_facts(control, self.service)["import_error"]:
                 raise Broken("it could not be imported")
             subject = _Subject(self, control, revision)
             try:
@@ -107,18 +119,23 @@ class Plugin:
         from simenv.qpm_check.standin.client import Connection
 
         folder = Path(tempfile.mkdtemp(prefix="qpm-check-"))
-        path = folder / "socket"
+        path, record = folder / "socket", folder / "started"
         try:
+            program = _executable(folder, record)
             ours = {} if bare else self.environ
             with (folder / "log").open("wb") as log:
                 process = subprocess.Popen(
-                    [*HOST, str(path), str(self.service), str(revision)],
+                    [
+                        *HOST, str(path), str(self.service.resolve()), str(revision), str(program),
+                        str(self._rpc_timeout_s),
+                    ],
                     stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                     env={**_environ(folder, revision, bare), **ours, **(environ or {})},
                 )  # fmt: skip
             try:
                 control = _connected(Connection, path, process, folder)
                 control.socket_path = str(path)
+                control.started = partial(_lines, record)
                 control.fate = partial(_fate, control, process, folder)
                 try:
                     yield control
@@ -146,7 +163,10 @@ class _Subject:
             while not self.control.host("registered") and time.monotonic() < deadline:
                 time.sleep(LOOK_S)
             self._plugin.registers = bool(self.control.host("registered"))
-        link, deadline = self.connect(), time.monotonic() + READY_S
+        from simenv.qpm_check.standin.client import Connection
+
+        deadline = time.monotonic() + READY_S
+        link = self._linked(Connection(self.control.socket_path, ANSWER_S))
         try:
             while not _is_ready(link, self._revision):
                 if time.monotonic() > deadline:
@@ -158,11 +178,18 @@ class _Subject:
     def connect(self) -> _Link:
         from simenv.qpm_check.standin.client import Connection
 
-        connection = Connection(self.control.socket_path)
-        link = _Link(connection, self._plugin.token if self._revision == 2 else "")
+        return self._linked(Connection(self.control.socket_path))
+
+    def connect_beside(self, other: _Link) -> _Link:
+        """Another client in the same process: proxies of its own over one connection."""
+        return self._linked(other.connection)
+
+    def _linked(self, connection: Any) -> _Link:
+        token = self._plugin.token if self._revision == 2 else ""
+        link = _Link(connection, token, bindings=self._revision == 2)
         self._links.append(link)
         if self._revision == 1:
-            self.control.host("hello", id(link) % 1_000_000)
+            connection.host("hello", id(link) % 1_000_000)
         return link
 
     def close(self) -> None:
@@ -191,9 +218,12 @@ class _Subject:
 class _Link:
     """One client, with the contract's methods."""
 
-    def __init__(self, connection: Any, token: str) -> None:
+    def __init__(self, connection: Any, token: str, *, bindings: bool) -> None:
+        from simenv.qpm_check.standin.client import Proxy
+
         self.connection = connection
-        self.methods = _Methods(connection, token)
+        self._proxy = Proxy(connection, bindings=bindings)
+        self.methods = _Methods(self._proxy, token)
 
     def sink(self) -> Sink:
         found: Sink = self.connection.sink()
@@ -204,6 +234,11 @@ class _Link:
         found: dict[str, str] = self.connection.impure
         return found
 
+    def leave(self) -> None:
+        """In good order: its proxies are destroyed first."""
+        self._proxy.destroy()
+        self.die()
+
     def die(self) -> None:
         self.connection.die()
 
@@ -211,20 +246,18 @@ class _Link:
 class _Methods:
     """Each name is a call to the other side, with the token where there is one and none is told."""
 
-    def __init__(self, connection: Any, token: str) -> None:
-        self._connection = connection
+    def __init__(self, proxy: Any, token: str) -> None:
+        self._proxy = proxy
         self._more = {"token": token} if token else {}
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        return partial(_call, self._connection, name, self._more)
+        return partial(_call, self._proxy, name, self._more)
 
 
-def _call(
-    connection: Any, method: str, more: Mapping[str, str], *given: Any, **named_ones: Any
-) -> Any:
-    return connection.call("call", method, given, {**more, **named_ones}, binding_of(method))
+def _call(proxy: Any, method: str, more: Mapping[str, str], *given: Any, **named_ones: Any) -> Any:
+    return proxy.call(binding_of(method), method, given, {**more, **named_ones})
 
 
 def _is_ready(link: _Link, revision: int) -> bool:
@@ -255,11 +288,34 @@ def _environ(folder: Path, revision: int, bare: bool) -> dict[str, str]:
     }  # fmt: skip
 
 
+def _executable(folder: Path, record: Path) -> Path:
+    """A link called python3 to a program of the host's that is no Python."""
+    program, link = folder / "defwp", folder / "python3"
+    program.write_text(_PROGRAM.format(record=record), encoding="utf-8")
+    program.chmod(0o700)
+    link.symlink_to(program)
+    return link
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(errors="replace").splitlines() if path.exists() else []
+
+
+def _loaded_facts(control: Any, service: Path) -> dict[str, Any]:
+    """What the stand-in says of the plugin; a plugin that holds it up has not been loaded."""
+    try:
+        found: dict[str, Any] = control.host("facts")
+    except Exception as error:  # noqa: BLE001 - rows say what is wrong
+        words = f"it has not been loaded within the time: {named(error)}: {error}"
+        found = msgspec.to_builtins(Facts(str(service), service.name, import_error=words))
+    return found
+
+
 def _connected(kind: Any, path: Path, process: subprocess.Popen[bytes], folder: Path) -> Any:
     deadline = time.monotonic() + START_S
     while process.poll() is None and time.monotonic() < deadline:
         with suppress(OSError):
-            return kind(str(path))
+            return kind(str(path), ANSWER_S)
         time.sleep(LOOK_S)
     words = (folder / "log").read_text(errors="replace")[-1_000:]
     raise SimenvError(f"the plugin's process does not come up: {words}", hint="see its log above")

@@ -36,6 +36,7 @@ class Need(enum.StrEnum):
 
     PACKAGE = "a plugin folder"
     TRANSPORT = "a client in another process"
+    OUTAGE = "a plugin whose backend can be restarted"
 
 
 class Broken(Exception):

@@ -21,10 +21,12 @@ from simenv.qpm_check.target import NothingToCheck, Target, named
 
 LIMIT_S = 60.0
 CLOSING_S = 10.0
+PROBE_S = 30.0
 
 
 class Options(msgspec.Struct, frozen=True):
-    """`only`: patterns of row ids; `long`: a circuit that takes `long_s`, if one is known."""
+    """`only`: patterns of row ids; `long`: a circuit that takes `long_s`, if one is known;
+    `probe_s`: within which the first circuit of all must be answered."""
 
     only: tuple[str, ...] = ()
     revisions: tuple[int, ...] = (1, 2)
@@ -32,6 +34,7 @@ class Options(msgspec.Struct, frozen=True):
     most_qubits: int = 22
     long_s: float = WANTED_S
     limit_s: float = LIMIT_S
+    probe_s: float = PROBE_S
     wait_s: float = WAIT_S
 
 
@@ -88,6 +91,8 @@ class _Series:
         self._revision = revision
         self._load = load
         self._limit_s, self._wait_s = options.limit_s, options.wait_s
+        self._probe_s = options.probe_s
+        self._probed = False
         self._bench: Bench | None = None
         self._stack = ExitStack()
         self._closed_to_us = ""  # why no QPM could be opened: it is not tried again and again
@@ -130,6 +135,7 @@ class _Series:
             bench = self._open(row)
         except Exception as error:  # noqa: BLE001 - whatever the plugin raised is the verdict
             self._closed_to_us = "no QPM could be opened"
+            self._abandon()
             return State.FAILED, f"it could not be opened: {named(error)}: {error}"
         try:
             row.check(bench)
@@ -158,8 +164,25 @@ class _Series:
             return Bench(self._target, None, self._revision, self._load)
         if self._bench is None:
             subject = self._stack.enter_context(self._target.open(self._revision))
-            self._bench = Bench(self._target, subject, self._revision, self._load, self._wait_s)
+            bench = Bench(self._target, subject, self._revision, self._load, self._wait_s)
+            if not self._probed:
+                self._probed = True
+                self._probe(bench)
+            self._bench = bench
         return self._bench
+
+    def _probe(self, bench: Bench) -> None:
+        """Broken where the first circuit is not answered at all: each row would wait in vain."""
+
+        def ask() -> None:
+            with suppress(Exception):  # an error is an answer
+                bench.run()
+
+        thread = threading.Thread(target=ask, name="check probe", daemon=True)
+        thread.start()
+        thread.join(self._probe_s)
+        if thread.is_alive():
+            raise Broken(f"sync_run of a Bell pair was not answered within {self._probe_s:g} s")
 
     def _close(self) -> None:
         stack, self._stack, self._bench = self._stack, ExitStack(), None
@@ -179,7 +202,11 @@ def _is_wanted(row: Row, only: tuple[str, ...]) -> bool:
 
 
 def _has(target: Target, need: Need) -> bool:
-    return {Need.PACKAGE: target.has_package, Need.TRANSPORT: target.has_transport}[need]
+    return {
+        Need.PACKAGE: target.has_package,
+        Need.TRANSPORT: target.has_transport,
+        Need.OUTAGE: target.outage is not None,
+    }[need]
 
 
 def _not_served(rows: Sequence[Row], revision: int, why: str) -> Iterable[Verdict]:

@@ -112,12 +112,25 @@ class Subject(Protocol):
         ...
 
 
+class Outage(Protocol):
+    """Power over what a plugin works with: a service, a machine."""
+
+    def begin(self) -> None:
+        """Take it away without warning (kill -9); returns when it is gone."""
+        ...
+
+    def end(self) -> None:
+        """Bring it back, with all that it had accepted; returns when it answers."""
+        ...
+
+
 class Target(Protocol):
-    """Something that can be checked."""
+    """Something that can be checked. `outage`: None where nothing can be taken away."""
 
     name: str
     has_package: bool
     has_transport: bool
+    outage: Outage | None
 
     def serves(self, revision: int) -> str:
         """ "" where it does, else why not."""

@@ -10,7 +10,15 @@ from simenv import config
 from simenv.cli.app import run
 
 MY_QPU = Path(__file__).parents[2] / "examples" / "my_qpu"
-ROWS = ("counts.*", "record.*", "circuits.*", "execution.sync", "polling.read", "telemetry.*")
+ROWS = (
+    "counts.*",
+    "record.*",
+    "circuits.*",
+    "execution.sync",
+    "polling.read",
+    "telemetry.*",
+    "crowd.*",
+)
 
 
 def test_the_example_machine_breaks_its_contract(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from simenv.qpm_check.checks import rows
 from simenv.qpm_check.plugin import Plugin
-from simenv.qpm_check.runner import Options, Report, check
+from simenv.qpm_check.runner import PROBE_S, Options, Report, check
 
 PLUGINS = Path(__file__).parent / "qpm_plugins"
 SHORT_S = 0.2  # a long circuit of the tests
@@ -32,7 +32,23 @@ def checked(
     wait_s: float = 30.0,
     token: str = "",
     long_s: float = SHORT_S,
+    probe_s: float = PROBE_S,
 ) -> Report:
     """A report on a plugin folder; `token`: what it asks for."""
-    options = Options(only=only, revisions=revisions, long_s=long_s, wait_s=wait_s)
-    return check(Plugin("a plugin", folder, token=token), rows(), options)
+    options = Options(only=only, revisions=revisions, long_s=long_s, wait_s=wait_s, probe_s=probe_s)
+    outage = FileOutage(folder / "outage")
+    environ = {"HONEST_OUTAGE": str(outage.path)}
+    return check(Plugin("a plugin", folder, environ, token, outage=outage), rows(), options)
+
+
+class FileOutage:
+    """The machine of the honest plugin is away while a file is there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def begin(self) -> None:
+        self.path.touch()
+
+    def end(self) -> None:
+        self.path.unlink()

@@ -6,6 +6,7 @@ from types import ModuleType
 
 from simenv.qpm_check.checks import (
     admission,
+    clients,
     control,
     crowd,
     events,
@@ -15,6 +16,7 @@ from simenv.qpm_check.checks import (
     policy,
     polling,
     records,
+    restart,
     scheduling,
     service,
     single,
@@ -25,7 +27,7 @@ from simenv.qpm_check.rows import Row
 
 _MODULES: tuple[ModuleType, ...] = (
     loading, service, records, single, execution, polling, events, admission, policy, scheduling,
-    telemetry, inputs, crowd, control, tokens,
+    telemetry, inputs, crowd, clients, control, restart, tokens,
 )  # fmt: skip
 
 

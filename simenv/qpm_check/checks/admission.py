@@ -85,6 +85,19 @@ def reserve(bench: Bench) -> None:
     bench.q.release(reservation_id=number)
 
 
+@row("admission.reason", "a rejection's reason is the text reason-N, N its reason_code")
+def reason(bench: Bench) -> None:
+    rejected = 0
+    for wrong in ({"device_id": "no-such-device"}, {"num_shots": -1}, {"walltime_ns": -1}):
+        answer = bench.answers("evaluate", lambda w=wrong: bench.q.evaluate(request=w))  # type: ignore[misc]
+        if not isinstance(answer, dict) or answer.get("status") != "rejected":
+            continue
+        found, rejected = decided("evaluate", answer), rejected + 1
+        expect_equal(f"reason of {wrong}", found["reason"], f"reason-{found['reason_code']}")
+    if not rejected:
+        raise Irrelevant("it rejects none of the requests that are wrong here")
+
+
 @row("admission.ids", "reservation ids are whole numbers, 1 to 2**64-1, each given once")
 def ids(bench: Bench) -> None:
     seen = []

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
+import time
 from contextlib import suppress
 from typing import Any
 
 from simenv.qpm_check.bench import Bench
+from simenv.qpm_check.checks.single import EVENT
 from simenv.qpm_check.rows import BOTH, Broken, Need, Omitted, expect, expect_equal, row, shown
 from simenv.qpm_check.standin.loader import OURS
 
@@ -16,6 +19,10 @@ QUICK_S = 2.0
 ENDS_S = 10.0
 MOST_LEFT = 2  # threads: those of a library may stay as long as the process
 IMPORT_S = 60.0
+BEGINS_S = 2.0  # what begins something in a process that is none of its own has done so by then
+STARTS_S = 5.0
+LOOK_S = 0.05
+OWN_FILES = 4  # of the stand-in: its connections
 _PACKAGE = (Need.PACKAGE,)
 
 
@@ -73,6 +80,48 @@ def metadata(bench: Bench) -> None:
 def singleton(bench: Bench) -> None:
     mode = _loaded(bench)["svc_info"].get("instance_mode", "per_connection")
     expect(mode == "singleton", f"instance_mode is {mode!r}: six clients would get six objects")
+
+
+@row("load.per-connection", "an object for each client's proxy: instance_mode per_connection",
+     revisions=(1,), needs=_PACKAGE, opens=False)  # fmt: skip
+def per_connection(bench: Bench) -> None:
+    mode = _loaded(bench)["svc_info"].get("instance_mode", "per_connection")
+    words = f"instance_mode is {mode!r}: clients would share one queue and one registration"
+    expect(mode == "per_connection", words)
+
+
+@row("load.launcher", "in a process that is no service, such as the launcher's, nothing is begun",
+     revisions=BOTH, needs=_PACKAGE, opens=False)  # fmt: skip
+def launcher(bench: Bench) -> None:
+    plugin: Any = bench.target
+    disabled = "DEFW_DISABLE_RESMGR" if bench.revision == 1 else "DEFW_DISABLE_DIRSVC"
+    phase = {"DEFW_AGENT_TYPE": "agent", "DEFW_SHELL_TYPE": "cmdline", disabled: "yes"}
+    facts = _loaded(bench)
+    with plugin.process(bench.revision, phase) as control:
+        deadline = time.monotonic() + BEGINS_S
+        while time.monotonic() < deadline:
+            now = control.host("left")
+            expect(not now["children"], f"it started {len(now['children'])} processes")
+            more = now["files"] - facts["before"]["files"] - OWN_FILES
+            expect(more <= 0, f"it opened {more} files or connections")
+            time.sleep(LOOK_S)
+
+
+@row("load.executable", "sys.executable, the host's own program there, is not started as a Python",
+     revisions=BOTH, needs=_PACKAGE, opens=False)  # fmt: skip
+def executable(bench: Bench) -> None:
+    plugin: Any = bench.target
+    _loaded(bench)
+    with (
+        tempfile.TemporaryDirectory(prefix="qpm-check-") as home,
+        plugin.process(bench.revision, {"HOME": home}, bare=True) as control,
+    ):
+        control.host("made")
+        deadline = time.monotonic() + STARTS_S
+        while time.monotonic() < deadline and not control.started():
+            time.sleep(LOOK_S)
+        started = control.started()
+    expect(not started, f"it was started {len(started)} times, as: python3 {started[:1]}")
 
 
 @row(
@@ -165,16 +214,21 @@ def lookups(bench: Bench) -> None:
     expect(after["children"] == before["children"], "look-ups started processes")
 
 
-@row("load.clients", "30 clients that come and go leave nothing behind",
+@row("load.clients", "30 clients that come, listen and go leave nothing behind",
      revisions=BOTH, needs=(Need.TRANSPORT,))  # fmt: skip
 def clients(bench: Bench) -> None:
     bench.run()
     control = _control(bench)
     before = control.host("left")
-    for _ in range(30):
-        link = bench.subject.connect()
-        link.methods.is_ready()
-        link.die()
+    more = bench.under if bench.revision == 2 else {}
+    for number in range(30):
+        ear = bench.ear()
+        ear.register(EVENT, **more)
+        bench.submit(by=ear.q)
+        ear.taken()
+        ear.q.is_ready()  # by now the host's call with the event is answered
+        link: Any = ear.q.link
+        link.leave() if number % 2 else link.die()
 
     def settled() -> bool:
         return len(control.host("left")["threads"]) - len(before["threads"]) <= 8

@@ -240,7 +240,7 @@ def of_cancelled(bench: Bench) -> None:
         for cid in reversed(cids):
             bench.q.cancel_task(cid, **under)
         for cid in cids:
-            bench.completion(cid, **under)
+            bench.completion(cid, reservation_id=number)
         left = stands(bench, number, "active")["credits_consumed"]
         expect(left <= gates, f"{left} credits are gone for 6 tasks that were cancelled")
 
@@ -262,7 +262,9 @@ def delayed(bench: Bench) -> None:
             expect_equal("pending_queue_position", found.get("pending_queue_position"), 1)
             expect_equal("pending_capacity of the queue", len(state["pending_capacity"]), 1)
             for cid in (first, second):
-                expect_equal("rc", bench.completion(cid, **under)["rc"], 0)
+                expect_equal(
+                    "rc", bench.completion(cid, reservation_id=under["reservation_id"])["rc"], 0
+                )
             return
     raise Omitted(f"{TURNS} times a long circuit was done before another could wait for it")
 

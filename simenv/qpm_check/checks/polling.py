@@ -53,7 +53,8 @@ def gone(bench: Bench) -> None:
     cid = bench.submit()
     bench.completion(cid)
     answer = bench.q.read_cq(cid, **bench.under)
-    found = shapes.outcome("read_cq", answer, "NO_LONGER_RETAINED")
+    reason = "completion-no-longer-retained"
+    found = shapes.outcome("read_cq", answer, "NO_LONGER_RETAINED", reason)
     _polled("read_cq", found, ready=False)
     shapes.has("read_cq", found, {"evicted_at_ns": int, "retention_reason": str})
 

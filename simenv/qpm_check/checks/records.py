@@ -150,6 +150,15 @@ def unknown_keys(bench: Bench) -> None:
     expect_equal("the sum of the counts", sum(counts.values()), SHOTS)
 
 
+@row(
+    "info.width", "num_qubits below the circuit's own, 0 too: the circuit's counts", revisions=BOTH
+)
+def width(bench: Bench) -> None:
+    for told in (0, 1):
+        counts = _text_keys(bench.counts(circuits.FIRST_BIT, num_qubits=told), "001")
+        expect(counts.get("001", 0) >= SHOTS // 2, f"with num_qubits={told}: {counts}, not '001'")
+
+
 @row("info.kept", "the caller's own info is left as it was", revisions=BOTH)
 def kept(bench: Bench) -> None:
     info = bench.info()

@@ -11,10 +11,12 @@ from typing import Any
 from simenv.qpm_check import signatures
 from simenv.qpm_check.bench import Bench
 from simenv.qpm_check.plainness import impurities
-from simenv.qpm_check.rows import BOTH, Broken, Need, expect, expect_equal, row, shown
+from simenv.qpm_check.rows import BOTH, Broken, Irrelevant, Need, expect, expect_equal, row, shown
 from simenv.qpm_check.shapes import has
 from simenv.qpm_check.standin.directory import KEYS
 
+SIMULATOR = 2
+EXAMPLES = {"QB": 4, "TNQVM": 8, "NWQSIM": 16}  # type bits that examples of revision 1 ask for
 TYPES = {1: 1 | 2 | 4 | 8 | 16, 2: 1 | 2}
 CAPABILITIES = {1: 1 | 2, 2: 1 | 2 | 4}
 AGAIN_S = 30.0
@@ -123,6 +125,16 @@ def lookup(bench: Bench) -> None:
         found = _control(bench).host("lookup", types, capabilities)
         expect(found, f"type {types} with capabilities {capabilities} does not find it")
     expect(not _control(bench).host("lookup", 1 << 20, -1), "it matches bits it does not have")
+
+
+@row("query.examples", "a simulator is found by a host's examples: as QB, TNQVM or NWQSIM",
+     revisions=(1,), needs=_TRANSPORT)  # fmt: skip
+def examples(bench: Bench) -> None:
+    types = bench.subject.card().types
+    if not types & SIMULATOR:
+        raise Irrelevant("it is no simulator")
+    found = [name for name, bit in EXAMPLES.items() if _control(bench).host("lookup", bit, -1)]
+    expect(found, f"type bits {types}: no example finds it, they ask for {EXAMPLES}")
 
 
 @row("register.directory", "it registers itself, with all a directory asks", needs=_TRANSPORT)

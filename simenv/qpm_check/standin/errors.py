@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
+
 
 class DEFwError(Exception):
-    """Travels as an object of its own class; so do those below."""
+    """Travels as an object of its own class; so do those below.
+
+    `stacktrace`: the traceback of the exception that was being handled when this one was
+    constructed, "" where there was none. DEFw records it there and sends it to the client.
+    """
+
+    def __init__(self, msg: object = "", arg: object = None, halt: bool = False, nname: object = "",
+                 ) -> None:  # fmt: skip
+        super().__init__(msg)
+        self.msg, self.arg, self.halt, self.node_name = msg, arg, halt, nname
+        handled = sys.exc_info()[1]
+        self.stacktrace = "" if handled is None else "".join(traceback.format_exception(handled))
 
 
 class DEFwNotReady(DEFwError):
@@ -31,6 +45,10 @@ class DEFwReserveError(DEFwError):
     """A service would not be reserved."""
 
 
+class DEFwAgentNotFound(DEFwError):
+    """The peer is not connected."""
+
+
 class DEFwCommError(DEFwError):
     """The other side does not answer."""
 
@@ -43,7 +61,7 @@ NAMES: dict[str, type[DEFwError]] = {
     kind.__name__: kind
     for kind in (
         DEFwError, DEFwNotReady, DEFwInProgress, DEFwOutOfResources, DEFwExecutionError,
-        DEFwNotFound, DEFwReserveError, DEFwCommError, DEFwRemoteError,
+        DEFwNotFound, DEFwReserveError, DEFwAgentNotFound, DEFwCommError, DEFwRemoteError,
     )
 }  # fmt: skip
 
@@ -54,3 +72,10 @@ def own_class(error: BaseException) -> str:
         if NAMES.get(kind.__name__) is kind:
             return kind.__name__
     return ""
+
+
+def received(told: dict[str, str]) -> DEFwError:
+    """The error that a peer sent: its class, its message and the stack trace it carries."""
+    error = NAMES[told["class"]](told["message"])
+    error.stacktrace = told.get("stacktrace", "")
+    return error

@@ -9,7 +9,9 @@ from __future__ import annotations
 import enum
 import os
 import sys
+import uuid
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
@@ -18,13 +20,26 @@ from simenv.qpm_check.standin.directory import Directory
 
 
 class Endpoint:
-    """Where somebody can be called. `peer`: of the stand-in's own; None for this process."""
+    """Address of a process. `peer`: its connection in the stand-in; None for this process.
+
+    Each call that carries an endpoint carries a new object; those of one process are equal.
+    """
 
     def __init__(self, name: str, peer: Any = None) -> None:
         self.name = name
         self.peer = peer
-        self.addr, self.listen_port, self.pid = "127.0.0.1", 0, os.getpid()
+        self.remote_uuid = str(uuid.uuid4()) if peer is None else peer.uuid
+        self.blk_uuid = str(uuid.UUID(int=0))
+        self.addr, self.port, self.listen_port, self.pid = "127.0.0.1", 0, 0, os.getpid()
         self.node_name = self.hostname = os.uname().nodename
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Endpoint) and self.remote_uuid == other.remote_uuid
+
+    __hash__ = None  # type: ignore[assignment] # as in DEFw
+
+    def get_id(self) -> str:
+        return self.remote_uuid
 
 
 class Capability:
@@ -68,17 +83,25 @@ class Event:
     def __init__(self, ev_type: Any, payload: Any = None) -> None:
         self.ev_type, self.payload = ev_type, payload
 
+    def get_evtype(self) -> Any:
+        return self.ev_type
+
+    def get_event(self) -> Any:
+        return self.payload
+
 
 class BaseEventAPI:
-    """The proxy of a client's queue of events."""
+    """The proxy of a client's queue of events; DEFwAgentNotFound where the client is not connected
+    (any more)."""
 
     def __init__(self, class_id: Any = None, target: Any = None, **_: Any) -> None:
+        peer = target.peer if isinstance(target, Endpoint) else None
+        if peer is None or not peer.alive:
+            raise errors.DEFwAgentNotFound(f"agent not found: {target!r}")
         self.class_id, self.target = class_id, target
 
     def put(self, event: Event) -> Any:
         """An ordinary call to the client: returns when it has answered; raises when it cannot."""
-        if not isinstance(self.target, Endpoint) or self.target.peer is None:
-            raise errors.DEFwCommError(f"no endpoint: {self.target!r}")
         return self.target.peer.put(self.class_id, event.ev_type, event.payload)
 
 
@@ -137,6 +160,7 @@ class Me:
 
 def install(revision: int, leave: Callable[[], None]) -> ModuleType:
     """What is there while a plugin loads; returns `defw`."""
+    enum.IntEnum.__str__ = _repr_of  # type: ignore[method-assign]
     first = revision == 1
     types, capabilities = (Types1, Capabilities1) if first else (Types2, Capabilities2)
     enums = {
@@ -154,27 +178,43 @@ def install(revision: int, leave: Callable[[], None]) -> ModuleType:
     )  # fmt: skip
     _module("api_events", {"BaseEventAPI": BaseEventAPI, "Event": Event})
     _module("api_qpm" if first else "api_qpm_common", enums)
-    return _module("defw", {"me": Me(leave)})
+    defw = _module("defw", {"me": Me(leave)})
+    defw.__spec__ = ModuleSpec("defw", None)
+    defw.__spec__._initializing = True  # type: ignore[attr-defined] # as while it is imported
+    return defw
+
+
+def _repr_of(member: Any) -> str:
+    """DEFw initialises Python twice; from the second time on `str` of an IntEnum is its repr."""
+    return repr(member)
 
 
 def complete(revision: int, directory: Directory) -> None:
-    """What is there once all plugins have loaded."""
+    """What is there once all plugins have loaded: a resource manager or a directory only in a
+    process that is connected to one."""
     defw = sys.modules["defw"]
-    if revision == 1:
+    defw.__spec__._initializing = False  # type: ignore[union-attr]
+    disabled = os.environ.get("DEFW_DISABLE_RESMGR" if revision == 1 else "DEFW_DISABLE_DIRSVC")
+    if disabled == "yes":
+        pass
+    elif revision == 1:
         defw.resmgr = object()  # type: ignore[attr-defined]
     else:
         defw.dirsvc = directory  # type: ignore[attr-defined]
     _module("defw_workers", {"defw_send_req": _send, "defw_send_rsp": _send})
 
 
+PEERS: dict[str, Any] = {}  # connections by the uuid that a sender names
+
+
 def send(kind: str, peer: Any, document: dict[str, Any]) -> None:
     """Through the module's own names, so that what a plugin puts around them is used."""
     workers = sys.modules.get("defw_workers")
-    getattr(workers, f"defw_send_{kind}", _send)(peer, document)
+    getattr(workers, f"defw_send_{kind}", _send)(peer.uuid, peer.uuid, document)
 
 
-def _send(peer: Any, document: dict[str, Any]) -> None:
-    peer.send(document)
+def _send(remote_uuid: str, blk_uuid: str, document: dict[str, Any]) -> None:  # noqa: ARG001
+    PEERS[remote_uuid].send(document)
 
 
 def _module(name: str, names: dict[str, Any]) -> ModuleType:

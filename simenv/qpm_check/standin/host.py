@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,17 +27,25 @@ from simenv.qpm_check.standin.loader import OURS, Loaded
 from simenv.qpm_check.standin.wire import Document, PeerGone, Sender, purified, receive
 
 ENDPOINT = "__endpoint__"  # stands for the client in an argument
-PUT_S = 60.0  # a client that does not answer an event in that time is gone
 
 
 class Peer:
-    """A client, seen from the plugin's process."""
+    """A client, seen from the plugin's process.
 
-    def __init__(self, connection: socket.socket, number: int) -> None:
+    A call to a client that does not answer ends after `rpc_timeout_s`. Where the client leaves
+    meanwhile, revision 2 ends the call at once (`fails_pending`), revision 1 does not.
+    """
+
+    def __init__(
+        self, connection: socket.socket, number: int, rpc_timeout_s: float, *, fails_pending: bool
+    ) -> None:
         self.connection = connection
         self.number = number
+        self.uuid = str(uuid.uuid4())
         self.sender = Sender(connection)
         self.alive = True
+        self._rpc_timeout_s = rpc_timeout_s
+        self._fails_pending = fails_pending
         self._ids = itertools.count(1)
         self._waiting: dict[int, queue.SimpleQueue[Document]] = {}
 
@@ -57,13 +66,15 @@ class Peer:
             if not self.alive:
                 raise errors.DEFwCommError("the client has gone")
             fakes.send("req", self, document)
-            found = answer.get(timeout=PUT_S)
-        except (PeerGone, queue.Empty) as error:
-            raise errors.DEFwCommError(f"the client has gone: {error!r}") from error
+            found = answer.get(timeout=self._rpc_timeout_s)
+        except PeerGone as error:
+            raise errors.DEFwCommError(f"sending failed: {error}") from error
+        except queue.Empty as error:
+            raise errors.DEFwCommError("response timed out") from error
         finally:
             self._waiting.pop(number, None)
         if found.get("error"):
-            raise errors.NAMES[found["error"]["class"]](found["error"]["message"])
+            raise errors.received(found["error"])
         return found.get("value")
 
     def answered(self, document: Document) -> None:
@@ -73,20 +84,24 @@ class Peer:
 
     def gone(self) -> None:
         self.alive = False
+        if not self._fails_pending:
+            return
         lost = {"error": {"class": "DEFwCommError", "message": "the client has gone"}}
         for waiting in list(self._waiting.values()):
             waiting.put(lost)
 
 
 class Host:
-    """One plugin and its clients."""
+    """One plugin and its clients. `rpc_timeout_s`: after which a call to a client is given up."""
 
-    def __init__(self, folder: Path, revision: int) -> None:
+    def __init__(self, folder: Path, revision: int, rpc_timeout_s: float) -> None:
         self.revision = revision
+        self._rpc_timeout_s = rpc_timeout_s
         self._plugin = Loaded(folder)
         self._directory = Directory()
-        self._making = threading.RLock()
-        self._objects: dict[Any, Any] = {}
+        self._making = threading.Lock()
+        self._singleton: Any = None
+        self._objects: dict[str, Any] = {}  # by the class id of a client's proxy
         self._peers: list[Peer] = []
 
     def load(self) -> None:
@@ -100,14 +115,20 @@ class Host:
         """Until the first client has gone."""
         first, _ = listening.accept()
         _thread("accept", self._accept, listening)
-        self._read(Peer(first, 0))
+        self._read(self._peer(first, 0))
 
     def _accept(self, listening: socket.socket) -> None:
         for number in itertools.count(1):
             connection, _ = listening.accept()
-            peer = Peer(connection, number)
+            peer = self._peer(connection, number)
             self._peers.append(peer)
             _thread("read", self._read, peer)
+
+    def _peer(self, connection: socket.socket, number: int) -> Peer:
+        fails_pending = self.revision == 2
+        made = Peer(connection, number, self._rpc_timeout_s, fails_pending=fails_pending)
+        fakes.PEERS[made.uuid] = made
+        return made
 
     def _read(self, peer: Peer) -> None:
         while True:
@@ -119,31 +140,44 @@ class Host:
             if document["kind"] == "answer":
                 peer.answered(document)
                 continue
-            target = self._host_call if document["kind"] == "host" else self._call
-            _thread("call", target, peer, document)
+            _thread("call", self._answered, peer, document)
 
-    # --- the plugin's own methods -------------------------------------------------------------
+    # --- calls --------------------------------------------------------------------------------
 
-    def _call(self, peer: Peer, document: Document) -> None:
+    def _answered(self, peer: Peer, document: Document) -> None:
         answer: Document = {"kind": "answer", "id": document["id"]}
         try:
-            target = self._object((peer.number, document.get("binding")))
-            method = getattr(target, document["method"])
-            given = [_argument(value, peer) for value in document["args"]]
-            named = {key: _argument(value, peer) for key, value in document["kwargs"].items()}
-            answer["value"], answer["impure"] = purified(method(*given, **named))
+            call = getattr(self, f"_{document['kind']}")
+            answer["value"], answer["impure"] = purified(call(peer, document))
         except BaseException as error:  # noqa: BLE001 - everything travels
             answer["error"] = _told(error)
         self._answer(peer, answer)
 
-    def _object(self, key: Any) -> Any:
-        """The one object, or the client's own where instances are per connection."""
+    def _instantiate(self, peer: Peer, document: Document) -> None:  # noqa: ARG002
+        """The object behind a new proxy: the one object, or one of its own."""
+        self._objects[document["class_id"]] = self._made(one=self._plugin.singleton)
+
+    def _destroy(self, peer: Peer, document: Document) -> None:  # noqa: ARG002
+        """The proxy is gone. Objects of a client that leaves without this stay for ever."""
+        self._objects.pop(document["class_id"], None)
+
+    def _call(self, peer: Peer, document: Document) -> Any:
+        target = self._objects.get(document["class_id"])
+        if target is None:
+            raise errors.DEFwNotFound(f"no {document['class_id']} in database")
+        given = [_argument(value, peer) for value in document["args"]]
+        named = {key: _argument(value, peer) for key, value in document["kwargs"].items()}
+        return getattr(target, document["method"])(*given, **named)
+
+    def _made(self, *, one: bool) -> Any:
+        kind = self._plugin.kind
+        assert kind is not None, "there is no class QPM"
+        if not one:
+            return kind()
         with self._making:
-            place = "singleton" if self._plugin.singleton else key
-            if place not in self._objects:
-                assert self._plugin.kind is not None, "there is no class QPM"
-                self._objects[place] = self._plugin.kind()
-            return self._objects[place]
+            if self._singleton is None:
+                self._singleton = kind()
+            return self._singleton
 
     def _answer(self, peer: Peer, answer: Document) -> None:
         try:
@@ -155,13 +189,8 @@ class Host:
 
     # --- what the kit asks the stand-in -------------------------------------------------------
 
-    def _host_call(self, peer: Peer, document: Document) -> None:
-        answer: Document = {"kind": "answer", "id": document["id"]}
-        try:
-            answer["value"] = getattr(self, f"host_{document['method']}")(*document["args"])
-        except BaseException as error:  # noqa: BLE001
-            answer["error"] = _told(error)
-        self._answer(peer, answer)
+    def _host(self, peer: Peer, document: Document) -> Any:  # noqa: ARG002
+        return getattr(self, f"host_{document['method']}")(*document["args"])
 
     def host_facts(self) -> Any:
         return msgspec.to_builtins(self._plugin.facts())
@@ -173,11 +202,15 @@ class Host:
         """Revision 1: the service-level reserve that comes before a client is connected."""
         if self.revision == 1 and self._plugin.kind is not None:
             kind = self._plugin.kind
-            one = self._object(None) if self._plugin.singleton else kind()
+            reserved = self._made(one=self._plugin.singleton)
             try:
-                one.reserve(kind(start=False).query(), fakes.Endpoint(f"client{client}"))
+                reserved.reserve(kind(start=False).query(), fakes.Endpoint(f"client{client}"))
             except Exception as error:
                 raise errors.DEFwReserveError(str(error)) from error
+
+    def host_made(self) -> None:
+        """Construct the service's object, as for a client."""
+        self._made(one=self._plugin.singleton)
 
     def host_lookup(self, types: int, capabilities: int) -> bool:
         """Would a client that wants these bits find it?"""
@@ -235,5 +268,6 @@ def _told(error: BaseException) -> dict[str, str]:
     """Errors of DEFw's keep their class; of any other the traceback's text goes."""
     name = errors.own_class(error)
     if name:
-        return {"class": name, "message": str(error)}
+        stack = str(getattr(error, "stacktrace", ""))
+        return {"class": name, "message": str(error), "stacktrace": stack}
     return {"class": "DEFwRemoteError", "message": "".join(traceback.format_exception(error))}

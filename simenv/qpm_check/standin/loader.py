@@ -40,10 +40,14 @@ class Loaded:
         self._found["before"] = msgspec.to_builtins(now())
 
     def load(self) -> None:
-        """Import, read the metadata, initialize."""
+        """Import, import again, read the metadata, initialize.
+
+        DEFw reloads the package right after its first import: `__init__` is executed twice, the
+        submodules once.
+        """
         sys.path.insert(0, str(self.folder.parent))
         try:
-            self.module = importlib.import_module(self.folder.name)
+            self.module = importlib.reload(importlib.import_module(self.folder.name))
         except BaseException:  # noqa: BLE001 - a plugin may raise anything, SystemExit too
             self._found["import_error"] = traceback.format_exc()
             return

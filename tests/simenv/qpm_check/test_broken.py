@@ -109,8 +109,61 @@ DEFECTS = {
         },
         ("telemetry.backend",),
     ),
+    "begins_everywhere": Defect(
+        1, {"load.launcher": "started 1 processes"}, ("load.import", "load.initialize")
+    ),
+    "starts_sys_executable": Defect(
+        2, {"load.executable": "python3 ['-c pass']"}, ("load.launcher", "load.start-false-idle")
+    ),
+    "thread_for_each_listener": Defect(
+        1, {"load.clients": "30 clients"}, ("single.pushed", "load.lookups")
+    ),
+    "plain_simulator": Defect(1, {"query.examples": "no example"}, ("query.bits", "query.lookup")),
+    "width_believed": Defect(2, {"info.width": "num_qubits=0"}, ("info.unknown",)),
+    "slow_ready": Defect(1, {"single.ready-cost": " ms longer"}, ("single.ready",)),
+    "raises_on_no_qasm": Defect(
+        1, {"single.bad-async": "this is no circuit"}, ("single.bad-sync",)
+    ),
+    "forgets_ended": Defect(
+        2, {"execution.status-after-read": "'no-longer-retained'"}, ("execution.retained",)
+    ),
+    "other_reason": Defect(2, {"polling.gone": "'completion-read'"}, ("polling.read",)),
+    "enum_in_reason": Defect(
+        2, {"admission.reason": "'reason-<Code.NO_DEVICE: 2>'"}, ("admission.evaluate",)
+    ),
+    "stack_in_error": Defect(2, {"transport.error-stack": "quil-9"}, ("transport.errors",)),
+    "pending_on_timeout": Defect(
+        2, {"execution.cancel-on-timeout": "'CANCEL_PENDING'"}, ("execution.sync-timeout",)
+    ),
+    "one_sender": Defect(
+        1,
+        {"clients.leave-with-event": "client 2", "clients.stopped": "beside a stopped client"},
+        ("single.pushed", "single.push-fails", "clients.own-events"),
+    ),
+    "one_registration": Defect(
+        1, {"clients.own-events": "no event within"}, ("single.push-last", "clients.own-queue")
+    ),
+    "one_queue": Defect(
+        1, {"clients.own-queue": "read_cq() of another client"}, ("single.read", "single.by-cid")
+    ),
+    "outage_unseen": Defect(
+        1, {"restart.pollers": "but ['DEFwInProgress']"}, ("single.in-progress",)
+    ),
+    "asleep_after_outage": Defect(1, {"restart.pollers": "after its return"}, ("single.read",)),
+    "ready_and_not": Defect(
+        2, {"restart.first-poll": "completed, and that it is not ready"}, ("polling.oldest",)
+    ),
     "wrong_binding": Defect(2, {"query.bindings": "no binding 'admission'"}, ("query.selector",)),
 }
+
+
+def test_one_sender_is_found_in_revision_2_by_a_stopped_client_alone(tmp_path: Path) -> None:
+    """There a call to a client that has left ends at once."""
+    only = ("clients.stopped", "clients.leave-with-event", "events.once")
+    report = checked(assembled(tmp_path, "one_sender"), *only, revisions=(2,), wait_s=WAIT_S)
+    verdicts = {verdict.id: verdict for verdict in report.verdicts}
+    assert "beside a stopped client" in verdicts.pop("clients.stopped").why
+    assert {verdict.state for verdict in verdicts.values()} == {State.PASSED}
 
 
 def test_a_broken_plugin_has_no_test() -> None:

@@ -7,7 +7,7 @@ import json
 import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -86,6 +86,23 @@ def test_a_check_that_hangs_holds_up_the_others() -> None:
     assert [v.state for v in done.verdicts] == [State.FAILED, State.PASSED]
     assert "3 s" in done.verdicts[0].why
     assert opener.opened == 2  # the next one had another QPM
+
+
+def test_a_qpm_that_answers_no_circuit_is_asked_once() -> None:
+    never = threading.Event()
+
+    class Deaf(Nothing):
+        def sync_run(self, *given: Any, **named_ones: Any) -> None:
+            never.wait()
+
+    target = Objects("deaf", lambda revision: nullcontext(Deaf()))
+    options = Options(revisions=(1,), probe_s=0.2)
+    rows_of_it = [raising(None, revisions=(1,)) for _ in range(3)]
+    done = check(target, rows_of_it, options)
+    never.set()
+    assert [v.state for v in done.verdicts] == [State.FAILED, State.SKIPPED, State.SKIPPED]
+    assert "not answered within 0.2 s" in done.verdicts[0].why
+    assert not done.ok
 
 
 def test_a_row_that_wants_to_be_alone_shares_its_qpm() -> None:

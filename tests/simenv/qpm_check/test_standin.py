@@ -15,6 +15,7 @@ from simenv.qpm_check.standin import errors
 from simenv.qpm_check.standin.directory import Directory, is_subset
 from simenv.qpm_check.standin.wire import PeerGone, Sender, pack, purified, receive
 
+MODE = '"instance_mode": _instance_mode()'
 MODULE = "services/svc_honest/__init__.py"
 
 
@@ -113,7 +114,7 @@ def _with(folder: Path, old: str, new: str) -> Path:
         ("def initialize() -> None:", "def initialize(x) -> None:", "load.initialize", "argument"),
         ('"name": "QPM"', '"name": "QPM2"', "load.metadata", "QPM2"),
         ('"version": 1.0', '"version": "1.0"', "load.metadata", "version"),
-        ('"singleton"', '"per_connection"', "load.singleton", "six objects"),
+        (MODE, '"instance_mode": "per_connection"', "load.singleton", "six objects"),
         ("[QPM]", "[]", "load.classes", "no QPM"),
         ("_ended.set()", "raise RuntimeError('left')", "load.uninitialize", "left"),
     ],
@@ -127,6 +128,14 @@ def test_a_module_that_loads_badly_is_passed(
     assert words in verdict.why
 
 
+def test_a_singleton_of_revision_1_is_failed(tmp_path: Path) -> None:
+    folder = _with(assembled(tmp_path), MODE, '"instance_mode": "singleton"')
+    report = checked(folder, "load.per-connection", "clients.own-queue", revisions=(1,))
+    whys = {verdict.id: verdict.why for verdict in report.verdicts}
+    assert "'singleton'" in whys["load.per-connection"]
+    assert "another client" in whys["clients.own-queue"]
+
+
 def test_a_module_that_needs_defw_workers_at_its_top_loads(tmp_path: Path) -> None:
     folder = _with(assembled(tmp_path), "import json", "import defw_workers\nimport json")
     report = checked(folder, "load.import", "execution.sync", revisions=(2,))
@@ -136,9 +145,9 @@ def test_a_module_that_needs_defw_workers_at_its_top_loads(tmp_path: Path) -> No
 
 
 def test_a_call_changes_what_another_client_has(tmp_path: Path) -> None:
-    folder = _with(assembled(tmp_path), '"singleton"', '"per_connection"')
-    with Plugin("a plugin", folder).open(1) as subject:
-        one, other = subject.connect(), subject.connect()
+    with Plugin("a plugin", assembled(tmp_path)).open(1) as subject:
+        one = subject.connect()
+        other = subject.connect_beside(one)
         cid = one.methods.async_run(
             {"qasm": "OPENQASM 2.0; qreg q[1]; creg c[1]; x q[0];", "num_shots": 1}
         )

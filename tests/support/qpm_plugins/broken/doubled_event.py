@@ -6,8 +6,6 @@ from .base import HonestQPM
 
 
 class QPM(HonestQPM):
-    def __init__(self, *given, start=True, **named):
-        super().__init__(*given, start=start, **named)
-        if start:
-            put = self.desk._put
-            self.desk._put = lambda who, payload: put(who, payload) and put(who, payload)
+    def prepare(self, desk):
+        put = desk._put
+        desk._put = lambda who, payload: put(who, payload) and put(who, payload)

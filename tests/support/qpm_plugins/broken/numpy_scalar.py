@@ -8,13 +8,11 @@ from .base import HonestQPM
 
 
 class QPM(HonestQPM):
-    def __init__(self, *given, start=True, **named):
-        super().__init__(*given, start=start, **named)
-        if start:
-            told = self.desk.record
+    def prepare(self, desk):
+        told = desk.record
 
-            def record(task, poll):
-                task.counts = {key: np.int64(count) for key, count in task.counts.items()}
-                return told(task, poll)
+        def record(task, poll):
+            task.counts = {key: np.int64(count) for key, count in task.counts.items()}
+            return told(task, poll)
 
-            self.desk.record = record
+        desk.record = record

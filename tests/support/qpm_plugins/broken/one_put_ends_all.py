@@ -6,15 +6,13 @@ from .base import HonestQPM
 
 
 class QPM(HonestQPM):
-    def __init__(self, *given, start=True, **named):
-        super().__init__(*given, start=start, **named)
-        if start:
-            put = self.desk._put
+    def prepare(self, desk):
+        put = desk._put
 
-            def all_or_none(registration, payload):
-                if put(registration, payload):
-                    return True
-                self.desk.registrations.clear()
-                return False
+        def all_or_none(registration, payload):
+            if put(registration, payload):
+                return True
+            desk.registrations.clear()
+            return False
 
-            self.desk._put = all_or_none
+        desk._put = all_or_none

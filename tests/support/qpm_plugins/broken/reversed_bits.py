@@ -6,16 +6,14 @@ from .base import HonestQPM
 
 
 class QPM(HonestQPM):
-    def __init__(self, *given, start=True, **named):
-        super().__init__(*given, start=start, **named)
-        if start:
-            told = self.desk.record
+    def prepare(self, desk):
+        told = desk.record
 
-            def record(task, poll):
-                found = told(task, poll)
-                turned = {key[::-1]: count for key, count in task.counts.items()}
-                if self.desk.single:
-                    return {**found, "result": turned} if found["rc"] == 0 else found
-                return {**found, "result": {**found["result"], "counts": turned}}
+        def record(task, poll):
+            found = told(task, poll)
+            turned = {key[::-1]: count for key, count in task.counts.items()}
+            if desk.single:
+                return {**found, "result": turned} if found["rc"] == 0 else found
+            return {**found, "result": {**found["result"], "counts": turned}}
 
-            self.desk.record = record
+        desk.record = record

@@ -10,12 +10,21 @@ import time
 from .base import DESKS
 from .svc_qpm import QPM
 
+
+def _instance_mode():
+    """An object for each client's proxy in revision 1, one for all in revision 2."""
+    try:
+        return "singleton" if QPM.revision2() else "per_connection"
+    except ImportError:  # no host is there
+        return "singleton"
+
+
 svc_info = {
     "name": "QPM",
     "module": __name__,
     "description": "a small honest QPM",
     "version": 1.0,
-    "instance_mode": "singleton",
+    "instance_mode": _instance_mode(),
 }
 service_classes = [QPM]
 _ended = threading.Event()
@@ -24,7 +33,8 @@ LOOK_S = 0.02
 
 def initialize() -> None:
     """Registers from a thread: the host is still being imported."""
-    threading.Thread(target=_register, name="honest-register", daemon=True).start()
+    if os.environ.get("DEFW_AGENT_TYPE") == "service":  # others load it too, and do not serve it
+        threading.Thread(target=_register, name="honest-register", daemon=True).start()
 
 
 def uninitialize() -> None:

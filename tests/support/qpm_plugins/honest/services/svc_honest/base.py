@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import collections
+import itertools
 import math
 import os
 import sys
 import threading
 import time
+import weakref
 
 from .admitting import Admitting
 from .desk import ENDED, OUTCOMES, Desk, text_of
@@ -15,15 +18,20 @@ from .locking import install
 from .telling import Telling
 
 MODES = ("graceful", "cancel")
-DESKS = []  # of all that were started
+DESKS = []  # the one of this process, once there is one
+_making = threading.Lock()
+_owners = itertools.count(1)
 TEXTS = ("compiler", "backend", "method", "lib")
 NUMBERS = ("depth", "one_q_gate_count", "two_q_gate_count", "measurement_count", "deadline_ns")
 
 
 class Registration:
-    def __init__(self, ep, evtype, class_id, reservation, filters):
-        self.ep, self.evtype, self.class_id = ep, evtype, class_id
+    """One endpoint's events: a queue, and a thread while something is in it."""
+
+    def __init__(self, desk, ep, evtype, class_id, reservation, filters):
+        self.desk, self.ep, self.evtype, self.class_id = desk, ep, evtype, class_id
         self.reservation, self.filters = reservation, filters
+        self._tasks, self._sends, self._ended = collections.deque(), False, False
 
     def wants(self, record):
         if self.evtype not in (1, "completion"):
@@ -39,23 +47,54 @@ class Registration:
         proxy = api_events.BaseEventAPI(class_id=self.class_id, target=self.ep)
         proxy.put(api_events.Event(self.evtype, record))
 
+    def offer(self, task):
+        """Called with the desk's lock held."""
+        self._tasks.append(task)
+        if not self._sends:
+            self._sends = True
+            threading.Thread(target=self._send, name="honest-send", daemon=True).start()
+
+    def _send(self):
+        while True:
+            with self.desk.lock:
+                if not self._tasks:
+                    self._sends = False
+                    return
+                task = self._tasks.popleft()
+            payload, taken = self.desk.record(task, poll=None), False
+            if self.wants(payload) and not self._ended:
+                taken = self.desk._put(self, payload)
+                self._ended = not taken
+            if self.desk.single and not taken:
+                with self.desk.lock:
+                    if task.cid in self.desk.tasks:
+                        self.desk.ready[task.cid] = task
+
 
 class HonestQPM(Admitting, Telling):
-    """One object for all clients."""
+    """A client's own object in revision 1, one for all in revision 2; one desk behind them."""
 
     def __init__(self, *given, start=True, **named):
         self.desk = None
+        self.owner = next(_owners)
         if start:
             sys.setswitchinterval(0.0005)  # a pure-Python simulator shares its process
             install()
-            self.desk = Desk(single=not self.revision2())
-            DESKS.append(self.desk)
+            with _making:
+                if not DESKS:
+                    DESKS.append(Desk(single=not self.revision2()))
+                    self.prepare(DESKS[0])
+            self.desk = DESKS[0]
+            weakref.finalize(self, self.desk.leave, self.owner)
             self.events = [self.event("service-registration")]
             self.versions = {"scheduler": 1, "control": 1}
             self.control = {"paused": False, "draining": False, "drain_mode": None,
                             "drain_timeout_s": None, "drain_started_at_ns": None,
                             "pause_reason": None, "dispatch_depth": 1}  # fmt: skip
             self.asked, self.state = None, "running"
+
+    def prepare(self, desk):
+        """The desk was made: before anything is done on it."""
 
     @staticmethod
     def revision2():
@@ -98,7 +137,8 @@ class HonestQPM(Admitting, Telling):
             raise self.error("shutting down")
         self._needs(reservation_id)
         try:
-            return self.desk.accept(self._read(info), reservation_id)
+            owner = self.owner if self.desk.single else None
+            return self.desk.accept(self._read(info), reservation_id, owner)
         except Refused as bad:
             raise self.error(str(bad)) from bad
 
@@ -135,6 +175,7 @@ class HonestQPM(Admitting, Telling):
     def _poll(self, operation, cid, reservation_id, token, *, keep):
         self._text("cid", cid)
         self._text("token", token)
+        self._reached()
         if not self.desk.single:
             invalid = self._question(reservation_id, operation)
             if invalid is not None:
@@ -142,7 +183,8 @@ class HonestQPM(Admitting, Telling):
         task, gone = self.desk.find(cid) if cid is not None else (None, None)
         if task is not None and not self.desk.single and task.reservation != reservation_id:
             return self._invalid(operation, "reservation-mismatch")
-        found = self.desk.take(cid, reservation_id, keep=keep)
+        owner = self.owner if self.desk.single else None
+        found = self.desk.take(cid, reservation_id, owner, keep=keep)
         if found is not None:
             return self.desk.record(found, operation)
         if self.desk.single:
@@ -154,7 +196,8 @@ class HonestQPM(Admitting, Telling):
             return {**self.envelope(task), "reason": "completion-not-ready", **polled}
         if gone is not None:
             return {**self._stands("no-longer-retained", "NO_LONGER_RETAINED"), "cid": cid,
-                    "evicted_at_ns": gone[1], "retention_reason": gone[2], **polled}  # fmt: skip
+                    "reason": "completion-no-longer-retained", "evicted_at_ns": gone[1],
+                    "retention_reason": gone[2], **polled}  # fmt: skip
         return {**self._stands("no-ready-completion", "IN_PROGRESS"),
                 "reason": "completion-not-ready", **polled}  # fmt: skip
 
@@ -195,9 +238,7 @@ class HonestQPM(Admitting, Telling):
         if task is not None:
             return self.envelope(task)
         if gone is not None:
-            return {**self._stands("no-longer-retained", "NO_LONGER_RETAINED"), "cid": gone[0].cid,
-                    "qtask_id": gone[0].number, "evicted_at_ns": gone[1],
-                    "retention_reason": gone[2], "telemetry": ACCESS}  # fmt: skip
+            return self.envelope(gone[0])
         return {**self._stands("unknown", "UNKNOWN"), "reason": "not-found"}
 
     def cancel_task(self, cid=None, reservation_id=None, token=None, reason=None, qtask_id=None):
@@ -242,10 +283,10 @@ class HonestQPM(Admitting, Telling):
         self._given(reservation_id)
         if not isinstance(filters, dict | None):
             raise self.error("filters is a table")
-        made = Registration(ep, evtype, class_id, reservation_id, filters or {})
+        made = Registration(self.desk, ep, evtype, class_id, reservation_id, filters or {})
         with self.desk.lock:
             if self.desk.single:
-                self.desk.registrations = [made]
+                self.desk.listening[self.owner] = made
                 return None
             self.desk.registrations.append(made)
             return {"status": "accepted", "class_id": class_id,
@@ -346,7 +387,16 @@ class HonestQPM(Admitting, Telling):
     def error(self, words):
         import defw_exception
 
-        return defw_exception.DEFwExecutionError(words)
+        error = defw_exception.DEFwExecutionError(words)
+        error.stacktrace = ""  # of what is handled here: nothing for clients
+        return error
+
+    def _reached(self):
+        """Refused while the machine is away."""
+        if self.desk.away():
+            import defw_exception
+
+            raise defw_exception.DEFwNotReady("the machine does not answer")
 
     def _text(self, what, value):
         if value is not None and not isinstance(value, str):

@@ -6,7 +6,7 @@ Everything changes under `lock`; events are put by one thread, without it.
 from __future__ import annotations
 
 import itertools
-import queue
+import os
 import threading
 import time
 import uuid
@@ -16,6 +16,7 @@ from .ledger import Ledger, Refused
 from .simulate import Circuit, Stopped, Unreadable, run
 
 KEPT = 1024
+AWAY_S = 0.02
 OUTCOMES = {"pending-capacity": "DELAYED", "queued": "ACCEPTED", "submitted": "ACCEPTED",
             "completed": "COMPLETED", "failed": "FAILED", "cancelled": "CANCELLED"}  # fmt: skip
 ENDED = ("completed", "failed", "cancelled")
@@ -28,7 +29,7 @@ class Task:
         self.state, self.why, self.reason = "queued", "", None
         self.circuit, self.vector, self.counts = None, None, {}
         self.stop, self.over = threading.Event(), threading.Event()
-        self.held, self.work = 0, {}
+        self.held, self.work, self.owner = 0, {}, None
         self.created = time.time()
         self.began = self.ended = self.queued = self.read = -1.0
 
@@ -55,14 +56,14 @@ class Desk:
         self.tasks, self.gone, self.cids, self.kept = {}, {}, {}, {}
         self.parked, self.waiting, self.ready = [], [], OrderedDict()
         self.running = None
-        self.registrations, self._outgoing = [], queue.SimpleQueue()
+        self.registrations = []  # of revision 2
+        self.listening = {}  # revision 1: an owner's one registration
         self.paused = self.draining = False
         self.policy = {"policy_name": "fifo", "options": {}}
         self.most = 1
         self._numbers = itertools.count(1)
         self.closed = False
         threading.Thread(target=self._work, name="honest-worker", daemon=True).start()
-        threading.Thread(target=self._push, name="honest-push", daemon=True).start()
 
     def close(self):
         """Its threads end; what runs is stopped."""
@@ -71,16 +72,22 @@ class Desk:
             self.changed.notify_all()
         for task in self.open():
             self.cancel(task)
-        self._outgoing.put(None)
+
+    @staticmethod
+    def away():
+        """Is the machine away? A file says so, where a test names one."""
+        path = os.environ.get("HONEST_OUTAGE")
+        return path is not None and os.path.exists(path)
 
     # --- accepting ----------------------------------------------------------------------------
 
-    def accept(self, request, reservation):
-        """A task; Refused where its reservation can never pay for it."""
+    def accept(self, request, reservation, owner=None):
+        """A task; Refused where its reservation can never pay for it. `owner`: of revision 1."""
         with self.lock:
             if self.draining:
                 raise Refused("the target is draining")
             task = Task(next(self._numbers), reservation, request["shots"], request["amplitudes"])
+            task.owner = owner
             try:
                 task.circuit = Circuit(request["text"])
             except Unreadable as bad:
@@ -140,6 +147,10 @@ class Desk:
             state = "completed"
             try:
                 task.counts, task.vector = run(task.circuit, task.shots, task.stop)
+                while self.away():  # what it computed is lost: again, once the machine is back
+                    time.sleep(AWAY_S)
+                    if not self.away():
+                        task.counts, task.vector = run(task.circuit, task.shots, task.stop)
             except Stopped:
                 state = "cancelled"
             with self.lock:
@@ -173,27 +184,36 @@ class Desk:
         task.queued = time.time()
         if task.cid not in self.tasks:  # nobody wants to hear of it
             return
-        if self.single and self.registrations:
-            self._outgoing.put(task)
+        if self.single and task.owner in self.listening:
+            self.listening[task.owner].offer(task)
             return
         self.ready[task.cid] = task
         count = self.kept[task.reservation] = self.kept.get(task.reservation, 0) + 1
         if count > KEPT:
             mine = (one for one in self.ready.values() if one.reservation == task.reservation)
-            self.forget(next(mine), "retention-count")
-        self._outgoing.put(task)
+            self.forget(next(mine), "max-records-exceeded")
+        for registration in self.registrations:
+            registration.offer(task)
 
-    def take(self, cid, reservation, *, keep):
+    def take(self, cid, reservation, owner=None, *, keep):
         """A task that has ended, the oldest where no cid is given; None."""
         with self.lock:
-            there = (one for one in self.ready.values() if reservation in (None, one.reservation))
+            there = (one for one in self.ready.values()
+                     if reservation in (None, one.reservation) and one.owner == owner)  # fmt: skip
             task = next(there, None) if cid is None else self.ready.get(cid)
-            if task is None:
+            if task is None or task.owner != owner:
                 return None
             if not keep:
                 task.read = time.time()
                 self.forget(task, "completion-read")
             return task
+
+    def leave(self, owner):
+        """Its object is gone: nobody can ask for its records any more."""
+        with self.lock:
+            self.listening.pop(owner, None)
+            for task in [one for one in self.ready.values() if one.owner == owner]:
+                self.forget(task, "client-gone")
 
     def forget(self, task, why):
         with self.lock:
@@ -208,20 +228,6 @@ class Desk:
             cid = self.cids.get(number) if cid is None else cid
             return self.tasks.get(cid), self.gone.get(cid)
 
-    def _push(self):
-        while True:
-            task = self._outgoing.get()
-            if task is None:
-                return
-            payload = self.record(task, poll=None)
-            taken = False
-            for one in list(self.registrations):
-                if one.wants(payload):
-                    taken = self._put(one, payload) or taken
-            with self.lock:
-                if self.single and not taken and task.cid in self.tasks:
-                    self.ready[task.cid] = task
-
     def _put(self, registration, payload):
         try:
             registration.put(payload)
@@ -229,6 +235,9 @@ class Desk:
             with self.lock:
                 if registration in self.registrations:
                     self.registrations.remove(registration)
+                for owner, one in list(self.listening.items()):
+                    if one is registration:
+                        del self.listening[owner]
             return False
         return True
 

@@ -55,6 +55,11 @@ def table(what, value):
     return value
 
 
+def reason_of(code):
+    """As hosts write a reason code."""
+    return "accepted" if code == 1 else f"reason-{code}"
+
+
 class Ledger:
     def __init__(self):
         self.profile = {**dict.fromkeys(NUMBERS, 0), **DEFAULTS, "external_device_id": "honest",
@@ -146,13 +151,15 @@ class Ledger:
             else:
                 rate = math.ceil(units * capacity["time_span_ns"] / budget)
                 code = 9 if rate > capacity["device_rate"] else 8 if rate > free else 1
+        if request.get("device_id") not in (None, "honest", self.profile["device_id"]):
+            code = 2
         status = {1: "accepted", 7: "delayed", 8: "delayed"}.get(code, "rejected")
         now = time.time_ns()
         decision = {
             "status": status, "decision": {"accepted": 1, "delayed": 2}.get(status, 3),
             "request_id": request.get("request_id"), "device_id": "honest",
             "scope_id": request.get("scope_id"), "reservation_id": None,
-            "reason": "accepted" if code == 1 else f"reason-{code}", "reason_code": code,
+            "reason": reason_of(code), "reason_code": code,
             "credits_required": units if name == "credit" else 0, "rate_required": rate,
             "capacity_available": free, "estimated_total_ns": total, "estimated_start_ns": now,
             "estimated_finish_ns": now + total,

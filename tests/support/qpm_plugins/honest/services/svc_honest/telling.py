@@ -22,7 +22,8 @@ BINDINGS = (
     ("control", "api_qpm_control", "QPMControl"),
 )
 SIMPLE = {"backend": "honest", "target_id": "honest", "metadata_supported": True}
-SIMULATOR, STATEVECTOR = 2, 2
+SIMULATOR, NWQSIM = 2, 16
+STATEVECTOR = 2
 
 
 class Telling:
@@ -30,7 +31,8 @@ class Telling:
         from defw_agent_info import Capability, DEFwServiceInfo
 
         kind = type(self)
-        capability = Capability(SIMULATOR, STATEVECTOR, "a simulator with state vectors")
+        types = SIMULATOR if self.revision2() else SIMULATOR | NWQSIM
+        capability = Capability(types, STATEVECTOR, "a simulator with state vectors")
         given = ("QPM", "a small honest QPM", kind.__name__, kind.__module__, capability, -1)
         if self.revision2():
             return DEFwServiceInfo(*given, properties=self.properties())

@@ -1,0 +1,152 @@
+"""The service or machine behind a plugin is killed and comes back, while clients poll."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from simenv.qpm_check.bench import Bench
+from simenv.qpm_check.callers import Caller
+from simenv.qpm_check.rows import BOTH, Broken, Need, expect, row
+from simenv.qpm_check.target import named
+
+POLL_S = 0.02
+AWAY_S = 0.5
+ENDS_S = 4.0  # a circuit of about a second has been run by then
+NOTICED_S = 20.0
+CLIENTS = 3
+_NEEDS = (Need.TRANSPORT, Need.OUTAGE)
+
+
+@row(
+    "restart.pollers",
+    "killed under pollers: NotReady while it is away; all records come by polling alone",
+    revisions=BOTH,
+    needs=_NEEDS,
+    alone=True,
+)
+def pollers(bench: Bench) -> None:
+    outage = bench.target.outage
+    assert outage is not None
+    running: list[Poller] = []
+    for client, cid, under in _submitted(bench):
+        # In revision 2 all ask for the oldest: a poll that names a cid would find the others', too.
+        asked = cid if bench.revision == 1 and len(running) != 1 else None
+        running.append(Poller(bench.revision, client, asked, under))
+    try:
+        outage.begin()
+        try:
+            time.sleep(AWAY_S)  # pollers meet it
+            if bench.revision == 1:
+                _all_not_ready(bench, running)
+        finally:
+            outage.end()
+        _all_over(bench, running)
+    finally:
+        for one in running:
+            one.close()
+
+
+@row(
+    "restart.first-poll",
+    "killed and restarted: the first read_cq of a cid does not say completed and not ready",
+    needs=_NEEDS,
+    alone=True,
+)
+def first_poll(bench: Bench) -> None:
+    outage = bench.target.outage
+    assert outage is not None
+    under = {"reservation_id": bench.reserve()}
+    cid = bench.submit(bench.long, num_shots=bench.long_shots, under=under)
+    outage.begin()
+    try:
+        time.sleep(AWAY_S)
+    finally:
+        outage.end()
+    time.sleep(ENDS_S)  # nobody asks meanwhile: the first to ask finds that it has ended
+    poller = Poller(2, bench.q, cid, under)
+    try:
+        _all_over(bench, [poller])
+    finally:
+        poller.close()
+
+
+def _submitted(bench: Bench) -> list[tuple[Caller, str, dict[str, Any]]]:
+    """Circuits that take their time: whose, their cids and reservations."""
+    found = []
+    for _ in range(CLIENTS):
+        client = bench.connect()
+        under = {"reservation_id": bench.reserve()} if bench.revision == 2 else {}
+        cid = bench.submit(bench.long, num_shots=bench.long_shots, by=client, under=under)
+        found.append((client, cid, under))
+    return found
+
+
+def _all_over(bench: Bench, running: list[Poller]) -> None:
+    """Each has its record, and met nothing odd on the way."""
+    bench.until(lambda: all(one.over for one in running), "all records after its return")
+    for one in running:
+        if one.error is not None:
+            raise Broken(f"read_cq raised {named(one.error)}: {one.error}") from one.error
+        expect(not one.odd, one.odd)
+        assert one.record is not None
+        expect(one.record["rc"] == 0, f"rc of a circuit that ran again is {one.record['rc']}")
+
+
+def _all_not_ready(bench: Bench, running: list[Poller]) -> None:
+    deadline = time.monotonic() + min(NOTICED_S, bench.wait_s)
+    while not all("DEFwNotReady" in one.met for one in running):
+        met = sorted(set().union(*(one.met for one in running)))
+        words = f"while the backend is away read_cq never raised DEFwNotReady, but {met}"
+        expect(time.monotonic() < deadline, words)
+        time.sleep(POLL_S)
+
+
+class Poller:
+    """A client that calls nothing but `read_cq` until it has its record.
+
+    `cid`: None asks for the oldest. `met`: what it was answered meanwhile. `odd`: an answer that
+    contradicts itself.
+    """
+
+    def __init__(
+        self, revision: int, client: Caller, cid: str | None, under: dict[str, Any]
+    ) -> None:
+        self.met: set[str] = set()
+        self.record: dict[str, Any] | None = None
+        self.error: Exception | None = None
+        self.odd = ""
+        self._single = revision == 1
+        self._client, self._cid, self._under = client, cid, under
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._poll, name="check poller", daemon=True)
+        self._thread.start()
+
+    @property
+    def over(self) -> bool:
+        return self.record is not None or self.error is not None
+
+    def close(self) -> None:
+        self._ended.set()
+
+    def _poll(self) -> None:
+        while not self.over and not self._ended.wait(POLL_S):
+            try:
+                answer = self._client.read_cq(self._cid, **self._under)
+            except Exception as error:  # noqa: BLE001 - the row tells of it
+                self._failed(error)
+                continue
+            if self._single or answer.get("completion_ready"):
+                self.record = answer
+                return
+            state = answer.get("lifecycle_state")
+            self.met.add(str(state))
+            if state == "completed":
+                self.odd = "read_cq answered that a task is completed, and that it is not ready"
+
+    def _failed(self, error: Exception) -> None:
+        name = named(error)
+        self.met.add(name)
+        if name != "DEFwNotReady" and not (self._single and name == "DEFwInProgress"):
+            self.error = error
