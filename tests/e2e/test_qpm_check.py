@@ -9,7 +9,8 @@ import pytest
 from simenv.cli.app import run
 
 SOME = (
-    "query.[!e]*", "record.*", "counts.*", "execution.sync*", "execution.cancel-running", "events.once",
+    "query.[!e]*", "record.*", "counts.*", "execution.sync*", "execution.cancel-running",
+    "events.once",
     "reservation.released", "credits.returned", "crowd.fifty", "control.shutdown",
 )  # fmt: skip
 TARGETS = ("inprocess", "defw", "hardware")
