@@ -68,15 +68,18 @@ class Request(msgspec.Struct, frozen=True):
 class Control:
     """A flag that any thread may raise; engines look at it between passes (<= 1 s).
 
-    `passes`: how many passes over its states the run has done, of how many; any thread may read it,
-    the run's own alone moves it on. (0, 0) where the engine doesn't say.
+    `threads`: at most so many of those it was given work from its next pass on, 0 for all of them;
+    results do not depend on it, and any thread may set it. `passes`: how many passes over its
+    states the run has done, of how many; any thread may read it, the run's own alone moves it on.
+    (0, 0) where the engine doesn't say.
     """
 
-    __slots__ = ("flag", "passes")
+    __slots__ = ("flag", "passes", "threads")
 
     def __init__(self) -> None:
         self.flag: NDArray[np.int64] = np.zeros(1, np.int64)
         self.passes = (0, 0)
+        self.threads = 0
 
     def stop(self) -> None:
         """Ask the run to end. Callable from any thread, at any time, more than once."""
@@ -86,6 +89,7 @@ class Control:
         """Make the control fit for the next run."""
         self.flag[0] = 0
         self.passes = (0, 0)
+        self.threads = 0
 
     def check(self) -> None:
         """Raise Stopped if someone asked for it."""

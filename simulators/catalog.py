@@ -82,6 +82,7 @@ class EngineCard(msgspec.Struct, frozen=True):
     variables: bool = True  # store
     gate_qubits: int = 0  # of any gate, at most; 0: no limit
     threads: bool = True  # more slots make a wide circuit faster
+    resizable: bool = False  # a run looks at `Control.threads` between passes
     reduces: bool = False  # of a program it runs what can change what is asked, part by part
     ranks: bool = False  # runs over MPI ranks, any power of two of them
     machine: bool = False  # it holds something outside: a pool of its own, one task at a time
@@ -168,6 +169,7 @@ CARDS: tuple[EngineCard, ...] = (
         summary="all amplitudes, exact; dynamic circuits by branching and merging",
         costs=StateCosts(passes=True),
         reduces=True,
+        resizable=True,
         ranks=True,
     ),
     EngineCard(
@@ -269,6 +271,7 @@ CARDS: tuple[EngineCard, ...] = (
         costs=StateCosts(passes=True),
         shared=False,
         reduces=True,
+        resizable=True,
         ranks=True,
     ),
 )

@@ -2,7 +2,8 @@
 
 Invariant: threads live only inside the `with` block, so an idle engine has none and uses no CPU.
 The caller's thread works too; ranges are handed out one by one, and the control flag is looked at
-between them. What a range computes must not depend on which thread computes it.
+between them; how many threads may work is looked at when a `run` begins. What a range computes must
+not depend on which thread computes it.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ class Crew:
             return
         ranges = -(-total // grain)
         starts = itertools.count(0, grain)  # next() on it is atomic
-        helpers = min(self.size, ranges) - 1
+        allowed = min(self.size, self._control.threads or self.size)
+        helpers = min(max(1, allowed), ranges) - 1
         self._hire(helpers)
         for _ in range(helpers):
             self._orders.put((work, starts, total, grain))

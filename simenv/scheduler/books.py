@@ -56,6 +56,7 @@ class Books:
         self.pools: dict[str, Pool] = {}
         self.gangs: list[Pool] = []  # those of `pools` whose workers have several ranks
         self.workers: dict[str, Worker] = {}
+        self.wide: dict[str, Worker] = {}  # whose tasks may give slots back, see `resizing`
         self.ghosts: dict[str, int] = {}  # lost workers whose processes may still be there
         self.ledger = Ledger(limits)
         self.capacity: tuple[int, Capacity] | None = None  # see `capacity.of`
@@ -183,6 +184,9 @@ class Books:
     def give_back(self, worker: Worker) -> None:
         """The slots and the memory of what it ran; a kept worker keeps a slot."""
         host, kept = worker.host, 0
+        if worker.most_slots:
+            worker.most_slots, worker.resized = 0, False
+            self.wide.pop(worker.name, None)
         if worker.ranks == 1:
             kept = min(worker.slots, 1) if worker.kept_for else 0
             host.free_slots += worker.slots - kept

@@ -9,7 +9,7 @@ free slot is for the one that has the fewest.
 from __future__ import annotations
 
 from simenv.model import WorkerState
-from simenv.scheduler import claims, kept
+from simenv.scheduler import claims, kept, resizing
 from simenv.scheduler.books import Books
 from simenv.scheduler.chunks import CHUNK_BYTES, CHUNK_TASKS, CHUNK_US, fill
 from simenv.scheduler.estimate import PARALLEL_FROM_US, slots_for
@@ -57,10 +57,18 @@ def _may_send(books: Books, pool: Pool) -> bool:
 
 
 def _next(books: Books, pool: Pool, now_ns: int) -> Send | None:
-    worker, idle = _roomiest(pool)
+    worker, idle = _with_slot(books, pool)
     if worker is not None:
         return _to_idle(books, pool, worker, idle, now_ns)
     return _ahead(books, pool, now_ns)
+
+
+def _with_slot(books: Books, pool: Pool) -> tuple[Worker | None, int]:
+    """As `_roomiest`; where no idle worker has a slot, a short task may get one of a wide one."""
+    found = _roomiest(pool)
+    if found[0] is None and resizing.take_back(books, pool):
+        return _roomiest(pool)
+    return found
 
 
 def _to_all_kept(books: Books, sends: list[Send], now_ns: int) -> None:
@@ -122,7 +130,7 @@ def _in_turns(books: Books, waiting: list[Pool], sends: list[Send], now_ns: int)
     while able:
         turn = min(able, key=taken.__getitem__)
         pool = waiting[turn]
-        worker, idle = _roomiest(pool)
+        worker, idle = _with_slot(books, pool)
         send = None
         if worker is not None and _may_send(books, pool):
             send = _to_idle(books, pool, worker, idle, now_ns)
@@ -200,6 +208,8 @@ def _to_idle(books: Books, pool: Pool, worker: Worker, idle: int, now_ns: int) -
         )
     host.free_slots -= slots
     worker.slots = slots
+    if slots > 1:
+        resizing.note_grant(books, worker, record)
     return fill(books, pool, worker, record, idle, now_ns)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import msgspec
 
 from simenv.model import NodeInfo, PoolInfo, PoolSpec, TaskSpec, TaskState, Timing
-from simenv.scheduler import growth, infos, reserved, standing
+from simenv.scheduler import growth, infos, reserved, resizing, standing
 from simenv.scheduler.adopting import adopted
 from simenv.scheduler.claims import END_MARGIN_NS
 from simenv.scheduler.crew import Crew
@@ -140,7 +140,7 @@ class State(Crew):
             held_us -= record.cost_us
             ran_us += result.run_us
             state = STATES[result.state]
-            if not index % OBSERVED and result.state == _DONE:
+            if not (index % OBSERVED or worker.resized) and result.state == _DONE:
                 self.estimator.observe(record.route, record.spec, slots, result.run_us)
             if under:
                 self.reservations.settle(number, result.run_us * 1000)
@@ -252,6 +252,7 @@ class State(Crew):
         actions += self._overdue(now_ns)
         actions += standing.silence(self, now_ns)
         if not self.draining:
+            actions += resizing.give_again(self, now_ns)
             actions += growth.resize(self, now_ns)
         return actions
 

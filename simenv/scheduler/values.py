@@ -155,6 +155,15 @@ class StopRunning(msgspec.Struct, frozen=True):
     reason: str
 
 
+class SetThreads(msgspec.Struct, frozen=True):
+    """Tell a worker that one attempt has so many slots from now on."""
+
+    worker: str
+    task: int
+    fence: int
+    slots: int
+
+
 class StartWorker(msgspec.Struct, frozen=True):
     """`start` grows with every one: with the name it tells this worker from earlier ones."""
 
@@ -189,4 +198,4 @@ class Note(msgspec.Struct, frozen=True):
     owner: str = ""  # for whose eyes it is, beside admins'; "": for everybody's, or its task's
 
 
-Action = Ending | StopRunning | StartWorker | RetireWorker | KillWorker | Note
+Action = Ending | StopRunning | SetThreads | StartWorker | RetireWorker | KillWorker | Note

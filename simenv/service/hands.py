@@ -17,6 +17,7 @@ from simenv.scheduler.values import (
     KillWorker,
     Note,
     RetireWorker,
+    SetThreads,
     StartWorker,
     StopRunning,
 )
@@ -62,6 +63,9 @@ class Hands:
             elif type(action) is StopRunning:
                 stop = m.StopTask(action.task, action.fence, action.reason)
                 self._tell(action.worker, stop)
+            elif type(action) is SetThreads:
+                told = m.SetTaskThreads(action.task, action.fence, action.slots)
+                self._tell(action.worker, told)
             elif type(action) is RetireWorker:
                 self.note("worker.retired", action.worker, action.reason)
                 self._tell(action.worker, m.StopWorker(action.reason))

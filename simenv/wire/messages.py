@@ -79,6 +79,7 @@ from simenv.wire.work import (
     FromWorker as FromWorker,
     Join as Join,
     Lease as Lease,
+    SetTaskThreads as SetTaskThreads,
     Started as Started,
     StopTask as StopTask,
     StopWorker as StopWorker,

@@ -120,4 +120,14 @@ class StopWorker(msgspec.Struct, frozen=True, array_like=True, tag=3):
 
 
 FromWorker = Join | Started | Done | Beat | Described
-ToWorker = Assign | Lease | StopTask | StopWorker
+
+
+class SetTaskThreads(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    """This attempt has so many slots from now on; nothing if it is over."""
+
+    task: int
+    attempt: int
+    threads: int
+
+
+ToWorker = Assign | Lease | SetTaskThreads | StopTask | StopWorker

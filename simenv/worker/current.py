@@ -31,6 +31,12 @@ class Current:
         """How many passes what runs now has done, of how many."""
         return self._runner.control.passes
 
+    def set_threads(self, task: int, attempt: int, threads: int) -> None:
+        """From its next pass on the task runs on so many threads, if it still runs."""
+        with self._lock:
+            if self.running == (task, attempt):
+                self._runner.control.threads = threads
+
     def end(self) -> None:
         self.running = (0, 0)
 

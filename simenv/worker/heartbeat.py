@@ -14,7 +14,15 @@ from collections.abc import Callable
 
 from simenv.wire import codec
 from simenv.wire.connection import Connection
-from simenv.wire.messages import EXIT_LEASE, EXIT_ORPHAN, Beat, Lease, StopTask, StopWorker
+from simenv.wire.messages import (
+    EXIT_LEASE,
+    EXIT_ORPHAN,
+    Beat,
+    Lease,
+    SetTaskThreads,
+    StopTask,
+    StopWorker,
+)
 from simenv.worker.current import Current
 from simenv.worker.leaving import leave, rss_bytes, say
 
@@ -85,6 +93,8 @@ class Heartbeat:
         message = codec.to_worker(body)
         if isinstance(message, StopTask):
             self._current.stop(message.task, message.attempt, message.reason)
+        elif isinstance(message, SetTaskThreads):
+            self._current.set_threads(message.task, message.attempt, message.threads)
         elif isinstance(message, StopWorker):
             if self._end is None:
                 leave(0, message.reason)

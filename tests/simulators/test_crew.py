@@ -71,3 +71,18 @@ def test_two_threads_share_a_number() -> None:
     with Crew(4, Control()) as crew:
         crew.run(work, 4, 1)
     assert sorted(numbers) == [0, 1, 2, 3]
+
+
+def test_crew_runs_on_no_more_threads_than_its_control_allows() -> None:
+    control = Control()
+    numbers: set[int] = set()
+    with Crew(4, control) as crew:
+        control.threads = 1
+        crew.run(lambda _first, _last, number: numbers.add(number), 100, 1)
+        assert numbers == {0}
+        control.threads = 3
+        meeting = threading.Barrier(3, timeout=30)
+        crew.run(lambda *_: meeting.wait(), 3, 1)
+        control.clear()
+        meeting = threading.Barrier(4, timeout=30)
+        crew.run(lambda *_: meeting.wait(), 4, 1)

@@ -136,3 +136,16 @@ def test_the_rows_of_a_task_are_one_result(runner: Runner) -> None:
 def test_an_error_of_a_million_letters_is_cut() -> None:
     packed = runner_module._failure("engine", ValueError("x" * 10**6))
     assert len(packed) < 10_000
+
+
+def test_number_of_threads_is_set_of_the_running_attempt_alone_and_ends_with_it() -> None:
+    runner = Runner()
+    current = Current(runner)
+    current.begin(7, 1)
+    current.set_threads(7, 2, 1)
+    current.set_threads(8, 1, 1)
+    assert runner.control.threads == 0
+    current.set_threads(7, 1, 1)
+    assert runner.control.threads == 1
+    current.begin(8, 1)
+    assert runner.control.threads == 0

@@ -1,0 +1,74 @@
+"""Slots of a running task taken back for short tasks, and given again when those are gone.
+
+A wide task alone on a node has all its slots. An engine whose card says `resizable` looks at the
+number of its threads between passes, so a slot can be taken back from it while it runs: the worker
+is told in the same tick, and until its next pass ends one thread more runs there than there are
+slots. Only short tasks take a slot from a running one, and never its last.
+"""
+
+from __future__ import annotations
+
+from simenv.scheduler.books import Books
+from simenv.scheduler.claims import RECENT_NS
+from simenv.scheduler.pools import Pool, Worker
+from simenv.scheduler.queue import LONG_US
+from simenv.scheduler.values import Action, Phase, Record, SetThreads
+from simulators import catalog
+
+
+def note_grant(books: Books, worker: Worker, record: Record) -> None:
+    """Remember a worker whose task got several slots, if some may be taken back."""
+    card = catalog.card(record.route.engine)
+    if worker.slots > 1 and card is not None and card.resizable:
+        worker.most_slots = worker.slots
+        books.wide[worker.name] = worker
+
+
+def take_back(books: Books, pool: Pool) -> bool:
+    """Free a slot for a short task of the pool, on a node where one of its workers idles without a
+    slot; False if there is nothing to take or nobody to take it for."""
+    if not books.wide:
+        return False
+    record = pool.queue.head(False)
+    if record is None or record.cost_us > LONG_US:
+        return False
+    hosts = [worker.host for worker in pool.idle() if worker.host.free_slots <= 0]
+    for worker in books.wide.values():
+        host, running = worker.host, _running(worker)
+        if running is None or worker.slots < 2 or host.claimed_slots:
+            continue
+        if any(host is one for one in hosts) and record.route.memory_bytes <= host.free_memory:
+            worker.slots -= 1
+            host.free_slots += 1
+            books.later.append(_told(worker, running))
+            return True
+    return False
+
+
+def give_again(books: Books, now_ns: int) -> list[Action]:
+    """Slots that were taken back and that nobody has used for a while."""
+    actions: list[Action] = []
+    if not books.wide or now_ns - books.last_short_ns < RECENT_NS:
+        return actions
+    for worker in books.wide.values():
+        host, running = worker.host, _running(worker)
+        spare = host.free_slots - host.claimed_slots - host.kept_slots
+        more = min(spare, worker.most_slots - worker.slots)
+        if running is not None and more > 0:
+            worker.slots += more
+            host.free_slots -= more
+            actions.append(_told(worker, running))
+    return actions
+
+
+def _running(worker: Worker) -> Record | None:
+    """Its task, if it has one alone and has said that it runs."""
+    if len(worker.held) != 1 or worker.leaving:
+        return None
+    (record,) = worker.held.values()
+    return record if record.phase == Phase.RUNNING else None
+
+
+def _told(worker: Worker, record: Record) -> SetThreads:
+    worker.resized = True
+    return SetThreads(worker.name, record.number, record.fence, worker.slots)
