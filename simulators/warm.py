@@ -88,13 +88,18 @@ def warm_up(folder: Path, engine: str = "statevector", *, ranks: bool = False) -
 
 def load_later(folder: Path, engine: str) -> None:
     """Load what a first circuit of `engine` did not wait for, as far as it is compiled: for a
-    process that has nothing to do. `folder`: as for `prepare`, which has been called."""
-    from simulators import jit
+    process that has nothing to do. Where all of it is, circuits are run through it: a first call of
+    each kernel costs more than later ones. `folder`: as for `prepare`, which has been called."""
+    from simulators import jit, registry
 
     chosen = jit.use_cache(folder)
-    for group in _LATER if _GROUPS.get(engine) is _STATEVECTOR else ():
-        if _is_done(chosen, group):
-            _load(chosen, group, wait=True)
+    if _GROUPS.get(engine) is not _STATEVECTOR:
+        return
+    compiled = [group for group in _LATER if _is_done(chosen, group)]
+    for group in compiled:
+        _load(chosen, group, wait=True)
+    if len(compiled) == len(_LATER):
+        registry.create("statevector").warm_up()
 
 
 def complete(folder: Path) -> None:

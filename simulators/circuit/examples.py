@@ -1,4 +1,4 @@
-"""Two circuits that touch everything: for warming up, doctors and first tries."""
+"""Circuits that touch everything: for warming up, doctors and first tries."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ _ROWS = {
 }
 
 
-def _circuit(text: str, conditions: tuple[tuple[int, int, int], ...] = ()) -> Circuit:
-    """A circuit on two qubits and two clbits from words such as `cx 0 1` separated by commas."""
+def _circuit(
+    text: str, conditions: tuple[tuple[int, int, int], ...] = (), width: int = 2
+) -> Circuit:
+    """A circuit on `width` qubits and clbits from words such as `cx 0 1` separated by commas."""
     names = tuple(_ROWS)
     ops: list[int] = []
     qubits: list[int] = []
@@ -31,9 +33,9 @@ def _circuit(text: str, conditions: tuple[tuple[int, int, int], ...] = ()) -> Ci
         qubits += [int(number) for number in numbers[:count]]
         clbits += [int(number) for number in numbers[count:]]
     return Circuit.from_buffers(
-        2,
-        2,
-        (("c", 2),),
+        width,
+        width,
+        (("c", width),),
         names,
         np.array(list(_ROWS.values()), np.uint16).tobytes(),
         np.array(ops, np.uint16).tobytes(),
@@ -47,6 +49,13 @@ def _circuit(text: str, conditions: tuple[tuple[int, int, int], ...] = ()) -> Ci
 def bell() -> Circuit:
     """A Bell pair, both qubits measured: outcomes 0 and 3, half each."""
     return _circuit("h 0, cx 0 1, measure 0 0, measure 1 1")
+
+
+def ghz(num_qubits: int) -> Circuit:
+    """A GHZ state, all qubits measured: outcomes 0 and 2**num_qubits - 1, half each."""
+    pairs = [f"cx {k} {k + 1}" for k in range(num_qubits - 1)]
+    reads = [f"measure {k} {k}" for k in range(num_qubits)]
+    return _circuit(", ".join(["h 0", *pairs, *reads]), width=num_qubits)
 
 
 def feed_forward() -> Circuit:

@@ -17,7 +17,7 @@ import numpy as np
 
 from simulators.base import Control, EngineResult, PauliSum, Plan, Request, RunOptions
 from simulators.catalog import CARDS, SMALL_QUBITS
-from simulators.circuit.examples import bell, feed_forward
+from simulators.circuit.examples import bell, feed_forward, ghz
 from simulators.circuit.ir import Circuit
 from simulators.crew import Crew
 from simulators.errors import Stopped
@@ -49,6 +49,10 @@ if TYPE_CHECKING:
 
 CARD = next(entry for entry in CARDS if entry.name == "statevector")
 _GENERAL = "simulators.statevector.run"
+_TILES = {  # kernels of wide circuits
+    "double": "simulators.statevector.tiles.double",
+    "single": "simulators.statevector.tiles.single",
+}
 _COUNTS = ("counts",)
 _BATCHED = {"counts", "probabilities", "expectation"}
 _QUICK_BYTES = 2**16  # of a list of operations: far from any limit of steps
@@ -256,6 +260,9 @@ class StatevectorEngine:
             _run(alone, feed_forward(), _COUNTS)
             for circuit in (bell(), feed_forward()):
                 _run(StatevectorEngine(small=False), circuit, _WARM)
+            for precision, kernels in _TILES.items():
+                if kernels in sys.modules:
+                    _run(alone, ghz(SMALL_QUBITS + 1), _COUNTS, precision)
 
 
 def _in_states(job: _Job) -> EngineResult:
@@ -287,7 +294,10 @@ def _rows(states: States, job: _Job) -> EngineResult:
     return EngineResult.joined(results)
 
 
-def _run(engine: StatevectorEngine, circuit: Circuit, outputs: tuple[str, ...]) -> None:
-    options = RunOptions()
+def _run(
+    engine: StatevectorEngine, circuit: Circuit, outputs: tuple[str, ...], precision: str = "double"
+) -> None:
+    options = RunOptions(precision=precision)
     plan = engine.plan(circuit, None, options)
-    engine.run(plan, circuit, Request(16, 1, outputs, (_ZZ,)), options, Control())
+    sums = (_ZZ,) if "expectation" in outputs else ()
+    engine.run(plan, circuit, Request(16, 1, outputs, sums), options, Control())

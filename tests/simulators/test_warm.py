@@ -236,3 +236,32 @@ def test_another_numba_compiles_nothing(tmp_path: Path) -> None:
     assert found.stderr == ""
     assert all(0.0 <= float(word) < 1.0 for word in found.stdout.split())
     assert len(found.stdout.split()) == 2
+
+
+_FIRST_WIDE = """
+import sys
+from pathlib import Path
+from simulators import warm
+folder = Path(sys.argv[1])
+warm.complete(folder)  # another process does, mostly
+warm.load_later(folder, "statevector")
+from simulators.base import Control, Request, RunOptions
+from simulators.circuit.examples import ghz
+from simulators.statevector.engine import StatevectorEngine
+engine, circuit = StatevectorEngine(), ghz(14)
+for precision in ("double", "single"):
+    options = RunOptions(precision=precision)
+    before = set(sys.modules)
+    engine.run(engine.plan(circuit, None, options), circuit, Request(9, 1), options, Control())
+    print(sorted(set(sys.modules) - before))
+"""
+
+
+def test_a_first_wide_circuit_of_an_idle_worker_imports_nothing() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _FIRST_WIDE, str(KERNELS)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split("\n") == ["[]", "[]", ""]

@@ -1,22 +1,32 @@
 """Vectors of one register's width in the code of kernels: what `vector_rows` is written with.
 
-A register holds 8 numbers in double precision or 16 in single; LLVM makes several of a smaller
-kind of it where the processor has no larger one. Products and sums are one instruction (fma) where
-it is asked for and nowhere else, so results do not depend on what a compiler finds.
+A vector is as wide as a register of AVX-512 where the processor has that, and half of it elsewhere:
+of the processors with narrower registers those with AVX2 have 16, and a matrix on two qubits needs
+16 vectors at a time. Products and sums are one instruction (fma) where it is asked for and nowhere
+else, and sums of lanes are those of the wide vectors, so results depend neither on what a compiler
+finds nor on the width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
 
 from simulators.statevector.sweeps import LANES
 
-_BYTES = 64
+_WIDE_BYTES, _NARROW_BYTES = 64, 32
+
+
+def vector_bytes(features: Mapping[str, bool]) -> int:
+    """Bytes of a vector on a processor with these features, as LLVM names them."""
+    return _WIDE_BYTES if features.get("avx512f") else _NARROW_BYTES
+
+
+VECTOR_BYTES = vector_bytes(binding.get_host_cpu_features())
 _I1, _I32, _I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 
 
@@ -33,7 +43,8 @@ class Emitter:
         single = like.dtype == types.float32
         self.element = ir.FloatType() if single else ir.DoubleType()
         self._bits = 32 if single else 64
-        self.count = 8 * _BYTES // self._bits
+        self.count = 8 * VECTOR_BYTES // self._bits
+        self.summed = 8 * _WIDE_BYTES // self._bits  # lanes that are summed together
         self.per_row = LANES // self.count
         self.kind = ir.VectorType(self.element, self.count)
 
@@ -48,11 +59,11 @@ class Emitter:
 
     def load(self, pointer: Any, *, aligned: bool = True) -> Any:
         """A vector from there."""
-        return self.builder.load(pointer, align=_BYTES if aligned else self._bits // 8)
+        return self.builder.load(pointer, align=VECTOR_BYTES if aligned else self._bits // 8)
 
     def store(self, value: Any, pointer: Any, *, aligned: bool = True) -> None:
         """A vector to there."""
-        self.builder.store(value, pointer, align=_BYTES if aligned else self._bits // 8)
+        self.builder.store(value, pointer, align=VECTOR_BYTES if aligned else self._bits // 8)
 
     def scalar(self, data: Any, index: Any, more: int = 0) -> Any:
         """One number."""
@@ -102,11 +113,20 @@ class Emitter:
             value = self.builder.fadd(*halves)
         return self.builder.extract_element(value, ir.Constant(_I32, 0))
 
+    def joined(self, values: Sequence[Any]) -> list[Any]:
+        """Vectors of `summed` lanes, of the lanes of these one after the other."""
+        found = list(values)
+        while found[0].type.count < self.summed:
+            lanes = range(2 * found[0].type.count)
+            pairs = zip(found[0::2], found[1::2], strict=True)
+            found = [self.shuffled(one, two, lanes) for one, two in pairs]
+        return found
+
     def wide(self, value: Any) -> Any:
         """A vector's numbers as float64."""
         if self._bits == 64:
             return value
-        return self.builder.fpext(value, ir.VectorType(ir.DoubleType(), self.count))
+        return self.builder.fpext(value, ir.VectorType(ir.DoubleType(), value.type.count))
 
     def prefetch(self, pointer: Any) -> None:
         """Have a cache line come near; a hint."""

@@ -94,7 +94,7 @@ def clear_row(_context: Any, tile: Any, _row: Any) -> Any:
 def _norm(to: Emitter, parts: list[tuple[Any, Any]]) -> Any:
     """The sum of squares of a row's vectors, in float64."""
     sums: list[Any] = [None, None]
-    for pair in parts:
+    for pair in zip(*(to.joined(each) for each in zip(*parts, strict=True)), strict=True):
         for k, value in enumerate(pair):
             wide = to.wide(value)
             before = sums[k]
