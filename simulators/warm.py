@@ -86,20 +86,21 @@ def warm_up(folder: Path, engine: str = "statevector", *, ranks: bool = False) -
     _share(chosen, wanted)
 
 
-def load_later(folder: Path, engine: str) -> None:
+def load_later(folder: Path, engine: str) -> bool:
     """Load what a first circuit of `engine` did not wait for, as far as it is compiled: for a
-    process that has nothing to do. Where all of it is, circuits are run through it: a first call of
-    each kernel costs more than later ones. `folder`: as for `prepare`, which has been called."""
-    from simulators import jit, registry
+    process that has nothing to do. `folder`: as for `prepare`, which has been called.
+
+    True: all of it is loaded. The engine's own `warm_up` then makes the first calls of its kernels,
+    which cost more than later ones.
+    """
+    from simulators import jit
 
     chosen = jit.use_cache(folder)
-    if _GROUPS.get(engine) is not _STATEVECTOR:
-        return
-    compiled = [group for group in _LATER if _is_done(chosen, group)]
+    wanted = _LATER if _GROUPS.get(engine) is _STATEVECTOR else ()
+    compiled = [group for group in wanted if _is_done(chosen, group)]
     for group in compiled:
         _load(chosen, group, wait=True)
-    if len(compiled) == len(_LATER):
-        registry.create("statevector").warm_up()
+    return bool(wanted) and len(compiled) == len(wanted)
 
 
 def complete(folder: Path) -> None:

@@ -25,7 +25,7 @@ from simenv.worker.runner import Runner
 from simenv.worker.session import Session
 from simenv.worker.shelf import Shelf, blindness
 from simenv.worker.watch import Watch
-from simulators import warm
+from simulators import registry, warm
 
 WARM_ENGINE = "statevector"  # what a worker of any engine has ready from the start
 SILENCE_PART = 3  # of the lease: a rank that is silent for so long is lost, 5 s of 15
@@ -89,7 +89,9 @@ def _load(told: argparse.Namespace, runner: Runner) -> None:
 
 def _load_later(told: argparse.Namespace) -> None:
     """What a first small task need not wait for, and a wider one would."""
-    warm.load_later(told.kernels, WARM_ENGINE if told.engine == "any" else told.engine)
+    engine = WARM_ENGINE if told.engine == "any" else told.engine
+    if warm.load_later(told.kernels, engine):
+        registry.create(engine).warm_up()
     gc.freeze()
 
 

@@ -242,12 +242,14 @@ _FIRST_WIDE = """
 import sys
 from pathlib import Path
 from simulators import warm
-folder = Path(sys.argv[1])
-warm.complete(folder)  # another process does, mostly
-warm.load_later(folder, "statevector")
+warm.prepare(Path(sys.argv[1]))
 from simulators.base import Control, Request, RunOptions
 from simulators.circuit.examples import ghz
 from simulators.statevector.engine import StatevectorEngine
+folder = Path(sys.argv[1])
+warm.complete(folder)  # another process does, mostly
+assert warm.load_later(folder, "statevector")
+StatevectorEngine().warm_up()
 engine, circuit = StatevectorEngine(), ghz(14)
 for precision in ("double", "single"):
     options = RunOptions(precision=precision)
