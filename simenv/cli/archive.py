@@ -21,6 +21,7 @@ from simenv.client.signs import elapsed
 from simenv.config import Config, Places
 from simenv.errors import ConfigError, NoService, NotFound, SimenvError
 from simenv.wire import codec
+from simenv.wire.messages import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
     from simenv.service.archive import Archive
@@ -85,6 +86,8 @@ class ArchiveAddress:
 
 class ArchiveConnection:
     """A connection to a journal: each message is answered while it is sent."""
+
+    message_bytes = MAX_MESSAGE_BYTES
 
     def __init__(self, archive: Archive) -> None:
         self._archive = archive

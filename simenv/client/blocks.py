@@ -14,6 +14,7 @@ MOST_US = 100_000.0  # so that a sweep's tasks are shared out evenly, and a canc
 FEW = 64  # a sweep is cut into pieces no smaller, unless its circuit is slow
 PARTS = 16  # pieces of a sweep: some for each of several workers
 RESULT_BYTES = 16 * 2**20  # of one task
+BINDINGS_BYTES = 2 * 2**20  # of one task: far below what a message may have
 _GATE_US = 0.03
 _AMPLITUDE_US = 1.2e-3  # one gate on one amplitude
 _SHOT_US = 3e-3
@@ -23,7 +24,8 @@ def rows_a_task(program: Program, terms: Terms, shots: int, total: int) -> int:
     """Bindings in each task of a sweep of `total`."""
     cost_us = _cost_us(program, shots)
     largest = min(MAX_BINDINGS, RESULT_BYTES // _row_bytes(program, terms, shots))
-    largest = min(largest, int(MOST_US / cost_us))
+    row_bytes = 8 * max(1, program.num_slots)
+    largest = min(largest, int(MOST_US / cost_us), BINDINGS_BYTES // row_bytes)
     least = max(FEW, -(-LEAST_US // cost_us)) if cost_us * FEW < MOST_US / 10 else 1
     rows = max(1, min(largest, max(int(least), -(-total // PARTS))))
     if not rows < total <= rows * PARTS:

@@ -25,7 +25,7 @@ from simenv.client.silence import Silence
 from simenv.errors import KeyRefused, NoService, SimenvError, VersionMismatch
 from simenv.wire import codec
 from simenv.wire import messages as m
-from simenv.wire.connection import Connection
+from simenv.wire.connection import Connection, check_size
 
 Take = Callable[[Any], None]
 
@@ -114,6 +114,7 @@ class Channel:
     def resend(self, body: bytes) -> None:
         """With the lock held."""
         connection = self._open()
+        check_size(body, connection.message_bytes)  # here, not where another thread sends it
         if self._leader in (None, threading.get_ident()):
             connection.send(body)
         else:
@@ -275,6 +276,8 @@ class Channel:
         if not self.epoch:
             self.newest_completion = message.newest_completion
         self.epoch, self.name, self._renewing = message.epoch, message.name, False
+        if self._connection is not None:
+            self._connection.message_bytes = message.message_bytes
         here = message.results and message.node == os.uname().nodename
         self.results = Path(message.results) if here else None
         if renew:

@@ -24,7 +24,8 @@ from simenv.service.complaints import Complaints
 from simenv.service.completions import Completions
 from simenv.service.copying import Copier
 from simenv.service.cursors import acknowledge
-from simenv.service.desk import Desk
+from simenv.service.decoding import Decoding
+from simenv.service.desk import LOOK_NS, Desk
 from simenv.service.devices import Devices
 from simenv.service.hands import Hands
 from simenv.service.inquiry import Inquiry, refusal
@@ -93,9 +94,10 @@ class Daemon:
         self.copier = copier
         self._presence = presence
         self.steering = Steering(config, state, journal, workers.look)
-        self.questions = Questions(self)
+        self.questions = asked = Questions(self)
         say = partial(doors.send, Door.CLIENT)
-        self.desk = Desk(self.questions.answer, keeping.broken, say, self.questions.is_ready)
+        self.desk = Desk(asked.answer, keeping.broken, say, asked.is_ready, asked.has_room)
+        self._decode = Decoding().of
         self.started_ns = time.monotonic_ns()
         self.pass_times = PassTimes()
         self.hands = Hands(state, journal, doors, workers, completions)
@@ -139,6 +141,8 @@ class Daemon:
             return 0.0
         if self.keeping.hurries:
             return KEEPING_LOOK_S
+        if self.desk.holds:
+            return LOOK_NS / 1e9
         if self.completions.unindexed:
             return 0.02
         if self.journal.unsynced:
@@ -156,7 +160,7 @@ class Daemon:
                 if door is Door.CLIENT:
                     if who.owner:
                         self.owners.check_rate(who.owner, begin_ns)
-                    self._from_client(peer, who, codec.from_client(body), body)
+                    self._from_client(peer, who, self._decode(who.owner, body), body)
                 else:
                     self._from_worker(peer, codec.from_worker(body))
             except SimenvError as error:
@@ -218,7 +222,7 @@ class Daemon:
         for peer, body in self._answers:
             send(Door.CLIENT, peer, body)
         self._answers.clear()
-        if self.desk.busy:
+        if self.desk.busy or self.desk.holds:
             self.desk.work(time.monotonic_ns() + SLICE_NS)
 
     def _keep_up(self, idle: bool) -> None:
@@ -270,7 +274,7 @@ class Daemon:
                 acknowledge(self.journal, newest, who.owner, message)
             elif isinstance(message, m.Shutdown):
                 self.audit.write(who, "shutdown", self.config.name, "at once" * message.now)
-            self.desk.take(peer, who, message)
+            self.desk.take(peer, who, message, len(body))
 
     def _from_worker(self, peer: bytes, message: m.FromWorker) -> None:
         now_ns = time.monotonic_ns()

@@ -1,13 +1,15 @@
 """Questions that wait for their answers, worked on a slice of the loop at a time.
 
-Invariant: a pass spends its slice and one step on them, however much is asked; those who ask take
-turns, so that nobody waits for another's long question; one's own are answered in their order.
+Invariant: a pass spends its slice and one step on them, however much is asked; owners take turns,
+and the connections of each, so that nobody waits for another's long question; one's own are
+answered in their order. A connection that does not read its answers gets no more until it does, and
+what its owner may have waiting is bounded.
 """
 
 from __future__ import annotations
 
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 
 import msgspec
@@ -15,14 +17,17 @@ import msgspec
 from simenv.errors import QueueFull, SimenvError
 from simenv.service.inquiry import refusal
 from simenv.service.records import DamagedRecord
+from simenv.service.turns import Turns
 from simenv.wire import codec
 from simenv.wire import messages as m
 from simenv.wire.auth import Identity
 
 MOST_OF_ONE = 1_024  # questions of one connection that wait
-MOST_EARLY = 10_000  # that were asked before they could be answered
+MOST_BYTES = 32 * 2**20  # of one owner's questions that wait
+ASKED_BYTES = 512  # what one takes beside its message
 TURN_NS = 2_000_000
 RETRY_AFTER_S = 1.0
+LOOK_NS = 10_000_000  # between two looks whether somebody reads again
 
 Steps = Iterator[bytes | None]  # packed answers; None: nothing to send yet, look at the clock
 
@@ -32,6 +37,7 @@ class Asked(msgspec.Struct, eq=False):
 
     who: Identity
     question: m.FromClient
+    size_bytes: int
     steps: Steps | None = None
 
 
@@ -45,53 +51,99 @@ class Desk:
         broken: Callable[[DamagedRecord], None],
         say: Callable[[bytes, bytes], object],
         ready: Callable[[m.FromClient], bool] = lambda _: True,
+        room: Callable[[bytes, Identity], bool] = lambda *_: True,
     ) -> None:
-        """`ready`: can it be answered yet? Else it waits for `wake`."""
+        """`ready`: can it be answered yet? Else it waits for `wake`. `room`: can an answer be sent
+        to that connection now?"""
         self._ready = ready
-        self._early: list[tuple[bytes, Identity, m.FromClient]] = []
+        self._room = room
+        self._early: list[tuple[bytes, Asked]] = []
         self._answer = answer
         self._broken = broken
         self._say = say
-        self._waiting: OrderedDict[bytes, deque[Asked]] = OrderedDict()
+        self._waiting: Turns[Asked] = Turns()
+        self._held: dict[bytes, tuple[str, deque[Asked]]] = {}  # of connections without room
+        self._bytes: dict[str, int] = {}  # that wait, by owner
+        self._next_look_ns = 0
 
     @property
     def busy(self) -> bool:
         """Does anybody wait for an answer that could be given?"""
         return bool(self._waiting)
 
-    def take(self, peer: bytes, who: Identity, question: m.FromClient) -> None:
-        """`work` will come to it; QueueFull if too many wait already."""
-        if not self._ready(question) and len(self._early) < MOST_EARLY:
-            self._early.append((peer, who, question))
-            return
-        asked = self._waiting.setdefault(peer, deque())
-        if len(asked) >= MOST_OF_ONE:
+    @property
+    def holds(self) -> bool:
+        """Does anybody wait for an answer who does not read those he has got?"""
+        return bool(self._held)
+
+    def take(self, peer: bytes, who: Identity, question: m.FromClient, size_bytes: int = 0) -> None:
+        """`work` will come to it; QueueFull if too many wait already, or too large ones.
+        `size_bytes`: of its message."""
+        owner, size = who.owner, size_bytes + ASKED_BYTES
+        held = self._held.get(peer)
+        count = self._waiting.of(owner, peer) + (0 if held is None else len(held[1]))
+        if count >= MOST_OF_ONE:
             raise QueueFull(
-                f"{len(asked)} questions of this connection wait for an answer",
+                f"{count} questions of this connection wait for an answer; {MOST_OF_ONE} may",
                 hint="wait for the answers",
                 retry_after_s=RETRY_AFTER_S,
             )
-        asked.append(Asked(who, question))
+        waiting = self._bytes.get(owner, 0)
+        if waiting and waiting + size > MOST_BYTES:
+            raise QueueFull(
+                f"questions of {waiting} bytes wait for an answer; {MOST_BYTES} may of one owner",
+                hint="wait for the answers",
+                retry_after_s=RETRY_AFTER_S,
+            )
+        self._bytes[owner] = waiting + size
+        asked = Asked(who, question, size)
+        if not self._ready(question):
+            self._early.append((peer, asked))
+        elif held is not None:
+            held[1].append(asked)
+        else:
+            self._waiting.put(owner, peer, asked)
 
     def wake(self) -> None:
         """What was asked too early can be answered now."""
         early, self._early = self._early, []
-        for peer, who, question in early:
-            self._waiting.setdefault(peer, deque()).append(Asked(who, question))
+        for peer, asked in early:
+            self._waiting.put(asked.who.owner, peer, asked)
 
     def work(self, deadline_ns: int) -> None:
         """Answer until the deadline."""
+        self._let_go()
         while self._waiting:
-            peer, asked = next(iter(self._waiting.items()))
+            owner, peer, asked = self._waiting.first()
+            if not self._room(peer, asked.who):
+                self._held[peer] = (owner, self._waiting.take_out())
+                continue
             turn_ns = min(deadline_ns, time.monotonic_ns() + TURN_NS)
-            if self._go_on(peer, asked[0], turn_ns):
-                asked.popleft()
-            if asked:
-                self._waiting.move_to_end(peer)
-            else:
-                del self._waiting[peer]
+            done = self._go_on(peer, asked, turn_ns)
+            self._waiting.go_on(done=done)
+            if done:
+                self._forget(asked)
             if time.monotonic_ns() >= deadline_ns:
                 return
+
+    def _let_go(self) -> None:
+        """Those who read again are answered again."""
+        now_ns = time.monotonic_ns()
+        if not self._held or now_ns < self._next_look_ns:
+            return
+        self._next_look_ns = now_ns + LOOK_NS
+        for peer, (owner, items) in list(self._held.items()):
+            if self._room(peer, items[0].who):
+                del self._held[peer]
+                self._waiting.put_back(owner, peer, items)
+
+    def _forget(self, asked: Asked) -> None:
+        owner = asked.who.owner
+        left = self._bytes[owner] - asked.size_bytes
+        if left:
+            self._bytes[owner] = left
+        else:
+            del self._bytes[owner]
 
     def _go_on(self, peer: bytes, asked: Asked, deadline_ns: int) -> bool:
         """Some steps of one answer; True when that was all."""
@@ -102,6 +154,8 @@ class Desk:
                 for answer in asked.steps:
                     if answer is not None:
                         self._say(peer, answer)
+                        if not self._room(peer, asked.who):
+                            return False
                     if time.monotonic_ns() >= deadline_ns:
                         return False
             except DamagedRecord as error:

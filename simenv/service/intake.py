@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -20,6 +20,7 @@ from simenv.service.inquiry import Inquiry, refusal
 from simenv.service.journal import Journal
 from simenv.service.records import AcceptedRow
 from simenv.service.reserving import units_of
+from simenv.service.turns import Turns
 from simenv.wire import codec
 from simenv.wire.messages import MAX_MESSAGE_BYTES, MAX_MESSAGE_TASKS, Accepted, Refusal, Submit
 
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 MAX_KEY_CHARS = 256
 RECENT_KEYS = 50_000  # automatic keys: a client repeats them only while it waits for the answer
 RETRY_AFTER_S = 1.0
-MAX_WAITING_BYTES = 256 * 2**20
+MAX_WAITING_BYTES = 256 * 2**20  # for admission, of the environment's own user
+MAX_OWNER_BYTES = 32 * 2**20  # of the owner of a key
 MAX_SUBMIT_BYTES = MAX_MESSAGE_BYTES - 2**20  # room for what is added on the way to a worker
 TURN_NS = 2_000_000  # a client's turn at admission before the next one's
 
@@ -54,8 +56,8 @@ class Intake:
         self._journal = journal
         self._limits = limits
         self._recent: OrderedDict[tuple[str, str, int], Remembered] = OrderedDict()
-        self._waiting: OrderedDict[bytes, deque[Inquiry]] = OrderedDict()
-        self._waiting_bytes = 0
+        self._waiting: Turns[Inquiry] = Turns()
+        self._waiting_bytes: dict[str, int] = {}  # by owner
 
     def remember(self, owner: str, key: str, offset: int, what: Remembered) -> None:
         self._recent[owner, key, offset] = what
@@ -76,41 +78,40 @@ class Intake:
     ) -> Refusal | None:
         """A Submit has arrived; `work` will come to it, unless too much waits already."""
         faults.hit("submit.received")
-        if self._waiting_bytes + len(body) > MAX_WAITING_BYTES and self._waiting:
-            words = f"{size(self._waiting_bytes)} wait for admission; the limit is "
-            words += size(MAX_WAITING_BYTES)
+        waiting = self._waiting_bytes.get(owner, 0)
+        limit = MAX_OWNER_BYTES if owner else MAX_WAITING_BYTES
+        if waiting and waiting + len(body) > limit:
+            words = f"{size(waiting)} wait for admission; the limit is {size(limit)}"
             hint = "wait for the answers to earlier messages"
             return refusal(QueueFull(words, hint=hint, retry_after_s=RETRY_AFTER_S))
-        self._waiting_bytes += len(body)
-        inquiry = Inquiry(peer, owner, message, body, now_ns)
-        self._waiting.setdefault(peer, deque()).append(inquiry)
+        self._waiting_bytes[owner] = waiting + len(body)
+        self._waiting.put(owner, peer, Inquiry(peer, owner, message, body, now_ns))
         return None
 
     def work(self, deadline_ns: int) -> list[tuple[Inquiry, Accepted | list[Refusal]]]:
         """Admit until the deadline; the messages that are through, and what to answer.
 
-        Clients take turns, so one client's flood does not keep another waiting; a client's own
-        messages stay in order.
+        Owners take turns, and so do the connections of each, so that nobody's flood keeps another
+        waiting; a connection's own messages stay in order.
         """
         through: list[tuple[Inquiry, Accepted | list[Refusal]]] = []
         admission = self.admission
         while self._waiting and admission is not None:
-            peer, inquiries = next(iter(self._waiting.items()))
-            inquiry = inquiries[0]
+            owner, _, inquiry = self._waiting.first()
             refused = _misshapen(inquiry.message, len(inquiry.body))
             if refused is None:
                 turn_ns = min(deadline_ns, time.monotonic_ns() + TURN_NS)
                 if not admission.go_on(inquiry, turn_ns):
-                    self._waiting.move_to_end(peer)
+                    self._waiting.go_on(done=False)
                     if time.monotonic_ns() >= deadline_ns:
                         break
                     continue
-            inquiries.popleft()
-            self._waiting_bytes -= len(inquiry.body)
-            if inquiries:
-                self._waiting.move_to_end(peer)
+            self._waiting.go_on(done=True)
+            left = self._waiting_bytes[owner] - len(inquiry.body)
+            if left:
+                self._waiting_bytes[owner] = left
             else:
-                del self._waiting[peer]
+                del self._waiting_bytes[owner]
             through.append((inquiry, [refused] if refused else self._conclude(inquiry)))
             if time.monotonic_ns() >= deadline_ns:
                 break

@@ -28,6 +28,7 @@ from simenv.service.retention import Retention, Sweep
 from simenv.service.retention import words as swept
 from simenv.wire import codec
 from simenv.wire import messages as m
+from simenv.wire.auth import Identity
 from simenv.wire.keeping import (
     CHUNK_BYTES,
     Collect,
@@ -41,6 +42,8 @@ from simenv.wire.keeping import (
 log = logging.getLogger("simenv.service")
 
 KEPT_LOOK_S = 60.0  # between two looks at what long runs have left
+READING_BYTES = 16 * 2**20  # of files at once, for one owner
+_CHECK_BYTES = 4 * 2**20  # what the check of a whole file counts as
 
 Say = Callable[[bytes, bytes], object]  # (peer, packed answer)
 
@@ -66,6 +69,7 @@ class Keeping:
         self._say: Say = _unsaid
         self._stirred = False
         self._next_look_s = 0.0
+        self._reading: dict[str, int] = {}  # bytes that are being read, by owner
 
     def listen(self, note: Noting, say: Say) -> None:
         """`note` takes events, `say` answers that come late."""
@@ -109,15 +113,19 @@ class Keeping:
 
     # --- questions ------------------------------------------------------------------------------
 
-    def asked(self, peer: bytes, scope: str, q: FetchResult | Rerun | Collect) -> None:
-        """Answered through `say`, now or later. `scope`: whose tasks may be touched."""
+    def room(self, owner: str) -> bool:
+        """May more be read for this owner now?"""
+        return self._reading.get(owner, 0) < READING_BYTES
+
+    def asked(self, peer: bytes, who: Identity, q: FetchResult | Rerun | Collect) -> None:
+        """Answered through `say`, now or later."""
         try:
             if isinstance(q, FetchResult):
-                self._fetch(peer, scope, q)
+                self._fetch(peer, who, q)
             elif isinstance(q, Collect):
                 self._collect(peer, q)
             else:
-                self._rerun(peer, scope, q)
+                self._rerun(peer, who, q)
         except DamagedRecord as error:
             self.broken(error)
             self._answer(peer, Rerunning(q.request, "again"))
@@ -137,9 +145,9 @@ class Keeping:
 
         self._retention.ask(q.older_s, q.dry, then)
 
-    def _fetch(self, peer: bytes, scope: str, q: FetchResult) -> None:
+    def _fetch(self, peer: bytes, who: Identity, q: FetchResult) -> None:
         known = self._journal.records.file_of(q.file)
-        if known is None or known[0] != q.task or not self._may_see(q.task, scope):
+        if known is None or known[0] != q.task or not self._may_see(q.task, who.scope):
             raise NotFound(f"task {task_name(q.task)} has no file {q.file[:80]!r}")
         if not known[1]:
             raise StoreError(f"{q.file} was removed to stay within results.keep_gib")
@@ -147,15 +155,17 @@ class Keeping:
             raise StoreError(f"{q.size_bytes} bytes at once; {CHUNK_BYTES} are the most")
 
         def then(found: object) -> None:
+            self._count(who.owner, -q.size_bytes)
             if isinstance(found, bytes):
                 self._answer(peer, ResultChunk(q.request, found))
             elif isinstance(found, SimenvError):
                 self._refuse(peer, q.request, found)
 
+        self._count(who.owner, q.size_bytes)
         self.beside.read(q.file, q.offset, q.size_bytes, then)
 
-    def _rerun(self, peer: bytes, scope: str, q: Rerun) -> None:
-        if not self._may_see(q.task, scope):
+    def _rerun(self, peer: bytes, who: Identity, q: Rerun) -> None:
+        if not self._may_see(q.task, who.scope):
             return self._answer(peer, Rerunning(q.request, "unknown"))
         if q.task in self._state.tasks:
             return self._answer(peer, Rerunning(q.request, "waits"))
@@ -175,6 +185,7 @@ class Keeping:
             return self._answer(peer, Rerunning(q.request, "removed"))
 
         def then(wrong: object) -> None:
+            self._count(who.owner, -_CHECK_BYTES)
             word = "intact"
             if wrong:
                 word = "again"
@@ -186,8 +197,16 @@ class Keeping:
                     return self._refuse(peer, q.request, error)
             return self._answer(peer, Rerunning(q.request, word))
 
+        self._count(who.owner, _CHECK_BYTES)
         self.beside.check(file, then)
         return None
+
+    def _count(self, owner: str, size: int) -> None:
+        left = self._reading.get(owner, 0) + size
+        if left:
+            self._reading[owner] = left
+        else:
+            self._reading.pop(owner, None)
 
     def _may_see(self, task: int, scope: str) -> bool:
         return not scope or self._journal.records.owner_of(task) == scope

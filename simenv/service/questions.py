@@ -52,13 +52,17 @@ class Questions:
         """Can it be answered without waiting for what is still being loaded, or compiled?"""
         return self._d.intake.admission is not None or not isinstance(q, Explain | GetEngines)
 
+    def has_room(self, peer: bytes, who: Identity) -> bool:
+        """Can an answer be sent to that connection, and be read for its owner, now?"""
+        return self._d.doors.room(peer) and self._d.keeping.room(who.owner)
+
     def answer(self, peer: bytes, who: Identity, q: m.FromClient) -> Steps:
         """The packed answers to one question, as far as it is for `who` to know."""
         match q:
             case m.Hello():
-                yield codec.encode(self._hello(q, who))
+                yield codec.encode(self._hello(peer, q, who))
             case FetchResult() | Rerun() | Collect():
-                self._d.keeping.asked(peer, who.scope, q)
+                self._d.keeping.asked(peer, who, q)
             case m.Watch():
                 yield from self._watch(peer, who.scope, q)
             case m.GetTasks():
@@ -120,7 +124,7 @@ class Questions:
                 return OwnerReports(q.request, d.owners.reports(who))
         return m.Refused(0, [m.Refusal("protocol", f"{type(q).__name__} is not a question")])
 
-    def _hello(self, q: m.Hello, who: Identity) -> m.ToClient:
+    def _hello(self, peer: bytes, q: m.Hello, who: Identity) -> m.ToClient:
         if q.protocol != m.PROTOCOL:
             words = (
                 f"client {q.version} speaks protocol {q.protocol}, service {__version__} speaks "
@@ -131,7 +135,8 @@ class Questions:
         results = "" if who.scope else str(self._d.keeping.root)
         epoch, name = self._d.state.epoch, self._d.config.name
         newest = self.newest(who.scope)
-        return m.Welcome(epoch, __version__, name, self._d.facts.node, results, newest)
+        limit = self._d.doors.message_bytes(peer)
+        return m.Welcome(epoch, __version__, name, self._d.facts.node, results, newest, limit)
 
     def _watch(self, peer: bytes, scope: str, q: m.Watch) -> Steps:
         state, completions = self._d.state, self._d.completions

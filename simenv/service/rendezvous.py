@@ -26,6 +26,7 @@ from simenv.wire import joining, keepalive
 from simenv.wire.auth import LOCAL, LOCAL_WORKER
 from simenv.wire.joining import TOKEN, ServiceFile
 from simenv.wire.keyfiles import KEYS_FORMAT, new_pair, write_private
+from simenv.wire.messages import MAX_MESSAGE_BYTES
 from simenv.wire.tcp import Habits, TcpDoor
 
 _COMPLAINTS = Complaints(logging.getLogger("simenv.service"))
@@ -34,7 +35,10 @@ WORKERS = Habits(
     prefix=b"node/",
     max_known=16_384,  # two connections a worker, all with one key
     max_of_one_key=16_384,
+    message_bytes=MAX_MESSAGE_BYTES,
     queued_messages=2_000,
+    turn_bytes=0,
+    bounds=None,
     workers=True,
     handover=True,  # who comes again after a cut takes the place of its dead connection
     keepalive=keepalive.WORKERS,

@@ -21,6 +21,7 @@ from simenv.service.owners import Owners
 from simenv.service.pass_times import PassTimes
 from simenv.service.people import People
 from simenv.service.reserving import Reserving
+from simenv.wire.connection import Doors
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -50,6 +51,8 @@ class Subject(Protocol):
     def completions(self) -> Completions: ...
     @property
     def intake(self) -> Intake: ...
+    @property
+    def doors(self) -> Doors: ...
     @property
     def people(self) -> People: ...
     @property

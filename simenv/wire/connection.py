@@ -4,7 +4,8 @@ The service has two doors, one for clients and one for workers, so that a client
 a worker. Transport is ZeroMQ over `ipc://` in a 0700 folder, and over TCP with CURVE where the
 environment listens (`wire.tcp`); `wire.memory` holds the twin that runs inside one process.
 Invariants: every message comes with the identity its sender has proved, receiving never blocks the
-loop, sending never blocks anyone, and no frame above MAX_MESSAGE_BYTES is read.
+loop, sending never blocks anyone, what waits for a client is bounded in bytes (`wire.outgoing`),
+and no frame above MAX_MESSAGE_BYTES is read.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from zmq.backend import zmq_poll
 from simenv.errors import LimitExceeded, NoService, ProtocolError
 from simenv.wire.auth import LOCAL, LOCAL_WORKER, Identity
 from simenv.wire.messages import MAX_MESSAGE_BYTES
+from simenv.wire.outgoing import NEAR, Outgoing
 
 SEND_QUEUE_MESSAGES = 2_000  # a peer that reads nothing loses what comes after; it asks again
 SOCKET_PATH_BYTES = 107  # sun_path less its NUL
 # Plain numbers: an operation on the library's enumerations costs more than a hop's system calls.
 _POLLIN = int(zmq.POLLIN)
 _NOBLOCK = int(zmq.NOBLOCK)
-_NOBLOCK_MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
 _FAR = 2  # the first far door's turn, after the two of this machine
 
 
@@ -58,6 +59,13 @@ class Doors(Protocol):
     def send(self, door: Door, peer: bytes, body: bytes) -> bool:
         """False when the peer is gone or its queue is full; never blocks."""
 
+    def room(self, peer: bytes) -> bool:
+        """Could an answer be sent to this client now? One that is gone has room."""
+
+    def message_bytes(self, peer: bytes) -> int:
+        """The most that one message of this client may have; the transport cuts off who sends
+        more."""
+
     def admit(self, keys: Mapping[str, Identity], farewell: bytes) -> None:
         """Who is let in from now on, by public key. Whoever is inside with another key gets
         `farewell` and is cut off."""
@@ -67,6 +75,8 @@ class Doors(Protocol):
 
 class Connection(Protocol):
     """A client's or worker's end. One thread at a time."""
+
+    message_bytes: int  # the most that the other side takes in one message
 
     def send(self, body: bytes) -> None: ...
 
@@ -89,6 +99,16 @@ def endpoint(path: Path) -> str:
     return f"ipc://{path}"
 
 
+def check_size(body: bytes, limit: int) -> None:
+    """LimitExceeded for a message that the other side would not read."""
+    if len(body) > limit:
+        raise LimitExceeded(
+            f"a message of {len(body)} bytes is over this connection's limit of {limit} bytes",
+            hint="fewer bindings in a task, or a smaller program"
+            + ("; a client on the service's machine may send more" * (limit < MAX_MESSAGE_BYTES)),
+        )
+
+
 class FarDoor(Protocol):
     """A door to other machines, beside the two of this one; see `wire.tcp`."""
 
@@ -106,6 +126,11 @@ class FarDoor(Protocol):
     def send(self, peer: bytes, body: bytes) -> bool: ...
 
     def origin(self) -> str: ...
+
+    def room(self, peer: bytes) -> bool: ...
+
+    @property
+    def message_bytes(self) -> int: ...
 
     def holds(self, peer: bytes) -> bool: ...
 
@@ -134,7 +159,8 @@ class ZmqDoors:
         self._ready: list[int] = []
         self._last = 0
         self._frame: zmq.Frame | None = None  # the last one of this machine
-        self._senders = tuple(Sender(socket) for socket in self._sockets)
+        clients, workers_here = self._sockets
+        self._senders = (Outgoing(clients, NEAR), Outgoing(workers_here, None))
 
     def _bind(self, path: Path) -> zmq.Socket[bytes]:
         socket = self._context.socket(zmq.ROUTER)
@@ -198,6 +224,15 @@ class ZmqDoors:
                 return far.send(peer, body)
         return self._senders[door].send(peer, body)
 
+    def room(self, peer: bytes) -> bool:
+        for far in self._far:
+            if far.holds(peer):
+                return far.room(peer)
+        return self._senders[Door.CLIENT].room(peer)
+
+    def message_bytes(self, peer: bytes) -> int:
+        return next((far.message_bytes for far in self._far if far.holds(peer)), MAX_MESSAGE_BYTES)
+
     def admit(self, keys: Mapping[str, Identity], farewell: bytes) -> None:
         if self._clients is not None:
             self._clients.admit(keys, farewell)
@@ -216,30 +251,10 @@ def readable(socket: zmq.Socket[bytes]) -> bool:
     return bool(events & _POLLIN)
 
 
-class Sender:
-    """Sends through a ROUTER."""
-
-    def __init__(self, router: zmq.Socket[bytes]) -> None:
-        # That of the base class: the library's own in Python, above it, takes as long again.
-        self._send: Callable[[bytes, int], object] = super(zmq.Socket, router).send
-
-    def send(self, peer: bytes, body: bytes) -> bool:
-        """False when the peer is gone or its queue is full; never blocks."""
-        send = self._send
-        try:
-            send(peer, _NOBLOCK_MORE)
-        except zmq.Again:
-            return False
-        except zmq.ZMQError as error:
-            if error.errno == zmq.EHOSTUNREACH:
-                return False
-            raise
-        send(body, _NOBLOCK)
-        return True
-
-
 class ZmqConnection:
     """A DEALER connected to one door."""
+
+    message_bytes = MAX_MESSAGE_BYTES
 
     def __init__(
         self,
@@ -278,10 +293,7 @@ class ZmqConnection:
         """What must be set before it connects, beside what every connection needs."""
 
     def send(self, body: bytes) -> None:
-        if len(body) > MAX_MESSAGE_BYTES:
-            raise LimitExceeded(
-                f"a message of {len(body)} bytes is over the limit of {MAX_MESSAGE_BYTES}"
-            )
+        check_size(body, self.message_bytes)
         try:
             self._send(body, _NOBLOCK)
         except zmq.Again as error:

@@ -8,7 +8,7 @@ needs a few milliseconds to show it.
 
 from __future__ import annotations
 
-MAX_STRANGERS = 128
+MAX_STRANGERS = 512
 MAX_KNOWN = 1_024
 MAX_OF_ONE_KEY = 256
 

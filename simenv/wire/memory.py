@@ -6,10 +6,10 @@ import threading
 from collections import deque
 from collections.abc import Mapping
 
-from simenv.errors import KeyRefused, LimitExceeded, NoService
+from simenv.errors import KeyRefused, NoService
 from simenv.wire.auth import LOCAL, LOCAL_WORKER, Identity, Role
-from simenv.wire.connection import SEND_QUEUE_MESSAGES, Door
-from simenv.wire.messages import MAX_MESSAGE_BYTES
+from simenv.wire.connection import SEND_QUEUE_MESSAGES, Door, check_size
+from simenv.wire.messages import FAR_MESSAGE_BYTES, MAX_MESSAGE_BYTES
 
 
 class MemoryDoors:
@@ -69,6 +69,14 @@ class MemoryDoors:
         connection = self._peers.get((door, peer))
         return connection is not None and connection.deliver(body)
 
+    def room(self, peer: bytes) -> bool:
+        connection = self._peers.get((Door.CLIENT, peer))
+        return connection is None or connection.room
+
+    def message_bytes(self, peer: bytes) -> int:
+        connection = self._peers.get((Door.CLIENT, peer))
+        return FAR_MESSAGE_BYTES if connection is not None and connection.key else MAX_MESSAGE_BYTES
+
     def close(self) -> None:
         with self._changed:
             self._open = False
@@ -94,6 +102,8 @@ class MemoryDoors:
 class MemoryConnection:
     """A client's or worker's end."""
 
+    message_bytes = MAX_MESSAGE_BYTES
+
     def __init__(
         self, doors: MemoryDoors, door: Door, identity: bytes, who: Identity, key: str
     ) -> None:
@@ -104,10 +114,7 @@ class MemoryConnection:
         self._woken = False
 
     def send(self, body: bytes) -> None:
-        if len(body) > MAX_MESSAGE_BYTES:
-            raise LimitExceeded(
-                f"a message of {len(body)} bytes is over the limit of {MAX_MESSAGE_BYTES}"
-            )
+        check_size(body, self.message_bytes)
         self._doors.accept(self._door, self._identity, body, self.who)
 
     def receive(self, timeout_s: float) -> bytes | None:
@@ -131,6 +138,11 @@ class MemoryConnection:
             self._inbox.append(body)
             self._arrived.notify_all()
             return True
+
+    @property
+    def room(self) -> bool:
+        """Called by the doors: does this end keep up?"""
+        return len(self._inbox) < SEND_QUEUE_MESSAGES // 2
 
     def close(self) -> None:
         self._doors.forget(self._door, self._identity)

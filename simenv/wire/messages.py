@@ -89,6 +89,7 @@ from simenv.wire.work import (
 
 PROTOCOL = 1
 MAX_MESSAGE_BYTES = 64 * 2**20  # the transport drops a peer that sends more
+FAR_MESSAGE_BYTES = 8 * 2**20  # of a client that comes over TCP with a key
 MAX_MESSAGE_TASKS = 16_384
 MAX_QUESTION_TASKS = 2_000  # ids in one Watch, Cancel or GetTasks
 CLIENT_MESSAGE_TASKS = 500  # what a client puts in one message (CONTROL_PLANE.md, rule 8)
@@ -208,6 +209,7 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=0):
     node: str = ""
     results: str = ""  # folder of the files of large results on that node
     newest_completion: int = -1  # number of the newest one this client may see; -1: not told
+    message_bytes: int = MAX_MESSAGE_BYTES  # the most that this connection may send at once
 
 
 class Accepted(msgspec.Struct, frozen=True, array_like=True, tag=1):

@@ -4,7 +4,8 @@ libzmq answers no byte of a message before the handshake is through, and asks `_
 client's public key before it lets anyone in; each message then carries that key, which is looked up
 again, so a revoked one is worth nothing from that moment on. The door has an I/O thread of its own:
 whatever strangers do there, the sockets of this machine are not slowed. Invariants: no key, no
-message; nothing here waits; the work done for strangers in one pass of the loop is bounded.
+message; nothing here waits; the work done for strangers in one pass of the loop is bounded, and so
+are the bytes that wait for a client (`wire.outgoing`) and those that one sends (`wire.readahead`).
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import contextlib
 import os
 import socket as sockets
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
+from heapq import heappop, heappush
 from typing import Any
 
 import msgspec
@@ -22,20 +23,23 @@ import zmq
 from zmq.utils import z85
 
 from simenv.errors import ConfigError
-from simenv.wire import keepalive
+from simenv.wire import codec, keepalive
 from simenv.wire.auth import Identity, Role
-from simenv.wire.connection import Door, Sender, readable
+from simenv.wire.connection import Door, readable
 from simenv.wire.guard import MAX_KNOWN, MAX_OF_ONE_KEY, Guard
 from simenv.wire.keepalive import Keepalive
 from simenv.wire.keyfiles import KeyPair
-from simenv.wire.messages import MAX_MESSAGE_BYTES
+from simenv.wire.messages import FAR_MESSAGE_BYTES, Refusal, Refused
+from simenv.wire.outgoing import FAR, Bounds, Outgoing
+from simenv.wire.readahead import ReadAhead
 
 HANDSHAKE_MS = 3_000  # who is not through by then is cut off
 BACKLOG = 512
 SEND_QUEUE_MESSAGES = 2_000
 ZAP_A_PASS = 32
 EVENTS_A_PASS = 256
-FAREWELL_S = 0.25  # what is still to be read before a connection is cut
+FAREWELL_S = 1.0  # what is still to be read before a connection is cut
+SEALED_BYTES = 64  # what encryption adds to a message, at most
 _DOMAIN = b"simenv"
 _ZAP = "inproc://zeromq.zap.01"  # RFC 27: where libzmq asks
 _NOBLOCK = int(zmq.NOBLOCK)
@@ -48,7 +52,12 @@ class Habits(msgspec.Struct, frozen=True):
     prefix: bytes = b"far/"  # of the names of the peers behind it
     max_known: int = MAX_KNOWN  # connections
     max_of_one_key: int = MAX_OF_ONE_KEY
-    queued_messages: int = 64  # read ahead for each; the rest waits in its TCP connection
+    message_bytes: int = FAR_MESSAGE_BYTES  # of one message; who sends more is cut off
+    queued_messages: int = 4  # read ahead for each; the rest waits in its TCP connection
+    # Read from one connection before the next one's turn, so that no large message holds up the
+    # small ones of others. 0: as the kernel likes.
+    turn_bytes: int = 2**17
+    bounds: Bounds | None = FAR  # of what waits for them; None: they are ours
     handover: bool = False  # a new connection takes over the routing id of an old one
     workers: bool = False  # keys of the role worker are let in
     keepalive: Keepalive = keepalive.CLIENTS
@@ -63,6 +72,7 @@ class _Peer(msgspec.Struct, frozen=True, gc=False):
     route: bytes
     key: str
     fd: int
+    owner: str
 
 
 class TcpDoor:
@@ -83,14 +93,17 @@ class TcpDoor:
         self._admitted: Mapping[str, Identity] = {}
         self._peers: dict[bytes, _Peer] = {}
         self._by_fd: dict[int, set[bytes]] = {}
-        self._leaving: deque[tuple[float, int]] = deque()
+        self._turned_away: set[int] = set()  # descriptors that were told that they are too many
+        self._leaving: list[tuple[float, int]] = []  # a heap: when to cut which descriptor
         self._complain = complain
         self._frame: zmq.Frame | None = None  # the last one received
+        self._crowded = _crowded(habits.max_of_one_key)
+        self._read_ahead = ReadAhead(self._cut, complain) if habits.bounds else None
         try:
             self._zap = self._context.socket(zmq.REP)
             self._zap.bind(_ZAP)
             self._router = self._bound(host, port, keys)
-            self._sender = Sender(self._router)
+            self._outgoing = Outgoing(self._router, habits.bounds)
             self.port = _port(self._router)
         except BaseException:
             self._context.destroy(linger=0)
@@ -104,10 +117,12 @@ class TcpDoor:
         router.set(zmq.ZAP_DOMAIN, _DOMAIN)
         router.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
         router.set(zmq.BACKLOG, BACKLOG)
-        router.set(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+        router.set(zmq.MAXMSGSIZE, self._habits.message_bytes + SEALED_BYTES)
         router.set(zmq.ROUTER_MANDATORY, 1)
         router.set(zmq.SNDHWM, SEND_QUEUE_MESSAGES)
         router.set(zmq.RCVHWM, self._habits.queued_messages)
+        if self._habits.turn_bytes:
+            router.set(zmq.RCVBUF, self._habits.turn_bytes)
         router.set(zmq.LINGER, 1_000)
         self._habits.keepalive.set_on(router)
         router.set(zmq.IPV6, int(":" in host))
@@ -127,8 +142,12 @@ class TcpDoor:
         return router
 
     @property
+    def message_bytes(self) -> int:
+        return self._habits.message_bytes
+
+    @property
     def restless(self) -> bool:
-        return bool(self._leaving)
+        return bool(self._leaving) or self._outgoing.waits
 
     # --- who comes in --------------------------------------------------------------------------
 
@@ -139,9 +158,9 @@ class TcpDoor:
         before, self._admitted = self._admitted, keys
         for name, peer in list(self._peers.items()):
             if keys.get(peer.key) != before.get(peer.key):
-                self._sender.send(peer.route, farewell)
+                self._outgoing.send(peer.route, farewell, peer.owner)
                 self._forget(name, peer)
-                self._leaving.append((time.monotonic() + FAREWELL_S, peer.fd))
+                heappush(self._leaving, (time.monotonic() + FAREWELL_S, peer.fd))
 
     def tend(self) -> None:
         self._hear_connections()
@@ -149,7 +168,16 @@ class TcpDoor:
             if not readable(self._zap):
                 break
             self._answer_zap(self._zap.recv_multipart(_NOBLOCK))
+        for route in self._outgoing.stuck():
+            self._shut_out(route)
         self._see_off()
+
+    def _shut_out(self, route: bytes) -> None:
+        """A client that does not read what it asked for: nobody waits for it."""
+        for peer in self._peers.values():
+            if peer.route == route:
+                heappush(self._leaving, (0.0, peer.fd))
+                self._complain(f"a connection of {peer.owner!r} was cut off: it reads nothing")
 
     def _answer_zap(self, asked: list[bytes]) -> None:
         """RFC 27: version, request, domain, address, identity, mechanism, credentials."""
@@ -174,26 +202,31 @@ class TcpDoor:
             fd = int.from_bytes(event[2:6], "little", signed=True)
             if kind == _ACCEPTED:
                 self._left(fd)
+                if self._read_ahead is not None:
+                    self._read_ahead.accepted(fd)
                 too_many = self._guard.accepted(fd)
                 if too_many is not None:
                     self._cut(too_many)
             elif kind == _DISCONNECTED:
                 self._left(fd)
                 self._guard.gone(fd)
+                if self._read_ahead is not None:
+                    self._read_ahead.gone(fd)
 
     def _left(self, fd: int) -> None:
         """The connection behind a descriptor is not the one it was."""
+        self._turned_away.discard(fd)
         for name in self._by_fd.pop(fd, ()):
-            self._peers.pop(name, None)
+            peer = self._peers.pop(name, None)
+            if peer is not None:
+                self._outgoing.drop(peer.route)
 
     def _see_off(self) -> None:
-        now = time.monotonic()
-        for _ in range(len(self._leaving)):
-            when, fd = self._leaving.popleft()
-            if when <= now:
-                self._cut(fd)
-            else:
-                self._leaving.append((when, fd))
+        leaving = self._leaving
+        if leaving:
+            now = time.monotonic()
+            while leaving and leaving[0][0] <= now:
+                self._cut(heappop(leaving)[1])
 
     def _cut(self, fd: int) -> None:
         """End a TCP connection of ours; libzmq notices, and closes it. A descriptor that stands for
@@ -220,14 +253,17 @@ class TcpDoor:
         frame = router.recv(_NOBLOCK, copy=False)
         self._frame = frame
         body = frame.bytes
+        size = len(body)
         if frame.more:
-            router.recv_multipart()
+            size += sum(map(len, router.recv_multipart()))
             body = b""  # not of the protocol: refused by every decoder
         key = str(frame.get("User-Id"))
         fd = int(frame.get("__fd"))
+        if self._read_ahead is not None:
+            self._read_ahead.took(fd, size)
         who = self._admitted.get(key)
         if who is None:
-            self._leaving.append((0.0, fd))
+            heappush(self._leaving, (0.0, fd))
             return None
         name = b"%b%b/%b" % (
             self._habits.prefix,
@@ -236,7 +272,7 @@ class TcpDoor:
         )  # routes are the client's choice
         peer = self._peers.get(name)
         if (peer is None or peer.fd != fd or peer.key != key) and not self._met(
-            name, _Peer(route, key, fd)
+            name, _Peer(route, key, fd, who.owner)
         ):
             return None
         return (Door.WORKER if who.role is Role.WORKER else Door.CLIENT), name, body, who
@@ -249,8 +285,13 @@ class TcpDoor:
         """The first message of a connection; what happened to its descriptor before comes first."""
         self._hear_connections(limit=1_000_000)
         if not self._guard.spoke(peer.fd, peer.key):
-            self._leaving.append((0.0, peer.fd))
+            if peer.fd not in self._turned_away:
+                self._turned_away.add(peer.fd)
+                self._outgoing.send(peer.route, self._crowded)
+                heappush(self._leaving, (time.monotonic() + FAREWELL_S, peer.fd))
             return False
+        if self._read_ahead is not None:
+            self._read_ahead.spoke(peer.fd, peer.key)
         old = self._peers.get(name)
         if old is not None:
             self._forget(name, old)
@@ -260,6 +301,7 @@ class TcpDoor:
 
     def _forget(self, name: bytes, peer: _Peer) -> None:
         del self._peers[name]
+        self._outgoing.drop(peer.route)
         names = self._by_fd.get(peer.fd)
         if names is not None:
             names.discard(name)
@@ -272,13 +314,27 @@ class TcpDoor:
     def send(self, peer: bytes, body: bytes) -> bool:
         """To whoever last spoke under that name with a key that still counts."""
         known = self._peers.get(peer)
-        return known is not None and self._sender.send(known.route, body)
+        return known is not None and self._outgoing.send(known.route, body, known.owner)
+
+    def room(self, peer: bytes) -> bool:
+        """Is there room for another answer to that peer?"""
+        known = self._peers.get(peer)
+        return known is None or self._outgoing.room(known.route, known.owner)
 
     def close(self) -> None:
+        if self._read_ahead is not None:
+            self._read_ahead.close()
         self._router.disable_monitor()
         for socket in (self._zap, self._monitor, self._router):
             socket.close()
         self._context.term()
+
+
+def _crowded(limit: int) -> bytes:
+    """What a connection too many of one key is told before it is cut off."""
+    words = f"{limit} connections with this key are the most at a time, or too many with others"
+    hint = "close some, or share one connection between threads"
+    return codec.encode(Refused(0, [Refusal("limit", words, hint, -1, 1.0)]))
 
 
 def _port(socket: zmq.Socket[bytes]) -> int:

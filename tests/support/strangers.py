@@ -14,7 +14,7 @@ from simenv.wire.auth import Identity, Role
 from simenv.wire.connection import Connection, Door, ZmqDoors
 from simenv.wire.curve import CurveConnection, Way
 from simenv.wire.keyfiles import KeyPair, new_pair
-from simenv.wire.tcp import TcpDoor
+from simenv.wire.tcp import CLIENTS, Habits, TcpDoor
 
 PATIENCE_S = 60.0
 HOST = "127.0.0.1"
@@ -24,10 +24,10 @@ Received = tuple[Door, bytes, bytes, Identity]
 class FarHouse:
     """A door that listens, served by a thread of its own; and whom it knows."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, habits: Habits = CLIENTS) -> None:
         self.server = new_pair()
         self.complaints: list[str] = []
-        self.far = TcpDoor(HOST, 0, self.server, self.complaints.append)
+        self.far = TcpDoor(HOST, 0, self.server, self.complaints.append, habits)
         self.doors = ZmqDoors(folder, self.far)
         self.keys = {name: new_pair() for name in ("ana", "ben", "ops", "hand")}
         self.people = {
@@ -43,6 +43,7 @@ class FarHouse:
         self._changed = threading.Condition()
         self._ending = False
         self._opened: list[Connection] = []
+        self.kept: list[zmq.Socket[bytes]] = []  # of clients that are closed with the house
         self._thread = threading.Thread(target=self._serve, name="far house")
         self._thread.start()
 
@@ -88,6 +89,8 @@ class FarHouse:
     def close(self) -> None:
         for one in self._opened:
             one.close()
+        for kept in self.kept:
+            kept.close(0)
         self._ending = True
         self._thread.join()
         self.doors.close()

@@ -17,6 +17,7 @@ from simenv.service import faults
 from simenv.store import writing
 from simenv.wire import codec
 from simenv.wire import messages as m
+from simenv.wire.auth import Identity, Role
 from simenv.wire.keeping import FetchResult, Rerun, Rerunning, ResultChunk
 
 
@@ -271,8 +272,8 @@ def test_what_others_found_can_be_read_or_run_again(bench: Bench) -> None:
     said: list[m.ToClient] = []
     keeping = bench.daemon.keeping
     keeping.listen(bench.daemon.keeping._note, lambda _, body: said.append(codec.to_client(body)))
-    keeping.asked(b"ana", "ana", FetchResult(3, 1, f"0/{path.name}", 0, 10))
-    keeping.asked(b"ana", "ana", Rerun(4, 1))
+    keeping.asked(b"ana", Identity("ana", Role.CLIENT), FetchResult(3, 1, f"0/{path.name}", 0, 10))
+    keeping.asked(b"ana", Identity("ana", Role.CLIENT), Rerun(4, 1))
     assert isinstance(said[0], m.Refused)
     assert said[1:] == [Rerunning(4, "unknown")]
 

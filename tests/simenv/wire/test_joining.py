@@ -29,7 +29,7 @@ class Meeting:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        habits = Habits(prefix=b"node/", handover=True)
+        habits = Habits(prefix=b"node/", handover=True, workers=True, bounds=None)
         door = TcpDoor("127.0.0.1", 0, SERVER, habits=habits)
         door.admit({WORKER.public: LOCAL_WORKER, OWN.public: LOCAL}, b"")
         self.clients = TcpDoor("127.0.0.1", 0, SERVER)

@@ -13,6 +13,7 @@ import zmq
 from strangers import PATIENCE_S, FarHouse, Wiretap, is_closed, plain_dealer, way_becomes
 
 from simenv.errors import ConfigError
+from simenv.service.listen import more_descriptors
 from simenv.wire import tcp
 from simenv.wire.auth import LOCAL, Identity, Role
 from simenv.wire.connection import Door, ZmqConnection
@@ -35,8 +36,7 @@ def house(tmp_path: Path) -> Iterator[FarHouse]:
 def hasty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FarHouse]:
     """A house whose door is narrow and soon loses its patience."""
     monkeypatch.setattr(tcp, "HANDSHAKE_MS", 300)
-    monkeypatch.setattr(tcp, "MAX_MESSAGE_BYTES", 1_000)
-    built = FarHouse(tmp_path)
+    built = FarHouse(tmp_path, tcp.Habits(message_bytes=1_000))
     yield built
     built.close()
 
@@ -179,6 +179,7 @@ def test_noise_in_place_of_a_handshake(house: FarHouse) -> None:
 
 
 def test_silent_strangers_keep_others_out(patient: FarHouse) -> None:
+    more_descriptors()
     with ExitStack() as stack:
         crowd = [stack.enter_context(patient.raw()) for _ in range(MAX_STRANGERS + 40)]
         assert still_serves(patient)

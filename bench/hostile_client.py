@@ -1,0 +1,144 @@
+"""What a client with a key can do to a service and to its other clients, whatever it sends.
+
+Each scenario is one attack with a key of role client over CURVE, in a process of its own, while a
+good client with another key and one on the service's machine ask for an answer again and again. It
+is reported how much memory the service took at most, the 99th percentile of the good clients'
+answers, and how long it takes to revoke the attacker's key when the attack is at its height. A
+scenario is a function in tests/support/hostile.py; `ATTACKS` names them all.
+
+    python bench/hostile_client.py [--seconds 10] [--only never_reads]
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from multiprocessing.queues import Queue
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import psutil
+from report import Report
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
+
+from hostile import ATTACKS, Prey, prepare
+
+import simenv
+from simenv.client.client import Client
+from simenv.client.local import read
+from simenv.client.people import issue
+from simenv.wire.keyfiles import PersonFile, read_private
+
+LOOK_S = 0.01
+PAUSE_S = 0.005
+HEIGHT = 0.6  # of an attack's time has gone when its key is revoked
+
+
+class Told(msgspec.Struct, frozen=True):
+    """What one scenario brought."""
+
+    peak_gib: float
+    near_s: list[float]
+    far_s: list[float]
+    revoke_s: float
+    lives: bool
+    codes: Counter[str]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--only", choices=sorted(ATTACKS), action="append")
+    told = parser.parse_args()
+    report = Report("hostile_client", f"attacks of {told.seconds:g} s by a client with a key")
+    with tempfile.TemporaryDirectory() as folder:
+        for name in told.only or ATTACKS:
+            found = measured(name, told.seconds, Path(folder))
+            codes = ", ".join(f"{count} {code}" for code, count in found.codes.most_common()) or "-"
+            print(f"\n{name}: refusals: {codes}; {len(found.far_s)} answers to the good client")
+            report.at_least("lives", found.lives, "the service lives")
+            report.verdict("peak_gib", found.peak_gib, "memory of the service, GiB")
+            for where, times in (("here", found.near_s), ("far", found.far_s)):
+                p99_ms = float(np.percentile(times, 99)) * 1e3
+                report.verdict("p99_ms", p99_ms, f"answers to a good client {where}, p99, ms")
+            report.verdict("revoke_s", found.revoke_s, "to revoke the key, s")
+    return report.close()
+
+
+def measured(name: str, seconds: float, folder: Path) -> Told:
+    """One scenario against a service of its own."""
+    with simenv.local(workers=1, listen="tcp://127.0.0.1:0") as near:
+        service = psutil.Process(read(Path(near.service)).pid)
+        good, bad = folder / f"good-{name}", folder / f"bad-{name}"
+        issue(near.people, "good", "client", good)
+        issue(near.people, "bad", "client", bad)
+        with simenv.connect(service=bad) as victim:
+            prey = prepare(victim)
+        methods = multiprocessing.get_context("spawn")
+        results: Queue[Counter[str]] = methods.Queue()
+        person = read_private(bad, PersonFile)
+        attack = methods.Process(target=_attack, args=(name, person, seconds, prey, results))
+        with simenv.connect(service=good) as far:
+            peaks = [0]
+            memory = Repeating(partial(_note_peak, service, peaks), LOOK_S)
+            askers = [Repeating(_asking(each), PAUSE_S) for each in (near, far)]
+            attack.start()
+            attack.join(seconds * HEIGHT)
+            begin = time.monotonic()
+            near.people.revoke("bad")
+            revoke_s = time.monotonic() - begin
+            codes = results.get(timeout=60 + 2 * seconds)
+            attack.join()
+            times = [asker.end() for asker in askers]
+            memory.end()
+        lives = service.is_running() and bool(near.status())
+    return Told(peaks[0] / 2**30, *times, revoke_s, lives, codes)
+
+
+def _attack(
+    name: str, person: PersonFile, seconds: float, prey: Prey, results: Queue[Counter[str]]
+) -> None:
+    results.put(ATTACKS[name](person, seconds, prey))
+
+
+def _asking(env: Client) -> Callable[[], object]:
+    return lambda: env.cancel(["t-0"])
+
+
+def _note_peak(service: psutil.Process, peaks: list[int]) -> None:
+    peaks[0] = max(peaks[0], service.memory_info().rss)
+
+
+class Repeating:
+    """A thread that does something again and again; how long it took each time, in seconds."""
+
+    def __init__(self, what: Callable[[], object], pause_s: float) -> None:
+        self._what, self._pause_s = what, pause_s
+        self._times: list[float] = []
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._ending.wait(self._pause_s):
+            begin = time.perf_counter()
+            self._what()
+            self._times.append(time.perf_counter() - begin)
+
+    def end(self) -> list[float]:
+        self._ending.set()
+        self._thread.join()
+        return self._times
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""A queue in which owners take turns, and so do the connections of each.
+
+Invariant: an owner with a thousand connections gets no more turns than one with a single one; the
+items of a connection keep their order. Pure.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Turns(Generic[T]):
+    """Items by owner and connection. The first is the one whose turn it is."""
+
+    def __init__(self) -> None:
+        self._owners: OrderedDict[str, OrderedDict[bytes, deque[T]]] = OrderedDict()
+
+    def __bool__(self) -> bool:
+        return bool(self._owners)
+
+    def of(self, owner: str, peer: bytes) -> int:
+        """How many items of that connection wait."""
+        peers = self._owners.get(owner)
+        return len(peers.get(peer, ())) if peers is not None else 0
+
+    def put(self, owner: str, peer: bytes, item: T) -> None:
+        """Behind what waits of that connection already."""
+        peers = self._owners.get(owner)
+        if peers is None:
+            peers = self._owners[owner] = OrderedDict()
+        items = peers.get(peer)
+        if items is None:
+            items = peers[peer] = deque()
+        items.append(item)
+
+    def first(self) -> tuple[str, bytes, T]:
+        """Whose turn it is, and with what; IndexError where nothing waits."""
+        for owner, peers in self._owners.items():
+            for peer, items in peers.items():
+                return owner, peer, items[0]
+        raise IndexError("nothing waits")
+
+    def go_on(self, *, done: bool) -> None:
+        """The turn of the first is over; `done`: so is its item."""
+        owner, peers = next(iter(self._owners.items()))
+        peer, items = next(iter(peers.items()))
+        if done:
+            items.popleft()
+        if items:
+            peers.move_to_end(peer)
+        else:
+            del peers[peer]
+        self._pass_on(owner, peers)
+
+    def take_out(self) -> deque[T]:
+        """All items of the connection whose turn it is."""
+        owner, peers = next(iter(self._owners.items()))
+        _, items = peers.popitem(last=False)
+        self._pass_on(owner, peers)
+        return items
+
+    def put_back(self, owner: str, peer: bytes, items: deque[T]) -> None:
+        """What was taken out, before what has come since."""
+        since = self._owners.setdefault(owner, OrderedDict()).setdefault(peer, deque())
+        since.extendleft(reversed(items))
+
+    def _pass_on(self, owner: str, peers: OrderedDict[bytes, deque[T]]) -> None:
+        if peers:
+            self._owners.move_to_end(owner)
+        else:
+            del self._owners[owner]

@@ -1,0 +1,185 @@
+"""Sending through a ROUTER, with a bound on the bytes that wait for each peer and for each owner.
+
+libzmq counts messages, not bytes, and does not say how many it still holds. But it tells when it
+has let go of a buffer that it did not copy. So of every `mark_bytes` for a peer the last message is
+sent without a copy: a queue is in order, so when that one has gone out all before it have.
+Invariant: what waits for a peer is never more than its bound and one message; a peer with `room`
+gets the next message, however large; sending never blocks, and a socket that fails is a peer that
+is lost, not the end of the service.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+import zmq
+
+MESSAGE_BYTES = 128  # what a queued message takes beside its body
+STUCK_S = 10.0  # a peer whose queue is full and of which nothing moves for so long is cut off
+LINES_KEPT = 10_000  # peers whose last few bytes are remembered
+_NOBLOCK = int(zmq.NOBLOCK)
+_NOBLOCK_MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
+
+
+class Bounds(msgspec.Struct, frozen=True):
+    """Bytes that may wait until their receiver reads them."""
+
+    peer_bytes: int
+    owner_bytes: int
+    mark_bytes: int  # of small messages for a peer that may be unaccounted for
+
+
+# A client of this machine is the environment's own user; one from afar shares the service's memory.
+NEAR = Bounds(peer_bytes=256 * 2**20, owner_bytes=2**40, mark_bytes=2**20)
+FAR = Bounds(peer_bytes=32 * 2**20, owner_bytes=128 * 2**20, mark_bytes=2**16)
+
+
+class _Tracked(Protocol):
+    """Tells when libzmq has let go of a buffer (zmq.MessageTracker)."""
+
+    @property
+    def done(self) -> bool: ...
+
+
+class _Line(msgspec.Struct, eq=False):
+    """What waits for one peer, as far as it was marked."""
+
+    owner: str
+    marks: deque[tuple[_Tracked, int]]
+    waiting: int = 0
+    moved_s: float = 0.0  # monotonic: when something last went out, or the first was put in
+    full: bool = False  # something was not sent since then
+
+
+class Outgoing:
+    """Used from the loop's thread."""
+
+    def __init__(self, router: zmq.Socket[bytes], bounds: Bounds | None) -> None:
+        """`bounds`: None for peers that are ours, workers, which read whatever they are sent."""
+        # That of the base class: the library's own in Python, above it, takes as long again.
+        self._send: Callable[..., Any] = super(zmq.Socket, router).send
+        self._peer_bytes = bounds.peer_bytes if bounds is not None else 0
+        self._owner_bytes = bounds.owner_bytes if bounds is not None else 0
+        self._mark_bytes = bounds.mark_bytes if bounds is not None else 0
+        self._unmarked: dict[bytes, int] = {}
+        self._lines: dict[bytes, _Line] = {}
+        self._gone: list[_Line] = []  # of connections that ended: libzmq has yet to let go
+        self._of_owner: dict[str, int] = {}
+
+    def send(self, peer: bytes, body: bytes, owner: str = "") -> bool:
+        """False when the peer is gone or too much waits for it or its owner; never blocks."""
+        if self._mark_bytes:
+            size = self._unmarked.get(peer, 0) + len(body) + MESSAGE_BYTES
+            if size >= self._mark_bytes:
+                return self._send_marked(peer, body, size, owner)
+            self._unmarked[peer] = size
+        try:
+            self._send(peer, _NOBLOCK_MORE)
+        except zmq.ZMQError:  # gone, or its queue is full, or no memory is left
+            return False
+        return self._send_body(body)
+
+    def room(self, peer: bytes, owner: str = "") -> bool:
+        """Would `send` take a message of any size for it now?"""
+        line = self._lines.get(peer)
+        if line is not None:
+            self._settle(line)
+            if not self._fits(line, self._peer_bytes):
+                line.full = True
+                return False
+        return self._owner_fits(owner, self._owner_bytes)
+
+    def drop(self, peer: bytes) -> None:
+        """Its connection has ended."""
+        self._unmarked.pop(peer, None)
+        line = self._lines.pop(peer, None)
+        if line is not None and line.marks:
+            self._gone.append(line)
+
+    @property
+    def waits(self) -> bool:
+        """Does anything wait for a peer that has not read yet what was sent before?"""
+        return bool(self._lines)
+
+    def stuck(self) -> list[bytes]:
+        """Peers whose queues are full and of which nothing has moved for STUCK_S."""
+        limit_s = time.monotonic() - STUCK_S
+        found = []
+        for peer, line in list(self._lines.items()):
+            self._settle(line)
+            if not line.marks:
+                del self._lines[peer]
+            elif line.full and line.moved_s < limit_s:
+                found.append(peer)
+        for line in self._gone:
+            self._settle(line)
+        self._gone = [line for line in self._gone if line.marks]
+        return found
+
+    def _send_marked(self, peer: bytes, body: bytes, size: int, owner: str) -> bool:
+        line = self._lines.get(peer)
+        if line is None:
+            if len(self._unmarked) > LINES_KEPT:
+                self._unmarked.clear()
+            line = _Line(owner, deque(), moved_s=time.monotonic())
+        else:
+            self._settle(line)
+        if not (self._fits(line, size) and self._owner_fits(owner, size)):
+            line.full = True
+            return False
+        frame = zmq.Frame(body, track=True, copy=False)
+        try:
+            self._send(peer, _NOBLOCK_MORE)
+        except zmq.ZMQError:
+            line.full = True
+            return False
+        if not self._send_body(frame):
+            return False
+        self._lines[peer] = line
+        self._unmarked[peer] = 0
+        line.marks.append((frame.tracker, size))
+        line.waiting += size
+        self._of_owner[owner] = self._of_owner.get(owner, 0) + size
+        return True
+
+    def _send_body(self, body: bytes | zmq.Frame) -> bool:
+        """The second frame, once the first has named the peer."""
+        try:
+            if type(body) is bytes:
+                self._send(body, _NOBLOCK)
+            else:
+                self._send(body, _NOBLOCK, copy=False, track=True)
+        except zmq.ZMQError:  # no memory: the message that was begun ends here, empty
+            self._send(b"", _NOBLOCK)
+            return False
+        return True
+
+    def _fits(self, line: _Line, size: int) -> bool:
+        """A larger message counts as half the bound; the wire bounds each."""
+        return line.waiting + min(size, self._peer_bytes // 2) <= self._peer_bytes
+
+    def _owner_fits(self, owner: str, size: int) -> bool:
+        size = min(size, self._owner_bytes // 2)
+        if self._of_owner.get(owner, 0) + size <= self._owner_bytes:
+            return True
+        for line in (*self._lines.values(), *self._gone):
+            self._settle(line)
+        return self._of_owner.get(owner, 0) + size <= self._owner_bytes
+
+    def _settle(self, line: _Line) -> None:
+        """Take off what has gone out."""
+        marks, size = line.marks, 0
+        while marks and marks[0][0].done:
+            size += marks.popleft()[1]
+        if size:
+            line.waiting -= size
+            line.moved_s, line.full = time.monotonic(), False
+            left = self._of_owner.get(line.owner, 0) - size
+            if left > 0:
+                self._of_owner[line.owner] = left
+            else:
+                self._of_owner.pop(line.owner, None)

@@ -1,0 +1,136 @@
+"""What the transport has read from each connection and the service has not taken yet, in bytes.
+
+libzmq reads ahead of the service: some messages of each connection and a part of the next one, none
+of which it tells of. The kernel counts what has come in (TCP_INFO), and we count what was taken:
+the difference waits in memory. Invariant: above a bound, for everybody, for one key and for those
+who have not shown a key yet, connections are cut off; a service that is asked for nothing looks
+seldom, without connections never.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import socket as sockets
+import struct
+import termios
+import threading
+from collections.abc import Callable
+
+import msgspec
+
+ALL_BYTES = 384 * 2**20
+KEY_BYTES = 128 * 2**20
+STRANGERS_BYTES = 32 * 2**20  # of those who have not spoken yet: a handshake is below 2 KiB
+LOOK_S, HURRY_S = 0.1, 0.02
+_HURRY_BYTES = 16 * 2**20
+_INFO_BYTES, _RECEIVED_AT = 192, 128  # tcpi_bytes_received of struct tcp_info (Linux 4.1)
+_SHORT_FRAME = 255
+_SEALED_BYTES = 33  # CurveZMQ: "MESSAGE", nonce, code of authentication, flags
+
+
+class _Flow(msgspec.Struct, eq=False):
+    """One connection."""
+
+    key: str = ""  # "": it has not spoken yet
+    taken: int = 0
+
+
+class ReadAhead:
+    """`cut` ends a connection, by its descriptor. Counted by the loop's thread, looked at by one of
+    its own: what is only half there wakes no loop."""
+
+    def __init__(self, cut: Callable[[int], None], complain: Callable[[str], None]) -> None:
+        self._cut = cut
+        self._complain = complain
+        self._flows: dict[int, _Flow] = {}
+        self._changed = threading.Event()
+        self._ending = False
+        self._thread: threading.Thread | None = None
+
+    def accepted(self, fd: int) -> None:
+        """A new connection."""
+        self._flows[fd] = _Flow()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="read-ahead", daemon=True)
+            self._thread.start()
+        self._changed.set()
+
+    def spoke(self, fd: int, key: str) -> None:
+        """Its key is known by its first message."""
+        flow = self._flows.get(fd)
+        if flow is not None:
+            flow.key = key
+
+    def took(self, fd: int, size: int) -> None:
+        """A frame of that size was received from it."""
+        flow = self._flows.get(fd)
+        if flow is not None:
+            sealed = size + _SEALED_BYTES
+            flow.taken += sealed + (9 if sealed > _SHORT_FRAME else 2)
+
+    def gone(self, fd: int) -> None:
+        """It has ended."""
+        self._flows.pop(fd, None)
+
+    def close(self) -> None:
+        self._ending = True
+        self._changed.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def look(self) -> int:
+        """Cut off who holds too much; how many bytes are held by the others."""
+        held: dict[int, int] = {}  # in order of arrival
+        of_key: dict[str, list[int]] = {}
+        for fd, flow in list(self._flows.items()):
+            size = _received(fd) - flow.taken
+            if size > 0:
+                held[fd] = size
+                of_key.setdefault(flow.key, []).append(fd)
+        for key, fds in of_key.items():
+            if key:  # the newest goes first, so that what was begun comes to an end
+                self._cut_above(KEY_BYTES, fds[::-1], held)
+            else:
+                self._cut_above(STRANGERS_BYTES, sorted(fds, key=held.__getitem__)[::-1], held)
+        self._cut_above(ALL_BYTES, sorted(held, key=held.__getitem__)[::-1], held)
+        return sum(held.values())
+
+    def _cut_above(self, limit: int, fds: list[int], held: dict[int, int]) -> None:
+        """Cut these off, one after the other, until they hold no more than that together."""
+        total = sum(held[fd] for fd in fds)
+        for fd in fds:
+            if total <= limit:
+                return
+            size = held.pop(fd)
+            total -= size
+            self._cut(fd)
+            self._complain(f"a connection was cut off, {size} bytes of which waited to be read")
+
+    def _run(self) -> None:
+        while not self._ending:
+            if not self._flows:
+                self._changed.wait()
+                self._changed.clear()
+                continue
+            hurried = self.look() > _HURRY_BYTES
+            self._changed.wait(HURRY_S if hurried else LOOK_S)
+            self._changed.clear()
+
+
+def _received(fd: int) -> int:
+    """Bytes that have left the kernel's queue of a TCP connection; 0 if it is none any more."""
+    try:
+        borrowed = sockets.socket(sockets.AF_INET, sockets.SOCK_STREAM, 0, fileno=fd)
+    except OSError:
+        return 0
+    try:
+        info = borrowed.getsockopt(sockets.IPPROTO_TCP, sockets.TCP_INFO, _INFO_BYTES)
+        waiting = fcntl.ioctl(fd, termios.FIONREAD, bytes(4))
+    except OSError:
+        return 0
+    finally:
+        borrowed.detach()  # it is libzmq's to close
+    if len(info) < _RECEIVED_AT + 8:
+        return 0
+    received: int = struct.unpack_from("=Q", info, _RECEIVED_AT)[0]
+    return received - int.from_bytes(waiting, "little")

@@ -1,0 +1,202 @@
+"""Clients with a key that mean harm: they send whatever the wire lets them and obey no answer.
+
+Each attack is a function of a key file, a time and what was prepared for it, so that the test that
+asserts survival and the benchmark that measures the other clients run the same ones.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import msgspec
+import numpy as np
+import zmq
+
+from simenv.client.client import Client
+from simenv.errors import ProtocolError
+from simenv.model import Observable, TaskSpec, Terms
+from simenv.wire import codec
+from simenv.wire import messages as m
+from simenv.wire.history import GetSpec
+from simenv.wire.keeping import CHUNK_BYTES, FetchResult
+from simenv.wire.keyfiles import PersonFile
+
+SEALED_BYTES = 4_096  # below the limit of a message by so much
+ANSWERS_S = 60.0  # to wait for the first refusal
+
+
+class Prey(msgspec.Struct, frozen=True):
+    """What the attacker's own tasks left in the service."""
+
+    large_spec: int  # a task whose program has megabytes
+    result_task: int  # one whose result is a file
+    result_file: str
+
+
+def prepare(client: Client) -> Prey:
+    """Run, as an ordinary client, what an attack asks for again and again."""
+    from qiskit import QuantumCircuit
+    from qiskit.circuit.library import UnitaryGate
+
+    wide = QuantumCircuit(9)
+    phases = np.exp(0.1j * np.arange(2**9))  # a matrix of 4 MiB
+    wide.append(UnitaryGate(np.diag(phases), check_input=False), range(9))
+    wide.measure_all()
+    state = QuantumCircuit(18)
+    for qubit in range(18):
+        state.ry(0.1 + qubit, qubit)
+    large = client.submit(wide.copy(), shots=1)
+    stored = client.submit(state, outputs=("statevector",))
+    for task in (large, stored):
+        task.result(120)
+    file = stored.result()._data.file
+    assert file is not None
+    return Prey(large.entry.number, stored.entry.number, file.name)
+
+
+@contextmanager
+def connections(
+    person: PersonFile, count: int, read_ahead: int = 1_000
+) -> Iterator[list[zmq.Socket[bytes]]]:
+    """So many, each with its own socket; `read_ahead`: messages the client's library reads before
+    it is asked to."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+    context.set(zmq.MAX_SOCKETS, 2 * count + 16)
+    made = []
+    for number in range(count):
+        socket = context.socket(zmq.DEALER)
+        socket.set(zmq.CURVE_SERVERKEY, person.server_key.encode())
+        socket.set(zmq.CURVE_PUBLICKEY, person.public_key.encode())
+        socket.set(zmq.CURVE_SECRETKEY, person.secret_key.encode())
+        socket.set(zmq.IDENTITY, b"hostile %d" % number)
+        socket.set(zmq.LINGER, 0)
+        socket.set(zmq.RCVHWM, read_ahead)
+        socket.set(zmq.SNDHWM, 8)
+        socket.connect(person.address)
+        made.append(socket)
+    try:
+        yield made
+    finally:
+        context.destroy(linger=0)
+
+
+def flood(
+    sockets: list[zmq.Socket[bytes]],
+    bodies: list[bytes],
+    seconds: float,
+    *,
+    reads: bool,
+    pause_s: float = 0.0,
+) -> Counter[str]:
+    """Send these bodies through all of them in turn until the time is up and, where answers are
+    read, something was refused; the codes of the refusals."""
+    codes: Counter[str] = Counter()
+    deadline = time.monotonic() + seconds
+    place = 0
+    while (now := time.monotonic()) < deadline or (
+        reads and not codes and now < deadline + ANSWERS_S
+    ):
+        sent = False
+        for socket in sockets:
+            try:
+                socket.send(bodies[place % len(bodies)], zmq.NOBLOCK)
+                sent = True
+            except zmq.Again:
+                pass
+            place += 1
+            if reads:
+                codes += answers(socket)
+        time.sleep(pause_s if sent else 0.002)
+    return codes
+
+
+def answers(socket: zmq.Socket[bytes]) -> Counter[str]:
+    """The codes of the refusals that are here already."""
+    codes: Counter[str] = Counter()
+    while True:
+        try:
+            body = socket.recv(zmq.NOBLOCK)
+        except zmq.Again:
+            return codes
+        try:
+            answer = codec.to_client(body)
+        except ProtocolError:
+            codes["not a message"] += 1
+            continue
+        if isinstance(answer, m.Refused):
+            codes.update(refusal.code for refusal in answer.refusals)
+
+
+# --- the attacks ---------------------------------------------------------------------------------
+
+
+def never_reads(person: PersonFile, seconds: float, prey: Prey) -> Counter[str]:
+    """Asks for megabytes in questions of a few bytes, and reads nothing."""
+    fetch = partial(FetchResult, task=prey.result_task, file=prey.result_file)
+    asked = [
+        codec.encode(fetch(1, offset=0, size_bytes=CHUNK_BYTES)),
+        codec.encode(GetSpec(2, prey.large_spec)),
+        codec.encode(m.GetCompletions(3)),
+        codec.encode(m.Watch(4, [prey.large_spec, prey.result_task] * 500)),
+    ]
+    with connections(person, 16, read_ahead=1) as sockets:
+        flood(sockets, asked, seconds, reads=False)
+        codes: Counter[str] = Counter()
+        end = time.monotonic() + 5.0
+        while not codes and time.monotonic() < end:  # what was refused before it was cut off
+            for socket in sockets:
+                codes += answers(socket)
+        return codes
+
+
+def giant_messages(person: PersonFile, seconds: float, _: Prey) -> Counter[str]:
+    """Messages as large as may be, of whatever takes long to read or to look at."""
+    limit = m.FAR_MESSAGE_BYTES - SEALED_BYTES
+    tiny = TaskSpec(b"", 1, 1)
+    tasks = m.Submit(1, "~k", 0, Terms(), [tiny] * (limit // len(codec.encode(tiny)) - 100))
+    labels = Observable(("X",) * (limit // 2 - 1_000), b"")
+    bodies = [
+        codec.encode(tasks),
+        codec.encode(m.Submit(2, "~k", 0, Terms(observables=(labels,)), [tiny])),
+        codec.encode(m.Submit(3, "~k", 0, Terms(), [TaskSpec(bytes(limit), 1, 1)])),
+        codec.encode(m.Submit(4, "k" * limit, 0, Terms(), [tiny])),
+        codec.encode(m.Watch(5, [2**40] * (limit // 9 - 100))),
+        b"\xc1" * limit,
+        b"\x91" * limit,
+    ]
+    with connections(person, 64) as sockets:
+        codes = flood(sockets, bodies, seconds, reads=True)
+    with connections(person, 4) as sockets:
+        too_large = bytes(m.FAR_MESSAGE_BYTES + SEALED_BYTES)
+        flood(sockets, [too_large], min(1.0, seconds), reads=False)
+    return codes
+
+
+def half_messages(person: PersonFile, seconds: float, _: Prey) -> Counter[str]:
+    """Much in flight on many connections at once, so that what is read ahead of the service is as
+    much as it can be."""
+    limit = m.FAR_MESSAGE_BYTES - SEALED_BYTES
+    body = codec.encode(m.Submit(1, "~k", 0, Terms(), [TaskSpec(bytes(limit - 4_096), 1, 1)]))
+    with connections(person, 100) as sockets:
+        return flood(sockets, [body], seconds, reads=True)
+
+
+def many_connections(person: PersonFile, seconds: float, _: Prey) -> Counter[str]:
+    """A thousand connections, each of which asks without end."""
+    hello = codec.encode(m.Hello(m.PROTOCOL, "0.1.0", "~hostile"))
+    bodies = [hello, codec.encode(m.Ping(2)), codec.encode(m.GetQueue(3, done=True, limit=10_000))]
+    with connections(person, 1_000) as sockets:
+        return flood(sockets, bodies, seconds, reads=True)
+
+
+Attack = Callable[[PersonFile, float, Prey], Counter[str]]
+ATTACKS: dict[str, Attack] = {
+    "never_reads": never_reads,
+    "giant_messages": giant_messages,
+    "half_messages": half_messages,
+    "many_connections": many_connections,
+}
