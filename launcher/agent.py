@@ -34,23 +34,24 @@ _SRUN = (
     *("srun", "--overlap", "--nodes=1", "--ntasks=1", "--mpi=none", "--cpu-bind=none"),
     *("--quit-on-interrupt", "--kill-on-bad-exit", "--export=ALL"),
 )
-# A daemon's files get a folder of their own, which goes with it, however it ends; the shell itself
-# outlives a signal to see to that. What a power cut left goes at the next start. Ranks inherit the
-# daemon's environment: it gets no more than programs need to run.
+# A daemon's files get a folder of their own, whose name nobody can know before. A process that
+# reads a pipe until the daemon, its only writer, has ended removes it: PRTE kills the shell itself
+# when it ends. What a power cut left goes at the next start. Ranks inherit the daemon's
+# environment: it gets no more than programs need to run.
 _CONTAINED = """trap 'kill $daemon 2>/dev/null' TERM INT HUP
 name=${{TMPDIR:-/tmp}}/simenv-prted.$(uname -n)
 for old in "$name".*; do
-    pid=${{old##*.}}
-    [ ! -O "$old" ] || kill -0 "$pid" 2>/dev/null || rm -rf "$old"
+    pid=${{old#"$name".}}
+    [ -L "$old" ] || [ ! -O "$old" ] || kill -0 "${{pid%%.*}}" 2>/dev/null || rm -rf "$old"
 done
-TMPDIR=$name.$$
+TMPDIR=$(mktemp -d "$name.$$.XXXXXXXXXX") && mkfifo "$TMPDIR/alive" || exit
 export TMPDIR
-rm -rf "$TMPDIR"
-mkdir -m 700 "$TMPDIR" || exit
-env -i {kept} {login} -c {command} &
+(trap '' TERM INT HUP; cat "$TMPDIR/alive"; rm -rf "$TMPDIR") </dev/null >/dev/null 2>&1 &
+remover=$!
+env -i {kept} {login} -c {command} 3>"$TMPDIR/alive" &
 daemon=$!
 while kill -0 $daemon 2>/dev/null; do wait $daemon; code=$?; done
-rm -rf "$TMPDIR"
+while kill -0 $remover 2>/dev/null; do wait $remover; done
 exit $code"""
 
 
@@ -70,7 +71,8 @@ def reach(
 
 def _het_group(host: str, environ: Mapping[str, str]) -> list[str]:
     """srun finds nodes of the first component of a heterogeneous job only, unless told."""
-    for group in range(int(environ.get("SLURM_HET_SIZE", "0"))):
+    size = environ.get("SLURM_HET_SIZE", "")
+    for group in range(int(size) if size.isascii() and size.isdigit() else 0):
         nodes = environ.get(f"SLURM_JOB_NODELIST_HET_GROUP_{group}", "")
         if nodes and host in hosts(nodes, "SLURM_JOB_NODELIST"):
             return [f"--het-group={group}"]
