@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from launcher.hostlist import hosts
+from launcher.hostlist import MAX_HOSTS, hosts, whole_number
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 # What a daemon, and so a rank, has of the environment it was started in.
@@ -71,8 +71,7 @@ def reach(
 
 def _het_group(host: str, environ: Mapping[str, str]) -> list[str]:
     """srun finds nodes of the first component of a heterogeneous job only, unless told."""
-    size = environ.get("SLURM_HET_SIZE", "")
-    for group in range(int(size) if size.isascii() and size.isdigit() else 0):
+    for group in range(whole_number(environ.get("SLURM_HET_SIZE", ""), MAX_HOSTS) or 0):
         nodes = environ.get(f"SLURM_JOB_NODELIST_HET_GROUP_{group}", "")
         if nodes and host in hosts(nodes, "SLURM_JOB_NODELIST"):
             return [f"--het-group={group}"]

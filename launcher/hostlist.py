@@ -10,11 +10,13 @@ import re
 from launcher.base import AllocationError
 
 MAX_HOSTS = 65_536
+MAX_SLOTS = 2**20  # of a node
+_DIGITS = re.compile(r"[0-9]{1,18}\Z")  # no more than 64 bits hold, and none of other scripts
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}\Z")
 _GROUP = re.compile(r"\[([^\[\]]*)\]")
-_RANGE = re.compile(r"(\d+)(?:-(\d+))?\Z")
-_COUNT = re.compile(r"(\d+)(?:\(x(\d+)\))?\Z")
+_RANGE = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,18}))?\Z")
+_COUNT = re.compile(r"([0-9]{1,18})(?:\(x([0-9]{1,18})\))?\Z")
 _COMMA = re.compile(r",(?![^\[]*\])")  # one that is not inside brackets
 
 
@@ -37,12 +39,20 @@ def counts(text: str, variable: str, hosts: int) -> list[int]:
     found: list[int] = []
     for word in text.strip().split(","):
         match = _COUNT.match(word.strip())
-        if not match or int(match[2] or 1) > MAX_HOSTS:
-            raise _wrong(variable, text, f"{word!r} is not a number of slots such as 2 or 2(x3)")
+        if not match or int(match[2] or 1) > MAX_HOSTS or int(match[1]) > MAX_SLOTS:
+            raise _wrong(
+                variable, text, f"{word[:80]!r} is not a number of slots such as 2 or 2(x3)"
+            )
         found += [int(match[1])] * int(match[2] or 1)
     if len(found) != hosts:
         raise _wrong(variable, text, f"it has {len(found)} numbers for {hosts} hosts")
     return found
+
+
+def whole_number(text: str, most: int = 2**60) -> int | None:
+    """A number as sites write it, from 0 to `most`; None for anything else."""
+    number = int(text) if _DIGITS.match(text) else None
+    return None if number is None or number > most else number
 
 
 def checked(name: str, variable: str, text: str) -> str:

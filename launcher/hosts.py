@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from launcher.base import Allocation, AllocationError, Node
-from launcher.hostlist import checked, hosts
+from launcher.hostlist import MAX_SLOTS, checked, hosts, whole_number
 
 _HINT = "write node1:2,node2:2 or node[1-2]:2"
 _FILE_HINT = "one host a line: node1 slots=2"
@@ -24,10 +24,11 @@ def from_words(text: str) -> Allocation:
         names, colon, count = word.strip().rpartition(":")
         if not colon:
             names, count = word.strip(), "0"
-        if not count.isdigit() or (colon and int(count) < 1):
+        number = whole_number(count, MAX_SLOTS)
+        if number is None or (colon and not number):
             raise AllocationError(f"hosts = {text[:200]!r}: {word!r} has no number of slots", _HINT)
         for name in hosts(names, "hosts"):
-            slots[name] = slots.get(name, 0) + int(count)
+            slots[name] = slots.get(name, 0) + number
     return Allocation(_nodes(slots), "--hosts")
 
 
@@ -66,9 +67,10 @@ def _entry(words: list[str], where: str) -> tuple[str, int]:
             raise AllocationError(f"{where}: {word[:80]!r} is not known", _FILE_HINT)
         if key == "slots":
             said, count = "=", value
-    if said and not (count.isdigit() and int(count)):
+    number = whole_number(count or "0", MAX_SLOTS)
+    if number is None or (said and not number):
         raise AllocationError(f"{where}: {count[:80]!r} is not a number of slots", _FILE_HINT)
-    return name, int(count or 0)
+    return name, number
 
 
 def _words(text: str) -> list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from launcher.base import Allocation, AllocationError, Node
-from launcher.hostlist import checked
+from launcher.hostlist import MAX_SLOTS, checked, whole_number
 
 
 def read(environ: Mapping[str, str]) -> Allocation:
@@ -41,6 +41,10 @@ def read(environ: Mapping[str, str]) -> Allocation:
 
 def _number(environ: Mapping[str, str], variable: str) -> int:
     text = environ.get(variable) or "0"
-    if not text.isdigit():
-        raise AllocationError(f"{variable} = {text[:80]!r} is not a number of cores")
-    return int(text)
+    cores = whole_number(text, MAX_SLOTS)
+    if cores is None:
+        raise AllocationError(
+            f"{variable} = {text[:80]!r} is not a number of cores",
+            hint="name the nodes yourself: --hosts node1:2,node2:2",
+        )
+    return cores

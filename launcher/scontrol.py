@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from launcher.base import AllocationError
-from launcher.hostlist import hosts
+from launcher.hostlist import hosts, whole_number
 
 TIMEOUT_S = 3.0
 _MIB = 2**20
@@ -100,7 +100,7 @@ def _note_node(facts: JobFacts, names: list[str], words: dict[str, str]) -> None
         facts.memory_bytes[name] = facts.memory_bytes.get(name, 0) + memory
         for kind, kinds, how, detail in _GRES.findall(words.get("GRES", "")):
             parts = [part for part in re.split("[:=]", kinds) if part]
-            count = int(parts.pop()) if parts and parts[-1].isdigit() else 1
+            count = whole_number(parts.pop()) or 0 if parts and parts[-1].isdigit() else 1
             count = _number(detail) if how == "CNT" else count
             facts.features.setdefault(name, []).extend([kind, *parts])
             if kind == "gpu":
@@ -122,5 +122,5 @@ def _features(text: str) -> list[str]:
 
 def _number(text: str) -> int:
     """The leading number, 0 if there is none: "21695", "4000M"."""
-    match = re.match(r"\d+", text)
-    return int(match[0]) if match else 0
+    match = re.match(r"[0-9]+", text)
+    return whole_number(match[0]) or 0 if match else 0

@@ -14,13 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from launcher.base import Allocation, AllocationError, Node
-from launcher.hostlist import counts, hosts
+from launcher.hostlist import MAX_HOSTS, MAX_SLOTS, counts, hosts, whole_number
 from launcher.scontrol import JobFacts, NodeFacts, job_facts, node_facts
 
 Ask = Callable[[Sequence[str]], str]
 _MIB = 2**20
-_SIZE = re.compile(r"(\d+)([KMGT]?)\Z")
-_GPUS = re.compile(r"(?:[\w.-]+:)?(\d+)\Z")
+_SIZE = re.compile(r"([0-9]{1,15})([KMGT]?)\Z")
+_GPUS = re.compile(r"(?:[\w.-]+:)?([0-9]{1,6})\Z")
 _UNITS = {"": _MIB, "K": 2**10, "M": _MIB, "G": 2**30, "T": 2**40}
 _LISTS = ("SLURM_JOB_NODELIST", "SLURM_NODELIST")
 
@@ -51,10 +51,14 @@ def read(environ: Mapping[str, str], ask: Ask) -> Allocation:
 def _groups(environ: Mapping[str, str]) -> list[str]:
     """What the names of the variables of each group end with."""
     size = environ.get("SLURM_HET_SIZE") or environ.get("SLURM_PACK_SIZE") or "0"
-    if not size.isdigit():
-        raise AllocationError(f"SLURM_HET_SIZE = {size[:80]!r} is not a number of groups")
+    groups = whole_number(size, MAX_HOSTS)
+    if groups is None:
+        raise AllocationError(
+            f"SLURM_HET_SIZE = {size[:80]!r} is not a number of groups",
+            hint="name the nodes yourself: --hosts node1:2,node2:2",
+        )
     for word in ("_HET_GROUP_", "_PACK_GROUP_"):  # the second until Slurm 20.02
-        suffixes = [f"{word}{number}" for number in range(int(size))]
+        suffixes = [f"{word}{number}" for number in range(groups)]
         if any(name + suffix in environ for name in _LISTS for suffix in suffixes):
             return suffixes
     return [""]
@@ -98,7 +102,7 @@ def _slots(environ: Mapping[str, str], suffix: str, nodes: int) -> list[int]:
         return [0] * nodes
     each = f"SLURM_CPUS_PER_TASK{suffix}"
     per_task = counts(environ.get(each) or "1", each, 1)[0]
-    return [count * per_task for count in counts(environ[tasks], tasks, nodes)]
+    return [min(MAX_SLOTS, count * per_task) for count in counts(environ[tasks], tasks, nodes)]
 
 
 def _memory(environ: Mapping[str, str], suffix: str, slots: Sequence[int]) -> list[int]:
@@ -154,14 +158,14 @@ def _end_s(environ: Mapping[str, str], told: JobFacts) -> float:
     """What scontrol says: the variable is of the job's begin, and the end may have been moved."""
     ends = [moment for word in told.ends if (moment := _moment_s(word))]
     text = environ.get("SLURM_JOB_END_TIME", "")
-    return min(ends) if ends else float(text) if text.isdigit() else 0.0
+    return min(ends) if ends else float(whole_number(text) or 0)
 
 
 def _moment_s(word: str) -> float:
     """Seconds since 1970 of what scontrol prints; 0 for "Unknown"."""
-    if word.isdigit():
-        return float(word)
+    if (seconds := whole_number(word)) is not None:
+        return float(seconds)
     try:
         return time.mktime(time.strptime(word, "%Y-%m-%dT%H:%M:%S"))
-    except ValueError:
+    except (OverflowError, ValueError):
         return 0.0

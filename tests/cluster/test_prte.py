@@ -91,6 +91,7 @@ def hold(three: Cluster, folder: Path) -> Iterator[Callable[[str], Held]]:
         one.it.close()
         until(lambda one=one: not one.processes())
         assert killed or not list(folder.glob("prte-*"))
+        assert not list(Path(tempfile.gettempdir()).glob("simenv-prted.*"))
 
 
 @pytest.fixture

@@ -105,6 +105,48 @@ def test_a_daemon_outlives_its_connection(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_daemon_has_a_folder_of_an_unpredictable_name(tmp_path: Path) -> None:
+    names = set()
+    for _ in range(2):
+        with contained('echo "$TMPDIR $(ls -ld "$TMPDIR")"', tmp_path) as shell:
+            said, _ = shell.communicate(timeout=WAIT_S)
+        folder, mode = said.split()[:2]
+        assert mode == "drwx------"
+        assert folder.startswith(f"{tmp_path}/simenv-prted.{os.uname().nodename}.{shell.pid}.")
+        names.add(folder.rpartition(".")[2])
+    assert len(names) == 2
+
+
+def test_a_link_at_the_place_of_an_old_folder_is_not_followed(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "file").touch()
+    (tmp_path / f"simenv-prted.{os.uname().nodename}.999999999.x").symlink_to(kept)
+    with contained("true", tmp_path) as shell:
+        shell.communicate(timeout=WAIT_S)
+    assert (kept / "file").exists()
+
+
+def test_the_folder_goes_though_the_shell_of_its_daemon_is_killed(tmp_path: Path) -> None:
+    with contained("echo up; exec sleep 600", tmp_path) as shell:
+        assert shell.stdout is not None
+        shell.stdout.readline()
+        below = psutil.Process(shell.pid).children(recursive=True)
+        (daemon,) = [process for process in below if process.name() == "sleep"]
+        shell.kill()
+        shell.wait(WAIT_S)
+        daemon.kill()
+    _, alive = psutil.wait_procs(below, timeout=WAIT_S)
+    assert not alive
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("size", ["9" * 5_000, "\u00b2", "two", "-1", "99999999999"])
+def test_a_hostile_number_of_groups_is_not_believed(size: str) -> None:
+    environ = {"SLURM_JOB_ID": "7", "SLURM_HET_SIZE": size}
+    assert agent.reach("n1", ["true"], environ)[0] == "srun"
+
+
 def test_an_agent_gets_the_environment_of_a_dvm(tmp_path: Path) -> None:
     program, file = tmp_path / "my agent", tmp_path / "told"
     program.write_text('#!/bin/sh\necho "$MARK $1"; shift; exec /bin/sh -c "$*"\n')

@@ -135,6 +135,38 @@ def test_variables_that_make_no_sense_are_named(variable: str, value: str) -> No
     assert value in str(caught.value)
 
 
+@pytest.mark.parametrize("value", ["9" * 5_000, "9" * 400, "\u00b2", "\u0661\u0662", "1e9", "-1"])
+@pytest.mark.parametrize(
+    "variable",
+    [
+        *("SLURM_JOB_CPUS_PER_NODE", "SLURM_TASKS_PER_NODE", "SLURM_CPUS_PER_TASK"),
+        *("SLURM_MEM_PER_NODE", "SLURM_MEM_PER_CPU", "SLURM_HET_SIZE", "SLURM_GPUS_PER_NODE"),
+        *("SLURM_GPUS_ON_NODE", "SLURM_JOB_END_TIME"),
+    ],
+)
+def test_hostile_numbers_are_refused_by_name_or_not_believed(variable: str, value: str) -> None:
+    environ = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "a", "SLURM_TASKS_PER_NODE": "1"}
+    refusal = ""
+    try:
+        found = discover({**environ, variable: value}, ask=unasked, here=HERE)
+    except AllocationError as error:
+        refusal = str(error)
+    if refusal:
+        assert variable in refusal[:300]
+    else:
+        (node,) = found.nodes
+        assert (node.slots, node.gpus, found.end_s) == (1, 0, 0.0)
+
+
+def test_hostile_numbers_of_scontrol_are_not_believed() -> None:
+    digits = "9" * 5_000
+    job = f"JobId=7\n   Nodes=a CPU_IDs=0 Mem={digits} GRES=gpu:{digits}(CNT:{digits})\n"
+    told = {"job": job, "node": f"NodeName=a CPUTot={digits} RealMemory={digits}\n"}
+    environ = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "a", "SLURM_TASKS_PER_NODE": "1"}
+    (node,) = discover(environ, ask=lambda argv: told[argv[2]], here=HERE).nodes
+    assert (node.slots, node.gpus) == (1, 0)
+
+
 def test_a_group_without_nodes_is_named() -> None:
     environ = {"SLURM_JOB_ID": "1", "SLURM_HET_SIZE": "2", "SLURM_JOB_NODELIST_HET_GROUP_0": "a"}
     with pytest.raises(AllocationError, match="SLURM_JOB_NODELIST_HET_GROUP_1"):
