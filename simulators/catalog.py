@@ -153,6 +153,10 @@ _ALL_OUTPUTS = ("counts", "probabilities", "statevector", "expectation")
 _WITH_GRADIENT = (*_ALL_OUTPUTS, "gradient")
 _BOTH = ("double", "single")
 
+# Amplitudes are numbered by signed 64-bit integers, and 2**50 of them in double precision are
+# 16 PiB: memory and ranks are the limit, see `simenv.scheduler.sizing`.
+_WIDEST_STATE = 50
+
 CARDS: tuple[EngineCard, ...] = (
     EngineCard(
         name="statevector",
@@ -162,7 +166,7 @@ CARDS: tuple[EngineCard, ...] = (
         noise=False,
         reproducible=True,
         precisions=_BOTH,
-        max_qubits=40,
+        max_qubits=_WIDEST_STATE,
         needs=("numba",),
         install="pip install simenv",
         automatic=True,
@@ -263,7 +267,7 @@ CARDS: tuple[EngineCard, ...] = (
         noise=False,
         reproducible=True,
         precisions=_BOTH,
-        max_qubits=40,
+        max_qubits=_WIDEST_STATE,
         needs=("numba",),
         install="pip install simenv",
         automatic=False,

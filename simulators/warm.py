@@ -51,11 +51,7 @@ _LATER = (
     "simulators.statevector.tiles.single",
 )
 _SELDOM = ("simulators.statevector.ranks.kernels",)  # loaded by engines over ranks alone
-_ASKED = (  # loaded where a gradient is asked for, or many errors
-    "simulators.statevector.gradient.adjoint",
-    "simulators.statevector.patterns.little",
-    "simulators.statevector.patterns.wide",
-)
+_ASKED = ("simulators.statevector.gradient.adjoint",)  # loaded where a gradient is asked for
 
 
 def prepare(folder: Path) -> Path:

@@ -21,21 +21,9 @@ import msgspec
 from simenv import config, files
 from simenv.client.signs import SERVICE, last_lines, runs
 from simenv.config import Config, Places
+from simenv.config.inheritance import SERVICE_NAMES, SERVICE_PREFIXES
 from simenv.errors import StartFailed, by_code
 
-# What a service may inherit: where things are, and how threads and sites behave. Nothing else.
-# The prefixes of MPI are those of its settings: what names a rank of its own would mislead it.
-INHERITED = frozenset(
-    {
-        *("PATH", "HOME", "USER", "LANG", "TMPDIR", "XDG_RUNTIME_DIR", "LD_LIBRARY_PATH"),
-        *("VIRTUAL_ENV", "SSH_AUTH_SOCK", "KRB5CCNAME"),
-    }
-)
-INHERITED_PREFIXES = (
-    *("LC_", "SIMENV_", "OMP_", "NUMBA_", "SLURM_", "PBS_"),
-    *("OMPI_MCA_", "PMIX_MCA_", "PRTE_MCA_", "UCX_", "FI_"),
-    *("MPI4PY_", "OPAL_PREFIX", "PMIX_PREFIX", "PRTE_PREFIX"),
-)
 OURS, WORKER = b"simenv.", b"simenv.worker"  # in the command lines of our processes
 GRACE_S = 30.0  # on top of start_timeout_s: the service itself gives up first, and says why
 LOOK_S = 0.01
@@ -105,7 +93,7 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
     return {
         key: value
         for key, value in environ.items()
-        if key in INHERITED or key.startswith(INHERITED_PREFIXES)
+        if key in SERVICE_NAMES or key.startswith(SERVICE_PREFIXES)
     }
 
 

@@ -81,7 +81,7 @@ def consider(
         if card.automatic:
             found.append(_look(card, candidates, profile, terms, limits, AUTO))
     order = _order(profile, terms)
-    found.sort(key=lambda one: (one.route is None, order.index(one.engine)))
+    found.sort(key=lambda one: (one.route is None, _place_in(order, one.engine)))
     if found[0].route is None:  # the amplitudes' figure says most
         found.sort(key=lambda one: one.engine != "statevector")
     return found
@@ -110,6 +110,15 @@ def _order(profile: Profile, terms: Terms) -> tuple[str, ...]:
     if width > LIGHT_QUBITS and 0 <= profile.bond_bits <= LIGHT_BITS:
         return "stabilizer", "mps", "statevector"
     return "stabilizer", "statevector", "mps"
+
+
+def _place_in(order: tuple[str, ...], engine: str) -> int:
+    """An engine that the order does not name comes after those that it names, by its place in the
+    catalog."""
+    if engine in order:
+        return order.index(engine)
+    names = [card.name for card in catalog.CARDS]
+    return len(order) + names.index(engine)
 
 
 def _against_auto(card: EngineCard, profile: Profile) -> str:

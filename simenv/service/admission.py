@@ -22,7 +22,7 @@ from simenv.model import (
     decode_program,
     digest,
 )
-from simenv.scheduler import capacity, routing
+from simenv.scheduler import live_routing, routing
 from simenv.scheduler.capacity import Capacity
 from simenv.scheduler.seen import NOTHING, Seen
 from simenv.service import rules
@@ -189,7 +189,7 @@ class Admission:
             raise ProgramError(f"the program is not valid: {wrong}")
         found = profile(circuit, terms.outputs, rules.labels(terms))
         rules.check_final_state(terms, circuit, found)
-        route = capacity.route(found, terms, self._pools, self._capacity, self._seen)
+        route = live_routing.route(found, terms, self._pools, self._capacity, self._seen)
         rules.check_outputs(found, terms)
         return found, rules.known(program, found, route)
 

@@ -6,7 +6,7 @@ import msgspec
 
 from simenv.errors import ProgramError, SimenvError
 from simenv.model import PoolSpec
-from simenv.scheduler import capacity, routing, sizing
+from simenv.scheduler import live_routing, routing, sizing
 from simenv.scheduler.capacity import Capacity
 from simenv.scheduler.fitness import ELSEWHERE
 from simenv.scheduler.routing import Considered
@@ -37,7 +37,7 @@ def explain(
             raise ProgramError(f"the program is not valid: {wrong}")
         found = profile(circuit, q.terms.outputs, rules.labels(q.terms))
         rules.check_final_state(q.terms, circuit, found)
-        considered = capacity.consider(found, q.terms, pools, present, seen)
+        considered = live_routing.consider(found, q.terms, pools, present, seen)
     except SimenvError as error:
         return Refused(q.request, [refusal(error)])
     choices = [

@@ -9,20 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-# What a worker may inherit: where things are, and how threads and MPI behave. Nothing else.
-INHERITED = frozenset(
-    {
-        *("PATH", "HOME", "USER", "LANG", "TMPDIR", "VIRTUAL_ENV", "SIMENV_HOME"),
-        *("SIMENV_KERNELS", "XDG_RUNTIME_DIR", "LD_LIBRARY_PATH"),
-        *("OPAL_PREFIX", "PMIX_PREFIX", "PRTE_PREFIX"),
-    }
-)
-INHERITED_PREFIXES = (
-    *("LC_", "OMP_", "NUMBA_", "SLURM_", "PBS_"),
-    # A site's settings of MPI.
-    *("OMPI_MCA_", "OPAL_", "PMIX_MCA_", "PRTE_MCA_", "MPICH_", "I_MPI_"),
-    *("UCX_", "FI_", "MPI4PY_"),
-)
+from simenv.config.inheritance import WORKER_NAMES, WORKER_PREFIXES
+
 # Proofs of who we are, to the site: another node gets a worker's environment in an argument, which
 # everybody there can read.
 SECRETS = frozenset({"SLURM_JWT", "PBS_JOBCOOKIE"})
@@ -51,7 +39,7 @@ def worker_environ(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     inherited = {
         key: value
         for key, value in environ.items()
-        if (key in INHERITED or key.startswith(INHERITED_PREFIXES))
+        if (key in WORKER_NAMES or key.startswith(WORKER_PREFIXES))
         and key not in STEP | SECRETS
         and not key.startswith(STEP_PREFIXES)
         and not (is_rank and key.startswith(MPI_PREFIXES))

@@ -207,7 +207,7 @@ def test_what_is_left_of_a_circuit_is_not_told(shell: Shell, tmp_path: Path) -> 
 def test_a_plan_is_made_of_a_circuit_that_has_none(shell: Shell, wide: str, tmp_path: Path) -> None:
     told = shell("explain", wide, "--plan")
     assert told.code
-    assert "60 qubits; the engine statevector takes 40" in told.err
+    assert "60 qubits; the engine statevector takes 50" in told.err
     small = tmp_path / "small.qasm"
     small.write_text(chain(3))
     assert "without a plan" in shell("explain", str(small), "--plan").err

@@ -216,3 +216,14 @@ def test_a_count_of_operations_is_no_cap() -> None:
         routing.route(heavy, Terms(), POOLS, LIMITS)
     assert "1e+12 operations" in caught.value.hint
     assert isinstance(heavy, Profile)
+
+
+def test_automatic_engine_of_a_new_card_is_considered_after_the_known_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    new = msgspec.structs.replace(catalog.card("aer"), name="new", automatic=True)
+    monkeypatch.setattr(catalog, "CARDS", (new, *catalog.CARDS))
+    small = profile(measured(chain(3)))
+    considered = routing.consider(small, Terms(), POOLS, LIMITS)
+    assert [one.engine for one in considered][-1] == "new"
+    assert considered[0].engine == "statevector"

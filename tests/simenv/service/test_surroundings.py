@@ -9,6 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from simenv.client import start
+from simenv.config.inheritance import (
+    SERVICE_NAMES,
+    SERVICE_PREFIXES,
+    WORKER_NAMES,
+    WORKER_PREFIXES,
+)
 from simenv.service.surroundings import worker_environ
 
 MPI_WAIT_S = 120.0
@@ -41,6 +48,22 @@ def inherited(**environ: str) -> dict[str, str]:
 
 def test_a_sites_settings_of_mpi_reach_a_worker() -> None:
     assert SITE.items() <= inherited(**SITE).items()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("MPICH_ASYNC_PROGRESS", "I_MPI_FABRICS", "OPAL_PREFIX", "OMPI_MCA_btl", "UCX_TLS"),
+        *("FI_PROVIDER", "MPI4PY_RC_THREADS", "OMP_NUM_THREADS", "PBS_JOBID", "LD_LIBRARY_PATH"),
+    ],
+)
+def test_setting_reaches_a_worker_from_the_shell_that_started_the_service(name: str) -> None:
+    assert inherited(**start.environment({name: "1"}))[name] == "1"
+
+
+def test_service_inherits_whatever_a_worker_may_have() -> None:
+    assert WORKER_NAMES < SERVICE_NAMES
+    assert set(WORKER_PREFIXES) < set(SERVICE_PREFIXES)
 
 
 def test_a_service_that_is_a_rank_lends_its_rank_to_nobody() -> None:
