@@ -48,6 +48,7 @@ try:
     _COMPILER, _undisturbed = compiling.COMPILER, compiling.undisturbed
 except (AttributeError, ImportError):  # another numba than it was written for: its own way, slower
     _COMPILER, _undisturbed = Compiler, nullcontext
+from simulators.kernel_time import booked  # noqa: E402
 from simulators.locks import one_at_a_time  # noqa: E402
 
 # Argument types, short because signatures are long. Read-only: views on received bytes.
@@ -155,7 +156,7 @@ def kernel(*signature: Any, returns: Any = types.void) -> Callable[[Callable[...
         numba.config.CACHE_DIR = str(_kept[0])
         begun = _kept[0] / "begun"
         name = f"{function.__module__}.{function.__qualname__}"
-        with one_at_a_time(begun / name), _undisturbed():
+        with booked(), one_at_a_time(begun / name), _undisturbed():
             return numba.njit(returns(*signature), cache=True, no_cfunc_wrapper=True, **_OPTIONS)(
                 function
             )

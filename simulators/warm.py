@@ -12,7 +12,7 @@ import fcntl
 import importlib
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 # Modules whose import compiles, by engine.
@@ -99,9 +99,10 @@ def load_later(folder: Path, engine: str) -> bool:
     return bool(wanted) and len(compiled) == len(wanted)
 
 
-def complete(folder: Path) -> None:
-    """Compile or load all there is."""
-    _share(prepare(folder), _all())
+def complete(folder: Path, report: Callable[[int, int], None] = lambda _done, _all: None) -> None:
+    """Compile or load all there is. `report`: called after each module of kernels with the number
+    of those that are done, and of all."""
+    _share(prepare(folder), _all(), report)
 
 
 def is_warm(folder: Path) -> bool:
@@ -119,11 +120,24 @@ def _all() -> tuple[str, ...]:
     return (*dict.fromkeys((*_WIDE, *first, *_LATER)), *_SELDOM, *_ASKED)
 
 
-def _share(folder: Path, wanted: Iterable[str]) -> None:
+def _share(
+    folder: Path,
+    wanted: Sequence[str],
+    report: Callable[[int, int], None] = lambda _done, _all: None,
+) -> None:
     """First what nobody has begun, then what others have."""
-    waiting = [group for group in wanted if not _load(folder, group, wait=False)]
+    done = 0
+    waiting: list[str] = []
+    for group in wanted:
+        if not _load(folder, group, wait=False):
+            waiting.append(group)
+            continue
+        done += 1
+        report(done, len(wanted))
     for group in waiting:
         _load(folder, group, wait=True)
+        done += 1
+        report(done, len(wanted))
 
 
 def _is_done(folder: Path, group: str) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +16,8 @@ from simenv.cli.listing import Column, Style, listing
 
 if TYPE_CHECKING:
     from simenv.cli.show import loop, performance
+
+MOST_HELPERS = 3  # processes that compile beside this one: more would wait for one another
 
 
 def demo(
@@ -28,7 +33,8 @@ def demo(
 
     as_json = settings.of(context).as_json
     folder.mkdir(parents=True, exist_ok=True)
-    out.note("starting a private environment (the very first time its kernels are compiled)")
+    _warm_up(config.kernel_cache())
+    out.note("starting a private environment")
     with simenv.local(workers=workers) as env:
         acts = performance.perform(env)
         run = loop.minimise(env)
@@ -56,6 +62,28 @@ def demo(
         out.note(f"{out.paint('fail')}: {act.circuit}: {act.fault}")
     if wrong or not run.converged:
         raise typer.Exit(1)
+
+
+def _warm_up(kernels: Path) -> None:
+    """Compile what this machine lacks, so that no circuit of the demo waits for it; other cores
+    help. A line counts the modules that are done."""
+    from simulators import warm
+
+    if warm.is_warm(kernels):
+        return
+    argv = [sys.executable, "-P", "-m", "simulators.warm", str(kernels)]
+    cores = len(os.sched_getaffinity(0))
+    helpers = [subprocess.Popen(argv) for _ in range(min(MOST_HELPERS, cores - 1))]
+    try:
+        warm.complete(kernels, _count)
+    finally:
+        for helper in helpers:
+            helper.terminate()
+            helper.wait()
+
+
+def _count(done: int, modules: int) -> None:
+    out.note(f"compiling kernels, once on this machine: {done} of {modules}")
 
 
 def _draw(acts: list[performance.Act], run: loop.Run, folder: Path) -> Path | None:

@@ -74,12 +74,15 @@ def stages(row: LogRow) -> list[Stage]:
     parts = [
         ("queued", timing.queued_us, "accepted, until it was sent to a worker"),
         ("sent", timing.sent_us, "at the worker, behind others of its message"),
+        ("compile", timing.compile_us, "kernels compiled or loaded, once in a worker"),
         ("decode", timing.decode_us, "bytes to circuit"),
         ("plan", timing.plan_us, "preparing its structure, or loading the engine"),
         ("engine", timing.engine_us, "evolving and sampling"),
         ("encode", max(0, rest_us), "result to bytes"),
         ("returned", timing.returned_us, "the ways there and back, until it was stored"),
     ]
+    if not timing.compile_us:
+        del parts[2]
     begun = timing.run_us > 0
     found, at_us = [], 0
     for name, took_us, what in parts if begun else parts[:1]:

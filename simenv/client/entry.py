@@ -140,6 +140,7 @@ class Entry(msgspec.Struct, eq=False, weakref=True):
         if self.submission.sent_s:
             account, timing = self.link.account, completion.timing
             inside_us = timing.queued_us + timing.sent_us + timing.run_us + timing.returned_us
+            inside_us += timing.compile_us
             account.late_s += perf_counter() - self.submission.sent_s - 1e-6 * inside_us
             account.results += 1
         if sheet.data.file is not None:
@@ -187,7 +188,8 @@ class Entry(msgspec.Struct, eq=False, weakref=True):
         if completion is None or ending is None:
             raise SimenvError(f"task {self.id} has not ended")
         timing = completion.timing
-        inside_s = 1e-6 * (timing.queued_us + timing.sent_us + timing.run_us)
+        compile_s = 1e-6 * timing.compile_us
+        inside_s = 1e-6 * (timing.queued_us + timing.sent_us + timing.run_us) + compile_s
         total_s = ending.read_s - submission.sent_s if submission.sent_s else inside_s
         stages = Stages(
             accepted_s=submission.accepted_s,
@@ -196,6 +198,7 @@ class Entry(msgspec.Struct, eq=False, weakref=True):
             run_s=1e-6 * timing.run_us,
             returned_s=max(0.0, total_s - inside_s),
             total_s=total_s,
+            compile_s=compile_s,
         )
         return Provenance(
             task=self.id,

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 class Stages(msgspec.Struct, frozen=True):
     """Seconds a task spent in each stage; bindings that travelled as one task share them.
 
-    `queued_s`, `sent_s` and `run_s` were measured by service and worker. `accepted_s` is the
+    `queued_s`, `sent_s`, `compile_s` and `run_s` were measured by service and worker; `compile_s`
+    is what the first tasks of a worker wait for while kernels are compiled or loaded, and no part
+    of `run_s`. `accepted_s` is the
     caller's wait for the durable acceptance, in which the task may already run. `returned_s` is
     what is left of `total_s`: the ways there and back, the commits, and the time until somebody
     read the answer. A task fetched by its id was not submitted here: its `accepted_s` and
@@ -39,6 +41,7 @@ class Stages(msgspec.Struct, frozen=True):
     run_s: float
     returned_s: float
     total_s: float
+    compile_s: float = 0.0
 
 
 class Provenance(msgspec.Struct, frozen=True):

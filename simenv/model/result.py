@@ -85,3 +85,4 @@ class Timing(msgspec.Struct, frozen=True, array_like=True, gc=False):
     engine_us: int = 0  # inside the engine: evolving and sampling
     encode_us: int = 0  # result to bytes
     returned_us: int = 0  # the ways there and back, and waiting for the rest of its message
+    compile_us: int = 0  # kernels compiled or loaded, once in a worker; not a part of `run_us`

@@ -88,7 +88,7 @@ class Record(msgspec.Struct, gc=False, eq=False):
 def timing_of(record: Record, result: Finished, now_ns: int) -> Timing:
     """How long each stage took of a task whose answer has come now."""
     start_us, run_us, sent_ns = result.start_us, result.run_us, record.sent_ns
-    ways_us = (now_ns - sent_ns) // 1000 - start_us - run_us
+    ways_us = (now_ns - sent_ns) // 1000 - start_us - run_us - result.compile_us
     return Timing(
         (sent_ns - record.batch.accepted_ns) // 1000,
         start_us,
@@ -98,6 +98,7 @@ def timing_of(record: Record, result: Finished, now_ns: int) -> Timing:
         result.engine_us,
         result.encode_us,
         ways_us if ways_us > 0 else 0,
+        result.compile_us,
     )
 
 

@@ -52,6 +52,7 @@ class Finished(msgspec.Struct, frozen=True, array_like=True, gc=False):
     plan_us: Number = 0
     engine_us: Number = 0
     encode_us: Number = 0
+    compile_us: Number = 0  # not a part of `run_us`
 
 
 class Done(msgspec.Struct, frozen=True, array_like=True, tag=2):

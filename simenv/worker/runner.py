@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import pairwise
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
@@ -42,6 +42,7 @@ from simulators.base import (
 )
 from simulators.circuit.ir import Circuit
 from simulators.errors import BadAnswer, MachineFailed, MachineRefused, OutOfMemory, Stopped
+from simulators.kernel_time import spent_ns, working_ns
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -139,7 +140,8 @@ class Runner:
 
     def run(self, assigned: Assigned, terms: Terms, chunk: Assign, arrived_ns: int) -> Finished:
         """Run one task of a chunk; every error becomes a result that says so."""
-        begin_ns = perf_counter_ns()
+        begin_ns, kernels_ns = working_ns(), spent_ns()
+        start_ns = perf_counter_ns() - arrived_ns
         marks = self._marks = [begin_ns]
         state, file = _DONE, None
         try:
@@ -151,7 +153,7 @@ class Runner:
         except Exception as error:  # noqa: BLE001  # engines of others may raise anything; a
             # task's error is its result, never the worker's end
             state, payload = self._failed(error)
-        end_ns = perf_counter_ns()
+        end_ns = working_ns()
         marks.append(end_ns)
         return Finished(
             assigned.task,
@@ -161,9 +163,10 @@ class Runner:
             crc32(payload),
             "" if file is None else file.name,
             0 if file is None else file.size_bytes,
-            (begin_ns - arrived_ns) // 1000,
+            start_ns // 1000,
             (end_ns - begin_ns) // 1000,
-            *_stages_us(marks),
+            *stages_us(marks),
+            (spent_ns() - kernels_ns) // 1000,
         )
 
     def _failed(self, error: Exception) -> tuple[int, bytes]:
@@ -192,17 +195,17 @@ class Runner:
             program = decode_program(assigned.program)
             circuit = Circuit.from_buffers(*astuple(program)[1:])
             mark = self._marks.append
-            mark(perf_counter_ns())
+            mark(working_ns())
             told = self._told
             if told is None or told.terms is not terms or told.chunk is not chunk:
                 told = self._told = self._tell(terms, chunk)
             if told.counts is not None and not assigned.bindings and assigned.count == 1:
-                mark(perf_counter_ns())
+                mark(working_ns())
                 found = told.counts(
                     circuit, assigned.shots, assigned.seed, assigned.binding, self.control
                 )
                 if found is not None:
-                    mark(perf_counter_ns())
+                    mark(working_ns())
                     return program, found
                 self._marks.pop()
             return program, self._planned(program, circuit, assigned, told)
@@ -231,11 +234,11 @@ class Runner:
         if self._kept is not None:
             options = self._kept.told(options, program.num_qubits, assigned.task)
         plan = self._plans.get(told.engine, program, circuit, options)
-        self._marks.append(perf_counter_ns())
+        self._marks.append(working_ns())
         result = told.engine.run(plan, circuit, request, options, self.control)
         if told.terms.chain is not None and result is not None:
             result = chained(result, told.terms.chain, program.num_slots)
-        self._marks.append(perf_counter_ns())
+        self._marks.append(working_ns())
         return result
 
     def _tell(self, terms: Terms, chunk: Assign) -> _Told:
@@ -298,12 +301,14 @@ def _pauli_sum(observable: Observable) -> PauliSum:
     return PauliSum(observable.labels, np.frombuffer(observable.coefficients, np.float64))
 
 
-def _stages_us(marks: list[int]) -> Iterable[int]:
-    """Microseconds of the stages a task came to; of all of them without a loop, as mostly."""
+def stages_us(marks: list[int]) -> tuple[int, int, int, int]:
+    """Microseconds of decode, plan, engine and encode; 0 of those that a task did not come to."""
     if len(marks) == 5:
         a, b, c, d, e = marks
         return (b - a) // 1000, (c - b) // 1000, (d - c) // 1000, (e - d) // 1000
-    return [(end - begin) // 1000 for begin, end in pairwise(marks)]
+    came_to = [(end - begin) // 1000 for begin, end in pairwise(marks)]
+    decode, plan, engine, encode = (*came_to, 0, 0, 0, 0)[:4]
+    return decode, plan, engine, encode
 
 
 def _failure(reason: str, error: Exception) -> bytes:

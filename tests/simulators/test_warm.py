@@ -273,3 +273,10 @@ def test_a_first_wide_circuit_of_an_idle_worker_imports_nothing() -> None:
 def test_kernels_that_no_task_can_reach_are_not_compiled_at_the_first_start() -> None:
     """Error patterns have no way in: no engine output, option or service imports them."""
     assert not [group for group in warm._all() if ".patterns" in group]
+
+
+def test_every_module_of_kernels_is_counted_as_it_is_done() -> None:
+    counted: list[tuple[int, int]] = []
+    warm.complete(KERNELS, lambda done, modules: counted.append((done, modules)))
+    modules = len(warm._all())
+    assert counted == [(number, modules) for number in range(1, modules + 1)]

@@ -142,9 +142,9 @@ class _Spans:
         sent = accepted + 1e-6 * timing.queued_us
         begun = sent + 1e-6 * timing.sent_us
         decoded = begun + 1e-6 * timing.decode_us
-        planned = decoded + 1e-6 * timing.plan_us
+        planned = decoded + 1e-6 * (timing.plan_us + timing.compile_us)
         evolved = planned + 1e-6 * timing.engine_us
-        left = begun + 1e-6 * timing.run_us
+        left = begun + 1e-6 * (timing.run_us + timing.compile_us)
         stored = left + 1e-6 * timing.returned_us
         self.engine: Span = (planned, evolved)
         self.planned: Span = (decoded, evolved)
@@ -172,7 +172,7 @@ def _stages(spans: Sequence[_Spans], wall_s: float) -> tuple[Stage, ...]:
     timings = [each.row.timing for each in spans]
     task_us = {
         ENGINE: sum(t.engine_us for t in timings),
-        PLAN: sum(t.plan_us for t in timings),
+        PLAN: sum(t.plan_us + t.compile_us for t in timings),
         DECODE: sum(t.decode_us for t in timings),
         ENCODE: sum(t.run_us - t.engine_us - t.plan_us - t.decode_us for t in timings),
         WAY: sum(t.sent_us + t.returned_us for t in timings),

@@ -16,6 +16,9 @@ from simenv.wire.messages import STATES, Assign, Assigned, Finished
 from simenv.worker import runner as runner_module
 from simenv.worker.current import Current
 from simenv.worker.runner import PlanCache, Runner
+from simulators import jit
+from simulators.base import Engine
+from simulators.kernel_time import spent_ns
 
 
 def assigned(packed: bytes, task: int = 1, **changes: object) -> Assigned:
@@ -149,3 +152,29 @@ def test_number_of_threads_is_set_of_the_running_attempt_alone_and_ends_with_it(
     assert runner.control.threads == 1
     current.begin(8, 1)
     assert runner.control.threads == 0
+
+
+class ColdRunner(Runner):
+    """Compiles a kernel when an engine is first asked for, as on a machine without any."""
+
+    def engine(self, name: str) -> Engine:
+        @jit.kernel(jit.INT, returns=jit.INT)
+        def added(number):  # type: ignore[no-untyped-def]
+            return number + 1
+
+        assert added(1) == 2
+        return super().engine(name)
+
+
+def test_kernels_that_a_first_task_waits_for_are_a_stage_of_their_own() -> None:
+    cold, begin_ns, spent = ColdRunner(), time.perf_counter_ns(), spent_ns()
+    first = run(cold, assigned(program(14).packed()))
+    took_us, spent_us = (time.perf_counter_ns() - begin_ns) // 1000, (spent_ns() - spent) // 1000
+    assert 0 < first.compile_us <= spent_us
+    assert first.run_us + first.compile_us <= took_us
+    stages = first.decode_us + first.plan_us + first.engine_us + first.encode_us
+    assert stages <= first.run_us
+    chunk = Assign(1, 2**30, False, "statevector", "test", [], [])
+    task, terms = assigned(program(14).packed()), Terms()
+    cold.run(task, terms, chunk, time.perf_counter_ns())
+    assert cold.run(task, terms, chunk, time.perf_counter_ns()).compile_us == 0

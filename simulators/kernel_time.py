@@ -1,0 +1,42 @@
+"""The time a process has spent on its kernels: compiling them, or loading them from the cache.
+
+A first task of a kind waits for its kernels. That is no part of what the task takes, so whoever
+measures a run reads `working_ns`, a clock that stands still meanwhile.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_spent_ns = 0
+_depth = 0
+_lock = threading.Lock()
+
+
+def spent_ns() -> int:
+    """Nanoseconds spent on kernels by this process so far."""
+    return _spent_ns
+
+
+def working_ns() -> int:
+    """A monotonic clock in nanoseconds that stands still while kernels are compiled or loaded."""
+    return time.perf_counter_ns() - _spent_ns
+
+
+@contextmanager
+def booked() -> Iterator[None]:
+    """Book the time of this block; blocks within one another are booked once."""
+    global _spent_ns, _depth
+    with _lock:
+        _depth += 1
+    begin_ns = time.perf_counter_ns()
+    try:
+        yield
+    finally:
+        with _lock:
+            _depth -= 1
+            if not _depth:
+                _spent_ns += time.perf_counter_ns() - begin_ns

@@ -1,0 +1,29 @@
+"""Time spent on kernels is counted, and left out of the clock that runs are measured with."""
+
+from __future__ import annotations
+
+import time
+
+from simulators import jit
+from simulators.kernel_time import booked, spent_ns, working_ns
+
+
+def test_compiling_a_kernel_is_booked_and_the_working_clock_stands_still() -> None:
+    spent, begin, working = spent_ns(), time.perf_counter_ns(), working_ns()
+
+    @jit.kernel(jit.INT, returns=jit.INT)
+    def added(number):  # type: ignore[no-untyped-def]
+        return number + 1
+
+    took = time.perf_counter_ns() - begin
+    booked_ns = spent_ns() - spent
+    assert added(1) == 2
+    assert 0 < booked_ns <= took
+    assert working_ns() - working <= time.perf_counter_ns() - begin - booked_ns
+
+
+def test_blocks_within_one_another_are_booked_once() -> None:
+    begin, spent = time.perf_counter_ns(), spent_ns()
+    with booked(), booked():
+        pass
+    assert spent_ns() - spent <= time.perf_counter_ns() - begin
