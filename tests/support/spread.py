@@ -24,6 +24,7 @@ LONG = (
     "tests/e2e/test_hardware.py",
     "tests/faults/test_launchers_killed.py",
     "tests/e2e/test_own_door.py",
+    "tests/e2e/test_second_user.py",
     "tests/e2e/test_hostile_client.py",
     "tests/e2e/test_far_life.py",
     "tests/e2e/test_shared_circuits.py",

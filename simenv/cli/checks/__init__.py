@@ -17,7 +17,7 @@ def findings() -> Iterator[Finding]:
         if finding.level == "fail":
             return
     # Only now: these import packages of ours by names that might have been others'.
-    from simenv.cli.checks import folders, keys, launching, machine
+    from simenv.cli.checks import folders, keys, launching, machine, security
 
     for check in (
         installation.versions,
@@ -31,5 +31,9 @@ def findings() -> Iterator[Finding]:
         folders.sockets,
         folders.connections,
         keys.modes,
+        security.folders,
+        security.kernels,
+        security.sockets,
+        security.launchers,
     ):
         yield from check()

@@ -1,13 +1,10 @@
-"""The folders simenv writes to: file system, modes, room, and what was left behind."""
+"""The folders simenv writes to: file system, room, and what was left behind."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import stat
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 from simenv import config
 from simenv.cli import out
@@ -21,7 +18,7 @@ LONGEST_SOCKET = 107  # bytes of a path in sockaddr_un
 
 
 def home() -> Iterator[Finding]:
-    """The journal needs a local file system, and nobody else's hands."""
+    """The journal needs a local file system."""
     root = config.home_root()
     there = next(path for path in (root, *root.parents) if path.exists())
     kind = disks.kind_of(there)
@@ -39,7 +36,6 @@ def home() -> Iterator[Finding]:
         yield Finding("warn", "state", f"{root} has {out.size(free)} left", f"df -h {there}")
     else:
         yield Finding("ok", "state", f"{root} on {kind or 'an unknown file system'}")
-    yield _private(root)
 
 
 def kernels() -> Iterator[Finding]:
@@ -69,8 +65,7 @@ def kernels() -> Iterator[Finding]:
 
 def sockets() -> Iterator[Finding]:
     """Where sockets go: short enough a path, and writable."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    base = Path(runtime if runtime and os.access(runtime, os.W_OK) else tempfile.gettempdir())
+    base = config.socket_base()
     if len(str(base)) + len("/simenv-12345678/client.sock") > LONGEST_SOCKET:
         detail = f"{base} is too long for a socket ({LONGEST_SOCKET} bytes)"
         yield Finding("fail", "sockets", detail, "export TMPDIR=/tmp")
@@ -99,16 +94,3 @@ def connections() -> Iterator[Finding]:
             yield Finding("ok", "environment", f"{file.name}: process {file.pid} on {file.node}")
     if not stale:
         yield Finding("ok", "environment", "no connection file without a service")
-
-
-def _private(root: Path) -> Finding:
-    if not root.exists():
-        return Finding("ok", "modes", f"{root} will be made, 0700")
-    info = root.stat()
-    mode = stat.S_IMODE(info.st_mode)
-    if info.st_uid != os.getuid():
-        remedy = "export SIMENV_HOME=$HOME/.simenv"
-        return Finding("fail", "modes", f"{root} belongs to user {info.st_uid}", remedy)
-    if mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return Finding("fail", "modes", f"{root} can be written by others", f"chmod 700 {root}")
-    return Finding("ok", "modes", f"{root} is {mode:04o} and ours")

@@ -10,7 +10,7 @@ from pathlib import Path
 from simenv import config
 from simenv.cli.checks.finding import Finding
 
-_FILES = ("server-key.json", "keys.json", "connection.json")
+_FILES = ("server-key.json", "keys.json", "connection.json", "worker.json", "keys/*.simenv")
 
 
 def modes() -> Iterator[Finding]:

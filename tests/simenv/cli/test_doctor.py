@@ -14,7 +14,7 @@ import pytest
 
 from simenv.cli import checks
 from simenv.cli.app import run
-from simenv.cli.checks import folders, installation, keys, machine
+from simenv.cli.checks import folders, installation, keys, machine, security
 from simenv.cli.checks.finding import Finding
 from simenv.config import ConnectionFile
 from simenv.store import disks
@@ -99,8 +99,8 @@ def test_a_full_disk_passes(home: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_home_open_to_others_passes(home: Path) -> None:
     home.chmod(0o777)
-    modes = list(folders.home())[-1]
-    assert (modes.level, modes.remedy) == ("fail", f"chmod 700 {home}")
+    (found,) = security.folders()
+    assert (found.level, found.remedy) == ("fail", f"chmod 700 {home}")
 
 
 def test_a_stale_connection_file_passes(home: Path) -> None:

@@ -1,0 +1,149 @@
+"""The doctor on what is promised against other users of this machine."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from live import environment
+from other_user import UID, skip_without_second_user
+
+from launcher import isolation
+from simenv.cli.checks import keys, security
+from simenv.client import address
+from simenv.config import Config, write
+
+KERNELS = os.environ["SIMENV_KERNELS"]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Of one environment, `default`."""
+    root = tmp_path / "simenv"
+    (root / "default").mkdir(parents=True, mode=0o700)
+    root.chmod(0o700)
+    monkeypatch.setenv("SIMENV_HOME", str(root))
+    monkeypatch.delenv("SIMENV_KERNELS", raising=False)
+    write(Config(), root / "default" / "config.json")
+    return root
+
+
+def test_folders_that_are_private_are_ok(home: Path) -> None:
+    assert [one.level for one in security.folders()] == ["ok"]
+    assert [one.level for one in security.kernels()] == ["ok"]
+
+
+@pytest.mark.parametrize("name", ["", "default", "default/logs", "default/results"])
+def test_a_folder_that_others_can_write_fails_with_its_command(home: Path, name: str) -> None:
+    folder = home / name
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o770)
+    found = next(security.folders())
+    assert (found.level, found.remedy) == ("fail", f"chmod 700 {folder}")
+
+
+def test_a_folder_above_that_others_can_write_is_named_once(home: Path) -> None:
+    home.parent.chmod(0o777)
+    (found,) = security.folders()
+    assert found.detail == f"{home.parent} can be written by others (mode 0777)"
+
+
+def test_a_folder_that_others_can_read_is_a_warning(home: Path) -> None:
+    (home / "default").chmod(0o755)
+    (found,) = security.folders()
+    assert (found.level, found.remedy) == ("warn", f"chmod 700 {home / 'default'}")
+
+
+def test_kernels_that_others_can_write_fail(home: Path) -> None:
+    kernels = home / "kernels"
+    kernels.mkdir()
+    kernels.chmod(0o775)
+    (found,) = security.kernels()
+    assert (found.level, found.remedy) == ("fail", f"rm -r {kernels}")
+
+
+@pytest.mark.parametrize("name", ["worker.json", "keys/ana.simenv"])
+def test_files_with_secret_keys_that_others_can_read_fail(home: Path, name: str) -> None:
+    file = home / "default" / name
+    file.parent.mkdir(exist_ok=True)
+    file.touch(0o600)
+    file.chmod(0o644)
+    (found,) = keys.modes()
+    assert (found.level, found.remedy) == ("fail", f"chmod 600 {file}")
+
+
+def test_sockets_of_a_running_environment_are_looked_at(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIMENV_KERNELS", KERNELS)
+    with environment(launcher={"use": "local"}) as live:
+        (found,) = security.sockets()
+        assert (found.level, found.detail) == ("ok", "of 1 environment: this user's alone")
+        folder = Path(address.read(live.home / "connection.json").sockets)
+        folder.chmod(0o711)
+        (found,) = security.sockets()
+        assert found.level == "fail"
+        assert f"simenv down --name {live.name}" in found.remedy
+
+
+def test_an_open_folder_of_sockets_is_found(tmp_path: Path) -> None:
+    folder = tmp_path / "sockets"
+    folder.mkdir(mode=0o700)
+    for name in ("client.sock", "worker.sock"):
+        (folder / name).touch()
+    assert security._open_socket(folder) == ""
+    folder.chmod(0o711)
+    assert security._open_socket(folder).endswith("can be entered by others")
+    folder.chmod(0o700)
+    (folder / "worker.sock").unlink()
+    assert "worker.sock" in security._open_socket(folder)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+@pytest.fixture
+def forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with an MPI that allows no namespaces."""
+    monkeypatch.setattr(isolation, "why_impossible", lambda: "no namespace: not permitted")
+    monkeypatch.setattr(security, "mpi4py_version", lambda: "4.1.0")
+    monkeypatch.setattr(security.prte_install, "find", lambda _: "none on PATH")
+
+
+@pytest.mark.usefixtures("forbidden")
+def test_forbidden_namespaces_are_a_warning_where_other_users_are_present(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(isolation, "other_users", lambda: (1000,))
+    (found,) = security.launchers()
+    assert found.level == "warn"
+    assert "not permitted" in found.detail
+    assert "1 other user here now" in found.detail
+    assert found.remedy.startswith("simenv up --launcher local")
+    monkeypatch.setattr(isolation, "other_users", lambda: ())
+    (found,) = security.launchers()
+    assert found.level == "ok"
+    assert "not permitted" in found.detail
+
+
+def test_isolation_that_works_here_is_ok() -> None:
+    if why := isolation.why_impossible():
+        pytest.skip(why)
+    (found,) = security.launchers()
+    assert found.level == "ok"
+
+
+def test_a_process_of_another_user_is_seen() -> None:
+    skip_without_second_user()
+    source = (
+        f"import os, sys; os.setresuid({UID}, {UID}, {UID}); print(flush=True); sys.stdin.read()"
+    )
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", source], stdin=pipe, stdout=pipe) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        assert UID in isolation.other_users()
+        other.communicate()
+    assert os.getuid() not in isolation.other_users()
