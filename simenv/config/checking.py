@@ -36,6 +36,7 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("checkpoint_s", 0.0, 1e7),
     ("history.keep_days", 0.0, 36_500.0),
     ("results.keep_gib", 0.001, 2.0**30),
+    ("results.keep_free_gib", -1.0, 2.0**30),
     ("launcher.nodes_per_dvm", 0, MAX_NODES),
 )
 

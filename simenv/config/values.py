@@ -19,6 +19,7 @@ class Results(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How much is kept of them, files of results and journal together."""
 
     keep_gib: float = 20.0
+    keep_free_gib: float = -1.0  # of the disk; below 0: 5 % of it, at least 1 GiB
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -6,6 +6,7 @@ Small tasks travel in chunks of CHUNK_US of expected work; a task above ALONE_US
 from __future__ import annotations
 
 from simenv.model import WorkerState
+from simenv.scheduler import usage
 from simenv.scheduler.books import Books
 from simenv.scheduler.pools import Pool, Worker
 from simenv.scheduler.queue import Queue
@@ -63,6 +64,8 @@ def fill(
         worker.worked_ns = now_ns
     worker.state = WorkerState.BUSY
     worker.idle_beats = 0
+    if books.quotas.caps_slots:
+        usage.hold_back(books)
     slots = worker.slots if worker.ranks == 1 else 1
     return Send(worker.name, slots, worker.reserved + worker.memory_bytes, announce, chunk)
 
@@ -78,7 +81,7 @@ def _gather(
     size = _bytes(head)
     ends = False
     while len(chunk) < count and not ends:
-        lane, ahead = queue.upcoming(own)
+        lane, ahead = queue.upcoming(own, batch.owner)
         if not ahead:
             break
         had, had_us = len(chunk), total_us

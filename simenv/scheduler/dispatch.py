@@ -9,7 +9,7 @@ free slot is for the one that has the fewest.
 from __future__ import annotations
 
 from simenv.model import WorkerState
-from simenv.scheduler import claims, kept, resizing
+from simenv.scheduler import claims, kept, resizing, usage
 from simenv.scheduler.books import Books
 from simenv.scheduler.chunks import CHUNK_BYTES, CHUNK_TASKS, CHUNK_US, fill
 from simenv.scheduler.estimate import PARALLEL_FROM_US, slots_for
@@ -27,6 +27,9 @@ _MANY = 2**31
 def assign(books: Books, now_ns: int) -> list[Send]:
     """Send out all that can be sent now; each Send's records are already marked."""
     sends: list[Send] = []
+    if books.quotas.caps_slots or books.quotas.changed:
+        books.quotas.changed = False
+        usage.hold_back(books)
     if books.steers.tight:
         books.steers.count(books)
     if books.keeps:
@@ -284,4 +287,6 @@ def _slot_bound(books: Books, record: Record, host: Host, now_ns: int) -> int:
     others = now_ns - books.last_short_ns < claims.RECENT_NS
     if record.cost_us > LONG_US:
         free = max(1, free - host.kept_slots - (host.node.slots > 1 and others))
+    if books.quotas.caps_slots:
+        free = max(1, min(free, usage.slots_left(books, record.batch.owner)))
     return min(record.route.max_slots, free)

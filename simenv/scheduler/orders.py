@@ -1,9 +1,10 @@
 """In which order waiting tasks go: the policies of a device, and what their options may be.
 
-priority: the higher first; 60 s of waiting are worth one step, and all steps together two hours, so
-nothing waits for ever.
-fifo: as accepted. ordered: by `keys`, the first that differs decides. round_robin: owners and
-their reservations take turns. Under each, what a lost worker gave back goes before its likes.
+priority: of one owner's tasks the higher first; 60 s of waiting are worth one step, and all steps
+together two hours, so nothing waits for ever. Between owners see `fairness`.
+fifo: as accepted, whoever the owner is. ordered: by `keys`, the first that differs decides.
+round_robin: owners and their reservations take turns. Under each, what a lost worker gave back goes
+before its likes.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ POLICIES = ("priority", "fifo", "ordered", "round_robin")
 DEFAULT_KEYS = ("priority", "fifo")
 
 Rank = tuple[float, ...]
+LaneKey = tuple[str, int]  # an owner, and what tells her lanes apart
 _KEYS: dict[str, Callable[[Record], float]] = {
     "priority": lambda record: -record.batch.terms.priority,
     "shortest": lambda record: record.cost_us,
@@ -37,13 +39,14 @@ class Order(msgspec.Struct, frozen=True):
     policy: str = "priority"
     keys: tuple[str, ...] = ()
 
-    def lane(self, record: Record) -> object:
-        """Tasks of one lane go in the order they came in."""
+    def lane(self, record: Record) -> LaneKey:
+        """Tasks of one lane are of one owner, and go in the order they came in."""
+        batch = record.batch
         if self.policy == "priority":
-            return record.batch.terms.priority
+            return batch.owner, batch.terms.priority
         if self.policy == "round_robin":
-            return (record.batch.owner, record.batch.terms.reservation)
-        return 0
+            return batch.owner, batch.terms.reservation
+        return batch.owner, 0
 
     def rank(self, record: Record) -> Rank:
         """Within a lane, the least first."""

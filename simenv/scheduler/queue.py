@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import chain, islice, zip_longest
 
 from simenv.scheduler import ahead
+from simenv.scheduler.fairness import Turns
 from simenv.scheduler.lanes import LONG_US, SMALL_US, Lane, Lanes, Sorted, Work
-from simenv.scheduler.orders import PRIORITY, STEP_NS, Order, aged
+from simenv.scheduler.orders import PRIORITY, STEP_NS, LaneKey, Order, aged
 from simenv.scheduler.values import WAITING, Record
 
 __all__ = ["LONG_US", "STALE_KEPT", "Queue"]
@@ -30,7 +31,9 @@ class Queue:
     def __init__(self, order: Order = PRIORITY) -> None:
         self.order = order
         self._plain = order == PRIORITY  # without a call: nearly always, and often
-        self._lanes: dict[object, Lanes] = {}  # round_robin: whose turn it is first
+        self._lanes: dict[LaneKey, Lanes] = {}  # round_robin: whose turn it is first
+        self._turns = Turns()
+        self.held_back: Collection[str] = ()  # owners who have all the slots they may have
         self._own: dict[int, Lanes] = {}  # by reservation
         self.count = 0  # of live ones
         self._stale = 0  # entries of tasks that have ended
@@ -48,6 +51,8 @@ class Queue:
     def append(self, records: list[Record]) -> None:
         """Newly accepted tasks of one message, in order."""
         lanes, large_us, total_us = self._of(records[0]), 0.0, 0.0
+        if len(self._lanes) > 1 and not lanes.any():
+            self._arrives(records[0].batch.owner)
         suspects, short, long = lanes.suspects, lanes.short, lanes.long
         for record in records:
             cost_us = record.cost_us
@@ -58,6 +63,11 @@ class Queue:
         lanes.large_us += large_us
         lanes.small_us += total_us - large_us
         self.count += len(records)
+
+    def _arrives(self, owner: str) -> None:
+        waiting = {key[0] for key, lanes in self._lanes.items() if lanes.any()}
+        if owner not in waiting:
+            self._turns.arrives(owner, waiting)
 
     def give_back(self, records: list[Record]) -> None:
         """Tasks a worker lost: to the front, in their old order."""
@@ -77,7 +87,7 @@ class Queue:
         if own:
             lanes = self._own.get(own)
             return None if lanes is None else lanes.head(allow_long)
-        if len(self._lanes) == 1:
+        if len(self._lanes) == 1 and not self.held_back:
             (only,) = self._lanes.values()
             found = only.head(allow_long)
         else:
@@ -95,20 +105,21 @@ class Queue:
 
     def _first(self, allow_long: bool) -> Record | None:
         """The head of the lanes whose turn it is."""
-        best, empty = None, []
+        heads, empty = list[Record](), []
         for key, lanes in self._lanes.items():
             found = lanes.head(allow_long)
             if found is None:
                 if not lanes.any():
                     empty.append(key)
-            elif self.order.policy == "round_robin":
-                best = found
-                break
-            elif best is None or aged(found) < aged(best):
-                best = found
+            elif key[0] not in self.held_back:
+                heads.append(found)
+                if self.order.policy == "round_robin":
+                    break
         for key in empty:  # who uses many priorities must not slow down all for ever
             del self._lanes[key]
-        return best
+        if len(heads) > 1 and self.order.policy == "priority":
+            return self._turns.choose(_first_of_each(heads))
+        return min(heads, key=self.order.rank, default=None)
 
     def pop(self, record: Record) -> None:
         """Take what `head` returned; its lane is looked for, as suspicion may have ended since."""
@@ -117,12 +128,17 @@ class Queue:
         self.count -= 1
         lanes.count_in(-record.cost_us)
         if len(self._lanes) > 1:
-            self._turn(record)
+            self._turn(record, record.cost_us)
 
-    def upcoming(self, own: int = 0) -> tuple[Lane, int]:
+    def upcoming(self, own: int = 0, owner: str = "") -> tuple[Lane, int]:
         """The lane that begins with the next task that is not long, and how many of its entries
-        come before those of any other (0: there is none). What is taken is told to `took`."""
-        record = self.head(False, own)
+        come before those of any other (0: there is none); `owner`: whose chunk it is for, where
+        owners take turns by chunks. What is taken is told to `took`."""
+        if own or len(self._lanes) <= 1 or self.order.policy != "priority":
+            record = self.head(False, own)
+        else:  # a chunk is of one owner
+            mine = [lanes.head(False) for key, lanes in self._lanes.items() if key[0] == owner]
+            record = min((head for head in mine if head is not None), key=aged, default=None)
         if record is None:
             return deque(), 0
         lanes = self._of(record)
@@ -136,16 +152,23 @@ class Queue:
         """How many entries of the lane that this task leads come before those of other lanes."""
         if self.order.policy == "round_robin" or isinstance(lanes.short, Sorted):
             return 1
-        heads = [other.head(False) for other in self._lanes.values() if other is not lanes]
-        rivals = [aged(record) for record in heads if record is not None]
+        by_age = self.order.policy == "priority"
+        before = aged if by_age else self.order.rank
+        rivals = []
+        for key, other in self._lanes.items():
+            # Between owners a chunk is a turn; within one each task has its place.
+            if other is not lanes and not (by_age and key[0] != head.batch.owner):
+                record = other.head(False)
+                if record is not None and key[0] not in self.held_back:
+                    rivals.append(before(record))
         if not rivals:
             return len(lanes.short)
         least, count = min(rivals), 0
         most = min(_RUN, len(lanes.short))
-        if aged(lanes.short[most - 1]) < least:  # and so are those before it
+        if before(lanes.short[most - 1]) < least:  # and so are those before it
             return most
         for record in islice(lanes.short, _RUN):
-            if record is not head and aged(record) > least:
+            if record is not head and before(record) > least:
                 break
             count += 1
         return count
@@ -157,10 +180,11 @@ class Queue:
         self.count -= count
         self._of(last).small_us -= cost_us
         if len(self._lanes) > 1:
-            self._turn(last)
+            self._turn(last, cost_us)
 
-    def _turn(self, record: Record) -> None:
+    def _turn(self, record: Record, cost_us: float) -> None:
         """It was the turn of this task's lane: now the others'."""
+        self._turns.took(record.batch.owner, cost_us)
         if self.order.policy == "round_robin":
             key = self.order.lane(record)
             lanes = self._lanes.pop(key, None)
@@ -186,6 +210,10 @@ class Queue:
             lanes.sweep()
         self._lanes = {key: lanes for key, lanes in self._lanes.items() if lanes.any()}
         self._stale = 0
+
+    def owners(self) -> set[str]:
+        """Whose tasks may be waiting, beside those of reservations with workers of their own."""
+        return {key[0] for key in self._lanes}
 
     def has_short(self) -> bool:
         """Is any task waiting that is not long?"""
@@ -234,17 +262,26 @@ class Queue:
     def shared(self) -> Iterator[Record]:
         """Those that all workers take, in the order they will be tried."""
         tried = [lanes.tried() for lanes in self._lanes.values()]
-        if self.order.policy == "round_robin":
+        if len(tried) == 1:
+            yield from tried[0]
+        elif self.order.policy == "round_robin":
             rounds = chain.from_iterable(zip_longest(*tried))
             yield from (record for record in rounds if record is not None)
+        elif self.order.policy == "priority":
+            of_each: dict[str, list[Iterator[Record]]] = {}
+            for key, lane in zip(self._lanes, tried, strict=True):
+                of_each.setdefault(key[0], []).append(lane)
+            yield from self._turns.merged(
+                {owner: heapq.merge(*each, key=aged) for owner, each in of_each.items()}
+            )
         else:
-            yield from heapq.merge(*tried, key=aged) if len(tried) > 1 else chain(*tried)
+            yield from heapq.merge(*tried, key=self.order.rank)
 
     @property
     def is_line(self) -> bool:
-        """Does a task of no special priority that comes now go behind all others?"""
+        """Does a task of no special priority, of whoever waits already, go behind all others?"""
         alone = len(self._lanes) <= 1 and self.order.policy == "priority"
-        return self.order.policy == "fifo" or (alone and not any(self._lanes))
+        return self.order.policy == "fifo" or (alone and not any(key[1] for key in self._lanes))
 
     def is_late(self, record: Record) -> bool:
         """Is it put aside, as the allocation ends before it would?"""
@@ -274,11 +311,22 @@ class Queue:
             own = self._own.get(record.batch.terms.reservation)
             if own is not None:
                 return own
-        key = record.batch.terms.priority if self._plain else self.order.lane(record)
+        batch = record.batch
+        key = (batch.owner, batch.terms.priority) if self._plain else self.order.lane(record)
         lanes = self._lanes.get(key)
         if lanes is None:
             lanes = self._lanes[key] = Lanes(self.order)
         return lanes
+
+
+def _first_of_each(heads: list[Record]) -> dict[str, Record]:
+    """By owner, the oldest by what priorities are worth."""
+    found: dict[str, Record] = {}
+    for head in heads:
+        owner = head.batch.owner
+        if owner not in found or aged(head) < aged(found[owner]):
+            found[owner] = head
+    return found
 
 
 def _led_by(lanes: Lanes, record: Record) -> Lane:

@@ -32,10 +32,11 @@ class Quotas:
         self._of: Mapping[str, OwnerLimits] = {}
         self._default = CLIENT_LIMITS
         self.caps_slots = False  # does anybody have a limit of running slots?
+        self.changed = False  # since tasks were sent out last
 
     def set(self, table: Mapping[str, OwnerLimits], default: OwnerLimits) -> None:
         """Replace the table; it holds for the next decision."""
-        self._of, self._default = table, default
+        self._of, self._default, self.changed = table, default, True
         self.caps_slots = any(each.max_running_slots for each in (default, *table.values()))
 
     def of(self, owner: str) -> OwnerLimits:
@@ -50,11 +51,11 @@ def raise_limit(key: str, owner: str) -> str:
 
 def check_terms(limits: OwnerLimits, owner: str, terms: Terms) -> SimenvError | None:
     """The refusal of a priority or a run timeout above its limit; None if there is none."""
-    if terms.priority > limits.max_priority:
+    if abs(terms.priority) > limits.max_priority:
         return LimitExceeded(
-            f"priority {terms.priority} is above the limit of {limits.max_priority} for {owner!r} "
-            "(max_priority)",
-            hint=f"a lower priority; {raise_limit('max_priority', owner)}",
+            f"priority {terms.priority} is above the limit of {limits.max_priority}, or below "
+            f"-{limits.max_priority}, for {owner!r} (max_priority)",
+            hint=f"a priority nearer to 0; {raise_limit('max_priority', owner)}",
         )
     if limits.max_run_s and terms.run_timeout_s > limits.max_run_s:
         return LimitExceeded(

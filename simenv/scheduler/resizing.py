@@ -8,6 +8,7 @@ slots. Only short tasks take a slot from a running one, and never its last.
 
 from __future__ import annotations
 
+from simenv.scheduler import usage
 from simenv.scheduler.books import Books
 from simenv.scheduler.claims import RECENT_NS
 from simenv.scheduler.pools import Pool, Worker
@@ -54,6 +55,8 @@ def give_again(books: Books, now_ns: int) -> list[Action]:
         host, running = worker.host, _running(worker)
         spare = host.free_slots - host.claimed_slots - host.kept_slots
         more = min(spare, worker.most_slots - worker.slots)
+        if books.quotas.caps_slots and running is not None:
+            more = min(more, usage.slots_left(books, running.batch.owner))
         if running is not None and more > 0:
             worker.slots += more
             host.free_slots -= more

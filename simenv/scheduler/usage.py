@@ -13,6 +13,8 @@ from simenv.scheduler.policy import Verdict
 if TYPE_CHECKING:
     from simenv.scheduler.books import Books
 
+_MANY = 2**31
+
 
 def of_owner(books: Books, owner: str, kept_bytes: int = 0) -> OwnerUse:
     """The use of one owner; `kept_bytes`: of results, which the scheduler knows nothing of."""
@@ -42,6 +44,25 @@ def running_slots(books: Books) -> dict[str, int]:
             owner = next(iter(worker.held.values())).batch.owner
             found[owner] = found.get(owner, 0) + worker.slots
     return found
+
+
+def slots_left(books: Books, owner: str) -> int:
+    """How many more slots the tasks of an owner may be granted; many where there is no limit."""
+    most = books.quotas.of(owner).max_running_slots
+    return max(0, most - running_slots(books).get(owner, 0)) if most else _MANY
+
+
+def hold_back(books: Books) -> None:
+    """Tell each queue whose tasks would pass their owner's limit of running slots."""
+    used = running_slots(books)
+    for pool in books.pools.values():
+        ranks = pool.spec.ranks
+        pool.queue.held_back = frozenset(
+            owner
+            for owner in (*used, *pool.queue.owners())
+            if (most := books.quotas.of(owner).max_running_slots)
+            if used.get(owner, 0) + ranks > most
+        )
 
 
 def veto(books: Books, ask: ReservationAsk, owner: str) -> Verdict | None:

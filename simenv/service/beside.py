@@ -5,6 +5,7 @@ Invariant: only these threads touch files of results; what follows from a job is
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import shutil
@@ -87,7 +88,7 @@ class Beside:
         self._long.put((lambda: _sweep(self._root, known, epoch_fence), _nothing))
 
     def kept(self, then: Callable[[object], None]) -> None:
-        """The tasks that long runs have left something for: a list of names."""
+        """The tasks that long runs have left something for: a dict of names and bytes."""
         self._do(self._short, lambda: _kept(self._root), then)
 
     def forget(self, tasks: list[str]) -> None:
@@ -154,9 +155,19 @@ def _sweep(root: Path, known: set[str], epoch_fence: int) -> None:
             _remove(root, [name])
 
 
-def _kept(root: Path) -> list[str]:
+def _kept(root: Path) -> dict[str, int]:
+    """By the name of the task, the bytes of its files."""
     folder = root / reading.KEPT
-    return sorted(os.listdir(folder)) if folder.is_dir() else []
+    names = sorted(os.listdir(folder)) if folder.is_dir() else []
+    return {name: _size(folder / name) for name in names}
+
+
+def _size(folder: Path) -> int:
+    found = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # it is just being replaced
+            found += path.lstat().st_size
+    return found
 
 
 def _forget(root: Path, tasks: list[str]) -> None:

@@ -104,7 +104,8 @@ class Daemon:
         self._worker_news = WorkerNews(state, workers, keeping.beside, self.hands)
         self.audit = AuditLog(self.hands, doors.origin)
         self.reserving = Reserving(state, journal, self.hands, self.audit)
-        self.owners = Owners(config.limits, state, journal)
+        self.owners = Owners(config.limits, state, journal, keeping.bytes_of)
+        intake.why_full = keeping.why_full
         self.administration = Administration(
             state, self.hands, people, self.owners, self.steering, self.audit
         )
@@ -194,6 +195,7 @@ class Daemon:
             self.checkpointer.written_bytes = self.journal.written_bytes
             self.trouble = ""
         except JournalError as error:
+            self.keeping.reserve.release()  # the next commit may succeed
             if error.message != self.trouble:
                 log.error("%s", error)
             self.trouble = error.message
@@ -331,6 +333,7 @@ class Daemon:
             self.drain(now=True)
         self._look_at_the_end(now_ns)
         self._check_drain(now_ns)
+        self.keeping.reserve.restore()
         wait_s = TICK_BUSY_S if self.state.is_active else TICK_IDLE_S
         self._next_tick_ns = now_ns + round(wait_s * 1e9)
 

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from simenv.errors import Insufficient, KeyConflict, LimitExceeded, OptionError, QueueFull
+from simenv.errors import (
+    Insufficient,
+    KeyConflict,
+    LimitExceeded,
+    OptionError,
+    QueueFull,
+    SimenvError,
+)
 from simenv.model import digest
 from simenv.scheduler import quotas, steering, usage
 from simenv.scheduler.routing import size
@@ -55,6 +63,7 @@ class Intake:
         self._state = state
         self._journal = journal
         self._limits = limits
+        self.why_full: Callable[[str], SimenvError | None] = lambda _: None  # of an owner: the disk
         self._recent: OrderedDict[tuple[str, str, int], Remembered] = OrderedDict()
         self._waiting: Turns[Inquiry] = Turns()
         self._waiting_bytes: dict[str, int] = {}  # by owner
@@ -212,8 +221,9 @@ class Intake:
     def _beyond(self, inquiry: Inquiry) -> Refusal | None:
         """The limit of its owner that it would pass, as a refusal."""
         owner, terms = inquiry.owner, inquiry.message.terms
-        if not owner:
-            return None
+        full = self.why_full(owner)
+        if full is not None or not owner:
+            return None if full is None else refusal(full)
         state = self._state
         limits = state.quotas.of(owner)
         use = usage.of_queue(state, owner)

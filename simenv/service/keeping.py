@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Protocol
 
 from simenv.config import Config
-from simenv.errors import NotFound, OptionError, SimenvError, StoreError
+from simenv.errors import JournalError, NotFound, OptionError, SimenvError, StoreError
 from simenv.model import TaskState, task_name, task_number
 from simenv.scheduler.state import State
 from simenv.scheduler.values import ATTEMPT_BITS, Ending
 from simenv.service.beside import Beside
 from simenv.service.completions import Completions
+from simenv.service.disk_reserve import DiskReserve
 from simenv.service.inquiry import refusal
 from simenv.service.journal import Journal
 from simenv.service.records import DamagedRecord
@@ -60,7 +61,9 @@ class Keeping:
     ) -> None:
         self.root = root
         self.beside = Beside(root)
-        self._retention = Retention(config, journal, state, completions, self.beside.remove)
+        self.reserve = DiskReserve(journal.path.parent, config.results.keep_free_gib)
+        remove, reserve = self.beside.remove, self.reserve
+        self._retention = Retention(config, journal, state, completions, remove, reserve)
         self._journal = journal
         self._state = state
         self._completions = completions
@@ -80,9 +83,11 @@ class Keeping:
         known = set(self._journal.records.files())
         self.beside.sweep(known, self._state.epoch << ATTEMPT_BITS)
         self.beside.start()
+        self.reserve.start()
 
     def stop(self) -> None:
         self.beside.stop()
+        self.reserve.stop()
 
     @property
     def hurries(self) -> bool:
@@ -105,11 +110,27 @@ class Keeping:
 
     def _tidy(self, found: object) -> None:
         """What long runs have left goes with their tasks, however these ended."""
-        names = found if isinstance(found, list) else []
-        live = self._state.tasks
-        over = [name for name in names if (task_number(name) or 0) not in live]
+        sizes = found if isinstance(found, dict) else {}
+        live, kept, over = self._state.tasks, dict[str, int](), []
+        for name, size in sizes.items():
+            record = live.get(task_number(name) or 0)
+            if record is None:
+                over.append(name)
+            else:
+                owner = record.batch.owner
+                kept[owner] = kept.get(owner, 0) + size
+        self._retention.checkpoint_bytes = kept
         if over:
             self.beside.forget(over)
+
+    def bytes_of(self, owner: str) -> int:
+        """What is kept for an owner: results, and checkpoints of unfinished tasks."""
+        beside = self._retention.checkpoint_bytes.get(owner, 0)
+        return self._journal.kept_bytes.get(owner, 0) + beside
+
+    def why_full(self, owner: str) -> SimenvError | None:
+        """Why nothing new is accepted of an owner, as the disk has too little free."""
+        return self.reserve.why_refused(owner, self.bytes_of(owner))
 
     # --- questions ------------------------------------------------------------------------------
 
@@ -136,12 +157,19 @@ class Keeping:
         if not math.isfinite(q.older_s):
             raise OptionError(f"older_s = {q.older_s}", hint="seconds; below 0: as configured")
 
-        def then(sweep: Sweep) -> None:
+        def then(sweep: Sweep | JournalError) -> None:
+            if isinstance(sweep, JournalError):
+                return self._refuse(peer, q.request, sweep)
             left = self._retention.kept()
             if not q.dry:
                 self._note("history.removed", "gc", swept(sweep.freed))
             answer = Collected(q.request, sweep.freed, left)
-            self.beside.after(lambda _: self._answer(peer, answer))
+
+            def removed(_: object) -> None:
+                self.reserve.look_again()
+                self._answer(peer, answer)
+
+            return self.beside.after(removed)
 
         self._retention.ask(q.older_s, q.dry, then)
 

@@ -6,6 +6,7 @@ of ended tasks go on from where they were.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -14,7 +15,7 @@ from simenv.errors import JournalError, ProtocolError
 from simenv.model import TaskState
 from simenv.scheduler.state import State
 from simenv.service.journal import Journal
-from simenv.service.records import GONE, LAST_SEQ, NEXT_TASK
+from simenv.service.records import AUDIT, GONE, LAST_SEQ, NEXT_TASK
 from simenv.wire import codec
 from simenv.wire.keeping import Kept
 from simenv.wire.messages import STATES, Completed
@@ -23,9 +24,11 @@ MOST_RECORDS = 25  # in one transaction
 MOST_BYTES = 2**20
 MOST_TASKS = 100
 MOST_FILES = 20
+LOOK_FILES = 200  # looked at in one go for those of one owner
 ATTEMPT_ROWS = 200
 EVENTS_KEPT = 200_000
 EVENTS_A_TIME = 500
+AUDIT_KEPT = 10_000  # entries of the audit log
 
 
 class Old(msgspec.Struct, frozen=True):
@@ -39,6 +42,7 @@ class Old(msgspec.Struct, frozen=True):
     tasks: tuple[int, ...]  # as many
     files: tuple[str, ...]
     file_bytes: int
+    owner: str = ""
 
 
 class OldFile(msgspec.Struct, frozen=True):
@@ -48,6 +52,7 @@ class OldFile(msgspec.Struct, frozen=True):
     task: int
     seq: int
     size_bytes: int
+    owner: str = ""
 
 
 class OldRecords:
@@ -86,32 +91,63 @@ class OldRecords:
 
     # --- the oldest -----------------------------------------------------------------------------
 
-    def oldest_files(self, wanted_bytes: int, after_seq: int) -> list[OldFile]:
-        """The oldest files above a completion number, as many as make up so many bytes."""
-        query = "select name, task, seq, bytes from file where seq > ? and bytes > 0 order by seq"
-        found = []
-        for row in self._rows(f"{query} limit ?", after_seq, MOST_FILES):
+    def kept_by_owner(self) -> dict[str, int]:
+        """Bytes of results by owner, those of files and of the journal's rows together."""
+        return {owner: size for owner, size in self._journal.kept_bytes.items() if size > 0}
+
+    def oldest_files(
+        self, owner: str, wanted_bytes: int, after_seq: int
+    ) -> tuple[list[OldFile], int]:
+        """The oldest files of an owner above a completion number, as many as make up so many bytes
+        or fit into one transaction; and up to which number was looked (0: there are no more)."""
+        of = "(select owner from finished f where f.seq <= file.seq order by f.seq desc limit 1)"
+        query = (
+            f"select name, task, seq, bytes, {of} from file where seq > ? and bytes > 0"
+            " order by seq limit ?"
+        )
+        found: list[OldFile] = []
+        rows = self._rows(query, after_seq, LOOK_FILES)
+        for name, task, seq, size, whose in rows:
+            if (whose or "") == owner:
+                if wanted_bytes <= 0 or len(found) == MOST_FILES:
+                    return found, after_seq
+                found.append(OldFile(name, task, seq, size, owner))
+                wanted_bytes -= size
+            after_seq = seq
+        return found, after_seq if rows else 0
+
+    def too_old(self, after_seq: int, before_s: float) -> list[Old]:
+        """Some of the oldest records above a completion number that ended before that time."""
+        query = "select seq, count, at, length(body), owner from finished where seq > ?"
+        rows = self._rows(f"{query} order by seq limit ?", after_seq, MOST_RECORDS)
+        return self._some(row for row in rows if row[2] < before_s)
+
+    def oldest_of(self, owner: str, wanted_bytes: int, after_seq: int) -> list[Old]:
+        """The oldest records of an owner above a completion number, as many as make up so many
+        bytes or fit into one transaction."""
+        query = "select seq, count, at, length(body), owner from finished where owner = ?"
+        indexed = " and owner <> ''" if owner else ""
+        query += f"{indexed} and seq > ? order by seq limit ?"
+        found: list[Old] = []
+        for record in self._some(self._rows(query, owner, after_seq, MOST_RECORDS)):
             if wanted_bytes <= 0:
                 break
-            found.append(OldFile(*row))
-            wanted_bytes -= row[3]
+            found.append(record)
+            wanted_bytes -= record.body_bytes + record.file_bytes
         return found
 
-    def oldest(self, after_seq: int, before_s: float, all_of_them: bool) -> list[Old]:
-        """Some of the oldest records above a completion number, if they ended before that time."""
-        query = "select seq, count, at, length(body) from finished where seq > ? order by seq"
+    def _some(self, rows: Iterable[tuple[Any, ...]]) -> list[Old]:
+        """As many as fit into one transaction."""
         found: list[Old] = []
         taken = tasks = 0
-        for seq, count, at, size in self._rows(f"{query} limit ?", after_seq, MOST_RECORDS):
-            if at >= before_s and not all_of_them:
-                break
+        for seq, count, at, size, owner in rows:
             taken, tasks = taken + size, tasks + count
             if found and (taken > MOST_BYTES or tasks > MOST_TASKS):
                 break
-            found.append(self._opened(seq, count, at, size))
+            found.append(self._opened(seq, count, at, size, owner))
         return found
 
-    def _opened(self, seq: int, count: int, at: float, size: int) -> Old:
+    def _opened(self, seq: int, count: int, at: float, size: int, owner: str) -> Old:
         states, tasks = [], []
         between = (seq, seq + count - 1)
         replaced = {
@@ -133,7 +169,8 @@ class OldRecords:
         files = self._rows(query, *between)
         names = tuple(name for name, _ in files)
         size_of_files = sum(size for _, size in files)
-        return Old(seq, count, at, size, tuple(states), tuple(tasks), names, size_of_files)
+        kept = (tuple(states), tuple(tasks), names, size_of_files)
+        return Old(seq, count, at, size, *kept, owner)
 
     def measure(self, old: Old) -> Kept:
         """What goes with a record."""
@@ -148,6 +185,8 @@ class OldRecords:
         with self._journal.transaction("NORMAL") as db:
             values = [(file.name,) for file in files]
             db.executemany("update file set bytes = 0 where name = ?", values)
+        for file in files:
+            self._journal.kept_bytes[file.owner] -= file.size_bytes
 
     def forget(self, records: list[Old]) -> None:
         """Remove records and what was submitted for them; JournalError if that is not stored."""
@@ -175,9 +214,11 @@ class OldRecords:
                     db.execute("delete from accepted where first = ?", (first,))
             db.execute(
                 "delete from event where seq in (select seq from event where seq <= "
-                "(select max(seq) from event) - ? order by seq limit ?)",
-                (EVENTS_KEPT, EVENTS_A_TIME),
+                "(select max(seq) from event) - ? and owner <> ? order by seq limit ?)",
+                (EVENTS_KEPT, AUDIT, EVENTS_A_TIME),
             )
+        for record in records:
+            self._journal.kept_bytes[record.owner] -= record.body_bytes + record.file_bytes
 
     def _submits_of(self, tasks: list[int]) -> list[tuple[int, int]]:
         """(first id, count) of the Submits that brought these and have wholly ended."""
@@ -196,6 +237,17 @@ class OldRecords:
             for first, count in found
             if not any(number in waiting for number in range(first, first + count))
         ]
+
+    def forget_audit(self) -> None:
+        """The newest AUDIT_KEPT entries of the audit log are kept."""
+        oldest = self._rows(
+            "select seq from event where owner = '@audit' order by seq desc limit 1 offset ?",
+            AUDIT_KEPT - 1,
+        )
+        if oldest:
+            query = "delete from event where owner = '@audit' and seq < ?"
+            with self._journal.transaction("NORMAL") as db:
+                db.execute(query, oldest[0])
 
     def forget_attempts(self) -> bool:
         """Which tasks were sent out matters only while one has not ended; True: there is more."""

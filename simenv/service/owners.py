@@ -6,7 +6,7 @@ limit changes. What an admin sets lasts over restarts, until it is reset or the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from simenv.config import Limits
 from simenv.errors import NotFound, OptionError
@@ -24,7 +24,11 @@ from simenv.wire.people import KeyInfo, SetLimits
 class Owners:
     """Used from the loop's thread."""
 
-    def __init__(self, limits: Limits, state: State, journal: Journal) -> None:
+    def __init__(
+        self, limits: Limits, state: State, journal: Journal, kept_bytes: Callable[[str], int]
+    ) -> None:
+        """`kept_bytes`: of the results of an owner."""
+        self._kept_bytes = kept_bytes
         self._limits = limits
         self._state = state
         self._journal = journal
@@ -78,8 +82,7 @@ class Owners:
         ]
 
     def _report(self, owner: str, role: str) -> OwnerReport:
-        kept_bytes = self._journal.kept_bytes.get(owner, 0)
-        use = usage.of_owner(self._state, owner, kept_bytes)
+        use = usage.of_owner(self._state, owner, self._kept_bytes(owner))
         return OwnerReport(owner, role, self._state.quotas.of(owner), use)
 
     def _arrange(self) -> None:

@@ -1,8 +1,14 @@
-"""What is given up of ended tasks, oldest first: in slices that the loop hardly feels.
+"""What is given up of ended tasks: in slices that the loop hardly feels.
 
-A sweep walks the journal's records in the order of their ends. It takes a record's completions,
-index entries and files, and what was submitted once nothing of it is kept; counts and numbers that
-must never begin again outlive them. Unfinished tasks are never touched: they have no record.
+A sweep takes what is too old, whoever's it is. Then, while an owner keeps more than its limit, or
+all together more than `results.keep_gib`, it takes the oldest of that owner, or of the owner who
+keeps most: first files, whose tasks stay in the history, then records with what was submitted for
+them. While the disk has less free than its reserve, the owners of keys give way in the same manner,
+down to SMALL_BYTES each; results of the environment's own user never go for that reason. Unfinished
+tasks are not touched: they have no record. Counts, and numbers that must not begin again, outlive
+what is removed.
+
+Invariant: files are unlinked before the journal is told, so a full disk can be swept.
 """
 
 from __future__ import annotations
@@ -13,83 +19,141 @@ from collections.abc import Callable
 import msgspec
 
 from simenv.config import Config
+from simenv.errors import JournalError
 from simenv.scheduler.state import State
 from simenv.service import faults
 from simenv.service.completions import Completions
+from simenv.service.disk_reserve import SMALL_BYTES, DiskReserve
 from simenv.service.journal import Journal
-from simenv.service.kept import OldRecords
+from simenv.service.kept import Old, OldRecords
 from simenv.wire.keeping import Kept
 
 GIB = 2**30
 DAY_S = 86_400.0
 LOOK_S = 30.0  # between two looks at the limits
+LOW_LOOK_S = 1.0  # while the disk is below its reserve
+PATIENCE_S = 5.0  # of somebody who asked for a sweep that the journal cannot store
 SLICE_NS = 2_000_000
 VACUUM_PAGES = 32  # given back to the file system in one slice: 128 KiB
 SPARE_PAGES = 1_024  # left in the file for what comes next
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What to keep. `before_s`: ends before that time of day go; `most_bytes`: of files and
-    journal together."""
+    """What to keep. `before_s`: ends before that time of day go. `most_bytes`: of files and journal
+    together. `owner_bytes`: of single owners. `lacking_bytes`: of the reserve of the disk."""
 
     before_s: float
     most_bytes: int
+    owner_bytes: dict[str, int] = {}
+    lacking_bytes: int = 0
 
 
 class Sweep:
-    """One walk over what is old. `dry`: only count."""
+    """One walk over what is old. `dry`: only count. `beside`: bytes of checkpoints of unfinished
+    tasks by owner, which count and are not touched."""
 
     def __init__(
-        self, old: OldRecords, limits: Limits, dry: bool, remove: Callable[[list[str]], None]
+        self,
+        old: OldRecords,
+        limits: Limits,
+        dry: bool,
+        remove: Callable[[list[str]], None],
+        beside: dict[str, int] | None = None,
     ) -> None:
         self._old = old
         self._limits = limits
         self._dry = dry
         self._remove = remove
-        self._after = self._after_file = 0
-        self._over = max(0, old.bytes_kept() - limits.most_bytes)
+        self._after = 0  # of those that are too old
+        self._after_of: dict[str, int] = {}
+        self._after_file: dict[str, int] = {}
+        checkpoints = {} if beside is None else beside
+        self._total = old.bytes_kept() + sum(checkpoints.values())
+        self._lacking = limits.lacking_bytes
+        self._kept = old.kept_by_owner()
+        for owner, size in checkpoints.items():
+            self._kept[owner] = self._kept.get(owner, 0) + size
+        self._empty: set[str] = set()  # owners of whom nothing is left to take
         self.freed = Kept()
         self.done = False
 
     def step(self, deadline_ns: int) -> None:
         """Go on until the deadline; `done` is set at the end. Raises JournalError."""
         while not self.done and time.monotonic_ns() < deadline_ns:
-            self.done = not (self._take_files() or self._take_records())
+            self.done = not (self._take_too_old() or self._take_too_much())
 
-    def _take_files(self) -> bool:
-        """While too much is kept, the oldest files go first: the history of their tasks stays."""
-        if self._over <= 0:
+    def _take_too_old(self) -> bool:
+        records = self._old.too_old(self._after, self._limits.before_s)
+        if records:
+            self._take(records)
+            self._after = records[-1].first_seq
+        return bool(records)
+
+    def _take_too_much(self) -> bool:
+        found = self._whose()
+        if found is None:
             return False
-        found = self._old.oldest_files(self._over, self._after_file)
-        if not found:
-            return False
-        self._after_file = found[-1].seq
-        if not self._dry:
-            self._old.forget_files(found)
-            self._remove([file.name for file in found])
-        size = sum(file.size_bytes for file in found)
-        self._over -= size
-        self.freed = add(self.freed, Kept(files=len(found), file_bytes=size))
+        owner, wanted = found
+        if not (self._take_files(owner, wanted) or self._take_records(owner, wanted)):
+            self._empty.add(owner)
         return True
 
-    def _take_records(self) -> bool:
-        """Records that are too old, and while too much is kept any."""
-        records = self._old.oldest(self._after, self._limits.before_s, self._over > 0)
-        if not records:
+    def _whose(self) -> tuple[str, int] | None:
+        """Who has to give, and how many bytes; None: nobody."""
+        kept = {owner: size for owner, size in self._kept.items() if owner not in self._empty}
+        for owner, most in self._limits.owner_bytes.items():
+            if kept.get(owner, 0) > most:
+                return owner, kept[owner] - most
+        largest = max(kept, key=kept.__getitem__, default=None)
+        if largest is not None and self._total > self._limits.most_bytes:
+            return largest, self._total - self._limits.most_bytes
+        if self._lacking > 0:
+            others = {owner: size for owner, size in kept.items() if owner and size > SMALL_BYTES}
+            if others:
+                largest = max(others, key=others.__getitem__)
+                return largest, min(self._lacking, others[largest] - SMALL_BYTES)
+        return None
+
+    def _take_files(self, owner: str, wanted_bytes: int) -> bool:
+        """The oldest files of an owner; the history of their tasks stays."""
+        after = self._after_file.get(owner, 0)
+        if after < 0:
             return False
-        self._after = records[-1].first_seq
-        files: list[str] = []
-        for record in records:
-            gone = self._old.measure(record)
-            self._over -= gone.journal_bytes + gone.file_bytes
-            self.freed = add(self.freed, gone)
-            files += record.files
+        files, looked = self._old.oldest_files(owner, wanted_bytes, after)
+        if files and not self._dry:
+            self._remove([file.name for file in files])
+            self._old.forget_files(files)
+        self._after_file[owner] = looked or -1
+        size = sum(file.size_bytes for file in files)
+        self._count(owner, Kept(files=len(files), file_bytes=size))
+        return bool(looked)
+
+    def _take_records(self, owner: str, wanted_bytes: int) -> bool:
+        records = self._old.oldest_of(owner, wanted_bytes, self._after_of.get(owner, 0))
+        if records:
+            self._take(records)
+            self._after_of[owner] = records[-1].first_seq
+        return bool(records)
+
+    def _take(self, records: list[Old]) -> None:
+        gone = [(record.owner, self._old.measure(record)) for record in records]
         if not self._dry:
             faults.hit("gc.before")
+            self._remove([name for record in records for name in record.files])
             self._old.forget(records)
             faults.hit("gc.after")
-            self._remove(files)
-        return True
+        for owner, kept in gone:
+            self._count(owner, kept)
+
+    def _count(self, owner: str, gone: Kept) -> None:
+        size = gone.journal_bytes + gone.file_bytes
+        self._total -= size
+        self._lacking -= gone.file_bytes  # rows leave their pages in the journal's file
+        self._kept[owner] = self._kept.get(owner, 0) - size
+        self.freed = add(self.freed, gone)
+
+
+Then = Callable[[Sweep | JournalError], None]
 
 
 class Retention:
@@ -102,14 +166,19 @@ class Retention:
         state: State,
         completions: Completions,
         remove: Callable[[list[str]], None],
+        reserve: DiskReserve,
     ) -> None:
         self._config = config
         self._completions = completions
         self._old = OldRecords(journal, state)
+        self._state = state
+        self._reserve = reserve
         self._remove = remove
+        self.checkpoint_bytes: dict[str, int] = {}  # of unfinished tasks, by owner
         self._sweep: Sweep | None = None
-        self._over: Callable[[Sweep], None] = _nobody
-        self._waiting: list[tuple[float, bool, Callable[[Sweep], None]]] = []
+        self._over: Then = _nobody
+        self._waiting: list[tuple[float, bool, Then]] = []
+        self._failed_ns = 0  # since when the journal stores nothing of a sweep; 0: it does
         self._look_at_ns = 0
         self._vacuuming = self._forgetting = False
 
@@ -118,8 +187,8 @@ class Retention:
         """Does anybody wait for a sweep?"""
         return bool(self._waiting) or self._over is not _nobody
 
-    def ask(self, older_s: float, dry: bool, then: Callable[[Sweep], None]) -> None:
-        """A sweep for somebody. `older_s` < 0: by the limits of the configuration."""
+    def ask(self, older_s: float, dry: bool, then: Then) -> None:
+        """A sweep for somebody, or why it cannot be. `older_s` < 0: by the configured limits."""
         self._waiting.append((older_s, dry, then))
 
     def work(self, note: Callable[[str, str, str], None]) -> None:
@@ -131,7 +200,16 @@ class Retention:
             return
         sweep = self._sweep
         assert sweep is not None
-        sweep.step(time.monotonic_ns() + SLICE_NS)
+        now_ns = time.monotonic_ns()
+        try:
+            sweep.step(now_ns + SLICE_NS)
+            self._failed_ns = 0
+        except JournalError as error:
+            self._failed_ns = self._failed_ns or now_ns
+            if now_ns - self._failed_ns > PATIENCE_S * 1e9:  # files were removed: it is no help
+                self._sweep, then, self._over, self._failed_ns = None, self._over, _nobody, 0
+                then(error)
+            raise
         if not sweep.done:
             return
         self._sweep, then, self._over = None, self._over, _nobody
@@ -151,29 +229,47 @@ class Retention:
             older_s, dry, self._over = self._waiting.pop(0)
             limits = self._limits()
             if older_s >= 0:
-                limits = Limits(time.time() - older_s, limits.most_bytes)
-            self._sweep = Sweep(self._old, limits, dry, self._remove)
+                limits = msgspec.structs.replace(limits, before_s=time.time() - older_s)
+            self._sweep = self._new(limits, dry)
             return True
         if now_ns < self._look_at_ns:
             return False
-        self._look_at_ns = now_ns + round(LOOK_S * 1e9)
-        self._forgetting = True
         limits = self._limits()
-        if not self._old.is_due(limits.before_s, limits.most_bytes):
+        self._look_at_ns = now_ns + round((LOW_LOOK_S if limits.lacking_bytes else LOOK_S) * 1e9)
+        self._forgetting = True
+        if not self._is_due(limits):
             return False
-        self._sweep = Sweep(self._old, limits, False, self._remove)
+        self._sweep = self._new(limits, dry=False)
         return True
+
+    def _new(self, limits: Limits, dry: bool) -> Sweep:
+        return Sweep(self._old, limits, dry, self._remove, self.checkpoint_bytes)
+
+    def _is_due(self, limits: Limits) -> bool:
+        beside = sum(self.checkpoint_bytes.values())
+        if self._old.is_due(limits.before_s, limits.most_bytes - beside):
+            return True
+        kept = self._old.kept_by_owner()
+        if any(kept.get(owner, 0) > most for owner, most in limits.owner_bytes.items()):
+            return True
+        others = any(owner and size > SMALL_BYTES for owner, size in kept.items())
+        return limits.lacking_bytes > 0 and others
 
     def _limits(self) -> Limits:
         config = self._config
         before_s = time.time() - DAY_S * config.history.keep_days
-        return Limits(before_s, round(GIB * config.results.keep_gib))
+        quotas = self._state.quotas
+        kept = self._old.kept_by_owner()
+        owners = {owner: most for owner in kept if (most := quotas.of(owner).max_kept_bytes)}
+        lacking = self._reserve.lacking_bytes()
+        return Limits(before_s, round(GIB * config.results.keep_gib), owners, lacking)
 
     def _tidy(self) -> None:
         """What is left to do when nothing is old."""
         if self._vacuuming:
             self._vacuuming = self._old.vacuum(VACUUM_PAGES, SPARE_PAGES)
         elif self._forgetting:
+            self._old.forget_audit()
             self._forgetting = self._old.forget_attempts()
 
 
@@ -197,5 +293,5 @@ def words(freed: Kept) -> str:
     return text
 
 
-def _nobody(_sweep: Sweep) -> None:
+def _nobody(_sweep: Sweep | JournalError) -> None:
     return None

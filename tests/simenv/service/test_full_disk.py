@@ -1,0 +1,104 @@
+"""A disk that is really full: keys are revoked, old results go, and the service takes up again."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from office import Office
+from service import spec
+from small_disk import fill, small_disk
+
+from simenv.model import Origin, Terms
+from simenv.wire import codec
+from simenv.wire import messages as m
+from simenv.wire.keeping import Collect, Collected
+from simenv.wire.keyfiles import read_keys
+from simenv.wire.memory import MemoryConnection
+from simenv.wire.people import Keys, RevokeKey
+
+MIB = 2**20
+
+
+@pytest.fixture
+def office(tmp_path: Path) -> Iterator[Office]:
+    with small_disk(tmp_path / "disk", 416 * MIB) as folder:
+        made = Office(folder, results={"keep_free_gib": 1 / 1024}, durability="accepted")
+        made.join()
+        made.daemon.keeping.start()
+        yield made
+        made.daemon.keeping.stop()
+        made.journal._db.close()
+
+
+def order(office: Office, peer: MemoryConnection, key: str) -> m.Accepted | m.Refused:
+    answers = office.say(m.Submit(5, key, 0, Terms(), [spec()]), peer)
+    return next(a for a in answers if isinstance(a, m.Accepted | m.Refused))
+
+
+def end_with_file(office: Office, size_bytes: int) -> Path:
+    """The task that was sent ends with a file of results."""
+    (task,) = office.assigned()
+    name = f"0/t-{task.task}.{task.attempt:x}.h5"
+    path = office.daemon.keeping.root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(bytes(size_bytes))
+    result = m.Finished(task.task, task.attempt, 2, b"r", zlib.crc32(b"r"), name, size_bytes)
+    done = m.Done(Origin("main-0", "here", 1, "test"), "statevector", "test", 1, [result])
+    assert office.work is not None
+    office.work.send(codec.encode(done))
+    office.step()
+    return path
+
+
+def collected(office: Office) -> Collected:
+    office.peer.send(codec.encode(Collect(7, 0.0)))
+    for _ in range(5_000):
+        office.daemon.step(timeout_s=0.002)
+        for answer in office.heard():
+            if isinstance(answer, Collected):
+                return answer
+            assert not isinstance(answer, m.Refused), answer
+    raise AssertionError("no answer")
+
+
+def until_trouble(office: Office) -> m.Refusal:
+    """Fill the disk, and submit until a commit does not fit."""
+    fill(office.folder)
+    for number in range(2_000):
+        answer = order(office, office.ben, f"~fill{number}")
+        if isinstance(answer, m.Refused):
+            return answer.refusals[0]
+    raise AssertionError("the disk is not full")
+
+
+def test_a_full_disk_is_refused_in_words_and_the_service_answers(office: Office) -> None:
+    found = until_trouble(office)
+    assert found.code in ("journal", "insufficient")
+    assert "disk" in found.message + found.hint
+    assert office.get(m.Status, m.GetStatus(1)).info.queued >= 0
+
+
+def test_a_key_is_revoked_on_a_full_disk_in_memory_and_on_the_disk(office: Office) -> None:
+    until_trouble(office)
+    fill(office.folder, "again")  # also what the spare file of the journal has left
+    assert office.get(Keys, RevokeKey(1, "ana"), office.ops)
+    assert "ana" not in office.people.names
+    assert [key.name for key in read_keys(office.folder / "keys.json")] == ["ben", "ops"]
+
+
+def test_old_results_are_removed_from_a_full_disk_and_tasks_are_taken_again(
+    office: Office,
+) -> None:
+    assert isinstance(order(office, office.ana, "~a"), m.Accepted)
+    path = end_with_file(office, 16 * MIB)
+    until_trouble(office)
+    fill(office.folder, "again")
+    done = collected(office)
+    assert done.freed.files == 1
+    assert done.freed.file_bytes == 16 * MIB
+    assert not path.exists()
+    office.step()
+    assert isinstance(order(office, office.ben, "~b"), m.Accepted)

@@ -1,0 +1,172 @@
+"""Kept results by owner: a limit each, the largest share gives first, a reserve of the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from office import Office
+from service import spec
+
+from simenv.model import Event, Terms, task_name
+from simenv.service import kept as kept_module
+from simenv.service.disk_reserve import GIB, SMALL_BYTES, DiskReserve
+from simenv.wire import codec
+from simenv.wire import messages as m
+from simenv.wire.keeping import Collect, Collected
+from simenv.wire.memory import MemoryConnection
+from simenv.wire.people import GetLimits, OwnerReports, SetLimits
+
+
+def made(folder: Path, **options: object) -> Office:
+    office = Office(folder, **options)
+    office.join()
+    office.daemon.keeping.start()
+    return office
+
+
+@pytest.fixture
+def office(tmp_path: Path) -> Iterator[Office]:
+    found = made(tmp_path)
+    yield found
+    found.daemon.keeping.stop()
+
+
+def end(office: Office, peer: MemoryConnection, count: int, size_bytes: int) -> list[int]:
+    """So many tasks of one client end with a result of that size, each in a message of its own."""
+    numbers = []
+    for seed in range(count):
+        key = f"~{seed}-{size_bytes}"
+        answers = office.say(m.Submit(5, key, 0, Terms(), [spec(seed)]), peer)
+        numbers += [a.first for a in answers if isinstance(a, m.Accepted)]
+        office.finish(office.assigned(), payload=bytes(size_bytes))
+    return numbers
+
+
+def swept(office: Office, older_s: float = -1.0, *, dry: bool = False) -> Collected:
+    office.peer.send(codec.encode(Collect(7, older_s, dry)))
+    for _ in range(5_000):
+        office.daemon.step(timeout_s=0.002)
+        for answer in office.heard():
+            if isinstance(answer, Collected):
+                return answer
+    raise AssertionError("no answer")
+
+
+def kept(office: Office) -> dict[str, int]:
+    reports = office.get(OwnerReports, GetLimits(1)).owners
+    return {report.owner: report.use.kept_bytes for report in reports}
+
+
+def has(office: Office, number: int) -> bool:
+    return bool(office.get(m.Queue, m.GetTasks(1, [number])).tasks)
+
+
+def test_results_above_the_limit_of_their_owner_are_removed_oldest_first(office: Office) -> None:
+    hers = end(office, office.ana, 5, 10_000)
+    his = end(office, office.ben, 5, 20_000)
+    office.get(OwnerReports, SetLimits(1, "ana", {"max_kept_bytes": 25_000}), office.ops)
+    swept(office)
+    assert [has(office, number) for number in hers] == [False] * 3 + [True] * 2
+    assert all(has(office, number) for number in his)
+    assert kept(office)["ana"] < 25_000 < 100_000 < kept(office)["ben"]
+
+
+def test_a_dry_run_counts_and_removes_nothing(office: Office) -> None:
+    hers = end(office, office.ana, 5, 10_000)
+    office.get(OwnerReports, SetLimits(1, "ana", {"max_kept_bytes": 25_000}), office.ops)
+    assert swept(office, dry=True).freed.tasks == 3
+    assert all(has(office, number) for number in hers)
+
+
+def test_the_largest_share_gives_first(tmp_path: Path) -> None:
+    office = made(tmp_path, results={"keep_gib": 0.001})
+    ours = end(office, office.peer, 3, 20_000)
+    his = end(office, office.ben, 3, 20_000)
+    hers = end(office, office.ana, 12, 100_000)
+    swept(office)
+    assert all(has(office, number) for number in ours + his)
+    assert not has(office, hers[0])
+    office.daemon.keeping.stop()
+
+
+def test_use_is_the_same_after_a_restart(office: Office) -> None:
+    end(office, office.ana, 3, 5_000)
+    end(office, office.peer, 2, 5_000)
+    before = kept(office)
+    assert before["ana"] > 15_000
+    office.begin_again()
+    assert kept(office) == before
+
+
+def test_the_audit_log_outlives_other_events(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = len([e for e in events(office) if e.is_of(["audit"])])
+    assert before
+    monkeypatch.setattr(kept_module, "EVENTS_KEPT", 0)
+    end(office, office.ana, 2, 100)
+    swept(office, 0.0)
+    left = events(office)
+    assert len([e for e in left if e.is_of(["audit"])]) == before
+
+
+def test_the_audit_log_is_bounded(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept_module, "AUDIT_KEPT", 3)
+    for number in range(6):
+        office.get(OwnerReports, SetLimits(1, "ana", {"max_priority": number}), office.ops)
+    kept_module.OldRecords(office.journal, office.state).forget_audit()
+    entries = [e for e in events(office) if e.is_of(["audit"])]
+    assert [e.message.partition(";")[0] for e in entries] == [
+        f"max_priority = {number}" for number in (3, 4, 5)
+    ]
+
+
+def events(office: Office) -> list[Event]:
+    return office.get(m.Events, m.GetEvents(1)).events
+
+
+def reserve(free: float, kept_free: float = -1.0, total: float = 100.0) -> DiskReserve:
+    sizes = round(total * GIB), round(free * GIB)
+    return DiskReserve(Path("/nowhere"), kept_free, lambda _: sizes)
+
+
+@pytest.mark.parametrize(
+    ("total", "free", "lacking"),
+    [(100.0, 6.0, 0.0), (100.0, 4.0, 1.0), (10.0, 0.75, 0.25), (2_000.0, 60.0, 40.0)],
+)
+def test_the_reserve_is_a_twentieth_of_the_disk_and_at_least_a_gib(
+    total: float, free: float, lacking: float
+) -> None:
+    assert reserve(free, total=total).lacking_bytes() == round(lacking * GIB)
+
+
+def test_below_the_reserve_who_keeps_much_is_refused_first() -> None:
+    low = reserve(4.0)
+    assert low.why_refused("", 10 * GIB) is None
+    assert low.why_refused("ben", SMALL_BYTES) is None
+    found = low.why_refused("ana", 2 * GIB)
+    assert found is not None
+    assert "4.0 GiB" in found.message
+    assert "5.0 GiB" in found.message
+    assert "'ana' keeps 2.0 GiB" in found.message
+    assert "simenv gc" in found.hint
+    assert reserve(1.0).why_refused("ben", 0) is not None
+    assert reserve(1.0).why_refused("", 0) is None
+    assert reserve(6.0).why_refused("ana", 90 * GIB) is None
+    assert reserve(1.0, kept_free=0.0).why_refused("ana", GIB) is None
+
+
+def test_checkpoints_count_as_results_of_their_owner(office: Office) -> None:
+    answers = office.say(m.Submit(5, "~c", 0, Terms(), [spec()]), office.ana)
+    number = next(a.first for a in answers if isinstance(a, m.Accepted))
+    folder = office.daemon.keeping.root / "kept" / task_name(number)
+    folder.mkdir(parents=True)
+    (folder / "rank0").write_bytes(bytes(70_000))
+    office.daemon.keeping._next_look_s = 0.0
+    for _ in range(2_000):
+        office.daemon.step(timeout_s=0.002)
+        if kept(office)["ana"] == 70_000:
+            return
+    raise AssertionError(kept(office))
