@@ -18,6 +18,7 @@ MAX_VARIABLES = 4096
 MAX_CONSTANT_BYTES = (MAX_CLBITS + 7) // 8  # arithmetic on longer ones would take minutes
 MAX_MATRIX_BYTES = 32 * 2**20
 
+_AT_ONCE = 1 << 18  # numbers of matrices that are looked at together: 4 MiB
 _TOLERANCE = 1e-4  # of a unitary matrix; Qiskit's own is 1e-5
 _MULTIPLIED = 32  # rows up to which a matrix is multiplied by its inverse
 
@@ -132,24 +133,38 @@ def _matrices(circuit: Circuit) -> str:
         return f"{len(wanted)} kinds of unitary, but {len(circuit.matrices)} matrices"
     if sum(map(len, circuit.matrices)) > MAX_MATRIX_BYTES:
         return f"the matrices have more than {MAX_MATRIX_BYTES} bytes"
+    widths: dict[int, list[int]] = {}  # numbers of the matrices on so many qubits
     for number, (qubits, data) in enumerate(zip(wanted, circuit.matrices, strict=True)):
         if len(data) != 16 << 2 * qubits:
             return f"matrix {number} has {len(data)} bytes, not those of {qubits} qubits"
-        if not _is_unitary(np.frombuffer(data, np.complex128).reshape(1 << qubits, -1)):
-            return f"matrix {number} is not unitary"
-    return ""
+        widths.setdefault(qubits, []).append(number)
+    wrong: list[int] = []
+    for qubits, numbers in widths.items():
+        at_once = max(1, _AT_ONCE >> 2 * qubits)
+        for first in range(0, len(numbers), at_once):
+            some = numbers[first : first + at_once]
+            data = b"".join([circuit.matrices[number] for number in some])
+            stack = np.frombuffer(data, np.complex128).reshape(-1, 1 << qubits, 1 << qubits)
+            wrong += [
+                number for number, right in zip(some, _unitary(stack), strict=True) if not right
+            ]
+    return f"matrix {min(wrong)} is not unitary" if wrong else ""
 
 
-def _is_unitary(matrix: NDArray[np.complex128]) -> bool:
-    """Within rounding; of wide ones only the lengths of rows and columns are asked for."""
-    reals = matrix.view(np.float64)
-    if not (np.abs(reals) < 2.0).all():  # false for nan too
-        return False
-    if len(matrix) <= _MULTIPLIED:
-        gap = matrix @ matrix.conj().T - np.eye(len(matrix))
-        return bool(np.abs(gap).max() <= _TOLERANCE)
-    weights = matrix.real**2 + matrix.imag**2
-    return all(np.abs(weights.sum(axis) - 1.0).max() <= _TOLERANCE for axis in (0, 1))
+def _unitary(stack: NDArray[np.complex128]) -> NDArray[np.bool_]:
+    """Of each matrix whether it is unitary, within rounding; of wide ones only the lengths of rows
+    and columns are looked at. stack: [matrices, size, size]."""
+    largest = np.abs(stack.view(np.float64)).max(axis=(1, 2))
+    found: NDArray[np.bool_] = largest < 2.0  # false for nan too
+    some = stack[found]
+    if stack.shape[1] <= _MULTIPLIED:
+        gap = some @ some.conj().transpose(0, 2, 1) - np.eye(stack.shape[1])
+        found[found] = np.abs(gap).max(axis=(1, 2)) <= _TOLERANCE
+    else:
+        weights = some.real**2 + some.imag**2
+        gaps = [np.abs(weights.sum(axis) - 1.0).max(axis=1) for axis in (1, 2)]
+        found[found] = np.maximum(*gaps) <= _TOLERANCE
+    return found
 
 
 def _where(circuit: Circuit, found: NDArray[np.int64]) -> str:

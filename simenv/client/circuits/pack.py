@@ -117,6 +117,9 @@ class Packer:
 
     def _other(self, item: Any, qubit_of: BitNumber, clbit_of: BitNumber, depth: int) -> None:
         operation = item.operation
+        if type(operation) is names().UnitaryGate:  # often many in one circuit
+            self._unitary(operation, item, qubit_of)
+            return
         name = _carried_name(operation)
         if name:
             self._carried(name, operation, item, qubit_of, clbit_of)
@@ -259,7 +262,7 @@ def _carried_name(operation: Any) -> str:
         carried = isinstance(operation, known.Barrier)
     elif name == "delay":
         carried = isinstance(operation, known.Delay)
-    elif isinstance(operation, known.MCXGate | known.C4XGate):
+    elif isinstance(operation, (known.MCXGate, known.C4XGate)):
         controls = operation.num_ctrl_qubits
         carried = operation.ctrl_state == (1 << controls) - 1 and (
             operation.num_qubits == controls + 1  # some variants have ancillas

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from arrays import Arrays, from_qiskit
 from qiskit import QuantumCircuit
+from qiskit.quantum_info import random_unitary
 
+from simulators.circuit import check
 from simulators.circuit import tokens as tk
 from simulators.circuit.check import problem
 from simulators.circuit.examples import bell, feed_forward
@@ -278,3 +280,18 @@ def test_a_matrix_is_too_wide() -> None:
     assert problem(arrays.circuit()) == "a matrix on 11 qubits; the limit is 10"
     arrays = Arrays(1, 0).add("unitary", [])
     assert "'unitary' takes any number of qubits" in problem(arrays.circuit())
+
+
+def test_matrices_of_one_width_are_checked_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    arrays = Arrays(4, 0)
+    for number in range(60):
+        arrays.unitary(random_unitary(2 << number % 3, seed=number).data, range(1 + number % 3))
+    calls: list[int] = []
+    original = check._unitary
+    monkeypatch.setattr(
+        check, "_unitary", lambda stack: calls.append(len(stack)) or original(stack)
+    )
+    assert problem(arrays.circuit()) == ""
+    assert calls == [20, 20, 20]
+    arrays.unitary(1.01 * random_unitary(4, seed=1).data, [0, 1]).unitary(np.ones((2, 2)), [0])
+    assert problem(arrays.circuit()) == "matrix 60 is not unitary"

@@ -1,0 +1,217 @@
+"""The first task of a structure: a worker's task seen for the first time, and seen again.
+
+Random circuits of 14 qubits and 400 to 500 gates, and of 10 qubits and 1,250 gates, from gates that
+a user writes (`any`) and from a native basis (`native`); every circuit has a structure of its own.
+Ours is a worker's task, packed Program in, packed counts out, 1,024 shots; the same task again has
+the plan that was kept. qulacs runs in the same rounds, its circuit built before the clock starts.
+Then the whole path through a running environment, from a new QuantumCircuit to the dict of counts,
+and of that what the client, the service and the engine each take of the processor. One thread
+each; medians over the circuits. A first round, not counted, loads what a process loads once.
+
+    python bench/first_sight.py [--circuits 25] [--cpu] [--without path]
+
+`--cpu`: CPU seconds instead of the wall clock's, for the engine's part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("QULACS_NUM_THREADS", "1")
+
+import msgspec
+import numpy as np
+from qiskit import QuantumCircuit
+from report import Report
+
+import simenv
+from simenv.client.circuits import load
+from simenv.model import TaskState, Terms, decode_program
+from simenv.wire.messages import STATES, Assign, Assigned
+from simenv.worker.runner import Runner
+from simulators import warm
+from simulators.circuit.check import problem
+from simulators.circuit.ir import Circuit
+from simulators.circuit.profiling import profile
+
+SHOTS = 1_024
+SIZES = ((14, 450, "double"), (14, 450, "single"), (10, 1_250, "double"))
+KINDS = ("any", "native")
+CHUNK = Assign(1, 2**30, False, "statevector", "bench", [], [])
+Gate = tuple[str, list[int], list[float]]
+_ANY = {"h": 0, "t": 0, "rx": 1, "ry": 1, "u": 3, "cx": 0, "cz": 0, "cp": 1, "rzz": 1, "swap": 0}
+_NATIVE = {"rz": 1, "sx": 0, "x": 0, "cx": 0}
+_PAIRS = ("cx", "cz", "cp", "rzz", "swap")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--circuits", type=int, default=25)
+    parser.add_argument("--cpu", action="store_true")
+    parser.add_argument("--without", default="", help="path: the engine's part alone")
+    parser.add_argument("--seed", type=int, default=time.time_ns() & 0xFFFFFFFF)
+    options = parser.parse_args()
+    report = Report("first_sight", f"first sight of a structure, seed {options.seed}, ms")
+    clock = time.process_time if options.cpu else time.perf_counter
+    kernels = Path(sys.prefix) / "var" / "simenv-kernels"
+    warm.prepare(kernels)
+    warm.complete(kernels)
+    runner = Runner()
+    runner.engine("statevector").warm_up()
+    peer = _qulacs()
+    for num_qubits, gates, precision in SIZES:
+        for kind in KINDS:
+            seeds = range(options.seed, options.seed + options.circuits)
+            found = [made(kind, num_qubits, gates, seed) for seed in seeds]
+            _engine(report, runner, peer, found, kind, (num_qubits, gates, precision), clock)
+    if options.without != "path":
+        _path(report, options)
+    return report.close()
+
+
+def _engine(
+    report: Report,
+    runner: Runner,
+    peer: Callable[[int, list[Gate]], Callable[[], object]] | None,
+    circuits: list[list[Gate]],
+    kind: str,
+    shape: tuple[int, int, str],
+    clock: Callable[[], float],
+) -> None:
+    num_qubits, gates, precision = shape
+    terms = Terms(precision=precision)
+    first: list[float] = []
+    again: list[float] = []
+    theirs: list[float] = []
+    for gate_list in circuits:
+        packed = load(built(num_qubits, gate_list)).packed
+
+        def run(seed: int, packed: bytes = packed) -> None:
+            assigned = Assigned(1, 1, 0, packed, SHOTS, seed, b"", 0)
+            finished = runner.run(assigned, terms, CHUNK, 0)
+            assert STATES[finished.state] is TaskState.DONE, finished.payload
+
+        first.append(_timed(clock, lambda run=run: run(1)))
+        again.append(_timed(clock, lambda run=run: run(2)))
+        if peer is not None:
+            theirs.append(_timed(clock, peer(num_qubits, gate_list)))
+    one, two = (1e3 * statistics.median(each[1:]) for each in (first, again))
+    words = f"{num_qubits} qubits, {gates} gates, {kind}, {precision}"
+    other = f", qulacs {1e3 * statistics.median(theirs[1:]):.2f}" if theirs else ""
+    print(f"{words}: first {one:.2f}, again {two:.2f}{other}")
+    report.verdict("of_again", one / two, f"{words}, first of again")
+
+
+def _path(report: Report, options: argparse.Namespace) -> None:
+    """From a new QuantumCircuit to the dict of counts."""
+    with simenv.local(workers=1) as env:
+        for num_qubits, gates, precision in SIZES:
+            for kind in KINDS:
+                times: list[list[float]] = [[], []]
+                own: list[list[float]] = [[], []]
+                for number in range(options.circuits):
+                    seed = options.seed + 10_000 + number
+                    circuit = built(num_qubits, made(kind, num_qubits, gates, seed))
+                    own[0].append(_timed(time.thread_time, lambda c=circuit: load(c)))
+                    program = decode_program(load(circuit).packed)
+                    own[1].append(_timed(time.thread_time, lambda p=program: _admitted(p)))
+                    for turn in (0, 1):
+                        begin = time.perf_counter()
+                        result = env.run(circuit, shots=SHOTS, seed=turn, precision=precision)
+                        assert sum(result.counts.values()) == SHOTS
+                        times[turn].append(time.perf_counter() - begin)
+                one, two, packing, admission = (
+                    1e3 * statistics.median(each[1:]) for each in (*times, *own)
+                )
+                words = f"{num_qubits} qubits, {gates} gates, {kind}, {precision}"
+                print(
+                    f"whole path, {words}: first {one:.2f}, again {two:.2f}; of it packing"
+                    f" {packing:.2f} and admission {admission:.2f} of the processor's time"
+                )
+                if num_qubits == 10:
+                    report.verdict("path_10_ms", one, f"whole path, {words}, first")
+
+
+def _admitted(program: Any) -> object:
+    """What the service looks at."""
+    circuit = Circuit.from_buffers(*msgspec.structs.astuple(program)[1:])
+    assert problem(circuit) == ""
+    return profile(circuit, ("counts",), ())
+
+
+def made(kind: str, num_qubits: int, gates: int, seed: int) -> list[Gate]:
+    """Gates of that kind on random qubits."""
+    random = np.random.default_rng(seed)
+    params = _ANY if kind == "any" else _NATIVE
+    names = list(params)
+    found = []
+    for _ in range(gates + int(random.integers(-gates // 10, gates // 10))):
+        name = names[int(random.integers(len(names)))]
+        qubits = random.choice(num_qubits, 2 if name in _PAIRS else 1, replace=False).tolist()
+        found.append((name, qubits, random.uniform(-3, 3, params[name]).tolist()))
+    return found
+
+
+def built(num_qubits: int, gates: list[Gate]) -> QuantumCircuit:
+    """As Qiskit has it, all qubits measured."""
+    circuit = QuantumCircuit(num_qubits, num_qubits)
+    for name, qubits, angles in gates:
+        getattr(circuit, name)(*angles, *qubits)
+    circuit.measure(range(num_qubits), range(num_qubits))
+    return circuit
+
+
+def _qulacs() -> Callable[[int, list[Gate]], Callable[[], object]] | None:
+    try:
+        from qulacs import QuantumCircuit as Circuit
+        from qulacs import QuantumState, gate
+    except ImportError:
+        print("left out: qulacs: pip install qulacs")
+        return None
+    plain = {
+        "h": gate.H, "t": gate.T, "x": gate.X, "sx": gate.sqrtX, "cx": gate.CNOT, "cz": gate.CZ,
+        "swap": gate.SWAP,
+    }  # fmt: skip
+    axes = {"rx": [1], "ry": [2], "rz": [3], "rzz": [3, 3]}
+
+    def prepare(num_qubits: int, gates: list[Gate]) -> Callable[[], object]:
+        circuit = Circuit(num_qubits)
+        for name, qubits, angles in gates:
+            if name in plain:
+                circuit.add_gate(plain[name](*qubits))
+            elif name == "u":
+                circuit.add_gate(gate.U3(qubits[0], *angles))
+            elif name == "cp":
+                turned = gate.to_matrix_gate(gate.U1(qubits[1], angles[0]))
+                turned.add_control_qubit(qubits[0], 1)
+                circuit.add_gate(turned)
+            else:  # its rotations turn the other way
+                circuit.add_gate(gate.PauliRotation(qubits, axes[name], -angles[0]))
+
+        def run() -> object:
+            state = QuantumState(num_qubits)
+            circuit.update_quantum_state(state)
+            return Counter(state.sampling(SHOTS))
+
+        return run
+
+    return prepare
+
+
+def _timed(clock: Callable[[], float], call: Callable[[], object]) -> float:
+    begin = clock()
+    call()
+    return clock() - begin
+
+
+if __name__ == "__main__":
+    sys.exit(main())
