@@ -161,13 +161,14 @@ def _private(**config: Any) -> Iterator[Client]:
 
 
 @contextmanager
-def _qpm(client: Client, revision: int, pool: str | None = None) -> Iterator[Any]:
-    """A QPM of its own, over the environment or one pool of it, that waives no reservations."""
+def _qpm(client: Client, revision: int, pool: str | None = None) -> Iterator[Callable[[], Any]]:
+    """A QPM of its own, over the environment or one pool of it, that waives no reservations; what a
+    client calls: in revision 1 a connection of its own, in revision 2 the one object."""
     import simenv
 
     with simenv.connect(service=client.service) as own:
         qpm = own.qpm_with(pool=pool, reservations="required")
-        yield qpm if revision == 2 else qpm.revision1
+        yield qpm.connection if revision == 1 else lambda: qpm
 
 
 @contextmanager

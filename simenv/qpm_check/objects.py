@@ -1,4 +1,4 @@
-"""A target whose QPMs are objects of this process; several clients are several callers of one."""
+"""A target whose QPMs are objects of this process: one for all clients, or one for each."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any
 from simenv.qpm_check.inbox import Inbox
 from simenv.qpm_check.target import Card, Outage, Pushed, Sink
 
-Open = Callable[[int], AbstractContextManager[Any]]
+Open = Callable[[int], AbstractContextManager[Callable[[], Any]]]
 OpenStrange = Callable[[], AbstractContextManager[Any]]
 
 
 class Objects:
-    """`open_qpm(revision)` gives a QPM of its own and takes it away again; `open_strange()` one of
-    another owner over the same machine, where there are owners."""
+    """`open_qpm(revision)` brings up a QPM, gives a function that returns the object a new client
+    calls, and takes the QPM away again; `open_strange()` gives an object of another owner over the
+    same machine, where there are owners."""
 
     has_package = False
     has_transport = False
@@ -32,18 +33,21 @@ class Objects:
 
     @contextmanager
     def open(self, revision: int) -> Iterator[_Subject]:
-        with self._open(revision) as qpm, ExitStack() as strangers:
-            yield _Subject(qpm, self._open_strange, strangers)
+        with self._open(revision) as client, ExitStack() as strangers:
+            yield _Subject(client, self._open_strange, strangers)
 
 
 class _Subject:
-    def __init__(self, qpm: Any, open_strange: OpenStrange | None, strangers: ExitStack) -> None:
-        self._qpm = qpm
+    def __init__(
+        self, client: Callable[[], Any], open_strange: OpenStrange | None, strangers: ExitStack
+    ) -> None:
+        self._client = client
+        self._qpm = client()
         self._open_strange = open_strange
         self._strangers = strangers
 
     def connect(self) -> _Link:
-        return _Link(self._qpm)
+        return _Link(self._client())
 
     def stranger(self) -> _Link | None:
         if self._open_strange is None:

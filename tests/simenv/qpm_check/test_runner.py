@@ -38,7 +38,7 @@ class Opener:
         if self.broken:
             raise ConnectionError("nobody is there")
         self.opened += 1
-        yield Nothing()
+        yield Nothing
         self.closed += 1
 
 
@@ -95,7 +95,7 @@ def test_a_qpm_that_answers_no_circuit_is_asked_once() -> None:
         def sync_run(self, *given: Any, **named_ones: Any) -> None:
             never.wait()
 
-    target = Objects("deaf", lambda revision: nullcontext(Deaf()))
+    target = Objects("deaf", lambda revision: nullcontext(Deaf))
     options = Options(revisions=(1,), probe_s=0.2)
     rows_of_it = [raising(None, revisions=(1,)) for _ in range(3)]
     done = check(target, rows_of_it, options)
