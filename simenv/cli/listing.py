@@ -189,7 +189,7 @@ def _print(
     """Lines of cells; `widths` grow as wider ones come."""
     if style.as_csv:
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(lines)
+        csv.writer(text, lineterminator="\n").writerows(map(out.cell, line) for line in lines)
         for line in text.getvalue().splitlines():
             out.line(line)
         return

@@ -1,13 +1,15 @@
 """What goes to the terminal, and how: the one place of the command line that writes.
 
 Invariant: answers go to stdout, everything else to stderr; without a terminal, or with NO_COLOR, no
-escape code is written, and what others wrote (names, reasons, logs) never brings one along.
+escape code is written, and what others wrote (names, reasons, logs) never brings one along: each
+line is cleaned here, whoever made it, of everything but the colours of `paint`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Mapping
 from typing import TextIO
@@ -22,6 +24,12 @@ _COLOURS = {
 }  # fmt: skip
 
 
+_PAINTED = re.compile(r"(\x1b\[(?:3[1236]|0)m)")
+# What a JSON string may hold as it is, and a terminal or an editor obeys: C1 controls, marks that
+# turn the direction of text, separators of lines.
+_OBEYED = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
+
+
 class ReaderGone(Exception):
     """Nobody reads stdout any more. No OSError: typer would make an exit code of that."""
 
@@ -29,7 +37,7 @@ class ReaderGone(Exception):
 def line(text: str = "") -> None:
     """One line of the answer."""
     try:
-        sys.stdout.write(text + "\n")
+        sys.stdout.write(_harmless(text) + "\n")
     except BrokenPipeError as error:
         raise ReaderGone from error
 
@@ -51,13 +59,16 @@ def abandon() -> None:
 def note(text: str) -> None:
     """One line beside the answer: progress, warnings, errors."""
     flush()
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(_harmless(text) + "\n")
     sys.stderr.flush()
 
 
 def json_line(value: object) -> None:
     """One object on a line of its own; Structs keep their field names."""
-    line(msgspec.json.encode(value).decode())
+    text = msgspec.json.encode(value).decode()
+    if not text.isascii():
+        text = _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    line(text)
 
 
 def paint(word: str, stream: TextIO | None = None, width: int = 0) -> str:
@@ -81,6 +92,27 @@ def clean(text: str, keep: str = "") -> str:
     return "".join(
         c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text
     )
+
+
+def _harmless(text: str) -> str:
+    """A line with its colours, line ends and tabs, and with all other controls shown."""
+    if text.isprintable():
+        return text
+    parts = _PAINTED.split(text)
+    parts[::2] = [clean(part, keep="\n\t") for part in parts[::2]]
+    return "".join(parts)
+
+
+def cell(text: str) -> str:
+    """A cell of a CSV file that a spreadsheet takes for text and not for a formula: what begins
+    like one, and is no number, gets an apostrophe."""
+    if not text.startswith(("=", "+", "-", "@")) or text == "-":
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return "'" + text
+    return text
 
 
 def size(count: float) -> str:

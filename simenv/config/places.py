@@ -82,6 +82,9 @@ class OwnDoor(msgspec.Struct, frozen=True):
     public: str
     secret: str
 
+    def __repr__(self) -> str:
+        return f"OwnDoor({self.address})"
+
 
 class ConnectionFile(msgspec.Struct, frozen=True):
     """`connection.json`: where the service listens; its mtime is the last sign of life."""

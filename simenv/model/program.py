@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import enum
 import hashlib
+from typing import Annotated
 
 import msgspec
+
+from simenv.model.bounds import Text
 
 PROGRAM_FORMAT = 2
 READ_FORMATS = (1, 2)  # formats of programs that are read; a field that came later has a default
 MAX_QUBITS = 65_535  # qubit numbers are uint16
 MAX_CLBITS = 65_535
 MAX_VARIABLES = 4096
+MAX_ROWS = 65_536  # of any table of a program: operations name their row in 16 bits
 MAX_UNITARY_QUBITS = 10  # of one matrix: 16 MiB
 MAX_MATRIX_BYTES = 32 * 2**20  # of all matrices of a program
+_TABLE = msgspec.Meta(max_length=MAX_ROWS)
+_CONSTANTS = msgspec.Meta(max_length=2**20)
 # Block markers: no qubits, clbits or parameters.
 MARKERS = (
     "if", "else", "end", "while", "for", "switch", "case", "default", "break", "continue",
@@ -43,8 +49,8 @@ class Program(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     num_clbits: int
     # Classical registers (name, size), laid out one after the other from clbit 0; loose bits come
     # last, as one register without a name.
-    registers: tuple[tuple[str, int], ...]
-    names: tuple[str, ...]
+    registers: Annotated[tuple[tuple[Text, int], ...], _TABLE]
+    names: Annotated[tuple[Text, ...], _TABLE]
     arities: bytes  # uint16 [len(names), 3]: qubits, clbits, parameters
     ops: bytes  # uint16 [operations]
     qubits: bytes  # uint16
@@ -53,10 +59,12 @@ class Program(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     num_slots: int = 0  # number of distinct parameter expressions
     slots: bytes = b""  # int32 [free parameters, 2]: position in `params`, slot number
     conditions: bytes = b""  # int32 [tokens, 3]: postfix (Token, operand, width); END closes each
-    constants: tuple[bytes, ...] = ()  # unsigned, little-endian, any width; VALUE's operand
-    # Since format 2.
-    variables: tuple[int, ...] = ()  # width in bits of each classical variable; 0: a Bool
-    matrices: tuple[bytes, ...] = ()  # complex128 [2**q, 2**q], row by row, in Qiskit's order
+    # Unsigned, little-endian, any width; VALUE's operand.
+    constants: Annotated[tuple[bytes, ...], _CONSTANTS] = ()
+    # Since format 2. Width in bits of each classical variable; 0: a Bool.
+    variables: Annotated[tuple[int, ...], _TABLE] = ()
+    # complex128 [2**q, 2**q], row by row, in Qiskit's order
+    matrices: Annotated[tuple[bytes, ...], _TABLE] = ()
 
     def packed(self) -> bytes:
         """The wire form."""

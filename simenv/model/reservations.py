@@ -7,8 +7,11 @@ perhaps workers that nobody else gets. Numbers of `reason` are those of QPM host
 from __future__ import annotations
 
 import enum
+from typing import Annotated
 
 import msgspec
+
+from simenv.model.bounds import FEW, Text
 
 
 class ReservationState(enum.StrEnum):
@@ -60,12 +63,12 @@ class Workload(msgspec.Struct, frozen=True, array_like=True):
 class ReservationAsk(msgspec.Struct, frozen=True):
     """What somebody wants. 0 and "": nothing said."""
 
-    request_id: str = ""
-    device: str = ""  # a pool; "": the whole environment
-    scope: str = ""
-    user: str = ""
-    job: str = ""
-    workload_kind: str = "quantum"  # or "hybrid"
+    request_id: Text = ""
+    device: Text = ""  # a pool; "": the whole environment
+    scope: Text = ""
+    user: Text = ""
+    job: Text = ""
+    workload_kind: Text = "quantum"  # or "hybrid"
     ttl_ns: int = 0  # 0: the device's own default
     walltime_ns: int = 0
     classical_ns: int = 0
@@ -73,7 +76,8 @@ class ReservationAsk(msgspec.Struct, frozen=True):
     workload: Workload = Workload()
     workers: int = 0  # kept for it alone, while it lives
     bound_ns: int = 0  # wanted: a task is begun within so long of its acceptance
-    metadata: tuple[tuple[str, str], ...] = ()  # what else was told, for people to read
+    # What else was told, for people to read.
+    metadata: Annotated[tuple[tuple[Text, Text], ...], FEW] = ()
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -129,7 +133,7 @@ class DeviceProfile(msgspec.Struct, frozen=True):
     """What an admission policy reckons with, for one device. Whole numbers; times in ns."""
 
     device_id: int = 1
-    external_device_id: str = ""
+    external_device_id: Text = ""
     max_qubits: int = 0
     max_shots: int = 0
     time_span_ns: int = 0
@@ -154,7 +158,7 @@ class AdmissionPolicy(msgspec.Struct, frozen=True):
     """`name`: unlimited, credit or rate. `total_credits` goes with credit; `device_rate` and
     `time_span_ns` with rate."""
 
-    name: str = "unlimited"
+    name: Text = "unlimited"
     baseline: Workload = Workload(1, 5, 10, 20, 10, 5, 1_000)
     total_credits: int = 0
     device_rate: int = 0

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import enum
+from typing import Annotated
 
 import msgspec
 
+from simenv.model.bounds import FEW, Text
+
 MAX_BINDINGS = 4_096  # of one task
 MAX_SHOTS = 2**31 - 1  # counts are uint32 with room to spare
+MAX_LABEL_CHARS = 65_536  # more than a program has qubits
+MAX_LABELS = 200_000  # of one observable; the rules allow fewer of all together
+MAX_OBSERVABLES = 16_384
 MAX_TASK_NUMBER = 2**63 - 1  # the journal keeps signed 64-bit numbers
 
 
@@ -25,14 +31,18 @@ class TaskState(enum.StrEnum):
 FINAL_STATES = frozenset({TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED, TaskState.EXPIRED})
 
 
+Label = Annotated[str, msgspec.Meta(max_length=MAX_LABEL_CHARS)]
+
+
 class Observable(msgspec.Struct, frozen=True, array_like=True):
     """A real-weighted Pauli sum. Labels are in Qiskit's order: qubit 0 is the last character."""
 
-    labels: tuple[str, ...]
+    labels: Annotated[tuple[Label, ...], msgspec.Meta(max_length=MAX_LABELS)]
     coefficients: bytes  # float64 [len(labels)]
 
 
-EngineOptions = tuple[tuple[str, int | float], ...]  # (name, value), by name; see an engine's card
+# (name, value), by name; see an engine's card
+EngineOptions = Annotated[tuple[tuple[Text, int | float], ...], FEW]
 
 
 class Chain(msgspec.Struct, frozen=True, array_like=True):
@@ -49,20 +59,21 @@ class Terms(msgspec.Struct, frozen=True, array_like=True):
     """What all tasks of one message share; `engine` is resolved at acceptance, never later."""
 
     # Of counts, probabilities, statevector, expectation, gradient.
-    outputs: tuple[str, ...] = ("counts",)
-    observables: tuple[Observable, ...] = ()
-    engine: str = "auto"
-    precision: str = "double"  # double: complex128, single: complex64
-    pool: str = ""  # "": any
+    outputs: Annotated[tuple[Text, ...], FEW] = ("counts",)
+    observables: Annotated[tuple[Observable, ...], msgspec.Meta(max_length=MAX_OBSERVABLES)] = ()
+    engine: Text = "auto"
+    precision: Text = "double"  # double: complex128, single: complex64
+    pool: Text = ""  # "": any
     priority: int = 0
     queue_timeout_s: float = 0.0  # 0: none
     run_timeout_s: float = 0.0  # 0: none
-    name: str = ""
-    app: str = ""  # the run of an application they belong to
+    name: Text = ""
+    app: Text = ""  # the run of an application they belong to
     options: EngineOptions = ()  # the engine's own
     ranks: int = 0  # of the worker that runs it, a power of two; 0: as its memory needs
     reservation: int = 0  # that it runs under; 0: none
-    prefer: tuple[str, ...] = ()  # pools, or kinds of devices: the first that can takes it
+    # Pools, or kinds of devices: the first that can takes it.
+    prefer: Annotated[tuple[Text, ...], FEW] = ()
     chain: Chain | None = None  # of a gradient; None: slot k is parameter k
 
     @property

@@ -10,6 +10,7 @@ import msgspec
 
 from simenv.errors import OptionError
 from simenv.model import AdmissionPolicy, DeviceProfile, ReservationAsk, Workload
+from simenv.model.bounds import check_printable
 from simenv.scheduler import policy as policies
 from simenv.scheduler.policy import DeviceTerms
 
@@ -118,6 +119,7 @@ def _short(what: str, text: str) -> None:
         raise OptionError(
             f"{what} has {len(text)} characters", hint=f"at most {MAX_NAME_CHARS} of them"
         )
+    check_printable(what, text)
 
 
 def _of(device: str) -> str:

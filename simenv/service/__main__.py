@@ -25,6 +25,7 @@ from simenv.model import WorkerState
 from simenv.scheduler import capacity
 from simenv.service.daemon import Daemon
 from simenv.service.devices import seen
+from simenv.service.lines import Lines
 from simenv.service.loading import Loading, admission
 from simenv.service.pools import compile_beside
 from simenv.service.start import Environment, assemble
@@ -51,9 +52,9 @@ class Readiness(msgspec.Struct, frozen=True, omit_defaults=True):
 def main() -> int:
     told = _arguments()
     home = told.config.parent
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Lines("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     try:
         config = msgspec.structs.replace(configs.read(told.config), lifeline=told.lifeline_fd >= 0)
         environment = assemble(config, home, os.environ)

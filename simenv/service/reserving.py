@@ -13,6 +13,7 @@ import msgspec
 
 from simenv.errors import Insufficient, JournalError, NotReserved, SimenvError
 from simenv.model import ReservationState, TaskSpec
+from simenv.model.bounds import check_printable
 from simenv.scheduler import reserved, steering
 from simenv.scheduler.forecast import device_ns
 from simenv.scheduler.quotas import check_renewal
@@ -121,6 +122,7 @@ class Reserving:
         state = self._state
         match q:
             case SteerTarget():
+                check_printable("reason", q.reason)
                 asked = (q.device, q.verb, q.reason, q.mode, q.timeout_s)
                 changed = steering.steer(state, *asked, time.time_ns())
                 kind, what = _STEERED[q.verb], q.reason
@@ -141,6 +143,7 @@ class Reserving:
         return Target(q.request, changed, msgspec.structs.replace(info, wait_ns=wait_ns))
 
     def _release(self, who: Identity, q: Release) -> m.ToClient:
+        check_printable("reason", q.reason)
         one = self._ledger.find(q.reservation, who.scope)
         if one.grant.owner != who.owner and not one.is_over:
             owner = one.grant.owner or OWN_USER

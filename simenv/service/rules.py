@@ -10,6 +10,7 @@ import numpy as np
 
 from simenv.errors import Infeasible, LimitExceeded, OptionError
 from simenv.model import MAX_BINDINGS, MAX_SHOTS, Program, TaskSpec, Terms, Workload
+from simenv.model.bounds import check_printable
 from simenv.scheduler.routing import size
 from simenv.scheduler.values import Route
 from simenv.service import gradients
@@ -91,6 +92,7 @@ def check_terms(terms: Terms) -> None:
         raise OptionError(f"priority {terms.priority} is outside -{MAX_PRIORITY}..{MAX_PRIORITY}")
     if len(terms.name) > 64:
         raise OptionError(f"a task's name has at most 64 characters, this has {len(terms.name)}")
+    check_printable("a task's name", terms.name)
     if len(terms.options) > MAX_OPTIONS or len(dict(terms.options)) < len(terms.options):
         raise OptionError(
             f"{len(terms.options)} engine options; at most {MAX_OPTIONS}, each once, are allowed"
@@ -118,6 +120,7 @@ def check_app(terms: Terms) -> None:
     """The application's id: it is no part of what terms ask for."""
     if len(terms.app) > 64:
         raise OptionError(f"an application's id has at most 64 characters, got {len(terms.app)}")
+    check_printable("an application's id", terms.app)
 
 
 def is_keyed(spec: TaskSpec) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from simenv.model import TaskSpec, TaskState, Terms, Timing
+from simenv.model.bounds import Text
 from simenv.wire.numbers import Number
 
 
@@ -60,7 +61,7 @@ class GetHistory(msgspec.Struct, frozen=True, array_like=True, tag=14):
     after: Number = 0
     limit: Number = 1000
     since_s: float = 0.0
-    app: str = ""
+    app: Text = ""
     structure: bool = False
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from simenv.model.bounds import Text
 from simenv.wire.numbers import Number
 
 CHUNK_BYTES = 2**20  # the most that one FetchResult brings
@@ -18,7 +19,7 @@ class FetchResult(msgspec.Struct, frozen=True, array_like=True, tag=17):
 
     request: Number
     task: Number
-    file: str
+    file: Text
     offset: Number
     size_bytes: Number
 

@@ -56,6 +56,9 @@ class ServerFile(msgspec.Struct, frozen=True):
     def keys(self) -> KeyPair:
         return KeyPair(self.public_key, self.secret_key)
 
+    def __repr__(self) -> str:
+        return f"ServerFile({self.public_key}, {self.address})"
+
 
 class KeysFile(msgspec.Struct, frozen=True):
     """`keys.json`: who is let in."""
@@ -79,6 +82,9 @@ class PersonFile(msgspec.Struct, frozen=True):
     @property
     def keys(self) -> KeyPair:
         return KeyPair(self.public_key, self.secret_key)
+
+    def __repr__(self) -> str:
+        return f"PersonFile({self.name}, {self.address}, {self.owner}, {self.role})"
 
 
 def new_pair() -> KeyPair:

@@ -21,6 +21,7 @@ from simenv.model import (
     Timing,
     WorkerInfo,
 )
+from simenv.model.bounds import Text
 from simenv.wire.devices import Devices, GetDevices
 from simenv.wire.engines import Engines, Explain, Explained, GetEngines
 from simenv.wire.history import App, GetApp, GetHistory, GetSpec, History, Spent, Submitted
@@ -95,6 +96,7 @@ MAX_QUESTION_TASKS = 2_000  # ids in one Watch, Cancel or GetTasks
 CLIENT_MESSAGE_TASKS = 500  # what a client puts in one message (CONTROL_PLANE.md, rule 8)
 CLIENT_MESSAGE_BYTES = 2**20
 
+Tasks = Annotated[list[TaskSpec], msgspec.Meta(max_length=4 * MAX_MESSAGE_TASKS)]
 Numbers = Annotated[list[Number], msgspec.Meta(max_length=MAX_QUESTION_TASKS)]
 
 
@@ -105,8 +107,8 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag=0):
     """First message of a client; answered by Welcome, or Refused if the versions don't meet."""
 
     protocol: int
-    version: str
-    client: str  # a random name, the prefix of automatic keys
+    version: Text
+    client: Text  # a random name, the prefix of automatic keys
 
 
 class Submit(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -117,10 +119,10 @@ class Submit(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """
 
     request: Number
-    key: str
+    key: Text
     offset: Number
     terms: Terms
-    tasks: list[TaskSpec]
+    tasks: Tasks
     spent: Spent = Spent()
 
 
@@ -179,13 +181,13 @@ class Ack(msgspec.Struct, frozen=True, array_like=True, tag=10):
     """The named cursor has safely read everything up to `seq`; answered by Acked when stored."""
 
     request: Number
-    cursor: str
+    cursor: Text
     seq: Number
 
 
 class GetCursor(msgspec.Struct, frozen=True, array_like=True, tag=11):
     request: Number
-    cursor: str
+    cursor: Text
 
 
 class Ping(msgspec.Struct, frozen=True, array_like=True, tag=12):

@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 
 from simenv.model import OwnerReport
+from simenv.model.bounds import FEW
 from simenv.wire.numbers import Number
 
 PUBLIC_KEY_CHARS = 40  # 32 bytes in ZeroMQ's base 85
@@ -65,7 +66,7 @@ class SetLimits(msgspec.Struct, frozen=True, array_like=True, tag=45):
 
     request: Number
     owner: Name
-    values: dict[Name, Number] = {}
+    values: Annotated[dict[Name, Number], FEW] = {}
     reset: bool = False
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import msgspec
 
+from simenv.model.bounds import FEW
 from simenv.model.reservations import (
     AdmissionPolicy,
     Decision,
@@ -112,7 +113,7 @@ class SetOrder(msgspec.Struct, frozen=True, array_like=True, tag=41):
     request: Number
     device: Name
     policy: Name
-    options: tuple[tuple[Name, Name], ...] = ()
+    options: Annotated[tuple[tuple[Name, Name], ...], FEW] = ()
 
 
 class Decided(msgspec.Struct, frozen=True, array_like=True, tag=30):

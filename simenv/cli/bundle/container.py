@@ -1,14 +1,19 @@
 """A handful of named files in a folder or in a .zip.
 
-Invariant: nothing is overwritten; of what is read only the members of NAMES count, each bounded.
+Invariant: nothing is overwritten; of what is read only the members of NAMES count, each bounded by
+what really comes out of it, whatever the archive says of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from simenv.errors import LimitExceeded, OptionError, ProgramError
+
+if TYPE_CHECKING:
+    from zipfile import ZipFile, ZipInfo
 
 MANIFEST = "bundle.json"
 PROGRAM = "program.bin"
@@ -47,7 +52,7 @@ def read(path: Path) -> dict[str, bytes]:
 
     try:
         found = _unzipped(path) if path.is_file() else _unfolded(path)
-    except (OSError, zipfile.BadZipFile, RuntimeError) as error:
+    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
         raise ProgramError(f"{path} cannot be read: {error}") from error
     for name in (MANIFEST, PROGRAM):
         if name not in found:
@@ -62,8 +67,33 @@ def _unzipped(path: Path) -> dict[str, bytes]:
     import zipfile
 
     with zipfile.ZipFile(path) as archive:
-        sizes = {info.filename: info.file_size for info in archive.infolist()}
-        return {name: archive.read(name) for name in NAMES if _fits(path, name, sizes.get(name))}
+        there = {info.filename: info for info in archive.infolist()}
+        return {
+            name: _member(archive, there[name], path)
+            for name in NAMES
+            if name in there and _fits(path, name, there[name].file_size)
+        }
+
+
+def _member(archive: ZipFile, info: ZipInfo, path: Path) -> bytes:
+    """No more of it than may be: the size in the archive is only a claim, and only deflate unpacks
+    a part without the whole."""
+    import zipfile
+    import zlib
+
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ProgramError(
+            f"{path}: {info.filename} is packed by method {info.compress_type}; bundles are stored "
+            "or deflated",
+            hint="unpack it to a folder, and give that",
+        )
+    try:
+        with archive.open(info) as source:
+            body = source.read(MAX_BYTES + 1)
+    except zlib.error as error:
+        raise ProgramError(f"{path}: {info.filename} cannot be unpacked: {error}") from error
+    _fits(path, info.filename, len(body))
+    return body
 
 
 def _unfolded(path: Path) -> dict[str, bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import msgspec
 import pytest
 
 from simenv.cli import out
@@ -55,3 +56,31 @@ def test_one_thing_is_told_as_several() -> None:
     assert [out.counted(k, "task") for k in (0, 1, 2, 1234)] == [
         "0 tasks", "1 task", "2 tasks", "1 234 tasks",
     ]  # fmt: skip
+
+
+def test_a_line_obeys_no_escape_but_its_own_colours(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever a command forgot to clean: names, runs of applications, engines' words."""
+    out.line("\x1b[32mok\x1b[0m\tana\x1b]0;title\x07\x9b2J\rgone\nnext")
+    out.note("\x1b[8mhidden\x1b[0m \u202egnp.exe")
+    told = capsys.readouterr()
+    assert told.out == "\x1b[32mok\x1b[0m\tana\\x1b]0;title\\x07\\x9b2J\\rgone\nnext\n"
+    assert told.err == "\\x1b[8mhidden\x1b[0m \\u202egnp.exe\n"
+
+
+def test_json_holds_no_character_that_a_terminal_obeys(capsys: pytest.CaptureFixture[str]) -> None:
+    value = {"name": "a\x9b2J\u202eb\u2028c\x1b[2J", "good": "Zürich ψ 量子"}
+    out.json_line(value)
+    text = capsys.readouterr().out
+    assert msgspec.json.decode(text) == value
+    assert not {"\x9b", "\u202e", "\u2028", "\x1b"} & set(text)
+    assert "Zürich ψ 量子" in text
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)"])
+def test_a_csv_cell_that_begins_like_a_formula_is_text(text: str) -> None:
+    assert out.cell(text) == "'" + text
+
+
+@pytest.mark.parametrize("text", ["-", "-1.5", "+3e8", "t-1", "", "main-0"])
+def test_other_csv_cells_stay_as_they_are(text: str) -> None:
+    assert out.cell(text) == text

@@ -11,7 +11,7 @@ from service import Bench, program, spec
 
 from simenv.config import convert
 from simenv.errors import ConfigError, JournalError
-from simenv.model import Observable, Terms, decode_program, task_number
+from simenv.model import Observable, ReservationAsk, Terms, decode_program, task_number
 from simenv.scheduler.capacity import whole
 from simenv.service import admission, cursors
 from simenv.service.inquiry import MAX_TIMEOUT_S
@@ -19,6 +19,7 @@ from simenv.service.journal import Journal
 from simenv.service.rules import MAX_RANKS
 from simenv.wire import codec
 from simenv.wire import messages as m
+from simenv.wire.reservations import Release, Reserve
 
 BEYOND = 2**63
 
@@ -237,3 +238,26 @@ def test_ranks_that_no_worker_can_have(tmp_path: Path, ranks: int) -> None:
     assert isinstance(refused, m.Refused)
     assert refused.refusals[0].code == "option"
     assert f"ranks = {ranks}" in refused.refusals[0].message
+
+
+@pytest.mark.parametrize("field", ["name", "app"])
+@pytest.mark.parametrize("text", ["a\x1b[2J", "a\nb", "a\x9b1A", "\u202egnp"])
+def test_a_name_that_a_terminal_would_obey_is_refused(
+    tmp_path: Path, field: str, text: str
+) -> None:
+    bench = Bench(tmp_path)
+    refused = bench.submit(terms=Terms(**{field: text}))  # type: ignore[arg-type]
+    assert isinstance(refused, m.Refused)
+    assert refused.refusals[0].code == "option"
+    assert refused.refusals[0].message.isprintable()
+    accepted = bench.submit(terms=Terms(**{field: "Zürich ψ 量子 (2)"}))  # type: ignore[arg-type]
+    assert isinstance(accepted, m.Accepted)
+
+
+def test_the_words_of_a_reservation_are_printable(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    (refused,) = bench.say(Reserve(1, ReservationAsk(job="a\x1b[2J")))
+    assert "cannot be printed" in str(refused)
+    (refused,) = bench.say(Release(1, 1, "gone\nforged"))
+    assert isinstance(refused, m.Refused)
+    assert refused.refusals[0].code == "option"

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import tracemalloc
+from typing import Any, get_args
 
 import msgspec
+import msgspec.inspect
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simenv.errors import ProtocolError
-from simenv.model import Origin, ResultData, TaskSpec, Terms, Timing
+from simenv.model import Origin, Program, ResultData, TaskSpec, Terms, Timing
 from simenv.wire import codec
 from simenv.wire import messages as m
 
@@ -116,3 +119,46 @@ def test_a_result_of_another_shape() -> None:
     with pytest.raises(ProtocolError):
         codec.result_data(codec.encode(m.Failure("engine", "it broke")))
     assert codec.result_data(codec.encode(ResultData(1, (), 2, 0, 0))).num_qubits == 2
+
+
+def _unbounded(kind: Any, path: str, seen: set[type]) -> list[str]:
+    """Sequences and strings below this type that may be of any length."""
+    info = msgspec.inspect
+    found: list[str] = []
+    if isinstance(kind, info.StructType):
+        if kind.cls in seen:
+            return []
+        seen.add(kind.cls)
+        for field in kind.fields:
+            found += _unbounded(field.type, f"{path}.{field.name}", seen)
+        return found
+    if isinstance(kind, info.UnionType):
+        return [one for part in kind.types for one in _unbounded(part, path, seen)]
+    if isinstance(kind, info.TupleType):
+        return [one for part in kind.item_types for one in _unbounded(part, path, seen)]
+    if isinstance(kind, info.ListType | info.VarTupleType | info.StrType | info.DictType):
+        if kind.max_length is None:
+            found.append(path)
+        if isinstance(kind, info.ListType | info.VarTupleType):
+            found += _unbounded(kind.item_type, f"{path}[]", seen)
+        if isinstance(kind, info.DictType):
+            found += _unbounded(kind.key_type, f"{path}{{}}", seen)
+            found += _unbounded(kind.value_type, f"{path}{{}}", seen)
+    return found
+
+
+@pytest.mark.parametrize("message", [*get_args(m.FromClient), Program])
+def test_every_sequence_and_string_from_a_client_has_a_bound(message: type) -> None:
+    """So that the decoder refuses what is too long before it has built it."""
+    assert _unbounded(msgspec.inspect.type_info(message), message.__name__, set()) == []
+
+
+def test_a_message_of_millions_of_small_parts_is_refused_before_they_are_built() -> None:
+    body = codec.encode(m.Submit(7, "~k", 0, Terms(), [TaskSpec(b"", 1, 1)] * 10**6))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ProtocolError, match="length <= 65536"):
+            codec.from_client(body)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()

@@ -11,8 +11,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from simenv.config import OwnDoor
 from simenv.errors import ConfigError, KeyConflict, NotFound, OptionError
 from simenv.wire import keyfiles
+from simenv.wire.joining import ServiceFile
 from simenv.wire.keyfiles import KEYS_FORMAT, KeysFile, PersonFile, ServerFile, new_pair
 from simenv.wire.people import KeyInfo
 
@@ -170,3 +172,22 @@ def test_a_key_that_is_not_there_is_removed() -> None:
     with pytest.raises(NotFound) as caught:
         keyfiles.removed([ANA], "eva")
     assert "ana" in caught.value.hint
+
+
+def test_no_repr_shows_a_secret() -> None:
+    pair = new_pair()
+    holders = [
+        pair,
+        person(),
+        ServerFile(1, pair.public, pair.secret, "tcp://h:1", pair.public, pair.secret),
+        OwnDoor("tcp://h:1", pair.public, pair.public, pair.secret),
+        ServiceFile(1, "node", "/s", "token", "tcp://h:1", pair.public, pair.public, pair.secret),
+    ]
+    for holder in holders:
+        secrets = [
+            value
+            for name in ("secret", "secret_key", "own_secret", "token")
+            if (value := getattr(holder, name, ""))
+        ]
+        assert secrets
+        assert not any(secret in repr(holder) for secret in secrets)

@@ -1,0 +1,26 @@
+"""How long what comes from outside may be before it is looked at.
+
+These bounds keep the decoder from building what a rule would only refuse afterwards; they are wider
+than the rules, whose errors name the limit that counts. Bytes need none: a message has one.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from simenv.errors import OptionError
+
+Text = Annotated[str, msgspec.Meta(max_length=4_096)]
+FEW = msgspec.Meta(max_length=256)  # of what is told by name: outputs, options, preferences
+
+
+def check_printable(what: str, text: str) -> None:
+    """OptionError for a text that others read, with characters that a terminal or a log obeys."""
+    if not text.isprintable():
+        shown = text.encode("unicode_escape").decode()[:80]
+        raise OptionError(
+            f"{what} '{shown}' has characters that cannot be printed",
+            hint="letters, digits, spaces and signs, in any script; no line ends, no escapes",
+        )

@@ -1,0 +1,19 @@
+"""The lines of the service's log: what others wrote forges none, and reaches a terminal as text."""
+
+from __future__ import annotations
+
+import logging
+
+_CONTROLS = {
+    code: chr(code).encode("unicode_escape").decode()
+    for code in (*range(32), *range(127, 160), 0x2028, 0x2029, 0x202E)
+    if chr(code) not in "\n\t"
+}
+
+
+class Lines(logging.Formatter):
+    """Control characters are shown instead of obeyed, and each further line of a record begins with
+    two spaces: none looks like a record of its own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return super().format(record).translate(_CONTROLS).replace("\n", "\n  ")
