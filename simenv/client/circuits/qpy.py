@@ -15,6 +15,7 @@ import warnings
 from typing import Any
 
 from simenv.client.circuits import staying
+from simenv.client.circuits.confined import CONFINED
 from simenv.client.circuits.limits import (
     MAX_OPERATIONS,
     label,
@@ -40,9 +41,14 @@ _CIRCUIT = struct.Struct("!HcHIIQIQI")
 _BLOCK = re.compile(rb"q(.{8})(?=(..f\x00\x08.{32}))", re.DOTALL)
 
 
-def parse(data: bytes, name: str = "") -> Any:
-    """The circuit of a QPY file. ProgramError and LimitExceeded say why there is none."""
+def parse(data: bytes, name: str = "", *, trusted: bool = True) -> Any:
+    """The circuit of a QPY file. ProgramError and LimitExceeded say why there is none.
+
+    One that is not `trusted` is read by a process of its own first: its sizes are only claims.
+    """
     _check(data, name)
+    if not trusted:
+        CONFINED.check(data, name)
     from qiskit import qpy
 
     try:

@@ -86,9 +86,9 @@ def prepare(request: Request, widest: int = MAX_STATEVECTOR_QUBITS) -> Prepared:
     """Pack the circuit. `widest`: of a statevector, in qubits. Raises what `load` raises, and
     ExecutionError where it contradicts the request."""
     source = request.source
-    program = load(
-        qpy.parse(source, "circuit.data") if isinstance(source, bytes) else source
-    ).program
+    if isinstance(source, bytes):
+        source = qpy.parse(source, "circuit.data", trusted=False)
+    program = load(source).program
     width = program.num_qubits
     if request.num_qubits is not None and request.num_qubits < width:
         raise ExecutionError(
