@@ -87,9 +87,10 @@ def _gate(kind, qubits, first, count, levels):  # type: ignore[no-untyped-def]
     return False
 
 
-@kernel(NAMES, NAMES, U16, U16, U16, INT, INT, U8, U8, U8, returns=INT)
-def _cone(rows, kinds, ops, qubits, clbits, bits_seen, blocks, levels, written, kept):  # type: ignore[no-untyped-def]
-    """Fill `kept` [operations]; how many can go that would do something.
+@kernel(NAMES, NAMES, U16, U16, U16, INT, INT, INT, U8, U8, U8, returns=INT)
+def _cone(rows, kinds, ops, qubits, clbits, bits_seen, blocks, phases, levels, written, kept):  # type: ignore[no-untyped-def]
+    """Fill `kept` [operations]; how many can go that would do something, diagonal gates only with
+    `phases`.
 
     `levels` [qubits]: what is seen at the end. `bits_seen`: clbits are. `blocks`: there are
     conditions. `written` [clbits]: zeros.
@@ -127,7 +128,8 @@ def _cone(rows, kinds, ops, qubits, clbits, bits_seen, blocks, levels, written, 
             levels[qubits[at]] = NOT_SEEN
         elif code >= UNITARY and _gate(kinds[code], qubits, at, count, levels):
             kept[k] = 0
-            gone += 1
+            if phases or kinds[code, _MOVES] != 0:
+                gone += 1
     return gone
 
 
@@ -201,8 +203,11 @@ def _connect(rows, ops, qubits, clbits, tokens, starts, first_bit, first_op, kep
 def cone(circuit: Circuit, clbits: bool, levels: bytes) -> tuple[NDArray[np.bool_], int]:
     """Of each operation whether it is kept (bool [operations]); how many do something and are not.
 
-    `clbits`: they are seen; `levels`: of each qubit (see `asked`), b"" where none is.
+    `clbits`: they are seen; `levels`: of each qubit (see `asked`), b"" where none is. Where nothing
+    but clbits is seen and nothing depends on them, diagonal gates are not counted: without the
+    others they change no probability, and the planner drops them by itself.
     """
+    counted = bool(levels) or bool(circuit.conditions_data)
     kept = np.empty(circuit.ops.size, np.uint8)
     seen = np.zeros(circuit.num_qubits, np.uint8)
     if levels:
@@ -215,6 +220,7 @@ def cone(circuit: Circuit, clbits: bool, levels: bytes) -> tuple[NDArray[np.bool
         circuit.clbits,
         int(clbits),
         int(bool(circuit.conditions_data)),
+        int(counted),
         seen,
         np.zeros(circuit.num_clbits, np.uint8),
         kept,

@@ -32,6 +32,7 @@ from simulators.statevector.engine import StatevectorEngine
 from simulators.statevector.patterns.inserts import COLUMNS, Inserts, operators
 from simulators.statevector.patterns.instances import Instances
 from simulators.statevector.patterns.rows import Patterns
+from simulators.statevector.schedule import schedule
 
 QUIET = settings(derandomize=True, deadline=None, max_examples=120)
 COUNTS = ("counts",)
@@ -189,10 +190,29 @@ def test_something_is_left_out_where_nothing_can_be() -> None:
         (ladder(12, [0]), COUNTS),  # small ones are as they are
         (ladder(14, [*range(14)]), ("statevector",)),
         (ladder(14, []), ("probabilities",)),
+        (ladder(13, [*range(13)]), COUNTS),  # but for phases, which the planner drops
     ):
         assert split(circuit, asked(outputs, (), circuit)) is WHOLE
-    measured = ladder(13, [*range(13)])
-    assert split(measured, asked(COUNTS, (), measured)).kept.sum() == measured.ops.size - 12
+
+
+def test_phases_before_final_measurements_are_dropped_without_cutting_the_circuit() -> None:
+    rng = np.random.default_rng(3)
+    made = {}
+    for phases in (False, True):
+        arrays = Arrays(13, 13)
+        for qubit in range(13):
+            arrays.add("ry", [qubit], (), [0.3 + 0.1 * qubit])
+        for qubit in range(12):
+            arrays.add("cx", [qubit, qubit + 1])
+        for qubit in range(12 if phases else 0):
+            arrays.add("t", [qubit]).add("cp", [qubit, qubit + 1], (), [rng.uniform(1, 2)])
+        for qubit in range(13):
+            arrays.add("measure", [qubit], [qubit])
+        circuit = arrays.circuit()
+        assert split(circuit, asked(COUNTS, (), circuit)) is WHOLE
+        (stretch,) = schedule(circuit, keep=False).stretches
+        made[phases] = len(stretch.table.ops), simulate(circuit, shots=500, seed=7).row(0).counts
+    assert made[False] == made[True]
 
 
 def test_an_instance_without_inserts_finds_something_else() -> None:
