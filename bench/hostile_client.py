@@ -19,6 +19,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from multiprocessing.queues import Queue
 from pathlib import Path
@@ -36,6 +37,7 @@ import simenv
 from simenv.client.client import Client
 from simenv.client.local import read
 from simenv.client.people import issue
+from simenv.errors import SimenvError
 from simenv.wire.keyfiles import PersonFile, read_private
 
 LOOK_S = 0.01
@@ -131,7 +133,8 @@ class Repeating:
     def _run(self) -> None:
         while not self._ending.wait(self._pause_s):
             begin = time.perf_counter()
-            self._what()
+            with suppress(SimenvError):  # lost, refused: it took as long as it took
+                self._what()
             self._times.append(time.perf_counter() - begin)
 
     def end(self) -> list[float]:

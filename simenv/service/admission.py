@@ -12,27 +12,16 @@ from collections.abc import Callable
 
 import msgspec
 
-from simenv.errors import ProgramError, SimenvError, VersionMismatch
-from simenv.model import (
-    READ_FORMATS,
-    PoolSpec,
-    Program,
-    TaskSpec,
-    Terms,
-    decode_program,
-    digest,
-)
+from simenv.errors import SimenvError
+from simenv.model import PoolSpec, TaskSpec, Terms, digest
 from simenv.scheduler import live_routing, routing
 from simenv.scheduler.capacity import Capacity
 from simenv.scheduler.seen import NOTHING, Seen
 from simenv.service import rules
+from simenv.service.examining import Examining, Later
 from simenv.service.inquiry import Inquiry, refusal
 from simenv.service.layouts import Layouts
 from simenv.service.rules import Known
-from simulators.circuit import check
-from simulators.circuit.ir import Circuit
-from simulators.circuit.profile import Profile
-from simulators.circuit.profiling import profile
 
 KEPT = 100_000  # entries of each memory; full ones are emptied
 TASKS_A_LOOK = 32  # admitted between two looks at the clock, unless their programs are large
@@ -66,9 +55,15 @@ class Admission:
         self._mark = b""  # theirs
         self._opened_bytes = 0  # since the last look at the clock
         self._checked: tuple[object, ...] = ()  # see `_check`
+        self._examining = Examining()
 
     def go_on(self, inquiry: Inquiry, deadline_ns: int) -> bool:
-        """Admit more of an inquiry's tasks; True when it is through, refused or not."""
+        """Admit more of an inquiry's tasks; True when it is through, refused or not. A large
+        program is looked at beside the loop: then this returns at once."""
+        if inquiry.beside is not None:
+            if not inquiry.beside.done():
+                return False
+            inquiry.beside = None
         message = inquiry.message
         if self._machines or message.terms.prefer:
             self._look_again()
@@ -82,8 +77,12 @@ class Admission:
         while inquiry.next < total:
             stop = min(total, inquiry.next + TASKS_A_LOOK)
             self._opened_bytes = 0
-            while inquiry.next < stop and self._opened_bytes <= BYTES_A_LOOK:
-                self._admit(inquiry, stop)
+            try:
+                while inquiry.next < stop and self._opened_bytes <= BYTES_A_LOOK:
+                    self._admit(inquiry, stop)
+            except Later as later:
+                inquiry.beside = later.future
+                return False
             if time.monotonic_ns() >= deadline_ns:
                 break
         return inquiry.next >= total
@@ -92,7 +91,6 @@ class Admission:
         """The next task, with those after it and before `stop` that are like it."""
         index, terms, tasks = inquiry.next, inquiry.message.terms, inquiry.message.tasks
         spec, mark = tasks[index], inquiry.mark
-        inquiry.next = index + 1
         is_large = len(spec.program) > LARGE_BYTES
         if is_large:
             self._opened_bytes += len(spec.program)
@@ -103,8 +101,10 @@ class Admission:
             known = told or self._program(spec, terms, inquiry)
             self._check(spec, terms, known, mark)
         except SimenvError as error:
+            inquiry.next = index + 1
             inquiry.refusals.append(refusal(error, index))
             return
+        inquiry.next = index + 1
         if told is not None and not is_large and inquiry.next < stop:
             inquiry.next = self._layouts.run_end(tasks, index, stop)
         count = inquiry.next - index
@@ -168,8 +168,11 @@ class Admission:
         return known
 
     def _open(self, packed: bytes, terms: Terms, key: tuple[bytes, bytes]) -> Known:
-        program = open_program(packed)
-        found, known = self._examine(program, terms)
+        program, found = self._examining.look(key, packed, terms)
+        self._opened_bytes += EXAMINED_BYTES + 8 * len(program.ops)
+        route = live_routing.route(found, terms, self._pools, self._capacity, self._seen)
+        rules.check_outputs(found, terms)
+        known = rules.known(program, found, route)
         is_told = (
             _UNKEPT_NAMES.isdisjoint(program.names)
             and not routing.hangs_on_angles(found, terms)
@@ -180,30 +183,3 @@ class Admission:
                 self._programs.clear()
             self._programs[key] = known
         return known
-
-    def _examine(self, program: Program, terms: Terms) -> tuple[Profile, Known]:
-        self._opened_bytes += EXAMINED_BYTES + 8 * len(program.ops)
-        circuit = Circuit.from_buffers(*msgspec.structs.astuple(program)[1:])
-        wrong = check.problem(circuit)
-        if wrong:
-            raise ProgramError(f"the program is not valid: {wrong}")
-        found = profile(circuit, terms.outputs, rules.labels(terms))
-        rules.check_final_state(terms, circuit, found)
-        route = live_routing.route(found, terms, self._pools, self._capacity, self._seen)
-        rules.check_outputs(found, terms)
-        return found, rules.known(program, found, route)
-
-
-def open_program(packed: bytes) -> Program:
-    """A packed program of this version; what its arrays hold is not yet looked at."""
-    try:
-        program = decode_program(packed)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise ProgramError(f"the program cannot be read: {error}") from error
-    if program.format not in READ_FORMATS:
-        read = " and ".join(map(str, READ_FORMATS))
-        raise VersionMismatch(
-            f"the program has format {program.format}, this service reads {read}",
-            hint="client and service should be of one version",
-        )
-    return program

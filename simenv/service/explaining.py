@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import msgspec
-
-from simenv.errors import ProgramError, SimenvError
+from simenv.errors import SimenvError
 from simenv.model import PoolSpec
 from simenv.scheduler import live_routing, routing, sizing
 from simenv.scheduler.capacity import Capacity
@@ -13,31 +11,27 @@ from simenv.scheduler.routing import Considered
 from simenv.scheduler.seen import Seen
 from simenv.scheduler.values import Limits
 from simenv.service import rules
-from simenv.service.admission import open_program
+from simenv.service.examining import Examining, Later
 from simenv.service.inquiry import refusal
 from simenv.wire.engines import Choice, Explain, Explained, Explanation, Sizes
 from simenv.wire.messages import Refused
 from simulators import catalog
-from simulators.circuit import check
-from simulators.circuit.ir import Circuit
 from simulators.circuit.profile import Profile
-from simulators.circuit.profiling import profile
+
+_EXAMINING = Examining()
 
 
 def explain(
     q: Explain, pools: tuple[PoolSpec, ...], present: Capacity, seen: Seen
-) -> Explained | Refused:
-    """Refused where the program or its terms would be, whatever the engine."""
+) -> Explained | Refused | None:
+    """Refused where the program or its terms would be, whatever the engine. None: a large program
+    is being looked at beside the loop; ask again."""
     try:
         rules.check_terms(q.terms)
-        program = open_program(q.program)
-        circuit = Circuit.from_buffers(*msgspec.structs.astuple(program)[1:])
-        wrong = check.problem(circuit)
-        if wrong:
-            raise ProgramError(f"the program is not valid: {wrong}")
-        found = profile(circuit, q.terms.outputs, rules.labels(q.terms))
-        rules.check_final_state(q.terms, circuit, found)
+        _, found = _EXAMINING.look(id(q), q.program, q.terms)
         considered = live_routing.consider(found, q.terms, pools, present, seen)
+    except Later:
+        return None
     except SimenvError as error:
         return Refused(q.request, [refusal(error)])
     choices = [

@@ -5,6 +5,9 @@ Invariant: importing this loads neither numpy nor kernels, so a start need not w
 
 from __future__ import annotations
 
+from concurrent.futures import Future
+from typing import Any
+
 import msgspec
 
 from simenv.errors import SimenvError
@@ -29,6 +32,7 @@ class Inquiry(msgspec.Struct):
     next: int = 0
     mark: bytes = b""  # of its terms, once they are found sound
     wrong: dict[bytes, SimenvError] = msgspec.field(default_factory=dict)  # programs, by digest
+    beside: Future[Any] | None = None  # the look at its next program, where that is large
 
 
 def refusal(error: SimenvError, index: int = -1) -> Refusal:

@@ -73,6 +73,8 @@ class Questions:
                 yield from self._page(who.scope, q)
             case GetReservations():
                 yield from self._d.reserving.listed(who, q)
+            case Explain():
+                yield from self._explain(q)
             case m.Shutdown():  # told before it is done: what follows may be quick
                 held = sum(len(worker.held) for worker in self._d.state.workers.values())
                 queued = len(self._d.state.tasks) - held
@@ -80,6 +82,19 @@ class Questions:
                 self._d.drain(now=q.now)
             case _:
                 yield codec.encode(self._one(who, q))
+
+    def _explain(self, q: Explain) -> Steps:
+        # With numpy and kernels, which are loaded beside the loop.
+        from simenv.service.explaining import explain
+
+        d = self._d
+        while True:
+            now = capacity.of(d.state)
+            found = explain(q, d.config.pools, now, seen(d.state, d.devices))
+            if found is not None:
+                yield codec.encode(found)
+                return
+            yield None
 
     def _one(self, who: Identity, q: m.FromClient) -> m.ToClient:
         d, scope, now_ns = self._d, who.scope, time.monotonic_ns()
@@ -106,10 +121,6 @@ class Questions:
                 return Engines(q.request, engines_view(d.config.pools, present.limits))
             case GetDevices():
                 return DevicesTold(q.request, d.devices.all(present.limits))
-            case Explain():
-                from simenv.service.explaining import explain
-
-                return explain(q, d.config.pools, present, seen(d.state, d.devices))
             case GetHistory():
                 return self._log.page(q, scope, time.monotonic_ns() + PAGE_NS)
             case GetSpec():

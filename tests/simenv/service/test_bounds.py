@@ -13,7 +13,7 @@ from simenv.config import convert
 from simenv.errors import ConfigError, JournalError
 from simenv.model import Observable, ReservationAsk, Terms, decode_program, task_number
 from simenv.scheduler.capacity import whole
-from simenv.service import admission, cursors
+from simenv.service import admission, cursors, examining
 from simenv.service.inquiry import MAX_TIMEOUT_S
 from simenv.service.journal import Journal
 from simenv.service.rules import MAX_RANKS
@@ -156,7 +156,7 @@ def test_a_bad_program_given_many_times_is_opened_once(
 ) -> None:
     opened = []
     monkeypatch.setattr(
-        admission, "open_program", lambda packed: opened.append(packed) or decode_program(packed)
+        examining, "open_program", lambda packed: opened.append(packed) or decode_program(packed)
     )
     bench = Bench(tmp_path)
     bad = program(2, float("nan")).packed()

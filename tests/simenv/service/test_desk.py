@@ -11,7 +11,7 @@ from simenv.errors import QueueFull
 from simenv.service import daemon, desk, faults, questions
 from simenv.wire import codec
 from simenv.wire import messages as m
-from simenv.wire.auth import LOCAL
+from simenv.wire.auth import LOCAL, Identity, Role
 from simenv.wire.connection import Door
 
 
@@ -144,3 +144,36 @@ def test_a_task_that_is_watched_again_and_again_takes_memory(bench: Bench) -> No
     assert len(completions._watchers[1]) <= 256
     bench.say(m.Watch(1, [1]))
     assert completions._watchers[1][-1] == b"client"
+
+
+def test_a_connection_that_does_not_read_gets_no_more_answers_until_it_does(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its questions wait, in their order; others are answered meanwhile, and the loop rests."""
+    monkeypatch.setattr("simenv.wire.memory.SEND_QUEUE_MESSAGES", 8)
+    other = bench.doors.connect(Door.CLIENT, b"other")
+    for number in range(1, 31):
+        bench.peer.send(codec.encode(m.GetCursor(number, "mine")))
+    bench.step()
+    assert bench.say(m.Ping(99), other) == [m.Pong(99, bench.state.epoch)]
+    assert bench.daemon.desk.holds
+    assert not bench.daemon.desk.busy
+    heard: list[int] = []
+    while len(heard) < 30:
+        heard += [answer.request for answer in bench.heard() if isinstance(answer, m.Acked)]
+        bench.daemon.desk._next_look_ns = 0
+        bench.step()
+    assert heard == list(range(1, 31))
+    assert not bench.daemon.desk.holds
+
+
+def test_questions_of_one_owner_have_a_bound_in_bytes(bench: Bench) -> None:
+    waiting = bench.daemon.desk
+    ana = Identity("ana", Role.CLIENT)
+    for number in range(4):
+        waiting.take(b"%d" % number, ana, m.Ping(number), desk.MOST_BYTES // 5)
+    with pytest.raises(QueueFull, match=f"{desk.MOST_BYTES} may"):
+        waiting.take(b"more", ana, m.Ping(9), desk.MOST_BYTES // 5)
+    waiting.take(b"ben", Identity("ben", Role.CLIENT), m.Ping(9), desk.MOST_BYTES)
+    bench.step()
+    waiting.take(b"more", ana, m.Ping(9), desk.MOST_BYTES // 5)
