@@ -26,6 +26,8 @@ _HOMES = {
     "up": "up",
     "down": "environment",
     "status": "environment",
+    "environments": "lists",
+    "nodes": "lists",
     "pools": "lists",
     "devices": "lists",
     "workers": "lists",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,7 +14,8 @@ from simenv import config
 from simenv.cli import out, screen, settings
 from simenv.cli.listing import Watch
 from simenv.client import address
-from simenv.errors import NotFound
+from simenv.client.environments import environments
+from simenv.errors import NotFound, OptionError, SimenvError
 
 _FOLLOW_S = 0.25  # a log has no event to wait for
 _TAIL_BYTES = 4 * 2**20
@@ -24,13 +26,36 @@ def down(
     now: Annotated[
         bool, typer.Option("--now", help="Running tasks go back to the queue instead of ending.")
     ] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="All environments of this user that are up.")
+    ] = False,
 ) -> None:
     """End an environment: what runs is finished, what waits is kept."""
+    common = settings.of(context)
+    if not everything:
+        _down(common.name, common.service, now, common.as_json)
+        return
+    if common.name or common.service:
+        raise OptionError("--all beside --name or --service", hint="--all ends every one")
+    names = [one.name for one in environments() if one.state in ("up", "crashed")]
+    if not names and not common.as_json:
+        out.line("no environment is up")
+    failed: list[SimenvError] = []
+    for name in names:
+        try:
+            _down(name, None, now, common.as_json)
+        except SimenvError as error:  # the others are to end all the same
+            failed.append(error)
+            out.note(f"{out.paint('fail')}: {name}: {out.clean(error.message)}")
+    if failed:
+        raise failed[0]
+
+
+def _down(name: str | None, service: Path | None, now: bool, as_json: bool) -> None:
     from simenv.client import local
 
-    common = settings.of(context)
-    stopped = local.down(common.name, now, service=common.service)
-    if common.as_json:
+    stopped = local.down(name, now, service=service)
+    if as_json:
         out.json_line(
             {
                 "name": stopped.name,

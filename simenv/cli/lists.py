@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from simenv.cli import moments
+from simenv.cli import moments, settings
 from simenv.cli.folding import folded
-from simenv.cli.listing import Column, Rows, listed
+from simenv.cli.listing import Column, Columns, NoHeader, Rows, Style, listed, listing
+from simenv.cli.out import size
+from simenv.client.environments import EnvironmentInfo
+from simenv.client.environments import environments as found_environments
 from simenv.client.progress import passes
 from simenv.client.signs import elapsed
 from simenv.errors import NotFound
-from simenv.model import FINAL_STATES, DeviceInfo, PoolInfo, TaskInfo, WorkerInfo
+from simenv.model import FINAL_STATES, DeviceInfo, NodeInfo, PoolInfo, TaskInfo, WorkerInfo
 from simenv.model.devices import DeviceKind
 
 if TYPE_CHECKING:
@@ -77,6 +80,46 @@ _QUEUE: tuple[Column[TaskInfo], ...] = (
     Column("SHOTS", lambda task: str(task.shots), right=True),
     Column("WORKER(REASON)", lambda task: f"({task.reason})" if task.reason else _runs(task)),
 )
+
+
+_NODES: tuple[Column[NodeInfo], ...] = (
+    Column("NODE", lambda node: node.name),
+    Column("STATE", lambda node: node.state),
+    Column("SLOTS", lambda node: f"{node.slots_granted}/{node.slots}", right=True),
+    Column(
+        "MEM", lambda node: f"{size(node.memory_granted)}/{size(node.memory_bytes)}", right=True
+    ),
+    Column("WORKERS", lambda node: str(node.workers), right=True),
+    Column("RANKS", lambda node: str(node.ranks), right=True),
+    Column("GPUS", lambda node: str(node.gpus), right=True),
+    Column("FEATURES", lambda node: ",".join(node.features) or "-"),
+    Column("REASON", lambda node: f"({node.reason})" if node.reason else ""),
+)
+_ENVIRONMENTS: tuple[Column[EnvironmentInfo], ...] = (
+    Column("NAME", lambda one: one.name),
+    Column("STATE", lambda one: one.state),
+    Column("PROCESS", lambda one: str(one.pid or "-"), right=True),
+    Column("NODE", lambda one: one.node or "-"),
+    Column("LISTENS", lambda one: one.address or "-"),
+    Column("FOLDER", lambda one: one.folder),
+    Column("REASON", lambda one: f"({one.reason})" if one.reason else ""),
+)
+
+
+@listed(_NODES)
+def nodes(client: Client) -> Iterable[NodeInfo]:
+    """The machines of the allocation: slots and memory in use, and why one is not up."""
+    return client.nodes().values()
+
+
+def environments(
+    context: typer.Context,
+    columns: Columns = "",
+    no_header: NoHeader = False,
+) -> None:
+    """The environments of this user: up, down, or crashed."""
+    style = Style(settings.of(context).as_json, columns, no_header)
+    listing(_ENVIRONMENTS, style, found_environments)
 
 
 @listed(_POOLS)

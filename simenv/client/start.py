@@ -22,7 +22,7 @@ from simenv import config, files
 from simenv.client.signs import SERVICE, last_lines, runs
 from simenv.config import Config, Places
 from simenv.config.inheritance import SERVICE_NAMES, SERVICE_PREFIXES
-from simenv.errors import StartFailed, by_code
+from simenv.errors import SimenvError, StartFailed, by_code
 
 OURS, WORKER = b"simenv.", b"simenv.worker"  # in the command lines of our processes
 GRACE_S = 30.0  # on top of start_timeout_s: the service itself gives up first, and says why
@@ -61,8 +61,22 @@ def start(
     """Write the configuration, start the process, wait until it is ready.
 
     `private`: it ends when this process does. `meanwhile`: called while it starts. Raises
-    StartFailed or what the service says.
+    StartFailed or what the service says. Folders that were made for a service that refused its
+    settings are removed; those of one that failed are kept, for its logs.
     """
+    made = [folder for folder in {where.home, where.state} if not folder.exists()]
+    try:
+        return _start(settings, where, private, meanwhile)
+    except SimenvError as error:
+        if not isinstance(error, StartFailed):
+            for folder in made:
+                shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _start(
+    settings: Config, where: Places, private: bool, meanwhile: Callable[[], object]
+) -> Service:
     for folder in (where.home, where.state):
         files.private_folder(folder)
     config.write(settings, where.config)

@@ -105,3 +105,43 @@ def test_a_bad_circuit_leaves_its_private_environment(
     file.write_text("OPENQASM 2.0;\nqreg q[1];\nwrong q[0];\n")
     assert run(["submit", str(file)]) == 2
     assert f"  at {file}:3:1   wrong q[0];" in capsys.readouterr().err
+
+
+def test_start_that_is_refused_leaves_no_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SIMENV_HOME", str(tmp_path))
+    assert run(["up", "--name", "typo", "--pool", "main:engine=statevectr"]) == 2
+    assert "statevectr" in capsys.readouterr().err
+    assert not (tmp_path / "typo").exists()
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_environments_are_listed_and_all_of_them_end(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SIMENV_HOME", str(tmp_path))
+
+    def listed() -> dict[str, str]:
+        capsys.readouterr()
+        assert run(["environments", "--json"]) == 0
+        rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        return {row["name"]: row["state"] for row in rows}
+
+    assert listed() == {}
+    assert run(["down", "--all"]) == 0
+    assert "no environment is up" in capsys.readouterr().out
+    pool = ("--pool", "main:min=0,max=1", "--slots", "1", "--durability", "process")
+    for name in ("one", "two"):
+        assert run(["up", "--name", name, *pool]) == 0
+    service = psutil.Process(address.read(tmp_path / "two" / "connection.json").pid)
+    assert listed() == {"one": "up", "two": "up"}
+    assert run(["nodes", "--name", "one", "--json"]) == 0
+    (node,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert (node["state"], node["slots"]) == ("up", 1)
+    service.kill()
+    psutil.wait_procs([service], 20.0)
+    assert listed() == {"one": "up", "two": "crashed"}
+    assert run(["down", "--all", "--name", "one"]) == 2
+    assert run(["down", "--all", "--now"]) == 0
+    assert listed() == {"one": "down", "two": "down"}
