@@ -27,6 +27,8 @@ _GROUPS = {
         "simulators.circuit.traits",
         "simulators.circuit.grammar",
     ),
+    # And what it needs to judge wide ones: not before it is ready, but before one comes.
+    "wide admission": ("simulators.circuit.cone",),
 }
 # What a first small circuit does not wait for, and a first wide one does: compiled by whoever lends
 # a hand, from its end, while a worker that must not wait for that begins at the other.

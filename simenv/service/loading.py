@@ -6,6 +6,7 @@ loop goes on meanwhile, and what arrives to be admitted waits.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -20,19 +21,27 @@ if TYPE_CHECKING:
     from simenv.service.admission import Admission
 
 
+log = logging.getLogger("simenv.service")
+
+
 class Loading:
-    """One thread, started at once. `cold`: something had to be compiled, or still must be."""
+    """One thread, started at once. `cold`: something had to be compiled, or still must be.
+
+    What only wide circuits need is loaded after the rest: compiled by the loop when the first of
+    them comes, it would keep everybody waiting for seconds.
+    """
 
     def __init__(self, kernels: Path) -> None:
         self.cold = False
         self._kernels = kernels
         self._error: BaseException | None = None
+        self._loaded = threading.Event()
         self._thread = threading.Thread(target=self._run, name="loading", daemon=True)
         self._thread.start()
 
     def over(self) -> bool:
         """Is all loaded? Raises what went wrong."""
-        if self._thread.is_alive():
+        if not self._loaded.is_set():
             return False
         if self._error is not None:
             raise self._error
@@ -46,6 +55,12 @@ class Loading:
             from simenv.service import explaining  # noqa: F401 - all that is judged with
         except BaseException as error:  # noqa: BLE001 - the loop's thread raises it
             self._error = error
+        self._loaded.set()
+        if self._error is None:
+            try:
+                warm.warm_up(self._kernels, "wide admission")
+            except Exception as error:  # noqa: BLE001 - the first wide circuit tries again
+                log.warning("kernels for wide circuits are not loaded: %s", error)
 
 
 def admission(

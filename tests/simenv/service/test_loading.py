@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -59,6 +61,23 @@ def test_a_question_about_engines_stops_the_loop_until_all_is_loaded(tmp_path: P
 
 def test_admission_is_not_there_once_all_is_loaded() -> None:
     assert over(Loading(kernel_cache()))
+
+
+LOADED = """
+import sys
+from pathlib import Path
+from simenv.service.loading import Loading
+loading = Loading(Path(sys.argv[1]))
+loading._thread.join()
+assert loading.over()
+print("simulators.circuit.cone" in sys.modules)
+"""
+
+
+def test_wide_circuits_are_judged_without_compiling_in_the_event_loop() -> None:
+    command = [sys.executable, "-P", "-c", LOADED, str(kernel_cache())]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert found.stdout == "True\n"
 
 
 def test_a_folder_that_cannot_be_made_is_found_by_nobody(tmp_path: Path) -> None:
