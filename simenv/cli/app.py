@@ -49,6 +49,7 @@ _HOMES = {
     "logs": "environment",
     "gc": "gc",
     "doctor": "doctor",
+    "policy": "policy",
     "keys": "keys",
     "limits": "limits",
     "qpm": "qpm",

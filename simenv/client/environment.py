@@ -15,6 +15,7 @@ from simenv.client.address import Address
 from simenv.client.history import Past
 from simenv.client.keeper import Keeper
 from simenv.client.link import Link
+from simenv.client.policies import PolicySettings
 from simenv.client.reservations import (
     Reservation,
     asked,
@@ -92,6 +93,11 @@ class Environment:
     def events(self, since: int = 0, kinds: Sequence[str] | None = None) -> Iterator[Event]:
         """What has happened after event `since`, up to now. `kinds`: patterns like `worker.*`."""
         return self.past.events(since, kinds)
+
+    @property
+    def policies(self) -> PolicySettings:
+        """How pools order their queues and admit reservations."""
+        return PolicySettings(self._link)
 
     # --- limits -------------------------------------------------------------------------------
 

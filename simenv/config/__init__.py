@@ -29,7 +29,15 @@ from simenv.config.places import (
 from simenv.config.pools import pool_of, pool_text
 from simenv.config.reading import convert, import_folders, kept, load, read, write
 from simenv.config.sizes import size
-from simenv.config.values import CONFIG_FORMAT, Config, History, Launching, Limits, Results
+from simenv.config.values import (
+    CONFIG_FORMAT,
+    Config,
+    History,
+    Launching,
+    Limits,
+    Policies,
+    Results,
+)
 
 __all__ = [
     "CONFIG_FORMAT",
@@ -42,6 +50,7 @@ __all__ = [
     "Limits",
     "OwnDoor",
     "Places",
+    "Policies",
     "Results",
     "application",
     "check_name",

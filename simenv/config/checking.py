@@ -9,6 +9,7 @@ from contextlib import suppress
 from operator import attrgetter
 
 from simenv.config.names import check_name, nearest
+from simenv.config.policies import check_policies
 from simenv.config.pools import check_pool
 from simenv.config.sizes import MAX_BYTES
 from simenv.config.values import Config
@@ -99,6 +100,8 @@ def check(config: Config, source: str) -> None:
         raise ConfigError(f"{source}: pools need distinct names, got {names}")
     for pool in config.pools:
         check_pool(pool, source)
+    for name, policies in config.policies.items():
+        check_policies(name, policies, names, source)
     _check_launching(config, source)
 
 

@@ -22,6 +22,18 @@ class Results(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keep_free_gib: float = -1.0  # of the disk; below 0: 5 % of it, at least 1 GiB
 
 
+class Policies(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How one pool orders its queue and admits reservations: a table [policies.POOL]; "": as it
+    was."""
+
+    queue: str = ""  # priority, fifo, ordered, round_robin
+    keys: tuple[str, ...] = ()  # of ordered
+    admission: str = ""  # unlimited, credit, rate
+    credits: int = 0  # of credit: units in all
+    rate: int = 0  # of rate: units in each time span
+    span_s: float = 0.0  # of rate: the time span
+
+
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the owners of keys may use: the table [limits]. The environment's own user has none."""
 
@@ -65,6 +77,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     history: History = History()
     results: Results = Results()
     limits: Limits = Limits()
+    policies: dict[str, Policies] = {}  # by pool; "all": the whole environment
     resume: bool = False  # refuse to start without a journal; take the copy where that is newer
     force_lock: bool = False  # pass by the lock of a service on another machine
     import_from: tuple[str, ...] = ()  # where providers' modules are, beside what is installed

@@ -19,6 +19,7 @@ from simenv.scheduler.forecast import Forecast
 from simenv.scheduler.lanes import SMALL_US
 from simenv.scheduler.pools import Pool, Worker
 from simenv.scheduler.queue import LONG_US
+from simenv.scheduler.quotas import run_limit_s
 from simenv.scheduler.values import (
     Action,
     Batch,
@@ -145,7 +146,7 @@ class State(Crew):
             if under:
                 self.reservations.settle(number, result.run_us * 1000)
             timing = timing_of(record, result, now_ns)
-            endings.append(Ending(record, state, slots, timing, index, record.stopping))
+            endings.append(self._ending(record, state, slots, timing, index))
             ended.append(record)
             states.append(state)
         worker.held_us = held_us
@@ -159,6 +160,15 @@ class State(Crew):
         if not held:
             self.run_dry(worker, now_ns)
         return endings
+
+    def _ending(
+        self, record: Record, state: TaskState, slots: int, timing: Timing, index: int
+    ) -> Ending:
+        if record.stopping != "run_timeout":
+            return Ending(record, state, slots, timing, index, record.stopping)
+        limits = self.quotas.of(record.batch.owner)
+        most_s = run_limit_s(limits, record.batch.terms)
+        return Ending(record, state, slots, timing, index, record.stopping, run_limit_s=most_s)
 
     def _learn(self, pool: Pool, worker: Worker, ran_us: int, count: int, now_ns: int) -> None:
         """What part of a worker's time its tasks have; of what was over at once, with nothing

@@ -145,6 +145,7 @@ class Ending(msgspec.Struct, frozen=True, gc=False):
     hint: str = ""
     host: str = ""
     log: str = ""
+    run_limit_s: float = 0.0  # of run_timeout: what its terms or its owner's limits allow
 
 
 class StopRunning(msgspec.Struct, frozen=True):

@@ -26,11 +26,6 @@ _STATE_INDEX = {state: index for index, state in enumerate(STATES)}
 MAX_FRESH = 20_000
 WATCHERS_KEPT = 256  # of a task; whoever waits asks again every few seconds
 _STOPPED = (TaskState.CANCELLED, TaskState.EXPIRED)  # FAILED keeps the engine's own words
-_WORDS = {
-    "cancelled": "cancelled before it had a result",
-    "queue_timeout": "it waited longer than queue_timeout_s",
-    "run_timeout": "it ran longer than run_timeout_s",
-}
 
 
 class Completions:
@@ -237,7 +232,25 @@ def only(completed: Completed, completion: Completion, seq: int) -> Completed:
 
 
 def _failure(ending: Ending, host: str) -> bytes:
-    message = ending.message or _WORDS.get(ending.reason, ending.reason)
-    return codec.encode(
-        Failure(ending.reason, message, ending.hint, ending.host or host, ending.log)
-    )
+    message, hint = _words(ending)
+    return codec.encode(Failure(ending.reason, message, hint, ending.host or host, ending.log))
+
+
+def _words(ending: Ending) -> tuple[str, str]:
+    """What happened, with the value of the limit, and the way out."""
+    terms = ending.record.batch.terms
+    if ending.message:
+        return ending.message, ending.hint
+    if ending.reason == "cancelled":
+        return "cancelled before it had a result", ending.hint
+    if ending.reason == "queue_timeout":
+        words = f"it waited longer than its queue_timeout_s of {terms.queue_timeout_s:g} s"
+        return words, "a longer queue_timeout_s, or submit again later"
+    if ending.reason == "run_timeout":
+        most_s = ending.run_limit_s or terms.run_timeout_s
+        if terms.run_timeout_s and terms.run_timeout_s <= most_s:
+            words = f"it ran longer than its run_timeout_s of {terms.run_timeout_s:g} s"
+            return words, "a longer run_timeout_s, or fewer shots or bindings a task"
+        words = f"it ran longer than the limit of its owner, {most_s:g} s (max_run_s)"
+        return words, "fewer shots or bindings a task, or ask an admin to raise the limit"
+    return ending.reason, ending.hint

@@ -50,6 +50,7 @@ create table if not exists replaced(seq integer primary key, task int, state tex
 create table if not exists pool(name text primary key, least int, most int, told_least int,
   told_most int) without rowid;
 create table if not exists drained(node text primary key, reason text) without rowid;
+create table if not exists policy_told(pool text primary key, body blob) without rowid;
 """
 _ACCEPT = "insert into accepted values(?,?,?,?,?,?,?,?,?,?,?,?)"
 _FINISH = "insert into finished values(?,?,?,?,?,?,?,?,?)"

@@ -304,6 +304,10 @@ class Records:
         """Nodes that people have drained, and why."""
         return ((row[0], row[1]) for row in self.rows("select * from drained order by node"))
 
+    def policies_told(self) -> dict[str, bytes]:
+        """What a configuration said of policies when it was applied last, by pool."""
+        return {row[0]: row[1] for row in self.rows("select pool, body from policy_told")}
+
     def _accepted_row(self, found: tuple[Any, ...]) -> AcceptedRow:
         row = AcceptedRow(*found[:-2])
         if checksum(row) != found[-2]:

@@ -22,6 +22,7 @@ from simenv.scheduler.fitness import size
 from simenv.scheduler.nodes import WORKER_BYTES, WORKERS_PER_SLOT, most_resident, nodes_of
 from simenv.scheduler.state import State
 from simenv.scheduler.values import Action, Limits
+from simenv.service import policies
 from simenv.service.journal import Journal
 from simenv.wire.pools import DrainNode, ResumeNode, Scale
 
@@ -35,6 +36,7 @@ class Steering:
         self, config: Config, state: State, journal: Journal, look: Callable[[str], bool]
     ) -> None:
         """`look`: as the launcher's, which sees at once whether a lost node is back."""
+        self._config = config
         self._told = {pool.name: pool for pool in config.pools}
         self._state = state
         self._journal = journal
@@ -67,6 +69,8 @@ class Steering:
                 able = room_for(told, self._state.limits, most)
                 self._state.scale(name, least, most, overcommit=able < most)
                 log.info("pool %s is scaled to %d to %d workers", name, least, most)
+        applied = self._journal.records.policies_told()
+        self._journal.put(policies.apply(self._config, self._state, applied), forced=False)
         for name, reason in self._journal.records.drained():
             with suppress(NotFound):  # a node of another allocation
                 self._state.drain_node(name, reason, now_ns)

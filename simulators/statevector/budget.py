@@ -21,6 +21,7 @@ class Budget:
         self._live = 1
         self._max_steps = options.max_steps
         self._max_states = max(1, min(options.max_branches, most))
+        self._bound = "max_branches" if options.max_branches <= most else "what memory holds"
 
     def begin(self) -> None:
         """One state again; the steps go on."""
@@ -31,8 +32,9 @@ class Budget:
         self.steps += steps
         if self.steps > self._max_steps:
             raise TooManySteps(
-                f"the run needs more than {self._max_steps} operations (max_steps) over its"
-                f" {self.peak} branches; a pass of a `for` counts as {FOR_STEPS}, of a"
+                f"the run has come to {self.steps} operations over"
+                f" {self.peak} branch{'es' if self.peak > 1 else ''}; the limit is"
+                f" {self._max_steps} (max_steps); a pass of a `for` counts as {FOR_STEPS}, of a"
                 f" `while` as {WHILE_STEPS}",
                 hint="see whether every loop ends; else take fewer shots or passes, or measure less"
                 " on the way",
@@ -45,7 +47,7 @@ class Budget:
             self.peak = max(self.peak, self._live)
         else:
             raise TooManyBranches(
-                f"more than {self._max_states} distinct states at once",
+                f"more than {self._max_states} distinct states at once ({self._bound})",
                 hint="ask for counts with shots (they run in groups), or raise max_branches",
             )
 

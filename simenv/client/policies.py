@@ -1,0 +1,92 @@
+"""How pools order their queues and admit reservations: read by everybody, set by admins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import msgspec
+
+from simenv.client.link import Link
+from simenv.errors import OptionError
+from simenv.model import AdmissionPolicy
+from simenv.wire.pools import GetPools, Pools
+from simenv.wire.reservations import GetPolicy, GetTarget, Policed, SetOrder, SetPolicy, Target
+
+ALL = "all"  # the whole environment, in place of a pool
+
+
+class PoolPolicies(msgspec.Struct, frozen=True):
+    """The policies of one pool, or of "all". 0: it has no such figure."""
+
+    pool: str
+    queue: str
+    keys: tuple[str, ...]
+    max_inflight: int  # tasks with workers at a time; 0: no limit
+    admission: str
+    credits: int
+    rate: int
+    span_s: float
+
+
+class PolicySettings:
+    """Through the service; thread-safe."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def listed(self) -> list[PoolPolicies]:
+        """Those of the whole environment, then of each pool."""
+        pools = [
+            pool.name for pool in self._link.ask(Pools, GetPools).pools if ".x" not in pool.name
+        ]
+        return [self.of(name) for name in (ALL, *pools)]
+
+    def of(self, pool: str) -> PoolPolicies:
+        """Those of one pool, or of "all". Raises NotFound."""
+        device = _device(pool)
+        target = self._link.ask(Target, partial(GetTarget, device=device)).info
+        policy = self._link.ask(Policed, partial(GetPolicy, device=device)).policy
+        keys = dict(target.options).get("keys", "")
+        return PoolPolicies(
+            pool,
+            target.policy,
+            tuple(key.strip() for key in keys.split(",")) if keys else (),
+            target.max_inflight,
+            policy.name,
+            policy.total_credits,
+            policy.device_rate,
+            policy.time_span_ns / 1e9,
+        )
+
+    def set_queue(self, pool: str, policy: str, keys: Sequence[str] = ()) -> PoolPolicies:
+        """Order a queue, also what waits in it: priority, fifo, round_robin, or ordered by `keys`.
+
+        Raises NotFound, OptionError, NotAllowed.
+        """
+        options = (("keys", ",".join(keys)),) if keys else ()
+        device = _device(pool)
+        self._link.ask(Target, partial(SetOrder, device=device, policy=policy, options=options))
+        return self.of(pool)
+
+    def set_admission(
+        self, pool: str, policy: str, *, total_credits: int = 0, rate: int = 0, span_s: float = 0.0
+    ) -> PoolPolicies:
+        """Admit reservations without bound (unlimited), by `total_credits` (credit), or by `rate`
+        units in each `span_s` seconds (rate).
+
+        Raises NotFound, OptionError, Insufficient where live reservations have more, NotAllowed.
+        """
+        if min(total_credits, rate, span_s) < 0:
+            raise OptionError(
+                f"total_credits={total_credits}, rate={rate}, span_s={span_s}", hint="0 or more"
+            )
+        device = _device(pool)
+        old = self._link.ask(Policed, partial(GetPolicy, device=device)).policy
+        new = AdmissionPolicy(policy, old.baseline, total_credits, rate, round(span_s * 1e9))
+        self._link.ask(Policed, partial(SetPolicy, device=device, policy=new))
+        return self.of(pool)
+
+
+def _device(pool: str) -> str:
+    return "" if pool == ALL else pool
