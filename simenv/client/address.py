@@ -183,7 +183,9 @@ def read(path: Path) -> ConnectionFile:
 
 def ended(file: ConnectionFile) -> bool:
     """Is the service's process surely gone? Never sure of another node's."""
-    return file.node == os.uname().nodename and not runs(file.pid, SERVICE)
+    return file.node == os.uname().nodename and not runs(
+        file.pid, SERVICE, start_ticks=file.start_ticks
+    )
 
 
 def _is_own_socket(path: Path, *, must_listen: bool) -> bool:

@@ -117,7 +117,7 @@ def down(
     if here:
         if forced or start.gone([file.pid], patience_s):
             forced = True
-            start.force(file.pid, FORCE_S)
+            start.force(file.pid, FORCE_S, file.start_ticks)
         _clear(file, workers, below, path)
     elif forced or not _vanished(path, patience_s):
         raise NoService(

@@ -9,13 +9,15 @@ import os
 from pathlib import Path
 
 SERVICE = b"simenv.service"  # in the command line of every service
+START_FIELD = 19  # starttime, counted from the state: proc_pid_stat(5)
 
 
-def runs(pid: int, words: bytes, *, ending: bool = False) -> bool:
+def runs(pid: int, words: bytes, *, ending: bool = False, start_ticks: str = "") -> bool:
     """Does `pid` run as a process of ours, with `words` in its command line?
 
     Another user's process counts as gone, whatever it says of itself, and so do all where there is
-    no permission to tell. `ending`: a process that is just being taken apart, and has no command
+    no permission to tell. `start_ticks`: when it was started, where that is known: a later process
+    may have the same number. `ending`: a process that is just being taken apart, and has no command
     line any more, counts.
     """
     try:
@@ -26,10 +28,12 @@ def runs(pid: int, words: bytes, *, ending: bool = False) -> bool:
         if Path(f"/proc/{pid}").stat().st_uid != os.geteuid():
             return False  # root may signal everybody
         line = Path(f"/proc/{pid}/cmdline").read_bytes()
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return not Path("/proc/self").exists()
-    return state not in ("Z", "X") and (words in line or (ending and not line))
+    if start_ticks and fields[START_FIELD] != start_ticks:
+        return False
+    return fields[0] not in ("Z", "X") and (words in line or (ending and not line))
 
 
 def elapsed(seconds: float) -> str:

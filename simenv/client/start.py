@@ -138,10 +138,10 @@ def _wait(process: subprocess.Popen[bytes], timeout_s: float) -> None:
     process.wait(timeout_s)
 
 
-def force(pid: int, patience_s: float) -> None:
+def force(pid: int, patience_s: float, start_ticks: str = "") -> None:
     """Somebody's service on this node that does not answer: SIGTERM, later SIGKILL."""
     for number in (signal.SIGTERM, signal.SIGKILL):
-        if not runs(pid, SERVICE):
+        if not runs(pid, SERVICE, start_ticks=start_ticks):
             return
         os.kill(pid, number)
         if not gone([pid], patience_s):

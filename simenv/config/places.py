@@ -99,6 +99,7 @@ class ConnectionFile(msgspec.Struct, frozen=True):
     address: str = ""  # for other machines: tcp://HOST:PORT; "": it does not listen
     server_key: str = ""  # public, in ZeroMQ's base 85
     own: OwnDoor | None = None  # None: its own user works on its node only
+    start_ticks: str = ""  # of the process, in clock ticks since the node's boot; "": not known
 
 
 def home_root(environ: Mapping[str, str] | None = None) -> Path:

@@ -243,4 +243,13 @@ def _told(
         door.address if door is not None else "",
         door.public_key if door is not None else "",
         own,
+        _start_ticks(),
     )
+
+
+def _start_ticks() -> str:
+    """When this process was started, as /proc tells it; "" where there is none."""
+    try:
+        return Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""

@@ -15,7 +15,7 @@ import pytest
 from other_user import UID, skip_without_second_user
 
 import simenv
-from simenv.client import address, signs
+from simenv.client import address, signs, start
 from simenv.config import ConnectionFile, OwnDoor
 from simenv.errors import ConfigError, NoService
 from simenv.wire.connection import ZmqConnection
@@ -254,3 +254,22 @@ def test_a_process_of_another_user_is_not_taken_for_the_service() -> None:
         decoy.stdout.readline()
         assert not signs.runs(decoy.pid, signs.SERVICE)
         decoy.communicate()
+
+
+def test_a_later_process_with_the_number_of_the_service_is_not_taken_for_it(
+    tmp_path: Path,
+) -> None:
+    source = "import sys; print('runs', flush=True); sys.stdin.read()"
+    argv = [sys.executable, "-c", source, "simenv.service"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True) as later:
+        assert later.stdout is not None
+        later.stdout.readline()
+        stat = Path(f"/proc/{later.pid}/stat").read_text()
+        ticks = stat.rpartition(")")[2].split()[signs.START_FIELD]
+        for told, is_gone in (("", False), (ticks, False), ("1", True)):
+            path = write(tmp_path / "connection.json", pid=later.pid, start_ticks=told)
+            assert address.ended(address.read(path)) is is_gone
+        start.force(later.pid, 0.0, "1")
+        assert later.poll() is None
+        later.communicate()
