@@ -11,7 +11,8 @@ from simenv.cli.app import run
 SOME = (
     "query.[!e]*", "record.*", "counts.*", "execution.sync*", "execution.cancel-running",
     "events.once",
-    "reservation.released", "credits.returned", "crowd.fifty", "control.shutdown",
+    "reservation.released", "credits.returned", "crowd.fifty", "control.shutdown", "clients.*",
+    "transport.error-stack",
 )  # fmt: skip
 TARGETS = ("inprocess", "defw", "hardware")
 
