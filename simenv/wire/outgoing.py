@@ -77,11 +77,16 @@ class Outgoing:
             if size >= self._mark_bytes:
                 return self._send_marked(peer, body, size, owner)
             self._unmarked[peer] = size
+        send = self._send
         try:
-            self._send(peer, _NOBLOCK_MORE)
+            send(peer, _NOBLOCK_MORE)
         except zmq.ZMQError:  # gone, or its queue is full, or no memory is left
             return False
-        return self._send_body(body)
+        try:
+            send(body, _NOBLOCK)
+        except zmq.ZMQError:
+            return self._break_off()
+        return True
 
     def room(self, peer: bytes, owner: str = "") -> bool:
         """Would `send` take a message of any size for it now?"""
@@ -137,8 +142,10 @@ class Outgoing:
         except zmq.ZMQError:
             line.full = True
             return False
-        if not self._send_body(frame):
-            return False
+        try:
+            self._send(frame, _NOBLOCK, copy=False, track=True)
+        except zmq.ZMQError:
+            return self._break_off()
         self._lines[peer] = line
         self._unmarked[peer] = 0
         line.marks.append((frame.tracker, size))
@@ -146,17 +153,10 @@ class Outgoing:
         self._of_owner[owner] = self._of_owner.get(owner, 0) + size
         return True
 
-    def _send_body(self, body: bytes | zmq.Frame) -> bool:
-        """The second frame, once the first has named the peer."""
-        try:
-            if type(body) is bytes:
-                self._send(body, _NOBLOCK)
-            else:
-                self._send(body, _NOBLOCK, copy=False, track=True)
-        except zmq.ZMQError:  # no memory: the message that was begun ends here, empty
-            self._send(b"", _NOBLOCK)
-            return False
-        return True
+    def _break_off(self) -> bool:
+        """The peer was named and its message cannot be sent: what was begun ends empty. False."""
+        self._send(b"", _NOBLOCK)
+        return False
 
     def _fits(self, line: _Line, size: int) -> bool:
         """A larger message counts as half the bound; the wire bounds each."""
