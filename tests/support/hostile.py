@@ -18,7 +18,7 @@ import zmq
 
 from simenv.client.client import Client
 from simenv.errors import ProtocolError
-from simenv.model import Observable, TaskSpec, Terms
+from simenv.model import Observable, Program, TaskSpec, Terms
 from simenv.wire import codec
 from simenv.wire import messages as m
 from simenv.wire.history import GetSpec
@@ -26,6 +26,7 @@ from simenv.wire.keeping import CHUNK_BYTES, FetchResult
 from simenv.wire.keyfiles import PersonFile
 
 SEALED_BYTES = 4_096  # below the limit of a message by so much
+PREPARED_S = 300.0
 ANSWERS_S = 60.0  # to wait for the first refusal
 
 
@@ -40,22 +41,35 @@ class Prey(msgspec.Struct, frozen=True):
 def prepare(client: Client) -> Prey:
     """Run, as an ordinary client, what an attack asks for again and again."""
     from qiskit import QuantumCircuit
-    from qiskit.circuit.library import UnitaryGate
 
-    wide = QuantumCircuit(9)
-    phases = np.exp(0.1j * np.arange(2**9))  # a matrix of 4 MiB
-    wide.append(UnitaryGate(np.diag(phases), check_input=False), range(9))
-    wide.measure_all()
     state = QuantumCircuit(18)
     for qubit in range(18):
         state.ry(0.1 + qubit, qubit)
-    large = client.submit(wide.copy(), shots=1)
+    large = client.submit(_long(400_000), shots=1)
     stored = client.submit(state, outputs=("statevector",))
     for task in (large, stored):
-        task.result(120)
+        task.result(PREPARED_S)
     file = stored.result()._data.file
     assert file is not None
     return Prey(large.entry.number, stored.entry.number, file.name)
+
+
+def _long(gates: int) -> Program:
+    """So many rotations of one qubit, and its measurement: 12 bytes each, and soon run."""
+    ops = np.zeros(gates + 1, np.uint16)
+    ops[-1] = 1
+    return Program(
+        2,
+        1,
+        1,
+        (("c", 1),),
+        ("ry", "measure"),
+        np.array([[1, 0, 1], [1, 1, 0]], np.uint16).tobytes(),
+        ops.tobytes(),
+        np.zeros(gates + 1, np.uint16).tobytes(),
+        np.zeros(1, np.uint16).tobytes(),
+        np.full(gates, 0.1).tobytes(),
+    )
 
 
 @contextmanager
