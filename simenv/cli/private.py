@@ -15,7 +15,7 @@ from simenv.errors import NoService
 if TYPE_CHECKING:
     from simenv.client.client import Client
 
-PATIENCE_S = 1.0  # after so long a line says what is waited for
+PATIENCE_S = 0.9  # after so long a line says what is waited for; before the start's own line
 
 
 def found(common: Settings, stack: ExitStack) -> Client | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,8 @@ import typer
 
 from simenv import config
 from simenv.cli import out, screen, settings
+from simenv.client.progress import PATIENCE_S, StartLine
+from simenv.client.signs import elapsed
 from simenv.config import ConnectionFile
 from simenv.errors import OptionError
 from simenv.model import PoolSpec, ServiceInfo
@@ -104,7 +107,9 @@ def up(
     options = {key: value for key, value in told.items() if value is not None}
     kept = {} if file is not None else config.kept(common.environment, resume=resume)
     begun = time.monotonic()
-    found = local.up(options, file, resume, force_lock)
+    with StartLine(sys.stderr) as line:
+        report = line.report if line.visible else _Notes().report
+        found = local.up(options, file, resume, force_lock, report)
     with common.connect() as client:
         info = client.status()
     if common.as_json:
@@ -120,6 +125,18 @@ def up(
         out.line(f"journal  {info.resumed}")
     if info.queued:
         out.line(f"resumed  {out.counted(info.queued, 'task')}")
+
+
+class _Notes:
+    """The progress of a start where there is no terminal: a line for each new stage."""
+
+    def __init__(self) -> None:
+        self._noted = ""
+
+    def report(self, stage: str, elapsed_s: float) -> None:
+        if elapsed_s >= PATIENCE_S and stage != self._noted:
+            self._noted = stage
+            out.note(f"starting: {stage}, {elapsed(elapsed_s)}")
 
 
 def _tell(info: ServiceInfo, found: ConnectionFile, ready_s: float) -> None:

@@ -21,7 +21,8 @@ def as_completed(
     """Each task as soon as it has ended, whatever its end; TimedOut after `timeout` seconds.
 
     Those that were posted and refused come first. The tasks must belong to one client.
-    `progress`: one line on stderr, where that is a terminal.
+    `progress`: one line on stderr, where that is a terminal or a notebook's, out of the way
+    whenever a task is handed out; at the end one that stays.
     """
     waiting: Waiting = {}
     refused: list[Task] = []
@@ -43,18 +44,23 @@ def as_completed(
 def _each(waiting: Waiting, timeout: float | None, progress: bool) -> Iterator[Task]:
     if not waiting:
         return
-    deadline = None if timeout is None else time.monotonic() + timeout
+    begun = time.monotonic()
+    deadline = None if timeout is None else begun + timeout
     total = sum(map(len, waiting.values()))
     ended = 0
     link = next(iter(waiting)).link
     gathering = link.gather(waiting)
     with Line(sys.stderr) as line:
+        progress = progress and line.visible
         while waiting:
             if gathering.ended:
+                line.clear()  # the caller may print
                 together = waiting.pop(gathering.ended.popleft())
                 ended += len(together)
                 yield from together
                 continue
+            if progress:
+                line.show(f"{ended} of {total} tasks ended")
             step = step_s(deadline) if progress or deadline is not None else None
             if link.collect(waiting, gathering, step):
                 continue
@@ -67,3 +73,5 @@ def _each(waiting: Waiting, timeout: float | None, progress: bool) -> Iterator[T
                 first = next(iter(waiting))
                 text = describe(link.infos([first.number]), first.id)
                 line.show(f"{ended} of {total} tasks ended | {text}")
+        if progress:
+            line.finish(f"{total} of {total} tasks ended in {time.monotonic() - begun:.1f} s")

@@ -50,6 +50,7 @@ def up(
     file: Path | None = None,
     resume: bool = False,
     force_lock: bool = False,
+    progress: start.Progress | None = None,
 ) -> ConnectionFile:
     """Start the named environment (`options["name"]`, by default `default`) and leave it running.
 
@@ -57,14 +58,15 @@ def up(
     taken up again, and so are the settings of its last start that neither of them says anew.
     `resume`: NotFound if there is no journal, neither the live one nor its copy; the newer one is
     taken. `force_lock`: a service on another machine, which cannot be looked for from here, is
-    taken to be gone. Raises Insufficient if it is up already, ConfigError, StartFailed.
+    taken to be gone. `progress`: as for `start.start`. Raises Insufficient if it is up already,
+    ConfigError, StartFailed.
     """
     chosen = config.load({**options, "resume": resume, "force_lock": force_lock}, file)
     where = config.places(chosen)
     with suppress(NoService):
         _make_way(read(where.connection), where.connection, force_lock)
     _started[:] = [child for child in _started if child.poll() is None]
-    _started.append(start.start(chosen, where, private=False).process)
+    _started.append(start.start(chosen, where, private=False, progress=progress).process)
     return read(where.connection)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import operator
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ import msgspec
 
 from simenv import config, files
 from simenv.client import start
+from simenv.client.progress import StartLine
 from simenv.config import Config, Places
 from simenv.errors import ConfigError
 from simenv.model import PoolSpec
@@ -29,6 +31,9 @@ def local(workers: int = 2, slots: int | None = None, **settings: Any) -> Client
     The environment ends with the client: at the end of a `with` block, with `close()`, when nothing
     refers to the client and its tasks any longer, and with this process in any case. A notebook
     keeps it over several cells: `env = simenv.local()`.
+
+    A start that takes longer than a second is reported on stderr where that is a terminal or a
+    notebook's.
 
     `workers`: resident simulators; `slots`: cores they share, by default all that are ours;
     `settings`: fields of `simenv.config.Config`, such as `launcher="mpirun"`,
@@ -48,7 +53,9 @@ def local(workers: int = 2, slots: int | None = None, **settings: Any) -> Client
     chosen = config.convert({**told, **settings}, source="simenv.local")
     chosen, where, made = _private(chosen)
     try:
-        process = start.start(chosen, where, private=True, meanwhile=_load)
+        with StartLine(sys.stderr) as line:
+            report = line.report if line.visible else None
+            process = start.start(chosen, where, private=True, meanwhile=_load, progress=report)
     except BaseException:
         for folder in made:
             shutil.rmtree(folder, ignore_errors=True)

@@ -1,30 +1,66 @@
-"""One line of waiting text, rewritten in place; nothing where there is no terminal."""
+"""One line of waiting text, rewritten in place; nothing where nobody sees it."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
+from io import StringIO
 from types import TracebackType
-from typing import TextIO
+from typing import Self, TextIO
 
 from simenv.client.signs import elapsed
 from simenv.model import TaskInfo, TaskState
 
+PATIENCE_S = 1.0  # a start that takes longer says what it does
+
 
 class Line:
-    """A context manager, so that the line is gone when the waiting is over."""
+    """A line that is rewritten in place; gone at the end, and before anything else is printed.
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    A context manager. It is shown on a terminal and in a notebook (ipykernel's streams obey a
+    carriage return); elsewhere nothing is written.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        """`stream`: None where the process has none."""
+        self._stream = stream or StringIO()
         self._shown = ""
+        self._notebook = type(stream).__module__.startswith("ipykernel.")
+
+    @property
+    def visible(self) -> bool:
+        """True where somebody can see it."""
+        return self._notebook or self._stream.isatty()
 
     def show(self, text: str) -> None:
-        if text == self._shown or not self._stream.isatty():
+        """Replace the line; cut to the terminal's width, since a wrapped line cannot be undone."""
+        if text == self._shown or not self.visible:
             return
-        self._stream.write(f"\r{text}\x1b[K")
+        if not self._notebook:
+            text = text[: max(1, shutil.get_terminal_size().columns - 1)]
+        self._stream.write(f"\r{text}{self._rest(len(text))}")
         self._stream.flush()
         self._shown = text
 
-    def __enter__(self) -> Line:
+    def clear(self) -> None:
+        """Take it away, for what the caller prints next. Idempotent."""
+        if self._shown:
+            self._stream.write("\r" + self._rest(0) + ("\r" if self._notebook else ""))
+            self._stream.flush()
+            self._shown = ""
+
+    def finish(self, text: str) -> None:
+        """Leave a last line behind."""
+        if self.visible:
+            self.clear()
+            self._stream.write(f"{text}\n")
+            self._stream.flush()
+
+    def _rest(self, length: int) -> str:
+        """What erases the former text behind `length` characters of the new one."""
+        return " " * (len(self._shown) - length) if self._notebook else "\x1b[K"
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -33,9 +69,16 @@ class Line:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._shown:
-            self._stream.write("\r\x1b[K")
-            self._stream.flush()
+        self.clear()
+
+
+class StartLine(Line):
+    """The progress of a start, from `PATIENCE_S` on; see `simenv.client.start.start`."""
+
+    def report(self, text: str, elapsed_s: float) -> None:
+        """Show the present stage and how long the start has taken."""
+        if elapsed_s >= PATIENCE_S:
+            self.show(f"starting: {text}, {elapsed(elapsed_s)}")
 
 
 def passes(info: TaskInfo) -> str:

@@ -25,9 +25,11 @@ from simenv.config.inheritance import SERVICE_NAMES, SERVICE_PREFIXES
 from simenv.errors import SimenvError, StartFailed, by_code
 
 OURS, WORKER = b"simenv.", b"simenv.worker"  # in the command lines of our processes
+PROGRESS_S = 0.5  # between two reports of a start
 GRACE_S = 30.0  # on top of start_timeout_s: the service itself gives up first, and says why
 LOOK_S = 0.01
 QUOTED_LINES = 5
+Progress = Callable[[str, float], object]
 
 
 class Trouble(msgspec.Struct, frozen=True):
@@ -37,10 +39,11 @@ class Trouble(msgspec.Struct, frozen=True):
 
 
 class Readiness(msgspec.Struct, frozen=True):
-    """The one line a service sends to its starter."""
+    """A line that a service sends to its starter; the last one has `ready` or `error`."""
 
     ready: bool = False
     error: Trouble | None = None
+    progress: str = ""  # what the start does now; another line follows
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +60,18 @@ def start(
     *,
     private: bool,
     meanwhile: Callable[[], object] = lambda: None,
+    progress: Progress | None = None,
 ) -> Service:
     """Write the configuration, start the process, wait until it is ready.
 
-    `private`: it ends when this process does. `meanwhile`: called while it starts. Raises
-    StartFailed or what the service says. Folders that were made for a service that refused its
-    settings are removed; those of one that failed are kept, for its logs.
+    `private`: it ends when this process does. `meanwhile`: called while it starts. `progress`:
+    called every PROGRESS_S with the present stage in words and the seconds since the start.
+    Raises StartFailed or what the service says. Folders that were made for a service that refused
+    its settings are removed; those of one that failed are kept, for its logs.
     """
     made = [folder for folder in {where.home, where.state} if not folder.exists()]
     try:
-        return _start(settings, where, private, meanwhile)
+        return _start(settings, where, private, meanwhile, progress)
     except SimenvError as error:
         if not isinstance(error, StartFailed):
             for folder in made:
@@ -75,7 +80,11 @@ def start(
 
 
 def _start(
-    settings: Config, where: Places, private: bool, meanwhile: Callable[[], object]
+    settings: Config,
+    where: Places,
+    private: bool,
+    meanwhile: Callable[[], object],
+    progress: Progress | None,
 ) -> Service:
     for folder in (where.home, where.state):
         files.private_folder(folder)
@@ -90,7 +99,7 @@ def _start(
     _close(told, line)
     try:
         meanwhile()
-        _await(ready, process, where, settings.start_timeout_s + GRACE_S)
+        _await(ready, process, where, settings.start_timeout_s + GRACE_S, progress)
     except BaseException:
         _close(lifeline)
         if not private:  # it knows of no lifeline, and would be waited for in vain
@@ -204,28 +213,50 @@ def _spawn(where: Places, told: int, line: int) -> subprocess.Popen[bytes]:
         os.close(log)
 
 
-def _await(ready: int, process: subprocess.Popen[bytes], where: Places, timeout_s: float) -> None:
-    deadline = time.monotonic() + timeout_s
-    heard = b""
-    while not heard.endswith(b"\n"):
-        left_s = deadline - time.monotonic()
-        if left_s <= 0 or not select.select([ready], [], [], left_s)[0]:
+def _await(
+    ready: int,
+    process: subprocess.Popen[bytes],
+    where: Places,
+    timeout_s: float,
+    progress: Progress | None = None,
+) -> None:
+    begun = time.monotonic()
+    heard, stage = b"", "the service's process"
+    while True:
+        line, newline, rest = heard.partition(b"\n")
+        if newline:
+            readiness = _readiness(line, process, where)
+            if not readiness.progress:
+                break
+            heard, stage = rest, readiness.progress
+            continue
+        now_s = time.monotonic() - begun
+        if now_s >= timeout_s:
             raise StartFailed(
                 f"the service did not become ready within {timeout_s:g} s", hint=_quote(where)
             )
-        more = os.read(ready, 65_536)
-        if not more:
-            break
-        heard += more
-    try:
-        readiness = msgspec.json.decode(heard, type=Readiness)
-    except msgspec.MsgspecError as error:
-        code = process.wait(5.0) if not heard else None
-        words = f"ended with exit code {code}" if code is not None else f"said {heard[:80]!r}"
-        raise StartFailed(f"the service {words} before it was ready", hint=_quote(where)) from error
+        if progress is not None:
+            progress(stage, now_s)
+        wait_s = min(timeout_s - now_s, PROGRESS_S if progress is not None else timeout_s)
+        if select.select([ready], [], [], wait_s)[0]:
+            more = os.read(ready, 65_536)
+            if not more:
+                readiness = _readiness(heard, process, where)
+                break
+            heard += more
     trouble = readiness.error
     if trouble is not None:
         raise by_code(trouble.code)(trouble.message, hint=trouble.hint)
+
+
+def _readiness(line: bytes, process: subprocess.Popen[bytes], where: Places) -> Readiness:
+    """StartFailed where that is no line of a service's."""
+    try:
+        return msgspec.json.decode(line, type=Readiness)
+    except msgspec.MsgspecError as error:
+        code = process.wait(5.0) if not line else None
+        words = f"ended with exit code {code}" if code is not None else f"said {line[:80]!r}"
+        raise StartFailed(f"the service {words} before it was ready", hint=_quote(where)) from error
 
 
 def _quote(where: Places) -> str:

@@ -121,7 +121,8 @@ class Task:
     def wait(self, progress: bool = False, timeout: float | None = None) -> TaskState:
         """Wait for the end, whatever it is.
 
-        `progress`: one line of state and reason on stderr, where that is a terminal.
+        `progress`: one line of state and reason on stderr, where that is a terminal or a
+        notebook's.
         """
         entry = self.entry
         if not progress:

@@ -1,6 +1,7 @@
 """`python -P -m simenv.service CONFIG`: one environment, from its journal's replay to its drain.
 
-Tells the starter over an inherited pipe: one JSON line, `{"ready": true}` or `{"error": ...}`.
+Tells the starter over an inherited pipe, in JSON lines: any number of `{"progress": "..."}`, then
+`{"ready": true}` or `{"error": ...}`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -47,6 +49,7 @@ class Readiness(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ready: bool = False
     error: Trouble | None = None
+    progress: str = ""  # what the start does now, in words; more lines follow
 
 
 def main() -> int:
@@ -56,6 +59,7 @@ def main() -> int:
     handler.setFormatter(Lines("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     try:
+        _report(told.ready_fd, "looking for a launcher that works here")
         config = msgspec.structs.replace(configs.read(told.config), lifeline=told.lifeline_fd >= 0)
         environment = assemble(config, home, os.environ)
     except SimenvError as error:
@@ -142,6 +146,7 @@ class Start:
         self._kernels = configs.kernel_folder(os.environ)
         self._loading: Loading | None = Loading(self._kernels)
         self._helped = False
+        self._reported = ""
 
     def go_on(self) -> None:
         """Between two passes of the loop."""
@@ -159,6 +164,20 @@ class Start:
             self.told = _tell_when_ready(self._environment, self._ready_fd)
             if self.told:
                 self._environment.daemon.pass_times.restart()
+        if not self.told:
+            self._report()
+
+    def _report(self) -> None:
+        """Tell the starter what is waited for, when that has changed."""
+        pools = self._environment.daemon.state.pools.values()
+        wanted = sum(pool.spec.min for pool in pools)
+        infos = self._environment.daemon.state.pool_infos()
+        text = f"{sum(info.workers for info in infos)} of {wanted} workers ready"
+        if self._helped:
+            text += "; compiling kernels, once on this machine"
+        if text != self._reported:
+            self._reported = text
+            _report(self._ready_fd, text)
 
     def _help(self, *, starting: bool) -> None:
         home = self._environment.places.home
@@ -210,6 +229,13 @@ def _tell_when_ready(environment: Environment, ready_fd: int) -> bool:
     if ready:
         _tell(ready_fd, Readiness(ready=True))
     return ready
+
+
+def _report(descriptor: int, text: str) -> None:
+    """A line of progress; what the starter does not read is dropped."""
+    if descriptor >= 0:
+        with suppress(OSError):
+            os.write(descriptor, msgspec.json.encode(Readiness(progress=text)) + b"\n")
 
 
 def _tell(descriptor: int, readiness: Readiness) -> None:

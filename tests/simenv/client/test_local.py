@@ -31,7 +31,9 @@ def where(tmp_path: Path) -> Places:
     return Places(tmp_path, tmp_path)
 
 
-def hear(code: str, where: Places, timeout_s: float = 60.0) -> None:
+def hear(
+    code: str, where: Places, timeout_s: float = 60.0, progress: start.Progress | None = None
+) -> None:
     """Wait for the readiness of a process that is not quite a service."""
     ready, told = os.pipe()
     process = subprocess.Popen(
@@ -39,7 +41,7 @@ def hear(code: str, where: Places, timeout_s: float = 60.0) -> None:
     )
     os.close(told)
     try:
-        start._await(ready, process, where, timeout_s)
+        start._await(ready, process, where, timeout_s, progress)
     finally:
         os.close(ready)
         process.kill()
@@ -70,6 +72,31 @@ def test_a_start_that_is_interrupted_is_told_to_end_before_it_is_waited_for(
 
 def test_ready(where: Places) -> None:
     hear("os.write(told, b'{\"ready\":'); os.write(told, b' true}\\n')", where)
+
+
+def test_stages_of_a_start_are_reported_until_it_is_ready(where: Places) -> None:
+    stages: list[str] = []
+    code = """
+import fcntl, termios
+os.write(told, b'{"progress":"one"}\\n')
+while fcntl.ioctl(told, termios.FIONREAD, bytes(4)) != bytes(4):  # until it was read
+    time.sleep(0.01)
+os.write(told, b'{"progress":"two"}\\n{"ready":true}\\n')
+"""
+    hear(code, where, progress=lambda stage, _: stages.append(stage))
+    assert "one" in stages
+    error = b'{"progress":"one"}\n{"error":{"code":"config","message":"wrong"}}\n'
+    with pytest.raises(ConfigError, match="wrong"):
+        hear(f"os.write(told, {error!r})", where, progress=lambda *_: None)
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_service_reports_how_many_workers_are_ready() -> None:
+    stages: list[str] = []
+    live = Live(pools=[{"name": "main", "min": 1, "max": 1}])
+    local.up(live.options, progress=lambda stage, _: stages.append(stage))
+    live.down()
+    assert any(stage.startswith("0 of 1 workers ready") for stage in stages), stages
 
 
 def test_an_error_is_raised_as_it_was_meant(where: Places) -> None:
