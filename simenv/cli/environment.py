@@ -89,7 +89,7 @@ def status(context: typer.Context, watch: Watch = 0.0) -> None:
                 out.json_line(info)
             else:
                 for text in screen.lines(info, happened):
-                    out.line(text)
+                    out.fitted(text, screen.INDENT)
             if not watch:
                 return
             out.flush()

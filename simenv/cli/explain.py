@@ -91,7 +91,7 @@ def explain(
             }
         )
         return
-    out.line(f"{'stdin' if file == '-' else file}: {words(found)}")
+    out.fitted(f"{'stdin' if file == '-' else file}: {words(found)}", indent=2)
     listing(COLUMNS, Style(False, aligned=True), lambda: found.engines)
     if not found.engine:
         out.note("as it is asked for, it would be refused; what could be done:")

@@ -19,12 +19,13 @@ from typing import Annotated, Any, Generic, TypeVar
 import msgspec
 import typer
 
-from simenv.cli import out, settings
+from simenv.cli import layout, out, settings
 from simenv.cli.settings import seconds
 from simenv.errors import OptionError
 
 Row = TypeVar("Row")
 BLOCK_ROWS = 1_000
+GAP = 2  # columns between two columns of a table
 _WORD = re.compile(r"\w+")  # WORKER(REASON) may be asked for by either word
 
 Columns = Annotated[str, typer.Option("--columns", "-o", help="Columns to show, by comma.")]
@@ -48,6 +49,7 @@ class Column(Generic[Row]):
     text: Callable[[Row], str]
     right: bool = False
     width: int = 0  # at least, in columns: for rows that come one by one
+    optional: int = 0  # on a narrow terminal: left out, the highest first; 0: never
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,16 +166,16 @@ def _show(
             if flush:
                 out.flush()
         return
-    headers = [column.header for column in columns]
-    waiting = [] if style.no_header else [headers]
-    widths = [column.width for column in columns]
+    table = _Table(columns, style)
     for block in blocks:
-        lines = waiting + [[out.clean(column.text(row)) for column in columns] for row in block]
-        waiting = []
-        _print(columns, style, lines, widths)
+        table.print([[out.clean(column.text(row)) for column in columns] for row in block])
         if flush:
             out.flush()
-    _print(columns, style, waiting, widths)
+    table.print([])
+    if table.hidden and not style.watch_s:
+        names = ", ".join(column.header.lower() for column in table.hidden)
+        for line in layout.wrap(f"not shown: {names}; -o COLUMNS or --json", out.width(), 2):
+            out.note(line)
 
 
 def keyed(row: object) -> object:
@@ -183,25 +185,53 @@ def keyed(row: object) -> object:
     return [keyed(value) for value in row] if isinstance(row, tuple) else row
 
 
-def _print(
-    columns: Sequence[Column[Row]], style: Style, lines: list[list[str]], widths: list[int]
-) -> None:
-    """Lines of cells; `widths` grow as wider ones come."""
-    if style.as_csv:
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(map(out.cell, line) for line in lines)
-        for line in text.getvalue().splitlines():
-            out.line(line)
-        return
-    if not (style.aligned or sys.stdout.isatty()):
+class _Table:
+    """Rows as text. Columns grow as wider cells come; which are shown is decided at the first."""
+
+    def __init__(self, columns: Sequence[Column[Any]], style: Style) -> None:
+        self._columns, self._style = columns, style
+        self._header = [] if style.no_header else [[column.header for column in columns]]
+        self._widths = [column.width for column in columns]
+        self._shown: list[int] | None = None
+        self.hidden: list[Column[Any]] = []
+
+    def print(self, rows: list[list[str]]) -> None:
+        """The headers, if they have not been shown, and these rows."""
+        lines, self._header = [*self._header, *rows], []
+        if self._style.as_csv:
+            text = io.StringIO()
+            csv.writer(text, lineterminator="\n").writerows(map(out.cell, line) for line in lines)
+            for line in text.getvalue().splitlines():
+                out.line(line)
+        elif not (self._style.aligned or sys.stdout.isatty()):
+            for cells in lines:
+                out.line("\t".join(cells))
+        elif lines:
+            self._print_aligned(lines)
+
+    def _print_aligned(self, lines: list[list[str]]) -> None:
         for cells in lines:
-            out.line("\t".join(cells))
-        return
-    for cells in lines:
-        widths[:] = map(max, widths, map(len, cells))
-    for cells in lines:
-        parts = [
-            cell.rjust(width) if column.right else out.paint(cell, width=width)
-            for cell, width, column in zip(cells, widths, columns, strict=True)
-        ]
-        out.line("  ".join(parts).rstrip())
+            self._widths[:] = map(max, self._widths, map(len, cells))
+        room, columns = out.width(), self._columns
+        if self._shown is None:
+            self._shown = list(range(len(columns)))
+            if room and not self._style.columns:
+                optional = [column.optional for column in columns]
+                self._shown = layout.fitting(self._widths, optional, room, GAP)
+            self.hidden = [each for k, each in enumerate(columns) if k not in self._shown]
+        *before, last = self._shown
+        start = sum(self._widths[k] + GAP for k in before)
+        for cells in lines:
+            parts = [self._cell(cells[k], k) for k in before]
+            text = [cells[last]]
+            if room and start + len(cells[last]) > room:
+                text = layout.wrap(cells[last], max(room - start, layout.LEAST_TEXT))
+            parts.append(self._cell(text[0], last))
+            out.line((" " * GAP).join(parts).rstrip())
+            for more in text[1:]:
+                out.line(" " * start + more)
+
+    def _cell(self, text: str, k: int) -> str:
+        if self._columns[k].right:
+            return text.rjust(self._widths[k])
+        return out.paint(text, width=self._widths[k])

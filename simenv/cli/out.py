@@ -10,11 +10,14 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import sys
 from collections.abc import Mapping
 from typing import TextIO
 
 import msgspec
+
+from simenv.cli.layout import wrap
 
 _COLOURS = {
     "ok": 32, "up": 32, "DONE": 32, "IDLE": 32,
@@ -40,6 +43,18 @@ def line(text: str = "") -> None:
         sys.stdout.write(_harmless(text) + "\n")
     except BrokenPipeError as error:
         raise ReaderGone from error
+
+
+def fitted(text: str, indent: int = 0) -> None:
+    """One line of the answer; on a terminal wrapped at words, further lines indented."""
+    columns = width()
+    for part in [text] if not columns else wrap(text, columns, indent):
+        line(part)
+
+
+def width() -> int:
+    """Columns of the terminal that shows the answer; 0 where it is no terminal."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
 
 
 def flush() -> None:

@@ -13,6 +13,7 @@ from simenv.model import Event, ServiceInfo
 TOLD = ("node.*", "dvm.*", "launcher.*", "pool.*", "allocation.*", "worker.lost", "journal.damaged")
 AT_THE_START = ("allocation.found", "launcher.chosen", "dvm.started")  # of every start
 SHOWN_EVENTS = 5
+INDENT = 9  # of a line's text, behind its word
 STATES = ("up", "drained", "lost")  # of nodes
 
 

@@ -42,6 +42,7 @@ class Trace(msgspec.Struct, frozen=True):
     lost: list[Lost]
 
 
+INDENT = 9  # of a line's text, behind its word
 _STAGES: tuple[Column[Stage], ...] = (
     Column("STAGE", lambda stage: stage.stage),
     Column("AT_MS", lambda stage: f"{stage.at_ms:.3f}", right=True),
@@ -104,18 +105,21 @@ def _lost(event: Event) -> Lost:
 
 
 def _show(row: LogRow, found: Trace, task: str) -> None:
+    def line(text: str) -> None:
+        out.fitted(text, INDENT)
+
     reason = f"   ({out.clean(row.reason)})" if row.reason else ""
-    out.line(f"TASK     {task}  {row.name or '-'}  {out.paint(str(row.state))}{reason}")
-    out.line(f"PROGRAM  {row.num_qubits} qubits, structure {row.structure}")
+    line(f"TASK     {task}  {row.name or '-'}  {out.paint(str(row.state))}{reason}")
+    line(f"PROGRAM  {row.num_qubits} qubits, structure {row.structure}")
     exact = f"{out.number(row.shots)} shots" if row.shots else "exact"
     many = f", {out.number(row.bindings)} bindings from number {row.binding} that ran together"
-    out.line(f"ASKED    {exact}, seed {row.seed}{many if row.bindings > 1 else ''}")
-    out.line(f"ENGINE   {row.engine}: {out.clean(found.route)}")
+    line(f"ASKED    {exact}, seed {row.seed}{many if row.bindings > 1 else ''}")
+    line(f"ENGINE   {row.engine}: {out.clean(found.route)}")
     where = f"{row.worker} on {row.node}, ranks {row.ranks}, slots {row.slots}"
-    out.line(f"WHERE    {where if row.worker else 'not yet at a worker'}")
+    line(f"WHERE    {where if row.worker else 'not yet at a worker'}")
     times = f"submitted {moments.shown(row.submitted_s)}, ended {moments.shown(row.ended_s)}"
-    out.line(f"TIMES    {times}, attempt {row.attempts}" + (f", run {row.app}" if row.app else ""))
+    line(f"TIMES    {times}, attempt {row.attempts}" + (f", run {row.app}" if row.app else ""))
     for lost in found.lost:
-        out.line(f"LOST     {moments.shown(lost.time_s)}  {out.clean(lost.reason)}")
+        line(f"LOST     {moments.shown(lost.time_s)}  {out.clean(lost.reason)}")
     out.line()
     listing(_STAGES, Style(False), lambda: found.stages)

@@ -1,0 +1,56 @@
+"""Text for a terminal of a given width: wrapped at words; tables without columns that do not fit.
+
+Pure: widths in, lines out. Escape codes in a text count as columns.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+LEAST_TEXT = 16  # columns for wrapped text beside what stands before it
+_PIECES = re.compile(r"\S+|\s+")
+
+
+def wrap(text: str, width: int, indent: int = 0) -> list[str]:
+    """`text` in lines of at most `width` columns, the second and later ones indented.
+
+    Breaks at spaces, and inside a word only where it alone is too wide. With less than LEAST_TEXT
+    columns beside the indent, lines are wider than `width`.
+    """
+    lines: list[str] = []
+    line, gap = "", ""
+    for piece in _PIECES.findall(text):
+        room = max(width - (indent if lines else 0), LEAST_TEXT)
+        if piece.isspace():
+            gap = piece
+            continue
+        if line and len(line) + len(gap) + len(piece) > room:
+            lines.append(line)
+            line, gap = "", ""
+            room = max(width - indent, LEAST_TEXT)
+        line += gap + piece
+        gap = ""
+        while len(line) > room:
+            lines.append(line[:room])
+            line = line[room:]
+            room = max(width - indent, LEAST_TEXT)
+    lines.append(line)
+    return [lines[0], *(" " * indent + each for each in lines[1:])]
+
+
+def fitting(widths: Sequence[int], optional: Sequence[int], width: int, gap: int) -> list[int]:
+    """The columns of a table to show in `width`, by their places.
+
+    `optional`: 0 for a column that is always shown; of the others the highest is left out first.
+    The last column shown may be wrapped down to LEAST_TEXT, so it counts as no wider than that.
+    """
+    shown = list(range(len(widths)))
+    while True:
+        *fixed, last = [widths[k] for k in shown]
+        if sum(fixed) + gap * len(fixed) + min(last, LEAST_TEXT) <= width:
+            return shown
+        droppable = [k for k in shown if optional[k]]
+        if not droppable or len(shown) == 1:
+            return shown
+        shown.remove(max(droppable, key=lambda k: optional[k]))
