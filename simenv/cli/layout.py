@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-LEAST_TEXT = 16  # columns for wrapped text beside what stands before it
+LEAST_TEXT = 12  # columns for wrapped text beside what stands before it
 _PIECES = re.compile(r"\S+|\s+")
 
 
