@@ -30,10 +30,10 @@ from simenv.cli.reading import (
     read_circuit,
     settings_of,
 )
+from simenv.cli.shown import shown
 from simenv.cli.spoken import spoken_errors
-from simenv.cli.tasks import shown
 from simenv.errors import Infeasible, ProgramError, TaskFailed
-from simenv.model import Origin, TaskState, decode_program
+from simenv.model import Observable, Origin, TaskState, decode_program
 
 if TYPE_CHECKING:
     from simenv.cli.fitting import Fitting
@@ -76,12 +76,13 @@ def simulate(
         _follow(world)
         return
     begin_s = time.perf_counter()
+    observables: list[Observable] = []
 
     def asked() -> Order:
         from simenv.client.wishes import prepared
 
         loaded, values = read_circuit(file), bindings_of(param or [])
-        return prepared(
+        order = prepared(
             loaded.program,
             shots=shots or None,
             seed=seed,
@@ -92,6 +93,8 @@ def simulate(
             precision=precision.value,
             options=settings_of(option or []),
         )
+        observables.extend(order.terms.observables)
+        return order
 
     with spoken_errors():
         try:
@@ -100,7 +103,7 @@ def simulate(
             world.end(str(error) or type(error).__name__, getattr(error, "exit_code", _FAILED))
             raise
     world.end()
-    shown([found], common.as_json, save)
+    shown([found], common.as_json, save, observables)
 
 
 def _joined() -> World:

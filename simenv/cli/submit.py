@@ -27,8 +27,9 @@ from simenv.cli.reading import (
     preferred,
     settings_of,
 )
+from simenv.cli.shown import present
 from simenv.cli.spoken import spoken_errors
-from simenv.cli.tasks import Timeout, present
+from simenv.cli.tasks import Timeout
 
 
 def submit(

@@ -10,7 +10,7 @@ import typer
 from simenv.cli import out, private
 from simenv.cli.bundle.collect import load
 from simenv.cli.settings import Settings
-from simenv.cli.tasks import present
+from simenv.cli.shown import present
 from simenv.errors import OptionError
 
 _FREE = ("file", "wait", "timeout")  # options that a bundle says nothing of

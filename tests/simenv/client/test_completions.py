@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -107,3 +108,34 @@ def test_named_cursor_survives_its_client(env: simenv.Client) -> None:
 def test_position_of_unnamed_cursor_is_checked(env: simenv.Client, seq: object) -> None:
     with pytest.raises(OptionError, match="seq="):
         env.ack(seq)  # type: ignore[arg-type]
+
+
+class Terminal(io.StringIO):
+    """Shows a line as a terminal does: what is printed over a progress line is glued to it."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def lines(self) -> list[str]:
+        found = []
+        for line in self.getvalue().split("\n"):
+            shown = ""
+            for part in line.split("\r"):
+                shown = part if "\x1b[K" in part else part + shown[len(part) :]
+            found.append(shown.replace("\x1b[K", ""))
+        return found
+
+
+def test_progress_of_as_completed_leaves_prints_alone(
+    env: simenv.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    tasks = env.submit_many([bell()] * 5, seed=8)
+    printed = []
+    for task in simenv.as_completed(tasks, progress=True):
+        printed.append(f"done {task.id}")
+        screen.write(printed[-1] + "\n")
+    *lines, last, _ = screen.lines()
+    assert lines == printed
+    assert last.startswith("5 of 5 tasks ended in ")
