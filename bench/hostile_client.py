@@ -13,16 +13,18 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from multiprocessing.queues import Queue
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -31,7 +33,8 @@ from report import Report
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
-from hostile import ATTACKS, Prey, prepare
+from hostile import ATTACKS, ON_SMALL_DISK, Prey, prepare
+from small_disk import small_disk
 
 import simenv
 from simenv.client.client import Client
@@ -42,6 +45,7 @@ from simenv.wire.keyfiles import PersonFile, read_private
 
 LOOK_S = 0.01
 PAUSE_S = 0.005
+DISK_BYTES = 512 * 2**20
 HEIGHT = 0.6  # of an attack's time has gone when its key is revoked
 
 
@@ -64,6 +68,9 @@ def main() -> int:
     report = Report("hostile_client", f"attacks of {told.seconds:g} s by a client with a key")
     with tempfile.TemporaryDirectory() as folder:
         for name in told.only or ATTACKS:
+            if name in ON_SMALL_DISK and os.geteuid():
+                print(f"\n{name}: left out, only root can mount a small disk")
+                continue
             found = measured(name, told.seconds, Path(folder))
             codes = ", ".join(f"{count} {code}" for code, count in found.codes.most_common()) or "-"
             print(f"\n{name}: refusals: {codes}; {len(found.far_s)} answers to the good client")
@@ -78,7 +85,13 @@ def main() -> int:
 
 def measured(name: str, seconds: float, folder: Path) -> Told:
     """One scenario against a service of its own."""
-    with simenv.local(workers=1, listen="tcp://127.0.0.1:0") as near:
+    small = small_disk(folder / f"disk-{name}", DISK_BYTES) if name in ON_SMALL_DISK else None
+    with ExitStack() as stack:
+        options: dict[str, Any] = {}
+        if small is not None:
+            disk = stack.enter_context(small)
+            options = {"state_dir": str(disk), "results": {"keep_free_gib": 0.2}}
+        near = stack.enter_context(simenv.local(workers=1, listen="tcp://127.0.0.1:0", **options))
         service = psutil.Process(read(Path(near.service)).pid)
         good, bad = folder / f"good-{name}", folder / f"bad-{name}"
         issue(near.people, "good", "client", good)

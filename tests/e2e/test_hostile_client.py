@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-from hostile import ATTACKS, Prey, connections, flood, prepare
+from hostile import ATTACKS, BELL, ON_SMALL_DISK, Prey, connections, fills_disk, flood, prepare
+from small_disk import small_disk
 
 import simenv
 from simenv.client import people
@@ -21,10 +23,9 @@ from simenv.wire.keyfiles import PersonFile, create_private, read_private
 
 SECONDS = 2.0
 MOST_BYTES = 2 * 2**30
-TYPED = {"limit", "option", "program", "protocol", "queue_full"}
+TYPED = {"limit", "option", "program", "protocol", "queue_full", "scope_limit"}
 SILENT = {"never_reads"}  # reads no refusal
-BELL = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; creg c[2]; h q[0]; cx q[0],q[1]; '
-BELL += "measure q -> c;"
+MIB = 2**20
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +60,12 @@ class Peak(threading.Thread):
         return self.bytes
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("name", [name for name in ATTACKS if name not in ON_SMALL_DISK])
 def test_an_attack_with_a_key_leaves_the_service_alive_and_within_bounds(
     env: Client, prey: tuple[Prey, PersonFile], tmp_path: Path, name: str
 ) -> None:
     service = psutil.Process(read(Path(env.service)).pid)
+    env.set_limits("mallory", {"max_queued_tasks": 20_000})  # reached sooner than the default
     file = tmp_path / "ben"
     people.issue(env.people, f"ben-{name.replace('_', '-')}", "client", file)
     peak = Peak(service)
@@ -94,3 +96,33 @@ def test_the_key_of_an_attacker_can_be_revoked(
     with pytest.raises(KeyRefused):
         simenv.connect(service=file)
     assert env.status().name
+
+
+def test_a_client_that_fills_the_disk_is_refused_and_keys_are_revoked_and_results_removed(
+    tmp_path: Path,
+) -> None:
+    with (
+        small_disk(tmp_path / "disk", 160 * MIB) as disk,
+        simenv.local(
+            workers=1,
+            listen="tcp://127.0.0.1:0",
+            state_dir=str(disk),
+            results={"keep_free_gib": 0.1},
+        ) as env,
+    ):
+        for name in ("mallory", "ben"):
+            people.issue(env.people, name, "client", tmp_path / name)
+        person = read_private(tmp_path / "mallory", PersonFile)
+        codes = fills_disk(person, SECONDS, Prey(0, 0, "", b""))
+        assert codes
+        assert set(codes) <= {"insufficient", "journal"}
+        assert env.status().name
+        env.people.revoke("mallory")
+        with pytest.raises(KeyRefused):
+            simenv.connect(service=tmp_path / "mallory")
+        env.cancel([task.id for task in env.queue(limit=10_000)[1]])
+        deadline = time.monotonic() + 60
+        while env.gc(0.0).left.file_bytes or env.status().running:
+            assert time.monotonic() < deadline
+        with simenv.connect(service=tmp_path / "ben") as ben:
+            assert ben.submit(BELL, shots=10).result(120).counts

@@ -17,17 +17,25 @@ import numpy as np
 import zmq
 
 from simenv.client.client import Client
+from simenv.client.wishes import prepared
 from simenv.errors import ProtocolError
-from simenv.model import Observable, Program, TaskSpec, Terms
+from simenv.model import Code, Observable, Program, ReservationAsk, TaskSpec, Terms
 from simenv.wire import codec
 from simenv.wire import messages as m
 from simenv.wire.history import GetSpec
 from simenv.wire.keeping import CHUNK_BYTES, FetchResult
 from simenv.wire.keyfiles import PersonFile
+from simenv.wire.reservations import Decided, Reserve
 
 SEALED_BYTES = 4_096  # below the limit of a message by so much
 PREPARED_S = 300.0
 ANSWERS_S = 60.0  # to wait for the first refusal
+MANY_TASKS = 1_000_000
+MESSAGE_TASKS = 500
+TEN_YEARS_NS = 3_650 * 86_400 * 10**9
+WIDE_QUBITS = 20  # whose amplitudes take a file of 16 MiB
+BELL = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; creg c[2]; h q[0]; cx q[0],q[1]; '
+BELL += "measure q -> c;"
 
 
 class Prey(msgspec.Struct, frozen=True):
@@ -36,6 +44,7 @@ class Prey(msgspec.Struct, frozen=True):
     large_spec: int  # a task whose program has megabytes
     result_task: int  # one whose result is a file
     result_file: str
+    tiny_program: bytes  # packed, of two qubits
 
 
 def prepare(client: Client) -> Prey:
@@ -51,7 +60,8 @@ def prepare(client: Client) -> Prey:
         task.result(PREPARED_S)
     file = stored.result()._data.file
     assert file is not None
-    return Prey(large.entry.number, stored.entry.number, file.name)
+    tiny = prepared(BELL, shots=1).specs[0].program
+    return Prey(large.entry.number, stored.entry.number, file.name, tiny)
 
 
 def _long(gates: int) -> Program:
@@ -143,6 +153,8 @@ def answers(socket: zmq.Socket[bytes]) -> Counter[str]:
             continue
         if isinstance(answer, m.Refused):
             codes.update(refusal.code for refusal in answer.refusals)
+        elif isinstance(answer, Decided) and answer.decision.status != "accepted":
+            codes[Code(answer.decision.code).name.lower()] += 1
 
 
 # --- the attacks ---------------------------------------------------------------------------------
@@ -207,10 +219,62 @@ def many_connections(person: PersonFile, seconds: float, _: Prey) -> Counter[str
         return flood(sockets, bodies, seconds, reads=True)
 
 
+def million_tasks(person: PersonFile, seconds: float, prey: Prey) -> Counter[str]:
+    """A million tasks of one shot each, as fast as they can be sent."""
+    tasks = [TaskSpec(prey.tiny_program, 1, seed) for seed in range(MESSAGE_TASKS)]
+    codes: Counter[str] = Counter()
+    sent, deadline = 0, time.monotonic() + seconds
+    with connections(person, 1) as (socket,):
+        while sent < MANY_TASKS and (
+            (now := time.monotonic()) < deadline or (not codes and now < deadline + ANSWERS_S)
+        ):
+            body = codec.encode(m.Submit(sent + 1, f"~many{sent}", 0, Terms(), tasks))
+            try:
+                socket.send(body, zmq.NOBLOCK)
+                sent += MESSAGE_TASKS
+            except zmq.Again:
+                time.sleep(0.002)
+            codes += answers(socket)
+    return codes
+
+
+def ten_years(person: PersonFile, seconds: float, _: Prey) -> Counter[str]:
+    """Reservations of ten years, and of all workers for as long as is allowed."""
+    asks = [
+        ReservationAsk(request_id="long", device="main", ttl_ns=TEN_YEARS_NS),
+        ReservationAsk(request_id="wide", device="main", ttl_ns=TEN_YEARS_NS, workers=1),
+        ReservationAsk(request_id="all", device="main", ttl_ns=10**9, workers=1),
+    ]
+    bodies = [codec.encode(Reserve(number, ask)) for number, ask in enumerate(asks, 1)]
+    with connections(person, 4) as sockets:
+        return flood(sockets, bodies, seconds, reads=True, pause_s=0.001)
+
+
+def fills_disk(person: PersonFile, seconds: float, _: Prey) -> Counter[str]:
+    """Results of 16 MiB each, until nothing more is accepted; for a service on a small disk."""
+    circuit = "OPENQASM 3.0; include 'stdgates.inc'; ".replace("'", '"')
+    circuit += f"qubit[{WIDE_QUBITS}] q; " + " ".join(f"h q[{k}];" for k in range(WIDE_QUBITS))
+    order = prepared(circuit, shots=None, outputs=("statevector",))
+    codes: Counter[str] = Counter()
+    number, deadline = 0, time.monotonic() + seconds + ANSWERS_S
+    with connections(person, 1) as (socket,):
+        while not codes and time.monotonic() < deadline:
+            number += 1
+            body = codec.encode(m.Submit(number, f"~disk{number}", 0, order.terms, order.specs))
+            socket.send(body)
+            time.sleep(0.05)
+            codes += answers(socket)
+    return codes
+
+
 Attack = Callable[[PersonFile, float, Prey], Counter[str]]
+ON_SMALL_DISK = {"fills_disk"}  # needs a service whose disk it can fill
 ATTACKS: dict[str, Attack] = {
     "never_reads": never_reads,
     "giant_messages": giant_messages,
     "half_messages": half_messages,
     "many_connections": many_connections,
+    "million_tasks": million_tasks,
+    "ten_years": ten_years,
+    "fills_disk": fills_disk,
 }
