@@ -170,8 +170,10 @@ class Channel:
         finally:
             self._resign(me)
 
-    def glance(self) -> None:
-        """Read what is here already, unless another thread is reading."""
+    def glance(self, *, strict: bool = False) -> None:
+        """Read what is here already, unless another thread is reading; never waits. A service that
+        is silent is looked for and asked, as `wait` does. `strict`: ServiceLost where it has not
+        answered for LOST_S."""
         me = threading.get_ident()
         with self.lock:
             connection = self._open()
@@ -179,6 +181,13 @@ class Channel:
         try:
             while leading and self._receive(connection, 0.0):
                 pass
+            with self.lock:
+                now = monotonic()
+                if self._silence.lasts(now):
+                    if leading:
+                        self._look_for(now)
+                    if strict and self._silence.is_unanswered(now):
+                        raise self._silence.verdict(self.name, ever=self.epoch != 0)
         finally:
             self._resign(me)
 
@@ -247,11 +256,14 @@ class Channel:
         if self._silence.is_final(now, start):
             raise self._silence.verdict(self.name, ever=self.epoch != 0)
         if leading:
-            if self._silence.has_moved(now):
-                self._reopen()
-            if self._silence.ask(now):
-                self.send(m.Ping(0))
+            self._look_for(now)
         return self._open()
+
+    def _look_for(self, now: float) -> None:
+        if self._silence.has_moved(now):
+            self._reopen()
+        if self._silence.ask(now):
+            self.send(m.Ping(0))
 
     def _reopen(self) -> None:
         try:

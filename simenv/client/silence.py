@@ -19,10 +19,12 @@ class Silence:
     def __init__(self, address: Address) -> None:
         self._address = address
         self._heard_s = self._pinged_s = self._looked_s = monotonic()
+        self._unanswered_s: float | None = None  # the first question since something was heard
 
     def end(self) -> None:
         """Something was heard."""
         self._heard_s = monotonic()
+        self._unanswered_s = None
 
     def lasts(self, now: float) -> bool:
         """Is it time to doubt?"""
@@ -46,7 +48,15 @@ class Silence:
         if now - self._pinged_s < QUIET_S:
             return False
         self._pinged_s = now
+        if self._unanswered_s is None:
+            self._unanswered_s = now
         return True
+
+    def is_unanswered(self, now: float) -> bool:
+        """Was it asked LOST_S ago, and silent since? For those who look and never wait."""
+        asked_s = self._unanswered_s
+        silent = asked_s is not None and now - asked_s >= LOST_S
+        return silent or self._address.refusal() is not None
 
     def verdict(self, name: str, ever: bool) -> SimenvError:
         """What to raise in the end; `ever`: it was heard before."""

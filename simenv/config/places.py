@@ -122,16 +122,21 @@ def service_file(environ: Mapping[str, str] | None = None) -> Path | None:
 
 def interpreter(environ: Mapping[str, str] | None = None) -> str:
     """The Python that services are started with: SIMENV_PYTHON, else this one. A program that has
-    Python built in, such as DEFw's, is none: ConfigError."""
+    Python built in, such as DEFw's, is none, nor is a link to one of any name: ConfigError."""
     environ = os.environ if environ is None else environ
     named = environ.get("SIMENV_PYTHON")
-    if not named and "py" not in Path(sys.executable or "").name.lower():
+    if not named and not _is_python(sys.executable):
         raise ConfigError(
             f"this program ({sys.executable or 'it has no path'}) is no Python to start a service"
             " with: set SIMENV_PYTHON",
             hint="SIMENV_PYTHON=/path/to/python3, one that has simenv",
         )
     return named or sys.executable
+
+
+def _is_python(program: str | None) -> bool:
+    """By the name of the file behind all links: links of any name lead to other programs."""
+    return bool(program) and "py" in Path(str(program)).resolve().name.lower()
 
 
 def application(environ: Mapping[str, str] | None = None) -> str:

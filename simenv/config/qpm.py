@@ -25,7 +25,7 @@ class QPMConfig(msgspec.Struct, frozen=True):
     private: bool | None = None
     service_named: bool = False  # SIMENV_SERVICE says which environment is meant
     pool: str = ""  # "": all of them, merged
-    types: int = 0  # type bits; 0: what stands behind it
+    types: int = 0  # type bits; 0: what stands behind it, or can stand in for
     reservations_required: bool = True
     token_file: Path | None = None
     statevector_qubits: int = STATEVECTOR_QUBITS
@@ -41,7 +41,7 @@ def read(environ: Mapping[str, str] | None = None) -> QPMConfig:
         private=_truth(environ, "SIMENV_QPM_PRIVATE"),
         service_named=bool(environ.get("SIMENV_SERVICE")),
         pool=check_name(pool, "SIMENV_QPM_POOL: a pool's") if pool else "",
-        types=_whole(environ, "SIMENV_QPM_TYPE", 0, 1, 3),
+        types=_whole(environ, "SIMENV_QPM_TYPE", 0, 1, 31),
         reservations_required=wanted != "optional",
         token_file=Path(token).expanduser() if token else None,
         statevector_qubits=_whole(

@@ -64,4 +64,4 @@ class DeviceInfo(msgspec.Struct, frozen=True):
     calibration_id: str = ""  # "": nothing was ever measured
     calibrated_s: float = 0.0  # wall clock of the calibration, seconds since 1970; 0: not known
     dt_ns: float = UNKNOWN  # resolution of its clock
-    formats: tuple[str, ...] = ("openqasm2", "qpy")
+    formats: tuple[str, ...] = ("openqasm2", "openqasm3", "qpy")

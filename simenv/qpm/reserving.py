@@ -23,8 +23,9 @@ STATE_CODES: dict[ReservationState, int] = {
 
 
 def reason_text(code: int) -> str:
-    """A reason code in the words of hosts: `accepted`, or `reason-7`."""
-    return "accepted" if code in (Code.NONE, Code.ACCEPTED) else f"reason-{code}"
+    """A reason code in the words of hosts: `accepted`, or `reason-7`. As a plain number: where
+    Python is initialised twice in a process, as in DEFw, the text of an IntEnum is its repr."""
+    return "accepted" if code in (Code.NONE, Code.ACCEPTED) else f"reason-{int(code):d}"
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -14,10 +14,17 @@ UNLIMITED = -1
 
 
 class QPMType(enum.IntFlag):
-    """What stands behind a QPM."""
+    """What stands behind a QPM. The last three are of revision 1 alone: simulators by name, which
+    its applications ask for."""
 
     HARDWARE = 1
     SIMULATOR = 2
+    QB = 4
+    TNQVM = 8
+    NWQSIM = 16
+
+
+COMMON_TYPES = QPMType.HARDWARE | QPMType.SIMULATOR  # those of every revision
 
 
 class QPMCapability(enum.IntFlag):
@@ -26,6 +33,13 @@ class QPMCapability(enum.IntFlag):
     TENSORNETWORK = 1
     STATEVECTOR = 2
     SUPERCONDUCTING = 4
+
+
+STAND_INS: dict[QPMType, QPMCapability] = {  # a simulator by name, and what stands in for it
+    QPMType.QB: QPMCapability.STATEVECTOR,
+    QPMType.TNQVM: QPMCapability.TENSORNETWORK,
+    QPMType.NWQSIM: QPMCapability.STATEVECTOR,
+}
 
 
 class Binding(msgspec.Struct, frozen=True):

@@ -92,13 +92,14 @@ class Reason(enum.StrEnum):
     UNSUPPORTED = "provider-unsupported"
     UNAVAILABLE = "telemetry-unavailable"
     DRAINING = "service-draining"
+    NO_LONGER_RETAINED = "completion-no-longer-retained"
     # Why a completion is no longer kept.
     READ = "completion-read"
     RETURNED = "returned-to-caller"
     DELETED = "deleted"
     TOO_OLD = "retention-age"
-    TOO_MANY = "retention-count"
-    TOO_LARGE = "retention-bytes"
+    TOO_MANY = "max-records-exceeded"
+    TOO_LARGE = "max-bytes-exceeded"
     CLOSED = "retention-reservation"
 
 

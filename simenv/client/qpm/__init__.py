@@ -85,13 +85,12 @@ class QPM(
 
     def connection(self) -> SingleQPM:
         """The pool as one more client of revision 1 sees it: with a queue, a registration and
-        circuits of its own, which end with `close`. Starts no thread and asks nobody."""
+        circuits of its own, which end with `shutdown`. Starts no thread and asks nobody."""
         link, presence = self._link, self._presence
         book, claims = Book(link, SINGLE_RETENTION), Claims(link, required=False)
         runner = Runner(self._client, book, claims, presence.device, self._widest)
-        control = ControlBinding(link, Door(), claims, runner, presence, Audit())
         notices = Notices(link, book, records.revision1, self._delivery, alone=True)
-        return SingleQPM(runner, notices, control, presence)
+        return SingleQPM(runner, notices, presence)
 
     def query(self) -> ServiceRecord:
         """What this is, for whoever looks for a QPM."""

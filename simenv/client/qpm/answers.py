@@ -84,9 +84,24 @@ def unknown(cid: str | None, number: int | None) -> Status:
 
 
 def gone(found: Gone) -> Status:
+    """Its completion was asked for."""
     return about(
         found,
         Lifecycle.NO_LONGER_RETAINED,
+        reason=Reason.NO_LONGER_RETAINED,
+        evicted_at_ns=found.at_ns,
+        retention_reason=found.reason,
+    )
+
+
+def remembered(found: Gone) -> Status:
+    """How it ended; its result is no longer kept."""
+    stand = states.STANDS[found.state]
+    return about(
+        found,
+        stand.lifecycle,
+        scheduler_state=str(found.state),
+        reason=stand.reason,
         evicted_at_ns=found.at_ns,
         retention_reason=found.reason,
     )

@@ -103,13 +103,14 @@ class Book:
     # --- looking ------------------------------------------------------------------------------
 
     def look(self) -> None:
-        """Take in what has arrived, and let go of what was kept for too long; never waits."""
+        """Take in what has arrived, and let go of what was kept for too long; never waits.
+        ServiceLost where nobody answers."""
         channel = self._link.channel
         channel.enter()
         if self._connected_as != channel.client:  # a forked child: another connection
             self._connected_as = channel.client
             self._link.expect([task.entry for run in self.unfinished() for task in run.tasks])
-        channel.glance()
+        channel.glance(strict=True)
         now = monotonic()
         with channel.lock:
             self.ask_again(now)

@@ -7,6 +7,7 @@ go by their number as text. Figures are in the units of a Target: seconds, hertz
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import statistics
 from collections.abc import Iterable, Sequence
@@ -27,6 +28,12 @@ _RAW = {"included": False}
 Plain = dict[str, Any]
 
 
+def formats(info: DeviceInfo) -> list[str]:
+    """Those it takes that can be read here: OpenQASM 3 needs its importer."""
+    has_importer = importlib.util.find_spec("qiskit_qasm3_import") is not None
+    return [name for name in info.formats if has_importer or name != "openqasm3"]
+
+
 def device(name: str, info: DeviceInfo, engines: Sequence[EngineInfo]) -> QhwDevice:
     """`name`: the contract's; `engines`: those a circuit may meet there, the main one first."""
     return QhwDevice(
@@ -36,7 +43,7 @@ def device(name: str, info: DeviceInfo, engines: Sequence[EngineInfo]) -> QhwDev
         metadata={
             "basis_gates": basis(info),
             "dynamic_circuits": info.dynamic,
-            "circuit_formats": list(info.formats),
+            "circuit_formats": formats(info),
             **_metadata(info),
             **({"max_shots": info.max_shots} if info.max_shots else {}),
         },

@@ -248,7 +248,10 @@ class ExecutionBinding:
                 invalid, completion_ready=False, poll_operation=operation
             )
         ready = self._book.first(cid, given or 0)
-        return ready or self._standing.not_ready(operation, cid, given)
+        if ready is None:
+            answer = self._standing.not_ready(operation, cid, given)
+            ready = self._book.first(cid, given or 0)  # it may have been heard of as we asked
+        return ready or answer
 
     def _foreign(self, found: Found, given: int) -> Status | None:
         """A call about a circuit of another reservation, or in the name of none where one must be

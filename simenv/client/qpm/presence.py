@@ -8,11 +8,13 @@ epoch; devices may be calibrated anew.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Any
 
 import msgspec
 
 from simenv.client.link import A, Link
+from simenv.client.qpm import devices, figures
 from simenv.errors import NoService
 from simenv.model import MAX_SHOTS, EngineInfo, PoolInfo, ServiceInfo
 from simenv.model.devices import DeviceInfo, DeviceKind
@@ -32,6 +34,7 @@ from simenv.wire.devices import Devices, GetDevices
 from simenv.wire.engines import Engines, GetEngines
 
 ANY_ENGINE = "any"
+READY_S = 1.0
 WHOLE = ""  # the service's name of all pools together
 
 
@@ -42,6 +45,7 @@ class Presence:
         self._link = link
         self.device = device
         self._engines: tuple[int, tuple[EngineInfo, ...]] = (0, ())
+        self._available_s = -READY_S
 
     @property
     def environment(self) -> str:
@@ -65,6 +69,15 @@ class Presence:
         """Figures of now, `pools` those it stands for; NotReady when nobody answers."""
         info = self._ask(m.Status, m.GetStatus).info
         return msgspec.structs.replace(info, pools=pools_of(info, self.device))
+
+    def is_available(self) -> bool:
+        """Can something run there? What was so READY_S ago is believed; NotReady when nobody
+        answers."""
+        if monotonic() - self._available_s >= READY_S:
+            if not figures.is_available(self.status().pools):
+                return False
+            self._available_s = monotonic()
+        return True
 
     def engines(self) -> tuple[EngineInfo, ...]:
         """All that could be used here."""
@@ -130,11 +143,19 @@ class Presence:
             return QPMType.HARDWARE, QPMCapability(QPMCapability.SUPERCONDUCTING if cold else 0)
         capabilities = QPMCapability(0)
         for engine in self.engines_of(main, info.pools):
-            if engine.name == "mps":
-                capabilities |= QPMCapability.TENSORNETWORK
-            elif "statevector" in engine.outputs:
-                capabilities |= QPMCapability.STATEVECTOR
+            capabilities |= _capability(engine)
         return QPMType.SIMULATOR, capabilities
+
+    def _answering(self, main: DeviceInfo, info: ServiceInfo) -> dict[str, list[str]]:
+        """By capability the pools that answer a request for it."""
+        found: dict[str, list[str]] = {}
+        for pool in info.pools:
+            for engine in self.engines_of(main, [pool]):
+                for bit in _capability(engine):
+                    names = found.setdefault(str(bit.name).lower(), [])
+                    if pool.name not in names:
+                        names.append(pool.name)
+        return found
 
     def _properties(
         self,
@@ -167,9 +188,19 @@ class Presence:
             },
             "api_bindings": bindings,
             **default,
-            "controller": {"version": info.version, "node": info.node},
-            "circuit_formats": list(main.formats),
+            "controller": {
+                "version": info.version,
+                "node": info.node,
+                "pools": self._answering(main, info),
+            },
+            "circuit_formats": devices.formats(main),
         }
+
+
+def _capability(engine: EngineInfo) -> QPMCapability:
+    if engine.name == "mps":
+        return QPMCapability.TENSORNETWORK
+    return QPMCapability.STATEVECTOR if "statevector" in engine.outputs else QPMCapability(0)
 
 
 def pools_of(info: ServiceInfo, device: str) -> tuple[PoolInfo, ...]:

@@ -3,7 +3,8 @@
 A host sends OpenQASM 2 text under `qasm`, or {"format", "data"} under `circuit`, which wins. In one
 process with the caller, `circuit` may also be a QuantumCircuit or a Program. Keys that are not
 known are passed over: hosts add their own. Among them are those that would speak for somebody else
-(owner, project, policy ...): who asks is known from the connection.
+(owner, project, policy ...): who asks is known from the connection. What is known and cannot be
+done yet (noise, verbatim, qubit_mapping) is refused by name, where it asks for anything.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ from simenv.client.circuits.names import is_circuit
 from simenv.client.options import MAX_PREFERRED, MAX_SEED
 from simenv.client.qpm import fields, programs
 from simenv.config import NAME_RULE
-from simenv.model import MAX_QUBITS, MAX_SHOTS, Program
+from simenv.model import MAX_SHOTS, Program
 from simenv.qpm.errors import ExecutionError
+from simenv.qpm.states import Reason
 
 FORMATS = ("openqasm2", "openqasm3", "qpy")
 MAX_PRIORITY = 1_000_000
 MAX_STATEVECTOR_QUBITS = 20  # beyond, [re, im] pairs are gigabytes of Python objects
 MAX_QPY_BYTES = 16 * 2**20
+_NOT_YET = ("noise", "verbatim", "qubit_mapping")
 _NUMBERS = ("depth", "one_q_gate_count", "two_q_gate_count", "measurement_count", "deadline_ns")
 
 
@@ -35,7 +38,6 @@ class Request(msgspec.Struct, frozen=True):
     source: Any
     shots: int
     seed: int | None
-    num_qubits: int | None
     statevector: bool
     priority: int
     prefer: tuple[str, ...] = ()  # pools, or kinds of devices
@@ -64,16 +66,22 @@ def read(info: Any) -> Request:
             fields.whole(name, given[name], 0, 2**63 - 1)
     for name in ("compiler", "backend", "method", "lib"):
         fields.optional_text(name, given.get(name))
-    mapping = given.get("qubit_mapping")
-    if mapping is not None and not isinstance(mapping, list | dict):
-        raise fields.wrong("qubit_mapping", mapping, "a list or a table of qubits")
+    for name in _NOT_YET:
+        wanted = given.get(name)
+        if wanted is not None and wanted is not False and wanted not in ([], {}):
+            raise ExecutionError(
+                f"info asks for {name}, which this QPM cannot do yet: it would be ignored",
+                hint=f"leave {name} out; counts are those of an ideal device",
+                reason=Reason.UNSUPPORTED,
+            )
     seed, width = given.get("seed"), given.get("num_qubits")
+    if width is not None:  # a host's estimate; the circuit's own counts
+        fields.whole("num_qubits", width, 0, 2**31 - 1)
     priority = given.get("priority")
     return Request(
         source=_source(given),
         shots=fields.whole("num_shots", given["num_shots"], 1, MAX_SHOTS),
         seed=None if seed is None else fields.whole("seed", seed, 0, MAX_SEED),
-        num_qubits=None if width is None else fields.whole("num_qubits", width, 1, MAX_QUBITS),
         statevector=fields.truth("return_statevector", given.get("return_statevector", False)),
         priority=0
         if priority is None
@@ -90,11 +98,6 @@ def prepare(request: Request, widest: int = MAX_STATEVECTOR_QUBITS) -> Prepared:
         source = qpy.parse(source, "circuit.data", trusted=False)
     program = load(source).program
     width = program.num_qubits
-    if request.num_qubits is not None and request.num_qubits < width:
-        raise ExecutionError(
-            f"num_qubits={request.num_qubits}, but the circuit has {width}",
-            hint="leave num_qubits out, or give the circuit's own",
-        )
     measures = "measure" in program.names
     if not request.statevector:
         return Prepared(program, None, None, programs.counts_bytes(program, request.shots))
@@ -142,10 +145,10 @@ def _source(given: dict[str, Any]) -> Any:
 
 
 def _text(what: str, value: Any) -> str:
-    """A text that `load` cannot take for the path of a file on this host."""
-    if not isinstance(value, str) or ("\n" not in value and ";" not in value):
+    """A text, ended so that `load` cannot take it for the path of a file on this host."""
+    if not isinstance(value, str) or not value:
         raise fields.wrong(what, value, "OpenQASM as a text")
-    return value
+    return value if "\n" in value or ";" in value else f"{value}\n"
 
 
 def _qpy(data: Any) -> bytes:

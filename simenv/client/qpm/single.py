@@ -6,7 +6,6 @@ from time import time
 from typing import Any
 
 from simenv.client.qpm import answers, fields, records
-from simenv.client.qpm.control import ControlBinding
 from simenv.client.qpm.notices import Notices
 from simenv.client.qpm.presence import Presence
 from simenv.client.qpm.run import Run
@@ -23,13 +22,10 @@ Plain = dict[str, Any]
 class SingleQPM:
     """The pool as a host of revision 1 drives it. Thread-safe."""
 
-    def __init__(
-        self, runner: Runner, notices: Notices, control: ControlBinding, presence: Presence
-    ) -> None:
+    def __init__(self, runner: Runner, notices: Notices, presence: Presence) -> None:
         self._runner = runner
         self._book = runner.book
         self._notices = notices
-        self._control = control
         self._presence = presence
 
     def query(self) -> ServiceRecord:
@@ -48,7 +44,7 @@ class SingleQPM:
 
     def is_ready(self) -> bool:
         """True, or NotReady."""
-        if not self._control.is_ready()["ready"]:
+        if not self._presence.is_available():
             raise NotReady(
                 f"no pool of {self._presence.target_id!r} can run a circuit yet",
                 hint="simenv status says why",
@@ -100,11 +96,8 @@ class SingleQPM:
         self._notices.register(answers.registered(ep, evtype, class_id))
 
     def shutdown(self) -> None:
-        """This client leaves; the pool and everybody else's circuits stay."""
-
-    def close(self) -> None:
-        """This client has gone: its queue, its registration and its circuits' names end. What runs
-        goes on."""
+        """This client leaves: its queue, its registration and its circuits' names end. What runs
+        goes on; the pool and all others stay."""
         self._notices.close()
         self._book.clear()
 

@@ -26,6 +26,7 @@ from simenv.qpm.states import STANDS, Lifecycle, Outcome, Reason
 MAX_QTASK = 2**63 - 1
 SEEN_S = 0.05
 HEARING_S = 1.0  # a task the service calls final: its result is on its way
+STOPPING_S = 5.0  # a task that is being stopped: it ends within that, as a rule
 
 Found = Run | Gone | None
 Plain = dict[str, Any]
@@ -96,7 +97,7 @@ class Standing:
         if found is None:
             return answers.unknown(cid, number)
         if isinstance(found, Gone):
-            return answers.gone(found)
+            return answers.remembered(found)
         if found.over:
             told = records.find(found)
             return ended(found, result=told.result, error=told.message)
@@ -153,9 +154,10 @@ class Standing:
         late = Timeout(Reason.SYNC_TIMEOUT, words, round(time() * 1e9))
         self._book.queue_from_now_on(run)
         if cancels:
-            return msgspec.structs.replace(
-                self.cancel(run), reason=Reason.SYNC_TIMEOUT, timeout=late
-            )
+            stopped = self.cancel(run)
+            if stopped.outcome is Outcome.CANCEL_PENDING and self._runner.wait(run, STOPPING_S):
+                stopped = ended(run)
+            return msgspec.structs.replace(stopped, reason=Reason.SYNC_TIMEOUT, timeout=late)
         return msgspec.structs.replace(
             self.status(run, None, None),
             outcome=Outcome.TIMEOUT, reason=Reason.SYNC_TIMEOUT, result=None, timeout=late,

@@ -11,12 +11,14 @@ _YES, _NO = ("1", "true", "yes", "on", "y"), ("0", "false", "no", "off", "n")
 
 
 class Deployment(msgspec.Struct, frozen=True):
-    """A text that is "" was not given. `registers`: with DEFw's directory."""
+    """A text that is "" was not given. `registers`: with DEFw's directory. `serves`: the process is
+    a service; QFw's launcher and applications load every service on the path and are none."""
 
     service_id: str = ""
     device_id: str = ""
     target_id: str = ""
     registers: bool = True
+    serves: bool = True
     ready_file: Path | None = None
     site_config: Path | None = None
 
@@ -29,6 +31,7 @@ def read(environ: Mapping[str, str]) -> Deployment:
         device_id=environ.get("QFW_QPU_DEVICE_ID", ""),
         target_id=environ.get("QFW_QPM_TARGET_ID", ""),
         registers=_registers(environ),
+        serves=environ.get("DEFW_AGENT_TYPE", "") in ("", "service"),
         ready_file=Path(ready) if ready else None,
         site_config=Path(site) if site else None,
     )

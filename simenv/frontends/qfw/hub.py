@@ -22,8 +22,13 @@ if TYPE_CHECKING:
     from simenv.client.qpm.shelf import Retention
 
 RETRY_S = 1.0
+STARTS = 5  # of a private environment; one that is up is looked for as long as it takes
 WORKERS = 2  # of a private environment
 log = logging.getLogger("simenv.qfw")
+
+
+class GivenUp(ConfigError):
+    """It was tried often enough."""
 
 
 class Hub:
@@ -34,6 +39,7 @@ class Hub:
         self._site_config = site_config
         self._lock = threading.Lock()
         self._begun = False
+        self._starts_left = STARTS
         self._reached = threading.Event()
         self._ended = threading.Event()
         self._kept = ExitStack()
@@ -72,6 +78,10 @@ class Hub:
         while not self._ended.is_set():
             try:
                 self._open()
+            except GivenUp as error:
+                self.why = f"{error.message} ({error.hint}); start the service anew"
+                log.error("no environment: %s", self.why)
+                return
             except SimenvError as error:
                 if self.why != error.message:
                     log.warning("no environment yet: %s", error)
@@ -124,7 +134,20 @@ class Hub:
             "a private environment is started, which ends with this process: %s",
             "SIMENV_QPM_PRIVATE says so" if told.private else "none is up, and none is named",
         )
-        return stack.enter_context(simenv.local(workers=WORKERS))
+        return self._start(stack)
+
+    def _start(self, stack: ExitStack) -> Client:
+        """A private one. A start that fails may succeed later; STARTS failures are final."""
+        import simenv
+
+        self._starts_left -= 1
+        try:
+            return stack.enter_context(simenv.local(workers=WORKERS))
+        except SimenvError as error:
+            if not self._starts_left:
+                words = f"{STARTS} starts of a private environment failed, the last: "
+                raise GivenUp(words + error.message, hint=error.hint) from error
+            raise
 
 
 def _opened(client: Client, told: QPMConfig, site_config: Path | None) -> QPM:

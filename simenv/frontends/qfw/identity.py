@@ -10,9 +10,11 @@ from simenv.config.qpm import QPMConfig
 from simenv.frontends.qfw.deployment import Deployment
 from simenv.qpm.service import (
     BINDINGS,
+    COMMON_TYPES,
     PROVIDER,
     SERVICE_NAME,
     SERVICE_TYPE,
+    STAND_INS,
     UNLIMITED,
     QPMCapability,
     QPMType,
@@ -30,16 +32,15 @@ def completed(
     """The record of the class that DEFw loaded. `found`: what the environment says of itself; None
     before it is reached: then no width and no shots are promised."""
     record = found or _unreached()
-    types = told.types or record.qpm_type
     record = msgspec.structs.replace(
         record,
         class_name=kind.__name__,
         module_name=kind.__module__,
-        qpm_type=types,
+        qpm_type=_types(record, told, revision),
         properties=None,
     )
     if revision == 1:
-        return record
+        return msgspec.structs.replace(record, service_description=_described(record, found))
     properties = found.properties if found is not None else None
     return msgspec.structs.replace(
         record, properties=_properties(properties or {}, record, told, deployed)
@@ -62,6 +63,30 @@ def context(record: ServiceRecord, words: str) -> dict[str, Any]:
         "qpm_type": record.qpm_type,
         "qpm_capabilities": record.qpm_capabilities,
     }
+
+
+def _types(record: ServiceRecord, told: QPMConfig, revision: int) -> int:
+    """What is said; else what stands behind it, and in revision 1 each simulator by name that it
+    can stand in for."""
+    if revision != 1:
+        return told.types & COMMON_TYPES or record.qpm_type
+    if told.types or not record.qpm_type & QPMType.SIMULATOR:
+        return told.types or record.qpm_type
+    return record.qpm_type | sum(
+        int(name) for name, needed in STAND_INS.items() if record.qpm_capabilities & needed
+    )
+
+
+def _described(record: ServiceRecord, found: ServiceRecord | None) -> str:
+    """Which pools answer for which simulator by name."""
+    properties = (found.properties if found is not None else None) or {}
+    pools = properties.get("controller", {}).get("pools", {})
+    words = [record.service_description]
+    for name, needed in STAND_INS.items():
+        answering = pools.get(str(needed.name).lower())
+        if record.qpm_type & name and answering:
+            words.append(f"{name.name} by pool {', '.join(answering)}")
+    return "; ".join(words)
 
 
 def _unreached() -> ServiceRecord:

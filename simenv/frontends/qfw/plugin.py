@@ -60,8 +60,11 @@ class Plugin:
         return self.revision == 2 and self.deployed.registers
 
     def initialize(self, kind: type) -> None:
-        """In a thread, a moment later: DEFw is still being loaded."""
+        """In a thread, a moment later: DEFw is still being loaded. Nothing where the process is no
+        service."""
         self._kind = kind
+        if not self.deployed.serves:
+            return
         threading.Thread(target=self._begin, name="simenv-qfw", daemon=True).start()
 
     def begin(self) -> None:
@@ -111,6 +114,11 @@ class Plugin:
     def _begin_hub(self) -> None:
         if self.trouble:
             raise QPMError(self.trouble)
+        if not self.deployed.serves:
+            raise QPMError(
+                "this process is no service of DEFw's: no environment is looked for here",
+                hint="DEFW_AGENT_TYPE=service",
+            )
         self.hub.begin()
 
     def _to_register(self) -> ServiceRecord | None:

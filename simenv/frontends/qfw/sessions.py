@@ -49,7 +49,7 @@ class Session:
         with self._lock:
             qpm, self._qpm, self.ear = self._qpm, None, None
         if qpm is not None:
-            qpm.close()
+            qpm.shutdown()
 
 
 class Sessions:

@@ -123,3 +123,13 @@ def test_a_program_that_is_no_python_is_started_as_one(
     assert config.interpreter({"SIMENV_PYTHON": "/usr/bin/p"}) == "/usr/bin/p"
     with pytest.raises(ConfigError, match="set SIMENV_PYTHON"):
         config.interpreter({})
+
+
+def test_a_link_named_python_to_another_program_is_not_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = tmp_path / "python3"
+    link.symlink_to(tmp_path / "defwp")
+    monkeypatch.setattr(sys, "executable", str(link))
+    with pytest.raises(ConfigError, match="is no Python"):
+        config.interpreter({})

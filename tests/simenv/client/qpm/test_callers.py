@@ -89,8 +89,8 @@ def test_a_forked_child_hangs(qpm: QPM, busy: None) -> None:
 @pytest.mark.parametrize(
     ("kept", "reason"),
     [
-        (Retention(count=3), "retention-count"),
-        (Retention(size_bytes=30), "retention-bytes"),
+        (Retention(count=3), "max-records-exceeded"),
+        (Retention(size_bytes=30), "max-bytes-exceeded"),
         (Retention(age_s=-1.0, purge_s=0.0), "retention-age"),
     ],
     ids=["count", "bytes", "age"],
@@ -114,9 +114,11 @@ def test_an_evicted_completion_is_promised(qpm: QPM) -> None:
     cids = [qpm.async_run(info("OPENQASM 2.0;\nbad;\n"))["cid"] for _ in range(3)]
     answer = qpm.read_cq(cids[0])
     assert (answer["outcome"], answer["retention_reason"]) == (
-        "NO_LONGER_RETAINED", "retention-count",
+        "NO_LONGER_RETAINED", "max-records-exceeded",
     )  # fmt: skip
-    assert qpm.task_status(cids[0])["outcome"] == "NO_LONGER_RETAINED"
+    assert answer["reason"] == "completion-no-longer-retained"
+    status = qpm.task_status(cids[0])
+    assert (status["outcome"], status["retention_reason"]) == ("FAILED", "max-records-exceeded")
     assert qpm.read_cq()["cid"] == cids[1]
 
 

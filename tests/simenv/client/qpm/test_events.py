@@ -189,7 +189,7 @@ def test_a_connection_that_is_closed_keeps_nothing(qpm: QPM) -> None:
     until(lambda: read_ready(single, kept))
     single.register_event_notification(heard, 1, "q")
     running = single.async_run(info())
-    single.close()
+    single.shutdown()
     assert not single._book._runs
     assert read(single, kept) is read(single, running) is None
 

@@ -8,7 +8,20 @@ import json
 
 import numpy as np
 import pytest
-from hosts import BAD, BELL, LESS, MIDDLE, PLAIN, TIMES, completion, held_up, info, running, until
+from hosts import (
+    BAD,
+    BELL,
+    LESS,
+    LONG,
+    MIDDLE,
+    PLAIN,
+    TIMES,
+    completion,
+    held_up,
+    info,
+    running,
+    until,
+)
 from live import Live
 from qiskit import QuantumCircuit, qpy
 
@@ -105,7 +118,11 @@ def test_a_peek_takes_or_a_read_keeps(qpm: QPM) -> None:
     )  # fmt: skip
     assert again["completion_ready"] is False
     assert again["evicted_at_ns"] > 0
+    assert again["reason"] == "completion-no-longer-retained"
     assert qpm.read_cq()["outcome"] == "IN_PROGRESS"
+    status = qpm.task_status(cid)
+    assert (status["outcome"], status["lifecycle_state"]) == ("COMPLETED", "completed")
+    assert qpm.get_task_timing(task_id=accepted["qtask_id"])["lifecycle_state"] == "completed"
 
 
 def test_the_queue_gives_the_newest_first(qpm: QPM) -> None:
@@ -167,6 +184,15 @@ def test_a_running_circuit_is_cancelled_at_once_or_never(qpm: QPM) -> None:
     answer = qpm.cancel_task(qtask_id=accepted["qtask_id"])
     assert (answer["outcome"], answer["provider_cancel_status"]) == ("CANCEL_PENDING", "cancelling")
     assert completion(qpm, accepted["cid"])["outcome"] == "CANCELLED"
+
+
+def test_a_running_circuit_that_takes_too_long_is_cancelled_when_the_call_returns(
+    qpm: QPM,
+) -> None:
+    late = qpm.sync_run(info(LONG), timeout=0.2, cancel_on_timeout=True)
+    assert (late["outcome"], late["lifecycle_state"]) == ("CANCELLED", "cancelled")
+    assert late["reason"] == late["timeout"]["reason"] == "sync-timeout"
+    assert completion(qpm, late["cid"])["outcome"] == "CANCELLED"
 
 
 @pytest.mark.parametrize(

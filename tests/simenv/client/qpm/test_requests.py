@@ -10,14 +10,14 @@ import pytest
 from hosts import BELL, Endpoint, info
 
 from simenv.client.qpm import QPM
-from simenv.qpm.errors import QPMError, UnknownObject
+from simenv.qpm.errors import ExecutionError, QPMError, UnknownObject
 
 JUNK: list[Any] = [
     True, 0, -1, 2**70, 1.5, math.nan, math.inf, "", "\x00", "x" * 10_000, b"bytes", [], [1],
     {}, {1: 2}, {"a": {}}, object(), Endpoint(),
 ]  # fmt: skip
 FINE: dict[str, list[Any]] = {  # of the junk, what the field allows
-    "num_qubits": [],
+    "num_qubits": [0],
     "num_shots": [],
     "seed": [0],
     "priority": [0, -1],
@@ -31,8 +31,10 @@ FINE: dict[str, list[Any]] = {  # of the junk, what the field allows
     "backend": ["\x00"],
     "method": ["\x00"],
     "lib": ["\x00"],
-    "qubit_mapping": [[], [1], {}, {1: 2}, {"a": {}}],
-    "qasm": [],
+    "qubit_mapping": [[], {}],
+    "noise": [[], {}],
+    "verbatim": [[], {}],
+    "qasm": ["\x00", "x" * 10_000],  # texts, though no circuits
     "circuit": [],
 }
 
@@ -77,15 +79,42 @@ def test_what_a_host_adds_is_refused(qpm: QPM) -> None:
     assert qpm.sync_run(info(**extra))["outcome"] == "COMPLETED"
 
 
-def test_a_hint_wins_over_the_circuit(qpm: QPM) -> None:
-    with pytest.raises(QPMError, match="num_qubits=1"):
-        qpm.sync_run(info(num_qubits=1))
+def test_the_width_of_the_circuit_counts_and_not_the_one_a_host_states(qpm: QPM) -> None:
+    for stated in (0, 1, 2, 60):
+        done = qpm.sync_run(info(num_qubits=stated))
+        assert set(done["result"]["result"]["counts"]) == {"00", "11"}
+        assert qpm.revision1.sync_run(info(num_qubits=stated))["rc"] == 0
 
 
-def test_a_path_on_this_host_is_opened(qpm: QPM) -> None:
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("noise", {"depolarizing": 0.01}), ("verbatim", True), ("qubit_mapping", [1, 0])],
+)
+def test_an_option_that_does_not_work_yet_is_refused_by_name(
+    qpm: QPM, name: str, value: Any
+) -> None:
+    for run in (qpm.sync_run, qpm.async_run, qpm.revision1.sync_run, qpm.revision1.async_run):
+        with pytest.raises(ExecutionError, match=name) as caught:
+            run(info(**{name: value}))
+        assert caught.value.reason == "provider-unsupported"
+    assert qpm.sync_run(info(**{name: None}))["outcome"] == "COMPLETED"
+    assert qpm.sync_run(info(verbatim=False, noise={}))["outcome"] == "COMPLETED"
+
+
+def test_a_path_on_this_host_is_not_opened(qpm: QPM) -> None:
     for path in ("/etc/hostname", "examples/bell.qasm"):
-        with pytest.raises(QPMError, match="OpenQASM as a text"):
+        with pytest.raises(QPMError, match="no version line"):
             qpm.sync_run(info(path))
+
+
+def test_a_text_that_is_no_circuit_ends_as_a_failed_record(qpm: QPM) -> None:
+    for text in ("this is not qasm", "\x00"):
+        refused = qpm.async_run(info(text))
+        assert (refused["outcome"], refused["reason"]) == ("FAILED", "provider-submission-failed")
+        assert qpm.read_cq(refused["cid"])["rc"] == 1
+        record = qpm.revision1.read_cq(qpm.revision1.async_run(info(text)))
+        assert record["rc"] == 1
+        assert isinstance(record["result"], str)
 
 
 def test_a_format_nobody_reads_is_not_named(qpm: QPM) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from client_peer import Peer
-from hosts import BELL, Endpoint, completion, info
+from hosts import BELL, Endpoint, completion, info, until
 
 import simenv
 from simenv.client.qpm import QPM, book, control, standing
+from simenv.client.qpm.single import SingleQPM
 from simenv.model import TaskInfo, TaskState, task_name
+from simenv.qpm.errors import InProgress, NotReady
 from simenv.wire import messages as m
 
 
@@ -73,6 +76,63 @@ def test_a_circuit_the_service_forgot_goes_on(played: QPM, peer: Peer) -> None:
     answer = played.task_status(qtask_id=number)
     assert answer["outcome"] == "FAILED"
     assert "does not know task" in answer["error"]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_who_polls_hears_of_everything_after_a_restart_of_the_service(
+    played: QPM, peer: Peer
+) -> None:
+    single = played.revision1
+    names = [single.async_run(info(BELL)) for _ in range(3)]
+    numbers = {played.async_run(info(BELL))["qtask_id"] for _ in range(3)}
+    peer.restart()
+    assert {until(lambda: polled(single, None))["cid"] for _ in names} == set(names)
+    assert {completion(played)["qtask_id"] for _ in numbers} == numbers
+
+
+@pytest.mark.usefixtures("impatient")
+def test_who_polls_a_service_that_is_silent_is_told_that_it_is_not_ready(
+    played: QPM, peer: Peer
+) -> None:
+    single = played.revision1
+    cid = single.async_run(info(BELL))
+    assert polled(single, cid) is None
+    peer.silent = True
+
+    def refused() -> bool:
+        try:
+            return bool(polled(single, cid))
+        except NotReady:
+            return True
+
+    until(refused)
+    with pytest.raises(NotReady):
+        played.read_cq()
+    peer.silent, peer.finishes = False, True
+    peer.restart()
+
+    def back() -> Any:
+        try:
+            return polled(single, cid)
+        except NotReady:
+            return None
+
+    assert until(back)["rc"] == 0
+
+
+@pytest.mark.usefixtures("impatient")
+def test_what_is_heard_of_while_it_is_polled_is_the_answer(played: QPM, peer: Peer) -> None:
+    says(peer, TaskState.DONE)
+    cid = played.async_run(info(BELL))["cid"]
+    answer = played.read_cq(cid)
+    assert (answer["outcome"], answer["completion_ready"]) == ("COMPLETED", True)
+
+
+def polled(single: SingleQPM, cid: str | None) -> Any:
+    try:
+        return single.read_cq(cid)
+    except InProgress:
+        return None
 
 
 @pytest.mark.usefixtures("impatient")

@@ -8,9 +8,10 @@ import uuid
 import pytest
 from hosts import BAD, BELL, TIMES, Endpoint, info, until
 
-from simenv.client.qpm import QPM
+from simenv.client.qpm import QPM, presence
 from simenv.client.qpm.book import Gone
 from simenv.client.qpm.single import SingleQPM
+from simenv.model import ServiceInfo
 from simenv.qpm.errors import ExecutionError, InProgress
 from simenv.qpm.service import QPMCapability, QPMType
 
@@ -127,3 +128,19 @@ def test_the_revisions_read_each_others_completions(qpm: QPM, single: SingleQPM)
     assert read(single, cid)["rc"] == 0
     assert qpm.read_cq()["outcome"] == "IN_PROGRESS"
     assert qpm.task_status(cid)["outcome"] == "UNKNOWN"
+
+
+def test_a_ready_check_asks_the_service_once_a_second_at_most(
+    single: SingleQPM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    status = single._presence.status
+
+    def counted() -> ServiceInfo:
+        asked.append(1)
+        return status()
+
+    monkeypatch.setattr(single._presence, "status", counted)
+    monkeypatch.setattr(presence, "READY_S", 60.0)
+    assert all(single.is_ready() for _ in range(100))
+    assert len(asked) == 1

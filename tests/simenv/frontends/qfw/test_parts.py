@@ -195,7 +195,7 @@ def test_a_width_is_promised_before_the_environment_is_known() -> None:
     [
         ("SIMENV_QPM_PRIVATE", "perhaps"),
         ("SIMENV_QPM_POOL", "A Pool"),
-        ("SIMENV_QPM_TYPE", "4"),
+        ("SIMENV_QPM_TYPE", "32"),
         ("SIMENV_QPM_RESERVATIONS", "none"),
         ("SIMENV_QPM_STATEVECTOR_QUBITS", "60"),
     ],

@@ -9,9 +9,13 @@ from typing import Any
 
 import pytest
 
+import simenv
+from simenv.config.qpm import QPMConfig
+from simenv.errors import StartFailed
 from simenv.frontends.qfw import ears as ears_module
 from simenv.frontends.qfw import host, plugin, served, sessions
-from simenv.qpm.errors import NotReady
+from simenv.frontends.qfw import hub as hub_module
+from simenv.qpm.errors import NotReady, QPMError
 
 
 class FakeQPM:
@@ -26,7 +30,7 @@ class FakeQPM:
     def connection(self) -> FakeQPM:
         made = FakeQPM()
         self.open.append(made)
-        made.close = lambda: self.open.remove(made)  # type: ignore[attr-defined]
+        made.shutdown = lambda: self.open.remove(made)  # type: ignore[attr-defined]
         return made
 
     def register_event_notification(self, *_: Any) -> None: ...
@@ -83,3 +87,34 @@ def test_what_is_asked_of_a_process_that_has_gone_is_given_up(
         for ear in ears:
             ear.forsake()
     assert [requests[n].deadline for n in (0, 1)] == [0.0, 9e9]
+
+
+@pytest.mark.parametrize("kind", ["agent", "resmgr", "dirsvc"])
+def test_a_process_that_is_no_service_looks_for_no_environment(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = plugin.Plugin({"DEFW_AGENT_TYPE": kind, "SIMENV_QPM_PRIVATE": "yes"}, 1)
+    before = threading.active_count()
+    mine.initialize(object)
+    with pytest.raises(QPMError, match="no service"):
+        mine.begin()
+    assert threading.active_count() == before
+    assert not mine.hub._begun
+
+
+def test_a_private_environment_that_does_not_start_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried: list[int] = []
+
+    def start(**_: Any) -> None:
+        tried.append(1)
+        raise StartFailed("no Python", hint="set SIMENV_PYTHON")
+
+    monkeypatch.setattr(simenv, "local", start)
+    monkeypatch.setattr(hub_module, "RETRY_S", 0.001)
+    hub = hub_module.Hub(QPMConfig(private=True))
+    hub._reach()
+    assert len(tried) == hub_module.STARTS
+    with pytest.raises(NotReady, match=r"set SIMENV_PYTHON.*start the service anew"):
+        hub.now()
