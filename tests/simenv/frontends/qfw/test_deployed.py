@@ -14,6 +14,7 @@ from simenv.client.client import Client
 from simenv.frontends.qfw import PLUGIN, SERVICES
 from simenv.qpm_check.plugin import Plugin
 from simenv.qpm_check.standin import errors
+from simenv.qpm_check.standin.client import Proxy
 
 PATIENCE_S = 60.0
 WIDE = "OPENQASM 2.0;\nqreg q[5];\ncreg c[5];\nmeasure q -> c;\n"
@@ -86,13 +87,14 @@ def test_a_call_without_the_token_comes_in(env: Client, tmp_path: Path) -> None:
     path.chmod(0o600)
     environ = {"SIMENV_SERVICE": env.service, "SIMENV_QPM_TOKEN_FILE": str(path)}
     with Plugin("ours", PLUGIN, environ).process(2) as control:
+        proxy = Proxy(control, bindings=True)
         deadline = time.monotonic() + PATIENCE_S
-        while not control.call("call", "is_ready", ("s3cret",), {}, "")["ready"]:
+        while not proxy.call("control", "is_ready", ("s3cret",), {})["ready"]:
             assert time.monotonic() < deadline
             time.sleep(0.02)
         for given in ((), ("wrong",)):
             with pytest.raises(errors.DEFwExecutionError, match="credential-binding-failed"):
-                control.call("call", "is_ready", given, {}, "")
+                proxy.call("control", "is_ready", given, {})
 
 
 def test_a_file_of_the_wrong_mode_is_read_or_passed_over(env: Client, tmp_path: Path) -> None:

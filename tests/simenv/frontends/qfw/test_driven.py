@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from simenv.client.client import Client
 from simenv.frontends.qfw import PLUGIN
 from simenv.qpm_check.plugin import Plugin
 from simenv.qpm_check.standin import errors
+from simenv.qpm_check.standin.client import Proxy
 
 PATIENCE_S = 60.0
 EVENT = 1
@@ -199,14 +201,17 @@ def test_without_an_environment_it_says_nothing_or_starts_one_unasked(tmp_path: 
     plugin = Plugin("ours", PLUGIN, told)
     with plugin.process(1) as control:
         control.host("hello", 1)
-        assert "not ready" in control.call("call", "test", (), {}, "")
+        proxy = Proxy(control, bindings=False)
+        assert "not ready" in proxy.call("", "test", (), {})
         with pytest.raises(errors.DEFwNotReady, match="no environment"):
-            control.call("call", "is_ready", (), {}, "")
+            proxy.call("", "is_ready", (), {})
         assert control.host("left")["children"] == []
 
 
 def test_a_private_environment_is_not_started_or_stays(tmp_path: Any) -> None:
-    told = {"SIMENV_HOME": str(tmp_path), "SIMENV_QPM_PRIVATE": "yes"}
+    told = {
+        "SIMENV_HOME": str(tmp_path), "SIMENV_QPM_PRIVATE": "yes", "SIMENV_PYTHON": sys.executable,
+    }  # fmt: skip
     with Plugin("ours", PLUGIN, told).open(1) as subject:
         assert subject.connect().methods.sync_run(info(BELL, 2))["rc"] == 0
         (service,) = subject.control.host("left")["children"]
