@@ -277,8 +277,97 @@ def leaving(host: Host, report: Report, runs: int) -> None:
     report.verdict("leaving_worst_s", max(waits, default=float("inf")), "slowest of them, s")
 
 
+def backends(host: Host, report: Report, runs: int) -> None:
+    """Two backends in one application, then one in each of two at the same time."""
+    many = min(50, runs)
+    for words, apps in (("one application", [("01", "10")]), ("two", [("01",), ("10",)])):
+        started = [host.start(APPS / "backends.py", str(many), *bits) for bits in apps]
+        lines = [line for app in started for line in app.end()]
+        own = sum(line["own"] for line in lines if line["kind"] == "own")
+        report.at_least("own_share", 100 * own / (2 * many), f"backends in {words}: % own results")
+
+
+def killed(host: Host, report: Report, _: int) -> None:
+    """The service gets SIGKILL under a poller and is started again; nothing else is called."""
+    app = host.start(APPS / "polling.py", "12")
+    app.said("submitted")
+    host.kill_environment()
+    app.said("not-ready", 30)
+    host.simenv("up", "--resume")
+    back = time.monotonic()
+    app.said("result", 60)
+    heard_s = time.monotonic() - back
+    end = next(line for line in app.end() if line["kind"] == "end")
+    report.verdict("killed_heard_s", heard_s, "first result after the service is back, s")
+    report.verdict("killed_lost", end["left"], "results a poller never got")
+
+
+def stopped(host: Host, report: Report, _: int) -> None:
+    """A registered client gets SIGSTOP before its events come; others go on; it gets all later."""
+    app = host.start(APPS / "stopping.py", "3")
+    app.said("submitted")
+    app.child.send_signal(signal.SIGSTOP)
+    waits = [
+        line["seconds"]
+        for _number in range(3)
+        for line in host.run("leaving.py")
+        if line["kind"] == "result"
+    ]
+    app.child.send_signal(signal.SIGCONT)
+    got = sum(line["all"] for line in app.end() if line["kind"] == "result")
+    worst_s = max(waits) if len(waits) == 3 else float("inf")
+    report.verdict("stopped_worst_s", worst_s, "another client beside a stopped one, s")
+    report.verdict("stopped_lost", 3 - got, "events the stopped one never got")
+
+
+def rows(host: Host, report: Report, _: int) -> None:
+    """What applications rely on, one by one."""
+    found = [line for line in host.run(f"rows{host.revision}.py") if line["kind"] == "row"]
+    for line in found:
+        if line["why"]:
+            print(f"       {line['name']}: {line['why']}")
+    report.at_least(
+        f"rows{host.revision}", sum(not line["why"] for line in found), "rows that pass"
+    )
+
+
+def examples(host: Host, report: Report, _: int) -> None:
+    """QFw's own example scripts, unmodified."""
+    folder = host.qfw / "examples" / "tests"
+    failed = []
+    for script, *words in EXAMPLES:
+        app = host.start(folder / script, *words)
+        with contextlib.suppress(RuntimeError):
+            app.end(120)
+        text = (app.logs / "out").read_text(errors="replace")
+        if "ModuleNotFoundError" in text or "ImportError" in text:
+            print(f"       {script}: {text.splitlines()[-1][:120]}")
+        elif app.child.returncode or "Traceback" in text:
+            failed.append(f"{script}: rc {app.child.returncode}, see {app.logs}")
+        else:
+            print(f"       {script} {' '.join(words)}: done")
+    for line in failed:
+        print(f"       {line}")
+    report.verdict("examples_failed", len(failed), "examples of QFw that fail")
+
+
+EXAMPLES = (
+    ("test_init_qfw.py",),
+    ("test_qiskit_simple.py", "4"),
+    ("test_qiskit_ghz.py", "4", "nwqsim", "3"),
+    ("test_qiskit_ghz.py", "4", "tnqvm", "3"),
+    ("test_qiskit_vqe.py", "1", "nwqsim"),
+    ("test_qiskit_qaoa.py", "nwqsim"),
+    ("test_supermarq.py",),
+)
 Drill = Callable[[Host, Report, int], None]
-DRILLS: dict[int, dict[str, Drill]] = {1: {"leaving": leaving}, 2: {}}
+DRILLS: dict[int, dict[str, Drill]] = {
+    1: {
+        "rows": rows, "leaving": leaving, "backends": backends, "stopped": stopped,
+        "killed": killed, "examples": examples,
+    },
+    2: {"rows": rows},
+}  # fmt: skip
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,0 +1,147 @@
+"""What applications of revision 1 rely on, one row each, with QFw's own backend and primitives."""
+
+import os
+import time
+from collections.abc import Callable
+
+from defw_exception import DEFwExecutionError, DEFwInProgress
+from qfw_qiskit import QFwBackend, QFwBackendCapability, QFwBackendType
+from qfw_qiskit.qfw_lookup_service import get_qpm
+from qiskit import QuantumCircuit
+from said import say
+
+import simenv.frontends.qfw.client  # noqa: F401 - locks DEFw's sending
+
+BELL = QuantumCircuit(2)
+BELL.h(0)
+BELL.cx(0, 1)
+MEASURED = BELL.copy()
+MEASURED.measure_all()
+TEXT = 'OPENQASM 2.0;\ninclude "qelib1.inc";\nqreg q[2];\ncreg c[2];\nx q[0];\nmeasure q -> c;\n'
+INFO = {"qasm": TEXT, "num_qubits": 2, "num_shots": 10, "compiler": "staq"}
+qpm = get_qpm()
+
+
+def read(cid: str | None, patience_s: float = 30.0) -> dict:
+    end = time.monotonic() + patience_s
+    while True:
+        try:
+            return qpm.read_cq(cid)
+        except DEFwInProgress:
+            assert time.monotonic() < end, "no record"
+            time.sleep(0.02)
+
+
+def backend_counts() -> None:
+    counts = QFwBackend().run(MEASURED, shots=1000).result().get_counts()
+    assert set(counts) == {"00", "11"}, counts
+    assert sum(counts.values()) == 1000, counts
+
+
+def batch_of_50() -> None:
+    found = QFwBackend().run([MEASURED] * 50, shots=10).result()
+    assert [sum(found.get_counts(k).values()) for k in range(50)] == [10] * 50
+
+
+def statevector() -> None:
+    backend = QFwBackend(
+        betype=QFwBackendType.QFW_TYPE_NWQSIM,
+        capability=QFwBackendCapability.QFW_CAP_STATEVECTOR,
+    )
+    found = backend.run(MEASURED).result().get_statevector()
+    assert abs(abs(found.data[0]) ** 2 - 0.5) < 1e-9, found
+
+
+def tensor_network_type() -> None:
+    backend = QFwBackend(
+        betype=QFwBackendType.QFW_TYPE_TNQVM,
+        capability=QFwBackendCapability.QFW_CAP_TENSORNETWORK,
+    )
+    assert sum(backend.run(MEASURED, shots=7).result().get_counts().values()) == 7
+
+
+def qb_type() -> None:
+    backend = QFwBackend(betype=QFwBackendType.QFW_TYPE_QB)
+    assert sum(backend.run(MEASURED, shots=7).result().get_counts().values()) == 7
+
+
+def sync_run() -> None:
+    record = qpm.sync_run(INFO)
+    assert (record["rc"], record["result"]) == (0, {"01": 10}), record
+
+
+def async_and_read() -> None:
+    cid = qpm.async_run(INFO)
+    assert read(cid)["cid"] == cid
+
+
+def peek_keeps() -> None:
+    cid = qpm.async_run(INFO)
+    end = time.monotonic() + 30
+    while True:
+        try:
+            assert qpm.peek_cq(cid)["cid"] == cid
+            break
+        except DEFwInProgress:
+            assert time.monotonic() < end
+    assert read(cid)["cid"] == cid
+
+
+def width_is_an_estimate() -> None:
+    assert qpm.sync_run({**INFO, "num_qubits": 0})["rc"] == 0
+
+
+def bad_circuit_is_a_record() -> None:
+    for text in ("this is not qasm", "OPENQASM 2.0;\nnothing;\n"):
+        assert read(qpm.async_run({**INFO, "qasm": text}))["rc"] != 0
+
+
+def bad_circuit_raises_in_sync() -> None:
+    try:
+        qpm.sync_run({**INFO, "qasm": "OPENQASM 2.0;\nnothing;\n"})
+    except DEFwExecutionError as error:
+        words = str(error)
+    else:
+        raise AssertionError("it was run")
+    assert "Traceback" not in words, words
+    assert "simenv/" not in words, words
+
+
+def seven_times() -> None:
+    record = qpm.sync_run(INFO)
+    names = ("creation", "resources_consumed", "launch", "exec", "completion", "cq_enqueue")
+    times = [record[f"{name}_time"] for name in names]
+    assert all(isinstance(one, float) for one in times)
+    assert times[0] <= times[3] <= times[4]
+
+
+def ready_and_test() -> None:
+    assert qpm.is_ready() is True
+    assert isinstance(qpm.test(), str)
+
+
+def delete_is_silent() -> None:
+    assert qpm.delete_circuit("no-such-circuit") is None
+    cid = qpm.async_run(INFO)
+    assert qpm.delete_circuit(cid) is None
+
+
+def shutdown_of_one_client_stops_no_other() -> None:
+    other = get_qpm()
+    other.shutdown()
+    assert qpm.sync_run(INFO)["rc"] == 0
+
+
+ROWS: list[Callable[[], None]] = [
+    backend_counts, batch_of_50, statevector, tensor_network_type, qb_type, sync_run,
+    async_and_read, peek_keeps, width_is_an_estimate, bad_circuit_is_a_record,
+    bad_circuit_raises_in_sync, seven_times, ready_and_test, delete_is_silent,
+    shutdown_of_one_client_stops_no_other,
+]  # fmt: skip
+for row in ROWS:
+    try:
+        row()
+        say("row", name=row.__name__, why="")
+    except BaseException as error:  # noqa: BLE001 - a row that fails says why
+        say("row", name=row.__name__, why=f"{type(error).__name__}: {error}"[:300])
+os._exit(0)

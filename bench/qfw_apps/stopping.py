@@ -1,0 +1,22 @@
+"""Registers and submits circuits that take a while: `stopping.py COUNT`; is stopped meanwhile."""
+
+import os
+import sys
+
+from qfw_qiskit import QFwBackend
+from qiskit import QuantumCircuit
+from said import say
+
+import simenv.frontends.qfw.client  # noqa: F401 - locks DEFw's sending
+
+circuit = QuantumCircuit(22, 22)
+for _ in range(4):
+    circuit.h(range(22))
+    circuit.rx(0.1, range(22))
+    for qubit in range(21):
+        circuit.cx(qubit, qubit + 1)
+circuit.measure(range(22), range(22))
+job = QFwBackend().run([circuit] * int(sys.argv[1]), shots=10)
+say("submitted")
+say("result", all=len(job.result().results))
+os._exit(0)

@@ -1,0 +1,59 @@
+"""Client modules of the six bindings of revision 2, from the names and methods that simenv's own
+Protocols give them: `stubs.py FOLDER`. A QFw of that revision brings its own."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from pathlib import Path
+
+from simenv.qpm import bindings, managing
+from simenv.qpm.service import BINDINGS, QPMCapability
+
+PROTOCOLS = {
+    "execution": bindings.Execution,
+    "admission": managing.Admission,
+    "admission-policy": managing.AdmissionPolicy,
+    "scheduler": managing.Scheduler,
+    "telemetry": bindings.Telemetry,
+    "control": bindings.Control,
+}
+HEAD = """from defw_remote import BaseRemote
+
+
+class {name}(BaseRemote):
+    def __init__(self, service_info=None, *args, **kwargs):
+        super().__init__(service_info=service_info, *args, **kwargs)
+"""
+TAIL = """
+
+svc_info = {{"name": "{name}", "module": __name__, "description": "{name}", "version": 1.0}}
+service_classes = [{name}]
+
+
+def initialize():
+    pass
+
+
+def uninitialize():
+    pass
+"""
+
+folder = Path(sys.argv[1])
+for binding in BINDINGS:
+    methods = [
+        f"\n    def {name}(self, *args, **kwargs):\n        pass\n"
+        for name, value in vars(PROTOCOLS[binding.binding_name]).items()
+        if inspect.isfunction(value) and not name.startswith("_")
+    ]
+    text = HEAD.format(name=binding.client_class) + "".join(methods)
+    home = folder / binding.client_module
+    home.mkdir()
+    (home / "__init__.py").write_text(text + TAIL.format(name=binding.client_class))
+common = folder / "api_qpm_common"
+common.mkdir()
+bits = "".join(f"    QPM_CAP_{one.name} = {int(one)}\n" for one in QPMCapability)
+(common / "__init__.py").write_text(
+    "from enum import IntFlag\n\n\nclass QPMType(IntFlag):\n    QPM_TYPE_HARDWARE = 1\n"
+    f"    QPM_TYPE_SIMULATOR = 2\n\n\nclass QPMCapability(IntFlag):\n{bits}"
+)

@@ -1,0 +1,153 @@
+"""simenv inside an installed QFw: what is linked and written there, all of it found again by name.
+
+QFw's activation sets `DEFW_EXTERNAL_SERVICES_PATH` to its own services, and its launcher activates
+anew in a fresh shell on each node: so the service folder is linked beside QFw's own, and the
+variables of simenv are in a file that the activation sources.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sysconfig
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+import simenv
+from simenv.errors import ConfigError
+from simenv.frontends.qfw import SERVICES
+
+MODULE = "svc_simenv_qpm"
+VARIABLES = "qfw_simenv_env.sh"
+SOURCED = "qfw_set_envvars.sh"  # by what QFw's configurator writes as qfw_activate
+SERVICES_FILE = "qfw_services_simenv.yaml"
+MARK = "# simenv qfw install"
+_YAML = """\
+# Written by `simenv qfw install`: qfw_setup.sh --services-config {path}
+services:
+  - name: simenv
+    module: {module}
+    load-modules: {module},api_qpm,api_events
+    agent-prefix: qpm_simenv
+    agent-type: service
+    target: group1-head
+    assigned-hosts: group1
+    assigned-hosts-env: QFW_QPM_ASSIGNED_HOSTS
+"""
+
+
+class Layout(msgspec.Struct, frozen=True):
+    """Where things are in a QFw."""
+
+    root: Path
+
+    @property
+    def link(self) -> Path:
+        return self.root / "services" / MODULE
+
+    @property
+    def variables(self) -> Path:
+        return self.root / "environment" / VARIABLES
+
+    @property
+    def sourced(self) -> Path:
+        return self.root / "environment" / SOURCED
+
+    @property
+    def services_file(self) -> Path:
+        return self.root / "setup" / SERVICES_FILE
+
+
+def layout(root: Path) -> Layout:
+    """ConfigError where this is no QFw of revision 1."""
+    found = Layout(root.expanduser().absolute())
+    needed = ("services", "service-apis/api_qpm", "setup", f"environment/{SOURCED}")
+    missing = [name for name in needed if not (found.root / name).exists()]
+    if missing:
+        raise ConfigError(
+            f"{found.root} is no QFw: it has no {', '.join(missing)}",
+            hint="the folder that QFW_PATH names, a checkout of openQSE/QFw",
+        )
+    return found
+
+
+def install(root: Path, told: Mapping[str, str]) -> list[Path]:
+    """Link the service folder, write the variables `told` and the services file, and have the
+    activation source the variables. Idempotent; returns what there is now."""
+    places = layout(root)
+    if is_editable():
+        raise ConfigError(
+            f"simenv is installed in editable form, from {package()}: DEFw cannot import it",
+            hint="pip install simenv, without -e, in the virtual environment that QFw uses",
+        )
+    _link(places.link)
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in sorted(told.items())]
+    _write(places.variables, "\n".join([MARK, *lines, ""]))
+    _write(places.services_file, _YAML.format(path=places.services_file, module=MODULE))
+    if not is_sourced(places):
+        text = places.sourced.read_text(encoding="utf-8")
+        line = f'source "${{QFW_PATH}}/environment/{VARIABLES}"  {MARK}\n'
+        _write(places.sourced, text + ("" if text.endswith("\n") else "\n") + line)
+    return [places.link, places.variables, places.sourced, places.services_file]
+
+
+def uninstall(root: Path) -> list[Path]:
+    """Take out what `install` made; returns what is gone."""
+    places = layout(root)
+    gone = []
+    for path in (places.link, places.variables, places.services_file):
+        if path.is_symlink() or path.exists():
+            path.unlink()
+            gone.append(path)
+    if is_sourced(places):
+        kept = [
+            line
+            for line in places.sourced.read_text(encoding="utf-8").splitlines(keepends=True)
+            if MARK not in line
+        ]
+        _write(places.sourced, "".join(kept))
+        gone.append(places.sourced)
+    return gone
+
+
+def is_sourced(places: Layout) -> bool:
+    """Does the activation read the variables?"""
+    return MARK in places.sourced.read_text(encoding="utf-8")
+
+
+def package() -> Path:
+    """Where simenv is imported from here."""
+    return Path(simenv.__file__).parents[1]
+
+
+def is_editable() -> bool:
+    """From a checkout: DEFw looks into site-packages alone, and reads no .pth files there."""
+    homes = {Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")}
+    return package().resolve() not in homes
+
+
+def _link(path: Path) -> None:
+    target = SERVICES / MODULE
+    if path.is_symlink():
+        if path.resolve() == target.resolve():
+            return
+        path.unlink()  # of another installation
+    elif path.exists():
+        raise ConfigError(f"{path} is in the way", hint=f"move it: mv {path} {path}.old")
+    path.symlink_to(target)
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all, with the mode of what was there."""
+    fresh = path.with_name(path.name + ".new")
+    try:
+        fresh.write_text(text, encoding="utf-8")
+        if path.exists():
+            fresh.chmod(path.stat().st_mode & 0o777)
+        os.replace(fresh, path)
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be written: {error.strerror or error}", hint="a QFw of your own"
+        ) from error

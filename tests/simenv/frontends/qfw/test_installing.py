@@ -1,0 +1,125 @@
+"""simenv put into a QFw, checked there, and taken out."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from simenv.cli.app import run
+from simenv.client.client import Client
+from simenv.errors import ConfigError
+from simenv.frontends.qfw import SERVICES, installing
+
+SOURCE = "# QFw's\nexport QFW_PATH={root}\n"
+
+
+@pytest.fixture
+def qfw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folders of a QFw, and what of it matters here."""
+    root = tmp_path / "QFw"
+    for name in ("services", "service-apis/api_qpm", "setup", "environment", "DEFw/src"):
+        (root / name).mkdir(parents=True)
+    sourced = root / "environment" / installing.SOURCED
+    sourced.write_text(SOURCE.format(root=root))
+    sourced.chmod(0o755)
+    program = root / "DEFw" / "src" / "defwp"
+    program.write_text(f"#!/bin/sh\necho {sys.version.split()[0]}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(installing, "is_editable", lambda: False)
+    monkeypatch.delenv("DEFW_PATH", raising=False)
+    return root
+
+
+def levels(root: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    capsys.readouterr()
+    run(["--json", "qfw", "check", str(root)])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    return {line["what"]: line["level"] for line in lines}
+
+
+def test_what_is_installed_is_linked_and_sourced_by_the_activation(qfw: Path) -> None:
+    for _ in range(2):  # the second time changes nothing
+        installing.install(qfw, {"SIMENV_QPM_POOL": "main", "SIMENV_HOME": "/a home"})
+    assert (qfw / "services" / "svc_simenv_qpm").resolve() == (
+        SERVICES / "svc_simenv_qpm"
+    ).resolve()
+    sourced = qfw / "environment" / installing.SOURCED
+    assert sourced.read_text().count(installing.MARK) == 1
+    assert sourced.stat().st_mode & 0o777 == 0o755
+    shown = subprocess.run(
+        ["bash", "-c", f"source {sourced} && echo $SIMENV_QPM_POOL,$SIMENV_HOME"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert shown.stdout.strip() == "main,/a home"
+    yaml = pytest.importorskip("yaml")
+    (service,) = yaml.safe_load((qfw / "setup" / installing.SERVICES_FILE).read_text())["services"]
+    assert (service["module"], service["agent-type"]) == ("svc_simenv_qpm", "service")
+
+
+def test_what_is_taken_out_leaves_the_activation_as_it_was(qfw: Path) -> None:
+    sourced = qfw / "environment" / installing.SOURCED
+    before = sourced.read_text()
+    installing.install(qfw, {})
+    assert len(installing.uninstall(qfw)) == 4
+    assert sourced.read_text() == before
+    assert installing.uninstall(qfw) == []
+    assert list((qfw / "services").iterdir()) == list((qfw / "setup").iterdir()) == []
+
+
+def test_a_link_of_another_installation_is_replaced_and_a_folder_is_not(qfw: Path) -> None:
+    link = qfw / "services" / "svc_simenv_qpm"
+    link.symlink_to("/somewhere/else")
+    installing.install(qfw, {})
+    assert link.is_dir()
+    link.unlink()
+    link.mkdir()
+    with pytest.raises(ConfigError, match="in the way"):
+        installing.install(qfw, {})
+
+
+def test_a_folder_that_is_no_qfw_and_an_editable_installation_are_refused(
+    qfw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match="is no QFw"):
+        installing.install(tmp_path, {})
+    monkeypatch.setattr(installing, "is_editable", lambda: True)
+    with pytest.raises(ConfigError, match="editable"):
+        installing.install(qfw, {})
+    assert list((qfw / "services").iterdir()) == []
+
+
+def test_a_check_names_each_lack_until_there_is_none(
+    qfw: Path, env: Client, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("yaml")
+    monkeypatch.setenv("SIMENV_SERVICE", env.service)
+    found = levels(qfw, capsys)
+    failed = {name for name, level in found.items() if level == "fail"}
+    assert failed == {"service", "activation"}, capsys.readouterr()
+    assert run(["qfw", "install", str(qfw)]) == 0
+    assert set(levels(qfw, capsys).values()) == {"ok"}
+    assert run(["qfw", "check", str(qfw)]) == 0
+    assert "statevector by" in capsys.readouterr().out
+    (qfw / "DEFw" / "src" / "defwp").write_text("#!/bin/sh\necho 3.9.1\n")
+    assert levels(qfw, capsys)["DEFw"] == "fail"
+    (qfw / "DEFw" / "src" / "defwp").unlink()
+    assert levels(qfw, capsys)["DEFw"] == "fail"
+    monkeypatch.setenv("SIMENV_QPM_TYPE", "99")
+    assert levels(qfw, capsys)["variables"] == "fail"
+    assert run(["qfw", "check", str(qfw)]) == 1
+
+
+def test_an_environment_that_is_not_up_is_named(
+    qfw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIMENV_SERVICE", str(tmp_path / "nowhere" / "connection.json"))
+    assert levels(qfw, capsys)["environment"] == "fail"
+    monkeypatch.setenv("QFW_PATH", str(qfw))
+    assert run(["qfw", "install", "--private"]) == 0
+    assert levels(qfw, capsys)["environment"] == "ok"
+    assert os.environ["QFW_PATH"] == str(qfw)
