@@ -303,20 +303,27 @@ def killed(host: Host, report: Report, _: int) -> None:
 
 
 def stopped(host: Host, report: Report, _: int) -> None:
-    """A registered client gets SIGSTOP before its events come; others go on; it gets all later."""
+    """A registered client gets SIGSTOP before its events come; others go on; it gets all later.
+
+    The other client is connected before: QFw's resource manager asks every client at each lookup,
+    and would wait for the stopped one itself."""
+    beside = host.start(APPS / "beside.py")
+    beside.said("connected")
     app = host.start(APPS / "stopping.py", "3")
     app.said("submitted")
     app.child.send_signal(signal.SIGSTOP)
-    waits = [
-        line["seconds"]
-        for _number in range(3)
-        for line in host.run("leaving.py")
-        if line["kind"] == "result"
-    ]
-    app.child.send_signal(signal.SIGCONT)
+    end = time.monotonic() + APP_S  # kernels of this width may have to be compiled first
+    while json.loads(host.simenv("--json", "status"))["done"] < 3:
+        if time.monotonic() > end:
+            raise RuntimeError("the stopped client's circuits do not end")
+    try:
+        (beside.logs / "go").touch()
+        waits = [line["seconds"] for line in beside.end(60) if line["kind"] == "result"]
+    finally:
+        app.child.send_signal(signal.SIGCONT)
     got = sum(line["all"] for line in app.end() if line["kind"] == "result")
-    worst_s = max(waits) if len(waits) == 3 else float("inf")
-    report.verdict("stopped_worst_s", worst_s, "another client beside a stopped one, s")
+    worst_s = max(waits) if len(waits) == 10 else float("inf")
+    report.verdict("stopped_worst_s", worst_s, "another client beside a stopped one, slowest, s")
     report.verdict("stopped_lost", 3 - got, "events the stopped one never got")
 
 

@@ -9,13 +9,13 @@ from said import say
 
 import simenv.frontends.qfw.client  # noqa: F401 - locks DEFw's sending
 
-circuit = QuantumCircuit(22, 22)
+circuit = QuantumCircuit(18, 18)
 for _ in range(4):
-    circuit.h(range(22))
-    circuit.rx(0.1, range(22))
-    for qubit in range(21):
+    circuit.h(range(18))
+    circuit.rx(0.1, range(18))
+    for qubit in range(17):
         circuit.cx(qubit, qubit + 1)
-circuit.measure(range(22), range(22))
+circuit.measure(range(18), range(18))
 job = QFwBackend().run([circuit] * int(sys.argv[1]), shots=10)
 say("submitted")
 say("result", all=len(job.result().results))
