@@ -103,8 +103,10 @@ class Administration:
             actions += reserved.close(state, one, how, why, time.time_ns(), now_ns)
         self._hands.carry_out(actions)
 
-    def cancels(self, who: Identity, tasks: list[int]) -> bool:
-        """Before they are cancelled: write down which are another's; False if none is."""
+    def cancels(self, who: Identity, tasks: list[int]) -> None:
+        """Before they are cancelled: write down which are another's."""
+        if who.scope:
+            return
         found = (self._state.tasks.get(number) for number in tasks)
         others: dict[str, list[int]] = {}
         for record in found:
@@ -114,4 +116,3 @@ class Administration:
             shown = ", ".join(map(task_name, numbers[:SHOWN_TASKS]))
             more = f" and {len(numbers) - SHOWN_TASKS} more" if len(numbers) > SHOWN_TASKS else ""
             self._audit.write(who, "cancel", owner or "own user", f"tasks {shown}{more}")
-        return bool(others)

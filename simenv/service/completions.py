@@ -24,7 +24,7 @@ _Shares = dict[tuple[bytes, str], list[Completion]]  # by (peer, owner)
 INDEX_SLICE = 2_000  # pairs written in one idle moment
 _STATE_INDEX = {state: index for index, state in enumerate(STATES)}
 MAX_FRESH = 20_000
-WATCHERS_KEPT = 256  # of a task; whoever waits asks again every few seconds
+WATCHERS_KEPT = 8  # of a task; whoever waits asks again every few seconds
 _STOPPED = (TaskState.CANCELLED, TaskState.EXPIRED)  # FAILED keeps the engine's own words
 
 

@@ -37,7 +37,7 @@ from simenv.service.pass_times import PassTimes
 from simenv.service.people import People
 from simenv.service.pools import WorkerProcesses
 from simenv.service.presence import Presence
-from simenv.service.questions import Questions
+from simenv.service.questions import Cancelling, Questions
 from simenv.service.reserving import CHANGING, Reserving
 from simenv.service.steering import Steering
 from simenv.service.subject import Facts
@@ -258,11 +258,10 @@ class Daemon:
             if full is not None:
                 self._answers.append((peer, codec.encode(m.Refused(message.request, [full]))))
         elif type(message) is m.Cancel:
-            audited = not who.scope and self.administration.cancels(who, message.tasks)
-            words, actions = self.questions.cancelled(message, who.scope)
-            self.hands.carry_out(actions)
-            after = self.hands.results if audited else self._answers
-            after.append((peer, codec.encode(m.Cancelled(message.request, words))))
+            asked = Cancelling(message.request, message.tasks, [])
+            self.desk.take(peer, who, asked, len(body))  # refused before anything is cancelled
+            self.administration.cancels(who, message.tasks)
+            self.hands.carry_out(self.questions.cancel(asked, who.scope))
         elif isinstance(message, CHANGES):
             answer = self.administration.obey(who, message, self.trouble)
             self._next_tick_ns = 0

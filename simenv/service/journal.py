@@ -127,6 +127,7 @@ class Journal:
     # --- writing -------------------------------------------------------------------------------
 
     def accept(self, row: AcceptedRow) -> None:
+        self.kept_bytes[row.owner] = self.kept_bytes.get(row.owner, 0) + len(row.body)
         self._accepted.append(row)
         self.pending = True
 
@@ -219,6 +220,8 @@ class Journal:
                     self._db.execute(query, values)
                 self._db.execute("commit")
         except (sqlite3.Error, OSError, OverflowError) as error:
+            for row in self._accepted:
+                self.kept_bytes[row.owner] -= len(row.body)
             self._accepted.clear()
             self.pending = any(self._waiting())
             raise self._failed(error) from error

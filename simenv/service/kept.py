@@ -72,9 +72,12 @@ class OldRecords:
 
     def bytes_kept(self) -> int:
         """Files of results, and what of the journal's file is in use."""
+        return self._number("select sum(bytes) from file") + self.journal_bytes()
+
+    def journal_bytes(self) -> int:
+        """What of the journal's file is in use."""
         pages = self._number("pragma page_count") - self._number("pragma freelist_count")
-        files = self._number("select sum(bytes) from file")
-        return files + pages * self._number("pragma page_size")
+        return pages * self._number("pragma page_size")
 
     def is_due(self, before_s: float, most_bytes: int) -> bool:
         """Is anything too old, or too much kept?"""
@@ -92,7 +95,7 @@ class OldRecords:
     # --- the oldest -----------------------------------------------------------------------------
 
     def kept_by_owner(self) -> dict[str, int]:
-        """Bytes of results by owner, those of files and of the journal's rows together."""
+        """Bytes by owner of what was submitted and of results, in files and the journal's rows."""
         return {owner: size for owner, size in self._journal.kept_bytes.items() if size > 0}
 
     def oldest_files(
@@ -193,6 +196,7 @@ class OldRecords:
         reader = self._journal.records
         last_seq, next_task = reader.last_seq(), reader.next_task()
         gone: dict[str, int] = {}
+        submits: list[tuple[str, int]] = []  # owner and bytes of each that goes with its tasks
         for record in records:
             for state in record.states:
                 gone[state] = gone.get(state, 0) + 1
@@ -211,6 +215,8 @@ class OldRecords:
             for first, count in self._submits_of(tasks):
                 kept = "select 1 from result where task >= ? and task < ? limit 1"
                 if db.execute(kept, (first, first + count)).fetchone() is None:
+                    query = "select owner, length(body) from accepted where first = ?"
+                    submits += db.execute(query, (first,)).fetchall()
                     db.execute("delete from accepted where first = ?", (first,))
             db.execute(
                 "delete from event where seq in (select seq from event where seq <= "
@@ -219,6 +225,8 @@ class OldRecords:
             )
         for record in records:
             self._journal.kept_bytes[record.owner] -= record.body_bytes + record.file_bytes
+        for owner, size in submits:
+            self._journal.kept_bytes[owner] -= size
 
     def _submits_of(self, tasks: list[int]) -> list[tuple[int, int]]:
         """(first id, count) of the Submits that brought these and have wholly ended."""

@@ -39,6 +39,12 @@ MOST_EVENTS = 1_000
 LOOK_TASKS = 16  # made between two looks at the clock
 
 
+class Cancelling(m.Cancel, frozen=True):
+    """A Cancel that was carried out; `words` as `State.cancel` gave them."""
+
+    words: list[str]
+
+
 class Questions:
     """Reads the daemon's parts, changes nothing but who watches what, who is let in and who
     shuts down."""
@@ -63,6 +69,8 @@ class Questions:
                 yield codec.encode(self._hello(peer, q, who))
             case FetchResult() | Rerun() | Collect():
                 self._d.keeping.asked(peer, who, q)
+            case Cancelling():
+                yield from self._cancelled(peer, who.scope, q)
             case m.Watch():
                 yield from self._watch(peer, who.scope, q)
             case m.GetTasks():
@@ -249,19 +257,33 @@ class Questions:
         """The number of the newest completion in a scope."""
         return self._d.journal.records.newest_of(scope) if scope else self._d.completions.newest
 
-    def cancelled(self, q: m.Cancel, scope: str) -> tuple[list[str], list[Action]]:
-        """A word for each task, and what follows; one out of scope is not there."""
-        d = self._d
-        seen = [r for r in map(d.state.tasks.get, q.tasks) if r is not None]
+    def cancel(self, q: Cancelling, scope: str) -> list[Action]:
+        """What follows for the tasks that have not ended; one out of scope is not there."""
+        tasks = self._d.state.tasks
+        seen = [r for r in map(tasks.get, q.tasks) if r is not None]
         mine = {r.number for r in seen if scope in ("", r.batch.owner)}
-        words, actions = d.state.cancel(
+        words, actions = self._d.state.cancel(
             [number if number in mine else 0 for number in q.tasks], time.monotonic_ns()
         )
-        for place, number in enumerate(q.tasks):
-            ended = words[place] == "unknown" and d.completions.place(number) is not None
+        q.words.extend(words)
+        return actions
+
+    def _cancelled(self, peer: bytes, scope: str, q: Cancelling) -> Steps:
+        """The answer, with what has ended before looked up in the journal; after the commit."""
+        d = self._d
+        absent = [place for place, word in enumerate(q.words) if word == "unknown"]
+        for count, place in enumerate(absent, 1):
+            number = q.tasks[place]
+            ended = d.completions.place(number) is not None
             if ended and scope in ("", d.journal.records.owner_of(number)):
-                words[place] = "final"
-        return words, actions
+                q.words[place] = "final"
+            if not count % LOOK_TASKS:
+                yield None
+        answer = codec.encode(m.Cancelled(q.request, q.words))
+        if d.journal.pending:  # a commit has failed: told when it is stored
+            d.hands.results.append((peer, answer))
+        else:
+            yield answer
 
     def status(self) -> ServiceInfo:
         import psutil  # here, because it takes a start 15 ms

@@ -270,12 +270,13 @@ class Records:
         return [msgspec.msgpack.decode(row[0], type=Event) for row in rows]
 
     def kept_by_owner(self) -> dict[str, int]:
-        """Bytes of the completions and files of results of each owner."""
+        """Bytes of the submits, completions and files of results of each owner."""
         found: dict[str, int] = {}
         owner_of = (
             "(select owner from finished where finished.seq <= file.seq order by seq desc limit 1)"
         )
         for query in (
+            "select owner, sum(length(body)) from accepted group by owner",
             "select owner, sum(length(body)) from finished group by owner",
             f"select {owner_of}, sum(bytes) from file where bytes > 0 group by 1",
         ):

@@ -67,15 +67,19 @@ class Sweep:
         self._after = 0  # of those that are too old
         self._after_of: dict[str, int] = {}
         self._after_file: dict[str, int] = {}
-        checkpoints = {} if beside is None else beside
-        self._total = old.bytes_kept() + sum(checkpoints.values())
+        self._checkpoints = {} if beside is None else beside
+        self._total = old.bytes_kept() + sum(self._checkpoints.values())
         self._lacking = limits.lacking_bytes
-        self._kept = old.kept_by_owner()
-        for owner, size in checkpoints.items():
-            self._kept[owner] = self._kept.get(owner, 0) + size
+        self._kept = self._by_owner()
         self._empty: set[str] = set()  # owners of whom nothing is left to take
         self.freed = Kept()
         self.done = False
+
+    def _by_owner(self) -> dict[str, int]:
+        kept = self._old.kept_by_owner()
+        for owner, size in self._checkpoints.items():
+            kept[owner] = kept.get(owner, 0) + size
+        return kept
 
     def step(self, deadline_ns: int) -> None:
         """Go on until the deadline; `done` is set at the end. Raises JournalError."""
@@ -137,6 +141,7 @@ class Sweep:
 
     def _take(self, records: list[Old]) -> None:
         gone = [(record.owner, self._old.measure(record)) for record in records]
+        before = self._old.journal_bytes()
         if not self._dry:
             faults.hit("gc.before")
             self._remove([name for record in records for name in record.files])
@@ -144,6 +149,10 @@ class Sweep:
             faults.hit("gc.after")
         for owner, kept in gone:
             self._count(owner, kept)
+        if not self._dry:  # what was submitted for them has gone as well, and whole pages only
+            self._total += sum(kept.journal_bytes for _, kept in gone)
+            self._total -= before - self._old.journal_bytes()
+            self._kept = self._by_owner()
 
     def _count(self, owner: str, gone: Kept) -> None:
         size = gone.journal_bytes + gone.file_bytes

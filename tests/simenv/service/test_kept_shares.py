@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from office import Office
-from service import spec
+from service import program, spec
 
 from simenv.model import Event, Terms, task_name
 from simenv.service import kept as kept_module
@@ -91,6 +92,48 @@ def test_the_largest_share_gives_first(tmp_path: Path) -> None:
     office.daemon.keeping.stop()
 
 
+def test_submits_count_for_who_sent_them_and_do_not_push_out_results_of_others(
+    tmp_path: Path,
+) -> None:
+    """Tasks that were cancelled at once have hardly a result, but their programs are kept."""
+    office = made(tmp_path, results={"keep_gib": 0.0025})
+    hers = end(office, office.ana, 10, 40_000)
+    large = program(3000).packed()
+    for number in range(60):
+        key, specs = f"~b{number}", [spec(program=large)]
+        answers = office.say(m.Submit(5, key, 0, Terms(), specs), office.ben)
+        (first,) = [answer.first for answer in answers if isinstance(answer, m.Accepted)]
+        office.say(m.Cancel(6, [first]), office.ben)
+    before = kept(office)
+    assert before["ben"] > 60 * len(large)
+    swept(office)
+    assert all(has(office, number) for number in hers)
+    after = kept(office)
+    assert after["ana"] == before["ana"]
+    assert 500_000 < after["ben"] < before["ben"]
+    office.begin_again()
+    assert kept(office) == after
+    office.daemon.keeping.stop()
+
+
+def test_a_submit_that_was_not_stored_does_not_count(office: Office) -> None:
+    before = kept(office).get("ben")
+    fault = sqlite3.OperationalError("database or disk is full")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(office.journal, "_statements", raising(fault))
+        answers = office.say(m.Submit(5, "~f", 0, Terms(), [spec()]), office.ben)
+        assert any(isinstance(answer, m.Refused) for answer in answers)
+    office.step()
+    assert kept(office).get("ben") == before
+
+
+def raising(error: Exception) -> Callable[[], None]:
+    def fails() -> None:
+        raise error
+
+    return fails
+
+
 def test_use_is_the_same_after_a_restart(office: Office) -> None:
     end(office, office.ana, 3, 5_000)
     end(office, office.peer, 2, 5_000)
@@ -161,12 +204,13 @@ def test_below_the_reserve_who_keeps_much_is_refused_first() -> None:
 def test_checkpoints_count_as_results_of_their_owner(office: Office) -> None:
     answers = office.say(m.Submit(5, "~c", 0, Terms(), [spec()]), office.ana)
     number = next(a.first for a in answers if isinstance(a, m.Accepted))
+    submitted = kept(office)["ana"]
     folder = office.daemon.keeping.root / "kept" / task_name(number)
     folder.mkdir(parents=True)
     (folder / "rank0").write_bytes(bytes(70_000))
     office.daemon.keeping._next_look_s = 0.0
     for _ in range(2_000):
         office.daemon.step(timeout_s=0.002)
-        if kept(office)["ana"] == 70_000:
+        if kept(office)["ana"] == 70_000 + submitted:
             return
     raise AssertionError(kept(office))
