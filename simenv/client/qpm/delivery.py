@@ -82,17 +82,18 @@ class Outlet:
         self._since_s = 0.0
         self._retired = False
         self.suspended = False
+        self.sources: set[Source] = set()  # with a registration there
 
     def push(self, parcel: Parcel) -> bool:
-        """Behind what waits already. False: it has to wait for long, and must not be kept for this
-        alone."""
+        """Behind what waits already. False: it has to wait for long, or is never put, and must not
+        be kept for this alone."""
         waiting = len(self._queue)
-        if waiting >= NAMES:
+        if self._retired or waiting >= NAMES:
             return False
         self._queue.append(parcel)
         if self._thread is not None and self._thread.is_alive():
             self._wake.notify()
-        elif not self._retired:
+        else:
             self._wake = threading.Condition(self._link.channel.lock)  # a forked child's is new
             self._thread = threading.Thread(
                 target=self._serve, args=(self._wake,), name="simenv-qpm-send", daemon=True
@@ -176,17 +177,22 @@ class Delivery:
         outlet = self._outlets.get(id(endpoint))
         if outlet is None:
             outlet = self._outlets[id(endpoint)] = Outlet(self._link, endpoint, self._watch)
+        outlet.sources.add(source)
         if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._serve, name="simenv-qpm", daemon=True)
             self._thread.start()
         self._link.channel.changed.notify_all()
         return outlet
 
-    def leave(self, endpoint: Endpoint) -> None:
-        """Nobody is registered there any more. With the lock held."""
-        outlet = self._outlets.pop(id(endpoint), None)
+    def leave(self, source: Source, endpoint: Endpoint) -> None:
+        """That source has no registration there any more; once none has, nothing is put there.
+        With the lock held."""
+        outlet = self._outlets.get(id(endpoint))
         if outlet is not None:
-            outlet.retire()
+            outlet.sources.discard(source)
+            if not outlet.sources:
+                del self._outlets[id(endpoint)]
+                outlet.retire()
 
     def end(self, source: Source) -> None:
         """Nothing comes from there any more. With the lock held."""
@@ -202,18 +208,30 @@ class Delivery:
     def _serve(self) -> None:
         channel = self._link.channel
         while not channel.closed:
-            with channel.lock:
-                self._timed = bool(self._sending)
-                channel.changed.wait_for(self._has_work, LOOK_S if self._timed else None)
-                waiting = self._is_waiting()
-                self._timed = True
-            if waiting:
-                try:
-                    channel.wait(self._is_idle, LOOK_S, self._repeat)
-                except SimenvError:  # closed, or silent: then whoever waits for a result is told
-                    with channel.lock:
-                        channel.changed.wait_for(lambda: channel.closed, PAUSE_S)
+            try:
+                self._read()
+            except SimenvError:  # closed, or silent: then whoever waits for a result is told
+                self._pause()
+            except Exception:  # no other thread reads for the endpoints of this connection
+                log.exception("events are not read; tried again in %g s", PAUSE_S)
+                self._pause()
             self._check()
+
+    def _read(self) -> None:
+        """Wait until there is something to read for, then read for LOOK_S at most."""
+        channel = self._link.channel
+        with channel.lock:
+            self._timed = bool(self._sending)
+            channel.changed.wait_for(self._has_work, LOOK_S if self._timed else None)
+            waiting = self._is_waiting()
+            self._timed = True
+        if waiting:
+            channel.wait(self._is_idle, LOOK_S, self._repeat)
+
+    def _pause(self) -> None:
+        channel = self._link.channel
+        with channel.lock:
+            channel.changed.wait_for(lambda: channel.closed, PAUSE_S)
 
     def _has_work(self) -> bool:
         return (
@@ -223,7 +241,7 @@ class Delivery:
         )
 
     def _is_waiting(self) -> bool:
-        return any(source.is_waiting for source in self._sources)
+        return any(source.is_waiting for source in tuple(self._sources))  # also without the lock
 
     def _is_idle(self) -> bool:
         return not self._is_waiting()
@@ -231,7 +249,7 @@ class Delivery:
     def _repeat(self, now: float) -> None:
         if now - self._asked_s >= LOOK_S:
             self._asked_s = now
-            for source in self._sources:
+            for source in tuple(self._sources):
                 source.ask_again(now)
 
     def _check(self) -> None:

@@ -119,13 +119,12 @@ class Notices:
     def _drop(self, registration: Registration) -> None:
         (outlet,) = (outlet for one, outlet in self._registered if one is registration)
         self._registered = [pair for pair in self._registered if pair[0] is not registration]
-        if all(other is not outlet for _, other in self._registered):
-            self._delivery.leave(registration.endpoint)
-            return
         for parcel in outlet.discard(
             lambda p: isinstance(p, _Parcel) and p.registration is registration
         ):
             parcel.shelve()
+        if all(other is not outlet for _, other in self._registered):
+            self._delivery.leave(self, registration.endpoint)
 
 
 class _Told:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hosts import BAD, Endpoint, completion, info, until
@@ -72,8 +72,9 @@ def test_a_reader_that_has_gone_takes_others_along(qpm: QPM) -> None:
     qpm.register_event_notification(there, 1, "there")
     cids = [qpm.async_run(info())["cid"] for _ in range(3)]
     assert {there.get().payload["cid"] for _ in cids} == set(cids)
+    register = qpm.register_event_notification
+    until(lambda: register(there, 1, "there")["registration_count"] == 1)
     assert gone.tried == 1
-    assert qpm.register_event_notification(there, 1, "there")["registration_count"] == 1
 
 
 class Stuck(Endpoint):
@@ -181,6 +182,63 @@ def test_clients_of_revision_1_do_not_see_each_others_records(qpm: QPM) -> None:
     assert until(lambda: read(first, other))["cid"] == other
     assert read(second, None) is read(second, mine) is None
     assert heard.empty()
+
+
+def test_a_queue_that_two_clients_of_revision_1_name_is_put_to_until_the_last_leaves(
+    qpm: QPM,
+) -> None:
+    shared = Endpoint()
+    first, second = qpm.connection(), qpm.connection()
+    for single in (first, second):
+        single.register_event_notification(shared, 1, "shared")
+    first.shutdown()
+    cids = {second.async_run(info()) for _ in range(3)}
+    assert {shared.get().payload["cid"] for _ in cids} == cids
+    second.shutdown()
+    with qpm._link.channel.lock:
+        outlet = qpm._delivery.join(second._notices, shared)
+        qpm._delivery.leave(second._notices, shared)
+        assert not outlet.push(cast(Any, None))  # it is queued then
+
+
+class Troubled:
+    """A source whose first look fails, and in whose second look another client comes."""
+
+    def __init__(self, qpm: QPM) -> None:
+        self._qpm = qpm
+        self._has_failed = False
+        self.came = threading.Event()
+
+    @property
+    def is_waiting(self) -> bool:
+        if not self._has_failed:
+            self._has_failed = True
+            raise ValueError("in a look")
+        if not self.came.is_set():
+            self._qpm._delivery._sources[self._qpm.connection()._notices] = None
+            self.came.set()
+        return False
+
+    def ask_again(self, now: float) -> None:
+        """Nothing is open."""
+
+
+def test_the_thread_that_reads_goes_on_after_an_error_and_as_clients_come(
+    qpm: QPM, caplog: pytest.LogCaptureFixture
+) -> None:
+    endpoint = Endpoint()
+    qpm.register_event_notification(endpoint, 1, "q")
+    troubled = Troubled(qpm)
+    with qpm._link.channel.lock:
+        qpm._delivery.join(troubled, Endpoint())
+    assert troubled.came.wait(60)
+    reader = qpm._delivery._thread
+    assert reader is not None
+    cid = qpm.async_run(info())["cid"]
+    assert endpoint.get().payload["cid"] == cid
+    assert reader.is_alive()
+    assert qpm._delivery._thread is reader
+    assert [str(r.exc_info[1]) for r in caplog.records if r.exc_info] == ["in a look"]
 
 
 def test_a_connection_that_is_closed_keeps_nothing(qpm: QPM) -> None:
