@@ -24,7 +24,8 @@ from simenv.config import interpreter
 from simenv.errors import LimitExceeded, ProgramError
 
 MEMORY_BYTES = 2**30  # beyond what Qiskit itself takes
-SECONDS = 60.0
+SECONDS = 10.0
+QUEUE_SECONDS = 60.0  # until the files of others have been read
 START_SECONDS = 120.0  # until Qiskit is loaded
 _LENGTH = struct.Struct("!Q")
 _READY, _SOUND, _WRONG = b"r", b"s", b"w"
@@ -41,23 +42,25 @@ class Confined:
 
     def check(self, data: bytes, name: str = "") -> None:
         """ProgramError for a file that Qiskit refuses, LimitExceeded for one that takes too much to
-        be read, ConfigError where there is no Python to read it with."""
+        be read or that has no turn within QUEUE_SECONDS, ConfigError where there is no Python to
+        read it with."""
         where = f"{name}: " if name else ""
-        with self._lock:
-            process = self._started()
-            try:
-                verdict = self._verdict(process, data)
-            except (OSError, TimeoutError):
-                verdict = b""
-            if verdict == _SOUND:
-                return
-            if verdict == _WRONG:
-                words = self._words(process)
-                raise ProgramError(
-                    f"{where}the QPY file cannot be read: {words}",
-                    hint="write it anew with qiskit.qpy.dump, or send OpenQASM",
-                )
-            self._end()
+        if not self._lock.acquire(timeout=QUEUE_SECONDS):
+            raise LimitExceeded(
+                f"{where}another QPY file is being read, and has been for {QUEUE_SECONDS:g} s",
+                hint="send it again, or OpenQASM",
+            )
+        try:
+            verdict, words = self._judged(data)
+        finally:
+            self._lock.release()
+        if verdict == _SOUND:
+            return
+        if verdict == _WRONG:
+            raise ProgramError(
+                f"{where}the QPY file cannot be read: {words}",
+                hint="write it anew with qiskit.qpy.dump, or send OpenQASM",
+            )
         raise LimitExceeded(
             f"{where}reading the QPY file of {len(data)} bytes takes more than "
             f"{MEMORY_BYTES >> 20} MiB or {SECONDS:g} s",
@@ -90,6 +93,22 @@ class Confined:
                 )
         return self._process
 
+    def _judged(self, data: bytes) -> tuple[bytes, str]:
+        """The verdict, and Qiskit's words where it refuses; no verdict where the process ended or
+        took too long. An answer that was not read whole would be the next file's: then it ends."""
+        process = self._started()
+        try:
+            verdict = self._verdict(process, data)
+            words = self._words(process) if verdict == _WRONG else ""
+        except (OSError, TimeoutError, struct.error):
+            verdict, words = b"", ""
+        except BaseException:
+            self._end()
+            raise
+        if verdict not in (_SOUND, _WRONG):
+            self._end()
+        return verdict, words
+
     def _verdict(self, process: subprocess.Popen[bytes], data: bytes) -> bytes:
         assert process.stdin is not None
         process.stdin.write(_LENGTH.pack(len(data)) + data)
@@ -104,8 +123,10 @@ class Confined:
         """So many bytes, or those before its end. TimeoutError."""
         assert process.stdout is not None
         descriptor, found, end = process.stdout.fileno(), b"", monotonic() + seconds
+        poll = select.poll()  # select.select takes no descriptor above 1023
+        poll.register(descriptor, select.POLLIN)
         while len(found) < size:
-            if not select.select([descriptor], [], [], max(0.0, end - monotonic()))[0]:
+            if not poll.poll(max(0.0, end - monotonic()) * 1e3):
                 raise TimeoutError
             part = os.read(descriptor, size - len(found))
             if not part:

@@ -58,11 +58,40 @@ def test_a_file_that_ends_its_reader_is_told_as_a_limit(
     process = reader._process
     assert process is not None
     process.kill()
-    with pytest.raises(LimitExceeded, match=r"1024 MiB or 60 s"):
+    with pytest.raises(LimitExceeded, match=r"1024 MiB or 10 s"):
         reader.check(sound())
     reader.check(sound())
     monkeypatch.setattr(confined, "SECONDS", 0.0)
     with pytest.raises(LimitExceeded, match="0 s"):
+        reader.check(sound())
+
+
+def test_an_answer_that_was_not_read_is_not_taken_for_that_of_the_next_file(
+    reader: Confined, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader.check(sound())
+    with monkeypatch.context() as patch:
+
+        def interrupted(*_: object) -> bytes:
+            raise KeyboardInterrupt
+
+        patch.setattr(reader, "_read", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            reader.check(sound())
+    with pytest.raises(ProgramError):
+        reader.check(sound()[:-20])
+    with monkeypatch.context() as patch:
+        patch.setattr(reader, "_words", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            reader.check(sound()[:-20])
+    reader.check(sound())
+
+
+def test_a_file_without_a_turn_is_refused(
+    reader: Confined, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(confined, "QUEUE_SECONDS", 0.01)
+    with reader._lock, pytest.raises(LimitExceeded, match="another QPY file is being read"):
         reader.check(sound())
 
 
