@@ -46,7 +46,7 @@ def install(
     }
     if private:
         told["SIMENV_PYTHON"] = config.interpreter()
-    elif service := settings.of(context).service:
+    elif service := _service(settings.of(context)):
         told["SIMENV_SERVICE"] = str(service)
     if pool:
         told["SIMENV_QPM_POOL"] = pool
@@ -109,6 +109,16 @@ def path(
         out.line(f'export {VARIABLE}="{SERVICES}${{{VARIABLE}:+:${VARIABLE}}}"')
     else:
         out.line(str(SERVICES))
+
+
+def _service(common: settings.Settings) -> Path | None:
+    """The connection file of the environment that is meant, whole: DEFw changes its folder."""
+    from simenv import config
+
+    found = common.service or config.service_file()
+    if found is None and common.name:
+        found = config.connection_file(common.name)
+    return None if found is None else found.expanduser().absolute()
 
 
 def _folder(given: Path | None) -> Path:

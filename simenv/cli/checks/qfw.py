@@ -95,7 +95,10 @@ def _yaml() -> Finding:
 
 def _told(places: Layout, environ: Mapping[str, str]) -> Iterator[Finding]:
     """What the service will be told, and whether there is an environment then."""
-    known = {**environ, **_exported(places.variables)}
+    known = dict(environ)  # what `install` would write
+    if places.variables.exists():  # then the service is told that, not what this shell has
+        known = {k: v for k, v in environ.items() if not k.startswith("SIMENV_")}
+        known |= _exported(places.variables)
     try:
         told = qpm.read(known)
     except ConfigError as error:
@@ -103,6 +106,9 @@ def _told(places: Layout, environ: Mapping[str, str]) -> Iterator[Finding]:
         return
     shown = [f"{name}={known[name]}" for name in sorted(known) if name.startswith("SIMENV_")]
     yield Finding("ok", "variables", ", ".join(shown) or "none: the environment `default`")
+    if told.token_file is not None:
+        words = "SIMENV_QPM_TOKEN_FILE: calls of revision 1 carry none: nothing is served"
+        yield Finding("fail", "token", words, _install(places))
     if told.private:
         yield Finding("ok", "environment", "a private one is started with the service")
         return
@@ -124,8 +130,6 @@ def _told(places: Layout, environ: Mapping[str, str]) -> Iterator[Finding]:
 
 def _exported(path: Path) -> dict[str, str]:
     """NAME=value of the lines `install` wrote."""
-    if not path.exists():
-        return {}
     found = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         words = shlex.split(line, comments=True)

@@ -143,10 +143,12 @@ class Hub:
         self._starts_left -= 1
         try:
             return stack.enter_context(simenv.local(workers=WORKERS))
-        except SimenvError as error:
-            if not self._starts_left:
+        except Exception as error:  # an OSError too: a full disk, no process to be had
+            if self._starts_left <= 0:
                 words = f"{STARTS} starts of a private environment failed, the last: "
-                raise GivenUp(words + error.message, hint=error.hint) from error
+                if isinstance(error, SimenvError):
+                    raise GivenUp(words + error.message, hint=error.hint) from error
+                raise GivenUp(words + repr(error), hint="see the log") from error
             raise
 
 

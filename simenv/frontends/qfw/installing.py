@@ -98,7 +98,7 @@ def uninstall(root: Path) -> list[Path]:
     places = layout(root)
     gone = []
     for path in (places.link, places.variables, places.services_file):
-        if path.is_symlink() or path.exists():
+        if path.is_symlink() if path == places.link else path.is_file():
             path.unlink()
             gone.append(path)
     if is_sourced(places):

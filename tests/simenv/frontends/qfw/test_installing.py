@@ -109,9 +109,42 @@ def test_a_check_names_each_lack_until_there_is_none(
     assert levels(qfw, capsys)["DEFw"] == "fail"
     (qfw / "DEFw" / "src" / "defwp").unlink()
     assert levels(qfw, capsys)["DEFw"] == "fail"
-    monkeypatch.setenv("SIMENV_QPM_TYPE", "99")
+    monkeypatch.setenv("SIMENV_QPM_TYPE", "99")  # of this shell: the service is not told it
+    assert levels(qfw, capsys)["variables"] == "ok"
+    with installing.layout(qfw).variables.open("a") as told:
+        told.write("export SIMENV_QPM_TYPE=99\n")
     assert levels(qfw, capsys)["variables"] == "fail"
     assert run(["qfw", "check", str(qfw)]) == 1
+
+
+def test_the_environment_that_is_named_is_installed_with_its_whole_path(
+    qfw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = installing.layout(qfw).variables
+    monkeypatch.delenv("SIMENV_SERVICE", raising=False)
+    monkeypatch.setenv("SIMENV_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert run(["--name", "lab", "qfw", "install", str(qfw)]) == 0
+    assert f"SIMENV_SERVICE={tmp_path}/lab/connection.json\n" in told.read_text()
+    assert run(["--service", "key.simenv", "qfw", "install", str(qfw)]) == 0
+    assert f"SIMENV_SERVICE={tmp_path}/key.simenv\n" in told.read_text()
+    monkeypatch.setenv("SIMENV_SERVICE", "other.simenv")
+    assert run(["qfw", "install", str(qfw)]) == 0
+    assert f"SIMENV_SERVICE={tmp_path}/other.simenv\n" in told.read_text()
+
+
+def test_a_token_that_no_call_of_revision_1_carries_fails_the_check(
+    qfw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    installing.install(qfw, {"SIMENV_QPM_PRIVATE": "yes", "SIMENV_QPM_TOKEN_FILE": "/token"})
+    assert levels(qfw, capsys)["token"] == "fail"
+
+
+def test_a_folder_where_the_link_would_be_is_not_taken_out(qfw: Path) -> None:
+    link = installing.layout(qfw).link
+    link.mkdir()
+    assert installing.uninstall(qfw) == []
+    assert link.is_dir()
 
 
 def test_an_environment_that_is_not_up_is_named(

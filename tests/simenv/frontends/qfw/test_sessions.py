@@ -102,14 +102,21 @@ def test_a_process_that_is_no_service_looks_for_no_environment(
     assert not mine.hub._begun
 
 
+@pytest.mark.parametrize(
+    "failure",
+    [StartFailed("no Python", hint="set SIMENV_PYTHON"), OSError(28, "set SIMENV_PYTHON")],
+    ids=["simenv", "system"],
+)
 def test_a_private_environment_that_does_not_start_is_given_up(
-    monkeypatch: pytest.MonkeyPatch,
+    failure: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: list[int] = []
 
     def start(**_: Any) -> None:
         tried.append(1)
-        raise StartFailed("no Python", hint="set SIMENV_PYTHON")
+        if len(tried) > hub_module.STARTS:
+            hub.close()
+        raise failure
 
     monkeypatch.setattr(simenv, "local", start)
     monkeypatch.setattr(hub_module, "RETRY_S", 0.001)
