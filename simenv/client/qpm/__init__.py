@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from simenv.client.client import Client
     from simenv.client.link import Link
 
-SINGLE_RETENTION = Retention(count=65_536)  # revision 1 has no word for what is no longer kept
+SINGLE_RETENTION = Retention(count=65_536, size_bytes=2**30)  # an evicted one ends in an error
 
 
 class QPM(

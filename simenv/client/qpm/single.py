@@ -6,17 +6,19 @@ from time import time
 from typing import Any
 
 from simenv.client.qpm import answers, fields, records
+from simenv.client.qpm.book import Gone
 from simenv.client.qpm.notices import Notices
 from simenv.client.qpm.presence import Presence
 from simenv.client.qpm.run import Run
 from simenv.client.qpm.runner import Runner, failure
 from simenv.errors import NoService
 from simenv.qpm.bindings import Endpoint
-from simenv.qpm.errors import InProgress, NotReady
+from simenv.qpm.errors import ExecutionError, InProgress, NotReady
 from simenv.qpm.service import ServiceRecord
 from simenv.qpm.states import Reason
 
 Plain = dict[str, Any]
+EVICTED = (Reason.TOO_OLD, Reason.TOO_MANY, Reason.TOO_LARGE)
 
 
 class SingleQPM:
@@ -70,7 +72,8 @@ class SingleQPM:
         return self._runner.start(info, queued=True).cid
 
     def read_cq(self, cid: str | None = None) -> Plain:
-        """The finished record of that name, else the oldest, and off the queue; or InProgress."""
+        """The finished record of that name, else the oldest, and off the queue; or InProgress.
+        ExecutionError for one that was evicted."""
         run = self._finished(cid)
         taken = self._book.take(run.cid)
         if taken is None:
@@ -110,6 +113,12 @@ class SingleQPM:
             raise NotReady(error.message, hint=error.hint) from error
         run = self._book.first(cid)
         if run is None:
+            gone = None if cid is None else self._book.find(cid)
+            if isinstance(gone, Gone) and gone.reason in EVICTED:
+                raise ExecutionError(
+                    f"the completion of circuit {cid} is no longer kept: {gone.reason}",
+                    hint="read completions sooner, or register for events",
+                )
             raise _in_progress(cid)
         return run
 

@@ -10,6 +10,7 @@ from hosts import BAD, BELL, TIMES, Endpoint, info, until
 
 from simenv.client.qpm import QPM, presence
 from simenv.client.qpm.book import Gone
+from simenv.client.qpm.shelf import Retention
 from simenv.client.qpm.single import SingleQPM
 from simenv.model import ServiceInfo
 from simenv.qpm.errors import ExecutionError, InProgress
@@ -113,6 +114,18 @@ def test_a_peek_takes_or_stamps(single: SingleQPM) -> None:
     assert single.read_cq()["cid"] == cids[1]
     with pytest.raises(InProgress):
         single.read_cq()
+
+
+def test_an_evicted_completion_ends_the_polling_with_an_error(qpm: QPM) -> None:
+    single = qpm.connection()
+    single._book.retention = Retention(count=2)
+    cids = [single.async_run(info(BAD)) for _ in range(3)]
+    for ask in (single.read_cq, single.peek_cq):
+        with pytest.raises(ExecutionError, match=r"no longer kept: max-records-exceeded"):
+            ask(cids[0])
+    assert single.read_cq(cids[1])["cid"] == cids[1]
+    with pytest.raises(InProgress):  # it was read
+        single.read_cq(cids[1])
 
 
 def test_a_bad_circuit_raises_late_or_never(single: SingleQPM) -> None:
