@@ -32,6 +32,12 @@ FAILED = 1
 MACHINE = "qpu"
 LOCALLY = "tcp://127.0.0.1:0"  # where another owner comes in
 MADE_UP = "simenv.cli.made_up:machine"
+USED_WITH = {
+    "provider": ("hardware",),
+    "token_file": ("a folder",),
+    "rpc_timeout": ("defw", "a folder"),
+    "restart": ("a folder",),
+}
 
 
 def check(
@@ -94,6 +100,7 @@ def check(
         tuple(only or ()), revisions, "" if long is None else _text(long), qubits
     )
     told = _progress(as_json)
+    _refuse_unused(context, target)
     with _opened(target, provider, token_file, rpc_timeout, restart) as found:
         done = runner.check(found, rows, options, told)
     if junit is not None:
@@ -104,6 +111,18 @@ def check(
         report.table(done, everything=every, stream=sys.stdout)
     if not done.ok:
         raise typer.Exit(FAILED)
+
+
+def _refuse_unused(context: typer.Context, target: str) -> None:
+    """OptionError for an option that was given and means nothing for this target."""
+    kind = target if target in ("inprocess", "hardware", "defw") else "a folder"
+    for name, kinds in USED_WITH.items():
+        source = context.get_parameter_source(name)
+        if kind not in kinds and source is not None and source.name == "COMMANDLINE":
+            raise OptionError(
+                f"--{name.replace('_', '-')} means nothing with {target}",
+                hint=f"it goes with {' or '.join(kinds)}",
+            )
 
 
 @contextmanager

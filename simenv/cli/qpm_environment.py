@@ -24,8 +24,8 @@ class Restartable:
         self._places = Places(self._home, self._home)
         told = {"name": "local", "durability": "process", "pools": (PoolSpec(min=1, max=1),)}
         self._config = config.convert(told, source="simenv qpm check")
-        self._service = start.start(self._config, self._places, private=True)
-        self._sockets = self._socket_folder()
+        self._lifeline = -1
+        self._start()
 
     @property
     def service(self) -> Path:
@@ -36,20 +36,32 @@ class Restartable:
         """kill -9."""
         self._service.process.kill()
         self._service.process.wait()
-        os.close(self._service.lifeline)
+        self._let_go()
 
     def end(self) -> None:
         """Start it again; returns when it is ready."""
         start.clear(self._sockets, self.service)
-        self._service = start.start(self._config, self._places, private=True)
-        self._sockets = self._socket_folder()
+        self._start()
 
     def close(self) -> None:
         """End it with all that belongs to it."""
-        os.close(self._service.lifeline)
-        start.end(self._service.process)
-        start.clear(self._sockets, self.service)
-        shutil.rmtree(self._home, ignore_errors=True)
+        try:
+            self._let_go()
+            start.end(self._service.process)
+            start.clear(self._sockets, self.service)
+        finally:
+            shutil.rmtree(self._home, ignore_errors=True)
+
+    def _let_go(self) -> None:
+        """Once: after a restart that fails the number may be another file's."""
+        lifeline, self._lifeline = self._lifeline, -1
+        if lifeline >= 0:
+            os.close(lifeline)
+
+    def _start(self) -> None:
+        self._service = start.start(self._config, self._places, private=True)
+        self._lifeline = self._service.lifeline
+        self._sockets = self._socket_folder()
 
     def _socket_folder(self) -> Path:
         from simenv.client.address import read

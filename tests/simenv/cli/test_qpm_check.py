@@ -10,6 +10,9 @@ import pytest
 from kit import assembled
 
 from simenv.cli.app import run
+from simenv.cli.qpm_environment import Restartable
+from simenv.client import start
+from simenv.errors import StartFailed
 
 
 def last_line(captured: pytest.CaptureFixture[str]) -> dict[str, object]:
@@ -26,6 +29,44 @@ def test_a_folder_without_a_plugin_ends_as_a_failed_one(
     assert run(["qpm", "check", str(tmp_path)]) == 4
     assert run(["qpm", "check"]) == 2
     assert run(["qpm", "check", str(tmp_path), "--revision", "3"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("target", "option", "goes_with"),
+    [
+        ("inprocess", ("--restart", "true", "true"), "a folder"),
+        ("hardware", ("--token-file", "token"), "a folder"),
+        ("defw", ("--restart", "true", "true"), "a folder"),
+        ("defw", ("--provider", "lab:one"), "hardware"),
+        ("inprocess", ("--rpc-timeout", "30"), "defw or a folder"),
+        ("some/folder", ("--provider", "lab:one"), "hardware"),
+    ],
+)
+def test_an_option_that_means_nothing_for_the_target_is_refused(
+    target: str, option: tuple[str, ...], goes_with: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["qpm", "check", target, *option]) == 2
+    told = capsys.readouterr().err
+    assert f"{option[0]} means nothing with {target}" in told
+    assert f"it goes with {goes_with}" in told
+
+
+def test_an_environment_that_does_not_start_again_is_let_go_of_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    environment = Restartable()
+    home = environment.service.parent
+    environment.begin()
+    with monkeypatch.context() as patch:
+
+        def refused(*_: object, **__: object) -> None:
+            raise StartFailed("no process to be had")
+
+        patch.setattr(start, "start", refused)
+        with pytest.raises(StartFailed):
+            environment.end()
+    environment.close()
+    assert not home.exists()
 
 
 def test_a_failed_plugin_ends_as_a_good_one(
