@@ -66,6 +66,7 @@ class Books:
         self.ended = dict.fromkeys(TaskState, 0)
         self.lost_attempts = 0
         self.last_short_ns = -(10**18)  # when a short task last came in
+        self.taken_ns = -(10**18)  # when a running task last lost a slot to a short one
         self.gang_ended_ns = -(10**18)  # when a task of several ranks last gave back its slots
         self.draining = False
         self.incidents = losses.Incidents()

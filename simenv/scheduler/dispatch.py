@@ -60,16 +60,16 @@ def _may_send(books: Books, pool: Pool) -> bool:
 
 
 def _next(books: Books, pool: Pool, now_ns: int) -> Send | None:
-    worker, idle = _with_slot(books, pool)
+    worker, idle = _with_slot(books, pool, now_ns)
     if worker is not None:
         return _to_idle(books, pool, worker, idle, now_ns)
     return _ahead(books, pool, now_ns)
 
 
-def _with_slot(books: Books, pool: Pool) -> tuple[Worker | None, int]:
+def _with_slot(books: Books, pool: Pool, now_ns: int) -> tuple[Worker | None, int]:
     """As `_roomiest`; where no idle worker has a slot, a short task may get one of a wide one."""
     found = _roomiest(pool)
-    if found[0] is None and resizing.take_back(books, pool):
+    if found[0] is None and resizing.take_back(books, pool, now_ns):
         return _roomiest(pool)
     return found
 
@@ -133,7 +133,7 @@ def _in_turns(books: Books, waiting: list[Pool], sends: list[Send], now_ns: int)
     while able:
         turn = min(able, key=taken.__getitem__)
         pool = waiting[turn]
-        worker, idle = _with_slot(books, pool)
+        worker, idle = _with_slot(books, pool, now_ns)
         send = None
         if worker is not None and _may_send(books, pool):
             send = _to_idle(books, pool, worker, idle, now_ns)
@@ -227,6 +227,7 @@ def _ahead(books: Books, pool: Pool, now_ns: int, own: int = 0) -> Send | None:
         if (
             worker.state != WorkerState.BUSY
             or worker.slots > 1
+            or worker.most_slots  # it runs a wide task, which gets its slots again
             or worker.held_us > AHEAD_MAX_US
             or (worker.held_us > CHUNK_US and len(worker.held) > 1)
             or worker.host.free_slots < worker.host.claimed_slots  # its slot is waited for

@@ -121,8 +121,10 @@ def slot_memory(node: Node, limits: Limits) -> int:
 
 def most_resident(node: Node, rank_bytes: int = 0) -> int:
     """The most ranks of resident workers on a node: WORKERS_PER_SLOT for each slot, as far as its
-    memory holds idle ones, and one for each slot in any case. `rank_bytes`: what each reserves."""
-    by_memory = node.memory_bytes // (rank_bytes or WORKER_BYTES)
+    memory holds idle ones, and one for each slot in any case. `rank_bytes`: what each reserves;
+    it counts here only where it is less than an idle one has, as the ranks of all pools are counted
+    together, and placement bounds what is reserved."""
+    by_memory = node.memory_bytes // min(rank_bytes or WORKER_BYTES, WORKER_BYTES)
     return max(node.slots, min(WORKERS_PER_SLOT * node.slots, by_memory))
 
 

@@ -25,7 +25,7 @@ def note_grant(books: Books, worker: Worker, record: Record) -> None:
         books.wide[worker.name] = worker
 
 
-def take_back(books: Books, pool: Pool) -> bool:
+def take_back(books: Books, pool: Pool, now_ns: int) -> bool:
     """Free a slot for a short task of the pool, on a node where one of its workers idles without a
     slot; False if there is nothing to take or nobody to take it for."""
     if not books.wide:
@@ -41,19 +41,22 @@ def take_back(books: Books, pool: Pool) -> bool:
         if any(host is one for one in hosts) and record.route.memory_bytes <= host.free_memory:
             worker.slots -= 1
             host.free_slots += 1
+            books.taken_ns = now_ns
             books.later.append(_told(worker, running))
             return True
     return False
 
 
 def give_again(books: Books, now_ns: int) -> list[Action]:
-    """Slots that were taken back and that nobody has used for a while."""
+    """Slots that were taken back, where none has been for a while; one stays free on each node
+    while short tasks still come in."""
     actions: list[Action] = []
-    if not books.wide or now_ns - books.last_short_ns < RECENT_NS:
+    if not books.wide or now_ns - books.taken_ns < RECENT_NS:
         return actions
+    recent = now_ns - books.last_short_ns < RECENT_NS
     for worker in books.wide.values():
         host, running = worker.host, _running(worker)
-        spare = host.free_slots - host.claimed_slots - host.kept_slots
+        spare = host.free_slots - host.claimed_slots - host.kept_slots - recent
         more = min(spare, worker.most_slots - worker.slots)
         if books.quotas.caps_slots and running is not None:
             more = min(more, usage.slots_left(books, running.batch.owner))

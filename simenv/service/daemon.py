@@ -362,6 +362,8 @@ class Daemon:
                     actions = self.state.dropped(send.worker, "it cannot be reached", now_ns)
                     self.hands.carry_out(actions)
             faults.hit("assign.sent")
+        if self.state.later:
+            self._next_tick_ns = 0
 
     # --- the end -------------------------------------------------------------------------------
 
@@ -378,9 +380,7 @@ class Daemon:
         self._next_tick_ns = 0
 
     def _check_drain(self, now_ns: int) -> None:
-        if not self.state.draining:
-            return
-        if not self.state.is_busy or now_ns >= self.stop_at_ns:
+        if self.state.draining and (not self.state.is_busy or now_ns >= self.stop_at_ns):
             self.stopped = True
 
     def close(self) -> None:

@@ -195,3 +195,11 @@ def test_nodes_that_are_left_take_no_more_workers_than_they_hold() -> None:
     assert machine.state.ledger.hosts["n1"].ranks == 32
     (info,) = machine.state.pool_infos()
     assert "hold no more" in info.reason
+
+
+def test_pool_that_reserves_memory_grows_beside_a_pool_with_a_worker_per_slot() -> None:
+    main = PoolSpec("main", min=16, max=16)
+    big = PoolSpec("big", min=3, max=3, memory_bytes=16 * 2**30)
+    machine = Machine(limits=cluster(16, per_slot=4 * 2**30), specs=(main, big))
+    sizes = {name: len(pool.workers) for name, pool in machine.state.pools.items()}
+    assert sizes == {"main": 16, "big": 3}

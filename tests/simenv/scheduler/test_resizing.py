@@ -83,3 +83,33 @@ def test_run_on_changing_numbers_of_slots_teaches_no_cost() -> None:
     machine.finish([record])
     assert machine.state.estimator.cost_us(record.route, record.spec) == before
     assert machine.state.wide == {}
+
+
+def test_slots_are_given_again_while_a_few_short_tasks_come() -> None:
+    machine = Machine(16, cluster(16))
+    record = wide(machine)
+    machine.submit(15 * 200, cost=1_000.0)
+    while sends := machine.assign():
+        for send in sends:
+            machine.finish(send.records)
+    worker = machine.state.workers[record.worker]
+    assert worker.slots < 15
+    for _ in range(3):
+        machine.submit(1, cost=1_000.0)
+        for send in machine.assign():
+            machine.finish(send.records)
+        machine.tick(0.9)
+        machine.hear()
+    assert worker.slots == 15, "one stays free for the short tasks that come"
+
+
+def test_small_task_is_not_sent_behind_a_wide_task_that_lost_its_slots() -> None:
+    machine = Machine(2, cluster(2))
+    machine.submit(1, along=route(40_000.0, num_qubits=20))
+    (send,) = machine.assign()
+    assert send.slots == 2
+    machine.begin(send.records[0])
+    machine.submit(1, along=route(900_000.0))
+    assert len(machine.assign()) == 1
+    machine.submit(1, cost=10.0)
+    assert machine.assign() == []

@@ -256,3 +256,12 @@ def test_a_task_of_a_drained_node_ends_before_its_worker_does(tmp_path: Path) ->
 def test_errors_of_steering_are_of_the_one_tree(bench: Bench) -> None:
     with pytest.raises(SimenvError):
         bench.daemon.steering.obey(Scale(1, "nope", 1, 1))
+
+
+def test_pool_that_reserves_memory_fits_beside_a_pool_with_a_worker_per_slot() -> None:
+    node = Node("n1", 16, 64 * 2**30)
+    limits = msgspec.structs.replace(
+        TWO, slots=16, memory_bytes=node.memory_bytes, nodes=(node,), overcommit=False
+    )
+    big = PoolSpec("big", min=1, max=3, memory_bytes=16 * 2**30)
+    check_pools((PoolSpec("main", min=16, max=16), big), limits)
