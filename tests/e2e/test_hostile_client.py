@@ -65,7 +65,7 @@ def test_an_attack_with_a_key_leaves_the_service_alive_and_within_bounds(
     env: Client, prey: tuple[Prey, PersonFile], tmp_path: Path, name: str
 ) -> None:
     service = psutil.Process(read(Path(env.service)).pid)
-    env.set_limits("mallory", {"max_queued_tasks": 20_000})  # reached sooner than the default
+    env.set_limits("mallory", {"max_queued_tasks": 1_000})  # reached sooner than the default
     file = tmp_path / "ben"
     people.issue(env.people, f"ben-{name.replace('_', '-')}", "client", file)
     peak = Peak(service)
