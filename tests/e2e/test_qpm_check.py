@@ -9,8 +9,8 @@ import pytest
 from simenv.cli.app import run
 
 SOME = (
-    "query.[!e]*", "record.*", "counts.*", "execution.sync*", "execution.cancel-running",
-    "events.once",
+    "query.*", "admission.reason", "polling.gone", "info.width", "record.*", "counts.*",
+    "execution.sync*", "execution.cancel-running", "events.once",
     "reservation.released", "credits.returned", "crowd.fifty", "control.shutdown", "clients.*",
     "transport.error-stack",
 )  # fmt: skip
