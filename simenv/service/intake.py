@@ -41,6 +41,7 @@ RETRY_AFTER_S = 1.0
 MAX_WAITING_BYTES = 256 * 2**20  # for admission, of the environment's own user
 MAX_OWNER_BYTES = 32 * 2**20  # of the owner of a key
 MAX_SUBMIT_BYTES = MAX_MESSAGE_BYTES - 2**20  # room for what is added on the way to a worker
+PARKED_NS = 1_000_000  # until a program that is examined in another thread is looked at again
 TURN_NS = 2_000_000  # a client's turn at admission before the next one's
 
 
@@ -67,6 +68,7 @@ class Intake:
         self._recent: OrderedDict[tuple[str, str, int], Remembered] = OrderedDict()
         self._waiting: Turns[Inquiry] = Turns()
         self._waiting_bytes: dict[str, int] = {}  # by owner
+        self._parked_until_ns = 0  # all that waits does so for threads that examine programs
 
     def remember(self, owner: str, key: str, offset: int, what: Remembered) -> None:
         self._recent[owner, key, offset] = what
@@ -79,8 +81,14 @@ class Intake:
 
     @property
     def busy(self) -> bool:
-        """Is any message only partly admitted, and can that go on?"""
-        return bool(self._waiting) and self.admission is not None
+        """Is any message only partly admitted, and can that go on now?"""
+        return bool(self._waiting) and self.admission is not None and not self.parked
+
+    @property
+    def parked(self) -> bool:
+        """Does all that waits do so for programs that are examined in another thread? To ask
+        again and again would take the processor from that thread."""
+        return bool(self._waiting) and time.monotonic_ns() < self._parked_until_ns
 
     def receive(
         self, peer: bytes, owner: str, message: Submit, body: bytes, now_ns: int
@@ -94,6 +102,7 @@ class Intake:
             hint = "wait for the answers to earlier messages"
             return refusal(QueueFull(words, hint=hint, retry_after_s=RETRY_AFTER_S))
         self._waiting_bytes[owner] = waiting + len(body)
+        self._parked_until_ns = 0
         self._waiting.put(owner, peer, Inquiry(peer, owner, message, body, now_ns))
         return None
 
@@ -105,6 +114,7 @@ class Intake:
         """
         through: list[tuple[Inquiry, Accepted | list[Refusal]]] = []
         admission = self.admission
+        examined: set[int] = set()  # seen since anything else went on
         while self._waiting and admission is not None:
             owner, _, inquiry = self._waiting.first()
             refused = _misshapen(inquiry.message, len(inquiry.body))
@@ -112,9 +122,18 @@ class Intake:
                 turn_ns = min(deadline_ns, time.monotonic_ns() + TURN_NS)
                 if not admission.go_on(inquiry, turn_ns):
                     self._waiting.go_on(done=False)
-                    if time.monotonic_ns() >= deadline_ns:
+                    now_ns = time.monotonic_ns()
+                    if inquiry.beside is None:
+                        examined.clear()
+                    elif id(inquiry) in examined:  # a whole round of nothing else
+                        self._parked_until_ns = now_ns + PARKED_NS
+                        break
+                    else:
+                        examined.add(id(inquiry))
+                    if now_ns >= deadline_ns:
                         break
                     continue
+            examined.clear()
             self._waiting.go_on(done=True)
             left = self._waiting_bytes[owner] - len(inquiry.body)
             if left:

@@ -174,7 +174,8 @@ class Bench:
         self._assemble()
 
     def step(self, passes: int = 2) -> None:
-        while passes > 0 or self.daemon.intake.busy or self.daemon.desk.busy:
+        intake = self.daemon.intake
+        while passes > 0 or intake.busy or intake.parked or self.daemon.desk.busy:
             passes -= 1
             self.daemon._next_tick_ns = 0
             self.daemon.step(timeout_s=0.0)

@@ -101,3 +101,21 @@ def test_a_large_program_that_is_wrong_is_refused(tmp_path: Path) -> None:
     accepted = bench.submit(spec(program=large()), spec(program=large(), seed=2))
     assert isinstance(accepted, m.Accepted)
     assert accepted.count == 2
+
+
+def test_the_loop_does_not_ask_again_and_again_for_a_program_that_is_examined(
+    tmp_path: Path, held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path)
+    bench.peer.send(codec.encode(m.Submit(7, "~large", 0, Terms(), [spec(program=large())])))
+    while not held.begun.wait(0.001):
+        bench.daemon.step(timeout_s=0.0)
+    admission = bench.daemon.intake.admission
+    assert admission is not None
+    asked = []
+    go_on = admission.go_on
+    monkeypatch.setattr(admission, "go_on", lambda *given: asked.append(1) or go_on(*given))
+    steps = 20
+    for _ in range(steps):
+        bench.daemon.step(timeout_s=0.0)
+    assert len(asked) <= 2 * steps
