@@ -175,7 +175,7 @@ class Bench:
 
     def step(self, passes: int = 2) -> None:
         intake = self.daemon.intake
-        while passes > 0 or intake.busy or intake.parked or self.daemon.desk.busy:
+        while passes > 0 or (intake.admission and intake._waiting) or self.daemon.desk.busy:
             passes -= 1
             self.daemon._next_tick_ns = 0
             self.daemon.step(timeout_s=0.0)
