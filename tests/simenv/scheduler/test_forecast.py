@@ -8,7 +8,7 @@ from machine import SECOND, Machine, route, wide
 
 from simenv.model import TaskSpec
 from simenv.scheduler import forecast, reserved, steering
-from simenv.scheduler.forecast import EXACT, UNKNOWN, Forecast
+from simenv.scheduler.forecast import EXACT, MOST_EXACT, UNKNOWN, Forecast
 from simenv.scheduler.queue import Queue
 
 MS = 1_000_000
@@ -130,12 +130,12 @@ def test_tasks_far_back_are_guessed_wrongly() -> None:
 
 def test_a_listing_looks_through_the_queue_for_each_task(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(workers=1)
-    tasks = machine.submit(3_000, cost=10_000.0)
+    tasks = machine.submit(MOST_EXACT, cost=10_000.0)
     looked: list[int] = []
     shared = Queue.shared
     monkeypatch.setattr(Queue, "shared", lambda queue: looked.append(1) or shared(queue))
     waits = _waits(machine, *tasks, asked=10_000)
-    assert waits == pytest.approx([place * 10 for place in range(3_000)])
+    assert waits == pytest.approx([place * 10 for place in range(MOST_EXACT)])
     assert len(looked) == 1
 
 
