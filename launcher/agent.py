@@ -35,21 +35,22 @@ _SRUN = (
     *("--quit-on-interrupt", "--kill-on-bad-exit", "--export=ALL"),
 )
 # A daemon's files get a folder of their own, whose name nobody can know before. A process that
-# reads a pipe until the daemon, its only writer, has ended removes it: PRTE kills the shell itself
-# when it ends. What a power cut left goes at the next start. Ranks inherit the daemon's
-# environment: it gets no more than programs need to run.
+# looks once a second whether the daemon lives removes it: PRTE kills the shell itself when it ends.
+# What a power cut left goes at the next start. Ranks inherit the daemon's environment: it gets no
+# more than programs need to run.
 _CONTAINED = """trap 'kill $daemon 2>/dev/null' TERM INT HUP
 name=${{TMPDIR:-/tmp}}/simenv-prted.$(uname -n)
 for old in "$name".*; do
     pid=${{old#"$name".}}
     [ -L "$old" ] || [ ! -O "$old" ] || kill -0 "${{pid%%.*}}" 2>/dev/null || rm -rf "$old"
 done
-TMPDIR=$(mktemp -d "$name.$$.XXXXXXXXXX") && mkfifo "$TMPDIR/alive" || exit
+TMPDIR=$(mktemp -d "$name.$$.XXXXXXXXXX") || exit
 export TMPDIR
-(trap '' TERM INT HUP; cat "$TMPDIR/alive"; rm -rf "$TMPDIR") </dev/null >/dev/null 2>&1 &
-remover=$!
-env -i {kept} {login} -c {command} 3>"$TMPDIR/alive" &
+env -i {kept} {login} -c {command} &
 daemon=$!
+(trap '' TERM INT HUP; while kill -0 $daemon; do sleep 1; done; rm -rf "$TMPDIR") \
+    </dev/null >/dev/null 2>&1 &
+remover=$!
 while kill -0 $daemon 2>/dev/null; do wait $daemon; code=$?; done
 while kill -0 $remover 2>/dev/null; do wait $remover; done
 exit $code"""

@@ -131,8 +131,9 @@ def test_the_folder_goes_though_the_shell_of_its_daemon_is_killed(tmp_path: Path
     with contained("echo up; exec sleep 600", tmp_path) as shell:
         assert shell.stdout is not None
         shell.stdout.readline()
-        below = psutil.Process(shell.pid).children(recursive=True)
-        (daemon,) = [process for process in below if process.name() == "sleep"]
+        while len(below := psutil.Process(shell.pid).children(recursive=True)) < 3:
+            pass  # the daemon, the shell that will remove its folder, and what that waits with
+        (daemon,) = [process for process in below if process.cmdline() == ["sleep", "600"]]
         shell.kill()
         shell.wait(WAIT_S)
         daemon.kill()
