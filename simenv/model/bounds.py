@@ -12,7 +12,7 @@ import msgspec
 
 from simenv.errors import OptionError
 
-Text = Annotated[str, msgspec.Meta(max_length=4_096)]
+Text = Annotated[str, msgspec.Meta(max_length=16_384)]
 FEW = msgspec.Meta(max_length=256)  # of what is told by name: outputs, options, preferences
 
 
