@@ -190,8 +190,7 @@ class State(Crew):
             if record is None:
                 words.append("unknown")
                 continue
-            at_once = record.phase in _UNSENT or self._waits_behind(record)
-            words.append("cancelled" if at_once else "cancelling")
+            words.append("cancelled" if record.phase in _UNSENT else "cancelling")
             actions += self._stop(record, "cancelled", now_ns)
         return words, actions
 
@@ -215,33 +214,20 @@ class State(Crew):
         if record.phase in _UNSENT:
             if record.phase == Phase.WAITING:
                 self.pools[record.route.pool].queue.drop(record)
-            return [self._ended_unrun(record, reason, now_ns)]
+            self.tasks.pop(record.number)
+            state = early_end(reason)
+            self.end(record, state)
+            waited_us = (now_ns - record.batch.accepted_ns) // 1000
+            return [Ending(record, state, 0, Timing(waited_us, 0, 0), reason=reason)]
         if record.stopping:
             return []
-        stop = StopRunning(record.worker, record.number, record.fence, reason)
-        if self._waits_behind(record):  # its worker skips it; an answer after all counts no more
-            worker = self.workers[record.worker]
-            del worker.held[record.number]
-            worker.held_us = max(0.0, worker.held_us - record.cost_us)
-            return [stop, self._ended_unrun(record, reason, now_ns)]
         record.stopping = reason
-        grace_ns = self.grace_ns(record)
-        self.deadlines.stop_by(now_ns, record.number, record.fence, grace_ns)
-        return [stop]
-
-    def _waits_behind(self, record: Record) -> bool:
-        """Was it sent to a worker behind another task, and has not begun as far as is known?"""
-        worker = self.workers.get(record.worker)
-        if record.phase != Phase.SENT or worker is None:
-            return False
-        return record is not next(iter(worker.held.values()))
-
-    def _ended_unrun(self, record: Record, reason: str, now_ns: int) -> Ending:
-        self.tasks.pop(record.number)
-        state = early_end(reason)
-        self.end(record, state)
-        waited_us = (now_ns - record.batch.accepted_ns) // 1000
-        return Ending(record, state, 0, Timing(waited_us, 0, 0), reason=reason)
+        if record.phase == Phase.RUNNING or record is next(
+            iter(self.workers[record.worker].held.values())
+        ):  # one that waits behind another is skipped when its turn comes
+            grace_ns = self.grace_ns(record)
+            self.deadlines.stop_by(now_ns, record.number, record.fence, grace_ns)
+        return [StopRunning(record.worker, record.number, record.fence, reason)]
 
     # --- reservations --------------------------------------------------------------------------
 
@@ -289,9 +275,7 @@ class State(Crew):
         actions: list[Action] = []
         for number in self.deadlines.waited_long(now_ns):
             record = self.tasks.get(number)
-            if record is None:
-                continue
-            if record.phase in _UNSENT or self._waits_behind(record):
+            if record is not None and record.phase in _UNSENT:
                 actions += self._stop(record, "queue_timeout", now_ns)
         for number, fence in self.deadlines.ran_long(now_ns):
             record = self.tasks.get(number)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from machine import Machine, cluster
+from machine import Machine
 
 from simenv.model import TaskState, WorkerState
 from simenv.scheduler.values import KillWorker, RetireWorker, StartWorker, StopRunning
-from simenv.wire.messages import STATES
-from simenv.worker.runner import ENDED_EARLY
 
 
 def test_cancel_of_a_waiting_task_ends_it_at_once() -> None:
@@ -108,12 +106,9 @@ def test_cancel_of_a_task_sent_ahead_leaves_the_one_in_front_alone() -> None:
     machine.begin(front)
     machine.keep(machine.state.cancel([behind.number], machine.now_ns)[1])
     assert not any(isinstance(action, KillWorker) for action in machine.tick(2.5))
-    assert machine.finish([front])
-    assert machine.finish([behind]) == [], "its answer counts no more"
-    assert [(e.record, e.state) for e in machine.endings] == [
-        (behind, TaskState.CANCELLED),
-        (front, TaskState.DONE),
-    ]
+    machine.finish([front])
+    machine.begin(behind)
+    assert any(isinstance(action, KillWorker) for action in machine.tick(2.5))
 
 
 def test_cancelled_tasks_do_not_stay_in_memory_behind_a_waiting_one() -> None:
@@ -140,36 +135,3 @@ def test_a_worker_that_does_not_end_when_asked_is_ended() -> None:
             worker.heard_ns = machine.now_ns
         machine.tick(1.0)
     assert machine.state.workers == {}
-
-
-def sent_behind(machine: Machine, **terms: object) -> int:
-    """A small task that its worker has behind one that runs."""
-    (first,) = machine.submit(1, cost=3_000.0)
-    machine.assign()
-    machine.begin(machine.state.tasks[first])
-    (number,) = machine.submit(1, cost=10.0, **terms)
-    assert machine.assign(), "nothing is sent ahead"
-    return number
-
-
-def test_task_sent_behind_another_expires_at_its_queue_timeout() -> None:
-    machine = Machine(1, cluster(1))
-    number = sent_behind(machine, queue_timeout_s=2.0)
-    for _ in range(3):
-        machine.hear()
-        machine.tick(1.0)
-    (ending,) = machine.endings
-    assert (ending.record.number, ending.state) == (number, TaskState.EXPIRED)
-    assert ENDED_EARLY["queue_timeout"] == STATES.index(TaskState.EXPIRED)
-
-
-def test_task_sent_behind_another_is_cancelled_at_once() -> None:
-    machine = Machine(1, cluster(1))
-    number = sent_behind(machine)
-    words, actions = machine.state.cancel([number], machine.now_ns)
-    machine.keep(actions)
-    assert words == ["cancelled"]
-    stop, ending = actions
-    assert isinstance(stop, StopRunning)
-    assert (ending.record.number, ending.state) == (number, TaskState.CANCELLED)
-    assert number not in machine.state.tasks
