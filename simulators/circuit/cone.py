@@ -87,13 +87,15 @@ def _gate(kind, qubits, first, count, levels):  # type: ignore[no-untyped-def]
     return False
 
 
-@kernel(NAMES, NAMES, U16, U16, U16, INT, INT, INT, U8, U8, U8, returns=INT)
-def _cone(rows, kinds, ops, qubits, clbits, bits_seen, blocks, phases, levels, written, kept):  # type: ignore[no-untyped-def]
-    """Fill `kept` [operations]; how many can go that would do something, diagonal gates only with
-    `phases`.
+@kernel(NAMES, NAMES, U16, U16, U16, INT, INT, INT, U8, U8, U8, U8, returns=INT)
+def _cone(
+    rows, kinds, ops, qubits, clbits, bits_seen, blocks, phases, levels, turned, written, kept
+):  # type: ignore[no-untyped-def]
+    """Fill `kept` [operations]; how many can go that would do something, diagonal gates without
+    `phases` only where they follow a measurement.
 
     `levels` [qubits]: what is seen at the end. `bits_seen`: clbits are. `blocks`: there are
-    conditions. `written` [clbits]: zeros.
+    conditions. `turned` [qubits], `written` [clbits]: zeros.
     """
     at = qubits.size
     bit = clbits.size
@@ -116,6 +118,8 @@ def _cone(rows, kinds, ops, qubits, clbits, bits_seen, blocks, phases, levels, w
             q = qubits[at]
             wanted = blocks or (bits_seen and not written[clbits[bit]])
             written[clbits[bit]] = 1
+            gone += turned[q]  # with the gate that follows, it would be none of the final ones
+            turned[q] = 0
             if wanted or levels[q] == SEEN:
                 levels[q] = OUTCOME_SEEN
             else:
@@ -130,6 +134,9 @@ def _cone(rows, kinds, ops, qubits, clbits, bits_seen, blocks, phases, levels, w
             kept[k] = 0
             if phases or kinds[code, _MOVES] != 0:
                 gone += 1
+            else:
+                for j in range(at, at + count):
+                    turned[qubits[j]] = 1
     return gone
 
 
@@ -205,7 +212,8 @@ def cone(circuit: Circuit, clbits: bool, levels: bytes) -> tuple[NDArray[np.bool
 
     `clbits`: they are seen; `levels`: of each qubit (see `asked`), b"" where none is. Where nothing
     but clbits is seen and nothing depends on them, diagonal gates are not counted: without the
-    others they change no probability, and the planner drops them by itself.
+    others they change no probability, and the planner drops them by itself; but where they follow a
+    measurement, which is final without them only.
     """
     counted = bool(levels) or bool(circuit.conditions_data)
     kept = np.empty(circuit.ops.size, np.uint8)
@@ -222,6 +230,7 @@ def cone(circuit: Circuit, clbits: bool, levels: bytes) -> tuple[NDArray[np.bool
         int(bool(circuit.conditions_data)),
         int(counted),
         seen,
+        np.zeros_like(seen),
         np.zeros(circuit.num_clbits, np.uint8),
         kept,
     )

@@ -22,6 +22,7 @@ from simenv.errors import ProtocolError
 from simenv.model import Code, Observable, Program, ReservationAsk, TaskSpec, Terms
 from simenv.wire import codec
 from simenv.wire import messages as m
+from simenv.wire.guard import MAX_STRANGERS
 from simenv.wire.history import GetSpec
 from simenv.wire.keeping import CHUNK_BYTES, FetchResult
 from simenv.wire.keyfiles import PersonFile
@@ -212,11 +213,15 @@ def half_messages(person: PersonFile, seconds: float, _: Prey) -> Counter[str]:
 
 
 def many_connections(person: PersonFile, seconds: float, _: Prey) -> Counter[str]:
-    """A thousand connections, each of which asks without end."""
+    """A thousand connections, each of which asks without end. Before, as many as are not cut off
+    while they are new, however slow their handshakes: of these, too many for one key are told."""
     hello = codec.encode(m.Hello(m.PROTOCOL, "0.1.0", "~hostile"))
     bodies = [hello, codec.encode(m.Ping(2)), codec.encode(m.GetQueue(3, done=True, limit=10_000))]
+    with connections(person, MAX_STRANGERS - 100) as sockets:
+        codes = flood(sockets, bodies, seconds / 2, reads=True)
     with connections(person, 1_000) as sockets:
-        return flood(sockets, bodies, seconds, reads=True)
+        flood(sockets, bodies, seconds / 2, reads=False)
+    return codes
 
 
 def million_tasks(person: PersonFile, seconds: float, prey: Prey) -> Counter[str]:

@@ -15,12 +15,14 @@ TOGETHER = ("tests/cluster/",)
 # What takes long on two quiet cores, the longest first.
 LONG = (
     "tests/cluster/",  # minutes: deaths that somebody must notice
+    "tests/e2e/test_readme_lines.py",
+    "tests/e2e/test_qpm_check.py",
     "tests/faults/test_worker_killed.py",
     "tests/faults/test_service_killed.py",
     "tests/faults/test_results_broken.py",
     "tests/e2e/test_life.py",
     "tests/examples/test_examples.py",
-    "tests/e2e/test_readme_lines.py",
+    "tests/simenv/qpm_check/test_honest.py",
     "tests/e2e/test_hardware.py",
     "tests/faults/test_launchers_killed.py",
     "tests/e2e/test_own_door.py",

@@ -215,6 +215,23 @@ def test_phases_before_final_measurements_are_dropped_without_cutting_the_circui
     assert made[False] == made[True]
 
 
+def test_a_phase_after_a_measurement_makes_it_one_within_the_circuit() -> None:
+    """Without the phase, which nobody sees, the measurement is a final one."""
+    arrays = Arrays(13, 13)
+    for qubit in range(13):
+        arrays.add("h", [qubit]).add("cp", [qubit, (qubit + 1) % 13], (), [0.1])
+        arrays.add("measure", [qubit], [qubit])
+    circuit = arrays.circuit()
+    for part in cut(circuit, split(circuit, asked(COUNTS, (), circuit))):
+        last = {}
+        at = 0
+        for op in part.circuit.ops.tolist():
+            for _ in range(int(part.circuit.table.rows[op, 1])):
+                last[int(part.circuit.qubits[at])] = part.circuit.table.names[op]
+                at += 1
+        assert set(last.values()) == {"measure"}
+
+
 def test_an_instance_without_inserts_finds_something_else() -> None:
     """Where nothing can be left out."""
     circuit = ladder(14, [*range(14)])
