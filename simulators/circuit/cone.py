@@ -88,9 +88,9 @@ def _gate(kind, qubits, first, count, levels):  # type: ignore[no-untyped-def]
 
 
 @kernel(NAMES, NAMES, U16, U16, U16, INT, INT, INT, U8, U8, U8, U8, returns=INT)
-def _cone(
+def _cone(  # type: ignore[no-untyped-def]
     rows, kinds, ops, qubits, clbits, bits_seen, blocks, phases, levels, turned, written, kept
-):  # type: ignore[no-untyped-def]
+):
     """Fill `kept` [operations]; how many can go that would do something, diagonal gates without
     `phases` only where they follow a measurement.
 
