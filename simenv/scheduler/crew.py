@@ -9,10 +9,19 @@ from __future__ import annotations
 from simenv.model import WorkerState, task_name
 from simenv.scheduler import losses
 from simenv.scheduler.books import Books
+from simenv.scheduler.deadlines import STOP_GRACE_NS
 from simenv.scheduler.nodes import AVOID_NS
 from simenv.scheduler.pools import Worker
 from simenv.scheduler.quotas import run_limit_s
-from simenv.scheduler.values import Action, KillWorker, Note, Phase, Record, RetireWorker
+from simenv.scheduler.values import (
+    Action,
+    KillWorker,
+    Note,
+    Phase,
+    Record,
+    RetireWorker,
+    StopRunning,
+)
 
 # What a provider calls may let no other thread run; that the process ended is seen anyway.
 MACHINE_SILENT_NS = 600_000_000_000
@@ -86,12 +95,27 @@ class Crew(Books):
         worker.passes = (task, *passes)
         if task:
             worker.idle_beats = 0
+            if task in worker.skipped:
+                return self._not_skipped(worker, task, fence, now_ns)
             self.started(name, task, fence, now_ns)
         elif worker.held:
             worker.idle_beats += 1
             if worker.idle_beats >= IDLE_BEATS:  # what was sent, or answered, got lost on its way
                 return self.dropped(name, "it holds tasks and runs none", now_ns)
         return []
+
+    def _not_skipped(self, worker: Worker, task: int, fence: int, now_ns: int) -> list[Action]:
+        """A worker runs a task that has ended, as it began before it was told to skip it: it is
+        asked to stop, and killed after the grace."""
+        known, until_ns = worker.skipped[task]
+        if known != fence:
+            return []
+        if not until_ns:
+            worker.skipped[task] = fence, now_ns + STOP_GRACE_NS
+            return [StopRunning(worker.name, task, fence, "cancelled")]
+        if now_ns < until_ns or worker.killed:
+            return []
+        return self.kill(worker, "did not stop a task that has ended")
 
     def dropped(self, name: str, why: str, now_ns: int) -> list[Action]:
         """A worker we cannot work with: end it; its tasks go back and none of them is charged."""

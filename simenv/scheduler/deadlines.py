@@ -20,6 +20,7 @@ class Deadlines:
         self._queued: list[tuple[int, int]] = []  # (when, task)
         self._running: list[tuple[int, int, int]] = []  # (when, task, fence)
         self._stopping: list[tuple[int, int, int]] = []  # (when, task, fence)
+        self._skipping: list[tuple[int, int, int]] = []  # (when, task, fence)
 
     def wait_until(self, when_ns: int, tasks: range, alive: Container[int], count: int) -> None:
         """None of these may still wait then; `count` tasks are `alive`."""
@@ -37,6 +38,10 @@ class Deadlines:
         """This attempt was asked to stop now."""
         heapq.heappush(self._stopping, (now_ns + grace_ns, task, fence))
 
+    def skip_by(self, now_ns: int, task: int, fence: int, grace_ns: int = STOP_GRACE_NS) -> None:
+        """This attempt, which its worker has not begun, was cancelled or expired now."""
+        heapq.heappush(self._skipping, (now_ns + grace_ns, task, fence))
+
     def waited_long(self, now_ns: int) -> Iterator[int]:
         """Tasks whose time in the queue is over."""
         while self._queued and self._queued[0][0] <= now_ns:
@@ -51,3 +56,8 @@ class Deadlines:
         """(task, fence) of attempts whose grace is over."""
         while self._stopping and self._stopping[0][0] <= now_ns:
             yield heapq.heappop(self._stopping)[1:]
+
+    def unconfirmed(self, now_ns: int) -> Iterator[tuple[int, int]]:
+        """(task, fence) of attempts to be skipped whose worker has not answered in time."""
+        while self._skipping and self._skipping[0][0] <= now_ns:
+            yield heapq.heappop(self._skipping)[1:]

@@ -21,6 +21,7 @@ from simenv.scheduler.values import Record, Send
 __all__ = ["CHUNK_BYTES", "CHUNK_TASKS", "CHUNK_US", "assign"]
 
 AHEAD_MAX_US = 50_000.0
+AHEAD_LATE_NS = 250_000_000  # without an answer, after which a worker gets nothing more ahead
 _MANY = 2**31
 
 
@@ -231,6 +232,7 @@ def _ahead(books: Books, pool: Pool, now_ns: int, own: int = 0) -> Send | None:
             or worker.held_us > AHEAD_MAX_US
             or (worker.held_us > CHUNK_US and len(worker.held) > 1)
             or worker.host.free_slots < worker.host.claimed_slots  # its slot is waited for
+            or now_ns - worker.worked_ns > AHEAD_LATE_NS  # what it holds takes far too long
         ):
             continue
         first = next(iter(worker.held.values()))

@@ -53,6 +53,9 @@ class Worker(msgspec.Struct, eq=False):
     held_us: float = 0.0
     worked_ns: int = 0  # since when it works on what it holds; 0: it does not
     idle_beats: int = 0  # in a row, while it holds tasks
+    # Tasks that ended before it began them, and that it was told to skip, until it answers: their
+    # fence, and once it runs one all the same, when it is killed if it still does.
+    skipped: dict[int, tuple[int, int]] = msgspec.field(default_factory=dict)
     killed: str = ""  # why we ended it, if we did
     leaving: str = ""  # why it gets nothing more, if so
     kept_for: int = 0  # the reservation whose tasks alone it gets; see `kept`

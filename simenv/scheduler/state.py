@@ -135,6 +135,7 @@ class State(Crew):
             number = result.task
             record = held.get(number)
             if record is None or record.fence != result.attempt:
+                worker.skipped.pop(number, None)
                 continue
             del held[number]
             tasks.pop(number, None)
@@ -214,20 +215,42 @@ class State(Crew):
         if record.phase in _UNSENT:
             if record.phase == Phase.WAITING:
                 self.pools[record.route.pool].queue.drop(record)
-            self.tasks.pop(record.number)
-            state = early_end(reason)
-            self.end(record, state)
-            waited_us = (now_ns - record.batch.accepted_ns) // 1000
-            return [Ending(record, state, 0, Timing(waited_us, 0, 0), reason=reason)]
+            return [self._ended_unrun(record, reason, now_ns)]
         if record.stopping:
             return []
         record.stopping = reason
-        if record.phase == Phase.RUNNING or record is next(
-            iter(self.workers[record.worker].held.values())
-        ):  # one that waits behind another is skipped when its turn comes
-            grace_ns = self.grace_ns(record)
-            self.deadlines.stop_by(now_ns, record.number, record.fence, grace_ns)
+        deadlines = self.deadlines
+        by = deadlines.skip_by if self._waits_behind(record) else deadlines.stop_by
+        by(now_ns, record.number, record.fence, self.grace_ns(record))
         return [StopRunning(record.worker, record.number, record.fence, reason)]
+
+    def _waits_behind(self, record: Record) -> bool:
+        """Was it sent to a worker behind another task, and has not begun as far as is known?"""
+        if record.phase != Phase.SENT:
+            return False
+        return record is not next(iter(self.workers[record.worker].held.values()))
+
+    def _ended_unrun(self, record: Record, reason: str, now_ns: int) -> Ending:
+        self.tasks.pop(record.number)
+        state = early_end(reason)
+        self.end(record, state)
+        waited_us = (now_ns - record.batch.accepted_ns) // 1000
+        return Ending(record, state, 0, Timing(waited_us, 0, 0), reason=reason)
+
+    def _unconfirmed(self, record: Record, now_ns: int) -> list[Action]:
+        """Its worker was told to skip it, and has not answered within the grace. Behind another
+        task it ends here: should the worker run it all the same, its heartbeat says so. Where
+        nothing is before it any more, it may have begun."""
+        if not self._waits_behind(record):
+            if record.phase == Phase.SENT:
+                grace_ns = self.grace_ns(record)
+                self.deadlines.stop_by(now_ns, record.number, record.fence, grace_ns)
+            return []
+        worker = self.workers[record.worker]
+        del worker.held[record.number]
+        worker.held_us = max(0.0, worker.held_us - record.cost_us)
+        worker.skipped[record.number] = record.fence, 0
+        return [self._ended_unrun(record, record.stopping, now_ns)]
 
     # --- reservations --------------------------------------------------------------------------
 
@@ -275,12 +298,16 @@ class State(Crew):
         actions: list[Action] = []
         for number in self.deadlines.waited_long(now_ns):
             record = self.tasks.get(number)
-            if record is not None and record.phase in _UNSENT:
+            if record is not None and (record.phase in _UNSENT or self._waits_behind(record)):
                 actions += self._stop(record, "queue_timeout", now_ns)
         for number, fence in self.deadlines.ran_long(now_ns):
             record = self.tasks.get(number)
             if record is not None and record.fence == fence:
                 actions += self._stop(record, "run_timeout", now_ns)
+        for number, fence in self.deadlines.unconfirmed(now_ns):
+            record = self.tasks.get(number)
+            if record is not None and record.fence == fence and record.worker in self.workers:
+                actions += self._unconfirmed(record, now_ns)
         for number, fence in self.deadlines.disobeyed(now_ns):
             record = self.tasks.get(number)
             if record is not None and record.fence == fence and record.worker in self.workers:

@@ -77,7 +77,7 @@ class Record(msgspec.Struct, gc=False, eq=False):
     sent_ns: int = 0
     started_ns: int = 0
     announced: bool = False  # its worker says Started before it runs it
-    stopping: str = ""  # why it was asked to stop: "cancelled" or "run_timeout"
+    stopping: str = ""  # why it was asked to stop: "cancelled", "queue_timeout" or "run_timeout"
 
     @property
     def size_bytes(self) -> int:

@@ -54,6 +54,7 @@ _DONE = STATES.index(TaskState.DONE)
 FAILED = STATES.index(TaskState.FAILED)
 ENDED_EARLY = {  # by why it was asked to stop
     "cancelled": STATES.index(TaskState.CANCELLED),
+    "queue_timeout": STATES.index(TaskState.EXPIRED),
     "run_timeout": STATES.index(TaskState.EXPIRED),
 }
 

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from machine import Machine
+from machine import Machine, cluster
 
 from simenv.model import TaskState, WorkerState
-from simenv.scheduler.values import KillWorker, RetireWorker, StartWorker, StopRunning
+from simenv.scheduler.values import (
+    Action,
+    KillWorker,
+    Record,
+    RetireWorker,
+    StartWorker,
+    StopRunning,
+)
+from simenv.wire.messages import STATES
+from simenv.worker.runner import ENDED_EARLY
 
 
 def test_cancel_of_a_waiting_task_ends_it_at_once() -> None:
@@ -105,7 +114,7 @@ def test_cancel_of_a_task_sent_ahead_leaves_the_one_in_front_alone() -> None:
     front, behind = (send.records[0] for send in machine.assign())
     machine.begin(front)
     machine.keep(machine.state.cancel([behind.number], machine.now_ns)[1])
-    assert not any(isinstance(action, KillWorker) for action in machine.tick(2.5))
+    assert not any(isinstance(action, KillWorker) for action in machine.tick(1.5))
     machine.finish([front])
     machine.begin(behind)
     assert any(isinstance(action, KillWorker) for action in machine.tick(2.5))
@@ -135,3 +144,82 @@ def test_a_worker_that_does_not_end_when_asked_is_ended() -> None:
             worker.heard_ns = machine.now_ns
         machine.tick(1.0)
     assert machine.state.workers == {}
+
+
+def sent_behind(machine: Machine, **terms: object) -> tuple[Record, Record]:
+    """A task that runs, and a small one that its worker holds behind it."""
+    (first,) = machine.submit(1, cost=3_000.0)
+    machine.assign()
+    machine.begin(machine.state.tasks[first])
+    (number,) = machine.submit(1, cost=10.0, **terms)
+    (send,) = machine.assign()
+    assert send.worker == "main-0"
+    return machine.state.tasks[first], machine.state.tasks[number]
+
+
+def beat(machine: Machine, running: Record) -> list[Action]:
+    worker, start = "main-0", machine.start_of("main-0")
+    beaten = machine.state.beaten(worker, start, running.number, running.fence, 0, machine.now_ns)
+    return machine.keep(beaten or [])
+
+
+def test_task_sent_behind_another_expires_at_its_queue_timeout() -> None:
+    machine = Machine(1, cluster(1))
+    front, behind = sent_behind(machine, queue_timeout_s=2.0)
+    assert machine.tick(1.0) == []
+    (stop,) = machine.tick(1.0)
+    assert stop == StopRunning("main-0", behind.number, behind.fence, "queue_timeout")
+    machine.finish([front])
+    (ending,) = machine.finish([behind], TaskState.EXPIRED)
+    assert (ending.state, ending.reason) == (TaskState.EXPIRED, "queue_timeout")
+    assert ENDED_EARLY["queue_timeout"] == STATES.index(TaskState.EXPIRED)
+
+
+def test_task_behind_a_stuck_one_ends_after_the_grace_and_its_worker_lives() -> None:
+    machine = Machine(1, cluster(1))
+    front, behind = sent_behind(machine, queue_timeout_s=2.0)
+    machine.tick(2.0)
+    assert machine.endings == []
+    machine.tick(2.1)
+    assert [(e.record, e.state) for e in machine.endings] == [(behind, TaskState.EXPIRED)]
+    machine.finish([front])
+    assert machine.finish([behind], TaskState.EXPIRED) == [], "it was told before"
+    assert not any(isinstance(action, KillWorker) for action in machine.actions)
+    assert machine.state.workers["main-0"].skipped == {}
+
+
+def test_task_that_begins_although_it_was_to_be_skipped_is_stopped_then_killed() -> None:
+    machine = Machine(1, cluster(1))
+    _, behind = sent_behind(machine)
+    machine.keep(machine.state.cancel([behind.number], machine.now_ns)[1])
+    machine.tick(2.1)
+    assert [e.state for e in machine.endings] == [TaskState.CANCELLED]
+    assert [type(action) for action in beat(machine, behind)] == [StopRunning]
+    machine.tick(1.0)
+    assert beat(machine, behind) == []
+    machine.tick(1.0)
+    assert [type(action) for action in beat(machine, behind)] == [KillWorker]
+
+
+def test_task_that_has_come_to_the_front_when_its_skip_is_not_confirmed_has_the_usual_grace() -> (
+    None
+):
+    machine = Machine(1, cluster(1))
+    front, behind = sent_behind(machine)
+    machine.keep(machine.state.cancel([behind.number], machine.now_ns)[1])
+    machine.finish([front])
+    machine.tick(2.1)
+    assert machine.endings[1:] == [], "it may have begun"
+    assert any(isinstance(action, KillWorker) for action in machine.tick(2.1))
+    machine.lose("main-0")
+    assert [e.state for e in machine.endings] == [TaskState.DONE, TaskState.CANCELLED]
+
+
+def test_nothing_is_sent_ahead_to_a_worker_whose_last_answer_is_late() -> None:
+    machine = Machine(1, cluster(1))
+    sent_behind(machine)
+    machine.hear()
+    machine.tick(0.5)
+    machine.submit(1, cost=10.0)
+    assert machine.assign() == []
+    assert len(machine.state.pools["main"].queue) == 1
