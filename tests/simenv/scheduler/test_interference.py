@@ -217,9 +217,13 @@ def test_task_that_has_come_to_the_front_when_its_skip_is_not_confirmed_has_the_
 
 def test_nothing_is_sent_ahead_to_a_worker_whose_last_answer_is_late() -> None:
     machine = Machine(1, cluster(1))
-    sent_behind(machine)
-    machine.hear()
+    machine.submit(1, cost=100.0)
+    (send,) = machine.assign()
+    machine.begin(send.records[0])
+    machine.submit(1, cost=100.0)
+    assert len(machine.assign()) == 1, "sent ahead"
     machine.tick(0.5)
-    machine.submit(1, cost=10.0)
+    machine.submit(1, cost=100.0)
     assert machine.assign() == []
-    assert len(machine.state.pools["main"].queue) == 1
+    machine.finish(send.records)
+    assert len(machine.assign()) == 1, "it has answered"
