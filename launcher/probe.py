@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.base import Command, Exit, Launcher, LaunchError, Share
-from launcher.children import exit_words
+from launcher.process.children import exit_words
 
 TIMEOUT_S = 10.0
 RANKS = 2
@@ -47,7 +47,7 @@ def hello(
     """Start two ranks on this node through the launcher `make` makes, and hear what they say."""
     started = time.monotonic()
     log = folder / f"hello-{os.getpid()}.log"
-    argv = (sys.executable, "-P", "-m", "launcher.hello")
+    argv = (sys.executable, "-P", "-m", "launcher.probe_rank")
     share = Share(os.uname().nodename, RANKS)
     command = Command("hello", argv, tuple(environ.items()), log, folder, 1, (share,))
     end: Exit | None = None
@@ -70,7 +70,7 @@ def hello(
 
 def alone(environ: Mapping[str, str], timeout_s: float = TIMEOUT_S) -> tuple[bool, str]:
     """The MPI that mpi4py is bound to, without any launcher; else False, and why there is none."""
-    argv = (sys.executable, "-P", "-m", "launcher.hello")
+    argv = (sys.executable, "-P", "-m", "launcher.probe_rank")
     try:
         done = subprocess.run(
             argv,

@@ -116,7 +116,7 @@ def _joined() -> World:
     except mpi.NoMpi as error:
         if mpi.rank_told(os.environ):
             raise typer.Exit(Infeasible.exit_code) from error
-        from launcher.registry import PIP_LINE
+        from launcher.selection import PIP_LINE
 
         hint = (
             "each of them would run the circuit alone: use the mpirun of the MPI that mpi4py is"
@@ -172,7 +172,7 @@ def _follow(world: World) -> None:
 
 
 def _seat() -> Seat:
-    from launcher.machine import this_machine
+    from launcher.allocation.this_node import this_machine
     from simenv.worker.world import own_seat
 
     here = this_machine()

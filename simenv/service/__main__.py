@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from launcher.base import LaunchError
-from launcher.local import LocalLauncher
+from launcher.process.local import LocalLauncher
 from simenv import config as configs
 from simenv.errors import SimenvError
 from simenv.model import WorkerState

@@ -11,9 +11,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from launcher.allocation import discover
+from launcher.allocation.discover import discover
+from launcher.allocation.this_node import is_here, this_machine
 from launcher.base import Allocation, AllocationError, Launcher, Node
-from launcher.machine import is_here, this_machine
 from simenv.config import Config
 from simenv.errors import ConfigError
 from simenv.scheduler.claims import END_MARGIN_NS

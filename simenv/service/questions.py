@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 
-from launcher.isolation import other_users
+from launcher.process.network_namespace import other_users
 from simenv import __version__
 from simenv.model import ServiceInfo, TaskInfo, TaskState, task_name
 from simenv.scheduler import capacity, sizing

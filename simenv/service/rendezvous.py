@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from launcher.allocation.this_node import is_here
 from launcher.base import Node
-from launcher.machine import is_here
 from simenv.config import OwnDoor, Places, is_any_address
 from simenv.errors import ConfigError
 from simenv.service.complaints import Complaints

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from launcher.base import Allocation, Launcher, LaunchError
-from launcher.registry import choose
+from launcher.selection import choose
 from simenv import __version__, files
 from simenv import config as configs
 from simenv.config import Config, ConnectionFile, OwnDoor, Places

@@ -14,7 +14,7 @@ from contextlib import suppress
 import msgspec
 
 from launcher.placement import Infeasible, Need, Placement, Room, filled, matches, place
-from launcher.registry import PIP_LINE
+from launcher.selection import PIP_LINE
 from simenv.config import Config
 from simenv.errors import ConfigError, LimitExceeded, NotFound, OptionError
 from simenv.model import PoolSpec

@@ -15,7 +15,15 @@ from cluster_environment import wait_for, words_of
 from cluster_slurm import LOGIN
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-OURS = {"simenv", "simenv.service", "simenv.worker", "prte", "prted", "mpirun", "pmix_helper"}
+OURS = {
+    "simenv",
+    "simenv.service",
+    "simenv.worker",
+    "prte",
+    "prted",
+    "mpirun",
+    "launcher.pmix.helper",
+}
 EXIT_CODE = 7
 APP = f"""
 import json, os, sys, simenv

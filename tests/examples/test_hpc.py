@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher import hosts
+from launcher.allocation import hostfile
 from simenv import config
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +34,7 @@ def test_the_configuration_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_hostfile_is_refused() -> None:
-    (node,) = hosts.from_file(HPC / "hostfile").nodes
+    (node,) = hostfile.from_file(HPC / "hostfile").nodes
     assert (node.name, node.slots) == ("localhost", 2)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher import mpirun
+from launcher.mpi import mpirun
 
 ROOT = Path(__file__).parents[2]
 RANKS, CIRCUITS = 4, 250

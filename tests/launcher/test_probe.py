@@ -13,7 +13,7 @@ import pytest
 
 from launcher import probe
 from launcher.base import Command, Exit, LaunchError
-from launcher.local import LocalLauncher
+from launcher.process.local import LocalLauncher
 
 ENVIRON = {**os.environ, "OMPI_MCA_pml": "ob1", "OMPI_MCA_btl": "self"}
 DONE = Exit("hello", 1, 0, "exit 0")
@@ -101,7 +101,7 @@ def test_a_launcher_that_cannot_start_anything_stops_the_service(tmp_path: Path)
 
 def test_plain_processes_pass_for_ranks(tmp_path: Path) -> None:
     mpis.real("openmpi5")
-    program = "import runpy; runpy.run_module('launcher.hello', run_name='__main__')"
+    program = "import runpy; runpy.run_module('launcher.probe_rank', run_name='__main__')"
     outcome = hello(lambda: Odd(program), tmp_path)
     assert not outcome.works
     assert "its ranks do not see one another" in outcome.words

@@ -21,7 +21,7 @@ from simenv import config
 from simenv.client.client import Client, connect
 
 SIMENV = Path(sys.executable).with_name("simenv")
-SERVICE, WORKER, HELPER = "simenv.service", "simenv.worker", "pmix_helper"
+SERVICE, WORKER, HELPER = "simenv.service", "simenv.worker", "launcher.pmix.helper"
 HEAD = "node1"
 PATIENCE_S = 60.0  # for what takes seconds on a quiet machine
 LOOK_S = 0.05  # processes of other hosts send no event

@@ -8,7 +8,8 @@ from contextlib import suppress
 import psutil
 from live import Live
 
-from launcher import mpirun, prte_install
+from launcher.mpi import mpirun
+from launcher.prte import installation
 
 LAUNCHERS = ("prte", "mpirun")
 
@@ -16,7 +17,7 @@ LAUNCHERS = ("prte", "mpirun")
 def missing(launcher: str) -> str:
     """What there is not of a launcher here; "" if it is all there."""
     if launcher == "prte":
-        found = prte_install.find(os.environ)
+        found = installation.find(os.environ)
         return found if isinstance(found, str) else ""
     return "" if mpirun.find(os.environ) else "no mpirun is here"
 

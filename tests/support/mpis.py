@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from packages import bring
 
-from launcher import mpirun
-from launcher.dialects import Kind, Mpirun
+from launcher.mpi import mpirun
+from launcher.mpi.mpirun_options import Kind, Mpirun
 
 FOLDER = Path(sys.prefix) / "var" / "simenv-mpis"
 NAMES = ("openmpi5", "openmpi4", "mpich")

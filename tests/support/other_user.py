@@ -107,16 +107,17 @@ def opened(folders: list[Path]) -> list[str]:
 
 def run_through_pmix(uri: str, mark: Path, owner: int, pid: int) -> list[str]:
     """`mark` if the server ran a shell for us, which makes it."""
-    from launcher import isolation, prte_install
-    from launcher.pmix import PmixError, Tool
+    from launcher.pmix.tool import PmixError, Tool
+    from launcher.process import network_namespace
+    from launcher.prte import installation
 
-    prte = prte_install.find(os.environ)
-    assert isinstance(prte, prte_install.Prte), prte
+    prte = installation.find(os.environ)
+    assert isinstance(prte, installation.Prte), prte
     for library in prte.preload:  # before the rights to find them are gone
         ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
     ctypes.CDLL(str(prte.library))
     if pid:
-        isolation.join(pid)
+        network_namespace.join(pid)
     else:
         become_other_user()
         claim(owner)

@@ -21,10 +21,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from launcher import block
 from launcher.base import Allocation, Command, LaunchError, Node, Share
-from launcher.prte import PrteLauncher
-from launcher.prte_install import Prte, find
+from launcher.prte import dvm_supervisor
+from launcher.prte.installation import Prte, find
+from launcher.prte.launcher import PrteLauncher
 
 LOOK_S = 0.01
 MORTAL = "import ctypes; ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)\n"  # PR_SET_PDEATHSIG, SIGKILL
@@ -127,7 +127,7 @@ class Driver:
 
 def main(folder: Path, agent: str, nodes: str) -> None:
     allocation = Allocation(tuple(map(node, nodes.split(","))), "a test")
-    block.LOOK_FOR_NODES_S = 2.0
+    dvm_supervisor.LOOK_FOR_NODES_S = 2.0
     launcher = PrteLauncher(allocation, folder, prte=here(), agent=agent)
     rest = b""
     tell(what="ready")

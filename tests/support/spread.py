@@ -38,7 +38,7 @@ LONG = (
     "tests/examples/test_my_qpu.py",
     "tests/simenv/cli/test_qpm_diff.py",
     "tests/simenv/cli/test_environment.py",
-    "tests/launcher/test_mpirun.py",
+    "tests/launcher/mpi/test_mpirun.py",
     "tests/house/test_imports.py",
     "tests/simenv/client/circuits/test_hostile_text.py",
     "tests/simenv/client/test_local.py",

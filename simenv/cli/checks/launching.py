@@ -9,13 +9,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from launcher import probe, registry
-from launcher.agent import reach
-from launcher.allocation import discover
+from launcher import probe, selection
+from launcher.allocation.discover import discover
+from launcher.allocation.this_node import is_here
 from launcher.base import AllocationError
-from launcher.known import mpi4py_version
-from launcher.machine import is_here
-from launcher.reaching import Probes
+from launcher.probe_cache import mpi4py_version
+from launcher.process.agent import reach
+from launcher.prte.node_probe import Probes
 from simenv import config as configs
 from simenv.cli import out
 from simenv.cli.checks.finding import Finding
@@ -68,7 +68,7 @@ def launchers() -> Iterator[Finding]:
     folder = Path(tempfile.mkdtemp(prefix="simenv-doctor-"))
     try:
         seen = dict(worker_environ(os.environ))
-        outcomes = registry.survey(os.environ, folder, of_workers=seen)
+        outcomes = selection.survey(os.environ, folder, of_workers=seen)
         working = [one for one in outcomes if one.works]
         for one in outcomes:
             name = " ".join(filter(None, (one.launcher, one.what, one.path and f"({one.path})")))
@@ -76,7 +76,7 @@ def launchers() -> Iterator[Finding]:
                 detail = f"{name}: two ranks saw one another in {one.seconds:.1f} s"
                 yield Finding("ok", "launcher", detail)
             else:
-                yield Finding("warn", "launcher", f"{name}: {one.words}", registry.PIP_LINE)
+                yield Finding("warn", "launcher", f"{name}: {one.words}", selection.PIP_LINE)
         works, words = (True, working[0].words) if working else probe.alone(seen)
     finally:
         shutil.rmtree(folder)
@@ -84,4 +84,4 @@ def launchers() -> Iterator[Finding]:
         yield Finding("ok", "mpi", f"mpi4py {mpi4py_version()} is bound to {words}")
     else:
         detail = f"{words}; workers have one rank each"
-        yield Finding("warn", "mpi", detail, registry.PIP_LINE)
+        yield Finding("warn", "mpi", detail, selection.PIP_LINE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from launcher.machine import this_machine
+from launcher.allocation.this_node import this_machine
 from simenv.cli import out
 from simenv.cli.checks.finding import Finding
 from simulators import catalog

@@ -7,10 +7,11 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from launcher import isolation, prte_install
-from launcher.allocation import discover
+from launcher.allocation.discover import discover
 from launcher.base import AllocationError
-from launcher.known import mpi4py_version
+from launcher.probe_cache import mpi4py_version
+from launcher.process import network_namespace
+from launcher.prte import installation
 from simenv import config, files
 from simenv.cli import out
 from simenv.cli.checks.finding import Finding
@@ -70,10 +71,10 @@ def launchers() -> Iterator[Finding]:
         nodes = [node.name for node in discover(os.environ).nodes]
     except AllocationError:  # told among the nodes
         nodes = [os.uname().nodename]
-    prte = prte_install.find(os.environ)
-    library = prte.library if isinstance(prte, prte_install.Prte) else None
-    exposure = isolation.exposure(nodes, os.environ, library)
-    others = len(isolation.other_users())
+    prte = installation.find(os.environ)
+    library = prte.library if isinstance(prte, installation.Prte) else None
+    exposure = network_namespace.exposure(nodes, os.environ, library)
+    others = len(network_namespace.other_users())
     present = f"{out.counted(others, 'other user')} here now"
     if not exposure:
         detail = "the launcher of MPI is out of reach of other users"

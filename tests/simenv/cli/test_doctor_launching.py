@@ -8,7 +8,7 @@ from pathlib import Path
 import mpis
 import pytest
 
-from launcher import probe, registry
+from launcher import probe, selection
 from launcher.probe import Outcome
 from simenv.cli.checks import launching
 
@@ -26,7 +26,7 @@ def test_what_works_here_is_called_ill() -> None:
 
 
 def test_a_broken_launcher_hides_behind_one_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "survey", lambda *_, **__: [BROKEN, WORKING])
+    monkeypatch.setattr(selection, "survey", lambda *_, **__: [BROKEN, WORKING])
     broken, working, mpi = launching.launchers()
     assert broken.level == "warn"
     assert broken.detail == "prte PRTE 3.0.14 (/opt/prte): two ranks ended with exit 1: no room"
@@ -36,7 +36,7 @@ def test_a_broken_launcher_hides_behind_one_that_works(monkeypatch: pytest.Monke
 
 
 def test_what_to_type_is_not_said_where_no_launcher_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "survey", lambda *_, **__: [NOT_HERE])
+    monkeypatch.setattr(selection, "survey", lambda *_, **__: [NOT_HERE])
     monkeypatch.setattr(probe, "alone", lambda _: (False, "mpi4py is not installed"))
     missing, mpi = launching.launchers()
     assert missing.detail == "mpirun: none that we can speak to"

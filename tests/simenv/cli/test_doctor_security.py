@@ -12,7 +12,7 @@ import pytest
 from live import environment
 from other_user import UID, skip_without_second_user
 
-from launcher import isolation
+from launcher.process import network_namespace
 from simenv.cli.checks import keys, security
 from simenv.client import address
 from simenv.config import Config, write
@@ -107,29 +107,29 @@ def test_an_open_folder_of_sockets_is_found(tmp_path: Path) -> None:
 @pytest.fixture
 def forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with an MPI that allows no namespaces."""
-    monkeypatch.setattr(isolation, "why_impossible", lambda: "no namespace: not permitted")
+    monkeypatch.setattr(network_namespace, "why_impossible", lambda: "no namespace: not permitted")
     monkeypatch.setattr(security, "mpi4py_version", lambda: "4.1.0")
-    monkeypatch.setattr(security.prte_install, "find", lambda _: "none on PATH")
+    monkeypatch.setattr(security.installation, "find", lambda _: "none on PATH")
 
 
 @pytest.mark.usefixtures("forbidden")
 def test_forbidden_namespaces_are_a_warning_where_other_users_are_present(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(isolation, "other_users", lambda: (1000,))
+    monkeypatch.setattr(network_namespace, "other_users", lambda: (1000,))
     (found,) = security.launchers()
     assert found.level == "warn"
     assert "not permitted" in found.detail
     assert "1 other user here now" in found.detail
     assert found.remedy.startswith("simenv up --launcher local")
-    monkeypatch.setattr(isolation, "other_users", lambda: ())
+    monkeypatch.setattr(network_namespace, "other_users", lambda: ())
     (found,) = security.launchers()
     assert found.level == "ok"
     assert "not permitted" in found.detail
 
 
 def test_isolation_that_works_here_is_ok() -> None:
-    if why := isolation.why_impossible():
+    if why := network_namespace.why_impossible():
         pytest.skip(why)
     (found,) = security.launchers()
     assert found.level == "ok"
@@ -144,6 +144,6 @@ def test_a_process_of_another_user_is_seen() -> None:
     with subprocess.Popen([sys.executable, "-c", source], stdin=pipe, stdout=pipe) as other:
         assert other.stdout is not None
         other.stdout.readline()
-        assert UID in isolation.other_users()
+        assert UID in network_namespace.other_users()
         other.communicate()
-    assert os.getuid() not in isolation.other_users()
+    assert os.getuid() not in network_namespace.other_users()

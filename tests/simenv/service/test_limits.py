@@ -8,8 +8,8 @@ import time
 import pytest
 from service import Paper
 
+from launcher.allocation.this_node import this_machine
 from launcher.base import Allocation, Node
-from launcher.machine import this_machine
 from simenv.config import convert
 from simenv.errors import ConfigError
 from simenv.scheduler.values import Limits

@@ -1,0 +1,1 @@
+"""Nodes of the job or of the machine: Slurm, PBS, a hostfile, --hosts, or this node."""

@@ -1,0 +1,1 @@
+"""One mpirun for each worker: Open MPI, MPICH and Intel MPI."""

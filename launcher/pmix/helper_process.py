@@ -1,0 +1,80 @@
+"""The launcher's end of its PMIx helper: started, written to and read without ever waiting."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from launcher.pmix.protocol import Answer, Order, order_line, read_answer
+
+_READ_BYTES = 1 << 16
+_END_TIMEOUT_S = 1.0
+
+
+class HelperProcess:
+    """One helper. When it ends, by itself or not, `ended` is true and nothing more comes."""
+
+    def __init__(
+        self,
+        uri_file: Path,
+        libraries: Sequence[Path],
+        environ: Mapping[str, str],
+        log: int,
+        *,
+        network_of: int = 0,
+    ) -> None:
+        """`network_of`: the process in whose network namespace the DVM listens; 0: in ours."""
+        argv = [sys.executable, "-P", "-m", "launcher.pmix.helper", str(network_of), str(uri_file)]
+        self._process = subprocess.Popen(
+            [*argv, *map(str, libraries)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=dict(environ),
+            bufsize=0,
+            start_new_session=True,
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._in, self._out = self._process.stdin, self._process.stdout
+        os.set_blocking(self._in.fileno(), False)
+        os.set_blocking(self._out.fileno(), False)
+        self._unsent = b""
+        self._partial = b""
+        self.ended = False
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def send(self, order: Order) -> None:
+        self._unsent += order_line(order)
+        self._flush()
+
+    def answers(self) -> list[Answer]:
+        """What has come since the last call."""
+        self._flush()
+        data = self._partial
+        with suppress(BlockingIOError):
+            while chunk := os.read(self._out.fileno(), _READ_BYTES):
+                data += chunk
+            self.ended = True
+        *lines, self._partial = data.split(b"\n")
+        return [read_answer(line) for line in lines]
+
+    def close(self) -> None:
+        self._process.kill()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_END_TIMEOUT_S)
+        self._in.close()
+        self._out.close()
+        self.ended = True
+
+    def _flush(self) -> None:
+        with suppress(BlockingIOError, BrokenPipeError):
+            while self._unsent:
+                self._unsent = self._unsent[os.write(self._in.fileno(), self._unsent) :]

@@ -1,0 +1,80 @@
+"""Run a program that never outlives its parent process.
+
+    python -I -S die_with_parent.py PID [isolated] -- ARGV...
+
+The kernel sends SIGKILL when the starter's thread ends; the setting survives the exec. A file of
+its own, run by its path, so that it starts without the interpreter's site packages.
+
+`isolated`: the program runs in a new network namespace, which has a loopback interface and nothing
+else. Processes outside of it, those of other users above all, cannot connect to its ports. Without
+the privilege to make one, it is made inside a new user namespace, in which the user and the group
+keep their numbers (user_namespaces(7)). See `launcher.process.network_namespace` for the reason.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ISOLATED = "isolated"
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_CLONE_NEWUSER, _CLONE_NEWNET = 0x1000_0000, 0x4000_0000  # linux/sched.h
+_SIOCSIFFLAGS, _IFF_UP = 0x8914, 1  # linux/sockios.h, linux/if.h
+
+
+def words(starter_pid: int, argv: Sequence[str], *, isolated: bool = False) -> list[str]:
+    """The command line that runs `argv` tethered to the process (its main thread) `starter_pid`."""
+    options = [ISOLATED] if isolated else []
+    return [sys.executable, "-I", "-S", __file__, str(starter_pid), *options, "--", *argv]
+
+
+def main(argv: list[str]) -> None:
+    """Become the program; SystemExit with words if the starter is gone, the program missing, or a
+    network namespace asked for and refused."""
+    starter, *options = argv[: argv.index("--")] if "--" in argv else [""]
+    program = argv[len(options) + 2 :]
+    if not starter or not program or options not in ([], [ISOLATED]):
+        raise SystemExit("usage: die_with_parent.py PID [isolated] -- ARGV...")
+    if options:
+        try:
+            isolate()
+        except OSError as error:
+            raise SystemExit(f"no network namespace of its own: {error.strerror}") from error
+    if sys.platform.startswith("linux"):  # after a change of credentials, which would clear it
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != int(starter):
+        raise SystemExit(f"the starter (pid {starter}) is gone")
+    try:
+        os.execvp(program[0], program)
+    except OSError as error:
+        raise SystemExit(f"cannot start {program[0]}: {error.strerror}") from error
+
+
+def isolate() -> None:
+    """Move this process, which must have one thread, to a new network namespace whose loopback
+    interface is up. OSError where the kernel or the site forbids it."""
+    import fcntl
+    import socket
+
+    if not sys.platform.startswith("linux"):
+        raise OSError(0, "this system has no network namespaces")
+    user, group = os.geteuid(), os.getegid()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_NEWNET) != 0:
+        if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
+        Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        request = b"lo".ljust(16, b"\0") + _IFF_UP.to_bytes(2, sys.byteorder) + bytes(22)
+        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, request)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

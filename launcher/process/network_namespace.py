@@ -1,0 +1,119 @@
+"""Network namespaces, which keep other users of a machine from the ports of MPI launchers.
+
+PRTE and the mpirun of every MPI listen on TCP ports of the loopback interface, and PMIx believes
+the user id that a client states there (its component psec/native). Whoever can connect can start
+programs as the owner of the launcher. Where all ranks are on this machine, the launcher runs in a
+network namespace of its own (`launcher.process.die_with_parent`), which nobody else can enter.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from launcher.allocation.this_node import is_here
+from launcher.process import die_with_parent
+
+CHECK_TIMEOUT_S = 10.0
+PSEC = "PMIX_MCA_psec"  # which components say who a client is
+MUNGE_SOCKET = Path("/run/munge/munge.socket.2")  # munged(8)
+_MUNGE_COMPONENT = b"mca_psec_munge_component"
+# Below are accounts of the system (login.defs(5), UID_MIN), above those that stand for nobody.
+FIRST_USER, NOBODY = 1000, (65_534, 65_535, 4_294_967_294)
+
+
+@functools.cache
+def why_impossible() -> str:
+    """Why this machine allows no network namespace, tried once for each process; "" if it does."""
+    try:
+        done = subprocess.run(
+            die_with_parent.words(os.getpid(), ["true"], isolated=True),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            timeout=CHECK_TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    if done.returncode == 0:
+        return ""
+    lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
+    return lines[-1] if lines else f"exit {done.returncode}"
+
+
+def can_isolate(hosts: Iterable[str]) -> bool:
+    """Are all hosts this machine, and does it allow network namespaces?"""
+    return all(map(is_here, hosts)) and not why_impossible()
+
+
+def join(pid: int) -> None:
+    """Move this process, which must have one thread, to the network namespace of another process
+    of the same user. OSError."""
+    own, other = Path("/proc/self/ns"), Path(f"/proc/{pid}/ns")
+    for kind in ("user", "net"):  # the user namespace gives the right to enter the other one
+        if (own / kind).stat().st_ino != (other / kind).stat().st_ino:
+            _enter(other / kind)
+
+
+def with_munge(environ: Mapping[str, str], library: Path) -> dict[str, str]:
+    """`environ`, with munge as the only authentication of PMIx where this libpmix can use it and
+    its daemon is there. A setting of the user is kept: PMIX_MCA_psec=native is the default."""
+    if PSEC in environ or not MUNGE_SOCKET.is_socket() or not _knows_munge(library):
+        return dict(environ)
+    return {**environ, PSEC: "munge"}
+
+
+def exposure(nodes: Sequence[str], environ: Mapping[str, str], library: Path | None) -> str:
+    """Why other users can run programs through the launcher of these nodes; "" if they cannot.
+
+    `library`: the libpmix of the launcher, None where it is not known which one it uses.
+    """
+    alone = all(map(is_here, nodes))
+    why = why_impossible() if alone else ""
+    if alone and not why:
+        return ""
+    settings = dict(environ) if library is None else with_munge(environ, library)
+    if settings.get(PSEC) == "munge":
+        return ""
+    return f"{why or 'its nodes need one network'}, and PMIx does not authenticate users there"
+
+
+def _knows_munge(library: Path) -> bool:
+    """Was it built with the component, as Debian's, or has it one beside it, as others?"""
+    if any(library.parent.glob("pmix*/**/*psec_munge.so")):
+        return True
+    try:
+        return _MUNGE_COMPONENT in library.read_bytes()
+    except OSError:
+        return False
+
+
+def other_users() -> tuple[int, ...]:
+    """The numbers of people's accounts, other than ours, that have processes on this machine."""
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            found.add(entry.stat().st_uid)
+        except OSError:  # it has ended
+            continue
+    ours = {os.getuid(), os.geteuid()}
+    return tuple(sorted(uid for uid in found - ours if uid >= FIRST_USER and uid not in NOBODY))
+
+
+def _enter(namespace: Path) -> None:
+    if not sys.platform.startswith("linux"):
+        raise OSError(0, "this system has no namespaces")
+    descriptor = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.setns(descriptor, 0) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(namespace))
+    finally:
+        os.close(descriptor)

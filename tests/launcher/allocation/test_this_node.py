@@ -1,0 +1,80 @@
+"""What is really ours of this machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from launcher.allocation import this_node
+
+
+@pytest.fixture
+def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stands for /sys/fs/cgroup; what the process is told of its groups stands in `self`."""
+    read = this_node._read
+    monkeypatch.setattr(this_node, "_CGROUP", tmp_path / "fs")
+    monkeypatch.setattr(
+        this_node,
+        "_read",
+        lambda p: read(tmp_path / "self" if str(p) == "/proc/self/cgroup" else p),
+    )
+    return tmp_path
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_cores_follow_the_affinity() -> None:
+    mine = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(mine)})
+        assert this_node.this_machine().slots == 1
+    finally:
+        os.sched_setaffinity(0, mine)
+
+
+def test_a_cgroup_bounds_cores_and_memory(groups: Path) -> None:
+    write(groups / "self", "0::/a/b\n")
+    write(groups / "fs/a/b/cpu.max", "100000 100000\n")
+    write(groups / "fs/a/memory.max", "123456789\n")
+    write(groups / "fs/a/b/memory.max", "max\n")
+    node = this_node.this_machine()
+    assert node.slots == 1
+    assert node.memory_bytes == 123456789
+
+
+def test_cgroups_of_version_one_bound_them_too(groups: Path) -> None:
+    write(groups / "self", "5:cpu,cpuacct:/slurm/job_7\n3:memory:/slurm/job_7\n0::/\n")
+    write(groups / "fs/cpu,cpuacct/slurm/job_7/cpu.cfs_quota_us", "150000\n")
+    write(groups / "fs/cpu,cpuacct/slurm/job_7/cpu.cfs_period_us", "100000\n")
+    write(groups / "fs/memory/slurm/job_7/memory.limit_in_bytes", "9223372036854771712\n")
+    write(groups / "fs/memory/slurm/memory.limit_in_bytes", "77000000\n")
+    node = this_node.this_machine()
+    assert node.slots == 1
+    assert node.memory_bytes == 77000000
+
+
+def test_a_container_that_sees_its_group_as_the_root_is_bounded(groups: Path) -> None:
+    write(groups / "self", "4:memory:/docker/abc\n2:cpu,cpuacct:/docker/abc\n")
+    write(groups / "fs/memory/memory.limit_in_bytes", "55000000\n")
+    write(groups / "fs/cpu/cpu.cfs_quota_us", "-1\n")
+    write(groups / "fs/cpu/cpu.cfs_period_us", "100000\n")
+    node = this_node.this_machine()
+    assert node.memory_bytes == 55000000
+    assert node.slots == len(os.sched_getaffinity(0))
+
+
+def test_less_than_a_core_is_one_slot(groups: Path) -> None:
+    write(groups / "self", "0::/a\n")
+    write(groups / "fs/a/cpu.max", "20000 100000\n")
+    assert this_node.this_machine().slots == 1
+
+
+def test_names_of_this_machine_are_known() -> None:
+    assert this_node.is_here("localhost")
+    assert this_node.is_here(os.uname().nodename)
+    assert not this_node.is_here(os.uname().nodename + "x")

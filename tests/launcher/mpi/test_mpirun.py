@@ -1,0 +1,202 @@
+"""One mpirun for each worker, with real MPIs: hello, ends, deaths."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TypeVar
+
+import mpis
+import psutil
+import pytest
+
+from launcher import probe
+from launcher.base import Command, Exit, Share
+from launcher.mpi import mpirun
+from launcher.mpi.mpirun import MpirunLauncher
+
+HERE = os.uname().nodename
+WAIT_S = 60.0
+T = TypeVar("T")
+# A rank as our workers are: it dies with what started it.
+RANK = """
+import ctypes, json, os, signal, sys, time
+ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+from mpi4py import MPI
+comm = MPI.COMM_WORLD
+place = [os.uname().nodename, os.environ.get("MARK"), os.getcwd()]
+facts = [comm.rank, comm.size, os.getpid(), *place]
+sys.stdout.write(json.dumps(facts) + "\\n")
+sys.stdout.flush()
+comm.Barrier()
+"""
+
+
+@pytest.fixture(params=mpis.NAMES)
+def mpi(request: pytest.FixtureRequest) -> mpis.RealMpi:
+    return mpis.real(request.param)
+
+
+@pytest.fixture
+def launcher(mpi: mpis.RealMpi, tmp_path: Path) -> Iterator[MpirunLauncher]:
+    folder = tmp_path / "launcher"
+    folder.mkdir(mode=0o700)
+    with closing(MpirunLauncher(mpi.mpirun, folder)) as made:
+        yield made
+
+
+def command(mpi: mpis.RealMpi, folder: Path, then: str, ranks: int = 2) -> Command:
+    environ = (*mpi.environ.items(), ("MARK", "a 'b' $c"))
+    argv = (sys.executable, "-P", "-c", RANK + then)
+    return Command("w", argv, environ, folder / "w.log", folder, 5, (Share(HERE, ranks),))
+
+
+def until(look: Callable[[], T], log: Path) -> T:
+    """The first value of `look` that is true."""
+    deadline = time.monotonic() + WAIT_S
+    while not (value := look()):
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.01)
+    return value
+
+
+def facts(log: Path) -> list[list[object]]:
+    """What the ranks have said, by rank."""
+    lines = [line for line in log.read_text().splitlines() if line.startswith("[") and "," in line]
+    return sorted(json.loads(line) for line in lines)
+
+
+def alive(log: Path) -> list[int]:
+    return [int(str(fact[2])) for fact in facts(log) if psutil.pid_exists(int(str(fact[2])))]
+
+
+def end_of(launcher: MpirunLauncher, log: Path) -> Exit:
+    return until(launcher.exited, log)[0]
+
+
+def test_ranks_do_not_see_one_another(mpi: mpis.RealMpi, tmp_path: Path) -> None:
+    def make() -> MpirunLauncher:
+        return MpirunLauncher(mpi.mpirun, tmp_path)
+
+    outcome = probe.hello("mpirun", "it", "", make, mpi.environ, tmp_path, WAIT_S)
+    assert outcome.works, outcome.words
+    assert outcome.words.startswith(mpi.library)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ranks_have_another_environment_or_their_exit_is_lost(
+    mpi: mpis.RealMpi, launcher: MpirunLauncher, tmp_path: Path
+) -> None:
+    told = command(mpi, tmp_path, "MPI.Finalize(); os._exit(3)", ranks=3)
+    pid = launcher.start(told)
+    end = end_of(launcher, told.log)
+    # Hydra ends the others when the first one has, and may tell of them.
+    codes = (3, 9) if mpi.library == "MPICH" else (3,)
+    assert (end.name, end.pid, end.start) == ("w", pid, 5)
+    assert end.code in codes
+    assert [[*fact[:2], *fact[3:]] for fact in facts(told.log)] == [
+        [rank, 3, HERE, "a 'b' $c", str(tmp_path)] for rank in range(3)
+    ]
+
+
+def test_a_rank_that_is_killed_leaves_the_others(
+    mpi: mpis.RealMpi, launcher: MpirunLauncher, tmp_path: Path
+) -> None:
+    told = command(mpi, tmp_path, "time.sleep(300)")
+    launcher.start(told)
+    until(lambda: len(facts(told.log)) == 2, told.log)
+    os.kill(int(str(facts(told.log)[1][2])), signal.SIGKILL)
+    end = end_of(launcher, told.log)
+    assert end.code != 0
+    until(lambda: not alive(told.log), told.log)
+
+
+def test_kill_leaves_ranks_that_ignore_signals(
+    mpi: mpis.RealMpi, launcher: MpirunLauncher, tmp_path: Path
+) -> None:
+    deaf = "import signal\nfor n in (1, 2, 15): signal.signal(n, signal.SIG_IGN)\n"
+    unbound = "ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)\n"  # not even bound to its starter
+    told = command(mpi, tmp_path, deaf + unbound + "print('deaf', flush=True); time.sleep(300)")
+    launcher.start(told)
+    until(lambda: told.log.exists() and told.log.read_text().count("deaf") == 2, told.log)
+    launcher.kill("w")
+    assert end_of(launcher, told.log).words == "signal 9 (SIGKILL)"
+    assert launcher.running() == []
+    until(lambda: not alive(told.log), told.log)
+
+
+def test_close_leaves_ranks(mpi: mpis.RealMpi, launcher: MpirunLauncher, tmp_path: Path) -> None:
+    told = command(mpi, tmp_path, "time.sleep(300)")
+    launcher.start(told)
+    until(lambda: len(facts(told.log)) == 2, told.log)
+    launcher.close()
+    until(lambda: not alive(told.log), told.log)
+
+
+SERVICE = """
+import json, sys
+from pathlib import Path
+from launcher.mpi import mpirun
+from launcher.base import Command, Share
+path, argv, environ, folder, node = json.load(sys.stdin)
+found = mpirun.look_at(Path(path), environ)
+launcher = mpirun.MpirunLauncher(found, Path(folder))
+environ = tuple(environ.items())
+log = Path(folder) / "w.log"
+launcher.start(Command("w", tuple(argv), environ, log, Path(folder), 1, (Share(node, 2),)))
+print("started", flush=True)
+sys.stdin.read()
+import signal; signal.pause()
+"""
+
+
+def test_ranks_outlive_a_killed_service(mpi: mpis.RealMpi, tmp_path: Path) -> None:
+    told = command(mpi, tmp_path, "time.sleep(300)")
+    words = [mpi.mpirun.path, told.argv, mpi.environ, str(tmp_path), HERE]
+    argv = [sys.executable, "-P", "-c", SERVICE]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as ours:
+        assert ours.stdin is not None
+        ours.stdin.write(json.dumps(words))
+        ours.stdin.close()
+        until(lambda: told.log.exists() and len(facts(told.log)) == 2, told.log)
+        below = psutil.Process(ours.pid).children(recursive=True)
+        assert len(below) >= 3
+        ours.kill()
+        _, left = psutil.wait_procs(below, WAIT_S)
+    assert not left, [process.cmdline() for process in left]
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "blameless"),
+    [
+        ("  Remote daemon: [prterun-n1-7@0,1] on node n2\n", "signal 9 (SIGKILL), without", True),
+        ("  Local host: n1\n  Remote host: n2\n", "signal 9 (SIGKILL), without", False),
+        ("", "signal 9 (SIGKILL)", False),
+    ],
+)
+def test_a_task_is_charged_with_a_lost_node(
+    tmp_path: Path, text: str, words: str, blameless: bool
+) -> None:
+    log = tmp_path / "w.log"
+    log.write_text("Remote daemon: [x] on node n3\n" + text)
+    code, said, free = mpirun._of_mpirun(log, len("Remote daemon: [x] on node n3\n"), 137)
+    assert (code, said[: len(words)], free) == (-9, words, blameless)
+
+
+def test_what_is_not_an_mpirun_is_taken_for_one(tmp_path: Path) -> None:
+    for name, text in (("mpirun", "echo Open MPI 5.0"), ("mpiexec", "exit 1")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o700)
+    assert mpirun.find({"PATH": str(tmp_path)}, prefix=str(tmp_path / "none")) == []
+    (tmp_path / "mpiexec").write_text("#!/bin/sh\necho 'mpirun (Open MPI) 5.0.11'\n")
+    found = mpirun.find({"PATH": str(tmp_path)}, prefix=str(tmp_path / "none"))
+    assert [(one.path, one.version, one.prefix) for one in found] == [
+        (str(tmp_path / "mpiexec"), "5.0.11", "")
+    ]

@@ -1,0 +1,74 @@
+"""Workers of one rank and of several, side by side through two launchers."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from launcher.base import Command, Launcher, LaunchError, Share
+from launcher.mpi.split import ByRanks
+from launcher.process.local import LocalLauncher
+
+HERE = os.uname().nodename
+
+
+class Several(LocalLauncher):
+    """Takes several ranks and starts one process: what counts is which launcher was asked."""
+
+    max_ranks = 8
+
+
+def command(folder: Path, name: str, ranks: int) -> Command:
+    argv = (sys.executable, "-c", "import time; time.sleep(60)")
+    shares = (Share(HERE, ranks),)
+    return Command(name, argv, (), folder / f"{name}.log", folder, 7, shares)
+
+
+def test_a_small_worker_starts_an_mpi(tmp_path: Path) -> None:
+    made: list[Launcher] = []
+
+    def make() -> Launcher:
+        made.append(Several())
+        return made[-1]
+
+    launcher = ByRanks(LocalLauncher(), make, "local+mpirun", "why", 8)
+    try:
+        launcher.start(command(tmp_path, "small", 1))
+        assert not made
+        launcher.start(command(tmp_path, "large", 2))
+        launcher.start(command(tmp_path, "larger", 4))
+        assert len(made) == 1
+        assert made[0].running() == ["large", "larger"]
+        assert sorted(launcher.running()) == ["large", "larger", "small"]
+        for name in ("large", "small"):
+            launcher.kill(name)
+        launcher.terminate("larger")
+        ends = {}
+        deadline = time.monotonic() + 60.0
+        while len(ends) < 3:
+            assert time.monotonic() < deadline
+            ends |= {end.name: (end.code, end.start) for end in launcher.exited()}
+            time.sleep(0.005)
+        assert ends == {"large": (-9, 7), "small": (-9, 7), "larger": (-15, 7)}
+        assert launcher.news() == []
+    finally:
+        launcher.close()
+
+
+def test_an_mpi_that_cannot_be_made_stops_small_workers(tmp_path: Path) -> None:
+    def make() -> Launcher:
+        raise LaunchError("no room for its files")
+
+    launcher = ByRanks(LocalLauncher(), make, "local+prte", "why", 8)
+    try:
+        with pytest.raises(LaunchError, match="no room"):
+            launcher.start(command(tmp_path, "large", 2))
+        launcher.start(command(tmp_path, "small", 1))
+        assert launcher.running() == ["small"]
+    finally:
+        launcher.close()
+    assert launcher.running() == []

@@ -1,0 +1,176 @@
+"""The way to another node: which program, with which words, and what is left there."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from launcher.process import agent
+
+WAIT_S = 60.0
+SLURM = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node[1-2]"}
+HET = {
+    "SLURM_JOB_ID": "7",
+    "SLURM_HET_SIZE": "2",
+    "SLURM_JOB_NODELIST_HET_GROUP_0": "node[1-2]",
+    "SLURM_JOB_NODELIST_HET_GROUP_1": "node4",
+}
+
+
+def test_a_node_is_reached_in_a_way_nobody_chose() -> None:
+    assert agent.reach("n1", ["a", "b"], SLURM, "my agent")[:4] == ["my", "agent", "n1", "a"]
+    assert agent.reach("n1", ["a"], {})[0] == "ssh"
+    assert agent.reach("n1", ["a"], {})[-2:] == ["n1", "a"]
+    assert agent.reach("node2", ["a", "b"], SLURM)[0] == "srun"
+
+
+def test_a_component_of_a_job_is_not_reached() -> None:
+    assert not any("het" in word for word in agent.reach("node2", ["a"], SLURM))
+    assert "--het-group=0" in agent.reach("node2", ["a"], HET)
+    assert "--het-group=1" in agent.reach("node4", ["a"], HET)
+    assert agent.reach("node4", ["a", "b"], HET)[-4:] == [
+        "--nodelist=node4",
+        "/bin/sh",
+        "-c",
+        "a b",
+    ]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "n1 prted -x",
+        "-x n1 prted -x",
+        "-o Some=thing -p 22 -l me me@n1 prted -x",
+        "-p22 n1 prted -x",
+    ],
+)
+def test_options_in_front_become_the_host(words: str) -> None:
+    assert agent.split(words.split()) == ("n1", ["prted", "-x"])
+
+
+@pytest.mark.parametrize("words", ["", "n1", "-Z n1 prted", "-x"])
+def test_a_call_nobody_understands_is_carried_out(words: str) -> None:
+    with pytest.raises(SystemExit, match=r"launcher\.process\.agent"):
+        agent.split(words.split())
+
+
+def contained(command: str, tmp_path: Path) -> subprocess.Popen[str]:
+    """As a shell of the node runs it."""
+    line = " ".join(agent.contained([command], {"PMIX_MCA_a": "b  'c'", "OTHER": "1"}))
+    environ = {**os.environ, "TMPDIR": str(tmp_path), "SECRET_OF_THE_SERVICE": "1"}
+    return subprocess.Popen(
+        ["/bin/sh", "-c", line],
+        env=environ,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_files_of_a_daemon_stay(tmp_path: Path) -> None:
+    (tmp_path / f"simenv-prted.{os.uname().nodename}.999999999").mkdir()  # of a power cut
+    with contained('A=1;export A;touch $TMPDIR/x;echo "$A $TMPDIR";exit 7', tmp_path) as shell:
+        said, _ = shell.communicate(timeout=WAIT_S)
+    assert said.startswith(f"1 {tmp_path}/simenv-prted.")
+    assert shell.returncode == 7
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_daemon_inherits_everything(tmp_path: Path) -> None:
+    with contained("env", tmp_path) as shell:
+        said, _ = shell.communicate(timeout=WAIT_S)
+    names = {line.partition("=")[0] for line in said.splitlines()}
+    assert "PMIX_MCA_a=b  'c'\n" in said
+    names -= {"PMIX_MCA_a"}
+    assert {"PATH", "TMPDIR"} <= names <= {*agent.INHERITED, "TMPDIR", "PWD", "_", "SHLVL"}
+
+
+def test_a_daemon_outlives_its_connection(tmp_path: Path) -> None:
+    with contained("echo up; exec sleep 600", tmp_path) as shell:
+        assert shell.stdout is not None
+        shell.stdout.readline()
+        below = psutil.Process(shell.pid).children(recursive=True)
+        shell.terminate()
+        shell.wait(WAIT_S)
+    assert below
+    _, alive = psutil.wait_procs(below, timeout=WAIT_S)
+    assert not alive
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_daemon_has_a_folder_of_an_unpredictable_name(tmp_path: Path) -> None:
+    names = set()
+    for _ in range(2):
+        with contained('echo "$TMPDIR $(ls -ld "$TMPDIR")"', tmp_path) as shell:
+            said, _ = shell.communicate(timeout=WAIT_S)
+        folder, mode = said.split()[:2]
+        assert mode == "drwx------"
+        assert folder.startswith(f"{tmp_path}/simenv-prted.{os.uname().nodename}.{shell.pid}.")
+        names.add(folder.rpartition(".")[2])
+    assert len(names) == 2
+
+
+def test_a_link_at_the_place_of_an_old_folder_is_not_followed(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "file").touch()
+    (tmp_path / f"simenv-prted.{os.uname().nodename}.999999999.x").symlink_to(kept)
+    with contained("true", tmp_path) as shell:
+        shell.communicate(timeout=WAIT_S)
+    assert (kept / "file").exists()
+
+
+def test_the_folder_goes_though_the_shell_of_its_daemon_is_killed(tmp_path: Path) -> None:
+    with contained("echo up; exec sleep 600", tmp_path) as shell:
+        assert shell.stdout is not None
+        shell.stdout.readline()
+        while len(below := psutil.Process(shell.pid).children(recursive=True)) < 3:
+            pass  # the daemon, the shell that will remove its folder, and what that waits with
+        (daemon,) = [process for process in below if process.cmdline() == ["sleep", "600"]]
+        shell.kill()
+        shell.wait(WAIT_S)
+        daemon.kill()
+    _, alive = psutil.wait_procs(below, timeout=WAIT_S)
+    assert not alive
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("size", ["9" * 5_000, "\u00b2", "two", "-1", "99999999999"])
+def test_a_hostile_number_of_groups_is_not_believed(size: str) -> None:
+    environ = {"SLURM_JOB_ID": "7", "SLURM_HET_SIZE": size}
+    assert agent.reach("n1", ["true"], environ)[0] == "srun"
+
+
+def test_an_agent_gets_the_environment_of_a_dvm(tmp_path: Path) -> None:
+    program, file = tmp_path / "my agent", tmp_path / "told"
+    program.write_text('#!/bin/sh\necho "$MARK $1"; shift; exec /bin/sh -c "$*"\n')
+    program.chmod(0o700)
+    environ = {"PATH": os.environ["PATH"], "MARK": "yes"}
+    agent.write(file, shlex.quote(str(program)), environ)
+    assert file.stat().st_mode & 0o777 == 0o600
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-P",
+            "-m",
+            "launcher.process.agent",
+            str(file),
+            "-x",
+            "n1",
+            "echo",
+            '"a  b"',
+        ],
+        env={"TMPDIR": str(tmp_path), "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        timeout=WAIT_S,
+        check=False,
+    )
+    assert done.stdout == "yes n1\na  b\n", done.stderr

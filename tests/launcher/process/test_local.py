@@ -1,0 +1,90 @@
+"""Real processes: started, seen to end, ended by us, and never outliving their starter."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from launcher.base import Command, Exit, LaunchError
+from launcher.process.children import exit_words
+from launcher.process.local import LocalLauncher
+
+WAIT_S = 60.0
+
+
+def command(tmp_path: Path, *argv: str, name: str = "one") -> Command:
+    environ = (("PATH", os.environ["PATH"]), ("MARK", "yes"))
+    return Command(name, argv, environ, tmp_path / f"{name}.log", tmp_path)
+
+
+def wait_exit(launcher: LocalLauncher) -> Exit:
+    deadline = time.monotonic() + WAIT_S
+    while not (ends := launcher.exited()):
+        assert time.monotonic() < deadline, "no end was seen"
+        time.sleep(0.005)
+    return ends[0]
+
+
+def test_a_process_runs_in_its_folder_with_its_environment_and_log(tmp_path: Path) -> None:
+    launcher = LocalLauncher()
+    script = "import os,sys; print(sorted(os.environ)); print(os.getcwd()); sys.exit(3)"
+    pid = launcher.start(command(tmp_path, sys.executable, "-c", script))
+    end = wait_exit(launcher)
+    assert end == Exit("one", pid, 3, "exit 3")
+    words = (tmp_path / "one.log").read_text()
+    assert "'MARK'" in words
+    assert "'HOME'" not in words
+    assert str(tmp_path) in words
+    assert launcher.exited() == []
+
+
+def test_a_killed_process_is_reported_with_its_signal(tmp_path: Path) -> None:
+    launcher = LocalLauncher()
+    launcher.start(command(tmp_path, "sleep", "60"))
+    launcher.kill("one")
+    assert wait_exit(launcher).words == "signal 9 (SIGKILL)"
+    launcher.kill("one")  # gone already: without effect
+
+
+def test_a_missing_program_is_a_typed_error(tmp_path: Path) -> None:
+    with pytest.raises(LaunchError, match="nonesuch"):
+        LocalLauncher().start(command(tmp_path, "/nonesuch/program"))
+
+
+def test_a_log_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "one.log").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(LaunchError, match=r"one\.log"):
+        LocalLauncher().start(command(tmp_path, "sleep", "60"))
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_close_ends_all_even_those_that_ignore_sigterm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("launcher.process.children.CLOSE_TIMEOUT_S", 0.3)
+    launcher = LocalLauncher()
+    deaf = "import signal,time; signal.signal(15, signal.SIG_IGN); print('x', flush=True)"
+    pids = [
+        launcher.start(command(tmp_path, "sleep", "60", name="a")),
+        launcher.start(
+            command(tmp_path, sys.executable, "-c", f"{deaf}; time.sleep(60)", name="b")
+        ),
+    ]
+    deadline = time.monotonic() + WAIT_S
+    while not (tmp_path / "b.log").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert sorted(launcher.running()) == ["a", "b"]
+    launcher.close()
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+def test_signals_have_names() -> None:
+    assert exit_words(-11) == "signal 11 (SIGSEGV)"
+    assert exit_words(0) == "exit 0"
+    assert exit_words(-250) == "signal 250"

@@ -1,0 +1,274 @@
+"""Workers as jobs of a real DVM on this machine: started, placed, ended, and what is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import prte_driver
+import psutil
+import pytest
+from prte_driver import SLEEPS, Driver, command, here
+
+from launcher.base import Allocation, Exit, LaunchError, News, Node
+from launcher.prte import dvm
+from launcher.prte.launcher import PrteLauncher
+
+NODE = os.uname().nodename
+WAIT_S = 60.0
+
+
+class Watched:
+    """A launcher, and all it has told."""
+
+    def __init__(self, folder: Path) -> None:
+        nodes = (Node(NODE, 2, 2**30),)
+        self.folder = folder
+        self.it = PrteLauncher(Allocation(nodes, "a test"), folder, prte=here())
+        self.exits: dict[str, Exit] = {}
+        self.news: list[News] = []
+
+    def start(self, name: str, program: str, ranks: int = 1) -> None:
+        self.it.start(command(self.folder, name, program, f"{NODE}:{ranks}"))
+
+    def look(self) -> None:
+        self.exits |= {end.name: end for end in self.it.exited()}
+        self.news += self.it.news()
+
+    def until(self, happened: Callable[[], object]) -> None:
+        deadline = time.monotonic() + WAIT_S
+        while not happened():
+            assert time.monotonic() < deadline, (self.exits, self.news, self.it.running())
+            time.sleep(0.005)
+            self.look()
+
+    def end_of(self, name: str) -> Exit:
+        self.until(lambda: name in self.exits)
+        return self.exits[name]
+
+    def log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text()
+
+    def says(self, name: str, word: str = "up", times: int = 1) -> None:
+        self.until(lambda: self.log(name).split().count(word) == times)
+
+    @property
+    def dvm(self) -> dvm.Dvm:
+        found = self.it._blocks[0].dvm
+        assert found is not None
+        return found
+
+
+@pytest.fixture
+def prte(tmp_path: Path, no_leaks: None) -> Iterator[Watched]:
+    watched = Watched(tmp_path)
+    yield watched
+    watched.it.close()
+    assert not list(tmp_path.glob("prte-*")), "its folder is left"
+
+
+def test_workers_started_together_wait_for_one_anothers_answers(
+    prte: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dvm, "MOST_PENDING", 1)
+    asked = 0
+    for name in ("one", "two", "three"):
+        prte.start(name, "")
+    while prte.it.running():
+        prte.until(lambda: True)
+        prte.look()
+        if prte.it._blocks[0].dvm is not None:
+            asked = max(asked, len(prte.dvm._pending))
+        time.sleep(0.005)
+    assert asked == 1
+    assert {end.code for end in prte.exits.values()} == {0}
+    assert len(prte.exits) == 3
+
+
+def test_a_rank_inherits_more_than_its_command_says(
+    prte: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET_OF_THE_SERVICE", "1")
+    script = "import os,sys; print(sorted(os.environ)); print(os.getcwd()); sys.exit(3)"
+    told = command(prte.folder, "one", script, f"{NODE}:1", start=7)
+    foreign = ("PMIX_NAMESPACE", "somebody else's")
+    prte.it.start(replace(told, environ=(*told.environ, foreign)))
+    assert prte.end_of("one") == Exit("one", 0, 3, "exit 3", 7)
+    words = prte.log("one")
+    assert "'MARK'" in words
+    assert "SECRET" not in words
+    assert str(prte.folder) in words
+    assert prte.it.running() == []
+
+
+def test_ranks_of_a_worker_do_not_see_one_another(prte: Watched) -> None:
+    told = command(prte.folder, "hello", "", f"{NODE}:3")
+    prte.it.start(replace(told, argv=(sys.executable, "-P", "-m", "launcher.probe_rank")))
+    assert prte.end_of("hello").code == 0
+    assert prte.log("hello").count('"size": 3') == 3
+
+
+def test_ends_of_short_jobs_get_lost(prte: Watched) -> None:
+    names = [f"short{k}" for k in range(12)]
+    for name in names:
+        prte.start(name, "")
+    prte.until(lambda: set(names) <= set(prte.exits))
+    assert len(prte.exits) == len(names)
+
+
+def test_a_kill_reaches_other_jobs(prte: Watched) -> None:
+    script = "import signal,sys; signal.signal(15, lambda *_: print('hit', flush=True))\n" + SLEEPS
+    prte.start("other", script, 2)
+    prte.start("one", SLEEPS, 2)
+    prte.says("other", times=2)
+    prte.says("one", times=2)
+    prte.it.kill("one")
+    assert prte.end_of("one").words == "signal 9 (SIGKILL)"
+    assert prte.it.running() == ["other"]
+    assert "hit" not in prte.log("other")
+    prte.it.kill("nobody")  # without effect
+
+
+def test_a_rank_dies_alone(prte: Watched) -> None:
+    prte.start("one", "import os; os.write(1, b'%d\\n' % os.getpid())\n" + SLEEPS, 2)
+    prte.start("other", SLEEPS)
+    prte.says("one", times=2)
+    prte.says("other")
+    pids = [int(word) for word in prte.log("one").split() if word != "up"]
+    os.kill(pids[0], signal.SIGSEGV)
+    end = prte.end_of("one")
+    assert (end.code, end.words, end.blameless) == (-11, "signal 11 (SIGSEGV)", False)
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+    assert prte.it.running() == ["other"]
+
+
+def test_a_worker_killed_before_it_was_started_starts(prte: Watched) -> None:
+    mark = prte.folder / "mark"
+    prte.start("one", f"open({str(mark)!r}, 'w')")
+    prte.it.kill("one")
+    assert "before it was started" in prte.end_of("one").words
+    prte.start("two", "")
+    prte.end_of("two")
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"argv": ("/nonesuch/program",)}, "/nonesuch/program"),
+        ({"cwd": Path("/nonesuch")}, "/nonesuch is no folder"),
+        ({"shares": prte_driver.shares("elsewhere:1")}, "elsewhere is none of the nodes"),
+        ({"log": Path("/nonesuch/log")}, "/nonesuch/log"),
+    ],
+)
+def test_what_cannot_run_is_started(prte: Watched, change: dict[str, object], words: str) -> None:
+    told = command(prte.folder, "one", "", f"{NODE}:1")
+    with pytest.raises(LaunchError, match=words):
+        prte.it.start(replace(told, **change))  # type: ignore[arg-type]
+    assert prte.it.running() == []
+
+
+def test_a_program_that_fails_to_start_says_nothing(prte: Watched) -> None:
+    script = prte.folder / "script"
+    script.write_text("#!/nonesuch/interpreter\n")
+    script.chmod(0o700)
+    prte.it.start(replace(command(prte.folder, "one", "", f"{NODE}:1"), argv=(str(script),)))
+    assert prte.end_of("one").words == "exit 127"
+    assert "script" in prte.log("one")
+
+
+def test_workers_of_a_lost_dvm_are_not_told(prte: Watched) -> None:
+    prte.start("one", SLEEPS, 2)
+    prte.start("two", SLEEPS)
+    prte.says("one", times=2)
+    prte.says("two")
+    os.kill(prte.dvm.pid, signal.SIGKILL)
+    for name in ("one", "two"):
+        end = prte.end_of(name)
+        assert end.words == "its DVM was lost: prte ended (signal 9)"
+        assert end.blameless
+    prte.exits.clear()
+    prte.start("one", "print('again')")
+    assert prte.end_of("one").code == 0
+    assert "again" in prte.log("one")
+    kinds = [news.kind for news in prte.news]
+    assert kinds == ["dvm.started", "dvm.lost", "dvm.started"]
+
+
+def test_a_killed_helper_takes_workers_along(prte: Watched) -> None:
+    prte.start("one", SLEEPS)
+    prte.says("one")
+    os.kill(prte.dvm.helper_pid, signal.SIGKILL)
+    prte.until(lambda: any(news.kind == "launcher.helper" for news in prte.news))
+    assert prte.it.running() == ["one"]
+    prte.it.kill("one")
+    assert prte.end_of("one").words == "signal 9 (SIGKILL)"
+
+
+def test_a_hung_helper_hangs_the_launcher(prte: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dvm, "ANSWER_TIMEOUT_S", 1.0)
+    prte.start("one", SLEEPS)
+    prte.says("one")
+    os.kill(prte.dvm.helper_pid, signal.SIGSTOP)
+    prte.start("two", SLEEPS)
+    assert prte.end_of("two").words == "could not be started: the PMIx helper gave no answer in 1 s"
+    monkeypatch.setattr(dvm, "ANSWER_TIMEOUT_S", 60.0)
+    prte.start("three", "")
+    assert prte.end_of("three").code == 0
+    assert prte.it.running() == ["one"]
+
+
+def test_a_start_without_its_dvm_becomes_a_process_of_ours(prte: Watched) -> None:
+    prte.start("one", "")
+    prte.end_of("one")
+    helper, prte_pid = psutil.Process(prte.dvm.helper_pid), prte.dvm.pid
+    helper.suspend()
+    prte.start("two", "import os; print(open(f'/proc/{os.getppid()}/comm').read())")
+    os.kill(prte_pid, signal.SIGKILL)
+    psutil.Process(prte_pid).wait(WAIT_S)
+    helper.resume()
+    helper.wait(WAIT_S)
+    assert prte.end_of("two").code == 0, "it waits for the next DVM"
+    assert prte.log("two").split() == ["prte"]
+
+
+def test_close_leaves_workers_that_ignore_sigterm(tmp_path: Path, no_leaks: None) -> None:
+    watched = Watched(tmp_path)
+    watched.start("one", "import signal; signal.signal(15, signal.SIG_IGN)\n" + SLEEPS, 2)
+    watched.says("one", times=2)
+    below = psutil.Process(watched.dvm.pid).children(recursive=True)
+    assert len(below) == 2
+    watched.it.close()
+    _, alive = psutil.wait_procs(below, timeout=WAIT_S)
+    assert not alive
+
+
+def test_prte_outlives_a_killed_service(tmp_path: Path) -> None:
+    words = [sys.executable, str(Path(prte_driver.__file__)), str(tmp_path), "", f"{NODE}:2"]
+    process = subprocess.Popen(
+        words,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[3],
+    )
+    with process:
+        driver = Driver(process)
+        driver.start("one", SLEEPS, f"{NODE}:2")
+        log = tmp_path / "one.log"
+        driver.news("dvm.started")
+        deadline = time.monotonic() + WAIT_S
+        while not (log.exists() and log.read_text().split() == ["up", "up"]):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        below = psutil.Process(process.pid).children(recursive=True)
+        assert {"prte"} < {p.name() for p in below}
+        process.kill()
+    _, alive = psutil.wait_procs(below, timeout=WAIT_S)
+    assert not alive

@@ -1,0 +1,174 @@
+"""What the launcher makes of a prte that does not do what it should: scripts in its place."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from prte_driver import command, here
+
+from launcher.base import Allocation, Exit, News, Node
+from launcher.prte import dvm, dvm_supervisor, installation
+from launcher.prte.launcher import PrteLauncher
+
+NODE = os.uname().nodename
+WAIT_S = 60.0
+# What a real one does first, so that a fake can do something else afterwards.
+READY = """
+while [ $# -gt 0 ]; do [ "$1" = --report-uri ] && uri=$2; shift; done
+echo DVM ready
+"""
+
+
+@pytest.fixture(autouse=True)
+def impatient(no_leaks: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dvm_supervisor, "DELAYS_S", (0.0, 0.01, 0.01))
+    monkeypatch.setattr(dvm, "START_TIMEOUT_S", 3.0)
+    monkeypatch.setattr(dvm, "SETTLE_S", 0.0)
+
+
+def script(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "prte"
+    path.write_text("#!/bin/sh\n" + text)
+    path.chmod(0o700)
+    return path
+
+
+def outcome(tmp_path: Path, text: str) -> tuple[list[Exit], list[News], PrteLauncher]:
+    """Of one worker started through such a prte."""
+    nodes = (Node(NODE, 2, 2**30),)
+    fake = replace(here(), program=script(tmp_path, text))
+    launcher = PrteLauncher(Allocation(nodes, "a test"), tmp_path, prte=fake)
+    launcher.start(command(tmp_path, "one", "", f"{NODE}:1"))
+    deadline = time.monotonic() + WAIT_S
+    news: list[News] = []
+    while not (exits := launcher.exited()):
+        assert time.monotonic() < deadline
+        news += launcher.news()
+        time.sleep(0.005)
+    return exits, news + launcher.news(), launcher
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("echo no memory for it; exit 7", "prte ended (exit 7): no memory for it"),
+        ("exec sleep 60", "prte was not ready after 3 s"),
+        ("printf '\\377\\376 nonsense'; exec sleep 60", "nonsense"),
+        ("kill -SEGV $$", "prte ended (signal 11)"),
+    ],
+    ids=["ends", "hangs", "garbage", "crashes"],
+)
+def test_a_prte_that_never_works_is_tried_for_ever(tmp_path: Path, text: str, words: str) -> None:
+    exits, news, launcher = outcome(tmp_path, text)
+    assert words in exits[0].words
+    assert exits[0].words.startswith("could not be started: given up after 3 tries: ")
+    assert [one.kind for one in news] == ["dvm.lost"] * 3, news
+    launcher.start(command(tmp_path, "two", "", f"{NODE}:1"))
+    assert [end.name for end in launcher.exited()] == ["two"], "it is not tried again at once"
+    launcher.close()
+    assert not list(tmp_path.glob("prte-*"))
+
+
+def test_a_dvm_that_is_given_up_is_never_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, _, launcher = outcome(tmp_path, "exit 1")
+    monkeypatch.setattr(dvm_supervisor, "FORGIVE_S", 0.0)
+    (tmp_path / "prte").write_text(f'#!/bin/sh\nexec {here().program} "$@"\n')
+    monkeypatch.setattr(dvm, "START_TIMEOUT_S", 30.0)
+    launcher.start(command(tmp_path, "two", "", f"{NODE}:1"))
+    deadline = time.monotonic() + WAIT_S
+    while not (exits := launcher.exited()):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    launcher.close()
+    assert (exits[0].name, exits[0].code) == ("two", 0)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["nonsense", "prte@0;tcp4://127.0.0.1:1"],
+    ids=["no address", "nobody there"],
+)
+def test_a_dvm_without_an_address_hangs_the_launcher(
+    tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dvm, "START_TIMEOUT_S", 60.0)
+    exits, news, launcher = outcome(tmp_path, READY + f"echo '{address}' >$uri; exec sleep 60")
+    assert "the PMIx helper" in exits[0].words
+    assert "launcher.helper" in {one.kind for one in news}
+    launcher.close()
+
+
+def test_a_helper_without_its_library_takes_the_launcher_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dvm, "START_TIMEOUT_S", 60.0)
+    nodes = (Node(NODE, 2, 2**30),)
+    broken = replace(here(), library=tmp_path / "libpmix.so.2")
+    launcher = PrteLauncher(Allocation(nodes, "a test"), tmp_path, prte=broken)
+    launcher.start(command(tmp_path, "one", "", f"{NODE}:1"))
+    deadline = time.monotonic() + WAIT_S
+    while not (exits := launcher.exited()):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    launcher.close()
+    assert "the PMIx helper ended, 4 times" in exits[0].words
+    assert "libpmix.so.2: cannot open" in exits[0].words
+
+
+# --- which one is here ---------------------------------------------------------------------------
+
+
+def found(tmp_path: Path, text: str) -> str:
+    """Why a prte on PATH is refused."""
+    script(tmp_path, text)
+    (tmp_path / "lib").mkdir(exist_ok=True)
+    program = tmp_path / "bin" / "prte"
+    program.parent.mkdir(exist_ok=True)
+    (tmp_path / "prte").rename(program)
+    (tmp_path / "lib" / "libpmix.so.2").touch()
+    answer = installation.find({"PATH": f"{program.parent}:/usr/bin:/bin"}, str(tmp_path / "none"))
+    if isinstance(answer, str):
+        return answer
+    assert answer.library == tmp_path / "lib" / "libpmix.so.2"
+    assert answer.prefix is None
+    return answer.version
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("echo 'prte (PRRTE) 4.0.1'", "4.0.1"),
+        ("echo 'prte (PRRTE) 2.0.2'", "PRRTE 2.0.2: 3 is needed"),
+        ("echo something else", "says no version: something else"),
+        ("exit 1", "says no version: nothing"),
+    ],
+)
+def test_a_prte_on_path_is_taken_unseen(tmp_path: Path, text: str, words: str) -> None:
+    assert words in found(tmp_path, text)
+
+
+def test_no_prte_is_no_reason(tmp_path: Path) -> None:
+    answer = installation.find({"PATH": str(tmp_path)}, str(tmp_path))
+    assert answer == "none on PATH"
+
+
+def test_variables_of_another_mpi_reach_ours() -> None:
+    given = {
+        "PATH": "/bin",
+        "PMIX_RANK": "3",
+        "OMPI_COMM_WORLD_SIZE": "8",
+        "PRTE_MCA_oob": "tcp",
+        "OMPI_MCA_pml": "ucx",
+    }
+    environ = here().environ(given)
+    assert not {"PMIX_RANK", "OMPI_COMM_WORLD_SIZE"} & set(environ)
+    assert environ["PRTE_MCA_oob"] == "tcp"
+    assert environ["OMPI_MCA_pml"] == "ucx", "what a user says counts"
+    assert here().transport(far=True).get("OMPI_MCA_btl") == "self,sm,tcp"
+    assert here().transport(far=False)["OMPI_MCA_btl"] == "self,sm"

@@ -1,0 +1,48 @@
+"""What PRTE said at its end: pages, of which one word matters. Texts of PRRTE 3.0.14."""
+
+from __future__ import annotations
+
+from launcher.prte.log_messages import last_words, ready
+
+LOST = """DVM ready
+--------------------------------------------------------------------------
+prte has lost communication with a remote daemon.
+
+  HNP daemon   : [prte-node1-14040@0,0] on node node1
+  Remote daemon: [prte-node1-14040@0,1] on node node2
+
+This is usually due to either a failure of the TCP network
+connection to the node, or possibly an internal failure of
+the daemon itself. We cannot recover from this failure, and
+therefore will terminate the job.
+--------------------------------------------------------------------------
+"""
+ENDED = """--------------------------------------------------------------------------
+An PRTE daemon has unexpectedly failed after launch and before
+communicating back to prte.
+
+  Local host:         node1
+  Remote host:        node3
+  Daemon exit status: 137
+
+This may also be caused by a firewall on the remote host.
+--------------------------------------------------------------------------
+"""
+
+
+def test_the_node_is_lost_in_the_words() -> None:
+    assert last_words(LOST) == "its daemon on node2 is lost"
+    assert last_words(ENDED) == "its daemon on node3 ended (exit 137)"
+
+
+def test_what_is_not_understood_is_dropped() -> None:
+    assert last_words("a warning\nDVM ready\nTerminated\n") == ""
+    assert last_words("----\n  no memory\n") == "no memory"
+    long = last_words("word " * 1000)
+    assert long.startswith("... word")
+    assert len(long) < 200
+
+
+def test_a_dvm_is_ready_too_early() -> None:
+    assert ready(LOST)
+    assert not ready(ENDED)

