@@ -41,6 +41,7 @@ from simenv.service.questions import Cancelling, Questions
 from simenv.service.reserving import CHANGING, Reserving
 from simenv.service.steering import Steering
 from simenv.service.subject import Facts
+from simenv.service.upkeep import Upkeep
 from simenv.service.worker_news import WorkerNews
 from simenv.wire import codec
 from simenv.wire import messages as m
@@ -105,6 +106,7 @@ class Daemon:
         self.audit = AuditLog(self.hands, doors.origin)
         self.reserving = Reserving(state, journal, self.hands, self.audit)
         self.owners = Owners(config.limits, state, journal, keeping.bytes_of)
+        self._upkeep = Upkeep(keeping, completions, journal)
         intake.why_full = keeping.why_full
         self.administration = Administration(
             state, self.hands, people, self.owners, self.steering, self.audit
@@ -115,7 +117,7 @@ class Daemon:
         self.stopped = False
         self._accepts: list[tuple[Inquiry, m.Accepted]] = []
         self._answers: list[tuple[bytes, bytes]] = []
-        self._next_tick_ns = self._unsynced_ns = 0
+        self._next_tick_ns = 0
 
     # --- the loop ------------------------------------------------------------------------------
 
@@ -134,7 +136,7 @@ class Daemon:
         self._commit()
         self._answer()
         idle = not (arrived or self.intake.busy or self.desk.busy)
-        self._keep_up(idle)
+        self.trouble = self._upkeep.run(self.trouble, idle=idle)
         self.pass_times.mark(had_messages=not idle)
 
     def _patience_s(self) -> float:
@@ -187,11 +189,8 @@ class Daemon:
         self.reserving.store()
         if not self.journal.pending:
             return
-        was_unsynced = self.journal.unsynced
         try:
             self.journal.commit()
-            if self.journal.unsynced and not was_unsynced:
-                self._unsynced_ns = time.monotonic_ns()
             self.checkpointer.written_bytes = self.journal.written_bytes
             self.trouble = ""
         except JournalError as error:
@@ -226,22 +225,6 @@ class Daemon:
         self._answers.clear()
         if self.desk.busy or self.desk.holds:
             self.desk.work(time.monotonic_ns() + SLICE_NS)
-
-    def _keep_up(self, idle: bool) -> None:
-        """What may wait for an idle moment, but not for ever."""
-        try:
-            self.keeping.settle(idle)
-            if idle or self.completions.crowded:
-                self.completions.index_some()
-            if self.journal.unsynced:
-                age_s = (time.monotonic_ns() - self._unsynced_ns) / 1e9
-                if age_s >= SYNC_DELAY_S:
-                    self.journal.sync()
-            if self.trouble and idle and not self.journal.pending:
-                self.journal.sync()  # nobody brings a commit that would show that it can be done
-                self.trouble = ""
-        except JournalError as error:
-            self.trouble = error.message
 
     # --- messages ------------------------------------------------------------------------------
 

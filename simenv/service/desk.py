@@ -57,7 +57,7 @@ class Desk:
         to that connection now?"""
         self._ready = ready
         self._room = room
-        self._early: list[tuple[bytes, Asked]] = []
+        self._early: dict[bytes, list[Asked]] = {}  # asked before they could be answered
         self._answer = answer
         self._broken = broken
         self._say = say
@@ -82,6 +82,7 @@ class Desk:
         owner, size = who.owner, size_bytes + ASKED_BYTES
         held = self._held.get(peer)
         count = self._waiting.of(owner, peer) + (0 if held is None else len(held[1]))
+        count += len(self._early.get(peer, ()))
         if count >= MOST_OF_ONE:
             raise QueueFull(
                 f"{count} questions of this connection wait for an answer; {MOST_OF_ONE} may",
@@ -98,7 +99,7 @@ class Desk:
         self._bytes[owner] = waiting + size
         asked = Asked(who, question, size)
         if not self._ready(question):
-            self._early.append((peer, asked))
+            self._early.setdefault(peer, []).append(asked)
         elif held is not None:
             held[1].append(asked)
         else:
@@ -106,9 +107,14 @@ class Desk:
 
     def wake(self) -> None:
         """What was asked too early can be answered now."""
-        early, self._early = self._early, []
-        for peer, asked in early:
-            self._waiting.put(asked.who.owner, peer, asked)
+        early, self._early = self._early, {}
+        for peer, questions in early.items():
+            held = self._held.get(peer)
+            for asked in questions:
+                if held is not None:
+                    held[1].append(asked)
+                else:
+                    self._waiting.put(asked.who.owner, peer, asked)
 
     def work(self, deadline_ns: int) -> None:
         """Answer until the deadline."""
@@ -116,7 +122,8 @@ class Desk:
         while self._waiting:
             owner, peer, asked = self._waiting.first()
             if not self._room(peer, asked.who):
-                self._held[peer] = (owner, self._waiting.take_out())
+                held = self._held.setdefault(peer, (owner, deque()))
+                held[1].extend(self._waiting.take_out())
                 continue
             turn_ns = min(deadline_ns, time.monotonic_ns() + TURN_NS)
             done = self._go_on(peer, asked, turn_ns)

@@ -36,6 +36,7 @@ COMPLETION_GROUPS = 64  # packed messages in one page
 PAGE_BYTES = 4 * 2**20  # of completions, unless one alone is larger
 PAGE_NS = 2_000_000  # for a page of history: less than a slice of the loop
 MOST_EVENTS = 1_000
+OTHER_USERS_NS = 60 * 10**9  # age at which the list of other users is read again from /proc
 LOOK_TASKS = 16  # made between two looks at the clock
 
 
@@ -51,6 +52,8 @@ class Questions:
 
     def __init__(self, subject: Subject) -> None:
         self._d = subject
+        self._other_users: tuple[int, ...] = ()
+        self._next_others_ns = 0
         self._past = api.Past(subject.journal, subject.completions)
         self._log = Log(subject.journal, subject.completions, subject.state)
 
@@ -285,6 +288,14 @@ class Questions:
         else:
             yield answer
 
+    def _others(self, now_ns: int) -> tuple[int, ...]:
+        """User ids with processes on this node; empty where the launcher is not exposed to them.
+        /proc is read at most once in OTHER_USERS_NS, however often the status is asked for."""
+        if self._d.facts.exposure and now_ns >= self._next_others_ns:
+            self._next_others_ns = now_ns + OTHER_USERS_NS
+            self._other_users = other_users()
+        return self._other_users
+
     def status(self) -> ServiceInfo:
         import psutil  # here, because it takes a start 15 ms
 
@@ -297,7 +308,7 @@ class Questions:
         present = capacity.of(state).limits
         trouble = [d.trouble, d.checkpointer.error, d.copier.error if d.copier else ""]
         trouble.append(api.ending(state.limits.end_ns, now_ns))
-        trouble.append(api.exposed(d.facts.exposure, other_users() if d.facts.exposure else ()))
+        trouble.append(api.exposed(d.facts.exposure, self._others(now_ns)))
         return ServiceInfo(
             name=d.config.name,
             version=__version__,

@@ -21,6 +21,7 @@ import zmq
 MESSAGE_BYTES = 128  # what a queued message takes beside its body
 STUCK_S = 10.0  # a peer whose queue is full and of which nothing moves for so long is cut off
 LINES_KEPT = 10_000  # peers whose last few bytes are remembered
+LINES_SETTLED = 1_000  # peers with marked messages; from here on settled ones are removed
 _NOBLOCK = int(zmq.NOBLOCK)
 _NOBLOCK_MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
 
@@ -69,6 +70,7 @@ class Outgoing:
         self._lines: dict[bytes, _Line] = {}
         self._gone: list[_Line] = []  # of connections that ended: libzmq has yet to let go
         self._of_owner: dict[str, int] = {}
+        self._settle_at = LINES_SETTLED  # number of lines at which settled ones are removed
 
     def send(self, peer: bytes, body: bytes, owner: str = "") -> bool:
         """False when the peer is gone or too much waits for it or its owner; never blocks."""
@@ -76,11 +78,15 @@ class Outgoing:
             size = self._unmarked.get(peer, 0) + len(body) + MESSAGE_BYTES
             if size >= self._mark_bytes:
                 return self._send_marked(peer, body, size, owner)
+            if len(self._unmarked) >= LINES_KEPT and peer not in self._unmarked:
+                self._unmarked.clear()
             self._unmarked[peer] = size
         send = self._send
         try:
             send(peer, _NOBLOCK_MORE)
-        except zmq.ZMQError:  # gone, or its queue is full, or no memory is left
+        except zmq.ZMQError as error:  # gone, or its queue is full, or no memory is left
+            if error.errno == zmq.EHOSTUNREACH:
+                self._unmarked.pop(peer, None)
             return False
         try:
             send(body, _NOBLOCK)
@@ -113,23 +119,27 @@ class Outgoing:
     def stuck(self) -> list[bytes]:
         """Peers whose queues are full and of which nothing has moved for STUCK_S."""
         limit_s = time.monotonic() - STUCK_S
-        found = []
-        for peer, line in list(self._lines.items()):
-            self._settle(line)
-            if not line.marks:
-                del self._lines[peer]
-            elif line.full and line.moved_s < limit_s:
-                found.append(peer)
+        self._remove_settled()
+        lines = self._lines.items()
+        found = [peer for peer, line in lines if line.full and line.moved_s < limit_s]
         for line in self._gone:
             self._settle(line)
         self._gone = [line for line in self._gone if line.marks]
         return found
 
+    def _remove_settled(self) -> None:
+        """Remove the lines of peers that have read everything or are gone."""
+        for peer, line in list(self._lines.items()):
+            self._settle(line)
+            if not line.marks:
+                del self._lines[peer]
+
     def _send_marked(self, peer: bytes, body: bytes, size: int, owner: str) -> bool:
         line = self._lines.get(peer)
         if line is None:
-            if len(self._unmarked) > LINES_KEPT:
-                self._unmarked.clear()
+            if len(self._lines) >= self._settle_at:
+                self._remove_settled()
+                self._settle_at = max(LINES_SETTLED, 2 * len(self._lines))
             line = _Line(owner, deque(), moved_s=time.monotonic())
         else:
             self._settle(line)
@@ -147,7 +157,7 @@ class Outgoing:
         except zmq.ZMQError:
             return self._break_off()
         self._lines[peer] = line
-        self._unmarked[peer] = 0
+        self._unmarked.pop(peer, None)
         line.marks.append((frame.tracker, size))
         line.waiting += size
         self._of_owner[owner] = self._of_owner.get(owner, 0) + size

@@ -288,6 +288,7 @@ class TcpDoor:
             if peer.fd not in self._turned_away:
                 self._turned_away.add(peer.fd)
                 self._outgoing.send(peer.route, self._crowded)
+                self._outgoing.drop(peer.route)
                 heappush(self._leaving, (time.monotonic() + FAREWELL_S, peer.fd))
             return False
         if self._read_ahead is not None:

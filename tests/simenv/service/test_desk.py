@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -166,6 +167,44 @@ def test_a_connection_that_does_not_read_gets_no_more_answers_until_it_does(
         bench.step()
     assert heard == list(range(1, 31))
     assert not bench.daemon.desk.holds
+
+
+def test_questions_that_are_woken_join_those_held_of_their_connection() -> None:
+    """A connection that reads nothing keeps both: those held, and those that had come too early."""
+    ready, room, said = [False], [False], list[int]()
+
+    def answer(_peer: bytes, _who: Identity, q: m.FromClient) -> desk.Steps:
+        assert isinstance(q, m.Ping)
+        said.append(q.request)
+        yield None
+
+    table = desk.Desk(
+        answer,
+        lambda _: None,
+        lambda *_: None,
+        lambda q: ready[0] or not isinstance(q, m.Ping) or q.request != 2,
+        lambda *_: room[0],
+    )
+    ana = Identity("ana", Role.CLIENT)
+    for number in (1, 2, 3):
+        table.take(b"p", ana, m.Ping(number))
+        table.work(time.monotonic_ns() + 10**9)
+    ready[0] = True
+    table.wake()
+    table.work(time.monotonic_ns() + 10**9)
+    room[0], table._next_look_ns = True, 0
+    table.work(time.monotonic_ns() + 10**9)
+    assert said == [1, 3, 2]
+    assert not table.holds
+
+
+def test_questions_that_come_too_early_are_bounded() -> None:
+    table = desk.Desk(lambda *_: iter(()), lambda _: None, lambda *_: None, lambda _: False)
+    ana = Identity("ana", Role.CLIENT)
+    for number in range(desk.MOST_OF_ONE):
+        table.take(b"p", ana, m.Ping(number))
+    with pytest.raises(QueueFull, match=f"{desk.MOST_OF_ONE} may"):
+        table.take(b"p", ana, m.Ping(0))
 
 
 def test_questions_of_one_owner_have_a_bound_in_bytes(bench: Bench) -> None:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from simenv.service import api
+from pathlib import Path
+
+import msgspec
+import pytest
+from service import Bench
+
+from simenv.service import api, questions
 
 
 def test_exposure_warns_where_other_users_are_present() -> None:
@@ -15,3 +21,25 @@ def test_exposure_warns_where_other_users_are_present() -> None:
 def test_nothing_is_said_to_a_user_who_is_alone_or_isolated() -> None:
     assert api.exposed("this machine allows no namespace", ()) == ""
     assert api.exposed("", (1000,)) == ""
+
+
+def test_processes_of_other_users_are_looked_up_once_in_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often the status is asked for: reading all of /proc takes the loop milliseconds."""
+    bench, walks = Bench(tmp_path), list[int]()
+
+    def other_users() -> tuple[int, ...]:
+        walks.append(1)
+        return (1000,)
+
+    monkeypatch.setattr(questions, "other_users", other_users)
+    facts = msgspec.structs.replace(bench.daemon.facts, exposure="there is no namespace")
+    bench.daemon.facts = facts
+    for _ in range(3):
+        warnings = bench.daemon.questions.status().warnings
+        assert any("1 other user" in words for words in warnings)
+    assert len(walks) == 1
+    monkeypatch.setattr(bench.daemon.questions, "_next_others_ns", 0)  # a minute later
+    bench.daemon.questions.status()
+    assert len(walks) == 2

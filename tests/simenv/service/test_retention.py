@@ -252,3 +252,34 @@ def test_a_sweep_that_could_not_be_stored_stops_waiting_tasks_for_good(bench: Be
     assert bench.daemon.trouble == ""
     assert freed == [10]
     assert bench.submit(spec(2), key="~later") == m.Accepted(5, 12, 1)
+
+
+def test_old_records_are_removed_while_a_client_asks_without_end(bench: Bench) -> None:
+    """The loop is never idle: a message has come in each of its passes."""
+    ended(bench)
+    aged(bench, range(1, 11), days=1e4)
+    bench.daemon.keeping._retention._look_at_ns = 0
+    passes = 0
+    while list(bench.journal.records.rows("select seq from finished")):
+        bench.peer.send(codec.encode(m.Ping(passes)))
+        bench.daemon.step(timeout_s=0.0)
+        assert bench.heard()
+        passes += 1
+        assert passes < 50_000
+
+
+def test_the_index_is_written_while_a_client_asks_without_end(bench: Bench) -> None:
+    bench.submit(spec())
+    tasks = bench.assigned()
+    done = m.Finished(tasks[0].task, tasks[0].attempt, 2, b"r", zlib.crc32(b"r"))
+    origin = Origin("main-0", "here", 1, "test")
+    assert bench.work is not None
+    bench.work.send(codec.encode(m.Done(origin, "statevector", "test", 1, [done])))
+    bench.daemon.step(timeout_s=0.0)
+    passes = 0
+    while bench.daemon.completions.unindexed or not passes:
+        bench.peer.send(codec.encode(m.Ping(passes)))
+        bench.daemon.step(timeout_s=0.0)
+        assert bench.heard()
+        passes += 1
+        assert passes < 50_000

@@ -169,6 +169,40 @@ def test_a_send_that_fails_is_a_lost_peer_and_leaves_the_socket_usable(
         assert received[-2:] == [b"y" * 5_000, b"z"]
 
 
+def test_what_is_remembered_of_peers_that_have_gone_is_bounded(
+    context: zmq.Context[zmq.Socket[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outgoing, "LINES_KEPT", 10)
+    with context.socket(zmq.ROUTER) as router:  # which drops what is for nobody
+        out = Outgoing(router, Bounds(MIB, MIB, 1_000))
+        for number in range(100):
+            out.send(b"%d" % number, b"x")
+        assert len(out._unmarked) <= 10
+
+
+def test_a_peer_that_cannot_be_reached_is_not_remembered(
+    context: zmq.Context[zmq.Socket[bytes]],
+) -> None:
+    with context.socket(zmq.ROUTER) as router:
+        router.set(zmq.ROUTER_MANDATORY, 1)
+        out = Outgoing(router, Bounds(MIB, MIB, 1_000))
+        assert not out.send(b"gone", b"x")
+        assert not out._unmarked
+
+
+def test_peers_that_have_read_everything_are_not_remembered(
+    context: zmq.Context[zmq.Socket[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outgoing, "LINES_SETTLED", 10)
+    with context.socket(zmq.ROUTER) as router:
+        out = Outgoing(router, Bounds(MIB, MIB, 1_000))
+        for number in range(100):
+            out.send(b"%d" % number, b"x" * 5_000)
+            until(lambda: all(mark.done for line in out._lines.values() for mark, _ in line.marks))
+        assert len(out._lines) <= 10
+        assert not out._unmarked
+
+
 def test_a_message_above_the_far_limit_is_refused_by_the_client_itself(house: FarHouse) -> None:
     assert house.far.message_bytes == m.FAR_MESSAGE_BYTES == 8 * MIB
     ana = house.connect("ana")
@@ -188,6 +222,7 @@ def test_the_connection_too_many_of_one_key_is_told_so(tmp_path: Path) -> None:
     refused = to_client(body)
     assert isinstance(refused, m.Refused)
     assert (refused.request, refused.refusals[0].code) == (0, "limit")
+    assert b"third" not in house.far._outgoing._unmarked
     assert refused.refusals[0].message.startswith("2 connections with this key")
     house.close()
 
