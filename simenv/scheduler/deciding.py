@@ -40,18 +40,18 @@ def decide(
     if known is not None:
         return _again(known, ask), None
     terms = ledger.terms(ask.device)
-    cost = policies.estimate(ask.workload, terms.profile)
+    cost = ledger.estimate(ask.device, terms, ask.workload)
     stern = veto or _beyond(ledger, cost, owner)
     takes, span_ns, device = Verdict(), 0, ask.device
     if stern is None:
         found = [(terms, policies.judge(cost, ask, terms, ledger.taken(device)))]
         if ask.device:  # what holds for all together holds for each
-            found.append(_of_all(ledger, cost, ask, policies.unit_ns(terms.profile)))
+            found.append(_of_all(ledger, cost, ask, terms.unit_ns))
         takes, span_ns = _together(found, cost, ask)
         stern = min((verdict for _, verdict in found), key=_sternness)
         device = device if stern is found[0][1] else ""
     if stern.status == ACCEPTED:
-        one_ns = policies.unit_ns(terms.profile)
+        one_ns = terms.unit_ns
         given = (takes.credits, takes.rate, span_ns, bound_of(ask))
         grant = Grant(ledger.next_id, owner, ask, wall_ns, one_ns, cost.total_ns, *given)
         return _decision(stern, cost, takes, wall_ns, 0, grant), grant
@@ -80,7 +80,7 @@ def _of_all(
     """The word of all devices together, in whose units it is judged; its figures are in units of
     `one_ns`, but for what is missing."""
     terms = ledger.terms("")
-    theirs_ns = policies.unit_ns(terms.profile)
+    theirs_ns = terms.unit_ns
     there = Estimate(cost.total_ns, policies.units_of(cost.total_ns, theirs_ns))
     found = policies.judge(there, ask, terms, ledger.taken(""))
     if theirs_ns == one_ns:

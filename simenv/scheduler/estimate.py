@@ -41,11 +41,20 @@ class Estimator:
             seen = min(seen, MOST_NEWS * old)
         factors[width] = min(high, max(low, old + LEARNING_RATE * (seen - old)))
 
+    def factor(self, engine: str, ranks: int, num_qubits: int) -> float:
+        """What times of the model are multiplied by, for circuits of this width."""
+        return self._of(_key(engine, ranks))[min(num_qubits, WIDTHS - 1)]
+
     def _factors(self, route: Route) -> list[float]:
-        key = route.engine if route.ranks == 1 else f"{route.engine}/{route.ranks}"
-        if route.engine == MACHINE:
-            key = f"{MACHINE}/{route.pool}"
+        machine = route.engine == MACHINE
+        return self._of(f"{MACHINE}/{route.pool}" if machine else _key(route.engine, route.ranks))
+
+    def _of(self, key: str) -> list[float]:
         return self._learned.setdefault(key, [1.0] * WIDTHS)
+
+
+def _key(engine: str, ranks: int) -> str:
+    return engine if ranks == 1 else f"{engine}/{ranks}"
 
 
 def _width(route: Route) -> int:

@@ -247,16 +247,19 @@ class Reservation:
 
 
 def units_for(
-    under: Reservation, work: Workload, count: int, shots: int, terms: DeviceTerms
+    under: Reservation,
+    work: Workload,
+    terms: DeviceTerms,
+    modelled_ns: int | None = None,
 ) -> tuple[int, str]:
-    """What a task takes, in units of its reservation; or why it is no task for that device."""
-    profile = terms.profile
+    """What a task takes, in units of its reservation; or why it is no task for that device. `work`:
+    all its circuits. `modelled_ns`: its time where that does not follow from the profile."""
+    profile, shots = terms.profile, work.shots
     if profile.max_qubits and work.qubits > profile.max_qubits:
         return 0, f"{work.qubits} qubits; the device takes {profile.max_qubits}"
     if profile.max_shots and shots > profile.max_shots:
         return 0, f"{shots} shots; the device takes {profile.max_shots}"
-    asked = msgspec.structs.replace(work, count=count, shots=shots)
-    total_ns = circuits_ns(asked, profile)
+    total_ns = circuits_ns(work, profile) if modelled_ns is None else modelled_ns
     if total_ns > MOST:
         return 0, f"it would take {total_ns} ns; the most is {MOST}"
     return units_of(total_ns, under.grant.one_ns), ""

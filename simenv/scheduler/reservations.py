@@ -12,12 +12,14 @@ from collections.abc import Iterator
 import msgspec
 
 from simenv.errors import Insufficient, NotReserved, OptionError
-from simenv.model import AdmissionPolicy, DeviceProfile, ReservationState
+from simenv.model import AdmissionPolicy, DeviceProfile, ReservationState, Workload
 from simenv.scheduler import policy as policies
+from simenv.scheduler.circuit_times import DeviceTimes
 from simenv.scheduler.holds import Grant, Progress, Reservation
-from simenv.scheduler.policy import DeviceTerms, Scale, Taken
+from simenv.scheduler.policy import DeviceTerms, Estimate, Scale, Taken
 from simenv.scheduler.soundness import (
     MAX_TTL_NS,
+    MOST,
     check_policy,
     check_profile,
     with_baseline,
@@ -51,6 +53,7 @@ class Reservations:
         self.by_task: dict[int, Reservation] = {}  # of unfinished tasks that hold or are parked
         self.freed: dict[int, None] = {}  # reservations with parked tasks whose turn may have come
         self.emptying: dict[int, None] = {}  # those that are over, while tasks of them wait to end
+        self.times: DeviceTimes | None = None  # of devices without a profile; None: the default
         self.changes = Changes()
         self.live: dict[int, Reservation] = {}
         self._requests: dict[tuple[str, str], int] = {}  # live ones, by owner and request id
@@ -59,17 +62,42 @@ class Reservations:
     # --- devices --------------------------------------------------------------------------------
 
     def terms(self, device: str) -> DeviceTerms:
-        return self.devices.get(device, _DEFAULT)
+        """As they were set; while nobody has set any, with the unit of this moment."""
+        return self.devices.get(device) or self._modelled(device, _DEFAULT)
+
+    def estimate(self, device: str, terms: DeviceTerms, work: Workload) -> Estimate:
+        """What a workload is expected to cost there."""
+        total_ns = None
+        if terms.modelled_unit_ns and self.times is not None:
+            total_ns = self.times.workload_ns(device, work)
+        if total_ns is None:
+            total_ns = policies.circuits_ns(work, terms.profile)
+        return Estimate(total_ns, policies.units_of(total_ns, terms.unit_ns))
+
+    def _modelled(self, device: str, terms: DeviceTerms) -> DeviceTerms:
+        """With a unit by the model of this device, where there is one."""
+        if self.times is None:
+            return terms
+        baseline = msgspec.structs.replace(terms.profile.baseline, count=1)
+        unit_ns = self.times.workload_ns(device, baseline)
+        return msgspec.structs.replace(terms, modelled_unit_ns=min(unit_ns or 0, MOST))
 
     def set_profile(self, device: str, profile: DeviceProfile) -> bool:
-        """False if it was so; OptionError, Insufficient where live reservations have more."""
+        """False if it was so; OptionError, Insufficient where live reservations have more. Whoever
+        sets one takes its times, also those that were there as defaults."""
         old = self.terms(device)
-        if profile == old.profile:
+        if profile == old.profile and not old.modelled_unit_ns:
             return False
         check_profile(device, profile)
         policy = msgspec.structs.replace(old.policy, baseline=profile.baseline)
         check_policy(device, policy, profile)
-        return self._set(device, old, profile, policy)
+        terms = DeviceTerms(
+            profile,
+            old.profile_version + 1,
+            policy,
+            old.policy_version + (policy != old.policy),
+        )
+        return self._set(device, terms)
 
     def set_policy(self, device: str, policy: AdmissionPolicy, expected: int) -> bool:
         """False if it was so; raises as `set_profile`. `expected`: the version; -1: any."""
@@ -84,17 +112,19 @@ class Reservations:
         profile = with_baseline(old.profile, policy.baseline)
         check_profile(device, profile)
         check_policy(device, policy, profile)
-        return self._set(device, old, profile, policy)
-
-    def _set(
-        self, device: str, old: DeviceTerms, profile: DeviceProfile, policy: AdmissionPolicy
-    ) -> bool:
         terms = DeviceTerms(
             profile,
             old.profile_version + (profile != old.profile),
             policy,
-            old.policy_version + (policy != old.policy),
+            old.policy_version + 1,
+            old.modelled_unit_ns,
         )
+        if old.modelled_unit_ns and profile != old.profile:
+            terms = self._modelled(device, terms)
+        return self._set(device, terms)
+
+    def _set(self, device: str, terms: DeviceTerms) -> bool:
+        policy = terms.policy
         taken = self._taken(device, policies.scale(terms))
         for name, has, capacity in (
             ("credit", taken.credits, policies.credit_capacity),

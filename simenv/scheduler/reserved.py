@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from simenv.errors import NotReserved, SimenvError
 from simenv.model import (
     Code,
@@ -74,6 +76,7 @@ def units_of(
     errors: list[SimenvError] = []
     device = one.grant.ask.device
     terms = state.reservations.terms(device)
+    times = state.reservations.times if terms.modelled_unit_ns else None
     last: tuple[object, ...] = ()
     for index, (spec, route, work) in enumerate(zip(specs, routes, works, strict=True)):
         like = (route, work, spec.count, spec.shots)
@@ -86,7 +89,9 @@ def units_of(
             hint = f"pool={device!r}, or a reservation of the other"
             errors.append(NotReserved(words, hint=hint, index=index))
             continue
-        takes, wrong = units_for(one, work, spec.count, spec.shots, terms)
+        asked = msgspec.structs.replace(work, count=spec.count, shots=spec.shots)
+        modelled_ns = times.task_ns(route, spec, asked) if times is not None else None
+        takes, wrong = units_for(one, asked, terms, modelled_ns)
         if wrong:
             words = f"reservation {one.grant.id}: {wrong} ({_code(Code.TOO_LARGE)})"
             errors.append(NotReserved(words, index=index))

@@ -11,8 +11,8 @@ from simenv import __version__
 from simenv.model import MAX_SHOTS, GateInfo, PoolSpec
 from simenv.model.devices import DeviceInfo, DeviceKind
 from simenv.scheduler import sizing
+from simenv.scheduler.circuit_times import engine_of
 from simenv.scheduler.values import Limits
-from simulators import catalog
 from simulators.catalog import EngineCard
 from simulators.circuit.gates import GATES
 
@@ -23,7 +23,7 @@ PROVIDER = "simenv"
 def ideal(pool: PoolSpec, limits: Limits) -> DeviceInfo:
     """A pool by the engine that a circuit of it would meet: its own, or of a pool of any engine the
     preferred one of those that run every gate."""
-    card = _main(pool)
+    card = engine_of(pool)
     return DeviceInfo(
         name=pool.name,
         kind=DeviceKind.IDEAL,
@@ -37,14 +37,6 @@ def ideal(pool: PoolSpec, limits: Limits) -> DeviceInfo:
         all_to_all=True,
         dynamic=card.dynamic,
     )
-
-
-def _main(pool: PoolSpec) -> EngineCard:
-    own = catalog.card(pool.engine)
-    if own is not None:
-        return own
-    usable = [card for card in catalog.CARDS if card.automatic and not card.missing]
-    return next(card for card in usable if not card.clifford)
 
 
 def width(card: EngineCard, pools: tuple[PoolSpec, ...], limits: Limits) -> int:

@@ -17,6 +17,7 @@ from simenv import config as configs
 from simenv.config import Config, ConnectionFile, OwnDoor, Places
 from simenv.errors import ConfigError
 from simenv.model import Origin, PoolSpec
+from simenv.scheduler.circuit_times import DeviceTimes
 from simenv.scheduler.state import State
 from simenv.service import faults
 from simenv.service.checkpoint import Checkpointer
@@ -89,6 +90,7 @@ def assemble(config: Config, home: Path, environ: Mapping[str, str]) -> Environm
         journal = Journal(places.journal, config.durability)
         state = State(config.pools, limits, journal.epoch, journal.records.next_task())
         devices = Devices(config.pools)
+        state.reservations.times = DeviceTimes(config.pools, state.estimator, devices.of)
         intake = Intake(state, journal, None, limits)
         damaged = mend(journal)
         completions = Completions(journal, Origin("service", node, os.getpid(), __version__))

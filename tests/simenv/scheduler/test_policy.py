@@ -60,8 +60,8 @@ def test_units_are_rounded_up_and_at_least_one(total_ns: int, units: int) -> Non
 
 
 def test_exact_runs_cost_a_unit() -> None:
-    cost = policies.estimate(Workload(gates_1q=100, shots=0), PROFILE)
-    assert cost == Estimate(0, 1)
+    total_ns = policies.circuits_ns(Workload(gates_1q=100, shots=0), PROFILE)
+    assert (total_ns, policies.units_of(total_ns, policies.unit_ns(PROFILE))) == (0, 1)
 
 
 def test_credits_are_those_told_or_what_fits_into_the_time_span() -> None:

@@ -280,3 +280,17 @@ def test_everybody_steers(tmp_path: Path) -> None:
         assert [one["scheduler_task_id"] for one in state["runtime_tasks"]] == [task.id]
         assert env.qpm.get_scheduler_queue_state()["runtime_tasks"] == []
         task.cancel()
+
+
+def test_wide_circuits_cost_more_than_narrow_ones_until_a_profile_is_set() -> None:
+    with simenv.local(workers=1) as env:
+        qpm = env.qpm
+        shown = qpm.get_device_profile()["device_profile"]
+        sizes = {"one_q_gate_count": 20, "two_q_gate_count": 10, "shots": 100}
+        asked = [{"task_class": {"qubit_count": width, **sizes}} for width in (2, 26)]
+        narrow, wide = (qpm.evaluate(request=each)["estimated_total_ns"] for each in asked)
+        assert wide > 1_000 * narrow
+        assert qpm.get_device_profile()["device_profile"] == shown
+        qpm.configure_device_profile(profile=shown)
+        narrow, wide = (qpm.evaluate(request=each)["estimated_total_ns"] for each in asked)
+        assert narrow == wide == 100 * (20 * 30 + 10 * 300)
