@@ -14,7 +14,7 @@ from simenv.scheduler.books import Books
 from simenv.scheduler.chunks import CHUNK_BYTES, CHUNK_TASKS, CHUNK_US, fill
 from simenv.scheduler.estimate import PARALLEL_FROM_US, slots_for
 from simenv.scheduler.nodes import Host
-from simenv.scheduler.pools import Pool, Worker
+from simenv.scheduler.pools import Pool, Worker, memory_for
 from simenv.scheduler.queue import LONG_US
 from simenv.scheduler.values import Record, Send
 
@@ -61,18 +61,19 @@ def _may_send(books: Books, pool: Pool) -> bool:
 
 
 def _next(books: Books, pool: Pool, now_ns: int) -> Send | None:
-    worker, idle = _with_slot(books, pool, now_ns)
+    return _with_slot(books, pool, now_ns) or _ahead(books, pool, now_ns)
+
+
+def _with_slot(books: Books, pool: Pool, now_ns: int) -> Send | None:
+    """To an idle worker with a slot; else a short task may get one of a wide task."""
+    worker, idle = _roomiest(pool)
     if worker is not None:
-        return _to_idle(books, pool, worker, idle, now_ns)
-    return _ahead(books, pool, now_ns)
-
-
-def _with_slot(books: Books, pool: Pool, now_ns: int) -> tuple[Worker | None, int]:
-    """As `_roomiest`; where no idle worker has a slot, a short task may get one of a wide one."""
-    found = _roomiest(pool)
-    if found[0] is None and resizing.take_back(books, pool, now_ns):
-        return _roomiest(pool)
-    return found
+        allow_long = _may_be_long(books, pool, worker.host, now_ns)
+        return _to_idle(books, pool, worker, idle, now_ns, allow_long=allow_long)
+    worker = resizing.take_back(books, pool, now_ns)
+    if worker is None:
+        return None
+    return _to_idle(books, pool, worker, 1, now_ns, allow_long=False)
 
 
 def _to_all_kept(books: Books, sends: list[Send], now_ns: int) -> None:
@@ -101,7 +102,7 @@ def _to_kept(books: Books, pool: Pool, worker: Worker, now_ns: int) -> Send | No
     record = pool.queue.head(True, own)
     if books.limits.end_ns:
         record = _in_time(books, pool, record, now_ns, own)
-    if record is None or record.route.memory_bytes > _room(worker, record):
+    if record is None or record.route.memory_bytes > memory_for(worker, record):
         return None
     if record.cost_us >= PARALLEL_FROM_US and not pool.is_exclusive:
         beside = host.free_slots - host.claimed_slots
@@ -121,7 +122,7 @@ def _to_machine(books: Books, pool: Pool, now_ns: int) -> Send | None:
         record = pool.queue.head()
         if books.limits.end_ns:
             record = _in_time(books, pool, record, now_ns)
-        if record is not None and record.route.memory_bytes <= _room(worker, record):
+        if record is not None and record.route.memory_bytes <= memory_for(worker, record):
             return fill(books, pool, worker, record, 1, now_ns)
     return None
 
@@ -134,10 +135,7 @@ def _in_turns(books: Books, waiting: list[Pool], sends: list[Send], now_ns: int)
     while able:
         turn = min(able, key=taken.__getitem__)
         pool = waiting[turn]
-        worker, idle = _with_slot(books, pool, now_ns)
-        send = None
-        if worker is not None and _may_send(books, pool):
-            send = _to_idle(books, pool, worker, idle, now_ns)
+        send = _with_slot(books, pool, now_ns) if _may_send(books, pool) else None
         if send is None:
             able.remove(turn)
         else:
@@ -177,26 +175,23 @@ def _roomiest(pool: Pool, record: Record | None = None) -> tuple[Worker | None, 
             continue
         idle += 1
         free -= host.kept_slots
-        if free > most and (record is None or record.route.memory_bytes <= _room(worker, record)):
+        if free > most and (
+            record is None or record.route.memory_bytes <= memory_for(worker, record)
+        ):
             best, most = worker, free
     return best, idle
 
 
-def _room(worker: Worker, record: Record) -> int:
-    """The memory that the worker can have for that task."""
+def _to_idle(
+    books: Books, pool: Pool, worker: Worker, idle: int, now_ns: int, *, allow_long: bool
+) -> Send | None:
     host = worker.host
-    free = host.free_memory - host.claimed_memory + worker.reserved
-    return free - host.kept_memory if record.cost_us > LONG_US else free
-
-
-def _to_idle(books: Books, pool: Pool, worker: Worker, idle: int, now_ns: int) -> Send | None:
-    host = worker.host
-    record = pool.queue.head(_may_be_long(books, pool, host, now_ns))
+    record = pool.queue.head(allow_long)
     if books.limits.end_ns:
         record = _in_time(books, pool, record, now_ns)
     if record is None:
         return None
-    if record.route.memory_bytes > _room(worker, record):
+    if record.route.memory_bytes > memory_for(worker, record):
         other, _ = _roomiest(pool, record)
         if other is None:
             return None

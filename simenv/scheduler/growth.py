@@ -63,17 +63,21 @@ def grow(crew: Crew, pool: Pool, now_ns: int) -> list[Action]:
 
 
 def _may_start(crew: Crew, pool: Pool) -> int:
-    """The number of workers that may be started now: one for each slot at a time, over all pools.
-    A pool that has none may add one to that, so that slow starts elsewhere do not keep it waiting.
+    """The number of workers that may be started now: one process (rank) for each slot at a time,
+    over all pools, and one worker in any case where nothing starts. A pool that has none may add
+    one to that, so that slow starts elsewhere do not keep it waiting.
     A worker that holds a machine waits for that machine, and is not counted."""
     if pool.is_exclusive:
         return crew.starts_left
     starting = sum(
-        worker.state == WorkerState.STARTING and not crew.pools[worker.pool].is_exclusive
+        worker.ranks
         for worker in crew.workers.values()
+        if worker.state == WorkerState.STARTING and not crew.pools[worker.pool].is_exclusive
     )
     at_a_time = max(1, sum(host.node.slots for host in crew.ledger.up()))
-    allowed = at_a_time - starting
+    allowed = (at_a_time - starting) // pool.spec.ranks
+    if not starting:
+        allowed = max(1, allowed)
     if not pool.live() and starting < FIRST_STARTS * at_a_time:
         allowed = max(1, allowed)
     return max(0, min(allowed, crew.starts_left))

@@ -13,7 +13,7 @@ import msgspec
 from launcher.base import Share
 from simenv.model import PoolSpec, WorkerState
 from simenv.scheduler.nodes import Host, Places
-from simenv.scheduler.queue import Queue
+from simenv.scheduler.queue import LONG_US, Queue
 from simenv.scheduler.values import Note, Record
 
 BACKOFF_FIRST_NS = 1_000_000_000
@@ -65,6 +65,14 @@ class Worker(msgspec.Struct, eq=False):
     def is_live(self) -> bool:
         """Will it go on working for its pool?"""
         return self.state in _WORKING and not self.leaving
+
+
+def memory_for(worker: Worker, record: Record) -> int:
+    """The bytes that this worker can have for that task now: what it reserves, and what is free
+    on its node, not claimed and, for a long task, not kept."""
+    host = worker.host
+    free = host.free_memory - host.claimed_memory + worker.reserved
+    return free - host.kept_memory if record.cost_us > LONG_US else free
 
 
 def slots_of(worker: Worker) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from simenv.scheduler import usage
 from simenv.scheduler.books import Books
 from simenv.scheduler.claims import RECENT_NS
-from simenv.scheduler.pools import Pool, Worker
+from simenv.scheduler.pools import Pool, Worker, memory_for
 from simenv.scheduler.queue import LONG_US
 from simenv.scheduler.values import Action, Phase, Record, SetThreads
 from simulators import catalog
@@ -25,26 +25,31 @@ def note_grant(books: Books, worker: Worker, record: Record) -> None:
         books.wide[worker.name] = worker
 
 
-def take_back(books: Books, pool: Pool, now_ns: int) -> bool:
-    """Free a slot for a short task of the pool, on a node where one of its workers idles without a
-    slot; False if there is nothing to take or nobody to take it for."""
+def take_back(books: Books, pool: Pool, now_ns: int) -> Worker | None:
+    """Free a slot for the first short task of the pool; the idle worker, without a slot until now,
+    that is to run it. None if there is nothing to take or nobody to take it for."""
     if not books.wide:
-        return False
+        return None
     record = pool.queue.head(False)
     if record is None or record.cost_us > LONG_US:
-        return False
-    hosts = [worker.host for worker in pool.idle() if worker.host.free_slots <= 0]
+        return None
+    able = [
+        worker
+        for worker in pool.idle()
+        if worker.host.free_slots <= 0 and record.route.memory_bytes <= memory_for(worker, record)
+    ]
     for worker in books.wide.values():
         host, running = worker.host, _running(worker)
         if running is None or worker.slots < 2 or host.claimed_slots:
             continue
-        if any(host is one for one in hosts) and record.route.memory_bytes <= host.free_memory:
+        taker = next((one for one in able if one.host is host), None)
+        if taker is not None:
             worker.slots -= 1
             host.free_slots += 1
             books.taken_ns = now_ns
             books.later.append(_told(worker, running))
-            return True
-    return False
+            return taker
+    return None
 
 
 def give_again(books: Books, now_ns: int) -> list[Action]:

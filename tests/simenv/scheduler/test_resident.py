@@ -165,6 +165,16 @@ def test_workers_start_as_many_at_a_time_as_there_are_slots() -> None:
             machine.join(worker)
 
 
+def test_processes_of_workers_that_start_are_no_more_than_slots() -> None:
+    machine = Machine(limits=cluster(4), specs=(PoolSpec("main", ranks=2, min=0, max=5),))
+    machine.keep(machine.state.scale("main", 5, 5))
+    for started in (2, 4, 5):
+        machine.tick()
+        assert len(machine.state.workers) == started
+        for worker in list(machine.state.workers):
+            machine.join(worker)
+
+
 def test_one_tick_starts_few_workers_however_many_slots_there_are() -> None:
     machine = Machine(0, cluster(64))
     machine.keep(machine.state.scale("main", 20, 20))

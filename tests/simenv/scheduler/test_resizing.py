@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from machine import Machine, cluster, route
 
+from simenv.model import PoolSpec
+from simenv.scheduler.claims import PATIENCE_NS
 from simenv.scheduler.values import Record, SetThreads
 
 WIDE_US = 20e6
@@ -113,3 +115,23 @@ def test_small_task_is_not_sent_behind_a_wide_task_that_lost_its_slots() -> None
     assert len(machine.assign()) == 1
     machine.submit(1, cost=10.0)
     assert machine.assign() == []
+
+
+def test_slot_taken_back_goes_to_the_short_task_although_a_long_one_has_waited() -> None:
+    machine = Machine(3, cluster(2))
+    wide(machine)
+    machine.submit(1, along=route(WIDE_US))
+    machine.now_ns += 2 * PATIENCE_NS
+    machine.hear()
+    (short,) = machine.submit(1, cost=1_000.0)
+    (send,) = machine.assign()
+    assert [record.number for record in send.records] == [short]
+
+
+def test_slot_is_taken_back_for_a_worker_that_reserves_the_memory_of_the_short_task() -> None:
+    pool = PoolSpec("main", min=2, max=2, memory_bytes=2**28)
+    machine = Machine(limits=cluster(2, per_slot=2**28), specs=(pool,))
+    wide(machine)
+    assert machine.state.free_memory == 0
+    machine.submit(1, cost=1_000.0)
+    assert len(machine.assign()) == 1
