@@ -43,7 +43,8 @@ create table if not exists result(task integer primary key, seq int);
 create table if not exists cursor(owner text, name text, seq int, primary key(owner, name))
   without rowid;
 create table if not exists event(seq integer primary key, body blob, owner text);
-create index if not exists event_audit on event(seq) where owner = '@audit';
+drop index if exists event_audit;
+create index if not exists event_owner on event(owner, seq);
 create table if not exists file(name text primary key, task int, seq int, bytes int) without rowid;
 create index if not exists file_seq on file(seq);
 create table if not exists replaced(seq integer primary key, task int, state text);

@@ -15,7 +15,7 @@ from simenv.errors import JournalError, ProtocolError
 from simenv.model import TaskState
 from simenv.scheduler.state import State
 from simenv.service.journal import Journal
-from simenv.service.records import AUDIT, GONE, LAST_SEQ, NEXT_TASK
+from simenv.service.records import GONE, LAST_SEQ, NEXT_TASK
 from simenv.wire import codec
 from simenv.wire.keeping import Kept
 from simenv.wire.messages import STATES, Completed
@@ -26,9 +26,6 @@ MOST_TASKS = 100
 MOST_FILES = 20
 LOOK_FILES = 200  # looked at in one go for those of one owner
 ATTEMPT_ROWS = 200
-EVENTS_KEPT = 200_000
-EVENTS_A_TIME = 500
-AUDIT_KEPT = 10_000  # entries of the audit log
 
 
 class Old(msgspec.Struct, frozen=True):
@@ -218,11 +215,6 @@ class OldRecords:
                     query = "select owner, length(body) from accepted where first = ?"
                     submits += db.execute(query, (first,)).fetchall()
                     db.execute("delete from accepted where first = ?", (first,))
-            db.execute(
-                "delete from event where seq in (select seq from event where seq <= "
-                "(select max(seq) from event) - ? and owner <> ? order by seq limit ?)",
-                (EVENTS_KEPT, AUDIT, EVENTS_A_TIME),
-            )
         for record in records:
             self._journal.kept_bytes[record.owner] -= record.body_bytes + record.file_bytes
         for owner, size in submits:
@@ -245,17 +237,6 @@ class OldRecords:
             for first, count in found
             if not any(number in waiting for number in range(first, first + count))
         ]
-
-    def forget_audit(self) -> None:
-        """The newest AUDIT_KEPT entries of the audit log are kept."""
-        oldest = self._rows(
-            "select seq from event where owner = '@audit' order by seq desc limit 1 offset ?",
-            AUDIT_KEPT - 1,
-        )
-        if oldest:
-            query = "delete from event where owner = '@audit' and seq < ?"
-            with self._journal.transaction("NORMAL") as db:
-                db.execute(query, oldest[0])
 
     def forget_attempts(self) -> bool:
         """Which tasks were sent out matters only while one has not ended; True: there is more."""

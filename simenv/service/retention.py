@@ -26,6 +26,7 @@ from simenv.service.completions import Completions
 from simenv.service.disk_reserve import SMALL_BYTES, DiskReserve
 from simenv.service.journal import Journal
 from simenv.service.kept import Old, OldRecords
+from simenv.service.old_events import OldEvents
 from simenv.wire.keeping import Kept
 
 GIB = 2**30
@@ -180,6 +181,7 @@ class Retention:
         self._config = config
         self._completions = completions
         self._old = OldRecords(journal, state)
+        self._events = OldEvents(journal)
         self._state = state
         self._reserve = reserve
         self._remove = remove
@@ -246,6 +248,7 @@ class Retention:
         limits = self._limits()
         self._look_at_ns = now_ns + round((LOW_LOOK_S if limits.lacking_bytes else LOOK_S) * 1e9)
         self._forgetting = True
+        self._events.begin(limits.before_s)
         if not self._is_due(limits):
             return False
         self._sweep = self._new(limits, dry=False)
@@ -278,8 +281,7 @@ class Retention:
         if self._vacuuming:
             self._vacuuming = self._old.vacuum(VACUUM_PAGES, SPARE_PAGES)
         elif self._forgetting:
-            self._old.forget_audit()
-            self._forgetting = self._old.forget_attempts()
+            self._forgetting = self._events.step() or self._old.forget_attempts()
 
 
 def add(one: Kept, other: Kept) -> Kept:

@@ -11,8 +11,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import math
 import os
 import stat
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -27,6 +29,7 @@ from simenv.wire.people import KeyInfo
 KEYS_FORMAT = 1
 MAX_KEYS = 1_000
 MAX_FILE_BYTES = 2**20
+LOCK_LOOK_S = 0.005  # between two attempts at a lock that another process holds
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -157,20 +160,39 @@ def identities(keys: Sequence[KeyInfo]) -> Mapping[str, Identity]:
 
 
 @contextlib.contextmanager
-def changing(path: Path) -> Iterator[None]:
+def changing(path: Path, patience_s: float = math.inf) -> Iterator[None]:
     """Hold the lock of a list of keys, for one change: reading it, and writing it anew. It lies in
     a file beside the list, because the list itself is replaced. ConfigError where there can be
-    none."""
+    none, or where another process has held it for `patience_s`."""
     lock = path.with_name(path.name + ".lock")
     try:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            _lock(descriptor, lock, patience_s)
             yield
         finally:
             os.close(descriptor)
     except OSError as error:
         raise ConfigError(f"cannot lock {lock}: {error.strerror}") from error
+
+
+def _lock(descriptor: int, path: Path, patience_s: float) -> None:
+    if math.isinf(patience_s):
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        return
+    deadline_s = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() >= deadline_s:
+                raise ConfigError(
+                    f"another process has held {path} for {patience_s} s",
+                    hint="end that process (`fuser` names it), or try again",
+                ) from error
+            time.sleep(LOCK_LOOK_S)
+        else:
+            return
 
 
 # --- files ---------------------------------------------------------------------------------------

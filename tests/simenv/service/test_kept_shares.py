@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,13 +12,14 @@ from office import Office
 from service import program, spec
 
 from simenv.model import Event, Terms, task_name
-from simenv.service import kept as kept_module
+from simenv.service import old_events
 from simenv.service.disk_reserve import GIB, SMALL_BYTES, DiskReserve
 from simenv.wire import codec
 from simenv.wire import messages as m
 from simenv.wire.keeping import Collect, Collected
 from simenv.wire.memory import MemoryConnection
 from simenv.wire.people import GetLimits, OwnerReports, SetLimits
+from simenv.wire.reservations import Release
 
 
 def made(folder: Path, **options: object) -> Office:
@@ -143,27 +145,76 @@ def test_use_is_the_same_after_a_restart(office: Office) -> None:
     assert kept(office) == before
 
 
+def swept_events(office: Office, before_s: float = 0.0) -> None:
+    old = old_events.OldEvents(office.journal)
+    old.begin(before_s)
+    while old.step():
+        pass
+
+
 def test_the_audit_log_outlives_other_events(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = len([e for e in events(office) if e.is_of(["audit"])])
+    before = [e for e in events(office) if e.is_of(["audit"])]
     assert before
-    monkeypatch.setattr(kept_module, "EVENTS_KEPT", 0)
-    end(office, office.ana, 2, 100)
-    swept(office, 0.0)
+    monkeypatch.setattr(old_events, "EVENTS_KEPT", 0)
+    swept_events(office, time.time() + 1)
     left = events(office)
-    assert len([e for e in left if e.is_of(["audit"])]) == before
+    assert [e for e in left if e.is_of(["audit"])] == before
+    assert len(left) == len(before) + 1  # and the newest of all
 
 
 def test_the_audit_log_is_bounded(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept_module, "AUDIT_KEPT", 3)
+    monkeypatch.setattr(old_events, "AUDIT_KEPT", 3)
     for number in range(6):
         office.get(OwnerReports, SetLimits(1, "ana", {"max_priority": number}), office.ops)
-    kept_module.OldRecords(office.journal, office.state).forget_audit()
+    swept_events(office)
     entries = [e for e in events(office) if e.is_of(["audit"])]
     assert [e.message.partition(";")[0] for e in entries] == [
         f"max_priority = {number}" for number in (3, 4, 5)
     ]
+
+
+def test_events_that_a_client_causes_are_bounded_and_push_out_no_others(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While nothing else is removed: no task has ended yet."""
+    others = [e for e in events(office) if not e.is_of(["reservation"])]
+    monkeypatch.setattr(old_events, "OWNER_EVENTS_KEPT", 5)
+    for _ in range(10):
+        made = office.reserve(peer=office.ana)
+        office.say(Release(1, made.reservation), office.ana)
+    office.reserve(peer=office.ben)
+    assert len([e for e in events(office) if e.is_of(["reservation"])]) > 15
+    retention = office.daemon.keeping._retention
+    retention._look_at_ns = 0
+    office.daemon.step(timeout_s=0.0)
+    while retention._forgetting:
+        office.daemon.step(timeout_s=0.0)
+    left = events(office)
+    assert [e for e in left if e in others] == others
+    owners = [row[0] for row in office.journal.records.rows("select owner from event")]
+    assert (owners.count("ana"), owners.count("ben")) == (5, 1)
+
+
+def test_all_owners_events_share_one_bound(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(old_events, "OWNERS_EVENTS_KEPT", 6)
+    for peer in (office.ana, office.ben):
+        for _ in range(5):
+            made = office.reserve(peer=peer)
+            office.say(Release(1, made.reservation), peer)
+    swept_events(office)
+    owners = [row[0] for row in office.journal.records.rows("select owner from event")]
+    assert (owners.count("ana"), owners.count("ben")) == (3, 3)
+
+
+def test_events_are_kept_as_long_as_the_history(office: Office) -> None:
+    number = office.daemon.hands.next_event
+    office.daemon.hands.note("a.kind", "subject", "the newest: its number is not given out again")
+    office.step()
+    swept_events(office, time.time() + 1)
+    left = [e for e in events(office) if not e.is_of(["audit"])]
+    assert [e.seq for e in left] == [number]
 
 
 def events(office: Office) -> list[Event]:

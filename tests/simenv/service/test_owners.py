@@ -16,7 +16,7 @@ from simenv.wire import messages as m
 from simenv.wire.connection import Door
 from simenv.wire.history import GetHistory, GetSpec, History, Submitted
 from simenv.wire.keeping import Collect
-from simenv.wire.keyfiles import new_pair, read_keys, write_keys
+from simenv.wire.keyfiles import added, changing, new_pair, read_keys, removed, write_keys
 from simenv.wire.memory import MemoryConnection
 from simenv.wire.people import AddKey, GetKeys, KeyInfo, Keys, RevokeKey
 
@@ -356,6 +356,42 @@ def test_a_key_file_that_cannot_be_written_lets_somebody_in(town: Town) -> None:
     assert isinstance(answer, m.Refused)
     with pytest.raises(KeyRefused):
         town.doors.connect(Door.CLIENT, b"eve", key)
+
+
+def test_changes_of_the_service_and_of_another_process_both_count(town: Town) -> None:
+    """A command of the CLI that took the service for stopped has written the list meanwhile."""
+    path = town.folder / "keys.json"
+    other = KeyInfo("zoe", "client", new_pair().public, 1.0)
+    write_keys(path, removed(added(read_keys(path), other), "ben"))
+    (answer,) = town.say(AddKey(1, "eve", "client", new_pair().public))
+    assert isinstance(answer, Keys)
+    assert [key.name for key in read_keys(path)] == ["ana", "ops", "zoe", "eve"]
+    assert [key.name for key in answer.keys] == ["ana", "ops", "zoe", "eve"]
+    town.doors.connect(Door.CLIENT, b"zoe", other.public_key)
+    with pytest.raises(KeyRefused):
+        town.doors.connect(Door.CLIENT, b"again", town.key["ben"])
+    last = KeyInfo("max", "client", new_pair().public, 1.0)
+    write_keys(path, added(read_keys(path), last))
+    assert isinstance(town.say(RevokeKey(2, "eve"))[0], Keys)
+    assert isinstance(town.say(RevokeKey(3, "max"))[0], Keys)
+    assert [key.name for key in read_keys(path)] == ["ana", "ops", "zoe"]
+
+
+def test_a_list_of_keys_that_another_process_holds_is_left_alone(town: Town) -> None:
+    """The service waits a moment and refuses in words; a revoked key is shut out all the same."""
+    path = town.folder / "keys.json"
+    before = read_keys(path)
+    with changing(path):
+        (refused,) = town.say(AddKey(1, "eve", "client", new_pair().public))
+        (revoked,) = town.say(RevokeKey(2, "ana"))
+        with pytest.raises(KeyRefused):
+            town.doors.connect(Door.CLIENT, b"again", town.key["ana"])
+    for answer in (refused, revoked):
+        assert isinstance(answer, m.Refused)
+        assert "another process has held" in answer.refusals[0].message
+    assert read_keys(path) == before
+    assert isinstance(town.say(RevokeKey(3, "ana"))[0], Keys)
+    assert [key.name for key in read_keys(path)] == ["ben", "ops"]
 
 
 def test_keys_in_the_file_are_not_known_at_a_start(town: Town) -> None:
