@@ -161,14 +161,14 @@ class Admission:
                 raise inquiry.wrong[key[0]].with_traceback(None)
             self._opened_bytes += len(spec.program)
             try:
-                known = self._open(spec.program, terms, key)
+                known = self._open(spec.program, terms, key, inquiry.owner)
             except SimenvError as error:
                 inquiry.wrong[key[0]] = error
                 raise
         return known
 
-    def _open(self, packed: bytes, terms: Terms, key: tuple[bytes, bytes]) -> Known:
-        program, found = self._examining.look(key, packed, terms)
+    def _open(self, packed: bytes, terms: Terms, key: tuple[bytes, bytes], owner: str) -> Known:
+        program, found = self._examining.look(key, packed, terms, owner)
         self._opened_bytes += EXAMINED_BYTES + 8 * len(program.ops)
         route = live_routing.route(found, terms, self._pools, self._capacity, self._seen)
         rules.check_outputs(found, terms)

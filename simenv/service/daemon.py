@@ -142,7 +142,7 @@ class Daemon:
     def _patience_s(self) -> float:
         if self.intake.busy or self.desk.busy or (self.reserving.busy and not self.trouble):
             return 0.0
-        if self.keeping.hurries or self.intake.parked:
+        if self.keeping.hurries or self.intake.parked or self.desk.parked:
             return KEEPING_LOOK_S
         if self.desk.holds:
             return LOOK_NS / 1e9

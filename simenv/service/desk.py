@@ -11,6 +11,8 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import Any
 
 import msgspec
 
@@ -29,7 +31,8 @@ TURN_NS = 2_000_000
 RETRY_AFTER_S = 1.0
 LOOK_NS = 10_000_000  # between two looks whether somebody reads again
 
-Steps = Iterator[bytes | None]  # packed answers; None: nothing to send yet, look at the clock
+# Packed answers; None: nothing to send yet, look at the clock; a future: nothing until it is done.
+Steps = Iterator[bytes | Future[Any] | None]
 
 
 class Asked(msgspec.Struct, eq=False):
@@ -39,6 +42,7 @@ class Asked(msgspec.Struct, eq=False):
     question: m.FromClient
     size_bytes: int
     steps: Steps | None = None
+    beside: Future[Any] | None = None  # in another thread, without which it cannot go on
 
 
 class Desk:
@@ -62,7 +66,9 @@ class Desk:
         self._broken = broken
         self._say = say
         self._waiting: Turns[Asked] = Turns()
-        self._held: dict[bytes, tuple[str, deque[Asked]]] = {}  # of connections without room
+        # Of connections without room, or whose first question waits for another thread.
+        self._held: dict[bytes, tuple[str, deque[Asked]]] = {}
+        self._parked: set[bytes] = set()  # the latter of these
         self._bytes: dict[str, int] = {}  # that wait, by owner
         self._next_look_ns = 0
 
@@ -75,6 +81,12 @@ class Desk:
     def holds(self) -> bool:
         """Does anybody wait for an answer who does not read those he has got?"""
         return bool(self._held)
+
+    @property
+    def parked(self) -> bool:
+        """Does anybody wait for a program that is examined in another thread? To ask again and
+        again would take the processor from that thread."""
+        return bool(self._parked)
 
     def take(self, peer: bytes, who: Identity, question: m.FromClient, size_bytes: int = 0) -> None:
         """`work` will come to it; QueueFull if too many wait already, or too large ones.
@@ -122,25 +134,41 @@ class Desk:
         while self._waiting:
             owner, peer, asked = self._waiting.first()
             if not self._room(peer, asked.who):
-                held = self._held.setdefault(peer, (owner, deque()))
-                held[1].extend(self._waiting.take_out())
+                self._put_aside(owner, peer)
                 continue
             turn_ns = min(deadline_ns, time.monotonic_ns() + TURN_NS)
             done = self._go_on(peer, asked, turn_ns)
-            self._waiting.go_on(done=done)
+            if asked.beside is not None:
+                self._put_aside(owner, peer)
+                self._parked.add(peer)
+            else:
+                self._waiting.go_on(done=done)
             if done:
                 self._forget(asked)
             if time.monotonic_ns() >= deadline_ns:
                 return
 
+    def _put_aside(self, owner: str, peer: bytes) -> None:
+        """The connection whose turn it is has none until it is let go."""
+        held = self._held.setdefault(peer, (owner, deque()))
+        held[1].extend(self._waiting.take_out())
+
     def _let_go(self) -> None:
-        """Those who read again are answered again."""
+        """Those who read again, or whose program has been examined, are answered again."""
+        for peer in list(self._parked):
+            owner, items = self._held[peer]
+            future = items[0].beside
+            if future is None or future.done():
+                items[0].beside = None
+                self._parked.remove(peer)
+                del self._held[peer]
+                self._waiting.put_back(owner, peer, items)
         now_ns = time.monotonic_ns()
         if not self._held or now_ns < self._next_look_ns:
             return
         self._next_look_ns = now_ns + LOOK_NS
         for peer, (owner, items) in list(self._held.items()):
-            if self._room(peer, items[0].who):
+            if peer not in self._parked and self._room(peer, items[0].who):
                 del self._held[peer]
                 self._waiting.put_back(owner, peer, items)
 
@@ -159,6 +187,9 @@ class Desk:
                 if asked.steps is None:
                     asked.steps = self._answer(peer, asked.who, asked.question)
                 for answer in asked.steps:
+                    if isinstance(answer, Future):
+                        asked.beside = answer
+                        return False
                     if answer is not None:
                         self._say(peer, answer)
                         if not self._room(peer, asked.who):

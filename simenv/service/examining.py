@@ -1,11 +1,13 @@
 """A close look at programs: in a thread of its own where they are large, so that the loop goes on.
 
-The kernels that look hold no lock of the interpreter. Invariant: the loop never spends more than a
-small program's time here; a look that was begun is asked for again until it has been taken.
+The kernels that look hold no lock of the interpreter. Owners take turns in that thread, one program
+a turn. Invariant: the loop never spends more than a small program's time here; a look that was
+begun is asked for again until it has been taken.
 """
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import msgspec
@@ -13,15 +15,46 @@ import msgspec
 from simenv.errors import ProgramError, VersionMismatch
 from simenv.model import READ_FORMATS, Program, Terms, decode_program
 from simenv.service import rules
-from simulators.circuit import check
+from simenv.service.turns import Turns
+from simulators.catalog import SMALL_QUBITS
+from simulators.circuit import check, reduced
 from simulators.circuit.ir import Circuit
 from simulators.circuit.profile import Profile
 from simulators.circuit.profiling import profile
 
 BESIDE_BYTES = 2**18  # a packed program from here on is looked at beside the loop
 
-_THREAD = ThreadPoolExecutor(1, "examining")
 Looked = tuple[Program, Profile]
+
+
+class FairThread:
+    """One thread that examines the programs of all owners, a program of each in turn."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "examining")
+        self._lock = threading.Lock()
+        self._waiting: Turns[tuple[Future[Looked], bytes, Terms]] = Turns()
+
+    def submit(self, owner: str, packed: bytes, terms: Terms) -> Future[Looked]:
+        """What `look` will return, or the error it will raise."""
+        future: Future[Looked] = Future()
+        with self._lock:
+            self._waiting.put(owner, b"", (future, packed, terms))
+        self._thread.submit(self._next)
+        return future
+
+    def _next(self) -> None:
+        """Called once for each program, in the thread."""
+        with self._lock:
+            _, _, (future, packed, terms) = self._waiting.first()
+            self._waiting.go_on(done=True)
+        try:
+            future.set_result(look(packed, terms))
+        except BaseException as error:  # noqa: BLE001 - raised where the result is asked for
+            future.set_exception(error)
+
+
+_THREAD = FairThread()
 
 
 class Later(Exception):
@@ -37,18 +70,25 @@ class Examining:
     def __init__(self) -> None:
         self._begun: dict[object, Future[Looked]] = {}
 
-    def look(self, key: object, packed: bytes, terms: Terms) -> Looked:
-        """What a program is; SimenvError where it is not admissible, Later where that takes long
-        and is not known yet."""
-        if len(packed) < BESIDE_BYTES:
-            return look(packed, terms)
-        future = self._begun.get(key)
+    def look(self, key: object, packed: bytes, terms: Terms, owner: str) -> Looked:
+        """What a program of this owner is; SimenvError where it is not admissible, Later where that
+        takes long and is not known yet."""
+        future = self._begun.get((owner, key))
         if future is None:
-            future = self._begun[key] = _THREAD.submit(look, packed, terms)
+            if not _takes_long(packed):
+                return look(packed, terms)
+            future = self._begun[owner, key] = _THREAD.submit(owner, packed, terms)
         if not future.done():
             raise Later(future)
-        del self._begun[key]
+        del self._begun[owner, key]
         return future.result()
+
+
+def _takes_long(packed: bytes) -> bool:
+    """Is it large, or the first wide one, for which kernels must still be loaded or compiled?"""
+    if len(packed) >= BESIDE_BYTES:
+        return True
+    return not reduced.is_loaded() and open_program(packed).num_qubits > SMALL_QUBITS
 
 
 def look(packed: bytes, terms: Terms) -> Looked:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
+
 from simenv.errors import SimenvError
 from simenv.model import PoolSpec
 from simenv.scheduler import live_routing, routing, sizing
@@ -11,7 +13,7 @@ from simenv.scheduler.routing import Considered
 from simenv.scheduler.seen import Seen
 from simenv.scheduler.values import Limits
 from simenv.service import rules
-from simenv.service.examining import Examining, Later
+from simenv.service.examining import Examining, Later, Looked
 from simenv.service.inquiry import refusal
 from simenv.wire.engines import Choice, Explain, Explained, Explanation, Sizes
 from simenv.wire.messages import Refused
@@ -22,16 +24,16 @@ _EXAMINING = Examining()
 
 
 def explain(
-    q: Explain, pools: tuple[PoolSpec, ...], present: Capacity, seen: Seen
-) -> Explained | Refused | None:
-    """Refused where the program or its terms would be, whatever the engine. None: a large program
-    is being looked at beside the loop; ask again."""
+    q: Explain, owner: str, pools: tuple[PoolSpec, ...], present: Capacity, seen: Seen
+) -> Explained | Refused | Future[Looked]:
+    """Refused where the program or its terms would be, whatever the engine. A future: a program of
+    this owner is being looked at beside the loop; ask again when it is done."""
     try:
         rules.check_terms(q.terms)
-        _, found = _EXAMINING.look(id(q), q.program, q.terms)
+        _, found = _EXAMINING.look(id(q), q.program, q.terms, owner)
         considered = live_routing.consider(found, q.terms, pools, present, seen)
-    except Later:
-        return None
+    except Later as later:
+        return later.future
     except SimenvError as error:
         return Refused(q.request, [refusal(error)])
     choices = [

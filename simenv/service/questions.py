@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from concurrent.futures import Future
 
 from launcher.process.network_namespace import other_users
 from simenv import __version__
@@ -85,7 +86,7 @@ class Questions:
             case GetReservations():
                 yield from self._d.reserving.listed(who, q)
             case Explain():
-                yield from self._explain(q)
+                yield from self._explain(who.owner, q)
             case m.Shutdown():  # told before it is done: what follows may be quick
                 held = sum(len(worker.held) for worker in self._d.state.workers.values())
                 queued = len(self._d.state.tasks) - held
@@ -94,18 +95,18 @@ class Questions:
             case _:
                 yield codec.encode(self._one(who, q))
 
-    def _explain(self, q: Explain) -> Steps:
+    def _explain(self, owner: str, q: Explain) -> Steps:
         # With numpy and kernels, which are loaded beside the loop.
         from simenv.service.explaining import explain
 
         d = self._d
         while True:
             now = capacity.of(d.state)
-            found = explain(q, d.config.pools, now, seen(d.state, d.devices))
-            if found is not None:
+            found = explain(q, owner, d.config.pools, now, seen(d.state, d.devices))
+            if not isinstance(found, Future):
                 yield codec.encode(found)
                 return
-            yield None
+            yield found
 
     def _one(self, who: Identity, q: m.FromClient) -> m.ToClient:
         d, scope, now_ns = self._d, who.scope, time.monotonic_ns()

@@ -7,6 +7,8 @@ alone, and on what is asked. Small circuits stay as they are: it would cost more
 
 from __future__ import annotations
 
+import sys
+
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +72,14 @@ class Split(msgspec.Struct, frozen=True, eq=False):
 
 _NONE = np.zeros(0, np.int64)
 WHOLE = Split(_NONE.view(np.bool_), (), _NONE)
+
+
+def is_loaded() -> bool:
+    """Has the module been imported whose kernels `split` needs for wide circuits? Until then a call
+    imports it, which takes seconds where the kernels must be compiled, or waits for the thread that
+    does so."""
+    module = sys.modules.get("simulators.circuit.cone")
+    return module is not None and not getattr(module.__spec__, "_initializing", False)
 
 
 def split(circuit: Circuit, asked: Asked | None) -> Split:

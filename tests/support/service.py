@@ -174,8 +174,8 @@ class Bench:
         self._assemble()
 
     def step(self, passes: int = 2) -> None:
-        intake = self.daemon.intake
-        while passes > 0 or (intake.admission and intake._waiting) or self.daemon.desk.busy:
+        intake, desk = self.daemon.intake, self.daemon.desk
+        while passes > 0 or (intake.admission and intake._waiting) or desk.busy or desk.parked:
             passes -= 1
             self.daemon._next_tick_ns = 0
             self.daemon.step(timeout_s=0.0)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,3 +122,64 @@ def test_the_loop_does_not_ask_again_and_again_for_a_program_that_is_examined(
     for _ in range(steps):
         bench.daemon.step(timeout_s=0.0)
     assert len(asked) <= 2 * steps
+
+
+def test_explain_does_not_keep_the_loop_busy_while_its_program_is_examined(
+    tmp_path: Path, held: Held
+) -> None:
+    bench = Bench(tmp_path)
+    bench.peer.send(codec.encode(Explain(7, Terms(), large(), 100)))
+    bench.peer.send(codec.encode(m.Ping(8)))
+    while not held.begun.wait(0.001):
+        bench.daemon.step(timeout_s=0.0)
+    bench.daemon.step(timeout_s=0.0)
+    assert bench.daemon.desk.parked
+    assert not bench.daemon.desk.busy
+    assert bench.daemon._patience_s() > 0.0
+    held.go_on.set()
+    bench.step()
+    assert [answer.request for answer in bench.heard()] == [7, 8]  # in their order
+    assert not bench.daemon.desk.parked
+
+
+def test_owners_take_turns_at_having_their_programs_examined(held: Held) -> None:
+    thread, terms = examining.FairThread(), Terms()
+    order: list[str] = []
+    futures = []
+    for name in ("a1", "a2", "a3", "b1"):
+        future = thread.submit(name[0], large(), terms)
+        future.add_done_callback(lambda _, name=name: order.append(name))
+        futures.append(future)
+        assert held.begun.wait(60)  # a1 is being looked at before another comes
+    held.go_on.set()
+    for future in futures:
+        future.result(60)
+    assert order.index("b1") < order.index("a3")
+
+
+WIDE = """
+from service import program
+from simenv.model import Terms
+from simenv.service.examining import Examining, Later
+from simulators import warm
+from simenv.config import kernel_cache
+
+warm.prepare(kernel_cache())
+examining = Examining()
+narrow, wide = program(2).packed(), program(30).packed()
+examining.look(1, narrow, Terms(), "")
+try:
+    examining.look(2, wide, Terms(), "")
+except Later as later:
+    later.future.result(120)
+    print("beside", examining.look(2, wide, Terms(), "")[0].num_qubits)
+print("again", examining.look(3, wide, Terms(), "")[0].num_qubits)
+"""
+
+
+def test_first_wide_program_is_examined_beside_the_loop_while_kernels_are_loaded() -> None:
+    command = [sys.executable, "-P", "-c", WIDE]
+    paths = os.pathsep.join(path for path in sys.path if path)
+    environment = {**os.environ, "PYTHONPATH": paths}
+    found = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert (found.stdout, found.stderr) == ("beside 30\nagain 30\n", "")
