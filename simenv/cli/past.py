@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -87,8 +86,9 @@ def log(
         run = app_named(client, app)
 
         def rows() -> Iterable[LogRow]:
-            found = client.past.tasks(moments.since(since), run, state or ())
-            return deque(found, maxlen=limit) if limit is not None else found
+            if limit is not None:
+                return client.past.newest(limit, moments.since(since), run, state or ())
+            return client.past.tasks(moments.since(since), run, state or ())
 
         listing(_LOG, style, rows)
 

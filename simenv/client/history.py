@@ -5,6 +5,7 @@ Invariant: one page is held at a time, so a history of millions needs no memory.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 
@@ -15,7 +16,7 @@ from simenv.client.task import Task
 from simenv.errors import NotFound
 from simenv.model import Event, TaskState, task_name, task_number
 from simenv.wire import messages as m
-from simenv.wire.history import App, GetApp, GetHistory, GetSpec, History, LogRow, Submitted
+from simenv.wire.history import NEWEST, App, GetApp, GetHistory, GetSpec, History, LogRow, Submitted
 
 PAGE_ROWS = 1_000
 EVENTS_PAGE = 1_000
@@ -49,6 +50,7 @@ class Past:
                 since_s=since_s,
                 app=app,
                 structure=structure,
+                states=tuple(states),
             )
             page = self._link.ask(History, ask)
             for row in page.rows:
@@ -57,6 +59,35 @@ class Past:
             if page.complete:
                 return
             after, since_s = page.last, 0.0
+
+    def newest(
+        self,
+        limit: int,
+        since_s: float = 0.0,
+        app: str = "",
+        states: Collection[TaskState] = (),
+        structure: bool = False,
+    ) -> list[LogRow]:
+        """The last `limit` of the tasks that `tasks` gives, in the same order. The service reads
+        from the newest and no further than needed; an earlier one is asked for all of them."""
+        rows: list[LogRow] = []
+        before, complete = NEWEST, False
+        while len(rows) < limit and not complete:
+            ask = partial(
+                GetHistory,
+                limit=min(PAGE_ROWS, limit - len(rows)),
+                since_s=since_s,
+                app=app,
+                structure=structure,
+                before=before,
+                states=tuple(states),
+            )
+            page = self._link.ask(History, ask)
+            if not page.newest_first:
+                return list(deque(self.tasks(since_s, app, states, structure), maxlen=limit))
+            rows += page.rows
+            before, complete = page.last, page.complete
+        return rows[::-1]
 
     def task(self, task: Task | str | int) -> LogRow:
         """One task's row; NotFound if it is not known or no longer kept.

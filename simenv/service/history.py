@@ -71,30 +71,33 @@ class Log:
         self._structures: dict[bytes, str] = {}
 
     def page(self, q: GetHistory, scope: str, deadline_ns: int) -> History:
-        """Rows after `q.after`; `scope`: the only owner whose tasks may be seen, if any."""
-        limit = min(max(1, q.limit), PAGE_ROWS)
-        last = max(q.after, self._before(q.since_s) if q.since_s else 0)
+        """Rows after `q.after`, or before `q.before` with the newest first; `scope`: the only owner
+        whose tasks may be seen, if any."""
+        back = q.before > 0
+        last = q.before if back else max(q.after, self._before(q.since_s) if q.since_s else 0)
         if last != self._walked:  # another walk: a broken result may have been found again since
             self._ends.clear()
             self._kept.clear()
+        limit = min(max(1, q.limit), PAGE_ROWS)
         rows: list[LogRow] = []
+        complete = False
         while len(rows) < limit:
-            source = self._after(last, q.app)
+            source = self._below(last, q) if back else self._after(last, q.app)
             if source is None:
-                self._walked = last
-                return History(q.request, rows, last, True)
-            end = source.row.first + source.row.count
+                complete = True
+                break
+            first, end = source.row.first, source.row.first + source.row.count
             if scope not in ("", source.row.owner):
-                last = end - 1
+                last = first if back else end - 1
             else:
-                last = max(source.row.first, last + 1)
+                last = min(end, last) - 1 if back else max(first, last + 1)
                 row = self._row(source, last, q.structure)
-                if row is not None:
+                if row is not None and (not q.states or row.state in q.states):
                     rows.append(row)
             if time.monotonic_ns() >= deadline_ns:
                 break
         self._walked = last
-        return History(q.request, rows, last, False)
+        return History(q.request, rows, last, complete, back)
 
     def submitted(self, q: GetSpec, scope: str) -> Submitted | None:
         """What one task was asked for; None if there is none of that number."""
@@ -118,8 +121,22 @@ class Log:
         ):
             return kept
         row = self._journal.records.accepted_after(task, app)
-        if row is None:
-            return None
+        return None if row is None else self._opened(row)
+
+    def _below(self, task: int, q: GetHistory) -> Source | None:
+        """The Submit that holds the last task below `task`, opened, of the run and the time that
+        are asked for; the last one is kept."""
+        kept = self._source
+        if (
+            kept is not None
+            and kept.row.first < task <= kept.row.first + kept.row.count
+            and q.app in ("", kept.row.app)
+        ):
+            return kept if kept.row.at >= q.since_s else None
+        row = self._journal.records.accepted_before(task, q.app)
+        return None if row is None or row.at < q.since_s else self._opened(row)
+
+    def _opened(self, row: AcceptedRow) -> Source:
         submit = codec.from_client(row.body)
         assert isinstance(submit, Submit)
         self._source = Source(task_name(row.first), row, submit, unpack_routes(row.routes))

@@ -124,6 +124,14 @@ class Records:
         row = self._row(query, *values, task, task)
         return None if row is None else self._accepted_row(row)
 
+    def accepted_before(self, task: int, app: str) -> AcceptedRow | None:
+        """The last Submit that holds a task numbered below `task`; `app`: of that run only."""
+        # Said twice, so that SQLite uses the index of those that have one.
+        of_app, values = ("app = ? and app <> '' and ", (app,)) if app else ("", ())
+        query = f"select * from accepted where {of_app}first < ? order by first desc limit 1"
+        row = self._row(query, *values, task)
+        return None if row is None else self._accepted_row(row)
+
     def accepted_at(self, task: int) -> tuple[int, float] | None:
         """First task and time of day of the Submit that holds `task`, or of the next one."""
         query = "select first, at from accepted where first >= ? order by first limit 1"

@@ -5,11 +5,15 @@ Invariant: no answer takes more than a slice of the service's loop; a long histo
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from simenv.model import TaskSpec, TaskState, Terms, Timing
-from simenv.model.bounds import Text
+from simenv.model.bounds import FEW, Text
 from simenv.wire.numbers import Number
+
+NEWEST = 2**63 - 1  # as `GetHistory.before`: from the newest task on
 
 
 class Spent(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -54,7 +58,9 @@ class GetHistory(msgspec.Struct, frozen=True, array_like=True, tag=14):
     """Tasks numbered above `after`, in the order of their submission; answered by History.
 
     `since_s`: accepted at this time of day or later. `app`: only of this run. `structure`: tell the
-    structure of each program too, which is what takes time.
+    structure of each program too, which is what takes time. `before`: if not 0, tasks numbered
+    below it instead, the newest first. `states`: only in these; empty: in any. An earlier service
+    ignores these two: see `History.newest_first`.
     """
 
     request: Number
@@ -63,6 +69,8 @@ class GetHistory(msgspec.Struct, frozen=True, array_like=True, tag=14):
     since_s: float = 0.0
     app: Text = ""
     structure: bool = False
+    before: Number = 0
+    states: Annotated[tuple[TaskState, ...], FEW] = ()
 
 
 class GetSpec(msgspec.Struct, frozen=True, array_like=True, tag=15):
@@ -83,8 +91,9 @@ class History(msgspec.Struct, frozen=True, array_like=True, tag=14):
 
     request: int
     rows: list[LogRow]
-    last: int  # everything up to this task was looked at
+    last: int  # everything up to this task, or down to it, was looked at
     complete: bool
+    newest_first: bool = False  # as `GetHistory.before` asks for; False where it is not known
 
 
 class Submitted(msgspec.Struct, frozen=True, array_like=True, tag=15):

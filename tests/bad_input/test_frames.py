@@ -9,7 +9,7 @@ import psutil
 import pytest
 from service import Bench, spec
 
-from simenv.model import Origin, Terms
+from simenv.model import Origin, TaskState, Terms
 from simenv.wire import codec
 from simenv.wire import messages as m
 from simenv.wire.connection import Door
@@ -40,6 +40,7 @@ GOOD_CLIENT: list[object] = [
     m.GetCursor(13, "mine"),
     m.Ping(14),
     GetHistory(15, 0, 5),
+    GetHistory(15, 0, 5, before=9, states=(TaskState.DONE,)),
     GetSpec(16, 1),
     GetApp(17),
     FetchResult(18, 1, "f", 0, 100),

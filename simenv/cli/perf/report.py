@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -30,7 +29,7 @@ class Report(msgspec.Struct, frozen=True):
 
 def look(client: Client, app: str, since_s: float = 0.0) -> Report:
     """Profile and findings of a run, or of all since a time; NotFound where nothing has ended."""
-    rows = deque(client.past.tasks(since_s, app, structure=True), maxlen=MOST_TASKS)
+    rows = client.past.newest(MOST_TASKS, since_s, app, structure=True)
     starts: list[Span] = []
     if rows:
         before = client.past.events_before(rows[0].submitted_s - EARLY_S)

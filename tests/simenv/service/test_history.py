@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from service import Bench, program, spec
 
+from simenv.client.history import Past
 from simenv.model import (
     RESULT_FORMAT,
     ResultData,
@@ -119,6 +122,78 @@ def test_since_cuts_at_another_task(bench: Bench, monkeypatch: pytest.MonkeyPatc
         assert seeds == list(range(2 * k, 18))
     assert told(bench, since_s=now + 10_000) == []
     assert [row.seed for row in told(bench, since_s=now + 750)] == [16, 17]
+
+
+class BenchLink:
+    """A client's link to the service under test, which keeps what was asked and answered."""
+
+    def __init__(self, bench: Bench, *, earlier: bool = False) -> None:
+        self._bench, self._earlier = bench, earlier
+        self.pages: list[History] = []
+
+    def ask(self, _kind: type, make: Callable[[int], GetHistory]) -> History:
+        asked = make(1)
+        if self._earlier:  # such a service reads the fields that it knows
+            asked = msgspec.structs.replace(asked, before=0, states=())
+        (page,) = self._bench.say(asked)
+        assert isinstance(page, History)
+        self.pages.append(page)
+        return page
+
+
+def scans(bench: Bench) -> None:
+    """Ten messages of three tasks, every other one of the run `b`; the first four tasks end."""
+    for k in range(10):
+        terms = Terms(app="ab"[k % 2])
+        bench.submit(*[spec(seed=10 * k + j) for j in range(3)], key=f"k{k}", terms=terms)
+    bench.join()
+    bench.finish(bench.assigned()[:4])
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["same", "earlier"])
+@pytest.mark.parametrize("filters", [{}, {"app": "b"}, {"states": (TaskState.DONE,)}], ids=str)
+def test_newest_rows_are_the_end_of_all_rows(
+    bench: Bench, filters: dict[str, object], earlier: bool
+) -> None:
+    scans(bench)
+    past = Past(BenchLink(bench, earlier=earlier))  # type: ignore[arg-type]
+    every = list(past.tasks(**filters))  # type: ignore[arg-type]
+    shown = [(row.id, row.state) for row in every]
+    assert len(shown) in (4, 15, 30)
+    for limit in (1, 2, 3, 7, 1000):
+        found = past.newest(limit, **filters)  # type: ignore[arg-type]
+        assert [(row.id, row.state) for row in found] == shown[-limit:]
+
+
+def test_newest_rows_are_found_without_reading_the_rest(bench: Bench) -> None:
+    scans(bench)
+    link = BenchLink(bench)
+    (row,) = Past(link).newest(1)  # type: ignore[arg-type]
+    assert (task_number(row.id), row.seed) == (30, 92)
+    assert [(page.last, page.complete) for page in link.pages] == [(30, False)]
+    (row,) = Past(link).newest(1, app="a")  # type: ignore[arg-type]
+    assert task_number(row.id) == 27
+    assert link.pages[-1].last == 27
+
+
+def test_newest_rows_in_pages_leave_none_out(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    scans(bench)
+    monkeypatch.setattr("simenv.service.questions.PAGE_NS", -1)  # a page has one row
+    link = BenchLink(bench)
+    found = Past(link).newest(100)  # type: ignore[arg-type]
+    assert [task_number(row.id) for row in found] == list(range(1, 31))
+    assert len(link.pages) == 31
+
+
+def test_newest_rows_end_where_since_begins(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    for k in range(9):
+        monkeypatch.setattr(time, "time", lambda k=k: now + 100 * k)
+        bench.submit(spec(seed=2 * k), spec(seed=2 * k + 1), key=f"k{k}")
+    link = BenchLink(bench)
+    found = Past(link).newest(100, since_s=now + 650)  # type: ignore[arg-type]
+    assert [row.seed for row in found] == [14, 15, 16, 17]
+    assert [(page.last, page.complete) for page in link.pages] == [(15, True)]
 
 
 def test_a_page_holds_up_the_loop(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
