@@ -1,0 +1,135 @@
+"""An environment that an earlier version wrote, and was killed in, goes on with this version.
+
+tests/golden/environments/VERSION.tar.xz was made by that version's own service:
+tests/support/make_stored_environment.py says how, and what it holds.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from live import PATIENCE_S, Live
+from qiskit import QuantumCircuit
+
+from simenv.cli.app import run
+from simenv.client.client import Client
+from simenv.model import TaskState
+
+ARCHIVES = sorted((Path(__file__).parents[1] / "golden" / "environments").glob("*.tar.xz"))
+NAME = "stored"
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """What was there when its service was killed, and a client of the service that goes on."""
+
+    before: dict[str, Any]
+    client: Client
+
+    def task(self, name: str) -> Any:
+        return self.client.task(self.before["tasks"][name])
+
+
+@pytest.fixture(scope="module", params=ARCHIVES, ids=lambda path: path.name.partition(".")[0])
+def resumed(request: pytest.FixtureRequest) -> Iterator[Resumed]:
+    live = Live()
+    live.name = NAME
+    live.home.mkdir(parents=True, mode=0o700)
+    with tarfile.open(request.param) as archive:
+        archive.extractall(live.home, filter="data")
+    for path in live.home.rglob("*"):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    before = json.loads((live.home / "expected.json").read_text())
+    try:
+        assert run(["up", "--name", NAME, "--resume"]) == 0
+        with live.client() as client:
+            yield Resumed(before, client)
+    finally:
+        live.down()
+
+
+def ghz(qubits: int) -> QuantumCircuit:
+    circuit = QuantumCircuit(qubits)
+    circuit.h(0)
+    for qubit in range(qubits - 1):
+        circuit.cx(qubit, qubit + 1)
+    circuit.measure_all()
+    return circuit
+
+
+@pytest.mark.parametrize("name", ["finished", "reserved", "keyed"])
+def test_counts_of_ended_tasks_are_read(resumed: Resumed, name: str) -> None:
+    assert resumed.task(name).result(timeout=PATIENCE_S).counts == resumed.before["counts"][name]
+
+
+def test_amplitudes_of_an_ended_task_are_read(resumed: Resumed) -> None:
+    found = resumed.task("amplitudes").result(timeout=PATIENCE_S).statevector
+    expected = np.zeros(8)
+    expected[[0, 7]] = np.sqrt(0.5)
+    np.testing.assert_allclose(np.asarray(found), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "state"), [("failed", TaskState.FAILED), ("cancelled", TaskState.CANCELLED)]
+)
+def test_a_task_without_result_keeps_its_state(
+    resumed: Resumed, name: str, state: TaskState
+) -> None:
+    assert resumed.task(name).wait(timeout=PATIENCE_S) == state
+
+
+@pytest.mark.parametrize(
+    ("name", "twin"), [("waiting", "finished"), ("waiting, reserved", "reserved")]
+)
+def test_waiting_tasks_are_run_with_their_seeds(resumed: Resumed, name: str, twin: str) -> None:
+    assert resumed.task(name).result(timeout=PATIENCE_S).counts == resumed.before["counts"][twin]
+
+
+def test_ids_and_numbers_of_events_continue(resumed: Resumed) -> None:
+    task = resumed.client.submit(ghz(2), shots=10)
+    last = max(int(each.removeprefix("t-"), 36) for each in resumed.before["tasks"].values())
+    assert int(str(task.id).removeprefix("t-"), 36) == last + 1
+    task.result(timeout=PATIENCE_S)
+    kinds = [event.kind for event in resumed.client.past.events()]
+    known = resumed.before["events"]
+    assert kinds[: len(known)] == known
+    assert kinds[len(known)] == "service.started"
+
+
+def test_an_idempotency_key_finds_its_task(resumed: Resumed) -> None:
+    again = resumed.client.submit(ghz(2), shots=100, seed=9, key="once")
+    assert str(again.id) == resumed.before["tasks"]["keyed"]
+
+
+def test_the_history_has_a_row_for_each_task(resumed: Resumed) -> None:
+    names = [row.id for row in resumed.client.past.tasks()]
+    assert names[: len(resumed.before["tasks"])] == list(resumed.before["tasks"].values())
+
+
+def test_a_cursor_stays_where_it_was_acknowledged(resumed: Resumed) -> None:
+    found = islice(resumed.client.completions(cursor="reader"), 1)
+    assert [each.seq for each in found] == [4]
+
+
+def test_a_reservation_and_policies_stay(resumed: Resumed) -> None:
+    resumed.task("waiting, reserved").wait(timeout=PATIENCE_S)
+    (reservation,) = resumed.client.reservations()
+    assert (reservation.state, reservation.credits_reserved) == ("active", 8)
+    assert (reservation.credits_consumed, reservation.credits_held) == (2, 0)
+    policies = resumed.client.policies.of("main")
+    assert (policies.queue, policies.max_inflight) == ("fifo", 1)
+    assert (policies.admission, policies.credits) == ("credit", 40)
+
+
+def test_keys_and_sizes_of_pools_stay(resumed: Resumed) -> None:
+    assert [(key.name, key.role) for key in resumed.client.people.listed()] == [("ana", "client")]
+    pool = resumed.client.pools()["faulty"]
+    assert (pool.least, pool.most) == (0, 2)
