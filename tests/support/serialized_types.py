@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from launcher import known
+from launcher import probe_cache
 from simenv.cli.bundle.manifest import Manifest
 from simenv.cli.checks import finding as doctor
 from simenv.cli.cutover import values as cutover
@@ -138,7 +138,7 @@ FILES: dict[str, Any] = {
     "key of a person": PersonFile,
     "server-key.json": ServerFile,
     "key pair": KeyPair,
-    "launchers.json": known._File,
+    "launchers.json": probe_cache._File,
     "bundle.json": Manifest,
     "checkpoint of a state": Mark,
     "readiness": Readiness,

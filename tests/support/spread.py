@@ -42,6 +42,8 @@ LONG = (
     "tests/house/test_imports.py",
     "tests/simenv/client/circuits/test_hostile_text.py",
     "tests/simenv/client/test_local.py",
+    "tests/compatibility/test_counts.py",
+    "tests/compatibility/test_listings.py",
     "tests/simenv/cli/test_run.py",
     "tests/simulators/fault/test_fault.py",
 )
