@@ -125,7 +125,8 @@ def constants() -> dict[str, Any]:
         path = Path(folder) / "journal.db"
         Journal(path, "process").close()
         db = sqlite3.connect(path)
-        tables = [row[0] for row in db.execute("select name from sqlite_master where sql <> ''")]
+        query = "select name from sqlite_master where type = 'table'"
+        tables = [row[0] for row in db.execute(query)]
         columns = {
             name: [
                 " ".join(map(str, row[1:]))
