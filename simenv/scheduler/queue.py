@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import chain, islice, zip_longest
 
 from simenv.scheduler import ahead
 from simenv.scheduler.fairness import Turns
+from simenv.scheduler.lane_heads import LaneHeads
 from simenv.scheduler.lanes import LONG_US, SMALL_US, Lane, Lanes, Sorted, Work
 from simenv.scheduler.orders import PRIORITY, STEP_NS, LaneKey, Order, aged
 from simenv.scheduler.values import WAITING, Record
@@ -32,6 +33,7 @@ class Queue:
         self.order = order
         self._plain = order == PRIORITY  # without a call: nearly always, and often
         self._lanes: dict[LaneKey, Lanes] = {}  # round_robin: whose turn it is first
+        self._heads = LaneHeads()  # of these, where there are several, by priority
         self._turns = Turns()
         self.held_back: Collection[str] = ()  # owners who have all the slots they may have
         self._own: dict[int, Lanes] = {}  # by reservation
@@ -63,6 +65,13 @@ class Queue:
         lanes.large_us += large_us
         lanes.small_us += total_us - large_us
         self.count += len(records)
+        self._changed(records[0])
+
+    def _changed(self, record: Record) -> None:
+        """Its lane may begin with another task now."""
+        if self._plain and len(self._lanes) > 1:
+            batch = record.batch
+            self._heads.changed.add((batch.owner, batch.terms.priority))
 
     def _arrives(self, owner: str) -> None:
         waiting = {key[0] for key, lanes in self._lanes.items() if lanes.any()}
@@ -75,6 +84,7 @@ class Queue:
             lanes = self._of(record)
             lanes.lane_of(record).appendleft(record)
             lanes.count_in(record.cost_us)
+            self._changed(record)
         self.count += len(records)
 
     # --- and go ---------------------------------------------------------------------------------
@@ -87,9 +97,9 @@ class Queue:
         if own:
             lanes = self._own.get(own)
             return None if lanes is None else lanes.head(allow_long)
-        if len(self._lanes) == 1 and not self.held_back:
-            (only,) = self._lanes.values()
-            found = only.head(allow_long)
+        if len(self._lanes) == 1:
+            ((key, only),) = self._lanes.items()
+            found = None if key[0] in self.held_back else only.head(allow_long)
         else:
             found = self._first(allow_long)
         return self._or_own(found, allow_long) if self._own else found
@@ -105,6 +115,12 @@ class Queue:
 
     def _first(self, allow_long: bool) -> Record | None:
         """The head of the lanes whose turn it is."""
+        if self._plain:
+            self._heads.refresh(self._lanes)
+            firsts = self._heads.of_each(allow_long, self.held_back)
+            if len(firsts) > 1:
+                return self._turns.choose(firsts)
+            return next(iter(firsts.values()), None)
         heads, empty = list[Record](), []
         for key, lanes in self._lanes.items():
             found = lanes.head(allow_long)
@@ -117,8 +133,6 @@ class Queue:
                     break
         for key in empty:  # who uses many priorities must not slow down all for ever
             del self._lanes[key]
-        if len(heads) > 1 and self.order.policy == "priority":
-            return self._turns.choose(_first_of_each(heads))
         return min(heads, key=self.order.rank, default=None)
 
     def pop(self, record: Record) -> None:
@@ -127,6 +141,7 @@ class Queue:
         _led_by(lanes, record).popleft()
         self.count -= 1
         lanes.count_in(-record.cost_us)
+        self._changed(record)
         if len(self._lanes) > 1:
             self._turn(record, record.cost_us)
 
@@ -134,11 +149,11 @@ class Queue:
         """The lane that begins with the next task that is not long, and how many of its entries
         come before those of any other (0: there is none); `owner`: whose chunk it is for, where
         owners take turns by chunks. What is taken is told to `took`."""
-        if own or len(self._lanes) <= 1 or self.order.policy != "priority":
+        if own or len(self._lanes) <= 1 or not self._plain:
             record = self.head(False, own)
         else:  # a chunk is of one owner
-            mine = [lanes.head(False) for key, lanes in self._lanes.items() if key[0] == owner]
-            record = min((head for head in mine if head is not None), key=aged, default=None)
+            self._heads.refresh(self._lanes)
+            record = self._heads.short_of(owner)
         if record is None:
             return deque(), 0
         lanes = self._of(record)
@@ -152,18 +167,11 @@ class Queue:
         """How many entries of the lane that this task leads come before those of other lanes."""
         if self.order.policy == "round_robin" or isinstance(lanes.short, Sorted):
             return 1
-        by_age = self.order.policy == "priority"
-        before = aged if by_age else self.order.rank
-        rivals = []
-        for key, other in self._lanes.items():
-            # Between owners a chunk is a turn; within one each task has its place.
-            if other is not lanes and not (by_age and key[0] != head.batch.owner):
-                record = other.head(False)
-                if record is not None and key[0] not in self.held_back:
-                    rivals.append(before(record))
+        before = aged if self._plain else self.order.rank
+        rivals = self._rivals(lanes, head)
         if not rivals:
             return len(lanes.short)
-        least, count = min(rivals), 0
+        least, count = min(map(before, rivals)), 0
         most = min(_RUN, len(lanes.short))
         if before(lanes.short[most - 1]) < least:  # and so are those before it
             return most
@@ -173,12 +181,25 @@ class Queue:
             count += 1
         return count
 
+    def _rivals(self, lanes: Lanes, head: Record) -> list[Record]:
+        """What could come before other tasks of the lanes that this one leads."""
+        if self._plain:  # between owners a chunk is a turn; within one each task has its place
+            rival = self._heads.rival_of(head.batch.owner)
+            return [] if rival is None else [rival]
+        others = (
+            other.head(False)
+            for key, other in self._lanes.items()
+            if other is not lanes and key[0] not in self.held_back
+        )
+        return [record for record in others if record is not None]
+
     def took(self, last: Record, count: int, cost_us: float) -> None:
         """So many waiting tasks were taken from a lane, worth so much; `last` is one of them."""
         if not count:
             return
         self.count -= count
         self._of(last).small_us -= cost_us
+        self._changed(last)
         if len(self._lanes) > 1:
             self._turn(last, cost_us)
 
@@ -195,12 +216,14 @@ class Queue:
         """What `head` returned will not be sent in the time that is left; it goes on waiting."""
         lanes = self._of(record)
         lanes.late.append(_led_by(lanes, record).popleft())
+        self._changed(record)
 
     def drop(self, record: Record) -> None:
         """A waiting task became final; its entry is skipped when it comes up."""
         self.count -= 1
         self._stale += 1
         self._of(record).count_in(-record.cost_us)
+        self._changed(record)
         if self._stale > self.count + STALE_KEPT:
             self._sweep()
 
@@ -209,6 +232,7 @@ class Queue:
         for lanes in self._all():
             lanes.sweep()
         self._lanes = {key: lanes for key, lanes in self._lanes.items() if lanes.any()}
+        self._heads = LaneHeads(self._lanes)
         self._stale = 0
 
     def owners(self) -> set[str]:
@@ -217,7 +241,13 @@ class Queue:
 
     def has_short(self) -> bool:
         """Is any task waiting that is not long?"""
-        return any(lanes.head(False) is not None for lanes in self._all())
+        shared: Iterable[Lanes] = self._lanes.values()
+        if self._plain and len(self._lanes) > 1:
+            self._heads.refresh(self._lanes)
+            if self._heads.any_short():
+                return True
+            shared = ()
+        return any(lanes.head(False) is not None for lanes in chain(shared, self._own.values()))
 
     # --- orders ---------------------------------------------------------------------------------
 
@@ -242,6 +272,7 @@ class Queue:
         there = [r for lanes in self._all() for lane in lanes.all() for r in lane]
         waiting = sorted((r for r in there if r.phase == WAITING), key=_age)
         self._lanes, self._stale = {}, 0
+        self._heads = LaneHeads()
         self._own = {number: Lanes(self.order) for number in own}
         for record in waiting:
             lanes = self._of(record)
@@ -316,17 +347,9 @@ class Queue:
         lanes = self._lanes.get(key)
         if lanes is None:
             lanes = self._lanes[key] = Lanes(self.order)
+            if len(self._lanes) == 2:  # until now nobody marked the other
+                self._heads = LaneHeads(self._lanes)
         return lanes
-
-
-def _first_of_each(heads: list[Record]) -> dict[str, Record]:
-    """By owner, the oldest by what priorities are worth."""
-    found: dict[str, Record] = {}
-    for head in heads:
-        owner = head.batch.owner
-        if owner not in found or aged(head) < aged(found[owner]):
-            found[owner] = head
-    return found
 
 
 def _led_by(lanes: Lanes, record: Record) -> Lane:

@@ -97,11 +97,12 @@ class Steering:
             return False
         if q.force and place_for(spec, limits):
             return True
-        wanted, there = (q.most, able) if able < q.most else (q.least, always)
-        beside = "" if able < q.most else " beside those of the other pools"
+        others_count = able >= q.most
+        wanted, there = (q.least, always) if others_count else (q.most, able)
+        beside = " beside those of the other pools" if others_count else ""
         raise LimitExceeded(
             f"pool {q.pool!r}: {wanted} workers{_each(spec)} do not fit, {there} do{beside}: "
-            f"{capacity_words(spec, limits)}",
+            f"{capacity_words(spec, limits, there, everywhere=others_count)}",
             hint=f"simenv scale {q.pool} {there} at most; --force starts them all the same",
         )
 
@@ -149,14 +150,21 @@ def residents(spec: PoolSpec, limits: Limits) -> int:
     return sum(most_resident(node, spec.memory_bytes) for node in there)
 
 
-def capacity_words(spec: PoolSpec, limits: Limits) -> str:
-    """ "2 slots x 32 workers, and 18.8 GiB of memory for 128.0 MiB each"."""
-    there = [node for node in nodes_of(limits) if matches(spec.nodes, Room.of(node))]
+def capacity_words(spec: PoolSpec, limits: Limits, fit: int, *, everywhere: bool = False) -> str:
+    """Why no more than `fit` workers do: "2 slots x 32 ranks of workers (64), and 18.8 GiB of
+    memory for 128.0 MiB a rank (150)". `everywhere`: it is the ranks on all nodes that count,
+    whatever they reserve."""
+    there = list(nodes_of(limits))
+    each = min(spec.memory_bytes or WORKER_BYTES, WORKER_BYTES)  # as in `nodes.most_resident`
+    if not everywhere:
+        there = [node for node in there if matches(spec.nodes, Room.of(node))]
+        if fit < residents(spec, limits) // spec.ranks:  # then it is what they reserve
+            each = spec.memory_bytes or each
     slots, memory = sum(node.slots for node in there), sum(node.memory_bytes for node in there)
-    each = spec.memory_bytes or WORKER_BYTES
     return (
-        f"{slots} slots x {WORKERS_PER_SLOT} ranks of workers, and {size(memory)} of memory for "
-        f"{size(each)} a rank"
+        f"{slots} slots x {WORKERS_PER_SLOT} ranks of workers ({slots * WORKERS_PER_SLOT}), and "
+        f"{size(memory)} of memory for {size(each)} a rank "
+        f"({sum(node.memory_bytes // each for node in there)})"
     )
 
 
@@ -181,13 +189,15 @@ def check_pools(pools: tuple[PoolSpec, ...], limits: Limits) -> None:
         able = room_for(spec, limits, spec.min)
         there = room_beside(spec, others, limits, able)
         wanted, beside = spec.min, " beside those of the other pools" if there < able else ""
+        judged = spec
         if there >= spec.min:  # what reserves memory may wait for it above its minimum
             wanted, beside = spec.max, ""
-            there = room_for(msgspec.structs.replace(spec, memory_bytes=0), limits, spec.max)
+            judged = msgspec.structs.replace(spec, memory_bytes=0)
+            there = room_for(judged, limits, spec.max)
         if there < wanted:
             raise ConfigError(
                 f"pool {spec.name!r}: {wanted} workers{_each(spec)} do not fit, {there} do{beside}:"
-                f" {capacity_words(spec, limits)}",
+                f" {capacity_words(judged, limits, there, everywhere=bool(beside))}",
                 hint=f"workers={there}; --overcommit starts more than fit",
             )
 

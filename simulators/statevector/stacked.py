@@ -2,7 +2,9 @@
 
 Branches of a small dynamic circuit are many and cheap, so what is paid for each call would be most
 of the time. Invariant: every state goes through the operations, in the order, of one that is alone
-(`state`, `reduce`, `draw`), so that results are the same bits.
+(`state`, `reduce`, `draw`), so that results are the same bits. What the run was granted is the
+bound of the array: room for all states is mapped at once, and has no pages before they are written
+to, as a copy into a larger array would hold both for a while.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from simulators.vectors import LANES
 MOST_QUBITS = 12  # a state is one block of `reduce`, and one tile of `passes`
 _FIRST = 16  # states there is room for at first
 _GRAIN = 1 << 20  # amplitudes between two looks at the control, and for a thread at a time
+_COPIED = 1 << 16  # amplitudes at a time
 _ALONE = 1 << 15  # fewer are not worth a second thread
 
 Numbers = NDArray[np.int64]
@@ -39,15 +42,22 @@ class StackedStates:
         self._sweeper = states.sweeper
         self._num_qubits = num_qubits
         self._dtype = np.dtype(np.complex128 if options.precision == "double" else np.complex64)
-        self._table = self._room(_FIRST)
+        most = min(options.max_branches, states.most(num_qubits, options))
+        self._most = max(1, most)  # as in `budget.Budget`
+        self._table = self._room(min(_FIRST, self._most))
+        self._numbered = self._rows
         self.clear()
+
+    @property
+    def _rows(self) -> int:
+        return self._table.size >> self._num_qubits
 
     def _room(self, count: int) -> NDArray[np.complexfloating]:
         return memory.room(count << self._num_qubits, self._dtype)[0]
 
     def clear(self) -> None:
         """See `Ensemble`."""
-        self._free = list(range(self._table.size >> self._num_qubits))[::-1]
+        self._free = list(range(self._numbered))[::-1]
 
     def zero(self, _way: Way | None = None) -> int:
         """See `Ensemble`."""
@@ -60,17 +70,25 @@ class StackedStates:
     def _new(self, count: int) -> Numbers:
         """Numbers of states that there is room for."""
         while len(self._free) < count:
-            held = self._table.size >> self._num_qubits
-            try:
-                table = self._room(2 * held)
-            except MemoryError as error:
-                raise no_room(State(self._table)) from error
-            table[: self._table.size] = self._table
-            self._table = table
-            self._free = [*range(2 * held - 1, held - 1, -1), *self._free]
+            first = self._numbered
+            if first == self._rows:
+                self._widen()
+            self._numbered = min(2 * first, self._rows)
+            self._free = [*range(self._numbered - 1, first - 1, -1), *self._free]
         found = np.array(self._free[len(self._free) - count :], np.int64)
         del self._free[len(self._free) - count :]
         return found
+
+    def _widen(self) -> None:
+        """From the few states that most runs come to, to room for as many as there may be."""
+        try:
+            if self._rows >= self._most:
+                raise MemoryError(f"{self._most} states are the most there may be")
+            table = self._room(self._most)
+        except MemoryError as error:
+            raise no_room(State(self._table)) from error
+        table[: self._table.size] = self._table
+        self._table = table
 
     def _row(self, number: int) -> NDArray[np.complexfloating]:
         return self._table[number << self._num_qubits : (number + 1) << self._num_qubits]
@@ -79,7 +97,12 @@ class StackedStates:
         """See `Ensemble`."""
         found = self._new(numbers.size)
         table = self._table.reshape(-1, 1 << self._num_qubits)
-        table[found] = table[numbers]
+        step = max(
+            1, _COPIED >> self._num_qubits
+        )  # what is taken out is a copy before it is put in
+        for first in range(0, numbers.size, step):
+            part = slice(first, first + step)
+            table[found[part]] = table[numbers[part]]
         return found
 
     def blank(self, numbers: Numbers) -> Numbers:

@@ -265,3 +265,16 @@ def test_pool_that_reserves_memory_fits_beside_a_pool_with_a_worker_per_slot() -
     )
     big = PoolSpec("big", min=1, max=3, memory_bytes=16 * 2**30)
     check_pools((PoolSpec("main", min=16, max=16), big), limits)
+
+
+def test_refusal_names_the_memory_that_was_judged_by(bench: Bench) -> None:
+    assert bench.state.pools["big"].spec.memory_bytes == 2**29
+    found = refused(bench, Scale(1, "big", 0, 3))
+    assert "2.0 GiB of memory for 512.0 MiB a rank (4)" in found.message
+    asked(bench, Scale(2, "main", 15, 15))
+    found = refused(bench, Scale(3, "big", 1, 1))  # its ranks do not fit, its memory would
+    assert "4 slots x 32 ranks of workers (128)" in found.message
+    assert "2.0 GiB of memory for 128.0 MiB a rank (16)" in found.message
+    most = PoolSpec("p", min=0, max=17, memory_bytes=2**29)
+    with pytest.raises(ConfigError, match=r"128.0 MiB a rank \(16\)"):
+        check_pools((most,), TWO)

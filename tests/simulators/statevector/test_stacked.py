@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,14 @@ from looped_circuits import looped_circuits
 from shot_by_shot import counts
 
 from simulators.base import BindingResult, Control, PauliSum, Request, RunOptions
+from simulators.catalog import state_bytes
 from simulators.circuit.ir import Circuit
 from simulators.crew import Crew
 from simulators.errors import TooManySteps
 from simulators.sampling import unpack
 from simulators.simulate import counts_of
 from simulators.statevector import run as run_module
+from simulators.statevector import stacked
 from simulators.statevector.engine import StatevectorEngine
 
 SLOW = Path(__file__).parents[4] / "shared" / "circuits" / "slow_dynamic"
@@ -127,3 +130,26 @@ def test_circuits_with_hundreds_of_branches_equal_single_shots() -> None:
         assert counts_of(run(circuit, 60)) == counts(circuit, 3, 60)
         judged += 1
     assert judged
+
+
+def test_states_take_no_more_memory_than_was_granted(monkeypatch: pytest.MonkeyPatch) -> None:
+    width, most = 8, 100
+    row_bytes = 16 << width
+    there: list[weakref.ref[np.ndarray]] = []
+    peak = 0
+    original = stacked.memory.room
+
+    def room(count: int, dtype: np.dtype) -> tuple[np.ndarray, bool]:
+        nonlocal peak
+        made = original(count, dtype)
+        there.append(weakref.ref(made[0]))
+        arrays = [each for ref in there if (each := ref()) is not None]
+        peak = max(peak, sum(each.nbytes for each in arrays))
+        return made
+
+    monkeypatch.setattr(stacked.memory, "room", room)
+    circuit = split([1.1] * width)
+    found = run(circuit, 4000, memory_bytes=most * state_bytes(width))
+    assert int(found.remark.split()[0]) > most // 2
+    assert peak <= (most + stacked._FIRST) * row_bytes
+    assert counts_of(found) == counts_of(run(circuit, 4000))
