@@ -42,6 +42,7 @@ from simenv.service.reserving import CHANGING, Reserving
 from simenv.service.steering import Steering
 from simenv.service.subject import Facts
 from simenv.service.upkeep import Upkeep
+from simenv.service.worker_keys import check_worker
 from simenv.service.worker_news import WorkerNews
 from simenv.wire import codec
 from simenv.wire import messages as m
@@ -165,7 +166,7 @@ class Daemon:
                         self.owners.check_rate(who.owner, begin_ns)
                     self._from_client(peer, who, self._decode(who.owner, body), body)
                 else:
-                    self._from_worker(peer, codec.from_worker(body))
+                    self._from_worker(peer, who, codec.from_worker(body))
             except SimenvError as error:
                 self._complaints.say("a message of %d bytes turned away: %s", len(body), error)
                 if door is Door.CLIENT:
@@ -260,7 +261,8 @@ class Daemon:
                 self.audit.write(who, "shutdown", self.config.name, "at once" * message.now)
             self.desk.take(peer, who, message, len(body))
 
-    def _from_worker(self, peer: bytes, message: m.FromWorker) -> None:
+    def _from_worker(self, peer: bytes, who: Identity, message: m.FromWorker) -> None:
+        check_worker(who, message)
         now_ns = time.monotonic_ns()
         if type(message) is m.Done:
             faults.hit("finished.received")

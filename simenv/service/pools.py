@@ -16,9 +16,11 @@ import msgspec
 
 from launcher.base import Command, Exit, Launcher, LaunchError, News
 from simenv.config import Config, Places
+from simenv.errors import ConfigError
 from simenv.model import PoolSpec
 from simenv.scheduler.values import StartWorker
 from simenv.service.surroundings import worker_environ
+from simenv.service.worker_keys import WorkerKeys
 
 LOG_TAIL_BYTES = 2_000
 LOG_MAX_BYTES = 8 * 2**20
@@ -46,9 +48,12 @@ class WorkerProcesses:
         results: Path,
         kernels: Path,
         environ: Mapping[str, str],
+        keys: WorkerKeys | None = None,
     ) -> None:
-        """`results`: where files of large results are kept, as all nodes see it."""
+        """`results`: where files of large results are kept, as all nodes see it. `keys`: of workers
+        of other nodes; None: there are no other nodes."""
         self._launcher = launcher
+        self._keys = keys if keys is not None else WorkerKeys(places.joining, None)
         self._places = places
         self._environ = worker_environ(environ)
         self._import_from = os.pathsep.join(config.import_from)
@@ -90,8 +95,10 @@ class WorkerProcesses:
             action.shares,
         )
         try:
+            self._keys.make(action.worker, action.start)
             self._launcher.start(command)
-        except LaunchError as error:
+        except (ConfigError, LaunchError) as error:
+            self._keys.remove(action.worker, action.start)
             return str(error)
         self._forget(action.worker)
         self._peers[action.worker] = Peer(action.start, has_machine=bool(pool.provider))
@@ -174,6 +181,7 @@ class WorkerProcesses:
         known = self._peers.pop(name, None)
         if known is not None:
             self._names.pop(known.work, None)
+            self._keys.remove(name, known.start)
 
     def _log(self, name: str) -> Path:
         return self._places.logs / f"{name}.log"

@@ -1,8 +1,9 @@
 """Where workers meet the service: a door for those of other nodes, and the file that tells of it.
 
 Invariant: the door is there only if the allocation has other nodes, stands on one address, and lets
-in two keys, made anew at each start: that of the workers, which may do nothing but work, and that
-of the environment's own user, who reads it in the connection file on any of the nodes.
+in keys that are made anew at each start: those of the workers, one for each start of a worker,
+which may do nothing but work as that worker, and that of the environment's own user, who reads it
+in the connection file on any of the nodes.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from simenv.config import OwnDoor, Places, is_any_address
 from simenv.errors import ConfigError
 from simenv.service.complaints import Complaints
 from simenv.service.listen import more_descriptors, resolved
+from simenv.service.worker_keys import WorkerKeys
 from simenv.wire import joining, keepalive
-from simenv.wire.auth import LOCAL, LOCAL_WORKER
+from simenv.wire.auth import LOCAL
 from simenv.wire.joining import TOKEN, ServiceFile
 from simenv.wire.keyfiles import KEYS_FORMAT, new_pair, write_private
 from simenv.wire.messages import MAX_MESSAGE_BYTES
@@ -33,7 +35,7 @@ _COMPLAINTS = Complaints(logging.getLogger("simenv.service"))
 _DISCARD_PORT = 9  # nothing is sent there: connecting a datagram socket only asks for the route
 WORKERS = Habits(
     prefix=b"node/",
-    max_known=16_384,  # two connections a worker, all with one key
+    max_known=16_384,  # two connections a worker, and those of the own user, who has one key
     max_of_one_key=16_384,
     message_bytes=MAX_MESSAGE_BYTES,
     queued_messages=2_000,
@@ -68,11 +70,11 @@ class Rendezvous:
         others = [node.name for node in nodes if not is_here(node.name)]
         told = ServiceFile(KEYS_FORMAT, here, str(sockets), token, epoch=epoch)
         if others:
-            server, workers, own = new_pair(), new_pair(), new_pair()
+            server, own = new_pair(), new_pair()
             host = address_for(others[0], interface)
             more_descriptors()
             self.door = TcpDoor(host, 0, server, _COMPLAINTS.say, WORKERS)
-            self.door.admit({workers.public: LOCAL_WORKER, own.public: LOCAL}, b"")
+            self.door.admit({own.public: LOCAL}, b"")
             shown = f"[{host}]" if ":" in host else host
             address = f"tcp://{shown}:{self.door.port}"
             self.own = OwnDoor(address, server.public, own.public, own.secret)
@@ -83,13 +85,12 @@ class Rendezvous:
                 token,
                 address,
                 server.public,
-                workers.public,
-                workers.secret,
-                epoch,
+                epoch=epoch,
             )
         self.address = told.address
         self._token = token
         write_private(self._path, told)
+        self.worker_keys = WorkerKeys(self._path, self.door)
 
     def leave(self) -> None:
         """Remove the file, unless it is another service's: its keys open nothing any more. The
@@ -97,6 +98,7 @@ class Rendezvous:
         with suppress(ConfigError):
             if joining.read(self._path).token == self._token:
                 self._path.unlink(missing_ok=True)
+                self.worker_keys.remove_all()
 
 
 def address_for(other: str, interface: str) -> str:

@@ -117,7 +117,9 @@ def assemble(config: Config, home: Path, environ: Mapping[str, str]) -> Environm
             state,
             intake,
             completions,
-            WorkerProcesses(launcher, config, places, results, kernels, environ),
+            WorkerProcesses(
+                launcher, config, places, results, kernels, environ, meeting.worker_keys
+            ),
             Checkpointer(places.journal),
             copier,
             People(places.keys, doors, own.public if own and told else ""),

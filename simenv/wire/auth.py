@@ -33,7 +33,8 @@ PERSON_ROLES = (Role.CLIENT, Role.ADMIN)  # of keys that are handed out; workers
 
 class Identity(msgspec.Struct, frozen=True):
     """Who is behind a connection. `owner`: the name of the key, "" for the environment's own user,
-    who comes through a socket that nobody else can open."""
+    who comes through a socket that nobody else can open. For the role worker: the one worker that
+    it may speak for, "" where it comes through such a socket."""
 
     owner: str
     role: Role

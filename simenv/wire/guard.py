@@ -46,6 +46,10 @@ class Guard:
         self._of_key[key] = self._of_key.get(key, 0) + 1
         return True
 
+    def has(self, key: str) -> bool:
+        """Does any connection that has spoken have this key?"""
+        return key in self._of_key
+
     def gone(self, fd: int) -> None:
         """A connection has ended, or is not counted any more."""
         self._strangers.pop(fd, None)

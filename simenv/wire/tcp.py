@@ -90,7 +90,7 @@ class TcpDoor:
         self._context = zmq.Context(io_threads=1)
         self._habits = habits
         self._guard = Guard(habits.max_known, habits.max_of_one_key)
-        self._admitted: Mapping[str, Identity] = {}
+        self._admitted: dict[str, Identity] = {}
         self._peers: dict[bytes, _Peer] = {}
         self._by_fd: dict[int, set[bytes]] = {}
         self._turned_away: set[int] = set()  # descriptors that were told that they are too many
@@ -155,12 +155,27 @@ class TcpDoor:
         """The table from now on; see `Doors.admit`."""
         if not self._habits.workers:
             keys = {key: who for key, who in keys.items() if who.role is not Role.WORKER}
-        before, self._admitted = self._admitted, keys
+        before, self._admitted = self._admitted, dict(keys)
         for name, peer in list(self._peers.items()):
             if keys.get(peer.key) != before.get(peer.key):
-                self._outgoing.send(peer.route, farewell, peer.owner)
-                self._forget(name, peer)
-                heappush(self._leaving, (time.monotonic() + FAREWELL_S, peer.fd))
+                self._dismiss(name, peer, farewell)
+
+    def let_in(self, key: str, who: Identity) -> None:
+        """One more key; the others stay as they are."""
+        self._admitted[key] = who
+
+    def shut_out(self, key: str, farewell: bytes) -> None:
+        """One key less; who is inside with it gets `farewell` and is cut off."""
+        self._admitted.pop(key, None)
+        if self._guard.has(key):
+            for name, peer in list(self._peers.items()):
+                if peer.key == key:
+                    self._dismiss(name, peer, farewell)
+
+    def _dismiss(self, name: bytes, peer: _Peer, farewell: bytes) -> None:
+        self._outgoing.send(peer.route, farewell, peer.owner)
+        self._forget(name, peer)
+        heappush(self._leaving, (time.monotonic() + FAREWELL_S, peer.fd))
 
     def tend(self) -> None:
         self._hear_connections()

@@ -38,7 +38,7 @@ def main() -> int:
     # One that holds a machine has something to see to; see `before_leaving`.
     parent = die_with(told.parent, signal.SIGTERM if told.provider else signal.SIGKILL)
     try:
-        service = joining.read(told.service)
+        service = joining.read(told.service, told.name, told.start)
         if told.ranks > 1:
             return _one_of_several(told, service, parent)
         runner = Runner(_shelf(told, service), kept=_kept(told))

@@ -10,7 +10,14 @@ from pathlib import Path
 from simenv import config
 from simenv.cli.checks.finding import Finding
 
-_FILES = ("server-key.json", "keys.json", "connection.json", "worker.json", "keys/*.simenv")
+_FILES = (
+    "server-key.json",
+    "keys.json",
+    "connection.json",
+    "worker.json",
+    "keys/*.simenv",
+    "worker-keys/*.json",
+)
 
 
 def modes() -> Iterator[Finding]:
@@ -28,7 +35,10 @@ def modes() -> Iterator[Finding]:
 
 
 def _judged(path: Path) -> Finding | None:
-    info = path.stat()
+    try:
+        info = path.stat()
+    except FileNotFoundError:  # of a worker that has just ended
+        return None
     mode = stat.S_IMODE(info.st_mode)
     if info.st_uid != os.getuid():
         return Finding("fail", "keys", f"{path} belongs to user {info.st_uid}", f"rm {path}")

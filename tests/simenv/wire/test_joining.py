@@ -107,6 +107,11 @@ def test_a_service_without_a_door_for_other_nodes_is_out_of_reach() -> None:
         joining.connect(file, b"main-0.1")
 
 
+def test_a_worker_without_a_key_does_not_try(meeting: Meeting) -> None:
+    with pytest.raises(NoService, match="this worker has no key"):
+        joining.connect(meeting.file(keys=KeyPair("", "")), b"main-0.1")
+
+
 def test_a_key_of_another_start_opens_nothing(meeting: Meeting) -> None:
     worker = joining.connect(meeting.file(keys=new_pair()), b"main-0.1")
     worker.send(b"hello")

@@ -14,7 +14,7 @@ import pytest
 from simenv.config import OwnDoor
 from simenv.errors import ConfigError, KeyConflict, NotFound, OptionError
 from simenv.wire import keyfiles
-from simenv.wire.joining import ServiceFile
+from simenv.wire.joining import ServiceFile, WorkerKey
 from simenv.wire.keyfiles import KEYS_FORMAT, KeysFile, PersonFile, ServerFile, new_pair
 from simenv.wire.people import KeyInfo
 
@@ -181,6 +181,7 @@ def test_no_repr_shows_a_secret() -> None:
         person(),
         ServerFile(1, pair.public, pair.secret, "tcp://h:1", pair.public, pair.secret),
         OwnDoor("tcp://h:1", pair.public, pair.public, pair.secret),
+        WorkerKey(1, "main-0", 1, pair.public, pair.secret),
         ServiceFile(1, "node", "/s", "token", "tcp://h:1", pair.public, pair.public, pair.secret),
     ]
     for holder in holders:
