@@ -151,7 +151,8 @@ def _opened(
 
         with closing(Restartable()) as environment:
             yield Plugin(
-                target, PLUGIN, {"SIMENV_SERVICE": str(environment.service)},
+                target, PLUGIN,
+                {"SIMENV_SERVICE": str(environment.service), "SIMENV_QPM_ROLE": "admin"},
                 rpc_timeout_s=rpc_timeout_s, outage=environment,
             )  # fmt: skip
     else:

@@ -25,6 +25,7 @@ from simenv.client.silence import Silence
 from simenv.errors import KeyRefused, NoService, SimenvError, VersionMismatch
 from simenv.wire import codec
 from simenv.wire import messages as m
+from simenv.wire.auth import CLIENT_ROUTE
 from simenv.wire.connection import Connection, check_size
 
 Take = Callable[[Any], None]
@@ -46,7 +47,11 @@ class Channel:
         handlers: Mapping[type, Take],
         renew: Callable[[], None],
         forked: Callable[[], None],
+        *,
+        as_client: bool = False,
     ) -> None:
+        """`as_client`: with the rights of the role client, whatever the key has."""
+        self._route = CLIENT_ROUTE.decode() if as_client else "~"
         self.address, self._renew, self._forked = address, renew, forked
         self._handlers: dict[type, Take] = {
             m.Welcome: self._welcome,
@@ -65,7 +70,7 @@ class Channel:
     def _fresh(self) -> None:
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
-        self.client = "~" + os.urandom(8).hex()  # "~": no user's key begins so
+        self.client = self._route + os.urandom(8).hex()  # "~": no user's key begins so
         self.epoch = 0
         self.name = self.address.name
         self.results: Path | None = None  # where files of results are, if that is on this node

@@ -42,8 +42,10 @@ MAX_SEQ = 2**63 - 1  # of a completion: SQLite's integers
 class Client(Environment):
     """An environment. Made by `simenv.connect` and `simenv.local`; use it with `with`."""
 
-    def __init__(self, where: address.Address, timeout_s: float = LOST_S) -> None:
-        super().__init__(where, timeout_s)
+    def __init__(
+        self, where: address.Address, timeout_s: float = LOST_S, *, as_client: bool = False
+    ) -> None:
+        super().__init__(where, timeout_s, as_client=as_client)
         self._posted = Window()
         self._read_up_to = max(0, self._link.channel.newest_completion)  # the unnamed cursor
         self._qpm: QPM | None = None
@@ -337,14 +339,23 @@ class Client(Environment):
 
 
 def connect(
-    name: str | None = None, *, service: str | Path | None = None, timeout_s: float = LOST_S
+    name: str | None = None,
+    *,
+    service: str | Path | None = None,
+    timeout_s: float = LOST_S,
+    role: str | None = None,
 ) -> Client:
     """A client of an environment that is up.
 
     `service`: its connection file; else `name`; else the file SIMENV_SERVICE names; else `default`.
-    Raises NoService, VersionMismatch.
+    `role`: "client" gives up the rights of an admin for this connection, whose administrative
+    requests then raise NotAllowed; None: the role of the key. Raises NoService, VersionMismatch,
+    OptionError.
     """
-    return Client(address.find(name, Path(service) if service is not None else None), timeout_s)
+    if role not in (None, "client"):
+        raise OptionError(f"role={role!r:.80}", hint="'client', or None for the role of the key")
+    where = address.find(name, Path(service) if service is not None else None)
+    return Client(where, timeout_s, as_client=role is not None)
 
 
 def _key(key: str | None) -> str | None:

@@ -51,9 +51,11 @@ MAX_REASON_CHARS = 500
 class Environment:
     """Thread-safe."""
 
-    def __init__(self, where: Address, timeout_s: float = LOST_S) -> None:
+    def __init__(
+        self, where: Address, timeout_s: float = LOST_S, *, as_client: bool = False
+    ) -> None:
         self._where = where
-        self._link = Link(where, timeout_s)
+        self._link = Link(where, timeout_s, as_client=as_client)
         self._keeper = Keeper()
         self.past = Past(self._link)  # what the journal keeps of it
 

@@ -38,7 +38,9 @@ A = TypeVar("A", bound=Answer)
 class Link:
     """Thread-safe; one for each Client."""
 
-    def __init__(self, address: Address, timeout_s: float = LOST_S) -> None:
+    def __init__(
+        self, address: Address, timeout_s: float = LOST_S, *, as_client: bool = False
+    ) -> None:
         self.pump = Pump(self)
         self._forget()
         handlers: dict[type, Take] = dict.fromkeys(ANSWERS, self._answer)
@@ -48,7 +50,7 @@ class Link:
             m.Refused: self._refused,
             m.Unknown: self._unknown,
         }
-        self.channel = Channel(address, handlers, self._renew, self._forget)
+        self.channel = Channel(address, handlers, self._renew, self._forget, as_client=as_client)
         self.channel.start(timeout_s)
 
     def _forget(self) -> None:

@@ -26,6 +26,7 @@ class QPMConfig(msgspec.Struct, frozen=True):
     service_named: bool = False  # SIMENV_SERVICE says which environment is meant
     pool: str = ""  # "": all of them, merged
     types: int = 0  # type bits; 0: what stands behind it, or can stand in for
+    role: str = "client"  # rights in an environment that is up; "admin": those of the key
     reservations_required: bool = True
     token_file: Path | None = None
     statevector_qubits: int = STATEVECTOR_QUBITS
@@ -41,6 +42,7 @@ def read(environ: Mapping[str, str] | None = None) -> QPMConfig:
         private=_truth(environ, "SIMENV_QPM_PRIVATE"),
         service_named=bool(environ.get("SIMENV_SERVICE")),
         pool=check_name(pool, "SIMENV_QPM_POOL: a pool's") if pool else "",
+        role=_one_of(environ, "SIMENV_QPM_ROLE", ("client", "admin")) or "client",
         types=_whole(environ, "SIMENV_QPM_TYPE", 0, 1, 31),
         reservations_required=wanted != "optional",
         token_file=Path(token).expanduser() if token else None,

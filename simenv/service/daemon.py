@@ -12,7 +12,7 @@ import time
 from functools import partial
 
 from simenv.config import Config
-from simenv.errors import JournalError, NotAllowed, SimenvError
+from simenv.errors import JournalError, SimenvError
 from simenv.scheduler.dispatch import assign
 from simenv.scheduler.state import State
 from simenv.service import faults
@@ -39,6 +39,7 @@ from simenv.service.pools import WorkerProcesses
 from simenv.service.presence import Presence
 from simenv.service.questions import Cancelling, Questions
 from simenv.service.reserving import CHANGING, Reserving
+from simenv.service.rights import checked
 from simenv.service.steering import Steering
 from simenv.service.subject import Facts
 from simenv.service.upkeep import Upkeep
@@ -46,7 +47,7 @@ from simenv.service.worker_keys import check_worker
 from simenv.service.worker_news import WorkerNews
 from simenv.wire import codec
 from simenv.wire import messages as m
-from simenv.wire.auth import LOCAL, MAY_SEND, Identity
+from simenv.wire.auth import Identity
 from simenv.wire.connection import Door, Doors
 from simenv.wire.devices import Described
 from simenv.wire.people import RevokeKey
@@ -230,12 +231,7 @@ class Daemon:
     # --- messages ------------------------------------------------------------------------------
 
     def _from_client(self, peer: bytes, who: Identity, message: m.FromClient, body: bytes) -> None:
-        if who is not LOCAL and type(message) not in MAY_SEND[who.role]:
-            raise NotAllowed(
-                f"{type(message).__name__} is not for the role {who.role} (key {who.owner!r})",
-                hint="ask the owner of the environment for a key with the role admin "
-                "(made there by: simenv keys add NAME --role admin)",
-            )
+        who = checked(peer, who, message)
         if type(message) is m.Submit:
             now_ns = time.monotonic_ns()
             full = self.intake.receive(peer, who.owner, message, body, now_ns)

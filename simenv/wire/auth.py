@@ -46,6 +46,9 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 LOCAL = Identity("", Role.ADMIN)
+# The route of a connection that wants no more rights than a client's, whatever its key has. It is
+# part of every message's envelope, so it holds after a restart of the service too.
+CLIENT_ROUTE = b"~client."
 LOCAL_WORKER = Identity("", Role.WORKER)
 
 _CLIENT: frozenset[type] = frozenset(

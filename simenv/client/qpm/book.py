@@ -9,7 +9,7 @@ still be asked for.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from time import monotonic, time
 from typing import Protocol
@@ -208,6 +208,17 @@ class Book:
             self._ready.drop(run)
             self._forget(run)
             self._by_number.pop(run.number, None)
+
+    def expire(self) -> bool:
+        """Evict what was kept for too long. True: no circuit is left."""
+        with self._link.channel.lock:
+            self._purge()
+            return not self._runs
+
+    def has_gone(self, reasons: Sequence[Reason]) -> bool:
+        """Did any circuit that is remembered go for one of these reasons?"""
+        with self._link.channel.lock:
+            return any(gone.reason in reasons for gone in self._gone.values())
 
     def clear(self) -> None:
         """Nobody asks here again: nothing is kept, and what ends is nobody's."""

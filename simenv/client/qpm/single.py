@@ -98,6 +98,11 @@ class SingleQPM:
         """
         self._notices.register(answers.registered(ep, evtype, class_id))
 
+    def expire(self) -> bool:
+        """Let go of completions that were kept for as long as they are kept. True: nothing is left
+        that could be read, will end, or was evicted unread."""
+        return self._book.expire() and not self._book.has_gone(EVICTED)
+
     def shutdown(self) -> None:
         """This client leaves: its queue, its registration and its circuits' names end. What runs
         goes on; the pool and all others stay."""

@@ -122,7 +122,9 @@ class Hub:
         told = self._told
         if told.private is not True:
             try:
-                client = stack.enter_context(simenv.connect())
+                client = stack.enter_context(
+                    simenv.connect(role="client" if told.role == "client" else None)
+                )
                 info = client.status()
             except NoService:
                 if told.private is False or told.service_named:

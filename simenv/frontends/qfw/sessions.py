@@ -2,7 +2,8 @@
 
 Invariant: a session starts no thread, and ends with the object DEFw made for the connection, when
 its client says that it leaves, or when its client's process is seen to have gone: DEFw itself keeps
-the object of a process that simply ended.
+the object of a process that simply ended. Of a client that has no event queue nobody can
+say whether it has gone: its session ends once it is idle and empty.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from simenv.frontends.qfw.hub import Hub
 
 SWEEP_S = 5.0
+IDLE_S = 3_600.0  # without a call; as long as unread completions are kept
 
 
 class Session:
@@ -29,12 +31,14 @@ class Session:
         self._hub = hub
         self._lock = threading.Lock()
         self._qpm: SingleQPM | None = None
+        self._used_s = monotonic()
         self.ear: Ear | None = None  # where its events go
 
     def qpm(self, timeout_s: float = 0.0) -> SingleQPM:
         """NotReady where the environment is not reached after `timeout_s`."""
         found = self._hub.wait(timeout_s)
         with self._lock:
+            self._used_s = monotonic()
             if self._qpm is None:
                 self._qpm = found.connection()
             return self._qpm
@@ -51,6 +55,16 @@ class Session:
         if qpm is not None:
             qpm.shutdown()
 
+    def expire(self) -> None:
+        """End it if it has no event queue, was not used for IDLE_S, and keeps nothing that its
+        client could still read, or be told the loss of. A later call begins anew."""
+        with self._lock:
+            idle = self.ear is None and monotonic() - self._used_s >= IDLE_S
+            if self._qpm is None or not idle or not self._qpm.expire():
+                return
+            qpm, self._qpm = self._qpm, None
+        qpm.shutdown()
+
 
 class Sessions:
     """Thread-safe. All of a process."""
@@ -63,13 +77,15 @@ class Sessions:
 
     def open(self) -> Session:
         """One more client."""
+        self.sweep()
         made = Session(self._hub)
         with self._lock:
             self._known.add(made)
         return made
 
     def sweep(self) -> None:
-        """Close those whose client has gone; looks every SWEEP_S at most."""
+        """Close those whose client has gone, and those that have long been idle; looks every
+        SWEEP_S at most."""
         with self._lock:
             if monotonic() - self._swept_s < SWEEP_S:
                 return
@@ -79,3 +95,5 @@ class Sessions:
         for session in known:
             if session.ear is not None and session.ear.is_gone(peers):
                 session.close()
+            else:
+                session.expire()

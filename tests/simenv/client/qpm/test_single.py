@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from types import SimpleNamespace
 
 import pytest
 from hosts import BAD, BELL, TIMES, Endpoint, info, until
@@ -12,6 +13,7 @@ from simenv.client.qpm import QPM, presence
 from simenv.client.qpm.book import Gone
 from simenv.client.qpm.shelf import Retention
 from simenv.client.qpm.single import SingleQPM
+from simenv.frontends.qfw import sessions
 from simenv.model import ServiceInfo
 from simenv.qpm.errors import ExecutionError, InProgress
 from simenv.qpm.service import QPMCapability, QPMType
@@ -157,3 +159,39 @@ def test_a_ready_check_asks_the_service_once_a_second_at_most(
     monkeypatch.setattr(presence, "READY_S", 60.0)
     assert all(single.is_ready() for _ in range(100))
     assert len(asked) == 1
+
+
+def test_idle_session_ends_once_nothing_is_left_to_be_read(
+    qpm: QPM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = sessions.Sessions(SimpleNamespace(wait=lambda _: qpm))  # type: ignore[arg-type]
+    session = known.open()
+    first = session.qpm()
+    cid = first.async_run(info())
+    until(lambda: first._book.is_idle or first._book.look())
+    monkeypatch.setattr(sessions, "IDLE_S", 0.0)
+    monkeypatch.setattr(sessions, "SWEEP_S", 0.0)
+    known.sweep()
+    assert session.qpm() is first, "a record waits to be read"
+    assert first.read_cq(cid)["cid"] == cid
+    known.open()  # another client comes
+    assert session.qpm() is not first
+
+
+def test_idle_session_keeps_what_runs_and_the_loss_of_what_was_evicted(
+    qpm: QPM, busy: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "IDLE_S", 0.0)
+    session = sessions.Session(SimpleNamespace(wait=lambda _: qpm))  # type: ignore[arg-type]
+    first = session.qpm()
+    cid = first.async_run(info())
+    session.expire()
+    assert session.qpm() is first, "a circuit is queued"
+    first._book.retention = Retention(age_s=0.0)
+    (run,) = first._book.unfinished()
+    first._runner.cancel(run)
+    until(lambda: first._book.is_idle or first._book.look())
+    session.expire()
+    assert session.qpm() is first
+    with pytest.raises(ExecutionError, match="no longer kept"):
+        first.read_cq(cid)

@@ -62,6 +62,19 @@ def test_a_circuit_runs_without_a_reservation_or_not_with_one(told: Any) -> None
         methods.sync_run(INFO, reservation_id=number)
 
 
+def test_administrative_calls_are_refused_unless_the_role_admin_is_set(
+    told: Any, hosts: Any
+) -> None:
+    methods = told.connect().methods
+    with pytest.raises(errors.DEFwExecutionError, match="SIMENV_QPM_ROLE=admin"):
+        methods.configure_device_profile(profile={"compile_ns": 1})
+    with pytest.raises(errors.DEFwExecutionError, match="role client"):
+        methods.pause_execution_target(reason="a test")
+    admin = hosts.subject(2, SIMENV_QPM_ROLE="admin").connect().methods
+    assert admin.pause_execution_target(reason="a test")["status"] == "paused"
+    assert admin.resume_execution_target()["status"] == "resumed"
+
+
 def test_a_statevector_is_sent_that_the_transport_does_not_carry(told: Any) -> None:
     methods = told.connect().methods
     number = methods.reserve(request={})["reservation_id"]
