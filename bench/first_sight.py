@@ -16,11 +16,11 @@ each; medians over the circuits. A first round, not counted, loads what a proces
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import statistics
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ os.environ.setdefault("QULACS_NUM_THREADS", "1")
 
 import msgspec
 import numpy as np
+import qulacs_circuits
 from qiskit import QuantumCircuit
 from report import Report
 
@@ -171,38 +172,13 @@ def built(num_qubits: int, gates: list[Gate]) -> QuantumCircuit:
 
 
 def _qulacs() -> Callable[[int, list[Gate]], Callable[[], object]] | None:
-    try:
-        from qulacs import QuantumCircuit as Circuit
-        from qulacs import QuantumState, gate
-    except ImportError:
+    if importlib.util.find_spec("qulacs") is None:
         print("left out: qulacs: pip install qulacs")
         return None
-    plain = {
-        "h": gate.H, "t": gate.T, "x": gate.X, "sx": gate.sqrtX, "cx": gate.CNOT, "cz": gate.CZ,
-        "swap": gate.SWAP,
-    }  # fmt: skip
-    axes = {"rx": [1], "ry": [2], "rz": [3], "rzz": [3, 3]}
 
     def prepare(num_qubits: int, gates: list[Gate]) -> Callable[[], object]:
-        circuit = Circuit(num_qubits)
-        for name, qubits, angles in gates:
-            if name in plain:
-                circuit.add_gate(plain[name](*qubits))
-            elif name == "u":
-                circuit.add_gate(gate.U3(qubits[0], *angles))
-            elif name == "cp":
-                turned = gate.to_matrix_gate(gate.U1(qubits[1], angles[0]))
-                turned.add_control_qubit(qubits[0], 1)
-                circuit.add_gate(turned)
-            else:  # its rotations turn the other way
-                circuit.add_gate(gate.PauliRotation(qubits, axes[name], -angles[0]))
-
-        def run() -> object:
-            state = QuantumState(num_qubits)
-            circuit.update_quantum_state(state)
-            return Counter(state.sampling(SHOTS))
-
-        return run
+        circuit = qulacs_circuits.converted(num_qubits, gates)
+        return lambda: qulacs_circuits.sampled(num_qubits, circuit, SHOTS)
 
     return prepare
 

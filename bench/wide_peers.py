@@ -8,7 +8,6 @@ way lives in a process of its own.
 
 from __future__ import annotations
 
-import collections
 import itertools
 import sys
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import qulacs_circuits
 from msgspec.structs import astuple
 from wide_circuits import Gate, measured
 
@@ -124,26 +124,9 @@ class Qulacs:
         self._block = block
 
     def prepare(self, num_qubits: int, gates: list[Gate]) -> Any:
-        from qulacs import QuantumCircuit, gate
         from qulacs.circuit import QuantumCircuitOptimizer
 
-        circuit = QuantumCircuit(num_qubits)
-        plain = {
-            "h": gate.H, "x": gate.X, "s": gate.S, "t": gate.T, "tdg": gate.Tdag,
-            "cx": gate.CNOT, "swap": gate.SWAP,
-        }  # fmt: skip
-        for name, qubits, angles in gates:
-            if name in plain:
-                circuit.add_gate(plain[name](*qubits))
-            elif name == "u":
-                circuit.add_gate(gate.U3(qubits[0], *angles))
-            elif name == "cp":
-                turned = gate.to_matrix_gate(gate.U1(qubits[1], angles[0]))
-                turned.add_control_qubit(qubits[0], 1)
-                circuit.add_gate(turned)
-            else:  # its rotations turn the other way
-                axes = {"rx": [1], "ry": [2], "rzz": [3, 3]}[name]
-                circuit.add_gate(gate.PauliRotation(list(qubits), axes, -angles[0]))
+        circuit = qulacs_circuits.converted(num_qubits, gates)
         if self._block == 1:
             QuantumCircuitOptimizer().optimize_light(circuit)
         elif self._block:
@@ -151,12 +134,7 @@ class Qulacs:
         return num_qubits, circuit
 
     def run(self, job: Any) -> Any:
-        from qulacs import QuantumState
-
-        num_qubits, circuit = job
-        state = QuantumState(num_qubits)
-        circuit.update_quantum_state(state)
-        return collections.Counter(state.sampling(SHOTS))
+        return qulacs_circuits.sampled(*job, SHOTS)
 
     def counts(self, found: Any) -> Counts:
         return found

@@ -1,6 +1,5 @@
 """What applications of revision 1 rely on, one row each, with QFw's own backend and primitives."""
 
-import os
 import time
 from collections.abc import Callable
 
@@ -8,7 +7,7 @@ from defw_exception import DEFwExecutionError, DEFwInProgress
 from qfw_qiskit import QFwBackend, QFwBackendCapability, QFwBackendType
 from qfw_qiskit.qfw_lookup_service import get_qpm
 from qiskit import QuantumCircuit
-from said import say
+from said import run_rows
 
 import simenv.frontends.qfw.client  # noqa: F401 - locks DEFw's sending
 
@@ -138,10 +137,4 @@ ROWS: list[Callable[[], None]] = [
     bad_circuit_raises_in_sync, seven_times, ready_and_test, delete_is_silent,
     shutdown_of_one_client_stops_no_other,
 ]  # fmt: skip
-for row in ROWS:
-    try:
-        row()
-        say("row", name=row.__name__, why="")
-    except BaseException as error:  # noqa: BLE001 - a row that fails says why
-        say("row", name=row.__name__, why=f"{type(error).__name__}: {error}"[:300])
-os._exit(0)
+run_rows(ROWS)

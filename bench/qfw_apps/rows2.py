@@ -1,6 +1,5 @@
 """What applications of revision 2 rely on, one row each, through DEFw's directory."""
 
-import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +8,7 @@ from defw import me
 from defw_app_util import defw_connect_service_by_name, defw_get_directory_service
 from defw_event_baseapi import BaseEventAPI
 from defw_exception import DEFwExecutionError
-from said import say
+from said import run_rows
 
 import simenv.frontends.qfw.client  # noqa: F401 - locks DEFw's sending
 
@@ -150,10 +149,4 @@ ROWS: list[Callable[[], None]] = [
     fifty_events, status_after_reading, late_and_cancelled, bad_circuit_is_a_record,
     errors_carry_no_stack, width_is_an_estimate, device_records, scheduler_and_policy, timing,
 ]  # fmt: skip
-for row in ROWS:
-    try:
-        row()
-        say("row", name=row.__name__, why="")
-    except BaseException as error:  # noqa: BLE001 - a row that fails says why
-        say("row", name=row.__name__, why=f"{type(error).__name__}: {error}"[:300])
-os._exit(0)
+run_rows(ROWS)

@@ -6,9 +6,7 @@ cannot come while the service is down.
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +19,7 @@ from simenv.client.signs import elapsed
 from simenv.config import Config, Places
 from simenv.errors import ConfigError, NoService, NotFound, SimenvError
 from simenv.wire import codec
+from simenv.wire.inbox import Inbox
 from simenv.wire.messages import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
@@ -91,28 +90,11 @@ class ArchiveConnection:
 
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
-        self._arrived = threading.Condition()
-        self._inbox: deque[bytes] = deque()
-        self._woken = False
+        self._inbox = Inbox()
+        self.receive, self.wake = self._inbox.receive, self._inbox.wake
 
     def send(self, body: bytes) -> None:
-        answers = list(self._archive.answer(codec.from_client(body)))
-        with self._arrived:
-            self._inbox.extend(answers)
-            self._arrived.notify_all()
-
-    def receive(self, timeout_s: float) -> bytes | None:
-        with self._arrived:
-            self._arrived.wait_for(lambda: self._inbox or self._woken, timeout_s)
-            if self._woken or not self._inbox:
-                self._woken = False
-                return None
-            return self._inbox.popleft()
-
-    def wake(self) -> None:
-        with self._arrived:
-            self._woken = True
-            self._arrived.notify_all()
+        self._inbox.put(*self._archive.answer(codec.from_client(body)))
 
     def close(self) -> None:
         """Idempotent."""

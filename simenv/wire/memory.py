@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from simenv.errors import KeyRefused, NoService
 from simenv.wire.auth import LOCAL, LOCAL_WORKER, Identity, Role
 from simenv.wire.connection import SEND_QUEUE_MESSAGES, Door, check_size
+from simenv.wire.inbox import Inbox
 from simenv.wire.messages import FAR_MESSAGE_BYTES, MAX_MESSAGE_BYTES
 
 
@@ -109,35 +110,19 @@ class MemoryConnection:
     ) -> None:
         self._doors, self._door, self._identity = doors, door, identity
         self.who, self.key = who, key
-        self._arrived = threading.Condition()
-        self._inbox: deque[bytes] = deque()
-        self._woken = False
+        self._inbox = Inbox()
+        self.receive, self.wake = self._inbox.receive, self._inbox.wake
 
     def send(self, body: bytes) -> None:
         check_size(body, self.message_bytes)
         self._doors.accept(self._door, self._identity, body, self.who)
 
-    def receive(self, timeout_s: float) -> bytes | None:
-        with self._arrived:
-            self._arrived.wait_for(lambda: self._inbox or self._woken, timeout_s)
-            if self._woken or not self._inbox:
-                self._woken = False
-                return None
-            return self._inbox.popleft()
-
-    def wake(self) -> None:
-        with self._arrived:
-            self._woken = True
-            self._arrived.notify_all()
-
     def deliver(self, body: bytes) -> bool:
         """Called by the doors; False when this end reads too slowly."""
-        with self._arrived:
-            if len(self._inbox) >= SEND_QUEUE_MESSAGES:
-                return False
-            self._inbox.append(body)
-            self._arrived.notify_all()
-            return True
+        if len(self._inbox) >= SEND_QUEUE_MESSAGES:
+            return False
+        self._inbox.put(body)
+        return True
 
     @property
     def room(self) -> bool:

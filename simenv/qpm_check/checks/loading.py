@@ -93,11 +93,10 @@ def per_connection(bench: Bench) -> None:
 @row("load.launcher", "in a process that is no service, such as the launcher's, nothing is begun",
      revisions=BOTH, needs=_PACKAGE, opens=False)  # fmt: skip
 def launcher(bench: Bench) -> None:
-    plugin: Any = bench.target
     disabled = "DEFW_DISABLE_RESMGR" if bench.revision == 1 else "DEFW_DISABLE_DIRSVC"
     phase = {"DEFW_AGENT_TYPE": "agent", "DEFW_SHELL_TYPE": "cmdline", disabled: "yes"}
     facts = _loaded(bench)
-    with plugin.process(bench.revision, phase) as control:
+    with _process(bench, phase) as control:
         deadline = time.monotonic() + BEGINS_S
         while time.monotonic() < deadline:
             now = control.host("left")
@@ -110,11 +109,10 @@ def launcher(bench: Bench) -> None:
 @row("load.executable", "sys.executable, the host's own program there, is not started as a Python",
      revisions=BOTH, needs=_PACKAGE, opens=False)  # fmt: skip
 def executable(bench: Bench) -> None:
-    plugin: Any = bench.target
     _loaded(bench)
     with (
         tempfile.TemporaryDirectory(prefix="qpm-check-") as home,
-        plugin.process(bench.revision, {"HOME": home}, bare=True) as control,
+        _process(bench, {"HOME": home}, bare=True) as control,
     ):
         control.host("made")
         deadline = time.monotonic() + STARTS_S
@@ -194,8 +192,7 @@ def start_false_idle(bench: Bench) -> None:
 @row("load.start-false-anywhere", "QPM(start=False) needs no environment variable",
      revisions=BOTH, needs=_PACKAGE, opens=False)  # fmt: skip
 def start_false_anywhere(bench: Bench) -> None:
-    plugin: Any = bench.target
-    with plugin.process(bench.revision, bare=True) as control:
+    with _process(bench, bare=True) as control:
         facts = control.host("facts")
     expect(not facts["start_false_error"], _last(facts["start_false_error"]))
 
@@ -234,6 +231,12 @@ def clients(bench: Bench) -> None:
         return len(control.host("left")["threads"]) - len(before["threads"]) <= 8
 
     bench.until(settled, "the end of the threads of 30 clients that have gone")
+
+
+def _process(bench: Bench, environ: dict[str, str] | None = None, *, bare: bool = False) -> Any:
+    """The plugin in a process of its own; see `plugin.Plugin.process`."""
+    plugin: Any = bench.target
+    return plugin.process(bench.revision, environ, bare=bare)
 
 
 def _facts(bench: Bench) -> dict[str, Any]:

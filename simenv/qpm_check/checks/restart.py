@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from simenv.qpm_check.bench import Bench
@@ -27,21 +29,15 @@ _NEEDS = (Need.TRANSPORT, Need.OUTAGE)
     alone=True,
 )
 def pollers(bench: Bench) -> None:
-    outage = bench.target.outage
-    assert outage is not None
     running: list[Poller] = []
     for client, cid, under in _submitted(bench):
         # In revision 2 all ask for the oldest: a poll that names a cid would find the others', too.
         asked = cid if bench.revision == 1 and len(running) != 1 else None
         running.append(Poller(bench.revision, client, asked, under))
     try:
-        outage.begin()
-        try:
-            time.sleep(AWAY_S)  # pollers meet it
+        with _away(bench):  # pollers meet it
             if bench.revision == 1:
                 _all_not_ready(bench, running)
-        finally:
-            outage.end()
         _all_over(bench, running)
     finally:
         for one in running:
@@ -55,21 +51,29 @@ def pollers(bench: Bench) -> None:
     alone=True,
 )
 def first_poll(bench: Bench) -> None:
-    outage = bench.target.outage
-    assert outage is not None
     under = {"reservation_id": bench.reserve()}
     cid = bench.submit(bench.long, num_shots=bench.long_shots, under=under)
-    outage.begin()
-    try:
-        time.sleep(AWAY_S)
-    finally:
-        outage.end()
+    with _away(bench):
+        pass
     time.sleep(ENDS_S)  # nobody asks meanwhile: the first to ask finds that it has ended
     poller = Poller(2, bench.q, cid, under)
     try:
         _all_over(bench, [poller])
     finally:
         poller.close()
+
+
+@contextmanager
+def _away(bench: Bench) -> Iterator[None]:
+    """The service or machine behind the plugin is away for AWAY_S and the time of the block."""
+    outage = bench.target.outage
+    assert outage is not None
+    outage.begin()
+    try:
+        time.sleep(AWAY_S)
+        yield
+    finally:
+        outage.end()
 
 
 def _submitted(bench: Bench) -> list[tuple[Caller, str, dict[str, Any]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 from typing import Any
@@ -149,3 +150,14 @@ def test_the_edges_of_a_very_wide_simulator_are_written_out() -> None:
     record = devices.coupling("c", wide)
     assert record.coupling["edges"] == []
     assert record.extensions["simenv"] == {"topology": "all-to-all", "edges_listed": False}
+
+
+def test_openqasm_3_is_left_out_where_its_importer_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    info = DeviceInfo(
+        "d", DeviceKind.IDEAL, "simenv", "m", "1", "simulator", 2, 9, (), all_to_all=True
+    )
+    assert devices.formats(info) == ["openqasm2", "openqasm3", "qpy"]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    assert devices.formats(info) == ["openqasm2", "qpy"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,17 @@ def test_it_is_found_under_other_names_or_bits(told: Any) -> None:
     assert properties["num_qubits"] > 4
     assert {"q7", "q7-target"} <= set(record["selector"]["resources"])
     assert "pool main" in told.card().description
+
+
+def test_openqasm_3_is_among_the_formats_that_the_directory_and_the_device_record_list(
+    told: Any,
+) -> None:
+    assert find_spec("qiskit_qasm3_import") is not None, "a dependency of the tests"
+    (record,) = told.control.host("registered")
+    formats = ["openqasm2", "openqasm3", "qpy"]
+    assert record["properties"]["circuit_formats"] == formats
+    device = told.connect().methods.get_device_info()
+    assert device["metadata"]["circuit_formats"] == formats
 
 
 def test_its_own_name_is_not_known_to_it(told: Any) -> None:

@@ -1,0 +1,39 @@
+"""A queue of messages that a thread waits for, within this process."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+
+class Inbox:
+    """Thread-safe. The receiving half of a `connection.Connection`."""
+
+    def __init__(self) -> None:
+        self._arrived = threading.Condition()
+        self._bodies: deque[bytes] = deque()
+        self._woken = False
+
+    def __len__(self) -> int:
+        return len(self._bodies)
+
+    def put(self, *bodies: bytes) -> None:
+        """Append messages, in order."""
+        with self._arrived:
+            self._bodies.extend(bodies)
+            self._arrived.notify_all()
+
+    def receive(self, timeout_s: float) -> bytes | None:
+        """The next message; None after `timeout_s`, or when `wake` was called."""
+        with self._arrived:
+            self._arrived.wait_for(lambda: self._bodies or self._woken, timeout_s)
+            if self._woken or not self._bodies:
+                self._woken = False
+                return None
+            return self._bodies.popleft()
+
+    def wake(self) -> None:
+        """End a `receive` that is under way, or else the next one."""
+        with self._arrived:
+            self._woken = True
+            self._arrived.notify_all()
