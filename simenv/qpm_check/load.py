@@ -7,6 +7,7 @@ made longer when that shows.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from simenv.qpm_check import circuits
@@ -21,6 +22,7 @@ AGAIN = 3  # runs that must all be long enough
 FIRST_LAYERS = 20.0
 MOST_LAYERS = 200  # more would be a text that takes as long to read as to run
 MOST_GROWTH = 20.0
+MOST_STEPS = 3  # of two qubits each, at a time
 LEAST_QUBITS, MOST_QUBITS = 2, 22
 MORE_SHOTS, MOST_SHOTS = 16, 32_768
 
@@ -36,6 +38,7 @@ class Load:
         self._wanted_s = wanted_s
         self._qubits, self._layers = LEAST_QUBITS, FIRST_LAYERS
         self.shots = 1
+        self._fits = LEAST_QUBITS  # the widest that has run
         self._found = False
         self._why = ""
 
@@ -70,11 +73,12 @@ class Load:
                 if not self._narrow():
                     raise
                 continue  # it is not that wide
+            self._fits = self._qubits
             if took_s >= ENOUGH * self._wanted_s:
                 self._found = True
                 return
             growth = min(MOST_GROWTH, self._wanted_s / max(took_s, 1e-4))
-            if not self._grow(self._layers * growth):
+            if not self._grow(self._layers * growth, growth):
                 self._why = (
                     f"no circuit of up to {self.most_qubits} qubits, {MOST_LAYERS} layers and "
                     f"{MOST_SHOTS} shots took "
@@ -83,13 +87,16 @@ class Load:
                 )
                 raise Omitted(self._why)
 
-    def _grow(self, layers: float) -> bool:
+    def _grow(self, layers: float, factor: float = 1.0) -> bool:
+        """The next that is tried, about `factor` times as long. False where there is none."""
         if self._layers < MOST_LAYERS:
             self._layers = min(float(MOST_LAYERS), max(layers, self._layers + 1))
             return True
-        if self._qubits + 2 <= self.most_qubits:
-            self._qubits += 2
-            self._layers = MOST_LAYERS / 4  # each gate works on four times the amplitudes
+        room = (self.most_qubits - self._qubits) // 2
+        if room > 0:  # a gate works on four times the amplitudes of two qubits less
+            steps = max(1, min(room, MOST_STEPS, math.floor(math.log(max(1.0, factor), 4))))
+            self._qubits += 2 * steps
+            self._layers = MOST_LAYERS / 4
             return True
         if self.shots < MOST_SHOTS:  # of a machine, or a simulator that runs shot by shot
             self.shots = min(MOST_SHOTS, self.shots * MORE_SHOTS)
@@ -98,10 +105,10 @@ class Load:
 
     def _narrow(self) -> bool:
         """What was tried last is refused for its width. False where that cannot be."""
-        if self._qubits == LEAST_QUBITS or self.shots > 1 or self._layers > MOST_LAYERS / 4:
+        if self._qubits == self._fits or self.shots > 1 or self._layers > MOST_LAYERS / 4:
             return False
-        self._qubits -= 2
-        self.most_qubits, self._layers = self._qubits, float(MOST_LAYERS)
+        self.most_qubits = self._qubits - 2
+        self._qubits, self._layers = self._fits, float(MOST_LAYERS)
         return self._grow(self._layers)
 
     def _took_s(self, bench: Bench) -> float:

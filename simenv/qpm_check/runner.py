@@ -112,7 +112,8 @@ class _Series:
             self._close()
         begun = time.monotonic()
         state, why = self._outcome(row)
-        if row.alone:
+        # What a failed row did to its clients may hold up those of the next.
+        if row.alone or (state is State.FAILED and Need.TRANSPORT in row.needs):
             self._close()
         return row.verdict(self._revision, state, why, time.monotonic() - begun)
 

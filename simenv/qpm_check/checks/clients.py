@@ -21,7 +21,7 @@ _TRANSPORT = (Need.TRANSPORT,)
 
 
 @row("clients.leave-with-event", "a client that leaves when its event comes holds up no other",
-     revisions=BOTH, needs=_TRANSPORT, alone=True)  # fmt: skip
+     revisions=BOTH, needs=_TRANSPORT)  # fmt: skip
 def leave_with_event(bench: Bench) -> None:
     bench.run()  # what a plugin loads with its first circuit is loaded
     for number in range(CLIENTS):
@@ -33,7 +33,7 @@ def leave_with_event(bench: Bench) -> None:
 
 
 @row("clients.stopped", "a client that is stopped (SIGSTOP) holds up no other, and loses nothing",
-     revisions=BOTH, needs=_TRANSPORT, alone=True)  # fmt: skip
+     revisions=BOTH, needs=_TRANSPORT)  # fmt: skip
 def stopped(bench: Bench) -> None:
     bench.run()
     other, alive = _listening(bench), _listening(bench)
@@ -63,7 +63,7 @@ def stopped(bench: Bench) -> None:
 
 
 @row("clients.own-events", "each client's events are of its own circuits, each once",
-     revisions=(1,), needs=_TRANSPORT, alone=True)  # fmt: skip
+     revisions=(1,), needs=_TRANSPORT)  # fmt: skip
 def own_events(bench: Bench) -> None:
     first, second = _listening(bench), _listening(bench)
     third = bench.ear(bench.connect_beside(first.q))  # two backends in one application

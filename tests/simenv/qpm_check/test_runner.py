@@ -111,6 +111,19 @@ def test_a_row_that_wants_to_be_alone_shares_its_qpm() -> None:
     assert (opener.opened, opener.closed) == (3, 3)
 
 
+def test_qpm_is_opened_anew_after_a_row_of_several_clients_has_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Objects, "has_transport", True)
+    needs = (Need.TRANSPORT,)
+    opener = Opener()
+    verdicts(raising(None, needs=needs), raising(None, needs=needs), opener=opener)
+    assert opener.opened == 1
+    opener = Opener()
+    verdicts(raising(Broken("so"), needs=needs), raising(None, needs=needs), opener=opener)
+    assert opener.opened == 2
+
+
 def test_a_qpm_that_does_not_open_is_tried_again_and_again() -> None:
     done = verdicts(raising(None), raising(None), opener=Opener(broken=True))
     assert [v.state for v in done.verdicts] == [State.FAILED, State.SKIPPED]
