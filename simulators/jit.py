@@ -1,8 +1,9 @@
-"""The one way to compile a kernel: explicit signature, cached on disk, interpreter lock released.
+"""Compiled kernels: one explicit signature each, cached on disk, interpreter lock released.
 
-Invariant: a kernel has exactly one specialisation, compiled or loaded when its module is imported;
-nothing is ever compiled by a call. No kernel starts threads: a caller with many cores calls
-kernels on ranges from threads of its own (`crew`), so an idle process uses no CPU at all.
+Importing a module compiles nothing. A kernel has exactly one specialisation; it is compiled, or
+loaded from the cache, by `Kernel.load` or by its first call, and never again. No kernel starts
+threads: a caller with many cores calls kernels on ranges from threads of its own (`crew`), so an
+idle process uses no CPU at all.
 
 Numba's cache looks at a kernel's own file only, not at the files of the functions it calls. So the
 cache lies in a folder named by the sources of all kernels together, and never mixes two versions.
@@ -14,10 +15,11 @@ import hashlib
 import importlib
 import platform
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numba
 import numpy as np
@@ -49,7 +51,7 @@ try:
 except (AttributeError, ImportError):  # another numba than it was written for: its own way, slower
     _COMPILER, _undisturbed = Compiler, nullcontext
 from simulators.kernel_time import booked  # noqa: E402
-from simulators.locks import one_at_a_time  # noqa: E402
+from simulators.locks import Busy, is_done, one_at_a_time  # noqa: E402
 
 # Argument types, short because signatures are long. Read-only: views on received bytes.
 BYTES = types.Bytes(types.uint8, 1, "C")
@@ -129,7 +131,7 @@ def version(folder: Path) -> Path:
 def use_cache(folder: Path) -> Path:
     """Keep compiled kernels under `folder`, in a folder of this version; return that.
 
-    Works for kernels imported afterwards; `simulators.warm.warm_up` is the usual caller.
+    Works for kernels loaded afterwards; `simulators.warm.warm_up` is the usual caller.
     """
     found = version(folder)
     _in_use[0] = chosen(folder) or suits()
@@ -146,30 +148,107 @@ _kept = [_HERE / "__pycache__"]  # numba forgets its own where an environment va
 _OPTIONS = {"nogil": True, "error_model": "numpy", "_nrt": False, "pipeline_class": _COMPILER}
 
 
-def kernel(*signature: Any, returns: Any = types.void) -> Callable[[Callable[..., Any]], Any]:
-    """A function compiled for exactly these argument types, callable from Python.
-
-    Processes that need it at the same time compile it once.
-    """
-
-    def compiled(function: Callable[..., Any]) -> Any:
-        numba.config.CACHE_DIR = str(_kept[0])
-        begun = _kept[0] / "begun"
-        name = f"{function.__module__}.{function.__qualname__}"
-        with booked(), one_at_a_time(begun / name), _undisturbed():
-            return numba.njit(returns(*signature), cache=True, no_cfunc_wrapper=True, **_OPTIONS)(
-                function
-            )
-
-    return compiled
+# When a kernel is compiled or loaded, and by whom: see `warm`.
+Group = Literal[
+    "small",  # by a worker before it is ready: counts of circuits of at most SMALL_QUBITS qubits
+    "admission",  # by a service before it is ready: the checks of a circuit
+    "light_cone",  # by a service once it is ready: the checks of a wide circuit
+    "wide",  # by an idle worker: planning and sweeps of wide states in double precision
+    "deferred",  # by an idle worker, after these: all other outputs and options
+    "distributed",  # by a worker of several ranks
+    "gradient",  # by the first task that asks for a gradient
+    "trajectories",  # by the first call
+]
 
 
-def entry(compiled: Any) -> Callable[..., Any]:
-    """A kernel's compiled code itself, which takes its arguments for what they should be: a call
-    without the question whether they are costs half. For callers that know."""
-    (found,) = compiled.overloads.values()
-    code: Callable[..., Any] = found.entry_point
-    return code
+class Kernel:
+    """A function compiled for one signature; calling it loads it first, where that is needed."""
+
+    __slots__ = ("_dispatcher", "_lock", "_signature", "group", "name", "py_func")
+
+    def __init__(self, function: Callable[..., Any], signature: Any, group: Group) -> None:
+        self.py_func = function
+        self.name = f"{function.__module__}.{function.__qualname__}"
+        self.group: Group = group
+        self._signature = signature
+        self._dispatcher: Any = None
+        self._lock = threading.Lock()
+
+    def __call__(self, *args: Any) -> Any:
+        dispatcher = self._dispatcher
+        if dispatcher is None:
+            self.load()
+            dispatcher = self._dispatcher
+        return dispatcher(*args)
+
+    def __repr__(self) -> str:
+        return f"<kernel {self.name}, {'loaded' if self.is_loaded else 'not loaded'}>"
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether this process has its machine code."""
+        return self._dispatcher is not None
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether a process has compiled it into the folder that `use_cache` named."""
+        return is_done(self._mark())
+
+    @property
+    def entry_point(self) -> Callable[..., Any]:
+        """The machine code itself, loaded if need be. It takes its arguments for what they should
+        be: a call without the type check costs half. For callers that are sure of the types."""
+        self.load()
+        (overload,) = self._dispatcher.overloads.values()
+        code: Callable[..., Any] = overload.entry_point
+        return code
+
+    def load(self, *, wait: bool = True) -> bool:
+        """Load the machine code from the cache, or compile it; any thread may call this.
+
+        Processes that need it at the same time compile it once: the others wait for the first, or,
+        with `wait=False`, return False at once.
+        """
+        if self._dispatcher is not None:
+            return True
+        with self._lock:
+            if self._dispatcher is not None:
+                return True
+            try:
+                with booked(), one_at_a_time(self._mark(), wait=wait), _compiling, _undisturbed():
+                    numba.config.CACHE_DIR = str(_kept[0])
+                    self._dispatcher = numba.njit(
+                        self._signature, cache=True, no_cfunc_wrapper=True, **_OPTIONS
+                    )(self.py_func)
+            except Busy:
+                return False
+        return True
+
+    def _mark(self) -> Path:
+        return _kept[0] / "begun" / self.name
+
+
+_compiling = threading.Lock()  # numba's settings belong to the process
+_kernels: dict[str, Kernel] = {}
+
+
+def kernels(*groups: Group) -> tuple[Kernel, ...]:
+    """The kernels of these groups, in the order of the groups, as far as their modules have been
+    imported."""
+    return tuple(each for group in groups for each in _kernels.values() if each.group == group)
+
+
+def kernel(
+    *signature: Any, group: Group, returns: Any = types.void
+) -> Callable[[Callable[..., Any]], Kernel]:
+    """Register a function as a kernel for exactly these argument types, callable from Python."""
+
+    def registered(function: Callable[..., Any]) -> Kernel:
+        made = Kernel(function, returns(*signature), group)
+        _kernels[made.name] = made
+        return made
+
+    return registered
 
 
 def part(function: Callable[..., Any]) -> Any:

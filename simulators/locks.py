@@ -1,4 +1,4 @@
-"""Work that several processes need done once: who comes first does it, the others wait."""
+"""Work that several processes need done once: the first does it, the others wait for it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,26 @@ from pathlib import Path
 _DONE = b"+"
 
 
+class Busy(Exception):
+    """Another process does the work just now."""
+
+
 @contextmanager
-def one_at_a_time(path: Path) -> Iterator[None]:
-    """Of all processes, one at a time, until one has come through without an error: from then on
-    nobody waits. Where no such file can be made or locked, each is
-    on its own."""
-    lock = -1 if _is_done(path) else _opened(path)
+def one_at_a_time(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Let one process at a time into the block, until one has left it without an error: from then
+    on nobody waits. Where no such file can be made or locked, there is no order.
+
+    Raises Busy instead of waiting where `wait` is false.
+    """
+    lock = -1 if is_done(path) else _opened(path)
     try:
         if lock >= 0:
-            with suppress(OSError):  # a file system without locks
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Busy from None
+            except OSError:  # a file system without locks
+                pass
         yield
         if lock >= 0:
             with suppress(OSError):  # a full disk: the next one takes the lock, too
@@ -30,7 +40,8 @@ def one_at_a_time(path: Path) -> Iterator[None]:
             os.close(lock)
 
 
-def _is_done(path: Path) -> bool:
+def is_done(path: Path) -> bool:
+    """Whether a process has left the block of this file without an error."""
     try:
         return path.stat().st_size > 0
     except OSError:

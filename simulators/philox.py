@@ -76,7 +76,7 @@ def count_below(limit, draw, shots, seed, binding, control):  # type: ignore[no-
     return found
 
 
-@kernel(WORD, WORD, WORD, I64, REALS)
+@kernel(WORD, WORD, WORD, I64, REALS, group="small")
 def uniforms(seed, binding, draw, shots, out):  # type: ignore[no-untyped-def]
     """out[k] = the uniform of shot shots[k] (float64 in [0, 1)); cheapest in ascending order."""
     last = np.int64(-1)

@@ -1,66 +1,60 @@
-"""Everything compiled, before the first task: so that nothing is compiled inside one.
+"""Compiling and loading kernels before the first task, so that no task waits for a compiler.
 
-Kernels are kept on disk, so only the first start on a machine compiles. Processes that start there
-together share the work: each compiles the groups that nobody else has begun, then loads the rest;
-no kernel is compiled by two (see `jit.kernel`). `python -m simulators.warm FOLDER` does it all
-ahead of time, or lends a hand to those who wait.
+Kernels are kept on disk, so only the first start on a machine compiles. Processes that start
+together share the work: each compiles the kernels that no other process has begun, then loads the
+rest (see `jit.Kernel.load`). `python -m simulators.warm FOLDER` compiles all kernels ahead of time,
+or helps processes that do.
 """
 
 from __future__ import annotations
 
-import fcntl
 import importlib
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-# Modules whose import compiles, by engine.
-_STATEVECTOR = ("simulators.statevector.small",)
-_GROUPS = {
-    "statevector": _STATEVECTOR,
-    "fault": _STATEVECTOR,
-    # What a service needs to judge circuits; a worker needs the first of them for wide ones.
-    "admission": (
-        "simulators.circuit.flow",
-        "simulators.circuit.survey",
-        "simulators.circuit.traits",
-        "simulators.circuit.grammar",
+if TYPE_CHECKING:
+    from simulators.jit import Group, Kernel
+
+# The modules whose import registers the kernels of a group.
+_STATEVECTOR = "simulators.statevector"
+_MODULES: dict[Group, tuple[str, ...]] = {
+    "small": (f"{_STATEVECTOR}.small",),
+    "admission": ("simulators.circuit.check", "simulators.circuit.profiling"),
+    "light_cone": ("simulators.circuit.cone",),
+    "wide": (f"{_STATEVECTOR}.schedule", f"{_STATEVECTOR}.run", f"{_STATEVECTOR}.tiles.double"),
+    "deferred": (
+        *(
+            f"{_STATEVECTOR}.kernels.{name}"
+            for name in ("passes", "stacked", "sweep", "sums", "draws", "strings", "dense")
+        ),
+        f"{_STATEVECTOR}.lanes",
+        f"{_STATEVECTOR}.tiles.single",
     ),
-    # And what it needs to judge wide ones: not before it is ready, but before one comes.
-    "wide admission": ("simulators.circuit.cone",),
+    "distributed": (f"{_STATEVECTOR}.ranks.states",),
+    "gradient": (f"{_STATEVECTOR}.gradient.adjoint",),
 }
-# What a first small circuit does not wait for, and a first wide one does: compiled by whoever lends
-# a hand, from its end, while a worker that must not wait for that begins at the other.
-_WIDE = (
-    "simulators.circuit.cone",
-    "simulators.statevector.tiles.double",
-    "simulators.statevector.planning.divide",
-    "simulators.statevector.planning.bind",
-    "simulators.circuit.turns",
-    "simulators.statevector.run",
-)
-_LATER = (
-    *_WIDE,
-    "simulators.statevector.kernels.passes",
-    "simulators.statevector.kernels.stacked",
-    "simulators.statevector.kernels.sweep",
-    "simulators.statevector.kernels.sums",
-    "simulators.statevector.kernels.draws",
-    "simulators.statevector.kernels.strings",
-    "simulators.statevector.kernels.dense",
-    "simulators.statevector.lanes",
-    "simulators.statevector.tiles.single",
-)
-_SELDOM = ("simulators.statevector.ranks.kernels",)  # loaded by engines over ranks alone
-_ASKED = ("simulators.statevector.gradient.adjoint",)  # loaded where a gradient is asked for
+# What is loaded before the first task, by engine; "admission" and "light_cone" are a service's.
+_FIRST: dict[str, tuple[Group, ...]] = {
+    "statevector": ("small",),
+    "fault": ("small",),
+    "admission": ("admission",),
+    "wide admission": ("light_cone",),
+}
+_STATES = ("statevector", "fault")  # engines with kernels for more than a first small circuit
+_LATER: tuple[Group, ...] = ("light_cone", "wide", "deferred")
+# A service and its worker have begun with "small" and "admission": helpers begin with wide ones.
+_ALL: tuple[Group, ...] = (
+    "light_cone", "wide", "small", "admission", "deferred", "distributed", "gradient",
+)  # fmt: skip
 
 
 def prepare(folder: Path) -> Path:
     """Keep kernels under `folder` (made if need be); returns the folder of this version.
 
-    To be called before any engine is imported; later imports find the kernels there. They are
-    loaded as code: nobody else may be able to write to `folder`, and the caller sees to that.
+    Kernels that are loaded later are looked for there, and run as code: nobody else may be able to
+    write to `folder`, and the caller sees to that.
     """
     from simulators import jit  # here, because numba takes 0.3 s to import
 
@@ -78,10 +72,10 @@ def warm_up(folder: Path, engine: str = "statevector", *, ranks: bool = False) -
     all there are.
     """
     chosen = prepare(folder)
-    wanted: tuple[str, ...] = _GROUPS.get(engine, ())
-    if ranks and wanted is _STATEVECTOR:
-        wanted = (*wanted, *_LATER, *_SELDOM)
-    _share(chosen, wanted)
+    groups = _FIRST.get(engine, ())
+    if ranks and engine in _STATES:
+        groups = (*groups, *_LATER, "distributed")
+    _load(chosen, groups)
 
 
 def load_later(folder: Path, engine: str) -> bool:
@@ -93,79 +87,66 @@ def load_later(folder: Path, engine: str) -> bool:
     """
     from simulators import jit
 
-    chosen = jit.use_cache(folder)
-    wanted = _LATER if _GROUPS.get(engine) is _STATEVECTOR else ()
-    compiled = [group for group in wanted if _is_done(chosen, group)]
-    for group in compiled:
-        _load(chosen, group, wait=True)
-    return bool(wanted) and len(compiled) == len(wanted)
+    jit.use_cache(folder)
+    if engine not in _STATES:
+        return False
+    kernels = registered(_LATER)
+    stored = [each for each in kernels if each.is_stored]
+    for each in stored:
+        each.load()
+    return len(stored) == len(kernels)
 
 
 def complete(folder: Path, report: Callable[[int, int], None] = lambda _done, _all: None) -> None:
-    """Compile or load all there is. `report`: called after each module of kernels with the number
-    of those that are done, and of all."""
-    _share(prepare(folder), _all(), report)
+    """Compile or load all kernels. `report`: called after each of them with the number of those
+    that are done, and of all."""
+    _load(prepare(folder), _ALL, report)
 
 
 def is_warm(folder: Path) -> bool:
-    """Is everything on disk already? Looks only; `folder` as for `prepare`."""
+    """Whether all kernels are on disk; imports none of their modules. `folder`: as for
+    `prepare`."""
     from simulators import jit
 
     chosen = jit.version(folder)
-    return all(_is_done(chosen, group) for group in _all())
+    return all((chosen / f"{group}.done").exists() for group in _ALL)
 
 
-def _all() -> tuple[str, ...]:
-    """What a first wide circuit needs before the rest. A service and its worker have begun with
-    what any needs."""
-    first = dict.fromkeys(group for groups in _GROUPS.values() for group in groups)
-    return (*dict.fromkeys((*_WIDE, *first, *_LATER)), *_SELDOM, *_ASKED)
+def registered(groups: Sequence[Group]) -> tuple[Kernel, ...]:
+    """The kernels of these groups, after their modules have been imported."""
+    from simulators import jit
+
+    for group in groups:
+        for module in _MODULES[group]:
+            importlib.import_module(module)
+    return jit.kernels(*groups)
 
 
-def _share(
+def _load(
     folder: Path,
-    wanted: Sequence[str],
+    groups: Sequence[Group],
     report: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> None:
-    """First what nobody has begun, then what others have."""
+    """First the kernels that no process has begun, then those that another one compiles."""
+    kernels = registered(groups)
     done = 0
-    waiting: list[str] = []
-    for group in wanted:
-        if not _load(folder, group, wait=False):
-            waiting.append(group)
-            continue
+    waiting: list[Kernel] = []
+    for each in kernels:
+        if each.load(wait=False):
+            done += 1
+            report(done, len(kernels))
+        else:
+            waiting.append(each)
+    for each in waiting:
+        each.load()
         done += 1
-        report(done, len(wanted))
-    for group in waiting:
-        _load(folder, group, wait=True)
-        done += 1
-        report(done, len(wanted))
-
-
-def _is_done(folder: Path, group: str) -> bool:
-    return (folder / f"{group}.done").exists()
-
-
-def _load(folder: Path, group: str, *, wait: bool) -> bool:
-    """Import a group of kernels; False if another process is compiling it and `wait` is not set."""
-    if _is_done(folder, group):
-        importlib.import_module(group)
-        return True
-    lock = os.open(folder / f"{group}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        importlib.import_module(group)
+        report(done, len(kernels))
+    for group in groups:
         (folder / f"{group}.done").touch()
-        return True
-    finally:
-        os.close(lock)
 
 
 def main() -> None:
-    """Compile everything into the folder named on the command line."""
+    """Compile all kernels into the folder named on the command line."""
     complete(Path(sys.argv[1]))
 
 

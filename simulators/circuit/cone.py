@@ -87,7 +87,7 @@ def _gate(kind, qubits, first, count, levels):  # type: ignore[no-untyped-def]
     return False
 
 
-@kernel(NAMES, NAMES, U16, U16, U16, INT, INT, INT, U8, U8, U8, U8, returns=INT)
+@kernel(NAMES, NAMES, U16, U16, U16, INT, INT, INT, U8, U8, U8, U8, returns=INT, group="light_cone")
 def _cone(  # type: ignore[no-untyped-def]
     rows, kinds, ops, qubits, clbits, bits_seen, blocks, phases, levels, turned, written, kept
 ):
@@ -153,7 +153,7 @@ def _join(parent, one, two):  # type: ignore[no-untyped-def]
     parent[_root(parent, one)] = _root(parent, two)
 
 
-@kernel(NAMES, U16, U16, U16, I32, I64, INT, INT, U8, U8, I64, returns=INT)
+@kernel(NAMES, U16, U16, U16, I32, I64, INT, INT, U8, U8, I64, returns=INT, group="light_cone")
 def _connect(rows, ops, qubits, clbits, tokens, starts, first_bit, first_op, kept, needed, parent):  # type: ignore[no-untyped-def]
     """parent[node] = one node of all that are connected with it; 1 if needed qubits have
     several. Nodes: the qubits, the clbits from `first_bit` on, all variables as one, then the

@@ -82,7 +82,7 @@ def _forward(rows, ops, qubits, used, roles):  # type: ignore[no-untyped-def]
     return at
 
 
-@kernel(NAMES, U16, U16, U16, I32, I64, U8, U8, INT, I64, returns=INT)
+@kernel(NAMES, U16, U16, U16, I32, I64, U8, U8, INT, I64, returns=INT, group="admission")
 def flow(  # type: ignore[no-untyped-def]
     rows, ops, qubits, clbits, tokens, starts, used, blocked, keep, roles
 ):

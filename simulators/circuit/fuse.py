@@ -147,7 +147,7 @@ def _numbered(size, blocks, into, block_of, numbers):  # type: ignore[no-untyped
     return kept
 
 
-@kernel(INTS2, INT, INTS2, I64, INTS2, returns=INT)
+@kernel(INTS2, INT, INTS2, I64, INTS2, returns=INT, group="wide")
 def fuse(elements, size, blocks, block_of, scratch):  # type: ignore[no-untyped-def]
     """Divide elements into blocks, which stand in an order in which they may be applied; returns
     how many. block_of[element]; members of a block act in the order of the elements.

@@ -75,7 +75,7 @@ def _place(token, operand, width, sizes, widths, num_clbits, num_constants, foun
     return SOUND if width == expected else BAD_WIDTH
 
 
-@kernel(I32, I64, I64, INT, INT, I64, I64, returns=INT)
+@kernel(I32, I64, I64, INT, INT, I64, I64, returns=INT, group="admission")
 def expressions(  # type: ignore[no-untyped-def]
     tokens, sizes, widths, num_clbits, num_constants, shapes, found
 ):
@@ -162,7 +162,7 @@ def _suits(code, shape, width, tokens, at, switch):  # type: ignore[no-untyped-d
     return SOUND if shape == SET else WANTS_STORE
 
 
-@kernel(NAMES, U16, I32, I64, I64, returns=INT)
+@kernel(NAMES, U16, I32, I64, I64, returns=INT, group="admission")
 def owners(rows, ops, tokens, shapes, found):  # type: ignore[no-untyped-def]
     """SOUND, or a fault with `found[AT]`: an operation whose expression is none for it.
 

@@ -31,7 +31,7 @@ def _is_cx(elements, e):  # type: ignore[no-untyped-def]
     return elements[e, KIND] == PERMUTING and one and elements[e, VALUE] == looks
 
 
-@kernel(INTS2, INT, INTS2, I64, I64, returns=INT)
+@kernel(INTS2, INT, INTS2, I64, I64, returns=INT, group="wide")
 def parities(elements, size, pieces, opened, moved):  # type: ignore[no-untyped-def]
     """Take such CX away; returns how many elements stay. `opened`, `moved`: scratch, int64 [64]:
     of each wire, the CX on it since which there were only phases on it alone, and the last element

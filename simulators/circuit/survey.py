@@ -113,7 +113,7 @@ def _mark(code, blocks, depth, found):  # type: ignore[no-untyped-def]
     return SOUND
 
 
-@kernel(NAMES, U16, U16, U16, F64, I32, INT, INT, INT, I64, returns=INT)
+@kernel(NAMES, U16, U16, U16, F64, I32, INT, INT, INT, I64, returns=INT, group="admission")
 def bounds(  # type: ignore[no-untyped-def]
     rows, ops, qubits, clbits, params, slots, num_slots, num_qubits, num_clbits, found
 ):

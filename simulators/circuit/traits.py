@@ -64,7 +64,7 @@ class Traits(msgspec.Struct, frozen=True):
     longest: int  # largest distance of two qubits of a gate
 
 
-@kernel(NAMES, NAMES, U16, U16, F64, I32, INT, I64, I64)
+@kernel(NAMES, NAMES, U16, U16, F64, I32, INT, I64, I64, group="admission")
 def _look(rows, kinds, ops, qubits, params, slots, num_qubits, bits, found):  # type: ignore[no-untyped-def]
     """Fill `found`, by the names below; `bits`: int64 [cuts], zeros."""
     q = p = slot = steps = 0

@@ -85,7 +85,7 @@ def _phase(blocks, at, elements, size, pieces, piece, last, bit):  # type: ignor
         pieces[p, P_PARITY] = 0
 
 
-@kernel(INTS2, INT, I64, INTS2, INT, INTS2, INT, INT, INT, INT, INTS2, I64, I64, I64)
+@kernel(INTS2, INT, I64, INTS2, INT, INTS2, INT, INT, INT, INT, INTS2, I64, I64, I64, group="wide")
 def turn(  # type: ignore[no-untyped-def]
     blocks, many, block_of, elements, size, pieces, piece, number, zero, unseen, into, sides,
     beside, found,

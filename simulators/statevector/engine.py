@@ -9,12 +9,12 @@ ranks (`comm`) wide circuits go through states that the ranks share, the others 
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
+from simulators import jit
 from simulators.base import Control, EngineResult, PauliSum, Plan, Request, RunOptions
 from simulators.catalog import CARDS, SMALL_QUBITS
 from simulators.circuit.examples import bell, feed_forward, ghz
@@ -42,17 +42,13 @@ from simulators.statevector.small import (
 )
 
 if TYPE_CHECKING:
+    from simulators.jit import Group as KernelGroup
     from simulators.statevector.batch import Batch
     from simulators.statevector.ranks.group import Group
     from simulators.statevector.ranks.passing import Traffic
     from simulators.statevector.states import States
 
 CARD = next(entry for entry in CARDS if entry.name == "statevector")
-_GENERAL = "simulators.statevector.run"
-_TILES = {  # kernels of wide circuits
-    "double": "simulators.statevector.tiles.double",
-    "single": "simulators.statevector.tiles.single",
-}
 _COUNTS = ("counts",)
 _BATCHED = {"counts", "probabilities", "expectation"}
 _QUICK_BYTES = 2**16  # of a list of operations: far from any limit of steps
@@ -90,6 +86,7 @@ class StatevectorEngine:
 
     def __init__(self, *, small: bool = True, comm: Any = None) -> None:
         self._buffer = scratch()
+        self._count = count.entry_point  # called for every small circuit
         self._bytes = self._buffer.data  # cutting this is three times as fast as cutting the array
         self._batch: Batch | None = None
         self._small = SMALL_QUBITS if small else -1
@@ -224,7 +221,7 @@ class StatevectorEngine:
     ) -> EngineResult | int:
         """Counts of one row."""
         width = _WIDTHS[circuit.num_clbits]
-        found: int = count(
+        found: int = self._count(
             self._buffer,
             circuit.table.rows,
             circuit.ops_data,
@@ -250,19 +247,24 @@ class StatevectorEngine:
         )
 
     def warm_up(self) -> None:
-        """Run a small circuit; others through every path too, where their kernels are loaded.
+        """Run a small circuit, and circuits through each further path whose kernels are loaded.
 
         Each rank may do so when it likes: none waits for another.
         """
         alone = StatevectorEngine() if self._group is not None else self
         _run(alone, bell(), _COUNTS)
-        if _GENERAL in sys.modules or self._group is not None:
+        if _are_loaded("wide"):
+            _run(alone, ghz(SMALL_QUBITS + 1), _COUNTS)
+        if _are_loaded("deferred"):
             _run(alone, feed_forward(), _COUNTS)
             for circuit in (bell(), feed_forward()):
                 _run(StatevectorEngine(small=False), circuit, _WARM)
-            for precision, kernels in _TILES.items():
-                if kernels in sys.modules:
-                    _run(alone, ghz(SMALL_QUBITS + 1), _COUNTS, precision)
+            _run(alone, ghz(SMALL_QUBITS + 1), _COUNTS, "single")
+
+
+def _are_loaded(group: KernelGroup) -> bool:
+    kernels = jit.kernels(group)
+    return bool(kernels) and all(each.is_loaded for each in kernels)
 
 
 def _in_states(job: _Job) -> EngineResult:

@@ -169,6 +169,7 @@ def _distribution(size, many, maps, odds, table, width, outcomes, values):  # ty
 @kernel(
     U8, NAMES, U16, U16, U16, F64, I32, F64_2, I64, INT, INT, INT, INT, INT, WORD, WORD, INT,
     WORDS2, REALS2, REALS, I64, REALS, U8, U32, U32, U8, REALS, U32, REALS3, returns=INT,
+    group="deferred",
 )  # fmt: skip
 def run(  # type: ignore[no-untyped-def]
     buffer, rows, ops, qubits, clbits, params, slot_of, bindings, control,

@@ -21,7 +21,7 @@ from simulators.buffers import (
 )
 from simulators.catalog import SMALL_QUBITS
 from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, FIRST_GATE, GATES, MEASURE, RESET
-from simulators.jit import BYTES, I64, INT, NAMES, U8, WORD, entry, kernel, part
+from simulators.jit import BYTES, I64, INT, NAMES, U8, WORD, kernel, part
 from simulators.statevector.amplitudes import apply
 from simulators.statevector.shots import CELLS_ROOM, MAPS, gather, read_out, sample, spread
 from simulators.statevector.steps import MAX_PIECES, masks, matrices
@@ -112,8 +112,9 @@ def _evolve(rows, ops, qubits, params, size, control, re, im, steps, floats):  #
 
 @kernel(
     U8, NAMES, BYTES, BYTES, BYTES, BYTES, I64, INT, INT, INT, INT, WORD, WORD, returns=INT,
+    group="small",
 )  # fmt: skip
-def _count(  # type: ignore[no-untyped-def]
+def count(  # type: ignore[no-untyped-def]
     buffer, rows, ops_data, qubits_data, clbits_data, params_data, control,
     n, num_clbits, width, shots, seed, binding,
 ):  # fmt: skip
@@ -156,9 +157,6 @@ def _count(  # type: ignore[no-untyped-def]
     table = as_numbers(buffer, _SPREAD, SIZE)
     spread(size, many, maps, counts, table)
     return gather(many, maps, table, width, outcomes, values)
-
-
-count = entry(_count)  # it is all about little circuits
 
 
 def scratch() -> NDArray[np.uint8]:

@@ -6,11 +6,16 @@ import fcntl
 import importlib
 import json
 import os
+import pkgutil
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from numba.core import event
 
 import simulators
 from simulators import jit, warm
@@ -71,12 +76,12 @@ def test_a_task_waits_for_a_compiler_or_leaves_threads() -> None:
     assert found.stdout.strip() == "[] 0"
 
 
-# Prints which modules of kernels a first wide circuit has loaded.
+# Prints the groups of the kernels that a first wide circuit has loaded.
 WIDE = """
 import sys
 from pathlib import Path
 sys.path[:0] = [{root!r}, {support!r}]
-from simulators import warm
+from simulators import jit, warm
 warm.warm_up(Path({folder!r}))
 from arrays import Arrays
 from simulators.simulate import simulate
@@ -84,7 +89,8 @@ wide = Arrays(17, 17)
 for q in range(17):
     wide.add("h", [q]).add("cp", [q, (q + 1) % 17], params=[0.1]).add("measure", [q], [q])
 simulate(wide.circuit(), shots=10)
-print(*sorted(sys.modules))
+warm.registered(warm._ALL)
+print(*sorted({{each.group for each in jit.kernels(*warm._ALL) if each.is_loaded}}))
 """
 
 
@@ -94,26 +100,63 @@ def test_a_first_wide_circuit_waits_for_no_kernel_that_it_does_without() -> None
         [sys.executable, "-P", "-c", script], capture_output=True, text=True, check=False
     )
     assert found.returncode == 0, found.stderr
-    loaded = set(found.stdout.split())
-    wide = warm._WIDE
-    assert loaded.issuperset(wide)
-    rest = {*warm._LATER, *warm._SELDOM, *warm._ASKED}.difference(wide)
-    assert not loaded.intersection(rest)
+    assert set(found.stdout.split()) <= {"small", "admission", "light_cone", "wide"}
 
 
-def test_every_module_of_kernels_is_loaded_beforehand() -> None:
+# Imports all modules and prints what was compiled or loaded.
+IMPORTS = """
+import importlib, pkgutil, sys
+sys.path[:0] = [{root!r}]
+from numba.core import event
+class Listener(event.Listener):
+    def on_start(self, happened):
+        print(happened.data)
+    def on_end(self, happened):
+        pass
+import simulators
+with event.install_listener("numba:compile", Listener()):
+    for package in ("circuit", "statevector"):
+        path = [f"{{simulators.__path__[0]}}/{{package}}"]
+        for module in pkgutil.walk_packages(path, f"simulators.{{package}}."):
+            importlib.import_module(module.name)
+from simulators import jit
+print([name for name, each in jit._kernels.items() if each.is_loaded])
+"""
+
+
+def test_importing_compiles_and_loads_no_kernel() -> None:
+    script = IMPORTS.format(root=str(ROOT))
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "[]\n"
+
+
+def test_every_kernel_that_a_task_can_reach_is_loaded_beforehand() -> None:
     """What `complete` does not load would be compiled by a task."""
-    for group in warm._all():
-        importlib.import_module(group)
-    package = ROOT / "simulators"
-    for path in package.rglob("*.py"):
-        if "\n@kernel(" in path.read_text():
-            name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-            is_reached = ".patterns." not in name  # error patterns: nothing asks for them yet
-            assert name in sys.modules or not is_reached, f"{name} is in no group of `warm`"
+    loaded = {each.name for each in warm.registered(warm._ALL)}
+    for module in pkgutil.walk_packages(simulators.__path__, "simulators."):
+        if module.name.split(".")[1] in ("circuit", "statevector"):
+            importlib.import_module(module.name)
+    rest = {name for name in jit._kernels if name.startswith("simulators.")} - loaded
+    assert {jit._kernels[name].group for name in rest} == {"trajectories"}  # no task reaches them
 
 
-# Imports a module of kernels when told to, and prints which of them it compiled.
+def test_each_group_needs_only_its_own_modules() -> None:
+    """A process that imports nothing else finds all kernels of a group."""
+    for group in warm._ALL:
+        code = (
+            "from simulators import warm\n"
+            f"print(*sorted(each.name for each in warm.registered([{group!r}])))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+        )
+        assert done.stdout.split() == sorted(each.name for each in warm.registered([group]))
+
+
+# Loads a kernel when told to, and prints what it compiled.
 ONE = """
 import json
 import sys
@@ -130,10 +173,11 @@ class Listener(event.Listener):
             compiled.append(function.py_func.__qualname__)
     def on_end(self, happened):
         pass
+from simulators.circuit.parities import parities as kernel
 print("ready", flush=True)
 sys.stdin.readline()
 with event.install_listener("numba:compile", Listener()):
-    import simulators.circuit.parities
+    assert kernel.load()
 print(json.dumps(compiled))
 """
 
@@ -156,43 +200,95 @@ def test_no_kernel_is_compiled_by_two(tmp_path: Path) -> None:
     assert not set(found[0]) & set(found[1])  # which of them compiles which is chance
 
 
-def test_two_starters_compile_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A group that someone else compiles is left to the end, and then only loaded."""
-    monkeypatch.setattr(jit, "use_cache", lambda folder: folder / "kernels")
-    imported: list[str] = []
-    monkeypatch.setattr(warm.importlib, "import_module", imported.append)
-    monkeypatch.setitem(warm._GROUPS, "twins", ("first", "second"))
-    folder = warm.prepare(tmp_path)
-    lock = os.open(folder / "first.lock", os.O_RDWR | os.O_CREAT)
-    fcntl.flock(lock, fcntl.LOCK_EX)
+@pytest.fixture
+def twins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[jit.Kernel]]:
+    """Two kernels in a store of their own; they are all there is."""
+    monkeypatch.setattr(jit, "_kernels", {})
+    monkeypatch.setattr(jit, "_kept", [tmp_path])
+    monkeypatch.setattr(warm, "_MODULES", dict.fromkeys(warm._MODULES, ()))
+    before = jit.numba.config.CACHE_DIR
 
-    def other_is_done(name: str) -> None:
-        imported.append(name)
-        if name == "second" and not (folder / "first.done").exists():
-            (folder / "first.done").touch()
-            os.close(lock)
+    @jit.kernel(jit.INT, returns=jit.INT, group="wide")
+    def first(number):  # type: ignore[no-untyped-def]
+        return number + 1
 
-    monkeypatch.setattr(warm.importlib, "import_module", other_is_done)
-    warm.warm_up(tmp_path, "twins")
-    assert imported == ["second", "first"]
-    warm.warm_up(tmp_path, "twins")
-    assert imported == ["second", "first", "first", "second"]
-    assert sorted(path.suffix for path in folder.iterdir()) == [".done", ".done", ".lock", ".lock"]
+    @jit.kernel(jit.INT, returns=jit.INT, group="wide")
+    def second(number):  # type: ignore[no-untyped-def]
+        return number + 2
+
+    yield [first, second]
+    jit.numba.config.CACHE_DIR = before
 
 
-def test_an_idle_process_compiles_or_loads_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_kernel_that_another_process_compiles_is_left_to_the_end_and_then_loaded(
+    tmp_path: Path, twins: list[jit.Kernel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jit, "use_cache", lambda folder: folder / "kernels")
-    imported: list[str] = []
-    monkeypatch.setattr(warm.importlib, "import_module", imported.append)
+    first, second = twins
     folder = warm.prepare(tmp_path)
-    warm.load_later(tmp_path, "statevector")
-    assert imported == []
-    (folder / f"{warm._LATER[0]}.done").touch()
-    warm.load_later(tmp_path, "statevector")
-    warm.load_later(tmp_path, "foreign")
-    assert imported == [warm._LATER[0]]
+    (folder / "begun").mkdir()
+    mark = folder / "begun" / first.name
+    lock = os.open(mark, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    order: list[tuple[str, bool]] = []
+    load = jit.Kernel.load
+
+    def noted(kernel: jit.Kernel, *, wait: bool = True) -> bool:
+        if wait:  # the other process has come to its end
+            assert second.is_loaded
+            assert not first.is_loaded
+            mark.write_bytes(b"+")
+            os.close(lock)
+        loaded = load(kernel, wait=wait)
+        order.append((kernel.name.rpartition(".")[2], loaded))
+        return loaded
+
+    monkeypatch.setattr(jit.Kernel, "load", noted)
+    warm._load(folder, ["wide"])
+    assert order == [("first", False), ("second", True), ("first", True)]
+    assert (first(1), second(1)) == (2, 3)
+    assert (folder / "wide.done").exists()
+
+
+def test_an_idle_process_loads_what_is_compiled_and_compiles_nothing(
+    tmp_path: Path, twins: list[jit.Kernel]
+) -> None:
+    first, second = twins
+    folder = warm.prepare(tmp_path)
+    assert not warm.load_later(tmp_path, "statevector")
+    assert not first.is_loaded
+    assert not second.is_loaded
+    (folder / "begun").mkdir()
+    (folder / "begun" / first.name).write_bytes(b"+")  # by another process
+    assert not warm.load_later(tmp_path, "statevector")
+    assert first.is_loaded
+    assert not second.is_loaded
+    assert not warm.load_later(tmp_path, "foreign")
+    assert second.load()
+    assert warm.load_later(tmp_path, "statevector")
+
+
+def test_threads_that_call_a_kernel_first_at_once_compile_it_once(
+    tmp_path: Path, twins: list[jit.Kernel]
+) -> None:
+    warm.prepare(tmp_path)
+    compiled: list[object] = []
+    together = threading.Barrier(4)
+
+    class Listener(event.Listener):  # type: ignore[misc]
+        def on_start(self, happened: event.Event) -> None:
+            compiled.append(happened.data)
+
+        def on_end(self, happened: event.Event) -> None:
+            pass
+
+    def call(number: int) -> int:
+        together.wait()
+        result: int = twins[0](number)
+        return result
+
+    with event.install_listener("numba:compile", Listener()), ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(call, range(4))) == [1, 2, 3, 4]
+    assert len(compiled) == 1
 
 
 def test_an_engine_without_kernels_of_ours_is_refused(
@@ -270,13 +366,9 @@ def test_a_first_wide_circuit_of_an_idle_worker_imports_nothing() -> None:
     assert done.stdout.split("\n") == ["[]", "[]", ""]
 
 
-def test_kernels_that_no_task_can_reach_are_not_compiled_at_the_first_start() -> None:
-    """Error patterns have no way in: no engine output, option or service imports them."""
-    assert not [group for group in warm._all() if ".patterns" in group]
-
-
-def test_every_module_of_kernels_is_counted_as_it_is_done() -> None:
+def test_every_kernel_is_counted_as_it_is_done() -> None:
     counted: list[tuple[int, int]] = []
-    warm.complete(KERNELS, lambda done, modules: counted.append((done, modules)))
-    modules = len(warm._all())
-    assert counted == [(number, modules) for number in range(1, modules + 1)]
+    warm.complete(KERNELS, lambda done, kernels: counted.append((done, kernels)))
+    kernels = len(warm.registered(warm._ALL))
+    assert counted == [(number, kernels) for number in range(1, kernels + 1)]
+    assert warm.is_warm(KERNELS)

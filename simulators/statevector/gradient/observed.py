@@ -67,7 +67,22 @@ def _scaled(partner, low, zs, factors, part_, many, even, end, eight):  # type: 
         walsh(even, end)
 
 
-@kernel(REALS, SINGLES, REALS, SINGLES, INT, U64, I64, I64, U64, REALS2, INT, INT, REALS)
+@kernel(
+    REALS,
+    SINGLES,
+    REALS,
+    SINGLES,
+    INT,
+    U64,
+    I64,
+    I64,
+    U64,
+    REALS2,
+    INT,
+    INT,
+    REALS,
+    group="gradient",
+)
 def _apply(  # type: ignore[no-untyped-def]
     reals, singles, reals2, singles2, size, xs, starts, needs, zs, factors, first, last, scratch
 ):

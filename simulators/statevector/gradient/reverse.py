@@ -177,7 +177,7 @@ def _within(re, im, re2, im2, end, kind, mask, zero, one, eight, into):  # type:
 
 @kernel(
     REALS, SINGLES, REALS, SINGLES, INT, WORD, WORDS2, I64, INT, INT, REALS2, INT, INT, INT, I64,
-    REALS, REALS3,
+    REALS, REALS3, group="gradient",
 )  # fmt: skip
 def take_back(  # type: ignore[no-untyped-def]
     reals, singles, reals2, singles2, n, tile, placed, columns, first_step, last_step, floats,

@@ -9,7 +9,7 @@ from simulators.jit import I64, INT, REALS, SINGLES, kernel
 _LOOKS = 1 << 12  # numbers of a matrix that are worked through between two looks at the control
 
 
-@kernel(REALS, SINGLES, I64, I64, REALS, INT, INT, I64, REALS)
+@kernel(REALS, SINGLES, I64, I64, REALS, INT, INT, I64, REALS, group="deferred")
 def multiply(  # type: ignore[no-untyped-def]
     reals, singles, wires, offsets, columns, first, last, control, scratch
 ):

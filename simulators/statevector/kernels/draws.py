@@ -8,7 +8,7 @@ from simulators.jit import I64, INT, REALS, SINGLES, kernel
 from simulators.statevector.state import load
 
 
-@kernel(REALS, SINGLES, I64, INT, INT, REALS, I64, REALS, I64, REALS)
+@kernel(REALS, SINGLES, I64, INT, INT, REALS, I64, REALS, I64, REALS, group="deferred")
 def walk(reals, singles, numbers, first, last, edges, begins, draws, indices, scratch):  # type: ignore[no-untyped-def]
     """Indices of the ascending `draws`: those of block b are begins[b] .. begins[b + 1] - 1.
 
@@ -31,7 +31,7 @@ def walk(reals, singles, numbers, first, last, edges, begins, draws, indices, sc
             indices[s] = number * size + k
 
 
-@kernel(REALS, SINGLES, I64, INT, INT, I64, I64, REALS, REALS)
+@kernel(REALS, SINGLES, I64, INT, INT, I64, I64, REALS, REALS, group="deferred")
 def accumulate(reals, singles, numbers, first, last, wires, within, table, scratch):  # type: ignore[no-untyped-def]
     """table[j] += the probabilities of blocks first .. last - 1; bit k of j is qubit wires[k].
 

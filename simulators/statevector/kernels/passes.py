@@ -14,7 +14,7 @@ _0 = np.uint64(0)
 _1 = np.uint64(1)
 
 
-@kernel(NAMES, U16, U16, F64, INT, INT, INT, INT, WORDS2, REALS2, returns=INT)
+@kernel(NAMES, U16, U16, F64, INT, INT, INT, INT, WORDS2, REALS2, returns=INT, group="deferred")
 def place_all(  # type: ignore[no-untyped-def]
     rows, ops, qubits, params, first, last, at_qubit, at_param, ints, floats
 ):
@@ -54,7 +54,7 @@ def _count(word):  # type: ignore[no-untyped-def]
     return total
 
 
-@kernel(WORDS2, INT, INT, WORD, I64, I64, WORDS2, WORDS2, returns=INT)
+@kernel(WORDS2, INT, INT, WORD, I64, I64, WORDS2, WORDS2, returns=INT, group="deferred")
 def arrange(ints, n, room, low, next_, starts, tiles, placed):  # type: ignore[no-untyped-def]
     """Divide steps into passes; returns how many.
 

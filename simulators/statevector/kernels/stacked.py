@@ -31,7 +31,7 @@ def _put(reals, singles, at, x, y):  # type: ignore[no-untyped-def]
         singles[2 * at], singles[2 * at + 1] = x, y
 
 
-@kernel(REALS, SINGLES, INT, I64, WORDS2, REALS2, INT, INT, I64, REALS)
+@kernel(REALS, SINGLES, INT, I64, WORDS2, REALS2, INT, INT, I64, REALS, group="deferred")
 def apply_steps(  # type: ignore[no-untyped-def]
     reals, singles, n, numbers, placed, floats, first, last, control, scratch
 ):
@@ -55,7 +55,7 @@ def apply_steps(  # type: ignore[no-untyped-def]
         store(reals, singles, start, size, re, im, zero)
 
 
-@kernel(REALS, SINGLES, INT, I64, I64, I64, REALS, INT, INT, I64, REALS)
+@kernel(REALS, SINGLES, INT, I64, I64, I64, REALS, INT, INT, I64, REALS, group="deferred")
 def multiply(  # type: ignore[no-untyped-def]
     reals, singles, n, numbers, wires, offsets, columns, first, last, control, scratch
 ):
@@ -88,7 +88,7 @@ def multiply(  # type: ignore[no-untyped-def]
                 _put(reals, singles, base + offsets[j], out_re[j], out_im[j])
 
 
-@kernel(REALS, SINGLES, INT, I64, INT, INT, INT, REALS2)
+@kernel(REALS, SINGLES, INT, I64, INT, INT, INT, REALS2, group="deferred")
 def odds(reals, singles, n, numbers, qubit, first, last, found):  # type: ignore[no-untyped-def]
     """found[k] = weights of the qubit's outcomes 0 and 1 in state k."""
     for state in range(first, last):
@@ -105,7 +105,7 @@ def odds(reals, singles, n, numbers, qubit, first, last, found):  # type: ignore
         found[state, 1] = y
 
 
-@kernel(REALS, SINGLES, INT, I64, I64, INT, INT, REALS, INT, INT, INT)
+@kernel(REALS, SINGLES, INT, I64, I64, INT, INT, REALS, INT, INT, INT, group="deferred")
 def project(  # type: ignore[no-untyped-def]
     reals, singles, n, numbers, into, qubit, outcome, factors, move, first, last
 ):
@@ -124,7 +124,7 @@ def project(  # type: ignore[no-untyped-def]
             _put(reals, singles, start + (i | (target << qubit)), x * factor, y * factor)
 
 
-@kernel(REALS, SINGLES, INT, I64, INT, INT, REALS)
+@kernel(REALS, SINGLES, INT, I64, INT, INT, REALS, group="deferred")
 def sketches(reals, singles, n, numbers, first, last, found):  # type: ignore[no-untyped-def]
     """found[k] = squared overlap of state k with a fixed pseudo-random vector, as in `sums`."""
     for state in range(first, last):
@@ -165,7 +165,7 @@ def _same(reals, singles, size, one, two, tolerance):  # type: ignore[no-untyped
     return gap <= tolerance * tolerance
 
 
-@kernel(REALS, SINGLES, INT, I64, I64, REALS, REAL, REAL, I64, I64, I64)
+@kernel(REALS, SINGLES, INT, I64, I64, REALS, REAL, REAL, I64, I64, I64, group="deferred")
 def equals(  # type: ignore[no-untyped-def]
     reals, singles, n, numbers, order, sketches_, near, tolerance, control, kept, into
 ):
@@ -190,7 +190,7 @@ def equals(  # type: ignore[no-untyped-def]
             many += 1
 
 
-@kernel(REALS, SINGLES, INT, I64, I64, I64, REALS, INT, INT, REALS, I64)
+@kernel(REALS, SINGLES, INT, I64, I64, I64, REALS, INT, INT, REALS, I64, group="deferred")
 def locate(  # type: ignore[no-untyped-def]
     reals, singles, n, numbers, order, begins, draws, first, last, cumulative, found
 ):

@@ -38,7 +38,7 @@ def _products(first, at, second, at2, end, inner, need, even, odd):  # type: ign
 
 @kernel(
     REALS, SINGLES, REALS, SINGLES, I64, INT, INT, WORD, U64, REALS2, INT, INT, INT, INT, REALS,
-    REALS2,
+    REALS2, group="deferred",
 )  # fmt: skip
 def string_sums(  # type: ignore[no-untyped-def]
     reals, singles, reals2, singles2, numbers, size, flip, x, zs, parts, need, all_, first, last,

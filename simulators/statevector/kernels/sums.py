@@ -9,7 +9,22 @@ from simulators.statevector.reduce import NORM, ODDS, OVERLAP, SKETCH
 from simulators.statevector.state import load
 
 
-@kernel(INT, REALS, SINGLES, REALS, SINGLES, I64, INT, INT, INT, REAL, REAL, REALS, REALS2)
+@kernel(
+    INT,
+    REALS,
+    SINGLES,
+    REALS,
+    SINGLES,
+    I64,
+    INT,
+    INT,
+    INT,
+    REAL,
+    REAL,
+    REALS,
+    REALS2,
+    group="deferred",
+)
 def reduce(  # type: ignore[no-untyped-def]
     what, reals, singles, reals2, singles2, numbers, qubit, first, last, turn_x, turn_y, scratch,
     sums,
@@ -63,7 +78,7 @@ def reduce(  # type: ignore[no-untyped-def]
         sums[block, 1] = y
 
 
-@kernel(REALS, SINGLES, REALS, SINGLES, INT, INT, REAL, INT, INT, INT)
+@kernel(REALS, SINGLES, REALS, SINGLES, INT, INT, REAL, INT, INT, INT, group="deferred")
 def project(  # type: ignore[no-untyped-def]
     reals, singles, reals2, singles2, qubit, outcome, factor, move, first, last
 ):

@@ -11,7 +11,7 @@ from simulators.statevector.state import load, spread, store
 _1 = np.uint64(1)
 
 
-@kernel(REALS, SINGLES, INT, WORD, WORDS2, INT, INT, REALS2, INT, INT, I64, REALS)
+@kernel(REALS, SINGLES, INT, WORD, WORDS2, INT, INT, REALS2, INT, INT, I64, REALS, group="deferred")
 def sweep(  # type: ignore[no-untyped-def]
     reals, singles, n, tile, placed, first_step, last_step, floats, first, last, control, scratch
 ):

@@ -45,7 +45,7 @@ def _sum(amplitudes, first, second, low, high, into):  # type: ignore[no-untyped
                 into[2 * (many * a + b) + 1] += y * u - x * v
 
 
-@kernel(REALS, SINGLES, INT, INT, INT, INT, INT, REALS2)
+@kernel(REALS, SINGLES, INT, INT, INT, INT, INT, REALS2, group="trajectories")
 def _blocks(reals, singles, first, second, size, low, high, sums):  # type: ignore[no-untyped-def]
     """Blocks low .. high - 1 of `size` groups: the lower half of each one's matrix."""
     for block in range(low, high):

@@ -39,7 +39,7 @@ STEP, DENSE, AT_QUBIT, WIDTH = range(4)
 _1 = np.uint64(1)
 
 
-@kernel(NAMES, U16, U16, F64, I64, INTS2, WORDS2, REALS2, returns=INT)
+@kernel(NAMES, U16, U16, F64, I64, INTS2, WORDS2, REALS2, returns=INT, group="trajectories")
 def lay(rows, ops, qubits, params, matrix_at, laid, steps, numbers):  # type: ignore[no-untyped-def]
     """The steps of all operations: laid[k], and the end in its last row; returns how many.
 
@@ -204,7 +204,7 @@ def sample(re, im, size, order, low, high, first, seed, binding, sums, found):  
 @kernel(
     INTS2, INT, INT, INT, INT, I64, I64, I64, I64, I64, I64, I64, I64, INTS2, INTS2, REALS, REALS,
     INTS2, WORDS2, REALS2, U16, REALS, INT, WORD, WORD, I64, REALS2, REALS, REALS2, I64, I64, I64,
-    returns=INT,
+    returns=INT, group="trajectories",
 )  # fmt: skip
 def run(  # type: ignore[no-untyped-def]
     frames, low, high, cap, n, order, begins, entries, chosen, place_at, drawn, insert_of, same,

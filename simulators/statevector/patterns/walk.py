@@ -200,14 +200,14 @@ def choose(  # type: ignore[no-untyped-def]
                 at += 1
 
 
-@kernel(INTS2, INT, INT, returns=INT)
+@kernel(INTS2, INT, INT, returns=INT, group="trajectories")
 def start(frames, low, high):  # type: ignore[no-untyped-def]
     """`begin`, for callers in Python."""
     return begin(frames, low, high)
 
 
 @kernel(
-    INTS2, INT, INT, I64, I64, I64, I64, I64, I64, I64, I64, I64, returns=INT,
+    INTS2, INT, INT, I64, I64, I64, I64, I64, I64, I64, I64, I64, returns=INT, group="trajectories",
 )  # fmt: skip
 def next_call(  # type: ignore[no-untyped-def]
     frames, top, cap, order, begins, entries, chosen, place_at, drawn, floor, ceil, call

@@ -27,7 +27,7 @@ from simulators.statevector.tiles import sweeping
 _MOST_FLOATS = 1 << 23  # numbers of segments without inserts that are kept
 
 
-@kernel(REALS, I64, INT, INT, I64, INT, I64, INT, INT, WORD, WORD, I64)
+@kernel(REALS, I64, INT, INT, I64, INT, I64, INT, INT, WORD, WORD, I64, group="trajectories")
 def _choose(  # type: ignore[no-untyped-def]
     odds, order, low, high, begins, depth, chosen, insert, first, seed, binding, work
 ):

@@ -51,7 +51,7 @@ SCRATCH = _COLUMN + (2 << (MOST_WIDTH - LANE_WIRES))
 _SECOND = 2 * _SIDE * _SIDE
 
 
-@kernel(NAMES, U16, F64, INT, INT, INT, REALS2)
+@kernel(NAMES, U16, F64, INT, INT, INT, REALS2, group="wide")
 def pieces_of(rows, ops, params, first, last, at_param, numbers):  # type: ignore[no-untyped-def]
     """The numbers of all pieces of operations first .. last - 1, and those always the same."""
     for k in range(8):
@@ -304,7 +304,7 @@ def _both(recipes, r, floats):  # type: ignore[no-untyped-def]
             floats[at + 4 * i + j] = one * two
 
 
-@kernel(INTS2, INTS2, REALS2, F64, REALS, REALS)
+@kernel(INTS2, INTS2, REALS2, F64, REALS, REALS, group="wide")
 def fill(recipes, made, numbers, constants, work, floats):  # type: ignore[no-untyped-def]
     """All numbers of a table. `numbers`: of the pieces; `work`: float64 [SCRATCH]."""
     for r in range(recipes.shape[0]):

@@ -40,7 +40,7 @@ _CANDIDATES = 16  # ways in which a tile may grow that are looked at
 _MOST_OPS = 12  # of one block, and half of what brings lanes back
 
 
-@kernel(I64, INT, INT, I64, I64)
+@kernel(I64, INT, INT, I64, I64, group="wide")
 def sorted_members(block_of, size, blocks, starts, members):  # type: ignore[no-untyped-def]
     """members[starts[b] : starts[b + 1]]: the elements of each block, in order."""
     for b in range(blocks + 1):
@@ -58,7 +58,9 @@ def sorted_members(block_of, size, blocks, starts, members):  # type: ignore[no-
     starts[0] = 0
 
 
-@kernel(INTS3, INT, INTS2, REALS, INT, INT, INT, I64, INTS2, I64, INTS3, I64, returns=INT)
+@kernel(
+    INTS3, INT, INTS2, REALS, INT, INT, INT, I64, INTS2, I64, INTS3, I64, returns=INT, group="wide"
+)
 def divide(  # type: ignore[no-untyped-def]
     given, size, notes, work, num_wires, width, live, starts, places, lives, out, done
 ):
@@ -96,7 +98,7 @@ def divide(  # type: ignore[no-untyped-def]
     return passes
 
 
-@kernel(INTS2, INT, REAL, INT, REALS)
+@kernel(INTS2, INT, REAL, INT, REALS, group="wide")
 def weigh(blocks, size, done, seed, work):  # type: ignore[no-untyped-def]
     """What each block costs, and `done` for its being done; up to a third off, unless `seed` is 0:
     other weights lead to other plans."""
@@ -125,7 +127,7 @@ def _price(ops, o):  # type: ignore[no-untyped-def]
     return ONE_WIRE * 2.0 ** (kind - 1) * part_
 
 
-@kernel(INTS2, I64, I64, INTS2, INT, INT, INT, returns=REAL)
+@kernel(INTS2, I64, I64, INTS2, INT, INT, INT, returns=REAL, group="wide")
 def price(ops, starts, lives, places, passes, width, num_wires):  # type: ignore[no-untyped-def]
     """Of all passes of a table, where SWEEP is loading and storing the whole state once."""
     total = 0.0

@@ -96,7 +96,7 @@ def _flip(elements, at, pieces, piece, mask, target):  # type: ignore[no-untyped
 
 
 @kernel(
-    NAMES, U16, U16, I64, I64, INT, INT, INT, I64, INT, WORDS2, INTS2, INTS2, I64
+    NAMES, U16, U16, I64, I64, INT, INT, INT, I64, INT, WORDS2, INTS2, INTS2, I64, group="wide",
 )  # fmt: skip
 def lower(  # type: ignore[no-untyped-def]
     rows, ops, qubits, matrix, offsets, first, last, at_qubit, wires, room, scratch, pieces,
@@ -177,7 +177,7 @@ def lower(  # type: ignore[no-untyped-def]
     done[0], done[1] = at, piece
 
 
-@kernel(I64, INTS2, INTS2, I64)
+@kernel(I64, INTS2, INTS2, I64, group="wide")
 def settle(wires, pieces, elements, done):  # type: ignore[no-untyped-def]
     """More elements, which bring each qubit to its own wire; `wires` and `done` as for `lower`."""
     for qubit in range(wires.size):
@@ -197,7 +197,7 @@ def settle(wires, pieces, elements, done):  # type: ignore[no-untyped-def]
         done[1] = piece + 1
 
 
-@kernel(INTS2, INT, INT, returns=INT)
+@kernel(INTS2, INT, INT, returns=INT, group="wide")
 def reach(elements, size, measured):  # type: ignore[no-untyped-def]
     """Drop the elements that change no outcome of the wires `measured`; returns how many stay.
 

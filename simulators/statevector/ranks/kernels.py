@@ -8,7 +8,7 @@ from simulators.jit import INT, REALS, SINGLES, kernel
 from simulators.statevector.state import State, Sweeper
 
 
-@kernel(REALS, SINGLES, INT, INT, INT, INT)
+@kernel(REALS, SINGLES, INT, INT, INT, INT, group="distributed")
 def _swap(reals, singles, low, high, first, last):  # type: ignore[no-untyped-def]
     """Bits low < high of all indices change places; quadruples first .. last - 1 of amplitudes."""
     below, between = (np.int64(1) << low) - 1, (np.int64(1) << (high - 1)) - 1

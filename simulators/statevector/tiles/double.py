@@ -8,7 +8,7 @@ from simulators.statevector.tiles import passes, rownorms
 
 @kernel(
     REALS, INT, INT, I64, INTS2, I64, INTS2, INTS2, REALS, REALS, INT, INT, INT, INT, INT, INT, INT,
-    I64, I64, REALS, I64, REALS, REALS, returns=INT,
+    I64, I64, REALS, I64, REALS, REALS, returns=INT, group="wide",
 )  # fmt: skip
 def run(  # type: ignore[no-untyped-def]
     amplitudes, n, width, starts, places, live, ops, terms, floats, numbers, first, last, high,
@@ -21,13 +21,13 @@ def run(  # type: ignore[no-untyped-def]
     )  # fmt: skip
 
 
-@kernel(REALS, INT, INT, REALS)
+@kernel(REALS, INT, INT, REALS, group="wide")
 def fill(amplitudes, first, last, norms):  # type: ignore[no-untyped-def]
     """See `rownorms.fill`."""
     rownorms.fill(amplitudes, first, last, norms)
 
 
-@kernel(REALS, REALS, INT, I64, INT, INT, REALS, I64, REALS, I64)
+@kernel(REALS, REALS, INT, I64, INT, INT, REALS, I64, REALS, I64, group="wide")
 def locate(amplitudes, norms, rows_each, numbers, first, last, edges, begins, draws, found):  # type: ignore[no-untyped-def]
     """See `rownorms.locate`."""
     rownorms.locate(amplitudes, norms, rows_each, numbers, first, last, edges, begins, draws, found)

@@ -21,7 +21,7 @@ def fill(amplitudes, first, last, norms):  # type: ignore[no-untyped-def]
         norms[row] = rows.norm_stored(amplitudes, 2 * LANES * row)
 
 
-@kernel(REALS, INT, INT, INT, REALS2)
+@kernel(REALS, INT, INT, INT, REALS2, group="wide")
 def add_up(norms, rows_each, first, last, sums):  # type: ignore[no-untyped-def]
     """sums[b, 0] = the sum of the norms of block b, for blocks first .. last - 1."""
     for block in range(first, last):
@@ -80,7 +80,7 @@ def locate(amplitudes, norms, rows_each, numbers, first, last, edges, begins, dr
             found[s] = ((number - block) * rows_each + row) * LANES + last_lane
 
 
-@kernel(REALS, INT, I64, INT, INT, INT, REALS2)
+@kernel(REALS, INT, I64, INT, INT, INT, REALS2, group="wide")
 def part_up(norms, rows_each, numbers, bit, first, last, sums):  # type: ignore[no-untyped-def]
     """sums[b] = the sums of the norms of block b's rows that have a 0 and that have a 1 at `bit` of
     their number in the whole state; numbers[b] is the block's there."""

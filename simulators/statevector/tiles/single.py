@@ -8,7 +8,7 @@ from simulators.statevector.tiles import passes, rownorms
 
 @kernel(
     SINGLES, INT, INT, I64, INTS2, I64, INTS2, INTS2, REALS, SINGLES, INT, INT, INT, INT, INT, INT,
-    INT, I64, I64, SINGLES, I64, REALS, REALS, returns=INT,
+    INT, I64, I64, SINGLES, I64, REALS, REALS, returns=INT, group="deferred",
 )  # fmt: skip
 def run(  # type: ignore[no-untyped-def]
     amplitudes, n, width, starts, places, live, ops, terms, floats, numbers, first, last, high,
@@ -21,13 +21,13 @@ def run(  # type: ignore[no-untyped-def]
     )  # fmt: skip
 
 
-@kernel(SINGLES, INT, INT, REALS)
+@kernel(SINGLES, INT, INT, REALS, group="deferred")
 def fill(amplitudes, first, last, norms):  # type: ignore[no-untyped-def]
     """See `rownorms.fill`."""
     rownorms.fill(amplitudes, first, last, norms)
 
 
-@kernel(SINGLES, REALS, INT, I64, INT, INT, REALS, I64, REALS, I64)
+@kernel(SINGLES, REALS, INT, I64, INT, INT, REALS, I64, REALS, I64, group="deferred")
 def locate(amplitudes, norms, rows_each, numbers, first, last, edges, begins, draws, found):  # type: ignore[no-untyped-def]
     """See `rownorms.locate`."""
     rownorms.locate(amplitudes, norms, rows_each, numbers, first, last, edges, begins, draws, found)

@@ -158,7 +158,7 @@ class ColdRunner(Runner):
     """Compiles a kernel when an engine is first asked for, as on a machine without any."""
 
     def engine(self, name: str) -> Engine:
-        @jit.kernel(jit.INT, returns=jit.INT)
+        @jit.kernel(jit.INT, returns=jit.INT, group="small")
         def added(number):  # type: ignore[no-untyped-def]
             return number + 1
 
