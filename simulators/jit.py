@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import platform
 import sys
 import threading
 from collections.abc import Callable
@@ -23,7 +22,6 @@ from typing import Any, Literal
 
 import numba
 import numpy as np
-from llvmlite import binding
 from numba import types
 from numba.core.compiler import Compiler
 
@@ -85,47 +83,9 @@ def sources_digest() -> str:
     return found.hexdigest()
 
 
-# How kernels of large states are written: in explicit vectors, or in loops for any processor.
-VECTORS, PLAIN = "vectors", "plain"
-_FAMILY = "family"  # a file beside the folders of kernels that says which
-
-
-def suits() -> str:
-    """VECTORS where the processor multiplies and adds in one instruction, as these always do."""
-    if numba.config.CPU_NAME == "generic":
-        return PLAIN
-    if platform.machine() in ("aarch64", "arm64", "ppc64le"):
-        return VECTORS
-    return VECTORS if binding.get_host_cpu_features().get("fma") else PLAIN
-
-
-def chosen(folder: Path) -> str:
-    """What was chosen for the kernels under `folder`; "" where they are as the processor likes."""
-    try:
-        said = (folder / _FAMILY).read_text().strip()
-    except OSError:
-        return ""
-    return said if said in (VECTORS, PLAIN) else ""
-
-
-def choose(folder: Path, family: str) -> None:
-    """From now on kernels under `folder` are of this family; "": as the processor likes."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if family:
-        (folder / _FAMILY).write_text(family + "\n")
-    else:
-        (folder / _FAMILY).unlink(missing_ok=True)
-
-
-def family() -> str:
-    """Of the kernels of this process."""
-    return _in_use[0]
-
-
 def version(folder: Path) -> Path:
-    """Where under `folder` the kernels of this version and family are."""
-    which = chosen(folder) or suits()
-    return folder / f"kernels-{sources_digest()}{'-plain' if which == PLAIN else ''}"
+    """The folder under `folder` of the kernels of this version."""
+    return folder / f"kernels-{sources_digest()}"
 
 
 def use_cache(folder: Path) -> Path:
@@ -134,13 +94,11 @@ def use_cache(folder: Path) -> Path:
     Works for kernels loaded afterwards; `simulators.warm.warm_up` is the usual caller.
     """
     found = version(folder)
-    _in_use[0] = chosen(folder) or suits()
     _kept[0] = found
     numba.config.CACHE_DIR = str(found)
     return found
 
 
-_in_use = [""]
 _kept = [_HERE / "__pycache__"]  # numba forgets its own where an environment variable changes
 
 # Without numba's reference counts a kernel allocates nothing, enters in half the time, and its

@@ -40,16 +40,7 @@ def home() -> Iterator[Finding]:
 
 def kernels() -> Iterator[Finding]:
     """Compiled kernels: there, or made at the first start."""
-    from simulators import jit  # here, because numba takes 0.3 s to import
-
     folder = config.kernel_cache()
-    chosen = jit.chosen(folder)
-    family = f"{chosen}, as chosen" if chosen else f"{jit.suits()}, which suit this processor"
-    if chosen == jit.VECTORS != jit.suits():
-        detail = f"{chosen} were chosen, but this processor would have to imitate them"
-        yield Finding("warn", "kernels", detail, "simenv doctor --kernels auto")
-    else:
-        yield Finding("ok", "kernels", f"of large states: {family}")
     kept = [path for path in folder.rglob("*/*") if path.is_file()] if folder.exists() else []
     if not kept:
         yield Finding("ok", "kernels", f"none in {folder}: the first start compiles them")

@@ -21,7 +21,7 @@ from simulators.statevector.sweeps import (
     SCALAR,
     TERMS,
 )
-from simulators.statevector.tiles.choice import rows
+from simulators.statevector.tiles import vector_rows as rows
 
 _TABLE = 2 * LANES  # numbers of a lanes' table
 _SCALAR = MOST_WIDTH  # where the products of terms without a place stand

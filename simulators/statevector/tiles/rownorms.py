@@ -11,7 +11,7 @@ import numpy as np
 
 from simulators.jit import I64, INT, REALS, REALS2, kernel, part
 from simulators.statevector.sweeps import LANES
-from simulators.statevector.tiles.choice import rows
+from simulators.statevector.tiles import vector_rows as rows
 
 
 @part

@@ -20,7 +20,6 @@ _ALONE = 1 << 16  # states with fewer amplitudes are not worth a second thread
 _AT_ONCE = 1 << 23  # amplitudes that go through passes between two looks at the control
 _MOST_PASSES = 256  # in one call
 _FIRST_CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index0/size")
-_ROOM = 16 * LANES  # numbers beyond a tile: what plain kernels work in
 _NO_NORMS = np.empty(0)
 
 
@@ -127,7 +126,7 @@ class _Call:
         marks = np.zeros((last - first) * (threads + 1), np.int64)
 
         def work(_first: int, _last: int, me: int) -> None:
-            size = 2 * LANES * (rows + rows // 8 + rows // 64) + _ROOM
+            size = 2 * LANES * (rows + rows // 8 + rows // 64)
             scratch = sweeper.room(me, self._type, size + PHASES * (2 * rows + FACTORS))
             words = sweeper.room(me, "int64", 3 * rows + PHASES * NOTES)
             products = sweeper.room(me, "float64", PRODUCTS)

@@ -22,7 +22,7 @@ from simulators.statevector.sweeps import (
     B,
     C,
 )
-from simulators.statevector.tiles.choice import rows
+from simulators.statevector.tiles import vector_rows as rows
 from simulators.statevector.tiles.phases import NOTES, prepare, turn
 
 ROW = 2 * LANES  # numbers of a row

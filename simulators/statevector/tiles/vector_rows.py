@@ -1,4 +1,4 @@
-"""What is done with the rows of a tile, in explicit vectors; `plain_rows` has the same functions.
+"""What is done with the rows of a tile, in explicit vectors.
 
 A tile in its scratch: LANES real parts of a row, then LANES imaginary ones; a row is known by where
 it begins. Every intrinsic takes arrays of float64, or of float32, and works in that precision.

@@ -18,7 +18,6 @@ from simenv.cli.checks import folders, installation, keys, machine, security
 from simenv.cli.checks.finding import Finding
 from simenv.config import ConnectionFile
 from simenv.store import disks
-from simulators import jit
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -187,28 +186,3 @@ def test_no_memory_passes(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("psutil.virtual_memory", lambda: Memory)
     assert next(machine.memory()).level == "warn"
-
-
-def test_chosen_kernels_are_not_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("SIMENV_KERNELS", str(tmp_path / "kernels"))
-    monkeypatch.setattr(checks, "findings", folders.kernels)
-    told = []
-    for choice in ("plain", "vectors", "auto"):
-        assert run(["doctor", "--kernels", choice]) == 0
-        told.append(capsys.readouterr().out.splitlines()[0].partition("of large states: ")[2])
-    assert told[:2] == ["plain, as chosen", "vectors, as chosen"]
-    assert told[2].endswith("which suit this processor")
-
-
-def test_vectors_pass_on_a_processor_without(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SIMENV_KERNELS", str(tmp_path))
-    monkeypatch.setattr(jit.binding, "get_host_cpu_features", dict)
-    monkeypatch.setattr(jit.platform, "machine", lambda: "x86_64")
-    assert jit.suits() == jit.PLAIN
-    jit.choose(tmp_path, jit.VECTORS)
-    found = next(folders.kernels())
-    assert (found.level, found.remedy) == ("warn", "simenv doctor --kernels auto")

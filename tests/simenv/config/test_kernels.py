@@ -52,7 +52,6 @@ def test_a_command_refuses_kernels_that_others_can_write(
 
 
 def test_folders_of_kernels_are_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jit, "_in_use", [""])
     monkeypatch.setattr(jit, "_kept", [tmp_path])
     before = jit.numba.config.CACHE_DIR
     try:

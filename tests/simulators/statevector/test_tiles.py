@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from random_sweeps import Table, agree, agree_all, random_state, state_of
 
-import simulators
 from simulators.base import Control, RunOptions
 from simulators.crew import Crew
 from simulators.errors import Stopped
@@ -19,35 +14,9 @@ from simulators.statevector.state import State, Sweeper
 from simulators.statevector.states import LocalStates
 from simulators.statevector.tiles import sweeping
 
-ROOT = Path(simulators.__file__).parents[1]
-SUPPORT = Path(__file__).parents[2] / "support"
-KERNELS = Path(sys.prefix) / "var" / "simenv-kernels" / "plain"
-PLAIN = """
-import sys
-from pathlib import Path
-sys.path[:0] = [{root!r}, {support!r}]
-from simulators import jit, warm
-folder = Path({folder!r})
-jit.choose(folder, jit.PLAIN)
-warm.prepare(folder)
-from random_sweeps import agree_all
-agree_all()
-from simulators.statevector.tiles.choice import rows
-print(jit.family(), rows.__name__.rpartition(".")[2])
-"""
-
 
 def test_a_table_means_something_else() -> None:
     agree_all()
-
-
-def test_plain_kernels_mean_something_else() -> None:
-    script = PLAIN.format(root=str(ROOT), support=str(SUPPORT), folder=str(KERNELS))
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", script], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["plain", "plain_rows"]
 
 
 @pytest.mark.parametrize("dtype", ["complex128", "complex64"])
