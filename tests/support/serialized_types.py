@@ -51,7 +51,7 @@ from simenv.scheduler.values import Route
 from simenv.wire import messages
 from simenv.wire.engines import Choice, Explanation, Sizes
 from simenv.wire.history import LogRow, Spent
-from simenv.wire.joining import ServiceFile
+from simenv.wire.joining import ServiceFile, WorkerKey
 from simenv.wire.keeping import Kept
 from simenv.wire.keyfiles import KeyPair, KeysFile, PersonFile, ServerFile
 from simenv.wire.people import KeyInfo
@@ -134,6 +134,7 @@ FILES: dict[str, Any] = {
     "config.json": Config,
     "connection.json": ConnectionFile,
     "worker.json": ServiceFile,
+    "key of a start of a worker": WorkerKey,
     "keys.json": KeysFile,
     "key of a person": PersonFile,
     "server-key.json": ServerFile,
