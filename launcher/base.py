@@ -1,7 +1,8 @@
-"""What a launcher is told and what it promises: nodes, shares of them, commands, ends, news.
+"""The launcher protocol and its values: nodes, allocations, commands, exits and events.
 
-Implementations: `local` (plain processes, on other nodes through an agent), `mpirun` (one for each
-worker) and `prte` (one DVM for all of them). Values here are frozen; nothing here does I/O.
+Implementations: `process.local` (plain processes, on other nodes through an agent), `mpi.mpirun`
+(one mpirun for each worker) and `prte.launcher` (one DVM for all workers). Values are frozen;
+nothing here does I/O.
 """
 
 from __future__ import annotations
@@ -10,17 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-# Open MPI's ranks spin while they wait for one another. We often have more of them than cores, and
-# there one that waits must let run whom it waits for: exchanges are hundreds of times faster.
-YIELDING = {"OMPI_MCA_mpi_yield_when_idle": "1"}
+# Ranks of Open MPI spin while they wait for one another. There are often more ranks than cores, and
+# a waiting rank must then yield its core: exchanges are hundreds of times faster.
+YIELD_WHEN_IDLE = {"OMPI_MCA_mpi_yield_when_idle": "1"}
 
 
 class LaunchError(Exception):
-    """A process could not be started; the message says which and why."""
+    """A process could not be started. The message names the process and the reason."""
 
 
 class AllocationError(LaunchError):
-    """What the site or the user says about our nodes makes no sense; `hint` is the way out."""
+    """The description of the nodes, from the site or the user, is invalid; `hint` is the remedy."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -29,24 +30,24 @@ class AllocationError(LaunchError):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One machine of the allocation. `slots`: threads of work it has room for."""
+    """One machine of the allocation. `slots`: the number of threads it can run at once."""
 
     name: str
     slots: int
     memory_bytes: int  # for all its slots together
     gpus: int = 0
-    features: tuple[str, ...] = ()  # the site's words for it: partition, GRES, constraints
-    group: int = 0  # of a heterogeneous job
+    features: tuple[str, ...] = ()  # names that the site gives it: partition, GRES, constraints
+    group: int = 0  # component of a heterogeneous job
     block: int = 0  # nodes of one block share a DVM: the ranks of a worker never leave a block
 
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """The nodes that are ours, and until when."""
+    """The nodes this environment may use, and until when."""
 
     nodes: tuple[Node, ...]
-    source: str  # in words: "this machine", "Slurm job 17", "--hosts", "hostfile /a/b"
-    end_s: float = 0.0  # wall clock, seconds since 1970, when the site ends it; 0: never
+    source: str  # for people: "this machine", "Slurm job 17", "--hosts", "hostfile /a/b"
+    end_s: float = 0.0  # Unix time at which the site ends it; 0: never
 
     @property
     def slots(self) -> int:
@@ -59,7 +60,7 @@ class Allocation:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Some ranks of a worker on one node."""
+    """The ranks of one worker on one node."""
 
     node: str
     ranks: int
@@ -67,16 +68,16 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One worker to start. The environment is complete: nothing is inherited beside it.
+    """One worker to start. The environment is complete: nothing else is inherited.
 
-    `name` and `start` together name it; `start` grows with every start of the environment. Ranks
-    are numbered over the shares in their order.
+    `name` and `start` together identify it; `start` grows with every start of the environment.
+    Ranks are numbered over the shares in their order.
     """
 
     name: str
     argv: tuple[str, ...]  # the same for all ranks
     environ: tuple[tuple[str, str], ...]
-    log: Path  # stdout and stderr of what is started are appended here
+    log: Path  # stdout and stderr are appended to it
     cwd: Path
     start: int = 0
     shares: tuple[Share, ...] = ()  # (): one rank on this machine
@@ -88,21 +89,22 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """A worker of ours is gone, or could not be started."""
+    """The end of a worker, or the failure to start it."""
 
     name: str
     pid: int  # 0 where the launcher does not know it
     code: int  # as subprocess gives it: negative is the signal's number
-    words: str = field(default="")  # "exit 1", "signal 9 (SIGKILL)", "the DVM was lost"
+    reason: str = field(default="")  # "exit 1", "signal 9 (SIGKILL)", "the DVM was lost"
     start: int = 0
-    blameless: bool = False  # it went with its node or DVM: neither it nor its tasks are the cause
+    infrastructure_failure: bool = False  # its node or DVM failed; neither it nor its tasks did
 
 
 @dataclass(frozen=True, slots=True)
-class News:
-    """Something people should know, as an event: `kind` is its name there.
+class LauncherEvent:
+    """State change of a DVM or node, for the environment's event log.
 
-    Kinds: dvm.started, dvm.lost, node.lost, node.back (subject: the node's name), launcher.helper.
+    `kind` is one of dvm.started, dvm.lost, node.lost, node.back (subject: the node's name) and
+    launcher.helper.
     """
 
     kind: str
@@ -111,36 +113,39 @@ class News:
 
 
 class Launcher(Protocol):
-    """Starting never waits for the child; ends are learned from `exited`. One thread, the main one:
-    a death signal follows the thread that started the child. Every method returns at once."""
+    """Starts workers and reports their ends. No method blocks.
+
+    Used from the main thread alone: a parent-death signal follows the thread that started the
+    child (prctl(2), PR_SET_PDEATHSIG).
+    """
 
     name: str  # "local", "mpirun", "prte"
-    why: str  # in words: why this one was chosen, and its version
+    description: str  # version, and why this launcher was chosen
     max_ranks: int  # of one worker; 1: no MPI
-    exposure: str  # why other users of a node can run programs through it; "" if they cannot
+    exposure: str  # how other users of a node can run programs through it; "": they cannot
 
     def start(self, command: Command) -> int:
-        """Start a worker; its pid, or 0 where that is not known. LaunchError if it is impossible;
-        what fails later comes as an Exit."""
+        """Start a worker and return its pid, or 0 where that is not known. Raises LaunchError if
+        that is impossible; a later failure is reported as an Exit."""
 
-    def exited(self) -> list[Exit]:
-        """Workers that have ended since the last call."""
+    def poll_exits(self) -> list[Exit]:
+        """Return the workers that have ended since the last call."""
 
-    def news(self) -> list[News]:
-        """What happened since the last call."""
+    def poll_events(self) -> list[LauncherEvent]:
+        """Return the events since the last call."""
 
-    def look(self, node: str) -> bool:
-        """See at once whether a node that was lost is back; a node.back among the news tells so.
-        False if it does not count as lost here, or nothing is known of nodes."""
+    def recheck_node(self, node: str) -> bool:
+        """Check at once whether a lost node is back; the event node.back reports it. Returns False
+        if the node does not count as lost, or if this launcher does not watch nodes."""
 
     def kill(self, name: str) -> None:
-        """End all ranks of one worker at once; without effect if it is gone."""
+        """End all ranks of one worker at once; without effect if it has ended."""
 
     def terminate(self, name: str) -> None:
         """Ask one worker to end (SIGTERM)."""
 
     def running(self) -> list[str]:
-        """Names of the workers that have not been reported by `exited`."""
+        """Return the names of workers whose end `poll_exits` has not reported."""
 
     def close(self) -> None:
-        """End all that still run, and what was started for them; waits a few seconds at most."""
+        """End all workers and all that was started for them, within a few seconds."""

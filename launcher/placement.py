@@ -1,9 +1,9 @@
-"""Which nodes the ranks of a worker go to. Pure: rooms in, a value out; equal rooms, equal answer.
+"""Placement of a worker's ranks on nodes. Pure: equal arguments give equal answers.
 
-Workers of one rank are spread, the ranks of a gang are packed onto as few nodes as can hold them,
-all in one block. Invariants: what is placed fits the free memory and GPUs of each node, a worker
-has no more ranks on a node than its slots can run at once, and nothing is placed on a node that is
-not usable. Ranks of several workers may exceed a node's slots: a rank that idles needs none.
+Workers of one rank are spread over the nodes. The ranks of a gang are packed onto as few nodes of
+one block as can hold them. Invariants: what is placed fits the free memory and GPUs of each node, a
+worker has no more ranks on a node than the node's slots can run at once, and nothing is placed on
+an unusable node. Ranks of several workers may exceed a node's slots: an idle rank needs none.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from launcher.base import Node, Share
 
 _GIB = 2**30
 _MIB = 2**20
-_NO_BOUND = 2**31
+_UNLIMITED = 2**31
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
-    """One worker. `slots`, `memory_bytes` and `gpus` are those of each rank."""
+class ResourceRequest:
+    """Resources of one worker. `slots`, `memory_bytes` and `gpus` are those of each rank."""
 
     ranks: int = 1
     slots: int = 1
     memory_bytes: int = 0
     gpus: int = 0
-    nodes: str = ""  # names, patterns or features, "gpu*,node7"; "": everywhere
+    nodes: str = ""  # names, patterns or features, "gpu*,node7"; "": every node
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
-    """A node as it is now."""
+class NodeResources:
+    """Free and total resources of a node at this moment."""
 
     name: str
     slots: int  # in total
@@ -41,16 +41,16 @@ class Room:
     memory_total: int
     gpus: int = 0  # not reserved
     gpus_total: int = 0
-    ranks: int = 0  # already placed there
+    ranks: int = 0  # already placed on it
     block: int = 0
     features: tuple[str, ...] = ()
     usable: bool = True
-    reason: str = ""  # why it is not: "drained: disk", "lost"
+    reason: str = ""  # why it is unusable: "drained: disk", "lost"
 
     @staticmethod
-    def of(node: Node) -> Room:
-        """The node with nothing on it."""
-        return Room(
+    def of(node: Node) -> NodeResources:
+        """Return the resources of a node on which nothing is placed."""
+        return NodeResources(
             node.name,
             node.slots,
             node.memory_bytes,
@@ -64,187 +64,203 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where the ranks go; they are numbered over the shares in their order."""
+    """The nodes of a worker's ranks, which are numbered over the shares in their order."""
 
     shares: tuple[Share, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Infeasible:
-    """Never on these nodes, even if all were free and up. `figure` is what falls short: "nodes",
-    "slots", "memory", "gpus" (of one rank) or "ranks" (of one worker)."""
+    """Never possible on these nodes, even if all were free and usable.
 
-    figure: str
-    wanted: int
+    `resource` is the one that is too small: "nodes", "slots", "memory", "gpus" (of one rank) or
+    "ranks" (of one worker).
+    """
+
+    resource: str
+    requested: int
     limit: int
-    words: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
 class Insufficient:
-    """Not now: `limit` is what there is of `figure` at present."""
+    """Not possible now: `limit` is what there is of `resource` at present."""
 
-    figure: str
-    wanted: int
+    resource: str
+    requested: int
     limit: int
-    words: str
+    message: str
 
 
-def place(need: Need, rooms: Sequence[Room]) -> Placement | Infeasible | Insufficient:
-    """Where the worker goes, or what there is too little of."""
-    matching = [room for room in rooms if matches(need.nodes, room)]
-    if _most(need, map(_emptied, matching)) < need.ranks:
-        return Infeasible(*_shortage(need, [_emptied(room) for room in matching], rooms))
-    usable = [room for room in matching if room.usable]
+def place(
+    request: ResourceRequest, nodes: Sequence[NodeResources]
+) -> Placement | Infeasible | Insufficient:
+    """Place a worker, or name the resource that is short."""
+    matching = [node for node in nodes if matches(request.nodes, node)]
+    if _max_ranks(request, map(_when_empty, matching)) < request.ranks:
+        return Infeasible(*_shortage(request, [_when_empty(node) for node in matching], nodes))
+    usable = [node for node in matching if node.usable]
     if not usable:
-        return Insufficient("nodes", 1, 0, _now("no node that could hold it is", matching))
-    if _most(need, usable) < need.ranks:
-        figure, wanted, limit, words = _shortage(need, usable, rooms)
-        return Insufficient(figure, wanted, limit, _now(words, matching))
-    if need.ranks == 1:
-        return Placement((Share(_spread(need, usable).name, 1),))
-    return Placement(_pack(need, usable))
+        message = _with_unusable("no node that could hold it is", matching)
+        return Insufficient("nodes", 1, 0, message)
+    if _max_ranks(request, usable) < request.ranks:
+        resource, requested, limit, message = _shortage(request, usable, nodes)
+        return Insufficient(resource, requested, limit, _with_unusable(message, matching))
+    if request.ranks == 1:
+        return Placement((Share(_least_loaded(request, usable).name, 1),))
+    return Placement(_pack(request, usable))
 
 
-def largest(memory_bytes: int, rooms: Iterable[Room], nodes: str = "") -> int:
-    """The most ranks of so much memory each that one worker could ever have here."""
-    need = Need(1, memory_bytes=memory_bytes, nodes=nodes)
-    return _most(need, (_emptied(room) for room in rooms if matches(nodes, room)))
+def max_ranks_of_worker(
+    memory_bytes: int, nodes: Iterable[NodeResources], node_pattern: str = ""
+) -> int:
+    """Return how many ranks of `memory_bytes` each one worker could ever have on these nodes."""
+    request = ResourceRequest(1, memory_bytes=memory_bytes, nodes=node_pattern)
+    return _max_ranks(request, (_when_empty(node) for node in nodes if matches(node_pattern, node)))
 
 
-def filled(need: Need, placement: Placement, rooms: Iterable[Room]) -> tuple[Room, ...]:
-    """The rooms with this worker in them."""
+def allocate(
+    request: ResourceRequest, placement: Placement, nodes: Iterable[NodeResources]
+) -> tuple[NodeResources, ...]:
+    """Return the nodes with this worker placed on them."""
     ranks = {share.node: share.ranks for share in placement.shares}
-    return tuple(_with(need, ranks.get(room.name, 0), room) for room in rooms)
+    return tuple(_with_ranks(request, ranks.get(node.name, 0), node) for node in nodes)
 
 
-def matches(nodes: str, room: Room) -> bool:
-    """Does a node's name, its short name or one of its features match a pattern of the list?"""
-    patterns = [pattern.strip() for pattern in nodes.split(",") if pattern.strip()]
-    words = (room.name, room.name.partition(".")[0], *room.features)
-    return not patterns or any(fnmatchcase(word, p) for p in patterns for word in words)
+def matches(node_pattern: str, node: NodeResources) -> bool:
+    """Test whether a node's name, short name or one of its features matches the pattern list."""
+    patterns = [pattern.strip() for pattern in node_pattern.split(",") if pattern.strip()]
+    labels = (node.name, node.name.partition(".")[0], *node.features)
+    return not patterns or any(fnmatchcase(label, p) for p in patterns for label in labels)
 
 
-def capacity(need: Need, room: Room) -> int:
-    """The ranks of one worker that this node can take now."""
-    bounds = [room.slots // need.slots if need.slots else _NO_BOUND]
-    if need.memory_bytes:
-        bounds.append(max(0, room.memory_bytes) // need.memory_bytes)
-    if need.gpus:
-        bounds.append(max(0, room.gpus) // need.gpus)
+def capacity(request: ResourceRequest, node: NodeResources) -> int:
+    """Return how many ranks of one worker this node can take now."""
+    bounds = [node.slots // request.slots if request.slots else _UNLIMITED]
+    if request.memory_bytes:
+        bounds.append(max(0, node.memory_bytes) // request.memory_bytes)
+    if request.gpus:
+        bounds.append(max(0, node.gpus) // request.gpus)
     return min(bounds)
 
 
-def _emptied(room: Room) -> Room:
+def _when_empty(node: NodeResources) -> NodeResources:
     return replace(
-        room, memory_bytes=room.memory_total, gpus=room.gpus_total, ranks=0, usable=True, reason=""
+        node, memory_bytes=node.memory_total, gpus=node.gpus_total, ranks=0, usable=True, reason=""
     )
 
 
-def _with(need: Need, ranks: int, room: Room) -> Room:
+def _with_ranks(request: ResourceRequest, ranks: int, node: NodeResources) -> NodeResources:
     return replace(
-        room,
-        ranks=room.ranks + ranks,
-        memory_bytes=room.memory_bytes - ranks * need.memory_bytes,
-        gpus=room.gpus - ranks * need.gpus,
+        node,
+        ranks=node.ranks + ranks,
+        memory_bytes=node.memory_bytes - ranks * request.memory_bytes,
+        gpus=node.gpus - ranks * request.gpus,
     )
 
 
-def _blocks(rooms: Iterable[Room]) -> list[list[Room]]:
-    ordered = sorted(rooms, key=lambda room: room.block)
-    return [list(block) for _, block in groupby(ordered, lambda room: room.block)]
+def _blocks(nodes: Iterable[NodeResources]) -> list[list[NodeResources]]:
+    ordered = sorted(nodes, key=lambda node: node.block)
+    return [list(block) for _, block in groupby(ordered, lambda node: node.block)]
 
 
-def _most(need: Need, rooms: Iterable[Room]) -> int:
+def _max_ranks(request: ResourceRequest, nodes: Iterable[NodeResources]) -> int:
     return max(
-        (sum(capacity(need, room) for room in block) for block in _blocks(rooms)),
+        (sum(capacity(request, node) for node in block) for block in _blocks(nodes)),
         default=0,
     )
 
 
-def _load(room: Room) -> float:
-    return (room.ranks + 1) / max(1, room.slots)
+def _load(node: NodeResources) -> float:
+    return (node.ranks + 1) / max(1, node.slots)
 
 
-def _spread(need: Need, rooms: list[Room]) -> Room:
-    """The node with the fewest ranks a slot once it has this one; then the one with most room."""
-    able = [room for room in rooms if capacity(need, room)]
-    return min(able, key=lambda room: (_load(room), -room.memory_bytes))
+def _least_loaded(request: ResourceRequest, nodes: list[NodeResources]) -> NodeResources:
+    """Return the node with the fewest ranks per slot once it has this one; of several, the one
+    with the most free memory."""
+    able = [node for node in nodes if capacity(request, node)]
+    return min(able, key=lambda node: (_load(node), -node.memory_bytes))
 
 
-def _pack(need: Need, rooms: list[Room]) -> tuple[Share, ...]:
+def _pack(request: ResourceRequest, nodes: list[NodeResources]) -> tuple[Share, ...]:
     choices = [
-        _fewest(need, block)
-        for block in _blocks(rooms)
-        if sum(capacity(need, room) for room in block) >= need.ranks
+        _fewest_nodes(request, block)
+        for block in _blocks(nodes)
+        if sum(capacity(request, node) for node in block) >= request.ranks
     ]
     chosen = min(choices, key=lambda few: (len(few), sum(map(_load, few)) / len(few)))
-    return _level(need, chosen)
+    return _balance(request, chosen)
 
 
-def _fewest(need: Need, block: list[Room]) -> list[Room]:
-    """As few nodes of the block as can hold the gang; of several that can, the least loaded."""
-    by_size = sorted(block, key=lambda room: (-capacity(need, room), _load(room)))
+def _fewest_nodes(request: ResourceRequest, block: list[NodeResources]) -> list[NodeResources]:
+    """Return as few nodes of the block as can hold the gang; of several sets, the least loaded."""
+    by_size = sorted(block, key=lambda node: (-capacity(request, node), _load(node)))
     count, held = 0, 0
-    while held < need.ranks:
-        held += capacity(need, by_size[count])
+    while held < request.ranks:
+        held += capacity(request, by_size[count])
         count += 1
-    even = -(-need.ranks // count)
-    level = sorted((room for room in block if capacity(need, room) >= even), key=_load)
-    return level[:count] if len(level) >= count else by_size[:count]
+    even = -(-request.ranks // count)
+    able = sorted((node for node in block if capacity(request, node) >= even), key=_load)
+    return able[:count] if len(able) >= count else by_size[:count]
 
 
-def _level(need: Need, rooms: list[Room]) -> tuple[Share, ...]:
-    """The ranks shared out as evenly as the nodes' capacities allow, every node with one or more:
-    ranks that exchange amplitudes all wait for the busiest node."""
-    shares, left = {}, need.ranks
-    for place, room in enumerate(sorted(rooms, key=lambda room: capacity(need, room))):
-        fair = -(-left // (len(rooms) - place))
-        shares[room.name] = min(fair, capacity(need, room))
-        left -= shares[room.name]
-    return tuple(Share(room.name, shares[room.name]) for room in rooms)
+def _balance(request: ResourceRequest, nodes: list[NodeResources]) -> tuple[Share, ...]:
+    """Distribute the ranks as evenly as the capacities allow, at least one on every node: ranks
+    that exchange amplitudes all wait for the busiest node."""
+    shares, remaining = {}, request.ranks
+    for index, node in enumerate(sorted(nodes, key=lambda node: capacity(request, node))):
+        fair = -(-remaining // (len(nodes) - index))
+        shares[node.name] = min(fair, capacity(request, node))
+        remaining -= shares[node.name]
+    return tuple(Share(node.name, shares[node.name]) for node in nodes)
 
 
 def _shortage(
-    need: Need, rooms: list[Room], everywhere: Sequence[Room]
+    request: ResourceRequest, nodes: list[NodeResources], all_nodes: Sequence[NodeResources]
 ) -> tuple[str, int, int, str]:
-    """The first figure that falls short, what was wanted of it, what there is, and in words."""
-    if not rooms:
-        there = ", ".join(room.name for room in everywhere[:8])
-        return "nodes", 1, 0, f"no node matches {need.nodes or '*'!r} (there are: {there})"
-    for figure, wanted, limit in (
-        ("slots", need.slots, max(room.slots for room in rooms)),
-        ("memory", need.memory_bytes, max(0, *(room.memory_bytes for room in rooms))),
-        ("gpus", need.gpus, max(room.gpus for room in rooms)),
+    """Return the first resource that is short, the requested amount, the limit and a message."""
+    if not nodes:
+        names = ", ".join(node.name for node in all_nodes[:8])
+        message = f"no node matches {request.nodes or '*'!r} (there are: {names})"
+        return "nodes", 1, 0, message
+    for resource, requested, limit in (
+        ("slots", request.slots, max(node.slots for node in nodes)),
+        ("memory", request.memory_bytes, max(0, *(node.memory_bytes for node in nodes))),
+        ("gpus", request.gpus, max(node.gpus for node in nodes)),
     ):
-        if wanted > limit:
-            size = size_words if figure == "memory" else str
-            unit = {"slots": " slots", "memory": "", "gpus": " GPUs"}[figure]
-            words = f"a rank needs {size(wanted)}{unit}; the roomiest node has {size(limit)}"
-            return figure, wanted, limit, words
-    most = _most(need, rooms)
-    blocks = len({room.block for room in rooms})
+        if requested > limit:
+            size = format_size if resource == "memory" else str
+            unit = {"slots": " slots", "memory": "", "gpus": " GPUs"}[resource]
+            message = (
+                f"a rank needs {size(requested)}{unit}; the largest node has {size(limit)}{unit}"
+            )
+            return resource, requested, limit, message
+    limit = _max_ranks(request, nodes)
+    blocks = len({node.block for node in nodes})
     where = f"the largest of {blocks} blocks of nodes holds" if blocks > 1 else "its nodes hold"
-    words = f"{need.ranks} ranks of {_rank_words(need)} each; {where} {most}"
-    return "ranks", need.ranks, most, words
+    message = f"{request.ranks} ranks of {_format_rank(request)} each; {where} {limit}"
+    return "ranks", request.ranks, limit, message
 
 
-def _now(words: str, matching: list[Room]) -> str:
-    away = [f"{room.name} ({room.reason or 'not usable'})" for room in matching if not room.usable]
-    return f"{words} free now" + (f"; out of use: {', '.join(away)}" if away else "")
+def _with_unusable(message: str, matching: list[NodeResources]) -> str:
+    unusable = [
+        f"{node.name} ({node.reason or 'not usable'})" for node in matching if not node.usable
+    ]
+    return f"{message} free now" + (f"; out of use: {', '.join(unusable)}" if unusable else "")
 
 
-def _rank_words(need: Need) -> str:
-    parts = [f"{need.slots} slot{'s' * (need.slots != 1)}"]
-    if need.memory_bytes:
-        parts.append(size_words(need.memory_bytes))
-    if need.gpus:
-        parts.append(f"{need.gpus} GPU{'s' * (need.gpus != 1)}")
+def _format_rank(request: ResourceRequest) -> str:
+    parts = [f"{request.slots} slot{'s' * (request.slots != 1)}"]
+    if request.memory_bytes:
+        parts.append(format_size(request.memory_bytes))
+    if request.gpus:
+        parts.append(f"{request.gpus} GPU{'s' * (request.gpus != 1)}")
     return ", ".join(parts)
 
 
-def size_words(size_bytes: int) -> str:
-    """'1.5 GiB', '512 MiB'."""
+def format_size(size_bytes: int) -> str:
+    """Format bytes as '1.5 GiB' or '512 MiB'."""
     if size_bytes >= _GIB:
         return f"{size_bytes / _GIB:.3g} GiB"
     return f"{size_bytes / _MIB:.3g} MiB"

@@ -1,4 +1,4 @@
-"""Does a launcher really start ranks that see one another? One hello of two ranks says.
+"""Probe of a launcher: two ranks are started through it and must see one another.
 
 Invariant: a probe ends within its timeout, and leaves no process and no file behind.
 """
@@ -11,65 +11,67 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from launcher.base import Command, Exit, Launcher, LaunchError, Share
-from launcher.process.children import exit_words
+from launcher.process.children import describe_exit
 
 TIMEOUT_S = 10.0
 RANKS = 2
-_LOOK_S = 0.005
+_POLL_S = 0.005
 _LIBRARY_CHARS = 120
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one candidate. `words`: its ranks' MPI library, or why it does not work."""
+class ProbeResult(msgspec.Struct, frozen=True):
+    """Result for one candidate. Encoded names are those of format 1 of the probe cache."""
 
     launcher: str  # "prte", "mpirun"
-    what: str  # "PRTE 3.0.14", "Open MPI 4.1.4"; "" where there is none
+    version: str = msgspec.field(name="what")  # "PRTE 3.0.14", "Open MPI 4.1.4"; "": none there
     path: str
     works: bool
-    words: str
+    detail: str = msgspec.field(name="words")  # its ranks' MPI library, or why it does not work
     seconds: float = 0.0
 
 
-def hello(
-    name: str,
-    what: str,
+def probe_launcher(
+    launcher_name: str,
+    version: str,
     path: str,
-    make: Callable[[], Launcher],
+    create: Callable[[], Launcher],
     environ: Mapping[str, str],
     folder: Path,
     timeout_s: float = TIMEOUT_S,
-) -> Outcome:
-    """Start two ranks on this node through the launcher `make` makes, and hear what they say."""
+) -> ProbeResult:
+    """Start two ranks on this node through the launcher of `create`, and evaluate their output."""
     started = time.monotonic()
-    log = folder / f"hello-{os.getpid()}.log"
+    log = folder / f"probe-{os.getpid()}.log"
     argv = (sys.executable, "-P", "-m", "launcher.probe_rank")
     share = Share(os.uname().nodename, RANKS)
-    command = Command("hello", argv, tuple(environ.items()), log, folder, 1, (share,))
+    command = Command("probe", argv, tuple(environ.items()), log, folder, 1, (share,))
     end: Exit | None = None
     try:
-        launcher = make()
+        launcher = create()
         try:
             launcher.start(command)
             end = _wait(launcher, started + timeout_s)
         finally:
-            launcher.kill("hello")
+            launcher.kill("probe")
             launcher.close()
         text = log.read_text(errors="replace")
     except LaunchError as error:
-        return Outcome(name, what, path, False, str(error), time.monotonic() - started)
+        elapsed_s = time.monotonic() - started
+        return ProbeResult(launcher_name, version, path, False, str(error), elapsed_s)
     finally:
         log.unlink(missing_ok=True)
-    works, words = judge(text, end, what, timeout_s)
-    return Outcome(name, what, path, works, words, time.monotonic() - started)
+    works, detail = evaluate(text, end, version, timeout_s)
+    return ProbeResult(launcher_name, version, path, works, detail, time.monotonic() - started)
 
 
-def alone(environ: Mapping[str, str], timeout_s: float = TIMEOUT_S) -> tuple[bool, str]:
-    """The MPI that mpi4py is bound to, without any launcher; else False, and why there is none."""
+def probe_single_rank(environ: Mapping[str, str], timeout_s: float = TIMEOUT_S) -> tuple[bool, str]:
+    """Return (True, the MPI library that mpi4py is bound to), tried without any launcher, or
+    (False, why there is none)."""
     argv = (sys.executable, "-P", "-m", "launcher.probe_rank")
     try:
         done = subprocess.run(
@@ -84,57 +86,57 @@ def alone(environ: Mapping[str, str], timeout_s: float = TIMEOUT_S) -> tuple[boo
     except subprocess.TimeoutExpired:
         return False, f"an MPI process does not start within {timeout_s:g} s"
     text = done.stdout.decode("utf-8", "replace")
-    said = [line for line in map(_said, text.splitlines()) if line]
-    if said and "library" in said[0]:
-        return True, _library(said)
-    if said and "error" in said[0]:
-        return False, str(said[0]["error"])
+    reports = [report for report in map(_parse_report, text.splitlines()) if report]
+    if reports and "library" in reports[0]:
+        return True, _library(reports)
+    if reports and "error" in reports[0]:
+        return False, str(reports[0]["error"])
     return False, ": ".join(
-        (f"an MPI process ended with {exit_words(done.returncode)}", *_first(text))
+        (f"an MPI process ended with {describe_exit(done.returncode)}", *_first_line(text))
     )
 
 
 def _wait(launcher: Launcher, deadline: float) -> Exit | None:
     while time.monotonic() < deadline:
-        if ends := launcher.exited():
-            return ends[0]
-        time.sleep(_LOOK_S)
+        if exits := launcher.poll_exits():
+            return exits[0]
+        time.sleep(_POLL_S)
     return None
 
 
-def judge(text: str, end: Exit | None, what: str, timeout_s: float) -> tuple[bool, str]:
-    """Did all ranks see one another, and in words what they saw. Pure."""
-    said = [line for line in map(_said, text.splitlines()) if line]
-    errors = [str(line["error"]) for line in said if "error" in line]
-    sizes = [line["size"] for line in said if "size" in line]
+def evaluate(text: str, end: Exit | None, version: str, timeout_s: float) -> tuple[bool, str]:
+    """Decide from the ranks' output whether they saw one another, with the detail. Pure."""
+    reports = [report for report in map(_parse_report, text.splitlines()) if report]
+    errors = [str(report["error"]) for report in reports if "error" in report]
+    sizes = [report["size"] for report in reports if "size" in report]
     if errors:
         return False, errors[0]
     if sizes and all(size == 1 for size in sizes):
-        library = _library(said)
+        library = _library(reports)
         return False, (
-            f"its ranks do not see one another: each says it is alone; mpi4py is bound to "
-            f"{library}, the launcher is {what}"
+            f"its ranks do not see one another: COMM_WORLD has size 1 in each; mpi4py is bound to "
+            f"{library}, the launcher is {version}"
         )
     if end is None:
-        return False, f"two ranks did not say hello within {timeout_s:g} s"
+        return False, f"two ranks did not report within {timeout_s:g} s"
     if end.code != 0 or sizes != [RANKS] * RANKS:
-        return False, ": ".join((f"two ranks ended with {end.words}", *_first(text)))
-    return True, _library(said)
+        return False, ": ".join((f"two ranks ended with {end.reason}", *_first_line(text)))
+    return True, _library(reports)
 
 
-def _first(text: str) -> list[str]:
-    """The first line that says something: what comes after are consequences."""
+def _first_line(text: str) -> list[str]:
+    """Return the first line with letters or digits: later lines are consequences of it."""
     return [line.strip() for line in text.splitlines() if any(map(str.isalnum, line))][:1]
 
 
-def _library(said: list[dict[str, object]]) -> str:
-    """ "Open MPI v5.0.11" of what a library says about itself."""
-    full = next(str(line["library"]) for line in said if "library" in line)
+def _library(reports: list[dict[str, object]]) -> str:
+    """Shorten a library's version line, to "Open MPI v5.0.11" for example."""
+    full = next(str(report["library"]) for report in reports if "library" in report)
     return " ".join(full.partition(",")[0].split())[:_LIBRARY_CHARS]
 
 
-def _said(line: str) -> dict[str, object]:
-    """A line of a rank; {} if it is somebody else's."""
+def _parse_report(line: str) -> dict[str, object]:
+    """Parse a line of a rank; {} if another program printed it."""
     if not line.startswith("{"):
         return {}
     try:

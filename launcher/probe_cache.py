@@ -1,8 +1,8 @@
-"""What earlier probes found out, in a file: so that a start need not try again.
+"""Cache of probe results in a file, so that a start need not probe again.
 
-Only what worked is kept: what failed may have failed for the moment, and is tried again. An entry
-is of one program as it is now, on one node, under one environment; the file is a cache: where it
-cannot be read or written, everything is tried.
+Only results that work are kept: a failure may be temporary and is probed again. An entry holds for
+one program as it is now, on one node, under one environment. Where the file cannot be read or
+written, everything is probed.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from pathlib import Path
 
 import msgspec
 
-from launcher.probe import Outcome
+from launcher.probe import ProbeResult
 
 FORMAT = 1
 MAX_ENTRIES = 64
-# Variables that decide which MPI is found, and how it behaves.
-STEERING = ("MPI4PY_", "OMPI_", "OPAL_", "PRTE_", "PMIX_", "MPICH_", "I_MPI_", "FI_", "UCX_")
-ALSO = ("LD_LIBRARY_PATH", "LD_PRELOAD")
+# Prefixes of variables that decide which MPI is used and how it behaves.
+MPI_VARIABLES = ("MPI4PY_", "OMPI_", "OPAL_", "PRTE_", "PMIX_", "MPICH_", "I_MPI_", "FI_", "UCX_")
+LOADER_VARIABLES = ("LD_LIBRARY_PATH", "LD_PRELOAD")
 
 
 class _Entry(msgspec.Struct, frozen=True):
     key: str
-    outcome: Outcome
+    result: ProbeResult = msgspec.field(name="outcome")
 
 
 class _File(msgspec.Struct, frozen=True):
@@ -37,7 +37,7 @@ class _File(msgspec.Struct, frozen=True):
     entries: tuple[_Entry, ...]
 
 
-class Known:
+class ProbeCache:
     """The file, read once."""
 
     def __init__(self, file: Path) -> None:
@@ -48,17 +48,17 @@ class Known:
             if read.format == FORMAT:
                 self._entries = read.entries
 
-    def get(self, key: str) -> Outcome | None:
-        return next((entry.outcome for entry in self._entries if entry.key == key), None)
+    def get(self, key: str) -> ProbeResult | None:
+        return next((entry.result for entry in self._entries if entry.key == key), None)
 
-    def add(self, key: str, outcome: Outcome) -> None:
+    def add(self, key: str, result: ProbeResult) -> None:
         others = [entry for entry in self._entries if entry.key != key]
-        self._entries = (*others[1 - MAX_ENTRIES :], _Entry(key, outcome))
+        self._entries = (*others[1 - MAX_ENTRIES :], _Entry(key, result))
         with suppress(OSError):
             self._write(msgspec.json.format(msgspec.json.encode(_File(FORMAT, self._entries))))
 
     def _write(self, text: bytes) -> None:
-        """By rename: several environments may start at once."""
+        """Replace the file atomically: several environments may start at once."""
         descriptor, name = tempfile.mkstemp(prefix=self._file.name, dir=self._file.parent)
         try:
             with os.fdopen(descriptor, "wb") as out:
@@ -69,32 +69,32 @@ class Known:
             raise
 
 
-def key_of(path: str, environ: Mapping[str, str]) -> str:
-    """Of a program, as it is now and here."""
+def cache_key(path: str, environ: Mapping[str, str]) -> str:
+    """Return a digest of a program as it is now, of this node and of the variables of MPI."""
     try:
         info = Path(path).stat()
         state = f"{info.st_mtime_ns} {info.st_size}"
     except OSError:
         state = "gone"
-    steering = sorted(
+    variables = sorted(
         f"{name}={value}"
         for name, value in environ.items()
-        if name.startswith(STEERING) or name in ALSO
+        if name.startswith(MPI_VARIABLES) or name in LOADER_VARIABLES
     )
     facts = (
         *(path, state, sys.version, sys.prefix, mpi4py_version(), os.uname().nodename),
-        *("in a Slurm job" if "SLURM_JOB_ID" in environ else "", *steering),
+        *("in a Slurm job" if "SLURM_JOB_ID" in environ else "", *variables),
     )
     return hashlib.blake2b("\0".join(facts).encode(), digest_size=16).hexdigest()
 
 
 def mpi4py_version() -> str:
-    """ "" where it is not installed; "?" where it is, by other means than a wheel.
+    """Return the version of mpi4py, "" where it is not installed, "?" where it is no wheel.
 
-    Seen without importing it, or `importlib.metadata`, which takes a start 10 ms.
+    It is read without importing mpi4py or `importlib.metadata`, which takes a start 10 ms.
     """
     spec = find_spec("mpi4py")
     if spec is None or spec.origin is None:
         return ""
-    found = Path(spec.origin).parents[1].glob("mpi4py-*.dist-info")
-    return next((one.stem.removeprefix("mpi4py-") for one in found), "?")
+    installed = Path(spec.origin).parents[1].glob("mpi4py-*.dist-info")
+    return next((path.stem.removeprefix("mpi4py-") for path in installed), "?")

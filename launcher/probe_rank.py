@@ -1,7 +1,7 @@
 """One rank of a probe, `python -P -m launcher.probe_rank`: prints what its MPI reports, as JSON.
 
-The only module of this package that enters MPI. Invariant: the size printed is COMM_WORLD's, so a
-launcher of one MPI that starts ranks of another is found out: each of them is alone.
+The only module of this package that enters MPI. Invariant: the size printed is COMM_WORLD's. A
+launcher of one MPI that starts ranks of another is detected by it: each rank has size 1.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ import signal
 import sys
 
 EXIT_NO_MPI = 5
-LIFE_S = 60  # far more than a probe has: nobody may be left to end this
+MAX_LIFE_S = 60  # far more than a probe has: a rank whose launcher failed must end by itself
 
 
 def main() -> int:
-    signal.alarm(LIFE_S)
+    signal.alarm(MAX_LIFE_S)
     try:
         from mpi4py import MPI
-    except (ImportError, RuntimeError) as error:  # the latter: no libmpi was found
-        words = " ".join(str(error).split())
-        _say({"error": f"mpi4py: {words}" if "mpi4py" not in words else words})
+    except (ImportError, RuntimeError) as error:  # the latter: libmpi is missing
+        message = " ".join(str(error).split())
+        _print({"error": f"mpi4py: {message}" if "mpi4py" not in message else message})
         return EXIT_NO_MPI
     comm = MPI.COMM_WORLD
     comm.Barrier()  # the ranks reach one another
-    _say(
+    _print(
         {
             "rank": comm.Get_rank(),
             "size": comm.Get_size(),
@@ -34,8 +34,8 @@ def main() -> int:
     return 0
 
 
-def _say(values: dict[str, str | int]) -> None:
-    """In one write: lines of several ranks go to one file."""
+def _print(values: dict[str, str | int]) -> None:
+    """Print one line in one write: lines of several ranks go to one file."""
     sys.stdout.write(json.dumps(values) + "\n")
     sys.stdout.flush()
 

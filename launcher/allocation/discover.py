@@ -1,7 +1,7 @@
-"""Which nodes are ours: named by somebody, given by the site, or this machine.
+"""Discovery of the allocation: the nodes that the user names, that the site grants, or this node.
 
-The first that says anything is taken: hosts, hostfile, Slurm, PBS, this machine. Apart from the
-files named and what this machine has, nothing is read but the given environment.
+The first source that is present is used: hosts, hostfile, Slurm, PBS, this machine. Apart from the
+named files and this machine's resources, nothing is read but the given environment.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from launcher.allocation import hostfile as named
+from launcher.allocation import hostfile as hostfiles
 from launcher.allocation import pbs, scontrol, slurm
 from launcher.allocation.hostlist import LOOPBACK, same_host
-from launcher.allocation.this_node import this_machine
+from launcher.allocation.this_node import this_node
 from launcher.base import Allocation, AllocationError, Node
 
-_ALONE = "this machine"
+_THIS_MACHINE = "this machine"
 
 
 def discover(
@@ -27,82 +27,86 @@ def discover(
     memory_per_slot: int = 0,
     slots: int = 0,
     nodes_per_dvm: int = 0,
-    ask: slurm.Ask = scontrol.ask,
-    here: Node | None = None,
+    run_scontrol: slurm.RunScontrol = scontrol.run_scontrol,
+    local: Node | None = None,
 ) -> Allocation:
-    """The nodes that are ours. Raises AllocationError.
+    """Return the nodes this environment may use. Raises AllocationError.
 
-    `hosts`, `hostfile`: what the user names; a host without a number has this machine's cores if it
-    is this machine, else one slot. `memory_per_slot`: in bytes, overrides what is found. `slots`:
-    of each node whose number the user does not name. `nodes_per_dvm`: nodes of a block. `here`:
-    what this machine has, if not what it shows. Memory that nobody tells is taken to be as large,
-    for each slot, as on this machine; `source` says so.
+    `hosts`, `hostfile`: nodes that the user names; a host without a number has this machine's cores
+    if it is this machine, else one slot. `memory_per_slot`: bytes; overrides what the site reports.
+    `slots`: of each node for which the user gives no number. `nodes_per_dvm`: nodes of a block.
+    `local`: this machine, by default as it reports itself. Where the memory of a node is unknown,
+    it is assumed to be, per slot, that of this machine; `source` says so.
     """
-    here = here or this_machine()
-    found = _found(environ, hosts, hostfile, ask, here)
-    user_said = bool(hosts or hostfile)
+    local = local or this_node()
+    listed = _from_source(environ, hosts, hostfile, run_scontrol, local)
+    named_by_user = bool(hosts or hostfile)
     nodes = [
-        _with_slots(node, here, 0 if user_said and node.slots else slots) for node in found.nodes
+        _with_slots(node, local, 0 if named_by_user and node.slots else slots)
+        for node in listed.nodes
     ]
-    _check_distinct(nodes, found.source)
-    source = found.source
+    _check_distinct(nodes, listed.source)
+    source = listed.source
     if memory_per_slot:
         nodes = [replace(node, memory_bytes=node.slots * memory_per_slot) for node in nodes]
     else:
         if any(not node.memory_bytes for node in nodes):
             source += ", memory assumed to be as here"
-        nodes = [_with_memory(node, here) for node in nodes]
+        nodes = [_with_memory(node, local) for node in nodes]
     size = nodes_per_dvm or len(nodes)
     return Allocation(
-        tuple(replace(node, block=place // size) for place, node in enumerate(nodes)),
+        tuple(replace(node, block=index // size) for index, node in enumerate(nodes)),
         source,
-        found.end_s,
+        listed.end_s,
     )
 
 
-def _found(
-    environ: Mapping[str, str], hosts: str, hostfile: str, ask: slurm.Ask, here: Node
+def _from_source(
+    environ: Mapping[str, str],
+    hosts: str,
+    hostfile: str,
+    run_scontrol: slurm.RunScontrol,
+    local: Node,
 ) -> Allocation:
     if hosts:
-        return named.from_words(hosts)
+        return hostfiles.parse_hosts_option(hosts)
     if hostfile:
-        return named.from_file(Path(hostfile))
+        return hostfiles.read_hostfile(Path(hostfile))
     if slurm.job_id(environ):
-        return slurm.read(environ, ask)
+        return slurm.read(environ, run_scontrol)
     if environ.get("PBS_NODEFILE"):
         return pbs.read(environ)
-    return Allocation((here,), _ALONE)
+    return Allocation((local,), _THIS_MACHINE)
 
 
 def _check_distinct(nodes: list[Node], source: str) -> None:
-    """A machine under two names would be given out twice. AllocationError."""
+    """Refuse a machine under two names: its slots would be used twice. Raises AllocationError."""
     seen: dict[str, list[str]] = {}
     for node in nodes:
-        alike = seen.setdefault(node.name.lower().partition(".")[0], [])
-        for other in alike:
+        similar = seen.setdefault(node.name.lower().partition(".")[0], [])
+        for other in similar:
             if same_host(node.name, other):
                 both = node.name if node.name == other else f"{other} and {node.name}"
                 raise AllocationError(
-                    f"{source}: one machine stands there twice, as {both}",
+                    f"{source}: one machine is listed twice, as {both}",
                     hint="name each host once, with all its slots: node1:4",
                 )
-        alike.append(node.name)
+        similar.append(node.name)
 
 
-def _is_here(node: Node, here: Node) -> bool:
-    return node.name in LOOPBACK or same_host(node.name, here.name)
+def _is_local(node: Node, local: Node) -> bool:
+    return node.name in LOOPBACK or same_host(node.name, local.name)
 
 
-def _with_slots(node: Node, here: Node, slots: int) -> Node:
-    own = _is_here(node, here)
-    count = slots or node.slots or (here.slots if own else 1)
-    return replace(node, name=here.name if node.name in LOOPBACK else node.name, slots=count)
+def _with_slots(node: Node, local: Node, slots: int) -> Node:
+    count = slots or node.slots or (local.slots if _is_local(node, local) else 1)
+    return replace(node, name=local.name if node.name in LOOPBACK else node.name, slots=count)
 
 
-def _with_memory(node: Node, here: Node) -> Node:
-    """What the site says, bounded by what this machine really has where it is this machine."""
-    share = min(here.memory_bytes, here.memory_bytes // here.slots * node.slots)
+def _with_memory(node: Node, local: Node) -> Node:
+    """Use the memory that the site reports, on this machine at most what it really has."""
+    share = min(local.memory_bytes, local.memory_bytes // local.slots * node.slots)
     memory = node.memory_bytes or share
-    return replace(
-        node, memory_bytes=min(memory, here.memory_bytes) if _is_here(node, here) else memory
-    )
+    if _is_local(node, local):
+        memory = min(memory, local.memory_bytes)
+    return replace(node, memory_bytes=memory)

@@ -1,6 +1,6 @@
-"""Nodes that somebody named: `--hosts node1:2,node[2-4]:2`, or a file with a host a line.
+"""Nodes that the user names: `--hosts node1:2,node[2-4]:2`, or a file with one host a line.
 
-Nodes come with 0 slots where no number was said, and 0 bytes of memory.
+Nodes have 0 slots where no number is given, and 0 bytes of memory.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from launcher.allocation.hostlist import MAX_SLOTS, checked, hosts, whole_number
+from launcher.allocation.hostlist import MAX_SLOTS, check_host_name, expand_hosts, parse_uint
 from launcher.base import Allocation, AllocationError, Node
 
 _HINT = "write node1:2,node2:2 or node[1-2]:2"
@@ -17,72 +17,76 @@ _FILE_HINT = "one host a line: node1 slots=2"
 _KEYS = ("slots", "max_slots", "max-slots")
 
 
-def from_words(text: str) -> Allocation:
-    """Of `--hosts`; a host named twice has the slots of both. AllocationError."""
+def parse_hosts_option(text: str) -> Allocation:
+    """Parse `--hosts`; a host named twice has the slots of both. Raises AllocationError."""
     slots: dict[str, int] = {}
-    for word in _words(text):
-        names, colon, count = word.strip().rpartition(":")
+    for item in _split_items(text):
+        names, colon, count = item.strip().rpartition(":")
         if not colon:
-            names, count = word.strip(), "0"
-        number = whole_number(count, MAX_SLOTS)
+            names, count = item.strip(), "0"
+        number = parse_uint(count, MAX_SLOTS)
         if number is None or (colon and not number):
-            raise AllocationError(f"hosts = {text[:200]!r}: {word!r} has no number of slots", _HINT)
-        for name in hosts(names, "hosts"):
+            raise AllocationError(f"hosts = {text[:200]!r}: {item!r} has no number of slots", _HINT)
+        for name in expand_hosts(names, "hosts"):
             slots[name] = slots.get(name, 0) + number
     return Allocation(_nodes(slots), "--hosts")
 
 
-def from_file(path: Path) -> Allocation:
-    """Open MPI's form, "node slots=2", and MPICH's, "node:2"; a host that stands there alone,
-    and more than once, has a slot for each time. AllocationError."""
+def read_hostfile(path: Path) -> Allocation:
+    """Read a hostfile of Open MPI, "node slots=2", or of MPICH, "node:2".
+
+    A host that is listed several times without a number has one slot for each time. Raises
+    AllocationError.
+    """
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", "") or str(error)
-        raise AllocationError(f"the hostfile {path} cannot be read: {why}", _FILE_HINT) from error
+        reason = getattr(error, "strerror", "") or str(error)
+        message = f"the hostfile {path} cannot be read: {reason}"
+        raise AllocationError(message, _FILE_HINT) from error
     slots: Counter[str] = Counter()
-    alone: Counter[str] = Counter()  # lines with nothing but the name
+    bare: Counter[str] = Counter()  # lines with nothing but the name
     for number, line in enumerate(lines, 1):
-        words = line.partition("#")[0].split()
-        if not words:
+        fields = line.partition("#")[0].split()
+        if not fields:
             continue
-        name, count = _entry(words, f"hostfile {path}, line {number}")
+        name, count = _entry(fields, f"hostfile {path}, line {number}")
         slots[name] += count
-        alone[name] += not count
+        bare[name] += not count
     if not slots:
         raise AllocationError(f"the hostfile {path} names no host", _FILE_HINT)
-    for name, lines_of_it in alone.items():
-        if slots[name] or lines_of_it > 1:
-            slots[name] += lines_of_it
+    for name, times in bare.items():
+        if slots[name] or times > 1:
+            slots[name] += times
     return Allocation(_nodes(slots), f"hostfile {path}")
 
 
-def _entry(words: list[str], where: str) -> tuple[str, int]:
-    """The host of a line and its slots; 0 where none are said."""
-    name, said, count = words[0].partition(":")
-    checked(name, where, " ".join(words))
-    for word in words[1:]:
-        key, _, value = word.partition("=")
+def _entry(fields: list[str], where: str) -> tuple[str, int]:
+    """Return the host of a line and its slots; 0 where no number is given."""
+    name, separator, count = fields[0].partition(":")
+    check_host_name(name, where, " ".join(fields))
+    for field in fields[1:]:
+        key, _, value = field.partition("=")
         if key not in _KEYS:
-            raise AllocationError(f"{where}: {word[:80]!r} is not known", _FILE_HINT)
+            raise AllocationError(f"{where}: {field[:80]!r} is not known", _FILE_HINT)
         if key == "slots":
-            said, count = "=", value
-    number = whole_number(count or "0", MAX_SLOTS)
-    if number is None or (said and not number):
+            separator, count = "=", value
+    number = parse_uint(count or "0", MAX_SLOTS)
+    if number is None or (separator and not number):
         raise AllocationError(f"{where}: {count[:80]!r} is not a number of slots", _FILE_HINT)
     return name, number
 
 
-def _words(text: str) -> list[str]:
+def _split_items(text: str) -> list[str]:
     """Split at commas outside brackets."""
-    words, depth = [""], 0
+    items, depth = [""], 0
     for letter in text:
         depth += (letter == "[") - (letter == "]")
         if letter == "," and not depth:
-            words.append("")
+            items.append("")
         else:
-            words[-1] += letter
-    return words
+            items[-1] += letter
+    return items
 
 
 def _nodes(slots: Mapping[str, int]) -> tuple[Node, ...]:

@@ -1,6 +1,6 @@
-"""What `scontrol show job -d` and `scontrol show node -o` print, and asking for it.
+"""Parser of `scontrol show job -d` and `scontrol show node -o`, and the call of scontrol.
 
-Where a line is missing or reads otherwise than expected, the fact is just not known.
+A line that is missing or has another form leaves its fact unknown; it is no error.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from launcher.allocation.hostlist import hosts, whole_number
+from launcher.allocation.hostlist import expand_hosts, parse_uint
 from launcher.base import AllocationError
 
 TIMEOUT_S = 3.0
 _MIB = 2**20
-_WORD = re.compile(r"(?:^|\s)([A-Za-z_/:]+)=(\S*)")
+_FIELD = re.compile(r"(?:^|\s)([A-Za-z_/:]+)=(\S*)")
 _GRES = re.compile(r"(?:gres[:/])?([A-Za-z][\w.-]*)((?:[:=][\w.-]+)*)(?:\((\w+):([^)]*)\))?")
 
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """Of a whole node, whoever uses it."""
+    """Resources of a whole node, whoever uses them."""
 
     cpus: int
     memory_bytes: int
@@ -31,7 +31,7 @@ class NodeFacts:
 
 @dataclass(frozen=True, slots=True)
 class JobFacts:
-    """Of all groups of a job. The dictionaries have the nodes' names as keys."""
+    """Resources of all components of a job. Keys of the dictionaries are node names."""
 
     ends: list[str] = field(default_factory=list)  # as printed
     memory_bytes: dict[str, int] = field(default_factory=dict)
@@ -39,13 +39,13 @@ class JobFacts:
     features: dict[str, list[str]] = field(default_factory=dict)
 
     def of(self, node: str) -> tuple[int, list[str]]:
-        """GPUs and features."""
+        """Return GPUs and features of a node."""
         return self.gpus.get(node, 0), self.features.get(node, [])
 
 
-def ask(argv: Sequence[str]) -> str:
-    """What the program prints; "" if it is missing, fails or takes too long."""
-    environ = {**os.environ, "SLURM_TIME_FORMAT": "%s"}  # moments that need no time zone
+def run_scontrol(argv: Sequence[str]) -> str:
+    """Return the program's output; "" if it is missing, fails or exceeds TIMEOUT_S."""
+    environ = {**os.environ, "SLURM_TIME_FORMAT": "%s"}  # Unix times, which need no time zone
     try:
         done = subprocess.run(
             argv,
@@ -61,46 +61,46 @@ def ask(argv: Sequence[str]) -> str:
 
 
 def job_facts(text: str) -> JobFacts:
-    """From `scontrol show job -d ID`."""
+    """Parse `scontrol show job -d ID`."""
     facts = JobFacts()
-    nodes: list[str] = []  # of the group that is being read
+    nodes: list[str] = []  # of the component that is being read
     for line in text.splitlines():
-        words = dict(_WORD.findall(line))
-        if "EndTime" in words and "StartTime" in words:
-            facts.ends.append(words["EndTime"])
+        fields = dict(_FIELD.findall(line))
+        if "EndTime" in fields and "StartTime" in fields:
+            facts.ends.append(fields["EndTime"])
         if line.lstrip().startswith("JobId="):
             nodes = []
         elif line.lstrip().startswith("Nodes="):
-            here = _hosts(words["Nodes"])
-            nodes += here
-            _note_node(facts, here, words)
+            names = _hosts(fields["Nodes"])
+            nodes += names
+            _add_node_facts(facts, names, fields)
         elif line.lstrip().startswith("Features="):
             for name in nodes:
-                facts.features.setdefault(name, []).extend(_features(words["Features"]))
+                facts.features.setdefault(name, []).extend(_features(fields["Features"]))
     return facts
 
 
 def node_facts(text: str) -> dict[str, NodeFacts]:
-    """From `scontrol show node -o LIST`."""
-    found = {}
+    """Parse `scontrol show node -o LIST`."""
+    facts = {}
     for line in text.splitlines():
-        words = dict(_WORD.findall(line))
-        if "NodeName" in words:
-            found[words["NodeName"]] = NodeFacts(
-                _number(words.get("CPUTot", "")),
-                _number(words.get("RealMemory", "")) * _MIB,
-                tuple(_features(words.get("ActiveFeatures", ""))),
+        fields = dict(_FIELD.findall(line))
+        if "NodeName" in fields:
+            facts[fields["NodeName"]] = NodeFacts(
+                _number(fields.get("CPUTot", "")),
+                _number(fields.get("RealMemory", "")) * _MIB,
+                tuple(_features(fields.get("ActiveFeatures", ""))),
             )
-    return found
+    return facts
 
 
-def _note_node(facts: JobFacts, names: list[str], words: dict[str, str]) -> None:
-    memory = _number(words.get("Mem", "")) * _MIB
+def _add_node_facts(facts: JobFacts, names: list[str], fields: dict[str, str]) -> None:
+    memory = _number(fields.get("Mem", "")) * _MIB
     for name in names:
         facts.memory_bytes[name] = facts.memory_bytes.get(name, 0) + memory
-        for kind, kinds, how, detail in _GRES.findall(words.get("GRES", "")):
+        for kind, kinds, how, detail in _GRES.findall(fields.get("GRES", "")):
             parts = [part for part in re.split("[:=]", kinds) if part]
-            count = whole_number(parts.pop()) or 0 if parts and parts[-1].isdigit() else 1
+            count = parse_uint(parts.pop()) or 0 if parts and parts[-1].isdigit() else 1
             count = _number(detail) if how == "CNT" else count
             facts.features.setdefault(name, []).extend([kind, *parts])
             if kind == "gpu":
@@ -109,18 +109,18 @@ def _note_node(facts: JobFacts, names: list[str], words: dict[str, str]) -> None
 
 def _hosts(text: str) -> list[str]:
     try:
-        return hosts(text, "scontrol")
+        return expand_hosts(text, "scontrol")
     except AllocationError:
         return []
 
 
 def _features(text: str) -> list[str]:
-    """'a100&(fast|slow)*2' names three."""
-    words = re.split(r"[&|,()\[\]*]", text)
-    return [] if text == "(null)" else [word for word in words if word and not word.isdigit()]
+    """Return the features of an expression: 'a100&(fast|slow)*2' has three."""
+    names = re.split(r"[&|,()\[\]*]", text)
+    return [] if text == "(null)" else [name for name in names if name and not name.isdigit()]
 
 
 def _number(text: str) -> int:
-    """The leading number, 0 if there is none: "21695", "4000M"."""
+    """Parse the leading number of "21695" or "4000M"; 0 if there is none."""
     match = re.match(r"[0-9]+", text)
-    return whole_number(match[0]) or 0 if match else 0
+    return parse_uint(match[0]) or 0 if match else 0

@@ -1,6 +1,6 @@
-"""The cores and the memory of this machine that are really ours: affinity, cgroups, what is there.
+"""Cores and memory that this process may use on this machine: CPU affinity and cgroup limits.
 
-Both versions of cgroups are read, this process's own group and all above it.
+Both versions of cgroups are read, this process's own group and all its ancestors.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from launcher.base import Node
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-def this_machine() -> Node:
-    """This node, as far as this process may use it."""
+def this_node() -> Node:
+    """Return this machine as a node, with the cores and memory this process may use."""
     return Node(os.uname().nodename, _cores(), _memory_bytes())
 
 
-def is_here(name: str) -> bool:
-    """Is that a name of this machine?"""
+def is_this_node(name: str) -> bool:
+    """Test whether `name` is a name of this machine."""
     return name in LOOPBACK or same_host(name, os.uname().nodename)
 
 
@@ -28,11 +28,11 @@ def _cores() -> int:
     allowed = getattr(os, "sched_getaffinity", None)
     cores = len(allowed(0)) if allowed is not None else os.cpu_count() or 1
     for folder in _groups(""):
-        words = _read(folder / "cpu.max").split()
-        if len(words) == 2 and words[0].isdigit():
-            cores = min(cores, int(words[0]) // int(words[1]))
+        quota_period = _read(folder / "cpu.max").split()
+        if len(quota_period) == 2 and quota_period[0].isdigit():
+            cores = min(cores, int(quota_period[0]) // int(quota_period[1]))
     for folder in _groups("cpu"):
-        quota, period = (_number(folder / f"cpu.cfs_{word}_us") for word in ("quota", "period"))
+        quota, period = (_number(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
         if quota and period:
             cores = min(cores, quota // period)
     return max(1, cores)
@@ -46,23 +46,23 @@ def _memory_bytes() -> int:
 
 
 def _groups(controller: str) -> list[Path]:
-    """This process's cgroup and all above it; `controller`: of version 1, "" for version 2."""
+    """Return this process's cgroup and its ancestors; `controller`: of version 1, "": version 2."""
     for line in _read(Path("/proc/self/cgroup")).splitlines():
-        _, names, own = line.split(":", 2)
+        _, names, group = line.split(":", 2)
         if controller in names.split(","):
-            # A container may see its own group as the root, and still be told the host's path.
+            # A container may see its own group as the root although the path is the host's.
             root = _CGROUP / names if controller else _CGROUP
             if controller and not root.is_dir():
                 root = _CGROUP / controller
-            path = root / own.lstrip("/")
+            path = root / group.lstrip("/")
             return [path, *(p for p in path.parents if p == root or root in p.parents)]
     return []
 
 
 def _number(path: Path) -> int:
-    """What the file says, 0 where it is not a positive number: "max", -1, no such file."""
-    word = _read(path).strip()
-    return int(word) if word.isdigit() else 0
+    """Read a positive number; 0 for anything else: "max", -1, no such file."""
+    text = _read(path).strip()
+    return int(text) if text.isdigit() else 0
 
 
 def _read(path: Path) -> str:

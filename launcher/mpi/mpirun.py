@@ -1,7 +1,7 @@
-"""The mpirun launcher: one mpirun for each worker. Which mpirun is here, and what became of it.
+"""The mpirun launcher: one mpirun for each worker; discovery of the mpiruns that are installed.
 
-Invariant: ends of ranks are learned from their mpirun alone; that is tethered to the service, so
-that none outlives it.
+Invariant: ends of ranks are learned from their mpirun alone. It is bound to the service's life by
+`die_with_parent`, so that no mpirun outlives the service.
 """
 
 from __future__ import annotations
@@ -24,61 +24,69 @@ from launcher.mpi import mpirun_options
 from launcher.mpi.mpirun_options import Mpirun
 from launcher.process import agent as agents
 from launcher.process import die_with_parent, network_namespace
-from launcher.process.children import OfChildren, exit_words
+from launcher.process.children import SubprocessLauncher, describe_exit
 
 NAMES = ("mpirun", "mpiexec", "mpiexec.hydra")
 MAX_RANKS = 4096
-LOOK_TIMEOUT_S = 5.0
-_MOST_BYTES = 2**16  # at a log's end
-_LOST = re.compile(rb"(Remote daemon:\s+\S+ on node|Remote host:)\s+([\w.-]+)")
+VERSION_TIMEOUT_S = 5.0
+_LOG_TAIL_BYTES = 2**16
+_LOST_DAEMON = re.compile(rb"(Remote daemon:\s+\S+ on node|Remote host:)\s+([\w.-]+)")
 _FABRICS = (Path("/sys/class/infiniband"), Path("/sys/class/cxi"))
 
 
-class MpirunLauncher(OfChildren):
+class MpirunLauncher(SubprocessLauncher):
     """Implements launcher.base.Launcher; every command becomes an mpirun of its ranks.
 
-    `folder`: 0700, on a local disk: session files of this node. `agent`: the user's own way to
-    other nodes; "": srun or ssh.
+    `folder`: mode 0700, on a local disk: session files of this node. `agent`: the user's program
+    for other nodes; "": srun or ssh.
     """
 
     name = "mpirun"
     max_ranks = MAX_RANKS
 
-    def __init__(self, mpirun: Mpirun, folder: Path, agent: str = "", why: str = "") -> None:
+    def __init__(
+        self, mpirun: Mpirun, folder: Path, agent: str = "", description: str = ""
+    ) -> None:
         super().__init__()
-        self.why = why or str(mpirun)
+        self.description = description or str(mpirun)
         self._mpirun = mpirun
         self._folder = folder
         self._agent = agent
-        self._here = os.uname().nodename
+        self._this_node = os.uname().nodename
 
     def start(self, command: Command) -> int:
-        far = any(not same_host(share.node, self._here) for share in command.shares)
-        fabric = far and any(path.is_dir() and any(path.iterdir()) for path in _FABRICS)
+        remote = any(not same_host(share.node, self._this_node) for share in command.shares)
+        has_fabric = remote and any(path.is_dir() and any(path.iterdir()) for path in _FABRICS)
         environ = mpirun_options.environment(
-            self._mpirun, dict(command.environ), os.geteuid() == 0, fabric, far=far
+            self._mpirun, dict(command.environ), os.geteuid() == 0, has_fabric, remote=remote
         )
-        told = replace(command, environ=tuple(environ.items()))
-        program = self._one_program() if far else ""
-        isolated = not far and not network_namespace.why_impossible()
-        argv = mpirun_options.arguments(
-            self._mpirun, told, self._here, self._folder, program, isolated=isolated
+        command = replace(command, environ=tuple(environ.items()))
+        program = self._agent_program() if remote else ""
+        isolated = not remote and not network_namespace.unavailable_reason()
+        argv = mpirun_options.command_line(
+            self._mpirun, command, self._this_node, self._folder, program, isolated=isolated
         )
-        words = die_with_parent.words(os.getpid(), argv, isolated=isolated)
         offset = command.log.stat().st_size if command.log.exists() else 0
-        tell = partial(_of_mpirun, command.log, offset)
-        return self._children.start(told, words, leads=True, tell=tell)
+        return self._children.start(
+            command,
+            die_with_parent.command_line(os.getpid(), argv, isolated=isolated),
+            own_process_group=True,
+            translate_exit=partial(_translate_mpirun_exit, command.log, offset),
+        )
 
-    def _one_program(self) -> str:
-        """The agent as one word, the only form that every mpirun takes. LaunchError."""
-        program, told = self._folder / "mpirun-agent", self._folder / "mpirun-agent.json"
+    def _agent_program(self) -> str:
+        """Return the agent as one program, the only form that every mpirun takes.
+
+        Raises LaunchError.
+        """
+        program, settings = self._folder / "mpirun-agent", self._folder / "mpirun-agent.json"
         if not program.exists():
-            words = (sys.executable, "-P", "-m", "launcher.process.agent", str(told))
+            argv = (sys.executable, "-P", "-m", "launcher.process.agent", str(settings))
             temporary = program.with_suffix(".new")
             try:
-                told.unlink(missing_ok=True)
-                agents.write(told, self._agent, os.environ)
-                temporary.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+                settings.unlink(missing_ok=True)
+                agents.write_settings(settings, self._agent, os.environ)
+                temporary.write_text(f'#!/bin/sh\nexec {shlex.join(argv)} "$@"\n')
                 temporary.chmod(0o700)
                 temporary.replace(program)
             except OSError as error:
@@ -87,16 +95,16 @@ class MpirunLauncher(OfChildren):
 
 
 def find(environ: Mapping[str, str], prefix: str = sys.prefix) -> list[Mpirun]:
-    """Every mpirun we can speak to, the one in this interpreter's environment first."""
-    found: dict[tuple[Path, str], Mpirun] = {}
+    """Return every supported mpirun, the one in this interpreter's environment first."""
+    mpiruns: dict[tuple[Path, str], Mpirun] = {}
     for path in _paths(environ, prefix):
-        if (mpirun := look_at(path, environ, prefix)) is not None:
-            found.setdefault((path.parent, str(mpirun)), mpirun)  # mpiexec is mpirun's other name
-    return list(found.values())
+        if (mpirun := identify(path, environ, prefix)) is not None:
+            mpiruns.setdefault((path.parent, str(mpirun)), mpirun)  # mpiexec is mpirun's alias
+    return list(mpiruns.values())
 
 
-def look_at(path: Path, environ: Mapping[str, str], prefix: str = sys.prefix) -> Mpirun | None:
-    """What that program says it is; None if it is none we can speak to."""
+def identify(path: Path, environ: Mapping[str, str], prefix: str = sys.prefix) -> Mpirun | None:
+    """Identify a program by its `--version`; None if it is no supported mpirun."""
     try:
         done = subprocess.run(
             [str(path), "--version"],
@@ -104,20 +112,20 @@ def look_at(path: Path, environ: Mapping[str, str], prefix: str = sys.prefix) ->
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=dict(environ),
-            timeout=LOOK_TIMEOUT_S,
+            timeout=VERSION_TIMEOUT_S,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    told = mpirun_options.recognise(done.stdout.decode("utf-8", "replace"))
-    if told is None:
+    version = mpirun_options.parse_version(done.stdout.decode("utf-8", "replace"))
+    if version is None:
         return None
-    own = path.parent == Path(prefix) / "bin"
-    return Mpirun(str(path), *told, prefix if own else "")
+    installed_by_pip = path.parent == Path(prefix) / "bin"
+    return Mpirun(str(path), *version, prefix if installed_by_pip else "")
 
 
 def _paths(environ: Mapping[str, str], prefix: str) -> Iterator[Path]:
-    """Distinct programs by those names: here, then on PATH."""
+    """Yield distinct programs of these names: in the interpreter's environment, then on PATH."""
     seen = set()
     for folder in (str(Path(prefix) / "bin"), environ.get("PATH", os.defpath)):
         for name in NAMES:
@@ -127,15 +135,18 @@ def _paths(environ: Mapping[str, str], prefix: str) -> Iterator[Path]:
                 yield Path(where)
 
 
-def _of_mpirun(log: Path, offset: int, code: int) -> tuple[int, str, bool]:
-    """Open MPI tells a rank's signal as a shell does, 128 + its number, and a lost node in words
-    alone: in `log`, which this mpirun has written from `offset` on. A daemon that was there and is
-    lost is nobody's fault; a host that was never reached may be the pool's."""
-    rank = 128 - code if 128 < code < 128 + 65 else code
+def _translate_mpirun_exit(log: Path, offset: int, code: int) -> tuple[int, str, bool]:
+    """Translate an exit code of mpirun.
+
+    Open MPI encodes a rank's signal as a shell does, 128 + its number, and reports a lost node in
+    its output alone: in `log`, which this mpirun has written from `offset` on. A daemon that ran
+    and is lost is an infrastructure failure; a host that was never reached may be the pool's fault.
+    """
+    rank_code = 128 - code if 128 < code < 128 + 65 else code
     with suppress(OSError), log.open("rb") as file:
-        file.seek(max(offset, file.seek(0, os.SEEK_END) - _MOST_BYTES))
-        if lost := _LOST.findall(file.read()):
-            how, node = lost[-1]
-            words = f"{exit_words(rank)}, without its daemon on {node.decode()}"
-            return rank, words, how.startswith(b"Remote daemon")
-    return rank, exit_words(rank), False
+        file.seek(max(offset, file.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))
+        if lost := _LOST_DAEMON.findall(file.read()):
+            kind, node = lost[-1]
+            reason = f"{describe_exit(rank_code)}, without its daemon on {node.decode()}"
+            return rank_code, reason, kind.startswith(b"Remote daemon")
+    return rank_code, describe_exit(rank_code), False

@@ -1,72 +1,73 @@
-"""Two launchers as one: workers of one rank are plain processes, others go through an MPI.
+"""The split launcher: workers of one rank are plain processes, others go through an MPI launcher.
 
-The MPI launcher is made when the first worker of several ranks is wanted: an environment of small
-workers runs no DVM.
+The MPI launcher is created when the first worker of several ranks is started: an environment of
+small workers runs no DVM.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from launcher.base import Command, Exit, Launcher, News
+from launcher.base import Command, Exit, Launcher, LauncherEvent
 from launcher.process.local import LocalLauncher
 
 
-class ByRanks:
-    """Implements launcher.base.Launcher. `make` may raise LaunchError; then that start fails."""
+class SplitLauncher:
+    """Implements launcher.base.Launcher. `create_mpi` may raise LaunchError; then that start
+    fails."""
 
     def __init__(
         self,
-        plain: LocalLauncher,
-        make: Callable[[], Launcher],
+        local: LocalLauncher,
+        create_mpi: Callable[[], Launcher],
         name: str,
-        why: str,
+        description: str,
         max_ranks: int,
         exposure: str = "",
     ) -> None:
         self.name = name
-        self.why = why
+        self.description = description
         self.max_ranks = max_ranks
         self.exposure = exposure
-        self._plain = plain
-        self._make = make
+        self._local = local
+        self._create_mpi = create_mpi
         self._mpi: Launcher | None = None
 
     def start(self, command: Command) -> int:
         if command.ranks == 1:
-            return self._plain.start(command)
+            return self._local.start(command)
         if self._mpi is None:
-            self._mpi = self._make()
+            self._mpi = self._create_mpi()
         return self._mpi.start(command)
 
-    def exited(self) -> list[Exit]:
-        return [end for launcher in self._both() for end in launcher.exited()]
+    def poll_exits(self) -> list[Exit]:
+        return [end for launcher in self._launchers() for end in launcher.poll_exits()]
 
-    def news(self) -> list[News]:
-        return [news for launcher in self._both() for news in launcher.news()]
+    def poll_events(self) -> list[LauncherEvent]:
+        return [event for launcher in self._launchers() for event in launcher.poll_events()]
 
-    def look(self, node: str) -> bool:
-        return sum(launcher.look(node) for launcher in self._both()) > 0
+    def recheck_node(self, node: str) -> bool:
+        return sum(launcher.recheck_node(node) for launcher in self._launchers()) > 0  # ask all
 
     def kill(self, name: str) -> None:
-        for launcher in self._both():
+        for launcher in self._launchers():
             if name in launcher.running():
                 launcher.kill(name)
 
     def terminate(self, name: str) -> None:
-        for launcher in self._both():
+        for launcher in self._launchers():
             if name in launcher.running():
                 launcher.terminate(name)
 
     def running(self) -> list[str]:
-        return [name for launcher in self._both() for name in launcher.running()]
+        return [name for launcher in self._launchers() for name in launcher.running()]
 
     def close(self) -> None:
         try:
             if self._mpi is not None:
                 self._mpi.close()
         finally:
-            self._plain.close()
+            self._local.close()
 
-    def _both(self) -> tuple[Launcher, ...]:
-        return (self._plain,) if self._mpi is None else (self._plain, self._mpi)
+    def _launchers(self) -> tuple[Launcher, ...]:
+        return (self._local,) if self._mpi is None else (self._local, self._mpi)

@@ -1,7 +1,7 @@
-"""Layouts, keys and codes of PMIx's stable binary interface (version 4 and later, 64-bit Linux).
+"""Struct layouts, data types and status codes of the PMIx ABI (version 4 and later, 64-bit Linux).
 
-Sources: the PMIx standard 4.1 and the library's pmix_common.h. What is built here keeps alive all
-memory it points to, for as long as the ctypes array itself lives.
+Sources: the PMIx standard 4.1 and the library's pmix_common.h. Arrays that are built here keep
+alive all memory they point to, for as long as the ctypes array itself lives.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ Setting = tuple[str, int, bool | int | str]  # key, data type, value
 
 
 def infos(settings: Sequence[Setting]) -> c.Array[Info]:
-    """An array of as many pmix_info_t (one that is empty for none: C has no array of none)."""
+    """Build an array of pmix_info_t; an empty element if there are no settings: C needs one."""
     array = (Info * max(1, len(settings)))()
     for info, (key, kind, value) in zip(array, settings, strict=False):
         info.key = key.encode()
@@ -107,13 +107,13 @@ def infos(settings: Sequence[Setting]) -> c.Array[Info]:
     return array
 
 
-def strings(words: Sequence[str]) -> c.Array[c.c_char_p]:
-    """A char ** that ends with NULL."""
-    return (c.c_char_p * (len(words) + 1))(*[word.encode() for word in words], None)
+def strings(texts: Sequence[str]) -> c.Array[c.c_char_p]:
+    """Build a char ** that ends with NULL."""
+    return (c.c_char_p * (len(texts) + 1))(*[text.encode() for text in texts], None)
 
 
 def read(info: object, count: int) -> dict[str, bool | int | str | bytes]:
-    """The plain values of an array of `count` pmix_info_t; of a process, its namespace."""
+    """Read the plain values of an array of `count` pmix_info_t; of a process, its namespace."""
     values: dict[str, bool | int | str | bytes] = {}
     if not info:
         return values

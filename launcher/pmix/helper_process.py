@@ -1,4 +1,4 @@
-"""The launcher's end of its PMIx helper: started, written to and read without ever waiting."""
+"""The launcher's side of its PMIx helper: started, written to and read without waiting."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from launcher.pmix.protocol import Answer, Order, order_line, read_answer
+from launcher.pmix.protocol import (
+    HelperRequest,
+    HelperResponse,
+    decode_response,
+    encode_request,
+)
 
 _READ_BYTES = 1 << 16
 _END_TIMEOUT_S = 1.0
 
 
 class HelperProcess:
-    """One helper. When it ends, by itself or not, `ended` is true and nothing more comes."""
+    """One helper process. Once it has ended, `ended` is True and no more responses come."""
 
     def __init__(
         self,
@@ -27,7 +32,7 @@ class HelperProcess:
         *,
         network_of: int = 0,
     ) -> None:
-        """`network_of`: the process in whose network namespace the DVM listens; 0: in ours."""
+        """`network_of`: the process in whose network namespace the DVM listens; 0: in this one."""
         argv = [sys.executable, "-P", "-m", "launcher.pmix.helper", str(network_of), str(uri_file)]
         self._process = subprocess.Popen(
             [*argv, *map(str, libraries)],
@@ -51,12 +56,12 @@ class HelperProcess:
     def pid(self) -> int:
         return self._process.pid
 
-    def send(self, order: Order) -> None:
-        self._unsent += order_line(order)
+    def send(self, request: HelperRequest) -> None:
+        self._unsent += encode_request(request)
         self._flush()
 
-    def answers(self) -> list[Answer]:
-        """What has come since the last call."""
+    def responses(self) -> list[HelperResponse]:
+        """Return the responses and events since the last call."""
         self._flush()
         data = self._partial
         with suppress(BlockingIOError):
@@ -64,7 +69,7 @@ class HelperProcess:
                 data += chunk
             self.ended = True
         *lines, self._partial = data.split(b"\n")
-        return [read_answer(line) for line in lines]
+        return [decode_response(line) for line in lines]
 
     def close(self) -> None:
         self._process.kill()

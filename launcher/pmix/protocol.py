@@ -1,4 +1,4 @@
-"""What the launcher and its PMIx helper say to one another: one JSON object a line."""
+"""Messages between the launcher and its PMIx helper: one JSON object a line."""
 
 from __future__ import annotations
 
@@ -8,50 +8,57 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """To the helper. `do`: spawn, grow (both answered under their key), kill, ask."""
+class HelperRequest:
+    """Request to the helper.
 
-    do: str
+    `operation`: spawn, add_nodes (both get a response under their key), kill or query.
+    """
+
+    operation: str
     key: int = 0
     namespace: str = ""
     argv: tuple[str, ...] = ()
     env: tuple[str, ...] = ()  # "NAME=value"
-    hosts: tuple[str, ...] = ()  # spawn: of each rank; grow: "name:slots"
+    hosts: tuple[str, ...] = ()  # spawn: of each rank; add_nodes: "name:slots"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """From the helper. `tells`: ready; spawned, failed or unasked (there was no DVM to ask) under
-    the order's key; ended; listed; lost."""
+class HelperResponse:
+    """Response or event from the helper.
 
-    tells: str
+    `kind`: ready; spawned, failed or not_sent (no DVM was connected) under the request's key;
+    ended; listed; lost.
+    """
+
+    kind: str
     key: int = 0
     namespace: str = ""
     code: int = 0  # failed: PMIx's; ended: PRTE's, 128 + n for signal n
-    words: str = ""
-    alive: tuple[str, ...] = ()
+    message: str = ""
+    namespaces: tuple[str, ...] = ()
 
 
-def order_line(order: Order) -> bytes:
-    return json.dumps(asdict(order)).encode() + b"\n"
+def encode_request(request: HelperRequest) -> bytes:
+    return json.dumps(asdict(request)).encode() + b"\n"
 
 
-def read_order(line: bytes) -> Order:
-    return Order(**_fields(json.loads(line)))
+def decode_request(line: bytes) -> HelperRequest:
+    return HelperRequest(**_with_tuples(json.loads(line)))
 
 
-def answer_line(answer: Answer) -> bytes:
-    return json.dumps(asdict(answer)).encode() + b"\n"
+def encode_response(response: HelperResponse) -> bytes:
+    return json.dumps(asdict(response)).encode() + b"\n"
 
 
-def read_answer(line: bytes) -> Answer:
-    """ValueError or TypeError if the line is none of the helper's."""
+def decode_response(line: bytes) -> HelperResponse:
+    """Decode a line; ValueError or TypeError if the helper did not write it."""
     values = json.loads(line)
     if not isinstance(values, dict):
         raise TypeError(f"no object: {line[:80]!r}")
-    return Answer(**_fields(values))
+    return HelperResponse(**_with_tuples(values))
 
 
-def _fields(values: dict[str, Any]) -> dict[str, Any]:
-    """JSON's lists are tuples here."""
-    return {key: tuple(one) if isinstance(one, list) else one for key, one in values.items()}
+def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+    }

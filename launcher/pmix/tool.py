@@ -1,8 +1,8 @@
 """A PMIx tool by ctypes: it asks a PRTE DVM to start, end and list jobs.
 
-It is deliberately no PMIx *launcher*: such a one forks processes itself, on its own machine, when
-its connection is lost; a plain tool gets an error. Nothing here waits: answers and events come to
-the callbacks, on the library's own thread.
+It is deliberately no PMIx *launcher*: a launcher forks processes itself, on its own machine, when
+its connection is lost; a plain tool gets an error. No call waits: responses and events come to the
+callbacks, on the library's own thread.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from pathlib import Path
 
 import launcher.pmix.abi as p
 
-# PRTE ends itself over a mapping it cannot parse: these two are all that is ever sent. `seq`: rank
-# k goes to the k-th host named, whatever room PRTE thinks there is; our ledger is the one that
-# counts.
+# PRTE ends itself over a mapping that it cannot parse: only these two are ever sent. `seq`: rank k
+# goes to the k-th host named, whatever slots PRTE counts there; the scheduler's count is the one
+# that holds.
 MAP_RANKS = "seq:OVERSUBSCRIBE"
 MAP_ANYWHERE = "slot:OVERSUBSCRIBE"
 
 
-LOST = (p.UNREACHABLE, p.LOST_CONNECTION)  # codes: whatever was asked, no DVM does it
+CONNECTION_LOST_CODES = (p.UNREACHABLE, p.LOST_CONNECTION)  # the DVM never got the request
 
 
 class PmixError(Exception):
-    """The library refused; the message says what and its words."""
+    """The library refused a call; the message holds the call and the library's error string."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
@@ -35,8 +35,8 @@ class PmixError(Exception):
 class Tool:
     """One connection to a DVM; a process can have one.
 
-    `spawned(id, code, namespace, words)`, `ended(namespace, code, words)` and `listed(namespaces)`
-    are called on the library's thread and must not raise.
+    `on_spawned(key, code, namespace, message)`, `on_ended(namespace, code, message)` and
+    `on_listed(namespaces)` are called on the library's thread and must not raise.
     """
 
     def __init__(
@@ -45,25 +45,25 @@ class Tool:
         library: Path,
         preload: Sequence[Path],
         *,
-        spawned: Callable[[int, int, str, str], None],
-        ended: Callable[[str, int, str], None],
-        listed: Callable[[list[str]], None],
+        on_spawned: Callable[[int, int, str, str], None],
+        on_ended: Callable[[str, int, str], None],
+        on_listed: Callable[[list[str]], None],
     ) -> None:
         for path in preload:
             c.CDLL(str(path), mode=c.RTLD_GLOBAL)
         self._lib = c.CDLL(str(library))
         self._lib.PMIx_Error_string.restype = c.c_char_p
-        # Version 4 has no such function; then the event has to do.
-        self._asked = getattr(self._lib, "PMIx_tool_is_connected", None)
-        if self._asked is not None:
-            self._asked.restype = c.c_bool
+        # PMIx 4 lacks this function; there the event of the lost connection has to do.
+        self._is_connected = getattr(self._lib, "PMIx_tool_is_connected", None)
+        if self._is_connected is not None:
+            self._is_connected.restype = c.c_bool
         self._lost = False
-        self._spawned, self._ended, self._listed = spawned, ended, listed
-        self._kept: dict[int, tuple[object, ...]] = {}  # what the library still reads
+        self._on_spawned, self._on_ended, self._on_listed = on_spawned, on_ended, on_listed
+        self._in_use: dict[int, tuple[object, ...]] = {}  # memory that the library still reads
         self._count = 0
-        self._on_spawned = p.OnSpawned(self._spawn_answer)
-        self._on_info = p.OnInfo(self._info_answer)
-        self._on_event = p.OnEvent(self._event)
+        self._spawn_callback = p.OnSpawned(self._spawn_done)
+        self._info_callback = p.OnInfo(self._info_done)
+        self._event_callback = p.OnEvent(self._event)
         self._init(uri)
 
     def _init(self, uri: str) -> None:
@@ -72,56 +72,61 @@ class Tool:
             ("pmix.tool.rank", p.PROC_RANK, 0),
             ("pmix.srvr.uri", p.STRING, uri),
         ]
-        me = p.Proc()
+        own = p.Proc()
         count = c.c_size_t(len(settings))
         self._check(
-            self._lib.PMIx_tool_init(c.byref(me), p.infos(settings), count), "cannot connect"
+            self._lib.PMIx_tool_init(c.byref(own), p.infos(settings), count), "cannot connect"
         )
         codes = (c.c_int * 2)(p.JOB_END, p.LOST_CONNECTION)
         none = c.c_size_t(0)
         register = self._lib.PMIx_Register_event_handler
-        handler = register(codes, c.c_size_t(2), None, none, self._on_event, None, None)
+        handler = register(codes, c.c_size_t(2), None, none, self._event_callback, None, None)
         if handler < 0:
             self._check(handler, "no events")
 
     def connected(self) -> bool:
-        return bool(self._asked()) if self._asked is not None else not self._lost
+        return bool(self._is_connected()) if self._is_connected is not None else not self._lost
 
     def spawn(
         self, key: int, argv: Sequence[str], env: Sequence[str], cwd: str, hosts: Sequence[str]
     ) -> None:
-        """Start a job with rank k on hosts[k]; `spawned` tells what came of it. `env`: "NAME=value"
-        beside what the DVM has. `cwd` must exist everywhere: PRTE says nothing if it does not."""
+        """Start a job with rank k on hosts[k]; `on_spawned` gets the result. `env`: "NAME=value",
+        added to the DVM's. `cwd` must exist on every node: PRTE reports nothing if it does not."""
         placed: list[p.Setting] = [("pmix.host", p.STRING, ",".join(hosts))]
         self._spawn(key, argv, env, cwd, len(hosts), MAP_RANKS, placed)
 
-    def grow(self, key: int, hosts: Sequence[str]) -> None:
-        """Add nodes ("name:slots") to the DVM: a job that ends at once carries the order. It names
-        no host of its own: PRTE hangs over an order that does both."""
+    def add_nodes(self, key: int, hosts: Sequence[str]) -> None:
+        """Add nodes ("name:slots") to the DVM: the request is part of a job that ends at once. The
+        job names no host of its own: PRTE hangs over a request that does both."""
         added: list[p.Setting] = [("pmix.addhost", p.STRING, ",".join(hosts))]
         self._spawn(key, ["/bin/sh", "-c", "sleep 0.1"], [], "/", 1, MAP_ANYWHERE, added)
 
     def kill(self, namespace: str) -> None:
-        """SIGTERM to every rank of a job, SIGKILL a second later. There is no way to send another
-        signal: PRTE sends those to the ranks of all jobs."""
+        """Send SIGTERM to every rank of a job, SIGKILL a second later. Another signal cannot be
+        sent: PRTE delivers those to the ranks of all jobs."""
         target = p.Proc()
         target.nspace, target.rank = namespace.encode(), p.RANK_WILDCARD
-        order = p.infos([("pmix.jctrl.kill", p.BOOL, True)])
-        one = c.c_size_t(1)
-        key = self._keep(target, order)
+        directive = p.infos([("pmix.jctrl.kill", p.BOOL, True)])
+        single = c.c_size_t(1)
+        key = self._hold(target, directive)
         control = self._lib.PMIx_Job_control_nb
         self._check(
-            control(c.byref(target), one, order, one, self._on_info, c.c_void_p(key)), "not killed"
+            control(
+                c.byref(target), single, directive, single, self._info_callback, c.c_void_p(key)
+            ),
+            "not killed",
         )
 
-    def ask(self) -> None:
-        """Which namespaces live; `listed` tells."""
+    def query(self) -> None:
+        """Ask for the live namespaces; `on_listed` gets them."""
         query = (p.Query * 1)()
         keys = p.strings(["pmix.qry.ns"])
         query[0].keys = keys
-        key = self._keep(query, keys)
-        ask = self._lib.PMIx_Query_info_nb
-        self._check(ask(query, c.c_size_t(1), self._on_info, c.c_void_p(key)), "no answer")
+        key = self._hold(query, keys)
+        query_info = self._lib.PMIx_Query_info_nb
+        self._check(
+            query_info(query, c.c_size_t(1), self._info_callback, c.c_void_p(key)), "no answer"
+        )
 
     def _spawn(
         self,
@@ -143,48 +148,49 @@ class Tool:
             ("pmix.bindto", p.STRING, "none"),
         ]
         jobs, infos = p.infos(job), p.infos(settings)
-        words, variables = p.strings(argv), p.strings(env)
+        arguments, variables = p.strings(argv), p.strings(env)
         apps = (p.App * 1)()
         app = apps[0]
-        app.cmd, app.argv, app.env, app.cwd = argv[0].encode(), words, variables, cwd.encode()
+        app.cmd, app.argv, app.env, app.cwd = argv[0].encode(), arguments, variables, cwd.encode()
         app.maxprocs, app.info, app.ninfo = ranks, infos, len(settings)
-        kept = self._keep(key, jobs, infos, words, variables, apps)
+        held = self._hold(key, jobs, infos, arguments, variables, apps)
         code = self._lib.PMIx_Spawn_nb(
-            jobs, c.c_size_t(len(job)), apps, c.c_size_t(1), self._on_spawned, c.c_void_p(kept)
+            jobs, c.c_size_t(len(job)), apps, c.c_size_t(1), self._spawn_callback, c.c_void_p(held)
         )
         self._check(code, "not started")
 
-    def _keep(self, *things: object) -> int:
+    def _hold(self, *objects: object) -> int:
+        """Keep memory alive until the callback that gets the returned number."""
         self._count += 1
-        self._kept[self._count] = things
+        self._in_use[self._count] = objects
         return self._count
 
-    def _check(self, code: int, what: str) -> None:
+    def _check(self, code: int, failure: str) -> None:
         if code not in (p.SUCCESS, p.OPERATION_SUCCEEDED):
-            raise PmixError(f"{what}: {self._words(code)}", code)
+            raise PmixError(f"{failure}: {self._error_string(code)}", code)
 
-    def _words(self, code: int) -> str:
-        said: bytes = self._lib.PMIx_Error_string(code) or b""
-        return f"{said.decode()} ({code})"
+    def _error_string(self, code: int) -> str:
+        text: bytes = self._lib.PMIx_Error_string(code) or b""
+        return f"{text.decode()} ({code})"
 
     # --- on the library's thread -----------------------------------------------------------------
 
-    def _spawn_answer(self, code: int, namespace: bytes | None, kept: int) -> None:
-        key = self._kept.pop(kept)[0]
+    def _spawn_done(self, code: int, namespace: bytes | None, held: int) -> None:
+        key = self._in_use.pop(held)[0]
         assert isinstance(key, int)
         good = code in (p.SUCCESS, p.OPERATION_SUCCEEDED)
-        words = "" if good else self._words(code)
-        self._spawned(key, 0 if good else code, (namespace or b"").decode(), words)
+        message = "" if good else self._error_string(code)
+        self._on_spawned(key, 0 if good else code, (namespace or b"").decode(), message)
 
-    def _info_answer(
-        self, code: int, info: object, count: int, kept: int, release: int, released: int
+    def _info_done(
+        self, code: int, info: object, count: int, held: int, release: int, release_data: int
     ) -> None:
-        self._kept.pop(kept, None)
-        said = p.read(info, count).get("pmix.qry.ns") if code == p.SUCCESS else None
+        self._in_use.pop(held, None)
+        names = p.read(info, count).get("pmix.qry.ns") if code == p.SUCCESS else None
         if release:
-            p.Release(release)(released)
-        if isinstance(said, str):
-            self._listed([name for name in said.split(",") if name])
+            p.Release(release)(release_data)
+        if isinstance(names, str):
+            self._on_listed([name for name in names.split(",") if name])
 
     def _event(
         self,
@@ -202,10 +208,11 @@ class Tool:
             if status == p.LOST_CONNECTION:
                 self._lost = True
                 return
-            said = p.read(info, count)
-            namespace, code = said.get("pmix.evproc"), said.get("pmix.job.term.status", 0)
+            values = p.read(info, count)
+            namespace = values.get("pmix.evproc")
+            code = int(values.get("pmix.job.term.status", 0))
             if isinstance(namespace, str):
-                self._ended(namespace, int(code), "" if int(code) >= 0 else self._words(int(code)))
+                self._on_ended(namespace, code, "" if code >= 0 else self._error_string(code))
         finally:
             if done:
                 p.EventDone(done)(p.EVENT_ACTION_COMPLETE, None, 0, None, None, data)

@@ -1,7 +1,7 @@
-"""A table of child processes: started, seen to end, signalled, ended. For launchers, main thread.
+"""A table of child processes: start, poll, signal, end. For launchers, from the main thread.
 
-Invariant: a process is signalled only while it has not been reaped, so never by a number that has
-come to mean another process.
+Invariant: a process is signalled only while it has not been reaped, so a signal never reaches
+another process that has got the same pid.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.base import Command, Exit, LaunchError, News
+from launcher.base import Command, Exit, LauncherEvent, LaunchError
 
 CLOSE_TIMEOUT_S = 5.0
 _LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
 
-# A child's exit code -> the worker's, in words, and whether it is blameless (see Exit).
-Tell = Callable[[int], tuple[int, str, bool]]
+# A child's exit code -> the worker's exit code, `reason` and `infrastructure_failure` (see Exit).
+ExitTranslator = Callable[[int], tuple[int, str, bool]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +29,11 @@ class _Child:
     name: str
     start: int
     process: subprocess.Popen[bytes]
-    leads: bool  # a process group, and what it has started
-    tell: Tell
+    own_process_group: bool
+    translate_exit: ExitTranslator
 
 
-class Children:
+class ChildProcesses:
     """Every child has a worker's name and start; several may run under one name."""
 
     def __init__(self) -> None:
@@ -45,12 +45,13 @@ class Children:
         argv: Sequence[str] = (),
         environ: Mapping[str, str] | None = None,
         *,
-        leads: bool = False,
-        tell: Tell | None = None,
+        own_process_group: bool = False,
+        translate_exit: ExitTranslator | None = None,
     ) -> int:
-        """Start `argv` (the command's own by default) for the command's worker; its pid.
+        """Start `argv` (by default the command's own) for the command's worker; return its pid.
 
-        `leads`: in a process group of its own; kill ends all that it has started. LaunchError.
+        `own_process_group`: the child leads a process group, and `kill` ends all its descendants.
+        Raises LaunchError.
         """
         argv = argv or command.argv
         try:
@@ -65,26 +66,31 @@ class Children:
                 stderr=log,
                 env=dict(command.environ if environ is None else environ),
                 cwd=command.cwd,
-                process_group=0 if leads else None,
+                process_group=0 if own_process_group else None,
             )
         except OSError as error:
             raise LaunchError(f"cannot start {argv[0]}: {error.strerror}") from error
         finally:
             os.close(log)
-        child = _Child(command.name, command.start, process, leads, tell or _as_it_is)
-        self._children.append(child)
+        translate = translate_exit or _untranslated
+        self._children.append(
+            _Child(command.name, command.start, process, own_process_group, translate)
+        )
         return process.pid
 
-    def exited(self) -> list[Exit]:
-        ends = []
+    def poll_exits(self) -> list[Exit]:
+        """Reap the children that have ended since the last call."""
+        exits = []
         for child in list(self._children):
             code = child.process.poll()
             if code is not None:
                 self._children.remove(child)
-                told, words, blameless = child.tell(code)
+                worker_code, reason, infrastructure_failure = child.translate_exit(code)
                 pid = child.process.pid
-                ends.append(Exit(child.name, pid, told, words, child.start, blameless))
-        return ends
+                exits.append(
+                    Exit(child.name, pid, worker_code, reason, child.start, infrastructure_failure)
+                )
+        return exits
 
     def running(self) -> list[str]:
         return [child.name for child in self._children]
@@ -98,7 +104,7 @@ class Children:
             _kill(child)
 
     def close(self) -> None:
-        """SIGTERM to all; SIGKILL to those that have not ended within CLOSE_TIMEOUT_S."""
+        """Send SIGTERM to all, and SIGKILL to those still running after CLOSE_TIMEOUT_S."""
         for child in self._children:
             child.process.terminate()
         deadline = time.monotonic() + CLOSE_TIMEOUT_S
@@ -114,21 +120,21 @@ class Children:
         return [child for child in self._children if child.name == name]
 
 
-class OfChildren:
-    """What launchers whose workers are child processes have in common: all but how they start."""
+class SubprocessLauncher:
+    """Base class of launchers whose workers are child processes; subclasses add `start`."""
 
     exposure = ""
 
     def __init__(self) -> None:
-        self._children = Children()
+        self._children = ChildProcesses()
 
-    def exited(self) -> list[Exit]:
-        return self._children.exited()
+    def poll_exits(self) -> list[Exit]:
+        return self._children.poll_exits()
 
-    def news(self) -> list[News]:
+    def poll_events(self) -> list[LauncherEvent]:
         return []
 
-    def look(self, node: str) -> bool:  # noqa: ARG002 - nothing is known of nodes here
+    def recheck_node(self, node: str) -> bool:  # noqa: ARG002 - no state of nodes is kept here
         return False
 
     def kill(self, name: str) -> None:
@@ -144,8 +150,8 @@ class OfChildren:
         self._children.close()
 
 
-def exit_words(code: int) -> str:
-    """'exit 1', 'signal 9 (SIGKILL)'."""
+def describe_exit(code: int) -> str:
+    """Describe an exit code: 'exit 1', 'signal 9 (SIGKILL)'."""
     if code >= 0:
         return f"exit {code}"
     try:
@@ -154,17 +160,17 @@ def exit_words(code: int) -> str:
         return f"signal {-code}"
 
 
-def _as_it_is(code: int) -> tuple[int, str, bool]:
-    return code, exit_words(code), False
+def _untranslated(code: int) -> tuple[int, str, bool]:
+    return code, describe_exit(code), False
 
 
 def _kill(child: _Child) -> None:
     if child.process.poll() is not None:
         return
-    if not child.leads:
+    if not child.own_process_group:
         child.process.kill()
         return
-    below = descendants(child.process.pid)  # mpirun gives each rank a group of its own
+    below = descendants(child.process.pid)  # mpirun gives each rank a process group of its own
     os.killpg(child.process.pid, signal.SIGKILL)
     for pid in below:
         with suppress(OSError):
@@ -172,10 +178,10 @@ def _kill(child: _Child) -> None:
 
 
 def descendants(pid: int) -> list[int]:
-    """All processes below `pid`, nearest first; [] where /proc does not tell."""
-    found = [pid]
-    for one in found:
-        for listed in Path(f"/proc/{one}/task").glob("*/children"):
+    """Return the pids of all descendants of `pid`, nearest first; [] where /proc has no lists."""
+    pids = [pid]
+    for parent in pids:
+        for children in Path(f"/proc/{parent}/task").glob("*/children"):
             with suppress(OSError):
-                found += [int(word) for word in listed.read_text().split()]
-    return found[1:]
+                pids += [int(child) for child in children.read_text().split()]
+    return pids[1:]

@@ -2,13 +2,14 @@
 
     python -I -S die_with_parent.py PID [isolated] -- ARGV...
 
-The kernel sends SIGKILL when the starter's thread ends; the setting survives the exec. A file of
-its own, run by its path, so that it starts without the interpreter's site packages.
+The kernel sends SIGKILL to the program when the parent's thread ends (PR_SET_PDEATHSIG); the
+setting survives the exec. The module is run by its path, so that it starts without the
+interpreter's site packages.
 
 `isolated`: the program runs in a new network namespace, which has a loopback interface and nothing
 else. Processes outside of it, those of other users above all, cannot connect to its ports. Without
-the privilege to make one, it is made inside a new user namespace, in which the user and the group
-keep their numbers (user_namespaces(7)). See `launcher.process.network_namespace` for the reason.
+the privilege to make a network namespace, it is made inside a new user namespace, in which user and
+group keep their numbers (user_namespaces(7)). See `launcher.process.network_namespace`.
 """
 
 from __future__ import annotations
@@ -26,37 +27,37 @@ _CLONE_NEWUSER, _CLONE_NEWNET = 0x1000_0000, 0x4000_0000  # linux/sched.h
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1  # linux/sockios.h, linux/if.h
 
 
-def words(starter_pid: int, argv: Sequence[str], *, isolated: bool = False) -> list[str]:
-    """The command line that runs `argv` tethered to the process (its main thread) `starter_pid`."""
+def command_line(parent_pid: int, argv: Sequence[str], *, isolated: bool = False) -> list[str]:
+    """Return the command line that runs `argv` bound to the life of `parent_pid`'s main thread."""
     options = [ISOLATED] if isolated else []
-    return [sys.executable, "-I", "-S", __file__, str(starter_pid), *options, "--", *argv]
+    return [sys.executable, "-I", "-S", __file__, str(parent_pid), *options, "--", *argv]
 
 
 def main(argv: list[str]) -> None:
-    """Become the program; SystemExit with words if the starter is gone, the program missing, or a
-    network namespace asked for and refused."""
-    starter, *options = argv[: argv.index("--")] if "--" in argv else [""]
+    """Become the program. Raises SystemExit with a message if the parent has ended, the program is
+    missing, or a requested network namespace is refused."""
+    parent, *options = argv[: argv.index("--")] if "--" in argv else [""]
     program = argv[len(options) + 2 :]
-    if not starter or not program or options not in ([], [ISOLATED]):
+    if not parent or not program or options not in ([], [ISOLATED]):
         raise SystemExit("usage: die_with_parent.py PID [isolated] -- ARGV...")
     if options:
         try:
-            isolate()
+            isolate_network()
         except OSError as error:
-            raise SystemExit(f"no network namespace of its own: {error.strerror}") from error
+            raise SystemExit(f"cannot make a network namespace: {error.strerror}") from error
     if sys.platform.startswith("linux"):  # after a change of credentials, which would clear it
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != int(starter):
-        raise SystemExit(f"the starter (pid {starter}) is gone")
+    if os.getppid() != int(parent):
+        raise SystemExit(f"the parent process (pid {parent}) has ended")
     try:
         os.execvp(program[0], program)
     except OSError as error:
         raise SystemExit(f"cannot start {program[0]}: {error.strerror}") from error
 
 
-def isolate() -> None:
+def isolate_network() -> None:
     """Move this process, which must have one thread, to a new network namespace whose loopback
-    interface is up. OSError where the kernel or the site forbids it."""
+    interface is up. Raises OSError where the kernel or the site forbids it."""
     import fcntl
     import socket
 

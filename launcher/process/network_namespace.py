@@ -16,11 +16,11 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from launcher.allocation.this_node import is_here
+from launcher.allocation.this_node import is_this_node
 from launcher.process import die_with_parent
 
 CHECK_TIMEOUT_S = 10.0
-PSEC = "PMIX_MCA_psec"  # which components say who a client is
+PSEC = "PMIX_MCA_psec"  # the components that authenticate a client
 MUNGE_SOCKET = Path("/run/munge/munge.socket.2")  # munged(8)
 _MUNGE_COMPONENT = b"mca_psec_munge_component"
 # Below are accounts of the system (login.defs(5), UID_MIN), above those that stand for nobody.
@@ -28,11 +28,11 @@ FIRST_USER, NOBODY = 1000, (65_534, 65_535, 4_294_967_294)
 
 
 @functools.cache
-def why_impossible() -> str:
-    """Why this machine allows no network namespace, tried once for each process; "" if it does."""
+def unavailable_reason() -> str:
+    """Return why this machine allows no network namespace, "" if it does. Tried once a process."""
     try:
         done = subprocess.run(
-            die_with_parent.words(os.getpid(), ["true"], isolated=True),
+            die_with_parent.command_line(os.getpid(), ["true"], isolated=True),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -48,13 +48,13 @@ def why_impossible() -> str:
 
 
 def can_isolate(hosts: Iterable[str]) -> bool:
-    """Are all hosts this machine, and does it allow network namespaces?"""
-    return all(map(is_here, hosts)) and not why_impossible()
+    """Test whether all hosts are this machine and it allows network namespaces."""
+    return all(map(is_this_node, hosts)) and not unavailable_reason()
 
 
 def join(pid: int) -> None:
     """Move this process, which must have one thread, to the network namespace of another process
-    of the same user. OSError."""
+    of the same user. Raises OSError."""
     own, other = Path("/proc/self/ns"), Path(f"/proc/{pid}/ns")
     for kind in ("user", "net"):  # the user namespace gives the right to enter the other one
         if (own / kind).stat().st_ino != (other / kind).stat().st_ino:
@@ -62,30 +62,31 @@ def join(pid: int) -> None:
 
 
 def with_munge(environ: Mapping[str, str], library: Path) -> dict[str, str]:
-    """`environ`, with munge as the only authentication of PMIx where this libpmix can use it and
-    its daemon is there. A setting of the user is kept: PMIX_MCA_psec=native is the default."""
-    if PSEC in environ or not MUNGE_SOCKET.is_socket() or not _knows_munge(library):
+    """Return `environ` with munge as PMIx's only authentication, where this libpmix supports it and
+    munged runs. A setting of the user stays: PMIX_MCA_psec=native is the default."""
+    if PSEC in environ or not MUNGE_SOCKET.is_socket() or not _supports_munge(library):
         return dict(environ)
     return {**environ, PSEC: "munge"}
 
 
 def exposure(nodes: Sequence[str], environ: Mapping[str, str], library: Path | None) -> str:
-    """Why other users can run programs through the launcher of these nodes; "" if they cannot.
+    """Return why other users can run programs through the launcher of these nodes, "" if they
+    cannot.
 
-    `library`: the libpmix of the launcher, None where it is not known which one it uses.
+    `library`: the launcher's libpmix, None where it is not known which one it uses.
     """
-    alone = all(map(is_here, nodes))
-    why = why_impossible() if alone else ""
-    if alone and not why:
+    on_this_node = all(map(is_this_node, nodes))
+    reason = unavailable_reason() if on_this_node else ""
+    if on_this_node and not reason:
         return ""
     settings = dict(environ) if library is None else with_munge(environ, library)
     if settings.get(PSEC) == "munge":
         return ""
-    return f"{why or 'its nodes need one network'}, and PMIx does not authenticate users there"
+    return f"{reason or 'its nodes need one network'}, and PMIx does not authenticate users there"
 
 
-def _knows_munge(library: Path) -> bool:
-    """Was it built with the component, as Debian's, or has it one beside it, as others?"""
+def _supports_munge(library: Path) -> bool:
+    """Test whether the component is built in, as Debian's is, or lies beside the library."""
     if any(library.parent.glob("pmix*/**/*psec_munge.so")):
         return True
     try:
@@ -95,15 +96,15 @@ def _knows_munge(library: Path) -> bool:
 
 
 def other_users() -> tuple[int, ...]:
-    """The numbers of people's accounts, other than ours, that have processes on this machine."""
-    found = set()
+    """Return the user ids of people, other than this user, who have processes on this machine."""
+    users = set()
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            found.add(entry.stat().st_uid)
+            users.add(entry.stat().st_uid)
         except OSError:  # it has ended
             continue
-    ours = {os.getuid(), os.geteuid()}
-    return tuple(sorted(uid for uid in found - ours if uid >= FIRST_USER and uid not in NOBODY))
+    own = {os.getuid(), os.geteuid()}
+    return tuple(sorted(uid for uid in users - own if uid >= FIRST_USER and uid not in NOBODY))
 
 
 def _enter(namespace: Path) -> None:

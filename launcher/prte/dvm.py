@@ -1,7 +1,7 @@
 """One DVM: a `prte` in the foreground, its daemons on other nodes, and the PMIx helper to it.
 
-STARTING -> UP -> LOST, by calls of `step` that never wait; LOST is for ever, `why` says what
-happened. Answers come out cleaned: each spawn is answered once, each job ends once.
+It goes STARTING -> UP -> LOST, by calls of `step` that never wait. LOST is final; `lost_reason`
+says why. Responses are consistent: each spawn gets one response, each job ends once.
 """
 
 from __future__ import annotations
@@ -19,21 +19,19 @@ from pathlib import Path
 
 from launcher.base import LaunchError, Node
 from launcher.pmix.helper_process import HelperProcess
-from launcher.pmix.protocol import Answer, Order
+from launcher.pmix.protocol import HelperRequest, HelperResponse
 from launcher.process import agent, die_with_parent
 from launcher.prte.installation import Prte
-from launcher.prte.job_tracker import JobsAlive
-from launcher.prte.log_messages import last_words, ready
+from launcher.prte.job_tracker import JobTracker
+from launcher.prte.log_messages import failure_summary, is_ready
 
 START_TIMEOUT_S = 10.0
-START_TIMEOUT_A_NODE_S = 0.1
-ANSWER_TIMEOUT_S = 10.0
-MOST_PENDING = (
-    16  # spawns: each is answered in time only if it need not wait for hundreds of others
-)
+START_TIMEOUT_PER_NODE_S = 0.1
+RESPONSE_TIMEOUT_S = 10.0
+MAX_PENDING = 16  # spawns: behind hundreds of others a response would exceed its timeout
 END_TIMEOUT_S = 2.0  # after SIGKILL
 HELPER_TIMEOUT_S = 5.0  # to connect; for a restarted one too
-HELPER_TRIES = 3
+MAX_HELPER_FAILURES = 3
 SETTLE_S = 1.0  # the helper loses its connection before prte is seen to end
 # A node that is cut off is noticed after 4 s; PRTE's own setting is more than 5 minutes.
 _KEEPALIVE = {"time": "2", "intvl": "1", "probes": "2"}
@@ -46,16 +44,16 @@ class State(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
-    """What all DVMs of an environment share."""
+class DvmSettings:
+    """Settings that all DVMs of an environment share."""
 
     prte: Prte
-    environ: Mapping[str, str]  # of the service: what the agent may need
-    agent: str  # the user's program that reaches a node; "": srun or ssh
+    environ: Mapping[str, str]  # of the service: the agent may need all of it
+    agent: str  # the user's program for other nodes; "": srun or ssh
     isolated: bool = False  # all nodes are this one, and DVMs get a network namespace of their own
 
-    def clean(self) -> dict[str, str]:
-        """For prte, which hands it on to every rank: no more than a program needs to run."""
+    def prte_environ(self) -> dict[str, str]:
+        """Return prte's environment, which every rank inherits: no more than a program needs."""
         kept = {
             key: value
             for key, value in self.environ.items()
@@ -65,28 +63,30 @@ class Site:
 
 
 class Dvm:
-    """Used from the main thread: prte ends with the thread that started it."""
+    """Used from the main thread alone: prte ends with the thread that started it."""
 
-    def __init__(self, site: Site, nodes: Sequence[Node], folder: Path, now: float) -> None:
-        """`folder` is made, and removed by `close`: a local disk, a short path."""
+    def __init__(
+        self, settings: DvmSettings, nodes: Sequence[Node], folder: Path, now: float
+    ) -> None:
+        """`folder` is created, and deleted by `remove`: on a local disk, a short path."""
         self.nodes = tuple(nodes)
         self.state = State.STARTING
-        self.why = ""
+        self.lost_reason = ""
         self.was_up = False
-        self.helper_news: list[str] = []  # why it was restarted, each time
-        self._site = site
+        self.helper_restarts: list[str] = []  # the reason of each
+        self._settings = settings
         self._folder = folder
-        self._began = now
+        self._started = now
         self._temporary = folder / "tmp"
         self._temporary.mkdir(mode=0o700, parents=True)
-        self._environ = {**site.clean(), "TMPDIR": str(self._temporary)}
+        self._environ = {**settings.prte_environ(), "TMPDIR": str(self._temporary)}
         self._uri = folder / "uri"
         self._log = folder / "dvm.log"
         self._ready = self._connected = False
-        self._lost_since = 0.0
-        self._pending: dict[int, float] = {}  # spawn: until when it must be answered
-        self._jobs = JobsAlive()
-        self._failed_helpers = 0
+        self._connection_lost = 0.0
+        self._pending: dict[int, float] = {}  # key of a spawn: deadline of its response
+        self._jobs = JobTracker()
+        self._helper_failures = 0
         self._prte = self._start_prte()
         self._helper = self._start_helper(now)
 
@@ -95,7 +95,7 @@ class Dvm:
         return sum(node.slots for node in self.nodes)
 
     def age_s(self, now: float) -> float:
-        return now - self._began
+        return now - self._started
 
     @property
     def pid(self) -> int:
@@ -106,128 +106,131 @@ class Dvm:
         return self._helper.pid
 
     @property
-    def full(self) -> bool:
-        """Is so much asked already that more should wait?"""
-        return len(self._pending) >= MOST_PENDING
+    def saturated(self) -> bool:
+        """Whether so many spawns are pending that more should wait."""
+        return len(self._pending) >= MAX_PENDING
 
-    # --- orders ----------------------------------------------------------------------------------
+    # --- requests --------------------------------------------------------------------------------
 
     def spawn(
         self, key: int, argv: Sequence[str], env: Sequence[str], hosts: Sequence[str], now: float
     ) -> None:
-        """Rank k on hosts[k]; answered by `spawned`, `failed` or `unasked` with this key."""
-        self._pending[key] = now + ANSWER_TIMEOUT_S
-        self._helper.send(Order("spawn", key, argv=tuple(argv), env=tuple(env), hosts=tuple(hosts)))
+        """Start a job with rank k on hosts[k]; the response `spawned`, `failed` or `not_sent` has
+        this key."""
+        self._pending[key] = now + RESPONSE_TIMEOUT_S
+        self._helper.send(
+            HelperRequest("spawn", key, argv=tuple(argv), env=tuple(env), hosts=tuple(hosts))
+        )
 
-    def grow(self, key: int, node: Node, now: float) -> None:
-        """Take in one more node; answered as a spawn is."""
-        self._pending[key] = now + ANSWER_TIMEOUT_S
-        self._helper.send(Order("grow", key, hosts=(_host(node),)))
+    def add_node(self, key: int, node: Node, now: float) -> None:
+        """Add one node to the DVM; the response is as for a spawn."""
+        self._pending[key] = now + RESPONSE_TIMEOUT_S
+        self._helper.send(HelperRequest("add_nodes", key, hosts=(_host(node),)))
         self.nodes += (node,)
 
-    def without(self, node: Node) -> None:
-        """It was not taken in."""
-        self.nodes = tuple(one for one in self.nodes if one.name != node.name)
+    def remove_node(self, node: Node) -> None:
+        """Forget a node that could not be added."""
+        self.nodes = tuple(other for other in self.nodes if other.name != node.name)
 
     def kill(self, namespace: str) -> None:
         """End a job; `ended` follows."""
-        self._helper.send(Order("kill", namespace=namespace))
+        self._helper.send(HelperRequest("kill", namespace=namespace))
 
-    # --- what happens ----------------------------------------------------------------------------
+    # --- state -----------------------------------------------------------------------------------
 
-    def step(self, now: float) -> list[Answer]:
-        """Look at everything once: answers `spawned`, `failed`, `unasked` and `ended`."""
+    def step(self, now: float) -> list[HelperResponse]:
+        """Poll prte and the helper; return responses `spawned`, `failed`, `not_sent`, `ended`."""
         if self.state is State.LOST:
             return []
-        answers = self._read(now)
+        responses = self._read(now)
         code = self._prte.poll()
         if code is not None:
-            self._lose(f"prte ended ({_ending(code)}){self._last_words()}")
-            return answers
-        answers += self._look_helper(now)
+            self._lose(f"prte ended ({_describe_exit(code)}){self._failure_summary()}")
+            return responses
+        responses += self._check_helper(now)
         if self.state is State.STARTING:
-            self._look_ready(now)
-        return answers
+            self._check_ready(now)
+        return responses
 
     def close(self) -> None:
-        """Ask it to end; `gone` tells when."""
+        """Ask it to end; `has_ended` tells when it has."""
         self._helper.close()
         if self._prte.poll() is None:
             self._prte.terminate()
 
-    def gone(self) -> bool:
+    def has_ended(self) -> bool:
         return self._prte.poll() is not None
 
     def remove(self) -> None:
-        """End it for good, and its folder."""
+        """Kill it and delete its folder."""
         self._helper.close()
         if self._prte.poll() is None:
             self._prte.kill()
-        with suppress(subprocess.TimeoutExpired):  # one that hangs in the kernel holds up nobody
+        with suppress(subprocess.TimeoutExpired):  # a process that hangs in the kernel
             self._prte.wait(END_TIMEOUT_S)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _read(self, now: float) -> list[Answer]:
-        answers: list[Answer] = []
-        for answer in self._helper.answers():
-            if answer.tells == "ready":
+    def _read(self, now: float) -> list[HelperResponse]:
+        responses: list[HelperResponse] = []
+        for response in self._helper.responses():
+            if response.kind == "ready":
                 self._connected = True
-                self._failed_helpers = 0
-            elif answer.tells == "spawned":
-                if self._pending.pop(answer.key, None) is not None:
-                    answers += [answer, *self._jobs.begun(answer.namespace)]
-            elif answer.tells in ("failed", "unasked"):
-                if self._pending.pop(answer.key, None) is not None:
-                    answers.append(answer)
-            elif answer.tells == "ended":
-                answers += self._jobs.ended(answer)
-            elif answer.tells == "listed":
-                gone, strange = self._jobs.listed(answer.alive, bool(self._pending))
-                answers += gone
-                for namespace in strange:
+                self._helper_failures = 0
+            elif response.kind == "spawned":
+                if self._pending.pop(response.key, None) is not None:
+                    responses += [response, *self._jobs.started(response.namespace)]
+            elif response.kind in ("failed", "not_sent"):
+                if self._pending.pop(response.key, None) is not None:
+                    responses.append(response)
+            elif response.kind == "ended":
+                responses += self._jobs.ended(response)
+            elif response.kind == "listed":
+                ends, orphaned = self._jobs.listed(response.namespaces, bool(self._pending))
+                responses += ends
+                for namespace in orphaned:
                     self.kill(namespace)
-            elif answer.tells == "lost":
-                self._lost_since = now
-        return answers
+            elif response.kind == "lost":
+                self._connection_lost = now
+        return responses
 
-    def _look_ready(self, now: float) -> None:
-        self._ready = self._ready or ready(self._heard())
-        limit = START_TIMEOUT_S + START_TIMEOUT_A_NODE_S * len(self.nodes)
+    def _check_ready(self, now: float) -> None:
+        self._ready = self._ready or is_ready(self._read_log())
+        limit = START_TIMEOUT_S + START_TIMEOUT_PER_NODE_S * len(self.nodes)
         if self._ready and self._connected:
             self.state, self.was_up = State.UP, True
-        elif now - self._began > limit:
-            self._lose(f"prte was not ready after {limit:.0f} s{self._last_words()}")
+        elif now - self._started > limit:
+            self._lose(f"prte was not ready after {limit:.0f} s{self._failure_summary()}")
 
-    def _look_helper(self, now: float) -> list[Answer]:
+    def _check_helper(self, now: float) -> list[HelperResponse]:
         if self._helper.ended:
-            # Its connection goes a moment before prte is seen to end: then there is no one to ask.
-            if now < self._lost_since + SETTLE_S:
+            # Its connection is lost a moment before prte is seen to end: then no DVM is left.
+            if now < self._connection_lost + SETTLE_S:
                 return []
             return self._restart_helper(now, "ended")
-        if any(now > until for until in self._pending.values()):
-            return self._restart_helper(now, f"gave no answer in {ANSWER_TIMEOUT_S:.0f} s")
-        if not self._connected and now > self._helper_until and self._uri.exists():
+        if any(now > deadline for deadline in self._pending.values()):
+            return self._restart_helper(now, f"gave no answer in {RESPONSE_TIMEOUT_S:.0f} s")
+        if not self._connected and now > self._helper_deadline and self._uri.exists():
             return self._restart_helper(now, f"did not connect in {HELPER_TIMEOUT_S:.0f} s")
         return []
 
-    def _restart_helper(self, now: float, why: str) -> list[Answer]:
-        """What was asked of the old one is given up: a job that starts for it all the same is
-        found in a list, and ended."""
-        words = f"the PMIx helper {why}"
-        given_up = [Answer("failed", key=key, words=words) for key in self._pending]
+    def _restart_helper(self, now: float, reason: str) -> list[HelperResponse]:
+        """Give up the requests of the old helper: a job that starts for one all the same appears in
+        a list, and is ended."""
+        message = f"the PMIx helper {reason}"
+        given_up = [HelperResponse("failed", key=key, message=message) for key in self._pending]
         self._pending.clear()
         self._helper.close()
-        self._failed_helpers += 1
-        if self._failed_helpers > HELPER_TRIES:
-            self._lose(f"{words}, {self._failed_helpers} times{self._last_words()}")
+        self._helper_failures += 1
+        if self._helper_failures > MAX_HELPER_FAILURES:
+            self._lose(f"{message}, {self._helper_failures} times{self._failure_summary()}")
         else:
-            self.helper_news.append(words)
+            self.helper_restarts.append(message)
             self._connected = False
             self._helper = self._start_helper(now)
         return given_up
 
-    def _lose(self, why: str) -> None:
-        self.state, self.why = State.LOST, why
+    def _lose(self, reason: str) -> None:
+        self.state, self.lost_reason = State.LOST, reason
         self._helper.close()
         if self._prte.poll() is None:
             self._prte.kill()
@@ -235,14 +238,15 @@ class Dvm:
     # --- processes -------------------------------------------------------------------------------
 
     def _start_prte(self) -> subprocess.Popen[bytes]:
-        argv = [str(self._site.prte.program), "--report-uri", str(self._uri)]
+        argv = [str(self._settings.prte.program), "--report-uri", str(self._uri)]
         argv += ["--host", ",".join(map(_host, self.nodes)), "--leave-session-attached"]
         for name, value in self._parameters().items():
             argv += ["--prtemca", name, value]
+        isolated = self._settings.isolated
         try:
             with self._log.open("ab") as log:
                 return subprocess.Popen(
-                    die_with_parent.words(os.getpid(), argv, isolated=self._site.isolated),
+                    die_with_parent.command_line(os.getpid(), argv, isolated=isolated),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -253,7 +257,8 @@ class Dvm:
             raise LaunchError(f"cannot start {argv[0]}: {error.strerror}") from error
 
     def _parameters(self) -> dict[str, str]:
-        """One way for every site: nodes are those we name, daemons start through our agent."""
+        """Return MCA parameters that are the same at every site: the nodes are those of --host, and
+        daemons start through the agent."""
         keepalive = {f"oob_tcp_keepalive_{name}": value for name, value in _KEEPALIVE.items()}
         return {
             "ras": "^slurm,pbs,lsf,gridengine",
@@ -265,23 +270,24 @@ class Dvm:
         }
 
     def _agent(self) -> str:
-        """PRTE splits this at blanks and colons: words that have some hide in a script on PATH."""
+        """Return the agent's command. PRTE splits it at blanks and colons: a command with such
+        words is put into a script on PATH."""
         file = self._folder / "agent"
-        agent.write(file, self._site.agent, self._site.environ)
-        words = [sys.executable, "-P", "-m", "launcher.process.agent", str(file)]
-        if not any(letter in word for word in words for letter in " :\t'\""):
-            return " ".join(words)
+        agent.write_settings(file, self._settings.agent, self._settings.environ)
+        argv = [sys.executable, "-P", "-m", "launcher.process.agent", str(file)]
+        if not any(letter in word for word in argv for letter in " :\t'\""):
+            return " ".join(argv)
         programs = self._folder / "bin"
         programs.mkdir()
         script = programs / "simenv-agent"
-        script.write_text("#!/bin/sh\nexec " + shlex.join(words) + ' "$@"\n')
+        script.write_text("#!/bin/sh\nexec " + shlex.join(argv) + ' "$@"\n')
         script.chmod(0o700)
         self._environ["PATH"] = f"{programs}:{self._environ.get('PATH', os.defpath)}"
         return script.name
 
     def _start_helper(self, now: float) -> HelperProcess:
-        self._helper_until = now + HELPER_TIMEOUT_S
-        prte = self._site.prte
+        self._helper_deadline = now + HELPER_TIMEOUT_S
+        prte = self._settings.prte
         with self._log.open("ab") as log:
             libraries = [*prte.preload, prte.library]
             return HelperProcess(
@@ -289,23 +295,23 @@ class Dvm:
                 libraries,
                 self._environ,
                 log.fileno(),
-                network_of=self._prte.pid if self._site.isolated else 0,
+                network_of=self._prte.pid if self._settings.isolated else 0,
             )
 
-    def _heard(self) -> str:
-        """What prte, its daemons and the agent have said so far."""
+    def _read_log(self) -> str:
+        """Return the output of prte, its daemons and the agent so far."""
         with suppress(OSError):
             return self._log.read_text("utf-8", "replace")
         return ""
 
-    def _last_words(self) -> str:
-        words = last_words(self._heard())
-        return f": {words}" if words else ""
+    def _failure_summary(self) -> str:
+        summary = failure_summary(self._read_log())
+        return f": {summary}" if summary else ""
 
 
 def _host(node: Node) -> str:
     return f"{node.name}:{max(1, node.slots)}"
 
 
-def _ending(code: int) -> str:
+def _describe_exit(code: int) -> str:
     return f"exit {code}" if code >= 0 else f"signal {-code}"

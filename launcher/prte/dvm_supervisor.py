@@ -1,7 +1,7 @@
-"""The nodes that share a DVM, and the one thing to do about them: keep a DVM up.
+"""Supervisor of a block's DVM: it keeps a DVM up on the nodes of the block that answer.
 
-A DVM that is lost is built anew on the nodes that answer, at most every few seconds and five times
-in a row; nodes that do not answer are looked for now and then, and taken in again. Nothing waits.
+A lost DVM is started again on the nodes that answer, after growing delays and five times in a row
+at most. Nodes that do not answer are probed now and then, and added again. Nothing waits.
 """
 
 from __future__ import annotations
@@ -10,102 +10,105 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.allocation.this_node import is_here
-from launcher.base import LaunchError, News, Node
-from launcher.pmix.protocol import Answer
-from launcher.prte.dvm import Dvm, Site, State
-from launcher.prte.node_probe import Probes
+from launcher.allocation.this_node import is_this_node
+from launcher.base import LauncherEvent, LaunchError, Node
+from launcher.pmix.protocol import HelperResponse
+from launcher.prte.dvm import Dvm, DvmSettings, State
+from launcher.prte.node_probe import NodeProbe
 
-DELAYS_S = (0.0, 0.5, 2.0, 4.0, 8.0)  # before each try
-STEADY_S = 30.0  # a DVM that was up for so long was no failure
-FORGIVE_S = 60.0  # after so long one that was given up may be tried again
-LOOK_FOR_NODES_S = 15.0
+DELAYS_S = (0.0, 0.5, 2.0, 4.0, 8.0)  # before each attempt
+STEADY_S = 30.0  # a DVM that was up for so long counts as no failed attempt
+RETRY_AFTER_S = 60.0  # a request so long after giving up tries again
+NODE_PROBE_INTERVAL_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """What one step brought."""
+class StepResult:
+    """Results of one step."""
 
-    answers: tuple[Answer, ...] = ()
-    lost: str = ""  # why the DVM is gone, and all that ran in it
-    hopeless: str = ""  # why nothing can be started for now
+    responses: tuple[HelperResponse, ...] = ()
+    lost: str = ""  # why the DVM, and all that ran in it, is lost
+    failure: str = ""  # why nothing can be started for now
 
 
-class Block:
-    """Used from the main thread."""
+class DvmSupervisor:
+    """Used from the main thread alone."""
 
-    def __init__(self, site: Site, nodes: Sequence[Node], folder: Path, number: int) -> None:
+    def __init__(
+        self, settings: DvmSettings, nodes: Sequence[Node], folder: Path, number: int
+    ) -> None:
         self.nodes = {node.name: node for node in nodes}
-        self.lost_nodes: dict[str, str] = {}  # and why
-        self.news: list[News] = []
+        self.lost_nodes: dict[str, str] = {}  # name: reason
+        self.events: list[LauncherEvent] = []
         self.dvm: Dvm | None = None
-        self._site = site
+        self._settings = settings
         self._folder = folder
         self._name = f"DVM {number}"
-        self._wanted = False
-        self._count = 0  # of DVMs
-        self._tries = 0
-        self._next_try = 0.0
+        self._requested = False
+        self._dvm_count = 0
+        self._attempts = 0
+        self._next_attempt = 0.0
         self._up_since = 0.0
-        self._given_up = 0.0  # when; 0: not
-        self._why = ""
-        self._probes: Probes | None = None
-        self._next_look = 0.0
-        self._orders = 0
-        self._joining: dict[int, Node] = {}  # by the key of the order that takes it in
-        self._tried: set[str] = set()  # nodes that this DVM did not take in at the first word
+        self._given_up = 0.0  # time; 0: not
+        self._last_failure = ""
+        self._probe: NodeProbe | None = None
+        self._next_probe = 0.0
+        self._own_requests = 0
+        self._joining: dict[int, Node] = {}  # by the key of the request that adds it
+        self._tested: set[str] = set()  # nodes that this DVM did not add at the first request
 
     @property
     def up(self) -> bool:
         return self.dvm is not None and self.dvm.state is State.UP
 
     def serves(self, node: str) -> bool:
-        """Is the node part of the DVM that is up?"""
-        joining = any(node == one.name for one in self._joining.values())
+        """Test whether the node is part of the DVM that is up."""
+        joining = any(node == other.name for other in self._joining.values())
         return self.up and node not in self.lost_nodes and not joining
 
-    def want(self, now: float) -> None:
-        """Somebody needs the DVM."""
-        if self._given_up and now > self._given_up + FORGIVE_S:
-            self._given_up, self._tries = 0.0, 0
-        self._wanted = True
+    def request(self, now: float) -> None:
+        """Ask for the DVM: it is started with the next steps."""
+        if self._given_up and now > self._given_up + RETRY_AFTER_S:
+            self._given_up, self._attempts = 0.0, 0
+        self._requested = True
 
-    def step(self, now: float) -> Turn:
-        answers: list[Answer] = []
+    def step(self, now: float) -> StepResult:
+        """Poll the DVM and the probe; start what is due."""
+        responses: list[HelperResponse] = []
         if self.dvm is not None:
-            was = self.dvm.state
-            answers = self._without_ours(self.dvm.step(now), now)
-            self.news += [
-                News("launcher.helper", self._name, f"{why}: started anew")
-                for why in self.dvm.helper_news
+            previous = self.dvm.state
+            responses = self._handle_own(self.dvm.step(now), now)
+            self.events += [
+                LauncherEvent("launcher.helper", self._name, f"{reason}: restarted")
+                for reason in self.dvm.helper_restarts
             ]
-            self.dvm.helper_news.clear()
+            self.dvm.helper_restarts.clear()
             if self.dvm.state is State.LOST:
-                return Turn(tuple(answers), lost=self._lost(now))
-            if self.dvm.state is not was:
+                return StepResult(tuple(responses), lost=self._handle_lost_dvm(now))
+            if self.dvm.state is not previous:
                 self._up_since = now
-                self._told_up(now)
-        self._look_for_nodes(now)
-        hopeless = self._build(now) if self.dvm is None and self._wanted else ""
-        return Turn(tuple(answers), hopeless=hopeless)
+                self._report_started(now)
+        self._check_nodes(now)
+        failure = self._start_dvm(now) if self.dvm is None and self._requested else ""
+        return StepResult(tuple(responses), failure=failure)
 
-    def look(self, node: str) -> bool:
-        """Look for a lost node with the next step; False if it is not lost."""
+    def recheck_node(self, node: str) -> bool:
+        """Probe a lost node with the next step; False if it is not lost."""
         if node in self.lost_nodes:
-            self._next_look = 0.0
+            self._next_probe = 0.0
         return node in self.lost_nodes
 
     def close(self) -> None:
-        """Ask everything to end; `gone` tells when, `remove` sees to it."""
-        self._wanted = False
-        if self._probes is not None:
-            self._probes.close()
-            self._probes = None
+        """Ask the DVM to end; `has_ended` tells when it has, `remove` kills it."""
+        self._requested = False
+        if self._probe is not None:
+            self._probe.close()
+            self._probe = None
         if self.dvm is not None:
             self.dvm.close()
 
-    def gone(self) -> bool:
-        return self.dvm is None or self.dvm.gone()
+    def has_ended(self) -> bool:
+        return self.dvm is None or self.dvm.has_ended()
 
     def remove(self) -> None:
         if self.dvm is not None:
@@ -114,122 +117,128 @@ class Block:
 
     # --- the DVM ---------------------------------------------------------------------------------
 
-    def _build(self, now: float) -> str:
-        """A DVM on the nodes that answer, when it is time; why there can be none, or ""."""
+    def _start_dvm(self, now: float) -> str:
+        """Start a DVM on the nodes that answer, when it is due; return why there can be none."""
         if self._given_up:
-            return f"given up after {len(DELAYS_S)} tries: {self._why}"
-        if self._probes is not None or now < self._next_try:
+            return f"given up after {len(DELAYS_S)} tries: {self._last_failure}"
+        if self._probe is not None or now < self._next_attempt:
             return ""
         nodes = [node for name, node in self.nodes.items() if name not in self.lost_nodes]
         if not nodes:
             return f"no node answers: {'; '.join(f'{n}: {w}' for n, w in self.lost_nodes.items())}"
-        if self._tries >= len(DELAYS_S):
+        if self._attempts >= len(DELAYS_S):
             self._given_up = now
-            return f"given up after {len(DELAYS_S)} tries: {self._why}"
-        self._tries += 1
-        self._count += 1
-        folder = self._folder / f"{self._name.replace(' ', '').lower()}.{self._count}"
+            return f"given up after {len(DELAYS_S)} tries: {self._last_failure}"
+        self._attempts += 1
+        self._dvm_count += 1
+        folder = self._folder / f"{self._name.replace(' ', '').lower()}.{self._dvm_count}"
         try:
-            self.dvm = Dvm(self._site, nodes, folder, now)
+            self.dvm = Dvm(self._settings, nodes, folder, now)
         except (LaunchError, OSError) as error:
-            self._why = str(error)
-            self._plan(now)
+            self._last_failure = str(error)
+            self._schedule_attempt(now)
         return ""
 
-    def _plan(self, now: float) -> None:
-        self._next_try = now + DELAYS_S[min(self._tries, len(DELAYS_S) - 1)]
+    def _schedule_attempt(self, now: float) -> None:
+        self._next_attempt = now + DELAYS_S[min(self._attempts, len(DELAYS_S) - 1)]
 
-    def _told_up(self, now: float) -> None:
+    def _report_started(self, now: float) -> None:
         assert self.dvm is not None
         nodes = self.dvm.nodes
         names = ",".join(node.name for node in nodes)
         count = f"{len(nodes)} node{'s' * (len(nodes) != 1)}"
         figures = f"{count}, {self.dvm.slots} slots, {self.dvm.age_s(now):.2f} s"
-        self.news.append(News("dvm.started", self._name, f"on {names} ({figures})"))
+        self.events.append(LauncherEvent("dvm.started", self._name, f"on {names} ({figures})"))
 
-    def _lost(self, now: float) -> str:
+    def _handle_lost_dvm(self, now: float) -> str:
         assert self.dvm is not None
         if self.dvm.was_up and now > self._up_since + STEADY_S:
-            self._tries = 0
-        self._why = self.dvm.why
-        self.news.append(News("dvm.lost", self._name, self._why))
+            self._attempts = 0
+        self._last_failure = self.dvm.lost_reason
+        self.events.append(LauncherEvent("dvm.lost", self._name, self._last_failure))
         self._joining.clear()
-        self._tried.clear()
+        self._tested.clear()
         self.dvm.remove()
         self.dvm = None
-        self._plan(now)
-        self._probe([name for name in self.nodes if name not in self.lost_nodes], now)
-        return self._why
+        self._schedule_attempt(now)
+        self._start_probe([name for name in self.nodes if name not in self.lost_nodes], now)
+        return self._last_failure
 
     # --- the nodes -------------------------------------------------------------------------------
 
-    def _probe(self, names: Sequence[str], now: float) -> None:
-        if self._probes is not None:
-            self._probes.close()
-        others = [name for name in names if not is_here(name)]
-        self._probes = Probes(others, self._site.environ, self._site.agent, now) if others else None
+    def _start_probe(self, names: Sequence[str], now: float) -> None:
+        if self._probe is not None:
+            self._probe.close()
+        remote = [name for name in names if not is_this_node(name)]
+        settings = self._settings
+        self._probe = NodeProbe(remote, settings.environ, settings.agent, now) if remote else None
 
-    def _look_for_nodes(self, now: float) -> None:
-        if self._probes is not None:
-            if self._probes.looked(now):
-                probes, self._probes = self._probes, None
-                self._judge(probes, now)
-        elif now >= self._next_look:
-            sought = [name for name in self.lost_nodes if name not in self._tried]
+    def _check_nodes(self, now: float) -> None:
+        if self._probe is not None:
+            if self._probe.poll(now):
+                probe, self._probe = self._probe, None
+                self._evaluate(probe, now)
+        elif now >= self._next_probe:
+            sought = [name for name in self.lost_nodes if name not in self._tested]
             if sought:
-                self._probe(sought, now)
+                self._start_probe(sought, now)
 
-    def _judge(self, probes: Probes, now: float) -> None:
-        self._next_look = now + LOOK_FOR_NODES_S
-        for name, why in probes.silent.items():
+    def _evaluate(self, probe: NodeProbe, now: float) -> None:
+        self._next_probe = now + NODE_PROBE_INTERVAL_S
+        for name, reason in probe.unreachable.items():
             if name not in self.lost_nodes:
-                self._lose_node(name, why)
-        back = [name for name in probes.answered if name in self.lost_nodes]
+                self._lose_node(name, reason)
+        back = [name for name in probe.reachable if name in self.lost_nodes]
         for name in back:
             if self.up:
-                self._take_in(self.nodes[name], now)
+                self._add_node(self.nodes[name], now)
             elif self.dvm is None:
-                self._back(name)
+                self._restore_node(name)
 
-    def _lose_node(self, name: str, why: str) -> None:
-        self.lost_nodes[name] = why
-        self.news.append(News("node.lost", name, why))
+    def _lose_node(self, name: str, reason: str) -> None:
+        self.lost_nodes[name] = reason
+        self.events.append(LauncherEvent("node.lost", name, reason))
 
-    def _back(self, name: str) -> None:
+    def _restore_node(self, name: str) -> None:
         del self.lost_nodes[name]
-        self.news.append(News("node.back", name, "it answers again"))
+        self.events.append(LauncherEvent("node.back", name, "it answers again"))
 
-    def _take_in(self, node: Node, now: float) -> None:
+    def _add_node(self, node: Node, now: float) -> None:
         assert self.dvm is not None
-        if any(node.name == one.name for one in self.dvm.nodes):
-            self._back(node.name)
+        if any(node.name == other.name for other in self.dvm.nodes):
+            self._restore_node(node.name)
             return
-        self._orders += 1
-        key = -self._orders  # a job's key is positive
-        self._joining[key] = node
-        self.dvm.grow(key, node, now)
+        self.dvm.add_node(self._own_key(node), node, now)
 
-    def _without_ours(self, answers: Sequence[Answer], now: float) -> list[Answer]:
-        """Answers to what this block itself asked for are dealt with here."""
+    def _own_key(self, node: Node) -> int:
+        """Return the key of a request that adds a node; a job's key is positive."""
+        self._own_requests += 1
+        self._joining[-self._own_requests] = node
+        return -self._own_requests
+
+    def _handle_own(self, responses: Sequence[HelperResponse], now: float) -> list[HelperResponse]:
+        """Handle the responses to requests of this supervisor; return the others."""
         others = []
-        for answer in answers:
-            node = self._joining.pop(answer.key, None) if answer.key < 0 else None
+        for response in responses:
+            node = self._joining.pop(response.key, None) if response.key < 0 else None
             if node is None:
-                others.append(answer)
-            elif answer.tells == "spawned":
-                self._back(node.name)
-            elif self.dvm is not None and node.name not in self._tried:
-                self._try(node, now)
+                others.append(response)
+            elif response.kind == "spawned":
+                self._restore_node(node.name)
+            elif self.dvm is not None and node.name not in self._tested:
+                self._test_node(node, now)
             elif self.dvm is not None:
-                self.dvm.without(node)
+                self.dvm.remove_node(node)
         return others
 
-    def _try(self, node: Node, now: float) -> None:
-        """Run something there. Where all slots of the other nodes are taken, PRTE puts the job that
-        takes a node in on that node itself and says that it failed, though the node is in; a DVM
-        that is told twice to take in a node ends."""
+    def _test_node(self, node: Node, now: float) -> None:
+        """Run a job on the node, to learn whether it was added.
+
+        Where all slots of the other nodes are taken, PRTE places the job that adds a node on that
+        node itself, and reports that it failed although the node was added. A DVM that is asked
+        twice to add a node ends.
+        """
         assert self.dvm is not None
-        self._tried.add(node.name)
-        self._orders += 1
-        self._joining[-self._orders] = node
-        self.dvm.spawn(-self._orders, ["/bin/sh", "-c", "sleep 0.5"], [], (node.name,), now)
+        self._tested.add(node.name)
+        key = self._own_key(node)
+        self.dvm.spawn(key, ["/bin/sh", "-c", "sleep 0.5"], [], (node.name,), now)

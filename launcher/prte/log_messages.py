@@ -1,33 +1,33 @@
-"""What a PRTE says when it ends, in a few words. Pure.
+"""PRTE's log: whether its daemons are ready, and why it ended, in a few words. Pure.
 
-It writes pages about what may have been the cause; who is gone stands in between.
+PRTE writes pages about possible causes; the lost node is named within them.
 """
 
 from __future__ import annotations
 
 import re
 
-_MOST = 160  # characters of words that are not understood
+_MAX_CHARS = 160  # of messages that are not recognised
 _LOST = re.compile(r"Remote daemon:\s+\S+ on node (\S+)")
 _ENDED = re.compile(r"Remote host:\s+(\S+)\s+Daemon exit status:\s+(\S+)")
 _READY = "DVM ready"
-_EMPTY = ("", _READY, "Terminated", "Killed")  # frames; a shell's word on a daemon's end
+_WITHOUT_CONTENT = ("", _READY, "Terminated", "Killed")  # frames; a shell's message at an end
 
 
-def ready(log: str) -> bool:
-    """All daemons are there."""
+def is_ready(log: str) -> bool:
+    """Test whether all daemons have started."""
     return _READY in log
 
 
-def last_words(log: str) -> str:
-    """Why it ended, as far as its log tells; ""."""
-    log = log.rpartition(_READY)[2]  # what was said before did not end it
+def failure_summary(log: str) -> str:
+    """Return why PRTE ended, as far as its log tells; "" if it does not."""
+    log = log.rpartition(_READY)[2]  # earlier messages did not end it
     if lost := _LOST.findall(log):
         return f"its daemon on {lost[-1]} is lost"
     if ended := _ENDED.findall(log):
         return f"its daemon on {ended[-1][0]} ended (exit {ended[-1][1]})"
-    lines = [line for line in log.splitlines() if line.strip("- \t") not in _EMPTY]
-    words = " ".join(" ".join(lines).split())
-    if len(words) <= _MOST:
-        return words
-    return "... " + words[-_MOST:].partition(" ")[2]
+    lines = [line for line in log.splitlines() if line.strip("- \t") not in _WITHOUT_CONTENT]
+    message = " ".join(" ".join(lines).split())
+    if len(message) <= _MAX_CHARS:
+        return message
+    return "... " + message[-_MAX_CHARS:].partition(" ")[2]

@@ -1,4 +1,4 @@
-"""Which nodes answer: `true` is run on each through the agent, all at once, and nobody waits."""
+"""Reachability of nodes: `true` is run through the agent on all at once, without waiting."""
 
 from __future__ import annotations
 
@@ -8,47 +8,48 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from launcher.process.agent import reach
+from launcher.process.agent import remote_command
 
 TIMEOUT_S = 3.0
-_WORDS = 160  # of what an agent said
+_MAX_CHARS = 160  # of an agent's output
 
 
-class Probes:
-    """One look at some nodes. `looked` says when all are known."""
+class NodeProbe:
+    """One check of some nodes. It is complete when `poll` returns True."""
 
     def __init__(
         self, nodes: Sequence[str], environ: Mapping[str, str], agent: str, now: float
     ) -> None:
-        self._until = now + TIMEOUT_S
-        self._asked: dict[str, subprocess.Popen[bytes]] = {}
-        self.silent: dict[str, str] = {}  # node: why
-        self.answered: list[str] = []
+        self._deadline = now + TIMEOUT_S
+        self._pending: dict[str, subprocess.Popen[bytes]] = {}
+        self.unreachable: dict[str, str] = {}  # node: reason
+        self.reachable: list[str] = []
         for node in nodes:
-            self._ask(node, environ, agent)
+            self._start(node, environ, agent)
 
-    def looked(self, now: float) -> bool:
-        for node, process in list(self._asked.items()):
+    def poll(self, now: float) -> bool:
+        """Return whether the state of every node is known."""
+        for node, process in list(self._pending.items()):
             code = process.poll()
-            if code is None and now < self._until:
+            if code is None and now < self._deadline:
                 continue
-            del self._asked[node]
+            del self._pending[node]
             if code == 0:
-                self.answered.append(node)
+                self.reachable.append(node)
             else:
-                self.silent[node] = _why(process, code)
-            _forget(process)
-        return not self._asked
+                self.unreachable[node] = _failure(process, code)
+            _kill(process)
+        return not self._pending
 
     def close(self) -> None:
-        for process in self._asked.values():
-            _forget(process)
-        self._asked.clear()
+        for process in self._pending.values():
+            _kill(process)
+        self._pending.clear()
 
-    def _ask(self, node: str, environ: Mapping[str, str], agent: str) -> None:
-        argv = reach(node, ["true"], environ, agent)
+    def _start(self, node: str, environ: Mapping[str, str], agent: str) -> None:
+        argv = remote_command(node, ["true"], environ, agent)
         try:
-            self._asked[node] = subprocess.Popen(
+            self._pending[node] = subprocess.Popen(
                 argv,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -57,20 +58,20 @@ class Probes:
                 start_new_session=True,
             )
         except OSError as error:
-            self.silent[node] = f"cannot start {argv[0]}: {error.strerror}"
+            self.unreachable[node] = f"cannot start {argv[0]}: {error.strerror}"
 
 
-def _why(process: subprocess.Popen[bytes], code: int | None) -> str:
+def _failure(process: subprocess.Popen[bytes], code: int | None) -> str:
     if code is None:
         return f"no answer in {TIMEOUT_S:g} s"
     assert process.stderr is not None
     os.set_blocking(process.stderr.fileno(), False)  # a child of the agent may hold it open
-    said = process.stderr.read() or b""
-    words = " ".join(said.decode("utf-8", "replace").split())[:_WORDS]
-    return words or f"exit {code}"
+    output = process.stderr.read() or b""
+    message = " ".join(output.decode("utf-8", "replace").split())[:_MAX_CHARS]
+    return message or f"exit {code}"
 
 
-def _forget(process: subprocess.Popen[bytes]) -> None:
+def _kill(process: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     with suppress(subprocess.TimeoutExpired):

@@ -116,11 +116,11 @@ def _joined() -> World:
     except mpi.NoMpi as error:
         if mpi.rank_told(os.environ):
             raise typer.Exit(Infeasible.exit_code) from error
-        from launcher.selection import PIP_LINE
+        from launcher.selection import INSTALL_COMMAND
 
         hint = (
             "each of them would run the circuit alone: use the mpirun of the MPI that mpi4py is"
-            f" built for (simenv doctor shows both), or {PIP_LINE}"
+            f" built for (simenv doctor shows both), or {INSTALL_COMMAND}"
         )
         raise Infeasible(str(error), hint=hint) from error
 
@@ -172,10 +172,10 @@ def _follow(world: World) -> None:
 
 
 def _seat() -> Seat:
-    from launcher.allocation.this_node import this_machine
+    from launcher.allocation.this_node import this_node
     from simenv.worker.world import own_seat
 
-    here = this_machine()
+    here = this_node()
     return own_seat(here.name, here.memory_bytes, here.slots)
 
 

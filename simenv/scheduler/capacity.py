@@ -12,7 +12,7 @@ from collections import Counter
 
 import msgspec
 
-from launcher.placement import Need, Placement, Room, place
+from launcher.placement import NodeResources, Placement, ResourceRequest, place
 from simenv.scheduler.books import Books
 from simenv.scheduler.fitness import size
 from simenv.scheduler.gangs import base_of
@@ -79,8 +79,8 @@ def misfit(books: Books, route: Route) -> str:
     rank_bytes = max(route.memory_bytes, spec.memory_bytes)
     each = route.memory_bytes if base_of(route.pool) else 0
     nodes = [node for node in limits.nodes if slot_memory(node, limits) >= each]
-    need = Need(route.ranks, memory_bytes=rank_bytes, nodes=spec.nodes)
-    if isinstance(place(need, [Room.of(node) for node in nodes]), Placement):
+    need = ResourceRequest(route.ranks, memory_bytes=rank_bytes, nodes=spec.nodes)
+    if isinstance(place(need, [NodeResources.of(node) for node in nodes]), Placement):
         return ""
     ranks = f"{route.ranks} ranks of " if route.ranks > 1 else ""
     return f"it needs {ranks}{size(rank_bytes)}, more than the nodes in use have: {capacity.away}"

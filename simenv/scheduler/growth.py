@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from launcher.placement import Infeasible, Insufficient, Need, Placement, place
+from launcher.placement import Infeasible, Insufficient, Placement, ResourceRequest, place
 from simenv.model import WorkerState
 from simenv.scheduler import claims, kept, moving
 from simenv.scheduler.crew import Crew
@@ -49,10 +49,10 @@ def grow(crew: Crew, pool: Pool, now_ns: int) -> list[Action]:
         return []
     for _ in range(min(missing, _may_start(crew, pool))):
         rank_bytes = rank_memory(pool)
-        need = Need(pool.spec.ranks, memory_bytes=rank_bytes, nodes=pool.spec.nodes)
+        need = ResourceRequest(pool.spec.ranks, memory_bytes=rank_bytes, nodes=pool.spec.nodes)
         found = _find(crew, pool, need, now_ns)
         if not isinstance(found, Placement):
-            pool.short = found.words
+            pool.short = found.message
             if len(pool.queue) and not pool.live():
                 actions += _make_room(crew, pool, need, now_ns)
             break
@@ -108,7 +108,9 @@ def _serve_better(crew: Crew, pool: Pool, now_ns: int) -> list[Action]:
         return []
     if pool.live() >= pool.spec.max:
         return moving.give_way(crew, pool, now_ns)
-    found = place(Need(), [host.room(host.free_memory, host.node.slots) for host in hosts])
+    found = place(
+        ResourceRequest(), [host.room(host.free_memory, host.node.slots) for host in hosts]
+    )
     return [_start(crew, pool, found, 0, now_ns)] if isinstance(found, Placement) else []
 
 
@@ -156,7 +158,7 @@ def _free_name(crew: Crew, pool: Pool) -> str:
 def _find(
     crew: Crew,
     pool: Pool,
-    need: Need,
+    need: ResourceRequest,
     now_ns: int,
     memory: Callable[[Host], int] = lambda host: host.free_memory,
     on_demand: Callable[[Host], int] = lambda host: host.on_demand,
@@ -189,7 +191,7 @@ def _find(
     return found
 
 
-def _make_room(crew: Crew, pool: Pool, need: Need, now_ns: int) -> list[Action]:
+def _make_room(crew: Crew, pool: Pool, need: ResourceRequest, now_ns: int) -> list[Action]:
     """Retire idle workers that hold what this pool's task needs; claim what runs on there."""
     spare = _spare(crew, pool, now_ns)
 

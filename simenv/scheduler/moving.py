@@ -6,7 +6,7 @@ that reserve memory are not moved: what they need is decided when they start.
 
 from __future__ import annotations
 
-from launcher.placement import Room, matches
+from launcher.placement import NodeResources, matches
 from simenv.model import WorkerState
 from simenv.scheduler.crew import Crew
 from simenv.scheduler.nodes import Host
@@ -37,7 +37,7 @@ def better(crew: Crew, pool: Pool, now_ns: int) -> list[Host]:
         for host in crew.ledger.up()
         if host.free_slots > host.claimed_slots
         and host.free_memory - _claimed(host, head) >= head.route.memory_bytes
-        and matches(pool.spec.nodes, Room.of(host.node))
+        and matches(pool.spec.nodes, NodeResources.of(host.node))
     ]
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 import msgspec
 
 from launcher.base import Node, Share
-from launcher.placement import Room
+from launcher.placement import NodeResources
 from simenv.scheduler.values import Limits
 
 _FIRST = 10_000  # more than the ranks a node may have
@@ -55,10 +55,10 @@ class Host(msgspec.Struct, eq=False):
         """Memory of running tasks beyond what their workers reserve."""
         return self.node.memory_bytes - self.reserved - self.free_memory
 
-    def room(self, memory_bytes: int, slots: int, own: int = 0) -> Room:
+    def room(self, memory_bytes: int, slots: int, own: int = 0) -> NodeResources:
         """As placement sees it, with so much memory and so many slots to be had. A pool is spread
         by its `own` workers and by the gangs that will need slots; by all others only then."""
-        return Room(
+        return NodeResources(
             self.node.name,
             slots,
             memory_bytes,

@@ -12,7 +12,7 @@ import functools
 import msgspec
 
 from launcher.base import Node
-from launcher.placement import Need, Placement, Room, matches, place
+from launcher.placement import NodeResources, Placement, ResourceRequest, matches, place
 from simenv.errors import Infeasible, SimenvError
 from simenv.model import PoolSpec, Terms
 from simenv.scheduler.fitness import ELSEWHERE, ask, size
@@ -134,7 +134,7 @@ def power(ranks: int) -> int:
 
 @functools.lru_cache(maxsize=1024)
 def _nodes(patterns: str, limits: Limits) -> tuple[Node, ...]:
-    return tuple(node for node in nodes_of(limits) if matches(patterns, Room.of(node)))
+    return tuple(node for node in nodes_of(limits) if matches(patterns, NodeResources.of(node)))
 
 
 def one_rank_bytes(pool: PoolSpec, limits: Limits) -> int:
@@ -170,11 +170,11 @@ def most_ranks_of_all(limits: Limits) -> int:
 def nodes_for(route: Route, limits: Limits) -> int:
     """On how many nodes a worker for it would be, with nothing else about."""
     rooms = [
-        Room.of(node)
+        NodeResources.of(node)
         for node in nodes_of(limits)
         if slot_memory(node, limits) >= route.memory_bytes or route.ranks == 1
     ]
-    found = place(Need(route.ranks, memory_bytes=route.memory_bytes), rooms)
+    found = place(ResourceRequest(route.ranks, memory_bytes=route.memory_bytes), rooms)
     return len(found.shares) if isinstance(found, Placement) else 1
 
 

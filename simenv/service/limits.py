@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 
 from launcher.allocation.discover import discover
-from launcher.allocation.this_node import is_here, this_machine
+from launcher.allocation.this_node import is_this_node, this_node
 from launcher.base import Allocation, AllocationError, Launcher, Node
 from simenv.config import Config
 from simenv.errors import ConfigError
@@ -25,7 +25,7 @@ MEMORY_SHARE = 0.8  # of what is really ours, for simulators
 
 def allocate(config: Config, environ: Mapping[str, str]) -> Allocation:
     """The nodes that are ours; ConfigError if the settings contradict them or one another."""
-    here = this_machine()
+    here = this_node()
     if config.memory_bytes and config.memory_per_slot:
         raise ConfigError(
             "memory_bytes and memory_per_slot both bound a node's memory", hint="say one of them"
@@ -38,7 +38,7 @@ def allocate(config: Config, environ: Mapping[str, str]) -> Allocation:
             memory_per_slot=config.memory_per_slot,
             slots=config.slots,
             nodes_per_dvm=config.launcher.nodes_per_dvm,
-            here=here,
+            local=here,
         )
     except AllocationError as error:
         raise ConfigError(str(error), hint=error.hint or "see `simenv doctor`") from error
@@ -59,7 +59,7 @@ def _check(node: Node, config: Config, here: Node) -> None:
             f"memory_bytes = {config.memory_bytes} is more than the {node.memory_bytes} there are"
             f" on node {node.name}"
         )
-    if is_here(node.name) and node.memory_bytes > here.memory_bytes:
+    if is_this_node(node.name) and node.memory_bytes > here.memory_bytes:
         raise ConfigError(
             f"memory_per_slot = {size(config.memory_per_slot)} for {node.slots} slots is "
             f"{size(node.memory_bytes)}; node {node.name} has {size(here.memory_bytes)}",
@@ -82,7 +82,7 @@ def limits_of(config: Config, allocation: Allocation, launcher: Launcher) -> Lim
         max_ranks=launcher.max_ranks,
         memory_per_slot=config.memory_per_slot,
         end_ns=time.monotonic_ns() + round(left_s * 1e9) if allocation.end_s else 0,
-        launcher=f"{launcher.name}: {launcher.why}",
+        launcher=f"{launcher.name}: {launcher.description}",
         overcommit=config.overcommit,
     )
 

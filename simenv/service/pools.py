@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from launcher.base import Command, Exit, Launcher, LaunchError, News
+from launcher.base import Command, Exit, Launcher, LauncherEvent, LaunchError
 from simenv.config import Config, Places
 from simenv.errors import ConfigError
 from simenv.model import PoolSpec
@@ -140,7 +140,7 @@ class WorkerProcesses:
 
     def exited(self) -> list[Exit]:
         """The ends of workers since the last call; who was asked to end and has not, is killed."""
-        ends = self._launcher.exited()
+        ends = self._launcher.poll_exits()
         now_s = time.monotonic()
         for name, when_s in list(self._ending.items()):
             if now_s >= when_s:
@@ -153,13 +153,13 @@ class WorkerProcesses:
                 self._forget(end.name)
         return ends
 
-    def news(self) -> list[News]:
+    def news(self) -> list[LauncherEvent]:
         """What the launcher has to say."""
-        return self._launcher.news()
+        return self._launcher.poll_events()
 
     def look(self, node: str) -> bool:
         """As the launcher's."""
-        return self._launcher.look(node)
+        return self._launcher.recheck_node(node)
 
     def kill(self, name: str) -> None:
         """End it now; one that holds a machine may cancel its job there first."""

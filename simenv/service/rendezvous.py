@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from launcher.allocation.this_node import is_here
+from launcher.allocation.this_node import is_this_node
 from launcher.base import Node
 from simenv.config import OwnDoor, Places, is_any_address
 from simenv.errors import ConfigError
@@ -67,7 +67,7 @@ class Rendezvous:
         token = secrets.token_hex(16)
         _put_token(results / TOKEN, token)
         here = os.uname().nodename
-        others = [node.name for node in nodes if not is_here(node.name)]
+        others = [node.name for node in nodes if not is_this_node(node.name)]
         told = ServiceFile(KEYS_FORMAT, here, str(sockets), token, epoch=epoch)
         if others:
             server, own = new_pair(), new_pair()

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from launcher.base import Allocation, Launcher, LaunchError
-from launcher.selection import choose
+from launcher.selection import select_launcher
 from simenv import __version__, files
 from simenv import config as configs
 from simenv.config import Config, ConnectionFile, OwnDoor, Places
@@ -181,7 +181,7 @@ def launcher_for(
     seen = dict(worker_environ(environ))
     use = config.launcher.use
     try:
-        return choose(use, allocation, environ, known, folder, agent, of_workers=seen)
+        return select_launcher(use, allocation, environ, known, folder, agent, worker_environ=seen)
     except LaunchError as error:
         raise ConfigError(
             str(error), hint="`simenv doctor` shows what works here; --launcher auto takes that"

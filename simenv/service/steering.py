@@ -13,8 +13,16 @@ from contextlib import suppress
 
 import msgspec
 
-from launcher.placement import Infeasible, Need, Placement, Room, filled, matches, place
-from launcher.selection import PIP_LINE
+from launcher.placement import (
+    Infeasible,
+    NodeResources,
+    Placement,
+    ResourceRequest,
+    allocate,
+    matches,
+    place,
+)
+from launcher.selection import INSTALL_COMMAND
 from simenv.config import Config
 from simenv.errors import ConfigError, LimitExceeded, NotFound, OptionError
 from simenv.model import PoolSpec
@@ -109,27 +117,27 @@ class Steering:
 
 def place_for(spec: PoolSpec, limits: Limits) -> bool:
     """Could one worker of the pool be placed on empty nodes?"""
-    need = Need(spec.ranks, memory_bytes=spec.memory_bytes, nodes=spec.nodes)
-    return isinstance(place(need, [Room.of(node) for node in nodes_of(limits)]), Placement)
+    need = ResourceRequest(spec.ranks, memory_bytes=spec.memory_bytes, nodes=spec.nodes)
+    return isinstance(place(need, [NodeResources.of(node) for node in nodes_of(limits)]), Placement)
 
 
 def room_for(spec: PoolSpec, limits: Limits, wanted: int) -> int:
     """How many of the `wanted` workers could be resident at once if nothing else was: bounded by
     the memory that they reserve, if they do, and by what nodes hold of any workers."""
-    need = Need(spec.ranks, memory_bytes=spec.memory_bytes, nodes=spec.nodes)
+    need = ResourceRequest(spec.ranks, memory_bytes=spec.memory_bytes, nodes=spec.nodes)
     if not place_for(spec, limits):
         return 0
     if not (limits.overcommit or spec.provider):
         wanted = min(wanted, residents(spec, limits) // spec.ranks)
     if not spec.memory_bytes:
         return wanted
-    rooms = [Room.of(node) for node in nodes_of(limits)]
+    rooms = [NodeResources.of(node) for node in nodes_of(limits)]
     count = 0
     while count < wanted:
         found = place(need, rooms)
         if not isinstance(found, Placement):
             break
-        rooms = list(filled(need, found, rooms))
+        rooms = list(allocate(need, found, rooms))
         count += 1
     return count
 
@@ -146,7 +154,7 @@ def room_beside(spec: PoolSpec, others: Sequence[PoolSpec], limits: Limits, want
 
 def residents(spec: PoolSpec, limits: Limits) -> int:
     """The ranks of workers that the nodes hold where those of this pool may be."""
-    there = [node for node in nodes_of(limits) if matches(spec.nodes, Room.of(node))]
+    there = [node for node in nodes_of(limits) if matches(spec.nodes, NodeResources.of(node))]
     return sum(most_resident(node, spec.memory_bytes) for node in there)
 
 
@@ -157,7 +165,7 @@ def capacity_words(spec: PoolSpec, limits: Limits, fit: int, *, everywhere: bool
     there = list(nodes_of(limits))
     each = min(spec.memory_bytes or WORKER_BYTES, WORKER_BYTES)  # as in `nodes.most_resident`
     if not everywhere:
-        there = [node for node in there if matches(spec.nodes, Room.of(node))]
+        there = [node for node in there if matches(spec.nodes, NodeResources.of(node))]
         if fit < residents(spec, limits) // spec.ranks:  # then it is what they reserve
             each = spec.memory_bytes or each
     slots, memory = sum(node.slots for node in there), sum(node.memory_bytes for node in there)
@@ -170,19 +178,19 @@ def capacity_words(spec: PoolSpec, limits: Limits, fit: int, *, everywhere: bool
 
 def check_pools(pools: tuple[PoolSpec, ...], limits: Limits) -> None:
     """ConfigError if a pool could never have a worker here."""
-    rooms = [Room.of(node) for node in nodes_of(limits)]
+    rooms = [NodeResources.of(node) for node in nodes_of(limits)]
     for spec in pools:
         if spec.ranks > limits.max_ranks:
             raise ConfigError(
                 f"pool {spec.name!r} wants {spec.ranks} ranks a worker; "
                 f"{limits.max_ranks} can be had ({limits.launcher})",
-                hint=f"{PIP_LINE} brings an MPI; `simenv doctor` tells more",
+                hint=f"{INSTALL_COMMAND} brings an MPI; `simenv doctor` tells more",
             )
-        need = Need(spec.ranks, memory_bytes=spec.memory_bytes, nodes=spec.nodes)
+        need = ResourceRequest(spec.ranks, memory_bytes=spec.memory_bytes, nodes=spec.nodes)
         found = place(need, rooms)
         if isinstance(found, Infeasible):
             raise ConfigError(
-                f"pool {spec.name!r} could never have a worker: {found.words}",
+                f"pool {spec.name!r} could never have a worker: {found.message}",
                 hint="fewer ranks, less memory, or other nodes",
             )
         others = [other for other in pools if other is not spec]

@@ -40,8 +40,8 @@ class WorkerNews:
         for end in self._workers.exited():
             self._beside.unfinished(f"{end.name}.{end.start}")
             tail = self._workers.log_tail(end.name) if end.code else ""
-            blame = end.code not in BLAMELESS and not end.blameless
-            worker, words = self._state.workers.get(end.name), end.words
+            blame = end.code not in BLAMELESS and not end.infrastructure_failure
+            worker, words = self._state.workers.get(end.name), end.reason
             if tail and worker is not None and worker.state is WorkerState.STARTING:
                 words += f": {tail.splitlines()[-1][:LAST_WORDS]}"  # nobody else will say why
             actions = self._state.lost(end.name, end.start, words, now_ns, tail, blame=blame)

@@ -25,15 +25,15 @@ from launcher.mpi import mpirun
 from launcher.base import Command, Share
 path, environ, folder, agent, rank, shares = json.loads(sys.stdin.readline())
 folder = Path(folder)
-launcher = mpirun.MpirunLauncher(mpirun.look_at(Path(path), environ), folder, agent)
+launcher = mpirun.MpirunLauncher(mpirun.identify(Path(path), environ), folder, agent)
 places = tuple(Share(node, ranks) for node, ranks in shares)
 argv = (sys.executable, "-P", "-c", rank)
 log = folder / "w.log"
 launcher.start(Command("w", argv, tuple(environ.items()), log, folder, 1, places))
-while not (ends := launcher.exited()):
+while not (ends := launcher.poll_exits()):
     if select.select([sys.stdin], [], [], 0.01)[0] and sys.stdin.readline():
         launcher.kill("w")
-print(ends[0].words)
+print(ends[0].reason)
 """
 RANK = """
 import ctypes, json, os, signal, sys, time
@@ -121,7 +121,7 @@ def test_a_death_leaves_ranks_on_other_hosts(
         else:
             service.kill()
         until(lambda: not ranks(three), log, lambda: [one.cmdline() for one in ranks(three)])
-        if death == "daemon" and mpi.mpirun.kind.is_open_mpi:
+        if death == "daemon" and mpi.mpirun.family.is_open_mpi:
             assert service.stdout is not None
             assert "without its daemon on node2" in service.stdout.readline(), log.read_text()
     finally:

@@ -26,10 +26,10 @@ folder = Path(folder)
 launcher = LocalLauncher(agent)
 argv, environ = (sys.executable, "-c", rank), (("MARK", "a 'b' $c"),)
 launcher.start(Command("w", argv, environ, folder / "w.log", folder, 1, (Share(node, 1),)))
-while not (ends := launcher.exited()):
+while not (ends := launcher.poll_exits()):
     if select.select([sys.stdin], [], [], 0.01)[0] and sys.stdin.readline():
         launcher.kill("w")
-print(ends[0].code, ends[0].words)
+print(ends[0].code, ends[0].reason)
 """
 # As our workers: it goes when what started it goes.
 RANK = """

@@ -161,7 +161,7 @@ def test_a_killed_daemon_leaves_workers_or_the_dvm(held: Held) -> None:
         end = held.it.exit(name)
         assert "its DVM was lost: prte ended" in end["words"]
         assert "node2" in end["words"]
-        assert end["blameless"] == "True"
+        assert end["infrastructure_failure"] == "True"
     held.start("three", "node1:1,node2:1,node3:1")
     assert held.ranks("three", 3) == ["node1", "node2", "node3"]
     until(lambda: not any(p.is_running() for p in old if p.pid != held.it.process.pid))

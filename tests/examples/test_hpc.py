@@ -34,7 +34,7 @@ def test_the_configuration_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_hostfile_is_refused() -> None:
-    (node,) = hostfile.from_file(HPC / "hostfile").nodes
+    (node,) = hostfile.read_hostfile(HPC / "hostfile").nodes
     assert (node.name, node.slots) == ("localhost", 2)
 
 

@@ -14,11 +14,11 @@ from launcher.base import Node, Share
 from launcher.placement import (
     Infeasible,
     Insufficient,
-    Need,
+    NodeResources,
     Placement,
-    Room,
-    filled,
-    largest,
+    ResourceRequest,
+    allocate,
+    max_ranks_of_worker,
     place,
 )
 
@@ -27,12 +27,12 @@ patient = settings(deadline=None, max_examples=200)
 
 
 @st.composite
-def some_rooms(draw: st.DrawFn) -> tuple[Room, ...]:
+def some_rooms(draw: st.DrawFn) -> tuple[NodeResources, ...]:
     rooms = []
     for number in range(draw(st.integers(1, 4))):
         total, gpus = draw(st.integers(0, 8)), draw(st.integers(0, 2))
         rooms.append(
-            Room(
+            NodeResources(
                 f"n{number}.site",
                 draw(st.integers(1, 4)),
                 draw(st.integers(-1, total)),
@@ -49,7 +49,7 @@ def some_rooms(draw: st.DrawFn) -> tuple[Room, ...]:
 
 
 NEEDS = st.builds(
-    Need,
+    ResourceRequest,
     st.integers(1, 8),
     st.integers(1, 3),
     st.integers(0, 4),
@@ -58,14 +58,14 @@ NEEDS = st.builds(
 )
 
 
-def matching(need: Need, rooms: Sequence[Room]) -> list[Room]:
+def matching(need: ResourceRequest, rooms: Sequence[NodeResources]) -> list[NodeResources]:
     words = need.nodes
     number = {"n0": "0", "n[01]*": "01", "ib,n2": "2"}.get(words, "0123" if not words else "")
     feature = {"big": "big", "ib,n2": "ib"}.get(words)
     return [room for room in rooms if room.name[1] in number or feature in room.features]
 
 
-def fits(need: Need, ranks: int, room: Room) -> bool:
+def fits(need: ResourceRequest, ranks: int, room: NodeResources) -> bool:
     return ranks == 0 or (
         ranks * need.slots <= room.slots
         and (not need.memory_bytes or ranks * need.memory_bytes <= room.memory_bytes)
@@ -73,7 +73,7 @@ def fits(need: Need, ranks: int, room: Room) -> bool:
     )
 
 
-def ways(need: Need, rooms: Sequence[Room]) -> list[tuple[int, ...]]:
+def ways(need: ResourceRequest, rooms: Sequence[NodeResources]) -> list[tuple[int, ...]]:
     """Every right way to share the ranks out, one number for each room."""
     found = []
     for ranks in product(*[range(min(need.ranks, room.slots) + 1) for room in rooms]):
@@ -87,7 +87,7 @@ def ways(need: Need, rooms: Sequence[Room]) -> list[tuple[int, ...]]:
     return found
 
 
-def emptied(rooms: Sequence[Room]) -> list[Room]:
+def emptied(rooms: Sequence[NodeResources]) -> list[NodeResources]:
     return [
         replace(room, memory_bytes=room.memory_total, gpus=room.gpus_total, usable=True)
         for room in rooms
@@ -97,7 +97,7 @@ def emptied(rooms: Sequence[Room]) -> list[Room]:
 @patient
 @given(NEEDS, some_rooms())
 def test_what_is_placed_fits_stays_in_a_block_and_takes_the_fewest_nodes(
-    need: Need, rooms: tuple[Room, ...]
+    need: ResourceRequest, rooms: tuple[NodeResources, ...]
 ) -> None:
     answer = place(need, rooms)
     right = ways(need, [room for room in matching(need, rooms) if room.usable])
@@ -119,20 +119,20 @@ def test_what_is_placed_fits_stays_in_a_block_and_takes_the_fewest_nodes(
 @patient
 @given(NEEDS, some_rooms())
 def test_infeasible_is_exactly_what_an_empty_machine_cannot_do(
-    need: Need, rooms: tuple[Room, ...]
+    need: ResourceRequest, rooms: tuple[NodeResources, ...]
 ) -> None:
     ever = bool(ways(need, matching(need, emptied(rooms))))
     answer = place(need, rooms)
     assert isinstance(answer, Infeasible) == (not ever)
     if not isinstance(answer, Placement):
-        assert answer.wanted > answer.limit >= 0
-        assert answer.words
+        assert answer.requested > answer.limit >= 0
+        assert answer.message
 
 
 @patient
 @given(NEEDS, some_rooms(), st.integers(0, 3), st.sampled_from(["memory", "gpus", "slots", "up"]))
 def test_more_room_never_makes_placing_impossible(
-    need: Need, rooms: tuple[Room, ...], which: int, what: str
+    need: ResourceRequest, rooms: tuple[NodeResources, ...], which: int, what: str
 ) -> None:
     room = rooms[which % len(rooms)]
     more = {
@@ -151,7 +151,7 @@ def test_more_room_never_makes_placing_impossible(
 @patient
 @given(NEEDS, some_rooms())
 def test_a_worker_of_fewer_ranks_can_always_be_placed_too(
-    need: Need, rooms: tuple[Room, ...]
+    need: ResourceRequest, rooms: tuple[NodeResources, ...]
 ) -> None:
     if need.ranks > 1 and isinstance(place(need, rooms), Placement):
         assert isinstance(place(replace(need, ranks=need.ranks - 1), rooms), Placement)
@@ -160,10 +160,10 @@ def test_a_worker_of_fewer_ranks_can_always_be_placed_too(
 @patient
 @given(st.integers(0, 4), some_rooms(), st.sampled_from(["", "big", "n[01]*"]))
 def test_the_largest_can_be_placed_on_the_empty_machine_and_one_more_cannot(
-    memory_bytes: int, rooms: tuple[Room, ...], nodes: str
+    memory_bytes: int, rooms: tuple[NodeResources, ...], nodes: str
 ) -> None:
-    most = largest(memory_bytes, rooms, nodes)
-    need = Need(most, memory_bytes=memory_bytes, nodes=nodes)
+    most = max_ranks_of_worker(memory_bytes, rooms, nodes)
+    need = ResourceRequest(most, memory_bytes=memory_bytes, nodes=nodes)
     if most:
         assert isinstance(place(need, emptied(rooms)), Placement)
     assert isinstance(place(replace(need, ranks=most + 1), rooms), Infeasible)
@@ -172,11 +172,11 @@ def test_the_largest_can_be_placed_on_the_empty_machine_and_one_more_cannot(
 @patient
 @given(st.lists(st.integers(1, 16), min_size=1, max_size=6), st.integers(1, 60))
 def test_single_workers_are_spread_by_slots(slots: list[int], workers: int) -> None:
-    rooms = tuple(Room(f"n{i}", count, GIB, GIB) for i, count in enumerate(slots))
+    rooms = tuple(NodeResources(f"n{i}", count, GIB, GIB) for i, count in enumerate(slots))
     for _ in range(workers):
-        answer = place(Need(), rooms)
+        answer = place(ResourceRequest(), rooms)
         assert isinstance(answer, Placement)
-        rooms = filled(Need(), answer, rooms)
+        rooms = allocate(ResourceRequest(), answer, rooms)
     assert sum(room.ranks for room in rooms) == workers
     for one in rooms:
         for other in rooms:  # no rank would be better off elsewhere
@@ -184,67 +184,83 @@ def test_single_workers_are_spread_by_slots(slots: list[int], workers: int) -> N
 
 
 def test_memory_decides_between_nodes_of_equal_load() -> None:
-    rooms = [Room("a", 2, 1 * GIB, 4 * GIB), Room("b", 2, 3 * GIB, 4 * GIB)]
-    assert place(Need(), rooms) == Placement((Share("b", 1),))
+    rooms = [NodeResources("a", 2, 1 * GIB, 4 * GIB), NodeResources("b", 2, 3 * GIB, 4 * GIB)]
+    assert place(ResourceRequest(), rooms) == Placement((Share("b", 1),))
 
 
 def test_a_gang_is_shared_out_evenly_over_its_nodes() -> None:
-    rooms = [Room("a", 3, GIB, GIB), Room("b", 3, GIB, GIB), Room("c", 2, GIB, GIB)]
-    assert place(Need(4), rooms) == Placement((Share("a", 2), Share("b", 2)))
+    rooms = [
+        NodeResources("a", 3, GIB, GIB),
+        NodeResources("b", 3, GIB, GIB),
+        NodeResources("c", 2, GIB, GIB),
+    ]
+    assert place(ResourceRequest(4), rooms) == Placement((Share("a", 2), Share("b", 2)))
 
 
 def test_a_gang_goes_to_the_least_loaded_nodes_that_can_hold_it() -> None:
-    rooms = [Room("a", 4, GIB, GIB, ranks=4), Room("b", 2, GIB, GIB, ranks=1), Room("c", 2, 9, GIB)]
-    assert place(Need(2), rooms) == Placement((Share("c", 2),))
+    rooms = [
+        NodeResources("a", 4, GIB, GIB, ranks=4),
+        NodeResources("b", 2, GIB, GIB, ranks=1),
+        NodeResources("c", 2, 9, GIB),
+    ]
+    assert place(ResourceRequest(2), rooms) == Placement((Share("c", 2),))
 
 
 def test_few_nodes_come_before_nodes_with_less_to_do() -> None:
-    rooms = [Room("a", 1, GIB, GIB), Room("b", 1, GIB, GIB), Room("c", 2, GIB, GIB, ranks=9)]
-    assert place(Need(2), rooms) == Placement((Share("c", 2),))
+    rooms = [
+        NodeResources("a", 1, GIB, GIB),
+        NodeResources("b", 1, GIB, GIB),
+        NodeResources("c", 2, GIB, GIB, ranks=9),
+    ]
+    assert place(ResourceRequest(2), rooms) == Placement((Share("c", 2),))
 
 
 def test_a_gang_never_leaves_its_block() -> None:
-    rooms = [Room("a", 2, GIB, GIB, block=0), Room("b", 2, GIB, GIB, block=1)]
-    answer = place(Need(4), rooms)
+    rooms = [NodeResources("a", 2, GIB, GIB, block=0), NodeResources("b", 2, GIB, GIB, block=1)]
+    answer = place(ResourceRequest(4), rooms)
     assert isinstance(answer, Infeasible)
-    assert (answer.figure, answer.wanted, answer.limit) == ("ranks", 4, 2)
-    assert answer.words == ("4 ranks of 1 slot each; the largest of 2 blocks of nodes holds 2")
+    assert (answer.resource, answer.requested, answer.limit) == ("ranks", 4, 2)
+    assert answer.message == ("4 ranks of 1 slot each; the largest of 2 blocks of nodes holds 2")
 
 
 @pytest.mark.parametrize(
     ("need", "figure", "wanted", "limit", "words"),
     [
-        (Need(nodes="x*"), "nodes", 1, 0, "no node matches 'x*' (there are: a, b)"),
-        (Need(slots=8), "slots", 8, 4, "a rank needs 8 slots; the roomiest node has 4"),
-        (Need(memory_bytes=3 * GIB), "memory", 3 * GIB, 2 * GIB,
-         "a rank needs 3 GiB; the roomiest node has 2 GiB"),
-        (Need(gpus=1), "gpus", 1, 0, "a rank needs 1 GPUs; the roomiest node has 0"),
-        (Need(4, memory_bytes=GIB), "ranks", 4, 3,
+        (ResourceRequest(nodes="x*"), "nodes", 1, 0, "no node matches 'x*' (there are: a, b)"),
+        (ResourceRequest(slots=8), "slots", 8, 4,
+         "a rank needs 8 slots; the largest node has 4 slots"),
+        (ResourceRequest(memory_bytes=3 * GIB), "memory", 3 * GIB, 2 * GIB,
+         "a rank needs 3 GiB; the largest node has 2 GiB"),
+        (ResourceRequest(gpus=1), "gpus", 1, 0, "a rank needs 1 GPUs; the largest node has 0 GPUs"),
+        (ResourceRequest(4, memory_bytes=GIB), "ranks", 4, 3,
          "4 ranks of 1 slot, 1 GiB each; its nodes hold 3"),
     ],
 )  # fmt: skip
 def test_the_limiting_figure_is_told(
-    need: Need, figure: str, wanted: int, limit: int, words: str
+    need: ResourceRequest, figure: str, wanted: int, limit: int, words: str
 ) -> None:
-    rooms = [Room("a", 4, GIB, GIB), Room("b", 2, 2 * GIB, 2 * GIB)]
+    rooms = [NodeResources("a", 4, GIB, GIB), NodeResources("b", 2, 2 * GIB, 2 * GIB)]
     assert place(need, rooms) == Infeasible(figure, wanted, limit, words)
 
 
 def test_what_is_taken_and_what_is_out_of_use_is_told() -> None:
-    rooms = [Room("a", 2, 0, GIB), Room("b", 2, GIB, GIB, usable=False, reason="drained: disk")]
-    answer = place(Need(memory_bytes=GIB // 2), rooms)
+    rooms = [
+        NodeResources("a", 2, 0, GIB),
+        NodeResources("b", 2, GIB, GIB, usable=False, reason="drained: disk"),
+    ]
+    answer = place(ResourceRequest(memory_bytes=GIB // 2), rooms)
     assert answer == Insufficient(
         "memory",
         GIB // 2,
         0,
-        "a rank needs 512 MiB; the roomiest node has 0 MiB free now; out of use: b (drained: disk)",
+        "a rank needs 512 MiB; the largest node has 0 MiB free now; out of use: b (drained: disk)",
     )
-    none = place(Need(), [replace(rooms[0], usable=False), rooms[1]])
+    none = place(ResourceRequest(), [replace(rooms[0], usable=False), rooms[1]])
     assert isinstance(none, Insufficient)
-    assert (none.figure, none.limit) == ("nodes", 0)
-    assert "a (not usable), b (drained: disk)" in none.words
+    assert (none.resource, none.limit) == ("nodes", 0)
+    assert "a (not usable), b (drained: disk)" in none.message
 
 
 def test_a_node_is_an_empty_room() -> None:
     node = Node("a", 4, GIB, 2, ("big",), block=3)
-    assert Room.of(node) == Room("a", 4, GIB, GIB, 2, 2, 0, 3, ("big",))
+    assert NodeResources.of(node) == NodeResources("a", 4, GIB, GIB, 2, 2, 0, 3, ("big",))

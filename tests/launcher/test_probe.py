@@ -24,11 +24,11 @@ def said(rank: int, size: int, library: str = "Open MPI v5.0.11, package: x") ->
 
 
 def test_two_ranks_that_see_one_another_are_not_believed() -> None:
-    assert probe.judge(said(1, 2) + "noise\n" + said(0, 2), DONE, "it", 10) == (
+    assert probe.evaluate(said(1, 2) + "noise\n" + said(0, 2), DONE, "it", 10) == (
         True,
         "Open MPI v5.0.11",
     )
-    assert probe.judge(said(0, 2, "MPICH Version:      5.0.2") + said(1, 2), DONE, "it", 10) == (
+    assert probe.evaluate(said(0, 2, "MPICH Version:      5.0.2") + said(1, 2), DONE, "it", 10) == (
         True,
         "MPICH Version: 5.0.2",
     )
@@ -40,19 +40,19 @@ def test_two_ranks_that_see_one_another_are_not_believed() -> None:
         (
             said(0, 1, "MPICH Version: 4") * 2,
             DONE,
-            "its ranks do not see one another: each says it is alone; mpi4py is bound to MPICH "
-            "Version: 4, the launcher is it",
+            "its ranks do not see one another: COMM_WORLD has size 1 in each; mpi4py is bound to "
+            "MPICH Version: 4, the launcher is it",
         ),
         (said(0, 2), DONE, "two ranks ended with exit 0"),
         (said(0, 2) + said(1, 2), Exit("", 0, 1, "exit 1"), "two ranks ended with exit 1"),
         ('{"error": "mpi4py: no libmpi"}\n' * 2, Exit("", 0, 5, "exit 5"), "mpi4py: no libmpi"),
         ("----\n  refused: root\nbye\n", Exit("", 0, 1, "exit 1"), "exit 1: refused: root"),
-        (said(0, 2), None, "two ranks did not say hello within 10 s"),
+        (said(0, 2), None, "two ranks did not report within 10 s"),
         ("{broken\n[1]\n", DONE, "exit 0: {broken"),
     ],
 )
 def test_a_launcher_that_does_not_work_is_believed(text: str, end: Exit | None, words: str) -> None:
-    works, told = probe.judge(text, end, "it", 10)
+    works, told = probe.evaluate(text, end, "it", 10)
     assert not works
     assert words in told
 
@@ -71,8 +71,10 @@ class Odd(LocalLauncher):
         return super().start(replace(command, argv=argv, shares=()))
 
 
-def hello(make: Callable[[], LocalLauncher], folder: Path, timeout_s: float = 60) -> probe.Outcome:
-    return probe.hello("odd", "it", "/it", make, ENVIRON, folder, timeout_s)
+def hello(
+    make: Callable[[], LocalLauncher], folder: Path, timeout_s: float = 60
+) -> probe.ProbeResult:
+    return probe.probe_launcher("odd", "it", "/it", make, ENVIRON, folder, timeout_s)
 
 
 def test_a_probe_waits_for_ranks_that_hang(tmp_path: Path) -> None:
@@ -84,7 +86,7 @@ def test_a_probe_waits_for_ranks_that_hang(tmp_path: Path) -> None:
 
     outcome = hello(make, tmp_path, 0.3)
     assert not outcome.works
-    assert outcome.words == "two ranks did not say hello within 0.3 s"
+    assert outcome.detail == "two ranks did not report within 0.3 s"
     assert made[0].running() == []
     assert list(tmp_path.iterdir()) == []
 
@@ -93,10 +95,10 @@ def test_a_launcher_that_cannot_start_anything_stops_the_service(tmp_path: Path)
     def make() -> LocalLauncher:
         raise LaunchError("no room here")
 
-    assert hello(make, tmp_path).words == "no room here"
+    assert hello(make, tmp_path).detail == "no room here"
     outcome = hello(LocalLauncher, tmp_path)  # one rank at most
     assert not outcome.works
-    assert "plain processes have one each" in outcome.words
+    assert "plain processes have one each" in outcome.detail
 
 
 def test_plain_processes_pass_for_ranks(tmp_path: Path) -> None:
@@ -104,4 +106,4 @@ def test_plain_processes_pass_for_ranks(tmp_path: Path) -> None:
     program = "import runpy; runpy.run_module('launcher.probe_rank', run_name='__main__')"
     outcome = hello(lambda: Odd(program), tmp_path)
     assert not outcome.works
-    assert "its ranks do not see one another" in outcome.words
+    assert "its ranks do not see one another" in outcome.detail

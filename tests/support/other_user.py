@@ -131,9 +131,9 @@ def run_through_pmix(uri: str, mark: Path, owner: int, pid: int) -> list[str]:
             uri,
             prte.library,
             prte.preload,
-            spawned=lambda *_: None,
-            ended=lambda *_: None,
-            listed=lambda _: None,
+            on_spawned=lambda *_: None,
+            on_ended=lambda *_: None,
+            on_listed=lambda _: None,
         )
         tool.spawn(1, ["/bin/sh", "-c", f"id >{mark}; sleep 0.5"], ["PATH=/bin"], "/", [HOST])
         deadline = time.monotonic() + ANSWER_S

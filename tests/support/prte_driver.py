@@ -127,7 +127,7 @@ class Driver:
 
 def main(folder: Path, agent: str, nodes: str) -> None:
     allocation = Allocation(tuple(map(node, nodes.split(","))), "a test")
-    dvm_supervisor.LOOK_FOR_NODES_S = 2.0
+    dvm_supervisor.NODE_PROBE_INTERVAL_S = 2.0
     launcher = PrteLauncher(allocation, folder, prte=here(), agent=agent)
     rest = b""
     tell(what="ready")
@@ -139,9 +139,14 @@ def main(folder: Path, agent: str, nodes: str) -> None:
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
                 obey(launcher, folder, line.decode().split())
-        for end in launcher.exited():
-            tell(what="exit", name=end.name, words=end.words, blameless=str(end.blameless))
-        for news in launcher.news():
+        for end in launcher.poll_exits():
+            tell(
+                what="exit",
+                name=end.name,
+                words=end.reason,
+                infrastructure_failure=str(end.infrastructure_failure),
+            )
+        for news in launcher.poll_events():
             tell(what=news.kind, subject=news.subject, words=news.message)
     launcher.close()
     tell(what="closed")

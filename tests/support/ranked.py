@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from launcher.base import YIELDING
+from launcher.base import YIELD_WHEN_IDLE
 from simenv.wire import codec
 from simenv.wire import messages as m
 from simenv.wire.connection import Door, ZmqDoors
@@ -41,7 +41,7 @@ def environment(folder: Path, extra: dict[str, str]) -> dict[str, str]:
     prefix = {f"{name}_PREFIX": sys.prefix for name in ("OPAL", "PMIX", "PRTE") if own.exists()}
     quick = {"OMPI_MCA_pml": "ob1", "OMPI_MCA_btl": "self,sm,tcp"}
     own_folder = {"TMPDIR": str(folder)}
-    return {**os.environ, **allowed, **prefix, **quick, **YIELDING, **own_folder, **extra}
+    return {**os.environ, **allowed, **prefix, **quick, **YIELD_WHEN_IDLE, **own_folder, **extra}
 
 
 class Ranked:

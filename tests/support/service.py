@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from launcher.base import Command, Exit, LaunchError, News
+from launcher.base import Command, Exit, LauncherEvent, LaunchError
 from simenv.config import Config, Places, convert
 from simenv.model import Origin, Program, TaskSpec, TaskState, Terms
 from simenv.scheduler import capacity
@@ -69,12 +69,12 @@ def spec(seed: int = 1, **changes: object) -> TaskSpec:
 class Paper:
     """A launcher that starts nothing: the test says when a worker has come or gone."""
 
-    name, why, max_ranks, exposure = "paper", "nothing is started", 8, ""
+    name, description, max_ranks, exposure = "paper", "nothing is started", 8, ""
 
     def __init__(self) -> None:
         self.commands: dict[str, Command] = {}
         self.gone: list[Exit] = []
-        self.said: list[News] = []
+        self.said: list[LauncherEvent] = []
         self.fails = ""  # why nothing can be started
         self.told: list[str] = []  # who was asked to end
         self.stubborn = False  # who is asked to end does not
@@ -86,14 +86,14 @@ class Paper:
         self.commands[command.name] = command
         return 0
 
-    def news(self) -> list[News]:
+    def poll_events(self) -> list[LauncherEvent]:
         said, self.said = self.said, []
         return said
 
-    def look(self, node: str) -> bool:
+    def recheck_node(self, node: str) -> bool:
         return node in self.sought
 
-    def exited(self) -> list[Exit]:
+    def poll_exits(self) -> list[Exit]:
         ends, self.gone = self.gone, []
         return ends
 

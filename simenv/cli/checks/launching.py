@@ -11,11 +11,11 @@ from pathlib import Path
 
 from launcher import probe, selection
 from launcher.allocation.discover import discover
-from launcher.allocation.this_node import is_here
+from launcher.allocation.this_node import is_this_node
 from launcher.base import AllocationError
 from launcher.probe_cache import mpi4py_version
-from launcher.process.agent import reach
-from launcher.prte.node_probe import Probes
+from launcher.process.agent import remote_command
+from launcher.prte.node_probe import NodeProbe
 from simenv import config as configs
 from simenv.cli import out
 from simenv.cli.checks.finding import Finding
@@ -38,12 +38,12 @@ def nodes() -> Iterator[Finding]:
     count = out.counted(len(names), "node")
     slots, memory = allocation.slots, out.size(allocation.memory_bytes)
     yield Finding("ok", "nodes", f"{allocation.source}: {count} ({shown}), {slots} slots, {memory}")
-    yield from _agent([name for name in names if not is_here(name)])
+    yield from _agent([name for name in names if not is_this_node(name)])
 
 
 def _agent(others: list[str]) -> Iterator[Finding]:
     agent = configs.launch_agent(Config())
-    program = reach(others[0] if others else "HOST", ["true"], os.environ, agent)[0]
+    program = remote_command(others[0] if others else "HOST", ["true"], os.environ, agent)[0]
     if shutil.which(program) is None:
         detail = f"{program} is not here: no way to other nodes"
         remedy = "export SIMENV_LAUNCH_AGENT=/path/of/a/program"
@@ -52,15 +52,15 @@ def _agent(others: list[str]) -> Iterator[Finding]:
     if not others:
         yield Finding("ok", "agent", f"{program}, should there be other nodes")
         return
-    looked = Probes(others, os.environ, agent, time.monotonic())
-    while not looked.looked(time.monotonic()):
+    node_probe = NodeProbe(others, os.environ, agent, time.monotonic())
+    while not node_probe.poll(time.monotonic()):
         time.sleep(_LOOK_S)
-    for node, why in looked.silent.items():
+    for node, why in node_probe.unreachable.items():
         yield Finding(
             "fail", "agent", f"{program} does not reach {node}: {why}", f"{program} {node} true"
         )
-    if looked.answered:
-        yield Finding("ok", "agent", f"{program} reaches {', '.join(looked.answered)}")
+    if node_probe.reachable:
+        yield Finding("ok", "agent", f"{program} reaches {', '.join(node_probe.reachable)}")
 
 
 def launchers() -> Iterator[Finding]:
@@ -68,20 +68,22 @@ def launchers() -> Iterator[Finding]:
     folder = Path(tempfile.mkdtemp(prefix="simenv-doctor-"))
     try:
         seen = dict(worker_environ(os.environ))
-        outcomes = selection.survey(os.environ, folder, of_workers=seen)
+        outcomes = selection.probe_all(os.environ, folder, worker_environ=seen)
         working = [one for one in outcomes if one.works]
         for one in outcomes:
-            name = " ".join(filter(None, (one.launcher, one.what, one.path and f"({one.path})")))
+            name = " ".join(filter(None, (one.launcher, one.version, one.path and f"({one.path})")))
             if one.works:
                 detail = f"{name}: two ranks saw one another in {one.seconds:.1f} s"
                 yield Finding("ok", "launcher", detail)
             else:
-                yield Finding("warn", "launcher", f"{name}: {one.words}", selection.PIP_LINE)
-        works, words = (True, working[0].words) if working else probe.alone(seen)
+                yield Finding(
+                    "warn", "launcher", f"{name}: {one.detail}", selection.INSTALL_COMMAND
+                )
+        works, words = (True, working[0].detail) if working else probe.probe_single_rank(seen)
     finally:
         shutil.rmtree(folder)
     if works:
         yield Finding("ok", "mpi", f"mpi4py {mpi4py_version()} is bound to {words}")
     else:
         detail = f"{words}; workers have one rank each"
-        yield Finding("warn", "mpi", detail, selection.PIP_LINE)
+        yield Finding("warn", "mpi", detail, selection.INSTALL_COMMAND)

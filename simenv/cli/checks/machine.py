@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from launcher.allocation.this_node import this_machine
+from launcher.allocation.this_node import this_node
 from simenv.cli import out
 from simenv.cli.checks.finding import Finding
 from simulators import catalog
@@ -15,7 +15,7 @@ LEAST_FREE_BYTES = 2**30
 
 def cores() -> Iterator[Finding]:
     """Affinity and cgroup quota against what is built in; who else is at work."""
-    node, there = this_machine(), os.cpu_count() or 1
+    node, there = this_node(), os.cpu_count() or 1
     detail = f"{node.slots} of {there} cores are ours"
     load = os.getloadavg()[0]
     if load > there:
@@ -29,7 +29,7 @@ def memory() -> Iterator[Finding]:
     """The limit, what is free now, and the widest circuit it holds."""
     import psutil
 
-    limit = this_machine().memory_bytes
+    limit = this_node().memory_bytes
     free = min(limit, psutil.virtual_memory().available)
     engine = next(card for card in catalog.CARDS if card.automatic)
     width = engine.max_qubits_in(free)

@@ -27,7 +27,7 @@ def test_a_site_s_environment_means_these_nodes(site: Site, tmp_path: Path) -> N
     if site.nodefile:
         (tmp_path / "nodes").write_text(site.nodefile)
         environ["PBS_NODEFILE"] = str(tmp_path / "nodes")
-    found = discover(environ, ask=lambda argv: site.scontrol.get(argv[2], ""), here=HERE)
+    found = discover(environ, run_scontrol=lambda argv: site.scontrol.get(argv[2], ""), local=HERE)
     assert found.nodes == site.nodes
     assert found.source == site.source
     assert found.end_s == site.end_s
@@ -49,7 +49,7 @@ def test_there_are_sites_enough() -> None:
     ],
 )
 def test_named_hosts_are_the_nodes(hosts: str, nodes: tuple[Node, ...]) -> None:
-    found = discover(PLAIN, hosts=hosts, ask=unasked, here=HERE)
+    found = discover(PLAIN, hosts=hosts, run_scontrol=unasked, local=HERE)
     assert found.nodes == nodes
     assert found.source == "--hosts, memory assumed to be as here"
 
@@ -57,13 +57,13 @@ def test_named_hosts_are_the_nodes(hosts: str, nodes: tuple[Node, ...]) -> None:
 @pytest.mark.parametrize("hosts", ["n1:0", "n1:x", "n1:", ",", "n1:2,", "-x:1", "n1:-2", "a b:1"])
 def test_hosts_that_make_no_sense_are_refused(hosts: str) -> None:
     with pytest.raises(AllocationError, match="hosts = "):
-        discover({}, hosts=hosts, ask=unasked, here=HERE)
+        discover({}, hosts=hosts, run_scontrol=unasked, local=HERE)
 
 
 def test_a_hostfile_is_read_in_both_forms(tmp_path: Path) -> None:
     path = tmp_path / "hosts"
     path.write_text("# ours\nn1 slots=2 max_slots=4\nn2:3  # MPICH\nn3\nn3\n\nnode1\nn4\n")
-    found = discover({}, hostfile=str(path), ask=unasked, here=HERE)
+    found = discover({}, hostfile=str(path), run_scontrol=unasked, local=HERE)
     slots = [(node.name, node.slots) for node in found.nodes]
     assert slots == [("n1", 2), ("n2", 3), ("n3", 2), ("node1", 8), ("n4", 1)]
     assert found.source.startswith(f"hostfile {path}")
@@ -74,48 +74,51 @@ def test_a_hostfile_that_makes_no_sense_is_refused_by_its_line(text: str, tmp_pa
     path = tmp_path / "hosts"
     path.write_text(text)
     with pytest.raises(AllocationError, match=r"hostfile .*/hosts") as caught:
-        discover({}, hostfile=str(path), ask=unasked, here=HERE)
+        discover({}, hostfile=str(path), run_scontrol=unasked, local=HERE)
     assert caught.value.hint
 
 
 def test_hosts_come_before_a_hostfile_and_a_hostfile_before_the_site(tmp_path: Path) -> None:
     path = tmp_path / "hosts"
     path.write_text("filed:1")
-    both = discover(PLAIN, hosts="named:1", hostfile=str(path), ask=unasked, here=HERE)
+    both = discover(PLAIN, hosts="named:1", hostfile=str(path), run_scontrol=unasked, local=HERE)
     assert [node.name for node in both.nodes] == ["named"]
-    one = discover(PLAIN, hostfile=str(path), ask=unasked, here=HERE)
+    one = discover(PLAIN, hostfile=str(path), run_scontrol=unasked, local=HERE)
     assert [node.name for node in one.nodes] == ["filed"]
 
 
 @pytest.mark.parametrize("hosts", ["localhost:1,node1:1", "n2:1,N2.site:1", "a.b:1,c:1,a:2"])
 def test_one_machine_under_two_names_is_given_out_twice(hosts: str) -> None:
-    with pytest.raises(AllocationError, match="one machine stands there twice") as caught:
-        discover({}, hosts=hosts, ask=unasked, here=HERE)
+    with pytest.raises(AllocationError, match="one machine is listed twice") as caught:
+        discover({}, hosts=hosts, run_scontrol=unasked, local=HERE)
     assert caught.value.hint
-    assert len(discover({}, hosts="a.b:1,a.c:1", ask=unasked, here=HERE).nodes) == 2
+    assert len(discover({}, hosts="a.b:1,a.c:1", run_scontrol=unasked, local=HERE).nodes) == 2
 
 
 def test_memory_per_slot_overrides_what_is_found() -> None:
-    found = discover(PLAIN, memory_per_slot=512, ask=unasked, here=HERE)
+    found = discover(PLAIN, memory_per_slot=512, run_scontrol=unasked, local=HERE)
     assert [node.memory_bytes for node in found.nodes] == [1024, 512]
     assert found.source == "Slurm job 1"
 
 
 def test_slots_are_those_of_nodes_whose_number_nobody_named() -> None:
-    assert discover({}, slots=3, ask=unasked, here=HERE).nodes[0].slots == 3
-    assert [n.slots for n in discover(PLAIN, slots=3, ask=unasked, here=HERE).nodes] == [3, 3]
-    named = discover({}, hosts="a:1,b", slots=3, ask=unasked, here=HERE)
+    assert discover({}, slots=3, run_scontrol=unasked, local=HERE).nodes[0].slots == 3
+    assert [n.slots for n in discover(PLAIN, slots=3, run_scontrol=unasked, local=HERE).nodes] == [
+        3,
+        3,
+    ]
+    named = discover({}, hosts="a:1,b", slots=3, run_scontrol=unasked, local=HERE)
     assert [node.slots for node in named.nodes] == [1, 3]
 
 
 def test_this_machine_keeps_its_memory_with_fewer_slots() -> None:
-    assert discover({}, slots=1, ask=unasked, here=HERE).memory_bytes == 16 * GIB
+    assert discover({}, slots=1, run_scontrol=unasked, local=HERE).memory_bytes == 16 * GIB
 
 
 def test_nodes_come_in_blocks_of_one_dvm_each() -> None:
-    found = discover({}, hosts="n[1-5]:1", nodes_per_dvm=2, ask=unasked, here=HERE)
+    found = discover({}, hosts="n[1-5]:1", nodes_per_dvm=2, run_scontrol=unasked, local=HERE)
     assert [node.block for node in found.nodes] == [0, 0, 1, 1, 2]
-    assert {node.block for node in discover({}, hosts="n[1-5]:1", here=HERE).nodes} == {0}
+    assert {node.block for node in discover({}, hosts="n[1-5]:1", local=HERE).nodes} == {0}
 
 
 @pytest.mark.parametrize(
@@ -131,7 +134,7 @@ def test_nodes_come_in_blocks_of_one_dvm_each() -> None:
 )
 def test_variables_that_make_no_sense_are_named(variable: str, value: str) -> None:
     with pytest.raises(AllocationError, match=variable) as caught:
-        discover({**PLAIN, variable: value}, ask=unasked, here=HERE)
+        discover({**PLAIN, variable: value}, run_scontrol=unasked, local=HERE)
     assert value in str(caught.value)
 
 
@@ -148,7 +151,7 @@ def test_hostile_numbers_are_refused_by_name_or_not_believed(variable: str, valu
     environ = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "a", "SLURM_TASKS_PER_NODE": "1"}
     refusal = ""
     try:
-        found = discover({**environ, variable: value}, ask=unasked, here=HERE)
+        found = discover({**environ, variable: value}, run_scontrol=unasked, local=HERE)
     except AllocationError as error:
         refusal = str(error)
     if refusal:
@@ -163,14 +166,14 @@ def test_hostile_numbers_of_scontrol_are_not_believed() -> None:
     job = f"JobId=7\n   Nodes=a CPU_IDs=0 Mem={digits} GRES=gpu:{digits}(CNT:{digits})\n"
     told = {"job": job, "node": f"NodeName=a CPUTot={digits} RealMemory={digits}\n"}
     environ = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "a", "SLURM_TASKS_PER_NODE": "1"}
-    (node,) = discover(environ, ask=lambda argv: told[argv[2]], here=HERE).nodes
+    (node,) = discover(environ, run_scontrol=lambda argv: told[argv[2]], local=HERE).nodes
     assert (node.slots, node.gpus) == (1, 0)
 
 
 def test_a_group_without_nodes_is_named() -> None:
     environ = {"SLURM_JOB_ID": "1", "SLURM_HET_SIZE": "2", "SLURM_JOB_NODELIST_HET_GROUP_0": "a"}
     with pytest.raises(AllocationError, match="SLURM_JOB_NODELIST_HET_GROUP_1"):
-        discover(environ, ask=unasked, here=HERE)
+        discover(environ, run_scontrol=unasked, local=HERE)
 
 
 @pytest.mark.parametrize("text", [None, "", "a b\n", "-oX\n"])
@@ -179,22 +182,22 @@ def test_a_nodefile_that_is_missing_or_wrong_is_named(text: str | None, tmp_path
     if text is not None:
         path.write_text(text)
     with pytest.raises(LaunchError, match="PBS_NODEFILE"):
-        discover({"PBS_JOBID": "1", "PBS_NODEFILE": str(path)}, here=HERE)
+        discover({"PBS_JOBID": "1", "PBS_NODEFILE": str(path)}, local=HERE)
 
 
 def test_scontrol_that_is_missing_fails_or_hangs_says_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(scontrol, "TIMEOUT_S", 0.2)
-    assert scontrol.ask(("/nonesuch/scontrol",)) == ""
-    assert scontrol.ask((sys.executable, "-c", "print(1); raise SystemExit(1)")) == ""
-    assert scontrol.ask(("sleep", "60")) == ""
+    assert scontrol.run_scontrol(("/nonesuch/scontrol",)) == ""
+    assert scontrol.run_scontrol((sys.executable, "-c", "print(1); raise SystemExit(1)")) == ""
+    assert scontrol.run_scontrol(("sleep", "60")) == ""
 
 
 def test_scontrol_is_asked_for_moments_without_a_time_zone(monkeypatch: pytest.MonkeyPatch) -> None:
     script = "import os; print(os.environ['SLURM_TIME_FORMAT'])"
     monkeypatch.setattr(scontrol, "TIMEOUT_S", 60.0)
-    assert scontrol.ask((sys.executable, "-c", script)) == "%s\n"
+    assert scontrol.run_scontrol((sys.executable, "-c", script)) == "%s\n"
 
 
 def test_a_moment_as_slurm_prints_it_by_default_is_local_time(
@@ -204,7 +207,7 @@ def test_a_moment_as_slurm_prints_it_by_default_is_local_time(
     for zone, end_s in (("UTC0", 1795194000.0), ("XYZ-2", 1795186800.0)):
         monkeypatch.setitem(os.environ, "TZ", zone)
         time.tzset()
-        found = discover(PLAIN, ask=lambda _: job, here=HERE)
+        found = discover(PLAIN, run_scontrol=lambda _: job, local=HERE)
         assert found.end_s == end_s
     monkeypatch.undo()
     time.tzset()

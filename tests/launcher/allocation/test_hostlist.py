@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from launcher.allocation.hostlist import counts, hosts, same_host
+from launcher.allocation.hostlist import expand_counts, expand_hosts, same_host
 from launcher.base import AllocationError
 
 
@@ -21,7 +21,7 @@ from launcher.base import AllocationError
     ],
 )
 def test_a_list_stands_for_its_hosts_in_order(text: str, names: list[str]) -> None:
-    assert hosts(text, "X") == names
+    assert expand_hosts(text, "X") == names
 
 
 @pytest.mark.parametrize(
@@ -45,18 +45,18 @@ def test_a_list_stands_for_its_hosts_in_order(text: str, names: list[str]) -> No
 )
 def test_what_is_no_list_of_hosts_is_refused_with_its_place_and_the_way_out(text: str) -> None:
     with pytest.raises(AllocationError, match=r"^WHERE = ") as caught:
-        hosts(text, "WHERE")
+        expand_hosts(text, "WHERE")
     assert "--hosts" in caught.value.hint
 
 
 def test_counts_are_repeated() -> None:
-    assert counts("2(x3),1", "X", 4) == [2, 2, 2, 1]
+    assert expand_counts("2(x3),1", "X", 4) == [2, 2, 2, 1]
 
 
 @pytest.mark.parametrize("text", ["2(x3)", "2,2,2,2,2", "", "x,1,1,1", "-1,1,1,1", "1(x999999999)"])
 def test_counts_that_do_not_fit_the_hosts_are_refused(text: str) -> None:
     with pytest.raises(AllocationError, match="SLOTS = "):
-        counts(text, "SLOTS", 4)
+        expand_counts(text, "SLOTS", 4)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def test_cores_follow_the_affinity() -> None:
     mine = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {min(mine)})
-        assert this_node.this_machine().slots == 1
+        assert this_node.this_node().slots == 1
     finally:
         os.sched_setaffinity(0, mine)
 
@@ -42,7 +42,7 @@ def test_a_cgroup_bounds_cores_and_memory(groups: Path) -> None:
     write(groups / "fs/a/b/cpu.max", "100000 100000\n")
     write(groups / "fs/a/memory.max", "123456789\n")
     write(groups / "fs/a/b/memory.max", "max\n")
-    node = this_node.this_machine()
+    node = this_node.this_node()
     assert node.slots == 1
     assert node.memory_bytes == 123456789
 
@@ -53,7 +53,7 @@ def test_cgroups_of_version_one_bound_them_too(groups: Path) -> None:
     write(groups / "fs/cpu,cpuacct/slurm/job_7/cpu.cfs_period_us", "100000\n")
     write(groups / "fs/memory/slurm/job_7/memory.limit_in_bytes", "9223372036854771712\n")
     write(groups / "fs/memory/slurm/memory.limit_in_bytes", "77000000\n")
-    node = this_node.this_machine()
+    node = this_node.this_node()
     assert node.slots == 1
     assert node.memory_bytes == 77000000
 
@@ -63,7 +63,7 @@ def test_a_container_that_sees_its_group_as_the_root_is_bounded(groups: Path) ->
     write(groups / "fs/memory/memory.limit_in_bytes", "55000000\n")
     write(groups / "fs/cpu/cpu.cfs_quota_us", "-1\n")
     write(groups / "fs/cpu/cpu.cfs_period_us", "100000\n")
-    node = this_node.this_machine()
+    node = this_node.this_node()
     assert node.memory_bytes == 55000000
     assert node.slots == len(os.sched_getaffinity(0))
 
@@ -71,10 +71,10 @@ def test_a_container_that_sees_its_group_as_the_root_is_bounded(groups: Path) ->
 def test_less_than_a_core_is_one_slot(groups: Path) -> None:
     write(groups / "self", "0::/a\n")
     write(groups / "fs/a/cpu.max", "20000 100000\n")
-    assert this_node.this_machine().slots == 1
+    assert this_node.this_node().slots == 1
 
 
 def test_names_of_this_machine_are_known() -> None:
-    assert this_node.is_here("localhost")
-    assert this_node.is_here(os.uname().nodename)
-    assert not this_node.is_here(os.uname().nodename + "x")
+    assert this_node.is_this_node("localhost")
+    assert this_node.is_this_node(os.uname().nodename)
+    assert not this_node.is_this_node(os.uname().nodename + "x")

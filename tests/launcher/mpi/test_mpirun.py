@@ -78,16 +78,16 @@ def alive(log: Path) -> list[int]:
 
 
 def end_of(launcher: MpirunLauncher, log: Path) -> Exit:
-    return until(launcher.exited, log)[0]
+    return until(launcher.poll_exits, log)[0]
 
 
 def test_ranks_do_not_see_one_another(mpi: mpis.RealMpi, tmp_path: Path) -> None:
     def make() -> MpirunLauncher:
         return MpirunLauncher(mpi.mpirun, tmp_path)
 
-    outcome = probe.hello("mpirun", "it", "", make, mpi.environ, tmp_path, WAIT_S)
-    assert outcome.works, outcome.words
-    assert outcome.words.startswith(mpi.library)
+    outcome = probe.probe_launcher("mpirun", "it", "", make, mpi.environ, tmp_path, WAIT_S)
+    assert outcome.works, outcome.detail
+    assert outcome.detail.startswith(mpi.library)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -127,7 +127,7 @@ def test_kill_leaves_ranks_that_ignore_signals(
     launcher.start(told)
     until(lambda: told.log.exists() and told.log.read_text().count("deaf") == 2, told.log)
     launcher.kill("w")
-    assert end_of(launcher, told.log).words == "signal 9 (SIGKILL)"
+    assert end_of(launcher, told.log).reason == "signal 9 (SIGKILL)"
     assert launcher.running() == []
     until(lambda: not alive(told.log), told.log)
 
@@ -146,7 +146,7 @@ from pathlib import Path
 from launcher.mpi import mpirun
 from launcher.base import Command, Share
 path, argv, environ, folder, node = json.load(sys.stdin)
-found = mpirun.look_at(Path(path), environ)
+found = mpirun.identify(Path(path), environ)
 launcher = mpirun.MpirunLauncher(found, Path(folder))
 environ = tuple(environ.items())
 log = Path(folder) / "w.log"
@@ -174,7 +174,7 @@ def test_ranks_outlive_a_killed_service(mpi: mpis.RealMpi, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("text", "words", "blameless"),
+    ("text", "words", "infrastructure_failure"),
     [
         ("  Remote daemon: [prterun-n1-7@0,1] on node n2\n", "signal 9 (SIGKILL), without", True),
         ("  Local host: n1\n  Remote host: n2\n", "signal 9 (SIGKILL), without", False),
@@ -182,12 +182,14 @@ def test_ranks_outlive_a_killed_service(mpi: mpis.RealMpi, tmp_path: Path) -> No
     ],
 )
 def test_a_task_is_charged_with_a_lost_node(
-    tmp_path: Path, text: str, words: str, blameless: bool
+    tmp_path: Path, text: str, words: str, infrastructure_failure: bool
 ) -> None:
     log = tmp_path / "w.log"
     log.write_text("Remote daemon: [x] on node n3\n" + text)
-    code, said, free = mpirun._of_mpirun(log, len("Remote daemon: [x] on node n3\n"), 137)
-    assert (code, said[: len(words)], free) == (-9, words, blameless)
+    code, said, free = mpirun._translate_mpirun_exit(
+        log, len("Remote daemon: [x] on node n3\n"), 137
+    )
+    assert (code, said[: len(words)], free) == (-9, words, infrastructure_failure)
 
 
 def test_what_is_not_an_mpirun_is_taken_for_one(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from launcher.base import Command, Share
 from launcher.mpi import mpirun_options
-from launcher.mpi.mpirun_options import Kind, Mpirun
+from launcher.mpi.mpirun_options import MpiFamily, Mpirun
 
 FOLDER = Path("/run/simenv/launcher")
 HERE = (Share("here", 2),)
@@ -17,14 +17,14 @@ BASH_FUNCTION = ("BASH_FUNC_module%%", "() { :; }")
 
 
 def told(
-    kind: Kind, shares: tuple[Share, ...], *more: tuple[str, str], isolated: bool = False
+    kind: MpiFamily, shares: tuple[Share, ...], *more: tuple[str, str], isolated: bool = False
 ) -> list[str]:
     """The words after the program."""
     command = Command(
         "w", ("python", "-m", "w"), (("PATH", "/bin"), *more), FOLDER / "log", FOLDER, 1, shares
     )
     program = Mpirun("/opt/bin/mpirun", kind, "1.2.3")
-    first, *words = mpirun_options.arguments(
+    first, *words = mpirun_options.command_line(
         program, command, "here", FOLDER, "/run/agent", isolated=isolated
     )
     assert first == "/opt/bin/mpirun"
@@ -36,11 +36,11 @@ def test_open_mpi_5_is_told_something_else() -> None:
         f"--prtemca ras {mpirun_options.SITES} --prtemca prte_local_tmpdir_base {FOLDER} "
         "--map-by slot:OVERSUBSCRIBE --bind-to none -n 2"
     )
-    assert told(Kind.OPEN_MPI_5, HERE) == [*head.split(), "python", "-m", "w"]
+    assert told(MpiFamily.OPEN_MPI_5, HERE) == [*head.split(), "python", "-m", "w"]
 
 
 def test_open_mpi_5_puts_ranks_elsewhere() -> None:
-    words = " ".join(told(Kind.OPEN_MPI_5, APART, BASH_FUNCTION))
+    words = " ".join(told(MpiFamily.OPEN_MPI_5, APART, BASH_FUNCTION))
     assert words == (
         f"--prtemca ras {mpirun_options.SITES} --prtemca prte_local_tmpdir_base {FOLDER} "
         "--prtemca plm ssh --prtemca plm_ssh_agent /run/agent "
@@ -54,10 +54,10 @@ def test_open_mpi_5_puts_ranks_elsewhere() -> None:
 
 
 def test_open_mpi_4_is_told_something_else() -> None:
-    assert told(Kind.OPEN_MPI_4, HERE)[2:6] == [
+    assert told(MpiFamily.OPEN_MPI_4, HERE)[2:6] == [
         *(mpirun_options.SITES, "--mca", "orte_tmpdir_base", str(FOLDER))
     ]
-    words = " ".join(told(Kind.OPEN_MPI_4, APART))
+    words = " ".join(told(MpiFamily.OPEN_MPI_4, APART))
     assert words == (
         f"--mca ras {mpirun_options.SITES} --mca plm rsh --mca plm_rsh_agent /run/agent "
         "--mca oob_tcp_keepalive_time 5 --mca oob_tcp_keepalive_intvl 1 "
@@ -71,89 +71,89 @@ def test_open_mpi_4_is_told_something_else() -> None:
 
 def test_mpich_is_told_something_else() -> None:
     tail = "-bind-to none -n {} python -m w"
-    assert " ".join(told(Kind.MPICH, HERE)) == (
+    assert " ".join(told(MpiFamily.MPICH, HERE)) == (
         f"-launcher fork -hosts here:2 -genvall {tail.format(2)}"
     )
-    assert " ".join(told(Kind.MPICH, APART)) == (
+    assert " ".join(told(MpiFamily.MPICH, APART)) == (
         "-launcher rsh -launcher-exec /run/agent -hosts away:1,here.site.org:2,far:1 -genvall "
         + tail.format(4)
     )
 
 
 def test_intel_is_told_what_only_mpich_knows() -> None:
-    assert " ".join(told(Kind.INTEL, HERE)) == (
+    assert " ".join(told(MpiFamily.INTEL, HERE)) == (
         "-bootstrap fork -hosts here:2 -genvall -n 2 python -m w"
     )
 
 
 def test_a_worker_without_shares_is_placed() -> None:
-    assert "--host" not in told(Kind.OPEN_MPI_5, ())
-    assert " ".join(told(Kind.MPICH, ())[2:4]) == "-hosts here:1"
+    assert "--host" not in told(MpiFamily.OPEN_MPI_5, ())
+    assert " ".join(told(MpiFamily.MPICH, ())[2:4]) == "-hosts here:1"
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("mpirun (Open MPI) 5.0.11\n\nReport bugs to", (Kind.OPEN_MPI_5, "5.0.11")),
-        ("mpiexec (Open MPI) 6.0.0rc1", (Kind.OPEN_MPI_5, "6.0.0rc1")),
-        ("mpirun (Open MPI) 4.1.4\n", (Kind.OPEN_MPI_4, "4.1.4")),
-        ("mpirun.openmpi (OpenRTE) 4.1.4\n", (Kind.OPEN_MPI_4, "4.1.4")),
+        ("mpirun (Open MPI) 5.0.11\n\nReport bugs to", (MpiFamily.OPEN_MPI_5, "5.0.11")),
+        ("mpiexec (Open MPI) 6.0.0rc1", (MpiFamily.OPEN_MPI_5, "6.0.0rc1")),
+        ("mpirun (Open MPI) 4.1.4\n", (MpiFamily.OPEN_MPI_4, "4.1.4")),
+        ("mpirun.openmpi (OpenRTE) 4.1.4\n", (MpiFamily.OPEN_MPI_4, "4.1.4")),
         ("mpirun (Open MPI) 3.1.6\n", None),
         (
             "HYDRA build details:\n    Version:                                 4.0.2\n",
-            (Kind.MPICH, "4.0.2"),
+            (MpiFamily.MPICH, "4.0.2"),
         ),
         (
             "Intel(R) MPI Library for Linux* OS, Version 2021.8 Build 20221129\nCopyright",
-            (Kind.INTEL, "2021.8"),
+            (MpiFamily.INTEL, "2021.8"),
         ),
         ("slurm 22.05.8", None),
         ("", None),
     ],
 )
-def test_an_mpirun_is_taken_for_another(text: str, expected: tuple[Kind, str] | None) -> None:
-    assert mpirun_options.recognise(text) == expected
+def test_an_mpirun_is_taken_for_another(text: str, expected: tuple[MpiFamily, str] | None) -> None:
+    assert mpirun_options.parse_version(text) == expected
 
 
-def environment(kind: Kind, **more: str) -> dict[str, str]:
+def environment(kind: MpiFamily, **more: str) -> dict[str, str]:
     program = Mpirun("/opt/bin/mpirun", kind, "1", more.pop("prefix", ""))
     root, fabric = bool(more.pop("root", "")), bool(more.pop("fabric", ""))
-    far = bool(more.pop("far", ""))
-    return mpirun_options.environment(program, more, root, fabric, far=far)
+    remote = bool(more.pop("remote", ""))
+    return mpirun_options.environment(program, more, root, fabric, remote=remote)
 
 
 def test_ranks_that_wait_keep_the_cores_they_share() -> None:
-    for kind in (Kind.OPEN_MPI_4, Kind.OPEN_MPI_5):
+    for kind in (MpiFamily.OPEN_MPI_4, MpiFamily.OPEN_MPI_5):
         assert environment(kind, fabric="yes")["OMPI_MCA_mpi_yield_when_idle"] == "1"
-    told = environment(Kind.OPEN_MPI_5, OMPI_MCA_mpi_yield_when_idle="0")
+    told = environment(MpiFamily.OPEN_MPI_5, OMPI_MCA_mpi_yield_when_idle="0")
     assert told["OMPI_MCA_mpi_yield_when_idle"] == "0", "what a user says counts"
 
 
 def test_ranks_look_for_networks_that_are_not_there() -> None:
-    assert environment(Kind.OPEN_MPI_5, far="yes")["OMPI_MCA_btl"] == "self,sm,tcp"
-    assert environment(Kind.OPEN_MPI_4, far="yes")["OMPI_MCA_btl"] == "self,vader,tcp"
-    assert "OMPI_MCA_btl" not in environment(Kind.OPEN_MPI_5, fabric="yes")
-    assert environment(Kind.OPEN_MPI_5, OMPI_MCA_pml="ucx")["OMPI_MCA_pml"] == "ucx"
-    assert environment(Kind.MPICH) == {}
+    assert environment(MpiFamily.OPEN_MPI_5, remote="yes")["OMPI_MCA_btl"] == "self,sm,tcp"
+    assert environment(MpiFamily.OPEN_MPI_4, remote="yes")["OMPI_MCA_btl"] == "self,vader,tcp"
+    assert "OMPI_MCA_btl" not in environment(MpiFamily.OPEN_MPI_5, fabric="yes")
+    assert environment(MpiFamily.OPEN_MPI_5, OMPI_MCA_pml="ucx")["OMPI_MCA_pml"] == "ucx"
+    assert environment(MpiFamily.MPICH) == {}
 
 
 def test_ranks_of_one_node_listen_on_no_port() -> None:
-    assert environment(Kind.OPEN_MPI_5)["OMPI_MCA_btl"] == "self,sm"
-    assert environment(Kind.OPEN_MPI_4)["OMPI_MCA_btl"] == "self,vader"
-    assert environment(Kind.OPEN_MPI_5, OMPI_MCA_btl="self,tcp")["OMPI_MCA_btl"] == "self,tcp"
+    assert environment(MpiFamily.OPEN_MPI_5)["OMPI_MCA_btl"] == "self,sm"
+    assert environment(MpiFamily.OPEN_MPI_4)["OMPI_MCA_btl"] == "self,vader"
+    assert environment(MpiFamily.OPEN_MPI_5, OMPI_MCA_btl="self,tcp")["OMPI_MCA_btl"] == "self,tcp"
 
 
 def test_isolated_hydra_uses_the_loopback_interface() -> None:
-    for kind in (Kind.MPICH, Kind.INTEL):
+    for kind in (MpiFamily.MPICH, MpiFamily.INTEL):
         assert "-iface lo" in " ".join(told(kind, HERE, isolated=True))
         assert "-iface" not in told(kind, HERE)
 
 
 def test_root_is_refused_and_a_prefix_is_not_told() -> None:
-    asked = environment(Kind.OPEN_MPI_4, root="yes", prefix="/venv", OPAL_PREFIX="/another")
+    asked = environment(MpiFamily.OPEN_MPI_4, root="yes", prefix="/venv", OPAL_PREFIX="/another")
     assert asked["OMPI_ALLOW_RUN_AS_ROOT"] == asked["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] == "1"
     assert asked["OPAL_PREFIX"] == asked["PRTE_PREFIX"] == "/venv"
-    asked = environment(Kind.OPEN_MPI_4, OPAL_PREFIX="/site")
+    asked = environment(MpiFamily.OPEN_MPI_4, OPAL_PREFIX="/site")
     assert asked["OPAL_PREFIX"] == "/site"
     assert "OMPI_ALLOW_RUN_AS_ROOT" not in asked
 
@@ -161,4 +161,4 @@ def test_root_is_refused_and_a_prefix_is_not_told() -> None:
 def test_ranks_believe_to_be_those_of_the_job_we_run_in() -> None:
     around = {"PMI_RANK": "3", "PMIX_NAMESPACE": "x", "OMPI_COMM_WORLD_SIZE": "4", "HYDI_X": "1"}
     kept = {"PMIX_MCA_gds": "hash", "SLURM_JOB_ID": "17", "PATH": "/bin"}
-    assert environment(Kind.MPICH, **around, **kept) == kept
+    assert environment(MpiFamily.MPICH, **around, **kept) == kept

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from launcher.base import Command, Launcher, LaunchError, Share
-from launcher.mpi.split import ByRanks
+from launcher.mpi.split import SplitLauncher
 from launcher.process.local import LocalLauncher
 
 HERE = os.uname().nodename
@@ -35,7 +35,7 @@ def test_a_small_worker_starts_an_mpi(tmp_path: Path) -> None:
         made.append(Several())
         return made[-1]
 
-    launcher = ByRanks(LocalLauncher(), make, "local+mpirun", "why", 8)
+    launcher = SplitLauncher(LocalLauncher(), make, "local+mpirun", "why", 8)
     try:
         launcher.start(command(tmp_path, "small", 1))
         assert not made
@@ -51,10 +51,10 @@ def test_a_small_worker_starts_an_mpi(tmp_path: Path) -> None:
         deadline = time.monotonic() + 60.0
         while len(ends) < 3:
             assert time.monotonic() < deadline
-            ends |= {end.name: (end.code, end.start) for end in launcher.exited()}
+            ends |= {end.name: (end.code, end.start) for end in launcher.poll_exits()}
             time.sleep(0.005)
         assert ends == {"large": (-9, 7), "small": (-9, 7), "larger": (-15, 7)}
-        assert launcher.news() == []
+        assert launcher.poll_events() == []
     finally:
         launcher.close()
 
@@ -63,7 +63,7 @@ def test_an_mpi_that_cannot_be_made_stops_small_workers(tmp_path: Path) -> None:
     def make() -> Launcher:
         raise LaunchError("no room for its files")
 
-    launcher = ByRanks(LocalLauncher(), make, "local+prte", "why", 8)
+    launcher = SplitLauncher(LocalLauncher(), make, "local+prte", "why", 8)
     try:
         with pytest.raises(LaunchError, match="no room"):
             launcher.start(command(tmp_path, "large", 2))

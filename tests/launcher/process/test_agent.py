@@ -24,17 +24,22 @@ HET = {
 
 
 def test_a_node_is_reached_in_a_way_nobody_chose() -> None:
-    assert agent.reach("n1", ["a", "b"], SLURM, "my agent")[:4] == ["my", "agent", "n1", "a"]
-    assert agent.reach("n1", ["a"], {})[0] == "ssh"
-    assert agent.reach("n1", ["a"], {})[-2:] == ["n1", "a"]
-    assert agent.reach("node2", ["a", "b"], SLURM)[0] == "srun"
+    assert agent.remote_command("n1", ["a", "b"], SLURM, "my agent")[:4] == [
+        "my",
+        "agent",
+        "n1",
+        "a",
+    ]
+    assert agent.remote_command("n1", ["a"], {})[0] == "ssh"
+    assert agent.remote_command("n1", ["a"], {})[-2:] == ["n1", "a"]
+    assert agent.remote_command("node2", ["a", "b"], SLURM)[0] == "srun"
 
 
 def test_a_component_of_a_job_is_not_reached() -> None:
-    assert not any("het" in word for word in agent.reach("node2", ["a"], SLURM))
-    assert "--het-group=0" in agent.reach("node2", ["a"], HET)
-    assert "--het-group=1" in agent.reach("node4", ["a"], HET)
-    assert agent.reach("node4", ["a", "b"], HET)[-4:] == [
+    assert not any("het" in word for word in agent.remote_command("node2", ["a"], SLURM))
+    assert "--het-group=0" in agent.remote_command("node2", ["a"], HET)
+    assert "--het-group=1" in agent.remote_command("node4", ["a"], HET)
+    assert agent.remote_command("node4", ["a", "b"], HET)[-4:] == [
         "--nodelist=node4",
         "/bin/sh",
         "-c",
@@ -52,18 +57,18 @@ def test_a_component_of_a_job_is_not_reached() -> None:
     ],
 )
 def test_options_in_front_become_the_host(words: str) -> None:
-    assert agent.split(words.split()) == ("n1", ["prted", "-x"])
+    assert agent.parse_ssh_arguments(words.split()) == ("n1", ["prted", "-x"])
 
 
 @pytest.mark.parametrize("words", ["", "n1", "-Z n1 prted", "-x"])
 def test_a_call_nobody_understands_is_carried_out(words: str) -> None:
     with pytest.raises(SystemExit, match=r"launcher\.process\.agent"):
-        agent.split(words.split())
+        agent.parse_ssh_arguments(words.split())
 
 
 def contained(command: str, tmp_path: Path) -> subprocess.Popen[str]:
     """As a shell of the node runs it."""
-    line = " ".join(agent.contained([command], {"PMIX_MCA_a": "b  'c'", "OTHER": "1"}))
+    line = " ".join(agent.daemon_command([command], {"PMIX_MCA_a": "b  'c'", "OTHER": "1"}))
     environ = {**os.environ, "TMPDIR": str(tmp_path), "SECRET_OF_THE_SERVICE": "1"}
     return subprocess.Popen(
         ["/bin/sh", "-c", line],
@@ -145,7 +150,7 @@ def test_the_folder_goes_though_the_shell_of_its_daemon_is_killed(tmp_path: Path
 @pytest.mark.parametrize("size", ["9" * 5_000, "\u00b2", "two", "-1", "99999999999"])
 def test_a_hostile_number_of_groups_is_not_believed(size: str) -> None:
     environ = {"SLURM_JOB_ID": "7", "SLURM_HET_SIZE": size}
-    assert agent.reach("n1", ["true"], environ)[0] == "srun"
+    assert agent.remote_command("n1", ["true"], environ)[0] == "srun"
 
 
 def test_an_agent_gets_the_environment_of_a_dvm(tmp_path: Path) -> None:
@@ -153,7 +158,7 @@ def test_an_agent_gets_the_environment_of_a_dvm(tmp_path: Path) -> None:
     program.write_text('#!/bin/sh\necho "$MARK $1"; shift; exec /bin/sh -c "$*"\n')
     program.chmod(0o700)
     environ = {"PATH": os.environ["PATH"], "MARK": "yes"}
-    agent.write(file, shlex.quote(str(program)), environ)
+    agent.write_settings(file, shlex.quote(str(program)), environ)
     assert file.stat().st_mode & 0o777 == 0o600
     done = subprocess.run(
         [

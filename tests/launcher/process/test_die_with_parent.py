@@ -24,13 +24,13 @@ sys.stdin.read()
 """
 STARTS = (
     "import os, subprocess, sys; from launcher.process import die_with_parent\n"
-    "child = subprocess.Popen(die_with_parent.words(os.getpid(), ['sleep', '600']))\n"
+    "child = subprocess.Popen(die_with_parent.command_line(os.getpid(), ['sleep', '600']))\n"
     "print(child.pid, flush=True); sys.stdin.read()"
 )
 
 
 def run(*argv: str, starter: int) -> subprocess.CompletedProcess[str]:
-    words = die_with_parent.words(starter, argv)
+    words = die_with_parent.command_line(starter, argv)
     return subprocess.run(words, capture_output=True, text=True, timeout=WAIT_S, check=False)
 
 
@@ -43,7 +43,7 @@ def test_a_starter_that_is_gone_is_waited_for() -> None:
     done = run("echo", "started", starter=1)
     assert done.returncode == 1
     assert done.stdout == ""
-    assert "the starter (pid 1) is gone" in done.stderr
+    assert "the parent process (pid 1) has ended" in done.stderr
 
 
 def test_a_missing_program_is_a_traceback() -> None:
@@ -71,7 +71,7 @@ def connects(port: int) -> bool:
 def test_only_an_isolated_program_listens_where_nobody_can_connect(isolated: bool) -> None:
     isolation_or_skip()
     argv = [sys.executable, "-I", "-S", "-c", LISTENS]
-    words = die_with_parent.words(os.getpid(), argv, isolated=isolated)
+    words = die_with_parent.command_line(os.getpid(), argv, isolated=isolated)
     pipe = subprocess.PIPE
     with subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True) as listener:
         assert listener.stdout is not None
@@ -105,7 +105,8 @@ def test_an_unprivileged_process_keeps_its_user_in_a_user_namespace() -> None:
     source = (
         "import ctypes, sys; from launcher.process import die_with_parent\n"
         f"ctypes.CDLL(None).prctl({PR_CAPBSET_DROP}, {CAP_SYS_ADMIN}, 0, 0, 0)\n"
-        "import os; argv = die_with_parent.words(os.getppid(), sys.argv[1:], isolated=True)\n"
+        "import os\n"
+        "argv = die_with_parent.command_line(os.getppid(), sys.argv[1:], isolated=True)\n"
         "os.execv(argv[0], argv)\n"
     )
     words = [sys.executable, "-c", source, *argv]
@@ -115,7 +116,7 @@ def test_an_unprivileged_process_keeps_its_user_in_a_user_namespace() -> None:
 
 
 def isolation_or_skip() -> None:
-    why = network_namespace.why_impossible()
+    why = network_namespace.unavailable_reason()
     if why and os.environ.get("CI") == "true":
         pytest.fail(why)
     if why:

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from launcher.base import Command, Exit, LaunchError
-from launcher.process.children import exit_words
+from launcher.process.children import describe_exit
 from launcher.process.local import LocalLauncher
 
 WAIT_S = 60.0
@@ -24,7 +24,7 @@ def command(tmp_path: Path, *argv: str, name: str = "one") -> Command:
 
 def wait_exit(launcher: LocalLauncher) -> Exit:
     deadline = time.monotonic() + WAIT_S
-    while not (ends := launcher.exited()):
+    while not (ends := launcher.poll_exits()):
         assert time.monotonic() < deadline, "no end was seen"
         time.sleep(0.005)
     return ends[0]
@@ -40,14 +40,14 @@ def test_a_process_runs_in_its_folder_with_its_environment_and_log(tmp_path: Pat
     assert "'MARK'" in words
     assert "'HOME'" not in words
     assert str(tmp_path) in words
-    assert launcher.exited() == []
+    assert launcher.poll_exits() == []
 
 
 def test_a_killed_process_is_reported_with_its_signal(tmp_path: Path) -> None:
     launcher = LocalLauncher()
     launcher.start(command(tmp_path, "sleep", "60"))
     launcher.kill("one")
-    assert wait_exit(launcher).words == "signal 9 (SIGKILL)"
+    assert wait_exit(launcher).reason == "signal 9 (SIGKILL)"
     launcher.kill("one")  # gone already: without effect
 
 
@@ -85,6 +85,6 @@ def test_close_ends_all_even_those_that_ignore_sigterm(
 
 
 def test_signals_have_names() -> None:
-    assert exit_words(-11) == "signal 11 (SIGSEGV)"
-    assert exit_words(0) == "exit 0"
-    assert exit_words(-250) == "signal 250"
+    assert describe_exit(-11) == "signal 11 (SIGSEGV)"
+    assert describe_exit(0) == "exit 0"
+    assert describe_exit(-250) == "signal 250"

@@ -32,14 +32,16 @@ sys.stdin.read()
 @pytest.fixture
 def forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that allows no namespaces."""
-    monkeypatch.setattr(network_namespace, "why_impossible", lambda: "no namespace: not permitted")
+    monkeypatch.setattr(
+        network_namespace, "unavailable_reason", lambda: "no namespace: not permitted"
+    )
 
 
 def test_a_process_of_the_owner_can_join_the_network(tmp_path: Path) -> None:
-    if why := network_namespace.why_impossible():
+    if why := network_namespace.unavailable_reason():
         pytest.skip(why)
     argv = [sys.executable, "-I", "-S", "-c", LISTENS]
-    words = die_with_parent.words(os.getpid(), argv, isolated=True)
+    words = die_with_parent.command_line(os.getpid(), argv, isolated=True)
     with subprocess.Popen(
         words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as listener:
@@ -52,7 +54,7 @@ def test_a_process_of_the_owner_can_join_the_network(tmp_path: Path) -> None:
 
 
 def test_one_isolated_node_is_not_exposed() -> None:
-    if why := network_namespace.why_impossible():
+    if why := network_namespace.unavailable_reason():
         pytest.skip(why)
     assert network_namespace.can_isolate([HERE])
     assert network_namespace.exposure([HERE], {}, None) == ""

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from launcher.base import Node
-from launcher.prte.dvm import Site
-from launcher.prte.dvm_supervisor import Block
+from launcher.prte.dvm import DvmSettings
+from launcher.prte.dvm_supervisor import DvmSupervisor
 from launcher.prte.installation import Prte
 
 NOW = 1_000.0  # it stands still: what is planned for later never comes
@@ -17,21 +17,23 @@ def test_a_node_that_is_back_is_not_seen_before_its_turn(tmp_path: Path) -> None
     agent, there = tmp_path / "agent", tmp_path / "there"
     agent.write_text(f"#!/bin/sh\ntest -e {there}\n")
     agent.chmod(0o700)
-    site = Site(Prte(Path("/prte"), Path("/pmix"), (), None, "3"), dict(os.environ), str(agent))
-    block = Block(site, [Node("n1", 1, 2**30)], tmp_path, 1)
-    assert not block.look("n1"), "it is not lost"
+    site = DvmSettings(
+        Prte(Path("/prte"), Path("/pmix"), (), None, "3"), dict(os.environ), str(agent)
+    )
+    block = DvmSupervisor(site, [Node("n1", 1, 2**30)], tmp_path, 1)
+    assert not block.recheck_node("n1"), "it is not lost"
     block.lost_nodes["n1"] = "no answer"
     for _ in range(2):
         block.step(NOW)
-        while block._probes is not None:
+        while block._probe is not None:
             os.sched_yield()
             block.step(NOW)
     assert "n1" in block.lost_nodes
     there.touch()
-    assert block.look("n1")
+    assert block.recheck_node("n1")
     block.step(NOW)
-    while block._probes is not None:
+    while block._probe is not None:
         os.sched_yield()
         block.step(NOW)
-    assert [news.kind for news in block.news] == ["node.back"]
+    assert [news.kind for news in block.events] == ["node.back"]
     block.close()

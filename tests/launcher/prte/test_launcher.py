@@ -16,7 +16,7 @@ import psutil
 import pytest
 from prte_driver import SLEEPS, Driver, command, here
 
-from launcher.base import Allocation, Exit, LaunchError, News, Node
+from launcher.base import Allocation, Exit, LauncherEvent, LaunchError, Node
 from launcher.prte import dvm
 from launcher.prte.launcher import PrteLauncher
 
@@ -32,14 +32,14 @@ class Watched:
         self.folder = folder
         self.it = PrteLauncher(Allocation(nodes, "a test"), folder, prte=here())
         self.exits: dict[str, Exit] = {}
-        self.news: list[News] = []
+        self.news: list[LauncherEvent] = []
 
     def start(self, name: str, program: str, ranks: int = 1) -> None:
         self.it.start(command(self.folder, name, program, f"{NODE}:{ranks}"))
 
     def look(self) -> None:
-        self.exits |= {end.name: end for end in self.it.exited()}
-        self.news += self.it.news()
+        self.exits |= {end.name: end for end in self.it.poll_exits()}
+        self.news += self.it.poll_events()
 
     def until(self, happened: Callable[[], object]) -> None:
         deadline = time.monotonic() + WAIT_S
@@ -60,7 +60,7 @@ class Watched:
 
     @property
     def dvm(self) -> dvm.Dvm:
-        found = self.it._blocks[0].dvm
+        found = self.it._supervisors[0].dvm
         assert found is not None
         return found
 
@@ -76,14 +76,14 @@ def prte(tmp_path: Path, no_leaks: None) -> Iterator[Watched]:
 def test_workers_started_together_wait_for_one_anothers_answers(
     prte: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dvm, "MOST_PENDING", 1)
+    monkeypatch.setattr(dvm, "MAX_PENDING", 1)
     asked = 0
     for name in ("one", "two", "three"):
         prte.start(name, "")
     while prte.it.running():
         prte.until(lambda: True)
         prte.look()
-        if prte.it._blocks[0].dvm is not None:
+        if prte.it._supervisors[0].dvm is not None:
             asked = max(asked, len(prte.dvm._pending))
         time.sleep(0.005)
     assert asked == 1
@@ -129,7 +129,7 @@ def test_a_kill_reaches_other_jobs(prte: Watched) -> None:
     prte.says("other", times=2)
     prte.says("one", times=2)
     prte.it.kill("one")
-    assert prte.end_of("one").words == "signal 9 (SIGKILL)"
+    assert prte.end_of("one").reason == "signal 9 (SIGKILL)"
     assert prte.it.running() == ["other"]
     assert "hit" not in prte.log("other")
     prte.it.kill("nobody")  # without effect
@@ -143,7 +143,7 @@ def test_a_rank_dies_alone(prte: Watched) -> None:
     pids = [int(word) for word in prte.log("one").split() if word != "up"]
     os.kill(pids[0], signal.SIGSEGV)
     end = prte.end_of("one")
-    assert (end.code, end.words, end.blameless) == (-11, "signal 11 (SIGSEGV)", False)
+    assert (end.code, end.reason, end.infrastructure_failure) == (-11, "signal 11 (SIGSEGV)", False)
     assert not any(psutil.pid_exists(pid) for pid in pids)
     assert prte.it.running() == ["other"]
 
@@ -152,7 +152,7 @@ def test_a_worker_killed_before_it_was_started_starts(prte: Watched) -> None:
     mark = prte.folder / "mark"
     prte.start("one", f"open({str(mark)!r}, 'w')")
     prte.it.kill("one")
-    assert "before it was started" in prte.end_of("one").words
+    assert "before it was started" in prte.end_of("one").reason
     prte.start("two", "")
     prte.end_of("two")
     assert not mark.exists()
@@ -179,7 +179,7 @@ def test_a_program_that_fails_to_start_says_nothing(prte: Watched) -> None:
     script.write_text("#!/nonesuch/interpreter\n")
     script.chmod(0o700)
     prte.it.start(replace(command(prte.folder, "one", "", f"{NODE}:1"), argv=(str(script),)))
-    assert prte.end_of("one").words == "exit 127"
+    assert prte.end_of("one").reason == "exit 127"
     assert "script" in prte.log("one")
 
 
@@ -191,8 +191,8 @@ def test_workers_of_a_lost_dvm_are_not_told(prte: Watched) -> None:
     os.kill(prte.dvm.pid, signal.SIGKILL)
     for name in ("one", "two"):
         end = prte.end_of(name)
-        assert end.words == "its DVM was lost: prte ended (signal 9)"
-        assert end.blameless
+        assert end.reason == "its DVM was lost: prte ended (signal 9)"
+        assert end.infrastructure_failure
     prte.exits.clear()
     prte.start("one", "print('again')")
     assert prte.end_of("one").code == 0
@@ -208,17 +208,19 @@ def test_a_killed_helper_takes_workers_along(prte: Watched) -> None:
     prte.until(lambda: any(news.kind == "launcher.helper" for news in prte.news))
     assert prte.it.running() == ["one"]
     prte.it.kill("one")
-    assert prte.end_of("one").words == "signal 9 (SIGKILL)"
+    assert prte.end_of("one").reason == "signal 9 (SIGKILL)"
 
 
 def test_a_hung_helper_hangs_the_launcher(prte: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dvm, "ANSWER_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(dvm, "RESPONSE_TIMEOUT_S", 1.0)
     prte.start("one", SLEEPS)
     prte.says("one")
     os.kill(prte.dvm.helper_pid, signal.SIGSTOP)
     prte.start("two", SLEEPS)
-    assert prte.end_of("two").words == "could not be started: the PMIx helper gave no answer in 1 s"
-    monkeypatch.setattr(dvm, "ANSWER_TIMEOUT_S", 60.0)
+    assert (
+        prte.end_of("two").reason == "could not be started: the PMIx helper gave no answer in 1 s"
+    )
+    monkeypatch.setattr(dvm, "RESPONSE_TIMEOUT_S", 60.0)
     prte.start("three", "")
     assert prte.end_of("three").code == 0
     assert prte.it.running() == ["one"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from prte_driver import command, here
 
-from launcher.base import Allocation, Exit, News, Node
+from launcher.base import Allocation, Exit, LauncherEvent, Node
 from launcher.prte import dvm, dvm_supervisor, installation
 from launcher.prte.launcher import PrteLauncher
 
@@ -37,19 +37,19 @@ def script(tmp_path: Path, text: str) -> Path:
     return path
 
 
-def outcome(tmp_path: Path, text: str) -> tuple[list[Exit], list[News], PrteLauncher]:
+def outcome(tmp_path: Path, text: str) -> tuple[list[Exit], list[LauncherEvent], PrteLauncher]:
     """Of one worker started through such a prte."""
     nodes = (Node(NODE, 2, 2**30),)
     fake = replace(here(), program=script(tmp_path, text))
     launcher = PrteLauncher(Allocation(nodes, "a test"), tmp_path, prte=fake)
     launcher.start(command(tmp_path, "one", "", f"{NODE}:1"))
     deadline = time.monotonic() + WAIT_S
-    news: list[News] = []
-    while not (exits := launcher.exited()):
+    news: list[LauncherEvent] = []
+    while not (exits := launcher.poll_exits()):
         assert time.monotonic() < deadline
-        news += launcher.news()
+        news += launcher.poll_events()
         time.sleep(0.005)
-    return exits, news + launcher.news(), launcher
+    return exits, news + launcher.poll_events(), launcher
 
 
 @pytest.mark.parametrize(
@@ -64,11 +64,11 @@ def outcome(tmp_path: Path, text: str) -> tuple[list[Exit], list[News], PrteLaun
 )
 def test_a_prte_that_never_works_is_tried_for_ever(tmp_path: Path, text: str, words: str) -> None:
     exits, news, launcher = outcome(tmp_path, text)
-    assert words in exits[0].words
-    assert exits[0].words.startswith("could not be started: given up after 3 tries: ")
+    assert words in exits[0].reason
+    assert exits[0].reason.startswith("could not be started: given up after 3 tries: ")
     assert [one.kind for one in news] == ["dvm.lost"] * 3, news
     launcher.start(command(tmp_path, "two", "", f"{NODE}:1"))
-    assert [end.name for end in launcher.exited()] == ["two"], "it is not tried again at once"
+    assert [end.name for end in launcher.poll_exits()] == ["two"], "it is not tried again at once"
     launcher.close()
     assert not list(tmp_path.glob("prte-*"))
 
@@ -77,12 +77,12 @@ def test_a_dvm_that_is_given_up_is_never_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, _, launcher = outcome(tmp_path, "exit 1")
-    monkeypatch.setattr(dvm_supervisor, "FORGIVE_S", 0.0)
+    monkeypatch.setattr(dvm_supervisor, "RETRY_AFTER_S", 0.0)
     (tmp_path / "prte").write_text(f'#!/bin/sh\nexec {here().program} "$@"\n')
     monkeypatch.setattr(dvm, "START_TIMEOUT_S", 30.0)
     launcher.start(command(tmp_path, "two", "", f"{NODE}:1"))
     deadline = time.monotonic() + WAIT_S
-    while not (exits := launcher.exited()):
+    while not (exits := launcher.poll_exits()):
         assert time.monotonic() < deadline
         time.sleep(0.005)
     launcher.close()
@@ -99,7 +99,7 @@ def test_a_dvm_without_an_address_hangs_the_launcher(
 ) -> None:
     monkeypatch.setattr(dvm, "START_TIMEOUT_S", 60.0)
     exits, news, launcher = outcome(tmp_path, READY + f"echo '{address}' >$uri; exec sleep 60")
-    assert "the PMIx helper" in exits[0].words
+    assert "the PMIx helper" in exits[0].reason
     assert "launcher.helper" in {one.kind for one in news}
     launcher.close()
 
@@ -113,12 +113,12 @@ def test_a_helper_without_its_library_takes_the_launcher_along(
     launcher = PrteLauncher(Allocation(nodes, "a test"), tmp_path, prte=broken)
     launcher.start(command(tmp_path, "one", "", f"{NODE}:1"))
     deadline = time.monotonic() + WAIT_S
-    while not (exits := launcher.exited()):
+    while not (exits := launcher.poll_exits()):
         assert time.monotonic() < deadline
         time.sleep(0.005)
     launcher.close()
-    assert "the PMIx helper ended, 4 times" in exits[0].words
-    assert "libpmix.so.2: cannot open" in exits[0].words
+    assert "the PMIx helper ended, 4 times" in exits[0].reason
+    assert "libpmix.so.2: cannot open" in exits[0].reason
 
 
 # --- which one is here ---------------------------------------------------------------------------
@@ -144,9 +144,9 @@ def found(tmp_path: Path, text: str) -> str:
     ("text", "words"),
     [
         ("echo 'prte (PRRTE) 4.0.1'", "4.0.1"),
-        ("echo 'prte (PRRTE) 2.0.2'", "PRRTE 2.0.2: 3 is needed"),
-        ("echo something else", "says no version: something else"),
-        ("exit 1", "says no version: nothing"),
+        ("echo 'prte (PRRTE) 2.0.2'", "PRRTE 2.0.2: at least 3 is needed"),
+        ("echo something else", "prints no version: something else"),
+        ("exit 1", "prints no version: nothing"),
     ],
 )
 def test_a_prte_on_path_is_taken_unseen(tmp_path: Path, text: str, words: str) -> None:
@@ -170,5 +170,5 @@ def test_variables_of_another_mpi_reach_ours() -> None:
     assert not {"PMIX_RANK", "OMPI_COMM_WORLD_SIZE"} & set(environ)
     assert environ["PRTE_MCA_oob"] == "tcp"
     assert environ["OMPI_MCA_pml"] == "ucx", "what a user says counts"
-    assert here().transport(far=True).get("OMPI_MCA_btl") == "self,sm,tcp"
-    assert here().transport(far=False)["OMPI_MCA_btl"] == "self,sm"
+    assert here().transport(remote=True).get("OMPI_MCA_btl") == "self,sm,tcp"
+    assert here().transport(remote=False)["OMPI_MCA_btl"] == "self,sm"

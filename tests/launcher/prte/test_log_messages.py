@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from launcher.prte.log_messages import last_words, ready
+from launcher.prte.log_messages import failure_summary, is_ready
 
 LOST = """DVM ready
 --------------------------------------------------------------------------
@@ -31,18 +31,18 @@ This may also be caused by a firewall on the remote host.
 
 
 def test_the_node_is_lost_in_the_words() -> None:
-    assert last_words(LOST) == "its daemon on node2 is lost"
-    assert last_words(ENDED) == "its daemon on node3 ended (exit 137)"
+    assert failure_summary(LOST) == "its daemon on node2 is lost"
+    assert failure_summary(ENDED) == "its daemon on node3 ended (exit 137)"
 
 
 def test_what_is_not_understood_is_dropped() -> None:
-    assert last_words("a warning\nDVM ready\nTerminated\n") == ""
-    assert last_words("----\n  no memory\n") == "no memory"
-    long = last_words("word " * 1000)
+    assert failure_summary("a warning\nDVM ready\nTerminated\n") == ""
+    assert failure_summary("----\n  no memory\n") == "no memory"
+    long = failure_summary("word " * 1000)
     assert long.startswith("... word")
     assert len(long) < 200
 
 
 def test_a_dvm_is_ready_too_early() -> None:
-    assert ready(LOST)
-    assert not ready(ENDED)
+    assert is_ready(LOST)
+    assert not is_ready(ENDED)

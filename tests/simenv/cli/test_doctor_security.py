@@ -107,7 +107,9 @@ def test_an_open_folder_of_sockets_is_found(tmp_path: Path) -> None:
 @pytest.fixture
 def forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with an MPI that allows no namespaces."""
-    monkeypatch.setattr(network_namespace, "why_impossible", lambda: "no namespace: not permitted")
+    monkeypatch.setattr(
+        network_namespace, "unavailable_reason", lambda: "no namespace: not permitted"
+    )
     monkeypatch.setattr(security, "mpi4py_version", lambda: "4.1.0")
     monkeypatch.setattr(security.installation, "find", lambda _: "none on PATH")
 
@@ -129,7 +131,7 @@ def test_forbidden_namespaces_are_a_warning_where_other_users_are_present(
 
 
 def test_isolation_that_works_here_is_ok() -> None:
-    if why := network_namespace.why_impossible():
+    if why := network_namespace.unavailable_reason():
         pytest.skip(why)
     (found,) = security.launchers()
     assert found.level == "ok"

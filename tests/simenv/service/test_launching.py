@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from service import LIMITS, NODE, Bench, spec
 
-from launcher.base import Exit, News, Node, Share
+from launcher.base import Exit, LauncherEvent, Node, Share
 from simenv.model import WorkerState
 from simenv.wire import codec
 from simenv.wire import messages as m
@@ -174,8 +174,10 @@ def test_what_went_with_its_dvm_is_no_tasks_fault(bench: Bench) -> None:
     bench.submit(spec())
     (task,) = bench.assigned()
     start = bench.paper.commands["main-0"].start
-    bench.paper.gone.append(Exit("main-0", 0, -9, "the DVM was lost", start, blameless=True))
-    bench.paper.said.append(News("dvm.lost", "1", "prte was killed"))
+    bench.paper.gone.append(
+        Exit("main-0", 0, -9, "the DVM was lost", start, infrastructure_failure=True)
+    )
+    bench.paper.said.append(LauncherEvent("dvm.lost", "1", "prte was killed"))
     bench.step()
     assert bench.state.tasks[task.task].deaths == 0
     assert events(bench, "dvm.lost") == [("dvm.lost", "1", "prte was killed")]
@@ -186,7 +188,7 @@ def test_the_tasks_of_a_lost_node_run_on_another_until_it_is_back(bench: Bench) 
     bench.submit(spec())
     bench.assigned()
     (share,) = bench.paper.commands["main-0"].shares
-    bench.paper.said.append(News("node.lost", share.node, "it does not answer"))
+    bench.paper.said.append(LauncherEvent("node.lost", share.node, "it does not answer"))
     bench.step()
     assert events(bench, "node.lost") == [("node.lost", share.node, "it does not answer")]
     ((name, command),) = bench.paper.commands.items()
@@ -199,7 +201,7 @@ def test_the_tasks_of_a_lost_node_run_on_another_until_it_is_back(bench: Bench) 
     (again,) = bench.assigned()
     bench.finish([again])
     assert not bench.state.tasks
-    bench.paper.said.append(News("node.back", share.node, ""))
+    bench.paper.said.append(LauncherEvent("node.back", share.node, ""))
     bench.step()
     assert {node.state for node in bench.state.node_infos()} == {"up"}
 
@@ -207,7 +209,7 @@ def test_the_tasks_of_a_lost_node_run_on_another_until_it_is_back(bench: Bench) 
 def test_workers_go_to_a_resumed_node_that_the_launcher_still_counts_as_lost(bench: Bench) -> None:
     node = bench.paper.commands["main-0"].shares[0].node
     bench.paper.sought.add(node)
-    bench.paper.said.append(News("node.lost", node, "no answer"))
+    bench.paper.said.append(LauncherEvent("node.lost", node, "no answer"))
     bench.step()
     (answer,) = bench.say(ResumeNode(1, node))
     assert isinstance(answer, Pools)
@@ -216,7 +218,7 @@ def test_workers_go_to_a_resumed_node_that_the_launcher_still_counts_as_lost(ben
     assert words == "once it is back (no answer; it is looked for)"
     bench.say(Scale(2, "main", 4, 4))
     assert node not in {s.node for c in bench.paper.commands.values() for s in c.shares}
-    bench.paper.said.append(News("node.back", node, "it answers again"))
+    bench.paper.said.append(LauncherEvent("node.back", node, "it answers again"))
     bench.say(Scale(3, "main", 6, 6))
     bench.step()
     assert node in {s.node for c in bench.paper.commands.values() for s in c.shares}

@@ -8,7 +8,7 @@ import time
 import pytest
 from service import Paper
 
-from launcher.allocation.this_node import this_machine
+from launcher.allocation.this_node import this_node
 from launcher.base import Allocation, Node
 from simenv.config import convert
 from simenv.errors import ConfigError
@@ -16,7 +16,7 @@ from simenv.scheduler.values import Limits
 from simenv.service.limits import MEMORY_SHARE, allocate, check_time_left, limits_of
 
 GIB = 2**30
-HERE = this_machine()
+HERE = this_node()
 
 
 def limits(nodes: tuple[Node, ...], end_s: float = 0.0, **told: object) -> Limits:
