@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.circuit.ir import Circuit
+from simulators.statevector.state import State, Sweeper
 from simulators.statevector.steps import COUNTS
+from simulators.vectors import LANES
 
 TILE_QUBITS = 13  # 2**13 amplitudes in double are 128 kB: second cache
 LOW_QUBITS = 5  # always in the tile, so that memory is touched in stretches of 512 bytes
@@ -103,3 +105,39 @@ def make(circuit: Circuit, first: int, last: int, at_qubit: int, at_param: int) 
         tiles[:found, 0].copy(),
         placed,
     )
+
+
+def apply(sweeper: Sweeper, state: State, passes: Passes, floats: NDArray[np.float64]) -> None:
+    """Apply all passes to the state, tile by tile. Raises Stopped."""
+    from simulators.statevector.kernels.sweep import sweep
+
+    state.changed()
+    starts = passes.starts.tolist()
+    unit = min(TILE_QUBITS, state.num_qubits)
+    for number, tile in enumerate(passes.tiles):
+        first_step, last_step = starts[number], starts[number + 1]
+
+        def work(
+            first: int,
+            last: int,
+            thread: int,
+            tile: np.uint64 = tile,
+            first_step: int = first_step,
+            last_step: int = last_step,
+        ) -> None:
+            sweep(
+                state.reals,
+                state.singles,
+                state.num_qubits,
+                tile,
+                passes.placed,
+                first_step,
+                last_step,
+                floats,
+                first,
+                last,
+                sweeper.flag,
+                sweeper.scratch(thread, max(2 << unit, 2 * LANES)),
+            )
+
+        sweeper.over(state.num_qubits, unit, work)

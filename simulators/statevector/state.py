@@ -18,9 +18,7 @@ from simulators.crew import Crew, Work
 from simulators.errors import OutOfMemory
 from simulators.jit import part
 from simulators.statevector import memory
-from simulators.statevector.passes import TILE_QUBITS, Passes
 from simulators.statevector.sweeps import LANES as ROW
-from simulators.vectors import LANES
 
 BLOCK_QUBITS = 12  # sums run over blocks of so many of the lowest qubits, each on its own
 _GRAIN = 1 << 20  # amplitudes a thread takes at a time: some 10 ms, so that a stop is soon heard
@@ -186,42 +184,3 @@ class Sweeper:
         if total > grain:
             grain = min(grain, max(1, total // (4 * self.crew.size)))
         self.crew.run(work, total, grain)
-
-    def apply(self, state: State, passes: Passes, floats: NDArray[np.float64]) -> None:
-        """Apply all passes. Raises Stopped."""
-        starts = passes.starts.tolist()
-        for number, tile in enumerate(passes.tiles):
-            self.sweep(state, tile, passes.placed, starts[number], starts[number + 1], floats)
-
-    def sweep(
-        self,
-        state: State,
-        tile: np.uint64,
-        placed: NDArray[np.uint64],
-        first_step: int,
-        last_step: int,
-        floats: NDArray[np.float64],
-    ) -> None:
-        """Apply these rows of `placed` (see `passes`) tile by tile. Raises Stopped."""
-        from simulators.statevector.kernels.sweep import sweep
-
-        state.changed()
-        unit = min(TILE_QUBITS, state.num_qubits)
-
-        def work(first: int, last: int, thread: int) -> None:
-            sweep(
-                state.reals,
-                state.singles,
-                state.num_qubits,
-                tile,
-                placed,
-                first_step,
-                last_step,
-                floats,
-                first,
-                last,
-                self.flag,
-                self.scratch(thread, max(2 << unit, 2 * LANES)),
-            )
-
-        self.over(state.num_qubits, unit, work)

@@ -18,7 +18,7 @@ from simulators.errors import OutOfMemory
 from simulators.statevector import dense, draw, memory, pauli, reduce
 from simulators.statevector.dense import Dense
 from simulators.statevector.journey import Journey, Way
-from simulators.statevector.passes import Passes
+from simulators.statevector.passes import Passes, apply
 from simulators.statevector.state import BLOCK_QUBITS, PHYSICAL_BYTES, State, Sweeper
 from simulators.statevector.sweeps import Sweeps
 from simulators.statevector.tiles import sweeping
@@ -158,7 +158,7 @@ class LocalStates:
     def apply(self, state: State, passes: Passes | Sweeps, floats: NDArray[np.float64]) -> None:
         """See `States`."""
         if isinstance(passes, Passes):
-            self.sweeper.apply(state, passes, floats)
+            apply(self.sweeper, state, passes, floats)
             return
         end, journey = len(passes.live), self._journey
         begin = journey.skipped(end)

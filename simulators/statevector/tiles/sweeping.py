@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import functools
-import importlib
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from simulators.jit import Kernel
 from simulators.statevector import memory
 from simulators.statevector.state import State, Sweeper
 from simulators.statevector.sweeps import LANE_WIRES, LANES, Sweeps
+from simulators.statevector.tiles.double import fill_double, locate_double, run_double
 from simulators.statevector.tiles.phases import FACTORS, NOTES, PRODUCTS
+from simulators.statevector.tiles.single import fill_single, locate_single, run_single
 from simulators.statevector.tiles.tile import PHASES
 
 _ALONE = 1 << 16  # states with fewer amplitudes are not worth a second thread
@@ -33,16 +35,23 @@ def _strip(itemsize: int) -> int:
     return (2 * size // (3 * 2 * LANES * itemsize)).bit_length() - 1
 
 
-def kernels(state: State) -> Any:
-    """The module of the state's precision."""
-    return _kernels(state.reals.size > 0)
+class TileKernels(NamedTuple):
+    """The kernels of one precision."""
+
+    sweep: Kernel
+    row_norms: Kernel
+    locate: Kernel
 
 
-@functools.lru_cache(maxsize=2)
-def _kernels(is_double: bool) -> Any:
-    """Loaded when first needed: most processes know one precision."""
-    name = "double" if is_double else "single"
-    return importlib.import_module(f"simulators.statevector.tiles.{name}")
+_KERNELS = {
+    True: TileKernels(run_double, fill_double, locate_double),
+    False: TileKernels(run_single, fill_single, locate_single),
+}
+
+
+def kernels(state: State) -> TileKernels:
+    """The kernels of the state's precision."""
+    return _KERNELS[state.reals.size > 0]
 
 
 def apply(
@@ -100,7 +109,7 @@ class _Call:
     ) -> None:
         self._sweeper = sweeper
         is_double = amplitudes.dtype == np.complex128
-        self._run = _kernels(is_double).run
+        self._run = _KERNELS[is_double].sweep
         reals = amplitudes.view(np.float64 if is_double else np.float32)
         numbers = floats if is_double else floats.astype(np.float32)
         num_qubits = amplitudes.size.bit_length() - 1

@@ -26,7 +26,7 @@ def norms(sweeper: Sweeper, state: State) -> NDArray[np.float64]:
     """The norm of each row: float64 [2**(n - LANE_WIRES)]. Raises Stopped."""
     if state.norms is None:
         found = memory.zeros(1 << (state.num_qubits - LANE_WIRES), np.float64)
-        fill, reals = kernels(state).fill, _reals(state)
+        fill, reals = kernels(state).row_norms, _reals(state)
 
         def work(first: int, last: int, _number: int) -> None:
             fill(reals, first, last, found)
