@@ -55,7 +55,7 @@ def main() -> int:
 
 
 def _line(name: str, num_qubits: int, told: argparse.Namespace, clock: Callable[[], float]) -> str:
-    from simulators.base import RunOptions
+    from simulators.engine import RunOptions
     from simulators.statevector.patterns.instances import Instances
     from simulators.statevector.patterns.rows import Patterns
 

@@ -17,8 +17,9 @@ from arrays import Arrays
 from wide_circuits import made
 
 from simulators import warm
-from simulators.base import Control, Request, RunOptions
 from simulators.circuit.ir import Circuit
+from simulators.control import Control
+from simulators.engine import Request, RunOptions
 
 KERNELS = Path(sys.prefix) / "var" / "simenv-kernels"
 SHOTS = 1_024

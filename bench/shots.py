@@ -25,7 +25,8 @@ from rank_run import circuit_of
 from report import Report
 
 from simulators import warm
-from simulators.base import Control, Request, RunOptions
+from simulators.control import Control
+from simulators.engine import Request, RunOptions
 from simulators.statevector.engine import StatevectorEngine
 from simulators.statevector.planning.stretch import Stretch
 from simulators.statevector.planning.summary import sweeps

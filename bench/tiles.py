@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from simulators import warm
-from simulators.base import Control
+from simulators.control import Control
 from simulators.crew import Crew
 
 COPIES = 4  # of an operation in one pass

@@ -10,7 +10,7 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.sampling import outcome_width
+from simulators.circuit.ir import outcome_width
 
 _FLUSH_ROWS = 1 << 16
 

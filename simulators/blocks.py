@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from simulators.base import Control
+from simulators.control import Control
 
 BLOCK_SHOTS = 1024
 _DOMAIN = 1  # third word of the counter: no draw of the house's own has it

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
 
-from simulators.base import Control
+from simulators.control import Control
 
 Work = Callable[[int, int, int], object]  # (first, last, number of the thread)
 

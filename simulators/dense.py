@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.bits import Counts
+from simulators.circuit.ir import words
 from simulators.philox import uniforms
-from simulators.sampling import gather, pack, words
+from simulators.sampling import gather, pack
 
 State = NDArray[np.complexfloating]
 

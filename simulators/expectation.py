@@ -10,7 +10,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.base import PauliSum
+from simulators.engine import PauliSum
 from simulators.errors import Unsupported
 from simulators.philox import uniforms
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from simulators.base import Request, RunOptions
 from simulators.catalog import EngineCard
+from simulators.circuit.flow import Endings
 from simulators.circuit.ir import Circuit
-from simulators.circuit.walk import Endings
+from simulators.engine import Request, RunOptions
 from simulators.requests import check_outputs, check_run, rows
 
 

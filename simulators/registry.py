@@ -11,7 +11,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from simulators import catalog
-from simulators.base import Engine
+from simulators.engine import Engine
 from simulators.errors import UnknownEngine, Unsupported
 
 GROUP = "simenv.engines"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.base import OUTPUTS, Request, RunOptions
 from simulators.catalog import EngineCard
 from simulators.circuit.gates import FOR, STORE, SWITCH, WHILE
 from simulators.circuit.ir import Circuit
+from simulators.engine import OUTPUTS, Request, RunOptions
 from simulators.errors import BadCircuit, TooManySteps, Unsupported
 
 

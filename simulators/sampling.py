@@ -11,18 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-
-def words(num_bits: int) -> int:
-    """uint64 words that hold so many bits; at least one."""
-    return max(1, (num_bits + 63) // 64)
-
-
-def outcome_width(num_bits: int) -> int:
-    """Bytes of one packed outcome: 1, 2, 4, 8, or as many as needed beyond 64 bits."""
-    for width in (1, 2, 4, 8):
-        if num_bits <= 8 * width:
-            return width
-    return (num_bits + 7) // 8
+from simulators.circuit.ir import outcome_width, words
 
 
 def gather(indices: NDArray[np.int64], source: NDArray[np.int64]) -> NDArray[np.uint64]:

@@ -8,18 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators import registry
-from simulators.base import (
-    BindingResult,
-    Control,
-    EngineResult,
-    PauliSum,
-    Request,
-    RunOptions,
-    Shared,
-)
 from simulators.circuit.check import problem
 from simulators.circuit.ir import Circuit
+from simulators.control import Control
+from simulators.engine import PauliSum, Request, RunOptions, Shared
 from simulators.errors import BadCircuit
+from simulators.results import BindingResult, EngineResult
 
 
 @overload

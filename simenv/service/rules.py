@@ -15,10 +15,9 @@ from simenv.scheduler.routing import size
 from simenv.scheduler.values import Route
 from simenv.service import gradients
 from simenv.service.inquiry import MAX_TIMEOUT_S
-from simulators.base import OUTPUTS
-from simulators.circuit.ir import Circuit
+from simulators.circuit.ir import Circuit, outcome_width
 from simulators.circuit.profile import Profile
-from simulators.sampling import outcome_width
+from simulators.engine import OUTPUTS
 
 RESULT_BYTES = 256 * 2**20  # of arrays that take memory beside the state
 MAX_RANKS = 1_024  # that may be asked for

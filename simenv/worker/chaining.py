@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 
 from simenv.model import Chain
-from simulators.base import EngineResult
+from simulators.results import EngineResult
 
 
 def chained(found: EngineResult, chain: Chain, num_slots: int) -> EngineResult:

@@ -8,7 +8,7 @@ import msgspec
 
 from simenv.model import task_name
 from simenv.store.reading import KEPT
-from simulators.base import RunOptions
+from simulators.engine import RunOptions
 
 WIDE_QUBITS = 20  # narrower ones are never so long
 

@@ -30,19 +30,12 @@ from simenv.worker.chaining import chained
 from simenv.worker.kept import Kept
 from simenv.worker.shelf import Shelf
 from simulators import registry
-from simulators.base import (
-    Control,
-    Engine,
-    EngineResult,
-    PauliSum,
-    Plan,
-    Quick,
-    Request,
-    RunOptions,
-)
 from simulators.circuit.ir import Circuit
+from simulators.control import Control
+from simulators.engine import Engine, PauliSum, Plan, Quick, Request, RunOptions
 from simulators.errors import BadAnswer, MachineFailed, MachineRefused, OutOfMemory, Stopped
 from simulators.kernel_time import spent_ns, working_ns
+from simulators.results import EngineResult
 
 if TYPE_CHECKING:
     from mpi4py import MPI

@@ -19,7 +19,7 @@ from simenv.model import Program, ResultFile, Terms, task_name
 from simenv.store import arrays, writing
 from simenv.wire.joining import TOKEN
 from simenv.wire.messages import Assign, Assigned
-from simulators.base import EngineResult
+from simulators.results import EngineResult
 
 MESSAGE_BYTES = 2**20  # results above it go into a file
 ARRAY_BYTES = 64 * 2**10  # and of these, the arrays from here on

@@ -13,16 +13,18 @@ from numpy.typing import NDArray
 
 from simulators import dense, expectation
 from simulators.aer.library import ELSEWHERE, Sampler, block_shots, evolve
-from simulators.base import BindingResult, Control, EngineResult, Plan, Request, RunOptions
 from simulators.blocks import blocks
 from simulators.catalog import CARDS
 from simulators.circuit.examples import bell, feed_forward
+from simulators.circuit.flow import Endings
 from simulators.circuit.ir import Circuit
-from simulators.circuit.walk import Endings
+from simulators.control import Control
+from simulators.engine import Plan, Request, RunOptions
 from simulators.errors import Unsupported
 from simulators.opening import opened
 from simulators.qiskit_circuits import Dialect, convert
 from simulators.requests import bound, check_plan
+from simulators.results import BindingResult, EngineResult
 from simulators.sampling import pack_counts
 
 # What Aer has kernels for.

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.circuit.table import Table, table_of
-from simulators.sampling import words
 
 MAX_QUBITS = 65_535
 MAX_CLBITS = 65_535
@@ -166,3 +165,16 @@ def variable_starts(circuit: Circuit) -> tuple[int, ...]:
 def record_words(circuit: Circuit) -> int:
     """uint64 words of a record that holds the clbits and the variables."""
     return (variable_starts(circuit)[-1] + 63) // 64
+
+
+def words(num_bits: int) -> int:
+    """uint64 words that hold so many bits; at least one."""
+    return max(1, (num_bits + 63) // 64)
+
+
+def outcome_width(num_bits: int) -> int:
+    """Bytes of one packed outcome: 1, 2, 4, 8, or as many as needed beyond 64 bits."""
+    for width in (1, 2, 4, 8):
+        if num_bits <= 8 * width:
+            return width
+    return (num_bits + 7) // 8

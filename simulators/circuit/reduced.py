@@ -88,7 +88,7 @@ def split(circuit: Circuit, asked: Asked | None) -> Split:
         return WHOLE
     # Kernels that small circuits do without.
     from simulators.circuit.cone import cone, connected
-    from simulators.circuit.walk import ending
+    from simulators.circuit.flow import ending
 
     seen = np.frombuffer(asked.levels, np.uint8)
     if circuit.clbits_data and (seen == SEEN).any():
@@ -126,7 +126,7 @@ def cut(circuit: Circuit, found: Split) -> tuple[Part, ...]:
 
 def _must_stay_together(circuit: Circuit, asked: Asked) -> bool:
     """Samples of strings are drawn with the states of a shot, which are known part by part only."""
-    from simulators.circuit.walk import ending
+    from simulators.circuit.flow import ending
 
     if asked.together:
         return True

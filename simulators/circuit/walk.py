@@ -11,8 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.circuit.flow import FINAL, needs_branching
-from simulators.circuit.gates import FIRST_GATE, MEASURE, UNITARY, unitary
+from simulators.circuit.gates import FIRST_GATE, UNITARY, unitary
 from simulators.circuit.ir import Circuit
 
 
@@ -60,46 +59,3 @@ def matrix(circuit: Circuit, operation: Operation) -> NDArray[np.complex128]:
         found = circuit.matrices[circuit.table.matrix[operation.row]]
         return np.frombuffer(found, np.complex128).reshape(1 << count, 1 << count)
     return unitary(operation.name, operation.params, count)
-
-
-class Ending(msgspec.Struct, frozen=True, eq=False):
-    """What can wait for the end of a circuit."""
-
-    roles: NDArray[np.int64]  # [operations], see `flow`
-    source: NDArray[np.int64]  # [num_clbits]: the qubit whose final measurement it holds, or -1
-    branching: bool  # something else measures, resets or branches on the way
-    measures: bool  # the circuit has a measurement
-
-    @property
-    def measured(self) -> int:
-        """The mask of the qubits that are measured at the end."""
-        return sum(1 << qubit for qubit in set(self.source[self.source >= 0].tolist()))
-
-
-def ending(circuit: Circuit, *, keep: bool = False) -> Ending:
-    """What can wait for the end. `keep`: as for `flow`, the final state is looked at."""
-    roles = np.empty(circuit.ops.size, np.int64)
-    branching = needs_branching(circuit, roles, keep=keep)
-    rows = circuit.table.rows[circuit.ops]
-    begins = np.cumsum(rows[:, 1:], axis=0) - rows[:, 1:]
-    final = roles == FINAL
-    source = np.full(circuit.num_clbits, -1, np.int64)
-    source[circuit.clbits[begins[final, 1]]] = circuit.qubits[begins[final, 0]]
-    return Ending(roles, source, branching, bool((rows[:, 0] == MEASURE).any()))
-
-
-class Endings(msgspec.Struct, frozen=True, eq=False):
-    """A plan for engines that need no more: what can wait, for the clbits and for the state."""
-
-    clbits: Ending
-    state: Ending
-
-    @classmethod
-    def of(cls, circuit: Circuit) -> Endings:
-        """Both endings of a circuit."""
-        return cls(ending(circuit), ending(circuit, keep=True))
-
-    @property
-    def memory_bytes(self) -> int:
-        """Bytes of its arrays."""
-        return 2 * (self.clbits.roles.nbytes + self.clbits.source.nbytes)

@@ -28,9 +28,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from simulators.base import Control, EngineResult, Plan, Request, RunOptions
 from simulators.circuit.gates import GATES
 from simulators.circuit.ir import Circuit
+from simulators.control import Control
+from simulators.engine import Plan, Request, RunOptions
+from simulators.results import EngineResult
 from simulators.statevector.engine import StatevectorEngine
 
 FAULT_BASE = 1_000_000.0

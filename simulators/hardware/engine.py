@@ -11,17 +11,19 @@ from typing import Any
 
 from qiskit.transpiler import Target
 
-from simulators.base import BindingResult, Control, EngineResult, Plan, Request, RunOptions
 from simulators.catalog import CARDS
 from simulators.circuit.examples import bell
+from simulators.circuit.flow import ending
 from simulators.circuit.ir import Circuit
-from simulators.circuit.walk import ending
+from simulators.control import Control
+from simulators.engine import Plan, Request, RunOptions
 from simulators.errors import Unsupported
 from simulators.hardware import fitting
 from simulators.hardware.description import TargetFigures, figures
 from simulators.hardware.fitting import Fitted
 from simulators.hardware.jobs import Machine
 from simulators.requests import bound, check_outputs, check_plan, check_run, rows
+from simulators.results import BindingResult, EngineResult
 from simulators.sampling import pack_counts
 
 CARD = next(entry for entry in CARDS if entry.name == "hardware")

@@ -19,9 +19,9 @@ from qiskit.exceptions import QiskitError
 from qiskit.transpiler import PassManager, Target
 from qiskit.transpiler.passes import Optimize1qGatesDecomposition
 
+from simulators.circuit.flow import Ending
 from simulators.circuit.gates import DELAY, DELAY_DT, IF, RESET
 from simulators.circuit.ir import Circuit
-from simulators.circuit.walk import Ending
 from simulators.errors import Unsupported
 from simulators.qiskit_circuits import Dialect, convert
 

@@ -20,8 +20,8 @@ from typing import Any
 
 from qiskit import QuantumCircuit
 
-from simulators.base import Control
 from simulators.blocks import block_seed
+from simulators.control import Control
 from simulators.errors import BadAnswer, MachineFailed, MachineRefused, Stopped
 
 MOST_CIRCUITS = 300  # of one job, where the machine sets no bound

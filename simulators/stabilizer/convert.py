@@ -15,7 +15,7 @@ import stim
 from numpy.typing import NDArray
 
 from simulators.circuit.expressions import Expression, expressions_of
-from simulators.circuit.flow import DROPPED, FINAL
+from simulators.circuit.flow import DROPPED, FINAL, Ending
 from simulators.circuit.gates import (
     BARRIER,
     DELAY,
@@ -28,7 +28,7 @@ from simulators.circuit.gates import (
     UNITARY,
 )
 from simulators.circuit.ir import Circuit
-from simulators.circuit.walk import Ending, Operation, matrix, operations
+from simulators.circuit.walk import Operation, matrix, operations
 from simulators.errors import Unsupported
 from simulators.stabilizer.gates import Instruction, instructions, of_matrix, quarters
 

@@ -10,15 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators import expectation
-from simulators.base import BindingResult, Control, EngineResult, Plan, Request, RunOptions
 from simulators.bits import Counts, select
 from simulators.blocks import BLOCK_SHOTS, blocks
 from simulators.catalog import CARDS
 from simulators.circuit.examples import bell
+from simulators.circuit.flow import Ending, Endings
 from simulators.circuit.ir import Circuit
-from simulators.circuit.walk import Ending, Endings
+from simulators.control import Control
+from simulators.engine import Plan, Request, RunOptions
 from simulators.opening import opened
 from simulators.requests import bound, check_plan
+from simulators.results import BindingResult, EngineResult
 from simulators.stabilizer import exact
 from simulators.stabilizer.convert import Converted, convert
 

@@ -12,18 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators import expectation
-from simulators.base import BindingResult, Request, RunOptions
 from simulators.catalog import CARDS
-from simulators.circuit.ir import Circuit
+from simulators.circuit.ir import Circuit, words
+from simulators.engine import Request, RunOptions
 from simulators.errors import TooManyBranches
 from simulators.requests import check_outputs
-from simulators.sampling import tally, words
+from simulators.results import BindingResult
+from simulators.sampling import tally
 from simulators.statevector import outputs
 from simulators.statevector.draw import NOISE
 from simulators.statevector.merging import MAX_ROWS
+from simulators.statevector.protocol import States
 from simulators.statevector.run import Run, shots_at_once
 from simulators.statevector.schedules import Piece
-from simulators.statevector.states import States
 
 CARD = next(entry for entry in CARDS if entry.name == "statevector")
 

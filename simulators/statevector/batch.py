@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators import expectation
-from simulators.base import Control, EngineResult, PauliSum, Request
-from simulators.circuit.ir import Circuit
-from simulators.sampling import outcome_width
+from simulators.circuit.ir import Circuit, outcome_width
+from simulators.control import Control
+from simulators.engine import PauliSum, Request
+from simulators.results import EngineResult
 from simulators.statevector import lanes
 from simulators.statevector.lanes import COUNTS, EXPECTATION, PROBABILITIES
 from simulators.vectors import LANES

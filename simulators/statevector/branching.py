@@ -10,10 +10,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.base import RunOptions
-from simulators.circuit.ir import Circuit, record_words
+from simulators.circuit.ir import Circuit, record_words, words
 from simulators.draws import draw_number
-from simulators.sampling import words
+from simulators.engine import RunOptions
 from simulators.statevector.branches import Branches
 from simulators.statevector.budget import FOR_STEPS, WHILE_STEPS, Budget
 from simulators.statevector.collapse import Collapse

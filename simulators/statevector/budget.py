@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simulators.base import RunOptions
+from simulators.engine import RunOptions
 from simulators.errors import TooManyBranches, TooManySteps
 
 # What a pass of a loop counts as, beside what happens in it: a pass takes some 100 us or more,

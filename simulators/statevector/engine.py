@@ -15,11 +15,12 @@ import msgspec
 import numpy as np
 
 from simulators import jit
-from simulators.base import Control, EngineResult, PauliSum, Plan, Request, RunOptions
 from simulators.catalog import CARDS, SMALL_QUBITS
 from simulators.circuit.examples import bell, feed_forward, ghz
-from simulators.circuit.ir import Circuit
+from simulators.circuit.ir import Circuit, outcome_width
+from simulators.control import Control
 from simulators.crew import Crew
+from simulators.engine import PauliSum, Plan, Request, RunOptions
 from simulators.errors import Stopped
 from simulators.requests import (
     bound,
@@ -29,7 +30,7 @@ from simulators.requests import (
     refuse_counts,
     rows,
 )
-from simulators.sampling import outcome_width
+from simulators.results import EngineResult
 from simulators.statevector.schedules import Piece, Reductions
 from simulators.statevector.small import (
     MAX_CLBITS,
@@ -44,9 +45,9 @@ from simulators.statevector.small import (
 if TYPE_CHECKING:
     from simulators.jit import Group as KernelGroup
     from simulators.statevector.batch import Batch
+    from simulators.statevector.protocol import States
     from simulators.statevector.ranks.group import Group
     from simulators.statevector.ranks.passing import Traffic
-    from simulators.statevector.states import States
 
 CARD = next(entry for entry in CARDS if entry.name == "statevector")
 _COUNTS = ("counts",)

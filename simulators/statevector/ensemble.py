@@ -12,14 +12,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.base import RunOptions
+from simulators.engine import RunOptions
 from simulators.statevector.dense import Dense
 from simulators.statevector.journey import Way
 from simulators.statevector.numbers import same, sample, total
 from simulators.statevector.passes import Passes
+from simulators.statevector.protocol import States
 from simulators.statevector.reduce import ODDS, SKETCH
 from simulators.statevector.state import State
-from simulators.statevector.states import States
 from simulators.statevector.sweeps import Sweeps
 
 Numbers = NDArray[np.int64]

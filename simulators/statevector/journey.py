@@ -22,7 +22,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.base import EngineResult, RunOptions
+from simulators.engine import RunOptions
+from simulators.results import EngineResult
 from simulators.statevector import checkpoint
 from simulators.statevector.checkpoint import Amplitudes, Mark
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.philox import uniforms
+from simulators.statevector.protocol import States
 from simulators.statevector.reduce import DISTANCE, NORM, OVERLAP
 from simulators.statevector.state import State
-from simulators.statevector.states import States
 
 
 def total(sums: NDArray[np.float64]) -> tuple[float, float]:

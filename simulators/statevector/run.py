@@ -9,21 +9,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators import expectation
-from simulators.base import BindingResult, Request, RunOptions
 from simulators.catalog import CARDS
-from simulators.circuit.ir import Circuit, record_words
+from simulators.circuit.ir import Circuit, record_words, words
+from simulators.engine import Request, RunOptions
 from simulators.errors import TooManyBranches, Unsupported
 from simulators.requests import check_outputs, refuse_gradient
-from simulators.sampling import pack, words
+from simulators.results import BindingResult
+from simulators.sampling import pack
 from simulators.statevector import outputs
 from simulators.statevector.branches import Branches
 from simulators.statevector.branching import Walk
 from simulators.statevector.ensemble import Ensemble, SeparateStates
+from simulators.statevector.protocol import States
 from simulators.statevector.schedule import Schedule
 from simulators.statevector.schedules import Schedules
 from simulators.statevector.stacked import MOST_QUBITS, StackedStates
 from simulators.statevector.state import State
-from simulators.statevector.states import LocalStates, States
+from simulators.statevector.states import LocalStates
 
 if TYPE_CHECKING:
     from simulators.statevector.gradient.adjoint import Backwards

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from simulators.base import PauliSum, Request
 from simulators.catalog import SMALL_QUBITS
 from simulators.circuit.asked import Asked, asked
 from simulators.circuit.ir import Circuit
 from simulators.circuit.reduced import Part, cut, split
+from simulators.engine import PauliSum, Request
 
 if TYPE_CHECKING:
     from simulators.statevector.schedule import Schedule

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.base import RunOptions
+from simulators.engine import RunOptions
 from simulators.philox import uniforms
 from simulators.statevector import memory
 from simulators.statevector.dense import Dense

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.base import Control, RunOptions
 from simulators.catalog import state_bytes
+from simulators.control import Control
 from simulators.crew import Crew, Work
+from simulators.engine import RunOptions
 from simulators.errors import OutOfMemory
 from simulators.jit import part
 from simulators.statevector import memory

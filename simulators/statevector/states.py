@@ -6,110 +6,22 @@ that decide what happens next are the same bits in every process, so all of them
 
 from __future__ import annotations
 
-from typing import Any, Protocol
-
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.base import Control, RunOptions
 from simulators.catalog import state_bytes
+from simulators.control import Control
 from simulators.crew import Crew
+from simulators.engine import RunOptions
 from simulators.errors import OutOfMemory
 from simulators.statevector import dense, draw, memory, pauli, reduce
 from simulators.statevector.dense import Dense
 from simulators.statevector.journey import Journey, Way
 from simulators.statevector.passes import Passes, apply
+from simulators.statevector.protocol import Amplitudes
 from simulators.statevector.state import BLOCK_QUBITS, PHYSICAL_BYTES, State, Sweeper
 from simulators.statevector.sweeps import Sweeps
 from simulators.statevector.tiles import sweeping
-
-Amplitudes = NDArray[np.complexfloating[Any, Any]]
-
-
-class States(Protocol):
-    """What a run needs of its states. Every method may raise Stopped and OutOfMemory.
-
-    Over ranks each method is called by all of them, in the same order, with the same arguments.
-    """
-
-    @property
-    def first(self) -> bool:
-        """Whether this process reports: of several, one."""
-
-    def check(self) -> None:
-        """Raise Stopped if someone asked for it."""
-
-    def for_width(self, num_qubits: int) -> States:
-        """The states that so wide ones are among: each process has narrow ones of its own."""
-
-    def most(self, num_qubits: int, options: RunOptions) -> int:
-        """How many states a dynamic circuit may hold at once, for all that memory allows."""
-
-    def expect(self, passes: int) -> None:
-        """So many more are to be done, for those who watch the run."""
-
-    def zero(self, num_qubits: int, options: RunOptions, way: Way | None = None) -> State:
-        """The state |0...0>. `way`: what it goes through, if it may be kept on it; it is then as
-        far as an earlier attempt has come, and what this has applied is not applied again."""
-
-    def copied(self, state: State) -> State:
-        """A second state, equal to this one."""
-
-    def blank(self, state: State) -> State:
-        """Room for a second state."""
-
-    def apply(self, state: State, passes: Passes | Sweeps, floats: NDArray[np.float64]) -> None:
-        """Apply all passes; `floats`: their numbers, as the plan says."""
-
-    def multiply(self, state: State, dense: Dense) -> None:
-        """Apply a matrix."""
-
-    def block_sums(
-        self,
-        what: int,
-        state: State,
-        other: State | None = None,
-        *,
-        qubit: int = 0,
-        turn: complex = 1.0,
-    ) -> NDArray[np.float64]:
-        """The two sums of each block of the whole state: float64 [blocks, 2]; see `reduce`."""
-
-    def project(
-        self,
-        state: State,
-        into: State,
-        *,
-        qubit: int,
-        outcome: int,
-        factor: float,
-        move: bool,
-    ) -> None:
-        """`into` becomes the part of `state` with that outcome, times `factor`; see `reduce`."""
-
-    def walk(
-        self,
-        state: State,
-        edges: NDArray[np.float64],
-        begins: NDArray[np.int64],
-        draws: NDArray[np.float64],
-    ) -> NDArray[np.int64]:
-        """The basis state of each draw, see `draw.walk`; anything where this is not the first."""
-
-    def distribution(
-        self, state: State, wires: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Exact distribution of these qubits: values (bit k is wires[k]) and probabilities.
-
-        The probabilities add up to the state's norm; values of no weight are left out. Nothing
-        where this is not the first.
-        """
-
-    def expectations(self, state: State, strings: list[tuple[int, int]]) -> NDArray[np.float64]:
-        """<state|P|state> of each string (x, z): float64 [strings]."""
-
-    def whole(self, state: State) -> Amplitudes | None:
-        """All amplitudes, qubit 0 the lowest index bit; None where this is not the first."""
 
 
 class LocalStates:

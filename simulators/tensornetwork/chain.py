@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.base import Control
+from simulators.control import Control
 from simulators.philox import uniforms
 
 Tensor = NDArray[np.complexfloating]

@@ -10,15 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators import dense, expectation
-from simulators.base import BindingResult, Control, EngineResult, Plan, Request, RunOptions
 from simulators.bits import Counts
 from simulators.catalog import CARDS
+from simulators.circuit.flow import Endings
 from simulators.circuit.gates import UNITARY
 from simulators.circuit.ir import Circuit
-from simulators.circuit.walk import Endings
+from simulators.control import Control
+from simulators.engine import Plan, Request, RunOptions
 from simulators.errors import Unsupported
 from simulators.opening import opened
 from simulators.requests import bound, check_plan
+from simulators.results import BindingResult, EngineResult
 from simulators.tensornetwork.chain import Chain
 from simulators.tensornetwork.evolve import evolve, warm_up
 

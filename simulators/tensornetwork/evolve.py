@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.base import Control
 from simulators.circuit.ir import Circuit
 from simulators.circuit.walk import matrix, operations
+from simulators.control import Control
 from simulators.tensornetwork.chain import Chain
 from simulators.tensornetwork.library import CircuitMPS
 

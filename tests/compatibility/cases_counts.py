@@ -10,8 +10,8 @@ import numpy as np
 from both_ways import agree, run, width
 from frozen_circuits import DYNAMIC, STATIC, with_parameters
 
-from simulators.base import Request, RunOptions
 from simulators.circuit.ir import Circuit
+from simulators.engine import Request, RunOptions
 from simulators.simulate import counts_of
 
 _SPEC = importlib.util.spec_from_file_location("frozen", Path(__file__).with_name("test_counts.py"))

@@ -28,8 +28,8 @@ from engines import Runner, present
 from frozen_circuits import CLIFFORD, DYNAMIC, STATES, STATIC, UNMEASURED, Numbers, with_parameters
 from ranked import mpirun
 
-from simulators.base import PauliSum
 from simulators.circuit.ir import Circuit
+from simulators.engine import PauliSum
 from simulators.simulate import counts_of
 
 FILE = Path(__file__).parents[1] / "golden" / "counts" / "counts.json"

@@ -15,10 +15,9 @@ from qiskit.quantum_info import SparsePauliOp, Statevector
 from reference import final_state
 
 from simulators import catalog
-from simulators.base import PauliSum
 from simulators.circuit.examples import bell
-from simulators.circuit.ir import Circuit
-from simulators.sampling import outcome_width
+from simulators.circuit.ir import Circuit, outcome_width
+from simulators.engine import PauliSum
 from simulators.simulate import counts_of
 
 

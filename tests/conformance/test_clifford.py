@@ -13,11 +13,11 @@ from engines import Runner
 from qiskit.quantum_info import SparsePauliOp, Statevector
 from reference import final_state
 
-from simulators.base import PauliSum
 from simulators.circuit import tokens as tk
 from simulators.circuit.examples import feed_forward
 from simulators.circuit.gates import GATES, unitary
 from simulators.circuit.profiling import profile
+from simulators.engine import PauliSum
 from simulators.errors import Unsupported
 from simulators.simulate import counts_of
 

@@ -13,8 +13,8 @@ from reference import Reference
 from simulators.circuit import tokens as tk
 from simulators.circuit.examples import bell, feed_forward
 from simulators.circuit.gates import GATES
-from simulators.circuit.ir import Circuit
-from simulators.sampling import outcome_width, unpack
+from simulators.circuit.ir import Circuit, outcome_width
+from simulators.sampling import unpack
 from simulators.simulate import counts_of
 
 QUIET = settings(

@@ -12,10 +12,11 @@ from both_ways import chain
 from engines import Runner
 
 from simulators import catalog
-from simulators.base import Control, PauliSum, RunOptions
 from simulators.circuit import tokens as tk
 from simulators.circuit.examples import bell, feed_forward
 from simulators.circuit.ir import Circuit
+from simulators.control import Control
+from simulators.engine import PauliSum, RunOptions
 from simulators.errors import (
     BadCircuit,
     EngineError,

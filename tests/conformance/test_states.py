@@ -11,9 +11,9 @@ from qiskit.quantum_info import SparsePauliOp, Statevector
 from random_circuits import unitary_circuits
 from reference import final_state, matrix
 
-from simulators.base import PauliSum
 from simulators.circuit.gates import ANY, GATES
 from simulators.circuit.ir import Circuit
+from simulators.engine import PauliSum
 from simulators.errors import Unsupported
 from simulators.sampling import unpack
 

@@ -7,7 +7,7 @@ import struct
 import numpy as np
 import pytest
 
-from simulators.base import BindingResult, EngineResult
+from simulators.results import BindingResult, EngineResult
 
 
 def row(outcomes: bytes, *counts: int, value: float = 0.0, remark: str = "") -> BindingResult:

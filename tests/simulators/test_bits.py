@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from simulators import bits
-from simulators.base import Control
 from simulators.bits import Counts, select
 from simulators.blocks import BLOCK_SHOTS, block_seed, blocks
+from simulators.circuit.ir import outcome_width
+from simulators.control import Control
 from simulators.errors import Stopped
-from simulators.sampling import outcome_width, unpack
+from simulators.sampling import unpack
 
 
 @pytest.mark.parametrize("num_bits", [1, 7, 8, 9, 16, 31, 33, 64, 65, 130])

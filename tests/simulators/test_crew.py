@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from simulators.base import Control
+from simulators.control import Control
 from simulators.crew import Crew
 from simulators.errors import Stopped
 

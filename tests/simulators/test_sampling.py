@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from simulators.sampling import outcome_width, pack, tally, unpack, words, write
+from simulators.circuit.ir import outcome_width, words
+from simulators.sampling import pack, tally, unpack, write
 
 RNG = np.random.default_rng(2)
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from simulators.base import Control
+from simulators.control import Control
 from simulators.statevector import journey
 
 

@@ -11,15 +11,17 @@ import pytest
 from arrays import Arrays
 from numpy.typing import NDArray
 
-from simulators.base import Control, EngineResult, Request, RunOptions
 from simulators.circuit import tokens as tk
 from simulators.circuit.check import problem
 from simulators.circuit.gates import ANY, GATES
 from simulators.circuit.ir import Circuit
+from simulators.control import Control
 from simulators.costs import SHARE_QUBITS
+from simulators.engine import Request, RunOptions
 from simulators.errors import (
     EngineError,
 )
+from simulators.results import EngineResult
 from simulators.statevector.engine import StatevectorEngine
 
 State = NDArray[np.complexfloating[Any, Any]]

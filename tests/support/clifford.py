@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from arrays import Arrays
 
-from simulators.base import BindingResult
 from simulators.circuit.gates import GATES
+from simulators.results import BindingResult
 from simulators.sampling import unpack
 
 ONE = ["h", "s", "sdg", "x", "y", "z", "sx", "sxdg", "rz", "ry", "rx", "u", "p"]

@@ -7,10 +7,12 @@ from collections.abc import Callable
 import machines
 
 from simulators import catalog, registry
-from simulators.base import BindingResult, Control, Engine, PauliSum, Request, RunOptions
 from simulators.circuit.check import problem
 from simulators.circuit.ir import Circuit
+from simulators.control import Control
+from simulators.engine import Engine, PauliSum, Request, RunOptions
 from simulators.fault.engine import FaultEngine
+from simulators.results import BindingResult
 from simulators.statevector.engine import StatevectorEngine
 
 ENGINES: dict[str, Callable[[], Engine]] = {

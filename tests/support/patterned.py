@@ -8,8 +8,8 @@ import numpy as np
 from arrays import Arrays
 from numpy.typing import NDArray
 
-from simulators.base import Control
 from simulators.circuit.ir import Circuit
+from simulators.control import Control
 from simulators.crew import Crew
 from simulators.simulate import simulate
 from simulators.statevector import numbers

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from plain_sweeps import run as plainly
 
-from simulators.base import Control
+from simulators.control import Control
 from simulators.crew import Crew
 from simulators.statevector import sweeps as s
 from simulators.statevector.state import State, Sweeper

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from arrays import Arrays
 
-from simulators.base import BindingResult, Control, PauliSum, Request, RunOptions
 from simulators.circuit import reduced
 from simulators.circuit import tokens as tk
 from simulators.circuit.gates import ANY, GATES
 from simulators.circuit.ir import Circuit
+from simulators.control import Control
 from simulators.crew import Crew
+from simulators.engine import PauliSum, Request, RunOptions
+from simulators.results import BindingResult
 from simulators.sampling import unpack
 from simulators.statevector.run import Run
 from simulators.statevector.schedules import Schedules

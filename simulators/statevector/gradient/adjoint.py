@@ -11,9 +11,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.base import PauliSum
 from simulators.circuit.gates import GATES, UNITARY, Gate
 from simulators.circuit.ir import Circuit
+from simulators.engine import PauliSum
 from simulators.statevector import dense
 from simulators.statevector.dense import Dense
 from simulators.statevector.gradient import observed

@@ -12,12 +12,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.base import Control, RunOptions
 from simulators.buffers import aligned
 from simulators.catalog import SMALL_QUBITS, state_bytes
 from simulators.circuit.flow import FINAL, needs_branching
 from simulators.circuit.ir import Circuit
+from simulators.control import Control
 from simulators.crew import Crew
+from simulators.engine import RunOptions
 from simulators.errors import BadCircuit, Stopped, Unsupported
 from simulators.requests import check_threads
 from simulators.sampling import gather

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.base import RunOptions
 from simulators.circuit.ir import Circuit
+from simulators.engine import RunOptions
 from simulators.jit import I64, INT, REALS, WORD, kernel
 from simulators.statevector import numbers
 from simulators.statevector.patterns import walk

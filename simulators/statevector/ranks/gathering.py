@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 from simulators.errors import OutOfMemory
 from simulators.statevector import draw
+from simulators.statevector.protocol import Amplitudes
 from simulators.statevector.ranks.meeting import Meeting
 from simulators.statevector.ranks.shares import Share
 from simulators.statevector.state import BLOCK_QUBITS, PHYSICAL_BYTES, Sweeper
-from simulators.statevector.states import Amplitudes
 
 _MOST = 1 << 18  # numbers that go in one message
 

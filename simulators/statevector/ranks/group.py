@@ -12,14 +12,17 @@ from typing import Any
 import msgspec
 from mpi4py import MPI
 
-from simulators.base import Control, EngineResult, RunOptions
+from simulators.control import Control
 from simulators.costs import ranks_used
 from simulators.crew import Crew
+from simulators.engine import RunOptions
+from simulators.results import EngineResult
 from simulators.statevector.journey import Journey, Place
+from simulators.statevector.protocol import States
 from simulators.statevector.ranks.meeting import Meeting
 from simulators.statevector.ranks.passing import Traffic
 from simulators.statevector.ranks.states import RankStates
-from simulators.statevector.states import LocalStates, States
+from simulators.statevector.states import LocalStates
 
 Work = Callable[[States], EngineResult]
 

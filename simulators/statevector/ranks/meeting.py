@@ -15,7 +15,7 @@ import numpy as np
 from mpi4py import MPI
 
 from simulators import errors
-from simulators.base import Control
+from simulators.control import Control
 from simulators.errors import EngineError, OutOfMemory, Stopped
 
 _TEXT_BYTES = 4096

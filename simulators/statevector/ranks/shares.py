@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.base import RunOptions
 from simulators.catalog import state_bytes
+from simulators.engine import RunOptions
 from simulators.errors import OutOfMemory
 from simulators.statevector import memory
 from simulators.statevector.ranks.layout import Layout

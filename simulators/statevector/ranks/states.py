@@ -13,13 +13,14 @@ import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
 
-from simulators.base import RunOptions
 from simulators.catalog import state_bytes
 from simulators.costs import ranks_used
+from simulators.engine import RunOptions
 from simulators.statevector import dense, draw, pauli
 from simulators.statevector.dense import Dense
 from simulators.statevector.journey import Journey, Way
 from simulators.statevector.passes import Passes
+from simulators.statevector.protocol import Amplitudes, States
 from simulators.statevector.ranks.exchange import Exchange
 from simulators.statevector.ranks.gathering import distribution, whole
 from simulators.statevector.ranks.kernels import swap_local
@@ -28,7 +29,7 @@ from simulators.statevector.ranks.meeting import Meeting
 from simulators.statevector.ranks.passing import Passing, Traffic
 from simulators.statevector.ranks.shares import Share
 from simulators.statevector.state import BLOCK_QUBITS, PHYSICAL_BYTES, State
-from simulators.statevector.states import Amplitudes, LocalStates, States
+from simulators.statevector.states import LocalStates
 from simulators.statevector.sweeps import Sweeps
 
 

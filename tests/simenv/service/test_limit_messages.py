@@ -8,7 +8,7 @@ from simenv.model import TaskSpec, TaskState, Terms, Timing
 from simenv.scheduler.values import Batch, Ending, Record, Route
 from simenv.service.completions import _failure
 from simenv.wire import codec
-from simulators.base import RunOptions
+from simulators.engine import RunOptions
 from simulators.errors import TooManySteps
 from simulators.statevector.budget import Budget
 

@@ -17,7 +17,7 @@ from simenv.worker import runner as runner_module
 from simenv.worker.current import Current
 from simenv.worker.runner import PlanCache, Runner
 from simulators import jit
-from simulators.base import Engine
+from simulators.engine import Engine
 from simulators.kernel_time import spent_ns
 
 
@@ -99,8 +99,8 @@ def test_a_task_stopped_before_it_began_never_runs(runner: Runner) -> None:
 def test_plans_are_kept_by_structure_and_dropped_beyond_the_bound(runner: Runner) -> None:
     import msgspec
 
-    from simulators.base import RunOptions
     from simulators.circuit.ir import Circuit
+    from simulators.engine import RunOptions
 
     engine = runner.engine("statevector")
     cache = PlanCache(bound_bytes=1)

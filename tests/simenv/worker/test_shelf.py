@@ -12,7 +12,7 @@ from simenv.model import Program, ResultFile, Terms
 from simenv.store.writing import UNFINISHED
 from simenv.wire.messages import Assign, Assigned
 from simenv.worker.shelf import Shelf, file_name
-from simulators.base import EngineResult
+from simulators.results import EngineResult
 
 PROGRAM = Program(1, 17, 0, (), (), b"", b"", b"", b"", b"")
 CHUNK = Assign(1, 2**30, False, "statevector", "test", [Terms()], [])

@@ -12,12 +12,13 @@ import psutil
 import pytest
 from arrays import Arrays
 
-from simulators.base import Control, Request, RunOptions
 from simulators.circuit import tokens as tk
 from simulators.circuit.check import problem
 from simulators.circuit.examples import bell, feed_forward
 from simulators.circuit.gates import OTHERS
 from simulators.circuit.ir import Circuit
+from simulators.control import Control
+from simulators.engine import Request, RunOptions
 from simulators.errors import EngineError
 from simulators.statevector.engine import StatevectorEngine
 

@@ -12,8 +12,9 @@ import pytest
 from arrays import Arrays
 
 import simulators
-from simulators.base import Control, Request, RunOptions
 from simulators.circuit.ir import Circuit
+from simulators.control import Control
+from simulators.engine import Request, RunOptions
 from simulators.errors import Stopped
 from simulators.fault import engine as fault
 from simulators.statevector.engine import StatevectorEngine

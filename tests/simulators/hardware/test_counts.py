@@ -12,12 +12,14 @@ from arrays import Arrays
 from qiskit.providers.fake_provider import GenericBackendV2
 from reference import Reference
 
-from simulators.base import Control, EngineResult, Request, RunOptions
 from simulators.circuit.examples import feed_forward
 from simulators.circuit.ir import Circuit
+from simulators.control import Control
+from simulators.engine import Request, RunOptions
 from simulators.errors import Unsupported
 from simulators.hardware.engine import HardwareEngine
 from simulators.hardware.sampled import Sampled
+from simulators.results import EngineResult
 from simulators.simulate import counts_of
 
 SHOTS = 4_000

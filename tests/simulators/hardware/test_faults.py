@@ -9,7 +9,8 @@ import pytest
 from arrays import Arrays
 from qiskit import QuantumCircuit
 
-from simulators.base import Control, Request, RunOptions
+from simulators.control import Control
+from simulators.engine import Request, RunOptions
 from simulators.errors import BadAnswer, EngineError, MachineFailed, MachineRefused, Stopped
 from simulators.hardware.engine import HardwareEngine
 from simulators.hardware.jobs import Machine

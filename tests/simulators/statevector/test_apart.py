@@ -16,12 +16,12 @@ from sparse_circuits import (
     untouched,
 )
 
-from simulators.base import PauliSum, Request
 from simulators.circuit import reduced
 from simulators.circuit import tokens as tk
 from simulators.circuit.asked import asked
 from simulators.circuit.check import problem
 from simulators.circuit.reduced import cut, split
+from simulators.engine import PauliSum, Request
 from simulators.errors import TooManyBranches
 from simulators.philox import uniforms
 from simulators.simulate import counts_of, simulate

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from random_circuits import unitary_circuits
 from reference import final_state
 
-from simulators.base import BindingResult, Control, PauliSum, Request, RunOptions
 from simulators.circuit.gates import ANY, GATES
 from simulators.circuit.ir import Circuit
+from simulators.control import Control
+from simulators.engine import PauliSum, Request, RunOptions
 from simulators.errors import Stopped, Unsupported
+from simulators.results import BindingResult
 from simulators.statevector import batch
 from simulators.statevector.engine import StatevectorEngine
 

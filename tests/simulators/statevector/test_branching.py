@@ -13,12 +13,14 @@ from qiskit.quantum_info import random_unitary
 from reference import apply
 from shot_by_shot import EndlessShot, counts, draw_of
 
-from simulators.base import BindingResult, Control, Request, RunOptions
 from simulators.circuit import tokens as tk
 from simulators.circuit.check import problem
 from simulators.circuit.ir import Circuit
+from simulators.control import Control
 from simulators.draws import draw_number
+from simulators.engine import Request, RunOptions
 from simulators.errors import Stopped, TooManySteps
+from simulators.results import BindingResult
 from simulators.sampling import unpack
 from simulators.simulate import counts_of
 from simulators.statevector import run as run_module

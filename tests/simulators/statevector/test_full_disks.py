@@ -15,8 +15,10 @@ from attempts import Tired, dying
 from both_ways import alike, alone, crowded, measured
 from numpy.typing import NDArray
 
-from simulators.base import Control, EngineResult, Request, RunOptions
+from simulators.control import Control
+from simulators.engine import Request, RunOptions
 from simulators.errors import Stopped
+from simulators.results import EngineResult
 from simulators.statevector import checkpoint, journey
 from simulators.statevector.checkpoint import Mark
 from simulators.statevector.engine import StatevectorEngine

@@ -10,10 +10,12 @@ from arrays import Arrays
 from paulis import applied
 from reference import apply, matrix, operations
 
-from simulators.base import BindingResult, Control, PauliSum, Request, RunOptions
 from simulators.circuit.gates import ANY, GATES, Gate
 from simulators.circuit.ir import Circuit
+from simulators.control import Control
+from simulators.engine import PauliSum, Request, RunOptions
 from simulators.errors import Stopped, Unsupported
+from simulators.results import BindingResult
 from simulators.simulate import simulate
 from simulators.statevector import passes
 from simulators.statevector.engine import StatevectorEngine

@@ -12,7 +12,8 @@ from attempts import Tired, dying
 from both_ways import alike, alone, crowded, measured
 from numpy.typing import NDArray
 
-from simulators.base import Control, Request, RunOptions
+from simulators.control import Control
+from simulators.engine import Request, RunOptions
 from simulators.errors import Stopped
 from simulators.statevector import branching, checkpoint, journey
 from simulators.statevector.checkpoint import Mark

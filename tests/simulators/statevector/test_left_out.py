@@ -22,10 +22,11 @@ from sparse_circuits import (
     untouched,
 )
 
-from simulators.base import Control, PauliSum, Request, RunOptions
 from simulators.circuit.asked import asked
 from simulators.circuit.check import problem
 from simulators.circuit.reduced import WHOLE, cut, split
+from simulators.control import Control
+from simulators.engine import PauliSum, Request, RunOptions
 from simulators.errors import Unsupported
 from simulators.simulate import counts_of, simulate
 from simulators.statevector.engine import StatevectorEngine

@@ -7,7 +7,7 @@ import pytest
 from paulis import applied
 
 from simulators import expectation
-from simulators.base import Control
+from simulators.control import Control
 from simulators.crew import Crew
 from simulators.statevector import pauli
 from simulators.statevector.state import State

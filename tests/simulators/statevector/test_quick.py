@@ -7,8 +7,9 @@ from arrays import Arrays
 from hypothesis import given, settings
 from random_circuits import unitary_circuits
 
-from simulators.base import Control, Quick, Request, RunOptions
 from simulators.circuit.ir import Circuit
+from simulators.control import Control
+from simulators.engine import Quick, Request, RunOptions
 from simulators.registry import create
 from simulators.statevector.engine import StatevectorEngine
 

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from random_circuits import unitary_circuits
 from reference import Reference, final_state
 
-from simulators.base import Control, PauliSum, Request, RunOptions
 from simulators.circuit import tokens as tk
 from simulators.circuit.ir import Circuit
+from simulators.control import Control
 from simulators.crew import Crew
+from simulators.engine import PauliSum, Request, RunOptions
 from simulators.sampling import unpack
 from simulators.simulate import counts_of, simulate
 from simulators.statevector import numbers, passes, run, state

@@ -12,11 +12,13 @@ from hypothesis import assume, given, settings
 from looped_circuits import looped_circuits
 from shot_by_shot import counts
 
-from simulators.base import BindingResult, Control, PauliSum, Request, RunOptions
 from simulators.catalog import state_bytes
 from simulators.circuit.ir import Circuit
+from simulators.control import Control
 from simulators.crew import Crew
+from simulators.engine import PauliSum, Request, RunOptions
 from simulators.errors import TooManySteps
+from simulators.results import BindingResult
 from simulators.sampling import unpack
 from simulators.simulate import counts_of
 from simulators.statevector import run as run_module

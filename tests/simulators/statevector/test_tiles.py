@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from random_sweeps import Table, agree, agree_all, random_state, state_of
 
-from simulators.base import Control, RunOptions
+from simulators.control import Control
 from simulators.crew import Crew
+from simulators.engine import RunOptions
 from simulators.errors import Stopped
 from simulators.statevector import memory, numbers
 from simulators.statevector.state import State, Sweeper

@@ -12,7 +12,8 @@ import pytest
 
 from simenv.client.circuits import load, to_qiskit
 from simenv.errors import ProgramError
-from simulators.base import Control, Request, RunOptions
+from simulators.control import Control
+from simulators.engine import Request, RunOptions
 from simulators.errors import TooManySteps
 from simulators.statevector.engine import StatevectorEngine
 

@@ -7,7 +7,7 @@ import patterned
 import pytest
 import reference
 
-from simulators.base import Control
+from simulators.control import Control
 from simulators.crew import Crew
 from simulators.statevector.patterns.densities import reduced
 from simulators.statevector.patterns.inserts import operators

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from random_circuits import unitary_circuits
 from scipy.stats import chisquare
 
-from simulators.base import Control, RunOptions
 from simulators.circuit.ir import Circuit
+from simulators.control import Control
+from simulators.engine import RunOptions
 from simulators.errors import BadCircuit, Stopped, Unsupported
 from simulators.statevector.patterns.inserts import PAULI, Inserts, operators
 from simulators.statevector.patterns.instances import Instances

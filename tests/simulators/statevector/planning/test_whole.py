@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_circuits import unitary_circuits
 
-from simulators.base import PauliSum
 from simulators.circuit.ir import Circuit
+from simulators.engine import PauliSum
 from simulators.simulate import counts_of, simulate
 
 LEAST = 13

@@ -25,9 +25,10 @@ from both_ways import (
     width,
 )
 
-from simulators.base import Control, Request, RunOptions
 from simulators.circuit.examples import bell
+from simulators.control import Control
 from simulators.costs import SHARE_QUBITS, ranks_used
+from simulators.engine import Request, RunOptions
 from simulators.errors import (
     EngineError,
     OutOfMemory,

@@ -15,8 +15,9 @@ from arrays import Arrays
 from attempts import Tired, dying
 from both_ways import DOUBLE, SINGLE, agree, alike, alone, crowded, measured, width
 
-from simulators.base import Control, Request, RunOptions
 from simulators.circuit.ir import Circuit
+from simulators.control import Control
+from simulators.engine import Request, RunOptions
 from simulators.errors import Stopped
 from simulators.statevector import checkpoint, journey, memory
 from simulators.statevector.engine import StatevectorEngine

@@ -23,12 +23,12 @@ from both_ways import (
     width,
 )
 
-from simulators.base import PauliSum, Request, RunOptions
 from simulators.circuit import tokens as tk
 from simulators.circuit.gates import ANY, GATES, unitary
 from simulators.circuit.ir import Circuit
 from simulators.circuit.table import table_of
 from simulators.costs import SHARE_QUBITS
+from simulators.engine import PauliSum, Request, RunOptions
 from simulators.errors import (
     TooManySteps,
 )

@@ -20,91 +20,12 @@ Engines that take a library's random numbers run blocks of shots with seeds of t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.circuit.ir import Circuit
-from simulators.errors import Stopped
-
-OUTPUTS = ("counts", "probabilities", "statevector", "expectation", "gradient")
-
 _REMARKS = 4  # different ones of a sweep that are kept
-
-
-class PauliSum(msgspec.Struct, frozen=True):
-    """A real-weighted sum of Pauli strings. Qubit 0 is the last character of a label."""
-
-    labels: tuple[str, ...]
-    coefficients: NDArray[np.float64]  # [len(labels)]
-
-
-class RunOptions(msgspec.Struct, frozen=True):
-    """How a run may spend time and memory; `precision` and `settings` alone may change results."""
-
-    precision: str = "double"  # double: complex128, single: complex64
-    threads: int = 1
-    max_branches: int = 16_384  # states held at once for a dynamic circuit
-    max_steps: int = 10**7  # executed operations, those of all branches together
-    memory_bytes: int = 0  # for the states of a dynamic circuit; 0: a quarter of the machine's
-    settings: tuple[tuple[str, int | float], ...] = ()  # the engine's own: see its card
-    kept: str = ""  # folder for what a long run has done so far, of this run alone; "": none
-    kept_every_s: float = 600.0
-
-
-class Request(msgspec.Struct, frozen=True):
-    """What to compute: once for each row of `bindings`."""
-
-    shots: int  # 0: exact, no sampling
-    seed: int  # unsigned 64-bit
-    outputs: tuple[str, ...] = ("counts",)
-    observables: tuple[PauliSum, ...] = ()  # for the output "expectation"
-    bindings: NDArray[np.float64] | None = None  # [K, num_slots]; None: one binding, no slots
-    binding: int = 0  # number of row 0 in the caller's whole sweep: part of the random key
-
-
-class Control:
-    """A flag that any thread may raise; engines look at it between passes (<= 1 s).
-
-    `threads`: at most so many of those it was given work from its next pass on, 0 for all of them;
-    results do not depend on it, and any thread may set it. `passes`: how many passes over its
-    states the run has done, of how many; any thread may read it, the run's own alone moves it on.
-    (0, 0) where the engine doesn't say.
-    """
-
-    __slots__ = ("flag", "passes", "threads")
-
-    def __init__(self) -> None:
-        self.flag: NDArray[np.int64] = np.zeros(1, np.int64)
-        self.passes = (0, 0)
-        self.threads = 0
-
-    def stop(self) -> None:
-        """Ask the run to end. Callable from any thread, at any time, more than once."""
-        self.flag[0] = 1
-
-    def clear(self) -> None:
-        """Make the control fit for the next run."""
-        self.flag[0] = 0
-        self.passes = (0, 0)
-        self.threads = 0
-
-    def check(self) -> None:
-        """Raise Stopped if someone asked for it."""
-        if self.flag[0]:
-            raise Stopped("the run was stopped", hint="whoever stopped it can submit it again")
-
-    def expect(self, passes: int) -> None:
-        """So many more passes are to be done."""
-        done, total = self.passes
-        self.passes = (done, total + passes)
-
-    def passed(self, passes: int = 1) -> None:
-        """So many have been done."""
-        done, total = self.passes
-        self.passes = (done + passes, total)
 
 
 class BindingResult(msgspec.Struct, frozen=True):
@@ -226,57 +147,3 @@ def _stacked(states: list[NDArray[np.complexfloating]]) -> NDArray[np.complexflo
     if not states:
         return None
     return states[0].reshape(1, -1) if len(states) == 1 else np.stack(states)
-
-
-class Plan(Protocol):
-    """Whatever an engine prepares for a structure; opaque to everyone else."""
-
-    @property
-    def memory_bytes(self) -> int:
-        """What keeping the plan costs."""
-
-
-class Engine(Protocol):
-    """One way to simulate circuits. Admissible circuits only: see `circuit.check.problem`."""
-
-    name: str
-
-    def worth_caching(self, circuit: Circuit) -> bool:
-        """False where `plan` costs less than finding a kept plan."""
-
-    def plan(self, circuit: Circuit, noise: object | None, options: RunOptions) -> Plan:
-        """Prepare the structure of `circuit`. Raises Unsupported for what it cannot do."""
-
-    def run(
-        self,
-        plan: Plan,
-        circuit: Circuit,
-        request: Request,
-        options: RunOptions,
-        control: Control,
-    ) -> EngineResult:
-        """Run `circuit`, whose structure is that of `plan`; raises EngineError's children."""
-
-    def warm_up(self) -> None:
-        """Load and compile all that a first task would have to wait for."""
-
-
-@runtime_checkable
-class Shared(Protocol):
-    """What an engine over the ranks of MPI has beside: its `run` gives a result in the first rank
-    and None in the others, and raises in all ranks what one of them failed with."""
-
-    def close(self) -> None:
-        """Give the communicators back. All ranks call it, once the engine is not used any more."""
-
-
-@runtime_checkable
-class Quick(Protocol):
-    """What an engine may have beside, where thousands of small circuits come in a second: counts in
-    one call, without a plan, a request and options."""
-
-    def quick_counts(
-        self, circuit: Circuit, shots: int, seed: int, binding: int, control: Control
-    ) -> EngineResult | None:
-        """What `run` finds for the output "counts" of a circuit without free parameters, the
-        options being the defaults; None where `run` has to be asked."""

@@ -1,0 +1,117 @@
+"""What an engine is: a circuit becomes a plan once, a plan runs for many bindings and seeds.
+
+Invariants. A plan depends on the circuit's structure, never on parameter values, so a caller may
+keep it by structure. A run is a function of (circuit, bindings, shots, seed, outputs, precision)
+and the engine's own settings alone: the same bits on any number of threads. One instance is used by
+one thread at a time.
+
+Seed contract: the randomness of shot s of binding b is Philox 4x64-10 with key (seed, b), the same
+doubles as numpy's `Generator(Philox(key=[seed, b], counter=[0, draw, 0, 0])).random(shots)[s]`.
+The joint sampling of the final measurements is draw 0; a measurement or reset at operation k that
+is not final is draw 1 + k, and in later passes of loops what `draws.draw_number` says; sampled term
+t of the observables, counted through, is draw 2**32 + t.
+An engine may leave out what cannot change what is asked for, and run the parts of a circuit apart
+that nothing connects (`circuit.reduced`). Operations keep their numbers, and what is final, or
+measured at all, is what it is in the rest. The joint sampling is one of each part then: with more
+than one part it is draw 1 + k, for the part's first final measurement k.
+Engines that take a library's random numbers run blocks of shots with seeds of their own (`blocks`).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.circuit.ir import Circuit
+from simulators.control import Control
+from simulators.results import EngineResult
+
+OUTPUTS = ("counts", "probabilities", "statevector", "expectation", "gradient")
+
+
+class PauliSum(msgspec.Struct, frozen=True):
+    """A real-weighted sum of Pauli strings. Qubit 0 is the last character of a label."""
+
+    labels: tuple[str, ...]
+    coefficients: NDArray[np.float64]  # [len(labels)]
+
+
+class RunOptions(msgspec.Struct, frozen=True):
+    """How a run may spend time and memory; `precision` and `settings` alone may change results."""
+
+    precision: str = "double"  # double: complex128, single: complex64
+    threads: int = 1
+    max_branches: int = 16_384  # states held at once for a dynamic circuit
+    max_steps: int = 10**7  # executed operations, those of all branches together
+    memory_bytes: int = 0  # for the states of a dynamic circuit; 0: a quarter of the machine's
+    settings: tuple[tuple[str, int | float], ...] = ()  # the engine's own: see its card
+    kept: str = ""  # folder for what a long run has done so far, of this run alone; "": none
+    kept_every_s: float = 600.0
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What to compute: once for each row of `bindings`."""
+
+    shots: int  # 0: exact, no sampling
+    seed: int  # unsigned 64-bit
+    outputs: tuple[str, ...] = ("counts",)
+    observables: tuple[PauliSum, ...] = ()  # for the output "expectation"
+    bindings: NDArray[np.float64] | None = None  # [K, num_slots]; None: one binding, no slots
+    binding: int = 0  # number of row 0 in the caller's whole sweep: part of the random key
+
+
+class Plan(Protocol):
+    """Whatever an engine prepares for a structure; opaque to everyone else."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """What keeping the plan costs."""
+
+
+class Engine(Protocol):
+    """One way to simulate circuits. Admissible circuits only: see `circuit.check.problem`."""
+
+    name: str
+
+    def worth_caching(self, circuit: Circuit) -> bool:
+        """False where `plan` costs less than finding a kept plan."""
+
+    def plan(self, circuit: Circuit, noise: object | None, options: RunOptions) -> Plan:
+        """Prepare the structure of `circuit`. Raises Unsupported for what it cannot do."""
+
+    def run(
+        self,
+        plan: Plan,
+        circuit: Circuit,
+        request: Request,
+        options: RunOptions,
+        control: Control,
+    ) -> EngineResult:
+        """Run `circuit`, whose structure is that of `plan`; raises EngineError's children."""
+
+    def warm_up(self) -> None:
+        """Load and compile all that a first task would have to wait for."""
+
+
+@runtime_checkable
+class Shared(Protocol):
+    """What an engine over the ranks of MPI has beside: its `run` gives a result in the first rank
+    and None in the others, and raises in all ranks what one of them failed with."""
+
+    def close(self) -> None:
+        """Give the communicators back. All ranks call it, once the engine is not used any more."""
+
+
+@runtime_checkable
+class Quick(Protocol):
+    """What an engine may have beside, where thousands of small circuits come in a second: counts in
+    one call, without a plan, a request and options."""
+
+    def quick_counts(
+        self, circuit: Circuit, shots: int, seed: int, binding: int, control: Control
+    ) -> EngineResult | None:
+        """What `run` finds for the output "counts" of a circuit without free parameters, the
+        options being the defaults; None where `run` has to be asked."""
