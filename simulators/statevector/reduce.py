@@ -71,12 +71,12 @@ def project(
     move: bool,
 ) -> None:
     """`into` becomes the part of `state` with that outcome, times `factor`; see `kernels.sums`."""
-    from simulators.statevector.kernels import sums
+    from simulators.statevector.kernels.sums import project as kernel
 
     into.changed()
 
     def work(first: int, last: int, _number: int) -> None:
-        sums.project(
+        kernel(
             state.reals,
             state.singles,
             into.reals,

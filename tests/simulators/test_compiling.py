@@ -45,8 +45,8 @@ def test_parts_of_parts_are_in_the_kernel_that_calls_them_and_nowhere_else() -> 
     engine = numba.core.registry.cpu_target.target_context.codegen()._engine
     (kernel,) = found.overloads.values()
     assert engine.is_symbol_defined(kernel.fndesc.llvm_func_name)
-    for part in (_inside, _between):
-        (made,) = part.overloads.values()
+    for each in (_inside, _between):
+        (made,) = each.overloads.values()
         assert not engine.is_symbol_defined(made.fndesc.llvm_func_name)
 
 
