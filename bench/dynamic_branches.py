@@ -34,7 +34,7 @@ from simenv.errors import ProgramError
 from simenv.model import ResultData, TaskState, Terms
 from simenv.wire.messages import STATES, Assign, Assigned
 from simenv.worker.runner import Runner
-from simulators import warm
+from simulators.compiler import warmup
 
 SHOTS = 1_000
 WIDTHS = (2, 3, 6)
@@ -53,8 +53,8 @@ def main() -> int:
     options = parser.parse_args()
     clock = time.process_time if options.cpu else time.perf_counter
     kernels = Path(sys.prefix) / "var" / "simenv-kernels"
-    warm.prepare(kernels)
-    warm.complete(kernels)
+    warmup.prepare(kernels)
+    warmup.complete(kernels)
     ours = Ours()
     words = f"dynamic circuits with many branches: {SHOTS} shots, seed {options.seed}, ms"
     report = Report("dynamic_branches", words)

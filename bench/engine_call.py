@@ -33,7 +33,7 @@ from simenv.client.circuits import load
 from simenv.model import Terms
 from simenv.wire.messages import Assign, Assigned
 from simenv.worker.runner import Runner
-from simulators import warm
+from simulators.compiler import warmup
 
 SHOTS = 1_024
 GATES = 30
@@ -51,7 +51,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
     told = parser.parse_args()
-    warm.prepare(Path(sys.prefix) / "var" / "simenv-kernels")
+    warmup.prepare(Path(sys.prefix) / "var" / "simenv-kernels")
     runner = Runner()
     runner.engine("statevector")
     report = Report("engine_call", f"engine call: {GATES} gates, {SHOTS} shots, new seeds, us")

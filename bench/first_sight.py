@@ -39,10 +39,10 @@ from simenv.client.circuits import load
 from simenv.model import TaskState, Terms, decode_program
 from simenv.wire.messages import STATES, Assign, Assigned
 from simenv.worker.runner import Runner
-from simulators import warm
-from simulators.circuit.check import problem
+from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.ir import Circuit
-from simulators.circuit.profiling import profile
+from simulators.circuit.validation.admission import problem
+from simulators.compiler import warmup
 
 SHOTS = 1_024
 SIZES = ((14, 450, "double"), (14, 450, "single"), (10, 1_250, "double"))
@@ -64,8 +64,8 @@ def main() -> int:
     report = Report("first_sight", f"first sight of a structure, seed {options.seed}, ms")
     clock = time.process_time if options.cpu else time.perf_counter
     kernels = Path(sys.prefix) / "var" / "simenv-kernels"
-    warm.prepare(kernels)
-    warm.complete(kernels)
+    warmup.prepare(kernels)
+    warmup.complete(kernels)
     runner = Runner()
     runner.engine("statevector").warm_up()
     peer = _qulacs()

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import wide_circuits
 
-from simulators import warm
+from simulators.compiler import warmup
 
 if TYPE_CHECKING:
     from simulators.circuit.ir import Circuit
-    from simulators.statevector.patterns.inserts import Inserts
-    from simulators.statevector.patterns.rows import Patterns
+    from simulators.statevector.trajectories.error_patterns import Patterns
+    from simulators.statevector.trajectories.noise_table import Inserts
 
 ONE, TWO = 3e-4, 3e-3  # chance of an error behind a gate on one and on two qubits
 ALONE = 5  # runs of one instance without errors; their median
@@ -41,7 +41,7 @@ def main() -> int:
     parser.add_argument("--precision", choices=("double", "single"), default="double")
     parser.add_argument("--errors", type=float, default=1.0, help="times the usual chances")
     told = parser.parse_args()
-    warm.prepare(Path(sys.prefix) / "var" / "simenv-kernels")
+    warmup.prepare(Path(sys.prefix) / "var" / "simenv-kernels")
     clock = time.process_time if told.threads == 1 else time.perf_counter  # others may be at work
     print(f"{told.instances} instances, {told.precision}, {told.threads} threads")
     print(
@@ -56,8 +56,8 @@ def main() -> int:
 
 def _line(name: str, num_qubits: int, told: argparse.Namespace, clock: Callable[[], float]) -> str:
     from simulators.engine import RunOptions
-    from simulators.statevector.patterns.instances import Instances
-    from simulators.statevector.patterns.rows import Patterns
+    from simulators.statevector.trajectories.error_patterns import Patterns
+    from simulators.statevector.trajectories.sampler import Instances
 
     circuit = _circuit(num_qubits, wide_circuits.made(name, num_qubits, 1))
     inserts, patterns = errors(circuit, told.instances, told.errors)
@@ -87,8 +87,8 @@ def _line(name: str, num_qubits: int, told: argparse.Namespace, clock: Callable[
 
 def errors(circuit: Circuit, instances: int, times: float) -> tuple[Inserts, Patterns]:
     """All errors there may be, and those that each instance has."""
-    from simulators.statevector.patterns.inserts import PAULI, Inserts, operators
-    from simulators.statevector.patterns.rows import Patterns
+    from simulators.statevector.trajectories.error_patterns import Patterns
+    from simulators.statevector.trajectories.noise_table import PAULI, Inserts, operators
 
     random = np.random.default_rng(7)
     counts = circuit.table.rows[circuit.ops, 1]

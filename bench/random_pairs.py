@@ -132,11 +132,11 @@ class Worker:
         from simenv.model import Terms
         from simenv.wire.messages import Assign
         from simenv.worker.runner import Runner
-        from simulators import warm
+        from simulators.compiler import warmup
 
         kernels = Path(sys.prefix) / "var" / "simenv-kernels"
-        warm.prepare(kernels)
-        warm.complete(kernels)
+        warmup.prepare(kernels)
+        warmup.complete(kernels)
         self._runner = Runner()
         self._runner.engine("statevector")
         self._terms = Terms(precision="single")

@@ -15,10 +15,10 @@ import msgspec
 from rank_run import circuit_of
 from report import installed
 
-from simulators.costs import ranks_used
-from simulators.statevector.ranks.routing import Route, route
-from simulators.statevector.schedules import Schedules
-from simulators.statevector.sweeps import Sweeps
+from simulators.catalog.costs import ranks_used
+from simulators.statevector.distributed.remap_schedule import Route, route
+from simulators.statevector.plan import Schedules
+from simulators.statevector.planning.tables import Sweeps
 
 STRONG = 36  # qubits: 1 TiB
 WEAK = 30  # of one node: 16 GiB

@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from arrays import Arrays
 from wide_circuits import made
 
-from simulators import warm
 from simulators.circuit.ir import Circuit
+from simulators.compiler import warmup
 from simulators.control import Control
 from simulators.engine import Request, RunOptions
 
@@ -57,11 +57,11 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=0, help="of an ansatz; 0: as it is")
     parser.add_argument("--out", type=Path, required=True)
     told = parser.parse_args()
-    warm.warm_up(KERNELS, ranks=True)
+    warmup.warm_up(KERNELS, ranks=True)
     from mpi4py import MPI
 
+    from simulators.statevector.distributed.executor import Traffic
     from simulators.statevector.engine import StatevectorEngine
-    from simulators.statevector.ranks.passing import Traffic
 
     comm = MPI.COMM_WORLD
     engine = StatevectorEngine(comm=comm)

@@ -24,13 +24,13 @@ import numpy as np
 from rank_run import circuit_of
 from report import Report
 
-from simulators import warm
+from simulators.compiler import warmup
 from simulators.control import Control
 from simulators.engine import Request, RunOptions
 from simulators.statevector.engine import StatevectorEngine
-from simulators.statevector.planning.stretch import Stretch
-from simulators.statevector.planning.summary import sweeps
-from simulators.statevector.schedule import schedule
+from simulators.statevector.planning.planner import Stretch
+from simulators.statevector.planning.report import sweeps
+from simulators.statevector.program import schedule
 
 SEED = 7
 Clock = Callable[[], float]
@@ -60,7 +60,7 @@ def main() -> int:
     parser.add_argument("--precision", choices=("double", "single"), default="double")
     parser.add_argument("--rounds", type=int, default=3)
     told = parser.parse_args()
-    warm.prepare(Path(sys.prefix) / "var" / "simenv-kernels")
+    warmup.prepare(Path(sys.prefix) / "var" / "simenv-kernels")
     report = Report("shots", f"shots: {told.shots:,} of {told.qubits} qubits, {told.precision}")
     times: dict[str, list[float]] = {"simulation": [], "sampling": [], "read": [], "written": []}
     outcomes = 0

@@ -19,9 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from simulators import warm
-from simulators.control import Control
-from simulators.crew import Crew
+from simulators.compiler import warmup
+from simulators.control import Control, Crew
 
 COPIES = 4  # of an operation in one pass
 WIDTHS = {"double": 14, "single": 15}
@@ -35,7 +34,7 @@ def main() -> int:
     parser.add_argument("--precision", choices=tuple(WIDTHS), default="double")
     parser.add_argument("--width", type=int, default=0)
     told = parser.parse_args()
-    warm.prepare(Path(sys.prefix) / "var" / "simenv-kernels")
+    warmup.prepare(Path(sys.prefix) / "var" / "simenv-kernels")
     clock = time.process_time if told.threads == 1 else time.perf_counter  # others may be at work
     width = told.width or WIDTHS[told.precision]
     with Crew(told.threads, Control()) as crew:
@@ -64,14 +63,13 @@ _WHOLE = ("memory", "pass, low wires", "pass, high wires", "pass with norms")
 def _calls(
     crew: Crew, num_qubits: int, width: int, precision: str
 ) -> Iterator[tuple[str, Callable[[], None]]]:
-    from simulators.statevector import memory
-    from simulators.statevector import sweeps as s
-    from simulators.statevector.state import State, Sweeper
-    from simulators.statevector.sweeps import LANE_WIRES, LANES, Sweeps
-    from simulators.statevector.tiles import sweeping
+    from simulators.statevector.planning import tables as s
+    from simulators.statevector.planning.tables import LANE_WIRES, LANES, Sweeps
+    from simulators.statevector.state import State, Sweeper, zeros
+    from simulators.statevector.tiles import driver
 
     dtype = np.complex128 if precision == "double" else np.complex64
-    state = State(memory.zeros(1 << num_qubits, dtype))
+    state = State(zeros(1 << num_qubits, dtype))
     state.amplitudes[:] = 2.0 ** (-num_qubits / 2)
     reals = state.reals if state.reals.size else state.singles
     sweeper = Sweeper(crew, Control())
@@ -103,7 +101,7 @@ def _calls(
             terms,
             floats.size,
         )
-        return lambda: sweeping.apply(sweeper, state, plan, floats, norms=norms)
+        return lambda: driver.apply(sweeper, state, plan, floats, norms=norms)
 
     def memory_alone() -> None:
         parts = np.array_split(reals, crew.size)

@@ -101,9 +101,9 @@ class Ours:
     def __init__(self, threads: int) -> None:
         from simenv.wire.messages import Assign
         from simenv.worker.runner import Runner
-        from simulators import warm
+        from simulators.compiler import warmup
 
-        warm.prepare(Path(sys.prefix) / "var" / "simenv-kernels")
+        warmup.prepare(Path(sys.prefix) / "var" / "simenv-kernels")
         self._runner = Runner()
         self._chunk = Assign(threads, 2**34, False, "statevector", "bench", [], [])
         self._found: Any = None

@@ -47,9 +47,9 @@ class Ours:
         self, threads: int, precision: str = "double", engine: str = "statevector"
     ) -> None:
         from simenv.worker.runner import Runner
-        from simulators import warm
+        from simulators.compiler import warmup
 
-        warm.prepare(Path(sys.prefix) / "var" / "simenv-kernels")
+        warmup.prepare(Path(sys.prefix) / "var" / "simenv-kernels")
         self._runner = Runner()
         self._terms = Terms(precision=precision)
         self._chunk = Assign(threads, 2**34, False, engine, "bench", [], [])
@@ -82,9 +82,9 @@ class Ours:
 
     def swept(self) -> tuple[int, int]:
         """Passes of the circuit run last, and the bytes they read and write."""
-        from simulators.statevector.planning.stretch import Stretch
-        from simulators.statevector.planning.summary import passes
-        from simulators.statevector.schedule import schedule
+        from simulators.statevector.planning.planner import Stretch
+        from simulators.statevector.planning.report import passes
+        from simulators.statevector.program import schedule
 
         program = decode_program(self._job)
         circuit = Circuit.from_buffers(*astuple(program)[1:])

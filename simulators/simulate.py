@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators import registry
-from simulators.circuit.check import problem
 from simulators.circuit.ir import Circuit
+from simulators.circuit.validation.admission import problem
 from simulators.control import Control
 from simulators.engine import PauliSum, Request, RunOptions, Shared
 from simulators.errors import BadCircuit

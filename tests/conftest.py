@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from simulators import warm
+from simulators.compiler import warmup
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "support"))
@@ -44,9 +44,9 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["SIMENV_KERNELS"] = str(KERNELS)
     for variable in ("SIMENV_SERVICE", "XDG_RUNTIME_DIR"):
         os.environ.pop(variable, None)
-    warm.prepare(KERNELS)
+    warmup.prepare(KERNELS)
     if one_of_several is not None:
-        warm.complete(KERNELS)  # together: each would compile it all when it collects
+        warmup.complete(KERNELS)  # together: each would compile it all when it collects
 
 
 @pytest.hookimpl(optionalhook=True)

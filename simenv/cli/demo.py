@@ -67,15 +67,15 @@ def demo(
 def _warm_up(kernels: Path) -> None:
     """Compile what this machine lacks, so that no circuit of the demo waits for it; other cores
     help. A line counts the modules that are done."""
-    from simulators import warm
+    from simulators.compiler import warmup
 
-    if warm.is_warm(kernels):
+    if warmup.is_warm(kernels):
         return
-    argv = [sys.executable, "-P", "-m", "simulators.warm", str(kernels)]
+    argv = [sys.executable, "-P", "-m", "simulators.compiler.warmup", str(kernels)]
     cores = len(os.sched_getaffinity(0))
     helpers = [subprocess.Popen(argv) for _ in range(min(MOST_HELPERS, cores - 1))]
     try:
-        warm.complete(kernels, _count)
+        warmup.complete(kernels, _count)
     finally:
         for helper in helpers:
             helper.terminate()

@@ -17,12 +17,12 @@ from simenv.scheduler import routing
 from simenv.scheduler.fitness import ask
 from simenv.scheduler.values import Limits
 from simulators import catalog
-from simulators.costs import BASE_BYTES, ranks_used
+from simulators.catalog.costs import BASE_BYTES, ranks_used
 
 if TYPE_CHECKING:
     from simenv.worker.world import Seat
     from simulators.catalog import EngineCard
-    from simulators.circuit.profile import Profile
+    from simulators.circuit.analysis.profile import Profile
 
 _ENDLESS_BYTES = 2**62
 _HOUR_NS = 3600 * 10**9

@@ -17,7 +17,7 @@ from simenv.model import Program
 
 if TYPE_CHECKING:
     from simulators.circuit.ir import Circuit
-    from simulators.statevector.items import Item
+    from simulators.statevector.program import Item
 
 _LANES = 5
 
@@ -63,9 +63,9 @@ def show(
     as_json: bool = False,
 ) -> None:
     """Print the passes through the circuit of a file."""
-    from simulators import warm
+    from simulators.compiler import warmup
 
-    warm.prepare(kernel_folder())
+    warmup.prepare(kernel_folder())
     program = read_circuit(file).program
     sums = load_observables(list(observables), program.num_qubits) if observables else ()
     labels = [label for one in sums for label in one.labels]
@@ -95,10 +95,10 @@ def lines(
 ) -> Planned:
     """Of all stretches of gates, in order. Raises Infeasible where there is no such plan."""
     from simulators.catalog import SMALL_QUBITS, card
-    from simulators.circuit.asked import asked
-    from simulators.circuit.check import problem
     from simulators.circuit.ir import Circuit
-    from simulators.circuit.reduced import cut, split
+    from simulators.circuit.passes.components import cut, split
+    from simulators.circuit.passes.light_cone import asked
+    from simulators.circuit.validation.admission import problem
 
     circuit = Circuit.from_buffers(*msgspec.structs.astuple(program)[1:])
     if circuit.num_qubits <= SMALL_QUBITS:
@@ -141,7 +141,7 @@ def _numbered(lines: Iterable[Line]) -> tuple[Line, ...]:
 def _of(circuit: Circuit, qubits: Sequence[int], precision: str, *, keep: bool) -> Iterator[Line]:
     """Of one circuit; `qubits`: what its qubits are called."""
     from simulators.catalog import SMALL_QUBITS, state_bytes
-    from simulators.statevector.schedule import schedule
+    from simulators.statevector.program import schedule
 
     size = state_bytes(circuit.num_qubits, precision)
     if circuit.num_qubits <= SMALL_QUBITS:
@@ -167,9 +167,9 @@ def _sweeps(
     items: Iterable[Item], size: int, around: _Around
 ) -> Iterator[tuple[list[int], str, int, _Around]]:
     """(wires, operations, amplitudes visited, blocks around it) of each, as they are written."""
-    from simulators.statevector.items import For, Gates, If, Switch, Unitary, While
-    from simulators.statevector.planning.stretch import Stretch
-    from simulators.statevector.planning.summary import passes
+    from simulators.statevector.planning.planner import Stretch
+    from simulators.statevector.planning.report import passes
+    from simulators.statevector.program import For, Gates, If, Switch, Unitary, While
 
     for item in items:
         if isinstance(item, Gates) and isinstance(item.passes, Stretch):
@@ -194,7 +194,7 @@ def _sweeps(
 
 def _may_be_left(items: Iterable[Item]) -> bool:
     """Has the body of a loop a `break` or a `continue` of its own?"""
-    from simulators.statevector.items import Break, Continue, If, Switch
+    from simulators.statevector.program import Break, Continue, If, Switch
 
     for item in items:
         if isinstance(item, Break | Continue):

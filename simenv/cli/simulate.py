@@ -184,12 +184,12 @@ def _chunk(order: Order, seats: Sequence[Seat]) -> tuple[Assign, Fitting]:
     from simenv.cli.fitting import fitting
     from simenv.config import kernel_folder
     from simenv.wire.messages import Assign, Assigned
-    from simulators import warm
+    from simulators.compiler import warmup
 
-    warm.prepare(kernel_folder())  # before anything compiled is imported
-    from simulators.circuit.check import problem
+    warmup.prepare(kernel_folder())  # before anything compiled is imported
+    from simulators.circuit.analysis.profiler import profile
     from simulators.circuit.ir import Circuit
-    from simulators.circuit.profiling import profile
+    from simulators.circuit.validation.admission import problem
 
     spec, terms = order.specs[0], order.terms
     program = decode_program(spec.program)

@@ -17,8 +17,8 @@ from simenv.scheduler.estimate import MACHINE, Estimator
 from simenv.scheduler.values import Route
 from simulators import catalog
 from simulators.catalog import EngineCard
-from simulators.circuit.profile import Profile
-from simulators.costs import Ask, ranks_used
+from simulators.catalog.costs import Ask, ranks_used
+from simulators.circuit.analysis.profile import Profile
 
 MAX_MODEL_QUBITS = 512  # a wider workload costs as this: floats end at 2**1024
 _READOUT = "measure"

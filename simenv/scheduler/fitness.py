@@ -6,7 +6,7 @@ from __future__ import annotations
 from simenv.errors import Infeasible, OptionError, SimenvError
 from simenv.model import Terms
 from simulators.catalog import Ask, EngineCard
-from simulators.circuit.profile import Profile
+from simulators.circuit.analysis.profile import Profile
 
 ELSEWHERE = "ask for another engine: engine='auto' finds one"
 

@@ -12,7 +12,7 @@ from simenv.scheduler.capacity import Capacity
 from simenv.scheduler.routing import Considered
 from simenv.scheduler.seen import Seen
 from simenv.scheduler.values import Route
-from simulators.circuit.profile import Profile
+from simulators.circuit.analysis.profile import Profile
 
 
 def route(

@@ -19,7 +19,7 @@ from simenv.scheduler import routing
 from simenv.scheduler.routing import Considered
 from simenv.scheduler.seen import Seen, kind_of
 from simenv.scheduler.values import Limits, Route
-from simulators.circuit.profile import Profile
+from simulators.circuit.analysis.profile import Profile
 
 KINDS = {
     "hardware": DeviceKind.HARDWARE,

@@ -18,7 +18,7 @@ from simenv.scheduler.sizing import Fit
 from simenv.scheduler.values import Limits, Route
 from simulators import catalog
 from simulators.catalog import EngineCard
-from simulators.circuit.profile import Profile
+from simulators.circuit.analysis.profile import Profile
 
 __all__ = ["AUTO", "Considered", "consider", "hangs_on_angles", "named", "route", "runs", "size"]
 

@@ -21,8 +21,8 @@ from simenv.scheduler.nodes import nodes_of, slot_memory
 from simenv.scheduler.values import Limits, Route
 from simulators import catalog
 from simulators.catalog import EngineCard
-from simulators.circuit.profile import Profile
-from simulators.costs import StateCosts
+from simulators.catalog.costs import StateCosts
+from simulators.circuit.analysis.profile import Profile
 
 
 class Fit(msgspec.Struct, frozen=True):

@@ -17,10 +17,11 @@ from simenv.model import READ_FORMATS, Program, Terms, decode_program
 from simenv.service import rules
 from simenv.service.turns import Turns
 from simulators.catalog import SMALL_QUBITS
-from simulators.circuit import check, reduced
+from simulators.circuit.analysis.profile import Profile
+from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.ir import Circuit
-from simulators.circuit.profile import Profile
-from simulators.circuit.profiling import profile
+from simulators.circuit.passes import components
+from simulators.circuit.validation import admission
 
 BESIDE_BYTES = 2**18  # a packed program from here on is looked at beside the loop
 
@@ -88,7 +89,7 @@ def _takes_long(packed: bytes) -> bool:
     """Is it large, or the first wide one, for which kernels must still be loaded or compiled?"""
     if len(packed) >= BESIDE_BYTES:
         return True
-    return not reduced.is_loaded() and open_program(packed).num_qubits > SMALL_QUBITS
+    return not components.is_loaded() and open_program(packed).num_qubits > SMALL_QUBITS
 
 
 def look(packed: bytes, terms: Terms) -> Looked:
@@ -96,7 +97,7 @@ def look(packed: bytes, terms: Terms) -> Looked:
     terms."""
     program = open_program(packed)
     circuit = Circuit.from_buffers(*msgspec.structs.astuple(program)[1:])
-    wrong = check.problem(circuit)
+    wrong = admission.problem(circuit)
     if wrong:
         raise ProgramError(f"the program is not valid: {wrong}")
     found = profile(circuit, terms.outputs, rules.labels(terms))

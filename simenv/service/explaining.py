@@ -18,7 +18,7 @@ from simenv.service.inquiry import refusal
 from simenv.wire.engines import Choice, Explain, Explained, Explanation, Sizes
 from simenv.wire.messages import Refused
 from simulators import catalog
-from simulators.circuit.profile import Profile
+from simulators.circuit.analysis.profile import Profile
 
 _EXAMINING = Examining()
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from simulators import warm
+from simulators.compiler import warmup
 
 if TYPE_CHECKING:
     from simenv.config import Config
@@ -49,16 +49,16 @@ class Loading:
 
     def _run(self) -> None:
         try:
-            warm.prepare(self._kernels)
-            self.cold = not warm.is_warm(self._kernels)
-            warm.warm_up(self._kernels, "admission")
+            warmup.prepare(self._kernels)
+            self.cold = not warmup.is_warm(self._kernels)
+            warmup.warm_up(self._kernels, "admission")
             from simenv.service import explaining  # noqa: F401 - all that is judged with
         except BaseException as error:  # noqa: BLE001 - the loop's thread raises it
             self._error = error
         self._loaded.set()
         if self._error is None:
             try:
-                warm.warm_up(self._kernels, "wide admission")
+                warmup.warm_up(self._kernels, "wide admission")
             except Exception as error:  # noqa: BLE001 - the first wide circuit tries again
                 log.warning("kernels for wide circuits are not loaded: %s", error)
 

@@ -198,7 +198,7 @@ def compile_beside(
     launcher: Launcher, kernels: Path, home: Path, environ: Mapping[str, str], *, starting: bool
 ) -> None:
     """Begin such processes; see `helpers`."""
-    argv = (sys.executable, "-P", "-m", "simulators.warm", str(kernels))
+    argv = (sys.executable, "-P", "-m", "simulators.compiler.warmup", str(kernels))
     for number in helpers(len(os.sched_getaffinity(0)), starting=starting):
         name = f"kernels-{number + 1}"
         log = home / f"{name}.log"

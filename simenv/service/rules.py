@@ -15,8 +15,8 @@ from simenv.scheduler.routing import size
 from simenv.scheduler.values import Route
 from simenv.service import gradients
 from simenv.service.inquiry import MAX_TIMEOUT_S
+from simulators.circuit.analysis.profile import Profile
 from simulators.circuit.ir import Circuit, outcome_width
-from simulators.circuit.profile import Profile
 from simulators.engine import OUTPUTS
 
 RESULT_BYTES = 256 * 2**20  # of arrays that take memory beside the state

@@ -78,7 +78,7 @@ def made(provider: str, folders: str) -> HardwareEngine:
 
 def device_info(engine: HardwareEngine, pool: str) -> DeviceInfo:
     """What the machine says of itself, as it travels."""
-    from simulators.hardware.description import describe
+    from simulators.hardware.target import describe
 
     said = describe(engine.backend, engine.target)
     target = said.target

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from simenv.wire import codec
 from simenv.wire.messages import Assign, Finished
 from simenv.worker.runner import Runner
-from simulators import catalog, warm
+from simulators import catalog
+from simulators.compiler import warmup
 
 if TYPE_CHECKING:
     from simenv.worker.world import World
@@ -19,7 +20,7 @@ def lead(world: World, chunk: Assign, kernels: Path) -> Finished:
     """Run the task of a chunk, with the others; every error of the engine is a result that says
     so."""
     divided = _divided(world, chunk)
-    warm.warm_up(kernels, chunk.engine, ranks=divided)
+    warmup.warm_up(kernels, chunk.engine, ranks=divided)
     assigned = chunk.tasks[0]
     runner = Runner(comm=world.comm if divided else None)
     return runner.run(assigned, chunk.terms[0], chunk, time.perf_counter_ns())
@@ -30,7 +31,7 @@ def follow(world: World, data: bytes, kernels: Path) -> None:
     chunk = codec.to_worker(data)
     assert isinstance(chunk, Assign)
     if _divided(world, chunk):
-        warm.warm_up(kernels, chunk.engine, ranks=True)
+        warmup.warm_up(kernels, chunk.engine, ranks=True)
         Runner(comm=world.comm).follow(chunk.tasks[0], chunk.terms[0], chunk)
 
 

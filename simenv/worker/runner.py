@@ -31,10 +31,10 @@ from simenv.worker.kept import Kept
 from simenv.worker.shelf import Shelf
 from simulators import registry
 from simulators.circuit.ir import Circuit
+from simulators.compiler.kernel_time import spent_ns, working_ns
 from simulators.control import Control
 from simulators.engine import Engine, PauliSum, Plan, Quick, Request, RunOptions
 from simulators.errors import BadAnswer, MachineFailed, MachineRefused, OutOfMemory, Stopped
-from simulators.kernel_time import spent_ns, working_ns
 from simulators.results import EngineResult
 
 if TYPE_CHECKING:

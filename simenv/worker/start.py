@@ -25,7 +25,8 @@ from simenv.worker.runner import Runner
 from simenv.worker.session import Session
 from simenv.worker.shelf import Shelf, blindness
 from simenv.worker.watch import Watch
-from simulators import registry, warm
+from simulators import registry
+from simulators.compiler import warmup
 
 WARM_ENGINE = "statevector"  # what a worker of any engine has ready from the start
 SILENCE_PART = 3  # of the lease: a rank that is silent for so long is lost, 5 s of 15
@@ -82,7 +83,7 @@ def _load(told: argparse.Namespace, runner: Runner) -> None:
     """Everything a first task would have to wait for."""
     begin = time.monotonic()
     engine = WARM_ENGINE if told.engine == "any" else told.engine
-    warm.warm_up(files.kernel_folder(told.kernels), engine, ranks=told.ranks > 1)
+    warmup.warm_up(files.kernel_folder(told.kernels), engine, ranks=told.ranks > 1)
     runner.engine(engine)
     say(f"kernels ready in {time.monotonic() - begin:.2f} s, {_age_s():.2f} s after the start")
 
@@ -90,7 +91,7 @@ def _load(told: argparse.Namespace, runner: Runner) -> None:
 def _load_later(told: argparse.Namespace) -> None:
     """What a first small task need not wait for, and a wider one would."""
     engine = WARM_ENGINE if told.engine == "any" else told.engine
-    if warm.load_later(told.kernels, engine):
+    if warmup.load_later(told.kernels, engine):
         registry.create(engine).warm_up()
     gc.freeze()
 

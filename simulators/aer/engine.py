@@ -11,21 +11,20 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators import dense, expectation
 from simulators.aer.library import ELSEWHERE, Sampler, block_shots, evolve
-from simulators.blocks import blocks
 from simulators.catalog import CARDS
+from simulators.circuit.analysis.measurements import Endings
 from simulators.circuit.examples import bell, feed_forward
-from simulators.circuit.flow import Endings
 from simulators.circuit.ir import Circuit
 from simulators.control import Control
 from simulators.engine import Plan, Request, RunOptions
 from simulators.errors import Unsupported
-from simulators.opening import opened
-from simulators.qiskit_circuits import Dialect, convert
-from simulators.requests import bound, check_plan
+from simulators.execution import pauli_sums, sampling
+from simulators.execution.qiskit_export import Dialect, convert
+from simulators.execution.requests import bound, check_plan, opened
+from simulators.execution.rng import blocks
+from simulators.execution.sampling import pack_counts
 from simulators.results import BindingResult, EngineResult
-from simulators.sampling import pack_counts
 
 # What Aer has kernels for.
 _NATIVE = frozenset(
@@ -125,23 +124,23 @@ def _sampled(
 ) -> BindingResult:
     """All outputs of a circuit whose measurements can wait for its end."""
     asked, source = request.outputs, plan.clbits.source
-    strings = expectation.terms(request.observables, circuit.num_qubits)
+    strings = pauli_sums.terms(request.observables, circuit.num_qubits)
     if "expectation" in asked:
-        expectation.refuse_collapsed(request.observables, strings, plan.state.measured)
+        pauli_sums.refuse_collapsed(request.observables, strings, plan.state.measured)
     state = evolve(circuit, params, threads, control)
     width, outcomes, counts = 0, b"", b""
     value_width, values, odds = 0, b"", b""
     expectations: tuple[tuple[float, float], ...] = ()
     if "counts" in asked:
-        width, outcomes, counts = dense.counts(state, source, request.shots, key)
+        width, outcomes, counts = sampling.counts(state, source, request.shots, key)
     if "probabilities" in asked:
         read = source if plan.clbits.measures else None
-        value_width, values, odds = dense.distribution(state, read)
+        value_width, values, odds = sampling.distribution(state, read)
     if "expectation" in asked:
-        means = dense.means(state, strings)
+        means = sampling.means(state, strings)
         if request.shots:
-            means = expectation.sampled(means, request.shots, key)
-        expectations = expectation.estimates(request.observables, means, request.shots)
+            means = pauli_sums.sampled(means, request.shots, key)
+        expectations = pauli_sums.estimates(request.observables, means, request.shots)
     return BindingResult(
         outcome_width=width,
         outcomes=outcomes,

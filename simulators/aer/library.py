@@ -17,12 +17,12 @@ from qiskit_aer import AerSimulator
 from qiskit_aer.aererror import AerError
 from qiskit_aer.quantum_info.states.aer_state import AerState
 
-from simulators.blocks import BLOCK_SHOTS
 from simulators.catalog import state_bytes
 from simulators.circuit.ir import Circuit
-from simulators.circuit.walk import Operation, matrix, operations
+from simulators.circuit.operations import Operation, matrix, operations
 from simulators.control import Control
 from simulators.errors import OutOfMemory, Unsupported
+from simulators.execution.rng import BLOCK_SHOTS
 
 CALL_OPERATIONS = 2**27  # gates times amplitudes
 SHOT_OPERATIONS = 2**33  # of one shot of a dynamic circuit, which cannot be cut

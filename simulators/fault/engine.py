@@ -91,7 +91,7 @@ class FaultEngine:
         """Raises Stopped; over ranks in all alike, which call it together."""
         if self._comm is None:
             return control.check
-        from simulators.statevector.ranks.meeting import Meeting
+        from simulators.statevector.distributed.error_agreement import Meeting
 
         return Meeting(self._comm, control).meet
 

@@ -12,19 +12,19 @@ from typing import Any
 from qiskit.transpiler import Target
 
 from simulators.catalog import CARDS
+from simulators.circuit.analysis.measurements import ending
 from simulators.circuit.examples import bell
-from simulators.circuit.flow import ending
 from simulators.circuit.ir import Circuit
 from simulators.control import Control
 from simulators.engine import Plan, Request, RunOptions
 from simulators.errors import Unsupported
-from simulators.hardware import fitting
-from simulators.hardware.description import TargetFigures, figures
-from simulators.hardware.fitting import Fitted
+from simulators.execution.requests import bound, check_outputs, check_plan, check_run, rows
+from simulators.execution.sampling import pack_counts
+from simulators.hardware import transpile
 from simulators.hardware.jobs import Machine
-from simulators.requests import bound, check_outputs, check_plan, check_run, rows
+from simulators.hardware.target import TargetFigures, figures
+from simulators.hardware.transpile import Fitted
 from simulators.results import BindingResult, EngineResult
-from simulators.sampling import pack_counts
 
 CARD = next(entry for entry in CARDS if entry.name == "hardware")
 
@@ -60,15 +60,15 @@ class HardwareEngine:
 
     def worth_caching(self, circuit: Circuit) -> bool:
         """All but what is fitted anew for each binding."""
-        return not fitting.has_durations(circuit)
+        return not transpile.has_durations(circuit)
 
     def plan(self, circuit: Circuit, noise: object | None, options: RunOptions) -> Plan:
         """Fit the structure to the machine; refuses by name what it has not."""
         check_plan(CARD, circuit, noise, options)
         check_run(circuit, options)
         found, target = ending(circuit), self.target
-        fitting.refuse_what_is_missing(circuit, found, target, self.machine.name)
-        return fitting.fitted(circuit, found, self.backend, target)
+        transpile.refuse_what_is_missing(circuit, found, target, self.machine.name)
+        return transpile.fitted(circuit, found, self.backend, target)
 
     def run(
         self, plan: Plan, circuit: Circuit, request: Request, options: RunOptions, control: Control
@@ -85,7 +85,7 @@ class HardwareEngine:
             plan = self.plan(circuit, None, options)
             assert isinstance(plan, Fitted)
         circuits = [
-            fitting.bound(plan, circuit, bound(circuit, request, row), self.backend)
+            transpile.bound(plan, circuit, bound(circuit, request, row), self.backend)
             for row in range(number)
         ]
         key = request.seed, request.binding
@@ -98,11 +98,11 @@ class HardwareEngine:
     def _remark(self, plan: Fitted, circuits: int, shots: int) -> str:
         words = self.machine.name
         if plan.transpiled:
-            words += f": transpiled (level {fitting.LEVEL}, seed {fitting.SEED})"
+            words += f": transpiled (level {transpile.LEVEL}, seed {transpile.SEED})"
         elif plan.whole is not None:
             words += ": as written"
         else:
-            words += f": fitted to each binding (level {fitting.LEVEL}, seed {fitting.SEED})"
+            words += f": fitted to each binding (level {transpile.LEVEL}, seed {transpile.SEED})"
         jobs = self.machine.jobs(circuits, shots)
         return f"{words}, in {jobs} jobs" if jobs > 1 else words
 

@@ -20,9 +20,9 @@ from typing import Any
 
 from qiskit import QuantumCircuit
 
-from simulators.blocks import block_seed
 from simulators.control import Control
 from simulators.errors import BadAnswer, MachineFailed, MachineRefused, Stopped
+from simulators.execution.rng import block_seed
 
 MOST_CIRCUITS = 300  # of one job, where the machine sets no bound
 MOST_SHOTS = 2**31 - 1

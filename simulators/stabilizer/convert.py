@@ -14,8 +14,8 @@ import numpy as np
 import stim
 from numpy.typing import NDArray
 
+from simulators.circuit.analysis.measurements import DROPPED, FINAL, Ending
 from simulators.circuit.expressions import Expression, expressions_of
-from simulators.circuit.flow import DROPPED, FINAL, Ending
 from simulators.circuit.gates import (
     BARRIER,
     DELAY,
@@ -28,9 +28,9 @@ from simulators.circuit.gates import (
     UNITARY,
 )
 from simulators.circuit.ir import Circuit
-from simulators.circuit.walk import Operation, matrix, operations
+from simulators.circuit.operations import Operation, matrix, operations
 from simulators.errors import Unsupported
-from simulators.stabilizer.gates import Instruction, instructions, of_matrix, quarters
+from simulators.stabilizer.clifford_gates import Instruction, instructions, of_matrix, quarters
 
 ELSEWHERE = "engine='statevector' runs it, where its qubits fit into memory"
 _PAULIS = frozenset("XYZ")

@@ -9,17 +9,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators import expectation
-from simulators.bits import Counts, select
-from simulators.blocks import BLOCK_SHOTS, blocks
 from simulators.catalog import CARDS
+from simulators.circuit.analysis.measurements import Ending, Endings
 from simulators.circuit.examples import bell
-from simulators.circuit.flow import Ending, Endings
 from simulators.circuit.ir import Circuit
 from simulators.control import Control
 from simulators.engine import Plan, Request, RunOptions
-from simulators.opening import opened
-from simulators.requests import bound, check_plan
+from simulators.execution import pauli_sums
+from simulators.execution.requests import bound, check_plan, opened
+from simulators.execution.rng import BLOCK_SHOTS, blocks
+from simulators.execution.sampling import Counts, select
 from simulators.results import BindingResult, EngineResult
 from simulators.stabilizer import exact
 from simulators.stabilizer.convert import Converted, convert
@@ -132,10 +131,10 @@ class _Run:
 
     def _expectations(self, key: tuple[int, int]) -> tuple[tuple[float, float], ...]:
         circuit, request, end = self._circuit, self._request, self._plan.state
-        strings = expectation.terms(request.observables, circuit.num_qubits)
-        expectation.refuse_collapsed(request.observables, strings, end.measured)
+        strings = pauli_sums.terms(request.observables, circuit.num_qubits)
+        pauli_sums.refuse_collapsed(request.observables, strings, end.measured)
         simulator = exact.simulate(self._deferred(end).circuit)
         means = exact.means(simulator, strings, circuit.num_qubits)
         if request.shots:
-            means = expectation.sampled(means, request.shots, key)
-        return expectation.estimates(request.observables, means, request.shots)
+            means = pauli_sums.sampled(means, request.shots, key)
+        return pauli_sums.estimates(request.observables, means, request.shots)

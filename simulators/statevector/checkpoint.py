@@ -2,18 +2,36 @@
 
 Invariant: under its name a file is whole and on the disk, and nothing of it is believed before its
 checksum has been seen to fit.
+
+How far the evolution of a state has come, and what of it is kept on disk for a second attempt.
+
+A run that is short never writes. A long one writes now and then, between two passes, in turn under
+two names, so that one of them is always whole; who begins the same run again goes on from there.
+All ranks write and take the same pass, or none does. Of several states, one after the other, only
+the present one is kept: another attempt does those before it anew.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
+import time
+import warnings
 import zlib
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+
+from simulators.engine import RunOptions
+from simulators.results import EngineResult
+from simulators.statevector import checkpoint
 
 FORMAT = 1
 _BLOCK = 1 << 18  # amplitudes written at a time: 4 MiB in double precision
@@ -104,3 +122,199 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+_SHARE = 20  # a twentieth of the time goes into writing, at most
+_NAMED = 16  # characters of a digest that stand in a name
+_HALF = 2  # of the room there is stays for others
+_WORDS = 200  # characters of what an error says
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Which rank this is, and how all of them agree."""
+
+    rank: int = 0
+    ranks: int = 1
+    least: Callable[[int], int] = int  # the least of what all ranks say
+
+
+class Way(msgspec.Struct, frozen=True):
+    """What a state goes through: its digest, and how many passes that are."""
+
+    digest: str
+    passes: int
+
+
+class Journey:
+    """Of one state at a time. `folder`: of this run alone; None: nothing is kept."""
+
+    def __init__(
+        self, folder: Path | None = None, every_s: float = 0.0, place: Place | None = None
+    ) -> None:
+        self._folder = folder
+        self._every_s = every_s
+        self._place = place or Place()
+        self._way = Way("", 0)
+        self._done = self._before = 0  # passes; those that an earlier attempt did
+        self._turn = 0
+        self._next_s = time.monotonic() + every_s
+        self._begun = self._missed = ""  # words for the result
+
+    @classmethod
+    def of(cls, options: RunOptions, place: Place | None = None) -> Journey:
+        """As the options say."""
+        return cls(Path(options.kept) if options.kept else None, options.kept_every_s, place)
+
+    def __enter__(self) -> Journey:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """The run has come to an end: nothing of it is needed any more."""
+        self._forget(f"{self._place.rank}.*")
+        if self._folder is not None:
+            with suppress(OSError):  # other ranks have theirs in it, or it has never been there
+                self._folder.rmdir()
+
+    def told(self, found: EngineResult) -> EngineResult:
+        """A result that says where this attempt began, if another was before it, and what could
+        not be kept."""
+        words = ", ".join(word for word in (found.remark, self._begun, self._missed) if word)
+        return found if words == found.remark else msgspec.structs.replace(found, remark=words)
+
+    @property
+    def is_kept(self) -> bool:
+        """Is anything to be written or read?"""
+        return self._folder is not None and self._done < self._way.passes
+
+    def begin(self, way: Way | None) -> None:
+        """A state sets out; None: on a way that is not kept."""
+        new = way or Way("", 0)
+        if self._way.digest not in ("", new.digest):
+            self._forget(f"{self._place.rank}.{self._way.digest[:_NAMED]}.*")
+        self._way = new
+        self._done = self._before = 0
+
+    def taken(self, amplitudes: Amplitudes) -> tuple[int, ...] | None:
+        """Fill in what an earlier attempt has left: where its wires stand. None: there is nothing;
+        the amplitudes are as they were."""
+        if not self.is_kept:
+            return None
+        least = self._place.least
+        found = {mark.done: (turn, mark) for turn, mark in self._left()}
+        done = least(max(found, default=0))
+        if not least(int(done in found)):
+            return None
+        turn, mark = found[done]
+        begin = amplitudes[0]
+        if not least(int(checkpoint.read(self._path(turn), mark, amplitudes))):
+            amplitudes[:] = 0.0
+            amplitudes[0] = begin
+            return None
+        self._before = done
+        self._begun = f"from pass {done} of {self._way.passes}"
+        self._turn = 1 - turn
+        return mark.positions
+
+    def skipped(self, passes: int) -> int:
+        """How many of the passes that come next an earlier attempt has done."""
+        found = min(passes, max(0, self._before - self._done))
+        self._done += found
+        return found
+
+    def passed(self, amplitudes: Amplitudes, positions: Sequence[int] = ()) -> None:
+        """One more pass is done; all that is so far is kept if it is time."""
+        kept = self.is_kept
+        self._done += 1
+        if kept and not self._place.least(int(time.monotonic() < self._next_s)):
+            self._keep(amplitudes, positions)
+
+    def _keep(self, amplitudes: Amplitudes, positions: Sequence[int]) -> None:
+        """Write what all ranks have, or nothing: then what was written before stays."""
+        begin_s = time.monotonic()
+        place, path = self._place, self._path(self._turn)
+        mark = Mark(self._way.digest, self._done, place.rank, place.ranks, tuple(positions))
+        why = self._no_room(amplitudes.nbytes)
+        if place.least(int(not why)):
+            why = _unwritten(path, mark, amplitudes)
+            if place.least(int(not why)):
+                self._turn = 1 - self._turn
+                self._missed = ""
+            else:
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
+                self._miss(why)
+        else:
+            self._miss(why)
+        end_s = time.monotonic()
+        self._next_s = end_s + max(self._every_s, _SHARE * (end_s - begin_s))
+
+    def _no_room(self, size_bytes: int) -> str:
+        """Why the parts of all ranks can not be written: they stand in one file system, and take
+        no more than half of what is left in it. "": they can."""
+        assert self._folder is not None
+        need = self._place.ranks * size_bytes
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            free = shutil.disk_usage(self._folder).free
+        except OSError as error:
+            return str(error)
+        if free >= _HALF * need:
+            return ""
+        return f"{need / 2**30:.3g} GiB to write, and {free / 2**30:.3g} GiB free"
+
+    def _miss(self, why: str) -> None:
+        """The run goes on; who waits for it, and the worker's log, are told once."""
+        words = f"not kept at pass {self._done}: {why or 'by another rank'}"
+        if not self._missed and why:
+            warnings.warn(words, RuntimeWarning, stacklevel=2)
+        self._missed = words
+
+    def _forget(self, pattern: str) -> None:
+        if self._folder is not None:
+            for path in self._folder.glob(pattern):
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
+
+    def _left(self) -> Iterable[tuple[int, Mark]]:
+        """What there is of this very evolution."""
+        place = self._place
+        for turn in (0, 1):
+            mark = checkpoint.mark_of(self._path(turn))
+            if mark is not None and (mark.digest, mark.rank, mark.ranks) == (
+                self._way.digest,
+                place.rank,
+                place.ranks,
+            ):
+                yield turn, mark
+
+    def _path(self, turn: int) -> Path:
+        assert self._folder is not None
+        return self._folder / f"{self._place.rank}.{self._way.digest[:_NAMED]}.{turn}.h5"
+
+
+def _unwritten(path: Path, mark: Mark, amplitudes: Amplitudes) -> str:
+    """Why a file could not be written; "": it is."""
+    try:
+        checkpoint.write(path, mark, amplitudes)
+    except OSError as error:
+        return " ".join(str(error).split())[:_WORDS]
+    return ""
+
+
+def digest(arrays: Iterable[NDArray[Any]], *words: object) -> str:
+    """Of all that decides what becomes of a state."""
+    found = hashlib.sha256(repr(words).encode())
+    for array in arrays:
+        found.update(f"{array.dtype} {array.shape}".encode())
+        found.update(np.ascontiguousarray(array).data)
+    return found.hexdigest()
+
+
+def arrays_of(table: msgspec.Struct) -> list[NDArray[Any]]:
+    """All arrays of a plan's table."""
+    return [each for each in msgspec.structs.astuple(table) if isinstance(each, np.ndarray)]

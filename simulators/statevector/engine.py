@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from simulators import jit
 from simulators.catalog import CARDS, SMALL_QUBITS
 from simulators.circuit.examples import bell, feed_forward, ghz
 from simulators.circuit.ir import Circuit, outcome_width
-from simulators.control import Control
-from simulators.crew import Crew
+from simulators.compiler import kernel
+from simulators.control import Control, Crew
 from simulators.engine import PauliSum, Plan, Request, RunOptions
 from simulators.errors import Stopped
-from simulators.requests import (
+from simulators.execution.requests import (
     bound,
     check_plan,
     check_run,
@@ -31,8 +30,8 @@ from simulators.requests import (
     rows,
 )
 from simulators.results import EngineResult
-from simulators.statevector.schedules import Piece, Reductions
-from simulators.statevector.small import (
+from simulators.statevector.plan import Piece, Reductions
+from simulators.statevector.small.counts import (
     MAX_CLBITS,
     NOTHING,
     OUTCOMES,
@@ -43,11 +42,11 @@ from simulators.statevector.small import (
 )
 
 if TYPE_CHECKING:
-    from simulators.jit import Group as KernelGroup
-    from simulators.statevector.batch import Batch
-    from simulators.statevector.protocol import States
-    from simulators.statevector.ranks.group import Group
-    from simulators.statevector.ranks.passing import Traffic
+    from simulators.compiler.kernel import Group as KernelGroup
+    from simulators.statevector.backend.protocol import States
+    from simulators.statevector.distributed.communicator import Group
+    from simulators.statevector.distributed.executor import Traffic
+    from simulators.statevector.small.batch import Batch
 
 CARD = next(entry for entry in CARDS if entry.name == "statevector")
 _COUNTS = ("counts",)
@@ -93,7 +92,7 @@ class StatevectorEngine:
         self._small = SMALL_QUBITS if small else -1
         self._group: Group | None = None
         if comm is not None and comm.Get_size() > 1:
-            from simulators.statevector.ranks.group import Group
+            from simulators.statevector.distributed.communicator import Group
 
             self._group = Group(comm)
 
@@ -190,7 +189,7 @@ class StatevectorEngine:
 
     def _rows(self) -> Batch:
         if self._batch is None:
-            from simulators.statevector.batch import Batch
+            from simulators.statevector.small.batch import Batch
 
             self._batch = Batch()
         return self._batch
@@ -264,14 +263,14 @@ class StatevectorEngine:
 
 
 def _are_loaded(group: KernelGroup) -> bool:
-    kernels = jit.kernels(group)
+    kernels = kernel.kernels(group)
     return bool(kernels) and all(each.is_loaded for each in kernels)
 
 
 def _in_states(job: _Job) -> EngineResult:
     """All rows through the general path, in this process."""
-    from simulators.statevector.journey import Journey
-    from simulators.statevector.states import LocalStates
+    from simulators.statevector.backend.local import LocalStates
+    from simulators.statevector.checkpoint import Journey
 
     with Crew(job.options.threads, job.control) as crew, Journey.of(job.options) as journey:
         states = LocalStates(crew, job.control, journey)
@@ -280,8 +279,8 @@ def _in_states(job: _Job) -> EngineResult:
 
 def _rows(states: States, job: _Job) -> EngineResult:
     """Row after row, through the general path."""
-    from simulators.statevector.apart import Apart
-    from simulators.statevector.run import Run
+    from simulators.statevector.combine import Apart
+    from simulators.statevector.execute import Run
 
     circuit, request, options = job.circuit, job.request, job.options
     results = []

@@ -9,12 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.errors import TooManyBranches
-from simulators.expectation import FIRST_TERM
-from simulators.philox import uniforms
-from simulators.sampling import pack, tally, write
-from simulators.statevector.branches import Branches
-from simulators.statevector.merging import MAX_ROWS
-from simulators.statevector.schedule import Schedule
+from simulators.execution.pauli_sums import FIRST_TERM
+from simulators.execution.rng import uniforms
+from simulators.execution.sampling import pack, tally, write
+from simulators.statevector.dynamic.branches import MAX_ROWS, Branches
+from simulators.statevector.program import Schedule
 
 
 class Tally:

@@ -1,4 +1,10 @@
-"""A statevector in memory, and the passes over it.
+"""Memory for amplitudes: it begins where a cache line does, in large pages where there are any.
+
+To get memory from the system, and all its pages, takes longer than a few passes over it. So what a
+state leaves is kept for the next one of its size: no more than the processes of a machine, one for
+each core, may keep all together without being felt, and nothing once another size is asked for.
+
+A statevector in memory, and the passes over it.
 
 The state is one complex array; kernels see it as real numbers of one of two precisions, and work
 on tiles of it in double precision. No second array of its size is ever made.
@@ -6,25 +12,88 @@ on tiles of it in double precision. No second array of its size is ever made.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import mmap
+import os
+import weakref
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from simulators.catalog import state_bytes
-from simulators.control import Control
-from simulators.crew import Crew, Work
+from simulators.compiler.arrays import aligned
+from simulators.compiler.kernel import part
+from simulators.control import Control, Crew, Work
 from simulators.engine import RunOptions
 from simulators.errors import OutOfMemory
-from simulators.jit import part
-from simulators.statevector import memory
-from simulators.statevector.sweeps import LANES as ROW
+from simulators.statevector.planning.tables import LANES as ROW
+
+PHYSICAL_BYTES = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+_MAPPED = 1 << 22  # bytes: from here on the system is asked, and gives pages when they are touched
+_KEPT_BYTES = PHYSICAL_BYTES // (32 * (os.cpu_count() or 1))
+_kept: list[mmap.mmap] = []
+
+
+def room(count: int, dtype: DTypeLike) -> tuple[NDArray[Any], bool]:
+    """So many numbers, and whether all are 0; else they are anything. Raises MemoryError.
+
+    New memory is not touched here: each page comes to be near the thread that first works on it.
+    """
+    size = count * np.dtype(dtype).itemsize
+    if size < _MAPPED:
+        return aligned(size).view(dtype), True
+    found = next((block for block in _kept if len(block) == size), None)
+    if found is not None:
+        with contextlib.suppress(ValueError):  # another thread has just taken it
+            _kept.remove(found)
+            return _numbers(found, dtype), False
+    release()
+    try:
+        new = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except (OSError, OverflowError, ValueError) as error:
+        raise MemoryError(f"no memory for {size} bytes") from error
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a system without them
+            new.madvise(mmap.MADV_HUGEPAGE)
+    return _numbers(new, dtype), True
+
+
+def zeros(count: int, dtype: DTypeLike) -> NDArray[Any]:
+    """So many numbers, all 0. Raises MemoryError."""
+    found, clean = room(count, dtype)
+    if not clean:
+        found.fill(0)
+    return found
+
+
+def like(array: NDArray[Any]) -> NDArray[Any]:
+    """Room for as many numbers as these, which may be anything. Raises MemoryError."""
+    return room(array.size, array.dtype)[0]
+
+
+def release() -> None:
+    """Give back what is kept."""
+    _kept.clear()
+
+
+def _numbers(block: mmap.mmap, dtype: DTypeLike) -> NDArray[Any]:
+    """The block as an array; it is kept once nobody has the array or a view of it."""
+    found = np.frombuffer(block, dtype)
+    if len(block) <= _KEPT_BYTES:
+        weakref.finalize(found, _keep, block).atexit = False
+    return found
+
+
+def _keep(block: mmap.mmap) -> None:
+    if sum(map(len, _kept)) + len(block) <= _KEPT_BYTES:
+        _kept.append(block)
+
 
 BLOCK_QUBITS = 12  # sums run over blocks of so many of the lowest qubits, each on its own
 _GRAIN = 1 << 20  # amplitudes a thread takes at a time: some 10 ms, so that a stop is soon heard
 _ALONE = 1 << 15  # smaller states are not worth a second thread
-PHYSICAL_BYTES = memory.PHYSICAL_BYTES
 _NO_REALS = np.empty(0)
 _NO_SINGLES = np.empty(0, np.float32)
 _0, _1 = np.uint64(0), np.uint64(1)
@@ -143,7 +212,7 @@ class State:
         if need > PHYSICAL_BYTES:  # some systems promise more than they have, and kill later
             raise _too_large(num_qubits, need)
         try:
-            amplitudes, clean = memory.room(1 << num_qubits, dtype)
+            amplitudes, clean = room(1 << num_qubits, dtype)
         except MemoryError as error:
             raise _too_large(num_qubits, need) from error
         amplitudes[:ROW] = 0.0
@@ -175,7 +244,7 @@ class Sweeper:
         """The same of any type, at the begin of a cache line."""
         found = self._rooms.get((number, dtype, size))
         if found is None:
-            found = self._rooms[number, dtype, size] = memory.zeros(size, dtype)
+            found = self._rooms[number, dtype, size] = zeros(size, dtype)
         return found
 
     def over(self, num_qubits: int, unit: int, work: Work) -> None:

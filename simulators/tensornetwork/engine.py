@@ -9,20 +9,19 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators import dense, expectation
-from simulators.bits import Counts
 from simulators.catalog import CARDS
-from simulators.circuit.flow import Endings
+from simulators.circuit.analysis.measurements import Endings
 from simulators.circuit.gates import UNITARY
 from simulators.circuit.ir import Circuit
 from simulators.control import Control
 from simulators.engine import Plan, Request, RunOptions
 from simulators.errors import Unsupported
-from simulators.opening import opened
-from simulators.requests import bound, check_plan
+from simulators.execution import pauli_sums, sampling
+from simulators.execution.requests import bound, check_plan, opened
+from simulators.execution.sampling import Counts
 from simulators.results import BindingResult, EngineResult
-from simulators.tensornetwork.chain import Chain
 from simulators.tensornetwork.evolve import evolve, warm_up
+from simulators.tensornetwork.mps_state import Chain
 
 CARD = next(entry for entry in CARDS if entry.name == "mps")
 _DTYPES = {"double": "complex128", "single": "complex64"}
@@ -113,12 +112,12 @@ def _result(
     value_width, values, odds = 0, b"", b""
     expectations: tuple[tuple[float, float], ...] = ()
     if "expectation" in asked:
-        strings = expectation.terms(request.observables, circuit.num_qubits)
-        expectation.refuse_collapsed(request.observables, strings, plan.state.measured)
+        strings = pauli_sums.terms(request.observables, circuit.num_qubits)
+        pauli_sums.refuse_collapsed(request.observables, strings, plan.state.measured)
         means = chain.means(strings, control)
         if request.shots:
-            means = expectation.sampled(means, request.shots, key)
-        expectations = expectation.estimates(request.observables, means, request.shots)
+            means = pauli_sums.sampled(means, request.shots, key)
+        expectations = pauli_sums.estimates(request.observables, means, request.shots)
     if "counts" in asked:
         width, outcomes, counts = _counts(chain, end.source, request.shots, key, control)
     state = None
@@ -126,7 +125,7 @@ def _result(
         state = chain.state()
     if state is not None and "probabilities" in asked:
         source = end.source if end.measures else None
-        value_width, values, odds = dense.distribution(state, source)
+        value_width, values, odds = sampling.distribution(state, source)
     return BindingResult(
         outcome_width=width,
         outcomes=outcomes,

@@ -1,4 +1,10 @@
-"""A circuit's gates into a matrix product state, by quimb.
+"""quimb, imported without letting it compile anything.
+
+It has numba compile its splits of matrices when they are first called: most of a minute on a new
+machine, for functions that spend their time in LAPACK either way. Left as Python they are no
+slower, and the first task waits a second.
+
+A circuit's gates into a matrix product state, by quimb.
 
 Gates on the same one or two qubits are multiplied together first: each call of the library costs
 about a millisecond, whatever the gate.
@@ -6,14 +12,24 @@ about a millisecond, whatever the gate.
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from simulators.circuit.ir import Circuit
-from simulators.circuit.walk import matrix, operations
+from simulators.circuit.operations import matrix, operations
 from simulators.control import Control
-from simulators.tensornetwork.chain import Chain
-from simulators.tensornetwork.library import CircuitMPS
+from simulators.execution import rng  # noqa: F401  # our kernels first: they are to be compiled
+from simulators.tensornetwork.mps_state import Chain
+
+numba.config.DISABLE_JIT = 1
+try:
+    from quimb.tensor import CircuitMPS
+finally:
+    numba.config.DISABLE_JIT = 0
+
+__all__ = ["CircuitMPS"]
+
 
 _LEAST_CUTOFF = {"complex128": 0.0, "complex64": 1e-12}  # below it lies rounding, and fills bonds
 _ROUNDING = 1e-12  # a norm that is off by less was not truncated

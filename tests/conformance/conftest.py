@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from simulators import warm
+from simulators.compiler import warmup
 
 # Where the environments under test keep their kernels, so that they are compiled once.
-warm.prepare(Path(sys.prefix) / "var" / "simenv-kernels")
+warmup.prepare(Path(sys.prefix) / "var" / "simenv-kernels")
 
 
 FAMILIES = ("statevector", "statevector-dense", "fault", "aer", "mps", "stabilizer")

@@ -14,9 +14,9 @@ from qiskit.quantum_info import SparsePauliOp, Statevector
 from reference import final_state
 
 from simulators.circuit import tokens as tk
+from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.examples import feed_forward
 from simulators.circuit.gates import GATES, unitary
-from simulators.circuit.profiling import profile
 from simulators.engine import PauliSum
 from simulators.errors import Unsupported
 from simulators.simulate import counts_of

@@ -14,7 +14,7 @@ from simulators.circuit import tokens as tk
 from simulators.circuit.examples import bell, feed_forward
 from simulators.circuit.gates import GATES
 from simulators.circuit.ir import Circuit, outcome_width
-from simulators.sampling import unpack
+from simulators.execution.sampling import unpack
 from simulators.simulate import counts_of
 
 QUIET = settings(

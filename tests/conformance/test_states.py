@@ -15,7 +15,7 @@ from simulators.circuit.gates import ANY, GATES
 from simulators.circuit.ir import Circuit
 from simulators.engine import PauliSum
 from simulators.errors import Unsupported
-from simulators.sampling import unpack
+from simulators.execution.sampling import unpack
 
 QUIET = settings(
     derandomize=True,

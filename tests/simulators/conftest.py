@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from simulators import warm
+from simulators.compiler import warmup
 
 KERNELS = Path(sys.prefix) / "var" / "simenv-kernels"
-warm.prepare(KERNELS)
+warmup.prepare(KERNELS)

@@ -123,9 +123,9 @@ def _loaded(path: Path) -> ModuleType:
 
 
 def _rank(paths: Sequence[Path], report: Path, names: Sequence[str]) -> None:
-    from simulators import warm
+    from simulators.compiler import warmup
 
-    warm.warm_up(Path(os.environ["SIMENV_KERNELS"]))
+    warmup.warm_up(Path(os.environ["SIMENV_KERNELS"]))
     from mpi4py import MPI
 
     world = MPI.COMM_WORLD

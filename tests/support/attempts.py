@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from simulators.control import Control
-from simulators.statevector import journey
+from simulators.statevector import checkpoint
 
 
 class Tired(Control):
@@ -31,5 +31,5 @@ class Tired(Control):
 def dying(patch: pytest.MonkeyPatch) -> Iterator[None]:
     """A process that ends tidies nothing up."""
     with patch.context() as inner:
-        inner.setattr(journey.Journey, "__exit__", lambda *_given: None)
+        inner.setattr(checkpoint.Journey, "__exit__", lambda *_given: None)
         yield

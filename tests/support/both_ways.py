@@ -11,12 +11,12 @@ import pytest
 from arrays import Arrays
 from numpy.typing import NDArray
 
+from simulators.catalog.costs import SHARE_QUBITS
 from simulators.circuit import tokens as tk
-from simulators.circuit.check import problem
 from simulators.circuit.gates import ANY, GATES
 from simulators.circuit.ir import Circuit
+from simulators.circuit.validation.admission import problem
 from simulators.control import Control
-from simulators.costs import SHARE_QUBITS
 from simulators.engine import Request, RunOptions
 from simulators.errors import (
     EngineError,

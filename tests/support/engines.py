@@ -7,8 +7,8 @@ from collections.abc import Callable
 import machines
 
 from simulators import catalog, registry
-from simulators.circuit.check import problem
 from simulators.circuit.ir import Circuit
+from simulators.circuit.validation.admission import problem
 from simulators.control import Control
 from simulators.engine import Engine, PauliSum, Request, RunOptions
 from simulators.fault.engine import FaultEngine

@@ -9,14 +9,13 @@ from arrays import Arrays
 from numpy.typing import NDArray
 
 from simulators.circuit.ir import Circuit
-from simulators.control import Control
-from simulators.crew import Crew
+from simulators.control import Control, Crew
 from simulators.simulate import simulate
-from simulators.statevector import numbers
-from simulators.statevector.patterns.inserts import COLUMNS, PAULI, Inserts, operators
-from simulators.statevector.patterns.rows import Patterns
+from simulators.statevector.backend import protocol
+from simulators.statevector.backend.local import LocalStates
 from simulators.statevector.state import State
-from simulators.statevector.states import LocalStates
+from simulators.statevector.trajectories.error_patterns import Patterns
+from simulators.statevector.trajectories.noise_table import COLUMNS, PAULI, Inserts, operators
 
 Matrix = NDArray[np.complex128]
 
@@ -110,4 +109,4 @@ def run_alone(circuit: Circuit, key: tuple[int, int], shot: int, precision: str 
     with Crew(1, control) as crew:
         states = LocalStates(crew, control)
         state = State(found.statevector[0].copy())
-        return int(numbers.sample(states, state, key, np.array([shot]))[0])
+        return int(protocol.sample(states, state, key, np.array([shot]))[0])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.statevector import sweeps as s
-from simulators.statevector.sweeps import LANE_WIRES, LANES, Sweeps
+from simulators.statevector.planning import tables as s
+from simulators.statevector.planning.tables import LANE_WIRES, LANES, Sweeps
 
 Amplitudes = NDArray[np.complex128]
 

@@ -7,12 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 from plain_sweeps import run as plainly
 
-from simulators.control import Control
-from simulators.crew import Crew
-from simulators.statevector import sweeps as s
+from simulators.control import Control, Crew
+from simulators.statevector.planning import tables as s
+from simulators.statevector.planning.tables import LANE_WIRES, LANES, Sweeps
 from simulators.statevector.state import State, Sweeper
-from simulators.statevector.sweeps import LANE_WIRES, LANES, Sweeps
-from simulators.statevector.tiles import sweeping
+from simulators.statevector.tiles import driver
 
 Numbers = NDArray[np.float64]
 _FIELDS = ("KIND", "A", "B", "C", "ROW_MASK", "ROW_VALUE", "ROW_OTHER", "OUTER_MASK",
@@ -45,7 +44,7 @@ class Table:
                 np.array(self.starts),
                 places,
                 np.array(self.live, np.uint64),
-                np.array(self.ops, np.uint64).reshape(-1, s.COLUMNS),
+                np.array(self.ops, np.uint64).reshape(-1, s.OP_COLUMNS),
                 np.array(self.terms, np.uint64).reshape(-1, 2),
                 len(self.floats),
             ),
@@ -177,7 +176,7 @@ def agree(num_wires: int, width: int, seed: int, dtype: str, *, fresh: bool, thr
         begin[0] = 1.0
     state = state_of(begin.astype(dtype), fresh=fresh)
     with Crew(threads, Control()) as crew:
-        sweeping.apply(Sweeper(crew, Control()), state, plan, floats)
+        driver.apply(Sweeper(crew, Control()), state, plan, floats)
     expected = plainly(plan, floats, begin)
     gap = np.abs(state.amplitudes - expected).max()
     assert gap < TOLERANCE[dtype], f"seed {seed}: {gap}"
@@ -199,7 +198,7 @@ def agree_in_halves(num_wires: int, width: int, seed: int, dtype: str) -> None:
         state = state_of(half)
         with Crew(1, Control()) as crew:
             sweeper = Sweeper(crew, Control())
-            sweeping.apply(sweeper, state, local, floats, high=rank << num_wires)
+            driver.apply(sweeper, state, local, floats, high=rank << num_wires)
         assert np.abs(state.amplitudes - expected[rank]).max() < TOLERANCE[dtype], seed
 
 

@@ -9,18 +9,17 @@ import numpy as np
 import pytest
 from arrays import Arrays
 
-from simulators.circuit import reduced
 from simulators.circuit import tokens as tk
 from simulators.circuit.gates import ANY, GATES
 from simulators.circuit.ir import Circuit
-from simulators.control import Control
-from simulators.crew import Crew
+from simulators.circuit.passes import components
+from simulators.control import Control, Crew
 from simulators.engine import PauliSum, Request, RunOptions
+from simulators.execution.sampling import unpack
 from simulators.results import BindingResult
-from simulators.sampling import unpack
-from simulators.statevector.run import Run
-from simulators.statevector.schedules import Schedules
-from simulators.statevector.states import LocalStates
+from simulators.statevector.backend.local import LocalStates
+from simulators.statevector.execute import Run
+from simulators.statevector.plan import Schedules
 
 _DIAGONAL = ["rz", "cz", "cp", "rzz", "t", "ccz"]
 _PERMUTING = ["x", "cx", "ccx", "swap", "cy", "iswap", "cswap", "rccx", "dcx"]
@@ -122,7 +121,7 @@ def assert_same_odds(one: BindingResult, two: BindingResult) -> None:
 def narrow_parts(most: int) -> Iterator[None]:
     """Qubits share a part if it has no more: circuits fall into many."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reduced, "SMALL_QUBITS", most)
+        patch.setattr(components, "SMALL_QUBITS", most)
         yield
 
 

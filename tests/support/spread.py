@@ -31,7 +31,7 @@ LONG = (
     "tests/e2e/test_far_life.py",
     "tests/e2e/test_shared_circuits.py",
     "tests/e2e/test_languages.py",
-    "tests/simulators/statevector/ranks/test_ranks.py",
+    "tests/simulators/statevector/distributed/test_distributed.py",
     "tests/simenv/worker/test_ranks.py",
     "tests/simenv/cli/test_simulate.py",
     "tests/simenv/cli/test_past.py",

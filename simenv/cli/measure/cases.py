@@ -147,9 +147,9 @@ def _call_us(num_qubits: int, size: Size) -> list[float]:
     from simenv.model import Terms
     from simenv.wire.messages import Assign, Assigned
     from simenv.worker.runner import Runner
-    from simulators import warm
+    from simulators.compiler import warmup
 
-    warm.warm_up(config.kernel_folder())
+    warmup.warm_up(config.kernel_folder())
     runner, terms = Runner(), Terms(engine="statevector")
     chunk = Assign(1, 2**30, False, "statevector", "", [terms], [])
     medians = []

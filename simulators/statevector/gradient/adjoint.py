@@ -1,4 +1,15 @@
-"""Gradients of expectation values by all free parameters of a circuit, in one way back through it.
+"""What a parameter does to a piece of a gate, as four numbers.
+
+With U the 2x2 matrix of a piece, the derivative of <O> by one of its parameters is
+
+    2 Im <b| G |a>,   G = i (dU/dparameter) U^-1, which is Hermitian,
+
+where a is the state after the piece and b is O of the final state, taken back to there. Let p, q, r
+and s be conj(b0) a0, conj(b1) a1, conj(b0) a1 and conj(b1) a0, summed over all pairs (0, 1) that
+the piece acts on. Then four sums, Im p, Im q, Im (r + s), Re (r - s), are enough whatever G is;
+`weights` says how the derivative is made of them.
+
+Gradients of expectation values by all free parameters of a circuit, in one way back through it.
 
 With b = O a for the final state a, both are taken back gate by gate; before a gate with a free
 parameter is taken back, the derivative is an inner product of the two (Jones and Gacon 2020). So
@@ -7,24 +18,83 @@ two states are held, however many parameters there are.
 
 from __future__ import annotations
 
+import cmath
+import math
+
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.circuit.gates import GATES, UNITARY, Gate
+from simulators.circuit.gates import (
+    EULER_HALF,
+    EULER_PHASE,
+    FIXED,
+    GATES,
+    PHASE_TURN,
+    REAL_TURN,
+    ROTATION,
+    TILTED,
+    UNITARY,
+    Gate,
+    Piece,
+    matrix_of,
+)
 from simulators.circuit.ir import Circuit
+from simulators.compiler.simd import LANES
 from simulators.engine import PauliSum
-from simulators.statevector import dense
-from simulators.statevector.dense import Dense
-from simulators.statevector.gradient import observed
-from simulators.statevector.gradient.derivatives import weights
-from simulators.statevector.gradient.reverse import take_back
-from simulators.statevector.kernels.passes import arrange, place_all
-from simulators.statevector.passes import LOW_QUBITS, STEP, TILE_QUBITS
+from simulators.statevector.backend.gate_list import (
+    LOW_QUBITS,
+    STEP,
+    TILE_QUBITS,
+    arrange,
+    place_all,
+)
+from simulators.statevector.backend.local import LocalStates
+from simulators.statevector.backend.matrix import Dense, by_columns, multiply, place
+from simulators.statevector.gradient import apply_observable
+from simulators.statevector.gradient.reverse_kernel import take_back
+from simulators.statevector.small.gate_kernels import COUNTS
 from simulators.statevector.state import State, Sweeper
-from simulators.statevector.states import LocalStates
-from simulators.statevector.steps import COUNTS
-from simulators.vectors import LANES
+
+Matrix = NDArray[np.complex128]
+
+
+def weights(piece: Piece, params: tuple[float, ...], which: int) -> NDArray[np.float64]:
+    """Of the four sums, for parameter number `which` of the operation; all 0 if it has no part."""
+    if piece.source == FIXED:
+        return np.zeros(4)
+    if piece.source == PHASE_TURN:
+        return np.array([-2.0 * piece.scale, 0.0, 0.0, 0.0])
+    unitary = np.array(matrix_of(piece, params)).reshape(2, 2)
+    g = 1j * _derivative(piece, params, which) @ unitary.conj().T
+    return 2.0 * np.array([g[0, 0].real, g[1, 1].real, g[0, 1].real, g[0, 1].imag])
+
+
+def _derivative(piece: Piece, params: tuple[float, ...], which: int) -> Matrix:
+    """Of `gates.matrix_of`, element by element."""
+    half = 0.5 * piece.scale
+    if piece.source == EULER_HALF:
+        theta, phi, lam, gamma, names = 0.5 * math.pi, params[0], params[1], 0.0, "pl"
+    elif piece.source in (ROTATION, REAL_TURN, TILTED):
+        tilt = {ROTATION: 0.0, REAL_TURN: 0.5 * math.pi}.get(piece.source)
+        if tilt is None:
+            tilt = params[1]
+        theta, phi, gamma, names = piece.scale * params[0], tilt - 0.5 * math.pi, 0.0, "tx"
+        lam = -phi
+    else:
+        theta, phi, lam, names = piece.scale * params[0], params[1], params[2], "tplg"
+        gamma = params[3] if piece.source == EULER_PHASE else 0.0
+    c, s = math.cos(0.5 * theta), math.sin(0.5 * theta)
+    turn, up, down = cmath.exp(1j * gamma), cmath.exp(1j * phi), cmath.exp(1j * lam)
+    by = {
+        "t": [-half * s, -half * c * down, half * c * up, -half * s * up * down],
+        "p": [0, 0, 1j * s * up, 1j * c * up * down],
+        "l": [0, -1j * s * down, 0, 1j * c * up * down],
+        "x": [0, 1j * s * down, 1j * s * up, 0],  # phi = -lam
+        "g": [1j * c, -1j * s * down, 1j * s * up, 1j * c * up * down],
+    }
+    return turn * np.array(by[names[which]]).reshape(2, 2)
+
 
 GROUPS = 256  # of tiles, each summed on its own
 _ADJOINT = np.array([0, 1, 4, 5, 2, 3, 6, 7])  # where the numbers of a matrix come from
@@ -119,12 +189,12 @@ def gradient(
     Stopped.
     """
     found = np.zeros(way.num_slots)
-    observed.apply(sweeper, state, other, strings, coefficients)
+    apply_observable.apply(sweeper, state, other, strings, coefficients)
     sweeper.passed(1)
     for part in way.parts:
         if isinstance(part, Dense):
-            dense.multiply(sweeper, state, part)
-            dense.multiply(sweeper, other, part)
+            multiply(sweeper, state, part)
+            multiply(sweeper, other, part)
             sweeper.check()
             sweeper.passed(1)
             continue
@@ -251,4 +321,4 @@ def _inverse(circuit: Circuit, op: int, at_qubit: int) -> Dense:
     matrix = np.frombuffer(circuit.matrices[int(circuit.table.matrix[row])], np.complex128)
     inverse = matrix.reshape(1 << width, -1).conj().T.copy()
     qubits = circuit.qubits[at_qubit : at_qubit + width].tolist()
-    return dense.place(dense.by_columns(inverse.tobytes(), width), qubits)
+    return place(by_columns(inverse.tobytes(), width), qubits)

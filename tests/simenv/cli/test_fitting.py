@@ -9,9 +9,9 @@ from simenv.cli.fitting import fitting
 from simenv.errors import Infeasible, OptionError
 from simenv.model import Terms
 from simenv.worker.world import Seat
+from simulators.circuit.analysis.profile import Profile
+from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.examples import bell
-from simulators.circuit.profile import Profile
-from simulators.circuit.profiling import profile
 
 MIB = 2**20
 STATE = Terms(engine="statevector")

@@ -12,7 +12,7 @@ from simenv.config import convert
 from simenv.errors import ConfigError
 from simenv.service.start import assemble
 from simenv.worker import start
-from simulators import jit, warm
+from simulators.compiler import kernel, warmup
 
 BELL = "OPENQASM 2.0;\ninclude 'qelib1.inc';\nqreg q[1];\ncreg c[1];\nh q[0];\nmeasure q -> c;\n"
 REFUSED = "can be written by others"
@@ -52,10 +52,10 @@ def test_a_command_refuses_kernels_that_others_can_write(
 
 
 def test_folders_of_kernels_are_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jit, "_kept", [tmp_path])
-    before = jit.numba.config.CACHE_DIR
+    monkeypatch.setattr(kernel, "_kept", [tmp_path])
+    before = kernel.numba.config.CACHE_DIR
     try:
-        made = warm.prepare(tmp_path / "kernels")
+        made = warmup.prepare(tmp_path / "kernels")
         assert made.stat().st_mode & 0o077 == made.parent.stat().st_mode & 0o077 == 0
     finally:
-        jit.numba.config.CACHE_DIR = before
+        kernel.numba.config.CACHE_DIR = before

@@ -14,9 +14,9 @@ from simenv.scheduler import preferring
 from simenv.scheduler.adopting import adopted
 from simenv.scheduler.seen import NOTHING, Seen, closed
 from simenv.scheduler.values import Route
+from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.examples import feed_forward
 from simulators.circuit.ir import Circuit
-from simulators.circuit.profiling import profile
 
 POOLS = (
     PoolSpec("main"),

@@ -12,8 +12,8 @@ from simenv.scheduler import routing
 from simenv.scheduler.values import Limits, Route
 from simenv.service import rules
 from simulators import catalog
+from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.ir import Circuit
-from simulators.circuit.profiling import profile
 
 LIMITS = Limits(4, 2**30, 10**6, 2**34, 1, 1)
 ENGINE = catalog.card("statevector")

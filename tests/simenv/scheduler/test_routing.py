@@ -13,9 +13,9 @@ from simenv.scheduler import routing
 from simenv.scheduler.values import Limits
 from simulators import catalog
 from simulators.circuit import tokens as tk
+from simulators.circuit.analysis.profile import Profile
+from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.ir import Circuit
-from simulators.circuit.profile import Profile
-from simulators.circuit.profiling import profile
 
 POOLS = (PoolSpec("main"),)
 LIMITS = Limits(4, 16 * 2**30, 10**6, 2**34, 1, 1)

@@ -12,7 +12,7 @@ from simenv.model import PoolSpec, Terms
 from simenv.scheduler import routing, sizing
 from simenv.scheduler.adopting import adopted
 from simenv.scheduler.values import Limits, Route
-from simulators.circuit.profile import Profile
+from simulators.circuit.analysis.profile import Profile
 
 MAIN = (PoolSpec("main"),)
 SMALL = cluster(2, 2, 2, memory_per_slot=2**29)

@@ -10,7 +10,7 @@ from simenv.service.completions import _failure
 from simenv.wire import codec
 from simulators.engine import RunOptions
 from simulators.errors import TooManySteps
-from simulators.statevector.budget import Budget
+from simulators.statevector.dynamic.branches import Budget
 
 
 @pytest.mark.parametrize(

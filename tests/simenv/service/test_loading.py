@@ -70,7 +70,7 @@ from simenv.service.loading import Loading
 loading = Loading(Path(sys.argv[1]))
 loading._thread.join()
 assert loading.over()
-print("simulators.circuit.cone" in sys.modules)
+print("simulators.circuit.passes.light_cone" in sys.modules)
 """
 
 

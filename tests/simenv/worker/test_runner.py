@@ -16,9 +16,9 @@ from simenv.wire.messages import STATES, Assign, Assigned, Finished
 from simenv.worker import runner as runner_module
 from simenv.worker.current import Current
 from simenv.worker.runner import PlanCache, Runner
-from simulators import jit
+from simulators.compiler import kernel
+from simulators.compiler.kernel_time import spent_ns
 from simulators.engine import Engine
-from simulators.kernel_time import spent_ns
 
 
 def assigned(packed: bytes, task: int = 1, **changes: object) -> Assigned:
@@ -158,7 +158,7 @@ class ColdRunner(Runner):
     """Compiles a kernel when an engine is first asked for, as on a machine without any."""
 
     def engine(self, name: str) -> Engine:
-        @jit.kernel(jit.INT, returns=jit.INT, group="small")
+        @kernel.kernel(kernel.INT, returns=kernel.INT, group="small")
         def added(number):  # type: ignore[no-untyped-def]
             return number + 1
 

@@ -8,8 +8,8 @@ from arrays import Arrays, Token
 
 from simenv.model import Token as WireToken
 from simulators.circuit import tokens as tk
-from simulators.circuit.check import problem
 from simulators.circuit.expressions import expressions_of
+from simulators.circuit.validation.admission import problem
 
 SIZES = (("a", 4), ("b", 4), ("wide", 300), ("", 2))
 A, B, WIDE = (tk.REGISTER, 0, 4), (tk.REGISTER, 1, 4), (tk.REGISTER, 2, 300)

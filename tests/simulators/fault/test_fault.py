@@ -26,10 +26,11 @@ RUN = """
 import resource, sys
 from pathlib import Path
 sys.path[:0] = [{root!r}, {here!r}]
-from simulators import warm
-warm.prepare(Path({kernels!r}))
+from simulators.compiler import warmup
+warmup.prepare(Path({kernels!r}))
 from arrays import Arrays
-from simulators.base import Control, Request, RunOptions
+from simulators.control import Control
+from simulators.engine import Request, RunOptions
 from simulators.fault.engine import FaultEngine
 control, options = Control(), RunOptions()
 circuit = Arrays(1, 1).add("rx", [0], (), [1_000_000.0 + {code}]).add("measure", [0], [0]).circuit()

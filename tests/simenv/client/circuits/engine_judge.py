@@ -9,9 +9,9 @@ import numpy as np
 
 from simenv.client.circuits import load
 from simenv.model import Program
-from simulators.circuit.check import problem
 from simulators.circuit.ir import Circuit
-from simulators.sampling import unpack
+from simulators.circuit.validation.admission import problem
+from simulators.execution.sampling import unpack
 from simulators.simulate import counts_of, simulate
 
 

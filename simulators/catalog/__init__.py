@@ -1,0 +1,16 @@
+"""The catalog of engines: all that the service reads of them; imports no engine."""
+
+from simulators.catalog.builtin import CARDS, card
+from simulators.catalog.cards import EngineCard, EngineOption, Options
+from simulators.catalog.costs import SMALL_QUBITS, Ask, state_bytes
+
+__all__ = [
+    "CARDS",
+    "SMALL_QUBITS",
+    "Ask",
+    "EngineCard",
+    "EngineOption",
+    "Options",
+    "card",
+    "state_bytes",
+]

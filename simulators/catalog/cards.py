@@ -1,0 +1,124 @@
+"""Engine cards: what an engine can do and what it costs, readable without importing it.
+
+Invariant: pure and light (no numpy, no numba), so that the service decides with it.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+
+import msgspec
+
+from simulators.catalog.costs import BASE_BYTES, Ask, Costs, norm_bytes, state_bytes
+from simulators.circuit.analysis.profile import Profile
+
+Options = tuple[tuple[str, int | float], ...]  # names and values of an engine's own options
+
+
+class EngineOption(msgspec.Struct, frozen=True):
+    """One setting that an engine alone has."""
+
+    name: str
+    default: int | float
+    low: int | float
+    high: int | float
+    text: str
+
+    def problem(self, value: object) -> str:
+        """What is wrong with a value; "" if nothing is."""
+        whole = isinstance(self.default, int)
+        fits = isinstance(value, int) if whole else isinstance(value, int | float)
+        if fits and not isinstance(value, bool) and self.low <= value <= self.high:  # type: ignore[operator]
+            return ""
+        kind = "a whole number" if whole else "a number"
+        return f"option {self.name} = {value!r} is not {kind} from {self.low} to {self.high}"
+
+
+class EngineCard(msgspec.Struct, frozen=True):
+    """One engine as routing sees it."""
+
+    name: str
+    module: str  # where its class is
+    outputs: tuple[str, ...]
+    dynamic: bool  # mid-circuit measurement, reset, if
+    noise: bool
+    reproducible: bool  # the same bits on every machine and version
+    precisions: tuple[str, ...]
+    max_qubits: int  # whatever the memory
+    needs: tuple[str, ...]  # modules to be installed
+    install: str  # the line to type where they are missing
+    automatic: bool  # may be chosen without being named
+    summary: str
+    costs: Costs
+    shared: bool = True  # a pool of no engine in particular runs it
+    clifford: bool = False  # Clifford circuits alone
+    loops: bool = True  # while, for, switch, break, continue
+    variables: bool = True  # store
+    gate_qubits: int = 0  # of any gate, at most; 0: no limit
+    threads: bool = True  # more slots make a wide circuit faster
+    resizable: bool = False  # a run looks at `Control.threads` between passes
+    reduces: bool = False  # of a program it runs what can change what is asked, part by part
+    ranks: bool = False  # runs over MPI ranks, any power of two of them
+    machine: bool = False  # it holds something outside: a pool of its own, one task at a time
+    dense_qubits: int = 0  # statevectors and distributions of more qubits are refused; 0: never
+    options: tuple[EngineOption, ...] = ()
+
+    @property
+    def missing(self) -> str:
+        """ "" if the engine can be used here, else what to type."""
+        return "" if _installed(self.needs) else self.install
+
+    def seen(self, profile: Profile, outputs: tuple[str, ...]) -> Profile:
+        """The profile of what it runs of a program."""
+        kept = profile.kept
+        if kept is None or not self.reduces:
+            return profile
+        return msgspec.structs.replace(
+            profile,
+            num_qubits=kept.num_qubits if "probabilities" in outputs else kept.widest,
+            operations=kept.operations,
+            gates_1q=kept.gates_1q,
+            gates_2q=kept.gates_2q,
+            gates_many=kept.gates_many,
+        )
+
+    def value(self, options: Options, name: str) -> int | float:
+        """The value of one of its options, given or its default."""
+        return dict(options).get(name, next(o.default for o in self.options if o.name == name))
+
+    def option_problem(self, options: Options) -> str:
+        """What is wrong with options meant for this engine; "" if nothing is."""
+        known = {option.name: option for option in self.options}
+        for name, value in options:
+            if name not in known:
+                return f"engine {self.name!r} has no option {name[:64]!r}"
+            if text := known[name].problem(value):
+                return f"engine {self.name!r}: {text}"
+        return ""
+
+    def memory_bytes(
+        self, profile: Profile, precision: str = "double", outputs: tuple[str, ...] = ("counts",)
+    ) -> int:
+        """Peak memory of one run."""
+        return self.costs.memory_bytes(profile, Ask(precision, outputs))
+
+    def least_memory_bytes(self, profile: Profile, precision: str = "double") -> int:
+        """Below this it cannot run."""
+        return self.costs.least_memory_bytes(profile, Ask(precision))
+
+    def seconds(self, profile: Profile, shots: int, slots: int = 1) -> float:
+        """Expected time of one binding on `slots` threads."""
+        return self.costs.seconds(profile, Ask(shots=shots), slots)
+
+    def max_qubits_in(self, memory_bytes: int, precision: str = "double") -> int:
+        """The largest width whose state fits into so much memory."""
+        for width in range(1, self.max_qubits + 1):
+            if BASE_BYTES + state_bytes(width, precision) + norm_bytes(width) > memory_bytes:
+                return width - 1
+        return self.max_qubits
+
+
+@functools.lru_cache(maxsize=64)
+def _installed(modules: tuple[str, ...]) -> bool:
+    return all(importlib.util.find_spec(name) is not None for name in modules)

@@ -1,0 +1,236 @@
+"""What a run costs, by family of engine: bytes at its peak, the least it can do with, seconds.
+
+Invariant: pure and light, like the catalog. Estimates serve forecasts and placement, never the
+choice of an engine; what refuses a task counts qubits, bytes and operations.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from simulators.circuit.analysis.profile import Profile
+
+SHARE_QUBITS = 13  # a rank's share of a state has so many at least
+WIDEST_TILE = 15  # and so many where a pass has tiles as wide as that
+SMALL_QUBITS = 12  # up to here the statevector engine has a path without plan and threads
+BASE_BYTES = 64 * 2**20  # scratch arrays, results and the allocator's slack
+RANK_BYTES = 32 * 2**20  # what MPI holds in each rank, its shared memory included
+EXCHANGE_PART = 8  # a rank's buffers for exchanges take this part of its share of a state, at most
+_NORM_QUBITS = 5  # the norms of so wide rows are kept beside a large state, in float64
+_PLANNED_BYTES = 700  # of an operation of a large state's circuit, while it is planned
+_MANY_BYTES = 8_800  # and of its numbers, at most, if it is a phase of three or more qubits
+_PROBABILITY_BYTES = 40  # of one outcome: table, index, value, record, packed
+_LIVE_BRANCHES = 8  # states a dynamic circuit is expected to hold at once
+_CALL_S = 10e-6  # entering an engine and packing its result
+_SHOT_S = 5e-9
+_AMPLITUDE_S = 1.5e-9  # one gate on one amplitude, one thread, gate by gate
+# In passes that do many gates at once: see `statevector.planning`. Half of it in single precision.
+_PASSED_S = 5e-9  # one amplitude that goes through the few passes any circuit needs
+_PASSED_GATE_S = 1e-10  # and what a gate adds
+_BRANCH_OP_S = 30e-6  # a measurement, reset or `if` of a dynamic circuit, small state
+_EXCHANGE_S = 1e-9  # one byte sent to another rank and one received
+_EXCHANGE_GATES = 100  # gates between two exchanges of one qubit
+
+
+def state_bytes(num_qubits: int, precision: str = "double") -> int:
+    """Bytes of one statevector."""
+    return (16 if precision == "double" else 8) << num_qubits
+
+
+def norm_bytes(num_qubits: int) -> int:
+    """Bytes of the norms that are kept beside a large state, of either precision."""
+    return 8 << num_qubits >> _NORM_QUBITS if num_qubits > SMALL_QUBITS else 0
+
+
+def ranks_used(num_qubits: int, ranks: int) -> int:
+    """How many of so many ranks hold a state of that width: a power of two, 1 for a narrow one."""
+    share = max(SHARE_QUBITS, min(WIDEST_TILE, num_qubits - 4))
+    return 1 << min(max(0, num_qubits - share), max(1, ranks).bit_length() - 1)
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """What is asked of a circuit, as far as it changes what a run costs."""
+
+    precision: str = "double"
+    outputs: tuple[str, ...] = ("counts",)
+    shots: int = 0
+    bond: int = 0  # the largest bond an engine of that kind may keep; 0: its own
+    ranks: int = 1  # a power of two: the state is divided among so many processes
+
+
+class Costs(Protocol):
+    """A family's model. Bytes are those of the rank that needs most, rank 0."""
+
+    def memory_bytes(self, profile: Profile, ask: Ask, /) -> int:
+        """Expected peak."""
+
+    def least_memory_bytes(self, profile: Profile, ask: Ask, /) -> int:
+        """Below this it cannot run."""
+
+    def seconds(self, profile: Profile, ask: Ask, slots: int, /) -> float:
+        """One binding on so many threads in each rank."""
+
+
+class StateCosts(msgspec.Struct, frozen=True):
+    """All amplitudes; a dynamic circuit holds several states at once."""
+
+    base_bytes: int = BASE_BYTES
+    copies: int = 1  # of the state
+    branches: int = _LIVE_BRANCHES
+    call_s: float = _CALL_S
+    shot_s: float = 0.0  # of one shot of a dynamic circuit, beside its gates; 0: they branch
+    passes: bool = False  # gates of a large state go in passes
+
+    def memory_bytes(self, profile: Profile, ask: Ask) -> int:
+        """The states it holds, its largest output, and a base amount."""
+        need = self._held(profile, ask, self.branches)
+        if self.passes and profile.num_qubits > SMALL_QUBITS:
+            need += _MANY_BYTES * profile.gates_many
+        if "statevector" in ask.outputs:  # as bytes, and packed; the whole of it, in rank 0
+            need += 2 * state_bytes(profile.num_qubits, ask.precision)
+        if "probabilities" in ask.outputs:
+            need += _PROBABILITY_BYTES << profile.num_qubits
+        return need + _way_back(profile, ask)
+
+    def least_memory_bytes(self, profile: Profile, ask: Ask) -> int:
+        """A dynamic circuit needs two states, its shots in groups; over ranks, the whole of a
+        statevector that is asked for must fit into rank 0."""
+        need = self._held(profile, ask, 2) + _way_back(profile, ask)
+        if ask.ranks > 1 and "statevector" in ask.outputs:
+            need += state_bytes(profile.num_qubits, ask.precision)
+        return need
+
+    def _held(self, profile: Profile, ask: Ask, branches: int) -> int:
+        """The states or a rank's shares of them, and what is needed for any."""
+        share = state_bytes(profile.num_qubits, ask.precision) // ask.ranks
+        states = branches if profile.mid_circuit else self.copies
+        held = self.base_bytes + states * share
+        if self.passes and profile.num_qubits > SMALL_QUBITS:
+            held += states * norm_bytes(profile.num_qubits) // ask.ranks
+            held += _PLANNED_BYTES * profile.operations
+        if ask.ranks > 1:
+            held += RANK_BYTES + share // EXCHANGE_PART
+        return held
+
+    def seconds(self, profile: Profile, ask: Ask, slots: int) -> float:
+        """Gates times amplitudes; a dynamic circuit's shots walk one by one, or share branches."""
+        gates = profile.gates_1q + profile.gates_2q + profile.gates_many
+        threads = slots if profile.num_qubits > SMALL_QUBITS else 1
+        sweep = self._amplitude_s(profile, ask, gates) * 2.0**profile.num_qubits / ask.ranks
+        sweep += self._exchanges_s(profile, ask, gates) * threads
+        if "gradient" in ask.outputs:  # two states go back, gate by gate
+            sweep += 2 * gates * _AMPLITUDE_S * 2.0**profile.num_qubits
+        if profile.mid_circuit and self.shot_s:
+            return self.call_s + max(1, ask.shots) * (self.shot_s + sweep / threads)
+        work = self.call_s + sweep / threads + ask.shots * _SHOT_S
+        if profile.mid_circuit:
+            steps = profile.measurements + profile.resets + profile.conditions
+            work *= _LIVE_BRANCHES / 2
+            work += steps * (_BRANCH_OP_S * _LIVE_BRANCHES + ask.shots * 20 * _SHOT_S)
+        return work
+
+    def _amplitude_s(self, profile: Profile, ask: Ask, gates: int) -> float:
+        """All gates on one amplitude."""
+        if not self.passes or profile.num_qubits <= SMALL_QUBITS or profile.mid_circuit:
+            return (gates + 2) * _AMPLITUDE_S
+        found = _PASSED_S + gates * _PASSED_GATE_S
+        return found if ask.precision == "double" else 0.5 * found
+
+    def _exchanges_s(self, profile: Profile, ask: Ask, gates: int) -> float:
+        """Half of each share for every qubit that is divided among ranks, from time to time."""
+        divided = ask.ranks.bit_length() - 1
+        share = state_bytes(profile.num_qubits, ask.precision) / ask.ranks
+        return divided * (1 + gates // _EXCHANGE_GATES) * share / 2 * _EXCHANGE_S
+
+
+def _way_back(profile: Profile, ask: Ask) -> int:
+    """Bytes of a gradient: the observable applied to the state, and a copy that is taken back."""
+    if "gradient" not in ask.outputs:
+        return 0
+    return 2 * state_bytes(profile.num_qubits, ask.precision)
+
+
+class ChainCosts(msgspec.Struct, frozen=True):
+    """A matrix product state: one tensor a qubit, as wide as the bonds between them."""
+
+    bond: int  # the largest it keeps unless told otherwise
+    base_bytes: int = 256 * 2**20  # mostly the library
+    dense_qubits: int = 24  # up to here whole states and distributions are made
+    tensor_bytes: int = 16 * 2 * 6  # of one value of a bond squared; workspace included
+    gate_s: float = 1.2e-3
+    flop_s: float = 2e-10
+
+    def memory_bytes(self, profile: Profile, ask: Ask) -> int:
+        """Tensors at the largest bond the circuit can reach."""
+        bond = self._bond(profile, ask)
+        need = self.base_bytes + max(1, profile.num_qubits) * bond * bond * self.tensor_bytes
+        if "statevector" in ask.outputs or "probabilities" in ask.outputs:
+            need += (3 * 16 + _PROBABILITY_BYTES) << min(profile.num_qubits, self.dense_qubits)
+        return need
+
+    def least_memory_bytes(self, profile: Profile, ask: Ask) -> int:
+        """As expected: it cannot do with less."""
+        return self.memory_bytes(profile, ask)
+
+    def seconds(self, profile: Profile, ask: Ask, _slots: int) -> float:
+        """Gates of more than one qubit split tensors; a shot walks all of them."""
+        bond = self._bond(profile, ask)
+        gates = profile.gates_2q + profile.gates_many
+        split = self.gate_s + 100.0 * float(bond) ** 3 * self.flop_s
+        return gates * split + ask.shots * profile.num_qubits * bond * bond * self.flop_s
+
+    def _bond(self, profile: Profile, ask: Ask) -> int:
+        most = ask.bond or self.bond
+        if profile.bond_bits < 0 or profile.bond_bits >= most.bit_length():
+            return most
+        return min(most, 1 << profile.bond_bits)
+
+
+class TableauCosts(msgspec.Struct, frozen=True):
+    """A stabilizer tableau, and frames of Paulis for the shots."""
+
+    base_bytes: int = 2 * BASE_BYTES  # the largest result a task may have among it
+    block_shots: int = 1024
+    call_s: float = 1e-3
+    op_s: float = 1e-6  # read, written and parsed again
+    frame_s: float = 3e-10  # one operation in one shot
+
+    def memory_bytes(self, profile: Profile, _ask: Ask) -> int:
+        """A byte a pair of qubits, the text of the operations, the outcomes of a block."""
+        width = profile.num_qubits
+        blocks = self.block_shots * (2 * profile.num_clbits + width)
+        return self.base_bytes + width * width + 400 * profile.operations + blocks
+
+    def least_memory_bytes(self, profile: Profile, ask: Ask) -> int:
+        """As expected."""
+        return self.memory_bytes(profile, ask)
+
+    def seconds(self, profile: Profile, ask: Ask, _slots: int) -> float:
+        """Conversion, one tableau, and a frame a shot."""
+        gates = profile.operations
+        tableau = gates * profile.num_qubits * 5e-10
+        return self.call_s + gates * self.op_s + tableau + ask.shots * gates * self.frame_s
+
+
+class MachineCosts(msgspec.Struct, frozen=True):
+    """A machine's jobs: what each takes beside its shots, and a shot with the pause after it."""
+
+    base_bytes: int = BASE_BYTES
+    operation_bytes: int = 4_096  # of a circuit, as written and as transpiled
+    job_s: float = 0.5
+    shot_s: float = 250e-6
+
+    def memory_bytes(self, profile: Profile, ask: Ask) -> int:
+        """The circuit in a few forms, and the outcomes."""
+        outcome = 100 + profile.num_clbits
+        return self.base_bytes + self.operation_bytes * profile.operations + outcome * ask.shots
+
+    def least_memory_bytes(self, profile: Profile, ask: Ask) -> int:
+        """As expected."""
+        return self.memory_bytes(profile, ask)
+
+    def seconds(self, _profile: Profile, ask: Ask, _slots: int) -> float:
+        """One job; of several bindings each is one, which the scheduler corrects as it learns."""
+        return self.job_s + ask.shots * self.shot_s

@@ -1,0 +1,207 @@
+"""What is final in a circuit: which measurements can wait for the end, which resets do nothing.
+
+Invariant: only for circuits that `check.problem` admitted.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.circuit import tokens as tk
+from simulators.circuit.gates import (
+    CASE,
+    END_BLOCK,
+    FOR,
+    GATES,
+    IF,
+    MEASURE,
+    RESET,
+    STORE,
+    SWITCH,
+    UNITARY,
+    WHILE,
+)
+from simulators.circuit.ir import Circuit, register_starts
+from simulators.compiler.kernel import I32, I64, INT, NAMES, U8, U16, kernel, part
+
+# What `flow` says of each operation.
+PLAIN, FINAL, DROPPED, LAST = range(4)
+
+_MEASURED, _ACTED_ON = 1, 2  # how a qubit is used later
+_LOOP_END = 9  # in `roles`, on the way: this `end` closes a loop
+_ID = GATES["id"].code
+
+
+@part
+def _touch(tokens, end, starts, blocked):  # type: ignore[no-untyped-def]
+    """Mark the clbits that one expression reads or stores; walks back from its END.
+
+    Returns where the expression before it ends.
+    """
+    k = end - 1
+    while k >= 0 and tokens[3 * k] != tk.END:
+        token, operand = tokens[3 * k], tokens[3 * k + 1]
+        if token in (tk.CLBIT, tk.SET_CLBIT):
+            blocked[operand] = 1
+        elif token in (tk.REGISTER, tk.SET_REGISTER):
+            for c in range(starts[operand], starts[operand + 1]):
+                blocked[c] = 1
+        k -= 1
+    return k
+
+
+@part
+def _forward(rows, ops, qubits, used, roles):  # type: ignore[no-untyped-def]
+    """Find resets of untouched qubits, and the ends of loops."""
+    at = 0
+    inside = 0  # loops that are open
+    block = np.int64(-1)  # the innermost open block; its `roles` holds the one around it
+    for k in range(ops.size):
+        code, count = rows[ops[k], 0], rows[ops[k], 1]
+        roles[k] = PLAIN
+        if code in (IF, WHILE, FOR, SWITCH):
+            roles[k] = block
+            block = np.int64(k)
+            if code in (WHILE, FOR):
+                inside += 1
+        elif code == END_BLOCK:
+            opened = rows[ops[block], 0]
+            if opened in (WHILE, FOR):
+                roles[k] = _LOOP_END
+                inside -= 1
+            around = roles[block]
+            roles[block] = PLAIN
+            block = around
+        elif code == RESET and not used[qubits[at]] and not inside:
+            roles[k] = DROPPED
+        elif code >= UNITARY and code != _ID:
+            for j in range(at, at + count):
+                used[qubits[j]] = 1
+        at += count
+    return at
+
+
+@kernel(NAMES, U16, U16, U16, I32, I64, U8, U8, INT, I64, returns=INT, group="admission")
+def flow(  # type: ignore[no-untyped-def]
+    rows, ops, qubits, clbits, tokens, starts, used, blocked, keep, roles
+):
+    """Say of each operation what it is; 1 if the circuit needs branching, else 0.
+
+    FINAL: a measurement after which nothing happens to its qubit and its clbit. DROPPED: a reset
+    that changes nothing: of a qubit still |0>, or (unless `keep`, which is for outputs that see the
+    state) of one that is never used again. LAST: a measurement that is not final but the last use
+    of its qubit, which may be put back to |0> (again unless `keep`). In a loop what follows may be
+    what went before, so nothing there is any of the three.
+    `used`, `blocked` are scratch: uint8 [qubits], [clbits]; `roles`: int64 [operations].
+    """
+    used[:] = 0
+    at = _forward(rows, ops, qubits, used, roles)
+    used[:] = 0
+    blocked[:] = 0
+    branching = 0
+    depth = inside = 0
+    end = tokens.size // 3 - 1
+    bit = clbits.size
+    for k in range(ops.size - 1, -1, -1):
+        code = rows[ops[k], 0]
+        at -= rows[ops[k], 1]
+        bit -= rows[ops[k], 2]
+        if code in (IF, WHILE, FOR, SWITCH, CASE) or code == STORE:
+            stores = code == STORE and tokens[3 * end - 3] != tk.SET_VARIABLE
+            if stores or code in (IF, WHILE, SWITCH):
+                branching = 1
+            if code in (IF, WHILE, FOR, SWITCH):
+                depth -= 1
+                if code in (WHILE, FOR):
+                    inside -= 1
+            end = _touch(tokens, end, starts, blocked)
+        elif code == END_BLOCK:
+            depth += 1
+            if roles[k] == _LOOP_END:
+                roles[k] = PLAIN
+                inside += 1
+        elif code == MEASURE:
+            q, c = qubits[at], clbits[bit]
+            if depth == 0 and used[q] < _ACTED_ON and not blocked[c]:
+                roles[k] = FINAL
+                used[q] = _MEASURED
+                continue
+            if not used[q] and not keep and not inside:
+                roles[k] = LAST
+            used[q] = _ACTED_ON
+            blocked[c] = 1
+            branching = 1
+        elif code == RESET:
+            if roles[k] == DROPPED:
+                continue
+            if not used[qubits[at]] and not keep and not inside:
+                roles[k] = DROPPED
+                continue
+            used[qubits[at]] = _ACTED_ON
+            branching = 1
+        elif code >= UNITARY and code != _ID:
+            for j in range(at, at + rows[ops[k], 1]):
+                used[qubits[j]] = _ACTED_ON
+    return branching
+
+
+def needs_branching(circuit: Circuit, roles: NDArray[np.int64], *, keep: bool = False) -> bool:
+    """Fill `roles` (int64 [operations], see `flow`); True if the circuit needs branching."""
+    found = flow(
+        circuit.table.rows,
+        circuit.ops,
+        circuit.qubits,
+        circuit.clbits,
+        circuit.conditions,
+        register_starts(circuit),
+        np.empty(circuit.num_qubits, np.uint8),
+        np.empty(circuit.num_clbits, np.uint8),
+        1 if keep else 0,
+        roles,
+    )
+    return bool(found)
+
+
+class Ending(msgspec.Struct, frozen=True, eq=False):
+    """What can wait for the end of a circuit."""
+
+    roles: NDArray[np.int64]  # [operations], see `flow`
+    source: NDArray[np.int64]  # [num_clbits]: the qubit whose final measurement it holds, or -1
+    branching: bool  # something else measures, resets or branches on the way
+    measures: bool  # the circuit has a measurement
+
+    @property
+    def measured(self) -> int:
+        """The mask of the qubits that are measured at the end."""
+        return sum(1 << qubit for qubit in set(self.source[self.source >= 0].tolist()))
+
+
+def ending(circuit: Circuit, *, keep: bool = False) -> Ending:
+    """What can wait for the end. `keep`: as for `flow`, the final state is looked at."""
+    roles = np.empty(circuit.ops.size, np.int64)
+    branching = needs_branching(circuit, roles, keep=keep)
+    rows = circuit.table.rows[circuit.ops]
+    begins = np.cumsum(rows[:, 1:], axis=0) - rows[:, 1:]
+    final = roles == FINAL
+    source = np.full(circuit.num_clbits, -1, np.int64)
+    source[circuit.clbits[begins[final, 1]]] = circuit.qubits[begins[final, 0]]
+    return Ending(roles, source, branching, bool((rows[:, 0] == MEASURE).any()))
+
+
+class Endings(msgspec.Struct, frozen=True, eq=False):
+    """A plan for engines that need no more: what can wait, for the clbits and for the state."""
+
+    clbits: Ending
+    state: Ending
+
+    @classmethod
+    def of(cls, circuit: Circuit) -> Endings:
+        """Both endings of a circuit."""
+        return cls(ending(circuit), ending(circuit, keep=True))
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of its arrays."""
+        return 2 * (self.clbits.roles.nbytes + self.clbits.source.nbytes)

@@ -1,0 +1,216 @@
+"""What else decides which engine can take a circuit: is it Clifford, how entangled can it become.
+
+`bond_bits` is a bound: at each cut between neighbours (qubits up to k, and those after it), every
+gate across the cut multiplies the bond by at most the rank of its operator, and no bond is larger
+than the smaller side allows.
+Invariant: only for circuits that `check.problem` admitted; loops are not followed.
+
+What a circuit is made of, found out: one walk over it by each of a few kernels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.catalog import SMALL_QUBITS
+from simulators.circuit.analysis.measurements import needs_branching
+from simulators.circuit.analysis.profile import Kept, Profile
+from simulators.circuit.gates import ANY, FIRST_GATE, GATES, UNITARY
+from simulators.circuit.ir import Circuit
+from simulators.circuit.passes.components import split
+from simulators.circuit.passes.light_cone import asked
+from simulators.circuit.validation import operations
+from simulators.compiler.kernel import F64, I32, I64, INT, NAMES, U16, kernel
+
+_QUARTER = math.pi / 2
+_TOLERANCE = 1e-12  # radians, of an angle up to a few turns; beyond, for each unit
+_MOST_OFF = 1e-9  # whatever the angle: huge ones are not a multiple of everything
+_MAX_STEPS = 10**7  # cuts looked at; beyond, the bound is unknown
+
+# What `_look` finds: a gate that never is Clifford, one whose angle says so, one that has angles.
+# `_OPEN`: one whose free parameter or matrix would have to be looked at.
+_OTHER, _BETWEEN, _OPEN, _ANGLED, _BITS, _LONGEST = range(6)
+
+# When a gate is Clifford: never, always, at multiples of a quarter turn, of a half turn.
+_NEVER, _ALWAYS, _QUARTERS, _HALVES = range(4)
+_BY_QUARTERS = {"p", "u1", "r", "rx", "ry", "rz", "u", "u2", "u3", "rxx", "ryy", "rzz", "rzx"}
+_BY_HALVES = {"cp", "cu1", "crx", "cry", "crz", "cu3", "cu", "xx_minus_yy", "xx_plus_yy"}
+_RANK_TWO = {"rxx", "ryy", "rzz", "rzx", "ecr"}  # beside gates with controls
+
+
+def _kinds() -> NDArray[np.int64]:
+    """Of each code: when it is Clifford, and bits of its operator's rank; 0: by its qubits."""
+    table = np.zeros((FIRST_GATE + len(GATES), 2), np.int64)
+    for gate in GATES.values():
+        kind = _ALWAYS if gate.clifford else _NEVER
+        if gate.name in _BY_QUARTERS:
+            kind = _QUARTERS
+        elif gate.name in _BY_HALVES:
+            kind = _HALVES
+        # One target under controls: the projector on the controls, and the rest.
+        single = all(piece.targets == 1 for piece in gate.pieces)
+        controlled = (gate.controls == ANY or gate.controls > 0) and single
+        table[gate.code] = kind, int(controlled or gate.name in _RANK_TWO)
+    return table
+
+
+_KINDS = _kinds()
+_MCX, _MCPHASE = GATES["mcx"].code, GATES["mcphase"].code
+
+
+class Traits(msgspec.Struct, frozen=True):
+    """See the module."""
+
+    clifford: bool  # all its gates are
+    may_be_clifford: bool  # nothing known speaks against it: free parameters and matrices are open
+    by_angles: bool  # with other angles the two might be otherwise
+    bond_bits: int  # log2 of a bound on any bond in the order of its qubits; -1: too long to tell
+    longest: int  # largest distance of two qubits of a gate
+
+
+@kernel(NAMES, NAMES, U16, U16, F64, I32, INT, I64, I64, group="admission")
+def _look(rows, kinds, ops, qubits, params, slots, num_qubits, bits, found):  # type: ignore[no-untyped-def]
+    """Fill `found`, by the names below; `bits`: int64 [cuts], zeros."""
+    q = p = slot = steps = 0
+    found[:] = 0
+    for k in range(ops.size):
+        code, nq, np_ = rows[ops[k], 0], rows[ops[k], 1], rows[ops[k], 3]
+        if code >= UNITARY:
+            kind = _ALWAYS if code == UNITARY else kinds[code, 0]
+            if code == UNITARY:
+                found[_OPEN] = 1
+            if code == _MCX and nq <= 2:
+                kind = _ALWAYS
+            elif code == _MCPHASE and nq <= 2:
+                kind = _QUARTERS if nq == 1 else _HALVES
+            if kind == _NEVER:
+                found[_OTHER] = 1
+            elif kind != _ALWAYS:
+                found[_ANGLED] = 1
+                unit = _QUARTER if kind == _QUARTERS else 2.0 * _QUARTER
+                while slot < slots.size and slots[slot] < p:
+                    slot += 2
+                for j in range(p, p + np_):
+                    if slot < slots.size and slots[slot] == j:
+                        found[_OPEN] = 1
+                        slot += 2
+                        continue
+                    count = np.round(params[j] / unit)
+                    gap = abs(params[j] - count * unit)
+                    if gap > min(_MOST_OFF, _TOLERANCE * max(1.0, abs(count))):
+                        found[_BETWEEN] = 1
+            if nq > 1 and found[_BITS] >= 0:
+                low = high = np.int64(qubits[q])
+                for j in range(q + 1, q + nq):
+                    low = min(low, np.int64(qubits[j]))
+                    high = max(high, np.int64(qubits[j]))
+                found[_LONGEST] = max(found[_LONGEST], high - low)
+                steps += (high - low) * nq
+                if steps > _MAX_STEPS:
+                    found[_BITS] = -1
+                else:
+                    rank = np.int64(1) if code > UNITARY and kinds[code, 1] else np.int64(0)
+                    for cut in range(low, high):
+                        more = rank
+                        if more == 0:
+                            left = np.int64(0)
+                            for j in range(q, q + nq):
+                                if qubits[j] <= cut:
+                                    left += 1
+                            more = 2 * min(left, nq - left)
+                        most = min(cut + 1, num_qubits - cut - 1)
+                        bits[cut] = min(bits[cut] + more, most)
+                        found[_BITS] = max(found[_BITS], bits[cut])
+        q += nq
+        p += np_
+
+
+def traits(circuit: Circuit) -> Traits:
+    """The traits of an admissible circuit."""
+    found = np.empty(6, np.int64)
+    _look(
+        circuit.table.rows,
+        _KINDS,
+        circuit.ops,
+        circuit.qubits,
+        circuit.params,
+        circuit.slots,
+        circuit.num_qubits,
+        np.zeros(max(1, circuit.num_qubits), np.int64),
+        found,
+    )
+    other, between, unknown, angled, bond_bits, longest = found.tolist()
+    may_be = not (other or between)
+    return Traits(may_be and not unknown, may_be, bool(angled and not other), bond_bits, longest)
+
+
+def profile(circuit: Circuit, outputs: tuple[str, ...] = (), labels: Iterable[str] = ()) -> Profile:
+    """The profile of an admissible circuit. `outputs`: what is asked of it, `labels` are those of
+    all Pauli strings; without any, what is left of it is not looked for."""
+    found = np.empty(circuit.table.found_size, np.int64)
+    operations.bounds(
+        circuit.table.rows,
+        circuit.ops,
+        circuit.qubits,
+        circuit.clbits,
+        circuit.params,
+        circuit.slots,
+        circuit.num_slots,
+        circuit.num_qubits,
+        circuit.num_clbits,
+        found,
+    )
+    more = traits(circuit)
+    branching = needs_branching(circuit, np.empty(circuit.ops.size, np.int64))
+    return Profile(
+        num_qubits=circuit.num_qubits,
+        num_clbits=circuit.num_clbits,
+        operations=circuit.ops.size,
+        gates_1q=int(found[operations.ONE_QUBIT]),
+        gates_2q=int(found[operations.TWO_QUBIT]),
+        gates_many=int(found[operations.MANY_QUBIT]),
+        measurements=int(found[operations.MEASUREMENTS]),
+        resets=int(found[operations.RESETS]),
+        mid_circuit=branching,
+        conditions=int(found[operations.IFS] + found[operations.SWITCHES]),
+        loops=int(found[operations.LOOPS]),
+        switches=int(found[operations.SWITCHES]),
+        variables=len(circuit.variables),
+        stores=int(found[operations.STORES]),
+        unitaries=int(found[operations.UNITARIES]),
+        clifford=more.clifford,
+        may_be_clifford=more.may_be_clifford,
+        by_angles=more.by_angles,
+        bond_bits=more.bond_bits,
+        longest=more.longest,
+        widest=_widest(circuit) if found[operations.MANY_QUBIT] else 2,
+        kept=_kept(circuit, outputs, labels)
+        if circuit.num_qubits > SMALL_QUBITS and outputs
+        else None,
+    )
+
+
+def _kept(circuit: Circuit, outputs: tuple[str, ...], labels: Iterable[str]) -> Kept | None:
+    found = split(circuit, asked(outputs, labels, circuit))
+    if not found.parts:
+        return None
+    rows = circuit.table.rows[circuit.ops[found.kept]]
+    wires = rows[rows[:, 0] >= UNITARY, 1]
+    return Kept(
+        num_qubits=found.num_qubits,
+        widest=found.widest,
+        operations=len(rows),
+        gates_1q=int(np.count_nonzero(wires <= 1)),
+        gates_2q=int(np.count_nonzero(wires == 2)),
+        gates_many=int(np.count_nonzero(wires > 2)),
+    )
+
+
+def _widest(circuit: Circuit) -> int:
+    rows = circuit.table.rows[np.unique(circuit.ops)]
+    return int(rows[rows[:, 0] >= UNITARY, 1].max())

@@ -1,0 +1,306 @@
+"""What of a circuit's end is looked at: all that leaving something out may depend on.
+
+Which operations can change what is looked at, and which qubits have nothing to do with others.
+
+Backwards from the end it is known of each qubit how much of it is seen: nothing, its outcome, or
+anything. An operation can go if it moves amplitude along qubits of which nothing is seen, and only
+looks at others whose outcome is all that is seen: phases before a measurement, controls of what
+nobody looks at. A block under a condition, and all measurements where there is one, are kept.
+Invariant: only for circuits that `check.problem` admitted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.circuit import tokens as tk
+from simulators.circuit.gates import (
+    CASE,
+    END_BLOCK,
+    FIRST_GATE,
+    FIXED,
+    FOR,
+    GATES,
+    IF,
+    MEASURE,
+    PHASE,
+    RESET,
+    STORE,
+    SWITCH,
+    UNITARY,
+    WHILE,
+    Gate,
+)
+from simulators.circuit.ir import Circuit, register_starts
+from simulators.compiler.kernel import I32, I64, INT, NAMES, U8, U16, kernel, part
+
+NOT_SEEN, OUTCOME_SEEN, SEEN = range(3)  # how much of a qubit is: only its outcome, or anything
+
+_OF_CLBITS = {"counts", "probabilities"}
+_OF_LETTERS = np.full(256, 255, np.uint8)
+_OF_LETTERS[np.frombuffer(b"IZXY", np.uint8)] = NOT_SEEN, OUTCOME_SEEN, SEEN, SEEN
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """Classical bits, and qubits of Pauli strings."""
+
+    clbits: bool
+    levels: bytes  # of each qubit one of the three, as strings have it; b"" where there are none
+    together: bool = False  # a state of all that is kept is needed
+
+
+def asked(outputs: Iterable[str], labels: Iterable[str], circuit: Circuit) -> Asked | None:
+    """None: all of the circuit counts. `labels`: of all Pauli strings, qubit 0 the last letter."""
+    wanted = set(outputs)
+    if "statevector" in wanted or (wanted & _OF_CLBITS and not circuit.clbits_data):
+        return None
+    levels = b""
+    if "expectation" in wanted:
+        found = _levels(labels, circuit.num_qubits)
+        if found is None:
+            return None
+        levels = found
+    return Asked(bool(wanted & _OF_CLBITS), levels, "gradient" in wanted)
+
+
+def _levels(labels: Iterable[str], num_qubits: int) -> bytes | None:
+    """None: these are no Pauli strings of so many qubits."""
+    given = list(labels)
+    if any(len(label) != num_qubits or not label.isascii() for label in given):
+        return None
+    letters = np.frombuffer("".join(given).encode(), np.uint8).reshape(len(given), num_qubits)
+    found = _OF_LETTERS[letters].max(axis=0, initial=NOT_SEEN)
+    return None if (found > SEEN).any() else found[::-1].tobytes()
+
+
+# Of each code: along which qubits it moves amplitude, bit k for the k-th from the end; whether it
+# takes each outcome to one outcome; whether it only changes places.
+_MOVES, _PERMUTES, _SWAPS = range(3)
+_MOST = 62  # qubits from the end that `_MOVES` tells of; a gate moves only its last few
+_ID, _GLOBAL = GATES["id"].code, GATES["global_phase"].code
+
+
+def _kind(gate: Gate) -> tuple[int, int, int]:
+    moves, permutes = 0, True
+    for piece in gate.pieces:
+        moved = piece.zero ^ piece.one
+        moves |= sum(1 << (piece.targets - 1 - j) for j in range(piece.targets) if moved >> j & 1)
+        a, _, _, d = piece.matrix
+        permutes &= piece.kind == PHASE or (piece.source == FIXED and a == 0 == d)
+    return moves, int(permutes), int(gate.name == "swap")
+
+
+_KINDS = np.zeros((FIRST_GATE + len(GATES), 3), np.int64)
+_KINDS[UNITARY] = -1, 0, 0
+_KINDS[FIRST_GATE:] = [_kind(gate) for gate in GATES.values()]
+
+
+@part
+def _gate(kind, qubits, first, count, levels):  # type: ignore[no-untyped-def]
+    """Whether a gate can go; else what is seen of its qubits before it."""
+    moves = kind[_MOVES]
+    moved = looked = np.uint8(NOT_SEEN)
+    for j in range(count):
+        level = levels[qubits[first + j]]
+        place = count - 1 - j
+        if moves < 0 or (place < _MOST and moves >> place & 1):
+            moved = max(moved, level)
+        else:
+            looked = max(looked, level)
+    if moved == NOT_SEEN and looked <= OUTCOME_SEEN:
+        return True
+    if kind[_SWAPS]:
+        one, two = qubits[first], qubits[first + 1]
+        levels[one], levels[two] = levels[two], levels[one]
+        return False
+    after = np.uint8(SEEN)
+    if kind[_PERMUTES] and max(moved, looked) <= OUTCOME_SEEN:
+        after = np.uint8(OUTCOME_SEEN)
+    for j in range(count):
+        q = qubits[first + j]
+        place = count - 1 - j
+        if moves < 0 or (place < _MOST and moves >> place & 1):
+            levels[q] = after
+        else:
+            levels[q] = max(levels[q], np.uint8(OUTCOME_SEEN))
+    return False
+
+
+@kernel(NAMES, NAMES, U16, U16, U16, INT, INT, INT, U8, U8, U8, U8, returns=INT, group="light_cone")
+def _cone(  # type: ignore[no-untyped-def]
+    rows, kinds, ops, qubits, clbits, bits_seen, blocks, phases, levels, turned, written, kept
+):
+    """Fill `kept` [operations]; how many can go that would do something, diagonal gates without
+    `phases` only where they follow a measurement.
+
+    `levels` [qubits]: what is seen at the end. `bits_seen`: clbits are. `blocks`: there are
+    conditions. `turned` [qubits], `written` [clbits]: zeros.
+    """
+    at = qubits.size
+    bit = clbits.size
+    depth = gone = 0
+    for k in range(ops.size - 1, -1, -1):
+        code, count = rows[ops[k], 0], rows[ops[k], 1]
+        at -= count
+        bit -= rows[ops[k], 2]
+        kept[k] = 1
+        if code == END_BLOCK:
+            depth += 1
+        elif code in (IF, WHILE, FOR, SWITCH):
+            depth -= 1
+        elif code in (_ID, _GLOBAL) or code < MEASURE:
+            kept[k] = 0
+        elif depth:
+            for j in range(at, at + count):
+                levels[qubits[j]] = SEEN
+        elif code == MEASURE:
+            q = qubits[at]
+            wanted = blocks or (bits_seen and not written[clbits[bit]])
+            written[clbits[bit]] = 1
+            gone += turned[q]  # with the gate that follows, it would be none of the final ones
+            turned[q] = 0
+            if wanted or levels[q] == SEEN:
+                levels[q] = OUTCOME_SEEN
+            else:
+                kept[k] = 0
+                gone += 1
+        elif code == RESET:
+            if levels[qubits[at]] == NOT_SEEN:
+                kept[k] = 0
+                gone += 1
+            levels[qubits[at]] = NOT_SEEN
+        elif code >= UNITARY and _gate(kinds[code], qubits, at, count, levels):
+            kept[k] = 0
+            if phases or kinds[code, _MOVES] != 0:
+                gone += 1
+            else:
+                for j in range(at, at + count):
+                    turned[qubits[j]] = 1
+    return gone
+
+
+@part
+def _root(parent, node):  # type: ignore[no-untyped-def]
+    while parent[node] != node:
+        parent[node] = parent[parent[node]]
+        node = parent[node]
+    return node
+
+
+@part
+def _join(parent, one, two):  # type: ignore[no-untyped-def]
+    parent[_root(parent, one)] = _root(parent, two)
+
+
+@kernel(NAMES, U16, U16, U16, I32, I64, INT, INT, U8, U8, I64, returns=INT, group="light_cone")
+def _connect(rows, ops, qubits, clbits, tokens, starts, first_bit, first_op, kept, needed, parent):  # type: ignore[no-untyped-def]
+    """parent[node] = one node of all that are connected with it; 1 if needed qubits have
+    several. Nodes: the qubits, the clbits from `first_bit` on, all variables as one, then the
+    operations. `needed` [qubits]: those of operations are added."""
+    for node in range(parent.size):
+        parent[node] = node
+    at = bit = depth = token = 0
+    block = np.int64(0)
+    for k in range(ops.size):
+        code, count, bits = rows[ops[k], 0], rows[ops[k], 1], rows[ops[k], 2]
+        if kept[k]:
+            node = first_op + k
+            opens = code in (IF, WHILE, FOR, SWITCH)
+            if opens:
+                if depth == 0:
+                    block = np.int64(node)
+                depth += 1
+            if depth:
+                _join(parent, node, block)
+            if code == END_BLOCK:
+                depth -= 1
+            for j in range(at, at + count):
+                needed[qubits[j]] = 1
+                _join(parent, np.int64(qubits[j]), node)
+            for j in range(bit, bit + bits):
+                _join(parent, first_bit + np.int64(clbits[j]), node)
+            if opens or code in (CASE, STORE):
+                while tokens[3 * token] != tk.END:
+                    kind, operand = tokens[3 * token], tokens[3 * token + 1]
+                    token += 1
+                    if kind == tk.CLBIT or kind == tk.SET_CLBIT:
+                        _join(parent, first_bit + operand, node)
+                    elif kind == tk.REGISTER or kind == tk.SET_REGISTER:
+                        for c in range(starts[operand], starts[operand + 1]):
+                            _join(parent, first_bit + c, node)
+                    elif kind == tk.VARIABLE or kind == tk.SET_VARIABLE:
+                        _join(parent, first_op - 1, node)
+                token += 1
+        at += count
+        bit += bits
+    for node in range(parent.size):
+        parent[node] = _root(parent, node)
+    first = np.int64(-1)
+    several = 0
+    for q in range(needed.size):
+        if needed[q]:
+            if first < 0:
+                first = parent[q]
+            elif parent[q] != first:
+                several = 1
+    return several
+
+
+def cone(circuit: Circuit, clbits: bool, levels: bytes) -> tuple[NDArray[np.bool_], int]:
+    """Of each operation whether it is kept (bool [operations]); how many do something and are not.
+
+    `clbits`: they are seen; `levels`: of each qubit (see `asked`), b"" where none is. Where nothing
+    but clbits is seen and nothing depends on them, diagonal gates are not counted: without the
+    others they change no probability, and the planner drops them by itself; but where they follow a
+    measurement, which is final without them only.
+    """
+    counted = bool(levels) or bool(circuit.conditions_data)
+    kept = np.empty(circuit.ops.size, np.uint8)
+    seen = np.zeros(circuit.num_qubits, np.uint8)
+    if levels:
+        seen[:] = np.frombuffer(levels, np.uint8)
+    gone = _cone(
+        circuit.table.rows,
+        _KINDS,
+        circuit.ops,
+        circuit.qubits,
+        circuit.clbits,
+        int(clbits),
+        int(bool(circuit.conditions_data)),
+        int(counted),
+        seen,
+        np.zeros_like(seen),
+        np.zeros(circuit.num_clbits, np.uint8),
+        kept,
+    )
+    return kept.view(np.bool_), int(gone)
+
+
+def connected(
+    circuit: Circuit, kept: NDArray[np.bool_], needed: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], bool]:
+    """A number that is the same for all that is connected, of each qubit and of each operation that
+    is kept: int64 [qubits], [operations]; and whether needed qubits have several.
+
+    `needed` [qubits]: those of operations that are kept are added.
+    """
+    first_op = circuit.num_qubits + circuit.num_clbits + 1
+    parent = np.empty(first_op + circuit.ops.size, np.int64)
+    several = _connect(
+        circuit.table.rows,
+        circuit.ops,
+        circuit.qubits,
+        circuit.clbits,
+        circuit.conditions,
+        register_starts(circuit),
+        circuit.num_qubits,
+        first_op,
+        kept.view(np.uint8),
+        needed.view(np.uint8),
+        parent,
+    )
+    return parent[: circuit.num_qubits], parent[first_op:], bool(several)

@@ -1,0 +1,200 @@
+"""Is a circuit admissible? The one answer for everyone, before any engine sees it.
+
+Invariant: every byte pattern gets a message or "", never an exception; the engines' kernels do no
+bounds checks because this did them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.circuit.ir import MAX_CLBITS, MAX_NESTING, MAX_QUBITS, Circuit
+from simulators.circuit.validation import expressions, operations
+
+MAX_SLOTS = 2**20
+MAX_VARIABLES = 4096
+MAX_CONSTANT_BYTES = (MAX_CLBITS + 7) // 8  # arithmetic on longer ones would take minutes
+MAX_MATRIX_BYTES = 32 * 2**20
+
+_AT_ONCE = 1 << 18  # numbers of matrices that are looked at together: 4 MiB
+_TOLERANCE = 1e-4  # of a unitary matrix; Qiskit's own is 1e-5
+_MULTIPLIED = 32  # rows up to which a matrix is multiplied by its inverse
+
+_TEXTS = {
+    operations.BAD_OP: "row {0} of the operation table does not exist",
+    operations.SHORT_QUBITS: "the list of qubits ends too early",
+    operations.SHORT_CLBITS: "the list of clbits ends too early",
+    operations.SHORT_PARAMS: "the list of parameters ends too early",
+    operations.LONG_QUBITS: "the list of qubits is longer than the operations need",
+    operations.LONG_CLBITS: "the list of clbits is longer than the operations need",
+    operations.LONG_PARAMS: "the list of parameters is longer than the operations need",
+    operations.QUBIT_RANGE: "qubit {0} does not exist",
+    operations.CLBIT_RANGE: "clbit {0} does not exist",
+    operations.QUBIT_TWICE: "the same qubit twice",
+    operations.NOT_FINITE: "a parameter is not a finite number",
+    operations.NEGATIVE_DELAY: "a delay is negative",
+    operations.SLOT_POSITION: "a slot fills parameter {0}, which does not exist",
+    operations.SLOT_NUMBER: "slot {0} does not exist",
+    operations.SLOT_TWICE: "slots are not in ascending order of parameters (at parameter {0})",
+    operations.LONE_ELSE: "an else without an if",
+    operations.LONE_END: "an end without a block",
+    operations.OPEN_BLOCK: "a block without an end",
+    operations.TOO_DEEP: f"blocks are nested more than {MAX_NESTING} deep",
+    operations.LONE_CASE: "a case outside of a switch, or after its default",
+    operations.NO_CASE: "a switch begins with something else than a case",
+    operations.LONE_BREAK: "outside of a loop",
+    expressions.NO_END: "the last expression does not end",
+    expressions.BAD_TOKEN: "token {0} does not exist",
+    expressions.OPERAND_RANGE: "operand {0} does not exist",
+    expressions.STACK_EMPTY: "an operator lacks an operand",
+    expressions.STACK_FULL: f"more than {expressions.MAX_STACK} values are open",
+    expressions.NOT_ONE_VALUE: "it does not yield one value",
+    expressions.WANTS_BOOL: "a logical operator needs Bools",
+    expressions.WANTS_UINT: "an arithmetic operator needs Uints",
+    expressions.WIDTHS_DIFFER: "the operands' widths differ",
+    expressions.BAD_WIDTH: "the width {0} does not fit the token",
+    expressions.AFTER_SET: "token {0} follows a store",
+    expressions.WANTS_CONDITION: "its expression does not yield one Bool",
+    expressions.WANTS_COUNT: "its expression is not one constant Uint",
+    expressions.WANTS_VALUE: "its expression does not yield one value",
+    expressions.WANTS_LABELS: "its expression is not constants of the switch's type",
+    expressions.WANTS_STORE: "its expression stores nothing",
+}
+
+
+def problem(circuit: Circuit) -> str:
+    """Why the circuit cannot be run by any engine; "" if it can."""
+    text = circuit.fault or circuit.table.problem or _sizes(circuit)
+    if text:
+        return text
+    found = np.empty(circuit.table.found_size, np.int64)
+    fault = operations.bounds(
+        circuit.table.rows,
+        circuit.ops,
+        circuit.qubits,
+        circuit.clbits,
+        circuit.params,
+        circuit.slots,
+        circuit.num_slots,
+        circuit.num_qubits,
+        circuit.num_clbits,
+        found,
+    )
+    if fault != operations.SOUND:
+        return _where(circuit, found) + _TEXTS[fault].format(found[operations.DETAIL])
+    text = _matrices(circuit)
+    if text:
+        return text
+    if not found[operations.OWNERS] and not circuit.conditions.size:
+        return ""
+    return _expressions(circuit, int(found[operations.OWNERS]), found)
+
+
+def _sizes(circuit: Circuit) -> str:
+    if not 0 <= circuit.num_qubits <= MAX_QUBITS:
+        return f"{circuit.num_qubits} qubits; the limit is {MAX_QUBITS}"
+    if not 0 <= circuit.num_clbits <= MAX_CLBITS:
+        return f"{circuit.num_clbits} clbits; the limit is {MAX_CLBITS}"
+    if not 0 <= circuit.num_slots <= MAX_SLOTS:
+        return f"{circuit.num_slots} parameter slots; the limit is {MAX_SLOTS}"
+    total = 0
+    for name, size in circuit.registers:
+        if size < 0:
+            return f"register {name[:64]!r} has {size} bits"
+        total += size
+    if total != circuit.num_clbits:
+        return f"the registers hold {total} bits, the circuit {circuit.num_clbits}"
+    longest = max(map(len, circuit.constants), default=0)
+    if longest > MAX_CONSTANT_BYTES:
+        return f"a constant of {longest} bytes; the limit is {MAX_CONSTANT_BYTES}"
+    return _variables(circuit) if circuit.variables else ""
+
+
+def _variables(circuit: Circuit) -> str:
+    if len(circuit.variables) > MAX_VARIABLES:
+        return f"{len(circuit.variables)} variables; the limit is {MAX_VARIABLES}"
+    total = 0
+    for number, width in enumerate(circuit.variables):
+        if not 0 <= width <= MAX_CLBITS:
+            return f"variable {number} has {width} bits; the limit is {MAX_CLBITS}"
+        total += max(1, width)
+    if total > MAX_CLBITS:
+        return f"the variables have {total} bits; the limit is {MAX_CLBITS}"
+    return ""
+
+
+def _matrices(circuit: Circuit) -> str:
+    wanted = circuit.table.rows[circuit.table.matrix >= 0, 1].tolist()
+    if not wanted and not circuit.matrices:
+        return ""
+    if len(wanted) != len(circuit.matrices):
+        return f"{len(wanted)} kinds of unitary, but {len(circuit.matrices)} matrices"
+    if sum(map(len, circuit.matrices)) > MAX_MATRIX_BYTES:
+        return f"the matrices have more than {MAX_MATRIX_BYTES} bytes"
+    widths: dict[int, list[int]] = {}  # numbers of the matrices on so many qubits
+    for number, (qubits, data) in enumerate(zip(wanted, circuit.matrices, strict=True)):
+        if len(data) != 16 << 2 * qubits:
+            return f"matrix {number} has {len(data)} bytes, not those of {qubits} qubits"
+        widths.setdefault(qubits, []).append(number)
+    wrong: list[int] = []
+    for qubits, numbers in widths.items():
+        at_once = max(1, _AT_ONCE >> 2 * qubits)
+        for first in range(0, len(numbers), at_once):
+            some = numbers[first : first + at_once]
+            data = b"".join([circuit.matrices[number] for number in some])
+            stack = np.frombuffer(data, np.complex128).reshape(-1, 1 << qubits, 1 << qubits)
+            wrong += [
+                number for number, right in zip(some, _unitary(stack), strict=True) if not right
+            ]
+    return f"matrix {min(wrong)} is not unitary" if wrong else ""
+
+
+def _unitary(stack: NDArray[np.complex128]) -> NDArray[np.bool_]:
+    """Of each matrix whether it is unitary, within rounding; of wide ones only the lengths of rows
+    and columns are looked at. stack: [matrices, size, size]."""
+    largest = np.abs(stack.view(np.float64)).max(axis=(1, 2))
+    found: NDArray[np.bool_] = largest < 2.0  # false for nan too
+    some = stack[found]
+    if stack.shape[1] <= _MULTIPLIED:
+        gap = some @ some.conj().transpose(0, 2, 1) - np.eye(stack.shape[1])
+        found[found] = np.abs(gap).max(axis=(1, 2)) <= _TOLERANCE
+    else:
+        weights = some.real**2 + some.imag**2
+        gaps = [np.abs(weights.sum(axis) - 1.0).max(axis=1) for axis in (1, 2)]
+        found[found] = np.maximum(*gaps) <= _TOLERANCE
+    return found
+
+
+def _where(circuit: Circuit, found: NDArray[np.int64]) -> str:
+    at = int(found[operations.AT])
+    if at < 0:
+        return ""
+    op = int(circuit.ops[at])
+    name = circuit.table.names[op] if op < len(circuit.table.names) else "?"
+    return f"operation {at} ({name}): "
+
+
+def _expressions(circuit: Circuit, owners: int, found: NDArray[np.int64]) -> str:
+    sizes = np.array([size for _, size in circuit.registers], np.int64)
+    widths = np.array(circuit.variables, np.int64)
+    shapes = np.empty(2 * (circuit.conditions.size // 3), np.int64)
+    fault = expressions.expressions(
+        circuit.conditions,
+        sizes,
+        widths,
+        circuit.num_clbits,
+        len(circuit.constants),
+        shapes,
+        found,
+    )
+    if fault != operations.SOUND:
+        return (
+            f"expression {found[operations.AT]}: {_TEXTS[fault].format(found[operations.DETAIL])}"
+        )
+    if found[operations.OWNERS] != owners:
+        return f"{owners} expressions are wanted, but there are {found[operations.OWNERS]}"
+    fault = expressions.owners(circuit.table.rows, circuit.ops, circuit.conditions, shapes, found)
+    if fault != operations.SOUND:
+        return _where(circuit, found) + _TEXTS[fault]
+    return ""

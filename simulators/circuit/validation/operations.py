@@ -1,0 +1,195 @@
+"""The compiled pass that finds the first fault in a circuit's operations, and counts them.
+
+Invariant: it may be given any bytes, and looks at no array element before its index was checked.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from simulators.circuit.gates import (
+    BREAK,
+    CASE,
+    CONTINUE,
+    DEFAULT,
+    DELAY,
+    DELAY_DT,
+    ELSE,
+    END_BLOCK,
+    FIRST_GATE,
+    FOR,
+    IF,
+    MEASURE,
+    RESET,
+    STORE,
+    SWITCH,
+    UNITARY,
+    WHILE,
+)
+from simulators.circuit.ir import FINDINGS, FOUND, MAX_NESTING
+from simulators.compiler.kernel import F64, I32, I64, INT, NAMES, U16, kernel, part
+
+# What `bounds` finds; SOUND or the first fault.
+(
+    SOUND, BAD_OP, SHORT_QUBITS, SHORT_CLBITS, SHORT_PARAMS, LONG_QUBITS, LONG_CLBITS, LONG_PARAMS,
+    QUBIT_RANGE, CLBIT_RANGE, QUBIT_TWICE, NOT_FINITE, NEGATIVE_DELAY, SLOT_POSITION, SLOT_NUMBER,
+    SLOT_TWICE, LONE_ELSE, LONE_END, OPEN_BLOCK, TOO_DEEP, LONE_CASE, NO_CASE, LONE_BREAK,
+) = range(23)  # fmt: skip
+
+# Slots of `found`, filled by `bounds`.
+(
+    AT, DETAIL, OPERATIONS, ONE_QUBIT, TWO_QUBIT, MANY_QUBIT, MEASUREMENTS, RESETS, IFS, LOOPS,
+    SWITCHES, STORES, UNITARIES, OWNERS,
+) = range(FINDINGS)  # fmt: skip
+
+# What a block that is open is, and how far it came.
+_THEN, _ELSE, _LOOP, _HEAD, _CASE, _LAST = range(6)
+
+
+@part
+def _repeated(qubits, first, count, stamps, mark):  # type: ignore[no-untyped-def]
+    """Whether one operation names a qubit twice; `stamps` keeps wide ones linear."""
+    if count <= 8:
+        for i in range(1, count):
+            for j in range(i):
+                if qubits[first + i] == qubits[first + j]:
+                    return True
+        return False
+    for i in range(count):
+        q = qubits[first + i]
+        if stamps[q] == mark:
+            return True
+        stamps[q] = mark
+    return False
+
+
+@part
+def _slots(slots, num_slots, num_params, found):  # type: ignore[no-untyped-def]
+    last = np.int64(-1)
+    for k in range(slots.size // 2):
+        position, slot = np.int64(slots[2 * k]), np.int64(slots[2 * k + 1])
+        found[DETAIL] = position
+        if position < 0 or position >= num_params:
+            return SLOT_POSITION
+        if position <= last:
+            return SLOT_TWICE
+        if slot < 0 or slot >= num_slots:
+            found[DETAIL] = slot
+            return SLOT_NUMBER
+        last = position
+    return SOUND
+
+
+@part
+def _mark(code, blocks, depth, found):  # type: ignore[no-untyped-def]
+    """A marker: SOUND with the new depth in found[DETAIL], or a fault."""
+    top = blocks[depth - 1] if depth else -1
+    found[DETAIL] = depth
+    if top == _HEAD and code not in (CASE, DEFAULT):
+        return NO_CASE
+    if code in (IF, WHILE, FOR, SWITCH):
+        if depth == MAX_NESTING:
+            return TOO_DEEP
+        blocks[depth] = _THEN if code == IF else _HEAD if code == SWITCH else _LOOP
+        found[DETAIL] = depth + 1
+        found[IFS if code == IF else SWITCHES if code == SWITCH else LOOPS] += 1
+    elif code == ELSE:
+        if top != _THEN:
+            return LONE_ELSE
+        blocks[depth - 1] = _ELSE
+    elif code == END_BLOCK:
+        if top < 0:
+            return LONE_END
+        found[DETAIL] = depth - 1
+    elif code in (CASE, DEFAULT):
+        if top != _HEAD and top != _CASE:
+            return LONE_CASE
+        blocks[depth - 1] = _CASE if code == CASE else _LAST
+    elif code in (BREAK, CONTINUE):
+        for k in range(depth):
+            if blocks[k] == _LOOP:
+                return SOUND
+        return LONE_BREAK
+    return SOUND
+
+
+@kernel(NAMES, U16, U16, U16, F64, I32, INT, INT, INT, I64, returns=INT, group="admission")
+def bounds(  # type: ignore[no-untyped-def]
+    rows, ops, qubits, clbits, params, slots, num_slots, num_qubits, num_clbits, found
+):
+    """SOUND, or the first fault with `found[AT]` (operation) and `found[DETAIL]` (the value).
+
+    `found`: int64 [FOUND], or [FOUND_WIDE] for a table with operations on more than 8 qubits.
+    """
+    for k in range(FINDINGS):
+        found[k] = 0
+    blocks = found[FINDINGS:FOUND]
+    stamps = found[FOUND:]
+    fresh = True
+    depth = np.int64(0)
+    q = c = p = 0
+    found[OPERATIONS] = ops.size
+    for k in range(ops.size):
+        found[AT] = k
+        op = np.int64(ops[k])
+        if op >= rows.shape[0]:
+            found[DETAIL] = op
+            return BAD_OP
+        code, nq, nc, np_ = rows[op, 0], rows[op, 1], rows[op, 2], rows[op, 3]
+        if q + nq > qubits.size:
+            return SHORT_QUBITS
+        if c + nc > clbits.size:
+            return SHORT_CLBITS
+        if p + np_ > params.size:
+            return SHORT_PARAMS
+        for j in range(q, q + nq):
+            if qubits[j] >= num_qubits:
+                found[DETAIL] = qubits[j]
+                return QUBIT_RANGE
+        if nq > 8 and fresh:
+            stamps[:] = -1
+            fresh = False
+        if nq > 1 and _repeated(qubits, q, nq, stamps, k):
+            return QUBIT_TWICE
+        for j in range(c, c + nc):
+            if clbits[j] >= num_clbits:
+                found[DETAIL] = clbits[j]
+                return CLBIT_RANGE
+        for j in range(p, p + np_):
+            if not np.isfinite(params[j]):
+                return NOT_FINITE
+            if code in (DELAY, DELAY_DT) and params[j] < 0.0:
+                return NEGATIVE_DELAY
+        q += nq
+        c += nc
+        p += np_
+        if IF <= code < STORE:
+            fault = _mark(code, blocks, depth, found)
+            if fault != SOUND:
+                return fault
+            depth = found[DETAIL]
+        elif depth and blocks[depth - 1] == _HEAD:
+            return NO_CASE
+        if code >= UNITARY:
+            found[ONE_QUBIT if nq <= 1 else TWO_QUBIT if nq == 2 else MANY_QUBIT] += 1
+            if code < FIRST_GATE:
+                found[UNITARIES] += 1
+        elif code == MEASURE:
+            found[MEASUREMENTS] += 1
+        elif code == RESET:
+            found[RESETS] += 1
+        elif code in (IF, WHILE, FOR, SWITCH, CASE):
+            found[OWNERS] += 1
+        elif code == STORE:
+            found[OWNERS] += 1
+            found[STORES] += 1
+    found[AT] = -1
+    if depth:
+        return OPEN_BLOCK
+    if q != qubits.size:
+        return LONG_QUBITS
+    if c != clbits.size:
+        return LONG_CLBITS
+    if p != params.size:
+        return LONG_PARAMS
+    return _slots(slots, num_slots, params.size, found)

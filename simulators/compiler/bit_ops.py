@@ -1,0 +1,35 @@
+"""Sets of wires as masks, inside kernels: int64, since no state has 63 wires."""
+
+from __future__ import annotations
+
+from simulators.compiler.kernel import part
+
+
+@part
+def count(mask):  # type: ignore[no-untyped-def]
+    """How many wires."""
+    found = 0
+    while mask:
+        mask &= mask - 1
+        found += 1
+    return found
+
+
+@part
+def lowest(mask):  # type: ignore[no-untyped-def]
+    """The lowest wire of a set that is not empty."""
+    found = 0
+    while not mask & 1:
+        mask >>= 1
+        found += 1
+    return found
+
+
+@part
+def mapped(mask, to):  # type: ignore[no-untyped-def]
+    """The set of to[wire]."""
+    found = 0
+    while mask:
+        found |= 1 << to[lowest(mask)]
+        mask &= mask - 1
+    return found

@@ -1,0 +1,278 @@
+"""Work that several processes need done once: the first does it, the others wait for it.
+
+Compiled kernels: one explicit signature each, cached on disk, interpreter lock released.
+
+Importing a module compiles nothing. A kernel has exactly one specialisation; it is compiled, or
+loaded from the cache, by `Kernel.load` or by its first call, and never again. No kernel starts
+threads: a caller with many cores calls kernels on ranges from threads of its own (`crew`), so an
+idle process uses no CPU at all.
+
+Numba's cache looks at a kernel's own file only, not at the files of the functions it calls. So the
+cache lies in a folder named by the sources of all kernels together, and never mixes two versions.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import Any, Literal
+
+import numba
+import numpy as np
+from numba import types
+from numba.core.compiler import Compiler
+
+_DONE = b"+"
+
+
+class Busy(Exception):
+    """Another process does the work just now."""
+
+
+@contextmanager
+def one_at_a_time(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Let one process at a time into the block, until one has left it without an error: from then
+    on nobody waits. Where no such file can be made or locked, there is no order.
+
+    Raises Busy instead of waiting where `wait` is false.
+    """
+    lock = -1 if is_done(path) else _opened(path)
+    try:
+        if lock >= 0:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Busy from None
+            except OSError:  # a file system without locks
+                pass
+        yield
+        if lock >= 0:
+            with suppress(OSError):  # a full disk: the next one takes the lock, too
+                os.pwrite(lock, _DONE, 0)
+    finally:
+        if lock >= 0:
+            os.close(lock)
+
+
+def is_done(path: Path) -> bool:
+    """Whether a process has left the block of this file without an error."""
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False
+
+
+def _opened(path: Path) -> int:
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return -1
+
+
+_HERE = Path(__file__).parents[1]  # all sources of simulators
+
+
+def _without_blas() -> None:
+    """Let numba find no SciPy while it asks whether BLAS is there: no kernel calls it, and loading
+    scipy.linalg only to learn that costs each process 0.2 s and 13 MB."""
+    hidden = "scipy.linalg" not in sys.modules
+    if hidden:
+        sys.modules["scipy.linalg"] = None  # type: ignore[assignment]
+    try:
+        importlib.import_module("numba.np.arraymath")
+    finally:
+        if hidden:
+            del sys.modules["scipy.linalg"]
+
+
+_without_blas()
+
+try:
+    compiling: Any = importlib.import_module("simulators.compiler.numba_pipeline")
+    _COMPILER, _undisturbed = compiling.COMPILER, compiling.undisturbed
+except (AttributeError, ImportError):  # another numba than it was written for: its own way, slower
+    _COMPILER, _undisturbed = Compiler, nullcontext
+from simulators.compiler.kernel_time import booked  # noqa: E402
+
+# Argument types, short because signatures are long. Read-only: views on received bytes.
+BYTES = types.Bytes(types.uint8, 1, "C")
+NAMES = types.Array(types.int64, 2, "C")  # the table of a circuit
+U16 = types.Array(types.uint16, 1, "C", readonly=True)
+I32 = types.Array(types.int32, 1, "C", readonly=True)
+F64 = types.Array(types.float64, 1, "C", readonly=True)
+F64_2 = types.Array(types.float64, 2, "C", readonly=True)
+I64 = types.int64[::1]
+WORDS2 = types.uint64[:, ::1]
+INTS2 = types.int64[:, ::1]
+INTS3 = types.int64[:, :, ::1]
+REALS2 = types.float64[:, ::1]
+U8 = types.uint8[::1]
+U32 = types.uint32[::1]
+U64 = types.uint64[::1]
+REALS = types.float64[::1]
+REALS3 = types.float64[:, :, ::1]
+SINGLES = types.float32[::1]
+INT = types.int64
+WORD = types.uint64
+REAL = types.float64
+
+
+def sources_digest() -> str:
+    """16 hex digits that name the kernels' sources and their compiler."""
+    found = hashlib.blake2b(digest_size=8)
+    found.update(f"{numba.__version__} {np.__version__}".encode())
+    for path in sorted(_HERE.rglob("*.py")):
+        found.update(path.name.encode() + b"\0" + path.read_bytes())
+    return found.hexdigest()
+
+
+def version(folder: Path) -> Path:
+    """The folder under `folder` of the kernels of this version."""
+    return folder / f"kernels-{sources_digest()}"
+
+
+def use_cache(folder: Path) -> Path:
+    """Keep compiled kernels under `folder`, in a folder of this version; return that.
+
+    Works for kernels loaded afterwards; `simulators.compiler.warmup.warm_up` is the usual caller.
+    """
+    found = version(folder)
+    _kept[0] = found
+    numba.config.CACHE_DIR = str(found)
+    return found
+
+
+_kept = [_HERE / "__pycache__"]  # numba forgets its own where an environment variable changes
+
+# Without numba's reference counts a kernel allocates nothing, enters in half the time, and its
+# inner calls cost nothing (they took 50 ns a gate); scratch arrays come in as arguments.
+_OPTIONS = {"nogil": True, "error_model": "numpy", "_nrt": False, "pipeline_class": _COMPILER}
+
+
+# When a kernel is compiled or loaded, and by whom: see `warm`.
+Group = Literal[
+    "small",  # by a worker before it is ready: counts of circuits of at most SMALL_QUBITS qubits
+    "admission",  # by a service before it is ready: the checks of a circuit
+    "light_cone",  # by a service once it is ready: the checks of a wide circuit
+    "wide",  # by an idle worker: planning and sweeps of wide states in double precision
+    "deferred",  # by an idle worker, after these: all other outputs and options
+    "distributed",  # by a worker of several ranks
+    "gradient",  # by the first task that asks for a gradient
+    "trajectories",  # by the first call
+]
+
+
+class Kernel:
+    """A function compiled for one signature; calling it loads it first, where that is needed."""
+
+    __slots__ = ("_dispatcher", "_lock", "_signature", "group", "name", "py_func")
+
+    def __init__(self, function: Callable[..., Any], signature: Any, group: Group) -> None:
+        self.py_func = function
+        self.name = f"{function.__module__}.{function.__qualname__}"
+        self.group: Group = group
+        self._signature = signature
+        self._dispatcher: Any = None
+        self._lock = threading.Lock()
+
+    def __call__(self, *args: Any) -> Any:
+        dispatcher = self._dispatcher
+        if dispatcher is None:
+            self.load()
+            dispatcher = self._dispatcher
+        return dispatcher(*args)
+
+    def __repr__(self) -> str:
+        return f"<kernel {self.name}, {'loaded' if self.is_loaded else 'not loaded'}>"
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether this process has its machine code."""
+        return self._dispatcher is not None
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether a process has compiled it into the folder that `use_cache` named."""
+        return is_done(self._mark())
+
+    @property
+    def entry_point(self) -> Callable[..., Any]:
+        """The machine code itself, loaded if need be. It takes its arguments for what they should
+        be: a call without the type check costs half. For callers that are sure of the types."""
+        self.load()
+        (overload,) = self._dispatcher.overloads.values()
+        code: Callable[..., Any] = overload.entry_point
+        return code
+
+    def load(self, *, wait: bool = True) -> bool:
+        """Load the machine code from the cache, or compile it; any thread may call this.
+
+        Processes that need it at the same time compile it once: the others wait for the first, or,
+        with `wait=False`, return False at once.
+        """
+        if self._dispatcher is not None:
+            return True
+        with self._lock:
+            if self._dispatcher is not None:
+                return True
+            try:
+                with booked(), one_at_a_time(self._mark(), wait=wait), _compiling, _undisturbed():
+                    numba.config.CACHE_DIR = str(_kept[0])
+                    self._dispatcher = numba.njit(
+                        self._signature, cache=True, no_cfunc_wrapper=True, **_OPTIONS
+                    )(self.py_func)
+            except Busy:
+                return False
+        return True
+
+    def _mark(self) -> Path:
+        return _kept[0] / "begun" / self.name
+
+
+_compiling = threading.Lock()  # numba's settings belong to the process
+_kernels: dict[str, Kernel] = {}
+
+
+def kernels(*groups: Group) -> tuple[Kernel, ...]:
+    """The kernels of these groups, in the order of the groups, as far as their modules have been
+    imported."""
+    return tuple(each for group in groups for each in _kernels.values() if each.group == group)
+
+
+def kernel(
+    *signature: Any, group: Group, returns: Any = types.void
+) -> Callable[[Callable[..., Any]], Kernel]:
+    """Register a function as a kernel for exactly these argument types, callable from Python."""
+
+    def registered(function: Callable[..., Any]) -> Kernel:
+        made = Kernel(function, returns(*signature), group)
+        _kernels[made.name] = made
+        return made
+
+    return registered
+
+
+def part(function: Callable[..., Any]) -> Any:
+    """A function that only kernels call: becomes part of each of them."""
+    return numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)(function)
+
+
+def inner(function: Callable[..., Any]) -> Any:
+    """A part so short, and called so often, that the call itself would be felt."""
+    return numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True, **_OPTIONS)(
+        function
+    )
+
+
+if numba.config.CACHE_DIR:
+    _kept[0] = Path(numba.config.CACHE_DIR)
+else:
+    use_cache(_HERE / "__pycache__")

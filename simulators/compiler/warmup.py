@@ -1,0 +1,150 @@
+"""Compiling and loading kernels before the first task, so that no task waits for a compiler.
+
+Kernels are kept on disk, so only the first start on a machine compiles. Processes that start
+together share the work: each compiles the kernels that no other process has begun, then loads the
+rest (see `kernel.Kernel.load`). `python -m simulators.compiler.warmup FOLDER` compiles all kernels
+ahead of time, or helps processes that do.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from simulators.compiler.kernel import Group, Kernel
+
+# The modules whose import registers the kernels of a group.
+_STATEVECTOR = "simulators.statevector"
+_MODULES: dict[Group, tuple[str, ...]] = {
+    "small": (f"{_STATEVECTOR}.small.counts",),
+    "admission": (
+        "simulators.circuit.validation.admission",
+        "simulators.circuit.analysis.profiler",
+    ),
+    "light_cone": ("simulators.circuit.passes.light_cone",),
+    "wide": (f"{_STATEVECTOR}.execute",),
+    "deferred": (f"{_STATEVECTOR}.execute", f"{_STATEVECTOR}.small.batch"),
+    "distributed": (f"{_STATEVECTOR}.distributed.backend",),
+    "gradient": (f"{_STATEVECTOR}.execute",),
+}
+# What is loaded before the first task, by engine; "admission" and "light_cone" are a service's.
+_FIRST: dict[str, tuple[Group, ...]] = {
+    "statevector": ("small",),
+    "fault": ("small",),
+    "admission": ("admission",),
+    "wide admission": ("light_cone",),
+}
+_STATES = ("statevector", "fault")  # engines with kernels for more than a first small circuit
+_LATER: tuple[Group, ...] = ("light_cone", "wide", "deferred")
+# A service and its worker have begun with "small" and "admission": helpers begin with wide ones.
+_ALL: tuple[Group, ...] = (
+    "light_cone", "wide", "small", "admission", "deferred", "distributed", "gradient",
+)  # fmt: skip
+
+
+def prepare(folder: Path) -> Path:
+    """Keep kernels under `folder` (made if need be); returns the folder of this version.
+
+    Kernels that are loaded later are looked for there, and run as code: nobody else may be able to
+    write to `folder`, and the caller sees to that.
+    """
+    from simulators.compiler import kernel  # here, because numba takes 0.3 s to import
+
+    chosen = kernel.use_cache(folder)
+    for each in (folder, chosen):  # of parents, the mode does not count
+        each.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return chosen
+
+
+def warm_up(folder: Path, engine: str = "statevector", *, ranks: bool = False) -> None:
+    """Compile or load the kernels of `engine`; its own `warm_up` then runs circuits through them.
+
+    `folder`: as for `prepare`, which is called. Blocks while other processes compile. An engine
+    that is not listed here brings its own kernels. `ranks`: it will run over several, which needs
+    all there are.
+    """
+    chosen = prepare(folder)
+    groups = _FIRST.get(engine, ())
+    if ranks and engine in _STATES:
+        groups = (*groups, *_LATER, "distributed")
+    _load(chosen, groups)
+
+
+def load_later(folder: Path, engine: str) -> bool:
+    """Load what a first circuit of `engine` did not wait for, as far as it is compiled: for a
+    process that has nothing to do. `folder`: as for `prepare`, which has been called.
+
+    True: all of it is loaded. The engine's own `warm_up` then makes the first calls of its kernels,
+    which cost more than later ones.
+    """
+    from simulators.compiler import kernel
+
+    kernel.use_cache(folder)
+    if engine not in _STATES:
+        return False
+    kernels = registered(_LATER)
+    stored = [each for each in kernels if each.is_stored]
+    for each in stored:
+        each.load()
+    return len(stored) == len(kernels)
+
+
+def complete(folder: Path, report: Callable[[int, int], None] = lambda _done, _all: None) -> None:
+    """Compile or load all kernels. `report`: called after each of them with the number of those
+    that are done, and of all."""
+    _load(prepare(folder), _ALL, report)
+
+
+def is_warm(folder: Path) -> bool:
+    """Whether all kernels are on disk; imports none of their modules. `folder`: as for
+    `prepare`."""
+    from simulators.compiler import kernel
+
+    chosen = kernel.version(folder)
+    return all((chosen / f"{group}.done").exists() for group in _ALL)
+
+
+def registered(groups: Sequence[Group]) -> tuple[Kernel, ...]:
+    """The kernels of these groups, after their modules have been imported."""
+    from simulators.compiler import kernel
+
+    for group in groups:
+        for module in _MODULES[group]:
+            importlib.import_module(module)
+    return kernel.kernels(*groups)
+
+
+def _load(
+    folder: Path,
+    groups: Sequence[Group],
+    report: Callable[[int, int], None] = lambda _done, _all: None,
+) -> None:
+    """First the kernels that no process has begun, then those that another one compiles."""
+    kernels = registered(groups)
+    done = 0
+    waiting: list[Kernel] = []
+    for each in kernels:
+        if each.load(wait=False):
+            done += 1
+            report(done, len(kernels))
+        else:
+            waiting.append(each)
+    for each in waiting:
+        each.load()
+        done += 1
+        report(done, len(kernels))
+    for group in groups:
+        (folder / f"{group}.done").touch()
+
+
+def main() -> None:
+    """Compile all kernels into the folder named on the command line."""
+    complete(Path(sys.argv[1]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""From our circuits to Qiskit's, operation by operation: no transpiler, no text.
+
+Gates that a dialect does not have go as matrices. Conditions go as Qiskit's expressions; loops,
+variables, and operators that nobody behind Qiskit evaluates are refused by name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
+from qiskit.circuit import Gate
+from qiskit.circuit.classical import expr, types
+from qiskit.circuit.library import (
+    MCPhaseGate,
+    MCXGate,
+    UnitaryGate,
+    XGate,
+    get_standard_gate_name_mapping,
+)
+
+from simulators.circuit import tokens as tk
+from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, ELSE, END_BLOCK, IF, MEASURE, RESET
+from simulators.circuit.ir import Circuit
+from simulators.circuit.operations import Operation, matrix, operations
+from simulators.errors import Unsupported
+
+_GATES = {name: type(gate) for name, gate in get_standard_gate_name_mapping().items()}
+_MOST_BITS = 64  # of a register in a condition: Aer's integers
+
+_TWO = {
+    tk.BIT_AND: expr.Binary.Op.BIT_AND,
+    tk.BIT_OR: expr.Binary.Op.BIT_OR,
+    tk.BIT_XOR: expr.Binary.Op.BIT_XOR,
+    tk.LOGIC_AND: expr.Binary.Op.LOGIC_AND,
+    tk.LOGIC_OR: expr.Binary.Op.LOGIC_OR,
+    tk.EQUAL: expr.Binary.Op.EQUAL,
+    tk.NOT_EQUAL: expr.Binary.Op.NOT_EQUAL,
+    tk.LESS: expr.Binary.Op.LESS,
+    tk.LESS_EQUAL: expr.Binary.Op.LESS_EQUAL,
+    tk.GREATER: expr.Binary.Op.GREATER,
+    tk.GREATER_EQUAL: expr.Binary.Op.GREATER_EQUAL,
+}
+_ONE = {tk.BIT_NOT: expr.Unary.Op.BIT_NOT, tk.LOGIC_NOT: expr.Unary.Op.LOGIC_NOT}
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """What an engine's circuits are written in. `native` None: every gate that Qiskit names."""
+
+    engine: str
+    elsewhere: str  # the way out where something cannot be written
+    native: frozenset[str] | None = None
+    pauses: bool = False  # barriers and delays mean something
+
+
+def convert(circuit: Circuit, params: NDArray[Any], dialect: Dialect) -> QuantumCircuit:
+    """The circuit with `params` (numbers, or Qiskit's parameters) as Qiskit's: qubits in one
+    register `q`, the classical registers as `c0`, `c1` ..., so clbit k is its clbit k."""
+    writer = _Writer(circuit, dialect)
+    for operation in operations(circuit, params):
+        writer.take(operation)
+    return writer.whole
+
+
+class _Writer:
+    """`_open` holds the conditions of blocks not yet ended, and what stands around them."""
+
+    def __init__(self, circuit: Circuit, dialect: Dialect) -> None:
+        self._circuit = circuit
+        self._dialect = dialect
+        self._registers = [
+            ClassicalRegister(size, f"c{number}")
+            for number, (_, size) in enumerate(circuit.registers)
+        ]
+        self.whole = QuantumCircuit(QuantumRegister(circuit.num_qubits, "q"), *self._registers)
+        self._now = self.whole
+        self._open: list[tuple[QuantumCircuit, expr.Expr, QuantumCircuit | None]] = []
+        self._conditions = iter(_conditions(circuit))
+
+    def take(self, operation: Operation) -> None:
+        """Write one operation."""
+        code = operation.code
+        if operation.is_gate:
+            if not operation.qubits:
+                self._now.global_phase += operation.params[0] if operation.params else 0.0
+            elif operation.name != "id":
+                qubits = [self.whole.qubits[q] for q in operation.qubits]
+                self._now.append(self._gate(operation), qubits, copy=False)
+        elif code == MEASURE:
+            self._now.measure(operation.qubits[0], operation.clbits[0])
+        elif code == RESET:
+            self._now.reset(operation.qubits[0])
+        elif code == IF:
+            self._open.append((self._now, self._condition(next(self._conditions)), None))
+            self._now = self._empty()
+        elif code == ELSE:
+            around, condition, _ = self._open.pop()
+            self._open.append((around, condition, self._now))
+            self._now = self._empty()
+        elif code == END_BLOCK:
+            around, condition, then = self._open.pop()
+            bodies = (self._now, None) if then is None else (then, self._now)
+            around.if_else(condition, *bodies, around.qubits, around.clbits)
+            self._now = around
+        elif code in (BARRIER, DELAY, DELAY_DT):
+            if self._dialect.pauses:
+                self._pause(operation)
+        else:
+            raise Unsupported(
+                f"engine {self._dialect.engine!r} cannot run operation {operation.place}"
+                f" ({operation.name})",
+                hint=self._dialect.elsewhere,
+            )
+
+    def _pause(self, operation: Operation) -> None:
+        qubits = [self.whole.qubits[q] for q in operation.qubits]
+        if operation.code == BARRIER:
+            self._now.barrier(qubits)
+        elif operation.code == DELAY:
+            self._now.delay(operation.params[0], qubits, unit="ns")
+        else:
+            self._now.delay(int(operation.params[0]), qubits, unit="dt")
+
+    def _empty(self) -> QuantumCircuit:
+        return QuantumCircuit(self.whole.qubits, *self._registers)
+
+    def _gate(self, operation: Operation) -> Gate:
+        name, count = operation.name, len(operation.qubits)
+        if name == "mcx":
+            return MCXGate(count - 1) if count > 1 else XGate()
+        if name == "mcphase" and count > 1:
+            return MCPhaseGate(operation.params[0], count - 1)
+        native = self._dialect.native
+        if name in _GATES if native is None else name in native:
+            return _GATES[name](*operation.params)
+        return UnitaryGate(matrix(self._circuit, operation), check_input=False)
+
+    def _condition(self, tokens: list[tuple[int, int, int]]) -> expr.Expr:
+        stack: list[expr.Expr] = []
+        for token, operand, width in tokens:
+            kind = types.Uint(width) if width else types.Bool()
+            if token == tk.CLBIT:
+                stack.append(expr.Var(self.whole.clbits[operand], types.Bool()))
+            elif token == tk.REGISTER and width <= _MOST_BITS:
+                stack.append(expr.Var(self._registers[operand], kind))
+            elif token == tk.VALUE and (value := self._value(operand, width)) is not None:
+                stack.append(expr.Value(value, kind))
+            elif token == tk.CAST:
+                stack.append(expr.Cast(stack.pop(), kind))
+            elif token in _ONE:
+                stack.append(expr.Unary(_ONE[token], stack.pop(), kind))
+            elif token in _TWO:
+                right, left = stack.pop(), stack.pop()
+                stack.append(expr.Binary(_TWO[token], left, right, kind))
+            else:
+                raise Unsupported(
+                    f"engine {self._dialect.engine!r} cannot evaluate a condition with shifts,"
+                    f" arithmetic or registers of more than {_MOST_BITS} bits",
+                    hint=self._dialect.elsewhere,
+                )
+        return stack[0]
+
+    def _value(self, operand: int, width: int) -> int | bool | None:
+        """A constant; None if it is wider than it says."""
+        value = int.from_bytes(self._circuit.constants[operand], "little")
+        if not width:
+            return value != 0
+        return value if value >> width == 0 and width <= _MOST_BITS else None
+
+
+def _conditions(circuit: Circuit) -> list[list[tuple[int, int, int]]]:
+    """The tokens of each expression, without its END."""
+    found: list[list[tuple[int, int, int]]] = [[]]
+    flat = circuit.conditions.tolist()
+    for at in range(0, len(flat), 3):
+        token, operand, width = flat[at : at + 3]
+        if token == tk.END:
+            found.append([])
+        else:
+            found[-1].append((token, operand, width))
+    return found[:-1]

@@ -1,0 +1,192 @@
+"""What every engine checks of a request, in the same words; and the parameters of one binding.
+
+How a run of an engine begins whose plan is a circuit's `Endings`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.catalog import EngineCard
+from simulators.circuit.analysis.measurements import Endings
+from simulators.circuit.gates import FOR, STORE, SWITCH, WHILE
+from simulators.circuit.ir import Circuit
+from simulators.engine import OUTPUTS, Request, RunOptions
+from simulators.errors import BadCircuit, TooManySteps, Unsupported
+
+
+def check_plan(
+    card: EngineCard,
+    circuit: Circuit,
+    noise: object | None,
+    opts: RunOptions,
+    *,
+    reduced: bool = False,
+) -> None:
+    """Raises Unsupported for a precision, width, option, block or noise the engine has not.
+    `reduced`: of what width it is told by what is asked; see `check_width`."""
+    if opts.precision not in card.precisions:
+        raise Unsupported(
+            f"precision {opts.precision[:32]!r}; engine {card.name!r} has none such",
+            hint=f"there are {', '.join(card.precisions)}",
+        )
+    if not reduced:
+        check_width(card, circuit.num_qubits)
+    if opts.settings and (wrong := card.option_problem(opts.settings)):
+        raise Unsupported(
+            wrong, hint=f"it has: {', '.join(o.name for o in card.options) or 'no options'}"
+        )
+    if circuit.conditions_data and not (card.loops and card.variables):
+        _refuse_markers(card, circuit)
+    if noise is not None:
+        raise Unsupported(
+            f"engine {card.name!r} has no noise, and {type(noise).__name__} was asked for",
+            hint="leave the noise out",
+        )
+
+
+def check_width(card: EngineCard, num_qubits: int) -> None:
+    """Raises Unsupported for more qubits than the engine takes, whatever the memory."""
+    if num_qubits > card.max_qubits:
+        raise Unsupported(
+            f"{num_qubits} qubits; engine {card.name!r} takes {card.max_qubits}",
+            hint="take fewer qubits",
+        )
+
+
+def _refuse_markers(card: EngineCard, circuit: Circuit) -> None:
+    for row in np.unique(circuit.ops).tolist():
+        code, name = circuit.table.rows[row, 0], circuit.table.names[row]
+        stores = code == STORE
+        if (stores and not card.variables) or (code in (WHILE, FOR, SWITCH) and not card.loops):
+            raise Unsupported(
+                f"engine {card.name!r} has no {name!r}",
+                hint="engine='statevector' runs it, where its qubits fit into memory",
+            )
+
+
+def check_threads(opts: RunOptions) -> None:
+    """Raises Unsupported for a number of threads that there cannot be."""
+    if opts.threads < 1:
+        raise Unsupported(f"{opts.threads} threads", hint="a run has one thread at least")
+
+
+def check_run(circuit: Circuit, opts: RunOptions) -> None:
+    """Raises Unsupported for no threads, TooManySteps for more operations than may be executed."""
+    check_threads(opts)
+    if len(circuit.ops_data) > 2 * opts.max_steps:
+        raise TooManySteps(
+            f"{circuit.ops.size} operations; max_steps is {opts.max_steps}",
+            hint="raise max_steps or split the circuit",
+        )
+
+
+def check_outputs(
+    card: EngineCard, request: Request, measures: bool, *, collapses: bool = False
+) -> None:
+    """Raises Unsupported for outputs the engine does not have, or that have no answer.
+
+    `measures`: the circuit has a measurement; `collapses`: it measures, resets or branches before
+    its end.
+    """
+    for output in request.outputs:
+        if output not in OUTPUTS:
+            raise Unsupported(f"output {output[:32]!r}", hint=f"there are {', '.join(OUTPUTS)}")
+        if output not in card.outputs:
+            raise Unsupported(
+                f"engine {card.name!r} has no output {output!r}",
+                hint=f"it has {', '.join(card.outputs)}; engine 'statevector' has all",
+            )
+    if "counts" in request.outputs:
+        refuse_counts(measures, request.shots)
+    if "statevector" in request.outputs:
+        refuse_statevector(measures, collapses)
+
+
+def refuse_counts(measures: bool, shots: int) -> None:
+    """Counts need a measurement and shots."""
+    if not measures:
+        raise Unsupported(
+            "counts were asked for, and the circuit measures nothing",
+            hint="add measurements, or ask for probabilities or the statevector",
+        )
+    if shots < 1:
+        raise Unsupported(
+            "counts were asked for, with 0 shots",
+            hint="give shots, or ask for probabilities: they are exact",
+        )
+
+
+def refuse_statevector(measures: bool, collapses: bool) -> None:
+    """A pure state is left only where nothing was measured or reset."""
+    if measures:
+        raise Unsupported(
+            "a statevector was asked for, and the circuit measures",
+            hint="remove the measurements, or ask for probabilities",
+        )
+    if collapses:
+        raise Unsupported(
+            "a statevector was asked for, and the circuit resets or branches on the way",
+            hint="ask for probabilities or expectation values: the final state is mixed",
+        )
+
+
+def refuse_gradient(request: Request, *, branches: bool) -> None:
+    """A gradient is exact, of expectation values, of a circuit that keeps one pure state."""
+    if "expectation" not in request.outputs:
+        raise Unsupported(
+            "a gradient was asked for without expectation values",
+            hint="ask for both, and give observables",
+        )
+    if request.shots:
+        raise Unsupported(
+            f"a gradient was asked for with {request.shots} shots",
+            hint="0 shots: gradients are exact",
+        )
+    if branches:
+        raise Unsupported(
+            "a gradient was asked for, and the circuit measures, resets or branches before its end",
+            hint="shift each parameter and ask for expectation values",
+        )
+
+
+def rows(circuit: Circuit, request: Request) -> int:
+    """How many bindings there are. Raises BadCircuit if they do not fit the circuit."""
+    bindings = request.bindings
+    if bindings is None:
+        if circuit.num_slots:
+            raise BadCircuit(
+                f"the circuit has {circuit.num_slots} free parameters, and no binding came",
+                hint="bind them",
+            )
+        return 1
+    if bindings.shape[1] != circuit.num_slots:
+        raise BadCircuit(
+            f"{bindings.shape[1]} values for {circuit.num_slots} free parameters",
+            hint="give one value for each",
+        )
+    if not np.isfinite(bindings).all():
+        raise BadCircuit("a bound parameter is not a finite number", hint="bind real numbers")
+    return len(bindings)
+
+
+def bound(circuit: Circuit, request: Request, row: int) -> NDArray[np.float64]:
+    """The circuit's parameters with row `row` of the bindings in their slots."""
+    if request.bindings is None or not circuit.slots_data:
+        return circuit.params
+    params = circuit.params.copy()
+    params[circuit.slots[0::2]] = request.bindings[row, circuit.slots[1::2]]
+    return params
+
+
+def opened(
+    card: EngineCard, plan: object, circuit: Circuit, request: Request, options: RunOptions
+) -> tuple[Endings, int]:
+    """The plan, and how many bindings there are; raises what the checks of `requests` raise."""
+    if not isinstance(plan, Endings):
+        raise TypeError(f"a plan of {type(plan).__name__}, not of this engine")
+    check_run(circuit, options)
+    number = rows(circuit, request)
+    check_outputs(card, request, plan.clbits.measures, collapses=plan.state.branching)
+    return plan, number

@@ -1,0 +1,151 @@
+"""Philox 4x64-10 in compiled code, bit for bit numpy's `Generator(Philox(...)).random()`.
+
+A uniform number is a function of (seed, binding, draw, shot) and of nothing else, so any shot may
+be drawn anywhere, in any order, on any number of threads. After Salmon et al., "Parallel random
+numbers: as easy as 1, 2, 3" (2011).
+
+Numbers of draws: which of a shot's random numbers an operation takes, loops included.
+
+Invariant: a number depends on the operation and on how often each loop around it has begun anew,
+never on other shots, so that shots may be run in any groups.
+
+Seeds for engines with a generator of their own: they run fixed blocks of shots.
+
+Invariant: shot s belongs to block s // size whatever the number of shots, so fewer shots are the
+first of more; a block's seed is a function of (seed, binding, block) alone. The size is
+BLOCK_SHOTS, or less where the circuit alone asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from simulators.compiler.kernel import I64, REALS, WORD, inner, kernel, part
+from simulators.control import Control
+
+_M0, _M1 = np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157)
+_W0, _W1 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBB67AE8584CAA73B)
+LOOK = (1 << 16) - 1  # blocks between two looks at a control flag: a millisecond, about
+_SCALE = 2.0**-53
+_SHIFT = np.uint64(11)
+_1 = np.uint64(1)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _product(_context: Any, _left: Any, _right: Any) -> Any:
+    """(upper, lower) 64 bits of a 64 x 64 bit product: of both one instruction makes, and the
+    processor has one place for it; asked for one by one they would cost two."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        wide, word = ir.IntType(128), ir.IntType(64)
+        product = builder.mul(builder.zext(arguments[0], wide), builder.zext(arguments[1], wide))
+        halves = builder.trunc(builder.lshr(product, wide(64)), word), builder.trunc(product, word)
+        return context.make_tuple(builder, signature.return_type, halves)
+
+    return types.UniTuple(types.uint64, 2)(types.uint64, types.uint64), codegen
+
+
+@inner
+def block(counter, draw, key0, key1):  # type: ignore[no-untyped-def]
+    """Four words: those of shots 4 * (counter - 1) and the three after it."""
+    x0, x1, x2, x3 = counter, draw, np.uint64(0), np.uint64(0)
+    for _ in range(10):
+        h0, l0 = _product(_M0, x0)
+        h1, l1 = _product(_M1, x2)
+        x0, x1, x2, x3 = h1 ^ x1 ^ key0, l1, h0 ^ x3 ^ key1, l0
+        key0 += _W0
+        key1 += _W1
+    return x0, x1, x2, x3
+
+
+@inner
+def uniform(word):  # type: ignore[no-untyped-def]
+    """The number in [0, 1) that a word stands for."""
+    return np.float64(np.int64(word >> _SHIFT)) * _SCALE  # signed: one instruction on any processor
+
+
+@part
+def count_below(limit, draw, shots, seed, binding, control):  # type: ignore[no-untyped-def]
+    """How many of the uniforms of shots 0 .. shots - 1 are below `limit`; of some of them only
+    where the control flag is raised meanwhile."""
+    found = np.int64(0)
+    for k in range(shots // 4):
+        if not k & LOOK and control[0]:
+            break
+        a, b, c, d = block(np.uint64(k) + _1, draw, seed, binding)
+        found += (uniform(a) < limit) + (uniform(b) < limit)
+        found += (uniform(c) < limit) + (uniform(d) < limit)
+    if shots & 3:
+        a, b, c, _ = block(np.uint64(shots // 4) + _1, draw, seed, binding)
+        found += uniform(a) < limit
+        found += (shots & 3) > 1 and uniform(b) < limit
+        found += (shots & 3) > 2 and uniform(c) < limit
+    return found
+
+
+@kernel(WORD, WORD, WORD, I64, REALS, group="small")
+def uniforms(seed, binding, draw, shots, out):  # type: ignore[no-untyped-def]
+    """out[k] = the uniform of shot shots[k] (float64 in [0, 1)); cheapest in ascending order."""
+    last = np.int64(-1)
+    a = b = c = d = np.uint64(0)
+    for k in range(shots.size):
+        number = shots[k] // 4
+        if number != last:
+            a, b, c, d = block(np.uint64(number) + _1, draw, seed, binding)
+            last = number
+        lane = shots[k] & 3
+        word = a if lane == 0 else b if lane == 1 else c if lane == 2 else d
+        out[k] = uniform(word)
+
+
+_64 = 2**64 - 1
+_62 = 2**62 - 1
+
+
+def draw_number(operation: int, passes: Sequence[int]) -> int:
+    """The draw of a measurement or reset that is not final.
+
+    `passes`: of each loop around it, outermost first, how many passes are behind it. In the first
+    pass of all of them it is 1 + operation. Later it is 2**62 plus the low 62 bits of a hash of the
+    numbers, one after the other by the finalizer of SplitMix64 (Steele, Lea and Flood, 2014).
+    """
+    if not any(passes):
+        return 1 + operation
+    number = _mixed(operation)
+    for done in passes:
+        number = _mixed(number ^ done)
+    return number & _62 | 1 << 62
+
+
+def _mixed(number: int) -> int:
+    number = (number + 0x9E3779B97F4A7C15) & _64
+    number = ((number ^ (number >> 30)) * 0xBF58476D1CE4E5B9) & _64
+    number = ((number ^ (number >> 27)) * 0x94D049BB133111EB) & _64
+    return number ^ (number >> 31)
+
+
+BLOCK_SHOTS = 1024
+_DOMAIN = 1  # third word of the counter: no draw of the house's own has it
+_BITS = 62  # such libraries take signed 64-bit seeds, and count up from them
+
+
+def block_seed(seed: int, binding: int, block: int) -> int:
+    """The seed of one block, by Philox 4x64-10 with key (seed, binding)."""
+    key = np.array([seed, binding], np.uint64)  # a list would become doubles
+    bits = np.random.Philox(key=key, counter=[0, block, _DOMAIN, 0])
+    return int(bits.random_raw()) >> (64 - _BITS)
+
+
+def blocks(
+    shots: int, seed: int, binding: int, control: Control, size: int = BLOCK_SHOTS
+) -> Iterator[tuple[int, int]]:
+    """(seed, shots wanted) of each block, after a look at the control flag."""
+    for block, first in enumerate(range(0, shots, size)):
+        control.check()
+        yield block_seed(seed, binding, block), min(size, shots - first)

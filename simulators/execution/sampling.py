@@ -1,0 +1,245 @@
+"""From sampled basis states and classical records to packed outcomes; shared by the engines.
+
+A record is a row of uint64 words, clbit c in bit c % 64 of word c // 64. Packed outcomes are
+distinct, ascending as unsigned integers, and little-endian.
+
+Bit-packed outcomes, a row of bytes a shot, counted without a Python object a bit.
+
+A row is little-endian, bit b in bit b % 8 of byte b // 8; as wide as `sampling.outcome_width`.
+
+From a whole state as an array to samples and distributions, in plain numpy; shared by engines
+that get theirs from a library.
+
+Sampling is the house's inverse sampling (seed contract, draw 0), so a seed gives the counts that
+the statevector engine finds, up to rounding.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.circuit.ir import outcome_width, words
+from simulators.execution.rng import uniforms
+
+
+def gather(indices: NDArray[np.int64], source: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Records [indices, words] in which clbit c reads bit source[c] of the index; -1 reads 0."""
+    records = np.zeros((indices.size, words(source.size)), np.uint64)
+    write(records, indices, source)
+    return records
+
+
+def write(
+    records: NDArray[np.uint64], indices: NDArray[np.int64], source: NDArray[np.int64]
+) -> None:
+    """Write bit source[c] of each index into clbit c of its record; -1 leaves clbit c alone.
+
+    Bits that stay where they are go all at once; else eight at a time are looked up in a table.
+    """
+    for word in range(records.shape[1]):
+        column = records[:, word]
+        bits: dict[int, int] = {}  # of a record, by bit of the index
+        for c, bit in enumerate(source[64 * word : 64 * word + 64].tolist()):
+            if bit >= 0:
+                bits[bit] = bits.get(bit, 0) | 1 << c
+        wanted = np.uint64(sum(bits.values()))
+        column &= ~wanted
+        if all(bit < 64 and mask == 1 << bit for bit, mask in bits.items()):
+            column |= indices.view(np.uint64) & wanted
+            continue
+        for first in range(0, max(bits, default=-1) + 1, 8):
+            table = np.zeros(256, np.uint64)
+            for k in range(8):
+                table[1 << k : 2 << k] = table[: 1 << k] | np.uint64(bits.get(first + k, 0))
+            column |= table[(indices >> first) & 255]
+
+
+def distinct(
+    records: NDArray[np.uint64],
+) -> tuple[NDArray[np.uint64], NDArray[np.intp]]:
+    """Distinct records in ascending order, and for each record which of them it is."""
+    if records.shape[1] == 1:
+        found, inverse = np.unique(records[:, 0], return_inverse=True)
+        return found.reshape(-1, 1), inverse
+    order = np.lexsort(records.T)  # the last word is the most significant: lexsort's first key
+    ordered = records[order]
+    fresh = np.ones(len(ordered), bool)
+    fresh[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    inverse = np.empty(len(order), np.intp)
+    inverse[order] = np.cumsum(fresh) - 1
+    return ordered[fresh], inverse
+
+
+def tally(
+    records: NDArray[np.uint64], weights: NDArray[np.float64] | None = None
+) -> tuple[NDArray[np.uint64], NDArray[np.float64]]:
+    """Distinct records, ascending, with how often each occurs, or the sum of its weights."""
+    if weights is None and records.shape[1] == 1 and len(records):
+        ordered = records[:, 0]
+        if (ordered[1:] < ordered[:-1]).any():
+            ordered = np.sort(ordered)
+        begins = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
+        counts = np.diff(begins, append=ordered.size)
+        return ordered[begins].reshape(-1, 1), counts.astype(np.float64)
+    found, inverse = distinct(records)
+    return found, np.bincount(inverse, weights, len(found)).astype(np.float64)
+
+
+def pack(records: NDArray[np.uint64], num_bits: int) -> tuple[bytes, int]:
+    """Packed outcomes of records, and their width in bytes."""
+    width = outcome_width(num_bits)
+    if width <= 8:
+        return records[:, 0].astype(f"<u{width}").tobytes(), width
+    raw = np.ascontiguousarray(records).view(np.uint8)
+    return np.ascontiguousarray(raw[:, :width]).tobytes(), width
+
+
+def pack_counts(counts: Mapping[int, int], num_bits: int) -> tuple[int, bytes, bytes]:
+    """Width, packed outcomes and their uint32 counts, of how often each outcome came."""
+    width, outcomes = outcome_width(num_bits), sorted(counts)
+    packed = b"".join([outcome.to_bytes(width, "little") for outcome in outcomes])
+    return width, packed, np.array([counts[key] for key in outcomes], np.uint32).tobytes()
+
+
+def unpack(outcomes: bytes, width: int) -> list[int]:
+    """Packed outcomes as integers."""
+    return [
+        int.from_bytes(outcomes[at : at + width], "little") for at in range(0, len(outcomes), width)
+    ]
+
+
+_FLUSH_ROWS = 1 << 16
+
+
+def select(
+    rows: NDArray[np.uint8], source: NDArray[np.int64], identical: bool = False
+) -> NDArray[np.uint8]:
+    """Rows [shots, outcome_width(len(source))] whose bit c is bit source[c] of `rows`; -1 reads 0.
+
+    `identical`: source[c] is c for all of as many bits as a row of `rows` has.
+    """
+    shots, width = len(rows), outcome_width(source.size)
+    if identical:
+        if rows.shape[1] == width:
+            return rows
+        padded = np.zeros((shots, width), np.uint8)
+        padded[:, : rows.shape[1]] = rows
+        return padded
+    every = np.unpackbits(rows, axis=1, bitorder="little")
+    chosen = np.zeros((shots, 8 * width), np.uint8)
+    read = np.flatnonzero(source >= 0)
+    chosen[:, read] = every[:, source[read]]
+    return np.packbits(chosen, axis=1, bitorder="little")
+
+
+class Counts:
+    """Distinct rows and how often each came; added to in pieces."""
+
+    def __init__(self, num_bits: int) -> None:
+        self.width = outcome_width(num_bits)
+        self._wide: Counter[bytes] = Counter()
+        self._values = np.zeros(0, f"<u{self.width}") if self.width <= 8 else None
+        self._sums = np.zeros(0, np.int64)
+        self._pending: list[NDArray[np.uint8]] = []
+        self._waiting = 0
+
+    def add(self, rows: NDArray[np.uint8]) -> None:
+        """Count rows [shots, width] once each."""
+        if self._values is None:
+            data, width = rows.tobytes(), self.width
+            self._wide.update([data[at : at + width] for at in range(0, len(data), width)])
+            return
+        self._pending.append(rows)
+        self._waiting += len(rows)
+        if self._waiting >= max(_FLUSH_ROWS, self._values.size):
+            self._flush()
+
+    def packed(self) -> tuple[bytes, bytes]:
+        """(outcomes, counts): distinct rows, ascending as unsigned integers, and uint32."""
+        if self._values is None:
+            keys = sorted(self._wide, key=lambda row: row[::-1])
+            counts = np.fromiter((self._wide[key] for key in keys), np.uint32, len(keys))
+            return b"".join(keys), counts.tobytes()
+        self._flush()
+        return self._values.tobytes(), self._sums.astype(np.uint32).tobytes()
+
+    def _flush(self) -> None:
+        if not self._pending or self._values is None:
+            return
+        rows = np.ascontiguousarray(np.concatenate(self._pending))
+        self._pending, self._waiting = [], 0
+        found, counts = np.unique(rows.view(self._values.dtype).ravel(), return_counts=True)
+        self._values, inverse = np.unique(
+            np.concatenate((self._values, found)), return_inverse=True
+        )
+        sums = np.bincount(inverse, np.concatenate((self._sums, counts)), self._values.size)
+        self._sums = sums.astype(np.int64)
+
+
+State = NDArray[np.complexfloating]
+
+# Probabilities below these are rounding noise of amplitudes that are zero, and are left out.
+_NOISE = {"complex128": 1e-24, "complex64": 1e-14}
+_SHOTS_AT_ONCE = 1 << 18
+
+
+def odds_of(state: State) -> NDArray[np.float64]:
+    """|a|^2 of each amplitude: float64 [2**n]."""
+    found = np.square(state.real, dtype=np.float64)
+    found += np.square(state.imag, dtype=np.float64)
+    return found
+
+
+def counts(
+    state: State, source: NDArray[np.int64], shots: int, key: tuple[int, int]
+) -> tuple[int, bytes, bytes]:
+    """(width, outcomes, counts) of bits of which bit c reads qubit source[c]; -1 reads 0."""
+    edges = np.cumsum(odds_of(state))
+    found = Counts(source.size)
+    for first in range(0, shots, _SHOTS_AT_ONCE):
+        numbers = np.arange(first, min(first + _SHOTS_AT_ONCE, shots))
+        draws = np.empty(numbers.size)
+        uniforms(*key, 0, numbers, draws)
+        indices = np.searchsorted(edges, draws * edges[-1], side="right")
+        records = gather(np.minimum(indices, edges.size - 1), source)
+        raw = np.ascontiguousarray(records).view(np.uint8)
+        found.add(np.ascontiguousarray(raw[:, : found.width]))
+    return found.width, *found.packed()
+
+
+def distribution(state: State, source: NDArray[np.int64] | None) -> tuple[int, bytes, bytes]:
+    """(width, outcomes, probabilities) of such bits; of all qubits where `source` is None."""
+    num_qubits = state.size.bit_length() - 1
+    odds = odds_of(state)
+    odds /= odds.sum()
+    wires = np.arange(num_qubits) if source is None else np.unique(source[source >= 0])
+    table = odds.reshape((2,) * num_qubits)
+    away = tuple(num_qubits - 1 - q for q in range(num_qubits) if q not in set(wires.tolist()))
+    table = table.sum(axis=away).reshape(-1)
+    values = np.flatnonzero(table > _NOISE[state.dtype.name])
+    if source is None:
+        records = values.astype(np.uint64).reshape(-1, 1)
+        outcomes, width = pack(records, num_qubits)
+        return width, outcomes, table[values].tobytes()
+    place = np.full(num_qubits + 1, -1)  # the last one is where -1 reads
+    place[wires] = np.arange(wires.size)
+    records = gather(values, place[source])
+    order = np.lexsort(records.T) if words(source.size) > 1 else np.argsort(records[:, 0])
+    outcomes, width = pack(records[order], source.size)
+    return width, outcomes, table[values][order].tobytes()
+
+
+def means(state: State, strings: list[tuple[int, int]]) -> NDArray[np.float64]:
+    """<state|P|state> of each Pauli string (x, z), of a normalised state."""
+    places = np.arange(state.size)
+    found = np.empty(len(strings))
+    for number, (x, z) in enumerate(strings):
+        partner = places ^ x
+        signs = 1.0 - 2.0 * (np.bitwise_count(partner & z) & 1)
+        total = complex(np.sum(state.conj() * state[partner] * signs, dtype=complex))
+        found[number] = (total * 1j ** ((x & z).bit_count() % 4)).real
+    return found

@@ -1,0 +1,149 @@
+"""Circuits as a machine's Target takes them: as they are written where they fit, else transpiled.
+
+Invariant: classical bits are never touched, so counts need no mapping back; the transpiler's level
+and seed are fixed, so a circuit becomes the same one every time.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from qiskit import QuantumCircuit, transpile
+from qiskit.circuit import ControlFlowOp, Parameter
+from qiskit.circuit.exceptions import CircuitError
+from qiskit.exceptions import QiskitError
+from qiskit.transpiler import PassManager, Target
+from qiskit.transpiler.passes import Optimize1qGatesDecomposition
+
+from simulators.circuit.analysis.measurements import Ending
+from simulators.circuit.gates import DELAY, DELAY_DT, IF, RESET
+from simulators.circuit.ir import Circuit
+from simulators.errors import Unsupported
+from simulators.execution.qiskit_export import Dialect, convert
+
+LEVEL = 1
+SEED = 7
+ELSEWHERE = "a simulator runs it: leave out the machine's pool"
+DIALECT = Dialect("hardware", ELSEWHERE, pauses=True)
+_BYTES_AN_OPERATION = 500  # of a circuit of Qiskit's that is kept
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A plan: a structure as the machine takes it, with all its parameters open.
+
+    `whole` None: what it becomes hangs on its parameters, durations or angles that a machine has
+    no others of; each binding is fitted alone.
+    """
+
+    target: Target
+    ending: Ending
+    whole: QuantumCircuit | None
+    open: tuple[Parameter, ...]
+    transpiled: bool
+
+    @property
+    def memory_bytes(self) -> int:
+        """About what it takes."""
+        count = 0 if self.whole is None else len(self.whole.data)
+        return _BYTES_AN_OPERATION * (count + len(self.open))
+
+
+def has_durations(circuit: Circuit) -> bool:
+    """Does it say how long a delay takes?"""
+    return bool(np.isin(circuit.table.rows[circuit.ops, 0], (DELAY, DELAY_DT)).any())
+
+
+def refuse_what_is_missing(circuit: Circuit, ending: Ending, target: Target, machine: str) -> None:
+    """Unsupported for what the Target says the machine has not: qubits, or something on the way."""
+    if target.num_qubits is not None and circuit.num_qubits > target.num_qubits:
+        raise Unsupported(
+            f"{circuit.num_qubits} qubits; machine {machine!r} has {target.num_qubits}",
+            hint=ELSEWHERE,
+        )
+    has, codes = set(target.operation_names), circuit.table.rows[circuit.ops, 0]
+    for code, operation, words in ((IF, "if_else", "conditions"), (RESET, "reset", "resets")):
+        if operation not in has and (codes == code).any():
+            raise Unsupported(f"machine {machine!r} has no {words}", hint=ELSEWHERE)
+    if ending.branching and not is_dynamic(target):
+        raise Unsupported(
+            f"machine {machine!r} has no measurements before a circuit's end", hint=ELSEWHERE
+        )
+
+
+def is_dynamic(target: Target) -> bool:
+    """Can anything come after a measurement? A Target does not say so of the measurement itself,
+    but one that resets or branches has it."""
+    return not {"reset", "if_else"}.isdisjoint(target.operation_names)
+
+
+def fitted(circuit: Circuit, ending: Ending, backend: Any, target: Target) -> Fitted:
+    """The plan for a structure; Unsupported where the transpiler finds no way."""
+    if has_durations(circuit):
+        return Fitted(target, ending, None, (), False)
+    parameters = [Parameter(f"p{k}") for k in range(circuit.params.size)]
+    values = np.empty(len(parameters), object)
+    values[:] = parameters
+    try:
+        whole, transpiled = _fit(convert(circuit, values, DIALECT), backend, target)
+    except Unsupported:
+        if not parameters:
+            raise
+        return Fitted(target, ending, None, (), False)
+    return Fitted(target, ending, whole, tuple(parameters), transpiled)
+
+
+def bound(
+    plan: Fitted, circuit: Circuit, params: NDArray[np.float64], backend: Any
+) -> QuantumCircuit:
+    """The circuit to run for one binding."""
+    if plan.whole is None:
+        return _fit(convert(circuit, params, DIALECT), backend, plan.target)[0]
+    left = plan.whole.parameters  # the transpiler may have removed some
+    told = dict(zip(plan.open, params.tolist(), strict=True))
+    values = {parameter: value for parameter, value in told.items() if parameter in left}
+    ready = plan.whole.assign_parameters(values) if values else plan.whole
+    if plan.transpiled and values:  # gates that can be one only now that their angles are known
+        ready = PassManager(Optimize1qGatesDecomposition(target=plan.target)).run(ready)
+    return ready
+
+
+def _fit(written: QuantumCircuit, backend: Any, target: Target) -> tuple[QuantumCircuit, bool]:
+    if fits(written, target):
+        return written, False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the machine's own plugins
+            found = transpile(
+                written, backend=backend, optimization_level=LEVEL, seed_transpiler=SEED
+            )
+    except (QiskitError, CircuitError) as error:
+        raise Unsupported(
+            f"the circuit cannot be written in the machine's gates: {error.message}",
+            hint=ELSEWHERE,
+        ) from error
+    return found, True
+
+
+def fits(circuit: QuantumCircuit, target: Target) -> bool:
+    """Has the machine every operation on just these qubits?"""
+    if target.num_qubits is not None and circuit.num_qubits > target.num_qubits:
+        return False
+    for item in circuit.data:
+        operation = item.operation
+        if operation.name == "barrier":
+            continue
+        if isinstance(operation, ControlFlowOp):
+            has = operation.name in target.operation_names
+            if not has or not all(fits(block, target) for block in operation.blocks):
+                return False
+            continue
+        qubits = tuple(circuit.find_bit(qubit).index for qubit in item.qubits)
+        angles = None if operation.name == "unitary" else list(operation.params)
+        if not target.instruction_supported(operation.name, qubits, parameters=angles):
+            return False
+    return True

@@ -1,0 +1,104 @@
+"""A matrix times the amplitudes that some qubits span; see `statevector.dense`.
+
+Matrices of any kind on a few qubits of a state, without a second state.
+
+A unit is the 2**k amplitudes that k qubits span while the others stay; each is read, multiplied and
+written back on its own, so the result is the same bits for any number of threads.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.compiler.kernel import I64, INT, REALS, SINGLES, kernel
+from simulators.statevector.state import State, Sweeper
+
+_LOOKS = 1 << 12  # numbers of a matrix that are worked through between two looks at the control
+
+
+@kernel(REALS, SINGLES, I64, I64, REALS, INT, INT, I64, REALS, group="deferred")
+def multiply_kernel(  # type: ignore[no-untyped-def]
+    reals, singles, wires, offsets, columns, first, last, control, scratch
+):
+    """Units first .. last - 1. `wires`: ascending; `columns`: the matrix column by column, real
+    and imaginary parts of each column one after the other; `scratch`: float64 [4 * 2**k]."""
+    size = offsets.size
+    re, im = scratch[:size], scratch[size : 2 * size]
+    out_re, out_im = scratch[2 * size : 3 * size], scratch[3 * size :]
+    looks = max(1, _LOOKS // (size * size))
+    for unit in range(first, last):
+        if (unit - first) % looks == 0 and control[0]:
+            return
+        base = unit
+        for w in range(wires.size):
+            low = (np.int64(1) << wires[w]) - 1
+            base = ((base & ~low) << 1) | (base & low)
+        for j in range(size):
+            at = 2 * (base + offsets[j])
+            if reals.size:
+                re[j], im[j] = reals[at], reals[at + 1]
+            else:
+                re[j], im[j] = singles[at], singles[at + 1]
+            out_re[j] = out_im[j] = 0.0
+        for j in range(size):
+            x, y = re[j], im[j]
+            if x == 0.0 and y == 0.0:
+                continue
+            start = 2 * size * j
+            for i in range(size):
+                u, v = columns[start + i], columns[start + size + i]
+                out_re[i] += u * x - v * y
+                out_im[i] += u * y + v * x
+        for j in range(size):
+            at = 2 * (base + offsets[j])
+            if reals.size:
+                reals[at], reals[at + 1] = out_re[j], out_im[j]
+            else:
+                singles[at], singles[at + 1] = out_re[j], out_im[j]
+
+
+class Dense(msgspec.Struct, frozen=True, eq=False):
+    """A matrix placed on qubits."""
+
+    wires: NDArray[np.int64]  # ascending
+    offsets: NDArray[np.int64]  # [2**k]: of each basis state of the qubits, in the matrix's order
+    columns: NDArray[np.float64]  # [2 * 4**k]; may be shared
+
+
+def by_columns(matrix: bytes, num_qubits: int) -> NDArray[np.float64]:
+    """`Dense.columns` of a matrix: complex128 [2**num_qubits, 2**num_qubits], row by row."""
+    size = 1 << num_qubits
+    rows = np.frombuffer(matrix, np.complex128).reshape(size, size)
+    return np.ascontiguousarray(np.stack((rows.real.T, rows.imag.T), axis=1)).ravel()
+
+
+def place(columns: NDArray[np.float64], qubits: list[int]) -> Dense:
+    """A matrix on these qubits: bit j of its indices is qubits[j]."""
+    index = np.arange(1 << len(qubits))
+    offsets = np.zeros(index.size, np.int64)
+    for bit, qubit in enumerate(qubits):
+        offsets |= ((index >> bit) & 1) << qubit
+    return Dense(np.array(sorted(qubits), np.int64), offsets, columns)
+
+
+def multiply(sweeper: Sweeper, state: State, dense: Dense) -> None:
+    """Apply the matrix to a state. Ends early if the control says so; the next look raises."""
+
+    unit = dense.wires.size
+
+    def work(first: int, last: int, thread: int) -> None:
+        multiply_kernel(
+            state.reals,
+            state.singles,
+            dense.wires,
+            dense.offsets,
+            dense.columns,
+            first,
+            last,
+            sweeper.flag,
+            sweeper.scratch(thread, 4 << unit),
+        )
+
+    sweeper.over(state.num_qubits, unit, work)

@@ -1,0 +1,271 @@
+"""Signs of Pauli strings over a block of numbers: index j has the sign of the parity of j & z.
+
+The sums of a block for all z at once are its Walsh-Hadamard transform: where a block has MANY
+strings it costs less than summing for each of them.
+
+Sums of products of amplitudes with the signs of Pauli strings; see `statevector.pauli`.
+
+Expectation values of Pauli strings, from the state as it lies in memory.
+
+A string flips the bits under x and signs by those under z: <P> is the sum over k of
+conj(a[k]) a[k ^ x] (-1)^(parity of (k ^ x) & z) i^(number of Y). Strings with the same x share the
+products; of many, all signs of a block are found at once. So all diagonal strings together cost one
+sweep.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.compiler.kernel import (
+    I64,
+    INT,
+    REALS,
+    REALS2,
+    SINGLES,
+    U64,
+    WORD,
+    inner,
+    kernel,
+    part,
+)
+from simulators.compiler.simd import (
+    LANES,
+    choose,
+    exchange_1,
+    exchange_2,
+    exchange_4,
+    imags_of,
+    load,
+    odd,
+    reals_of,
+    splat,
+    store,
+    where,
+)
+from simulators.statevector.state import BLOCK_QUBITS, State, Sweeper
+
+MANY = 8
+
+_0, _1, _2, _4 = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(4)
+_LANES = np.uint64(LANES)
+_LOW = np.uint64(LANES - 1)
+
+
+@inner
+def sign(word):  # type: ignore[no-untyped-def]
+    """1.0, or -1.0 if the word has an odd number of ones."""
+    return 1.0 - 2.0 * np.float64(odd(word))
+
+
+@inner
+def moved(value, one, two, four):  # type: ignore[no-untyped-def]
+    """Lane k becomes lane k ^ gap; `one`, `two`, `four`: all lanes if the gap has that bit."""
+    value = choose(one, exchange_1(value), value)
+    value = choose(two, exchange_2(value), value)
+    return choose(four, exchange_4(value), value)
+
+
+@part
+def walsh(values, end):  # type: ignore[no-untyped-def]
+    """values[z] becomes the sum of all values with the signs of z; end: a power of 2, >= LANES."""
+    none = splat(0.0)
+    by_1, by_2, by_4 = where(_1, _1), where(_2, _2), where(_4, _4)
+    at = _0
+    while at < end:
+        x = load(values, at)
+        x = exchange_1(x) + choose(by_1, none - x, x)
+        x = exchange_2(x) + choose(by_2, none - x, x)
+        store(values, at, exchange_4(x) + choose(by_4, none - x, x))
+        at += _LANES
+    step = _LANES
+    while step < end:
+        base = _0
+        while base < end:
+            at = base
+            while at < base + step:
+                x, y = load(values, at), load(values, at + step)
+                store(values, at, x + y)
+                store(values, at + step, x - y)
+                at += _LANES
+            base += step + step
+        step += step
+
+
+@part
+def signed_sum(values, end, z, eight):  # type: ignore[no-untyped-def]
+    """The sum of values[: end] with the signs of z; `eight`: scratch of LANES."""
+    high = z & ~_LOW
+    one = splat(0.0)
+    two = splat(0.0)
+    at = _0
+    while at + _LANES < end:
+        one = one + splat(sign(at & high)) * load(values, at)
+        two = two + splat(sign((at + _LANES) & high)) * load(values, at + _LANES)
+        at += _LANES + _LANES
+    if at < end:
+        one = one + splat(sign(at & high)) * load(values, at)
+    store(eight, _0, one + two)
+    total = 0.0
+    for lane in range(LANES):
+        total += sign(np.uint64(lane) & z) * eight[lane]
+    return total
+
+
+@part
+def add_signs(values, end, z, weight, eight):  # type: ignore[no-untyped-def]
+    """values[: end] += weight times the signs of z."""
+    high = z & ~_LOW
+    for lane in range(LANES):
+        eight[lane] = sign(np.uint64(lane) & z)
+    lanes = load(eight, _0)
+    at = _0
+    while at < end:
+        store(values, at, load(values, at) + splat(weight * sign(at & high)) * lanes)
+        at += _LANES
+
+
+@part
+def clear(values, end):  # type: ignore[no-untyped-def]
+    """values[: end] = 0."""
+    at = _0
+    while at < end:
+        store(values, at, splat(0.0))
+        at += _LANES
+
+
+@part
+def _products(first, at, second, at2, end, inner, need, even, odd):  # type: ignore[no-untyped-def]
+    """even[j] + i odd[j] = conj(a[j ^ inner]) b[j], for j < end; `need`: EVEN, ODD.
+
+    a, b: the amplitudes from first[at] and second[at2] on, in memory.
+    """
+    low = inner & _LOW
+    by_1, by_2, by_4 = where(_0, ~low & _1), where(_0, ~low & _2), where(_0, ~low & _4)
+    j = _0
+    while j < end:
+        k = at + _2 * (j ^ (inner & ~_LOW))
+        a, b = reals_of(first, k), imags_of(first, k)
+        if low:
+            a, b = moved(a, by_1, by_2, by_4), moved(b, by_1, by_2, by_4)
+        c, d = reals_of(second, at2 + _2 * j), imags_of(second, at2 + _2 * j)
+        if need & EVEN:
+            store(even, j, a * c + b * d)
+        if need & ODD:
+            store(odd, j, a * d - b * c)
+        j += _LANES
+
+
+@kernel(
+    REALS, SINGLES, REALS, SINGLES, I64, INT, INT, WORD, U64, REALS2, INT, INT, INT, INT, REALS,
+    REALS2, group="deferred",
+)  # fmt: skip
+def string_sums_kernel(  # type: ignore[no-untyped-def]
+    reals, singles, reals2, singles2, numbers, size, flip, x, zs, parts, need, all_, first, last,
+    scratch, sums,
+):  # fmt: skip
+    """sums[block, t] for the strings (x, zs[t]); parts[t]: factors of the products' re and im.
+
+    Block b stands at numbers[b] in the whole state; its partner is block b ^ flip of the second.
+    `size`: of a block, LANES at least. `need`: EVEN, ODD: which parts there are strings for;
+    `all_`: all signs of these are found at once.
+    """
+    even, odd, eight = scratch[:size], scratch[size : 2 * size], scratch[2 * size :]
+    end = np.uint64(size)
+    low = np.uint64(size - 1)
+    for block in range(first, last):
+        partner = (np.uint64(numbers[block] * size) ^ x) & ~low
+        at, at2 = np.uint64(2 * block * size), np.uint64(2 * (block ^ flip) * size)
+        if reals.size:
+            _products(reals, at, reals2, at2, end, x & low, need, even, odd)
+        else:
+            _products(singles, at, singles2, at2, end, x & low, need, even, odd)
+        if all_ & EVEN:
+            walsh(even, end)
+        if all_ & ODD:
+            walsh(odd, end)
+        for t in range(zs.size):
+            z = zs[t] & low
+            if parts[t, 0] != 0.0:
+                sum_ = even[z] if all_ & EVEN else signed_sum(even, end, z, eight)
+                sum_ *= parts[t, 0]
+            else:
+                sum_ = odd[z] if all_ & ODD else signed_sum(odd, end, z, eight)
+                sum_ *= parts[t, 1]
+            sums[block, t] = sign(partner & zs[t]) * sum_
+
+
+EVEN, ODD = 1, 2  # number of Y: a string looks at the products' real parts, or the imaginary ones
+
+
+class Group(msgspec.Struct, frozen=True, eq=False):
+    """Strings that flip the same qubits."""
+
+    x: int
+    members: list[int]  # their numbers
+    zs: NDArray[np.uint64]
+    parts: NDArray[np.float64]  # [strings, 2]
+    need: int  # EVEN, ODD: parts of the products that it has strings for
+    all_signs: int  # those that it has many for
+
+
+def groups(strings: list[tuple[int, int]]) -> list[Group]:
+    """All strings, by what they flip."""
+    found: dict[int, list[int]] = {}
+    for number, (x, _) in enumerate(strings):
+        found.setdefault(x, []).append(number)
+    return [_group(x, members, strings) for x, members in found.items()]
+
+
+def _group(x: int, members: list[int], strings: list[tuple[int, int]]) -> Group:
+    masks_z = [strings[t][1] for t in members]
+    factors = [1j ** ((x & z).bit_count() % 4) for z in masks_z]
+    parts = np.array([(factor.real, -factor.imag) for factor in factors])
+    counts = [int(np.count_nonzero(parts[:, k])) for k in (0, 1)]
+    need, many = (EVEN * (counts[0] >= n) | ODD * (counts[1] >= n) for n in (1, MANY))
+    return Group(x, members, np.array(masks_z, np.uint64), parts, need, many)
+
+
+def padded(state: State) -> State:
+    """The state; one of less than LANES amplitudes with zeros behind them."""
+    missing = LANES - state.amplitudes.size
+    return State(np.pad(state.amplitudes, (0, missing))) if missing > 0 else state
+
+
+def string_sums(
+    sweeper: Sweeper,
+    state: State,
+    partner: State,
+    numbers: NDArray[np.int64],
+    flip: int,
+    group: Group,
+    sums: NDArray[np.float64],
+) -> None:
+    """Fill `sums`: float64 [blocks, strings]; see `kernels.strings`."""
+
+    state, partner = padded(state), padded(partner)
+    unit = min(BLOCK_QUBITS, state.num_qubits)
+
+    def work(first: int, last: int, number: int) -> None:
+        string_sums_kernel(
+            state.reals,
+            state.singles,
+            partner.reals,
+            partner.singles,
+            numbers,
+            1 << unit,
+            flip,
+            group.x,
+            group.zs,
+            group.parts,
+            group.need,
+            group.all_signs,
+            first,
+            last,
+            sweeper.scratch(number, (2 << unit) + LANES),
+            sums,
+        )
+
+    sweeper.over(state.num_qubits, unit, work)

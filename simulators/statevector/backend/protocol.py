@@ -1,0 +1,166 @@
+"""Where states live, and all that is done with a whole one: in this process, or over ranks.
+
+Invariant: the walk through a circuit and its outputs are written against `States` alone. Numbers
+that decide what happens next are the same bits in every process, so all of them decide alike.
+
+Numbers from states wherever they live: sums over blocks, equality, samples.
+
+Invariant: block sums are added in the order of the blocks, so they are the same bits for any number
+of threads and of ranks.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.engine import RunOptions
+from simulators.execution.rng import uniforms
+from simulators.statevector.backend.gate_list import Passes
+from simulators.statevector.backend.matrix import Dense
+from simulators.statevector.backend.reductions import DISTANCE, NORM, OVERLAP
+from simulators.statevector.checkpoint import Way
+from simulators.statevector.planning.tables import Sweeps
+from simulators.statevector.state import State
+
+Amplitudes = NDArray[np.complexfloating[Any, Any]]
+
+
+class States(Protocol):
+    """What a run needs of its states. Every method may raise Stopped and OutOfMemory.
+
+    Over ranks each method is called by all of them, in the same order, with the same arguments.
+    """
+
+    @property
+    def first(self) -> bool:
+        """Whether this process reports: of several, one."""
+
+    def check(self) -> None:
+        """Raise Stopped if someone asked for it."""
+
+    def for_width(self, num_qubits: int) -> States:
+        """The states that so wide ones are among: each process has narrow ones of its own."""
+
+    def most(self, num_qubits: int, options: RunOptions) -> int:
+        """How many states a dynamic circuit may hold at once, for all that memory allows."""
+
+    def expect(self, passes: int) -> None:
+        """So many more are to be done, for those who watch the run."""
+
+    def zero(self, num_qubits: int, options: RunOptions, way: Way | None = None) -> State:
+        """The state |0...0>. `way`: what it goes through, if it may be kept on it; it is then as
+        far as an earlier attempt has come, and what this has applied is not applied again."""
+
+    def copied(self, state: State) -> State:
+        """A second state, equal to this one."""
+
+    def blank(self, state: State) -> State:
+        """Room for a second state."""
+
+    def apply(self, state: State, passes: Passes | Sweeps, floats: NDArray[np.float64]) -> None:
+        """Apply all passes; `floats`: their numbers, as the plan says."""
+
+    def multiply(self, state: State, dense: Dense) -> None:
+        """Apply a matrix."""
+
+    def block_sums(
+        self,
+        what: int,
+        state: State,
+        other: State | None = None,
+        *,
+        qubit: int = 0,
+        turn: complex = 1.0,
+    ) -> NDArray[np.float64]:
+        """The two sums of each block of the whole state: float64 [blocks, 2]; see `reduce`."""
+
+    def project(
+        self,
+        state: State,
+        into: State,
+        *,
+        qubit: int,
+        outcome: int,
+        factor: float,
+        move: bool,
+    ) -> None:
+        """`into` becomes the part of `state` with that outcome, times `factor`; see `reduce`."""
+
+    def walk(
+        self,
+        state: State,
+        edges: NDArray[np.float64],
+        begins: NDArray[np.int64],
+        draws: NDArray[np.float64],
+    ) -> NDArray[np.int64]:
+        """The basis state of each draw, see `draw.walk`; anything where this is not the first."""
+
+    def distribution(
+        self, state: State, wires: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Exact distribution of these qubits: values (bit k is wires[k]) and probabilities.
+
+        The probabilities add up to the state's norm; values of no weight are left out. Nothing
+        where this is not the first.
+        """
+
+    def expectations(self, state: State, strings: list[tuple[int, int]]) -> NDArray[np.float64]:
+        """<state|P|state> of each string (x, z): float64 [strings]."""
+
+    def whole(self, state: State) -> Amplitudes | None:
+        """All amplitudes, qubit 0 the lowest index bit; None where this is not the first."""
+
+
+def total(sums: NDArray[np.float64]) -> tuple[float, float]:
+    """Both columns summed in order of blocks."""
+    if len(sums) == 1:
+        return float(sums[0, 0]), float(sums[0, 1])
+    ends = np.cumsum(sums, axis=0)[-1]
+    return float(ends[0]), float(ends[1])
+
+
+def same(states: States, one: State, two: State, tolerance: float) -> bool:
+    """Whether the states are equal up to a global phase: |one - phase * two| <= tolerance."""
+    x, y = total(states.block_sums(OVERLAP, two, one))
+    size = abs(complex(x, y))
+    if size < 0.5:
+        return False
+    gap, _ = total(states.block_sums(DISTANCE, one, two, turn=complex(x, y) / size))
+    return gap <= tolerance * tolerance
+
+
+def sample(
+    states: States,
+    state: State,
+    key: tuple[int, int],
+    shots: NDArray[np.int64],
+    *,
+    draw: int = 0,
+    ordered: bool = True,
+) -> NDArray[np.int64]:
+    """The basis state each of these shots (ascending numbers) finds, by that draw; not `ordered` as
+    they are, if it need not be, but ascending.
+
+    The one form of inverse sampling (see `small`): with t = u * total, the outcome is the first
+    index whose cumulative probability is greater than t; cumulative sums are those of the blocks
+    before, in order, plus the running sum in the block. `key`: seed and binding.
+    """
+    ends = np.cumsum(states.block_sums(NORM, state)[:, 0])
+    draws = np.empty(shots.size)
+    uniforms(*key, draw, shots, draws)
+    draws *= ends[-1]
+    np.minimum(draws, np.nextafter(ends[-1], 0.0), out=draws)  # rounding never leads beyond
+    order = np.argsort(draws, kind="stable") if ordered else None
+    draws = np.sort(draws) if order is None else draws[order]
+    edges = np.concatenate(([0.0], ends[:-1]))
+    begins = np.zeros(ends.size + 1, np.int64)
+    begins[1:] = np.searchsorted(draws, ends, side="left")
+    found = states.walk(state, edges, begins, draws)
+    if order is None:
+        return found
+    indices = np.empty(shots.size, np.int64)
+    indices[order] = found
+    return indices

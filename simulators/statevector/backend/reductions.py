@@ -1,0 +1,258 @@
+"""Sums over the blocks of a state, and the projection on an outcome; see `statevector.reduce`.
+
+Sums over a state: norms, the odds of a qubit, overlaps; and the projection on an outcome.
+
+Sums run over fixed blocks of 2**12 amplitudes, each block on its own, so they are the same bits
+for any number of threads.
+
+How much weight the rows and blocks of a state have, and where draws fall in them.
+
+A block is so many rows that no process ever holds a part of one. The weight of a row comes from the
+pass that wrote it, where one did: then no amplitude is looked at but those that draws fall among.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.compiler.kernel import I64, INT, REAL, REALS, REALS2, SINGLES, kernel
+from simulators.statevector.planning.tables import LANE_WIRES
+from simulators.statevector.state import BLOCK_QUBITS, State, Sweeper, load, zeros
+from simulators.statevector.tiles.driver import kernels
+from simulators.statevector.tiles.norms import add_up, part_up
+
+
+@kernel(
+    INT,
+    REALS,
+    SINGLES,
+    REALS,
+    SINGLES,
+    I64,
+    INT,
+    INT,
+    INT,
+    REAL,
+    REAL,
+    REALS,
+    REALS2,
+    group="deferred",
+)
+def reduce_kernel(  # type: ignore[no-untyped-def]
+    what, reals, singles, reals2, singles2, numbers, qubit, first, last, turn_x, turn_y, scratch,
+    sums,
+):  # fmt: skip
+    """Fill rows first .. last - 1 of `sums`; `scratch`: float64 [4 * block].
+
+    `numbers`: where each block stands in the whole state.
+
+    NORM: (sum |a|^2, 0). ODDS: the same for the qubit 0, and 1. OVERLAP: <a|b>. DISTANCE:
+    (sum |a - turn b|^2, 0). SKETCH: the overlap of a fixed pseudo-random vector with a.
+    """
+    size = scratch.size // 4
+    re, im = scratch[:size], scratch[size : 2 * size]
+    re2, im2 = scratch[2 * size : 3 * size], scratch[3 * size :]
+    zero = np.int64(0)
+    for block in range(first, last):
+        start = block * size
+        base = numbers[block] * size
+        load(reals, singles, start, size, re, im, zero)
+        x = y = 0.0
+        if what == NORM:
+            for k in range(size):
+                x += re[k] * re[k] + im[k] * im[k]
+        elif what == ODDS:
+            for k in range(size):
+                p = re[k] * re[k] + im[k] * im[k]
+                if ((base + k) >> qubit) & 1:
+                    y += p
+                else:
+                    x += p
+        elif what == SKETCH:
+            word = np.uint64(base) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(1)
+            for k in range(size):
+                word = word * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)
+                u = np.float64(np.int64(word >> np.uint64(33))) * 2.0**-31 - 0.5
+                v = np.float64(np.int64(word & np.uint64(0x7FFFFFFF))) * 2.0**-31 - 0.5
+                x += re[k] * u - im[k] * v
+                y += re[k] * v + im[k] * u
+        else:
+            load(reals2, singles2, start, size, re2, im2, zero)
+            if what == OVERLAP:
+                for k in range(size):
+                    x += re[k] * re2[k] + im[k] * im2[k]
+                    y += re[k] * im2[k] - im[k] * re2[k]
+            else:
+                for k in range(size):
+                    u = re[k] - turn_x * re2[k] + turn_y * im2[k]
+                    v = im[k] - turn_x * im2[k] - turn_y * re2[k]
+                    x += u * u + v * v
+        sums[block, 0] = x
+        sums[block, 1] = y
+
+
+@kernel(REALS, SINGLES, REALS, SINGLES, INT, INT, REAL, INT, INT, INT, group="deferred")
+def project_kernel(  # type: ignore[no-untyped-def]
+    reals, singles, reals2, singles2, qubit, outcome, factor, move, first, last
+):
+    """Pairs first .. last - 1: into the second state, the part with the outcome times `factor`.
+
+    `move`: the qubit ends in |0>, else in the outcome. Both states may be the same one.
+    """
+    low = (np.int64(1) << qubit) - 1
+    target = 0 if move else outcome
+    for pair in range(first, last):
+        i = ((pair & ~low) << 1) | (pair & low)
+        source = 2 * (i | (outcome << qubit))
+        kept = 2 * (i | (target << qubit))
+        other = 2 * (i | ((1 - target) << qubit))
+        if reals.size:
+            x, y = reals[source] * factor, reals[source + 1] * factor
+            reals2[other] = reals2[other + 1] = 0.0
+            reals2[kept], reals2[kept + 1] = x, y
+        else:
+            x, y = singles[source] * factor, singles[source + 1] * factor
+            singles2[other] = singles2[other + 1] = 0.0
+            singles2[kept], singles2[kept + 1] = x, y
+
+
+# What `reduce` sums, two numbers a block.
+NORM, ODDS, SKETCH, OVERLAP, DISTANCE = range(5)
+
+
+def block_sums(
+    sweeper: Sweeper,
+    what: int,
+    state: State,
+    other: State | None = None,
+    *,
+    qubit: int = 0,
+    turn: complex = 1.0,
+) -> NDArray[np.float64]:
+    """The two sums of each block: float64 [blocks, 2]."""
+    if what == NORM and state.num_qubits > BLOCK_QUBITS:
+        return norm_sums(sweeper, state)
+    if what == ODDS and state.num_qubits > BLOCK_QUBITS and qubit >= LANE_WIRES:
+        return qubit_sums(sweeper, state, qubit)
+
+    unit = min(BLOCK_QUBITS, state.num_qubits)
+    second = state if other is None else other
+    numbers = state.numbers
+    sums = np.empty((1 << (state.num_qubits - unit), 2))
+
+    def work(first: int, last: int, number: int) -> None:
+        scratch = sweeper.scratch(number, 4 << unit)
+        reduce_kernel(
+            what,
+            state.reals,
+            state.singles,
+            second.reals,
+            second.singles,
+            numbers,
+            qubit,
+            first,
+            last,
+            turn.real,
+            turn.imag,
+            scratch,
+            sums,
+        )
+
+    sweeper.over(state.num_qubits, unit, work)
+    return sums
+
+
+def project(
+    sweeper: Sweeper,
+    state: State,
+    into: State,
+    *,
+    qubit: int,
+    outcome: int,
+    factor: float,
+    move: bool,
+) -> None:
+    """`into` becomes the part of `state` with that outcome, times `factor`; see `kernels.sums`."""
+
+    into.changed()
+
+    def work(first: int, last: int, _number: int) -> None:
+        project_kernel(
+            state.reals,
+            state.singles,
+            into.reals,
+            into.singles,
+            qubit,
+            outcome,
+            factor,
+            1 if move else 0,
+            first,
+            last,
+        )
+
+    sweeper.over(state.num_qubits, 1, work)
+
+
+_ROWS = 1 << (BLOCK_QUBITS - LANE_WIRES)  # of a block
+
+
+def _reals(state: State) -> NDArray[np.floating]:
+    return state.reals if state.reals.size else state.singles
+
+
+def norms(sweeper: Sweeper, state: State) -> NDArray[np.float64]:
+    """The norm of each row: float64 [2**(n - LANE_WIRES)]. Raises Stopped."""
+    if state.norms is None:
+        found = zeros(1 << (state.num_qubits - LANE_WIRES), np.float64)
+        fill, reals = kernels(state).row_norms, _reals(state)
+
+        def work(first: int, last: int, _number: int) -> None:
+            fill(reals, first, last, found)
+
+        sweeper.over(state.num_qubits, LANE_WIRES, work)
+        state.norms = found
+    return state.norms
+
+
+def norm_sums(sweeper: Sweeper, state: State) -> NDArray[np.float64]:
+    """The norm of each block, and 0: float64 [blocks, 2]. Raises Stopped."""
+    weights = norms(sweeper, state)
+    sums = np.empty((1 << (state.num_qubits - BLOCK_QUBITS), 2))
+
+    def work(first: int, last: int, _number: int) -> None:
+        add_up(weights, _ROWS, first, last, sums)
+
+    sweeper.over(state.num_qubits, BLOCK_QUBITS, work)
+    return sums
+
+
+def qubit_sums(sweeper: Sweeper, state: State, qubit: int) -> NDArray[np.float64]:
+    """The norm of each block where a qubit is 0, and where it is 1: float64 [blocks, 2]. The qubit
+    chooses rows, not lanes. Raises Stopped."""
+    weights, numbers = norms(sweeper, state), state.numbers
+    sums = np.empty((1 << (state.num_qubits - BLOCK_QUBITS), 2))
+
+    def work(first: int, last: int, _number: int) -> None:
+        part_up(weights, _ROWS, numbers, qubit - LANE_WIRES, first, last, sums)
+
+    sweeper.over(state.num_qubits, BLOCK_QUBITS, work)
+    return sums
+
+
+def locate_in_rows(
+    sweeper: Sweeper,
+    state: State,
+    edges: NDArray[np.float64],
+    begins: NDArray[np.int64],
+    draws: NDArray[np.float64],
+    found: NDArray[np.int64],
+) -> None:
+    """See `draw.walk`."""
+    weights = norms(sweeper, state)
+    locate, reals, numbers = kernels(state).locate, _reals(state), state.numbers
+
+    def work(first: int, last: int, _number: int) -> None:
+        locate(reals, weights, _ROWS, numbers, first, last, edges, begins, draws, found)
+
+    sweeper.over(state.num_qubits, BLOCK_QUBITS, work)

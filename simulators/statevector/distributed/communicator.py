@@ -1,0 +1,99 @@
+"""The ranks of one engine: how many of them a circuit takes, and how they run it together.
+
+A circuit runs on the largest power of two of them that leaves each rank a tile of the state at
+least; the others sleep until it is done. A narrow one is the first rank's alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from mpi4py import MPI
+
+from simulators.catalog.costs import ranks_used
+from simulators.control import Control, Crew
+from simulators.engine import RunOptions
+from simulators.results import EngineResult
+from simulators.statevector.backend.local import LocalStates
+from simulators.statevector.backend.protocol import States
+from simulators.statevector.checkpoint import Journey, Place
+from simulators.statevector.distributed.backend import RankStates
+from simulators.statevector.distributed.error_agreement import Meeting
+from simulators.statevector.distributed.executor import Traffic
+
+Work = Callable[[States], EngineResult]
+
+
+class Group:
+    """All ranks of a communicator, which is copied: its other users are not disturbed."""
+
+    def __init__(self, comm: Any) -> None:
+        self._comm = comm.Dup()
+        self._parts: dict[int, Any] = {}
+        near = self._comm.Split_type(MPI.COMM_TYPE_SHARED)
+        self._neighbours = int(near.Get_size())
+        near.Free()
+        self.traffic = Traffic()  # of the last run, in this rank
+
+    def close(self) -> None:
+        """Give the communicators back. All ranks call it."""
+        for part in self._parts.values():
+            if part != MPI.COMM_NULL:
+                part.Free()
+        self._parts.clear()
+        self._comm.Free()
+
+    def run(
+        self,
+        num_qubits: int,
+        options: RunOptions,
+        control: Control,
+        alone: Callable[[], EngineResult],
+        work: Work,
+    ) -> EngineResult | None:
+        """The result in the first rank, None in the others. Errors are raised in all alike.
+
+        `alone`: the run of one rank; `work`: that of several, over states that they share.
+        """
+        everyone = Meeting(self._comm, control)
+        count = ranks_used(num_qubits, everyone.size)
+        part = self._part(count)
+        if part == MPI.COMM_NULL:
+            everyone.wait()
+            return None
+        meeting = Meeting(part, control)
+        neighbours = min(self._neighbours, count)
+
+        def together() -> EngineResult:
+            if count == 1:
+                return alone()
+            with Crew(options.threads, control) as crew:
+                local = LocalStates(crew, control)
+                place = Place(meeting.rank, meeting.size, meeting.least)
+                with Journey.of(options, place) as journey:
+                    states = RankStates(meeting, local, neighbours, journey)
+                    found = journey.told(work(states))
+                self.traffic = states.traffic
+                return found
+
+        if count == everyone.size:
+            found = meeting.together(together)
+        else:
+            found = everyone.reported(lambda: meeting.together(together))
+        if everyone.rank:
+            return None
+        return _remarked(found, count, everyone.size)
+
+    def _part(self, count: int) -> Any:
+        if count not in self._parts:
+            colour = 0 if self._comm.Get_rank() < count else MPI.UNDEFINED
+            self._parts[count] = self._comm.Split(colour, self._comm.Get_rank())
+        return self._parts[count]
+
+
+def _remarked(found: EngineResult, count: int, size: int) -> EngineResult:
+    text = f"{count} of {size} ranks" if count < size else f"{size} ranks"
+    remark = f"{found.remark}, {text}" if found.remark else text
+    return msgspec.structs.replace(found, remark=remark)

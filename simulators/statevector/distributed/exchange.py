@@ -1,0 +1,166 @@
+"""Bits of the rank's number and local positions change places, several at once, in place.
+
+Invariant: what goes to another rank goes through four buffers that are made once and together take
+an eighth of a rank's share at most: two that are packed and sent, one while the other is on its
+way, and two that are received into. A message is far below what MPI can count.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.catalog.costs import EXCHANGE_PART
+from simulators.statevector.distributed.error_agreement import Meeting
+from simulators.statevector.distributed.remap_schedule import Pair
+from simulators.statevector.state import BLOCK_QUBITS, State
+
+_MOST = 1 << 16  # amplitudes of a buffer: 1 MiB in double precision
+_BUFFERS = 4
+
+Part = NDArray[np.complexfloating[Any, Any]]
+
+
+class Exchange:
+    """The buffers, and what goes through them."""
+
+    def __init__(
+        self, meeting: Meeting, num_local: int, dtype: np.dtype[np.complexfloating]
+    ) -> None:
+        self._meeting = meeting
+        share = (1 << num_local) // EXCHANGE_PART
+        size = min(_MOST, share // _BUFFERS)
+        room = np.empty(max(_BUFFERS * size, 1 << BLOCK_QUBITS), dtype)
+        self._room: Part = room
+        self._out = (room[:size], room[size : 2 * size])
+        self._in = (room[2 * size : 3 * size], room[3 * size : 4 * size])
+        self._size = size
+        self.sent_bytes = 0
+        self.seconds = 0.0  # in exchanges, waiting for the partner included
+        self.waited_cpu_s = 0.0  # of it, what MPI used
+
+    @property
+    def chunk(self) -> int:
+        """Amplitudes that `lend` takes, at most."""
+        return self._room.size
+
+    def trade(
+        self, state: State, pairs: Sequence[Pair], alive: int = -1, alive_ranks: int = -1
+    ) -> None:
+        """Each pair is a bit of the rank's number, counted from 0, and a local position.
+
+        `alive`, `alive_ranks`: the local positions and the bits of the rank's number that may be 1
+        where an amplitude is not 0.
+        """
+        begin_s = time.perf_counter()
+        self._meeting.meet()
+        rank = self._meeting.rank
+        own = sum((rank >> bit & 1) << k for k, (bit, _) in enumerate(pairs))
+        idle_here = sum((~alive >> position & 1) << k for k, (_, position) in enumerate(pairs))
+        idle_there = sum((~alive_ranks >> bit & 1) << k for k, (bit, _) in enumerate(pairs))
+        among = sum(1 << bit for bit, _ in pairs)
+        empty = rank & ~among & ~alive_ranks  # this rank and all it would trade with hold nothing
+        for change in range(1, 1 if empty else 1 << len(pairs)):
+            other = own ^ change
+            sends = not (own & idle_there or other & idle_here)
+            gets = not (other & idle_there or own & idle_here)
+            if sends or gets:
+                changed = (1 << bit for k, (bit, _) in enumerate(pairs) if change >> k & 1)
+                values = {position: other >> k & 1 for k, (_, position) in enumerate(pairs)}
+                parts = pieces(state.amplitudes, values, alive, self._size)
+                self._trade(parts, rank ^ sum(changed), sends=sends, gets=gets)
+        self.seconds += time.perf_counter() - begin_s
+
+    def swap(self, state: State, bit: int, position: int) -> None:
+        """Bit `bit` of the rank's number and a local position change places."""
+        self.trade(state, ((bit, position),))
+
+    def _trade(self, parts: Iterator[Part], partner: int, *, sends: bool, gets: bool) -> None:
+        """These parts of the state for what the partner sends: packing the next one while one is
+        on its way. What lies together is sent from where it is."""
+        comm = self._meeting.comm
+        waiting: list[tuple[Part, int, Any, Any]] = []
+        for number, part in enumerate(parts):
+            slot = number & 1
+            if len(waiting) == 2:
+                self._finish(*waiting.pop(0))
+            size = part.size
+            getting = comm.Irecv(self._in[slot][:size], partner) if gets else None
+            sending = None
+            if sends:
+                if part.flags.c_contiguous:
+                    out = part.reshape(-1)
+                else:
+                    out = self._out[slot][:size]
+                    out.reshape(part.shape)[...] = part
+                sending = comm.Isend(out, partner)
+                self.sent_bytes += out.nbytes
+            waiting.append((part, slot, sending, getting))
+        for each in waiting:
+            self._finish(*each)
+
+    def _finish(self, part: Part, slot: int, sending: Any, getting: Any) -> None:
+        begin_s = time.thread_time()
+        for request in (getting, sending):
+            if request is not None:
+                request.Wait()
+        self.waited_cpu_s += time.thread_time() - begin_s
+        if getting is None:
+            part[...] = 0.0
+        else:
+            part[...] = self._in[slot][: part.size].reshape(part.shape)
+
+    def lend(self, part: Part, partner: int) -> State:
+        """What the partner has where it was asked for; it gets `part`. Valid until the next one."""
+        into = self._room[: part.size]
+        self._meeting.meet()
+        self._meeting.comm.Sendrecv(part, partner, recvbuf=into, source=partner)
+        self.sent_bytes += part.nbytes
+        return State(into)
+
+
+def pieces(amplitudes: Part, values: dict[int, int], alive: int, most: int) -> Iterator[Part]:
+    """The amplitudes whose index has these bits (position -> bit) and no other bit that is not
+    `alive`: views, at most `most` amplitudes each, in the same order of the rest of the index."""
+    num = amplitudes.size.bit_length() - 1
+    fixed = {position: 0 for position in range(num) if not alive >> position & 1} | values
+    shape: list[int] = []
+    index: list[int | slice] = []
+    run = 0
+    for position in reversed(range(num)):
+        if position not in fixed:
+            run += 1
+            continue
+        if run:
+            shape.append(1 << run)
+            index.append(slice(None))
+        shape.append(2)
+        index.append(fixed[position])
+        run = 0
+    if run:
+        shape.append(1 << run)
+        index.append(slice(None))
+    view = amplitudes.reshape(shape)[tuple(index)]
+    return _cut(view if view.ndim else view.reshape(1), most)
+
+
+def _cut(view: Part, most: int) -> Iterator[Part]:
+    """Along the first axes, as far as needed."""
+    inner = 1
+    axis = view.ndim
+    while axis and inner * view.shape[axis - 1] <= most:
+        axis -= 1
+        inner *= view.shape[axis]
+    if not axis:
+        yield view
+        return
+    step = max(1, most // inner)  # along this axis; the ones before are taken one by one
+    for outer in itertools.product(*(range(size) for size in view.shape[: axis - 1])):
+        for at in range(0, view.shape[axis - 1], step):
+            index: tuple[Any, ...] = (*outer, slice(at, at + step))
+            yield view[index]

@@ -1,0 +1,181 @@
+"""The passes of a leg as one rank does them: wires become positions of its share.
+
+Invariant: an amplitude goes through the very operations, in the very order, that it would go
+through in one process, so its bits are the same.
+
+Passes over a divided state: exchanges, and between them what one rank does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.statevector.checkpoint import Journey
+from simulators.statevector.distributed.error_agreement import Meeting
+from simulators.statevector.distributed.exchange import Exchange
+from simulators.statevector.distributed.qubit_layout import Share
+from simulators.statevector.distributed.remap_schedule import Leg, before, route
+from simulators.statevector.planning import tables as s
+from simulators.statevector.planning.tables import Sweeps
+from simulators.statevector.state import Sweeper
+from simulators.statevector.tiles import driver
+
+_NEVER = np.uint64(1 << 63)  # a bit that no amplitude's index has
+
+
+def relocated(plan: Sweeps, leg: Leg, num_local: int, rank: int) -> Sweeps:
+    """Passes leg.first .. leg.last - 1, over the share of one rank.
+
+    Conditions on the rank's number are decided here: an operation that has one that does not hold
+    gets another that never does, and so does a term.
+    """
+    positions = leg.positions
+    below = np.uint64((1 << num_local) - 1)
+    number = np.uint64(rank << num_local)
+    starts = plan.starts[leg.first : leg.last + 1]
+    ops = plan.ops[starts[0] : starts[-1]].copy()
+    masks = permuted(ops[:, s.OUTER_MASK], positions)
+    values = permuted(ops[:, s.OUTER_VALUE], positions)
+    fails = ((number ^ values) & masks & ~below) != 0
+    ops[:, s.OUTER_MASK] = np.where(fails, 0, masks & below)
+    ops[:, s.OUTER_VALUE] = np.where(fails, _NEVER, values & below)
+    ops[ops[:, s.KIND] == s.SWAP_LANE, s.OUTER_MASK : s.OUTER_VALUE + 1] = 0
+    terms = plan.terms.copy()
+    masks = permuted(terms[:, s.MASK], positions)
+    terms[:, s.MASK] = np.where((~number & masks & ~below) != 0, _NEVER, masks & below)
+    live = permuted(plan.live[leg.first : leg.last], positions)
+    absent = (number & ~live) != 0  # all this rank has is 0 in such a pass
+    wires = plan.places[leg.first : leg.last, : plan.width].astype(np.int64)
+    return msgspec.structs.replace(
+        plan,
+        num_wires=num_local,
+        starts=starts - starts[0],
+        places=np.array(positions, np.uint64)[wires],
+        live=np.where(absent, np.uint64(0), live & below),
+        ops=ops,
+        terms=terms,
+    )
+
+
+def later(plan: Sweeps, first: int) -> Sweeps:
+    """The passes from that one on."""
+    if not first:
+        return plan
+    return msgspec.structs.replace(
+        plan, starts=plan.starts[first:], places=plan.places[first:], live=plan.live[first:]
+    )
+
+
+def permuted(masks: NDArray[np.uint64], positions: Sequence[int]) -> NDArray[np.uint64]:
+    """Masks of wires as masks of positions."""
+    found = np.zeros_like(masks)
+    for wire, position in enumerate(positions):
+        found |= (masks >> np.uint64(wire) & np.uint64(1)) << np.uint64(position)
+    return found
+
+
+_UNHEARD = 1 << 24  # amplitudes that go through passes between two meetings
+
+
+class Traffic(msgspec.Struct, frozen=True):
+    """What one rank's exchanges came to in one run; where CPU time is told, MPI's own alone."""
+
+    passes: int = 0
+    exchanges: int = 0
+    planned_bytes: int = 0  # to be sent for passes, by the rank that sends most
+    planned_bytes_of_all: int = 0
+    sent_bytes: int = 0  # for passes, by this rank
+    exchange_s: float = 0.0
+    waited_cpu_s: float = 0.0
+
+    def plus(self, other: Traffic, at_meetings_s: float) -> Traffic:
+        """Of both; the time at meetings is in each of them."""
+        return Traffic(
+            self.passes + other.passes,
+            self.exchanges + other.exchanges,
+            self.planned_bytes + other.planned_bytes,
+            self.planned_bytes_of_all + other.planned_bytes_of_all,
+            self.sent_bytes + other.sent_bytes,
+            self.exchange_s + other.exchange_s,
+            self.waited_cpu_s + max(0.0, other.waited_cpu_s - at_meetings_s),
+        )
+
+
+class Passing:
+    """One rank's part in the passes of one run."""
+
+    def __init__(
+        self, meeting: Meeting, exchange: Exchange, sweeper: Sweeper, journey: Journey
+    ) -> None:
+        self._meeting = meeting
+        self._exchange = exchange
+        self._sweeper = sweeper
+        self._journey = journey
+        self._traffic = Traffic()
+
+    @property
+    def traffic(self) -> Traffic:
+        """What there was to send so far."""
+        waited_s = self._meeting.waited_cpu_s + self._exchange.waited_cpu_s
+        return msgspec.structs.replace(self._traffic, waited_cpu_s=waited_s)
+
+    def __call__(self, share: Share, plan: Sweeps, floats: NDArray[np.float64]) -> None:
+        """All passes that an earlier attempt has not done, leg by leg."""
+        skipped = self._journey.skipped(len(plan.live))
+        self._sweeper.passed(skipped)
+        if skipped == len(plan.live):
+            return
+        plan = later(plan, skipped)
+        layout = share.layout
+        found = route(plan, layout.positions, layout.num_local, fresh=share.fresh)
+        everything = (1 << plan.num_wires) - 1
+        if share.fresh and not self._journey.is_kept and int(plan.live[-1]) == everything:
+            share.overwritten()  # what is not live is neither read nor sent before it is written
+        share.fresh = False
+        before_bytes, before_s = self._exchange.sent_bytes, self._exchange.seconds
+        for leg in found.legs:
+            self._meeting.meet()
+            self._trade(share, leg)
+            part = relocated(plan, leg, layout.num_local, share.rank)
+            self._sweep(share, part, floats, is_last=leg is found.legs[-1])
+        told, size = self._traffic, share.amplitudes.itemsize
+        self._traffic = Traffic(
+            told.passes + len(plan.live),
+            told.exchanges + sum(bool(leg.pairs) for leg in found.legs),
+            told.planned_bytes + found.sent * size,
+            told.planned_bytes_of_all + found.sent_by_all * size,
+            told.sent_bytes + self._exchange.sent_bytes - before_bytes,
+            told.exchange_s + self._exchange.seconds - before_s,
+        )
+
+    def _trade(self, share: Share, leg: Leg) -> None:
+        """From the layout before a leg to its own."""
+        layout, local = share.layout, share.layout.num_local
+        if leg.pairs:
+            alive = before(leg, leg.alive)
+            pairs = [(there - local, here) for there, here in leg.pairs]
+            self._exchange.trade(share, pairs, alive & ((1 << local) - 1), alive >> local)
+        layout.become(leg.positions)
+        share.changed()
+        alive = layout.placed(leg.alive)
+        holds = not share.rank & ~(alive >> local)
+        share.live = alive & ((1 << local) - 1) if holds else 0
+
+    def _sweep(
+        self, share: Share, part: Sweeps, floats: NDArray[np.float64], *, is_last: bool
+    ) -> None:
+        """The passes of a leg; between two of them a rank hears what became of the others."""
+        end, journey = len(part.live), self._journey
+        step = 1 if journey.is_kept else max(1, _UNHEARD >> share.num_qubits)
+        for begin in range(0, end, step):
+            if begin:
+                self._meeting.meet()
+            stop = min(begin + step, end)
+            norms = is_last and stop == end
+            driver.apply(self._sweeper, share, part, floats, first=begin, last=stop, norms=norms)
+            if journey.is_kept:
+                journey.passed(share.amplitudes, share.layout.positions)

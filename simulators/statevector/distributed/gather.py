@@ -1,0 +1,97 @@
+"""What only the first rank gets: all amplitudes, or the distribution of some qubits."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.errors import OutOfMemory
+from simulators.statevector.backend import sampling
+from simulators.statevector.backend.protocol import Amplitudes
+from simulators.statevector.distributed.error_agreement import Meeting
+from simulators.statevector.distributed.qubit_layout import Share
+from simulators.statevector.state import BLOCK_QUBITS, PHYSICAL_BYTES, Sweeper
+
+_MOST = 1 << 18  # numbers that go in one message
+
+
+def whole(meeting: Meeting, share: Share) -> Amplitudes | None:
+    """All amplitudes in the first rank; blocks must be whole. Raises OutOfMemory."""
+    rows = share.amplitudes.reshape(-1, 1 << BLOCK_QUBITS)
+    step = _MOST >> BLOCK_QUBITS
+    found: Amplitudes | None = None
+    if meeting.rank == 0:
+        found = _room(meeting, share).reshape(-1, 1 << BLOCK_QUBITS)
+        buffer = np.empty_like(rows[:step])
+        orders = [share.layout.numbers(rank) for rank in range(meeting.size)]
+        found[orders[0]] = rows
+    meeting.meet()
+    if found is None:
+        for at in range(0, len(rows), step):
+            meeting.comm.Send(rows[at : at + step], 0)
+        return None
+    for rank in range(1, meeting.size):
+        for at in range(0, len(rows), step):
+            part = buffer[: min(step, len(rows) - at)]
+            meeting.comm.Recv(part, rank)
+            found[orders[rank][at : at + step]] = part
+    return found.reshape(-1)
+
+
+def _room(meeting: Meeting, share: Share) -> Amplitudes:
+    need = share.amplitudes.nbytes * meeting.size
+    hint = "ask for counts, probabilities of few qubits, or expectation values"
+    text = f"the whole statevector of {need / 2**30:,.1f} GiB does not fit into the first rank"
+    if need + share.amplitudes.nbytes > PHYSICAL_BYTES:
+        raise OutOfMemory(f"{text}; it has {PHYSICAL_BYTES / 2**30:,.1f} GiB", hint=hint)
+    try:
+        return np.empty(share.amplitudes.size * meeting.size, share.amplitudes.dtype)
+    except MemoryError as error:
+        raise OutOfMemory(text, hint=hint) from error
+
+
+def distribution(
+    meeting: Meeting, sweeper: Sweeper, share: Share, wires: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """See `States.distribution`. A rank's table has the wires that are not its number alone."""
+    local = [k for k, wire in enumerate(wires.tolist()) if _is_local(share, wire)]
+    mine = np.zeros(1 << len(local))
+    sampling.accumulate(sweeper, share, wires[local], mine)
+    table = np.zeros(1 << wires.size if meeting.rank == 0 else 0)
+    buffer = np.empty(min(_MOST, mine.size))
+    places = np.arange(buffer.size)
+    meeting.meet()
+    for at in range(0, mine.size, buffer.size):
+        part = mine[at : at + buffer.size]
+        if meeting.rank:
+            meeting.comm.Send(part, 0)
+            continue
+        for rank in range(meeting.size):
+            if rank:
+                meeting.comm.Recv(buffer, rank)
+                part = buffer
+            base = _constant(share, wires, rank)
+            table[base | _spread(places + at, local)] += part
+    return sampling.likely(table, share)
+
+
+def _is_local(share: Share, wire: int) -> bool:
+    return share.layout.positions[wire] < share.num_qubits
+
+
+def _constant(share: Share, wires: NDArray[np.int64], rank: int) -> int:
+    """The bits of a value that are the rank's number."""
+    found = 0
+    for k, wire in enumerate(wires.tolist()):
+        bit = share.layout.positions[wire] - share.num_qubits
+        if bit >= 0 and rank >> bit & 1:
+            found |= 1 << k
+    return found
+
+
+def _spread(values: NDArray[np.int64], places: list[int]) -> NDArray[np.int64]:
+    """Bit k of each value moved to places[k]."""
+    found = np.zeros_like(values)
+    for k, place in enumerate(places):
+        found |= (values >> k & 1) << place
+    return found

@@ -1,0 +1,184 @@
+"""Which qubit stands where in a state that is divided among ranks.
+
+Position p < num_local is bit p of an amplitude's index in a rank; the positions above are the bits
+of the rank's number. Pure: it says what should change places, others move the amplitudes.
+
+A rank's share of a state, and the memory for it.
+
+What one rank computes that one process alone would not: two local positions change places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.catalog import state_bytes
+from simulators.compiler.kernel import INT, REALS, SINGLES, kernel
+from simulators.engine import RunOptions
+from simulators.errors import OutOfMemory
+from simulators.statevector import state
+from simulators.statevector.planning.tables import LANES
+from simulators.statevector.state import BLOCK_QUBITS, PHYSICAL_BYTES, State, Sweeper
+
+
+class Layout:
+    """A permutation of qubits; the same in every rank at any moment."""
+
+    __slots__ = ("num_local", "positions", "qubits")
+
+    def __init__(self, num_qubits: int, num_local: int) -> None:
+        self.num_local = num_local
+        self.positions = list(range(num_qubits))  # of each qubit
+        self.qubits = list(range(num_qubits))  # at each position
+
+    def copy(self) -> Layout:
+        """Another one, equal to this."""
+        found = Layout(0, self.num_local)
+        found.positions, found.qubits = self.positions.copy(), self.qubits.copy()
+        return found
+
+    def become(self, positions: Sequence[int]) -> None:
+        """The wires stand there now."""
+        self.positions = list(positions)
+        for qubit, position in enumerate(positions):
+            self.qubits[position] = qubit
+
+    def swap(self, one: int, two: int) -> None:
+        """The qubits at two positions have changed places."""
+        qubits = self.qubits
+        qubits[one], qubits[two] = qubits[two], qubits[one]
+        self.positions[qubits[one]], self.positions[qubits[two]] = one, two
+
+    def placed(self, mask: int) -> int:
+        """A mask of qubits as a mask of positions."""
+        return sum(1 << self.positions[qubit] for qubit in bits(mask))
+
+    def numbers(self, rank: int) -> NDArray[np.int64]:
+        """Where a rank's blocks stand in the whole state: int64 [blocks].
+
+        Right only where the lowest BLOCK_QUBITS qubits stand at their own positions.
+        """
+        found = np.zeros(1 << (self.num_local - BLOCK_QUBITS), np.int64)
+        blocks = np.arange(found.size)
+        for position in range(BLOCK_QUBITS, self.num_local):
+            bit = blocks >> (position - BLOCK_QUBITS) & 1
+            found |= bit << (self.qubits[position] - BLOCK_QUBITS)
+        for position in range(self.num_local, len(self.qubits)):
+            if rank >> (position - self.num_local) & 1:
+                found |= 1 << (self.qubits[position] - BLOCK_QUBITS)
+        return found
+
+    def exchanges(self, wanted: int) -> list[tuple[int, int]]:
+        """Pairs (position in the rank's number, local position) that bring all `wanted` home. Who
+        leaves stands above the blocks if at all possible."""
+        abroad = [p for q in bits(wanted) if (p := self.positions[q]) >= self.num_local]
+        free = [p for p in range(self.num_local) if not wanted >> self.qubits[p] & 1]
+        return list(zip(abroad, reversed(free), strict=False))
+
+    def settling(self) -> Iterator[tuple[int, int]]:
+        """Pairs of positions to be swapped, one after the other, so that blocks are whole."""
+        for qubit in range(BLOCK_QUBITS):
+            if self.positions[qubit] != qubit:
+                yield self.positions[qubit], qubit
+
+    def aligning(self, like: Layout) -> Iterator[tuple[int, int]]:
+        """Pairs of positions to be swapped, one after the other, to become equal to `like`."""
+        for position, qubit in enumerate(like.qubits):
+            if self.positions[qubit] != position:
+                yield self.positions[qubit], position
+
+
+def bits(mask: int) -> Iterator[int]:
+    """The numbers of the bits that are set, ascending."""
+    while mask:
+        low = mask & -mask
+        yield low.bit_length() - 1
+        mask ^= low
+
+
+class Share(State):
+    """2**num_local amplitudes; `num_qubits` counts those of the share alone."""
+
+    __slots__ = ("fresh", "layout", "rank")
+
+    def __init__(
+        self,
+        amplitudes: NDArray[np.complexfloating],
+        layout: Layout,
+        rank: int,
+        *,
+        dirty: bool = False,
+    ) -> None:
+        super().__init__(amplitudes, dirty=dirty)
+        self.layout = layout
+        self.rank = rank
+        self.fresh = False  # |0...0>, wherever its wires stand
+
+    @property
+    def dtype(self) -> np.dtype[np.complexfloating]:
+        """Of its amplitudes, which may not be there yet."""
+        return self._amplitudes.dtype
+
+    def begin(self) -> None:
+        """Its first amplitude is that of |0...0>."""
+        self._amplitudes[0] = 1.0
+
+    @property
+    def numbers(self) -> NDArray[np.int64]:
+        """See `State.numbers`; blocks must be whole."""
+        return self.layout.numbers(self.rank)
+
+    @classmethod
+    def empty_handed(cls, layout: Layout, rank: int, neighbours: int, options: RunOptions) -> Share:
+        """Amplitudes that are all 0. Raises OutOfMemory.
+
+        `neighbours`: ranks on this machine, this one included.
+        """
+        num_qubits, ranks_log2 = len(layout.qubits), len(layout.qubits) - layout.num_local
+        need = state_bytes(layout.num_local, options.precision)
+        dtype = np.complex128 if options.precision == "double" else np.complex64
+        if need * neighbours > PHYSICAL_BYTES:
+            raise _too_large(num_qubits, ranks_log2, need, neighbours)
+        try:
+            amplitudes, clean = state.room(1 << layout.num_local, dtype)
+        except MemoryError as error:
+            raise _too_large(num_qubits, ranks_log2, need, neighbours) from error
+        amplitudes[:LANES] = 0.0
+        return cls(amplitudes, layout, rank, dirty=not clean)
+
+
+def _too_large(num_qubits: int, ranks_log2: int, need: int, neighbours: int) -> OutOfMemory:
+    return OutOfMemory(
+        f"{num_qubits} qubits over {1 << ranks_log2} ranks need {need / 2**30:,.2f} GiB in each;"
+        f" a machine with {neighbours} of them has {PHYSICAL_BYTES / 2**30:,.1f} GiB",
+        hint="take more ranks on more machines, fewer qubits, or precision 'single'",
+    )
+
+
+@kernel(REALS, SINGLES, INT, INT, INT, INT, group="distributed")
+def _swap(reals, singles, low, high, first, last):  # type: ignore[no-untyped-def]
+    """Bits low < high of all indices change places; quadruples first .. last - 1 of amplitudes."""
+    below, between = (np.int64(1) << low) - 1, (np.int64(1) << (high - 1)) - 1
+    for number in range(first, last):
+        base = ((number & ~below) << 1) | (number & below)
+        base = ((base & ~((between << 1) | 1)) << 1) | (base & ((between << 1) | 1))
+        i, j = 2 * (base | (np.int64(1) << low)), 2 * (base | (np.int64(1) << high))
+        if reals.size:
+            reals[i], reals[j] = reals[j], reals[i]
+            reals[i + 1], reals[j + 1] = reals[j + 1], reals[i + 1]
+        else:
+            singles[i], singles[j] = singles[j], singles[i]
+            singles[i + 1], singles[j + 1] = singles[j + 1], singles[i + 1]
+
+
+def swap_local(sweeper: Sweeper, state: State, one: int, two: int) -> None:
+    """Two positions of each rank change places."""
+    low, high = sorted((one, two))
+
+    def work(first: int, last: int, _number: int) -> None:
+        _swap(state.reals, state.singles, low, high, first, last)
+
+    sweeper.over(state.num_qubits, 2, work)

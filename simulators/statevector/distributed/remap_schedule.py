@@ -1,0 +1,218 @@
+"""Where each wire stands in each pass of a state divided among ranks: known before the run.
+
+A pass wants the wires of its tile local. Who leaves for them is wanted again last, and stands above
+the blocks if at all possible; the lanes never leave. What has never been 1 costs nothing to move,
+so the first layout is free, and what is sent early is little. Pure: others move the amplitudes.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from simulators.statevector.distributed.qubit_layout import bits
+from simulators.statevector.planning.tables import LANE_WIRES, Sweeps
+from simulators.statevector.state import BLOCK_QUBITS
+
+_MOST_EXTRA = 6  # wires that are brought home before they are wanted, at most
+
+Pair = tuple[int, int]  # a position in the rank's number, and a local one
+
+
+class Leg(msgspec.Struct, frozen=True):
+    """Passes first .. last - 1, in one layout, and what changes places before them."""
+
+    first: int
+    last: int
+    positions: tuple[int, ...]  # of each wire
+    pairs: tuple[Pair, ...]  # exchanged at once
+    alive: int  # wires that may be 1 where an amplitude is not 0, before the exchange
+
+
+class Route(msgspec.Struct, frozen=True):
+    """The legs of a sequence of passes, and what they cost: amplitudes."""
+
+    num_local: int
+    legs: tuple[Leg, ...]
+    visited: int  # by the rank that visits most
+    sent: int  # by the rank that sends most
+    sent_by_all: int
+
+    @property
+    def cost(self) -> int:
+        """To send an amplitude takes about as long as to have it in one pass."""
+        return self.visited + self.sent
+
+
+def route(plan: Sweeps, positions: Sequence[int], num_local: int, *, fresh: bool) -> Route:
+    """The best of some ways. `fresh`: the state is |0...0>; `positions`: where wires stand now."""
+    places = plan.places[:, : plan.width].tolist()
+    tiles = [sum(1 << wire for wire in row) for row in places]
+    lives = plan.live.tolist()
+    divided = len(positions) - num_local
+    ways = (
+        _Way(tiles, lives, positions, num_local, fresh=fresh).find(extra, eager=eager)
+        for extra in range(min(divided, _MOST_EXTRA) + 1)
+        for eager in ((False, True) if fresh else (False,))
+    )
+    return min(ways, key=lambda found: found.cost)
+
+
+class _Way:
+    """One way through the passes."""
+
+    def __init__(
+        self,
+        tiles: list[int],
+        lives: list[int],
+        positions: Sequence[int],
+        num_local: int,
+        *,
+        fresh: bool,
+    ) -> None:
+        self._tiles = tiles
+        self._lives = lives
+        self._positions = list(positions)
+        self._wires = [0] * len(positions)
+        for wire, position in enumerate(positions):
+            self._wires[position] = wire
+        self._num_local = num_local
+        self._alive = 0 if fresh or not lives else lives[0]
+        self._uses: list[list[int]] = [[] for _ in positions]
+        for number, tile in enumerate(tiles):
+            for wire in bits(tile):
+                self._uses[wire].append(number)
+
+    def find(self, extra: int, *, eager: bool) -> Route:
+        """`extra`: how many more are brought home with one that must be. `eager`: ranks that have
+        nothing yet get their part as soon as there is one."""
+        legs: list[Leg] = []
+        visited = sent = sent_by_all = 0
+        for number, tile in enumerate(self._tiles):
+            moved = self._relabel(number, tile)
+            pairs = self._demanded(number, tile, extra)
+            if eager and not pairs:
+                pairs = self._shared_out(number, tile)
+            most, all_ = volume(pairs, self._wires, self._alive, self._num_local)
+            sent, sent_by_all = sent + most, sent_by_all + all_
+            if pairs or moved or not legs:
+                alive = self._alive
+                for there, here in pairs:
+                    self._swap(there, here)
+                legs.append(Leg(number, number + 1, tuple(self._positions), pairs, alive))
+            else:
+                legs[-1] = msgspec.structs.replace(legs[-1], last=number + 1)
+            self._alive = self._lives[number]
+            visited += 1 << self._local(self._alive)
+        return Route(self._num_local, tuple(legs), visited, sent, sent_by_all)
+
+    def _relabel(self, number: int, tile: int) -> bool:
+        """Wires that have never been 1 change places for nothing: those abroad are wanted last."""
+        idle = [w for w in self._abroad() if not self._alive >> w & 1]
+        never = ~self._alive & -(1 << BLOCK_QUBITS)
+        free = [w for w in self._leaving(number, tile) if never >> w & 1]
+        pairs = self._better(number, tile, idle, free, len(idle))
+        for there, here in pairs:
+            self._swap(there, here)
+        return bool(pairs)
+
+    def _demanded(self, number: int, tile: int, extra: int) -> tuple[Pair, ...]:
+        """What must be exchanged, and what is worth it then."""
+        abroad = self._abroad()
+        wanted = sum(tile >> wire & 1 for wire in abroad)
+        if not wanted:
+            return ()
+        return self._better(number, tile, abroad, self._leaving(number, tile), wanted + extra)
+
+    def _shared_out(self, number: int, tile: int) -> tuple[Pair, ...]:
+        """Bits of the rank's number that have never been 1, for wires that have."""
+        idle = [w for w in self._abroad() if not self._alive >> w & 1]
+        alive = self._alive & -(1 << BLOCK_QUBITS)
+        busy = [w for w in self._leaving(number, tile) if alive >> w & 1]
+        return tuple(
+            (self._positions[one], self._positions[two])
+            for one, two in zip(idle, busy, strict=False)
+        )
+
+    def _better(
+        self, number: int, tile: int, coming: Iterable[int], leaving: Sequence[int], most: int
+    ) -> tuple[Pair, ...]:
+        """At most so many of `coming`, the next wanted first, for those that are wanted later."""
+        found = []
+        order = sorted(coming, key=lambda wire: (self._next(wire, number), wire))
+        for one, two in zip(order[:most], leaving, strict=False):
+            sooner = two >= BLOCK_QUBITS and self._next(one, number) < self._next(two, number)
+            if tile >> one & 1 or sooner:
+                found.append((self._positions[one], self._positions[two]))
+        return tuple(found)
+
+    def _leaving(self, number: int, tile: int) -> list[int]:
+        """Local wires that the tile does without, who should leave first."""
+        free = [
+            wire
+            for wire in self._wires[: self._num_local]
+            if wire >= LANE_WIRES and not tile >> wire & 1
+        ]
+        free.sort(
+            key=lambda wire: (
+                wire < BLOCK_QUBITS,
+                -self._next(wire, number),
+                -self._positions[wire],
+            )
+        )
+        return free
+
+    def _abroad(self) -> list[int]:
+        return self._wires[self._num_local :]
+
+    def _next(self, wire: int, number: int) -> int:
+        """The pass that wants it next, this one or a later."""
+        uses = self._uses[wire]
+        at = bisect_left(uses, number)
+        return uses[at] if at < len(uses) else len(self._tiles)
+
+    def _local(self, wires: int) -> int:
+        return sum(self._positions[wire] < self._num_local for wire in bits(wires))
+
+    def _swap(self, one: int, two: int) -> None:
+        wires = self._wires
+        wires[one], wires[two] = wires[two], wires[one]
+        self._positions[wires[one]], self._positions[wires[two]] = one, two
+
+
+def volume(
+    pairs: Sequence[Pair], wires: Sequence[int], alive: int, num_local: int
+) -> tuple[int, int]:
+    """Amplitudes that an exchange sends: by the rank that sends most, and by all together.
+
+    `wires`: at each position, before it. A rank sends the parts that may hold anything but 0.
+    """
+    if not pairs:
+        return 0, 0
+    there = [alive >> wires[one] & 1 for one, _ in pairs]
+    here = [alive >> wires[two] & 1 for _, two in pairs]
+    taken = {position for pair in pairs for position in pair}
+    part = others = 0
+    for position, wire in enumerate(wires):
+        if alive >> wire & 1 and position not in taken:
+            if position < num_local:
+                part += 1
+            else:
+                others += 1
+    both = sum(one & two for one, two in zip(there, here, strict=True))
+    stays = all(two or not one for one, two in zip(there, here, strict=True))  # in every rank
+    parts = 1 << sum(here)
+    most = parts - stays
+    all_ = (parts << sum(there)) - (1 << both)
+    return most << part, all_ << (part + others)
+
+
+def before(leg: Leg, wires: int) -> int:
+    """A mask of wires as a mask of positions, as they are before the leg's exchange."""
+    found = sum(1 << leg.positions[wire] for wire in bits(wires))
+    for there, here in leg.pairs:
+        if (found >> there ^ found >> here) & 1:
+            found ^= 1 << there | 1 << here
+    return found

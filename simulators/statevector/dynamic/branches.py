@@ -1,0 +1,318 @@
+"""How many states a run may hold, and how many operations it may execute.
+
+The branches of a dynamic circuit: quantum states, and the shots or records that are in each.
+
+The classical record is kept for each shot, not for each branch, so that branches may be merged
+whatever was measured on the way. The rows of all branches stand in one array, so an operation of
+the circuit is one step over all of them, however many branches there are. While a circuit runs, its
+variables lie in the record too, behind the words of the clbits.
+
+Branches whose states are equal become one.
+
+Two states are equal if they differ by at most TOLERANCE in norm, up to a global phase: far above
+rounding and far below what 2**31 shots could tell.
+
+One measurement or reset of all branches: its outcomes, and the rows that found them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.engine import RunOptions
+from simulators.errors import TooManyBranches, TooManySteps
+from simulators.execution.rng import uniforms
+from simulators.execution.sampling import tally
+from simulators.statevector.dynamic.ensemble import Ensemble
+from simulators.statevector.program import Measure, Reset
+
+# What a pass of a loop counts as, beside what happens in it: a pass takes some 100 us or more,
+# however small the state, and a `while` that never ends should be told so after seconds.
+WHILE_STEPS = 1000
+FOR_STEPS = 200
+
+
+class Budget:
+    """Counts the states and operations of one run, those of all branches together."""
+
+    def __init__(self, most: int, options: RunOptions) -> None:
+        """`most`: how many states fit into the memory there is."""
+        self.peak = 1  # most states held at once
+        self.steps = 0
+        self._live = 1
+        self._max_steps = options.max_steps
+        self._max_states = max(1, min(options.max_branches, most))
+        self._bound = "max_branches" if options.max_branches <= most else "what memory holds"
+
+    def begin(self) -> None:
+        """One state again; the steps go on."""
+        self._live = 1
+
+    def step(self, steps: int) -> None:
+        """Raises TooManySteps."""
+        self.steps += steps
+        if self.steps > self._max_steps:
+            raise TooManySteps(
+                f"the run has come to {self.steps} operations over"
+                f" {self.peak} branch{'es' if self.peak > 1 else ''}; the limit is"
+                f" {self._max_steps} (max_steps); a pass of a `for` counts as {FOR_STEPS}, of a"
+                f" `while` as {WHILE_STEPS}",
+                hint="see whether every loop ends; else take fewer shots or passes, or measure less"
+                " on the way",
+            )
+
+    def grow(self, states: int) -> None:
+        """So many more states. Raises TooManyBranches."""
+        self._live += states
+        if self._live <= self._max_states:
+            self.peak = max(self.peak, self._live)
+        else:
+            raise TooManyBranches(
+                f"more than {self._max_states} distinct states at once ({self._bound})",
+                hint="ask for counts with shots (they run in groups), or raise max_branches",
+            )
+
+    def shrink(self, states: int) -> None:
+        """So many states less."""
+        self._live -= states
+
+
+Tags = NDArray[Any]  # int64 shot numbers; or float64 weights
+Numbers = NDArray[np.int64]
+
+
+class Branches:
+    """Some branches of one run. Every branch has a row at least.
+
+    `states`: number of each branch's state in the ensemble, int64 [branches]. `branch_of`: branch
+    of each row, as an index into `states`, int64 [rows]. `records`: uint64 [rows, words]. `tags`:
+    shot numbers or weights, [rows].
+    """
+
+    __slots__ = ("branch_of", "ensemble", "records", "states", "tags")
+
+    def __init__(
+        self,
+        ensemble: Ensemble,
+        states: Numbers,
+        branch_of: Numbers,
+        records: NDArray[np.uint64],
+        tags: Tags,
+    ) -> None:
+        self.ensemble = ensemble
+        self.states = states
+        self.branch_of = branch_of
+        self.records = records
+        self.tags = tags
+
+    @classmethod
+    def single(
+        cls, ensemble: Ensemble, state: int, records: NDArray[np.uint64], tags: Tags
+    ) -> Branches:
+        """One branch with all these rows."""
+        return cls(ensemble, np.array([state]), np.zeros(len(records), np.int64), records, tags)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Branches]) -> Branches:
+        """All branches of these parts, at least one, which share an ensemble."""
+        parts = [part for part in parts if len(part)] or list(parts[:1])
+        if len(parts) == 1:
+            return parts[0]
+        begins = np.cumsum([0, *(len(part) for part in parts[:-1])]).tolist()
+        return cls(
+            parts[0].ensemble,
+            np.concatenate([part.states for part in parts]),
+            np.concatenate([p.branch_of + k for p, k in zip(parts, begins, strict=True)]),
+            np.concatenate([part.records for part in parts]),
+            np.concatenate([part.tags for part in parts]),
+        )
+
+    def __len__(self) -> int:
+        return self.states.size
+
+    @property
+    def exact(self) -> bool:
+        """Whether the rows carry weights, not shots."""
+        return self.tags.dtype == np.float64
+
+    def none(self) -> Branches:
+        """No branches, of the same ensemble."""
+        return Branches(
+            self.ensemble,
+            self.states[:0],
+            self.branch_of[:0],
+            self.records[:0],
+            self.tags[:0],
+        )
+
+    def each(self) -> Iterator[tuple[int, NDArray[np.uint64], Tags]]:
+        """State, records and tags of one branch after the other."""
+        if len(self) == 1:
+            yield int(self.states[0]), self.records, self.tags
+            return
+        order = np.argsort(self.branch_of, kind="stable")
+        ends = np.cumsum(np.bincount(self.branch_of, minlength=len(self)))[:-1]
+        for state, rows in zip(self.states.tolist(), np.split(order, ends), strict=True):
+            yield state, self.records[rows], self.tags[rows]
+
+    def merged(self, into: Numbers) -> Branches:
+        """The same with branch k in branch into[k], which stays itself.
+
+        Rows with weights and equal records become one.
+        """
+        stays = into == np.arange(into.size)
+        number = np.cumsum(stays) - 1
+        found = Branches(
+            self.ensemble,
+            self.states[stays],
+            number[into][self.branch_of],
+            self.records,
+            self.tags,
+        )
+        found.tally()
+        return found
+
+    def tally(self) -> None:
+        """Join the rows of a branch that carry weights and have equal records."""
+        if not self.exact:
+            return
+        keys = np.concatenate((self.records, self.branch_of[:, None].view(np.uint64)), axis=1)
+        keys, self.tags = tally(keys, self.tags)
+        self.records = np.ascontiguousarray(keys[:, :-1])
+        self.branch_of = np.ascontiguousarray(keys[:, -1]).view(np.int64)
+
+    def widen(self, words: int) -> None:
+        """Give the records room for variables, all 0."""
+        more = np.zeros((len(self.records), words - self.records.shape[1]), np.uint64)
+        self.records = np.concatenate((self.records, more), axis=1)
+
+    def narrow(self, words: int) -> None:
+        """Forget the variables."""
+        self.records = np.ascontiguousarray(self.records[:, :words])
+        self.tally()
+
+
+TOLERANCE = {"double": 1e-10, "single": 1e-5}
+MAX_ROWS = 1 << 22  # classical records of an exact run
+
+_SKETCHES = {"double": 1e-6, "single": 1e-3}  # states this far apart in their sketch are not equal
+
+
+class Merger:
+    """Merges branches of one run."""
+
+    def __init__(self, budget: Budget, precision: str) -> None:
+        self._budget = budget
+        self._tolerance = TOLERANCE[precision]
+        self._near = _SKETCHES[precision]
+
+    def merge(self, branches: Branches) -> Branches:
+        """One branch for each distinct state."""
+        if len(branches) < 2:
+            return branches
+        into = branches.ensemble.equals(branches.states, self._near, self._tolerance)
+        gone = into != np.arange(into.size)
+        if gone.any():
+            branches.ensemble.release(branches.states[gone])
+            self._budget.shrink(int(gone.sum()))
+            branches = branches.merged(into)
+        if branches.exact and branches.tags.size > MAX_ROWS:
+            raise TooManyBranches(
+                f"more than {MAX_ROWS} distinct classical records",
+                hint="ask for counts with shots instead of exact probabilities",
+            )
+        return branches
+
+
+CERTAIN = {"double": 1e-15, "single": 1e-9}  # an outcome less probable than this never happens
+
+
+class Collapse:
+    """Splits branches; `key` is (seed, binding)."""
+
+    def __init__(self, budget: Budget, key: tuple[int, int], precision: str) -> None:
+        self._budget = budget
+        self._key = key
+        self._certain = CERTAIN[precision]
+
+    def split(self, item: Measure | Reset, branches: Branches, draw: int) -> Branches:
+        """The branches of outcome 1, then those of outcome 0, as far as they have rows."""
+        odds = branches.ensemble.odds(branches.states, item.qubit)
+        if branches.exact:
+            rows, outcomes, tags = self._weighted(branches, odds)
+            branch_of, records = branches.branch_of[rows], branches.records[rows]
+        else:
+            outcomes = self._drawn(branches, odds, draw)
+            branch_of, records, tags = branches.branch_of, branches.records, branches.tags
+        if isinstance(item, Measure):
+            bit = np.uint64(1) << np.uint64(item.clbit & 63)
+            column = records[:, item.clbit >> 6]
+            column &= ~bit
+            column |= outcomes.view(np.uint8) * bit
+        # Branches after it: outcome 1 of all that have it, then outcome 0.
+        size = len(branches)
+        cell = branch_of + np.where(outcomes, 0, size)
+        present = np.bincount(cell, minlength=2 * size) > 0
+        number = np.cumsum(present) - 1
+        ones, zeros = np.flatnonzero(present[:size]), np.flatnonzero(present[size:])
+        states = self._project(item, branches, odds, ones, zeros)
+        return Branches(branches.ensemble, states, number[cell], records, tags)
+
+    def _project(
+        self,
+        item: Measure | Reset,
+        branches: Branches,
+        odds: NDArray[np.float64],
+        ones: Numbers,
+        zeros: Numbers,
+    ) -> Numbers:
+        """The states of these branches with outcome 1 and of those with outcome 0."""
+        ensemble, states = branches.ensemble, branches.states
+        move = isinstance(item, Reset) or item.clear
+        both = np.zeros(len(branches), bool)
+        both[zeros] = True
+        both = both[ones]
+        into = states[ones]
+        if both.any():
+            self._budget.grow(int(both.sum()))
+            into[both] = ensemble.blank(states[ones][both])
+        for outcome, which, target in ((1, ones, into), (0, zeros, states[zeros])):
+            if outcome == 0:  # a qubit that is 0 already stays as it is
+                changes = odds[which, 1] > 0.0
+                which, target = which[changes], target[changes]
+            if which.size:
+                ensemble.project(
+                    states[which],
+                    target,
+                    qubit=item.qubit,
+                    outcome=outcome,
+                    factors=1.0 / np.sqrt(odds[which, outcome]),
+                    move=move,
+                )
+        return np.concatenate((into, states[zeros]))
+
+    def _weighted(
+        self, branches: Branches, odds: NDArray[np.float64]
+    ) -> tuple[Numbers, NDArray[np.bool_], NDArray[np.float64]]:
+        """Of an exact run: rows, whether they find 1, and their weights."""
+        sums = odds.sum(axis=1, keepdims=True)
+        shares = np.where(odds > self._certain * sums, odds / sums, 0.0)[branches.branch_of]
+        ones, zeros = np.flatnonzero(shares[:, 1]), np.flatnonzero(shares[:, 0])
+        rows = np.concatenate((ones, zeros))
+        outcomes = np.arange(rows.size) < ones.size
+        return rows, outcomes, branches.tags[rows] * shares[rows, outcomes.view(np.uint8)]
+
+    def _drawn(self, branches: Branches, odds: NDArray[np.float64], draw: int) -> NDArray[np.bool_]:
+        """Of a run of shots: whether each row finds 1."""
+        draws = np.empty(branches.tags.size)
+        uniforms(*self._key, draw, branches.tags, draws)
+        sums = odds.sum(axis=1)
+        limits = odds[:, 0].copy()  # a draw is less than the sum
+        limits[odds[:, 1] <= self._certain * sums] = np.inf
+        limits[odds[:, 0] <= self._certain * sums] = -np.inf
+        found: NDArray[np.bool_] = draws * sums[branches.branch_of] >= limits[branches.branch_of]
+        return found

@@ -1,0 +1,248 @@
+"""Dynamic circuits: what happens on the way splits the states there are, and equal ones merge.
+
+There are as many states as there are distinct ones, not distinct histories. All branches go through
+a block together, pass by pass, so how often each open loop has begun anew is one list of numbers
+for all of them, and an operation that is executed is a few calls, however many branches there are.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.circuit.ir import Circuit, record_words, words
+from simulators.engine import RunOptions
+from simulators.execution.rng import draw_number
+from simulators.statevector.checkpoint import Way, arrays_of, digest
+from simulators.statevector.dynamic.branches import (
+    FOR_STEPS,
+    WHILE_STEPS,
+    Branches,
+    Budget,
+    Collapse,
+    Merger,
+)
+from simulators.statevector.dynamic.ensemble import Ensemble
+from simulators.statevector.planning.tables import Sweeps
+from simulators.statevector.program import (
+    Break,
+    Continue,
+    For,
+    Gates,
+    If,
+    Item,
+    Measure,
+    Reset,
+    Schedule,
+    Store,
+    Switch,
+    Unitary,
+    While,
+)
+
+# In an exact run a loop forgets records of less weight: what would leave it later is not seen in
+# any result, and a loop that ends with certainty only in the limit ends.
+LEAST_WEIGHT = 1e-15
+_SLOWEST_S = 20e-9  # one operation on one amplitude takes longer nowhere
+
+
+class _Loop:
+    """A loop that is open: passes behind it, and the branches that left this pass early."""
+
+    __slots__ = ("broken", "continued", "passes")
+
+    def __init__(self) -> None:
+        self.passes = 0
+        self.broken: list[Branches] = []
+        self.continued: list[Branches] = []
+
+
+class Walk:
+    """One way through a schedule, of some shots of one binding, or exactly."""
+
+    def __init__(
+        self,
+        ensemble: Ensemble,
+        circuit: Circuit,
+        schedule: Schedule,
+        params: NDArray[np.float64],
+        key: tuple[int, int],
+        options: RunOptions,
+    ) -> None:
+        """`key`: (seed, binding)."""
+        self._ensemble = ensemble
+        self._schedule = schedule
+        self._options = options
+        self._num_qubits = circuit.num_qubits
+        self._floats = [passes.floats(circuit, params) for passes in schedule.stretches]
+        most = ensemble.states.most(circuit.num_qubits, options)
+        self._budget = Budget(most, options)
+        self._merger = Merger(self._budget, options.precision)
+        self._collapse = Collapse(self._budget, key, options.precision)
+        self._loops: list[_Loop] = []
+        self._words = words(circuit.num_clbits)
+        self._all_words = record_words(circuit)
+
+    @property
+    def peak(self) -> int:
+        """The most states held at once."""
+        return self._budget.peak
+
+    @property
+    def passes(self) -> int:
+        """Passes over a large state, where nothing branches."""
+        tables = [stretch.table for stretch in self._schedule.stretches]
+        swept = sum(len(table.live) for table in tables if isinstance(table, Sweeps))
+        return swept + sum(isinstance(item, Unitary) for item in self._schedule.items)
+
+    def may_last(self, seconds: float) -> bool:
+        """Could so long a time go by, on the slowest machine, before it has come to its end?"""
+        tables = [stretch.table for stretch in self._schedule.stretches]
+        steps = sum(len(table.ops) for table in tables if isinstance(table, Sweeps))
+        steps += sum(
+            1 << item.dense.wires.size for item in self._schedule.items if isinstance(item, Unitary)
+        )
+        return (steps << self._num_qubits) * _SLOWEST_S >= seconds
+
+    def way(self) -> Way:
+        """What a state goes through, where nothing branches."""
+        schedule, options = self._schedule, self._options
+        tables = [stretch.table for stretch in schedule.stretches]
+        arrays = [each for table in tables for each in arrays_of(table)]
+        where = [item.dense.wires for item in schedule.items if isinstance(item, Unitary)]
+        order = [type(item).__name__ for item in schedule.items]
+        found = digest(
+            [*arrays, *self._floats, *schedule.matrices, *where],
+            order,
+            self._num_qubits,
+            options.precision,
+        )
+        return Way(found, self.passes)
+
+    def start(self, branches: Branches) -> Branches:
+        """Run the whole schedule from one branch. Raises TooManyBranches, TooManySteps, Stopped."""
+        self._budget.begin()
+        self._loops.clear()
+        variables = self._all_words > self._words
+        if variables:
+            branches.widen(self._all_words)
+        branches = self._run(self._schedule.items, branches)
+        if variables:
+            branches.narrow(self._words)
+        return branches
+
+    def _run(self, items: tuple[Item, ...], branches: Branches) -> Branches:
+        """The branches that come to the end of a block."""
+        for item in items:
+            self._ensemble.states.check()
+            if not len(branches):
+                break
+            branches = self._one(item, branches)
+        return branches
+
+    def _one(self, item: Item, branches: Branches) -> Branches:
+        if isinstance(item, Gates):
+            self._budget.step(len(branches) * item.passes.operations)
+            floats = self._floats[item.number]
+            self._ensemble.apply(branches.states, item.passes.table, floats)
+            return branches
+        if isinstance(item, For | While):
+            return self._loop(item, branches)
+        if isinstance(item, Break | Continue):
+            loop = self._loops[-1]
+            (loop.broken if isinstance(item, Break) else loop.continued).append(branches)
+            return branches.none()
+        self._budget.step(len(branches))
+        if isinstance(item, Measure | Reset):
+            draw = draw_number(item.op, [loop.passes for loop in self._loops])
+            return self._merger.merge(self._collapse.split(item, branches, draw))
+        if isinstance(item, If):
+            no, yes = self._parted(item.condition.truths(branches.records), branches, 2)
+            return self._merged(self._run(item.then, yes), self._run(item.otherwise, no))
+        if isinstance(item, Switch):
+            return self._switch(item, branches)
+        if isinstance(item, Store):
+            item.expression.store(branches.records)
+        else:
+            self._ensemble.multiply(branches.states, item.dense)
+        return branches
+
+    def _merged(self, *parts: Branches) -> Branches:
+        return self._merger.merge(Branches.joined(parts))
+
+    def _switch(self, item: Switch, branches: Branches) -> Branches:
+        last = len(item.blocks) - 1
+        values, inverse = item.target.values(branches.records)
+        chosen = np.array([item.chosen.get(value, last) for value in values])[inverse]
+        parts = self._parted(chosen, branches, last + 1)
+        ends = [self._run(block, part) for block, part in zip(item.blocks, parts, strict=True)]
+        return self._merged(*ends)
+
+    def _loop(self, item: For | While, branches: Branches) -> Branches:
+        loop = _Loop()
+        self._loops.append(loop)
+        done = branches.none()
+        while len(branches) and not (isinstance(item, For) and loop.passes == item.count):
+            self._budget.step(FOR_STEPS if isinstance(item, For) else WHILE_STEPS)
+            if isinstance(item, While):
+                held = item.condition.truths(branches.records)
+                over, branches = self._parted(held, branches, 2)
+                done = self._merged(done, over) if len(over) else done
+            branches = self._run(item.body, self._heavy(branches))
+            if loop.broken:
+                done = self._merged(done, *loop.broken)
+            if loop.continued:
+                branches = self._merged(branches, *loop.continued)
+            loop.broken, loop.continued = [], []
+            loop.passes += 1
+        self._loops.pop()
+        return self._merged(done, branches) if len(done) else branches
+
+    def _parted(
+        self, chosen: NDArray[np.integer | np.bool_], branches: Branches, count: int
+    ) -> list[Branches]:
+        """The branches by what their rows are to do: chosen[row], 0 .. count - 1."""
+        size = len(branches)
+        cell = chosen * size + branches.branch_of
+        present = (np.bincount(cell, minlength=count * size) > 0).reshape(count, size)
+        parts = np.flatnonzero(present.any(axis=1)).tolist()
+        found = [branches.none()] * count
+        if len(parts) <= 1:
+            for part in parts:
+                found[part] = branches
+            return found
+        # The first part that a branch takes part in gets its state, the others copies.
+        states = np.tile(branches.states, (count, 1))
+        copies = present & (np.cumsum(present, axis=0) > 1)
+        if copies.any():
+            self._budget.grow(int(copies.sum()))
+            states[copies] = self._ensemble.copied(states[copies])
+        number = np.cumsum(present, axis=1) - 1
+        for part in parts:
+            rows = chosen == part
+            found[part] = Branches(
+                self._ensemble,
+                states[part, present[part]],
+                number[part, branches.branch_of[rows]],
+                branches.records[rows],
+                branches.tags[rows],
+            )
+        return found
+
+    def _heavy(self, branches: Branches) -> Branches:
+        """The branches without the records of an exact run that nobody would miss."""
+        if not branches.exact or not len(branches) or branches.tags.min() >= LEAST_WEIGHT:
+            return branches
+        rows = branches.tags >= LEAST_WEIGHT
+        present = np.bincount(branches.branch_of[rows], minlength=len(branches)) > 0
+        gone = branches.states[~present]
+        if gone.size:
+            self._budget.shrink(gone.size)
+            self._ensemble.release(gone)
+        return Branches(
+            self._ensemble,
+            branches.states[present],
+            (np.cumsum(present) - 1)[branches.branch_of[rows]],
+            branches.records[rows],
+            branches.tags[rows],
+        )

@@ -1,0 +1,218 @@
+"""Kernels of many narrow states in one array; see `statevector.stacked`.
+
+State k of a call is the row numbers[k] of the array: 2**n amplitudes. Calls take a range of k.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from simulators.compiler.kernel import I64, INT, REAL, REALS, REALS2, SINGLES, WORDS2, kernel, part
+from simulators.statevector.backend.gate_list import KIND, MASK, ONE, STEP, ZERO
+from simulators.statevector.small.gate_kernels import apply
+from simulators.statevector.state import load, store
+
+
+@part
+def _amplitude(reals, singles, at):  # type: ignore[no-untyped-def]
+    """Real and imaginary part of one amplitude."""
+    if reals.size:
+        return reals[2 * at], reals[2 * at + 1]
+    return np.float64(singles[2 * at]), np.float64(singles[2 * at + 1])
+
+
+@part
+def _put(reals, singles, at, x, y):  # type: ignore[no-untyped-def]
+    if reals.size:
+        reals[2 * at], reals[2 * at + 1] = x, y
+    else:
+        singles[2 * at], singles[2 * at + 1] = x, y
+
+
+@kernel(REALS, SINGLES, INT, I64, WORDS2, REALS2, INT, INT, I64, REALS, group="deferred")
+def apply_steps(  # type: ignore[no-untyped-def]
+    reals, singles, n, numbers, placed, floats, first, last, control, scratch
+):
+    """Apply steps (see `passes`) to each state. `scratch`: float64 [2 * 2**n], 2 * LANES at least;
+    the control flag is looked at before each step."""
+    room = scratch.size // 2
+    re, im = scratch[:room], scratch[room:]
+    size = np.int64(1) << n
+    zero = np.int64(0)
+    for state in range(first, last):
+        start = numbers[state] << n
+        load(reals, singles, start, size, re, im, zero)
+        for s in range(placed.shape[0]):
+            if control[0]:
+                return
+            kind, mask = placed[s, KIND], placed[s, MASK]
+            apply(
+                re, im, size, kind, mask, placed[s, ZERO], placed[s, ONE], floats,
+                np.int64(placed[s, STEP]),
+            )  # fmt: skip
+        store(reals, singles, start, size, re, im, zero)
+
+
+@kernel(REALS, SINGLES, INT, I64, I64, I64, REALS, INT, INT, I64, REALS, group="deferred")
+def multiply(  # type: ignore[no-untyped-def]
+    reals, singles, n, numbers, wires, offsets, columns, first, last, control, scratch
+):
+    """Apply a matrix (see `dense`) to each state. `scratch`: float64 [4 * 2**wires]."""
+    size = offsets.size
+    re, im = scratch[:size], scratch[size : 2 * size]
+    out_re, out_im = scratch[2 * size : 3 * size], scratch[3 * size :]
+    for state in range(first, last):
+        for unit in range((np.int64(1) << n) // size):
+            if control[0]:
+                return
+            base = unit
+            for w in range(wires.size):
+                low = (np.int64(1) << wires[w]) - 1
+                base = ((base & ~low) << 1) | (base & low)
+            base += numbers[state] << n
+            for j in range(size):
+                re[j], im[j] = _amplitude(reals, singles, base + offsets[j])
+                out_re[j] = out_im[j] = 0.0
+            for j in range(size):
+                x, y = re[j], im[j]
+                if x == 0.0 and y == 0.0:
+                    continue
+                start = 2 * size * j
+                for i in range(size):
+                    u, v = columns[start + i], columns[start + size + i]
+                    out_re[i] += u * x - v * y
+                    out_im[i] += u * y + v * x
+            for j in range(size):
+                _put(reals, singles, base + offsets[j], out_re[j], out_im[j])
+
+
+@kernel(REALS, SINGLES, INT, I64, INT, INT, INT, REALS2, group="deferred")
+def odds(reals, singles, n, numbers, qubit, first, last, found):  # type: ignore[no-untyped-def]
+    """found[k] = weights of the qubit's outcomes 0 and 1 in state k."""
+    for state in range(first, last):
+        start = numbers[state] << n
+        x = y = 0.0
+        for k in range(np.int64(1) << n):
+            u, v = _amplitude(reals, singles, start + k)
+            p = u * u + v * v
+            if (k >> qubit) & 1:
+                y += p
+            else:
+                x += p
+        found[state, 0] = x
+        found[state, 1] = y
+
+
+@kernel(REALS, SINGLES, INT, I64, I64, INT, INT, REALS, INT, INT, INT, group="deferred")
+def project(  # type: ignore[no-untyped-def]
+    reals, singles, n, numbers, into, qubit, outcome, factors, move, first, last
+):
+    """State into[k] = the part of state k with the outcome times factors[k]; may be the same one.
+
+    `move`: the qubit ends in |0>, else in the outcome.
+    """
+    low = (np.int64(1) << qubit) - 1
+    target = 0 if move else outcome
+    for state in range(first, last):
+        source, start, factor = numbers[state] << n, into[state] << n, factors[state]
+        for pair in range((np.int64(1) << n) >> 1):
+            i = ((pair & ~low) << 1) | (pair & low)
+            x, y = _amplitude(reals, singles, source + (i | (outcome << qubit)))
+            _put(reals, singles, start + (i | ((1 - target) << qubit)), 0.0, 0.0)
+            _put(reals, singles, start + (i | (target << qubit)), x * factor, y * factor)
+
+
+@kernel(REALS, SINGLES, INT, I64, INT, INT, REALS, group="deferred")
+def sketches(reals, singles, n, numbers, first, last, found):  # type: ignore[no-untyped-def]
+    """found[k] = squared overlap of state k with a fixed pseudo-random vector, as in `sums`."""
+    for state in range(first, last):
+        start = numbers[state] << n
+        x = y = 0.0
+        word = np.uint64(1)
+        for k in range(np.int64(1) << n):
+            word = word * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)
+            u = np.float64(np.int64(word >> np.uint64(33))) * 2.0**-31 - 0.5
+            v = np.float64(np.int64(word & np.uint64(0x7FFFFFFF))) * 2.0**-31 - 0.5
+            a, b = _amplitude(reals, singles, start + k)
+            x += a * u - b * v
+            y += a * v + b * u
+        found[state] = x * x + y * y
+
+
+@part
+def _same(reals, singles, size, one, two, tolerance):  # type: ignore[no-untyped-def]
+    """Whether |one - phase * two| <= tolerance for some phase, as in `numbers.same`."""
+    x = y = 0.0
+    for k in range(size):
+        a, b = _amplitude(reals, singles, two + k)
+        c, d = _amplitude(reals, singles, one + k)
+        x += a * c + b * d
+        y += a * d - b * c
+    length = math.hypot(x, y)
+    if length < 0.5:
+        return False
+    x /= length
+    y /= length
+    gap = 0.0
+    for k in range(size):
+        a, b = _amplitude(reals, singles, one + k)
+        c, d = _amplitude(reals, singles, two + k)
+        u = a - x * c + y * d
+        v = b - x * d - y * c
+        gap += u * u + v * v
+    return gap <= tolerance * tolerance
+
+
+@kernel(REALS, SINGLES, INT, I64, I64, REALS, REAL, REAL, I64, I64, I64, group="deferred")
+def equals(  # type: ignore[no-untyped-def]
+    reals, singles, n, numbers, order, sketches_, near, tolerance, control, kept, into
+):
+    """into[k] = the state that stands for state k; see `Ensemble.equals`. `order`: by sketches_;
+    `kept`: int64 [states]."""
+    size = np.int64(1) << n
+    many = 0
+    for k in range(order.size):
+        if control[0]:
+            return
+        at = order[k]
+        into[at] = at
+        other = many - 1
+        while other >= 0 and sketches_[at] - sketches_[kept[other]] <= near:
+            one, two = numbers[kept[other]] << n, numbers[at] << n
+            if _same(reals, singles, size, one, two, tolerance):
+                into[at] = kept[other]
+                break
+            other -= 1
+        if into[at] == at:
+            kept[many] = at
+            many += 1
+
+
+@kernel(REALS, SINGLES, INT, I64, I64, I64, REALS, INT, INT, REALS, I64, group="deferred")
+def locate(  # type: ignore[no-untyped-def]
+    reals, singles, n, numbers, order, begins, draws, first, last, cumulative, found
+):
+    """found[s] = the basis state of draws[s], for the draws order[begins[k] : begins[k + 1]] of
+    state k; see `numbers.sample`. `cumulative`: float64 [2**n]."""
+    size = np.int64(1) << n
+    for state in range(first, last):
+        if begins[state] == begins[state + 1]:
+            continue
+        start = numbers[state] << n
+        total = 0.0
+        for k in range(size):
+            x, y = _amplitude(reals, singles, start + k)
+            total += x * x + y * y
+            cumulative[k] = total
+        for s in range(begins[state], begins[state + 1]):
+            t = draws[order[s]] * total
+            low, high = np.int64(0), size - 1  # the first whose sum is greater than t, or the last
+            while low < high:
+                middle = (low + high) >> 1
+                if cumulative[middle] > t:
+                    high = middle
+                else:
+                    low = middle + 1
+            found[order[s]] = low

@@ -1,0 +1,281 @@
+"""Narrow states of one process as rows of one array: a kernel's call works on many of them.
+
+Branches of a small dynamic circuit are many and cheap, so what is paid for each call would be most
+of the time. Invariant: every state goes through the operations, in the order, of one that is alone
+(`state`, `reduce`, `draw`), so that results are the same bits. What the run was granted is the
+bound of the array: room for all states is mapped at once, and has no pages before they are written
+to, as a copy into a larger array would hold both for a while.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.compiler.simd import LANES
+from simulators.engine import RunOptions
+from simulators.execution.rng import uniforms
+from simulators.statevector.backend.gate_list import Passes
+from simulators.statevector.backend.local import LocalStates, no_room
+from simulators.statevector.backend.matrix import Dense
+from simulators.statevector.checkpoint import Way
+from simulators.statevector.dynamic import stacked_kernels as kernels
+from simulators.statevector.planning.tables import Sweeps
+from simulators.statevector.state import State, room
+
+MOST_QUBITS = 12  # a state is one block of `reduce`, and one tile of `passes`
+_FIRST = 16  # states there is room for at first
+_GRAIN = 1 << 20  # amplitudes between two looks at the control, and for a thread at a time
+_COPIED = 1 << 16  # amplitudes at a time
+_ALONE = 1 << 15  # fewer are not worth a second thread
+
+Numbers = NDArray[np.int64]
+
+
+class StackedStates:
+    """An `Ensemble` of at most MOST_QUBITS qubits; see the module."""
+
+    def __init__(self, states: LocalStates, num_qubits: int, options: RunOptions) -> None:
+        self.states = states
+        self._sweeper = states.sweeper
+        self._num_qubits = num_qubits
+        self._dtype = np.dtype(np.complex128 if options.precision == "double" else np.complex64)
+        most = min(options.max_branches, states.most(num_qubits, options))
+        self._most = max(1, most)  # as in `budget.Budget`
+        self._table = self._room(min(_FIRST, self._most))
+        self._numbered = self._rows
+        self.clear()
+
+    @property
+    def _rows(self) -> int:
+        return self._table.size >> self._num_qubits
+
+    def _room(self, count: int) -> NDArray[np.complexfloating]:
+        return room(count << self._num_qubits, self._dtype)[0]
+
+    def clear(self) -> None:
+        """See `Ensemble`."""
+        self._free = list(range(self._numbered))[::-1]
+
+    def zero(self, _way: Way | None = None) -> int:
+        """See `Ensemble`."""
+        number = int(self._new(1)[0])
+        state = self._row(number)
+        state[:] = 0.0
+        state[0] = 1.0
+        return number
+
+    def _new(self, count: int) -> Numbers:
+        """Numbers of states that there is room for."""
+        while len(self._free) < count:
+            first = self._numbered
+            if first == self._rows:
+                self._widen()
+            self._numbered = min(2 * first, self._rows)
+            self._free = [*range(self._numbered - 1, first - 1, -1), *self._free]
+        found = np.array(self._free[len(self._free) - count :], np.int64)
+        del self._free[len(self._free) - count :]
+        return found
+
+    def _widen(self) -> None:
+        """From the few states that most runs come to, to room for as many as there may be."""
+        try:
+            if self._rows >= self._most:
+                raise MemoryError(f"{self._most} states are the most there may be")
+            table = self._room(self._most)
+        except MemoryError as error:
+            raise no_room(State(self._table)) from error
+        table[: self._table.size] = self._table
+        self._table = table
+
+    def _row(self, number: int) -> NDArray[np.complexfloating]:
+        return self._table[number << self._num_qubits : (number + 1) << self._num_qubits]
+
+    def copied(self, numbers: Numbers) -> Numbers:
+        """See `Ensemble`."""
+        found = self._new(numbers.size)
+        table = self._table.reshape(-1, 1 << self._num_qubits)
+        step = max(
+            1, _COPIED >> self._num_qubits
+        )  # what is taken out is a copy before it is put in
+        for first in range(0, numbers.size, step):
+            part = slice(first, first + step)
+            table[found[part]] = table[numbers[part]]
+        return found
+
+    def blank(self, numbers: Numbers) -> Numbers:
+        """See `Ensemble`."""
+        return self._new(numbers.size)
+
+    def release(self, numbers: Numbers) -> None:
+        """See `Ensemble`."""
+        self._free += numbers.tolist()
+
+    def _parts(self) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """All amplitudes as real numbers, of one precision and of the other."""
+        state = State(self._table)
+        return state.reals, state.singles
+
+    def _over(self, count: int, work: Callable[[int, int, int], object]) -> None:
+        """Call work(first, last, thread) over so many states."""
+        grain = max(1, _GRAIN >> self._num_qubits)
+        crew = self._sweeper.crew
+        if crew.size > 1 and count << self._num_qubits > _ALONE:
+            grain = min(grain, max(1, count // (4 * crew.size)))
+        crew.run(work, count, grain)
+
+    def apply(self, numbers: Numbers, passes: Passes | Sweeps, floats: NDArray[np.float64]) -> None:
+        """See `Ensemble`."""
+        assert isinstance(passes, Passes)
+        assert passes.tiles.size == 1  # which has all qubits
+        reals, singles = self._parts()
+        size = max(2 << self._num_qubits, 2 * LANES)
+
+        def work(first: int, last: int, thread: int) -> None:
+            kernels.apply_steps(
+                reals,
+                singles,
+                self._num_qubits,
+                numbers,
+                passes.placed,
+                floats,
+                first,
+                last,
+                self._sweeper.flag,
+                self._sweeper.scratch(thread, size),
+            )
+
+        self._over(numbers.size, work)
+
+    def multiply(self, numbers: Numbers, matrix: Dense) -> None:
+        """See `Ensemble`."""
+        reals, singles = self._parts()
+        wires = matrix.wires.size
+
+        def work(first: int, last: int, thread: int) -> None:
+            kernels.multiply(
+                reals,
+                singles,
+                self._num_qubits,
+                numbers,
+                matrix.wires,
+                matrix.offsets,
+                matrix.columns,
+                first,
+                last,
+                self._sweeper.flag,
+                self._sweeper.scratch(thread, 4 << wires),
+            )
+
+        self._over(numbers.size, work)
+
+    def odds(self, numbers: Numbers, qubit: int) -> NDArray[np.float64]:
+        """See `Ensemble`."""
+        reals, singles = self._parts()
+        found = np.empty((numbers.size, 2))
+
+        def work(first: int, last: int, _thread: int) -> None:
+            kernels.odds(reals, singles, self._num_qubits, numbers, qubit, first, last, found)
+
+        self._over(numbers.size, work)
+        return found
+
+    def project(
+        self,
+        numbers: Numbers,
+        into: Numbers,
+        *,
+        qubit: int,
+        outcome: int,
+        factors: NDArray[np.float64],
+        move: bool,
+    ) -> None:
+        """See `Ensemble`."""
+        reals, singles = self._parts()
+
+        def work(first: int, last: int, _thread: int) -> None:
+            kernels.project(
+                reals,
+                singles,
+                self._num_qubits,
+                numbers,
+                into,
+                qubit,
+                outcome,
+                factors,
+                1 if move else 0,
+                first,
+                last,
+            )
+
+        self._over(numbers.size, work)
+
+    def equals(self, numbers: Numbers, near: float, tolerance: float) -> Numbers:
+        """See `Ensemble`."""
+        reals, singles = self._parts()
+        found = np.empty(numbers.size)
+
+        def work(first: int, last: int, _thread: int) -> None:
+            kernels.sketches(reals, singles, self._num_qubits, numbers, first, last, found)
+
+        self._over(numbers.size, work)
+        order = np.argsort(found, kind="stable")
+        into, kept = np.empty(numbers.size, np.int64), np.empty(numbers.size, np.int64)
+        kernels.equals(
+            reals,
+            singles,
+            self._num_qubits,
+            numbers,
+            order,
+            found,
+            near,
+            tolerance,
+            self._sweeper.flag,
+            kept,
+            into,
+        )
+        self._sweeper.check()
+        return into
+
+    def sample(
+        self,
+        numbers: Numbers,
+        branch_of: Numbers,
+        key: tuple[int, int],
+        shots: Numbers,
+        *,
+        draw: int,
+        ordered: bool,
+    ) -> Numbers:
+        """See `Ensemble`; in the order of the shots, `ordered` or not."""
+        del ordered
+        reals, singles = self._parts()
+        draws, found = np.empty(shots.size), np.empty(shots.size, np.int64)
+        uniforms(*key, draw, shots, draws)
+        order = np.argsort(branch_of, kind="stable")
+        begins = np.zeros(numbers.size + 1, np.int64)
+        np.cumsum(np.bincount(branch_of, minlength=numbers.size), out=begins[1:])
+
+        def work(first: int, last: int, thread: int) -> None:
+            kernels.locate(
+                reals,
+                singles,
+                self._num_qubits,
+                numbers,
+                order,
+                begins,
+                draws,
+                first,
+                last,
+                self._sweeper.scratch(thread, 1 << self._num_qubits),
+                found,
+            )
+
+        self._over(numbers.size, work)
+        return found
+
+    def state(self, number: int) -> State:
+        """See `Ensemble`."""
+        return State(self._row(number))

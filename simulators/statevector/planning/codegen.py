@@ -1,0 +1,310 @@
+"""The operations of one pass, written down in an order that needs few phases and few lane swaps.
+
+First whatever finds its wires on row bits; then what a lane must be swapped for; and only if
+nothing else can be done, all diagonal blocks that may come now, as one PHASE.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from simulators.compiler.bit_ops import count, lowest
+from simulators.compiler.kernel import part
+from simulators.statevector.planning.fusion import (
+    CONDITION,
+    DENSE,
+    DIAGONAL,
+    FIRST,
+    IS_REAL,
+    KIND,
+    LAST,
+    LOOKS,
+    MATRIX,
+    MOVES,
+    PERMUTING,
+    TURNED,
+    VALUE,
+)
+from simulators.statevector.planning.phase_codegen import gather
+from simulators.statevector.planning.real_rotations import (
+    P_MASK,
+    P_NUMBERS,
+    P_ONE,
+    P_PARITY,
+    P_ZERO,
+)
+from simulators.statevector.planning.tables import (
+    AT,
+    BLOCK,
+    BLOCKS,
+    DERIVED,
+    ELEMENTS,
+    FLOATS,
+    FREE,
+    FROM,
+    HERE,
+    HOME,
+    HOW,
+    LANE_WIRES,
+    MAP,
+    MEMBERS,
+    MOVED,
+    NUMBERS,
+    ONE,
+    OPS,
+    ORDER,
+    OUTER_MASK,
+    OUTER_VALUE,
+    PART_MASK,
+    PARTS,
+    PIECES,
+    REAL,
+    REAL_NUMBERS,
+    RECIPES,
+    ROW_MASK,
+    ROW_OTHER,
+    ROW_VALUE,
+    SPARE,
+    STANDS,
+    STARTS,
+    SWAP_LANE,
+    TAKEN,
+    TO,
+    TURN,
+    WHERE,
+    ZERO,
+    A,
+    exchange,
+    new_op,
+    parts,
+)
+from simulators.statevector.planning.tables import DENSE as DENSE_OP
+
+_FAR = 1 << 40
+
+
+@part
+def _swap_lane(lane, row, notes, out, done):  # type: ignore[no-untyped-def]
+    at = new_op(out, done, SWAP_LANE)
+    out[OPS, at, A] = lane
+    out[OPS, at, A + 1] = row
+    exchange(lane, row, notes)
+
+
+@part
+def _conditions(out, at, mask, value, notes):  # type: ignore[no-untyped-def]
+    rows, _, outside = parts(mask, notes)
+    out[OPS, at, ROW_MASK] = rows
+    out[OPS, at, OUTER_MASK] = outside
+    rows, _, outside = parts(value, notes)
+    out[OPS, at, ROW_VALUE] = rows
+    out[OPS, at, OUTER_VALUE] = outside
+
+
+@part
+def _map(piece, given, notes, out, done):  # type: ignore[no-untyped-def]
+    at = new_op(out, done, MAP)
+    pieces = given[PIECES]
+    _conditions(out, at, pieces[piece, P_MASK], pieces[piece, P_ZERO], notes)
+    rows, _, _ = parts(pieces[piece, P_ONE], notes)
+    out[OPS, at, ROW_OTHER] = rows
+
+
+@part
+def _local(mask, wires, many):  # type: ignore[no-untyped-def]
+    """A set of wires by their numbers in a block."""
+    found = 0
+    for k in range(many):
+        if mask >> wires[k] & 1:
+            found |= 1 << k
+    return found
+
+
+@part
+def _part(numbers, mask, zero, gap, made, done):  # type: ignore[no-untyped-def]
+    row = done[PARTS]
+    done[PARTS] += 1
+    made[row, NUMBERS] = numbers
+    made[row, PART_MASK] = mask
+    made[row, ZERO] = zero
+    made[row, ONE] = zero ^ gap
+
+
+@part
+def _dense(b, given, notes, out, done):  # type: ignore[no-untyped-def]
+    """A block's matrices, one for each value of the wires it looks at without condition."""
+    blocks, elements, pieces = given[BLOCKS], given[ELEMENTS], given[PIECES]
+    recipes, made = out[RECIPES], out[PARTS]
+    starts, members, place, wires = notes[STARTS], notes[MEMBERS], notes[STANDS], notes[SPARE]
+    moves, condition = blocks[b, MOVES], blocks[b, CONDITION]
+    free = blocks[b, LOOKS] & ~condition
+    size = 0
+    rest = moves
+    while rest:  # moved wires by ascending row bits
+        wire = lowest(rest)
+        k = size
+        while k and place[wires[k - 1]] > place[wire]:
+            wires[k] = wires[k - 1]
+            k -= 1
+        wires[k] = wire
+        size += 1
+        rest &= rest - 1
+    many = size
+    rest = free
+    while rest:
+        wires[many] = lowest(rest)
+        many += 1
+        rest &= rest - 1
+    at_part = done[PARTS]
+    for m in range(starts[b], starts[b + 1]):
+        e = members[m]
+        for p in range(elements[e, FIRST], elements[e, LAST]):
+            if elements[e, MATRIX] >= 0:
+                row = done[PARTS]
+                done[PARTS] += 1
+                made[row, NUMBERS] = -1 - elements[e, MATRIX]
+                made[row, PART_MASK] = count(elements[e, MOVES])
+                for c in range(count(elements[e, MOVES])):
+                    made[row, ZERO + c] = _local(1 << pieces[p, c], wires, many)
+                continue
+            mask = _local(pieces[p, P_MASK], wires, many)
+            zero, one = pieces[p, P_ZERO], pieces[p, P_ONE]
+            if pieces[p, P_PARITY]:  # as two: with one of the wires, or with none and both
+                one = pieces[p, P_MASK] & ~zero
+                _part(pieces[p, P_NUMBERS], mask, _local(one, wires, many), 0, made, done)
+                one = zero
+            _part(
+                pieces[p, P_NUMBERS], mask, _local(zero, wires, many),
+                _local(one ^ zero, wires, many), made, done,
+            )  # fmt: skip
+    reals = blocks[b, IS_REAL]
+    recipe = done[RECIPES]
+    done[RECIPES] += 1
+    recipes[recipe, HOW] = TURN if blocks[b, TURNED] else BLOCK
+    recipes[recipe, DERIVED] = blocks[b, TURNED]
+    recipes[recipe, FROM] = at_part
+    recipes[recipe, TO] = done[PARTS]
+    recipes[recipe, WHERE] = done[FLOATS]
+    recipes[recipe, MOVED] = size
+    if not blocks[b, TURNED]:
+        recipes[recipe, FREE] = many - size
+    recipes[recipe, REAL_NUMBERS] = reals
+    for pattern in range(1 << (many - size)):
+        value = blocks[b, VALUE]
+        for k in range(size, many):
+            if pattern >> (k - size) & 1:
+                value |= 1 << wires[k]
+        at = new_op(out, done, (REAL if reals else DENSE_OP) + size)
+        for k in range(size):
+            out[OPS, at, A + k] = place[wires[k]] - LANE_WIRES
+        _conditions(out, at, condition | free, value, notes)
+        out[OPS, at, AT] = done[FLOATS]
+        done[FLOATS] += (1 if reals else 2) << (2 * size)
+
+
+@part
+def _bring(block, width, size, given, notes, out, done):  # type: ignore[no-untyped-def]
+    """Swap lanes until all wires of a block are on row bits.
+
+    Who goes to the lanes is used again last in this pass.
+    """
+    blocks = given[BLOCKS]
+    after, taken, here, place, uses = (
+        notes[ORDER], notes[TAKEN], notes[HERE], notes[STANDS], notes[SPARE],
+    )  # fmt: skip
+    needed = blocks[block, MOVES] | blocks[block, LOOKS]
+    for k in range(width):
+        uses[k] = _FAR
+    k = after[0]
+    unseen = width
+    while k < size and unseen:
+        b = taken[k]
+        if blocks[b, KIND] != DIAGONAL:
+            rest = blocks[b, MOVES] | blocks[b, LOOKS]
+            while rest:
+                at = place[lowest(rest)]
+                if at >= 0 and uses[at] == _FAR:
+                    uses[at] = k
+                    unseen -= 1
+                rest &= rest - 1
+        k = after[k + 1]
+    for lane in range(LANE_WIRES):
+        if not needed >> here[lane] & 1:
+            continue
+        chosen = -1
+        for row in range(LANE_WIRES, width):
+            if needed >> here[row] & 1:
+                continue
+            if chosen < 0 or uses[row] > uses[chosen]:
+                chosen = row
+        _swap_lane(lane, chosen - LANE_WIRES, notes, out, done)
+        uses[lane], uses[chosen] = uses[chosen], uses[lane]
+
+
+@part
+def write(size, width, given, notes, out, done):  # type: ignore[no-untyped-def]
+    """The operations of the blocks that the pass has taken, so many."""
+    blocks = given[BLOCKS]
+    after, taken = notes[ORDER], notes[TAKEN]
+    for k in range(size + 1):
+        after[k] = k
+    pivot = np.int64(0)
+    for k in range(size):
+        pivot |= blocks[taken[k], MOVES]
+    while after[0] < size:
+        moved = seen = 0
+        wanted = before = -1
+        k = after[0]
+        while k < size and (moved != pivot or not pivot):
+            b = taken[k]
+            moves = blocks[b, MOVES]
+            mask = moves | blocks[b, LOOKS]
+            kind = blocks[b, KIND]
+            ready = kind != DIAGONAL and not (moves & seen) and not (mask & moved)
+            if ready:
+                _, lanes, _ = parts(mask, notes)
+                if lanes:
+                    ready = False
+                    if wanted < 0:
+                        wanted = b
+            if ready:
+                if kind == DENSE:
+                    _dense(b, given, notes, out, done)
+                elif kind == PERMUTING:
+                    first = notes[MEMBERS, notes[STARTS, b]]
+                    _map(given[ELEMENTS, first, FIRST], given, notes, out, done)
+                after[before + 1] = after[k + 1]
+            else:
+                moved |= moves
+                seen |= mask
+                before = k
+            k = after[k + 1]
+        if wanted >= 0:
+            _bring(wanted, width, size, given, notes, out, done)
+        elif after[0] < size:
+            gather(size, pivot, width, given, notes, out, done)
+
+
+@part
+def restore(width, notes, out, done):  # type: ignore[no-untyped-def]
+    """Bring every wire of a tile back to its place."""
+    home, here, place = notes[HOME], notes[HERE], notes[STANDS]
+    for lane in range(LANE_WIRES):
+        wire = home[lane]
+        if here[lane] == wire:
+            continue
+        if place[wire] < LANE_WIRES:  # by way of a row bit
+            _swap_lane(place[wire], 0, notes, out, done)
+        _swap_lane(lane, place[wire] - LANE_WIRES, notes, out, done)
+    for row in range(width - LANE_WIRES):
+        wire = home[LANE_WIRES + row]
+        other = place[wire] - LANE_WIRES
+        if other == row:
+            continue
+        at = new_op(out, done, MAP)
+        out[OPS, at, ROW_MASK] = 1 << row | 1 << other
+        out[OPS, at, ROW_VALUE] = 1 << row
+        out[OPS, at, ROW_OTHER] = 1 << other
+        moved = here[LANE_WIRES + row]
+        here[LANE_WIRES + row], here[LANE_WIRES + other] = wire, moved
+        place[wire], place[moved] = LANE_WIRES + row, LANE_WIRES + other

@@ -1,0 +1,195 @@
+"""Which neighbouring elements of a circuit are multiplied into one matrix before they are applied.
+
+An element says along which wires it moves amplitude, at which it only looks, and where it acts at
+all (see the columns). Elements join where one matrix costs less than its members apart. Matrices
+span at most three wires: a larger one costs more than it saves. Elements that compute little, or
+cost nothing, join matrices that span their wires anyway: any number of diagonal ones is one phase.
+"""
+
+from __future__ import annotations
+
+from simulators.compiler.bit_ops import count
+from simulators.compiler.kernel import I64, INT, INTS2, kernel, part
+
+# Columns of an element, and of a block of them; masks of wires. An element does nothing but where
+# all wires under CONDITION have their VALUE. The rest is the planner's own: see `lower`.
+# TURNED: see `turns`; 0 unless it is.
+KIND, MOVES, LOOKS, CONDITION, VALUE, IS_REAL, FIRST, LAST, MATRIX, TURNED = range(10)
+COLUMNS = 10
+DIAGONAL, PERMUTING, DENSE = range(3)
+
+MOST_WIRES = 3  # of a matrix of several elements
+
+# What an operation on all amplitudes costs, next to loading and storing them: SWEEP.
+SWEEP = 15.0
+ONE_WIRE = 2.1  # a complex matrix on one wire; twice that for each more, half if it is real
+PERMUTATION = 0.1
+LANE_SWAP = 1.2
+DIAGONALS = 3.6  # all diagonal elements that can be gathered
+A_DIAGONAL = 0.3  # what one more costs
+_SAVED = 0.05  # less is not worth it
+_ONE_MORE = 0.2  # what an operation costs beside its arithmetic
+_MOST_NEAR = 4  # blocks an element may join
+
+
+@part
+def cost(kind, moves, condition, reals):  # type: ignore[no-untyped-def]
+    """Of one operation."""
+    if kind == DIAGONAL:
+        return A_DIAGONAL
+    if kind == PERMUTING:
+        return PERMUTATION
+    work = ONE_WIRE if not reals else 0.5 * ONE_WIRE
+    return work * 2.0 ** (count(moves) - 1 - count(condition))
+
+
+@part
+def _is_open(b, blocks, touched, mover):  # type: ignore[no-untyped-def]
+    """Can the block wait until now? `touched`, `mover`: of each wire, the last block that touches
+    it, and that moves amplitude along it."""
+    moves = blocks[b, MOVES]
+    rest = moves | blocks[b, LOOKS]
+    wire = 0
+    while rest:
+        if rest & 1 and (mover[wire] > b or (moves >> wire & 1 and touched[wire] > b)):
+            return False
+        rest >>= 1
+        wire += 1
+    return True
+
+
+@part
+def _near(mask, moves, into, touched, mover, near):  # type: ignore[no-untyped-def]
+    """Blocks next to an element, and the last that it cannot come before."""
+    found = 0
+    last = -1
+    wire = 0
+    while mask >> wire:
+        if mask >> wire & 1:
+            last = max(last, touched[wire] if moves >> wire & 1 else mover[wire])
+            for k in range(2):
+                b = touched[wire] if k else mover[wire]
+                known = b < 0 or into[b] != b
+                for c in range(found):
+                    known = known or near[c] == b
+                if not known and found < _MOST_NEAR:
+                    near[found] = b
+                    found += 1
+        wire += 1
+    return found, last
+
+
+@part
+def _try(e, chosen, found, last, elements, blocks, touched, mover, near, joined):  # type: ignore[no-untyped-def]
+    """What joining these blocks saves, and into which; `joined`: the block that would be made."""
+    moves, mask = elements[e, MOVES], elements[e, MOVES] | elements[e, LOOKS]
+    widest = 0 if elements[e, KIND] == DIAGONAL else mask
+    spanned = mask if elements[e, KIND] == DENSE else 0
+    condition, value = elements[e, CONDITION], elements[e, VALUE]
+    reals = elements[e, IS_REAL]
+    apart = cost(elements[e, KIND], moves, condition, reals)
+    target = -1
+    for c in range(found):
+        if chosen >> c & 1:
+            target = max(target, near[c])
+            mine = blocks[near[c], MOVES] | blocks[near[c], LOOKS]
+            if blocks[near[c], KIND] != DIAGONAL and count(mine) > count(widest):
+                widest = mine
+    fits = elements[e, KIND] != DIAGONAL or not mask & ~widest
+    for c in range(found):
+        if not chosen >> c & 1:
+            continue
+        b = near[c]
+        mine = blocks[b, MOVES] | blocks[b, LOOKS]
+        fits = fits and (b == target or _is_open(b, blocks, touched, mover))
+        mask |= mine
+        if blocks[b, KIND] == DIAGONAL:
+            fits = fits and not mine & ~widest
+        elif blocks[b, KIND] == DENSE:
+            spanned |= mine
+        moves |= blocks[b, MOVES]
+        condition &= blocks[b, CONDITION] & ~(value ^ blocks[b, VALUE])
+        value &= condition
+        reals &= blocks[b, IS_REAL]
+        apart += cost(blocks[b, KIND], blocks[b, MOVES], blocks[b, CONDITION], blocks[b, IS_REAL])
+        apart += _ONE_MORE
+    fits = fits and not mask & ~spanned and count(mask) <= MOST_WIRES
+    if fits and target < last:
+        fits = _is_open(target, blocks, touched, mover)
+        target = -1
+    if not fits:
+        return -1.0, -1
+    condition &= ~moves
+    joined[KIND] = DENSE
+    joined[MOVES] = moves
+    joined[LOOKS] = mask & ~moves
+    joined[CONDITION] = condition
+    joined[VALUE] = value & condition
+    joined[IS_REAL] = reals
+    return apart - cost(DENSE, moves, condition, reals), target
+
+
+@part
+def _numbered(size, blocks, into, block_of, numbers):  # type: ignore[no-untyped-def]
+    """Blocks that are left, moved together; where each element is now."""
+    kept = 0
+    for b in range(size):
+        numbers[b] = kept
+        if into[b] == b:
+            for c in range(COLUMNS):
+                blocks[kept, c] = blocks[b, c]
+            kept += 1
+    for e in range(size):
+        b = into[e]
+        while into[b] != b:
+            b = into[b]
+        block_of[e] = numbers[b]
+    return kept
+
+
+@kernel(INTS2, INT, INTS2, I64, INTS2, returns=INT, group="wide")
+def fuse(elements, size, blocks, block_of, scratch):  # type: ignore[no-untyped-def]
+    """Divide elements into blocks, which stand in an order in which they may be applied; returns
+    how many. block_of[element]; members of a block act in the order of the elements.
+
+    `scratch`: int64 [5, elements + 64].
+    """
+    into, touched, mover = scratch[0], scratch[1], scratch[2]
+    near, joined = scratch[3][:_MOST_NEAR], scratch[4][:COLUMNS]
+    for wire in range(64):
+        touched[wire] = mover[wire] = -1
+    for e in range(size):
+        into[e] = block_of[e] = e
+        for c in range(COLUMNS):
+            blocks[e, c] = elements[e, c]
+        moves = elements[e, MOVES]
+        mask = moves | elements[e, LOOKS]
+        target, best = e, e - e  # no literal 0: another type would be compiled for it
+        if count(mask) <= MOST_WIRES:
+            found, last = _near(mask, moves, into, touched, mover, near)
+            top = _SAVED
+            for chosen in range(1, 1 << found):
+                saved, _ = _try(
+                    e, chosen, found, last, elements, blocks, touched, mover, near, joined
+                )
+                if saved > top:
+                    top, best = saved, chosen
+        if best:
+            _, target = _try(e, best, found, last, elements, blocks, touched, mover, near, joined)
+            if target < 0:
+                target = e
+            for c in range(IS_REAL + 1):
+                blocks[target, c] = joined[c]
+            for c in range(found):
+                if best >> c & 1:
+                    into[near[c]] = target
+            into[e] = target
+            moves, mask = joined[MOVES], joined[MOVES] | joined[LOOKS]
+        wire = 0
+        while mask >> wire:
+            if mask >> wire & 1:
+                touched[wire] = max(touched[wire], target)
+                if moves >> wire & 1:
+                    mover[wire] = max(mover[wire], target)
+            wire += 1
+    return _numbered(size, blocks, into, block_of, touched)

@@ -1,0 +1,226 @@
+"""Operations as elements: what is fused, divided into passes, and given numbers.
+
+An element is one operation, or one piece of it (`gates`) where the operation spans many qubits:
+DIAGONAL (it multiplies amplitudes), PERMUTING (one piece that moves amplitudes and computes none)
+or DENSE. `moves`: the wires along which it moves amplitude; `looks`: those it only looks at; it
+does nothing but where all wires under `condition` have their `value`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from simulators.circuit.gates import FIRST_GATE, FIXED, GATES, PHASE, REAL, SWAP, UNITARY, Piece
+from simulators.compiler.bit_ops import count, mapped
+from simulators.compiler.kernel import I64, INT, INTS2, NAMES, U16, WORDS2, kernel, part
+from simulators.statevector.planning.fusion import (
+    COLUMNS,
+    CONDITION,
+    DENSE,
+    DIAGONAL,
+    FIRST,
+    IS_REAL,
+    KIND,
+    LAST,
+    LOOKS,
+    MATRIX,
+    MOVES,
+    PERMUTING,
+    TURNED,
+    VALUE,
+)
+from simulators.statevector.planning.real_rotations import (
+    P_MASK,
+    P_NUMBERS,
+    P_ONE,
+    P_PARITY,
+    P_ZERO,
+)
+from simulators.statevector.small.gate_kernels import COUNTS, masks
+
+# Rows of numbers that are always the same; those of operations come after them.
+HADAMARD, MINUS, EXCHANGE = range(3)
+FIXED_ROWS = 3
+
+MOST_QUBITS = 3  # of an element that is kept whole
+
+_SWAP_GATE = GATES["swap"].code
+_PIECES = [piece for gate in GATES.values() for piece in gate.pieces]
+
+
+def _is_real(piece: Piece) -> bool:
+    fixed = piece.source == FIXED and not any(complex(x).imag for x in piece.matrix)
+    return piece.kind in (REAL, SWAP) or fixed
+
+
+_FIRST = np.cumsum(COUNTS) - COUNTS
+# Of each piece, by code: are its numbers real for all parameters?
+_REAL_PIECES = np.zeros((FIRST_GATE + len(GATES), int(COUNTS.max())), np.int64)
+for _code in range(FIRST_GATE, len(_REAL_PIECES)):
+    for _k in range(COUNTS[_code]):
+        _REAL_PIECES[_code, _k] = _is_real(_PIECES[_FIRST[_code] + _k])
+
+
+@part
+def _put(elements, at, kind, pieces, first, last, reals):  # type: ignore[no-untyped-def]
+    """One element of these pieces."""
+    moves = mask = ones = 0
+    all_mask = all_ones = -1
+    for p in range(first, last):
+        pieces[p, P_PARITY] = 0
+        moves |= pieces[p, P_ZERO] ^ pieces[p, P_ONE]
+        mask |= pieces[p, P_MASK]
+        all_mask &= pieces[p, P_MASK]
+        ones |= pieces[p, P_ZERO]
+        all_ones &= pieces[p, P_ZERO]
+    condition = all_mask & ~moves & ~(ones ^ all_ones)
+    elements[at, KIND] = kind
+    elements[at, MOVES] = moves
+    elements[at, LOOKS] = mask & ~moves
+    elements[at, CONDITION] = condition
+    elements[at, VALUE] = all_ones & condition
+    elements[at, IS_REAL] = reals
+    elements[at, FIRST] = first
+    elements[at, LAST] = last
+    elements[at, MATRIX] = -1
+    elements[at, TURNED] = 0
+    return at + 1
+
+
+@part
+def _flip(elements, at, pieces, piece, mask, target):  # type: ignore[no-untyped-def]
+    """A NOT under more conditions than rows can have: a phase between two Hadamards."""
+    for k in range(3):
+        middle = k == 1
+        pieces[piece + k, P_MASK] = mask if middle else target
+        pieces[piece + k, P_ZERO] = mask if middle else 0
+        pieces[piece + k, P_ONE] = mask if middle else target
+        pieces[piece + k, P_NUMBERS] = MINUS if middle else HADAMARD
+        kind = DIAGONAL if middle else DENSE
+        at = _put(elements, at, kind, pieces, piece + k, piece + k + 1, 1)
+    return at
+
+
+@kernel(
+    NAMES, U16, U16, I64, I64, INT, INT, INT, I64, INT, WORDS2, INTS2, INTS2, I64, group="wide",
+)  # fmt: skip
+def lower(  # type: ignore[no-untyped-def]
+    rows, ops, qubits, matrix, offsets, first, last, at_qubit, wires, room, scratch, pieces,
+    elements, done,
+):  # fmt: skip
+    """The elements of operations first .. last - 1. `done`: how many, and how many pieces.
+
+    `matrix`: of each row of the table, the number of its matrix; offsets[number]: where it begins
+    among the constants, as -1 - 2 * place - (1 if it is real), or 0: not taken here. `wires`: where
+    each qubit stands, which is all that SWAP changes. `room`: rows of a tile have so many bits.
+    `scratch`: uint64 [pieces of a gate, 4].
+    """
+    at = piece = 0
+    number = FIXED_ROWS
+    for k in range(first, last):
+        op = ops[k]
+        code, nq = rows[op, 0], rows[op, 1]
+        if code == UNITARY:
+            found = offsets[matrix[op]]
+            if found < 0:
+                moves = 0
+                for j in range(at_qubit, at_qubit + nq):
+                    moves |= 1 << wires[qubits[j]]
+                    pieces[piece, j - at_qubit] = wires[qubits[j]]
+                elements[at, KIND] = DENSE
+                elements[at, MOVES] = moves
+                elements[at, LOOKS] = 0
+                elements[at, CONDITION] = 0
+                elements[at, VALUE] = 0
+                elements[at, IS_REAL] = (-1 - found) & 1
+                elements[at, FIRST] = piece
+                elements[at, LAST] = piece + 1
+                elements[at, MATRIX] = (-1 - found) >> 1
+                elements[at, TURNED] = 0
+                at += 1
+                piece += 1
+        elif code == _SWAP_GATE:
+            one, two = qubits[at_qubit], qubits[at_qubit + 1]
+            wires[one], wires[two] = wires[two], wires[one]
+            number += 1
+        elif code >= FIRST_GATE:
+            begin = piece
+            steps = masks(code, qubits, at_qubit, nq, scratch, np.int64(0))
+            mask = 0
+            swaps = phases = True
+            reals = 1
+            for s in range(steps):
+                pieces[piece, P_MASK] = mapped(np.int64(scratch[s, 1]), wires)
+                pieces[piece, P_ZERO] = mapped(np.int64(scratch[s, 2]), wires)
+                pieces[piece, P_ONE] = mapped(np.int64(scratch[s, 3]), wires)
+                pieces[piece, P_NUMBERS] = number + s
+                how = np.int64(scratch[s, 0])
+                swaps = swaps and how == SWAP
+                phases = phases and how == PHASE
+                reals &= _REAL_PIECES[code, s]
+                mask |= pieces[piece, P_MASK]
+                piece += 1
+            number += steps
+            if phases and count(mask) <= 2:
+                if steps:
+                    at = _put(elements, at, DIAGONAL, pieces, begin, piece, reals)
+            elif swaps and count(mask) > room:
+                target = pieces[begin, P_ZERO] ^ pieces[begin, P_ONE]
+                at = _flip(elements, at, pieces, begin, mask, target)
+                piece = begin + 3
+            elif not phases and not swaps and count(mask) <= MOST_QUBITS:
+                at = _put(elements, at, DENSE, pieces, begin, piece, reals)
+            else:
+                for s in range(begin, piece):
+                    kind = DENSE
+                    if pieces[s, P_ZERO] == pieces[s, P_ONE]:
+                        kind = DIAGONAL
+                    elif np.int64(scratch[s - begin, 0]) == SWAP:
+                        kind = PERMUTING
+                    one = _REAL_PIECES[code, s - begin]
+                    at = _put(elements, at, kind, pieces, s, s + 1, one)
+        at_qubit += nq
+    done[0], done[1] = at, piece
+
+
+@kernel(I64, INTS2, INTS2, I64, group="wide")
+def settle(wires, pieces, elements, done):  # type: ignore[no-untyped-def]
+    """More elements, which bring each qubit to its own wire; `wires` and `done` as for `lower`."""
+    for qubit in range(wires.size):
+        wire = wires[qubit]
+        if wire == qubit:
+            continue
+        for other in range(wires.size):
+            if wires[other] == qubit:
+                wires[other] = wire
+        wires[qubit] = qubit
+        piece = done[1]
+        pieces[piece, P_MASK] = 1 << wire | 1 << qubit
+        pieces[piece, P_ZERO] = 1 << wire
+        pieces[piece, P_ONE] = 1 << qubit
+        pieces[piece, P_NUMBERS] = EXCHANGE
+        done[0] = _put(elements, done[0], PERMUTING, pieces, piece, piece + 1, 1)
+        done[1] = piece + 1
+
+
+@kernel(INTS2, INT, INT, returns=INT, group="wide")
+def reach(elements, size, measured):  # type: ignore[no-untyped-def]
+    """Drop the elements that change no outcome of the wires `measured`; returns how many stay.
+
+    An element can wait for the end if later ones that matter share no wire with it, or share it
+    only diagonally; there it is seen if it moves amplitude along a wire that matters.
+    """
+    matters, moved = measured, 0
+    kept = size
+    for k in range(size - 1, -1, -1):
+        moves, looks = elements[k, MOVES], elements[k, LOOKS]
+        if moves & matters or looks & moved:
+            matters |= moves | looks
+            moved |= moves
+            kept -= 1
+            for c in range(COLUMNS):
+                elements[kept, c] = elements[k, c]
+    for k in range(kept, size):
+        for c in range(COLUMNS):
+            elements[k - kept, c] = elements[k, c]
+    return size - kept

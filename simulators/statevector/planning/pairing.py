@@ -1,0 +1,111 @@
+"""Real matrices of one wire each, two by two: one on two wires costs less than both apart.
+
+Not so for complex ones, and not earlier: a tile needs the wires of both.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from simulators.compiler.kernel import part
+from simulators.statevector.planning.tables import (
+    AT,
+    BOTH,
+    FLOATS,
+    FROM,
+    HOW,
+    KIND,
+    MAP,
+    OP_COLUMNS,
+    OPS,
+    OUTER_MASK,
+    PHASE,
+    REAL,
+    RECIPES,
+    ROW_MASK,
+    SWAP_LANE,
+    TO,
+    WHERE,
+    A,
+    B,
+    C,
+)
+
+_FAR = 12  # operations: so far on a partner is looked for
+_NONE = -1
+_R1, _R2 = REAL + 1, REAL + 2
+
+
+@part
+def _is_free(ops, o):  # type: ignore[no-untyped-def]
+    """A real matrix of one wire, everywhere."""
+    return ops[o, KIND] == _R1 and ops[o, ROW_MASK] == 0 and ops[o, OUTER_MASK] == 0
+
+
+@part
+def _bits(ops, o):  # type: ignore[no-untyped-def]
+    """The row bits that an operation has to do with; all of a PHASE."""
+    kind = ops[o, KIND]
+    if kind == PHASE:
+        return -1
+    if kind == SWAP_LANE:
+        return 1 << ops[o, B]
+    found = ops[o, ROW_MASK]
+    if kind != MAP:
+        many = (kind - 1) % REAL + 1
+        found |= 1 << ops[o, A]
+        if many > 1:
+            found |= 1 << ops[o, B]
+        if many > 2:
+            found |= 1 << ops[o, C]
+    return found
+
+
+@part
+def _partner(ops, o, last):  # type: ignore[no-untyped-def]
+    """The next free one that operation o can be joined with, or none; and whether o goes there:
+    what is between may have to do with one of the two."""
+    mine = ops[o, A]
+    between = np.int64(0)
+    for other in range(o + 1, min(last, o + 1 + _FAR)):
+        bit = ops[other, A]
+        if _is_free(ops, other) and bit != mine:
+            if not between >> bit & 1:
+                return other, False
+            if not between >> mine & 1:
+                return other, True
+        between |= _bits(ops, other)
+    return _NONE, False
+
+
+@part
+def pair(first, out, done):  # type: ignore[no-untyped-def]
+    """Operations from `first` on, with pairs made."""
+    ops, recipes = out[OPS], out[RECIPES]
+    last = done[OPS]
+    o = first
+    while o < last:
+        other, goes = _partner(ops, o, last) if _is_free(ops, o) else (_NONE, False)
+        if other == _NONE:
+            o += 1
+            continue
+        low, high = (o, other) if ops[o, A] < ops[other, A] else (other, o)
+        recipe = done[RECIPES]
+        done[RECIPES] += 1
+        recipes[recipe, HOW] = BOTH
+        recipes[recipe, FROM] = ops[low, AT]
+        recipes[recipe, TO] = ops[high, AT]
+        recipes[recipe, WHERE] = done[FLOATS]
+        one, two = ops[low, A], ops[high, A]
+        at, gone = (other, o) if goes else (o, other)
+        ops[at, KIND] = _R2
+        ops[at, A], ops[at, B] = one, two
+        ops[at, AT] = done[FLOATS]
+        done[FLOATS] += 16
+        last -= 1
+        for k in range(gone, last):
+            for c in range(OP_COLUMNS):
+                ops[k, c] = ops[k + 1, c]
+        if not goes:
+            o += 1
+    done[OPS] = last

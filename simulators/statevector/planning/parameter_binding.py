@@ -1,0 +1,323 @@
+"""The numbers of a table of passes, for one binding: what the recipes say, compiled."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from simulators.circuit.gates import FIRST_GATE
+from simulators.compiler.bit_ops import count
+from simulators.compiler.kernel import F64, INT, INTS2, NAMES, REALS, REALS2, U16, kernel, part
+from simulators.statevector.planning.lowering import EXCHANGE, FIXED_ROWS, HADAMARD, MINUS
+from simulators.statevector.planning.tables import (
+    BLOCK,
+    BOTH,
+    CROSSED,
+    DERIVED,
+    EXPONENTS,
+    FIRST_TARGET,
+    FREE,
+    FROM,
+    GATHER,
+    HEIGHT,
+    HOW,
+    LANE_WIRES,
+    LANES,
+    LANES_MASK,
+    LANES_VALUE,
+    LONE,
+    MOST_TERMS,
+    MOST_WIDTH,
+    MOVED,
+    NUM_TERMS,
+    NUMBERS,
+    ONE,
+    PAIRS,
+    PART_MASK,
+    REAL_NUMBERS,
+    TARGETS,
+    TO,
+    TURN,
+    WHERE,
+    ZERO,
+)
+from simulators.statevector.small.gate_kernels import matrices
+
+_SIDE = 8  # of the largest matrix of a block
+_R = 0.5**0.5
+
+# Scratch: accumulators and a column of factors for GATHER; two matrices for BLOCK.
+_COLUMN = 2 * (FIRST_TARGET + MOST_TERMS)
+SCRATCH = _COLUMN + (2 << (MOST_WIDTH - LANE_WIRES))
+_SECOND = 2 * _SIDE * _SIDE
+
+
+@kernel(NAMES, U16, F64, INT, INT, INT, REALS2, group="wide")
+def pieces_of(rows, ops, params, first, last, at_param, numbers):  # type: ignore[no-untyped-def]
+    """The numbers of all pieces of operations first .. last - 1, and those always the same."""
+    for k in range(8):
+        numbers[HADAMARD, k] = numbers[MINUS, k] = numbers[EXCHANGE, k] = 0.0
+    for k in range(0, 8, 2):
+        numbers[HADAMARD, k] = _R if k < 6 else -_R
+    numbers[MINUS, 0] = -1.0
+    numbers[EXCHANGE, 2] = numbers[EXCHANGE, 4] = 1.0
+    row = FIXED_ROWS
+    for k in range(first, last):
+        op = ops[k]
+        if rows[op, 0] >= FIRST_GATE:
+            row = matrices(rows[op, 0], params, at_param, numbers, row)
+        at_param += rows[op, 3]
+
+
+@part
+def _pair(made, row, size, numbers, work):  # type: ignore[no-untyped-def]
+    """Multiply a 2x2 action to the matrix in `work`, from the left."""
+    mask, zero, one = made[row, PART_MASK], made[row, ZERO], made[row, ONE]
+    n = made[row, NUMBERS]
+    gap = zero ^ one
+    for i in range(size):
+        if i & mask != zero:
+            continue
+        for c in range(size):
+            k = 2 * (size * i + c)
+            a, b = work[k], work[k + 1]
+            if not gap:
+                work[k] = numbers[n, 0] * a - numbers[n, 1] * b
+                work[k + 1] = numbers[n, 0] * b + numbers[n, 1] * a
+                continue
+            other = 2 * (size * (i ^ gap) + c)
+            x, y = work[other], work[other + 1]
+            work[k] = numbers[n, 0] * a - numbers[n, 1] * b + numbers[n, 2] * x - numbers[n, 3] * y
+            work[k + 1] = (
+                numbers[n, 0] * b + numbers[n, 1] * a + numbers[n, 2] * y + numbers[n, 3] * x
+            )
+            work[other] = (
+                numbers[n, 4] * a - numbers[n, 5] * b + numbers[n, 6] * x - numbers[n, 7] * y
+            )
+            work[other + 1] = (
+                numbers[n, 4] * b + numbers[n, 5] * a + numbers[n, 6] * y + numbers[n, 7] * x
+            )
+
+
+@part
+def _given(made, row, size, constants, work):  # type: ignore[no-untyped-def]
+    """Multiply a given matrix to the matrix in `work`, from the left."""
+    first, wires = -1 - made[row, NUMBERS], made[row, PART_MASK]
+    side = 1 << wires
+    bits = 0
+    for j in range(wires):
+        bits |= made[row, ZERO + j]
+    for rest in range(size):
+        if rest & bits:
+            continue
+        for c in range(size):
+            for i in range(side):
+                x = y = 0.0
+                for j in range(side):
+                    at = rest
+                    for b in range(wires):
+                        if j >> b & 1:
+                            at |= made[row, ZERO + b]
+                    k, m = 2 * (size * at + c), 2 * (first + side * i + j)
+                    x += constants[m] * work[k] - constants[m + 1] * work[k + 1]
+                    y += constants[m] * work[k + 1] + constants[m + 1] * work[k]
+                work[_SECOND + 2 * i], work[_SECOND + 2 * i + 1] = x, y
+            for i in range(side):
+                at = rest
+                for b in range(wires):
+                    if i >> b & 1:
+                        at |= made[row, ZERO + b]
+                k = 2 * (size * at + c)
+                work[k], work[k + 1] = work[_SECOND + 2 * i], work[_SECOND + 2 * i + 1]
+
+
+@part
+def _product(recipes, r, size, made, numbers, constants, work):  # type: ignore[no-untyped-def]
+    """The matrix of all parts, in `work`."""
+    for k in range(2 * size * size):
+        work[k] = 0.0
+    for k in range(size):
+        work[2 * (size * k + k)] = 1.0
+    for row in range(recipes[r, FROM], recipes[r, TO]):
+        if made[row, NUMBERS] < 0:
+            _given(made, row, size, constants, work)
+        else:
+            _pair(made, row, size, numbers, work)
+
+
+@part
+def _block(recipes, r, made, numbers, constants, work, floats):  # type: ignore[no-untyped-def]
+    moved, free = recipes[r, MOVED], recipes[r, FREE]
+    size = 1 << (moved + free)
+    _product(recipes, r, size, made, numbers, constants, work)
+    at = recipes[r, WHERE]
+    side = 1 << moved
+    for pattern in range(1 << free):
+        for i in range(side):
+            for j in range(side):
+                k = 2 * (size * (pattern << moved | i) + (pattern << moved | j))
+                floats[at] = work[k]
+                at += 1
+                if not recipes[r, REAL_NUMBERS]:
+                    floats[at] = work[k + 1]
+                    at += 1
+
+
+@part
+def _turn(recipes, r, made, numbers, constants, work, floats):  # type: ignore[no-untyped-def]
+    """U = diag(a, b) [[c, -s], [s, c]] diag(1, d); rows of numbers: d, a, b."""
+    _product(recipes, r, np.int64(2), made, numbers, constants, work)
+    at, row = recipes[r, WHERE], recipes[r, DERIVED]
+    c, s = math.hypot(work[0], work[1]), math.hypot(work[4], work[5])
+    floats[at] = floats[at + 3] = c
+    floats[at + 1], floats[at + 2] = -s, s
+    ax, ay, bx, by = 1.0, 0.0, 1.0, 0.0
+    if c > 0.0:
+        ax, ay = work[0] / c, work[1] / c
+    if s > 0.0:
+        bx, by = work[4] / s, work[5] / s
+    if c > s:  # d from b d c, or from -a d s
+        u, v = work[6] / c, work[7] / c
+        dx, dy = u * bx + v * by, v * bx - u * by
+    else:
+        u, v = -work[2] / s, -work[3] / s
+        dx, dy = u * ax + v * ay, v * ax - u * ay
+    numbers[row, 0], numbers[row, 1] = dx, dy
+    numbers[row + 1, 0], numbers[row + 1, 1] = ax, ay
+    numbers[row + 2, 0], numbers[row + 2, 1] = bx, by
+
+
+@part
+def _multiply(into, to, x, y):  # type: ignore[no-untyped-def]
+    """into[to], a complex number, times x + iy."""
+    u, v = into[to], into[to + 1]
+    into[to] = u * x - v * y
+    into[to + 1] = u * y + v * x
+
+
+@part
+def _collect(made, first, last, many, numbers, work):  # type: ignore[no-untyped-def]
+    """The accumulators of all targets."""
+    for k in range(many):
+        work[2 * k] = 1.0
+        work[2 * k + 1] = 0.0
+    for row in range(first, last):
+        x, y = numbers[made[row, NUMBERS], 0], numbers[made[row, NUMBERS], 1]
+        for t in range(4):
+            power = made[row, EXPONENTS + t]
+            to = 2 * made[row, TARGETS + t - 1] if t else 0
+            while power > 0:
+                _multiply(work, to, x, y)
+                power -= 1
+            while power < 0:
+                _multiply(work, to, x, -y)
+                power += 1
+
+
+@part
+def _doubled(into, at, size, x, y):  # type: ignore[no-untyped-def]
+    """The next `size` complex numbers: those before, times x + iy."""
+    for k in range(at, at + 2 * size, 2):
+        u, v = into[k], into[k + 1]
+        into[k + 2 * size] = u * x - v * y
+        into[k + 2 * size + 1] = u * y + v * x
+
+
+@part
+def _table(first, bits, work, into, at):  # type: ignore[no-untyped-def]
+    """into[at ..]: of each value of `bits` places from `first` on, the factors of places and
+    pairs; into[at] is given."""
+    column = _COLUMN
+    for j in range(bits):
+        size = 1 << j
+        work[column] = work[2 * (1 + first + j)]
+        work[column + 1] = work[2 * (1 + first + j) + 1]
+        for i in range(j):
+            pair = 2 * (PAIRS + MOST_WIDTH * (first + j) + first + i)
+            _doubled(work, column, 1 << i, work[pair], work[pair + 1])
+        for k in range(0, 2 * size, 2):
+            x, y, u, v = into[at + k], into[at + k + 1], work[column + k], work[column + k + 1]
+            into[at + 2 * size + k] = x * u - y * v
+            into[at + 2 * size + k + 1] = x * v + y * u
+
+
+@part
+def _gather(recipes, r, made, numbers, work, floats):  # type: ignore[no-untyped-def]
+    terms, height, crossed = recipes[r, NUM_TERMS], recipes[r, HEIGHT], recipes[r, CROSSED]
+    many = FIRST_TARGET + terms
+    _collect(made, recipes[r, FROM], recipes[r, TO], many, numbers, work)
+    at = recipes[r, WHERE]
+    floats[at], floats[at + 1] = work[0], work[1]
+    _table(LANE_WIRES, height, work, floats, at)
+    at += 2 << height
+    column = _COLUMN
+    tables = 1 << count(crossed)
+    own = column + 4 * LANES  # beyond what `_table` works in
+    work[own] = 1.0
+    work[own + 1] = 0.0
+    _table(0, LANE_WIRES, work, work, own)
+    for c in range(tables):
+        work[column] = 1.0
+        work[column + 1] = 0.0
+        for lane in range(LANE_WIRES):
+            x, y = 1.0, 0.0
+            rest, chosen, row = crossed, c, 0
+            while rest:
+                if rest & 1:
+                    if chosen & 1:
+                        pair = 2 * (PAIRS + MOST_WIDTH * (LANE_WIRES + row) + lane)
+                        u, v = work[pair], work[pair + 1]
+                        x, y = x * u - y * v, x * v + y * u
+                    chosen >>= 1
+                rest >>= 1
+                row += 1
+            _doubled(work, column, 1 << lane, x, y)
+        for k in range(LANES):
+            x, y = work[own + 2 * k], work[own + 2 * k + 1]
+            u, v = work[column + 2 * k], work[column + 2 * k + 1]
+            floats[at + k] = x * u - y * v
+            floats[at + LANES + k] = x * v + y * u
+        at += 2 * LANES
+    for k in range(2 * terms):
+        floats[at + k] = work[2 * FIRST_TARGET + k]
+
+
+@part
+def _lone(recipes, r, made, numbers, floats):  # type: ignore[no-untyped-def]
+    at = recipes[r, WHERE]
+    for _ in range(1 << recipes[r, HEIGHT]):
+        floats[at] = 1.0
+        floats[at + 1] = 0.0
+        at += 2
+    n = made[recipes[r, FROM], NUMBERS]
+    for lane in range(LANES):
+        here = lane & recipes[r, LANES_MASK] == recipes[r, LANES_VALUE]
+        floats[at + lane] = numbers[n, 0] if here else 1.0
+        floats[at + LANES + lane] = numbers[n, 1] if here else 0.0
+
+
+@part
+def _both(recipes, r, floats):  # type: ignore[no-untyped-def]
+    low, high, at = recipes[r, FROM], recipes[r, TO], recipes[r, WHERE]
+    for i in range(4):
+        for j in range(4):
+            one, two = floats[low + 2 * (i & 1) + (j & 1)], floats[high + 2 * (i >> 1) + (j >> 1)]
+            floats[at + 4 * i + j] = one * two
+
+
+@kernel(INTS2, INTS2, REALS2, F64, REALS, REALS, group="wide")
+def fill(recipes, made, numbers, constants, work, floats):  # type: ignore[no-untyped-def]
+    """All numbers of a table. `numbers`: of the pieces; `work`: float64 [SCRATCH]."""
+    for r in range(recipes.shape[0]):
+        if recipes[r, HOW] == TURN:
+            _turn(recipes, r, made, numbers, constants, work, floats)
+    for r in range(recipes.shape[0]):
+        if recipes[r, HOW] == BLOCK:
+            _block(recipes, r, made, numbers, constants, work, floats)
+        elif recipes[r, HOW] == GATHER:
+            _gather(recipes, r, made, numbers, work, floats)
+        elif recipes[r, HOW] == LONE:
+            _lone(recipes, r, made, numbers, floats)
+        elif recipes[r, HOW] == BOTH:
+            _both(recipes, r, floats)

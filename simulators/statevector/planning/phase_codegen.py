@@ -1,0 +1,276 @@
+"""Diagonal blocks as PHASE operations: as many as may come now, in one.
+
+A block of at most two wires becomes four factors: of all amplitudes, of those where one wire is 1,
+where the other is, and where both are. Which table or term a factor goes to depends on where the
+wires stand. A block of more wires is an operation of its own, with conditions.
+"""
+
+from __future__ import annotations
+
+from simulators.compiler.bit_ops import count, lowest
+from simulators.compiler.kernel import part
+from simulators.statevector.planning.fusion import (
+    CONDITION,
+    DIAGONAL,
+    FIRST,
+    KIND,
+    LAST,
+    LOOKS,
+    MOVES,
+    VALUE,
+)
+from simulators.statevector.planning.real_rotations import P_MASK, P_NUMBERS, P_PARITY, P_ZERO
+from simulators.statevector.planning.tables import (
+    AT,
+    BLOCKS,
+    CROSS,
+    CROSSED,
+    ELEMENTS,
+    EXPONENTS,
+    FIRST_TARGET,
+    FIRST_TERM,
+    FLOATS,
+    FROM,
+    GATHER,
+    HEIGHT,
+    HOW,
+    LANE_WIRES,
+    LANES,
+    LANES_MASK,
+    LANES_VALUE,
+    LONE,
+    MASK,
+    MEMBERS,
+    MOST_CROSS,
+    MOST_TERMS,
+    MOST_WIDTH,
+    NUM_TERMS,
+    NUMBERS,
+    OPS,
+    ORDER,
+    OUTER_MASK,
+    OUTER_VALUE,
+    PAIRS,
+    PARTS,
+    PIECES,
+    PLACE,
+    RECIPES,
+    ROW_MASK,
+    ROW_VALUE,
+    SCALAR,
+    SPARE,
+    STANDS,
+    STARTS,
+    TAKEN,
+    TARGETS,
+    TERM_ROWS,
+    TO,
+    WHERE,
+    new_op,
+    parts,
+)
+from simulators.statevector.planning.tables import PHASE as PHASE_OP
+from simulators.statevector.planning.tables import TERMS as NUM_OP_TERMS
+
+_NONE = -1
+
+
+@part
+def _lone(mask, value, number, width, notes, out, done):  # type: ignore[no-untyped-def]
+    """A phase of all amplitudes whose wires under `mask` have their `value`."""
+    at = new_op(out, done, PHASE_OP)
+    ops, recipes = out[OPS], out[RECIPES]
+    rows, lanes, outside = parts(mask, notes)
+    ops[at, ROW_MASK] = rows
+    ops[at, OUTER_MASK] = outside
+    recipe = done[RECIPES]
+    done[RECIPES] += 1
+    recipes[recipe, LANES_MASK] = lanes
+    rows, lanes, outside = parts(value, notes)
+    ops[at, ROW_VALUE] = rows
+    ops[at, OUTER_VALUE] = outside
+    recipes[recipe, LANES_VALUE] = lanes
+    ops[at, AT] = done[FLOATS]
+    recipes[recipe, HOW] = LONE
+    recipes[recipe, FROM] = done[PARTS]
+    recipes[recipe, TO] = done[PARTS] + 1
+    recipes[recipe, WHERE] = done[FLOATS]
+    recipes[recipe, HEIGHT] = width - LANE_WIRES
+    out[PARTS, done[PARTS], NUMBERS] = number
+    done[PARTS] += 1
+    done[FLOATS] += (2 << (width - LANE_WIRES)) + 2 * LANES
+
+
+@part
+def _term(mask, where, first, out, done):  # type: ignore[no-untyped-def]
+    """The target of the term with this mask and place; a new one if there is none."""
+    terms = out[TERM_ROWS]
+    for t in range(first, done[TERM_ROWS]):
+        if terms[t, MASK] == mask and terms[t, PLACE] == where:
+            return FIRST_TARGET + t - first
+    at = done[TERM_ROWS]
+    terms[at, MASK] = mask
+    terms[at, PLACE] = where
+    done[TERM_ROWS] += 1
+    return FIRST_TARGET + at - first
+
+
+@part
+def _target(one, two, fixed, first, notes, out, done):  # type: ignore[no-untyped-def]
+    """Where the factor of amplitudes goes that have wire `one`, and `two` if it is one, at 1.
+
+    `fixed`: a wire that is 1 wherever the operation acts.
+    """
+    place = notes[STANDS]
+    if one == fixed:
+        one, two = two, _NONE
+    elif two == fixed:
+        two = _NONE
+    if one == _NONE:
+        return 0
+    at = place[one]
+    outside = 0
+    if at < 0:
+        outside = 1 << (-1 - at)
+    if two == _NONE:
+        return _term(outside, SCALAR, first, out, done) if outside else 1 + at
+    other = place[two]
+    if other < 0:
+        outside |= 1 << (-1 - other)
+    if at < 0 and other < 0:
+        return _term(outside, SCALAR, first, out, done)
+    if at < 0 or other < 0:
+        return _term(outside, max(at, other), first, out, done)
+    return PAIRS + MOST_WIDTH * max(at, other) + min(at, other)
+
+
+@part
+def _crossing(mask, fixed, notes):  # type: ignore[no-untyped-def]
+    """The row bit of a pair of a row and a lane, as a mask; 0 if the wires are no such pair."""
+    rows, lanes, _ = parts(mask, notes)
+    if fixed >= 0 and mask >> fixed & 1:
+        return 0
+    return rows if lanes else 0
+
+
+@part
+def _always(b, given, notes):  # type: ignore[no-untyped-def]
+    """Wires on row bits that are 1 wherever the block does anything."""
+    blocks, place = given[BLOCKS], notes[STANDS]
+    found = 0
+    rest = blocks[b, CONDITION] & blocks[b, VALUE]
+    while rest:
+        wire = lowest(rest)
+        if place[wire] >= LANE_WIRES:
+            found |= 1 << wire
+        rest &= rest - 1
+    return found
+
+
+@part
+def _acts(pieces, p, ones):  # type: ignore[no-untyped-def]
+    """1 if the piece acts where these of its wires are 1, else 0."""
+    found = ones & pieces[p, P_MASK]
+    if pieces[p, P_PARITY]:
+        return int(count(found) & 1 == int(pieces[p, P_ZERO] != 0))
+    return int(found == pieces[p, P_ZERO])
+
+
+@part
+def _write(b, fixed, first, given, notes, out, done):  # type: ignore[no-untyped-def]
+    """The parts of one block of a PHASE."""
+    elements, pieces, made = given[ELEMENTS], given[PIECES], out[PARTS]
+    starts, members = notes[STARTS], notes[MEMBERS]
+    one = two = _NONE
+    looks = given[BLOCKS, b, LOOKS]
+    if looks:
+        one = lowest(looks)
+        looks &= looks - 1
+        if looks:
+            two = lowest(looks)
+    to_one = _target(one, _NONE, fixed, first, notes, out, done) if one >= 0 else 0
+    to_two = _target(two, _NONE, fixed, first, notes, out, done) if two >= 0 else 0
+    to_both = _target(one, two, fixed, first, notes, out, done) if two >= 0 else 0
+    for m in range(starts[b], starts[b + 1]):
+        e = members[m]
+        for p in range(elements[e, FIRST], elements[e, LAST]):
+            f0 = _acts(pieces, p, 0)
+            f1 = f2 = f3 = 0
+            if one >= 0:
+                f1 = _acts(pieces, p, 1 << one)
+            if two >= 0:
+                f2 = _acts(pieces, p, 1 << two)
+                f3 = _acts(pieces, p, 1 << one | 1 << two)
+            row = done[PARTS]
+            done[PARTS] += 1
+            made[row, NUMBERS] = pieces[p, P_NUMBERS]
+            made[row, EXPONENTS] = f0
+            made[row, EXPONENTS + 1] = f1 - f0 if one >= 0 else 0
+            made[row, EXPONENTS + 2] = f2 - f0 if two >= 0 else 0
+            made[row, EXPONENTS + 3] = f3 + f0 - f1 - f2 if two >= 0 else 0
+            made[row, TARGETS] = to_one
+            made[row, TARGETS + 1] = to_two
+            made[row, TARGETS + 2] = to_both
+
+
+@part
+def gather(size, pivot, width, given, notes, out, done):  # type: ignore[no-untyped-def]
+    """Take the diagonal blocks that may come now off the list; at least one can."""
+    blocks, elements = given[BLOCKS], given[ELEMENTS]
+    after, taken, chosen = notes[ORDER], notes[TAKEN], notes[SPARE]
+    moved = crossed = found = 0
+    always = -1
+    before = -1
+    k = after[0]
+    while k < size and (moved != pivot or before < 0):
+        b = taken[k]
+        moves, looks = blocks[b, MOVES], blocks[b, LOOKS]
+        ready = blocks[b, KIND] == DIAGONAL and not looks & moved
+        if ready and count(looks) > 2:
+            p = elements[notes[MEMBERS, notes[STARTS, b]], FIRST]
+            _lone(
+                looks, blocks[b, VALUE], given[PIECES, p, P_NUMBERS], width, notes, out, done
+            )  # fmt: skip
+        elif ready:
+            wanted = crossed | _crossing(looks, _NONE, notes)
+            here = always & _always(b, given, notes)
+            ready = found < MOST_TERMS // 3 and (count(wanted) <= MOST_CROSS or here != 0)
+            if ready:
+                chosen[found] = b
+                found += 1
+                crossed = wanted
+                always = here
+        if ready:
+            after[before + 1] = after[k + 1]
+        else:
+            moved |= moves
+            before = k
+        k = after[k + 1]
+    if not found:
+        return
+    fixed = lowest(always) if always else _NONE
+    at = new_op(out, done, PHASE_OP)
+    ops, recipes, place = out[OPS], out[RECIPES], notes[STANDS]
+    recipe = done[RECIPES]
+    done[RECIPES] += 1
+    first, from_ = done[TERM_ROWS], done[PARTS]
+    crossed = 0
+    for k in range(found):
+        b = chosen[k]
+        crossed |= _crossing(blocks[b, LOOKS], fixed, notes)
+        _write(b, fixed, first, given, notes, out, done)
+    if fixed >= 0:
+        ops[at, ROW_MASK] = ops[at, ROW_VALUE] = 1 << (place[fixed] - LANE_WIRES)
+    ops[at, AT] = done[FLOATS]
+    ops[at, CROSS] = crossed
+    ops[at, FIRST_TERM] = first
+    ops[at, NUM_OP_TERMS] = done[TERM_ROWS] - first
+    recipes[recipe, HOW] = GATHER
+    recipes[recipe, FROM] = from_
+    recipes[recipe, TO] = done[PARTS]
+    recipes[recipe, WHERE] = done[FLOATS]
+    recipes[recipe, CROSSED] = crossed
+    recipes[recipe, HEIGHT] = width - LANE_WIRES
+    recipes[recipe, NUM_TERMS] = done[TERM_ROWS] - first
+    tables = (2 << (width - LANE_WIRES)) + (2 * LANES << count(crossed))
+    done[FLOATS] += tables + 2 * ops[at, NUM_OP_TERMS]

@@ -1,0 +1,84 @@
+"""CX, phases on its target, the same CX again: phases by the parity of both wires.
+
+That is how many circuits write rzz; seen as what it is, nothing moves, and any number of them is
+gathered in one phase.
+"""
+
+from __future__ import annotations
+
+from simulators.compiler.kernel import I64, INT, INTS2, kernel, part
+from simulators.statevector.planning.fusion import (
+    COLUMNS,
+    CONDITION,
+    DIAGONAL,
+    FIRST,
+    KIND,
+    LAST,
+    LOOKS,
+    MOVES,
+    PERMUTING,
+    VALUE,
+)
+from simulators.statevector.planning.real_rotations import P_MASK, P_PARITY
+
+_MOST_APART = 256  # elements between the two, at most
+
+
+@part
+def _is_cx(elements, e):  # type: ignore[no-untyped-def]
+    moves, looks = elements[e, MOVES], elements[e, LOOKS]
+    one = moves & (moves - 1) == 0 and looks != 0 and looks & (looks - 1) == 0
+    return elements[e, KIND] == PERMUTING and one and elements[e, VALUE] == looks
+
+
+@kernel(INTS2, INT, INTS2, I64, I64, returns=INT, group="wide")
+def parities(elements, size, pieces, opened, moved):  # type: ignore[no-untyped-def]
+    """Take such CX away; returns how many elements stay. `opened`, `moved`: scratch, int64 [64]:
+    of each wire, the CX on it since which there were only phases on it alone, and the last element
+    that moves amplitude along it."""
+    for wire in range(64):
+        opened[wire] = moved[wire] = -1
+    for e in range(size):
+        moves, looks = elements[e, MOVES], elements[e, LOOKS]
+        cx = _is_cx(elements, e)
+        alone = elements[e, KIND] == DIAGONAL and looks & (looks - 1) == 0
+        mask = moves | looks
+        before = -1
+        wire = 0
+        while mask >> wire:
+            bit = mask >> wire & 1
+            if bit and cx and moves >> wire & 1:
+                before = opened[wire]
+                opened[wire] = e
+            elif bit and not alone:
+                opened[wire] = -1
+            wire += 1
+        last = -1
+        wire = 0
+        while mask >> wire:
+            if looks >> wire & 1:
+                last = max(last, moved[wire])
+            if moves >> wire & 1:
+                moved[wire] = e
+            wire += 1
+        if before <= last or elements[before, LOOKS] != looks or e - before > _MOST_APART:
+            continue
+        elements[before, KIND] = elements[e, KIND] = -1
+        wire = 0
+        while not moves >> wire & 1:
+            wire += 1
+        opened[wire] = -1
+        for d in range(before + 1, e):
+            if elements[d, KIND] == DIAGONAL and elements[d, LOOKS] == moves:
+                elements[d, LOOKS] = mask
+                elements[d, CONDITION] = elements[d, VALUE] = 0
+                for p in range(elements[d, FIRST], elements[d, LAST]):
+                    pieces[p, P_MASK] = mask
+                    pieces[p, P_PARITY] = 1
+    kept = 0
+    for e in range(size):
+        if elements[e, KIND] >= 0:
+            for c in range(COLUMNS):
+                elements[kept, c] = elements[e, c]
+            kept += 1
+    return kept

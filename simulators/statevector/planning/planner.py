@@ -1,0 +1,328 @@
+"""One stretch of gates of a large state, planned: its table of passes, and how to fill in numbers.
+
+The plan depends on the structure alone, and on how many wires a tile has; never on parameters,
+threads or ranks. So it is made once, and every binding only fills in its numbers.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.circuit.gates import UNITARY
+from simulators.circuit.ir import Circuit
+from simulators.statevector.planning import lowering, parameter_binding, tables, tile_selection
+from simulators.statevector.planning.fusion import COLUMNS as ELEMENT_COLUMNS
+from simulators.statevector.planning.fusion import fuse
+from simulators.statevector.planning.phase_gadgets import parities
+from simulators.statevector.planning.real_rotations import turn
+from simulators.statevector.planning.tables import (
+    BLOCKS,
+    COUNTERS,
+    ELEMENTS,
+    FLOATS,
+    LANE_WIRES,
+    MEMBERS,
+    MOST_TERMS,
+    MOST_WIDTH,
+    NOTES,
+    OP_COLUMNS,
+    OPS,
+    PARTS,
+    PIECES,
+    RECIPES,
+    STARTS,
+    TABLES,
+    TERM_ROWS,
+    Sweeps,
+)
+from simulators.statevector.small.gate_kernels import COUNTS, MAX_PIECES
+
+WIDTHS = {"double": 14, "single": 15}  # wires of a tile, at most: 256 kB
+LEAST_WIDTH = LANE_WIRES + 4  # a gate with three conditions fits
+_ROWS = 6  # of a table for each block: most have fewer
+
+# Weights by which passes are chosen: what a block's being done is worth, and a seed.
+_WAYS = ((0.5, 0), (0.2, 0), (1.0, 0), (2.0, 0), (0.5, 1), (0.5, 2))
+_WORTH = 0.01  # of a run's time may go into other ways, as far as both can be told beforehand
+_UNIT_S = 1e-10  # of an amplitude, for what is a unit of cost
+_PASS_S, _BLOCK_S = 50e-6, 3e-6  # what planning takes
+
+
+def width_of(num_qubits: int, precision: str) -> int:
+    """Wires of a tile: a small state has a few tiles, so that threads and ranks can share it."""
+    return min(WIDTHS[precision], max(LEAST_WIDTH, num_qubits - 4))
+
+
+class Where(msgspec.Struct, frozen=True):
+    """Which operations of a circuit: first .. last - 1, and where their numbers begin."""
+
+    first: int
+    last: int
+    at_qubit: int
+    at_param: int
+
+
+class Ends(msgspec.Struct, frozen=True):
+    """What is known of the state before and after.
+
+    `zero`: it begins as |0...0>. `measured`: what is seen in the end is outcomes of these qubits
+    alone, as a mask; -1: everything may be.
+    """
+
+    zero: bool = False
+    measured: int = -1
+
+
+class Stretch(msgspec.Struct, frozen=True, eq=False):
+    """See the module."""
+
+    where: Where
+    sweeps: Sweeps
+    recipes: NDArray[np.int64]
+    made: NDArray[np.int64]  # parts of recipes
+    constants: NDArray[np.float64]  # matrices that are given
+    num_pieces: int
+
+    @property
+    def table(self) -> Sweeps:
+        """What goes to `States.apply`."""
+        return self.sweeps
+
+    @property
+    def operations(self) -> int:
+        """Operations of the circuit in it."""
+        return self.where.last - self.where.first
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of its arrays."""
+        table = self.sweeps
+        arrays = (table.starts, table.places, table.live, table.ops, table.terms)
+        own = self.recipes.nbytes + self.made.nbytes + self.constants.nbytes
+        return own + sum(array.nbytes for array in arrays)
+
+    def floats(self, circuit: Circuit, params: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The numbers of the table, for these parameters."""
+        where = self.where
+        numbers = np.empty((self.num_pieces, 8))
+        parameter_binding.pieces_of(
+            circuit.table.rows,
+            circuit.ops,
+            params,
+            where.first,
+            where.last,
+            where.at_param,
+            numbers,
+        )
+        found = np.empty(self.sweeps.num_floats)
+        work = np.empty(parameter_binding.SCRATCH)
+        parameter_binding.fill(self.recipes, self.made, numbers, self.constants, work, found)
+        return found
+
+
+class _Draft(msgspec.Struct, frozen=True, eq=False):
+    """A stretch on its way to a table: see `written`."""
+
+    given: NDArray[np.int64]
+    block_of: NDArray[np.int64]  # of each element
+    blocks: int
+    elements: int
+    pieces: int
+    rows: int  # of numbers of pieces
+
+
+def plan(circuit: Circuit, where: Where, ends: Ends, width: int) -> Stretch:
+    """The plan of the gates among these operations; other operations do nothing.
+
+    `width`: wires of a tile, LEAST_WIDTH at least.
+    """
+    draft, constants = _lowered(circuit, where, ends, width)
+    draft = _fused(draft, ends)
+    found = _divided(draft, ends, width, circuit.num_qubits)
+    recipe_rows = found.out[RECIPES, : found.done[RECIPES], : tables.RULE_COLUMNS]
+    part_rows = found.out[PARTS, : found.done[PARTS], : tables.PART_COLUMNS]
+    return Stretch(
+        where,
+        _table(found, width, circuit.num_qubits),
+        np.ascontiguousarray(recipe_rows),
+        np.ascontiguousarray(part_rows),
+        constants,
+        draft.rows,
+    )
+
+
+def _lowered(
+    circuit: Circuit, where: Where, ends: Ends, width: int
+) -> tuple[_Draft, NDArray[np.float64]]:
+    """Elements, and matrices that are given.
+
+    SWAPs only rename wires: |0...0> may begin with its qubits in such an order that in the end
+    each is where it should be; any other state is put in order at the end.
+    """
+    rows = circuit.table.rows
+    codes = rows[circuit.ops[where.first : where.last], 0]
+    matrices = int((codes == UNITARY).sum())
+    count = int(COUNTS[codes].sum()) + matrices
+    offsets, constants = _given(circuit, matrices)
+    n = circuit.num_qubits
+    given = np.empty((3, 6 * count + n, ELEMENT_COLUMNS), np.int64)
+    elements, pieces = given[ELEMENTS], given[PIECES]
+    found, wires = np.empty(2, np.int64), np.arange(n)
+
+    def make() -> None:
+        lowering.lower(
+            rows,
+            circuit.ops,
+            circuit.qubits,
+            circuit.table.matrix,
+            offsets,
+            where.first,
+            where.last,
+            where.at_qubit,
+            wires,
+            width - LANE_WIRES,
+            np.empty((MAX_PIECES, 4), np.uint64),
+            pieces,
+            elements,
+            found,
+        )
+
+    make()
+    if ends.zero and (wires != np.arange(n)).any():
+        wires = np.argsort(wires)
+        make()
+    lowering.settle(wires, pieces, elements, found)
+    size, num_pieces = found.tolist()
+    size = parities(elements, size, pieces, np.empty(64, np.int64), np.empty(64, np.int64))
+    if ends.measured >= 0:
+        size = lowering.reach(elements, size, ends.measured)
+    block_of = np.empty(3 * size, np.int64)
+    return _Draft(given, block_of, 0, size, num_pieces, lowering.FIXED_ROWS + count), constants
+
+
+def _fused(draft: _Draft, ends: Ends) -> _Draft:
+    """The same with its blocks."""
+    given, block_of, size = draft.given, draft.block_of, draft.elements
+    fused = np.empty((size, ELEMENT_COLUMNS), np.int64)
+    many = fuse(given[ELEMENTS], size, fused, block_of, np.empty((5, size + 64), np.int64))
+    found = np.empty(4, np.int64)
+    turn(
+        fused,
+        many,
+        block_of,
+        given[ELEMENTS],
+        size,
+        given[PIECES],
+        draft.pieces,
+        draft.rows,
+        1 if ends.zero else 0,
+        1 if ends.measured >= 0 else 0,
+        given[BLOCKS],
+        np.empty(many, np.int64),
+        np.empty(64, np.int64),
+        found,
+    )
+    return _Draft(given, block_of, *found.tolist())
+
+
+class _Division(msgspec.Struct, frozen=True, eq=False):
+    """One way to divide a stretch into passes."""
+
+    starts: NDArray[np.int64]
+    places: NDArray[np.int64]
+    live: NDArray[np.int64]
+    out: NDArray[np.int64]  # see `written`
+    done: NDArray[np.int64]
+    passes: int
+    price: float
+
+
+def _divided(draft: _Draft, ends: Ends, width: int, n: int) -> _Division:
+    """The cheapest of some ways; the more is to do, the more ways are tried."""
+    many = draft.blocks
+    work = np.empty(many)
+    notes = np.empty((NOTES, max(many, draft.elements, MOST_TERMS) + 64), np.int64)
+    tile_selection.sorted_members(
+        draft.block_of, draft.elements, many, notes[STARTS], notes[MEMBERS]
+    )
+
+    def way(done: float, seed: int) -> _Division:
+        tile_selection.weigh(draft.given[BLOCKS], many, done, seed, work)
+        return _one_way(draft, ends, width, n, notes, work)
+
+    best = way(*_WAYS[0])
+    spent = _PASS_S * best.passes + _BLOCK_S * many
+    more = int(_WORTH * best.price * _UNIT_S * 2.0**n / spent) if many else 0
+    for done, seed in _WAYS[1 : 1 + more]:
+        found = way(done, seed)
+        if found.price < best.price:
+            best = found
+    return best
+
+
+def _one_way(
+    draft: _Draft,
+    ends: Ends,
+    width: int,
+    n: int,
+    notes: NDArray[np.int64],
+    work: NDArray[np.float64],
+) -> _Division:
+    many = draft.blocks
+    starts, live = np.empty(many + 1, np.int64), np.empty(many + 1, np.int64)
+    places = np.zeros((many, MOST_WIDTH), np.int64)
+    done = np.empty(COUNTERS, np.int64)
+    room = max(_ROWS * many + 256, 2 * draft.pieces)
+    passes = -1
+    while passes < 0:  # more operations than most stretches have: once more with more room
+        out = np.empty((TABLES, room, OP_COLUMNS), np.int64)
+        room *= 2
+        passes = tile_selection.divide(
+            draft.given,
+            many,
+            notes,
+            work,
+            n,
+            width,
+            0 if ends.zero else (1 << n) - 1,
+            starts,
+            places,
+            live,
+            out,
+            done,
+        )
+    price = tile_selection.price(out[OPS], starts, live, places, passes, width, n)
+    return _Division(starts, places, live, out, done, passes, price)
+
+
+def _table(found: _Division, width: int, n: int) -> Sweeps:
+    passes, out, done = found.passes, found.out, found.done
+    return Sweeps(
+        n,
+        width,
+        found.starts[: passes + 1].copy(),
+        found.places[:passes].astype(np.uint64),
+        found.live[:passes].astype(np.uint64),
+        out[OPS, : done[OPS]].astype(np.uint64),
+        out[TERM_ROWS, : done[TERM_ROWS], :2].astype(np.uint64),
+        int(done[FLOATS]),
+    )
+
+
+def _given(circuit: Circuit, used: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Where each matrix of the circuit begins among constants (see `lower`), and these."""
+    if not used:
+        return np.zeros(1, np.int64), np.empty(0)
+    offsets = np.zeros(len(circuit.matrices), np.int64)
+    found: list[NDArray[np.complex128]] = []
+    place = 0
+    for number, data in enumerate(circuit.matrices):
+        matrix = np.frombuffer(data, np.complex128)
+        if matrix.size <= 4**lowering.MOST_QUBITS:
+            offsets[number] = -1 - 2 * place - int(not matrix.imag.any())
+            found.append(matrix)
+            place += matrix.size
+    constants = np.concatenate(found).view(np.float64) if found else np.empty(0)
+    return offsets, constants

@@ -1,0 +1,150 @@
+"""Complex matrices on one wire as real ones between two phases, where the phases cost nothing.
+
+U = diag(a, b) R diag(1, d), R a rotation. A real matrix costs half of a complex one; a phase on one
+wire costs nothing where a diagonal block of several wires comes next to it anyway, or where it is
+not seen: before the first gate on |0>, and after the last.
+"""
+
+from __future__ import annotations
+
+from simulators.compiler.kernel import I64, INT, INTS2, kernel, part
+from simulators.statevector.planning.fusion import (
+    COLUMNS,
+    CONDITION,
+    DENSE,
+    DIAGONAL,
+    FIRST,
+    IS_REAL,
+    KIND,
+    LAST,
+    LOOKS,
+    MATRIX,
+    MOVES,
+    TURNED,
+    VALUE,
+)
+
+# Columns of a piece; NUMBERS: the row of its numbers. PARITY: see `parities`; of a phase of two
+# wires that is meant for those of one parity, that of ZERO.
+P_MASK, P_ZERO, P_ONE, P_NUMBERS, P_PARITY = range(5)
+
+# Rows of numbers of a turned matrix, from its own on: d, a, b.
+ROWS = 3
+
+_NOTHING, _PHASES, _OTHER = range(3)  # what is next to a block on a wire
+
+
+@part
+def _one_wire(mask):  # type: ignore[no-untyped-def]
+    return mask != 0 and mask & (mask - 1) == 0
+
+
+@part
+def _can_turn(blocks, b):  # type: ignore[no-untyped-def]
+    alone = _one_wire(blocks[b, MOVES]) and blocks[b, LOOKS] == 0
+    return blocks[b, KIND] == DENSE and alone and not blocks[b, IS_REAL]
+
+
+@part
+def _note(blocks, b, beside):  # type: ignore[no-untyped-def]
+    """What those next to block b will find on its wires."""
+    mask = blocks[b, MOVES] | blocks[b, LOOKS]
+    kind = _PHASES if blocks[b, KIND] == DIAGONAL else _OTHER
+    if kind == _PHASES and _one_wire(mask):
+        return  # goes along with whatever comes
+    wire = 0
+    while mask >> wire:
+        if mask >> wire & 1:
+            beside[wire] = kind
+        wire += 1
+
+
+@part
+def _wire(blocks, b):  # type: ignore[no-untyped-def]
+    wire = 0
+    while not blocks[b, MOVES] >> wire & 1:
+        wire += 1
+    return wire
+
+
+@part
+def _phase(blocks, at, elements, size, pieces, piece, last, bit):  # type: ignore[no-untyped-def]
+    """A diagonal block on one wire, of these pieces."""
+    for c in range(COLUMNS):
+        elements[size, c] = 0
+    elements[size, KIND] = DIAGONAL
+    elements[size, LOOKS] = bit
+    elements[size, CONDITION] = elements[size, VALUE] = bit if last == piece + 1 else 0
+    elements[size, FIRST] = piece
+    elements[size, LAST] = last
+    elements[size, MATRIX] = -1
+    for c in range(COLUMNS):
+        blocks[at, c] = elements[size, c]
+    for p in range(piece, last):
+        pieces[p, P_MASK] = bit
+        pieces[p, P_PARITY] = 0
+
+
+@kernel(INTS2, INT, I64, INTS2, INT, INTS2, INT, INT, INT, INT, INTS2, I64, I64, I64, group="wide")
+def turn(  # type: ignore[no-untyped-def]
+    blocks, many, block_of, elements, size, pieces, piece, number, zero, unseen, into, sides,
+    beside, found,
+):  # fmt: skip
+    """The blocks with phases of their own, in `into`; elements and pieces are added for these.
+
+    `number`: the first row of numbers that is free. `zero`, `unseen`: the stretch begins as |0>,
+    its last phases are not seen. `sides`: scratch, int64 [blocks]; `beside`: int64 [64]. `found`:
+    how many blocks, elements, pieces and rows of numbers there are then.
+    """
+    for w in range(64):
+        beside[w] = _NOTHING
+    for b in range(many):
+        sides[b] = 0
+        if _can_turn(blocks, b):
+            left = beside[_wire(blocks, b)]
+            if left == _PHASES or (left == _NOTHING and zero):
+                sides[b] = 1 if left == _NOTHING else 2
+        _note(blocks, b, beside)
+    for w in range(64):
+        beside[w] = _NOTHING
+    for b in range(many - 1, -1, -1):
+        if _can_turn(blocks, b):
+            right = beside[_wire(blocks, b)]
+            if sides[b] and (right == _PHASES or (right == _NOTHING and unseen)):
+                sides[b] += 4 if right == _NOTHING else 8
+            else:
+                sides[b] = 0
+        _note(blocks, b, beside)
+    at = 0
+    elements_before = size
+    for b in range(many):
+        bit = blocks[b, MOVES]
+        if sides[b] & 2:
+            pieces[piece, P_ZERO] = pieces[piece, P_ONE] = bit
+            pieces[piece, P_NUMBERS] = number
+            _phase(into, at, elements, size, pieces, piece, piece + 1, bit)
+            block_of[size] = at
+            size += 1
+            piece += 1
+            at += 1
+        for c in range(COLUMNS):
+            into[at, c] = blocks[b, c]
+        if sides[b]:
+            into[at, TURNED] = number
+            into[at, IS_REAL] = 1
+        sides[b] |= at << 4
+        at += 1
+        if sides[b] & 8:
+            for k in range(2):
+                pieces[piece + k, P_ZERO] = pieces[piece + k, P_ONE] = bit if k else 0
+                pieces[piece + k, P_NUMBERS] = number + 1 + k
+            _phase(into, at, elements, size, pieces, piece, piece + 2, bit)
+            block_of[size] = at
+            size += 1
+            piece += 2
+            at += 1
+        if sides[b] & 15:
+            number += ROWS
+    for e in range(elements_before):
+        block_of[e] = sides[block_of[e]] >> 4
+    found[0], found[1], found[2], found[3] = at, size, piece, number

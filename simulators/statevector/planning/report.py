@@ -1,0 +1,92 @@
+"""What a table of passes comes to: for people, and for whoever compares plans."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import msgspec
+
+from simulators.statevector.planning.fusion import (
+    DIAGONALS,
+    LANE_SWAP,
+    ONE_WIRE,
+    PERMUTATION,
+    SWEEP,
+)
+from simulators.statevector.planning.tables import (
+    DENSE,
+    KIND,
+    MAP,
+    OUTER_MASK,
+    PHASE,
+    REAL,
+    ROW_MASK,
+    SWAP_LANE,
+    Sweeps,
+)
+
+_NAMES = {
+    SWAP_LANE: "lane",
+    **{DENSE + k: f"dense{k}" for k in (1, 2, 3)},
+    **{REAL + k: f"real{k}" for k in (1, 2, 3)},
+    MAP: "map",
+    PHASE: "phase",
+}
+
+
+class Pass(msgspec.Struct, frozen=True):
+    """One pass."""
+
+    wires: tuple[int, ...]  # of its tile, those above the lanes
+    operations: tuple[tuple[str, int], ...]  # how many of each kind
+    amplitudes: int  # that it visits
+    work: float  # what its operations cost a state that is visited as a whole; SWEEP is once
+
+    @property
+    def words(self) -> str:
+        """Its operations in words."""
+        return ", ".join(f"{many} {name}" for name, many in self.operations)
+
+
+def passes(plan: Sweeps) -> tuple[Pass, ...]:
+    """All passes of a table."""
+    found = []
+    for number in range(len(plan.live)):
+        places = plan.places[number, : plan.width].tolist()
+        rows = plan.ops[plan.starts[number] : plan.starts[number + 1]].tolist()
+        alive = int(plan.live[number]) | sum(1 << wire for wire in places)
+        kinds = Counter(_NAMES[row[KIND]] for row in rows)
+        found.append(
+            Pass(
+                tuple(places[5:]),
+                tuple(sorted(kinds.items())),
+                1 << alive.bit_count(),
+                sum(_cost(row) for row in rows),
+            )
+        )
+    return tuple(found)
+
+
+def cost(plan: Sweeps) -> float:
+    """Of all passes, in the unit of the planner: SWEEP is loading and storing the state once."""
+    size = float(1 << plan.num_wires)
+    return sum((SWEEP + each.work) * each.amplitudes / size for each in passes(plan))
+
+
+def sweeps(plan: Sweeps) -> float:
+    """How often the whole state is loaded and stored, all in all."""
+    return sum(each.amplitudes for each in passes(plan)) / float(1 << plan.num_wires)
+
+
+def _cost(row: list[int]) -> float:
+    kind = row[KIND]
+    if kind == SWAP_LANE:
+        return LANE_SWAP
+    part = 0.5 ** (row[OUTER_MASK].bit_count() + row[ROW_MASK].bit_count())
+    if kind == MAP:
+        return PERMUTATION
+    if kind == PHASE:
+        return DIAGONALS * part
+    if kind > REAL:
+        return 0.5 * ONE_WIRE * 2.0 ** (kind - REAL - 1) * part
+    return ONE_WIRE * 2.0 ** (kind - DENSE - 1) * part

@@ -1,0 +1,195 @@
+"""What a sequence of passes over a large state is made of: the table that the planner writes and
+the kernels read.
+
+Wires are the bits of an amplitude's index. A pass visits the state tile by tile. A tile is the
+2**width amplitudes that `width` wires span; the lowest LANE_WIRES of them are the lowest wires of
+the state, whatever else is in it, so a tile is made of rows of LANES amplitudes that lie together.
+Within a tile, bit j of an amplitude's number is a *place*: places below LANE_WIRES choose the lane,
+the others (counted anew from 0) are the bits of the row's number. At the begin and at the end of
+each pass wire places[j] stands at place j; in between, SWAP_LANE may move wires about.
+
+Every operation acts on rows that fulfil (row & ROW_MASK) == ROW_VALUE, in tiles whose base (the
+index of its first amplitude) fulfils (base & OUTER_MASK) == OUTER_VALUE.
+
+    SWAP_LANE   lane bit A and row bit B change places (rows and tiles without condition)
+    DENSE + k   the matrix at AT, k = 1..3: complex, (re, im) row by row, on row bits A, B, C; bit 0
+                of the matrix' index is A
+    REAL + k    the same with real numbers
+    MAP         rows whose bits under ROW_MASK are ROW_VALUE change places with those whose bits
+                there are ROW_OTHER: X, CX, Toffoli, SWAP on row bits; no amplitude is computed
+    PHASE       multiply by a phase that depends on the amplitude's index, see below
+
+PHASE: the factor of an amplitude in row r, lane l of a tile is
+
+    scalar(base) * T[r] * prod_{j in r} row_j(base) * L[c(r)][l] * prod_{i in l} lane_i(base)
+
+T: complex [2**(width - LANE_WIRES)] at AT, (re, im) row by row. L: one table for each value of the
+row bits under CROSS, c(r) being these bits moved together; each table is LANES real parts, then
+LANES imaginary ones; they follow T. scalar, row_j and lane_i are products over the operation's
+terms, rows FIRST_TERM .. FIRST_TERM + TERMS - 1 of `terms`: a term counts in tiles whose base has
+all bits of its mask, for the place it names (SCALAR: no place); its (re, im) follow the tables.
+
+What passes are written from and to, in few arrays: compiling a call takes long with many.
+
+`given` [3, rows, columns]: blocks and elements (see `fuse`), and pieces. `out` [4, rows, columns]:
+operations and terms (see `sweeps`), recipes and parts (see `recipes`); `done` counts the rows.
+`notes` [9, size]: lists and places that functions share.
+
+How the numbers of a table of passes come from those of a binding: columns of recipes and parts.
+
+A recipe makes the numbers of one block, or of one PHASE. Its parts are pieces of operations, or
+matrices that are given:
+
+    BLOCK   the product of the parts, as one matrix for each value of the FREE wires; MOVED wires
+            are its lowest bits. A part is a 2x2 action (`gates`), its patterns by the block's bits
+    GATHER  tables of a PHASE. A part multiplies accumulators, that of its TARGETS by the piece's
+            number to the power of EXPONENTS: 0 is a factor of all amplitudes, 1 + place of those
+            where the place is 1, PAIRS + 16 * higher + lower where both are, and from TERMS on one
+            is a term
+    TURN    a BLOCK of one wire, made real: its phases go to rows of numbers from DERIVED on
+    LONE    a PHASE that is one number, where all lanes under LANES_MASK have LANES_VALUE
+    BOTH    the product of two real matrices of one wire each, which begin at FROM and at TO among
+            the numbers; the first is of the lower bit
+
+Where wires stand while a pass is written down: at the places of its tile, or outside.
+
+At the begin and at the end of a pass all of a tile stand at their own places; lanes change with row
+bits in between.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.compiler.bit_ops import lowest
+from simulators.compiler.kernel import part
+
+LANE_WIRES = 5
+LANES = 1 << LANE_WIRES
+MOST_CROSS = 3  # row bits under CROSS, at most
+MOST_WIDTH = 16  # wires of a tile, at most
+
+# Columns of an operation.
+(
+    KIND, A, B, C, ROW_MASK, ROW_VALUE, ROW_OTHER, OUTER_MASK, OUTER_VALUE, AT, CROSS, FIRST_TERM,
+    TERMS,
+) = range(13)  # fmt: skip
+OP_COLUMNS = 13
+
+# Kinds. DENSE + k and REAL + k: a matrix on k row bits.
+SWAP_LANE = 0
+DENSE = 0  # 1, 2, 3
+REAL = 3  # 4, 5, 6
+MAP = 7
+PHASE = 8
+
+# Columns of a term, and what its place may be beside a place of the tile.
+MASK, PLACE = range(2)
+SCALAR = 255
+
+
+class Sweeps(msgspec.Struct, frozen=True, eq=False):
+    """Passes, for one structure; the numbers (`floats`) come with a binding.
+
+    Pass p does operations starts[p] .. starts[p + 1] - 1 in the tiles of the wires
+    places[p, :width], those above the lanes in any order. Only wires under live[p] may be 1 where
+    an amplitude is not 0 before the pass, or become so by it: all other tiles stay untouched.
+    """
+
+    num_wires: int
+    width: int  # wires of a tile: at most MOST_WIDTH
+    starts: NDArray[np.int64]  # [passes + 1]
+    places: NDArray[np.uint64]  # [passes, MOST_WIDTH]
+    live: NDArray[np.uint64]  # [passes]
+    ops: NDArray[np.uint64]  # [operations, COLUMNS]
+    terms: NDArray[np.uint64]  # [terms, 2]
+    num_floats: int
+
+
+# The tables of `out`, and what `done` counts: numbers too.
+OPS, TERM_ROWS, RECIPES, PARTS, FLOATS = range(5)
+COUNTERS = 5
+TABLES = 4
+
+BLOCKS, ELEMENTS, PIECES = range(3)  # of `given`
+
+# Of `notes`. MEMBERS[STARTS[b]] .. are the elements of block b; AFTER[k + 1] follows k in the list
+# of blocks that no pass has yet; TAKEN, ORDER: those of this pass, and the same sort of list of
+# them. HERE[place] is the wire there, HOME[place] at the begin of the pass; STANDS[wire] is its
+# place, or -1 - its number outside the tile.
+STARTS, MEMBERS, AFTER, TAKEN, ORDER, HERE, HOME, STANDS, SPARE = range(9)
+NOTES = 9
+
+
+@part
+def new_op(out, done, kind):  # type: ignore[no-untyped-def]
+    """A new operation, all 0 but its kind."""
+    ops = out[OPS]
+    at = done[OPS]
+    done[OPS] += 1
+    for c in range(OP_COLUMNS):
+        ops[at, c] = 0
+    ops[at, KIND] = kind
+    return at
+
+
+HOW, FROM, TO, WHERE = range(4)  # of any recipe: what, its parts, where its numbers begin
+BLOCK, GATHER, LONE, TURN, BOTH = range(5)
+MOVED, FREE, REAL_NUMBERS = range(4, 7)  # of a BLOCK
+DERIVED = FREE  # of a TURN
+CROSSED, HEIGHT, NUM_TERMS = range(4, 7)  # of a GATHER; HEIGHT: bits of a row's number
+LANES_MASK, LANES_VALUE = 4, 6  # of a LONE; HEIGHT as above
+RULE_COLUMNS = 7
+
+# Columns of a part. NUMBERS: the row of its numbers, or -1 - where a matrix begins.
+NUMBERS, PART_MASK, ZERO, ONE = range(4)
+EXPONENTS, TARGETS = 1, 5
+PART_COLUMNS = 9
+
+PAIRS = 1 + MOST_WIDTH
+FIRST_TARGET = PAIRS + MOST_WIDTH * MOST_WIDTH  # of terms
+MOST_TERMS = 512  # of one PHASE
+
+
+@part
+def enter(tile, num_wires, places, at, notes):  # type: ignore[no-untyped-def]
+    """Begin a pass: its wires into places[at], the lowest first; who is where."""
+    here, home, place = notes[HERE], notes[HOME], notes[STANDS]
+    inside = 0
+    for wire in range(num_wires):
+        if tile >> wire & 1:
+            places[at, inside] = wire
+            here[inside] = home[inside] = wire
+            place[wire] = inside
+            inside += 1
+        else:
+            place[wire] = -1 - wire
+    return inside
+
+
+@part
+def parts(mask, notes):  # type: ignore[no-untyped-def]
+    """A set of wires as (row bits, lane bits, wires outside)."""
+    place = notes[STANDS]
+    rows = lanes = outside = 0
+    while mask:
+        at = place[lowest(mask)]
+        if at >= LANE_WIRES:
+            rows |= 1 << (at - LANE_WIRES)
+        elif at >= 0:
+            lanes |= 1 << at
+        else:
+            outside |= 1 << (-1 - at)
+        mask &= mask - 1
+    return rows, lanes, outside
+
+
+@part
+def exchange(lane, row, notes):  # type: ignore[no-untyped-def]
+    """What SWAP_LANE does."""
+    here, place = notes[HERE], notes[STANDS]
+    one, two = here[lane], here[LANE_WIRES + row]
+    here[lane], here[LANE_WIRES + row] = two, one
+    place[one], place[two] = LANE_WIRES + row, lane

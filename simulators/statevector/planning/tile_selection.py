@@ -1,0 +1,266 @@
+"""Which wires a pass has in its tile, and which blocks it does.
+
+Blocks that share no wire, or share it only diagonally, may change places; so a pass may take a
+block if no block that is left behind stands in its way. A tile grows wire by wire towards the most
+work for what the pass costs: its own sweep, over the part of the state that is not 0.
+
+Blocks into passes, pass by pass: choose the tile, take the blocks, write their operations.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from simulators.compiler.bit_ops import count
+from simulators.compiler.kernel import I64, INT, INTS2, INTS3, REAL, REALS, kernel, part
+from simulators.statevector.planning.codegen import restore, write
+from simulators.statevector.planning.fusion import (
+    CONDITION,
+    DIAGONALS,
+    IS_REAL,
+    KIND,
+    LANE_SWAP,
+    LOOKS,
+    MOVES,
+    ONE_WIRE,
+    PERMUTATION,
+    SWEEP,
+    cost,
+)
+from simulators.statevector.planning.pairing import pair
+from simulators.statevector.planning.tables import (
+    AFTER,
+    BLOCKS,
+    COUNTERS,
+    LANE_WIRES,
+    MAP,
+    OPS,
+    OUTER_MASK,
+    PARTS,
+    PHASE,
+    RECIPES,
+    ROW_MASK,
+    SPARE,
+    SWAP_LANE,
+    TAKEN,
+    enter,
+)
+from simulators.statevector.planning.tables import KIND as OP_KIND
+from simulators.statevector.planning.tables import REAL as REAL_OP
+
+_START = 3e4  # amplitudes that are swept in the time in which a pass is planned and begun
+_WINDOW = 1000  # blocks left behind before no more are looked at: keeps planning linear
+
+
+@part
+def scan(blocks, work, after, size, tile, everything, candidates):  # type: ignore[no-untyped-def]
+    """The work that a pass with this tile would take, and how many ways there are to widen it.
+
+    `after`: a list of the blocks not yet taken, after[k + 1] follows k. `candidates`: what blocks
+    that could be taken lack.
+    """
+    moved = seen = left = found = 0
+    total = 0.0
+    k = after[0]
+    while k < size and moved != everything and left < _WINDOW:
+        moves = blocks[k, MOVES]
+        mask = moves | blocks[k, LOOKS]
+        fits = not (moves & seen) and not (mask & moved)
+        lacks = moves & ~tile
+        if fits and not lacks:
+            total += work[k]
+        else:
+            if fits and found < candidates.size:
+                known = False
+                for c in range(found):
+                    known = known or candidates[c] == lacks
+                if not known:
+                    candidates[found] = lacks
+                    found += 1
+            moved |= moves
+            seen |= mask
+            left += 1
+        k = after[k + 1]
+    return total, found
+
+
+@part
+def _worth(total, wires, width):  # type: ignore[no-untyped-def]
+    """Work done for what the pass costs; `wires`: those along which something is not 0."""
+    amplitudes = 2.0 ** max(wires, width)
+    return total / ((SWEEP + total) * amplitudes + SWEEP * _START)
+
+
+@part
+def choose(  # type: ignore[no-untyped-def]
+    blocks, work, after, size, lanes, width, live, num_wires, candidates, spare
+):
+    """The tile of the next pass: `lanes`, and what work is gained by; not filled up."""
+    everything = (1 << num_wires) - 1
+    tile = best = lanes
+    total, found = scan(blocks, work, after, size, tile, everything, candidates)
+    top = _worth(total, count(live | tile), width)
+    while found and count(tile) < width:
+        wide = max(count(live | tile), width)
+        gain = -1.0
+        chosen = tile
+        for c in range(found):
+            wider = tile | candidates[c]
+            more = count(wider) - count(tile)
+            if more + count(tile) > width:
+                continue
+            reached, _ = scan(blocks, work, after, size, wider, everything, spare)
+            rate = (reached - total) / more
+            rate /= 2.0 ** (max(count(live | wider), width) - wide)
+            if rate > gain:
+                gain = rate
+                chosen = wider
+        if chosen == tile:
+            break
+        tile = chosen
+        total, found = scan(blocks, work, after, size, tile, everything, candidates)
+        worth = _worth(total, count(live | tile), width)
+        if worth >= top:
+            top = worth
+            best = tile
+    return best
+
+
+@part
+def take(blocks, size, tile, everything, notes):  # type: ignore[no-untyped-def]
+    """Take what a pass with this tile does, in order, off the list; returns how many blocks."""
+    after, taken = notes[AFTER], notes[TAKEN]
+    moved = seen = left = found = 0
+    before = -1
+    k = after[0]
+    while k < size and moved != everything and left < _WINDOW:
+        moves = blocks[k, MOVES]
+        mask = moves | blocks[k, LOOKS]
+        if not (moves & seen) and not (mask & moved) and not (moves & ~tile):
+            taken[found] = k
+            found += 1
+            after[before + 1] = after[k + 1]
+        else:
+            moved |= moves
+            seen |= mask
+            left += 1
+            before = k
+        k = after[k + 1]
+    return found
+
+
+@part
+def filled(tile, live, width, num_wires):  # type: ignore[no-untyped-def]
+    """The tile with so many wires: the lowest that are live first."""
+    for round_ in range(2):
+        for wire in range(num_wires):
+            bit = 1 << wire
+            if count(tile) < width and (round_ or bit & live):
+                tile |= bit
+    return tile
+
+
+_CANDIDATES = 16  # ways in which a tile may grow that are looked at
+_MOST_OPS = 12  # of one block, and half of what brings lanes back
+
+
+@kernel(I64, INT, INT, I64, I64, group="wide")
+def sorted_members(block_of, size, blocks, starts, members):  # type: ignore[no-untyped-def]
+    """members[starts[b] : starts[b + 1]]: the elements of each block, in order."""
+    for b in range(blocks + 1):
+        starts[b] = 0
+    for e in range(size):
+        starts[block_of[e] + 1] += 1
+    for b in range(blocks):
+        starts[b + 1] += starts[b]
+    for e in range(size):
+        b = block_of[e]
+        members[starts[b]] = e
+        starts[b] += 1
+    for b in range(blocks, 0, -1):
+        starts[b] = starts[b - 1]
+    starts[0] = 0
+
+
+@kernel(
+    INTS3, INT, INTS2, REALS, INT, INT, INT, I64, INTS2, I64, INTS3, I64, returns=INT, group="wide"
+)
+def divide(  # type: ignore[no-untyped-def]
+    given, size, notes, work, num_wires, width, live, starts, places, lives, out, done
+):
+    """Write the table of all passes of so many blocks; returns how many passes, or -1: `out` has
+    too few rows.
+
+    `given`, `notes`, `out`, `done`: see `written`. `live`: wires along which something is not 0 at
+    the begin. `starts`, `places`, `lives`: see `sweeps`.
+    """
+    blocks, after = given[BLOCKS], notes[AFTER]
+    candidates, spare = notes[SPARE][:_CANDIDATES], notes[SPARE][:0]
+    everything, lanes = (1 << num_wires) - 1, (1 << LANE_WIRES) - 1
+    for k in range(COUNTERS):
+        done[k] = 0
+    for k in range(size + 1):
+        after[k] = k
+    passes = 0
+    starts[0] = 0
+    while after[0] < size:
+        tile = choose(blocks, work, after, size, lanes, width, live, num_wires, candidates, spare)
+        found = take(blocks, size, tile, everything, notes)
+        full = max(done[OPS], max(done[RECIPES], done[PARTS]))
+        if full + _MOST_OPS * (found + 2) > out.shape[1]:
+            return -1
+        tile = filled(tile, live, width, num_wires)
+        for k in range(found):
+            live |= blocks[notes[TAKEN, k], MOVES]
+        enter(tile, num_wires, places, passes, notes)
+        write(found, width, given, notes, out, done)
+        restore(width, notes, out, done)
+        pair(starts[passes], out, done)
+        lives[passes] = live
+        passes += 1
+        starts[passes] = done[OPS]
+    return passes
+
+
+@kernel(INTS2, INT, REAL, INT, REALS, group="wide")
+def weigh(blocks, size, done, seed, work):  # type: ignore[no-untyped-def]
+    """What each block costs, and `done` for its being done; up to a third off, unless `seed` is 0:
+    other weights lead to other plans."""
+    word = seed
+    for b in range(size):
+        kind = blocks[b, KIND]
+        work[b] = done + cost(kind, blocks[b, MOVES], blocks[b, CONDITION], blocks[b, IS_REAL])
+        if seed:
+            word = (word * 1103515245 + 12345) & 0x7FFFFFFF
+            work[b] *= 1.0 - np.float64(word >> 16) / (3 << 15)
+
+
+@part
+def _price(ops, o):  # type: ignore[no-untyped-def]
+    """Of one operation on a state that is visited as a whole."""
+    kind = ops[o, OP_KIND]
+    if kind == SWAP_LANE:
+        return LANE_SWAP
+    if kind == MAP:
+        return PERMUTATION
+    part_ = 0.5 ** (count(ops[o, ROW_MASK]) + count(ops[o, OUTER_MASK]))
+    if kind == PHASE:
+        return DIAGONALS * part_
+    if kind > REAL_OP:
+        return 0.5 * ONE_WIRE * 2.0 ** (kind - REAL_OP - 1) * part_
+    return ONE_WIRE * 2.0 ** (kind - 1) * part_
+
+
+@kernel(INTS2, I64, I64, INTS2, INT, INT, INT, returns=REAL, group="wide")
+def price(ops, starts, lives, places, passes, width, num_wires):  # type: ignore[no-untyped-def]
+    """Of all passes of a table, where SWEEP is loading and storing the whole state once."""
+    total = 0.0
+    for p in range(passes):
+        alive = lives[p]
+        for k in range(width):
+            alive |= 1 << places[p, k]
+        work = SWEEP
+        for o in range(starts[p], starts[p + 1]):
+            work += _price(ops, o)
+        total += work * 2.0 ** (count(alive) - num_wires)
+    return total

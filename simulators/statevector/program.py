@@ -1,0 +1,318 @@
+"""What a schedule is made of: stretches of gates, and what happens between them.
+
+A circuit's structure as a short program, blocks within blocks.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.catalog import SMALL_QUBITS
+from simulators.circuit.analysis.measurements import DROPPED, FINAL, LAST, needs_branching
+from simulators.circuit.expressions import Expression, expressions_of
+from simulators.circuit.gates import (
+    BREAK,
+    CASE,
+    CONTINUE,
+    DEFAULT,
+    ELSE,
+    END_BLOCK,
+    FOR,
+    IF,
+    MEASURE,
+    RESET,
+    STORE,
+    SWITCH,
+    UNITARY,
+    WHILE,
+)
+from simulators.circuit.ir import Circuit
+from simulators.statevector.backend.gate_list import Passes, make
+from simulators.statevector.backend.matrix import Dense, by_columns, place
+from simulators.statevector.planning.lowering import MOST_QUBITS
+from simulators.statevector.planning.planner import Ends, Stretch, Where, plan, width_of
+
+
+class Gates(msgspec.Struct, frozen=True, eq=False):
+    """Gates without anything between them; `number` counts the stretches of a schedule."""
+
+    number: int
+    passes: Passes | Stretch
+
+
+class Unitary(msgspec.Struct, frozen=True, eq=False):
+    """A matrix on some qubits."""
+
+    dense: Dense
+
+
+class Measure(msgspec.Struct, frozen=True):
+    """A measurement that cannot wait for the end."""
+
+    op: int  # its number in the circuit: part of the random key
+    qubit: int
+    clbit: int
+    clear: bool  # the qubit is not used again, and may be put back to |0>
+
+
+class Reset(msgspec.Struct, frozen=True):
+    """A reset that changes something."""
+
+    op: int
+    qubit: int
+
+
+class Store(msgspec.Struct, frozen=True, eq=False):
+    """A value to be stored in clbits or a variable."""
+
+    expression: Expression
+
+
+class If(msgspec.Struct, frozen=True, eq=False):
+    """Two blocks and what decides between them."""
+
+    condition: Expression
+    then: tuple[Item, ...]
+    otherwise: tuple[Item, ...]
+
+
+class Switch(msgspec.Struct, frozen=True, eq=False):
+    """Blocks, and which of them a value means; any other value the last block."""
+
+    target: Expression
+    chosen: dict[int, int]  # number of the block
+    blocks: tuple[tuple[Item, ...], ...]
+
+
+class While(msgspec.Struct, frozen=True, eq=False):
+    """A block that is repeated as long as the condition holds."""
+
+    condition: Expression
+    body: tuple[Item, ...]
+
+
+class For(msgspec.Struct, frozen=True, eq=False):
+    """A block that is repeated so many times."""
+
+    count: int
+    body: tuple[Item, ...]
+
+
+class Break(msgspec.Struct, frozen=True):
+    """The end of the innermost loop."""
+
+
+class Continue(msgspec.Struct, frozen=True):
+    """The end of this pass of the innermost loop."""
+
+
+Item = Gates | Unitary | Measure | Reset | Store | If | Switch | While | For | Break | Continue
+
+
+class Schedule(msgspec.Struct, frozen=True, eq=False):
+    """What to do, and what the final measurements write: source[clbit] = qubit, or -1.
+
+    Unless it is `whole`, phases that no measurement sees have been left out. `draw`: which random
+    numbers sample the final measurements.
+    """
+
+    items: tuple[Item, ...]
+    stretches: tuple[Passes | Stretch, ...]
+    matrices: tuple[NDArray[np.float64], ...]
+    source: NDArray[np.int64]  # [num_clbits]
+    branching: bool
+    measures: bool  # the circuit has at least one measurement
+    whole: bool
+    draw: int
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of its arrays."""
+        total = sum(passes.memory_bytes for passes in self.stretches) + self.source.nbytes
+        return total + sum(matrix.nbytes for matrix in self.matrices)
+
+    @property
+    def final_qubits(self) -> frozenset[int]:
+        """Qubits that are measured at the end."""
+        return frozenset(self.source[self.source >= 0].tolist())
+
+
+def schedule(
+    circuit: Circuit,
+    *,
+    keep: bool,
+    precision: str = "double",
+    numbers: NDArray[np.int64] | None = None,
+    apart: bool = False,
+) -> Schedule:
+    """The schedule of a circuit. `keep`: its final state is looked at, not its clbits alone.
+    `numbers`: of its operations, where it is a part of a circuit; `apart`: one of several.
+    """
+    roles = np.empty(circuit.ops.size, np.int64)
+    branching = needs_branching(circuit, roles, keep=keep)
+    rows = circuit.table.rows[circuit.ops]
+    final = roles == FINAL
+    source = np.full(circuit.num_clbits, -1, np.int64)
+    ends = np.cumsum(rows[:, 1:], axis=0)
+    begins = ends - rows[:, 1:]
+    source[circuit.clbits[begins[final, 1]]] = circuit.qubits[begins[final, 0]]
+    codes = rows[:, 0]
+    large = circuit.num_qubits > SMALL_QUBITS
+    marks = (codes >= MEASURE) & (codes <= UNITARY) & (roles != FINAL) & (roles != DROPPED)
+    if large:
+        marks &= (codes != UNITARY) | (rows[:, 1] > MOST_QUBITS)
+    whole = keep or not large or bool(marks.any())
+    # All qubits count, measured or not: the outcomes of a draw stand in the order of all of them.
+    goal = Ends(measured=-1 if whole else (1 << circuit.num_qubits) - 1)
+    width = width_of(circuit.num_qubits, precision) if large else 0
+    known = np.arange(circuit.ops.size) if numbers is None else numbers
+    builder = _Builder(circuit, roles, codes, begins, goal, width, known)
+    builder.build(np.flatnonzero(marks).tolist())
+    return Schedule(
+        tuple(builder.items),
+        tuple(builder.stretches),
+        tuple(builder.matrices.values()),
+        source,
+        branching,
+        bool((codes == MEASURE).any()),
+        whole,
+        1 + int(known[final][0]) if apart and final.any() else 0,
+    )
+
+
+class _Block:
+    """A block that is open: what is around it, and what came before in the same one."""
+
+    __slots__ = ("code", "done", "expression", "labels", "outer")
+
+    def __init__(self, code: int, expression: Expression, outer: list[Item]) -> None:
+        self.code = code
+        self.expression = expression
+        self.outer = outer
+        self.done: list[tuple[Item, ...]] = []  # `then`; the cases
+        self.labels: list[tuple[int, ...] | None] = []  # of each case; None: default
+
+
+class _Builder:
+    """Reads the operations once."""
+
+    def __init__(
+        self,
+        circuit: Circuit,
+        roles: NDArray[np.int64],
+        codes: NDArray[np.int64],
+        begins: NDArray[np.int64],
+        ends: Ends,
+        width: int,
+        numbers: NDArray[np.int64],
+    ) -> None:
+        """`width`: wires of the tiles of a large state; 0: it is small. `numbers`: those by which
+        operations take their random numbers."""
+        self.items: list[Item] = []
+        self.stretches: list[Passes | Stretch] = []
+        self.matrices: dict[int, NDArray[np.float64]] = {}  # by row of the table
+        self._circuit = circuit
+        self._roles = roles
+        self._codes = codes
+        self._begins = begins
+        self._ends = ends
+        self._width = width
+        self._numbers = numbers
+        self._expressions = iter(expressions_of(circuit))
+        self._open: list[_Block] = []
+
+    def build(self, marks: list[int]) -> None:
+        """`marks`: the operations that end a stretch of gates."""
+        first = 0
+        for k in marks:
+            self._gates(first, k)
+            self._mark(k, int(self._codes[k]))
+            first = k + 1
+        self._gates(first, self._circuit.ops.size)
+
+    def _gates(self, first: int, last: int) -> None:
+        if first >= last:
+            return
+        at_qubit, _, at_param = self._begins[first].tolist()
+        passes: Passes | Stretch
+        if self._width:
+            zero = not self.items and not self._open
+            ends = msgspec.structs.replace(self._ends, zero=zero)
+            passes = plan(self._circuit, Where(first, last, at_qubit, at_param), ends, self._width)
+            empty = not passes.sweeps.live.size
+        else:
+            passes = make(self._circuit, first, last, at_qubit, at_param)
+            empty = not passes.steps
+        if not empty:
+            self.items.append(Gates(len(self.stretches), passes))
+            self.stretches.append(passes)
+
+    def _mark(self, k: int, code: int) -> None:
+        at_qubit, at_clbit, _ = self._begins[k].tolist()
+        if code == MEASURE:
+            qubit, clbit = int(self._circuit.qubits[at_qubit]), int(self._circuit.clbits[at_clbit])
+            last = bool(self._roles[k] == LAST)
+            self.items.append(Measure(int(self._numbers[k]), qubit, clbit, last))
+        elif code == RESET:
+            qubit = int(self._circuit.qubits[at_qubit])
+            self.items.append(Reset(int(self._numbers[k]), qubit))
+        elif code == UNITARY:
+            self._unitary(int(self._circuit.ops[k]), at_qubit)
+        elif code == STORE:
+            self.items.append(Store(next(self._expressions)))
+        elif code == BREAK:
+            self.items.append(Break())
+        elif code == CONTINUE:
+            self.items.append(Continue())
+        elif code == END_BLOCK:
+            self._close()
+        elif code in (ELSE, CASE, DEFAULT):
+            self._next(code)
+        else:
+            self._open.append(_Block(code, next(self._expressions), self.items))
+            self.items = []
+
+    def _unitary(self, row: int, at_qubit: int) -> None:
+        table = self._circuit.table
+        width = int(table.rows[row, 1])
+        if row not in self.matrices:
+            matrix = self._circuit.matrices[int(table.matrix[row])]
+            self.matrices[row] = by_columns(matrix, width)
+        qubits = self._circuit.qubits[at_qubit : at_qubit + width].tolist()
+        self.items.append(Unitary(place(self.matrices[row], qubits)))
+
+    def _next(self, code: int) -> None:
+        """The next block of an `if` or a `switch` begins."""
+        block = self._open[-1]
+        if code == ELSE or block.labels:
+            block.done.append(tuple(self.items))
+        if code != ELSE:
+            block.labels.append(next(self._expressions).labels if code == CASE else None)
+        self.items = []
+
+    def _close(self) -> None:
+        block = self._open.pop()
+        inner, self.items = tuple(self.items), block.outer
+        if block.code == IF:
+            then, otherwise = (block.done[0], inner) if block.done else (inner, ())
+            if then or otherwise:
+                self.items.append(If(block.expression, then, otherwise))
+        elif block.code == WHILE:
+            self.items.append(While(block.expression, inner))
+        elif block.code == FOR:
+            if inner:
+                self.items.append(For(block.expression.labels[0], inner))
+        elif block.code == SWITCH:
+            self._switch(block, [*block.done, inner])
+
+    def _switch(self, block: _Block, blocks: list[tuple[Item, ...]]) -> None:
+        chosen: dict[int, int] = {}
+        for number, labels in enumerate(block.labels):
+            for label in labels or ():
+                chosen.setdefault(label, number)
+        if block.labels[-1] is not None:
+            blocks.append(())  # no default
+        if any(blocks):
+            self.items.append(Switch(block.expression, chosen, tuple(blocks)))

@@ -1,0 +1,393 @@
+"""The kernel of `batch`: eight bindings of a small circuit side by side.
+
+Amplitude i of binding b stands at 8 * i + b % 8, so a gate is one step on all eight, each with its
+own matrix. Invariant: a binding's bits do not depend on its lane, on its neighbours or on how many
+there are: lanes never mix, and each goes through the very operations of `small`.
+
+Rows of bindings of one small circuit, thousands in one compiled call; see `lanes`.
+
+Invariant: what is found for a row is a function of the circuit, that row, its number in the sweep,
+the seed and the shots, never of the other rows; `small.count` alone gives the same counts.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.circuit.gates import FIRST_GATE
+from simulators.circuit.ir import Circuit, outcome_width
+from simulators.compiler.arrays import aligned, as_numbers, as_reals, as_short, as_words
+from simulators.compiler.kernel import (
+    F64,
+    F64_2,
+    I32,
+    I64,
+    INT,
+    NAMES,
+    REALS,
+    REALS2,
+    REALS3,
+    U8,
+    U16,
+    U32,
+    WORD,
+    WORDS2,
+    kernel,
+    part,
+)
+from simulators.compiler.simd import LANES, load, odd, splat, store
+from simulators.control import Control
+from simulators.engine import PauliSum, Request
+from simulators.execution import pauli_sums
+from simulators.execution.pauli_sums import FIRST_TERM
+from simulators.execution.rng import count_below
+from simulators.results import EngineResult
+from simulators.statevector.small.counts import ELSEWHERE, MAX_CLBITS, NOTHING, SIZE, STOPPED, scan
+from simulators.statevector.small.gate_kernels import MAX_PIECES, across, masks, matrices
+from simulators.statevector.small.sampling_kernels import (
+    CELLS_ROOM,
+    MAPS,
+    gather,
+    read_out,
+    sample,
+    spread,
+)
+
+COUNTS, PROBABILITIES, EXPECTATION = 1, 2, 4  # outputs, as a mask
+
+_MATRIX = 8 * LANES  # float64 of one step's matrices
+_NOISE = 1e-24  # a probability below is rounding of an amplitude that is zero, and is left out
+_3 = np.uint64(3)  # bits of a lane's number
+_8, _16, _24, _32, _40, _48, _56 = (np.uint64(8 * k) for k in range(1, 8))
+
+# The buffer: bytes at which its parts begin; the states come last, as long as the circuit is wide.
+_TABLE = 0
+_COUNTS = _TABLE + 2 * CELLS_ROOM
+_SPREAD = _COUNTS + 8 * SIZE
+_EDGES = _SPREAD + 8 * SIZE
+_MAPS = _EDGES + 8 * SIZE
+_SOURCE = _MAPS + 8 * MAPS
+_STEPS = _SOURCE + 8 * MAX_CLBITS
+_ONE = _STEPS + 8 * 4 * MAX_PIECES
+_EIGHT = _ONE + 8 * 8 * MAX_PIECES
+_OWN = _EIGHT + 8 * _MATRIX * MAX_PIECES
+_STATES = _OWN + 64
+_APART = 8 * 40  # bytes between states, lest they meet in the cache
+_BYTES = _STATES + 3 * (8 * LANES * SIZE + _APART)
+
+
+@part
+def _evolve(  # type: ignore[no-untyped-def]
+    buffer, rows, ops, qubits, params, slot_of, bindings, first, size, control, re, im
+):
+    """Apply all gates to eight |0...0>; lane v has row first + v (or the last). False: stopped."""
+    steps = as_words(buffer, _STEPS, 4 * MAX_PIECES).reshape(MAX_PIECES, 4)
+    one = as_reals(buffer, _ONE, 8 * MAX_PIECES).reshape(MAX_PIECES, 8)
+    eight, own = as_reals(buffer, _EIGHT, _MATRIX * MAX_PIECES), as_reals(buffer, _OWN, 8)
+    end = np.uint64(size) << _3
+    none = splat(0.0)
+    at = np.uint64(0)
+    while at < end:
+        store(re, at, none)
+        store(im, at, none)
+        at += np.uint64(LANES)
+    store(re, np.uint64(0), splat(1.0))
+    start = np.int64(0)  # typed, as in `small`
+    q = p = start
+    for k in range(ops.size):
+        if control[0]:
+            return False
+        op = ops[k]
+        code, count, numbers = rows[op, 0], rows[op, 1], rows[op, 3]
+        if code >= FIRST_GATE:
+            free = False
+            if slot_of.size:
+                for j in range(p, p + numbers):
+                    free = free or slot_of[j] >= 0
+            pieces = masks(code, qubits, q, count, steps, start)
+            for v in range(LANES if free else 1):
+                for j in range(numbers):
+                    own[j] = params[p + j]
+                    if free and slot_of[p + j] >= 0:
+                        own[j] = bindings[min(first + v, len(bindings) - 1), slot_of[p + j]]
+                matrices(code, own, start, one, start)
+                if free:
+                    for s in range(pieces):
+                        for e in range(8):
+                            eight[_MATRIX * s + LANES * e + v] = one[s, e]
+            for s in range(pieces):
+                m = np.uint64(_MATRIX * s)
+                if not free:
+                    for e in range(8):
+                        store(eight, m + np.uint64(LANES * e), splat(one[s, e]))
+                mask, zero, other = steps[s, 1] << _3, steps[s, 2] << _3, steps[s, 3] << _3
+                across(
+                    re, im, end, steps[s, 0], mask, zero, other,
+                    load(eight, m), load(eight, m + _8), load(eight, m + _16), load(eight, m + _24),
+                    load(eight, m + _32), load(eight, m + _40), load(eight, m + _48),
+                    load(eight, m + _56),
+                )  # fmt: skip
+        q += count
+        p += numbers
+    return True
+
+
+@part
+def _mean(size, x, z, u, v, re, im, odds, means, at):  # type: ignore[no-untyped-def]
+    """means[at : at + 8] = the expectation values of the string (x, z); u, v: see `pauli`."""
+    sum_ = splat(0.0)
+    for k in range(np.uint64(size)):
+        j = k ^ x
+        sign = splat(1.0 - 2.0 * np.float64(odd(j & z)))
+        if x:
+            a, b, c, d = load(re, k << _3), load(im, k << _3), load(re, j << _3), load(im, j << _3)
+            sum_ = sum_ + sign * (splat(u) * (a * c + b * d) + splat(v) * (a * d - b * c))
+        else:
+            sum_ = sum_ + sign * load(odds, k << _3)
+    store(means, at, sum_)
+
+
+@part
+def _estimates(means, lane, coefficients, ends, shots, seed, binding, control, into):  # type: ignore[no-untyped-def]
+    """Value and standard error of each observable; ends[o]: its first string (and the last end)."""
+    for o in range(ends.size - 1):
+        value = 0.0
+        square = 0.0
+        for t in range(ends[o], ends[o + 1]):
+            mean = means[LANES * t + lane]
+            weight = coefficients[t]
+            if shots:
+                draw = np.uint64(FIRST_TERM + t)
+                ups = count_below(0.5 * (1.0 + mean), draw, shots, seed, binding, control)
+                mean = np.float64(2 * ups - shots) / np.float64(shots)
+                square += weight * weight * (max(0.0, 1.0 - mean * mean) / max(1, shots - 1))
+            value += weight * mean
+        into[o, 0] = value
+        into[o, 1] = np.sqrt(square)
+
+
+@part
+def _distribution(size, many, maps, odds, table, width, outcomes, values):  # type: ignore[no-untyped-def]
+    """The exact distribution of the measured bits, packed as counts are; returns how many."""
+    spread(size, many, maps, odds, table)
+    total = 0.0
+    for j in range(1 << many):
+        if table[j] > _NOISE:
+            total += table[j]
+        else:
+            table[j] = 0.0
+    for j in range(1 << many):
+        table[j] /= total
+    return gather(many, maps, table, width, outcomes, values)
+
+
+@kernel(
+    U8, NAMES, U16, U16, U16, F64, I32, F64_2, I64, INT, INT, INT, INT, INT, WORD, WORD, INT,
+    WORDS2, REALS2, REALS, I64, REALS, U8, U32, U32, U8, REALS, U32, REALS3, returns=INT,
+    group="deferred",
+)  # fmt: skip
+def run(  # type: ignore[no-untyped-def]
+    buffer, rows, ops, qubits, clbits, params, slot_of, bindings, control,
+    n, num_clbits, width, wide, shots, seed, binding, outputs,
+    strings, factors, coefficients, ends, means,
+    outcomes, values, found, likely, odds, possible, estimates,
+):  # fmt: skip
+    """All rows of `bindings`, the first of which has number `binding`; 0, or why not: see `small`.
+
+    slot_of: of each parameter its slot, or -1; empty if all are fixed. strings: (x, z) of each,
+    factors: (u, v) of `pauli`, ends: the first string of each observable, and the last one's end.
+    Into: found[r] outcomes and values of row r (COUNTS), possible[r] of `likely` and `odds`
+    (PROBABILITIES), one row's after another's; estimates[r, o]: value, standard error
+    (EXPECTATION).
+    """
+    size = 1 << n
+    source = as_numbers(buffer, _SOURCE, num_clbits)
+    measured, cleared, fits = scan(rows, ops, qubits, clbits, source)
+    if not fits:  # and not all was seen
+        return ELSEWHERE
+    if outputs & EXPECTATION:
+        for t in range(len(strings)):
+            fits = fits and not strings[t, 0] & measured
+        fits = fits and not cleared
+    if not measured:
+        if outputs & COUNTS:
+            return NOTHING
+        fits = fits and not cleared
+        source = as_numbers(buffer, _SOURCE, n)
+        for q in range(n):
+            source[q] = q
+    if not fits:
+        return ELSEWHERE
+    state = 8 * LANES * size + _APART
+    re = as_reals(buffer, _STATES, LANES * size)
+    im = as_reals(buffer, _STATES + state, LANES * size)
+    weights = as_reals(buffer, _STATES + 2 * state, LANES * size)
+    edges, table = as_reals(buffer, _EDGES, SIZE), as_short(buffer, _TABLE, CELLS_ROOM)
+    counts, room = as_numbers(buffer, _COUNTS, SIZE), as_numbers(buffer, _SPREAD, SIZE)
+    exact, maps = as_reals(buffer, _SPREAD, SIZE), as_words(buffer, _MAPS, MAPS)
+    many, plain = read_out(n, source, source.size, maps)
+    at_count = at_odds = 0
+    for first in range(0, len(bindings), LANES):
+        if not _evolve(
+            buffer, rows, ops, qubits, params, slot_of, bindings, first, size, control, re, im
+        ):
+            return STOPPED
+        for k in range(np.uint64(size)):
+            x, y = load(re, k << _3), load(im, k << _3)
+            store(weights, k << _3, x * x + y * y)
+        if outputs & EXPECTATION:
+            for t in range(len(strings)):
+                x, z, u, v = strings[t, 0], strings[t, 1], factors[t, 0], factors[t, 1]
+                _mean(size, x, z, u, v, re, im, weights, means, np.uint64(LANES * t))
+        for lane in range(min(LANES, len(bindings) - first)):
+            r = first + lane
+            number = binding + np.uint64(r)
+            if outputs & EXPECTATION:
+                _estimates(
+                    means, lane, coefficients, ends, shots, seed, number, control, estimates[r]
+                )
+            for k in range(size):
+                edges[k] = weights[LANES * k + lane]
+            if outputs & PROBABILITIES:
+                here = _distribution(
+                    size, many, maps, edges, exact, wide, likely[at_odds * wide :], odds[at_odds:]
+                )
+                possible[r] = here
+                at_odds += here
+            if outputs & COUNTS:
+                total = 0.0
+                for k in range(size):
+                    total += edges[k]
+                    edges[k] = total
+                sample(size, edges, table, shots, seed, number, counts, control)
+                into, numbers = outcomes[at_count * width :], values[at_count:]
+                if plain:
+                    here = gather(many, maps, counts, width, into, numbers)
+                else:
+                    spread(size, many, maps, counts, room)
+                    here = gather(many, maps, room, width, into, numbers)
+                found[r] = here
+                at_count += here
+            if control[0]:
+                return STOPPED
+    return 0
+
+
+def scratch() -> NDArray[np.uint8]:
+    """The buffer that `run` works in; to be used by one thread at a time."""
+    return aligned(_BYTES)
+
+
+OUTPUTS = {"counts": COUNTS, "probabilities": PROBABILITIES, "expectation": EXPECTATION}
+
+_ROOM = 1 << 16  # outcomes found in one call of the kernel; more rows go in several
+_NO_BINDINGS = np.empty((1, 0))
+_NO_SLOTS = np.empty(0, np.int32)
+
+
+class _Strings:
+    """The strings of a list of observables as the kernel reads them."""
+
+    def __init__(self, observables: tuple[PauliSum, ...], num_qubits: int) -> None:
+        terms = pauli_sums.terms(observables, num_qubits)
+        factors = [1j ** ((x & z).bit_count() % 4) for x, z in terms]
+        sizes = [len(item.labels) for item in observables]
+        self.observables = observables
+        self.num_qubits = num_qubits
+        self.masks = np.array(terms, np.uint64).reshape(-1, 2)
+        self.factors = np.array([(f.real, -f.imag) for f in factors]).reshape(-1, 2)
+        self.coefficients = np.concatenate([np.zeros(0), *[o.coefficients for o in observables]])
+        self.ends = np.cumsum([0, *sizes])
+        self.means = np.empty(LANES * len(terms))
+
+
+_NONE = _Strings((), 0)
+
+
+class Batch:
+    """Room for the kernel, made once; used by one thread at a time."""
+
+    def __init__(self) -> None:
+        self._buffer = scratch()
+        self._outcomes = np.empty(8 * (_ROOM + 1), np.uint8)
+        self._values = np.empty(_ROOM + 1, np.uint32)
+        self._likely = np.empty(8 * (_ROOM + 1), np.uint8)
+        self._odds = np.empty(_ROOM + 1)
+        self._strings = _NONE
+
+    def run(self, circuit: Circuit, request: Request, control: Control) -> EngineResult | int:
+        """All rows; ELSEWHERE, NOTHING or STOPPED as `small.count` says.
+
+        For outputs that are in OUTPUTS, at most SMALL_QUBITS qubits and MAX_CLBITS clbits.
+        """
+        table = _NO_BINDINGS if request.bindings is None else request.bindings
+        total = len(table)
+        outputs = 0
+        for output in request.outputs:
+            outputs |= OUTPUTS[output]
+        strings = self._of(request, circuit) if outputs & EXPECTATION else _NONE
+        slot_of = _slots(circuit)
+        width = outcome_width(circuit.num_clbits)
+        measures = circuit.clbits_data != b""
+        wide = width if measures else outcome_width(circuit.num_qubits)
+        size = 1 << circuit.num_qubits
+        most = size if outputs & PROBABILITIES else max(1, min(size, request.shots))
+        step = max(LANES, _ROOM // most & -LANES)
+        found, possible = (
+            np.empty(min(step, total), np.uint32),
+            np.empty(min(step, total), np.uint32),
+        )
+        estimates = np.empty((total, len(strings.ends) - 1, 2))
+        parts: list[list[bytes]] = [[], [], [], [], [], []]
+        for first in range(0, total, step):
+            rows = table[first : first + step]
+            state = run(
+                self._buffer, circuit.table.rows, circuit.ops, circuit.qubits, circuit.clbits,
+                circuit.params, slot_of, rows, control.flag, circuit.num_qubits,
+                circuit.num_clbits, width, wide, request.shots, request.seed,
+                request.binding + first, outputs, strings.masks, strings.factors,
+                strings.coefficients, strings.ends, strings.means, self._outcomes, self._values,
+                found, self._likely, self._odds, possible, estimates[first : first + step],
+            )  # fmt: skip
+            if state < 0:
+                return int(state)
+            count = len(rows)
+            if outputs & COUNTS:
+                many = int(found[:count].sum())
+                parts[0].append(self._outcomes[: many * width].tobytes())
+                parts[1].append(self._values[:many].tobytes())
+                parts[2].append(found[:count].tobytes())
+            if outputs & PROBABILITIES:
+                many = int(possible[:count].sum())
+                parts[3].append(self._likely[: many * wide].tobytes())
+                parts[4].append(self._odds[:many].tobytes())
+                parts[5].append(possible[:count].tobytes())
+        outcomes, values, sizes, likely, odds, possibles = (b"".join(part) for part in parts)
+        return EngineResult(
+            count=total,
+            outcome_width=width if outputs & COUNTS else 0,
+            outcomes=outcomes,
+            counts=values,
+            rows=sizes if total > 1 else b"",
+            probability_outcomes=likely,
+            probability_width=wide if outputs & PROBABILITIES else 0,
+            probabilities=odds,
+            probability_rows=possibles if total > 1 else b"",
+            expectations=estimates.tobytes(),
+        )
+
+    def _of(self, request: Request, circuit: Circuit) -> _Strings:
+        known = self._strings
+        if known.observables is not request.observables or known.num_qubits != circuit.num_qubits:
+            known = self._strings = _Strings(request.observables, circuit.num_qubits)
+        return known
+
+
+def _slots(circuit: Circuit) -> NDArray[np.int32]:
+    """Of each parameter its slot, or -1; empty if all are fixed."""
+    if not circuit.slots_data:
+        return _NO_SLOTS
+    found = np.full(circuit.params.size, -1, np.int32)
+    found[circuit.slots[0::2]] = circuit.slots[1::2]
+    return found

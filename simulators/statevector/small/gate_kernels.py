@@ -1,0 +1,329 @@
+"""One step on one block of amplitudes, held as two float64 arrays (real and imaginary parts).
+
+Every path of the engine applies gates through here, so they agree to the last bit: a lane of a
+vector is computed by the very operations, in the very order, of `_multiply`.
+
+The indices whose bits under a mask are 0 come in runs of 2**(lowest bit of the mask). Adding a run
+to an index with the mask's bits set carries over them, so the next run costs three operations.
+
+Gates as steps: the pieces of each operation placed on the circuit's qubits, with numbers.
+
+A step is a row of integers (kind, mask, zero, one) and eight floats. It takes all basis states
+whose bits under `mask` equal `zero` or `one`, as pairs, and multiplies each pair by the 2x2 matrix
+of the floats (re, im of the four elements, row by row). `mask` holds controls and targets alike.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from simulators.circuit.gates import (
+    EULER_HALF,
+    EULER_PHASE,
+    FIRST_GATE,
+    FIXED,
+    GATES,
+    PHASE,
+    PHASE_TURN,
+    REAL,
+    REAL_TURN,
+    ROTATION,
+    SWAP,
+    TILTED,
+    Piece,
+)
+from simulators.compiler.kernel import inner, part
+from simulators.compiler.simd import (
+    LANES,
+    choose,
+    exchange_1,
+    exchange_2,
+    exchange_4,
+    load,
+    splat,
+    store,
+    where,
+)
+
+_0, _1, _2, _4 = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(4)
+_LANES = np.uint64(LANES)
+_LOW = np.uint64(LANES - 1)  # the bits of an index that are a lane's number
+
+
+@inner
+def _multiply(a, b, c, d, m0, m1, m2, m3, m4, m5, m6, m7):  # type: ignore[no-untyped-def]
+    """The 2x2 matrix times (a + ib, c + id): of numbers or of vectors."""
+    return (
+        m0 * a - m1 * b + m2 * c - m3 * d,
+        m0 * b + m1 * a + m2 * d + m3 * c,
+        m4 * a - m5 * b + m6 * c - m7 * d,
+        m4 * b + m5 * a + m6 * d + m7 * c,
+    )
+
+
+@inner
+def _partner(value, one, two, four):  # type: ignore[no-untyped-def]
+    """Lane k becomes lane k ^ gap; `one`, `two`, `four`: all lanes if the gap has that bit."""
+    value = choose(one, exchange_1(value), value)
+    value = choose(two, exchange_2(value), value)
+    return choose(four, exchange_4(value), value)
+
+
+@inner
+def _within(re, im, end, kind, mask, zero, one, m0, m1, m2, m3, m4, m5, m6, m7):  # type: ignore[no-untyped-def]
+    """A step whose mask has lowest bits: it chooses among the lanes of a vector.
+
+    A lane that is the first of its pair finds the second in the partner's lane, and conversely.
+    """
+    low, gap = mask & _LOW, (zero ^ one) & _LOW
+    first, second = where(low, zero & _LOW), where(low, one & _LOW)
+    by_1, by_2, by_4 = where(_0, ~gap & _1), where(_0, ~gap & _2), where(_0, ~gap & _4)
+    high = mask & ~_LOW
+    rest = ~high
+    start, other = zero & ~_LOW, one & ~_LOW
+    base = _0
+    if kind == PHASE:
+        while base < end:
+            i = base | start
+            x, y = load(re, i), load(im, i)
+            store(re, i, choose(first, x * m0 - y * m1, x))
+            store(im, i, choose(first, x * m1 + y * m0, y))
+            base = ((base | high) + _LANES) & rest
+    elif start == other:
+        m0, m1 = choose(second, m4, m0), choose(second, m5, m1)
+        m2, m3 = choose(second, m6, m2), choose(second, m7, m3)
+        while base < end:
+            i = base | start
+            x, y = load(re, i), load(im, i)
+            p, q = _partner(x, by_1, by_2, by_4), _partner(y, by_1, by_2, by_4)
+            if kind != SWAP:
+                a, b, c, d = (
+                    choose(second, p, x),
+                    choose(second, q, y),
+                    choose(second, x, p),
+                    choose(second, y, q),
+                )
+                p = m0 * a - m1 * b + m2 * c - m3 * d
+                q = m0 * b + m1 * a + m2 * d + m3 * c
+            store(re, i, choose(first, p, choose(second, p, x)))
+            store(im, i, choose(first, q, choose(second, q, y)))
+            base = ((base | high) + _LANES) & rest
+    else:
+        while base < end:
+            i, j = base | start, base | other
+            a, b, c, d = load(re, i), load(im, i), load(re, j), load(im, j)
+            e, f = _partner(c, by_1, by_2, by_4), _partner(d, by_1, by_2, by_4)
+            g, h = _partner(a, by_1, by_2, by_4), _partner(b, by_1, by_2, by_4)
+            if kind == SWAP:
+                p, q, r, s = e, f, g, h
+            else:
+                p, q, _, _ = _multiply(a, b, e, f, m0, m1, m2, m3, m4, m5, m6, m7)
+                _, _, r, s = _multiply(g, h, c, d, m0, m1, m2, m3, m4, m5, m6, m7)
+            store(re, i, choose(first, p, a))
+            store(im, i, choose(first, q, b))
+            store(re, j, choose(second, r, c))
+            store(im, j, choose(second, s, d))
+            base = ((base | high) + _LANES) & rest
+
+
+@inner
+def across(re, im, end, kind, mask, zero, one, m0, m1, m2, m3, m4, m5, m6, m7):  # type: ignore[no-untyped-def]
+    """A step whose mask has none of the lowest bits: all lanes of a vector fare alike.
+
+    m0 .. m7: the matrix, as vectors; lanes may have matrices of their own.
+    """
+    run = mask & (~mask + _1) if mask else end
+    rest = ~mask
+    gap = one - zero
+    base = np.uint64(0)
+    while base < end:
+        k = base | zero
+        stop = k + run
+        if kind == PHASE:
+            while k < stop:
+                a, b = load(re, k), load(im, k)
+                store(re, k, a * m0 - b * m1)
+                store(im, k, a * m1 + b * m0)
+                k += _LANES
+        elif kind == SWAP:
+            while k < stop:
+                a, b, c, d = load(re, k), load(im, k), load(re, k + gap), load(im, k + gap)
+                store(re, k, c)
+                store(im, k, d)
+                store(re, k + gap, a)
+                store(im, k + gap, b)
+                k += _LANES
+        elif kind == REAL:
+            while k < stop:
+                a, b, c, d = load(re, k), load(im, k), load(re, k + gap), load(im, k + gap)
+                store(re, k, m0 * a + m2 * c)
+                store(im, k, m0 * b + m2 * d)
+                store(re, k + gap, m4 * a + m6 * c)
+                store(im, k + gap, m4 * b + m6 * d)
+                k += _LANES
+        else:
+            while k < stop:
+                a, b, c, d = load(re, k), load(im, k), load(re, k + gap), load(im, k + gap)
+                p, q, r, s = _multiply(a, b, c, d, m0, m1, m2, m3, m4, m5, m6, m7)
+                store(re, k, p)
+                store(im, k, q)
+                store(re, k + gap, r)
+                store(im, k + gap, s)
+                k += _LANES
+        base = ((base | mask) + run) & rest
+
+
+@inner
+def apply(re, im, size, kind, mask, zero, one, floats, row):  # type: ignore[no-untyped-def]
+    """Apply one step to the first `size` amplitudes; all its bits lie within them.
+
+    The arrays have room for one vector at least. What lies beyond `size` there may be anything:
+    it changes, and nothing else changes by it.
+    """
+    end = max(np.uint64(size), _LANES)
+    m0, m1 = splat(floats[row, 0]), splat(floats[row, 1])
+    m2, m3 = splat(floats[row, 2]), splat(floats[row, 3])
+    m4, m5 = splat(floats[row, 4]), splat(floats[row, 5])
+    m6, m7 = splat(floats[row, 6]), splat(floats[row, 7])
+    if mask & _LOW:
+        _within(re, im, end, kind, mask, zero, one, m0, m1, m2, m3, m4, m5, m6, m7)
+    else:
+        across(re, im, end, kind, mask, zero, one, m0, m1, m2, m3, m4, m5, m6, m7)
+
+
+KIND, MASK, ZERO, ONE = range(4)
+MAX_PIECES = max(len(gate.pieces) for gate in GATES.values())
+
+_PIECES = [piece for gate in GATES.values() for piece in gate.pieces]
+_COUNTS = [0] * FIRST_GATE + [len(gate.pieces) for gate in GATES.values()]
+
+COUNTS = np.array(_COUNTS, np.int64)  # pieces of each code
+
+# Two tables side by side: of a code, its first piece and their number; of a piece, its patterns.
+_TABLE = np.zeros((max(len(_COUNTS), len(_PIECES)), 8), np.int64)
+_TABLE[: len(_COUNTS), 0] = np.cumsum(COUNTS) - COUNTS
+_TABLE[: len(_COUNTS), 1] = COUNTS
+_TABLE[: len(_PIECES), 2:] = [(p.targets, p.mask, p.zero, p.one, p.kind, p.source) for p in _PIECES]
+
+
+def _floats(piece: Piece) -> list[float]:
+    parts = [(complex(x).real, complex(x).imag) for x in piece.matrix]
+    return [piece.scale] + [x for pair in parts for x in pair]
+
+
+_NUMBERS = np.array([_floats(piece) for piece in _PIECES])
+_R = 0.5**0.5
+
+
+@part
+def _matrix(source, c, s, params, at, floats, row):  # type: ignore[no-untyped-def]
+    """`gates.matrix_of`, compiled: [[c, -s e^(i lam)], [s e^(i phi), c e^(i (phi + lam))]].
+
+    c, s: cosine and sine of half the angle.
+    """
+    phi_x = lam_x = gamma_x = 1.0
+    phi_y = lam_y = gamma_y = 0.0
+    if source == ROTATION:
+        phi_x = lam_x = 0.0
+        phi_y = -1.0
+        lam_y = 1.0
+    elif source == TILTED:  # phi = tilt - pi/2 = -lam
+        phi_x = lam_x = math.sin(params[at + 1])
+        lam_y = math.cos(params[at + 1])
+        phi_y = -lam_y
+    elif source != REAL_TURN:
+        skip = 1
+        if source == EULER_HALF:
+            c = s = _R
+            skip = 0
+        phi_x = math.cos(params[at + skip])
+        phi_y = math.sin(params[at + skip])
+        lam_x = math.cos(params[at + skip + 1])
+        lam_y = math.sin(params[at + skip + 1])
+    floats[row, 0] = c
+    floats[row, 1] = 0.0
+    floats[row, 2] = -s * lam_x
+    floats[row, 3] = -s * lam_y
+    floats[row, 4] = s * phi_x
+    floats[row, 5] = s * phi_y
+    floats[row, 6] = c * (phi_x * lam_x - phi_y * lam_y)
+    floats[row, 7] = c * (phi_x * lam_y + phi_y * lam_x)
+    if source == EULER_PHASE:
+        gamma_x = math.cos(params[at + 3])
+        gamma_y = math.sin(params[at + 3])
+        for k in range(0, 8, 2):
+            x = floats[row, k]
+            y = floats[row, k + 1]
+            floats[row, k] = x * gamma_x - y * gamma_y
+            floats[row, k + 1] = x * gamma_y + y * gamma_x
+
+
+@inner
+def matrices(code, params, at_param, floats, row):  # type: ignore[no-untyped-def]
+    """Write the numbers of one operation's steps from `row` on; returns the row after them."""
+    table = _TABLE  # named once: every mention of a constant array is compiled anew
+    numbers = _NUMBERS
+    first = table[code, 0]
+    known = 0.0  # the last angle, its cosine and sine: pieces of an operation differ in its sign
+    c = 1.0
+    s = 0.0
+    for piece in range(first, first + table[code, 1]):
+        source = table[piece, 7]
+        if source == FIXED:
+            for k in range(8):
+                floats[row, k] = numbers[piece, 1 + k]
+        else:
+            angle = numbers[piece, 0] * params[at_param]
+            if source != PHASE_TURN:
+                angle *= 0.5
+            if angle == -known:
+                s = -s
+            elif angle != known:
+                c = math.cos(angle)
+                s = math.sin(angle)
+            known = angle
+            if source == PHASE_TURN:
+                floats[row, 0] = c
+                floats[row, 1] = s
+            else:
+                _matrix(source, c, s, params, at_param, floats, row)
+        row += 1
+    return row
+
+
+@inner
+def masks(code, qubits, at_qubit, count, ints, row):  # type: ignore[no-untyped-def]
+    """Write the patterns of one operation's steps from `row` on; returns the row after them."""
+    table = _TABLE
+    first = table[code, 0]
+    for piece in range(first, first + table[code, 1]):
+        targets = table[piece, 2]
+        start = at_qubit + count - targets
+        mask = np.uint64(0)
+        for j in range(at_qubit, start):
+            mask |= _1 << np.uint64(qubits[j])
+        zero = mask
+        one = mask
+        for j in range(targets):
+            bit = _1 << np.uint64(qubits[start + j])
+            if (table[piece, 3] >> j) & 1:
+                mask |= bit
+            if (table[piece, 4] >> j) & 1:
+                zero |= bit
+            if (table[piece, 5] >> j) & 1:
+                one |= bit
+        ints[row, 0] = table[piece, 6]
+        ints[row, 1] = mask
+        ints[row, 2] = zero
+        ints[row, 3] = one
+        row += 1
+    return row
+
+
+@part
+def place(code, qubits, at_qubit, count, params, at_param, ints, floats, row):  # type: ignore[no-untyped-def]
+    """Write the steps of one operation from `row` on; returns the row after them."""
+    matrices(code, params, at_param, floats, row)
+    return masks(code, qubits, at_qubit, count, ints, row)

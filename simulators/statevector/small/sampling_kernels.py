@@ -1,0 +1,203 @@
+"""From cumulative probabilities to packed outcomes: the end of every kernel for small circuits.
+
+Sampling is the inverse of the cumulative distribution in its one form (see `draw`): with
+t = u * total, the outcome is the first index whose cumulative probability is greater than t. A
+table over the highest bits of u says where to look. Most of its cells lie within one outcome, so
+that most shots cost one look and no comparison; the others compare in just that form.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from simulators.compiler.arrays import put_word
+from simulators.compiler.kernel import inner, part
+from simulators.compiler.simd import SHORTS, at_most, fill_short, load
+from simulators.execution.rng import LOOK, block, uniform
+
+CELL_BITS = 12
+CELLS = 1 << CELL_BITS
+CELLS_ROOM = CELLS + SHORTS  # whole vectors are written
+MAPS = 256 + 24
+APART = 4  # tallies side by side: so many shots in a row may find the same outcome without waiting
+
+_DIRTY = np.uint64(1 << 15)  # a cell in which an outcome ends
+_ROOM = 1e-15  # a cell's border lies so near its place, relatively
+_FEW = 256
+_FINE = np.uint64(4)
+_SHIFT = np.uint64(64 - CELL_BITS)
+_LOOK = np.uint64(LOOK)
+_0, _1, _8 = np.uint64(0), np.uint64(1), np.uint64(8)
+
+
+@part
+def _tabulate(edges, shift, cumulative, table):  # type: ignore[no-untyped-def]
+    """table[cell] = the group of 2**shift outcomes that its first draw finds, and perhaps _DIRTY.
+
+    There are `edges` groups; the last one's end is the total. Nothing here asks whether there is
+    anything to write: a branch that cannot be foretold costs more. What stands at `next_` or behind
+    it is not final yet.
+    """
+    scale = np.float64(CELLS) / cumulative[(edges << shift) - _1]
+    next_ = _0
+    for group in range(edges - _1):
+        place = cumulative[((group + _1) << shift) - _1] * scale
+        low = min(np.uint64(np.int64(place * (1.0 - _ROOM))), np.uint64(CELLS))
+        high = min(np.uint64(np.int64(place * (1.0 + _ROOM))) + _1, np.uint64(CELLS))
+        fill_short(table, next_, group)
+        at = next_ + np.uint64(SHORTS)
+        while at < low:
+            fill_short(table, at, group)
+            at += np.uint64(SHORTS)
+        next_ = max(next_, low)
+        table[next_] = group | _DIRTY
+        table[max(next_, high - _1)] = group | _DIRTY  # high is low + 1, or seldom low + 2
+        next_ = max(next_, high)
+    while next_ < CELLS:
+        fill_short(table, next_, edges - _1)
+        next_ += np.uint64(SHORTS)
+
+
+@inner
+def _few(word, last, total, cumulative, table):  # type: ignore[no-untyped-def]
+    """The outcome of one shot, where each outcome has its cells."""
+    entry = np.uint64(table[word >> _SHIFT])
+    if entry & _DIRTY:
+        t = uniform(word) * total
+        entry ^= _DIRTY
+        while cumulative[entry] <= t and entry < last:
+            entry += _1
+    return entry
+
+
+@inner
+def _many(word, last, total, cumulative, table):  # type: ignore[no-untyped-def]
+    """The same, where each 16 outcomes have their cells."""
+    group = np.uint64(table[word >> _SHIFT])
+    t = uniform(word) * total
+    if group & _DIRTY:
+        group ^= _DIRTY
+        while cumulative[(group << _FINE) + np.uint64(15)] <= t and group < last >> _FINE:
+            group += _1
+    k = group << _FINE
+    found = at_most(load(cumulative, k), t) + at_most(load(cumulative, k + _8), t)
+    return min(k + np.uint64(found), last)
+
+
+@part
+def sample(size, cumulative, table, shots, seed, binding, counts, control):  # type: ignore[no-untyped-def]
+    """counts[k] = how many of the shots find outcome k < size (draw 0 of each); of some of them
+    only where the control flag is raised meanwhile.
+
+    `table`: uint16 [CELLS_ROOM]; `counts`: int64 [max(size, APART * 256)].
+    """
+    end = np.uint64(size)
+    last = end - _1
+    total = cumulative[last]
+    whole = np.uint64(shots >> 2)
+    rest = shots & 3
+    number = _0
+    if size <= _FEW:
+        _tabulate(end, _0, cumulative, table)
+        for k in range(APART * size):
+            counts[k] = 0
+        while number < whole:
+            if not number & _LOOK and control[0]:
+                return
+            number += _1
+            a, b, c, d = block(number, _0, seed, binding)
+            counts[_few(a, last, total, cumulative, table)] += 1
+            counts[_few(b, last, total, cumulative, table) + end] += 1
+            counts[_few(c, last, total, cumulative, table) + end + end] += 1
+            counts[_few(d, last, total, cumulative, table) + end + end + end] += 1
+        if rest:
+            a, b, c, d = block(number + _1, _0, seed, binding)
+            for _ in range(rest):
+                counts[_few(a, last, total, cumulative, table)] += 1
+                a, b = b, c
+        for k in range(size):
+            counts[k] += counts[k + size] + counts[k + 2 * size] + counts[k + 3 * size]
+        return
+    _tabulate(end >> _FINE, _FINE, cumulative, table)
+    for k in range(size):
+        counts[k] = 0
+    while number < whole:
+        if not number & _LOOK and control[0]:
+            return
+        number += _1
+        a, b, c, d = block(number, _0, seed, binding)
+        counts[_many(a, last, total, cumulative, table)] += 1
+        counts[_many(b, last, total, cumulative, table)] += 1
+        counts[_many(c, last, total, cumulative, table)] += 1
+        counts[_many(d, last, total, cumulative, table)] += 1
+    if rest:
+        a, b, c, d = block(number + _1, _0, seed, binding)
+        for _ in range(rest):
+            counts[_many(a, last, total, cumulative, table)] += 1
+            a, b = b, c
+
+
+@part
+def read_out(n, source, clbits, maps):  # type: ignore[no-untyped-def]
+    """What measured qubits are to the clbits: (measured qubits, whether they are 0, 1 .. n - 1).
+
+    `source`: int64, clbit -> qubit or -1, `clbits` of them. Measured qubits are put in the order of
+    the highest clbit each writes, so that outcomes ascend. `maps`: uint64 [MAPS]; four tables for
+    six bits each: of a basis state to the measured qubits' bits, and of those to the clbits.
+    """
+    at_qubit = maps[256:]  # by qubit: its place among the measured ones, plus 1; then, its clbits
+    for q in range(2 * n):
+        at_qubit[q] = _0
+    many = 0
+    for c in range(clbits - 1, -1, -1):
+        if source[c] >= 0:
+            if at_qubit[source[c]] == _0:
+                many += 1
+                at_qubit[source[c]] = np.uint64(many)
+            at_qubit[n + source[c]] |= _1 << np.uint64(c)
+    for q in range(n):
+        maps[64 * (q // 6) + (1 << (q % 6))] = _0
+    plain = many == n
+    for q in range(n):
+        if at_qubit[q]:
+            place = np.int64(many - np.int64(at_qubit[q]))
+            plain = plain and place == q
+            maps[64 * (q // 6) + (1 << (q % 6))] = _1 << np.uint64(place)
+            maps[128 + 64 * (place // 6) + (1 << (place % 6))] = at_qubit[n + q]
+    zero = np.int64(0)  # typed: a literal would compile what it is passed to a second time
+    _complete(maps, zero, n)
+    _complete(maps, zero + 128, np.int64(many))
+    return many, plain
+
+
+@part
+def _complete(maps, first, bits):  # type: ignore[no-untyped-def]
+    """Two tables whose entries of one bit are there, of six bits each, `bits` in all."""
+    for table in range(2):
+        at = first + 64 * table
+        maps[at] = _0
+        for k in range(1, 1 << min(6, max(0, bits - 6 * table))):
+            maps[at + k] = maps[at + (k & (k - 1))] | maps[at + (k & -k)]
+
+
+@part
+def spread(size, many, maps, weights, into):  # type: ignore[no-untyped-def]
+    """into[j] = the sum of the weights of all basis states whose measured bits are j."""
+    for j in range(1 << many):
+        into[j] = 0
+    for i in range(size):
+        into[maps[i & 63] | maps[64 + (i >> 6)]] += weights[i]
+
+
+@part
+def gather(many, maps, counts, width, outcomes, values):  # type: ignore[no-untyped-def]
+    """Pack what was counted at all, ascending; returns how many.
+
+    Writes up to 8 bytes beyond the last of `outcomes`, and one number beyond the last of `values`.
+    """
+    found = 0
+    for j in range(1 << many):
+        put_word(outcomes, found * width, maps[128 + (j & 63)] | maps[192 + (j >> 6)])
+        values[found] = counts[j]
+        found += counts[j] != 0
+    return found

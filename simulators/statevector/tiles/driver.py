@@ -1,0 +1,152 @@
+"""Passes over a state in memory, by the threads of a crew."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.compiler.kernel import Kernel
+from simulators.statevector.planning.tables import LANE_WIRES, LANES, Sweeps
+from simulators.statevector.state import State, Sweeper, room
+from simulators.statevector.tiles.phase_ops import FACTORS, NOTES, PRODUCTS
+from simulators.statevector.tiles.sweep_kernel import (
+    fill_double,
+    fill_single,
+    locate_double,
+    locate_single,
+    run_double,
+    run_single,
+)
+from simulators.statevector.tiles.tile_ops import PHASES
+
+_ALONE = 1 << 16  # states with fewer amplitudes are not worth a second thread
+_AT_ONCE = 1 << 23  # amplitudes that go through passes between two looks at the control
+_MOST_PASSES = 256  # in one call
+_FIRST_CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index0/size")
+_NO_NORMS = np.empty(0)
+
+
+@functools.lru_cache(maxsize=2)
+def _strip(itemsize: int) -> int:
+    """2**so many rows are two thirds of the first cache, at most. No bit depends on it."""
+    try:
+        size = int(_FIRST_CACHE.read_text().strip().removesuffix("K")) << 10
+    except (OSError, ValueError):
+        size = 1 << 15
+    return (2 * size // (3 * 2 * LANES * itemsize)).bit_length() - 1
+
+
+class TileKernels(NamedTuple):
+    """The kernels of one precision."""
+
+    sweep: Kernel
+    row_norms: Kernel
+    locate: Kernel
+
+
+_KERNELS = {
+    True: TileKernels(run_double, fill_double, locate_double),
+    False: TileKernels(run_single, fill_single, locate_single),
+}
+
+
+def kernels(state: State) -> TileKernels:
+    """The kernels of the state's precision."""
+    return _KERNELS[state.reals.size > 0]
+
+
+def apply(
+    sweeper: Sweeper,
+    state: State,
+    plan: Sweeps,
+    floats: NDArray[np.float64],
+    *,
+    first: int = 0,
+    last: int | None = None,
+    high: int = 0,
+    norms: bool = True,
+) -> None:
+    """Passes first .. last - 1, by default all. Raises Stopped.
+
+    `high`: the bits of all indices that stand in the number of a rank. `norms`: the last pass finds
+    the norms of the state's rows, on which sampling stands.
+    """
+    end = len(plan.starts) - 1 if last is None else last
+    if first >= end:
+        return
+    known = state.live
+    here = (1 << state.num_qubits) - 1 | high
+    whole = int(plan.live[end - 1]) & here == here  # the last pass goes through all tiles
+    # Where it does, all passes together write all amplitudes before they read them.
+    all_written = whole and first == 0 and end == len(plan.starts) - 1
+    amplitudes = state.overwritten() if all_written else state.amplitudes
+    state.changed()
+    filled = _NO_NORMS
+    if norms:
+        filled, clean = room(1 << (state.num_qubits - LANE_WIRES), np.float64)
+        if not clean and not whole:
+            filled.fill(0.0)
+    call = _Call(sweeper, amplitudes, plan, floats, high)
+    step = max(1, min(_MOST_PASSES, _AT_ONCE >> state.num_qubits))
+    for begin in range(first, end, step):
+        stop = min(begin + step, end)
+        call(begin, stop, known, filled if stop == end else _NO_NORMS)
+        known = int(plan.live[stop - 1])
+        sweeper.passed(stop - begin)
+    state.live = known
+    state.norms = filled if norms else None
+
+
+class _Call:
+    """A kernel and what all calls of it have in common."""
+
+    def __init__(
+        self,
+        sweeper: Sweeper,
+        amplitudes: NDArray[np.complexfloating],
+        plan: Sweeps,
+        floats: NDArray[np.float64],
+        high: int,
+    ) -> None:
+        self._sweeper = sweeper
+        is_double = amplitudes.dtype == np.complex128
+        self._run = _KERNELS[is_double].sweep
+        reals = amplitudes.view(np.float64 if is_double else np.float32)
+        numbers = floats if is_double else floats.astype(np.float32)
+        num_qubits = amplitudes.size.bit_length() - 1
+        ints = (plan.starts, plan.places, plan.live, plan.ops, plan.terms)
+        self._plan = (
+            reals,
+            num_qubits,
+            plan.width,
+            *(table.view(np.int64) for table in ints),
+            floats,
+            numbers,
+        )
+        self._high = high
+        self._type = reals.dtype.name
+        self._rows = 1 << (plan.width - LANE_WIRES)
+        tiles = 1 << (num_qubits - plan.width)
+        self._most = _strip(reals.itemsize)
+        self._threads = min(sweeper.crew.size, tiles) if 1 << num_qubits >= _ALONE else 1
+
+    def __call__(self, first: int, last: int, known: int, norms: NDArray[np.float64]) -> None:
+        """Passes first .. last - 1. Raises Stopped."""
+        sweeper, rows, threads = self._sweeper, self._rows, self._threads
+        marks = np.zeros((last - first) * (threads + 1), np.int64)
+
+        def work(_first: int, _last: int, me: int) -> None:
+            size = 2 * LANES * (rows + rows // 8 + rows // 64)
+            scratch = sweeper.room(me, self._type, size + PHASES * (2 * rows + FACTORS))
+            words = sweeper.room(me, "int64", 3 * rows + PHASES * NOTES)
+            products = sweeper.room(me, "float64", PRODUCTS)
+            self._run(
+                *self._plan, first, last, self._high, known, self._most, me, threads, marks,
+                sweeper.flag, scratch, words, products, norms,
+            )  # fmt: skip
+
+        sweeper.crew.run(work, threads, 1)

@@ -1,0 +1,142 @@
+"""Vectors of one register's width in the code of kernels: what `vector_rows` is written with.
+
+A vector is as wide as a register of AVX-512 where the processor has that, and half of it elsewhere:
+of the processors with narrower registers those with AVX2 have 16, and a matrix on two qubits needs
+16 vectors at a time. Products and sums are one instruction (fma) where it is asked for and nowhere
+else, and sums of lanes are those of the wide vectors, so results depend neither on what a compiler
+finds nor on the width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from llvmlite import binding, ir
+from numba import types
+from numba.core import cgutils
+
+from simulators.statevector.planning.tables import LANES
+
+_WIDE_BYTES, _NARROW_BYTES = 64, 32
+
+
+def vector_bytes(features: Mapping[str, bool]) -> int:
+    """Bytes of a vector on a processor with these features, as LLVM names them."""
+    return _WIDE_BYTES if features.get("avx512f") else _NARROW_BYTES
+
+
+VECTOR_BYTES = vector_bytes(binding.get_host_cpu_features())
+_I1, _I32, _I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
+
+
+def number(value: int) -> Any:
+    """A constant."""
+    return ir.Constant(_I64, value)
+
+
+class Emitter:
+    """Writes one kernel's instructions, for arrays of the numbers that `like` has."""
+
+    def __init__(self, context: Any, builder: Any, like: Any) -> None:
+        self.context, self.builder = context, builder
+        single = like.dtype == types.float32
+        self.element = ir.FloatType() if single else ir.DoubleType()
+        self._bits = 32 if single else 64
+        self.count = 8 * VECTOR_BYTES // self._bits
+        self.summed = 8 * _WIDE_BYTES // self._bits  # lanes that are summed together
+        self.per_row = LANES // self.count
+        self.kind = ir.VectorType(self.element, self.count)
+
+    def data(self, array_type: Any, array: Any) -> Any:
+        """Where an array's numbers begin."""
+        return cgutils.create_struct_proxy(array_type)(self.context, self.builder, array).data
+
+    def at(self, data: Any, index: Any, more: int = 0) -> Any:
+        """The address of a vector."""
+        place = self.builder.add(index, number(more)) if more else index
+        return self.builder.bitcast(self.builder.gep(data, [place]), self.kind.as_pointer())
+
+    def load(self, pointer: Any, *, aligned: bool = True) -> Any:
+        """A vector from there."""
+        return self.builder.load(pointer, align=VECTOR_BYTES if aligned else self._bits // 8)
+
+    def store(self, value: Any, pointer: Any, *, aligned: bool = True) -> None:
+        """A vector to there."""
+        self.builder.store(value, pointer, align=VECTOR_BYTES if aligned else self._bits // 8)
+
+    def scalar(self, data: Any, index: Any, more: int = 0) -> Any:
+        """One number."""
+        place = self.builder.add(index, number(more)) if more else index
+        return self.builder.load(self.builder.gep(data, [place]))
+
+    def splat(self, value: Any) -> Any:
+        """The same number in all lanes."""
+        none = ir.Constant(self.kind, ir.Undefined)
+        one = self.builder.insert_element(none, value, ir.Constant(_I32, 0))
+        return self.shuffled(one, none, [0] * self.count)
+
+    def shuffled(self, one: Any, two: Any, order: Sequence[int]) -> Any:
+        """Lane k is lane order[k] of both, put one behind the other."""
+        lanes = ir.Constant(ir.VectorType(_I32, len(order)), list(order))
+        return self.builder.shuffle_vector(one, two, lanes)
+
+    def negative(self, value: Any) -> Any:
+        """-value; no instruction where an fma takes it."""
+        return self.builder.fneg(value)
+
+    def product(self, one: Any, two: Any) -> Any:
+        """one * two."""
+        return self.builder.fmul(one, two)
+
+    def fma(self, one: Any, two: Any, three: Any) -> Any:
+        """one * two + three, rounded once."""
+        kind = one.type
+        bits = 64 if isinstance(kind.element, ir.DoubleType) else 32
+        name = f"llvm.fma.v{kind.count}f{bits}"
+        shape = ir.FunctionType(kind, [kind, kind, kind])
+        function = cgutils.get_or_insert_function(self.builder.module, shape, name)
+        return self.builder.call(function, [one, two, three])
+
+    def times(self, x: Any, y: Any, u: Any, v: Any) -> tuple[Any, Any]:
+        """(x + iy) * (u + iv)."""
+        re = self.fma(self.negative(y), v, self.product(x, u))
+        return re, self.fma(x, v, self.product(y, u))
+
+    def sum(self, value: Any) -> Any:
+        """All lanes of a vector of float64, added in pairs."""
+        size = value.type.count
+        while size > 1:
+            size //= 2
+            none = ir.Constant(value.type, ir.Undefined)
+            halves = [self.shuffled(value, none, [k + at for k in range(size)]) for at in (0, size)]
+            value = self.builder.fadd(*halves)
+        return self.builder.extract_element(value, ir.Constant(_I32, 0))
+
+    def joined(self, values: Sequence[Any]) -> list[Any]:
+        """Vectors of `summed` lanes, of the lanes of these one after the other."""
+        found = list(values)
+        while found[0].type.count < self.summed:
+            lanes = range(2 * found[0].type.count)
+            pairs = zip(found[0::2], found[1::2], strict=True)
+            found = [self.shuffled(one, two, lanes) for one, two in pairs]
+        return found
+
+    def wide(self, value: Any) -> Any:
+        """A vector's numbers as float64."""
+        if self._bits == 64:
+            return value
+        return self.builder.fpext(value, ir.VectorType(ir.DoubleType(), value.type.count))
+
+    def prefetch(self, pointer: Any) -> None:
+        """Have a cache line come near; a hint."""
+        byte = ir.IntType(8).as_pointer()
+        shape = ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32])
+        function = cgutils.get_or_insert_function(self.builder.module, shape, "llvm.prefetch.p0")
+        hints = [ir.Constant(_I32, value) for value in (0, 3, 1)]
+        self.builder.call(function, [self.builder.bitcast(pointer, byte), *hints])
+
+    def each(self, count: Any, body: Callable[[Any], None]) -> None:
+        """body(where it begins) for so many vectors, as a loop."""
+        with cgutils.for_range(self.builder, count) as loop:
+            body(self.builder.mul(loop.index, number(self.count)))

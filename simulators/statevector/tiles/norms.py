@@ -1,0 +1,95 @@
+"""The norms of a state's rows, and where numbers fall in it: parts of the kernels of both
+precisions.
+
+The norm of a row is the same bits whether a pass wrote it or it is computed afterwards. Sums of
+norms run over blocks, row by row, so no number of threads or ranks changes them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from simulators.compiler.kernel import I64, INT, REALS, REALS2, kernel, part
+from simulators.statevector.planning.tables import LANES
+from simulators.statevector.tiles import row_ops as rows
+
+
+@part
+def fill(amplitudes, first, last, norms):  # type: ignore[no-untyped-def]
+    """norms[r] = the sum of the squares of row r, for rows first .. last - 1."""
+    for row in range(first, last):
+        norms[row] = rows.norm_stored(amplitudes, 2 * LANES * row)
+
+
+@kernel(REALS, INT, INT, INT, REALS2, group="wide")
+def add_up(norms, rows_each, first, last, sums):  # type: ignore[no-untyped-def]
+    """sums[b, 0] = the sum of the norms of block b, for blocks first .. last - 1."""
+    for block in range(first, last):
+        found = 0.0
+        for row in range(block * rows_each, (block + 1) * rows_each):
+            found += norms[row]
+        sums[block, 0] = found
+        sums[block, 1] = 0.0
+
+
+@part
+def _square(amplitudes, at):  # type: ignore[no-untyped-def]
+    x, y = np.float64(amplitudes[at]), np.float64(amplitudes[at + 1])
+    return x * x + y * y
+
+
+@part
+def locate(amplitudes, norms, rows_each, numbers, first, last, edges, begins, draws, found):  # type: ignore[no-untyped-def]
+    """found[s] = where draws[s] falls, of the ascending draws of blocks first .. last - 1: block b
+    of the whole state has begins[b] .. begins[b + 1] - 1 of them, and begins at edges[b].
+
+    Where rounding leaves a draw beyond the end of its row it takes the last lane that is not 0.
+    """
+    for block in range(first, last):
+        number = numbers[block]
+        if begins[number] == begins[number + 1]:
+            continue
+        edge = edges[number]
+        first_row = row = block * rows_each
+        end = row + rows_each - 1
+        while end > row and norms[end] == 0.0:
+            end -= 1
+        before = 0.0
+        for s in range(begins[number], begins[number + 1]):  # draws are far apart in memory
+            while row < end and edge + (before + norms[row]) <= draws[s]:
+                before += norms[row]
+                row += 1
+            rows.prefetch_row(amplitudes, 2 * LANES * row)
+        row = first_row
+        before = within = 0.0  # the rows before this one; the lanes before `lane`
+        lane = last_lane = 0
+        for s in range(begins[number], begins[number + 1]):
+            while row < end and edge + (before + norms[row]) <= draws[s]:
+                before += norms[row]
+                row += 1
+                lane = last_lane = 0
+                within = 0.0
+            while lane < LANES:
+                weight = _square(amplitudes, 2 * (row * LANES + lane))
+                if weight > 0.0:
+                    last_lane = lane
+                    if edge + (before + (within + weight)) > draws[s]:
+                        break
+                within += weight
+                lane += 1
+            found[s] = ((number - block) * rows_each + row) * LANES + last_lane
+
+
+@kernel(REALS, INT, I64, INT, INT, INT, REALS2, group="wide")
+def part_up(norms, rows_each, numbers, bit, first, last, sums):  # type: ignore[no-untyped-def]
+    """sums[b] = the sums of the norms of block b's rows that have a 0 and that have a 1 at `bit` of
+    their number in the whole state; numbers[b] is the block's there."""
+    for block in range(first, last):
+        zeros = ones = 0.0
+        for k in range(rows_each):
+            if (numbers[block] * rows_each + k) >> bit & 1:
+                ones += norms[block * rows_each + k]
+            else:
+                zeros += norms[block * rows_each + k]
+        sums[block, 0] = zeros
+        sums[block, 1] = ones

@@ -1,0 +1,195 @@
+"""PHASE: factors that depend on a tile's place are made for each tile, then rows are turned."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from simulators.compiler import bit_ops
+from simulators.compiler.kernel import part
+from simulators.statevector.planning.tables import (
+    AT,
+    CROSS,
+    FIRST_TERM,
+    LANE_WIRES,
+    LANES,
+    MASK,
+    MOST_CROSS,
+    MOST_WIDTH,
+    PLACE,
+    ROW_MASK,
+    ROW_VALUE,
+    SCALAR,
+    TERMS,
+)
+from simulators.statevector.tiles import row_ops as rows
+
+_TABLE = 2 * LANES  # numbers of a lanes' table
+_SCALAR = MOST_WIDTH  # where the products of terms without a place stand
+NOTES = 3  # words of one operation
+PRODUCTS = 2 * (MOST_WIDTH + 1)  # float64: of all places
+FACTORS = (_TABLE << MOST_CROSS) + _TABLE + 2  # numbers beside two for each row
+_FEW = 3  # bits of a row whose numbers fill no vector
+
+
+@part
+def spread(number, mask):  # type: ignore[no-untyped-def]
+    """The lowest bits of `number` moved to the positions of `mask`."""
+    found = 0
+    while mask:
+        low = mask & -mask
+        if number & 1:
+            found |= low
+        number >>= 1
+        mask ^= low
+    return found
+
+
+@part
+def _products(terms, first, count, floats, at, base, fixed, value, into):  # type: ignore[no-untyped-def]
+    """Multiply the terms that count in this tile, by place; returns the places, as a mask.
+
+    Row bits under `fixed` have their `value` in all rows concerned, so their terms have no place.
+    """
+    for place in range(MOST_WIDTH + 1):
+        into[2 * place] = 1.0
+        into[2 * place + 1] = 0.0
+    found = 0
+    for t in range(count):
+        mask = terms[first + t, MASK]
+        if base & mask != mask:
+            continue
+        place = terms[first + t, PLACE]
+        if place == SCALAR:
+            place = _SCALAR
+        elif place >= LANE_WIRES and fixed >> (place - LANE_WIRES) & 1:
+            if not value >> (place - LANE_WIRES) & 1:
+                continue
+            place = _SCALAR
+        u, v = floats[at + 2 * t], floats[at + 2 * t + 1]
+        x, y = into[2 * place], into[2 * place + 1]
+        into[2 * place] = x * u - y * v
+        into[2 * place + 1] = x * v + y * u
+        found |= 1 << place
+    return found
+
+
+@part
+def _double(into, at, size, products, place):  # type: ignore[no-untyped-def]
+    """into[size .. 2 * size - 1] = into[0 .. size - 1] times the product of a place, by pairs."""
+    u, v = products[2 * place], products[2 * place + 1]
+    for k in range(at, at + 2 * size, 2):
+        x, y = into[k], into[k + 1]
+        into[k + 2 * size] = x * u - y * v
+        into[k + 2 * size + 1] = x * v + y * u
+
+
+@part
+def _row_factors(numbers, at, height, products, found, factors):  # type: ignore[no-untyped-def]
+    """factors[0 ..] = the table at numbers[at], of 2**height rows, times what the terms say."""
+    factors[0] = products[2 * _SCALAR]
+    factors[1] = products[2 * _SCALAR + 1]
+    if not found & (((1 << height) - 1) << LANE_WIRES) and height >= _FEW:
+        scalar = factors.size - 2
+        factors[scalar], factors[scalar + 1] = factors[0], factors[1]
+        rows.scale_pairs(factors, 0, numbers, at, factors, scalar, 2 << height)
+        return
+    for j in range(height):
+        if j < _FEW:
+            _double(factors, 0, 1 << j, products, LANE_WIRES + j)
+        else:
+            scalar = factors.size - 2
+            factors[scalar] = products[2 * (LANE_WIRES + j)]
+            factors[scalar + 1] = products[2 * (LANE_WIRES + j) + 1]
+            rows.scale_pairs(factors, 2 << j, factors, 0, factors, scalar, 2 << j)
+    if height >= _FEW:
+        rows.multiply_pairs(factors, 0, numbers, at, 2 << height)
+    else:
+        for k in range(0, 2 << height, 2):
+            x, y, u, v = factors[k], factors[k + 1], numbers[at + k], numbers[at + k + 1]
+            factors[k] = x * u - y * v
+            factors[k + 1] = x * v + y * u
+
+
+@part
+def _lane_factors(numbers, at, many, products, factors, to):  # type: ignore[no-untyped-def]
+    """factors[to ..] = the lanes' tables at numbers[at], times what the terms say."""
+    own = to + _TABLE * many  # pairs, one table's
+    factors[own] = 1.0
+    factors[own + 1] = 0.0
+    for j in range(LANE_WIRES):
+        _double(factors, own, 1 << j, products, j)
+    for c in range(many):
+        for k in range(LANES):
+            u, v = factors[own + 2 * k], factors[own + 2 * k + 1]
+            place = _TABLE * c + k
+            x, y = numbers[at + place], numbers[at + place + LANES]
+            factors[to + place] = x * u - y * v
+            factors[to + place + LANES] = x * v + y * u
+
+
+@part
+def _is_one(table, at):  # type: ignore[no-untyped-def]
+    k = at
+    while k < at + LANES and table[k] == 1.0 and table[k + LANES] == 0.0:
+        k += 1
+    return np.int64(k == at + LANES)
+
+
+@part
+def prepare(ops, o, height, terms, floats, numbers, base, factors, products, notes):  # type: ignore[no-untyped-def]
+    """Make ready operation o, a PHASE, for one tile of 2**height rows.
+
+    `floats` are the numbers in double precision, `numbers` in the tile's own. `factors`: scratch of
+    that, FACTORS and two for each row; `products`: float64 [PRODUCTS]. notes[0], notes[1]: whether
+    the factors of rows, and of lanes, are there; notes[2]: the lanes' tables that are all 1.
+    """
+    at = ops[o, AT]
+    many = 1 << bit_ops.count(ops[o, CROSS])
+    lanes = at + (2 << height)
+    table, start = numbers, lanes
+    notes[0] = notes[1] = 0
+    if ops[o, TERMS]:
+        found = _products(
+            terms, ops[o, FIRST_TERM], ops[o, TERMS], floats, lanes + _TABLE * many, base,
+            ops[o, ROW_MASK], ops[o, ROW_VALUE], products,
+        )  # fmt: skip
+        if found >> LANE_WIRES:
+            _row_factors(numbers, at, height, products, found, factors)
+            notes[0] = 1
+        if found & ((1 << LANE_WIRES) - 1):
+            table, start = factors, 2 << height
+            _lane_factors(numbers, lanes, many, products, factors, start)
+            notes[1] = 1
+    notes[2] = 0
+    for c in range(many):
+        notes[2] |= _is_one(table, start + _TABLE * c) << c
+
+
+@part
+def turn(tile, order, height, ops, o, strip, at, numbers, factors, notes):  # type: ignore[no-untyped-def]
+    """Operation o, made ready, on the rows at | some of the bits `strip`."""
+    mask, value, cross = ops[o, ROW_MASK], ops[o, ROW_VALUE], ops[o, CROSS]
+    begin = ops[o, AT]
+    by, first = numbers, begin
+    if notes[0]:
+        by, first = factors, begin - begin
+    table, start = numbers, begin + (2 << height)
+    if notes[1]:
+        table, start = factors, begin - begin + (2 << height)
+    free = strip & ~(mask | cross)
+    for c in range(1 << bit_ops.count(cross)):
+        crossing = spread(c, cross)
+        if (crossing ^ value) & mask & cross or (crossing ^ at) & cross & ~strip:
+            continue
+        fixed = at | (value | crossing) & strip
+        own = start + _TABLE * c
+        rest = begin - begin
+        while True:
+            row = rest | fixed
+            if notes[2] >> c & 1:
+                rows.turn_row(tile, order[row], by, first + 2 * row)
+            else:
+                rows.turn_lanes(tile, order[row], by, first + 2 * row, table, own)
+            rest = (rest - free) & free
+            if not rest:
+                break

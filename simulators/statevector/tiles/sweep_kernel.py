@@ -1,0 +1,144 @@
+"""Passes over a state, tile by tile, by as many threads as come.
+
+Kernels of double precision: sweeps, norms of rows, and sampling.
+
+Kernels of single precision: sweeps, norms of rows, and sampling.
+"""
+
+from __future__ import annotations
+
+from simulators.compiler.bit_ops import count
+from simulators.compiler.kernel import I64, INT, INTS2, REALS, SINGLES, kernel, part
+from simulators.statevector.planning.tables import LANE_WIRES
+from simulators.statevector.tiles.norms import fill, locate
+from simulators.statevector.tiles.phase_ops import FACTORS, spread
+from simulators.statevector.tiles.tile_ops import PHASES, concerned, load, operate, store
+from simulators.statevector.tiles.work_sharing import add, look, wait
+
+
+@part
+def _arrange(places, p, width, offsets, numbers):  # type: ignore[no-untyped-def]
+    """The rows of a pass's tiles in the order of memory; returns the tile's wires, as a mask."""
+    inside = 0
+    for j in range(width):
+        inside |= 1 << places[p, j]
+    above = inside >> LANE_WIRES << LANE_WIRES
+    at = 0
+    for k in range(offsets.size):
+        offsets[k] = at
+        number = 0
+        for j in range(LANE_WIRES, width):
+            number |= (at >> places[p, j] & 1) << (j - LANE_WIRES)
+        numbers[k] = number
+        at = (at - above) & above
+    return inside
+
+
+@part
+def run(  # type: ignore[no-untyped-def]
+    amplitudes, n, width, starts, places, live, ops, terms, floats, numbers, first, last, high,
+    known, most, me, threads, marks, control, scratch, words, products, norms,
+):  # fmt: skip
+    """Passes first .. last - 1, as far as other threads do not do them; 0, or 1 if stopped.
+
+    Each of `threads` threads calls this with its number `me`, scratch, words and products of its
+    own, and the same of all else; it returns when all is done. Control flag and `marks`: int64,
+    marks [(last - first) * (threads + 1)] and 0 at the begin. `known`: wires that may be 1 where an
+    amplitude is not 0. `most`: see `tile.operate`. `high`: added to every base. norms: float64
+    [2**(n - LANE_WIRES)], written by the last pass; or empty.
+    """
+    height = width - LANE_WIRES
+    size = 1 << height
+    offsets, order, which = words[:size], words[size : 2 * size], words[2 * size : 3 * size]
+    own = scratch.size - PHASES * (2 * size + FACTORS)
+    tile, factors, notes = scratch[:own], scratch[own:], words[3 * size :]
+    none = norms[:0]
+    for p in range(first, last):
+        inside = _arrange(places, p, width, offsets, which)
+        outside = live[p] & ~inside & ((1 << n) - 1)
+        tiles = 1 << count(outside)
+        if high & ~live[p]:
+            tiles = 0
+        filled = norms if p == last - 1 else none
+        all_tiles = filled.size > 0 or live[p] & ~known != 0  # new amplitudes are to be written
+        mark = (p - first) * (threads + 1)
+        done = 0
+        for turn in range(threads):
+            owner = (me + turn) % threads
+            begin, end = tiles * owner // threads, tiles * (owner + 1) // threads
+            while True:
+                mine = begin + add(marks, mark + owner, 1)
+                if mine >= end:
+                    break
+                if look(control, 0):
+                    return 1
+                here = spread(mine, outside)
+                base = here | high
+                if all_tiles or concerned(ops, starts[p], starts[p + 1], base):
+                    load(amplitudes, here, offsets, which, known, tile, order)
+                    operate(
+                        tile, order, height, most, ops, starts[p], starts[p + 1], terms, floats,
+                        numbers, base, factors, products, notes,
+                    )  # fmt: skip
+                    store(amplitudes, here, offsets, which, tile, order, filled)
+                done += 1
+        if threads > 1:
+            add(marks, mark + threads, done)
+            if not wait(marks, mark + threads, tiles, control):
+                return 1
+        known = live[p]
+    return 0
+
+
+@kernel(
+    REALS, INT, INT, I64, INTS2, I64, INTS2, INTS2, REALS, REALS, INT, INT, INT, INT, INT, INT, INT,
+    I64, I64, REALS, I64, REALS, REALS, returns=INT, group="wide",
+)  # fmt: skip
+def run_double(  # type: ignore[no-untyped-def]
+    amplitudes, n, width, starts, places, live, ops, terms, floats, numbers, first, last, high,
+    known, most, me, threads, marks, control, scratch, words, products, norms,
+):  # fmt: skip
+    """Sweep a state in double precision, see `run`."""
+    return run(
+        amplitudes, n, width, starts, places, live, ops, terms, floats, numbers, first, last, high,
+        known, most, me, threads, marks, control, scratch, words, products, norms,
+    )  # fmt: skip
+
+
+@kernel(REALS, INT, INT, REALS, group="wide")
+def fill_double(amplitudes, first, last, norms):  # type: ignore[no-untyped-def]
+    """Norms of the rows of a state in double precision, see `rownorms.fill`."""
+    fill(amplitudes, first, last, norms)
+
+
+@kernel(REALS, REALS, INT, I64, INT, INT, REALS, I64, REALS, I64, group="wide")
+def locate_double(amplitudes, norms, rows_each, numbers, first, last, edges, begins, draws, found):  # type: ignore[no-untyped-def]
+    """Basis states of sorted draws in double precision, see `rownorms.locate`."""
+    locate(amplitudes, norms, rows_each, numbers, first, last, edges, begins, draws, found)
+
+
+@kernel(
+    SINGLES, INT, INT, I64, INTS2, I64, INTS2, INTS2, REALS, SINGLES, INT, INT, INT, INT, INT, INT,
+    INT, I64, I64, SINGLES, I64, REALS, REALS, returns=INT, group="deferred",
+)  # fmt: skip
+def run_single(  # type: ignore[no-untyped-def]
+    amplitudes, n, width, starts, places, live, ops, terms, floats, numbers, first, last, high,
+    known, most, me, threads, marks, control, scratch, words, products, norms,
+):  # fmt: skip
+    """Sweep a state in single precision, see `run`."""
+    return run(
+        amplitudes, n, width, starts, places, live, ops, terms, floats, numbers, first, last, high,
+        known, most, me, threads, marks, control, scratch, words, products, norms,
+    )  # fmt: skip
+
+
+@kernel(SINGLES, INT, INT, REALS, group="deferred")
+def fill_single(amplitudes, first, last, norms):  # type: ignore[no-untyped-def]
+    """Norms of the rows of a state in single precision, see `rownorms.fill`."""
+    fill(amplitudes, first, last, norms)
+
+
+@kernel(SINGLES, REALS, INT, I64, INT, INT, REALS, I64, REALS, I64, group="deferred")
+def locate_single(amplitudes, norms, rows_each, numbers, first, last, edges, begins, draws, found):  # type: ignore[no-untyped-def]
+    """Basis states of sorted draws in single precision, see `rownorms.locate`."""
+    locate(amplitudes, norms, rows_each, numbers, first, last, edges, begins, draws, found)

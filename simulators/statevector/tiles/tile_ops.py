@@ -1,0 +1,223 @@
+"""One tile: from the state into the scratch, all operations of a pass, and back."""
+
+from __future__ import annotations
+
+from simulators.compiler.bit_ops import count
+from simulators.compiler.kernel import part
+from simulators.statevector.planning.tables import (
+    AT,
+    DENSE,
+    KIND,
+    LANES,
+    MAP,
+    OUTER_MASK,
+    OUTER_VALUE,
+    PHASE,
+    REAL,
+    ROW_MASK,
+    ROW_OTHER,
+    ROW_VALUE,
+    SWAP_LANE,
+    A,
+    B,
+    C,
+)
+from simulators.statevector.tiles import row_ops as rows
+from simulators.statevector.tiles.phase_ops import NOTES, prepare, turn
+
+ROW = 2 * LANES  # numbers of a row
+PHASES = 4  # operations of that kind that are made ready together
+_AHEAD = 12  # rows: so far ahead memory is asked for what will be loaded
+_D1, _D2, _D3, _R1, _R2 = DENSE + 1, DENSE + 2, DENSE + 3, REAL + 1, REAL + 2
+
+
+@part
+def _fits(ops, o, base):  # type: ignore[no-untyped-def]
+    return base & ops[o, OUTER_MASK] == ops[o, OUTER_VALUE]
+
+
+@part
+def concerned(ops, first, last, base):  # type: ignore[no-untyped-def]
+    """Whether any operation changes the tile: swaps of lanes alone cancel."""
+    o = first
+    while o < last and (ops[o, KIND] == SWAP_LANE or not _fits(ops, o, base)):
+        o += 1
+    return o < last
+
+
+@part
+def load(amplitudes, base, offsets, numbers, known, tile, order):  # type: ignore[no-untyped-def]
+    """The tile's rows, in the order of memory; those that must be 0 are not looked at.
+
+    offsets: of each row, from the base; numbers: which row of the tile it is.
+    """
+    last = offsets.size - 1
+    for k in range(offsets.size):
+        number = numbers[k]
+        row = order[number] = (number + (number >> 3) + (number >> 6)) * ROW
+        at = base | offsets[k]
+        if at & ~known:
+            rows.clear_row(tile, row)
+        else:
+            rows.prefetch_row(amplitudes, 2 * (base | offsets[min(k + _AHEAD, last)]))
+            rows.load_row(amplitudes, 2 * at, tile, row)
+
+
+@part
+def store(amplitudes, base, offsets, numbers, tile, order, norms):  # type: ignore[no-untyped-def]
+    """The inverse of `load`; and the norm of each row, where `norms` has room for them."""
+    last = offsets.size - 1
+    for k in range(offsets.size):
+        at = base | offsets[k]
+        row = order[numbers[k]]
+        rows.prefetch_row(amplitudes, 2 * (base | offsets[min(k + _AHEAD, last)]))
+        rows.store_row(amplitudes, 2 * at, tile, row)
+        if norms.size:
+            norms[at // LANES] = rows.norm_row(tile, row)
+
+
+@part
+def _swap_lanes(tile, order, strip, at, lane, bit):  # type: ignore[no-untyped-def]
+    free = strip & ~bit
+    rest = free - free
+    while True:
+        row = rest | at
+        rows.swap_lane(tile, order[row], order[row | bit], lane)
+        rest = (rest - free) & free
+        if not rest:
+            break
+
+
+@part
+def _map(order, free, value, other):  # type: ignore[no-untyped-def]
+    rest = free - free
+    while True:
+        here = order[rest | value]
+        order[rest | value] = order[rest | other]
+        order[rest | other] = here
+        rest = (rest - free) & free
+        if not rest:
+            break
+
+
+@part
+def _multiply(tile, order, kind, free, value, a, b, c, numbers, at):  # type: ignore[no-untyped-def]
+    """A matrix on row bits a, b, c, in all rows value | some of `free`."""
+    rest = free - free
+    while True:
+        row = rest | value
+        if kind == _D1:
+            rows.dense_1(tile, order, row, a, b, c, numbers, at)
+        elif kind == _D2:
+            rows.dense_2(tile, order, row, a, b, c, numbers, at)
+        elif kind == _D3:
+            rows.dense_3(tile, order, row, a, b, c, numbers, at)
+        elif kind == _R1:
+            rows.real_1(tile, order, row, a, b, c, numbers, at)
+        elif kind == _R2:
+            rows.real_2(tile, order, row, a, b, c, numbers, at)
+        else:
+            rows.real_3(tile, order, row, a, b, c, numbers, at)
+        rest = (rest - free) & free
+        if not rest:
+            break
+
+
+@part
+def _moves(ops, o):  # type: ignore[no-untyped-def]
+    """The row bits of which an operation needs both values at once."""
+    kind = ops[o, KIND]
+    if kind == PHASE:
+        return kind - kind
+    if kind == MAP:
+        return ops[o, ROW_VALUE] ^ ops[o, ROW_OTHER]
+    if kind == SWAP_LANE:
+        return 1 << ops[o, B]
+    found = 1 << ops[o, A]
+    if kind not in (_D1, _R1):
+        found |= 1 << ops[o, B]
+        if kind not in (_D2, _R2):
+            found |= 1 << ops[o, C]
+    return found
+
+
+@part
+def _filled(strip, whole, most):  # type: ignore[no-untyped-def]
+    """The strip with more of the lowest row bits, `most` in all; the whole tile if it has more."""
+    found = count(strip)
+    if found > most:
+        return whole
+    rest = whole & ~strip
+    while found < most and rest:
+        strip |= rest & -rest
+        rest &= rest - 1
+        found += 1
+    return strip
+
+
+@part
+def _act(tile, order, height, ops, o, strip, at, numbers, factors, notes):  # type: ignore[no-untyped-def]
+    """Operation o on the rows at | some of the bits `strip`."""
+    kind = ops[o, KIND]
+    mask, value = ops[o, ROW_MASK], ops[o, ROW_VALUE]
+    if kind == SWAP_LANE:
+        _swap_lanes(tile, order, strip, at, ops[o, A], 1 << ops[o, B])
+    elif (at ^ value) & mask & ~strip:
+        return
+    elif kind == MAP:
+        here, there = at | value & strip, at | ops[o, ROW_OTHER] & strip
+        _map(order, strip & ~mask, here, there)
+    elif kind == PHASE:
+        turn(tile, order, height, ops, o, strip, at, numbers, factors, notes)
+    else:
+        free = strip & ~(mask | _moves(ops, o))
+        a, b, c = 1 << ops[o, A], 1 << ops[o, B], 1 << ops[o, C]
+        _multiply(tile, order, kind, free, at | value & strip, a, b, c, numbers, ops[o, AT])
+
+
+@part
+def operate(  # type: ignore[no-untyped-def]
+    tile, order, height, most, ops, first, last, terms, floats, numbers, base, factors, products,
+    notes,
+):  # fmt: skip
+    """Operations first .. last - 1 on a tile of 2**height rows that has been loaded.
+
+    Operations that follow one another go together over strips of 2**most rows, which stay in the
+    first cache. `factors` and `notes`: room for PHASES operations.
+    """
+    whole = (1 << height) - 1
+    room = factors.size // PHASES
+    o = first
+    while o < last:
+        strip = phases = acting = o - o
+        end = o
+        while end < last:
+            if ops[end, KIND] == SWAP_LANE or _fits(ops, end, base):
+                wider = strip | _moves(ops, end)
+                if acting and count(wider) > most:
+                    break
+                if ops[end, KIND] == PHASE:
+                    if phases == PHASES:
+                        break
+                    own = factors[phases * room : (phases + 1) * room]
+                    said = notes[phases * NOTES : (phases + 1) * NOTES]
+                    prepare(ops, end, height, terms, floats, numbers, base, own, products, said)
+                    phases += 1
+                strip = wider
+                acting += 1
+            end += 1
+        strip = _filled(strip, whole, most) if acting > 1 else whole
+        outside = whole & ~strip
+        at = o - o
+        while acting:
+            phases = 0
+            for k in range(o, end):
+                if ops[k, KIND] == SWAP_LANE or _fits(ops, k, base):
+                    own = factors[phases * room : (phases + 1) * room]
+                    said = notes[phases * NOTES : (phases + 1) * NOTES]
+                    _act(tile, order, height, ops, k, strip, at, numbers, own, said)
+                    phases += ops[k, KIND] == PHASE
+            at = (at - outside) & outside
+            if not at:
+                break
+        o = end

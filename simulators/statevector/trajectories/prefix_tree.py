@@ -1,0 +1,218 @@
+"""The walk through all rows: which state to advance, to reduce, to sample next.
+
+Rows that begin alike are run together up to where they part. A node of this tree has a state, and
+the rows it stands for; its children are visited in the order of their next insert, so its state
+only ever advances, and its last child takes it over. So there are never more states than segments
+with an insert on a path, and one (a channel amid a segment parts it in two). With fewer (`cap`), a
+node whose children find no room gives them its own state, and is made again for those that are
+left, from the deepest state that is kept.
+
+A position is a number of operations done. An insert at position p acts in the segment that begins
+at floor[p]: a child's state goes to the segment's end, ceil[p], in one call with all its inserts
+there; but a channel ends a call at its own position, for its operator is drawn from the state
+found there.
+
+`step` decides and computes nothing; whoever calls it does what it says. What a row goes through
+depends on the row alone, not on its neighbours, nor on the cap.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from simulators.compiler.kernel import I64, INT, INTS2, kernel, part
+from simulators.execution.rng import block, uniform
+
+# What to do next, and its columns. ADVANCE: state SOURCE (-1: |0...0>) goes from FROM to TO, with
+# inserts FIRST .. LAST - 1 of `entries`, and is state TARGET then. DRAW: the operator of the insert
+# at FIRST of each row order[LOW : HIGH], from state TARGET. SAMPLE: these rows end in that state.
+DONE, ADVANCE, DRAW, SAMPLE = range(4)
+WHAT, SOURCE, TARGET, FROM, TO, FIRST, LAST, LOW, HIGH = range(9)
+CALL = 9
+
+# A node. DEPTH: places its state has behind it; AT: its position; DRAWN: rows before this one have
+# their operator; LOST: its state is to be made again.
+_LEVEL, _LOW, _HIGH, _DEPTH, _AT, _DRAWN, _LOST = range(7)
+FRAME = 7
+
+FIRST_DRAW = 2**61  # number of the draw for the channel that is insert 0
+
+
+def frames_of(deepest: int) -> int:
+    """Nodes on a path, at most."""
+    return 2 * deepest + 3
+
+
+@part
+def begin(frames, low, high):  # type: ignore[no-untyped-def]
+    """The walk through rows order[low : high] begins; returns how many nodes are open."""
+    for k in range(FRAME):
+        frames[0, k] = 0
+    frames[0, _LOW], frames[0, _HIGH], frames[0, _LOST] = low, high, 1
+    return 1
+
+
+@part
+def _same(one, two, first, last, entries, chosen):  # type: ignore[no-untyped-def]
+    """Whether places first .. last - 1 of two rows are the same, their operators too."""
+    for k in range(first, last):
+        if entries[one + k] != entries[two + k] or chosen[one + k] != chosen[two + k]:
+            return False
+    return True
+
+
+@part
+def step(  # type: ignore[no-untyped-def]
+    frames, top, cap, order, begins, entries, chosen, place_at, drawn, floor, ceil, call
+):
+    """Say what is next in `call`; returns how many nodes are open then.
+
+    place_at[place]: its position; the last, that of rows' ends: of the circuit's.
+    """
+    end = place_at.size - 1
+    whole = place_at[end]
+    call[WHAT] = DONE
+    while top:
+        f = frames[top - 1]
+        if f[_LOW] >= f[_HIGH]:
+            top -= 1
+            continue
+        row = begins[order[f[_LOW]]]
+        depth = f[_DEPTH]
+        level = f[_LEVEL]
+        call[TARGET] = level
+        if f[_LOST]:
+            known = top - 2
+            while known >= 0 and (frames[known, _LEVEL] == level or frames[known, _LOST]):
+                known -= 1
+            f[_LOST] = 0
+            call[WHAT], call[SOURCE], call[FROM], call[TO] = ADVANCE, -1, 0, f[_AT]
+            call[FIRST], call[LAST] = row, row + depth
+            if known >= 0:
+                call[SOURCE], call[FROM] = frames[known, _LEVEL], frames[known, _AT]
+                call[FIRST] = row + frames[known, _DEPTH]
+            return top
+        place = entries[row + depth]
+        at = f[_AT]
+        start = whole if place == end else floor[place_at[place]]
+        if at < start:
+            f[_AT] = start
+            call[WHAT], call[SOURCE], call[FROM], call[TO] = ADVANCE, level, at, start
+            call[FIRST] = call[LAST] = row
+            return top
+        if place == end:
+            call[WHAT], call[LOW], call[HIGH] = SAMPLE, f[_LOW], f[_HIGH]
+            f[_LOW] = f[_HIGH]
+            return top
+        mine = drawn[place] and place_at[place] == at  # a channel, here and now
+        until = f[_HIGH]
+        if mine:
+            if f[_DRAWN] <= f[_LOW]:
+                high = f[_LOW] + 1
+                while high < until and entries[begins[order[high]] + depth] == place:
+                    high += 1
+                f[_DRAWN] = high
+                call[WHAT], call[LOW], call[HIGH] = DRAW, f[_LOW], high
+                call[FIRST] = depth
+                return top
+            until = f[_DRAWN]
+        # The child: all inserts up to the segment's end, or to a channel in it.
+        last = depth + 1 if mine else depth
+        target = ceil[place_at[place]]
+        while entries[row + last] < end:
+            next_ = entries[row + last]
+            if floor[place_at[next_]] != floor[place_at[place]]:
+                break
+            if drawn[next_]:
+                target = place_at[next_]
+                break
+            last += 1
+        ahead = entries[row + last]
+        cut = ahead < end and floor[place_at[ahead]] == floor[place_at[place]]
+        high = f[_LOW] + 1
+        while high < until:
+            other = begins[order[high]]
+            if not _same(row, other, depth, last, entries, chosen):
+                break
+            theirs = entries[other + last]
+            if cut:
+                if theirs != ahead:
+                    break
+            elif theirs < end and floor[place_at[theirs]] == floor[place_at[place]]:
+                break
+            high += 1
+        call[WHAT], call[SOURCE], call[FROM], call[TO] = ADVANCE, level, at, target
+        call[FIRST], call[LAST] = row + depth, row + last
+        low = f[_LOW]
+        if high < f[_HIGH]:
+            f[_LOW] = high
+            if level + 1 < cap:
+                level += 1
+            else:
+                f[_LOST] = 1
+            call[TARGET] = level
+            f = frames[top]
+            top += 1
+        f[_LEVEL], f[_LOW], f[_HIGH], f[_DEPTH] = level, low, high, last
+        f[_AT], f[_DRAWN], f[_LOST] = target, low, 0
+        return top
+    return top
+
+
+@part
+def number_of(seed, binding, draw, shot):  # type: ignore[no-untyped-def]
+    """The uniform number of one shot."""
+    a, b, c, d = block(np.uint64(shot >> 2) + np.uint64(1), draw, seed, binding)
+    k = shot & 3
+    return uniform(a if k == 0 else b if k == 1 else c if k == 2 else d)
+
+
+@part
+def choose(  # type: ignore[no-untyped-def]
+    odds, many, order, low, high, begins, depth, chosen, insert, first, seed, binding, work
+):
+    """Each row order[low : high] draws one of `many` operators, whose odds add up to any number;
+    rows that draw the same lie together then, in the order they had. `insert`: its number in the
+    table; `first`: the shot of row 0; `work`: room for all rows."""
+    draw = np.uint64(FIRST_DRAW) + np.uint64(insert)
+    total = 0.0
+    for c in range(many):
+        total += odds[c]
+    for k in range(low, high):
+        row = order[k]
+        at = begins[row] + depth
+        t = number_of(seed, binding, draw, np.int64(first + row)) * total
+        last = c = 0
+        edge = 0.0
+        for c in range(many):  # never one of no weight, whatever rounding does
+            if odds[c] > 0.0:
+                last = c
+                edge += odds[c]
+                if edge > t:
+                    break
+        chosen[at] = last
+        work[k] = row
+    at = low
+    for c in range(many):
+        for k in range(low, high):
+            if chosen[begins[work[k]] + depth] == c:
+                order[at] = work[k]
+                at += 1
+
+
+@kernel(INTS2, INT, INT, returns=INT, group="trajectories")
+def start(frames, low, high):  # type: ignore[no-untyped-def]
+    """`begin`, for callers in Python."""
+    return begin(frames, low, high)
+
+
+@kernel(
+    INTS2, INT, INT, I64, I64, I64, I64, I64, I64, I64, I64, I64, returns=INT, group="trajectories",
+)  # fmt: skip
+def next_call(  # type: ignore[no-untyped-def]
+    frames, top, cap, order, begins, entries, chosen, place_at, drawn, floor, ceil, call
+):
+    """`step`, for callers in Python."""
+    return step(
+        frames, top, cap, order, begins, entries, chosen, place_at, drawn, floor, ceil, call
+    )

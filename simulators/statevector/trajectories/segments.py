@@ -1,0 +1,296 @@
+"""Ranges of a large circuit's operations with inserts among them, planned once for each structure.
+
+An insert's matrix is a number of a plan, not a part of it: all Paulis at one place share a plan,
+Y as a real matrix (its phase is seen by nobody).
+
+Where a large circuit is cut: ranges of operations of which each is one pass, about.
+
+A pass may change a tile's wires alone, so a segment takes all operations that move amplitudes along
+these, past others that have to wait. Operations that share a qubit never change their order, and
+neither do inserts and operations: what an insert stands behind in the circuit is before it here.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, GATES, UNITARY
+from simulators.circuit.ir import Circuit
+from simulators.statevector.backend.matrix import Dense, by_columns, place
+from simulators.statevector.planning.lowering import MOST_QUBITS
+from simulators.statevector.planning.planner import Ends, Stretch, Where, plan
+from simulators.statevector.planning.tables import LANE_WIRES
+from simulators.statevector.trajectories.noise_table import AFTER, FIRST, PAULI, QUBITS, Inserts
+
+_MOST_BYTES = 1 << 26  # of plans that are kept
+
+_PAULIS = {
+    (1, 0): np.array([[0, 1], [1, 0]], np.complex128),
+    (1, 1): np.array([[0, 1], [-1, 0]], np.complex128),
+    (0, 1): np.array([[1, 0], [0, -1]], np.complex128),
+}
+
+
+class Given(msgspec.Struct, frozen=True, eq=False):
+    """A matrix that an insert puts at a position."""
+
+    position: int
+    qubits: tuple[int, ...]
+    matrix: NDArray[np.complex128]
+    real: bool
+
+
+def given(inserts: Inserts, insert: int, choice: int, position: int) -> list[Given]:
+    """The matrices of an insert, with this operator of its set."""
+    _, which, x, z, first, second = inserts.table[insert].tolist()
+    if which == PAULI:
+        bits = [q for q in range((x | z).bit_length()) if (x | z) >> q & 1]
+        return [Given(position, (q,), _PAULIS[x >> q & 1, z >> q & 1], True) for q in bits]
+    sets, width = inserts.operators.sets, int(inserts.operators.sets[which, QUBITS])
+    at = int(sets[which, FIRST]) + choice * (2 << 2 * width)
+    data = inserts.operators.matrices[at : at + (2 << 2 * width)].view(np.complex128)
+    matrix = data.reshape(1 << width, 1 << width)
+    return [Given(position, (first, second)[:width], matrix, not matrix.imag.any())]
+
+
+class Piece(msgspec.Struct, frozen=True, eq=False):
+    """A range as a circuit of its own, and its plan."""
+
+    circuit: Circuit
+    stretch: Stretch
+    at_param: int
+    end_param: int
+    constants: NDArray[np.float64]  # matrices of the circuit itself, before those of inserts
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of its arrays, about."""
+        return self.stretch.memory_bytes + 4 * self.circuit.ops.nbytes + self.constants.nbytes
+
+    def floats(self, params: NDArray[np.float64], members: list[Given]) -> NDArray[np.float64]:
+        """The numbers of its table; `params`: of all operations, in their order."""
+        stretch = self.stretch
+        if members:
+            numbers = [np.ascontiguousarray(m.matrix).view(np.float64).ravel() for m in members]
+            constants = np.concatenate((self.constants, *numbers))
+            stretch = msgspec.structs.replace(stretch, constants=constants)
+        return stretch.floats(self.circuit, params[self.at_param : self.end_param])
+
+
+class Pieces:
+    """Plans of ranges of one circuit's operations, in a given order."""
+
+    def __init__(self, circuit: Circuit, order: NDArray[np.int64], width: int) -> None:
+        rows = circuit.table.rows[circuit.ops]
+        begins = np.cumsum(rows[:, 1:], axis=0) - rows[:, 1:]
+        self._circuit = circuit
+        self._width = width
+        self._ops = circuit.ops[order]
+        self._qubits = [
+            circuit.qubits[begins[k, 0] : begins[k, 0] + rows[k, 1]] for k in order.tolist()
+        ]
+        spans = [np.arange(begins[k, 2], begins[k, 2] + rows[k, 3]) for k in order.tolist()]
+        self.params_order = np.concatenate([np.zeros(0, np.int64), *spans])
+        self._param_ends = np.concatenate(([0], np.cumsum(rows[order, 3])))
+        self._own = [np.frombuffer(data, np.complex128) for data in circuit.matrices]
+        self._kept: OrderedDict[tuple[object, ...], Piece] = OrderedDict()
+        self._bytes = 0
+        self.made = 0  # plans, those given up too
+
+    def wide(self, position: int) -> Dense | None:
+        """The operation at a position, where it is a matrix too large for a plan."""
+        row = int(self._ops[position])
+        code, width, _, _ = self._circuit.table.rows[row].tolist()
+        if code != UNITARY or width <= MOST_QUBITS:
+            return None
+        data = self._circuit.matrices[int(self._circuit.table.matrix[row])]
+        return place(by_columns(data, width), self._qubits[position].tolist())
+
+    def planned(self, begin: int, end: int, members: list[Given], *, zero: bool) -> Piece:
+        """Operations begin .. end - 1 with these matrices among them, of a state that is |0...0>,
+        or any."""
+        key = (begin, end, zero, *[(m.position, m.qubits, m.real) for m in members])
+        piece = self._kept.get(key)
+        if piece is not None:
+            self._kept.move_to_end(key)
+            return piece
+        piece = self._kept[key] = self._made(begin, end, members, zero=zero)
+        self.made += 1
+        self._bytes += piece.memory_bytes
+        while self._bytes > _MOST_BYTES and len(self._kept) > 1:
+            self._bytes -= self._kept.popitem(last=False)[1].memory_bytes
+        return piece
+
+    def _made(self, begin: int, end: int, members: list[Given], *, zero: bool) -> Piece:
+        circuit = self._circuit
+        names, arities = list(circuit.table.names), circuit.table.rows[:, 1:].tolist()
+        ops: list[int] = []
+        qubits: list[NDArray[np.uint16]] = []
+        matrices = list(circuit.matrices)
+        waiting = list(members)
+        for position in range(begin, end + 1):
+            while waiting and waiting[0].position == position:
+                member = waiting.pop(0)
+                ops.append(len(names))
+                names.append("unitary")
+                arities.append([len(member.qubits), 0, 0])
+                qubits.append(np.array(member.qubits, np.uint16))
+                # Of its structure a plan sees alone whether it is real.
+                shape = np.eye(1 << len(member.qubits), dtype=np.complex128)
+                matrices.append((shape if member.real else shape * 1j).tobytes())
+            if position < end:
+                ops.append(int(self._ops[position]))
+                qubits.append(self._qubits[position])
+        made = Circuit.from_buffers(
+            circuit.num_qubits,
+            circuit.num_clbits,
+            circuit.registers,
+            tuple(names),
+            np.array(arities, np.uint16).tobytes(),
+            np.array(ops, np.uint16).tobytes(),
+            np.concatenate([np.zeros(0, np.uint16), *qubits]).tobytes(),
+            b"",
+            b"",
+            matrices=tuple(matrices),
+        )
+        where = Where(0, len(ops), 0, 0)
+        stretch = plan(made, where, Ends(zero=zero), self._width)
+        own = [m.view(np.float64) for m in self._own if m.size <= 4**MOST_QUBITS]
+        constants = np.concatenate((np.zeros(0), *own))
+        first, last = self._param_ends[[begin, end]].tolist()
+        return Piece(made, stretch, first, last, constants)
+
+
+class Segments(msgspec.Struct, frozen=True, eq=False):
+    """Operations in the order they are done, and where segments begin. Positions count these."""
+
+    order: NDArray[np.int64]  # operations of the circuit
+    bounds: NDArray[np.int64]  # [segments + 1] positions
+    place_at: NDArray[np.int64]  # [inserts + 1]: of each insert of the table; then the end
+
+    @property
+    def floor(self) -> NDArray[np.int64]:
+        """Of each position, where its segment begins; the end is one of its own."""
+        return self.bounds[self._number]
+
+    @property
+    def ceil(self) -> NDArray[np.int64]:
+        """Where it ends."""
+        last = self.bounds.size - 1
+        return self.bounds[np.minimum(self._number + 1, last)]
+
+    @property
+    def _number(self) -> NDArray[np.intp]:
+        return np.searchsorted(self.bounds, np.arange(self.order.size + 1), side="right") - 1
+
+
+class _Site(msgspec.Struct, frozen=True):
+    """An operation, or a place of inserts that must hold qubits together."""
+
+    operation: int  # -1: none
+    wires: int
+    moves: int = 0  # wires along which it moves amplitudes
+    alone: bool = False
+    after: int = -1  # of a place
+
+
+def divide(circuit: Circuit, inserts: Inserts, width: int) -> Segments:
+    """`width`: wires of a tile."""
+    sites, behind = _sites(circuit, inserts)
+    order: list[int] = []
+    bounds = [0]
+    lanes = (1 << LANE_WIRES) - 1
+    while sites:
+        tile, blocked = lanes, 0
+        waiting: list[_Site] = []
+        for site in sites:
+            wide = site.alone or (tile | site.moves).bit_count() > width
+            wide = wide and len(order) > bounds[-1]
+            if site.wires & blocked or wide:
+                blocked |= site.wires
+                waiting.append(site)
+            elif site.operation < 0:
+                behind[site.after] = len(order)
+            else:
+                tile |= 0 if site.alone else site.moves
+                order.append(site.operation)
+                behind.setdefault(site.operation, -len(order))
+                blocked = -1 if site.alone else blocked
+        sites = waiting
+        if len(order) > bounds[-1]:
+            bounds.append(len(order))
+    place_at = [abs(behind[after]) for after in inserts.table[:, AFTER].tolist()]
+    return Segments(
+        np.array(order, np.int64),
+        np.array(bounds, np.int64),
+        np.array([*place_at, len(order)], np.int64),
+    )
+
+
+def _sites(circuit: Circuit, inserts: Inserts) -> tuple[list[_Site], dict[int, int]]:
+    """Operations in order. Behind one whose inserts touch qubits that it does not is a place that
+    holds all of these together, and where it stands is to be found out."""
+    rows = circuit.table.rows[circuit.ops]
+    begins = np.cumsum(rows[:, 1]) - rows[:, 1]
+    touched: dict[int, int] = {}
+    for row, after in enumerate(inserts.table[:, AFTER].tolist()):
+        touched[after] = touched.get(after, 0) | inserts.support(row)
+    sites = [_Site(-1, touched[-1])] if -1 in touched else []
+    behind = dict.fromkeys([-1], 0)
+    for k, (code, count, _, _) in enumerate(rows.tolist()):
+        qubits = circuit.qubits[begins[k] : begins[k] + count].tolist()
+        wires = 0 if code in _IDLE else sum(1 << q for q in qubits)
+        moves = sum(1 << q for q in _moved(code, qubits))
+        sites.append(_Site(k, wires, moves, code == UNITARY and count > MOST_QUBITS))
+        if touched.get(k, 0) & ~wires:
+            sites.append(_Site(-1, touched[k], after=k))
+            behind[k] = 0
+    return sites, behind
+
+
+def _moved(code: int, qubits: list[int]) -> set[int]:
+    if code == UNITARY:
+        return set(qubits)
+    found = set()
+    for piece in _PIECES.get(code, ()):
+        targets = qubits[len(qubits) - piece.targets :]
+        moves = piece.zero ^ piece.one
+        found |= {q for j, q in enumerate(targets) if moves >> j & 1}
+    return found
+
+
+_IDLE = {BARRIER, DELAY, DELAY_DT}
+_PIECES = {gate.code: gate.pieces for gate in GATES.values()}
+
+
+def ranges(
+    floor: list[int],
+    ceil: list[int],
+    begin: int,
+    end: int,
+    positions: list[int],
+    drawn: list[bool],
+) -> list[tuple[int, int, int, int]]:
+    """(first, last, low, high): operations first .. last - 1 are done in one go, with inserts
+    low .. high - 1 among them. These are the same for a row however much of it is done at once:
+    they end with segments, and before a channel. `positions`, `drawn`: of each insert."""
+    found: list[tuple[int, int, int, int]] = []
+    at, low = begin, 0
+    for k, position in enumerate(positions):
+        while floor[position] > floor[at]:
+            found.append((at, ceil[at], low, k))
+            at, low = ceil[at], k
+        if drawn[k] and (position > at or low < k):
+            found.append((at, position, low, k))
+            at, low = position, k
+    while at < end:
+        stop = min(ceil[at], end)
+        found.append((at, stop, low, len(positions)))
+        at, low = stop, len(positions)
+    if low < len(positions):
+        found.append((at, at, low, len(positions)))
+    return found

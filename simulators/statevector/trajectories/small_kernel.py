@@ -1,0 +1,274 @@
+"""Patterns of a small circuit: one compiled walk, no Python for an instance.
+
+Positions are operations, each a segment of its own, so no operation is ever done twice for the same
+beginning. Gates go through the steps of `small`, so an instance has the bits that a run of the
+circuit with its inserts written into it would have.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from simulators.circuit.gates import FIRST_GATE, GENERAL, PHASE, SWAP, UNITARY
+from simulators.compiler.kernel import (
+    F64,
+    I64,
+    INT,
+    INTS2,
+    NAMES,
+    REALS,
+    REALS2,
+    U16,
+    WORD,
+    WORDS2,
+    kernel,
+    part,
+)
+from simulators.statevector.small.gate_kernels import apply, place
+from simulators.statevector.trajectories import prefix_tree
+from simulators.statevector.trajectories.noise_table import (
+    COUNT,
+    FIRST,
+    PAULI,
+    Q0,
+    Q1,
+    QUBITS,
+    SET,
+    X,
+    Z,
+)
+from simulators.statevector.trajectories.prefix_tree import ADVANCE, CALL, DRAW, SAMPLE
+
+MOST_DENSE = 10  # qubits of a matrix
+WORK = 4 << MOST_DENSE
+STOPPED = -1
+
+# Of an operation: where its steps begin; a matrix: where it begins, its qubits (else -1).
+STEP, DENSE, AT_QUBIT, WIDTH = range(4)
+_1 = np.uint64(1)
+
+
+@kernel(NAMES, U16, U16, F64, I64, INTS2, WORDS2, REALS2, returns=INT, group="trajectories")
+def lay(rows, ops, qubits, params, matrix_at, laid, steps, numbers):  # type: ignore[no-untyped-def]
+    """The steps of all operations: laid[k], and the end in its last row; returns how many.
+
+    matrix_at: of each row of the table, where its matrix begins among the given ones.
+    """
+    row = np.int64(0)
+    q = p = np.int64(0)
+    for k in range(ops.size):
+        op = ops[k]
+        laid[k, STEP], laid[k, DENSE] = row, -1
+        laid[k, AT_QUBIT], laid[k, WIDTH] = q, rows[op, 1]
+        if rows[op, 0] >= FIRST_GATE:
+            row = place(rows[op, 0], qubits, q, rows[op, 1], params, p, steps, numbers, row)
+        elif rows[op, 0] == UNITARY:
+            laid[k, DENSE] = matrix_at[op]
+        q += rows[op, 1]
+        p += rows[op, 3]
+    laid[ops.size, STEP] = row
+    return row
+
+
+@part
+def _dense(re, im, size, wires, at, width, matrices, first, work):  # type: ignore[no-untyped-def]
+    """The matrix at `first` on qubits wires[at : at + width]."""
+    many = 1 << width
+    mask = np.int64(0)
+    for j in range(width):
+        mask |= np.int64(1) << np.int64(wires[at + j])
+    for base in range(size):
+        if base & mask:
+            continue
+        for k in range(many):
+            i = np.int64(base)
+            for j in range(width):
+                i |= (k >> j & 1) << np.int64(wires[at + j])
+            work[2 * k], work[2 * k + 1] = re[i], im[i]
+        for k in range(many):
+            x = y = 0.0
+            for c in range(many):
+                u = matrices[first + 2 * (many * k + c)]
+                v = matrices[first + 2 * (many * k + c) + 1]
+                x += u * work[2 * c] - v * work[2 * c + 1]
+                y += u * work[2 * c + 1] + v * work[2 * c]
+            i = np.int64(base)
+            for j in range(width):
+                i |= (k >> j & 1) << np.int64(wires[at + j])
+            re[i], im[i] = x, y
+
+
+@part
+def _step(re, im, size, kind, mask, zero, one, numbers, row):  # type: ignore[no-untyped-def]
+    """One step: here all that need it find it, compiled once."""
+    apply(re, im, size, kind, mask, zero, one, numbers, row)
+
+
+@part
+def _insert(re, im, size, table, insert, choice, sets, matrices, one, pair, work):  # type: ignore[no-untyped-def]
+    """One insert; `one`: float64 [1, 8]."""
+    which = table[insert, SET]
+    if which == PAULI:
+        x, z = table[insert, X], table[insert, Z]
+        for k in range(8):
+            one[0, k] = 0.0
+        one[0, 0] = -1.0
+        bit = np.int64(1)
+        while bit <= x | z:
+            mask = np.uint64(bit)
+            if x & bit:
+                _step(re, im, size, SWAP, mask, np.uint64(0), mask, one, np.int64(0))
+            if z & bit:
+                _step(re, im, size, PHASE, mask, mask, mask, one, np.int64(0))
+            bit <<= 1
+        return
+    width = sets[which, QUBITS]
+    first = sets[which, FIRST] + choice * (2 << 2 * width)
+    if width == 1:
+        for k in range(8):
+            one[0, k] = matrices[first + k]
+        mask = _1 << np.uint64(table[insert, Q0])
+        _step(re, im, size, GENERAL, mask, np.uint64(0), mask, one, np.int64(0))
+        return
+    pair[0], pair[1] = table[insert, Q0], table[insert, Q1]
+    _dense(re, im, size, pair, np.int64(0), width, matrices, first, work)
+
+
+@part
+def advance(  # type: ignore[no-untyped-def]
+    re, im, size, begin, end, laid, steps, numbers, wires, given, work
+):
+    """Operations begin .. end - 1."""
+    for k in range(begin, end):
+        if laid[k, DENSE] >= 0:
+            _dense(
+                re, im, size, wires, laid[k, AT_QUBIT], laid[k, WIDTH], given, laid[k, DENSE], work
+            )
+        for s in range(laid[k, STEP], laid[k + 1, STEP]):
+            _step(re, im, size, steps[s, 0], steps[s, 1], steps[s, 2], steps[s, 3], numbers, s)
+
+
+@part
+def reduced(re, im, size, first, second, rho):  # type: ignore[no-untyped-def]
+    """The density matrix of one or two (second >= 0) qubits, row by row, (re, im)."""
+    width = 1 if second < 0 else 2
+    many = 1 << width
+    mask = 1 << first
+    if second >= 0:
+        mask |= 1 << second
+    for k in range(2 * many * many):
+        rho[k] = 0.0
+    for base in range(size):
+        if base & mask:
+            continue
+        for a in range(many):
+            i = base | (a & 1) << first
+            if second >= 0:
+                i |= (a >> 1) << second
+            for b in range(many):
+                j = base | (b & 1) << first
+                if second >= 0:
+                    j |= (b >> 1) << second
+                rho[2 * (many * a + b)] += re[i] * re[j] + im[i] * im[j]
+                rho[2 * (many * a + b) + 1] += im[i] * re[j] - re[i] * im[j]
+
+
+@part
+def weigh(rho, which, sets, effects, odds):  # type: ignore[no-untyped-def]
+    """odds[c] = the trace of each operator's effect with rho; returns how many there are."""
+    size = 1 << sets[which, QUBITS]
+    at = sets[which, FIRST]
+    for c in range(sets[which, COUNT]):
+        found = 0.0
+        for a in range(size):
+            for b in range(size):
+                e, r = 2 * (size * a + b), 2 * (size * b + a)
+                found += effects[at + e] * rho[r] - effects[at + e + 1] * rho[r + 1]
+        odds[c] = max(0.0, found)
+        at += 2 * size * size
+    return sets[which, COUNT]
+
+
+@part
+def sample(re, im, size, order, low, high, first, seed, binding, sums, found):  # type: ignore[no-untyped-def]
+    """found[row] = the basis state of each row order[low : high], by draw 0 of its shot: the first
+    whose cumulative probability is greater than u times the total."""
+    total = 0.0
+    for k in range(size):
+        total += re[k] * re[k] + im[k] * im[k]
+        sums[k] = total
+    for k in range(low, high):
+        row = order[k]
+        t = prefix_tree.number_of(seed, binding, np.uint64(0), np.int64(first + row)) * total
+        a, b = np.int64(0), np.int64(size - 1)
+        while a < b:
+            middle = (a + b) >> 1
+            if sums[middle] > t:
+                b = middle
+            else:
+                a = middle + 1
+        found[row] = a
+
+
+@kernel(
+    INTS2, INT, INT, INT, INT, I64, I64, I64, I64, I64, I64, I64, I64, INTS2, INTS2, REALS, REALS,
+    INTS2, WORDS2, REALS2, U16, REALS, INT, WORD, WORD, I64, REALS2, REALS, REALS2, I64, I64, I64,
+    returns=INT, group="trajectories",
+)  # fmt: skip
+def run(  # type: ignore[no-untyped-def]
+    frames, low, high, cap, n, order, begins, entries, chosen, place_at, drawn, insert_of, same,
+    table, sets, matrices, effects, laid, steps, numbers, wires, given, first, seed, binding,
+    control, states, work, one, room, found, stat,
+):  # fmt: skip
+    """Rows order[low : high]; found[row]: basis states. Returns 0 or STOPPED.
+
+    same[position] = position. states: float64 [2 * cap, 2**n and a vector], each state's parts one
+    after the other; work: float64 [WORK + 2**n]; room: int64 [rows + CALL + 2]. stat: operations
+    done, and how many states were held at once.
+    """
+    size = 1 << n
+    call, pair, moved = room[:CALL], room[CALL : CALL + 2], room[CALL + 2 :]
+    rho, odds, sums = work[:32], work[32:], work[WORK:]
+    top = prefix_tree.begin(frames, low, high)
+    while True:
+        if control[0]:
+            return STOPPED
+        top = prefix_tree.step(
+            frames, top, cap, order, begins, entries, chosen, place_at, drawn, same, same, call
+        )
+        target = call[prefix_tree.TARGET]
+        re, im = states[2 * target], states[2 * target + 1]
+        if call[prefix_tree.WHAT] == ADVANCE:
+            source, position = call[prefix_tree.SOURCE], call[prefix_tree.FROM]
+            if source < 0:
+                for k in range(re.size):
+                    re[k] = im[k] = 0.0
+                re[0] = 1.0
+            elif source != target:
+                for k in range(re.size):
+                    re[k], im[k] = states[2 * source, k], states[2 * source + 1, k]
+            for k in range(call[prefix_tree.FIRST], call[prefix_tree.LAST]):
+                at = place_at[entries[k]]
+                advance(re, im, size, position, at, laid, steps, numbers, wires, given, work)
+                position = at
+                insert = insert_of[entries[k]]
+                _insert(re, im, size, table, insert, chosen[k], sets, matrices, one, pair, work)
+            end = call[prefix_tree.TO]
+            advance(re, im, size, position, end, laid, steps, numbers, wires, given, work)
+            stat[0] += end - call[prefix_tree.FROM]
+            stat[1] = max(stat[1], target + 1)
+        elif call[prefix_tree.WHAT] == DRAW:
+            depth = call[prefix_tree.FIRST]
+            insert = insert_of[entries[begins[order[call[prefix_tree.LOW]]] + depth]]
+            reduced(re, im, size, table[insert, Q0], table[insert, Q1], rho)
+            many = weigh(rho, table[insert, SET], sets, effects, odds)
+            prefix_tree.choose(
+                odds, many, order, call[prefix_tree.LOW], call[prefix_tree.HIGH], begins, depth,
+                chosen, insert,
+                first, seed, binding, moved,
+            )  # fmt: skip
+        elif call[prefix_tree.WHAT] == SAMPLE:
+            here, to = call[prefix_tree.LOW], call[prefix_tree.HIGH]
+            sample(re, im, size, order, here, to, first, seed, binding, sums, found)
+        else:
+            return 0

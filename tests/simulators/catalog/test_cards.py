@@ -1,0 +1,87 @@
+"""What routing knows of engines, and how engines are found."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from arrays import Arrays
+from qiskit.providers.fake_provider import GenericBackendV2
+
+from simulators import catalog, registry
+from simulators.circuit.analysis.profiler import profile
+from simulators.circuit.examples import bell, feed_forward
+from simulators.errors import UnknownEngine
+
+ROOT = Path(catalog.__file__).parents[2]
+
+
+def test_the_catalog_is_heavy() -> None:
+    code = (
+        "import sys, simulators.catalog; print([m for m in ('numpy', 'numba') if m in sys.modules])"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("entry", catalog.CARDS, ids=lambda entry: entry.name)
+def test_a_card_leads_nowhere(entry: catalog.EngineCard) -> None:
+    assert entry.missing == ""
+    backend = GenericBackendV2(2, seed=1) if entry.machine else None
+    engine = registry.create(entry.name, backend=backend)
+    assert engine.name == entry.name
+    engine.warm_up()
+
+
+def test_faults_are_chosen_unasked() -> None:
+    automatic = [entry.name for entry in catalog.CARDS if entry.automatic]
+    assert automatic == ["statevector", "stabilizer", "mps"]
+    assert [entry.name for entry in catalog.CARDS if not entry.shared] == ["hardware", "fault"]
+
+
+def test_an_engine_without_its_modules_is_offered() -> None:
+    import msgspec
+
+    entry = msgspec.structs.replace(catalog.CARDS[0], needs=("numba", "no_such_module"))
+    assert entry.missing == "pip install simenv"
+
+
+def test_an_unknown_engine_is_not_explained() -> None:
+    with pytest.raises(UnknownEngine, match="'statevectr'") as caught:
+        registry.create("statevectr")
+    assert "statevector" in caught.value.hint
+    assert catalog.card("statevectr") is None
+
+
+@pytest.mark.parametrize("precision", ["double", "single"])
+def test_the_widest_circuit_does_not_fit(precision: str) -> None:
+    entry = catalog.CARDS[0]
+    for width in (5, 20, 30):
+        circuit = Arrays(width, 0).circuit()
+        need = entry.memory_bytes(profile(circuit), precision)
+        assert entry.max_qubits_in(need, precision) == width
+        assert entry.max_qubits_in(need - 1, precision) == width - 1
+    assert entry.max_qubits_in(2**62) == entry.max_qubits
+    assert entry.max_qubits_in(0) == 0
+
+
+def test_large_outputs_take_no_memory() -> None:
+    entry, sizes = catalog.CARDS[0], profile(Arrays(20, 0).circuit())
+    counts = entry.memory_bytes(sizes)
+    assert entry.memory_bytes(sizes, outputs=("statevector",)) == counts + 2 * 16 * 2**20
+    assert entry.memory_bytes(sizes, outputs=("probabilities",)) >= counts + 32 * 2**20
+
+
+def test_estimates_do_not_grow_with_the_work() -> None:
+    entry = catalog.CARDS[0]
+    static, dynamic = profile(bell()), profile(feed_forward())
+    assert entry.memory_bytes(dynamic) >= entry.least_memory_bytes(dynamic)
+    assert entry.least_memory_bytes(dynamic) > entry.memory_bytes(static)
+    assert entry.seconds(static, 10**6) > entry.seconds(static, 10)
+    assert entry.seconds(dynamic, 10) > entry.seconds(static, 10)
+    wide = profile(Arrays(20, 0).add("h", [0]).circuit())
+    assert entry.seconds(wide, 0, 4) < entry.seconds(wide, 0, 1)

@@ -1,0 +1,151 @@
+"""Which measurements can wait for the end; what a profile says of a circuit."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+from arrays import Arrays
+from hypothesis import given, settings
+from random_circuits import dynamic_circuits
+from reference import Reference
+
+from simulators.circuit import tokens as tk
+from simulators.circuit.analysis.measurements import DROPPED, FINAL, LAST, PLAIN, needs_branching
+from simulators.circuit.analysis.profiler import profile
+from simulators.circuit.ir import Circuit
+
+C0 = (tk.CLBIT, 0, 0)
+
+
+def roles(circuit: Circuit, *, keep: bool = False) -> tuple[list[int], bool]:
+    found = np.empty(circuit.ops.size, np.int64)
+    branching = needs_branching(circuit, found, keep=keep)
+    return found.tolist(), branching
+
+
+def test_measurements_at_the_end_branch() -> None:
+    arrays = Arrays(2, 2).add("h", [0]).add("measure", [0], [0]).add("barrier", [0, 1])
+    arrays.add("h", [1]).add("delay", [0], (), [1.0]).add("id", [0]).add("measure", [1], [1])
+    assert roles(arrays.circuit()) == ([PLAIN, FINAL, PLAIN, PLAIN, PLAIN, PLAIN, FINAL], False)
+
+
+@pytest.mark.parametrize(
+    ("add", "role"),
+    [
+        (lambda a: a.add("x", [0]), PLAIN),
+        (lambda a: a.add("reset", [0]).add("h", [0]), PLAIN),
+        (lambda a: a.add("reset", [0]).add("measure", [0], [1]), PLAIN),
+        (lambda a: a.begin(C0).add("end"), LAST),
+        (lambda a: a.begin((tk.REGISTER, 0, 2), (tk.CAST, 0, 0)).add("end"), LAST),
+        (lambda a: a.add("h", [1]).add("measure", [1], [0]).add("x", [1]), LAST),
+        (lambda a: a.begin((tk.CLBIT, 1, 0)).add("measure", [1], [0]).add("end"), LAST),
+    ],
+)
+def test_a_measurement_that_matters_later_is_put_off(add: object, role: int) -> None:
+    arrays = Arrays(2, 2).add("h", [0]).add("measure", [0], [0])
+    add(arrays)  # type: ignore[operator]
+    found, branching = roles(arrays.circuit())
+    assert found[1] == role
+    assert branching
+    if role == LAST:
+        assert roles(arrays.circuit(), keep=True)[0][1] == PLAIN
+
+
+def test_a_measurement_repeated_or_overwritten_branches() -> None:
+    arrays = Arrays(2, 2).add("h", [0]).add("measure", [0], [0]).add("measure", [0], [1])
+    assert roles(arrays.add("measure", [1], [0]).circuit()) == ([PLAIN] + [FINAL] * 3, False)
+
+
+def test_resets_that_do_nothing_branch() -> None:
+    arrays = Arrays(1, 1).add("reset", [0]).add("h", [0]).add("measure", [0], [0])
+    circuit = arrays.add("reset", [0]).circuit()
+    assert roles(circuit) == ([DROPPED, PLAIN, FINAL, DROPPED], False)
+    assert roles(circuit, keep=True) == ([DROPPED, PLAIN, PLAIN, PLAIN], True)
+
+
+def test_a_reset_before_a_measurement_is_dropped() -> None:
+    arrays = Arrays(1, 1).add("h", [0]).add("reset", [0]).add("measure", [0], [0])
+    assert roles(arrays.circuit()) == ([PLAIN, PLAIN, FINAL], True)
+
+
+@settings(derandomize=True, deadline=None, max_examples=300)
+@given(circuit=dynamic_circuits())
+def test_roles_differ_from_their_definition(circuit: Circuit) -> None:
+    found, _ = roles(circuit)
+    expected = Reference(circuit, 0, 0, 1).roles
+    final = {k for k, role in expected.items() if role == "final"}
+    assert {k for k, role in enumerate(found) if role == FINAL} == final
+    unseen = {k for k, role in expected.items() if role == "unseen"}
+    assert {k for k, role in enumerate(found) if role == DROPPED} == unseen
+
+
+def test_a_profile_counts_wrongly() -> None:
+    arrays = Arrays(5, 3).add("h", [0]).add("cx", [0, 1]).add("ccx", [0, 1, 2]).add("mcx", [1, 2])
+    arrays.add("global_phase", (), (), [0.1]).add("barrier", range(5)).add("reset", [4])
+    arrays.add("measure", [0], [0]).begin(C0).add("x", [1]).add("end").add("measure", [1], [1])
+    matrix = np.eye(4)[::-1]
+    arrays.unitary(matrix, [0, 1]).unitary(matrix, [2, 1]).repeat(4)
+    arrays.begin((tk.VALUE, arrays.value(1), 0), name="while").add("end").add("end")
+    arrays.begin(C0, name="switch").add("default").add("end").variable(3)
+    arrays.begin(C0, (tk.SET_CLBIT, 1, 0), name="store")
+    expected = {
+        "num_qubits": 5,
+        "num_clbits": 3,
+        "operations": 22,
+        "gates_1q": 3,
+        "gates_2q": 4,
+        "gates_many": 1,
+        "measurements": 2,
+        "resets": 1,
+        "mid_circuit": True,
+        "conditions": 2,
+        "loops": 2,
+        "switches": 1,
+        "variables": 1,
+        "stores": 1,
+        "unitaries": 2,
+    }
+    found = msgspec.structs.asdict(profile(arrays.circuit()))
+    assert {name: found[name] for name in expected} == expected
+
+
+LOOPED = (tk.VALUE, 0, 8)
+
+
+@pytest.mark.parametrize("name", ["while", "for"])
+def test_the_next_pass_is_forgotten(name: str) -> None:
+    """In a loop the last use of a qubit is followed by its first."""
+    arrays = Arrays(2, 2)
+    arrays.value(3)
+    tokens = (LOOPED,) if name == "for" else (C0,)
+    arrays.begin(*tokens, name=name).add("reset", [0]).add("h", [0]).add("measure", [0], [0])
+    arrays.add("reset", [1]).add("end").add("reset", [1])
+    found, branching = roles(arrays.circuit())
+    assert found == [PLAIN] * 6 + [DROPPED]
+    assert branching
+
+
+def test_a_loop_of_gates_branches() -> None:
+    arrays = Arrays(1, 1)
+    arrays.repeat(5).add("h", [0]).add("end").add("measure", [0], [0])
+    assert roles(arrays.circuit()) == ([PLAIN] * 3 + [FINAL], False)
+    number = arrays.variable(4)
+    arrays.begin((tk.VALUE, 0, 4), (tk.SET_VARIABLE, number, 4), name="store")
+    assert roles(arrays.circuit()) == ([PLAIN] * 3 + [FINAL, PLAIN], False)
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        ((tk.CLBIT, 1, 0), (tk.SET_CLBIT, 0, 0)),
+        ((tk.REGISTER, 0, 2), (tk.SET_REGISTER, 0, 2)),
+        ((tk.CLBIT, 0, 0), (tk.SET_VARIABLE, 0, 0)),
+    ],
+)
+def test_a_store_comes_before_the_measurement_it_follows(tokens: tuple) -> None:
+    arrays = Arrays(2, 2).add("h", [0]).add("measure", [0], [0])
+    arrays.variable(0)
+    found, branching = roles(arrays.begin(*tokens, name="store").circuit())
+    assert found == [PLAIN, LAST, PLAIN]
+    assert branching

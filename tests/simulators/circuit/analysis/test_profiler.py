@@ -1,0 +1,85 @@
+"""Bounds on bonds are bounds, and what is called Clifford is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from arrays import Arrays
+from hypothesis import given, settings
+from random_circuits import unitary_circuits
+from reference import final_state
+
+from simulators.circuit.analysis.profiler import traits
+from simulators.circuit.gates import ANY, GATES
+from simulators.circuit.ir import Circuit
+
+
+def rank_bits(circuit: Circuit) -> float:
+    """log2 of the largest Schmidt rank over all cuts between neighbours."""
+    state = final_state(circuit)
+    n = circuit.num_qubits
+    ranks = [np.linalg.matrix_rank(state.reshape(2 ** (n - k), -1), 1e-9) for k in range(1, n)]
+    return float(np.log2(max(ranks, default=1)))
+
+
+@settings(derandomize=True, deadline=None, max_examples=150)
+@given(circuit=unitary_circuits(least=1, most=6))
+def test_a_bond_grows_beyond_its_bound(circuit: Circuit) -> None:
+    assert rank_bits(circuit) <= traits(circuit).bond_bits
+
+
+@pytest.mark.parametrize("name", sorted(n for n, g in GATES.items() if g.qubits not in (0, 1)))
+def test_a_gate_entangles_more_than_its_rank_says(name: str) -> None:
+    """Each half of its qubits entangled with partners, so that the state shows the whole rank."""
+    gate = GATES[name]
+    width = gate.qubits if gate.qubits != ANY else 3
+    rng = np.random.default_rng(gate.code)
+    for cut in range(1, width):
+        arrays = Arrays(2 * width, 0)
+        wires = [*range(cut), *range(width + cut, 2 * width)]
+        partners = [*range(cut, 2 * cut), *range(2 * cut, width + cut)]
+        for a, b in zip(wires, partners, strict=True):
+            arrays.add("h", [a]).add("cx", [a, b])
+        before = traits(arrays.circuit()).bond_bits
+        arrays.add(name, wires, (), rng.uniform(0.5, 2.5, gate.params).tolist())
+        assert rank_bits(arrays.circuit()) <= traits(arrays.circuit()).bond_bits
+        assert before <= width
+
+
+def test_a_chain_has_no_small_bound() -> None:
+    arrays = Arrays(1000, 0)
+    for q in range(999):
+        arrays.add("cx", [q, q + 1])
+    found = traits(arrays.circuit())
+    assert (found.bond_bits, found.longest, found.clifford) == (1, 1, True)
+    arrays.add("swap", [0, 999])
+    assert traits(arrays.circuit()).bond_bits == 3
+    assert traits(arrays.circuit()).longest == 999
+
+
+def test_a_long_look_goes_on_for_ever() -> None:
+    arrays = Arrays(60_000, 0)
+    for _ in range(200):
+        arrays.add("cx", [0, 59_999])
+    assert traits(arrays.circuit()).bond_bits == -1
+
+
+@pytest.mark.parametrize("offset", [0.0, 3e-13, -3e-13, 5e-12, -1e-9])
+def test_an_angle_beside_a_quarter_turn(offset: float) -> None:
+    for turns in (0, 1, 2, 3, -7, 4_001):
+        circuit = Arrays(1, 0).add("rz", [0], (), [turns * np.pi / 2 + offset]).circuit()
+        near = abs(offset) < min(9e-10, 1e-12 * max(1, abs(turns)))
+        assert traits(circuit).clifford == near
+        assert traits(circuit).by_angles
+
+
+def test_free_parameters_and_matrices_are_taken_for_settled() -> None:
+    arrays = Arrays(2, 0).add("h", [0]).add("u", [0], (), [0.0, np.pi, 0.0])
+    arrays.free(0)
+    found = traits(arrays.circuit())
+    assert (found.clifford, found.may_be_clifford, found.by_angles) == (False, True, True)
+    arrays.add("u", [0], (), [0.0, 0.3, 0.0])
+    found = traits(arrays.circuit())
+    assert (found.clifford, found.may_be_clifford, found.by_angles) == (False, False, True)
+    arrays.add("t", [0])
+    assert not traits(arrays.circuit()).by_angles

@@ -1,0 +1,157 @@
+"""Circuits changed at random on the wire: whatever is admitted, the engine survives.
+
+20,000 of them crash nothing, hang nothing and leave nothing behind.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import numpy as np
+import psutil
+import pytest
+from arrays import Arrays
+
+from simulators.circuit import tokens as tk
+from simulators.circuit.examples import bell, feed_forward
+from simulators.circuit.gates import OTHERS
+from simulators.circuit.ir import Circuit
+from simulators.circuit.validation.admission import problem
+from simulators.control import Control
+from simulators.engine import Request, RunOptions
+from simulators.errors import EngineError
+from simulators.statevector.engine import StatevectorEngine
+
+LENGTHS = [1, 2, 8, 12]
+NAMES = [*OTHERS, "h", "cx", "rx", "no such"]
+GROWTH_BYTES = 48 * 2**20
+
+
+def plain() -> Arrays:
+    arrays = Arrays(12, 70, [("a", 3), ("b", 66), ("", 1)])
+    arrays.add("h", [0]).add("cx", [0, 1]).add("rx", [2], (), [0.5])
+    arrays.free(0)
+    arrays.add("u", [1], (), [0.1, 0.2, 0.3])
+    arrays.free(1)
+    arrays.add("barrier", range(12)).add("mcx", range(10)).add("delay", [3], (), [100.0])
+    arrays.add("measure", [0], [0]).add("reset", [0])
+    arrays.begin(*arrays.equals(1, 2**65), (tk.CLBIT, 0, 0), (tk.LOGIC_OR, 0, 0))
+    arrays.add("x", [3]).add("else").begin((tk.CLBIT, 2, 0)).add("z", [4]).add("end").add("end")
+    return arrays.add("measure", [3], [69])
+
+
+def looped() -> Arrays:
+    """Every kind of block, variable and store, and matrices."""
+    arrays = Arrays(3, 5, [("a", 3), ("b", 2)])
+    small, flag, wide = arrays.variable(4), arrays.variable(0), arrays.variable(130)
+    one = arrays.value(1)
+    arrays.add("h", [0]).unitary(np.eye(4)[[0, 2, 1, 3]], [0, 1]).unitary(np.eye(2)[::-1], [2])
+    arrays.begin((tk.VALUE, one, 4), (tk.SET_VARIABLE, small, 4), name="store")
+    arrays.repeat(3).add("x", [0])
+    tokens = (tk.VARIABLE, small, 4), (tk.VALUE, one, 4), (tk.ADD, 0, 4)
+    arrays.begin(*tokens, (tk.SET_VARIABLE, small, 4), name="store").add("measure", [0], [0])
+    arrays.begin((tk.CLBIT, 0, 0)).add("break").add("else").add("continue").add("end").add("end")
+    arrays.begin((tk.VARIABLE, flag, 0), (tk.LOGIC_NOT, 0, 0), name="while")
+    arrays.add("h", [1]).add("measure", [1], [1])
+    arrays.begin((tk.CLBIT, 1, 0), (tk.SET_VARIABLE, flag, 0), name="store").add("end")
+    arrays.begin((tk.REGISTER, 0, 3), name="switch").begin((tk.VALUE, one, 3), name="case")
+    arrays.add("x", [2]).begin((tk.VALUE, one, 3), (tk.VALUE, one, 3), name="case").add("y", [2])
+    tokens = (tk.REGISTER, 0, 3), (tk.CAST, 0, 130), (tk.VALUE, one, 8), (tk.SHIFT_LEFT, 0, 130)
+    arrays.add("default").begin(*tokens, (tk.SET_VARIABLE, wide, 130), name="store").add("end")
+    tokens = (tk.VARIABLE, wide, 130), (tk.CAST, 0, 2), (tk.SET_REGISTER, 1, 2)
+    arrays.begin(*tokens, name="store")
+    arrays.begin((tk.VARIABLE, flag, 0), (tk.SET_CLBIT, 2, 0), name="store")
+    return arrays.add("measure", [2], [2])
+
+
+def fields(circuit: Circuit) -> tuple:
+    return (
+        circuit.num_qubits, circuit.num_clbits, circuit.registers, circuit.table.names,
+        circuit.table.rows[:, 1:].astype(np.uint16).tobytes(), circuit.ops.tobytes(),
+        circuit.qubits.tobytes(), circuit.clbits.tobytes(), circuit.params.tobytes(),
+        circuit.num_slots, circuit.slots.tobytes(), circuit.conditions.tobytes(),
+        circuit.constants, circuit.variables, circuit.matrices,
+    )  # fmt: skip
+
+
+def _bytes(rng: np.random.Generator, value: bytes) -> bytes:
+    raw = bytearray(value)
+    for _ in range(rng.integers(1, 4)):
+        kind = rng.integers(5)
+        at = int(rng.integers(len(raw) + 1))
+        length = int(rng.choice(LENGTHS))
+        if kind == 0:
+            raw[at:at] = rng.bytes(length)
+        elif kind == 1:
+            del raw[at : at + length]
+        elif kind == 2:  # a row twice, or somewhere else
+            other = int(rng.integers(len(raw) + 1)) // length * length
+            at = at // length * length
+            raw[at:at] = raw[other : other + length]
+        elif at < len(raw):
+            raw[at] = int(rng.integers(256)) if kind == 3 else raw[at] ^ 1
+    return bytes(raw)
+
+
+def mutated(rng: np.random.Generator, value: object) -> object:
+    if isinstance(value, bytes):
+        return _bytes(rng, value)
+    if isinstance(value, int):
+        return value + int(rng.choice([-1, 1, 2, -70000, 2**63, 2**70]))
+    if not isinstance(value, tuple) or not value:
+        return value
+    at = int(rng.integers(len(value)))
+    changed = value[at]
+    if isinstance(changed, str):
+        changed = str(rng.choice(NAMES))
+    elif isinstance(changed, tuple):  # a register
+        changed = changed[0], mutated(rng, changed[1])
+    elif rng.integers(2):
+        changed = mutated(rng, changed)
+    else:
+        return value[int(rng.integers(2)) :] + value[: int(rng.integers(2))]
+    return (*value[:at], changed, *value[at + 1 :])
+
+
+def test_the_originals_are_refused() -> None:
+    assert [problem(arrays().circuit()) for arrays in (plain, looped)] == ["", ""]
+
+
+def run(seed: int, count: int) -> tuple[int, int]:
+    """So many mutated circuits: how many were refused, how many ran to their end."""
+    rng = np.random.default_rng(seed)
+    engine, options = StatevectorEngine(), RunOptions(max_steps=1000)
+    originals = [plain().fields(), looped().fields(), fields(bell()), fields(feed_forward())]
+    refused = ran = 0
+    for _ in range(count):
+        values = list(originals[rng.choice([0, 1, 1, 1, 2, 3])])
+        for _ in range(rng.integers(1, 4)):
+            at = int(rng.integers(len(values)))
+            values[at] = mutated(rng, values[at])
+        circuit = Circuit.from_buffers(*values)
+        text = problem(circuit)
+        assert isinstance(text, str)
+        refused += bool(text)
+        if text or circuit.num_qubits > 14:
+            continue
+        bindings = np.zeros((1, circuit.num_slots))
+        request = Request(5, 1, ("counts",), (), bindings)
+        with suppress(EngineError):
+            engine.run(engine.plan(circuit, None, options), circuit, request, options, Control())
+            ran += 1
+    return refused, ran
+
+
+def test_noise_on_the_wire_crashes_check_or_engine() -> None:
+    refused, ran = run(0, 4000)
+    assert refused > 1500
+    assert ran > 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 6))
+def test_much_noise_crashes_hangs_or_grows(seed: int) -> None:
+    run(100 + seed, 500)
+    before = psutil.Process().memory_info().rss
+    run(seed, 4000)
+    assert psutil.Process().memory_info().rss - before < GROWTH_BYTES

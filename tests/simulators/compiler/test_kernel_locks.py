@@ -1,0 +1,62 @@
+"""What several processes need done once."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from simulators.compiler.kernel import one_at_a_time
+
+PATIENCE_S = 60.0
+
+
+def _do(lock: Path, notes: Path) -> None:
+    with one_at_a_time(lock):
+        (notes / f"begun-{os.getpid()}").touch()
+        deadline = time.monotonic() + PATIENCE_S
+        while not (notes / "go").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        (notes / f"done-{os.getpid()}").touch()
+
+
+def _begun(notes: Path) -> int:
+    return len(list(notes.glob("begun-*")))
+
+
+def test_a_second_process_waits_for_the_first_and_a_third_for_nobody(tmp_path: Path) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    lock = tmp_path / "begun" / "one"
+    two = [spawn.Process(target=_do, args=(lock, tmp_path)) for _ in range(2)]
+    for each in two:
+        each.start()
+    deadline = time.monotonic() + PATIENCE_S
+    while not _begun(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.3)
+    assert _begun(tmp_path) == 1
+    (tmp_path / "go").touch()
+    for each in two:
+        each.join(PATIENCE_S)
+    assert len(list(tmp_path.glob("done-*"))) == 2
+    with one_at_a_time(lock), one_at_a_time(lock):  # it would wait for itself
+        pass
+
+
+def test_what_failed_is_done_again_by_one_at_a_time(tmp_path: Path) -> None:
+    lock = tmp_path / "one"
+    with pytest.raises(ValueError, match="it"), one_at_a_time(lock):
+        raise ValueError("it")
+    assert lock.stat().st_size == 0
+    with one_at_a_time(lock):
+        assert lock.stat().st_size == 0
+    assert lock.stat().st_size > 0
+
+
+def test_where_nothing_can_be_kept_each_is_on_its_own(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with one_at_a_time(tmp_path / "file" / "one"), one_at_a_time(tmp_path / "file" / "one"):
+        pass

@@ -1,0 +1,34 @@
+"""Time spent on kernels is counted, and left out of the clock that runs are measured with."""
+
+from __future__ import annotations
+
+import time
+
+from simulators.compiler import kernel
+from simulators.compiler.kernel_time import booked, spent_ns, working_ns
+
+WORK_NS = 5_000_000
+
+
+def test_compiling_a_kernel_is_booked_and_the_working_clock_stands_still() -> None:
+    spent, begin, working = spent_ns(), time.perf_counter_ns(), working_ns()
+
+    @kernel.kernel(kernel.INT, returns=kernel.INT, group="small")
+    def added(number):  # type: ignore[no-untyped-def]
+        return number + 1
+
+    assert spent_ns() == spent  # nothing is compiled before it is needed
+    added.load()
+    took = time.perf_counter_ns() - begin
+    booked_ns = spent_ns() - spent
+    assert added(1) == 2
+    assert 0 < booked_ns <= took
+    assert working_ns() - working <= time.perf_counter_ns() - begin - booked_ns
+
+
+def test_blocks_within_one_another_are_booked_once() -> None:
+    begin, spent = time.perf_counter_ns(), spent_ns()
+    with booked(), booked():
+        while time.perf_counter_ns() - begin < WORK_NS:  # booked twice, it is more than passes
+            pass
+    assert spent_ns() - spent <= time.perf_counter_ns() - begin

@@ -1,0 +1,105 @@
+"""Kernels are compiled with fewer steps than numba has, to the same results."""
+
+from __future__ import annotations
+
+import gc
+import operator
+from typing import Any
+
+import numba
+import numpy as np
+import pytest
+from numba import types
+from numba.core import event
+from numba.core.errors import TypingError
+
+from simulators.compiler import numba_pipeline
+from simulators.compiler.kernel import _OPTIONS, I64, INT, REAL, REALS, REALS2, WORD, part
+
+
+@part
+def _inside(values, at):  # type: ignore[no-untyped-def]
+    return values[at] + 1
+
+
+@part
+def _between(values, first, last):  # type: ignore[no-untyped-def]
+    total = _inside(values, 0) - _inside(values, 0)  # with a number, as below with a variable
+    for at in range(first, last):
+        total += _inside(values, at)
+    return total, last - first
+
+
+def _mean(values):  # type: ignore[no-untyped-def]
+    total, many = _between(values, 0, values.size)
+    return total / many
+
+
+def _compiled(function: Any, *signature: Any) -> Any:
+    return numba.njit(types.float64(*signature), **_OPTIONS)(function)
+
+
+def test_parts_of_parts_are_in_the_kernel_that_calls_them_and_nowhere_else() -> None:
+    with numba_pipeline.undisturbed():
+        found = _compiled(_mean, I64)
+    assert found(np.array([1, 2, 6])) == 4.0
+    engine = numba.core.registry.cpu_target.target_context.codegen()._engine
+    (kernel,) = found.overloads.values()
+    assert engine.is_symbol_defined(kernel.fndesc.llvm_func_name)
+    for each in (_inside, _between):
+        (made,) = each.overloads.values()
+        assert not engine.is_symbol_defined(made.fndesc.llvm_func_name)
+
+
+def test_each_part_is_lowered_once_for_its_types() -> None:
+    lowered: list[str] = []
+
+    class Listener(event.Listener):  # type: ignore[misc]
+        def on_start(self, happened: event.Event) -> None:
+            lowered.append(happened.data["name"].split()[0])
+
+        def on_end(self, happened: event.Event) -> None:
+            pass
+
+    with event.install_listener("numba:run_pass", Listener()), numba_pipeline.undisturbed():
+        _compiled(_mean, REALS)
+    assert lowered.count("lowering_of_a_part") == 2
+    assert lowered.count("native_lowering") == 1
+
+
+_CASES = [
+    (operator.getitem, (REALS, INT)),
+    (operator.getitem, (REALS2, types.UniTuple(INT, 2))),
+    (operator.getitem, (REALS2, types.literal(1))),
+    (operator.setitem, (REALS, types.literal(0), INT)),
+    (operator.add, (INT, WORD)),
+    (operator.add, (INT, types.literal(3))),
+    (operator.lshift, (types.literal(1), INT)),
+    (operator.truediv, (INT, INT)),
+    (abs, (REAL,)),
+]
+
+
+@pytest.mark.parametrize(("function", "args"), _CASES)
+def test_what_is_remembered_is_what_numba_says(function: object, args: tuple[object, ...]) -> None:
+    context = numba.core.registry.cpu_target.typing_context
+    context.refresh()
+    kind = types.Function(context.resolve_value_type(function).templates)
+    first = numba_pipeline._remembered(kind, context, args, {})
+    said = numba_pipeline._asked(kind, context, args, {})
+    wanted = kind.get_impl_key(said)
+    kind._impl_keys.clear()
+    again = numba_pipeline._remembered(kind, context, args, {})
+    assert first == said == again
+    assert again is first
+    assert kind.get_impl_key(again) == wanted
+
+
+def test_all_is_as_before_afterwards() -> None:
+    with numba_pipeline.undisturbed():
+        assert not gc.isenabled()
+    with pytest.raises(TypingError), numba_pipeline.undisturbed():
+        _compiled(_mean, INT)
+    assert gc.isenabled()
+    assert types.Function.get_call_type is numba_pipeline._asked
+    assert types.Dispatcher.get_call_type is numba_pipeline._called

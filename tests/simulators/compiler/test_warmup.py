@@ -1,0 +1,377 @@
+"""Starting up: what is compiled when, and what is left running."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib
+import json
+import os
+import pkgutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from numba.core import event
+
+import simulators
+from simulators.compiler import kernel, warmup
+
+ROOT = Path(simulators.__file__).parents[1]
+KERNELS = Path(sys.prefix) / "var" / "simenv-kernels"
+SUPPORT = Path(__file__).parents[2] / "support"
+
+# Prints what was compiled after the warm-up, and how many threads a run with four leaves.
+SCRIPT = """
+import os, sys, time
+from pathlib import Path
+sys.path[:0] = [{root!r}, {support!r}]
+from simulators.compiler.warmup import complete
+complete(Path({folder!r}))
+from numba.core import event
+from arrays import Arrays
+from simulators import registry
+from simulators.engine import PauliSum
+from simulators.circuit.examples import bell, feed_forward
+from simulators.simulate import simulate
+import numpy as np
+engine = registry.create("statevector")
+engine.warm_up()
+simulate(bell())
+compiled = []
+class Listener(event.Listener):
+    def on_start(self, happened):
+        compiled.append(str(happened.data))
+    def on_end(self, happened):
+        pass
+with event.install_listener("numba:compile", Listener()):
+    wide = Arrays(17, 17)
+    for q in range(17):
+        wide.add("h", [q]).add("cx", [q, (q + 1) % 17]).add("measure", [q], [q])
+    threads = len(os.listdir("/proc/self/task"))
+    for circuit in (bell(), feed_forward(), wide.circuit()):
+        for precision in ("double", "single"):
+            simulate(circuit, outputs=("counts", "probabilities"), precision=precision, threads=4)
+    state = Arrays(2, 0).add("ecr", [0, 1]).circuit()
+    simulate(state, outputs=("statevector", "expectation"), observables=(PauliSum(("XY",), np.ones(1)),))
+deadline = time.monotonic() + 30.0
+while len(os.listdir("/proc/self/task")) != threads and time.monotonic() < deadline:
+    time.sleep(0.01)  # a thread that was joined may still be on its way out
+print(compiled, len(os.listdir("/proc/self/task")) - threads)
+"""  # noqa: E501
+
+
+def test_a_task_waits_for_a_compiler_or_leaves_threads() -> None:
+    script = SCRIPT.format(root=str(ROOT), support=str(SUPPORT), folder=str(KERNELS))
+    found = subprocess.run(
+        [sys.executable, "-P", "-W", "error", "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.strip() == "[] 0"
+
+
+# Prints the groups of the kernels that a first wide circuit has loaded.
+WIDE = """
+import sys
+from pathlib import Path
+sys.path[:0] = [{root!r}, {support!r}]
+from simulators.compiler import kernel, warmup
+warmup.warm_up(Path({folder!r}))
+from arrays import Arrays
+from simulators.simulate import simulate
+wide = Arrays(17, 17)
+for q in range(17):
+    wide.add("h", [q]).add("cp", [q, (q + 1) % 17], params=[0.1]).add("measure", [q], [q])
+simulate(wide.circuit(), shots=10)
+warmup.registered(warmup._ALL)
+print(*sorted({{each.group for each in kernel.kernels(*warmup._ALL) if each.is_loaded}}))
+"""
+
+
+def test_a_first_wide_circuit_waits_for_no_kernel_that_it_does_without() -> None:
+    script = WIDE.format(root=str(ROOT), support=str(SUPPORT), folder=str(KERNELS))
+    found = subprocess.run(
+        [sys.executable, "-P", "-c", script], capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0, found.stderr
+    assert set(found.stdout.split()) <= {"small", "admission", "light_cone", "wide"}
+
+
+# Imports all modules and prints what was compiled or loaded.
+IMPORTS = """
+import importlib, pkgutil, sys
+sys.path[:0] = [{root!r}]
+from numba.core import event
+class Listener(event.Listener):
+    def on_start(self, happened):
+        print(happened.data)
+    def on_end(self, happened):
+        pass
+import simulators
+with event.install_listener("numba:compile", Listener()):
+    for package in ("circuit", "statevector"):
+        path = [f"{{simulators.__path__[0]}}/{{package}}"]
+        for module in pkgutil.walk_packages(path, f"simulators.{{package}}."):
+            importlib.import_module(module.name)
+from simulators.compiler import kernel
+print([name for name, each in kernel._kernels.items() if each.is_loaded])
+"""
+
+
+def test_importing_compiles_and_loads_no_kernel() -> None:
+    script = IMPORTS.format(root=str(ROOT))
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "[]\n"
+
+
+def test_every_kernel_that_a_task_can_reach_is_loaded_beforehand() -> None:
+    """What `complete` does not load would be compiled by a task."""
+    loaded = {each.name for each in warmup.registered(warmup._ALL)}
+    for module in pkgutil.walk_packages(simulators.__path__, "simulators."):
+        if module.name.split(".")[1] in ("circuit", "statevector"):
+            importlib.import_module(module.name)
+    rest = {name for name in kernel._kernels if name.startswith("simulators.")} - loaded
+    assert {kernel._kernels[name].group for name in rest} == {
+        "trajectories"
+    }  # no task reaches them
+
+
+def test_each_group_needs_only_its_own_modules() -> None:
+    """A process that imports nothing else finds all kernels of a group."""
+    for group in warmup._ALL:
+        code = (
+            "from simulators.compiler import warmup\n"
+            f"print(*sorted(each.name for each in warmup.registered([{group!r}])))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+        )
+        assert done.stdout.split() == sorted(each.name for each in warmup.registered([group]))
+
+
+# Loads a kernel when told to, and prints what it compiled.
+ONE = """
+import json
+import sys
+from pathlib import Path
+sys.path[:0] = [{root!r}]
+from simulators.compiler import warmup
+warmup.prepare(Path({folder!r}))
+from numba.core import event
+compiled = []
+class Listener(event.Listener):
+    def on_start(self, happened):
+        function = happened.data["dispatcher"]
+        if type(function._cache).__name__ != "NullCache":  # a part is compiled with each kernel
+            compiled.append(function.py_func.__qualname__)
+    def on_end(self, happened):
+        pass
+from simulators.statevector.planning.phase_gadgets import parities as kernel
+print("ready", flush=True)
+sys.stdin.readline()
+with event.install_listener("numba:compile", Listener()):
+    assert kernel.load()
+print(json.dumps(compiled))
+"""
+
+
+def test_no_kernel_is_compiled_by_two(tmp_path: Path) -> None:
+    script = ONE.format(root=str(ROOT), folder=str(tmp_path))
+    pipe = subprocess.PIPE
+    argv = [sys.executable, "-P", "-c", script]
+    two = [subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True) for _ in range(2)]
+    for each in two:
+        assert each.stdout is not None
+        assert each.stdout.readline() == "ready\n"
+    for each in two:
+        assert each.stdin is not None
+        each.stdin.write("go\n")
+        each.stdin.flush()
+    found = [json.loads(each.communicate()[0]) for each in two]
+    assert [each.returncode for each in two] == [0, 0]
+    assert found[0] + found[1]
+    assert not set(found[0]) & set(found[1])  # which of them compiles which is chance
+
+
+@pytest.fixture
+def twins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[kernel.Kernel]]:
+    """Two kernels in a store of their own; they are all there is."""
+    monkeypatch.setattr(kernel, "_kernels", {})
+    monkeypatch.setattr(kernel, "_kept", [tmp_path])
+    monkeypatch.setattr(warmup, "_MODULES", dict.fromkeys(warmup._MODULES, ()))
+    before = kernel.numba.config.CACHE_DIR
+
+    @kernel.kernel(kernel.INT, returns=kernel.INT, group="wide")
+    def first(number):  # type: ignore[no-untyped-def]
+        return number + 1
+
+    @kernel.kernel(kernel.INT, returns=kernel.INT, group="wide")
+    def second(number):  # type: ignore[no-untyped-def]
+        return number + 2
+
+    yield [first, second]
+    kernel.numba.config.CACHE_DIR = before
+
+
+def test_a_kernel_that_another_process_compiles_is_left_to_the_end_and_then_loaded(
+    tmp_path: Path, twins: list[kernel.Kernel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = twins
+    folder = warmup.prepare(tmp_path)
+    (folder / "begun").mkdir()
+    mark = folder / "begun" / first.name
+    lock = os.open(mark, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    order: list[tuple[str, bool]] = []
+    load = kernel.Kernel.load
+
+    def noted(each: kernel.Kernel, *, wait: bool = True) -> bool:
+        if wait:  # the other process has come to its end
+            assert second.is_loaded
+            assert not first.is_loaded
+            mark.write_bytes(b"+")
+            os.close(lock)
+        loaded = load(each, wait=wait)
+        order.append((each.name.rpartition(".")[2], loaded))
+        return loaded
+
+    monkeypatch.setattr(kernel.Kernel, "load", noted)
+    warmup._load(folder, ["wide"])
+    assert order == [("first", False), ("second", True), ("first", True)]
+    assert (first(1), second(1)) == (2, 3)
+    assert (folder / "wide.done").exists()
+
+
+def test_an_idle_process_loads_what_is_compiled_and_compiles_nothing(
+    tmp_path: Path, twins: list[kernel.Kernel]
+) -> None:
+    first, second = twins
+    folder = warmup.prepare(tmp_path)
+    assert not warmup.load_later(tmp_path, "statevector")
+    assert not first.is_loaded
+    assert not second.is_loaded
+    (folder / "begun").mkdir()
+    (folder / "begun" / first.name).write_bytes(b"+")  # by another process
+    assert not warmup.load_later(tmp_path, "statevector")
+    assert first.is_loaded
+    assert not second.is_loaded
+    assert not warmup.load_later(tmp_path, "foreign")
+    assert second.load()
+    assert warmup.load_later(tmp_path, "statevector")
+
+
+def test_threads_that_call_a_kernel_first_at_once_compile_it_once(
+    tmp_path: Path, twins: list[kernel.Kernel]
+) -> None:
+    warmup.prepare(tmp_path)
+    compiled: list[object] = []
+    together = threading.Barrier(4)
+
+    class Listener(event.Listener):  # type: ignore[misc]
+        def on_start(self, happened: event.Event) -> None:
+            compiled.append(happened.data)
+
+        def on_end(self, happened: event.Event) -> None:
+            pass
+
+    def call(number: int) -> int:
+        together.wait()
+        result: int = twins[0](number)
+        return result
+
+    with event.install_listener("numba:compile", Listener()), ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(call, range(4))) == [1, 2, 3, 4]
+    assert len(compiled) == 1
+
+
+def test_an_engine_without_kernels_of_ours_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel, "use_cache", lambda folder: folder / "kernels")
+    warmup.warm_up(tmp_path, "foreign")
+    assert list((tmp_path / "kernels").iterdir()) == []
+
+
+def test_changed_sources_find_old_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = kernel.sources_digest()
+    monkeypatch.setattr(kernel, "_HERE", tmp_path)
+    assert kernel.sources_digest() != before
+    (tmp_path / "kernel.py").write_text("one")
+    one = kernel.sources_digest()
+    (tmp_path / "kernel.py").write_text("two")
+    assert kernel.sources_digest() != one
+
+
+OTHER = """
+import sys
+from pathlib import Path
+sys.path[:0] = [{root!r}]
+from numba.core import untyped_passes
+del untyped_passes.DeadBranchPrune
+from simulators.compiler import warmup
+warmup.prepare(Path({folder!r}))
+from simulators.execution.rng import uniforms
+import numpy as np
+found = np.empty(2)
+uniforms(1, 2, 3, np.arange(2), found)
+print(*found)
+"""
+
+
+def test_another_numba_compiles_nothing(tmp_path: Path) -> None:
+    """Where its steps are others than those that are picked here, it compiles in its own way."""
+    script = OTHER.format(root=str(ROOT), folder=str(tmp_path))
+    argv = [sys.executable, "-P", "-W", "error", "-c", script]
+    found = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert found.stderr == ""
+    assert all(0.0 <= float(word) < 1.0 for word in found.stdout.split())
+    assert len(found.stdout.split()) == 2
+
+
+_FIRST_WIDE = """
+import sys
+from pathlib import Path
+from simulators.compiler import warmup
+warmup.prepare(Path(sys.argv[1]))
+from simulators.control import Control
+from simulators.engine import Request, RunOptions
+from simulators.circuit.examples import ghz
+from simulators.statevector.engine import StatevectorEngine
+folder = Path(sys.argv[1])
+warmup.complete(folder)  # another process does, mostly
+assert warmup.load_later(folder, "statevector")
+StatevectorEngine().warm_up()
+engine, circuit = StatevectorEngine(), ghz(14)
+for precision in ("double", "single"):
+    options = RunOptions(precision=precision)
+    before = set(sys.modules)
+    engine.run(engine.plan(circuit, None, options), circuit, Request(9, 1), options, Control())
+    print(sorted(set(sys.modules) - before))
+"""
+
+
+def test_a_first_wide_circuit_of_an_idle_worker_imports_nothing() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _FIRST_WIDE, str(KERNELS)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split("\n") == ["[]", "[]", ""]
+
+
+def test_every_kernel_is_counted_as_it_is_done() -> None:
+    counted: list[tuple[int, int]] = []
+    warmup.complete(KERNELS, lambda done, kernels: counted.append((done, kernels)))
+    kernels = len(warmup.registered(warmup._ALL))
+    assert counted == [(number, kernels) for number in range(1, kernels + 1)]
+    assert warmup.is_warm(KERNELS)

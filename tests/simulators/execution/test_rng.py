@@ -1,0 +1,40 @@
+"""Random numbers are numpy's, bit for bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from simulators.execution.rng import uniforms
+
+MAX = 2**64 - 1
+
+
+@pytest.mark.parametrize("seed", [0, 1, 12345678901234567890, MAX])
+@pytest.mark.parametrize("binding", [0, 1, MAX])
+@pytest.mark.parametrize("draw", [0, 1, 77, 2**32 + 3, MAX])
+def test_a_uniform_is_not_numpy_s(seed: int, binding: int, draw: int) -> None:
+    key = np.array([seed, binding], np.uint64)
+    counter = np.array([0, draw, 0, 0], np.uint64)
+    expected = np.random.Generator(np.random.Philox(key=key, counter=counter)).random(1001)
+    found = np.empty(1001)
+    uniforms(seed, binding, draw, np.arange(1001), found)
+    assert (found == expected).all()
+
+
+def test_a_shot_depends_on_those_around_it() -> None:
+    everyone = np.empty(5000)
+    uniforms(3, 4, 5, np.arange(5000), everyone)
+    rng = np.random.default_rng(0)
+    for shots in (np.sort(rng.choice(5000, 300, replace=False)), rng.permutation(5000)):
+        found = np.empty(shots.size)
+        uniforms(3, 4, 5, shots, found)
+        assert (found == everyone[shots]).all()
+
+
+def test_shots_beyond_two_to_the_32_repeat() -> None:
+    far = np.array([2**40, 2**40 + 1])
+    found, near = np.empty(2), np.empty(2)
+    uniforms(1, 0, 0, far, found)
+    uniforms(1, 0, 0, far % 2**32, near)
+    assert (found != near).all()

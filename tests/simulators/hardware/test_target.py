@@ -1,0 +1,93 @@
+"""What a machine says of itself, in our units; what it does not say stays unknown."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import machines
+import pytest
+from qiskit.circuit import Measure, Parameter
+from qiskit.circuit.library import CXGate, RZGate, SXGate
+from qiskit.providers import QubitProperties
+from qiskit.transpiler import InstructionProperties, Target
+
+from simulators.hardware.target import Description, NativeGate, describe, figures
+
+
+def lopsided() -> Target:
+    """Two qubits, coupled one way, about one of which nothing is known."""
+    known = QubitProperties(t1=50e-6, t2=70e-6, frequency=5.1e9)
+    target = Target(num_qubits=2, dt=2e-9, qubit_properties=[known, QubitProperties()])
+    angle = Parameter("angle")
+    target.add_instruction(RZGate(angle), {(0,): None, (1,): None})
+    target.add_instruction(SXGate(), {(0,): InstructionProperties(35e-9, 1e-4), (1,): None})
+    target.add_instruction(CXGate(), {(1, 0): InstructionProperties(300e-9, 0.01)})
+    target.add_instruction(Measure(), {(0,): InstructionProperties(1e-6, 0.02), (1,): None})
+    return target
+
+
+def said(backend: Any) -> Description:
+    return describe(backend, backend.target)
+
+
+def test_figures_are_guessed_or_in_other_units() -> None:
+    found = figures(lopsided())
+    assert found.num_qubits == 2
+    assert found.gates == (
+        NativeGate("rz", 1, 1), NativeGate("sx", 1, 0), NativeGate("cx", 2, 0)
+    )  # fmt: skip
+    assert (found.all_to_all, found.directed, found.coupling) == (False, True, ((1, 0),))
+    assert found.dt_ns == pytest.approx(2.0)
+    assert not found.dynamic
+    first, second = found.qubits
+    assert first.t1_us == pytest.approx(50)
+    assert first.t2_us == pytest.approx(70)
+    assert first.frequency_ghz == pytest.approx(5.1)
+    assert (first.readout_error, first.readout_ns) == (0.02, pytest.approx(1000))
+    assert all(math.isnan(figure) for figure in (second.t1_us, second.t2_us, second.readout_ns))
+    operations = {(each.name, each.qubits): each for each in found.operations}
+    assert operations["cx", (1, 0)].error == 0.01
+    assert operations["cx", (1, 0)].duration_ns == pytest.approx(300)
+    assert operations["measure", (0,)].duration_ns == pytest.approx(1000)
+    assert math.isnan(operations["sx", (1,)].error)
+    assert ("cx", (0, 1)) not in operations
+
+
+def test_the_technology_of_a_providers_machines_is_not_known() -> None:
+    provider = pytest.importorskip("qiskit_ibm_runtime.fake_provider")
+    assert said(provider.FakeMontrealV2()).technology == "superconducting"
+    assert said(machines.ideal()).technology == ""
+
+
+def test_every_pair_is_listed_or_none_is_known() -> None:
+    ideal = said(machines.ideal()).target
+    assert (ideal.all_to_all, ideal.coupling, ideal.qubits) == (True, (), ())
+    assert ideal.dynamic
+    assert {"measure", "reset", "if_else"} <= {each.name for each in ideal.operations}
+    assert "if_else" not in {gate.name for gate in ideal.gates}
+    line = said(machines.noisy())
+    assert line.target.coupling == ((0, 1), (1, 0), (1, 2), (2, 1), (2, 3), (3, 2), (3, 4), (4, 3))
+    assert not line.target.directed
+    assert (line.model, line.provider, line.calibration_id) == ("generic_backend_5q", "qiskit", "")
+    anywhere = said(machines.aer()).target
+    assert anywhere.all_to_all
+    assert anywhere.coupling == ()
+
+
+def test_a_machine_has_other_bounds_and_names() -> None:
+    found = said(machines.Faulty(max_shots=4000))
+    assert (found.model, found.version, found.max_shots) == ("faulty", "7", 4000)
+    assert said(machines.Faulty()).max_shots == 2**31 - 1
+
+
+def test_a_calibration_has_no_time() -> None:
+    provider = pytest.importorskip("qiskit_ibm_runtime.fake_provider")
+    found = said(provider.FakeMontrealV2())
+    assert found.model == "fake_montreal"
+    assert found.target.num_qubits == 27
+    assert found.calibration_id.startswith("20")
+    assert 1.5e9 < found.calibrated_s < 2e9
+    assert all(figure.t1_us > 1 for figure in found.target.qubits)
+    errors = [each.error for each in found.target.operations if each.name == "cx"]
+    assert 0 < min(errors) < max(errors) <= 1

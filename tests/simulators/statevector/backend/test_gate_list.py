@@ -1,0 +1,66 @@
+"""The division of steps into passes over tiles."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from arrays import Arrays
+
+from simulators.circuit.gates import ANY, GATES
+from simulators.statevector.backend.gate_list import (  # fmt: skip
+    LOW_QUBITS,
+    MASK,
+    ONE,
+    OUTER,
+    STEP,
+    TILE_QUBITS,
+    ZERO,
+    make,
+)
+
+
+def crowded(n: int, gates: int, seed: int) -> Arrays:
+    rng = np.random.default_rng(seed)
+    arrays = Arrays(n, 0)
+    for name in rng.choice(sorted(GATES), gates):
+        gate = GATES[str(name)]
+        count = int(rng.integers(1, 6)) if gate.qubits == ANY else gate.qubits
+        arrays.add(gate.name, rng.permutation(n)[:count].tolist(), (), [0.1] * gate.params)
+    return arrays
+
+
+@pytest.mark.parametrize("n", [1, 6, 13, 14, 20, 33])
+def test_a_step_is_lost_or_moves_amplitude_out_of_its_tile(n: int) -> None:
+    circuit = crowded(max(n, 6), 300, n).circuit()
+    passes = make(circuit, 0, circuit.ops.size, 0, 0)
+    taken = passes.placed[:, STEP].tolist()
+    assert sorted(taken) == list(range(passes.steps))
+    assert passes.starts.tolist() == sorted(set(passes.starts.tolist()))
+    assert passes.starts[-1] == passes.steps
+    room = min(TILE_QUBITS, circuit.num_qubits)
+    low = (1 << min(LOW_QUBITS, room)) - 1
+    for tile in passes.tiles.tolist():
+        assert tile.bit_count() == room
+        assert tile & low == low
+        assert tile < 1 << circuit.num_qubits
+    for row in passes.placed.tolist():
+        assert row[MASK] < 1 << room
+        assert row[ZERO] & row[MASK] == row[ZERO]
+        assert row[ONE] & row[MASK] == row[ONE]
+        assert row[OUTER] & row[OUTER + 1] == row[OUTER + 1]
+
+
+def test_phases_take_passes_of_their_own() -> None:
+    arrays = Arrays(20, 0)
+    for q in range(20):
+        arrays.add("h", [q])
+        for other in range(q + 1, 20):
+            arrays.add("cp", [other, q], (), [0.1])
+    circuit = arrays.circuit()
+    assert len(make(circuit, 0, circuit.ops.size, 0, 0).tiles) == 2
+
+
+def test_no_steps_need_a_pass() -> None:
+    circuit = Arrays(20, 0).add("barrier", range(20)).add("id", [3]).circuit()
+    passes = make(circuit, 0, circuit.ops.size, 0, 0)
+    assert (passes.steps, len(passes.tiles)) == (0, 0)

@@ -1,0 +1,162 @@
+"""How runs over ranks end that cannot go on, and what is left of them; see `among_ranks`."""
+
+from __future__ import annotations
+
+import resource
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from arrays import Arrays
+from both_ways import (
+    DOUBLE,
+    SINGLE,
+    agree,
+    alike,
+    alone,
+    chain,
+    crowded,
+    equal,
+    histories,
+    measured,
+    raised,
+    width,
+)
+
+from simulators.catalog.costs import SHARE_QUBITS, ranks_used
+from simulators.circuit.examples import bell
+from simulators.control import Control
+from simulators.engine import Request, RunOptions
+from simulators.errors import (
+    EngineError,
+    OutOfMemory,
+    Stopped,
+    TooManyBranches,
+    TooManySteps,
+    Unsupported,
+)
+from simulators.simulate import counts_of, simulate
+from simulators.statevector.engine import StatevectorEngine
+
+
+def case_a_stop_of_one_is_not_heard_by_all(comm: Any) -> None:
+    n = width(comm)
+    circuit = crowded(22, 20_000, 1, 1).add("measure", [0], [0]).circuit()
+    for who in {0, comm.size - 1}:
+        control = Control()
+        timer = threading.Timer(0.3, control.stop)
+        if comm.rank == who:
+            timer.start()
+        assert raised(comm, circuit, Stopped, control=control) == "the run was stopped"
+        if comm.rank == who:
+            timer.join()
+    control = Control()
+    if comm.rank == comm.size - 1:
+        control.stop()
+    assert raised(comm, histories(n, 3), Stopped, control=control)
+
+
+@contextmanager
+def little_memory(much: int) -> Iterator[None]:
+    """No more than so many bytes beside what there is."""
+    with open("/proc/self/statm") as file:
+        now = int(file.read().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (now + much, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def case_one_rank_has_no_memory(comm: Any) -> None:
+    n = 24 + comm.size.bit_length() - 1  # 256 MiB of each, which nobody touches
+    circuit = chain(n)
+    if comm.rank == comm.size - 1:
+        with little_memory(64 * 2**20):
+            text = raised(comm, circuit, OutOfMemory)
+    else:
+        text = raised(comm, circuit, OutOfMemory)
+    assert f"{n} qubits" in text
+    equal(comm, measured(crowded(width(comm), 5, 1, width(comm))), Request(10, 1))
+
+
+def case_a_state_that_no_machine_holds(comm: Any) -> None:
+    assert "39 qubits" in raised(comm, chain(39), OutOfMemory)
+
+
+def case_one_rank_fails_where_the_others_do_not(comm: Any) -> None:
+    from simulators.statevector.backend.local import LocalStates
+
+    whole = LocalStates.block_sums
+    calls = []
+
+    def fails(self: LocalStates, *given: Any, **named: Any) -> Any:
+        calls.append(0)
+        if len(calls) == 3:
+            raise RuntimeError("a bit fell over")
+        return whole(self, *given, **named)
+
+    if comm.rank == comm.size - 1:
+        LocalStates.block_sums = fails  # type: ignore[method-assign]
+    try:
+        text = raised(comm, histories(width(comm), 4), EngineError)
+    finally:
+        LocalStates.block_sums = whole  # type: ignore[method-assign]
+    assert text == f"rank {comm.size - 1} failed: RuntimeError: a bit fell over"
+
+
+def case_errors_of_all_are_not_alike(comm: Any) -> None:
+    n = width(comm)
+    options = RunOptions(max_branches=3)
+    circuit = histories(n, 4)
+    text = raised(comm, circuit, TooManyBranches, 0, ("probabilities",), options=options)
+    assert "3 distinct states" in text
+    assert "100" in raised(comm, circuit, TooManySteps, options=RunOptions(max_steps=100))
+    assert "0 shots" in raised(comm, circuit, Unsupported, shots=0)
+
+
+def case_too_many_ranks_are_waited_for(comm: Any) -> None:
+    """Fewer ranks than there are, down to the first one alone."""
+    for n in (2, SHARE_QUBITS, SHARE_QUBITS + 1):
+        used = ranks_used(n, comm.size)
+        found = equal(
+            comm, measured(crowded(n, 20, n, n) if n > 5 else Arrays(n, n)), Request(9, 1)
+        )
+        text = f"{used} of {comm.size} ranks" if used < comm.size else f"{used} ranks"
+        assert agree(comm, found is None or found.remark == text)
+    text = raised(comm, bell(), Unsupported, shots=0)
+    assert "0 shots" in text
+
+
+def case_an_instance_remembers_the_run_before(comm: Any) -> None:
+    n = width(comm)
+    engine = StatevectorEngine(comm=comm)
+    engine.warm_up()
+    for circuit, options in (
+        (measured(crowded(n, 30, 1, n)), DOUBLE),
+        (bell(), DOUBLE),
+        (measured(crowded(n + 1, 30, 1, n + 1)), SINGLE),
+        (measured(crowded(n, 30, 1, n)), DOUBLE),
+    ):
+        plan = engine.plan(circuit, None, options)
+        found = engine.run(plan, circuit, Request(50, 2), options, Control())
+        same = found is None or alike(found, alone(circuit, Request(50, 2), options))
+        assert agree(comm, same)
+    engine.close()
+
+
+def case_the_library_call_takes_no_communicator(comm: Any) -> None:
+    n = width(comm)
+    circuit = measured(crowded(n, 20, 2, n))
+    found = simulate(circuit, comm=comm, shots=100, seed=5)
+    one = simulate(circuit, shots=100, seed=5)
+    same = (found is None) == (comm.rank > 0)
+    if found is not None:
+        same = same and counts_of(found.row(0)) == counts_of(one.row(0))
+    assert agree(comm, same)
+    with pytest.raises(Unsupported, match=f"{comm.size} were given") as caught:
+        simulate(bell(), comm=comm, engine="mps")
+    assert "statevector" in caught.value.hint

@@ -1,0 +1,231 @@
+"""What ranks send for passes, and what they leave for another attempt; see `among_ranks`."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from arrays import Arrays
+from attempts import Tired, dying
+from both_ways import DOUBLE, SINGLE, agree, alike, alone, crowded, measured, width
+
+from simulators.circuit.ir import Circuit
+from simulators.control import Control
+from simulators.engine import Request, RunOptions
+from simulators.errors import Stopped
+from simulators.statevector import checkpoint
+from simulators.statevector import checkpoint as journey
+from simulators.statevector import state as memory
+from simulators.statevector.distributed.error_agreement import Meeting
+from simulators.statevector.distributed.exchange import Exchange
+from simulators.statevector.engine import StatevectorEngine
+from simulators.statevector.state import State
+
+
+def fourier(n: int) -> Circuit:
+    """Of a state that is no product."""
+    arrays = crowded(n, 2 * n, 3, n)
+    for high in reversed(range(n)):
+        arrays.add("h", [high])
+        for low in reversed(range(high)):
+            arrays.add("cp", [low, high], (), [np.pi / 2 ** (high - low)])
+    for q in range(n // 2):
+        arrays.add("swap", [q, n - 1 - q])
+    return measured(arrays)
+
+
+def ladder(n: int) -> Circuit:
+    arrays = Arrays(n, n)
+    for layer in range(4):
+        for q in range(n):
+            arrays.add("ry", [q], (), [0.3 + q + layer])
+        for q in range(n - 1):
+            arrays.add("cx", [q, q + 1])
+    return measured(arrays)
+
+
+def case_more_or_less_is_sent_than_was_planned(comm: Any) -> None:
+    """And counts, as ever, are the same."""
+    engine = StatevectorEngine(comm=comm)
+    n = width(comm) + 3
+    for circuit in (fourier(n), ladder(n), measured(crowded(n, 150, 7, n))):
+        for options in (DOUBLE, SINGLE):
+            request = Request(300, 4)
+            plan = engine.plan(circuit, None, options)
+            found = engine.run(plan, circuit, request, options, Control())
+            assert agree(comm, found is None or alike(found, alone(circuit, request, options)))
+            traffic = engine.traffic
+            assert traffic is not None
+            sent = np.array([traffic.sent_bytes])
+            all_, most = np.zeros_like(sent), np.zeros_like(sent)
+            comm.Allreduce(sent, all_)
+            comm.Allreduce(sent, most, _max())
+            assert traffic.exchanges
+            assert traffic.passes
+            assert int(all_[0]) == traffic.planned_bytes_of_all
+            assert int(most[0]) <= traffic.planned_bytes
+            assert traffic.waited_cpu_s >= 0.0
+            assert traffic.exchange_s > 0.0
+    engine.close()
+
+
+def case_an_exchange_leaves_amplitudes_elsewhere(comm: Any) -> None:
+    """Of states in which some wires have never been 1; what was sent leaves zeros behind."""
+    n, bits = 17, comm.size.bit_length() - 1
+    local = n - bits
+    index = np.arange(1 << n)
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        alive = int(rng.integers(1 << n)) | int(rng.integers(1 << n)) if seed % 3 else (1 << n) - 1
+        state = np.where(index & ~alive, 0, rng.normal(size=1 << n) + 1j * rng.normal(size=1 << n))
+        count = int(rng.integers(1, bits + 1))
+        there = rng.permutation(bits)[:count].tolist()
+        here = rng.permutation(local)[:count].tolist()
+        expected, target = np.empty_like(state), index.copy()
+        for bit, position in zip(there, here, strict=True):
+            differ = (target >> (bit + local) ^ target >> position) & 1
+            target ^= differ << (bit + local) | differ << position
+        expected[target] = state
+        dtype = (np.complex128, np.complex64)[seed & 1]
+        shares = state.astype(dtype).reshape(comm.size, -1)
+        share = State(shares[comm.rank].copy())
+        exchange = Exchange(Meeting(comm, Control()), local, np.dtype(dtype))
+        pairs = list(zip(there, here, strict=True))
+        exchange.trade(share, pairs, alive & ((1 << local) - 1), alive >> local)
+        wanted = expected.astype(dtype).reshape(comm.size, -1)[comm.rank]
+        assert all_agree(comm, np.array_equal(share.amplitudes, wanted)), seed
+
+
+def case_what_another_state_left_is_read(comm: Any) -> None:
+    """All memory is full of what no number is; some qubits are never touched, some late."""
+    patch = pytest.MonkeyPatch()
+    full = memory.room
+
+    def left(count: int, dtype: Any) -> tuple[Any, bool]:
+        found, _ = full(count, dtype)
+        found.fill(np.nan if found.dtype.kind in "fc" else 0)
+        return found, False
+
+    n = width(comm) + 4
+    idle = crowded(n - 3, 60, 5, n)
+    idle.num_qubits = n
+    circuits = (fourier(n), ladder(n), measured(crowded(n, 90, 8, n)), measured(idle))
+    found = []
+    engine = StatevectorEngine(comm=comm)
+    patch.setattr(memory, "room", left)
+    for circuit in circuits:
+        plan = engine.plan(circuit, None, DOUBLE)
+        found.append(engine.run(plan, circuit, Request(300, 4), DOUBLE, Control()))
+    patch.undo()
+    for circuit, one in zip(circuits, found, strict=True):
+        assert agree(comm, one is None or alike(one, alone(circuit, Request(300, 4))))
+    engine.close()
+
+
+def all_agree(comm: Any, truth: bool) -> bool:
+    found = np.array([truth], np.int64)
+    total = np.zeros_like(found)
+    comm.Allreduce(found, total)
+    return int(total[0]) == comm.size
+
+
+def _max() -> Any:
+    from mpi4py import MPI
+
+    return MPI.MAX
+
+
+def case_a_second_attempt_over_ranks_finds_other_counts(comm: Any) -> None:
+    folder = Path(tempfile.gettempdir()) / "kept"
+    n = width(comm) + 3
+    circuit, request = measured(crowded(n, 200, 9, n)), Request(300, 4)
+    options = RunOptions(kept=str(folder), kept_every_s=0.0)
+    engine = StatevectorEngine(comm=comm)
+    plan = engine.plan(circuit, None, options)
+    patch = pytest.MonkeyPatch()
+    patch.setattr(journey, "_SHARE", 0)
+    with dying(patch), pytest.raises(Stopped):
+        engine.run(plan, circuit, request, options, Tired(5) if comm.rank else Control())
+    comm.Barrier()
+    marks = [checkpoint.mark_of(path) for path in folder.glob(f"{comm.rank}.*")]
+    done = max(mark.done for mark in marks if mark is not None)
+    assert done == 4  # the fifth was not heard of by all
+    control = Control()
+    found = engine.run(plan, circuit, request, options, control)
+    traffic = engine.traffic
+    assert traffic is not None
+    assert control.passes[0] == control.passes[1] == done + traffic.passes
+    assert found is None or found.remark.startswith(f"from pass {done} of {control.passes[1]}, ")
+    assert agree(comm, found is None or alike(found, alone(circuit, request)))
+    comm.Barrier()
+    assert not folder.exists()
+    patch.undo()
+    engine.close()
+
+
+def case_a_rank_that_lost_its_part_is_left_behind(comm: Any) -> None:
+    """Then all begin anew."""
+    folder = Path(tempfile.gettempdir()) / "lost"
+    n = width(comm) + 2
+    circuit, request = measured(crowded(n, 150, 9, n)), Request(300, 4)
+    options = RunOptions(kept=str(folder), kept_every_s=0.0)
+    engine = StatevectorEngine(comm=comm)
+    plan = engine.plan(circuit, None, options)
+    patch = pytest.MonkeyPatch()
+    patch.setattr(journey, "_SHARE", 0)
+    with dying(patch), pytest.raises(Stopped):
+        engine.run(plan, circuit, request, options, Tired(4))
+    comm.Barrier()
+    if comm.rank == comm.size - 1:
+        for path in folder.glob(f"{comm.rank}.*"):
+            path.unlink()
+    comm.Barrier()
+    control = Control()
+    found = engine.run(plan, circuit, request, options, control)
+    traffic = engine.traffic
+    assert traffic is not None
+    assert traffic.passes == control.passes[1]
+    assert agree(comm, found is None or alike(found, alone(circuit, request)))
+    comm.Barrier()
+    if comm.rank == 0:
+        shutil.rmtree(folder, ignore_errors=True)
+    patch.undo()
+    engine.close()
+
+
+def case_a_full_disk_of_one_rank_ends_what_all_have(comm: Any) -> None:
+    """Then none of them has anything newer than what all had before."""
+    folder = Path(tempfile.gettempdir()) / "full"
+    n = width(comm) + 3
+    circuit, request = measured(crowded(n, 200, 9, n)), Request(300, 4)
+    options = RunOptions(kept=str(folder), kept_every_s=0.0)
+    engine = StatevectorEngine(comm=comm)
+    plan = engine.plan(circuit, None, options)
+    patch = pytest.MonkeyPatch()
+    patch.setattr(journey, "_SHARE", 0)
+    with dying(patch), pytest.raises(Stopped):
+        engine.run(plan, circuit, request, options, Tired(5))
+    comm.Barrier()
+    last = comm.rank == comm.size - 1
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if last:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    with dying(patch), warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        found = engine.run(plan, circuit, request, options, Control())
+    assert bool(warned) == last
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert found is None or "not kept at pass" in found.remark
+    assert agree(comm, found is None or alike(found, alone(circuit, request)))
+    comm.Barrier()
+    found = engine.run(plan, circuit, request, options, Control())
+    assert found is None or found.remark.startswith("from pass 4 of ")
+    assert agree(comm, found is None or alike(found, alone(circuit, request)))
+    patch.undo()
+    engine.close()

@@ -1,0 +1,104 @@
+"""Where qubits stand in a state that is divided among ranks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simulators.catalog.costs import SHARE_QUBITS, ranks_used
+from simulators.statevector.distributed.qubit_layout import Layout, bits
+from simulators.statevector.planning.planner import width_of
+from simulators.statevector.state import BLOCK_QUBITS
+
+
+@st.composite
+def layouts(draw: st.DrawFn) -> Layout:
+    divided = draw(st.integers(1, 4))
+    num_local = draw(st.integers(SHARE_QUBITS, SHARE_QUBITS + 4))
+    layout = Layout(num_local + divided, num_local)
+    for _ in range(draw(st.integers(0, 12))):
+        one, two = (draw(st.integers(0, num_local + divided - 1)) for _ in range(2))
+        layout.swap(one, two)
+    return layout
+
+
+def consistent(layout: Layout) -> bool:
+    return all(layout.qubits[p] == q for q, p in enumerate(layout.positions))
+
+
+@settings(derandomize=True, deadline=None, max_examples=200)
+@given(layout=layouts(), data=st.data())
+def test_a_wanted_qubit_stays_abroad(layout: Layout, data: st.DataObject) -> None:
+    n = len(layout.qubits)
+    wanted = sum(1 << q for q in data.draw(st.sets(st.integers(0, n - 1), max_size=SHARE_QUBITS)))
+    for there, here in layout.exchanges(wanted):
+        assert here < layout.num_local <= there
+        layout.swap(there, here)
+    assert consistent(layout)
+    assert layout.placed(wanted) < 1 << layout.num_local
+
+
+def test_a_qubit_of_a_block_leaves_though_another_could() -> None:
+    layout = Layout(18, 16)
+    assert layout.exchanges(1 << 16 | 1 << 12) == [(16, 15)]
+    assert layout.exchanges(1 << 16 | 1 << 17) == [(16, 15), (17, 14)]
+    assert layout.exchanges(1 << 16 | 0xF000) == [(16, 11)]
+
+
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(layout=layouts())
+def test_blocks_are_torn(layout: Layout) -> None:
+    for one, two in layout.settling():
+        layout.swap(one, two)
+    assert layout.positions[:BLOCK_QUBITS] == list(range(BLOCK_QUBITS))
+    assert consistent(layout)
+    ranks = 1 << (len(layout.qubits) - layout.num_local)
+    numbers = np.concatenate([layout.numbers(rank) for rank in range(ranks)])
+    assert sorted(numbers.tolist()) == list(range(1 << (len(layout.qubits) - BLOCK_QUBITS)))
+    for rank in range(ranks):
+        for block, number in enumerate(layout.numbers(rank).tolist()):
+            index = number << BLOCK_QUBITS
+            at = sum(1 << layout.positions[qubit] for qubit in bits(index))
+            assert at == rank << layout.num_local | block << BLOCK_QUBITS
+
+
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(layout=layouts(), data=st.data())
+def test_two_states_are_compared_out_of_step(layout: Layout, data: st.DataObject) -> None:
+    other = layout.copy()
+    for _ in range(4):
+        other.swap(*(data.draw(st.integers(0, len(layout.qubits) - 1)) for _ in range(2)))
+    for one, two in layout.aligning(other):
+        layout.swap(one, two)
+    assert layout.qubits == other.qubits
+    assert consistent(layout)
+
+
+@pytest.mark.parametrize(
+    ("num_qubits", "ranks", "used"),
+    [
+        (2, 8, 1),
+        (13, 8, 1),
+        (14, 8, 2),
+        (15, 3, 2),
+        (26, 4, 4),
+        (26, 7, 4),
+        (26, 1, 1),
+        (40, 96, 64),
+        (18, 64, 16),
+        (19, 64, 16),
+    ],
+)
+def test_so_many_ranks_are_not_used(num_qubits: int, ranks: int, used: int) -> None:
+    assert ranks_used(num_qubits, ranks) == used
+
+
+@pytest.mark.parametrize("precision", ["double", "single"])
+@pytest.mark.parametrize("ranks", [2, 8, 1024])
+def test_a_share_is_smaller_than_a_tile(precision: str, ranks: int) -> None:
+    for num_qubits in range(SHARE_QUBITS + 1, 48):
+        share = num_qubits - ranks_used(num_qubits, ranks).bit_length() + 1
+        assert share >= width_of(num_qubits, precision)
+        assert share > BLOCK_QUBITS

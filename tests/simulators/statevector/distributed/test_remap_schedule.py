@@ -1,0 +1,266 @@
+"""Which wires change places between passes, and what a rank does in each of them, without MPI."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import plain_sweeps
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from simulators.statevector.distributed.executor import relocated
+from simulators.statevector.distributed.qubit_layout import Layout, bits
+from simulators.statevector.distributed.remap_schedule import Leg, Route, before, route, volume
+from simulators.statevector.planning import tables as s
+from simulators.statevector.planning.tables import LANE_WIRES, LANES, MOST_WIDTH, OP_COLUMNS, Sweeps
+from simulators.statevector.state import BLOCK_QUBITS
+
+State = NDArray[np.complex128]
+
+
+def empty(n: int, tiles: list[list[int]], live: list[int] | None = None) -> Sweeps:
+    """Passes over these tiles that do nothing."""
+    places = np.zeros((len(tiles), MOST_WIDTH), np.uint64)
+    for row, tile in zip(places, tiles, strict=True):
+        row[: len(tile)] = tile
+    lives = [(1 << n) - 1] * len(tiles) if live is None else live
+    return Sweeps(
+        n,
+        len(tiles[0]),
+        np.zeros(len(tiles) + 1, np.int64),
+        places,
+        np.array(lives, np.uint64),
+        np.empty((0, OP_COLUMNS), np.uint64),
+        np.empty((0, 2), np.uint64),
+        0,
+    )
+
+
+@st.composite
+def plans(draw: st.DrawFn, n: int, width: int, passes: int) -> Sweeps:
+    """Tiles of any wires beside the lanes; wires that are live are never fewer later."""
+    above = st.permutations(range(LANE_WIRES, n)).map(lambda wires: wires[: width - LANE_WIRES])
+    tiles = [[*range(LANE_WIRES), *draw(above)] for _ in range(passes)]
+    live, lives = 0, []
+    for tile in tiles:
+        live |= sum(1 << wire for wire in tile)
+        if draw(st.booleans()):
+            live |= draw(st.integers(0, (1 << n) - 1))
+        lives.append(live)
+    return empty(n, tiles, lives)
+
+
+N, LOCAL, WIDTH = 20, 17, 15
+
+
+def followed(found: Route, plan: Sweeps, layout: Layout) -> None:
+    """Every pass has its tile at home and its lanes where they belong."""
+    at = 0
+    for leg in found.legs:
+        assert leg.first == at
+        at = leg.last
+        assert sorted(leg.positions) == list(range(N))
+        layout.become(leg.positions)
+        for number in range(leg.first, leg.last):
+            tile = plan.places[number, : plan.width].tolist()
+            assert all(layout.positions[wire] < LOCAL for wire in tile)
+        assert layout.positions[:LANE_WIRES] == list(range(LANE_WIRES))
+    assert at == len(plan.live)
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(plan=plans(N, WIDTH, 6), fresh=st.booleans())
+def test_a_pass_misses_a_wire(plan: Sweeps, fresh: bool) -> None:
+    found = route(plan, range(N), LOCAL, fresh=fresh)
+    followed(found, plan, Layout(N, LOCAL))
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(plan=plans(N, WIDTH, 6))
+def test_a_wire_moves_though_no_exchange_says_so(plan: Sweeps) -> None:
+    """What differs from leg to leg is exchanged, or has never been 1."""
+    found = route(plan, range(N), LOCAL, fresh=True)
+    layout = Layout(N, LOCAL)
+    alive = 0
+    for leg in found.legs:
+        assert leg.alive == alive
+        unmoved = list(leg.positions)
+        for there, here in leg.pairs:
+            assert here < LOCAL <= there
+            one, two = unmoved.index(there), unmoved.index(here)
+            unmoved[one], unmoved[two] = here, there
+        for wire in range(N):
+            assert unmoved[wire] == layout.positions[wire] or not alive >> wire & 1
+        assert before(leg, (1 << N) - 1) == (1 << N) - 1
+        assert before(leg, alive) == sum(1 << unmoved[wire] for wire in bits(alive))
+        layout.become(leg.positions)
+        alive = int(plan.live[leg.last - 1])
+
+
+def test_nothing_is_wanted_and_something_moves() -> None:
+    plan = empty(N, [list(range(WIDTH))] * 3)
+    found = route(plan, range(N), LOCAL, fresh=False)
+    assert found.sent == found.sent_by_all == 0
+    (leg,) = found.legs
+    assert (leg.first, leg.last, leg.pairs) == (0, 3, ())
+
+
+def test_the_first_layout_is_paid_for() -> None:
+    """All of the last pass's wires could be at home from the start."""
+    last = [*range(LANE_WIRES), *range(N - 10, N)]
+    plan = empty(N, [last, last], [(1 << N) - 1] * 2)
+    assert route(plan, range(N), LOCAL, fresh=True).sent == 0
+    assert route(plan, range(N), LOCAL, fresh=False).sent > 0
+
+
+def test_wires_wanted_together_come_one_by_one() -> None:
+    """Three wires of the rank's number at once: 7/8 of the share go, and not 3/2."""
+    tile = [*range(12), N - 3, N - 2, N - 1]
+    found = route(empty(N, [tile]), range(N), LOCAL, fresh=False)
+    assert found.sent == 7 << (LOCAL - 3)
+    assert found.sent_by_all == found.sent << (N - LOCAL)
+    assert [len(leg.pairs) for leg in found.legs] == [3]
+
+
+def test_who_leaves_is_wanted_next() -> None:
+    low = list(range(LANE_WIRES))
+    first = [*low, *range(5, 14), N - 1]
+    second = [*low, *range(5, 12), 14, 15, N - 1]
+    plan = empty(N, [first, second])
+    (leg,) = route(plan, range(N), LOCAL, fresh=False).legs
+    (pair,) = leg.pairs
+    assert pair == (N - 1, LOCAL - 1)
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(plan=plans(N, WIDTH, 3), fresh=st.booleans())
+def test_a_block_is_torn_without_need(plan: Sweeps, fresh: bool) -> None:
+    """As long as others can leave, the wires of a block stay."""
+    layout = Layout(N, LOCAL)
+    for leg in route(plan, range(N), LOCAL, fresh=fresh).legs:
+        wanted = set(plan.places[leg.first, : plan.width].tolist())
+        free = [w for w in range(BLOCK_QUBITS, N) if w not in wanted]
+        layout.become(leg.positions)
+        torn = [w for w in range(BLOCK_QUBITS) if layout.positions[w] != w]
+        if len(free) >= N - LOCAL:
+            assert not torn
+            continue
+        break  # from here on something was
+
+
+@pytest.mark.parametrize(
+    ("pairs", "alive", "most", "all_"),
+    [
+        (((17, 16),), (1 << N) - 1, 1 << 16, 1 << 19),
+        (((17, 16), (18, 15)), (1 << N) - 1, 3 << 15, 3 << 18),
+        (((17, 16),), (1 << 17) - 1, 1 << 16, 1 << 16),  # one rank has all
+        (((17, 16),), (1 << 16) - 1, 0, 0),  # neither has ever been 1
+        (((17, 16),), 1 << 17 | 0xFFFF, 1 << 16, 1 << 16),  # back to where there is nothing
+        (((17, 16),), 0xFFF | 1 << 17 | 1 << 16, 1 << 12, 2 << 12),
+    ],
+)
+def test_what_is_sent_is_not_what_was_told(
+    pairs: tuple[tuple[int, int], ...], alive: int, most: int, all_: int
+) -> None:
+    assert volume(pairs, range(N), alive, LOCAL) == (most, all_)
+
+
+# --- what one rank does ----------------------------------------------------------------------
+
+SMALL, SMALL_LOCAL, SMALL_WIDTH = 10, 8, 7
+
+
+def drawn(seed: int, passes: int) -> tuple[Sweeps, NDArray[np.float64]]:
+    """Operations of all kinds with conditions anywhere, and their numbers."""
+    rng = np.random.default_rng(seed)
+    rows = SMALL_WIDTH - LANE_WIRES
+    above = [rng.permutation(range(LANE_WIRES, SMALL))[:rows].tolist() for _ in range(passes)]
+    plan = empty(SMALL, [[*range(LANE_WIRES), *wires] for wires in above])
+    floats: list[float] = []
+    ops, starts, terms = [], [0], []
+    for number in range(passes):
+        inside = sum(1 << int(wire) for wire in plan.places[number, :SMALL_WIDTH])
+        outside = ((1 << SMALL) - 1) & ~inside
+        for kind in rng.permutation([s.SWAP_LANE, s.DENSE + 1, s.REAL + 2, s.MAP, s.PHASE]):
+            op = np.zeros(OP_COLUMNS, np.uint64)
+            op[s.KIND], op[s.A], op[s.B] = kind, 0, 1
+            word, mask, value = rng.integers(1 << SMALL, size=3).tolist()
+            op[s.OUTER_MASK] = word & mask & outside
+            op[s.OUTER_VALUE] = word & mask & outside & value
+            op[s.AT] = len(floats)
+            if kind == s.SWAP_LANE:
+                op[s.OUTER_MASK] = op[s.OUTER_VALUE] = 0
+                lane = int(rng.integers(LANE_WIRES))
+                op[s.A], op[s.B] = lane, 0
+                ops.append(op)  # and back again at once
+            elif kind == s.DENSE + 1:
+                op[s.ROW_MASK] = op[s.ROW_VALUE] = 2
+                floats += rng.normal(size=8).tolist()
+            elif kind == s.REAL + 2:
+                floats += rng.normal(size=16).tolist()
+            elif kind == s.MAP:
+                op[s.ROW_MASK], op[s.ROW_VALUE], op[s.ROW_OTHER] = 3, 1, 2
+            else:
+                op[s.CROSS], op[s.FIRST_TERM], op[s.TERMS] = 1, len(terms), 6
+                for place in (s.SCALAR, s.SCALAR, 0, 4, 5, 6):
+                    terms.append([1 << int(rng.choice(list(bits(outside)))), place])
+                terms[-1][0] = outside & int(rng.integers(1 << SMALL))
+                size = 2 * (1 << rows) + 2 * (2 * LANES) + 2 * 6
+                floats += rng.normal(size=size).tolist()
+            ops.append(op)
+        starts.append(len(ops))
+    return (
+        Sweeps(
+            SMALL,
+            SMALL_WIDTH,
+            np.array(starts, np.int64),
+            plan.places,
+            plan.live,
+            np.array(ops, np.uint64),
+            np.array(terms, np.uint64).reshape(-1, 2),
+            len(floats),
+        ),
+        np.array(floats),
+    )
+
+
+def rearranged(state: State, old: list[int], new: list[int]) -> State:
+    """The same amplitudes where wires stand elsewhere."""
+    index = np.arange(state.size)
+    from_, to = np.zeros_like(index), np.zeros_like(index)
+    for wire in range(SMALL):
+        from_ |= (index >> wire & 1) << old[wire]
+        to |= (index >> wire & 1) << new[wire]
+    found = np.empty_like(state)
+    found[to] = state[from_]
+    return found
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_rank_does_something_else_than_its_part(seed: int) -> None:
+    plan, floats = drawn(seed, 3)
+    rng = np.random.default_rng(seed + 100)
+    state = rng.normal(size=1 << SMALL) + 1j * rng.normal(size=1 << SMALL)
+    expected = plain_sweeps.run(plan, floats, state)
+    positions = list(range(SMALL))
+    found = state
+    for leg in route(plan, positions, SMALL_LOCAL, fresh=False).legs:
+        found = rearranged(found, positions, list(leg.positions))
+        positions = list(leg.positions)
+        shares = found.reshape(-1, 1 << SMALL_LOCAL)
+        run = functools.partial(relocated, plan, leg, SMALL_LOCAL)
+        found = np.concatenate(
+            [plain_sweeps.run(run(rank), floats, share) for rank, share in enumerate(shares)]
+        )
+    found = rearranged(found, positions, list(range(SMALL)))
+    assert np.array_equal(found, expected)
+
+
+def test_a_rank_that_has_nothing_yet_sweeps_all_the_same() -> None:
+    plan = empty(N, [list(range(WIDTH))], [(1 << 17) - 1])
+    leg = Leg(0, 1, tuple(range(N)), (), 0)
+    lives = [int(relocated(plan, leg, LOCAL, rank).live[0]) for rank in range(4)]
+    assert lives == [(1 << 17) - 1, 0, 0, 0]

@@ -1,0 +1,190 @@
+"""Loops, switches, variables, stores and matrices, against one shot at a time."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from arrays import Arrays
+from hypothesis import assume, given, settings
+from looped_circuits import looped_circuits
+from qiskit.quantum_info import random_unitary
+from reference import apply
+from shot_by_shot import EndlessShot, counts, draw_of
+
+from simulators.circuit import tokens as tk
+from simulators.circuit.ir import Circuit
+from simulators.circuit.validation.admission import problem
+from simulators.control import Control
+from simulators.engine import Request, RunOptions
+from simulators.errors import Stopped, TooManySteps
+from simulators.execution.rng import draw_number
+from simulators.execution.sampling import unpack
+from simulators.results import BindingResult
+from simulators.simulate import counts_of
+from simulators.statevector import execute as run_module
+from simulators.statevector.dynamic.branches import WHILE_STEPS
+from simulators.statevector.engine import StatevectorEngine
+
+SHOTS = 12
+
+
+def run(circuit: Circuit, shots: int = SHOTS, *outputs: str, **options: object) -> BindingResult:
+    assert problem(circuit) == ""
+    engine, chosen = StatevectorEngine(), RunOptions(**options)  # type: ignore[arg-type]
+    request = Request(shots, 3, outputs or ("counts",))
+    return engine.run(engine.plan(circuit, None, chosen), circuit, request, chosen, Control()).row(
+        0
+    )
+
+
+def exact(circuit: Circuit) -> dict[int, float]:
+    found = run(circuit, 0, "probabilities")
+    values = unpack(found.probability_outcomes, found.probability_width)
+    return dict(zip(values, np.frombuffer(found.probabilities).tolist(), strict=True))
+
+
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(circuit=looped_circuits())
+def test_shots_together_find_what_none_finds_alone(circuit: Circuit) -> None:
+    try:
+        expected = counts(circuit, 3, SHOTS)
+    except EndlessShot:
+        assume(False)
+    assert counts_of(run(circuit)) == expected
+
+
+@settings(derandomize=True, deadline=None, max_examples=30)
+@given(circuit=looped_circuits())
+def test_groups_of_shots_change_counts(circuit: Circuit) -> None:
+    try:
+        whole = counts_of(run(circuit, 40, max_steps=200_000))
+    except TooManySteps:
+        assume(False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_module, "SHOTS_AT_ONCE", 7)
+        assert counts_of(run(circuit, 40)) == whole
+
+
+@pytest.mark.parametrize("passes", [[], [0, 0], [1], [0, 1], [1, 0], [7, 10**6, 2**40]])
+def test_a_draw_has_another_number(passes: list[int]) -> None:
+    assert draw_number(5, passes) == draw_of(5, passes)
+
+
+def until_one() -> Arrays:
+    """h and measure again until 1 is found; the qubit is put back by x."""
+    arrays = Arrays(1, 1)
+    arrays.begin((tk.CLBIT, 0, 0), (tk.LOGIC_NOT, 0, 0), name="while")
+    arrays.add("h", [0]).add("measure", [0], [0])
+    arrays.begin((tk.CLBIT, 0, 0)).add("x", [0]).add("end")
+    return arrays.add("end")
+
+
+def test_a_loop_that_ends_in_the_limit_has_another_distribution() -> None:
+    arrays = until_one()
+    assert exact(arrays.circuit()) == {1: pytest.approx(1.0, abs=1e-12)}
+    assert counts_of(run(arrays.circuit(), 1000)) == {1: 1000}
+    assert run(arrays.circuit(), 1000).remark == "3 branches"
+
+
+def endless() -> Circuit:
+    arrays = Arrays(2, 1)
+    truth = (tk.VALUE, arrays.value(1), 0)
+    arrays.begin(truth, name="while").add("h", [0]).add("end").add("measure", [0], [0])
+    return arrays.circuit()
+
+
+@pytest.mark.parametrize("outputs", [("counts", 100), ("probabilities", 0)])
+def test_an_endless_loop_goes_on(outputs: tuple[str, int]) -> None:
+    with pytest.raises(TooManySteps, match="max_steps"):
+        run(endless(), outputs[1], outputs[0], max_steps=50 * WHILE_STEPS)
+
+
+def test_an_endless_loop_without_a_body_goes_on() -> None:
+    arrays = Arrays(1, 1)
+    arrays.begin((tk.VALUE, arrays.value(1), 0), name="while").add("end").add("measure", [0], [0])
+    with pytest.raises(TooManySteps):
+        run(arrays.circuit(), 10, max_steps=50 * WHILE_STEPS)
+
+
+def test_an_endless_loop_hears_no_stop() -> None:
+    engine, control = StatevectorEngine(), Control()
+    circuit, options = endless(), RunOptions(max_steps=10**15)
+    timer = threading.Timer(0.05, control.stop)
+    timer.start()
+    with pytest.raises(Stopped):
+        engine.run(engine.plan(circuit, None, options), circuit, Request(9, 1), options, control)
+    timer.join()
+
+
+def test_a_repeated_measurement_finds_the_same_again_and_again() -> None:
+    """Each pass draws anew: 6 fair bits into 6 clbits are 64 outcomes, not 2."""
+    arrays = Arrays(1, 6)
+    number, one = arrays.variable(6), arrays.value(1)
+    arrays.repeat(6).add("h", [0]).add("measure", [0], [0])
+    tokens = (tk.VARIABLE, number, 6), (tk.VALUE, one, 6), (tk.SHIFT_LEFT, 0, 6)
+    tokens += (tk.CLBIT, 0, 0), (tk.CAST, 0, 6), (tk.BIT_OR, 0, 6), (tk.SET_VARIABLE, number, 6)
+    arrays.begin(*tokens, name="store").add("reset", [0]).add("end")
+    arrays.begin((tk.VARIABLE, number, 6), (tk.SET_REGISTER, 0, 6), name="store")
+    found = counts_of(run(arrays.circuit(), 64_000))
+    assert set(found) == set(range(64))
+    assert max(abs(value - 1000) for value in found.values()) < 5 * 1000**0.5
+
+
+def test_a_loop_of_gates_has_no_statevector() -> None:
+    arrays = Arrays(1, 0)
+    arrays.repeat(3).add("ry", [0], (), [0.5]).add("end")
+    state = run(arrays.circuit(), 0, "statevector").statevector
+    assert np.allclose(state, [np.cos(0.75), np.sin(0.75)])
+
+
+def test_break_leaves_two_loops_or_none() -> None:
+    arrays = Arrays(2, 8, [("c", 4), ("d", 4)])
+    outer, inner, one = arrays.variable(4), arrays.variable(4), arrays.value(1)
+    two = arrays.value(2)
+
+    def add(variable: int) -> None:
+        more = (tk.VARIABLE, variable, 4), (tk.VALUE, one, 4), (tk.ADD, 0, 4)
+        arrays.begin(*more, (tk.SET_VARIABLE, variable, 4), name="store")
+
+    arrays.repeat(5)
+    add(outer)
+    arrays.repeat(7)
+    test = (tk.VARIABLE, outer, 4), (tk.VALUE, two, 4), (tk.EQUAL, 0, 0)
+    arrays.begin(*test).add("continue").add("end")
+    add(inner)
+    arrays.add("break").add("end").add("end")
+    arrays.begin((tk.VARIABLE, outer, 4), (tk.SET_REGISTER, 0, 4), name="store")
+    arrays.begin((tk.VARIABLE, inner, 4), (tk.SET_REGISTER, 1, 4), name="store")
+    arrays.add("measure", [0], [7])
+    assert counts_of(run(arrays.circuit(), 3)) == {5 | 4 << 4: 3}
+
+
+@pytest.mark.parametrize("precision", ["double", "single"])
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_a_matrix_acts_on_other_qubits(count: int, precision: str) -> None:
+    rng = np.random.default_rng(count)
+    qubits = rng.permutation(11)[:count].tolist()
+    arrays = Arrays(11, 0)
+    for qubit in range(11):
+        arrays.add("ry", [qubit], (), [0.3 + qubit])
+    before = run(arrays.circuit(), 0, "statevector").statevector
+    matrix = random_unitary(2**count, seed=count).data
+    found = run(arrays.unitary(matrix, qubits).circuit(), 0, "statevector", precision=precision)
+    expected = apply(np.array(before), matrix, tuple(qubits))
+    assert np.abs(found.statevector - expected).max() < (1e-12 if precision == "double" else 1e-5)
+
+
+def test_threads_tear_a_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    from simulators.statevector import state
+
+    arrays = Arrays(10, 0)
+    for qubit in range(10):
+        arrays.add("ry", [qubit], (), [0.3 + qubit])
+    arrays.unitary(random_unitary(8, seed=1).data, [7, 2, 5])
+    alone = run(arrays.circuit(), 0, "statevector").statevector
+    monkeypatch.setattr(state, "_ALONE", 2)
+    monkeypatch.setattr(state, "_GRAIN", 64)
+    found = run(arrays.circuit(), 0, "statevector", threads=3).statevector
+    assert alone.tobytes() == found.tobytes()

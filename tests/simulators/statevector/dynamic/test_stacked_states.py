@@ -1,0 +1,156 @@
+"""Narrow states of many branches in one array, against one state for each branch."""
+
+from __future__ import annotations
+
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pytest
+from arrays import Arrays
+from hypothesis import assume, given, settings
+from looped_circuits import looped_circuits
+from shot_by_shot import counts
+
+from simulators.catalog import state_bytes
+from simulators.circuit.ir import Circuit
+from simulators.control import Control, Crew
+from simulators.engine import PauliSum, Request, RunOptions
+from simulators.errors import TooManySteps
+from simulators.execution.sampling import unpack
+from simulators.results import BindingResult
+from simulators.simulate import counts_of
+from simulators.statevector import execute as run_module
+from simulators.statevector.dynamic import stacked_states
+from simulators.statevector.engine import StatevectorEngine
+
+SLOW = Path(__file__).parents[5] / "shared" / "circuits" / "slow_dynamic"
+
+
+def run(circuit: Circuit, shots: int, *outputs: str, **options: object) -> BindingResult:
+    engine, chosen = StatevectorEngine(), RunOptions(**options)  # type: ignore[arg-type]
+    sums = (PauliSum(("Z" * circuit.num_qubits, "X" * circuit.num_qubits), np.array([1.0, 0.5])),)
+    request = Request(shots, 3, outputs or ("counts",), sums if "expectation" in outputs else ())
+    plan = engine.plan(circuit, None, chosen)
+    return engine.run(plan, circuit, request, chosen, Control()).row(0)
+
+
+def separately(circuit: Circuit, shots: int, *outputs: str, **options: object) -> BindingResult:
+    """The same with a state of its own for each branch."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_module, "MOST_QUBITS", -1)
+        return run(circuit, shots, *outputs, **options)
+
+
+def odds(found: BindingResult) -> dict[int, float]:
+    values = unpack(found.probability_outcomes, found.probability_width)
+    return dict(zip(values, np.frombuffer(found.probabilities).tolist(), strict=True))
+
+
+def split(angles: list[float], *, final: bool = True) -> Circuit:
+    """Measure every qubit of a rotated, entangled state twice: a branch for each outcome. Unless
+    the second measurement is `final`, a rotation follows it."""
+    many = len(angles)
+    arrays = Arrays(many, 2 * many)
+    for qubit, angle in enumerate(angles):
+        arrays.add("ry", [qubit], (), [angle])
+    for qubit in range(many - 1):
+        arrays.add("cx", [qubit, qubit + 1])
+    for qubit in range(many):
+        arrays.add("measure", [qubit], [qubit])
+    for qubit in range(many):
+        arrays.add("h", [qubit]).add("measure", [qubit], [many + qubit])
+        if not final:
+            arrays.add("ry", [qubit], (), [0.7])
+    return arrays.circuit()
+
+
+@settings(derandomize=True, deadline=None, max_examples=20)
+@given(circuit=looped_circuits())
+def test_stacked_and_separate_states_give_equal_counts_and_probabilities(circuit: Circuit) -> None:
+    try:
+        whole = run(circuit, 40, max_steps=200_000)
+        exact = odds(run(circuit, 0, "probabilities", max_steps=200_000))
+    except TooManySteps:
+        assume(False)
+    apart = separately(circuit, 40)
+    assert counts_of(whole) == counts_of(apart)
+    assert whole.remark == apart.remark
+    others = odds(separately(circuit, 0, "probabilities"))
+    for value in exact.keys() | others.keys():
+        assert exact.get(value, 0.0) == pytest.approx(others.get(value, 0.0), abs=1e-12)
+
+
+@pytest.mark.parametrize("precision", ["double", "single"])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_outputs_of_many_branches_agree_for_all_widths(precision: str, threads: int) -> None:
+    rng = np.random.default_rng(1)
+    for width in (1, 3, 8):
+        angles = rng.uniform(0.3, 2.8, width).tolist()
+        for outputs, shots in ((("counts",), 3000), (("expectation",), 0), (("expectation",), 90)):
+            circuit = split(angles, final=outputs == ("counts",))
+            found = run(circuit, shots, *outputs, precision=precision, threads=threads)
+            other = separately(circuit, shots, *outputs, precision=precision)
+            assert counts_of(found) == counts_of(other)
+            assert np.allclose(found.expectations, other.expectations, rtol=0, atol=1e-12)
+
+
+def test_calls_of_kernels_do_not_grow_with_the_number_of_branches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[int] = []
+    original = Crew.run
+    monkeypatch.setattr(
+        Crew, "run", lambda crew, work, *range_: calls.append(1) or original(crew, work, *range_)
+    )
+    made = {}
+    for angles in ([1.1] * 3 + [0.0] * 5, [1.1] * 8):
+        calls.clear()
+        found = run(split(angles), 4000)
+        made[int(found.remark.split()[0])] = len(calls)
+    few, many = sorted(made)
+    assert few <= 16
+    assert many >= 200
+    assert made[many] <= 2 * made[few]
+
+
+@pytest.mark.skipif(not SLOW.is_dir(), reason=f"there is no {SLOW}")
+def test_circuits_with_hundreds_of_branches_equal_single_shots() -> None:
+    from msgspec.structs import astuple
+
+    from simenv.client.circuits import load
+    from simenv.errors import ProgramError
+
+    judged = 0
+    for path in sorted(SLOW.iterdir()):
+        try:
+            program = load(path).program
+        except ProgramError:  # of a file that the installed Qiskit cannot read
+            continue
+        circuit = Circuit.from_buffers(*astuple(program)[1:])
+        assert counts_of(run(circuit, 60)) == counts(circuit, 3, 60)
+        judged += 1
+    assert judged
+
+
+def test_states_take_no_more_memory_than_was_granted(monkeypatch: pytest.MonkeyPatch) -> None:
+    width, most = 8, 100
+    row_bytes = 16 << width
+    there: list[weakref.ref[np.ndarray]] = []
+    peak = 0
+    original = stacked_states.room
+
+    def room(count: int, dtype: np.dtype) -> tuple[np.ndarray, bool]:
+        nonlocal peak
+        made = original(count, dtype)
+        there.append(weakref.ref(made[0]))
+        arrays = [each for ref in there if (each := ref()) is not None]
+        peak = max(peak, sum(each.nbytes for each in arrays))
+        return made
+
+    monkeypatch.setattr(stacked_states, "room", room)
+    circuit = split([1.1] * width)
+    found = run(circuit, 4000, memory_bytes=most * state_bytes(width))
+    assert int(found.remark.split()[0]) > most // 2
+    assert peak <= (most + stacked_states._FIRST) * row_bytes
+    assert counts_of(found) == counts_of(run(circuit, 4000))

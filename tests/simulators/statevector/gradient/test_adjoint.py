@@ -1,0 +1,308 @@
+"""Adjoint gradients, against differences of exact expectation values and the shift rule."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from arrays import Arrays
+from paulis import applied
+from reference import apply, matrix, operations
+
+from simulators.circuit.gates import ANY, GATES, Gate
+from simulators.circuit.ir import Circuit
+from simulators.control import Control
+from simulators.engine import PauliSum, Request, RunOptions
+from simulators.errors import Stopped, Unsupported
+from simulators.results import BindingResult
+from simulators.simulate import simulate
+from simulators.statevector.backend import gate_list
+from simulators.statevector.engine import StatevectorEngine
+from simulators.statevector.gradient import adjoint
+
+BOTH = ("expectation", "gradient")
+TURNED = [gate for gate in GATES.values() if gate.params]
+STEP = 5e-3
+
+
+def sums(num_qubits: int, seed: int, count: int = 2, terms: int = 6) -> tuple[PauliSum, ...]:
+    rng = np.random.default_rng(seed)
+    made = []
+    for _ in range(count):
+        rows = rng.choice(list("IXYZ"), (terms, num_qubits))
+        made.append(PauliSum(tuple("".join(row) for row in rows), rng.normal(size=terms)))
+    return tuple(made)
+
+
+def run(
+    circuit: Circuit,
+    observables: tuple[PauliSum, ...],
+    values: np.ndarray,
+    outputs: tuple[str, ...] = BOTH,
+    shots: int = 0,
+    control: Control | None = None,
+    **options: object,
+) -> BindingResult:
+    engine, chosen = StatevectorEngine(), RunOptions(**options)  # type: ignore[arg-type]
+    plan = engine.plan(circuit, None, chosen)
+    request = Request(shots, 3, outputs, observables, np.array(values, float).reshape(1, -1))
+    return engine.run(plan, circuit, request, chosen, control or Control()).row(0)
+
+
+def exact(circuit: Circuit, observable: PauliSum, values: np.ndarray) -> float:
+    params = circuit.params.copy()
+    params[circuit.slots[0::2]] = np.array(values)[circuit.slots[1::2]]
+    fixed = Circuit.from_buffers(
+        circuit.num_qubits, circuit.num_clbits, circuit.registers, circuit.table.names,
+        circuit.table.rows[:, 1:].astype(np.uint16).tobytes(), circuit.ops_data,
+        circuit.qubits_data, circuit.clbits_data, params.tobytes(), matrices=circuit.matrices,
+    )  # fmt: skip
+    state = np.zeros(1 << circuit.num_qubits, complex)
+    state[0] = 1.0
+    for number, op in zip(circuit.ops.tolist(), operations(fixed), strict=True):
+        if op.name == "unitary":
+            own = np.frombuffer(circuit.matrices[int(circuit.table.matrix[number])], complex)
+            state = apply(state, own.reshape(1 << len(op.qubits), -1), op.qubits)
+        elif op.name == "global_phase":
+            state = state * np.exp(1j * op.params[0])
+        else:
+            state = apply(state, matrix(op.name, op.params, len(op.qubits)), op.qubits)
+    parts = [np.vdot(state, applied(label, state)).real for label in observable.labels]
+    return float(observable.coefficients @ parts)
+
+
+def differences(circuit: Circuit, observable: PauliSum, values: np.ndarray) -> np.ndarray:
+    """Five points each: off by about 1e-10."""
+    slopes = []
+    for k in range(len(values)):
+        at = np.zeros(len(values))
+        at[k] = STEP
+        one = exact(circuit, observable, values + at) - exact(circuit, observable, values - at)
+        two = exact(circuit, observable, values + 2 * at) - exact(
+            circuit, observable, values - 2 * at
+        )
+        slopes.append((8 * one - two) / (12 * STEP))
+    return np.array(slopes)
+
+
+def turned(gate: Gate) -> tuple[Circuit, np.ndarray]:
+    """The gate with all parameters free, in the middle of others."""
+    rng = np.random.default_rng(gate.code)
+    count = 3 if gate.qubits == ANY else gate.qubits
+    arrays = Arrays(4, 0)
+    for qubit in range(4):
+        arrays.add("u", [qubit], (), rng.uniform(-3, 3, 3).tolist())
+    arrays.add("cx", [0, 3]).add("cx", [1, 2])
+    wires = rng.permutation(4)[:count].tolist()
+    arrays.add(gate.name, wires, (), [0.0] * gate.params)
+    first = len(arrays.params) - gate.params
+    arrays.slots = [(first + k, k) for k in range(gate.params)]
+    arrays.num_slots = gate.params
+    for qubit in range(4):
+        arrays.add("u", [qubit], (), rng.uniform(-3, 3, 3).tolist())
+    return arrays.circuit(), rng.uniform(-3, 3, gate.params)
+
+
+@pytest.mark.parametrize("gate", TURNED, ids=lambda gate: gate.name)
+def test_a_gate_has_another_slope(gate: Gate) -> None:
+    circuit, values = turned(gate)
+    observables = sums(4, 1)
+    found = run(circuit, observables, values)
+    assert found.gradients is not None
+    for row, observable in zip(found.gradients, observables, strict=True):
+        np.testing.assert_allclose(row, differences(circuit, observable, values), atol=1e-8)
+
+
+def layered(num_qubits: int, layers: int = 2, shared: int = 7) -> Circuit:
+    """Rotations of all axes, some of one slot; gates with and without parameters in between."""
+    arrays = Arrays(num_qubits, 0)
+    rng = np.random.default_rng(5)
+    number = 0
+    for _ in range(layers):
+        for qubit in range(num_qubits):
+            arrays.add(("rx", "ry", "rz")[number % 3], [qubit], (), [0.0])
+            arrays.free(number % shared)
+            number += 1
+        for qubit in range(num_qubits):
+            arrays.add("cx", [qubit, (qubit + 3) % num_qubits])
+        arrays.add("rzz", [0, num_qubits - 1], (), [0.0])
+        arrays.free(number % shared)
+        arrays.add("swap", [1, num_qubits - 2]).add("t", [2]).add("ccx", [0, 2, num_qubits - 1])
+        matrix = np.linalg.qr(rng.normal(size=(4, 4)) + 1j * rng.normal(size=(4, 4)))[0]
+        arrays.unitary(matrix, [num_qubits - 1, 0])
+    return arrays.circuit()
+
+
+@pytest.fixture
+def tiny_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (gate_list, adjoint):
+        monkeypatch.setattr(module, "LOW_QUBITS", 1)
+    monkeypatch.setattr(adjoint, "TILE_QUBITS", 4)
+
+
+def outside() -> Circuit:
+    """What is free acts on qubits that no gate behind it moves: a tile without them is enough."""
+    arrays = Arrays(8, 0)
+    for qubit in range(8):
+        arrays.add("ry", [qubit], (), [0.3 + 0.2 * qubit])
+    for slot, (name, wires) in enumerate(
+        [("rz", [7]), ("cp", [6, 5]), ("cry", [4, 1]), ("crz", [7, 2]), ("rzz", [3, 6])]
+    ):
+        arrays.add(name, wires, (), [0.0])
+        arrays.free(slot)
+    for qubit in range(4):
+        arrays.add("ry", [qubit], (), [0.5])
+        arrays.add("h", [qubit])
+    return arrays.circuit()
+
+
+def check(circuit: Circuit, **options: object) -> None:
+    num_qubits = circuit.num_qubits
+    values = np.random.default_rng(0).uniform(-3, 3, circuit.num_slots)
+    observables = sums(num_qubits, 2, count=1)
+    found = run(circuit, observables, values, **options)  # type: ignore[arg-type]
+    assert found.gradients is not None
+    expected = differences(circuit, observables[0], values)
+    np.testing.assert_allclose(found.gradients[0], expected, atol=1e-8)
+
+
+@pytest.mark.usefixtures("tiny_tiles")
+@pytest.mark.parametrize("circuit", [layered(8), outside()], ids=["moved", "outside"])
+def test_tiles_tear_a_gradient(circuit: Circuit) -> None:
+    check(circuit)
+
+
+def test_more_tiles_than_one_is_wrong() -> None:
+    check(layered(14), threads=2)
+
+
+def test_threads_change_a_gradient() -> None:
+    circuit = layered(15, layers=1)
+    values = np.linspace(-1, 1, circuit.num_slots)
+    found = [run(circuit, sums(15, 3), values, threads=threads) for threads in (1, 2)]
+    assert found[0].gradients.tobytes() == found[1].gradients.tobytes()  # type: ignore[union-attr]
+
+
+def test_the_shift_rule_says_otherwise() -> None:
+    circuit = Arrays(3, 0).add("ry", [0], (), [0.0])
+    circuit.free(0)
+    circuit.add("cx", [0, 1]).add("rx", [1], (), [0.0])
+    circuit.free(1)
+    made, values = circuit.circuit(), np.array([0.3, -1.2])
+    observables = sums(3, 4, count=3)
+    found = run(made, observables, values)
+    for k in range(2):
+        at = np.zeros(2)
+        at[k] = math.pi / 2
+        up, down = (run(made, observables, values + s * at).expectations for s in (1, -1))
+        shifted = [(a[0] - b[0]) / 2 for a, b in zip(up, down, strict=True)]
+        np.testing.assert_allclose(found.gradients[:, k], shifted, atol=1e-13)  # type: ignore[index]
+
+
+def test_what_was_asked_beside_it_changes() -> None:
+    circuit = layered(5)
+    values = np.linspace(0, 2, circuit.num_slots)
+    whole = run(circuit, sums(5, 6), values, ("statevector", *BOTH))
+    alone = run(circuit, sums(5, 6), values, ("statevector",))
+    assert whole.statevector.tobytes() == alone.statevector.tobytes()  # type: ignore[union-attr]
+    gradients = run(circuit, sums(5, 6), values).gradients
+    np.testing.assert_array_equal(whole.gradients, gradients)  # type: ignore[arg-type]
+
+
+def test_single_precision_loses_a_gradient() -> None:
+    circuit = layered(6)
+    values = np.linspace(0, 2, circuit.num_slots)
+    double, single = (
+        run(circuit, sums(6, 6), values, precision=precision).gradients
+        for precision in ("double", "single")
+    )
+    np.testing.assert_allclose(single, double, atol=1e-5)  # type: ignore[arg-type]
+
+
+def test_rows_of_bindings_share_a_gradient() -> None:
+    circuit = layered(4)
+    engine, options = StatevectorEngine(), RunOptions()
+    bindings = np.random.default_rng(2).uniform(-2, 2, (3, circuit.num_slots))
+    request = Request(0, 3, BOTH, sums(4, 1), bindings)
+    plan = engine.plan(circuit, None, options)
+    found = engine.run(plan, circuit, request, options, Control())
+    for row in range(3):
+        alone = run(circuit, sums(4, 1), bindings[row]).gradients
+        np.testing.assert_array_equal(found.row(row).gradients, alone)  # type: ignore[arg-type]
+
+
+def test_a_measured_end_is_refused_or_wrong() -> None:
+    circuit = Arrays(2, 1).add("ry", [0], (), [0.0])
+    circuit.free(0)
+    circuit.add("cx", [0, 1]).add("measure", [1], [0])
+    observable = (PauliSum(("ZI", "IX"), np.ones(2)),)
+    found = run(circuit.circuit(), observable, np.array([0.4]))
+    np.testing.assert_allclose(found.gradients, [[-math.sin(0.4)]], atol=1e-14)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "shots"), [(("gradient",), 0), (BOTH, 10)], ids=["alone", "sampled"]
+)
+def test_a_gradient_that_has_no_meaning(outputs: tuple[str, ...], shots: int) -> None:
+    circuit = layered(3)
+    with pytest.raises(Unsupported, match="gradient"):
+        run(circuit, sums(3, 1), np.zeros(circuit.num_slots), outputs, shots)
+
+
+def test_a_gradient_of_a_sum_of_nothing() -> None:
+    circuit, values = turned(GATES["rx"])
+    with pytest.raises(Unsupported, match="no Pauli string"):
+        run(circuit, (PauliSum((), np.zeros(0)),), values)
+
+
+class Watched(Control):
+    """Remembers how far it was told to have come."""
+
+    __slots__ = ("seen",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[int, int]] = []
+
+    def passed(self, passes: int = 1) -> None:
+        super().passed(passes)
+        self.seen.append(self.passes)
+
+
+def test_a_gradient_stands_still() -> None:
+    """All ways back count from the begin, one for each observable."""
+    circuit, seen = layered(14), []
+    values = np.random.default_rng(1).uniform(-3, 3, circuit.num_slots)
+    for outputs, count in ((("expectation",), 1), (BOTH, 1), (BOTH, 3)):
+        control = Watched()
+        run(circuit, sums(14, 1, count), values, outputs, control=control)
+        last = control.seen[-1]
+        assert last[0] == last[1]
+        assert {total for _, total in control.seen} == {last[1]}
+        seen.append(last[1])
+    there, once, thrice = seen
+    assert once - there > len(circuit.matrices)
+    assert thrice - there == 3 * (once - there)
+
+
+def test_a_gradient_through_a_measurement() -> None:
+    arrays = Arrays(2, 1).add("ry", [0], (), [0.0])
+    arrays.free(0)
+    arrays.add("measure", [0], [0]).add("h", [0])
+    with pytest.raises(Unsupported, match="gradient"):
+        run(arrays.circuit(), sums(2, 1), np.zeros(1))
+
+
+def test_another_engine_promises_gradients() -> None:
+    circuit = Arrays(2, 0).add("h", [0]).circuit()
+    with pytest.raises(Unsupported, match="has no output 'gradient'"):
+        simulate(circuit, engine="aer", outputs=BOTH, observables=sums(2, 1), shots=0)
+
+
+def test_a_stop_is_not_heard() -> None:
+    circuit = layered(14)
+    control = Control()
+    control.stop()
+    with pytest.raises(Stopped):
+        run(circuit, sums(14, 1), np.zeros(circuit.num_slots), control=control)

@@ -1,0 +1,83 @@
+"""Real matrices of one wire each go two by two, past what has nothing to do with them."""
+
+from __future__ import annotations
+
+import numpy as np
+import plain_sweeps
+import pytest
+from arrays import Arrays
+
+from simulators.statevector.planning.planner import Ends, Stretch, Where, plan
+from simulators.statevector.planning.tables import KIND, LANE_WIRES, REAL
+
+N = 10
+
+
+def planned(arrays: Arrays) -> Stretch:
+    circuit = arrays.circuit()
+    where = Where(0, circuit.ops.size, 0, 0)
+    return plan(circuit, where, Ends(), N)
+
+
+def kinds(found: Stretch) -> list[int]:
+    return found.sweeps.ops[:, KIND].astype(int).tolist()
+
+
+def test_a_layer_is_done_wire_by_wire() -> None:
+    arrays = Arrays(N, 0)
+    for qubit in range(LANE_WIRES, LANE_WIRES + 4):
+        arrays.add("ry", [qubit], (), [0.1 + 0.2 * qubit])
+    found = kinds(planned(arrays))
+    assert found == [REAL + 2] * 2
+
+
+def test_an_odd_one_and_one_under_condition_stay_alone() -> None:
+    arrays = Arrays(N, 0)
+    for qubit in (5, 6, 7):
+        arrays.add("ry", [qubit], (), [0.1])
+    arrays.add("cry", [5, 8], (), [0.4])
+    found = kinds(planned(arrays))
+    assert (found.count(REAL + 2), found.count(REAL + 1)) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "qubits", "joined"),
+    [
+        ("cx", [7, 8], True),
+        ("cx", [6, 7], True),  # the first goes on to the second
+        ("cx", [5, 7], True),  # the second comes to the first
+        ("cx", [5, 6], False),
+        ("cz", [5, 6], False),
+    ],
+)
+def test_what_does_not_commute_is_passed(name: str, qubits: list[int], joined: bool) -> None:
+    """On one row bit, then something, then on another: the state is that of the gates in turn."""
+    arrays = Arrays(N, 0)
+    arrays.add("ry", [5], (), [0.3])
+    arrays.add(name, qubits)
+    arrays.add("ry", [6], (), [0.7])
+    found = planned(arrays)
+    circuit = arrays.circuit()
+    rng = np.random.default_rng(1)
+    state = rng.normal(size=1 << N) + 1j * rng.normal(size=1 << N)
+    done = plain_sweeps.run(found.sweeps, found.floats(circuit, circuit.params), state.copy())
+    expected = turned(state, 5, 0.3)
+    expected = entangled(expected, name, *qubits)
+    expected = turned(expected, 6, 0.7)
+    assert np.abs(done - expected).max() < 1e-12
+    assert (REAL + 2 in kinds(found)) is joined
+
+
+def turned(state: np.ndarray, qubit: int, angle: float) -> np.ndarray:
+    parts = state.reshape(-1, 2, 1 << qubit)
+    c, s = np.cos(angle / 2), np.sin(angle / 2)
+    both = np.stack((c * parts[:, 0] - s * parts[:, 1], s * parts[:, 0] + c * parts[:, 1]), axis=1)
+    return np.asarray(both.reshape(-1))
+
+
+def entangled(state: np.ndarray, name: str, control: int, target: int) -> np.ndarray:
+    index = np.arange(state.size)
+    here = (index >> control & 1).astype(bool)
+    if name == "cz":
+        return np.where(here & (index >> target & 1).astype(bool), -state, state)
+    return np.where(here, state[index ^ (1 << target)], state)

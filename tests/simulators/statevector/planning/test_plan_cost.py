@@ -1,0 +1,108 @@
+"""How often a large state is loaded and stored for well-known circuits: bounds that plans keep."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from arrays import Arrays
+
+from simulators.statevector.planning import report
+from simulators.statevector.planning.planner import Ends, Stretch, Where, plan, width_of
+
+N = 24
+
+
+def qft(arrays: Arrays) -> None:
+    for high in reversed(range(N)):
+        arrays.add("h", [high])
+        for low in reversed(range(high)):
+            arrays.add("cp", [low, high], (), [math.pi / 2 ** (high - low)])
+    for qubit in range(N // 2):
+        arrays.add("swap", [qubit, N - 1 - qubit])
+
+
+def volume(arrays: Arrays) -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(N):
+        order = rng.permutation(N).tolist()
+        for pair in zip(order[0::2], order[1::2], strict=True):
+            for part in range(4):
+                for qubit in pair:
+                    arrays.add("u", [qubit], (), rng.uniform(-3, 3, 3).tolist())
+                if part < 3:
+                    arrays.add("cx", pair)
+
+
+def ghz(arrays: Arrays) -> None:
+    arrays.add("h", [0])
+    for qubit in range(N - 1):
+        arrays.add("cx", [qubit, qubit + 1])
+
+
+def ansatz(arrays: Arrays) -> None:
+    for layer in range(5):
+        for qubit in range(N - 1 if layer else 0):
+            arrays.add("cx", [qubit, qubit + 1])
+        for qubit in range(N):
+            arrays.add("ry", [qubit], (), [0.1])
+
+
+def clifford_t(arrays: Arrays) -> None:
+    rng = np.random.default_rng(3)
+    for qubit in range(N):
+        arrays.add("h", [qubit])
+    for kind in rng.integers(10, size=19 * N).tolist():
+        one, two = rng.permutation(N)[:2].tolist()
+        if kind < 4:
+            arrays.add("cx", [one, two])
+        else:
+            arrays.add(("h", "h", "t", "tdg", "s", "x")[kind - 4], [one])
+
+
+def tfim(arrays: Arrays) -> None:
+    for _ in range(10):
+        for first in (0, 1):
+            for qubit in range(first, N - 1, 2):
+                arrays.add("rzz", [qubit, qubit + 1], (), [-0.2])
+        for qubit in range(N):
+            arrays.add("rx", [qubit], (), [-0.2])
+
+
+def planned(build: Callable[[Arrays], None], precision: str = "double") -> Stretch:
+    arrays = Arrays(N, 0)
+    build(arrays)
+    circuit = arrays.circuit()
+    ends = Ends(zero=True, measured=(1 << N) - 1)
+    return plan(circuit, Where(0, circuit.ops.size, 0, 0), ends, width_of(N, precision))
+
+
+@pytest.mark.parametrize(
+    ("build", "sweeps", "cost"),
+    [
+        (qft, 2.5, 70),
+        (volume, 21, 1600),
+        (ghz, 2.1, 32),
+        (ansatz, 2, 60),
+        (clifford_t, 9, 350),
+        (tfim, 4, 200),
+    ],
+)
+def test_a_circuit_needs_more_sweeps(
+    build: Callable[[Arrays], None], sweeps: float, cost: float
+) -> None:
+    table = planned(build).sweeps
+    assert report.sweeps(table) < sweeps
+    assert report.cost(table) < cost
+    assert report.sweeps(planned(build, "single").sweeps) < sweeps
+
+
+def test_passes_do_not_add_up() -> None:
+    table = planned(tfim).sweeps
+    found = report.passes(table)
+    assert len(found) == len(table.live)
+    assert sum(many for one in found for _, many in one.operations) == len(table.ops)
+    assert found[0].amplitudes == 1 << table.width
+    assert found[-1].amplitudes == 1 << N

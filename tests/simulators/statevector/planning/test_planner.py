@@ -1,0 +1,222 @@
+"""Plans of large states, carried out in plain numpy, against gates applied one by one."""
+
+from __future__ import annotations
+
+import numpy as np
+import plain_sweeps
+import pytest
+from arrays import Arrays
+from gate_by_gate import State, one_by_one
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from random_circuits import unitary_circuits
+from reference import apply, matrix
+
+from simulators.circuit.ir import Circuit
+from simulators.statevector.planning.planner import Ends, Stretch, Where, plan
+from simulators.statevector.planning.tables import (
+    KIND,
+    MAP,
+    OUTER_MASK,
+    PHASE,
+    REAL,
+    ROW_OTHER,
+    ROW_VALUE,
+)
+
+WIDTH = 9  # the least: many passes, with few qubits
+
+
+def planned(circuit: Circuit, ends: Ends, width: int = WIDTH) -> Stretch:
+    return plan(circuit, Where(0, circuit.ops.size, 0, 0), ends, width)
+
+
+def carried_out(made: Stretch, circuit: Circuit, state: State) -> State:
+    return plain_sweeps.run(made.sweeps, made.floats(circuit, circuit.params), state)
+
+
+def start(num_qubits: int, zero: bool) -> State:
+    state = np.zeros(1 << num_qubits, complex)
+    state[0] = 1.0
+    if not zero:
+        rng = np.random.default_rng(5)
+        state = rng.normal(size=state.size) + 1j * rng.normal(size=state.size)
+        state /= np.linalg.norm(state)
+    return state
+
+
+def odds(state: State, qubits: list[int]) -> NDArray[np.float64]:
+    """Probabilities of these qubits' outcomes."""
+    n = state.size.bit_length() - 1
+    table = (np.abs(state) ** 2).reshape((2,) * n)
+    kept = {n - 1 - q for q in qubits}
+    return table.sum(axis=tuple(k for k in range(n) if k not in kept))
+
+
+def kinds(made: Stretch) -> list[int]:
+    return made.sweeps.ops[:, KIND].tolist()
+
+
+@settings(derandomize=True, deadline=None, max_examples=1000)
+@given(circuit=unitary_circuits(9, 11), zero=st.booleans())
+def test_a_plan_is_another_circuit(circuit: Circuit, zero: bool) -> None:
+    state = start(circuit.num_qubits, zero)
+    made = planned(circuit, Ends(zero=zero))
+    found = carried_out(made, circuit, state)
+    np.testing.assert_allclose(found, one_by_one(circuit, state), atol=1e-12)
+
+
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(circuit=unitary_circuits(9, 10), measured=st.sets(st.integers(0, 8), min_size=1))
+def test_what_is_left_out_is_seen(circuit: Circuit, measured: set[int]) -> None:
+    state = start(circuit.num_qubits, True)
+    mask = sum(1 << qubit for qubit in measured)
+    made = planned(circuit, Ends(zero=True, measured=mask))
+    found = odds(carried_out(made, circuit, state), sorted(measured))
+    expected = odds(one_by_one(circuit, state), sorted(measured))
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_matrices_act_on_other_qubits() -> None:
+    rng = np.random.default_rng(2)
+    arrays = Arrays(11, 0)
+    for number in range(30):
+        width = 1 + number % 3
+        square = rng.normal(size=(2, 1 << width, 1 << width))
+        unitary, _ = np.linalg.qr(square[0] + 1j * square[1] * (number % 2))
+        wires = rng.permutation(11)[:width].tolist()
+        arrays.unitary(unitary, wires)
+        arrays.add("ry", [wires[0]], (), [0.3]).add("cx", rng.permutation(11)[:2].tolist())
+    circuit, state = arrays.circuit(), start(11, False)
+    made = planned(circuit, Ends(), 10)
+    index = np.arange(state.size)
+    expected, position = state, 0
+    for op, count in zip(circuit.ops.tolist(), circuit.table.rows[circuit.ops, 1], strict=True):
+        wires = tuple(circuit.qubits[position : position + count].tolist())
+        position += int(count)
+        name = circuit.table.names[op]
+        if name == "unitary":
+            data = circuit.matrices[circuit.table.matrix[op]]
+            gate = np.frombuffer(data, complex).reshape(1 << count, 1 << count)
+        else:
+            gate = matrix(name, (0.3,) if name == "ry" else (), int(count))
+        expected = apply(expected, gate, wires)
+    np.testing.assert_allclose(carried_out(made, circuit, state), expected, atol=1e-12)
+    assert index.size == expected.size
+
+
+def test_new_parameters_need_a_new_plan() -> None:
+    rng = np.random.default_rng(3)
+    arrays = Arrays(11, 0)
+    for q in rng.integers(0, 10, 60).tolist():
+        arrays.add("u", [q], (), [0.1, 0.2, 0.3]).add("rzz", [q, q + 1], (), [0.4])
+        arrays.add("rx", [q], (), [0.5]).add("cp", [q, 10 - q if q != 5 else 0], (), [0.6])
+    circuit, state = arrays.circuit(), start(11, True)
+    made = planned(circuit, Ends(zero=True))
+    for special in (None, 0.0, np.pi, -np.pi / 2):
+        params = rng.uniform(-4, 4, circuit.params.size)
+        if special is not None:
+            params[rng.random(params.size) < 0.5] = special
+        other = Arrays(11, 0)
+        other.__dict__.update(arrays.__dict__ | {"params": params.tolist()})
+        found = plain_sweeps.run(made.sweeps, made.floats(circuit, params), state)
+        np.testing.assert_allclose(found, one_by_one(other.circuit(), state), atol=1e-12)
+
+
+def test_the_same_structure_gets_another_plan() -> None:
+    def build(shift: float) -> Stretch:
+        arrays = Arrays(20, 0)
+        rng = np.random.default_rng(4)
+        for _ in range(200):
+            one, two = rng.permutation(20)[:2].tolist()
+            arrays.add("rx", [one], (), [shift]).add("cx", [one, two])
+        return planned(arrays.circuit(), Ends(zero=True), 14)
+
+    one, two = build(0.1), build(0.7)
+    for name in ("starts", "places", "live", "ops", "terms"):
+        assert (getattr(one.sweeps, name) == getattr(two.sweeps, name)).all()
+
+
+def test_swaps_cost_something_where_all_is_zero() -> None:
+    arrays = Arrays(20, 0).add("ry", [0], (), [0.3])
+    for q in range(10):
+        arrays.add("swap", [q, 19 - q])
+    circuit = arrays.circuit()
+    made = planned(circuit, Ends(zero=True), 14)
+    assert kinds(made) == [REAL + 1]
+    assert 19 in made.sweeps.places[0]
+    assert set(kinds(planned(circuit, Ends(), 14))) <= {0, MAP, REAL + 1}
+
+
+def test_a_layer_of_phases_is_many_operations() -> None:
+    arrays = Arrays(20, 0)
+    for q in range(20):
+        arrays.add("h", [q])
+    for q in range(19):
+        arrays.add("rzz", [q, q + 1], (), [0.3])
+        arrays.add("rz", [q], (), [0.3])
+    made = planned(arrays.circuit(), Ends(), 14)
+    assert kinds(made).count(PHASE) <= len(made.sweeps.live) == 2
+
+
+def test_a_rotation_between_phases_stays_complex() -> None:
+    arrays = Arrays(14, 0)
+    for _ in range(3):
+        for q in range(14):
+            arrays.add("rx", [q], (), [0.3])
+        for q in range(13):
+            arrays.add("rzz", [q, q + 1], (), [0.3])
+    found = kinds(planned(arrays.circuit(), Ends(zero=True, measured=1), 14))
+    assert REAL + 1 in found
+    assert not {1, 2, 3} & set(found)
+
+
+@pytest.mark.parametrize("qubits", [9, 12])
+def test_a_flip_under_many_conditions_needs_many_rows(qubits: int) -> None:
+    arrays = Arrays(qubits, 0).add("mcx", list(range(qubits))).add("mcx", [8, 3, 1, 0, 7, 2, 5])
+    circuit, state = arrays.circuit(), start(qubits, False)
+    made = planned(circuit, Ends())
+    np.testing.assert_allclose(
+        carried_out(made, circuit, state), one_by_one(circuit, state), atol=1e-12
+    )
+
+
+def test_phases_between_two_cx_move_amplitude() -> None:
+    arrays = Arrays(11, 0)
+    rng = np.random.default_rng(7)
+    for layer in range(3):
+        for q in rng.permutation(10).tolist():
+            pair = [q, q + 1] if layer else [q + 1, q]
+            arrays.add("cx", pair).add("rz", [pair[1]], (), [0.3 + q]).add("t", [pair[1]])
+            arrays.add("rz", [pair[0]], (), [0.2]).add("cx", pair)
+        for q in range(11):
+            arrays.add("rx", [q], (), [0.4])
+    circuit, state = arrays.circuit(), start(11, False)
+    made = planned(circuit, Ends())
+    maps = made.sweeps.ops[made.sweeps.ops[:, KIND] == MAP]
+    assert not maps[:, OUTER_MASK].any()
+    assert not (maps[:, ROW_VALUE] & maps[:, ROW_OTHER]).any()  # swaps of rows alone
+    assert PHASE in kinds(made)
+    np.testing.assert_allclose(
+        carried_out(made, circuit, state), one_by_one(circuit, state), atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("between", ["x", "cx", "rzz", "other", "rxx"])
+def test_something_between_two_cx_is_passed_over(between: str) -> None:
+    arrays = Arrays(9, 0).add("ry", [7], (), [0.3]).add("cx", [7, 2]).add("p", [2], (), [0.7])
+    if between == "x":
+        arrays.add("x", [7])
+    elif between == "cx":
+        arrays.add("cx", [2, 5])
+    elif between == "rzz":
+        arrays.add("rzz", [2, 4], (), [0.5])
+    elif between == "other":
+        arrays.add("cx", [4, 2])
+    else:
+        arrays.add("rxx", [7, 2], (), [0.9])
+    arrays.add("cx", [7, 2]).add("rxx", [7, 2], (), [0.1]).add("h", [5])
+    circuit, state = arrays.circuit(), start(9, False)
+    found = carried_out(planned(circuit, Ends()), circuit, state)
+    np.testing.assert_allclose(found, one_by_one(circuit, state), atol=1e-12)

@@ -1,0 +1,236 @@
+"""Sweeps of small circuits: a row's bits depend on nothing but the row."""
+
+from __future__ import annotations
+
+import threading
+
+import msgspec
+import numpy as np
+import pytest
+from arrays import Arrays
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_circuits import unitary_circuits
+from reference import final_state
+
+from simulators.circuit.gates import ANY, GATES
+from simulators.circuit.ir import Circuit
+from simulators.control import Control
+from simulators.engine import PauliSum, Request, RunOptions
+from simulators.errors import Stopped, Unsupported
+from simulators.results import BindingResult
+from simulators.statevector.engine import StatevectorEngine
+from simulators.statevector.small import batch
+
+ENGINE, DENSE = StatevectorEngine(), StatevectorEngine(small=False)
+SEED = 2**64 - 3
+
+
+def run(
+    circuit: Circuit,
+    bindings: np.ndarray | None = None,
+    outputs: tuple[str, ...] = ("counts",),
+    shots: int = 300,
+    observables: tuple[PauliSum, ...] = (),
+    binding: int = 5,
+    engine: StatevectorEngine = ENGINE,
+    control: Control | None = None,
+) -> list[BindingResult]:
+    options = RunOptions()
+    request = Request(shots, SEED, outputs, observables, bindings, binding)
+    plan = engine.plan(circuit, None, options)
+    found = engine.run(plan, circuit, request, options, control or Control())
+    return [found.row(k) for k in range(found.count)]
+
+
+def unremarked(rows: list[BindingResult]) -> list[BindingResult]:
+    """What is remarked is remarked of all rows of a sweep together."""
+    return [msgspec.structs.replace(row, remark="") for row in rows]
+
+
+@st.composite
+def sweeps(draw: st.DrawFn) -> tuple[Circuit, np.ndarray]:
+    """A circuit of any gates with free parameters, measured in any order, and rows for it."""
+    n, clbits = draw(st.integers(1, 9)), draw(st.integers(1, 20))
+    arrays = Arrays(n, clbits)
+    for _ in range(draw(st.integers(1, 25))):
+        gate = draw(st.sampled_from(list(GATES.values())))
+        count = gate.qubits if gate.qubits != ANY else draw(st.integers(1, n))
+        if count > n:
+            continue
+        wires = draw(st.permutations(range(n)))[:count]
+        arrays.add(gate.name, wires, (), [draw(st.floats(-4, 4)) for _ in range(gate.params)])
+        if gate.params and draw(st.booleans()):
+            arrays.free(draw(st.integers(0, 3)))
+    if draw(st.booleans()):
+        arrays.add("reset", [0])
+    for qubit in draw(st.permutations(range(n)))[: draw(st.integers(1, n))]:
+        if qubit or "reset" not in [name for name, *_ in arrays.table]:
+            arrays.add("measure", [qubit], [draw(st.integers(0, clbits - 1))])
+    if not arrays.clbits:
+        arrays.add("barrier", [0]).add("measure", [n - 1], [0])
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    rows = draw(st.sampled_from([1, 2, 7, 8, 9, 17]))
+    return arrays.circuit(), rng.normal(size=(rows, arrays.num_slots))
+
+
+@settings(derandomize=True, deadline=None, max_examples=120)
+@given(sweep=sweeps())
+def test_a_row_hears_of_its_neighbours(sweep: tuple[Circuit, np.ndarray]) -> None:
+    circuit, bindings = sweep
+    together = unremarked(run(circuit, bindings))
+    for k, row in enumerate(together):
+        assert unremarked(run(circuit, bindings[k : k + 1], binding=5 + k)) == [row]
+    last = run(circuit, bindings[-1:], binding=4 + len(bindings), engine=DENSE)
+    assert unremarked(last) == together[-1:]
+
+
+@settings(derandomize=True, deadline=None, max_examples=80)
+@given(sweep=sweeps(), shots=st.sampled_from([0, 1, 6, 1000]))
+def test_what_is_exact_hears_of_its_neighbours(
+    sweep: tuple[Circuit, np.ndarray], shots: int
+) -> None:
+    circuit, bindings = sweep
+    n = circuit.num_qubits
+    sums = (
+        PauliSum(("Z" * n, "I" * n), np.array([0.5, -2.0])),
+        PauliSum(("I" * (n - 1) + "Z",), np.ones(1)),
+    )
+    asked = {"outputs": ("expectation", "probabilities"), "shots": shots, "observables": sums}
+    together = unremarked(run(circuit, bindings, **asked))  # type: ignore[arg-type]
+    for k, row in enumerate(together):
+        alone = run(circuit, bindings[k : k + 1], binding=5 + k, **asked)  # type: ignore[arg-type]
+        assert unremarked(alone) == [row]
+    (other,) = run(circuit, bindings[:1], engine=DENSE, **asked)  # type: ignore[arg-type]
+    first = together[0]
+    assert other.probability_outcomes == first.probability_outcomes
+    np.testing.assert_allclose(
+        np.frombuffer(other.probabilities), np.frombuffer(first.probabilities), atol=1e-12
+    )
+    np.testing.assert_allclose(other.expectations, first.expectations, atol=1e-12)
+
+
+@settings(derandomize=True, deadline=None, max_examples=80)
+@given(circuit=unitary_circuits(1, 6), data=st.data())
+def test_strings_of_any_letters_have_another_value(circuit: Circuit, data: st.DataObject) -> None:
+    n = circuit.num_qubits
+    label = data.draw(st.text("IXYZ", min_size=n, max_size=n))
+    letters = {
+        "I": np.eye(2),
+        "X": np.array([[0, 1], [1, 0]]),
+        "Y": np.array([[0, -1j], [1j, 0]]),
+        "Z": np.diag([1, -1]),
+    }
+    matrix = np.eye(1)
+    for letter in label:
+        matrix = np.kron(matrix, letters[letter])
+    state = final_state(circuit)
+    sums = (PauliSum((label,), np.array([1.5])),)
+    ((found,),) = (
+        row.expectations for row in run(circuit, None, ("expectation",), 0, observables=sums)
+    )
+    assert found == pytest.approx((1.5 * (state.conj() @ matrix @ state).real, 0.0), abs=1e-12)
+
+
+@pytest.mark.parametrize("n", range(1, 13))
+def test_outcomes_end_where_cells_end(n: int) -> None:
+    """Equal odds: every edge lies on the border of a cell of the table."""
+    arrays = Arrays(n, n)
+    for q in range(n):
+        arrays.add("h", [q]).add("measure", [q], [q])
+    circuit = arrays.circuit()
+    shots = 20_001
+    (found,) = run(circuit, shots=shots)
+    generator = np.random.Generator(np.random.Philox(key=np.array([SEED, 5], np.uint64)))
+    (exact,) = run(circuit, outputs=("probabilities",), shots=0)
+    edges = np.cumsum(np.frombuffer(exact.probabilities))
+    draws = generator.random(shots)
+    near = np.abs(draws[:, None] - edges[None, :]).min(axis=1) < 1e-14 if n < 8 else np.zeros(1)
+    assert not near.any()  # otherwise the seed is a bad choice
+    seen = np.bincount(np.searchsorted(edges / edges[-1], draws, side="right"), minlength=1 << n)
+    assert np.frombuffer(found.counts, np.uint32).tolist() == seen[seen > 0].tolist()
+
+
+def test_a_sweep_longer_than_one_call() -> None:
+    """Rows beyond the room of one call of the kernel, none with as many outcomes as the next."""
+    arrays = Arrays(10, 10)
+    for q in range(10):
+        arrays.add("ry", [q], (), [0.0])
+        arrays.free(0)
+        arrays.add("measure", [q], [q])
+    angles = np.linspace(0.0, 1.6, 300)[:, None]
+    rows = run(arrays.circuit(), angles, shots=1024)
+    sizes = [len(row.counts) // 4 for row in rows]
+    assert sizes[0] == 1
+    assert len(set(sizes)) > 50
+    assert len(rows) > batch._ROOM // 1024
+    for k in (0, 63, 64, 65, 299):
+        assert run(arrays.circuit(), angles[k : k + 1], shots=1024, binding=5 + k) == [rows[k]]
+
+
+def test_a_sweep_does_not_stop() -> None:
+    arrays = Arrays(12, 12)
+    for _ in range(60):
+        for q in range(12):
+            arrays.add("ry", [q], (), [0.0])
+            arrays.free(q)
+    arrays.add("measure", [0], [0])
+    control = Control()
+    timer = threading.Timer(0.2, control.stop)
+    timer.start()
+    with pytest.raises(Stopped):
+        run(arrays.circuit(), np.ones((4096, 12)), control=control)
+    timer.join()
+    control.clear()
+    assert len(run(arrays.circuit(), np.ones((3, 12)), control=control)) == 3
+
+
+@pytest.mark.parametrize("outputs", [("counts",), ("expectation",)])
+@pytest.mark.parametrize("rows", [1, 2])
+def test_very_many_shots_do_not_stop(outputs: tuple[str, ...], rows: int) -> None:
+    circuit = Arrays(1, 1).add("h", [0]).add("measure", [0], [0]).circuit()
+    control = Control()
+    timer = threading.Timer(0.1, control.stop)
+    timer.start()
+    sums = (PauliSum(("Z",), np.ones(1)),)
+    with pytest.raises(Stopped):
+        run(circuit, np.empty((rows, 0)), outputs, 2**31 - 1, sums, control=control)
+    timer.join()
+
+
+def test_rows_of_a_circuit_that_branches_share_its_plan() -> None:
+    arrays = Arrays(2, 2).add("ry", [0], (), [0.0])
+    arrays.free(0)
+    arrays.add("measure", [0], [0]).add("h", [0]).add("measure", [0], [1])
+    angles = np.array([[0.0], [1.0], [3.0]])
+    together = run(arrays.circuit(), angles)
+    for k in range(3):
+        (alone,) = run(arrays.circuit(), angles[k : k + 1], binding=5 + k)
+        assert (alone.outcomes, alone.counts) == (together[k].outcomes, together[k].counts)
+    assert together[0].remark == "1 branch, 2 branches"  # of all rows
+
+
+@pytest.mark.parametrize("outputs", [("counts",), ("counts", "probabilities")])
+def test_a_sweep_whose_measurements_stand_in_blocks_measures_nothing(
+    outputs: tuple[str, ...],
+) -> None:
+    arrays = Arrays(1, 1).add("ry", [0], (), [0.0])
+    arrays.free(0)
+    circuit = arrays.repeat(2).add("measure", [0], [0]).add("end").circuit()
+    rows = run(circuit, np.array([[0.0], [np.pi]]), outputs)
+    assert [row.outcomes for row in rows] == [b"\0", b"\1"]
+
+
+def test_a_collapsed_qubit_is_asked_for_x() -> None:
+    circuit = Arrays(1, 1).add("h", [0]).add("measure", [0], [0]).circuit()
+    with pytest.raises(Unsupported, match="X or Y on qubit 0"):
+        run(circuit, None, ("expectation",), 0, (PauliSum(("X",), np.ones(1)),))
+
+
+def test_a_reset_at_the_end_is_seen_by_the_state_alone() -> None:
+    circuit = Arrays(2, 1).add("x", [0]).add("x", [1]).add("reset", [0]).add("measure", [1], [0])
+    sums = (PauliSum(("IZ",), np.ones(1)), PauliSum(("ZI",), np.ones(1)))
+    asked = ("counts", "expectation")
+    (found,) = run(circuit.circuit(), None, asked, 10, sums)
+    assert found.outcomes == b"\1"
+    assert [value for value, _ in found.expectations] == [1.0, -1.0]

@@ -1,0 +1,262 @@
+"""What a long run leaves on disk, and where a second attempt goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from arrays import Arrays
+from attempts import Tired, dying
+from both_ways import alike, alone, crowded, measured
+from numpy.typing import NDArray
+
+from simulators.control import Control
+from simulators.engine import Request, RunOptions
+from simulators.errors import Stopped
+from simulators.statevector import checkpoint
+from simulators.statevector import checkpoint as journey
+from simulators.statevector.checkpoint import Journey, Mark, Place, Way, digest
+from simulators.statevector.dynamic import interpreter
+from simulators.statevector.engine import StatevectorEngine
+
+MARK = Mark("abc", 7, 1, 4, (0, 2, 1))
+WAY = Way("abc", 9)
+
+
+@pytest.fixture(autouse=True)
+def _writes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journey, "_SHARE", 0)
+
+
+def amplitudes(seed: int, kind: str = "complex128") -> NDArray[np.complexfloating]:
+    rng = np.random.default_rng(seed)
+    return (rng.normal(size=1 << 13) + 1j * rng.normal(size=1 << 13)).astype(kind)
+
+
+@pytest.mark.parametrize("kind", ["complex128", "complex64"])
+def test_other_amplitudes_come_back(tmp_path: Path, kind: str) -> None:
+    path, state = tmp_path / "a.h5", amplitudes(1, kind)
+    checkpoint.write(path, MARK, state)
+    assert checkpoint.mark_of(path) == MARK
+    found = np.zeros_like(state)
+    assert checkpoint.read(path, MARK, found)
+    assert np.array_equal(found, state)
+    assert [each.name for each in tmp_path.iterdir()] == ["a.h5"]
+
+
+def test_what_is_damaged_or_of_another_run_is_taken(tmp_path: Path) -> None:
+    path, state = tmp_path / "a.h5", amplitudes(1)
+    checkpoint.write(path, MARK, state)
+    assert not checkpoint.read(path, Mark("abc", 8, 1, 4, (0, 2, 1)), state.copy())
+    assert not checkpoint.read(path, MARK, state[: state.size // 2].copy())
+    assert not checkpoint.read(path, MARK, state.astype(np.complex64))
+    with h5py.File(path, "r+") as file:
+        file["amplitudes"][100] += 1e-16 + 1e-13
+    assert not checkpoint.read(path, MARK, state.copy())
+    path.write_bytes(path.read_bytes()[:1000])
+    assert checkpoint.mark_of(path) is None
+    assert not checkpoint.read(path, MARK, state.copy())
+    assert checkpoint.mark_of(tmp_path / "none.h5") is None
+
+
+def test_a_disk_that_is_full_leaves_half_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "_sync", full)
+    with pytest.raises(OSError, match="No space"):
+        checkpoint.write(tmp_path / "a.h5", MARK, amplitudes(1))
+    assert list(tmp_path.iterdir()) == []
+
+
+def attempt(folder: Path, every_s: float = 0.0, place: Place | None = None) -> Journey:
+    found = Journey(folder, every_s, place)
+    found.begin(WAY)
+    return found
+
+
+def test_a_second_attempt_begins_anew(tmp_path: Path) -> None:
+    folder = tmp_path / "t-5"
+    first = attempt(folder)
+    states = [amplitudes(k) for k in range(4)]
+    for state in states[:3]:
+        first.passed(state, (1, 0))
+    second, found = attempt(folder), np.zeros_like(states[0])
+    assert second.taken(found) == (1, 0)
+    assert np.array_equal(found, states[2])
+    assert second.skipped(2) == 2
+    assert second.skipped(5) == 1
+    assert second.skipped(5) == 0
+    second.passed(states[3])  # overwrites the older of the two
+    done = {mark.done for name in folder.iterdir() if (mark := checkpoint.mark_of(name))}
+    assert done == {3, 4}
+    with second:
+        pass
+    assert not folder.exists()
+
+
+def test_a_damaged_file_is_believed_or_zero_is_not_zero(tmp_path: Path) -> None:
+    first, state = attempt(tmp_path / "t-5"), amplitudes(1)
+    first.passed(state)
+    (path,) = (tmp_path / "t-5").iterdir()
+    with h5py.File(path, "r+") as file:
+        file["amplitudes"][8000] = 3.0
+    second, found = attempt(tmp_path / "t-5"), np.zeros_like(state)
+    found[0] = 1.0
+    assert second.taken(found) is None
+    assert (found[0], np.count_nonzero(found)) == (1.0, 1)
+    assert second.skipped(1) == 0
+
+
+def test_other_circuits_ranks_or_short_runs_are_mixed_up(tmp_path: Path) -> None:
+    folder, state = tmp_path / "t-5", amplitudes(1)
+    attempt(folder).passed(state)
+    other = Journey(folder, 0.0)
+    for way in (Way("abd", 9), None):
+        other.begin(way)
+        assert other.taken(state.copy()) is None
+    assert attempt(folder, place=Place(0, 2)).taken(state.copy()) is None
+    short = attempt(tmp_path / "t-6", every_s=60.0)
+    short.passed(state)
+    assert not (tmp_path / "t-6").exists()
+    assert Journey(None).is_kept is False
+
+
+def test_a_state_is_kept_that_has_come_to_the_end(tmp_path: Path) -> None:
+    """What is done with it afterwards is no part of its way."""
+    first = Journey(tmp_path / "t-5", 0.0)
+    first.begin(Way("abc", 1))
+    state = amplitudes(1)
+    first.passed(state)
+    assert not first.is_kept
+    first.passed(amplitudes(2))
+    second = Journey(tmp_path / "t-5", 0.0)
+    second.begin(Way("abc", 1))
+    found = np.zeros_like(state)
+    assert second.taken(found) is not None
+    assert np.array_equal(found, state)
+
+
+def test_ranks_take_what_only_some_of_them_have(tmp_path: Path) -> None:
+    """The first has passes 1 and 2, the other 1 alone: both go on from 1."""
+    states = [amplitudes(k) for k in range(2)]
+    for rank, passes in ((0, 2), (1, 1)):
+        other = attempt(tmp_path / "t-5", place=Place(rank, 2))
+        for state in states[:passes]:
+            other.passed(state)
+    said: list[int] = []
+
+    def least(value: int) -> int:
+        """What the first says, and what the other would."""
+        said.append(value)
+        return min(value, 1)
+
+    first = attempt(tmp_path / "t-5", place=Place(0, 2, least))
+    found = np.zeros_like(states[0])
+    assert first.taken(found) is not None
+    assert said == [2, 1, 1]
+    assert np.array_equal(found, states[0])
+
+
+def test_another_circuit_has_the_same_digest() -> None:
+    one, two = np.arange(4), np.arange(4, dtype=np.uint64)
+    digests = {
+        digest([one], 5), digest([one], 6), digest([two], 5), digest([one, one], 5),
+        digest([one.reshape(2, 2)], 5), digest([one[::-1]], 5),
+    }  # fmt: skip
+    assert len(digests) == 6
+    assert digest([one.copy()], 5) in digests
+
+
+def wide(seed: int, n: int = 18) -> Arrays:
+    """Passes, a matrix that is one of its own, and passes again."""
+    rng = np.random.default_rng(seed)
+    square = rng.normal(size=(32, 32)) + 1j * rng.normal(size=(32, 32))
+    arrays = crowded(n, 60, seed, n)
+    arrays.unitary(np.linalg.qr(square)[0], [0, 17, 5, 9, 13])
+    for q in range(n):
+        arrays.add("ry", [q], (), [0.2]).add("cx", [q, (q + 5) % n])
+    return arrays
+
+
+@pytest.mark.parametrize("precision", ["double", "single"])
+@pytest.mark.parametrize("left", [1, 4, 10_000])
+def test_a_second_attempt_counts_something_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, left: int
+) -> None:
+    circuit, request = measured(wide(3)), Request(500, 7)
+    options = RunOptions(precision=precision, kept=str(tmp_path / "t-5"), kept_every_s=0.0)
+    engine = StatevectorEngine()
+    plan = engine.plan(circuit, None, options)
+    first = Tired(left)
+    with dying(monkeypatch):
+        if left < 10_000:
+            with pytest.raises(Stopped):
+                engine.run(plan, circuit, request, options, first)
+        else:
+            engine.run(plan, circuit, request, options, first)
+    control = Control()
+    found = engine.run(plan, circuit, request, options, control)
+    assert alike(found, alone(circuit, request, RunOptions(precision=precision)))
+    done, passes = first.passes
+    assert passes > 6
+    assert control.passes == (passes, passes)
+    assert found.remark == f"from pass {done} of {passes}"
+    assert not (tmp_path / "t-5").exists()
+
+
+def test_other_parameters_go_on_from_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = RunOptions(kept=str(tmp_path / "t-5"), kept_every_s=0.0)
+    engine = StatevectorEngine()
+    with dying(monkeypatch):
+        one = measured(wide(3))
+        engine.run(engine.plan(one, None, options), one, Request(10, 7), options, Control())
+    other = measured(wide(3).add("rz", [3], (), [0.1]))
+    found = engine.run(engine.plan(other, None, options), other, Request(9, 7), options, Control())
+    assert found.remark == ""
+    assert alike(found, alone(other, Request(9, 7)))
+
+
+@pytest.mark.parametrize(("every_s", "written"), [(600.0, 0), (0.0, 1)])
+def test_a_run_that_cannot_last_so_long_pays_for_being_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every_s: float, written: int
+) -> None:
+    made = []
+    monkeypatch.setattr(interpreter, "digest", lambda *given: made.append(given) or "0" * 32)
+    circuit, options = measured(wide(3)), RunOptions(kept=str(tmp_path), kept_every_s=every_s)
+    engine = StatevectorEngine()
+    engine.run(engine.plan(circuit, None, options), circuit, Request(10, 7), options, Control())
+    assert len(made) == written
+
+
+def test_a_state_takes_what_the_next_one_had_come_to(tmp_path: Path) -> None:
+    """The second attempt at the first of two states leaves alone what is kept of the second."""
+    ways = (Way("abc", 9), Way("abd", 9))
+    states = [amplitudes(k) for k in range(4)]
+
+    def both(journey_: Journey) -> NDArray[np.complexfloating] | None:
+        """The first state comes to its end, and the other begins."""
+        journey_.begin(ways[0])
+        assert journey_.taken(np.zeros_like(states[0])) is None
+        for _ in range(9):
+            journey_.passed(states[0])
+        journey_.begin(ways[1])
+        found = np.zeros_like(states[0])
+        return found if journey_.taken(found) is not None else None
+
+    first = Journey(tmp_path / "t-5", 0.0)
+    assert both(first) is None
+    for state in states[1:]:
+        first.passed(state)
+    second = Journey(tmp_path / "t-5", 0.0)
+    found = both(second)
+    assert found is not None
+    assert np.array_equal(found, states[3])
+    assert len(list((tmp_path / "t-5").iterdir())) == 2, "what is kept of the first is of no use"
+    with second:
+        pass
+    assert not (tmp_path / "t-5").exists()

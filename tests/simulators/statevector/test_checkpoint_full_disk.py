@@ -1,0 +1,144 @@
+"""A disk that has no room for what is kept of a run: the run goes on, and what was kept stays."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from attempts import Tired, dying
+from both_ways import alike, alone, crowded, measured
+from numpy.typing import NDArray
+
+from simulators.control import Control
+from simulators.engine import Request, RunOptions
+from simulators.errors import Stopped
+from simulators.results import EngineResult
+from simulators.statevector import checkpoint
+from simulators.statevector import checkpoint as journey
+from simulators.statevector.checkpoint import Journey, Mark, Place, Way
+from simulators.statevector.engine import StatevectorEngine
+
+WAY = Way("abc", 90)
+SIZE = 1 << 15  # amplitudes: half a mebibyte
+
+
+@pytest.fixture(autouse=True)
+def _writes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journey, "_SHARE", 0)
+
+
+@contextmanager
+def full() -> Iterator[None]:
+    """No file of this process grows beyond 100 kB: writing fails, as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def amplitudes(seed: int) -> NDArray[np.complex128]:
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=SIZE) + 1j * rng.normal(size=SIZE)
+
+
+def attempt(folder: Path, place: Place | None = None) -> Journey:
+    found = Journey(folder, 0.0, place)
+    found.begin(WAY)
+    return found
+
+
+def kept(folder: Path) -> set[int]:
+    marks = [checkpoint.mark_of(path) for path in folder.iterdir()]
+    return {mark.done for mark in marks if mark is not None}
+
+
+def test_what_could_not_be_written_is_left_behind(tmp_path: Path) -> None:
+    path, state = tmp_path / "a.h5", amplitudes(1)
+    mark = Mark("abc", 7, 0, 1, ())
+    checkpoint.write(path, mark, state)
+    with full(), pytest.raises(OSError, match="too large"):
+        checkpoint.write(path, mark, amplitudes(2))
+    assert [each.name for each in tmp_path.iterdir()] == ["a.h5"]
+    found = np.zeros_like(state)
+    assert checkpoint.read(path, mark, found)
+    assert np.array_equal(found, state)
+
+
+def test_a_full_disk_takes_what_was_kept_before(tmp_path: Path) -> None:
+    folder = tmp_path / "t-5"
+    first, states = attempt(folder), [amplitudes(k) for k in range(5)]
+    for state in states[:2]:
+        first.passed(state)
+    with full():
+        with pytest.warns(RuntimeWarning, match="not kept at pass 3: .*too large"):
+            first.passed(states[2])
+        first.passed(states[3])  # one warning is enough
+    assert kept(folder) == {2}
+    assert "too large" in first.told(EngineResult()).remark
+    second, found = attempt(folder), np.zeros(SIZE, complex)
+    assert second.taken(found) is not None
+    assert np.array_equal(found, states[1])
+    first.passed(states[4])
+    assert kept(folder) == {2, 5}
+    assert first.told(EngineResult()).remark == ""
+
+
+@pytest.mark.parametrize(("parts", "written"), [(3.9, False), (4.1, True)])
+def test_a_rank_counts_its_own_part_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: float, written: bool
+) -> None:
+    """Two ranks, and half of the room there is for others."""
+    state = amplitudes(1)
+    room = SimpleNamespace(free=int(parts * state.nbytes))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: room)
+    first = attempt(tmp_path / "t-5", Place(0, 2))
+    if written:
+        first.passed(state)
+    else:
+        with pytest.warns(RuntimeWarning, match=r"0.000977 GiB to write, and 0.0\d+ GiB free"):
+            first.passed(state)
+    assert len(list((tmp_path / "t-5").iterdir())) == written
+
+
+def test_a_rank_writes_what_another_has_no_room_for(tmp_path: Path) -> None:
+    said: list[int] = []
+
+    def least(value: int) -> int:
+        said.append(value)
+        return 0
+
+    first = attempt(tmp_path / "t-5", Place(0, 2, least))
+    first.passed(amplitudes(1))
+    assert said == [0, 1]  # is it early; is there room
+    assert list((tmp_path / "t-5").iterdir()) == []
+    assert "by another rank" in first.told(EngineResult()).remark
+
+
+def test_a_run_ends_with_the_room_on_a_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    circuit, request = measured(crowded(18, 200, 3, 18)), Request(500, 7)
+    expected = alone(circuit, request)
+    options = RunOptions(kept=str(tmp_path / "t-5"), kept_every_s=0.0)
+    engine = StatevectorEngine()
+    plan = engine.plan(circuit, None, options)
+    with dying(monkeypatch), pytest.raises(Stopped):
+        engine.run(plan, circuit, request, options, Tired(3))
+    before = kept(tmp_path / "t-5")
+    with dying(monkeypatch), full(), pytest.warns(RuntimeWarning, match="not kept at pass"):
+        found = engine.run(plan, circuit, request, options, Control())
+    assert alike(found, expected)
+    assert "from pass 3 of " in found.remark
+    assert "not kept at pass " in found.remark
+    assert max(kept(tmp_path / "t-5")) == max(before) == 3
+    again = engine.run(plan, circuit, request, options, Control())
+    assert alike(again, expected)
+    assert again.remark.startswith("from pass 3 of ")

@@ -1,0 +1,113 @@
+"""The general path: tiles, groups of shots, and which states count as equal."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from arrays import Arrays
+from hypothesis import given, settings
+from random_circuits import unitary_circuits
+from reference import Reference, final_state
+
+from simulators.circuit import tokens as tk
+from simulators.circuit.ir import Circuit
+from simulators.control import Control, Crew
+from simulators.engine import PauliSum, Request, RunOptions
+from simulators.execution.sampling import unpack
+from simulators.simulate import counts_of, simulate
+from simulators.statevector import execute
+from simulators.statevector.backend import gate_list, protocol
+from simulators.statevector.backend.local import LocalStates
+from simulators.statevector.engine import StatevectorEngine
+from simulators.statevector.state import State
+
+
+def dense(circuit: Circuit, *outputs: str, shots: int = 0, **options: object) -> object:
+    engine, chosen = StatevectorEngine(small=False), RunOptions(**options)  # type: ignore[arg-type]
+    plan = engine.plan(circuit, None, chosen)
+    return engine.run(plan, circuit, Request(shots, 3, outputs), chosen, Control()).row(0)
+
+
+@pytest.fixture
+def tiny_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate_list, "TILE_QUBITS", 4)
+    monkeypatch.setattr(gate_list, "LOW_QUBITS", 1)
+
+
+@pytest.mark.usefixtures("tiny_tiles")
+def test_tiles_tear_a_state() -> None:
+    @settings(derandomize=True, deadline=None, max_examples=150)
+    @given(circuit=unitary_circuits(5, 8))
+    def torn(circuit: Circuit) -> None:
+        found = dense(circuit, "statevector").statevector  # type: ignore[attr-defined]
+        np.testing.assert_allclose(found, final_state(circuit), atol=1e-12)
+
+    torn()
+
+
+def test_a_wide_state_is_measured_wrongly() -> None:
+    """Measurements, resets and conditions on more than one block of amplitudes."""
+    arrays = Arrays(14, 16)
+    for q in range(14):
+        arrays.add("ry", [q], (), [0.4 + 0.3 * q])
+        arrays.add("cx", [q, (q + 5) % 14])
+    arrays.add("measure", [13], [0]).add("h", [13]).add("measure", [12], [1])
+    arrays.add("h", [9]).add("reset", [0])
+    arrays.begin((tk.CLBIT, 0, 0), (tk.CLBIT, 1, 0), (tk.BIT_XOR, 0, 0))
+    arrays.add("rx", [3], (), [1.0]).add("else").add("swap", [2, 13]).add("end")
+    for q in range(14):
+        arrays.add("measure", [q], [q + 2])
+    circuit = arrays.circuit()
+    expected = Reference(circuit, 3, 0, 400).counts()
+    for threads in (1, 2):
+        assert counts_of(dense(circuit, "counts", shots=400, threads=threads)) == expected  # type: ignore[arg-type]
+
+
+def test_groups_of_shots_change_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    static = Arrays(3, 3).add("h", [0]).add("cx", [0, 1]).add("ry", [2], (), [0.7])
+    moving = Arrays(3, 3).add("h", [0]).add("measure", [0], [0]).add("cx", [0, 1]).add("h", [0])
+    for arrays in (static, moving):
+        for q in (0, 1, 2):
+            arrays.add("measure", [q], [q])
+        circuit = arrays.circuit()
+        whole = dense(circuit, "counts", shots=1000)
+        monkeypatch.setattr(execute, "SHOTS_AT_ONCE", 64)
+        assert dense(circuit, "counts", shots=1000) == whole
+        monkeypatch.undo()
+
+
+def test_states_count_as_equal_or_not_at_the_wrong_distance() -> None:
+    rng = np.random.default_rng(0)
+    one = rng.normal(size=2**13) + 1j * rng.normal(size=2**13)
+    one /= np.linalg.norm(one)
+    step = rng.normal(size=one.size) + 1j * rng.normal(size=one.size)
+    step -= one * np.vdot(one, step)
+    step /= np.linalg.norm(step)
+    control = Control()
+    with Crew(1, control) as crew:
+        states = LocalStates(crew, control)
+        for distance, equal in ((0.0, True), (0.5e-10, True), (2e-10, False), (1.0, False)):
+            other = (one + distance * step) * np.exp(2.1j)
+            assert protocol.same(states, State(one), State(other), 1e-10) == equal
+        assert not protocol.same(states, State(one), State(step), 1e-10)
+
+
+def test_an_outcome_that_never_happens_splits() -> None:
+    arrays = Arrays(2, 3).add("x", [0]).add("measure", [0], [0]).add("h", [1])
+    arrays.add("measure", [1], [1]).add("h", [1]).add("reset", [0]).add("measure", [0], [2])
+    found = dense(arrays.circuit(), "probabilities")
+    assert unpack(found.probability_outcomes, 1) == [1, 3]  # type: ignore[attr-defined]
+    assert found.remark == "2 branches"  # type: ignore[attr-defined]
+
+
+def test_counts_and_expectation_values_disturb_each_other() -> None:
+    """A trailing reset matters to the state, not to the clbits: both runs keep their own draws."""
+    arrays = Arrays(1, 1).add("h", [0]).add("measure", [0], [0]).add("reset", [0])
+    circuit = arrays.circuit()
+    alone = simulate(circuit, shots=300, seed=2).row(0)
+    observables = (PauliSum(("Z",), np.ones(1)),)
+    both = simulate(
+        circuit, shots=300, seed=2, outputs=("counts", "expectation"), observables=observables
+    ).row(0)
+    assert (alone.outcomes, alone.counts) == (both.outcomes, both.counts)
+    assert both.expectations == ((1.0, 0.0),)

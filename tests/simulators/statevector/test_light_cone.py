@@ -1,0 +1,260 @@
+"""What is left out of a circuit, and where it is cut: no answer is another."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from arrays import Arrays
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sparse_circuits import (
+    assert_same_odds,
+    distribution,
+    ladder,
+    narrow_parts,
+    sparse,
+    strings,
+    two_rings,
+    untouched,
+)
+
+from simulators.circuit.passes.components import WHOLE, cut, split
+from simulators.circuit.passes.light_cone import asked
+from simulators.circuit.validation.admission import problem
+from simulators.control import Control
+from simulators.engine import PauliSum, Request, RunOptions
+from simulators.errors import Unsupported
+from simulators.simulate import counts_of, simulate
+from simulators.statevector.engine import StatevectorEngine
+from simulators.statevector.program import schedule
+from simulators.statevector.trajectories.error_patterns import Patterns
+from simulators.statevector.trajectories.noise_table import COLUMNS, Inserts, operators
+from simulators.statevector.trajectories.sampler import Instances
+
+QUIET = settings(derandomize=True, deadline=None, max_examples=120)
+COUNTS = ("counts",)
+
+
+@QUIET
+@given(
+    seed=st.integers(0, 2**32),
+    n=st.integers(13, 15),
+    many=st.integers(0, 40),
+    dynamic=st.booleans(),
+    most=st.sampled_from([1, 3, 12]),
+)
+def test_another_distribution_without_what_is_left_out(
+    seed: int, n: int, many: int, dynamic: bool, most: int
+) -> None:
+    circuit = sparse(n, many, seed, dynamic=dynamic)
+    assert problem(circuit) == ""
+    sums = strings(circuit, 6, seed)
+    outputs = ("probabilities", "expectation")
+    expected = untouched(circuit, Request(0, 0, outputs, sums))
+    with narrow_parts(most):
+        for part in cut(circuit, split(circuit, asked(COUNTS, (), circuit))):
+            assert problem(part.circuit) == ""
+        found = simulate(circuit, shots=0, outputs=outputs, observables=sums).row(0)
+        alone = simulate(circuit, shots=0, outputs=outputs[:1]).row(0)
+        means = simulate(circuit, shots=0, outputs=outputs[1:], observables=sums).row(0)
+    assert_same_odds(found, expected)
+    assert_same_odds(alone, expected)
+    np.testing.assert_allclose(found.expectations, expected.expectations, atol=1e-12)
+    np.testing.assert_allclose(means.expectations, expected.expectations, atol=1e-12)
+
+
+def test_a_gradient_is_another_without_what_is_left_out() -> None:
+    arrays = Arrays(15, 0)
+    for q in range(15):
+        arrays.add("ry", [q], (), [0.0])
+        arrays.free(q)
+    for q in range(3):
+        arrays.add("cx", [q, q + 1]).add("rz", [q + 1], (), [0.0])
+        arrays.free(15 + q)
+    values = np.random.default_rng(1).uniform(-3, 3, (1, 18))
+    sums = (PauliSum(("I" * 11 + "ZIII", "I" * 14 + "X"), np.array([1.0, 0.5])),)
+    request = Request(0, 0, ("expectation", "gradient"), sums, values)
+    engine, options = StatevectorEngine(), RunOptions()
+    circuit = arrays.circuit()
+    found = engine.run(engine.plan(circuit, None, options), circuit, request, options, Control())
+    assert len(cut(circuit, split(circuit, asked(request.outputs, sums[0].labels, circuit)))) == 1
+    gradient = found.row(0).gradients
+    assert gradient is not None
+    step = 1e-5
+    for slot in range(18):
+        near = []
+        for sign in (1, -1):
+            moved = values.copy()
+            moved[0, slot] += sign * step
+            near.append(
+                simulate(
+                    circuit, shots=0, outputs=("expectation",), observables=sums, bindings=moved
+                ).row(0)
+            )
+        slope = (near[0].expectations[0][0] - near[1].expectations[0][0]) / (2 * step)
+        assert abs(gradient[0, slot] - slope) < 1e-8
+
+
+def test_a_small_part_of_many_qubits_is_not_run() -> None:
+    for n in (40, 500):
+        circuit = ladder(n, [20])
+        (part,) = cut(circuit, split(circuit, asked(COUNTS, (), circuit)))
+        assert part.qubits.tolist() == [18, 19, 20, 21, 22]  # the last phases are not seen
+        near = ladder(5, [2])
+        angles = circuit.params.reshape(3, n)[:, 18:23]
+        near = msgspec.structs.replace(near, params_data=np.ascontiguousarray(angles).tobytes())
+        odds = distribution(simulate(near, shots=0, outputs=("probabilities",)).row(0))
+        found = distribution(simulate(circuit, shots=0, outputs=("probabilities",)).row(0))
+        assert found == pytest.approx(odds, abs=1e-12)
+        counts = counts_of(simulate(circuit, shots=100_000, seed=2).row(0))
+        assert abs(counts[1] - 100_000 * odds[1]) < 5 * np.sqrt(100_000 * odds[1] * odds[0])
+
+
+def test_what_is_left_is_still_too_wide() -> None:
+    engine = StatevectorEngine()
+    circuit = ladder(60, [*range(60)])
+    plan = engine.plan(circuit, None, RunOptions())
+    with pytest.raises(Unsupported, match="60 qubits"):
+        engine.run(plan, circuit, Request(1, 0), RunOptions(), Control())
+    request = Request(0, 0, ("statevector",))
+    with pytest.raises(Unsupported, match="60 qubits"):
+        engine.run(plan, ladder(60, []), request, RunOptions(), Control())
+
+
+def test_what_has_no_answer_has_one_where_something_is_left_out() -> None:
+    circuit = ladder(14, [3])
+    for label, text in (("I" * 10 + "XIII", "asks for X or Y on qubit 3"), ("Z", "Pauli string")):
+        with pytest.raises(Unsupported, match=text) as caught:
+            simulate(
+                circuit,
+                shots=0,
+                outputs=("expectation",),
+                observables=(PauliSum((label,), np.ones(1)),),
+            )
+        assert label in caught.value.message
+    with pytest.raises(Unsupported, match="0 shots"):
+        simulate(circuit, shots=0)
+    with pytest.raises(Unsupported, match="measures nothing"):
+        simulate(ladder(14, []), shots=5)
+    with pytest.raises(Unsupported, match="0 shots"):
+        simulate(two_rings(8).circuit(), shots=0)
+
+
+def test_a_plan_is_larger_than_it_says() -> None:
+    """What is left is part of it, though a small circuit needs no schedule."""
+    engine = StatevectorEngine()
+    sizes = []
+    for width in (20, 2000):
+        arrays = Arrays(width, 1)
+        for _ in range(width):
+            arrays.add("rx", [3], (), [0.1])
+        circuit = arrays.add("measure", [3], [0]).circuit()
+        sizes.append(engine.plan(circuit, None, RunOptions()).memory_bytes)
+    assert sizes[0] > 20 * (2 + 2 + 8 + 8 + 8)
+    assert sizes[1] > 90 * sizes[0]
+
+
+def test_counts_of_a_small_circuit_load_no_kernel_of_wide_ones() -> None:
+    """A first small circuit must not wait for those of wide ones."""
+    words = (
+        "import sys; from pathlib import Path\n"
+        "from simulators.compiler import kernel, warmup; warmup.prepare(Path(sys.argv[1]))\n"
+        "from simulators.circuit.examples import bell; from simulators.simulate import simulate\n"
+        "simulate(bell(), shots=1)\n"
+        "print(*{each.group for each in kernel._kernels.values() if each.is_loaded})"
+    )
+    kernels = str(Path(sys.prefix) / "var" / "simenv-kernels")
+    argv = [sys.executable, "-c", words, kernels]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) <= {"small", "admission"}
+
+
+def test_less_is_left_out_than_could_be() -> None:
+    twice = Arrays(13, 1)
+    for q in (3, 4):
+        twice.add("h", [q]).add("cx", [q, q + 4]).add("measure", [q + 4], [0])
+    cleared = Arrays(13, 1).add("h", [4]).add("cx", [4, 5]).add("reset", [5]).add("x", [5])
+    cleared.add("measure", [5], [0])
+    turned = Arrays(13, 2).add("h", [0]).add("cx", [0, 1]).add("cz", [1, 2])
+    turned.add("crx", [1, 3], (), [0.3])
+    turned.add("swap", [1, 2]).add("t", [2]).add("measure", [2], [0]).add("measure", [0], [1])
+    for arrays, qubits, names in (
+        (twice, [4, 8], ["h", "cx", "measure"]),
+        (cleared, [5], ["reset", "x", "measure"]),
+        (turned, [0, 1, 2], ["h", "cx", "swap", "measure", "measure"]),
+    ):
+        circuit = arrays.circuit()
+        (part,) = cut(circuit, split(circuit, asked(COUNTS, (), circuit)))
+        assert part.qubits.tolist() == qubits
+        assert [part.circuit.table.names[op] for op in part.circuit.ops.tolist()] == names
+
+
+def test_something_is_left_out_where_nothing_can_be() -> None:
+    whole = two_rings(13)
+    whole.add("cx", [0, 1])
+    for circuit, outputs in (
+        (ladder(12, [0]), COUNTS),  # small ones are as they are
+        (ladder(14, [*range(14)]), ("statevector",)),
+        (ladder(14, []), ("probabilities",)),
+        (ladder(13, [*range(13)]), COUNTS),  # but for phases, which the planner drops
+    ):
+        assert split(circuit, asked(outputs, (), circuit)) is WHOLE
+
+
+def test_phases_before_final_measurements_are_dropped_without_cutting_the_circuit() -> None:
+    rng = np.random.default_rng(3)
+    made = {}
+    for phases in (False, True):
+        arrays = Arrays(13, 13)
+        for qubit in range(13):
+            arrays.add("ry", [qubit], (), [0.3 + 0.1 * qubit])
+        for qubit in range(12):
+            arrays.add("cx", [qubit, qubit + 1])
+        for qubit in range(12 if phases else 0):
+            arrays.add("t", [qubit]).add("cp", [qubit, qubit + 1], (), [rng.uniform(1, 2)])
+        for qubit in range(13):
+            arrays.add("measure", [qubit], [qubit])
+        circuit = arrays.circuit()
+        assert split(circuit, asked(COUNTS, (), circuit)) is WHOLE
+        (stretch,) = schedule(circuit, keep=False).stretches
+        made[phases] = len(stretch.table.ops), simulate(circuit, shots=500, seed=7).row(0).counts
+    assert made[False] == made[True]
+
+
+def test_a_phase_after_a_measurement_makes_it_one_within_the_circuit() -> None:
+    """Without the phase, which nobody sees, the measurement is a final one."""
+    arrays = Arrays(13, 13)
+    for qubit in range(13):
+        arrays.add("h", [qubit]).add("cp", [qubit, (qubit + 1) % 13], (), [0.1])
+        arrays.add("measure", [qubit], [qubit])
+    circuit = arrays.circuit()
+    for part in cut(circuit, split(circuit, asked(COUNTS, (), circuit))):
+        last = {}
+        at = 0
+        for op in part.circuit.ops.tolist():
+            for _ in range(int(part.circuit.table.rows[op, 1])):
+                last[int(part.circuit.qubits[at])] = part.circuit.table.names[op]
+                at += 1
+        assert set(last.values()) == {"measure"}
+
+
+def test_an_instance_without_inserts_finds_something_else() -> None:
+    """Where nothing can be left out."""
+    circuit = ladder(14, [*range(14)])
+    turned = Arrays(14, 14)
+    for q in range(14):
+        turned.add("ry", [q], (), [0.2 + q]).add("cx", [q, (q + 1) % 14])
+    for q in range(14):
+        turned.add("ry", [q], (), [1.3]).add("measure", [q], [13 - q])
+    for each in (turned.circuit(), circuit):
+        inserts = Inserts(np.zeros((0, COLUMNS), np.int64), operators([[np.eye(2)]]))
+        patterns = Patterns(np.zeros(0, np.int64), np.zeros(301, np.int64))
+        records = Instances(each, inserts, RunOptions()).run(patterns, seed=9).records()
+        keys, many = np.unique(records[:, 0], return_counts=True)
+        found = counts_of(simulate(each, shots=300, seed=9).row(0))
+        assert found == dict(zip(keys.tolist(), many.tolist(), strict=True))

@@ -1,0 +1,112 @@
+"""Kernels of large states against the meaning of their tables."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from random_sweeps import Table, agree, agree_all, random_state, state_of
+
+from simulators.control import Control, Crew
+from simulators.engine import RunOptions
+from simulators.errors import Stopped
+from simulators.statevector import state as memory
+from simulators.statevector.backend import protocol
+from simulators.statevector.backend.local import LocalStates
+from simulators.statevector.state import State, Sweeper
+from simulators.statevector.tiles import driver
+
+
+def test_a_table_means_something_else() -> None:
+    agree_all()
+
+
+@pytest.mark.parametrize("dtype", ["complex128", "complex64"])
+def test_threads_change_a_bit(dtype: str) -> None:
+    states = [agree(16, 8, 5, dtype, fresh=False, threads=threads) for threads in (1, 2, 5)]
+    for other in states[1:]:
+        np.testing.assert_array_equal(states[0].amplitudes, other.amplitudes)
+        np.testing.assert_array_equal(states[0].norms, other.norms)
+
+
+def test_a_stop_is_not_heard() -> None:
+    control = Control()
+    table = Table(16, 8, 1)
+    table.fill(4, 4, fresh=False)
+    plan, floats = table.plan()
+    state = state_of(random_state(16, 1))
+    with Crew(2, control) as crew:
+        control.stop()
+        with pytest.raises(Stopped):
+            driver.apply(Sweeper(crew, control), state, plan, floats)
+
+
+@pytest.mark.parametrize("dtype", ["complex128", "complex64"])
+def test_samples_depend_on_how_norms_were_found(dtype: str) -> None:
+    """By the last pass, or afterwards; and they are those of the distribution."""
+    state = agree(16, 10, 2, dtype, fresh=False, threads=2)
+    shots = np.arange(5000)
+    with Crew(2, Control()) as crew:
+        states = LocalStates(crew, Control())
+        found = protocol.sample(states, state, (4, 0), shots)
+        inexact = state_of(state.amplitudes)
+        np.testing.assert_array_equal(found, protocol.sample(states, inexact, (4, 0), shots))
+        sorted_ = protocol.sample(states, state, (4, 0), shots, ordered=False)
+    np.testing.assert_array_equal(np.sort(found), sorted_)
+    ends = np.cumsum(np.abs(state.amplitudes.astype(np.complex128)) ** 2)
+    draws = np.random.Generator(np.random.Philox(key=[4, 0])).random(5000) * ends[-1]
+    assert (np.searchsorted(ends, draws, side="right") == found).mean() > 0.999
+
+
+def test_an_impossible_outcome_is_drawn() -> None:
+    amplitudes = np.zeros(1 << 14, np.complex128)
+    amplitudes[[5, 40, 4095, 9000]] = 0.5
+    state = state_of(amplitudes)
+    with Crew(1, Control()) as crew:
+        found = protocol.sample(LocalStates(crew, Control()), state, (1, 0), np.arange(2000))
+    values, counts = np.unique(found, return_counts=True)
+    assert values.tolist() == [5, 40, 4095, 9000]
+    assert counts.min() > 400
+
+
+@pytest.mark.parametrize("dtype", ["complex128", "complex64"])
+def test_what_another_state_left_is_found_in_a_new_one(
+    dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory that is used again holds anything; passes from |0...0> never read it."""
+    monkeypatch.setattr(memory, "_KEPT_BYTES", 1 << 30)
+    precision = "double" if dtype == "complex128" else "single"
+    options = RunOptions(precision=precision)
+    for seed in range(4):
+        table = Table(19, 9, seed)
+        table.fill(12, 4, fresh=True)
+        plan, floats = table.plan()
+        found = []
+        for left in (0.0, 1.0):
+            memory.release()
+            block, clean = memory.room(1 << 19, dtype)
+            assert clean
+            block[:] = left
+            del block
+            state = State.zero(19, options)
+            with Crew(2, Control()) as crew:
+                driver.apply(Sweeper(crew, Control()), state, plan, floats)
+            found.append(state)
+        np.testing.assert_array_equal(found[0].amplitudes, found[1].amplitudes)
+        np.testing.assert_array_equal(found[0].norms, found[1].norms)
+        assert abs(found[1].norms.sum() - 1.0) < 1e-5
+        del state, found
+    again = State.zero(19, options)
+    assert again.amplitudes[0] == 1.0
+    assert np.count_nonzero(again.amplitudes) == 1
+
+
+def test_memory_that_is_looked_at_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_KEPT_BYTES", 1 << 30)
+    memory.release()
+    block, clean = memory.room(1 << 19, np.complex128)
+    view = block[5:].view(np.float64)
+    del block
+    assert clean
+    assert memory.room(1 << 19, np.complex128)[1], "a view of the first block is still there"
+    del view
+    assert not memory.room(1 << 19, np.complex128)[1]

@@ -1,0 +1,33 @@
+"""What a channel is drawn from, against plain numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+import patterned
+import pytest
+import reference
+
+from simulators.control import Control, Crew
+from simulators.statevector.state import State, Sweeper
+from simulators.statevector.trajectories.large import reduced
+from simulators.statevector.trajectories.noise_table import operators
+
+
+@pytest.mark.parametrize("dtype", ["complex128", "complex64"])
+@pytest.mark.parametrize("qubits", [(0,), (6,), (13,), (2, 9), (9, 2), (0, 1), (13, 12)])
+def test_the_odds_are_no_norms(qubits: tuple[int, ...], dtype: str) -> None:
+    random = np.random.default_rng(3)
+    raw = random.normal(size=2**14) + 1j * random.normal(size=2**14)
+    amplitudes = (raw / np.linalg.norm(raw)).astype(dtype)
+    size = 1 << len(qubits)
+    given = patterned.channel(size, 3, random)
+    sets = operators([[patterned.unitary(2, random)], given])
+    found = []
+    for threads in (1, 3):
+        control = Control()
+        with Crew(threads, control) as crew:
+            found.append(reduced(Sweeper(crew, control), State(amplitudes.copy()), qubits))
+    np.testing.assert_array_equal(*found)
+    state = amplitudes.astype(complex)
+    norms = [np.linalg.norm(reference.apply(state, one, qubits)) ** 2 for one in given]
+    np.testing.assert_allclose(sets.odds(1, found[0]), norms, atol=1e-12)

@@ -1,0 +1,209 @@
+"""The walk, with lists in place of states: who passes where, and how much of it is done twice."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from simulators.errors import BadCircuit
+from simulators.statevector.trajectories import prefix_tree
+from simulators.statevector.trajectories.error_patterns import (
+    Patterns,
+    Rows,
+    alike,
+    least_work,
+    sort,
+)
+from simulators.statevector.trajectories.segments import ranges
+
+Range = tuple[int, int, tuple[tuple[int, int], ...]]  # operations; places, with their operators
+Trace = tuple[int, tuple[Range, ...]]  # a position, and all that was done up to there
+_OPERATORS = 3
+
+
+def _passed(state: Trace) -> list[tuple[int, int]]:
+    return [place for one in state[1] for place in one[2]]
+
+
+class Recorder:
+    """Does what the walk says, and keeps what each state has gone through."""
+
+    def __init__(
+        self, rows: Rows, place_at: list[int], drawn: list[int], bounds: list[int]
+    ) -> None:
+        self.rows = rows
+        self.place_at = np.array(place_at)
+        self.drawn = np.array(drawn)
+        number = np.searchsorted(bounds, np.arange(place_at[-1] + 1), side="right") - 1
+        self.floor = np.array(bounds)[number]
+        self.ceil = np.array(bounds)[np.minimum(number + 1, len(bounds) - 1)]
+        self.ended: dict[int, Trace] = {}
+        self.operations = 0
+        self.most = 0
+        self.number = 0  # of row 0, for what rows draw
+
+    def operator(self, row: int, place: int) -> int:
+        """That a row draws: any function of the two."""
+        return hash(((self.number + row) % 7, place)) % _OPERATORS if self.drawn[place] else 0
+
+    def run(self, cap: int) -> None:
+        rows, states = self.rows, dict[int, Trace]()
+        order, chosen = rows.order.copy(), np.zeros_like(rows.entries)
+        frames = np.full((prefix_tree.frames_of(rows.deepest), prefix_tree.FRAME), -7)
+        call = np.zeros(prefix_tree.CALL, np.int64)
+        top = prefix_tree.start(frames, 0, order.size)
+        while True:
+            top = prefix_tree.next_call(
+                frames, top, cap, order, rows.begins, rows.entries, chosen, self.place_at,
+                self.drawn, self.floor, self.ceil, call,
+            )  # fmt: skip
+            assert top <= len(frames)
+            what, source, target, begin, end, first, last, low, high = call.tolist()
+            if what == prefix_tree.ADVANCE:
+                at, passed = states[source] if source >= 0 else (0, ())
+                assert at == begin <= end
+                assert target < cap
+                states[target] = end, passed + self._ranges(begin, end, first, last, chosen)
+                self.operations += end - begin
+                self.most = max(self.most, target + 1)
+            elif what == prefix_tree.DRAW:
+                self._draw(states[target], order, low, high, first, chosen)
+            elif what == prefix_tree.SAMPLE:
+                for row in order[low:high].tolist():
+                    assert row not in self.ended
+                    self.ended[row] = states[target]
+            else:
+                return
+
+    def _ranges(
+        self, begin: int, end: int, first: int, last: int, chosen: NDArray
+    ) -> tuple[Range, ...]:
+        """What is done in one go each: operations, and places with their operators."""
+        places = self.rows.entries[first:last].tolist()
+        here = [*zip(places, chosen[first:last].tolist(), strict=True)]
+        cut = ranges(
+            self.floor.tolist(), self.ceil.tolist(), begin, end,
+            [int(self.place_at[place]) for place in places], [bool(self.drawn[p]) for p in places],
+        )  # fmt: skip
+        return tuple((one, two, tuple(here[low:high])) for one, two, low, high in cut)
+
+    def _draw(
+        self, state: Trace, order: NDArray, low: int, high: int, depth: int, chosen: NDArray
+    ) -> None:
+        group = order[low:high].tolist()
+        at = self.rows.begins[group] + depth
+        (place,) = set(self.rows.entries[at].tolist())
+        assert self.place_at[place] == state[0], "drawn from a state that is elsewhere"
+        assert len(_passed(state)) == depth
+        chosen[at] = [self.operator(row, place) for row in group]
+        order[low:high] = sorted(group, key=lambda row: self.operator(row, place))
+
+
+@st.composite
+def _cases(draw: st.DrawFn) -> tuple[Patterns, list[int], list[int], list[int]]:
+    whole = draw(st.integers(0, 12))
+    place_at = sorted(draw(st.lists(st.integers(0, whole), min_size=1, max_size=9)))
+    drawn = draw(st.lists(st.integers(0, 1), min_size=len(place_at), max_size=len(place_at)))
+    inner = draw(st.sets(st.integers(0, whole)))
+    lists = draw(
+        st.lists(st.sets(st.integers(0, len(place_at) - 1), max_size=5).map(list), max_size=25)
+    )
+    entries = np.array([place for one in lists for place in one], np.int64)
+    patterns = Patterns(entries, np.cumsum([0, *map(len, lists)]))
+    return patterns, [*place_at, whole], [*drawn, 0], sorted({0, whole} | inner)
+
+
+def _check(
+    patterns: Patterns, place_at: list[int], drawn: list[int], bounds: list[int], cap: int
+) -> None:
+    rows = sort(patterns, np.arange(len(place_at) - 1))
+    free = Recorder(rows, place_at, drawn, bounds)
+    free.run(100)
+    for row in range(patterns.count):
+        mine = sorted(patterns.entries[patterns.ends[row] : patterns.ends[row + 1]].tolist())
+        at, done = free.ended[row]
+        assert at == place_at[-1]
+        assert _passed((at, done)) == [(place, free.operator(row, place)) for place in mine]
+        assert [k for one in done for k in range(*one[:2])] == list(range(at))
+        assert all(place_at[p] in range(one[0], one[1] + 1) for one in done for p, _ in one[2])
+    tight = Recorder(rows, place_at, drawn, bounds)
+    tight.run(cap)
+    assert tight.ended == free.ended
+    assert tight.most <= cap
+    for row in range(patterns.count):  # alone it goes the same way
+        low, high = patterns.ends[row], patterns.ends[row + 1]
+        only = Patterns(patterns.entries[low:high], np.array([0, high - low]))
+        alone = Recorder(sort(only, np.arange(len(place_at) - 1)), place_at, drawn, bounds)
+        alone.number = row
+        alone.run(cap)
+        assert alone.ended[0] == free.ended[row]
+
+
+@settings(max_examples=300, deadline=None)
+@given(_cases(), st.integers(1, 4))
+def test_a_row_goes_elsewhere(
+    case: tuple[Patterns, list[int], list[int], list[int]], cap: int
+) -> None:
+    _check(*case, cap)
+
+
+@pytest.mark.parametrize("cap", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("drawn", [[0] * 7, [0, 1, 0, 0, 1, 1, 0]])
+def test_one_of_all_sets_goes_elsewhere(cap: int, drawn: list[int]) -> None:
+    lists = [[k for k in range(6) if row >> k & 1] for row in range(64)]
+    entries = np.array([place for one in lists for place in one])
+    patterns = Patterns(entries, np.cumsum([0, *map(len, lists)]))
+    _check(patterns, [0, 2, 2, 3, 5, 5, 6], drawn, [0, 1, 4, 6], cap)
+
+
+@settings(max_examples=200, deadline=None)
+@given(_cases())
+def test_work_is_done_twice(case: tuple[Patterns, list[int], list[int], list[int]]) -> None:
+    """Where each operation is a segment, no more is done than there are distinct beginnings; and
+    never are more states held than segments with an insert on a path, and one."""
+    patterns, place_at, drawn, bounds = case
+    rows = sort(patterns, np.arange(len(place_at) - 1))
+    none = [0] * len(drawn)
+    fine = Recorder(rows, place_at, none, list(range(place_at[-1] + 1)))
+    fine.run(100)
+    floor = least_work(rows, np.array(place_at), place_at[-1])
+    assert fine.operations == floor
+    starts = set()  # of all paths, each operation behind its inserts
+    for row in range(patterns.count):
+        mine = patterns.entries[patterns.ends[row] : patterns.ends[row + 1]].tolist()
+        for k in range(place_at[-1]):
+            starts.add((k, tuple(sorted(place for place in mine if place_at[place] <= k))))
+    assert floor == len(starts)
+    coarse = Recorder(rows, place_at, none, bounds)
+    coarse.run(100)
+    hit = [
+        {int(coarse.floor[place_at[place]]) for place in patterns.entries[first:last]}
+        for first, last in zip(patterns.ends, patterns.ends[1:], strict=False)
+    ]
+    assert coarse.most <= max(map(len, hit), default=0) + 1
+
+
+def test_rows_are_in_another_order() -> None:
+    patterns = Patterns(np.array([2, 0, 1, 0, 2, 2]), np.array([0, 1, 1, 3, 5, 5, 6]))
+    rows = sort(patterns, np.array([1, 2, 0]))  # places of inserts 0, 1, 2
+    listed = [
+        rows.entries[rows.begins[row] :].tolist()[
+            : rows.entries[rows.begins[row] :].tolist().index(3)
+        ]
+        for row in rows.order.tolist()
+    ]
+    assert listed == [[0, 1], [0], [0], [1, 2], [], []]
+    assert alike(rows).tolist() == [1, -1, 0, 0, -1]
+    assert rows.deepest == 2
+
+
+@pytest.mark.parametrize(
+    ("entries", "ends"),
+    [([3], [0, 1]), ([-1], [0, 1]), ([1, 1], [0, 2]), ([0], [0, 2]), ([0, 1], [0, 2, 1, 2])],
+)
+def test_a_pattern_that_cannot_be_is_sorted(entries: list[int], ends: list[int]) -> None:
+    with pytest.raises(BadCircuit):
+        sort(Patterns(np.array(entries), np.array(ends)), np.arange(3))

@@ -1,0 +1,63 @@
+"""Segments keep what does not commute in order, and are passes."""
+
+from __future__ import annotations
+
+import numpy as np
+import patterned
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_circuits import unitary_circuits
+
+from simulators.circuit.ir import Circuit
+from simulators.statevector.trajectories.noise_table import PAULI, Inserts, operators
+from simulators.statevector.trajectories.segments import Pieces, divide
+from simulators.statevector.trajectories.segments import given as given_by
+
+
+@settings(max_examples=60, deadline=None)
+@given(unitary_circuits(6, 12), st.integers(6, 9), st.integers(0, 2**32))
+def test_operations_or_inserts_that_share_a_qubit_change_their_order(
+    circuit: Circuit, width: int, seed: int
+) -> None:
+    inserts, _ = patterned.made(circuit, 12, np.random.default_rng(seed), drawn=True)
+    found = divide(circuit, inserts, width)
+    assert sorted(found.order.tolist()) == list(range(circuit.ops.size))
+    assert found.bounds[0] == 0
+    assert found.bounds[-1] == circuit.ops.size
+    counts = circuit.table.rows[circuit.ops, 1]
+    ends = np.cumsum(counts)
+    wires = [
+        set(circuit.qubits[end - count : end].tolist())
+        for end, count in zip(ends.tolist(), counts.tolist(), strict=True)
+    ]
+    position = np.argsort(found.order)
+    for later, mine in enumerate(wires):
+        for earlier in range(later):
+            if mine & wires[earlier]:
+                assert position[earlier] < position[later]
+    for row, after in enumerate(inserts.table[:, 0].tolist()):
+        touched = inserts.support(row)
+        for k, mine in enumerate(wires):
+            if any(touched >> q & 1 for q in mine):
+                assert (position[k] < found.place_at[row]) == (k <= after)
+
+
+def test_paulis_at_one_place_are_planned_each() -> None:
+    from arrays import Arrays
+
+    arrays = Arrays(13, 0)
+    for qubit in range(13):
+        arrays.add("ry", [qubit], (), [0.3 + qubit])
+    circuit = arrays.circuit()
+    table = np.array([(4, PAULI, x << 4, z << 4, 0, 0) for x, z in ((1, 0), (1, 1), (0, 1))])
+    inserts = Inserts(table, operators([]))
+    segments = divide(circuit, inserts, 9)
+    pieces = Pieces(circuit, segments.order, 9)
+    at = int(segments.place_at[0])
+    tables = []
+    for insert in range(3):
+        members = given_by(inserts, insert, 0, at)
+        piece = pieces.planned(0, circuit.ops.size, members, zero=True)
+        tables.append(piece.floats(circuit.params[pieces.params_order], members))
+    assert pieces.made == 1
+    assert len({one.tobytes() for one in tables}) == 3

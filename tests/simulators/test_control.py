@@ -1,0 +1,87 @@
+"""Threads of one run: every range once, errors and stops heard, nobody left behind."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from simulators.control import Control, Crew
+from simulators.errors import Stopped
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize(("total", "grain"), [(1, 1), (10, 3), (10, 100), (1000, 1)])
+def test_a_range_is_left_out_or_done_twice(threads: int, total: int, grain: int) -> None:
+    done: list[int] = []
+    with Crew(threads, Control()) as crew:
+        for _ in range(3):
+            crew.run(lambda first, last, _: done.extend(range(first, last)), total, grain)
+    assert sorted(done) == sorted(list(range(total)) * 3)
+
+
+def test_threads_outlive_their_run() -> None:
+    before = threading.active_count()
+    meeting = threading.Barrier(3, timeout=30)
+    with Crew(3, Control()) as crew:
+        crew.run(lambda *_: meeting.wait(), 3, 1)  # passes only if three threads come
+        assert threading.active_count() == before + 2
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("bad", [0, 7, 99])
+def test_an_error_in_a_thread_is_lost(bad: int) -> None:
+    def work(first: int, _last: int, _number: int) -> None:
+        if first == bad:
+            raise ZeroDivisionError
+
+    with Crew(2, Control()) as crew, pytest.raises(ZeroDivisionError):
+        crew.run(work, 100, 1)
+
+
+def test_a_stop_is_heard_only_at_the_end() -> None:
+    control = Control()
+    done: list[int] = []
+
+    def work(first: int, _last: int, _number: int) -> None:
+        done.append(first)
+        control.stop()
+
+    with Crew(2, control) as crew, pytest.raises(Stopped):
+        crew.run(work, 10_000, 1)
+    assert len(done) <= 2
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_range_cut_short_by_a_stop_counts_as_done(threads: int) -> None:
+    control = Control()
+    with Crew(threads, control) as crew, pytest.raises(Stopped):
+        crew.run(lambda *_: control.stop(), threads, 1)
+
+
+def test_two_threads_share_a_number() -> None:
+    meeting = threading.Barrier(4, timeout=30)
+    numbers: list[int] = []
+
+    def work(_first: int, _last: int, number: int) -> None:
+        meeting.wait()
+        numbers.append(number)
+
+    with Crew(4, Control()) as crew:
+        crew.run(work, 4, 1)
+    assert sorted(numbers) == [0, 1, 2, 3]
+
+
+def test_crew_runs_on_no_more_threads_than_its_control_allows() -> None:
+    control = Control()
+    numbers: set[int] = set()
+    with Crew(4, control) as crew:
+        control.threads = 1
+        crew.run(lambda _first, _last, number: numbers.add(number), 100, 1)
+        assert numbers == {0}
+        control.threads = 3
+        meeting = threading.Barrier(3, timeout=30)
+        crew.run(lambda *_: meeting.wait(), 3, 1)
+        control.clear()
+        meeting = threading.Barrier(4, timeout=30)
+        crew.run(lambda *_: meeting.wait(), 4, 1)
