@@ -16,7 +16,7 @@ from live import Live, environment
 HEAD = 'OPENQASM 2.0;\ninclude "qelib1.inc";\n'
 PAIRS = "".join(f"cz q[{k}],q[{59 - k}];" for k in range(30))  # no chain of tensors holds these
 CHAIN = "".join(f"cz q[{k}],q[{k + 1}];" for k in range(59))
-REFUSE_S = 60.0  # generous: the point is that nothing hangs; the figure is in bench/start.py
+REFUSE_S = 60.0  # that nothing hangs; the benchmark cold_start has the figure
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,9 @@ def test_an_import_goes_the_wrong_way() -> None:
 
 def test_a_package_is_not_under_contract_or_not_shipped() -> None:
     packages = {
-        path.parent.name for path in ROOT.glob("*/__init__.py") if path.parent.name != "tests"
+        path.parent.name
+        for path in ROOT.glob("*/__init__.py")
+        if path.parent.name not in ("tests", "bench")
     }
     assert packages == set(PROJECT["tool"]["importlinter"]["root_packages"])
     assert packages == set(PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"])

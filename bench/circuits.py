@@ -1,0 +1,144 @@
+"""Circuits of the benchmarks; most of them are lists of gates (name, qubits, angles in radians).
+
+Every seed gives other angles; `volume` and `clifford_t` have another structure for each, too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from qiskit import QuantumCircuit
+from qiskit.circuit.library import UnitaryGate
+
+from bench.peers.base import Gate
+
+Random = np.random.Generator
+
+ANSATZ_LAYERS = 4
+CLIFFORD_T_DEPTH = 20  # gates a qubit
+TFIM_STEPS, TFIM_DT, TFIM_FIELD = 10, 0.1, 1.0
+
+
+def qft(num_qubits: int, random: Random) -> Iterator[Gate]:
+    """The Fourier transform of a random product state, its swaps included."""
+    for qubit in range(num_qubits):
+        yield _random_unitary(qubit, random)
+    for high in reversed(range(num_qubits)):
+        yield "h", (high,), ()
+        for low in reversed(range(high)):
+            yield "cp", (low, high), (math.pi / 2 ** (high - low),)
+    for qubit in range(num_qubits // 2):
+        yield "swap", (qubit, num_qubits - 1 - qubit), ()
+
+
+def volume(num_qubits: int, random: Random) -> Iterator[Gate]:
+    """As many layers as qubits: any two-qubit gate on each pair of a random pairing."""
+    for _ in range(num_qubits):
+        order = random.permutation(num_qubits).tolist()
+        for one, two in zip(order[0::2], order[1::2], strict=False):
+            for part in range(4):
+                if part:
+                    yield "cx", (one, two), ()
+                yield _random_unitary(one, random)
+                yield _random_unitary(two, random)
+
+
+def ghz(num_qubits: int, _random: Random) -> Iterator[Gate]:
+    """All equal."""
+    yield "h", (0,), ()
+    for qubit in range(num_qubits - 1):
+        yield "cx", (qubit, qubit + 1), ()
+
+
+def ansatz(num_qubits: int, random: Random) -> Iterator[Gate]:
+    """Layers of ry with a ladder of cx between them."""
+    for layer in range(ANSATZ_LAYERS + 1):
+        if layer:
+            for qubit in range(num_qubits - 1):
+                yield "cx", (qubit, qubit + 1), ()
+        for qubit in range(num_qubits):
+            yield "ry", (qubit,), (random.uniform(-math.pi, math.pi),)
+
+
+def clifford_t(num_qubits: int, random: Random) -> Iterator[Gate]:
+    """A layer of h; then at random two cx to one of h, of t or tdg, of s or x."""
+    for qubit in range(num_qubits):
+        yield "h", (qubit,), ()
+    for _ in range((CLIFFORD_T_DEPTH - 1) * num_qubits):
+        kind, qubit = int(random.integers(10)), int(random.integers(num_qubits))
+        if kind < 4:
+            other = (qubit + 1 + int(random.integers(num_qubits - 1))) % num_qubits
+            yield "cx", (qubit, other), ()
+        else:
+            yield ("h", "h", "t", "tdg", "s", "x")[kind - 4], (qubit,), ()
+
+
+def tfim(num_qubits: int, random: Random) -> Iterator[Gate]:
+    """First-order Trotter steps of an Ising chain in a transverse field; angles a little off."""
+    off = 1.0 + 0.01 * random.uniform(-1, 1)
+    for qubit in range(0, num_qubits, 2):
+        yield "h", (qubit,), ()
+    for _ in range(TFIM_STEPS):
+        for first in (0, 1):
+            for qubit in range(first, num_qubits - 1, 2):
+                yield "rzz", (qubit, qubit + 1), (-2 * TFIM_DT * off,)
+        for qubit in range(num_qubits):
+            yield "rx", (qubit,), (-2 * TFIM_DT * TFIM_FIELD * off,)
+
+
+CIRCUITS: dict[str, Callable[[int, Random], Iterator[Gate]]] = {
+    "qft": qft,
+    "ansatz": ansatz,
+    "volume": volume,
+    "tfim": tfim,
+    "clifford_t": clifford_t,
+    "ghz": ghz,
+}
+
+
+def wide_circuit(name: str, num_qubits: int, seed: int) -> list[Gate]:
+    """Return the circuit of that name and seed."""
+    return list(CIRCUITS[name](num_qubits, np.random.default_rng(seed)))
+
+
+def measured(num_qubits: int, gates: list[Gate]) -> QuantumCircuit:
+    """Return the gates as a QuantumCircuit, all qubits measured."""
+    circuit = QuantumCircuit(num_qubits, num_qubits)
+    for name, qubits, angles in gates:
+        getattr(circuit, name)(*angles, *qubits)
+    circuit.measure(range(num_qubits), range(num_qubits))
+    return circuit
+
+
+def _random_unitary(qubit: int, random: Random) -> Gate:
+    """A one-qubit gate, any as likely."""
+    theta = math.acos(1 - 2 * random.random())
+    return "u", (qubit,), (theta, *random.uniform(-math.pi, math.pi, 2).tolist())
+
+
+def four_qubit_circuit(seed: int) -> QuantumCircuit:
+    """Return a circuit of four qubits and 26 gates, measured; another one for every seed."""
+    rng = np.random.default_rng(seed)
+    circuit = QuantumCircuit(4, 4)
+    for layer in range(2):
+        for qubit in range(4):
+            circuit.ry(rng.uniform(0, 6), qubit)
+            circuit.rz(rng.uniform(0, 6), qubit)
+        for qubit in range(4 if layer else 3):
+            circuit.cx(qubit, (qubit + 1) % 4)
+    for qubit in range(3):
+        circuit.h(qubit)
+    circuit.measure(range(4), range(4))
+    return circuit
+
+
+def unitary_circuit(num_qubits: int, pairs: list[Any]) -> QuantumCircuit:
+    """Return a QuantumCircuit of matrices on pairs of qubits, all qubits measured."""
+    circuit = QuantumCircuit(num_qubits, num_qubits)
+    for qubits, matrix in pairs:
+        circuit.append(UnitaryGate(matrix, check_input=False), qubits)
+    circuit.measure(range(num_qubits), range(num_qubits))
+    return circuit

@@ -1,0 +1,1 @@
+"""Benchmarks of the engines alone, without a service."""

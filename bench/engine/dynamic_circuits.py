@@ -1,0 +1,122 @@
+"""Small dynamic circuits with hundreds of branches, compared with Aer.
+
+Random circuits of 2, 3 and 6 qubits: loops over rotations, entangling gates, measurements in the
+middle, resets, and gates under conditions, so that nearly every history of outcomes leads to a
+state of its own. 1,000 shots. Ours is a worker's task, packed Program in, packed counts out, the
+structure seen for the first time; Aer runs each shot on its own, one thread, its circuit built
+before the clock starts. Both run in turns; medians of the rounds. Judged is the slowest circuit.
+
+    python -m bench run dynamic_circuits [--rounds 5] [--circuits 5] [--files FOLDER] [--cpu]
+
+`--files`: circuits in files are measured too. `--cpu`: CPU seconds instead of the wall clock's.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from argparse import Namespace
+from pathlib import Path
+
+from bench.harness.options import Option
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from typing import Any
+
+import numpy as np
+from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
+
+from bench.harness.report import Report, installed
+from bench.harness.timing import clock_of, timed_s
+from bench.peers import aer as aer_peer
+from bench.peers.simenv_engine import WorkerTask
+from simenv.client.circuits import load
+from simenv.errors import ProgramError
+
+SHOTS = 1_000
+WIDTHS = (2, 3, 6)
+PASSES, GATES = 4, 6
+OPTIONS = (
+    Option("--rounds", type=int, default=5, quick=2),
+    Option("--circuits", type=int, default=5, quick=2),
+    Option("--files", type=Path),
+    Option("--cpu", action="store_true"),
+    Option("--seed", type=int, default=time.time_ns() & 4294967295),
+)
+
+
+def run(options: Namespace) -> Report:
+    """Run the benchmark."""
+    clock = clock_of(cpu=options.cpu)
+    ours = WorkerTask(1, shots=SHOTS, all_kernels=True)
+    words = f"dynamic circuits with many branches: {SHOTS} shots, seed {options.seed}, ms"
+    report = Report("dynamic_circuits", words)
+    ours.run(load(made(2, options.seed - 1)).packed)  # loads what a worker has loaded
+    aer = aer_peer.simulator() if installed("qiskit_aer") else None
+    for width in WIDTHS:
+        times: list[float] = []
+        theirs: list[float] = []
+        branches: list[int] = []
+        for number in range(options.circuits):
+            circuit = made(width, options.seed + 100 * width + number)
+            packed = load(circuit).packed
+            took: tuple[list[float], list[float]] = [], []
+            for _ in range(options.rounds):
+                took[0].append(timed_s(lambda packed=packed: ours.run(packed), clock))
+                if aer is not None:
+                    took[1].append(timed_s(lambda circuit=circuit: _count(aer, circuit), clock))
+            times.append(statistics.median(took[0]))
+            theirs.append(statistics.median(took[1]) if took[1] else float("nan"))
+            branches.append(ours.branches())
+        print(f"{width} qubits, branches {branches}: {_shown(times)}; Aer {_shown(theirs)}")
+        report.at_most("circuit_ms", 1e3 * max(times), f"{width} qubits, slowest circuit")
+    for path in sorted(options.files.iterdir()) if options.files else ():
+        try:
+            packed = load(path).packed
+        except ProgramError as error:
+            print(f"left out: {path.name}: {error}")
+            continue
+        found = [
+            timed_s(lambda packed=packed: ours.run(packed), clock) for _ in range(options.rounds)
+        ]
+        words = f"{path.name}, {ours.branches()} branches"
+        report.at_most("circuit_ms", 1e3 * statistics.median(found), words)
+    return report
+
+
+def made(num_qubits: int, seed: int) -> QuantumCircuit:
+    """A random circuit with loops, measurements, resets and conditions."""
+    random = np.random.default_rng(seed)
+    bits = ClassicalRegister(num_qubits, "c")
+    circuit = QuantumCircuit(QuantumRegister(num_qubits, "q"), bits)
+    for qubit in range(num_qubits):
+        circuit.ry(random.uniform(0.3, 2.8), qubit)
+    with circuit.for_loop(range(PASSES)):
+        for _ in range(GATES):
+            one, two = random.choice(num_qubits, 2, replace=False).tolist()
+            circuit.u(*random.uniform(-3, 3, 3).tolist(), one)
+            circuit.cx(one, two)
+        one, two = random.choice(num_qubits, 2, replace=False).tolist()
+        circuit.measure(one, bits[one])
+        with circuit.if_test((bits[one], 1)):
+            circuit.ry(random.uniform(0.3, 2.8), two)
+            circuit.cz(one, two)
+        circuit.u(*random.uniform(-3, 3, 3).tolist(), one)
+        circuit.measure(two, bits[two])
+        if num_qubits > 2:
+            circuit.u(*random.uniform(-3, 3, 3).tolist(), two)
+            circuit.reset(one)
+    for qubit in range(num_qubits):
+        circuit.ry(random.uniform(0.3, 2.8), qubit)
+        circuit.measure(qubit, bits[qubit])
+    return circuit
+
+
+def _shown(seconds: list[float]) -> str:
+    return "/".join(f"{1e3 * each:.1f}" for each in seconds)
+
+
+def _count(simulator: Any, circuit: QuantumCircuit) -> object:
+    return simulator.run(circuit, shots=SHOTS).result().get_counts(0)

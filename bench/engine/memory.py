@@ -1,0 +1,51 @@
+"""Peak memory of a state that fills the machine: 30 qubits, 16 GiB, over 4 ranks.
+
+The Fourier transform and one layer of an ansatz run to their end and are sampled. What counts is
+the most memory that all ranks together ever held. It is not begun where memory is short.
+
+    python -m bench run memory [--qubits 30] [--ranks 4]
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+from bench.engine.distributed import started
+from bench.harness.options import Option
+from bench.harness.report import Report
+
+RUNS = (("qft", 0), ("ansatz", 1))
+SPARE_BYTES = 5 * 2**29  # beside the state: buffers, libraries, and the rest of the machine
+OPTIONS = (
+    Option("--qubits", type=int, default=30, quick=24),
+    Option("--ranks", type=int, default=4),
+)
+
+
+def run(options: Namespace) -> Report:
+    """Run the benchmark."""
+    report = Report("memory", f"memory: {options.qubits} qubits over {options.ranks} ranks")
+    state = 16 << options.qubits
+    free = _available()
+    if free < state + SPARE_BYTES:
+        print(f"{free / 2**30:.1f} GiB are free: too few for {state / 2**30:.0f} GiB, not begun")
+        report.not_measured("peak_gib", "peak of all ranks", "too little memory is free")
+        return report
+    for name, layers in RUNS:
+        _, one = started(name, options.qubits, options.ranks, 0, layers=layers)
+        print(
+            f"{name}: {one.wall_s:.1f} s, {one.passes} passes, {one.exchanges} exchanges,"
+            f" {one.sent_bytes / 1e9:.1f} GB sent, peak {one.peak_bytes / 2**30:.2f} GiB",
+            flush=True,
+        )
+        gib = one.peak_bytes / 2**30 * (16 / (state / 2**30))
+        report.at_most("peak_gib", gib, f"{name}: peak of all ranks, for 16 GiB of amplitudes")
+    return report
+
+
+def _available() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return 1024 * int(line.split()[1])
+    return 0

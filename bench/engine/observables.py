@@ -1,0 +1,93 @@
+"""Expectation values of Pauli sums and their gradients, compared with Aer and Lightning.
+
+20 qubits, complex128. 100 strings of I, X, Y, Z at random after a hardware-efficient ansatz; and
+the gradient of an Ising chain's energy by the 100 angles of such an ansatz, by the adjoint method
+in both. Each in a process of its own with all threads, in turns, new angles each round; medians.
+Ours: `Runner`, packed Program in, packed result out, its plan known as in all but the first of an
+optimiser's steps; the libraries' circuits are built before the clock starts.
+
+    python -m bench run observables [--rounds 5] [--qubits 20] [--threads 2] [--cpu]
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from argparse import Namespace
+from typing import Any
+
+import numpy as np
+
+from bench.harness.isolated import IsolatedPeer
+from bench.harness.options import Option
+from bench.harness.report import Report
+from bench.peers.observables import (
+    STRINGS,
+    AerObservables,
+    LightningObservables,
+    WorkerObservables,
+)
+
+OPTIONS = (
+    Option("--rounds", type=int, default=5, quick=2),
+    Option("--qubits", type=int, default=20, quick=16),
+    Option("--threads", type=int, default=os.cpu_count() or 1),
+    Option("--cpu", action="store_true", help="CPU seconds of one thread each"),
+    Option("--seed", type=int, default=time.time_ns() & 4294967295),
+)
+
+
+def run(options: Namespace) -> Report:
+    """Run the benchmark."""
+    if options.cpu:
+        options.threads = 1
+    what = f"values: {options.qubits} qubits, {options.threads} threads, seed {options.seed}, s"
+    report = Report("observables", what)
+    makers: dict[str, Any] = {
+        "ours": WorkerObservables,
+        "aer": AerObservables,
+        "lightning": LightningObservables,
+    }
+    ways = [IsolatedPeer(name, make, threads=options.threads) for name, make in makers.items()]
+    times: dict[tuple[str, str], list[float]] = {}
+    for turn in range(options.rounds + 1):
+        for what in ("values", "gradient"):
+            found = {}
+            for way in ways:
+                if way.problem or not way.prepare(options.qubits, [(what, options.seed + turn)]):
+                    print(f"left out: {way.name}: {way.problem}")
+                    continue
+                if what == "gradient" and way.name == "aer":
+                    continue  # it has none
+                took = way.times(1, 300.0, cpu=options.cpu)
+                if turn:  # the first loads and compiles
+                    times.setdefault((what, way.name), []).extend(took)
+                values = way.call("last")
+                if values is None:
+                    print(f"left out from here: {way.name}: {way.problem}")
+                    continue
+                found[way.name] = np.array(values)
+            for name, values in found.items():
+                assert np.abs(values - found.get("ours", values)).max() < 1e-9, (
+                    f"{what}: {name} differs"
+                )
+    for way in ways:
+        way.close()
+    best = {key: statistics.median(each) for key, each in times.items()}
+    print("\n".join(f"{what} {name}: {each:.4f}" for (what, name), each in best.items()))
+    ours = best["values", "ours"]
+    peers = [v for (what, name), v in best.items() if what == "values" and name != "ours"]
+    label = f"{STRINGS} strings, of the best"
+    if peers:
+        report.at_most("strings_of_best", ours / min(peers), label)
+    else:
+        report.not_measured("strings_of_best", label, "no peer ran to its end")
+    if ("gradient", "lightning") in best:
+        share = best["gradient", "ours"] / best["gradient", "lightning"]
+        report.at_most("gradient_of_lightning", share, "gradient, of Lightning")
+    else:
+        report.not_measured(
+            "gradient_of_lightning", "gradient, of Lightning", "Lightning did not run to its end"
+        )
+    return report

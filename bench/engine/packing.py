@@ -1,0 +1,113 @@
+"""Packing a QuantumCircuit into a task's bytes: the compiled walk and the Python walk.
+
+Every circuit is new and packed once a round, by each in turn, since the machine's speed drifts. The
+figures are this thread's own CPU time over `load`: from the circuit in hand to what a task is made
+of. Qiskit's own QPY runs in the same rounds. How long it takes until the compiled walk is there is
+measured in processes of its own.
+
+    python -m bench run packing [--rounds 30]
+"""
+
+from __future__ import annotations
+
+import io
+import statistics
+import subprocess
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from qiskit import QuantumCircuit, qpy
+
+from bench.harness.options import Option
+from bench.harness.report import Report
+from simenv.client.circuits import load, native
+
+SIZES = ((4, 30, 400), (8, 100, 150), (20, 10_000, 2))  # qubits, gates, circuits
+STARTS = 7
+START = """
+import time
+from qiskit import QuantumCircuit
+from simenv.client.circuits import load, native
+load(QuantumCircuit(1))
+begin = time.thread_time()
+assert native.CHOICE.prepare(), native.CHOICE.why_not
+print(time.thread_time() - begin)
+"""
+OPTIONS = (Option("--rounds", type=int, default=30, quick=5),)
+
+
+def run(options: Namespace) -> Report:
+    """Run the benchmark."""
+    report = Report("packing", "pack: from a QuantumCircuit to a task's bytes, us an operation")
+    compiled, walked = native.Choice(), native.Choice()
+    if not compiled.prepare():
+        report.not_measured("compiled_34_us", "compiled", compiled.why_not)
+        return report
+    walked.why_not = "this one is to walk"
+
+    def packed(choice: native.Choice) -> Callable[[QuantumCircuit], Any]:
+        def run(one: QuantumCircuit) -> Any:
+            native.CHOICE = choice
+            return load(one).packed
+
+        return run
+
+    contenders = {"compiled": packed(compiled), "walked": packed(walked), "qpy": _qpy}
+    figures: dict[tuple[str, int], float] = {}
+    print(f"{'operations':>10s}{'':4s}" + "".join(f"{name:>16s}" for name in contenders))
+    for qubits, gates, count in SIZES:
+        circuits = [circuit(qubits, gates, seed) for seed in range(count)]
+        operations = gates + qubits
+        assert all(contenders["compiled"](c) == contenders["walked"](c) for c in circuits)
+        times: dict[str, list[float]] = {name: [] for name in contenders}
+        for _ in range(options.rounds):
+            for name, run in contenders.items():
+                begin = time.thread_time()
+                for one in circuits:
+                    run(one)
+                times[name].append((time.thread_time() - begin) / count)
+        cells = []
+        for name in contenders:
+            us = statistics.median(times[name]) * 1e6
+            figures[name, operations] = us / operations
+            cells.append(f"{us:8.0f} {us / operations:6.3f}")
+        print(f"{operations:10d}    " + "".join(f"{cell:>16s}" for cell in cells))
+    print("(us a circuit, us an operation)\n")
+    small, _, large = (gates + qubits for qubits, gates, _ in SIZES)
+    report.at_most("compiled_34_us", figures["compiled", small], "compiled, 34 operations, us each")
+    report.at_most("compiled_10020_us", figures["compiled", large], "compiled, 10,020 operations")
+    walk = max(figures["walked", small], figures["walked", large])
+    report.at_most("walked_us", walk, "walked, us each")
+    report.at_most("ready_ms", _ready_s() * 1e3, "until the compiled walk is there, ms")
+    return report
+
+
+def circuit(qubits: int, gates: int, seed: int) -> QuantumCircuit:
+    """Rotations and entangling gates, measured."""
+    rng = np.random.default_rng(seed)
+    made = QuantumCircuit(qubits, qubits)
+    for gate in range(gates):
+        qubit = gate % qubits
+        if gate // qubits % 3 == 2:
+            made.cx(qubit, (qubit + 1) % qubits)
+        elif gate // qubits % 3:
+            made.rz(rng.uniform(0, 6), qubit)
+        else:
+            made.ry(rng.uniform(0, 6), qubit)
+    made.measure(range(qubits), range(qubits))
+    return made
+
+
+def _qpy(one: QuantumCircuit) -> None:
+    qpy.dump(one, io.BytesIO())
+
+
+def _ready_s() -> float:
+    """Median over fresh processes."""
+    command = [sys.executable, "-c", START]
+    runs = [subprocess.run(command, capture_output=True, check=True) for _ in range(STARTS)]
+    return statistics.median([float(run.stdout) for run in runs])

@@ -1,0 +1,99 @@
+"""Random two-qubit unitaries on all pairs: the whole path, compared with qulacs and qsim.
+
+Layers of random pairings, a random matrix on each pair; 1,024 shots, single precision, all threads.
+Ours is the whole path of a new structure through a running environment: from a QuantumCircuit to
+the dict of counts. The libraries begin with the same matrices: they build their own circuit, run it
+and give a dict of counts. All take turns with new circuits each round; medians. qulacs has double
+precision only; qsim's best fusion of 2 and 3 qubits counts.
+
+    python -m bench run random_unitaries [--rounds 7] [--qubits 14,18,20] [--layers 12] [--cpu]
+
+`--cpu`: CPU seconds of one thread each, and of ours the worker's task alone: for busy machines.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from argparse import Namespace
+from typing import Any
+
+import numpy as np
+from scipy.stats import unitary_group
+
+from bench.harness.isolated import IsolatedPeer
+from bench.harness.options import Option
+from bench.harness.report import Report
+from bench.peers.base import SHOTS
+from bench.peers.qsim import QsimUnitaries
+from bench.peers.qulacs import QulacsUnitaries
+from bench.peers.simenv_engine import UnitaryEnvironment, UnitaryTask
+
+Pair = tuple[tuple[int, int], Any]
+OPTIONS = (
+    Option("--rounds", type=int, default=7, quick=2),
+    Option("--qubits", default="14,18,20", quick="14"),
+    Option("--layers", type=int, default=12),
+    Option("--threads", type=int, default=os.cpu_count() or 1),
+    Option("--cpu", action="store_true"),
+    Option("--seed", type=int, default=time.time_ns() & 4294967295),
+)
+
+
+def run(options: Namespace) -> Report:
+    """Run the benchmark."""
+    if options.cpu:
+        options.threads = 1
+    words = f"random pairs: {options.layers} layers, {options.threads} threads, seed {options.seed}"
+    report = Report("random_unitaries", f"{words}, ms")
+    ways = [
+        IsolatedPeer(
+            "ours", UnitaryTask if options.cpu else UnitaryEnvironment, threads=options.threads
+        ),
+        IsolatedPeer("qulacs", QulacsUnitaries, threads=options.threads),
+        IsolatedPeer("qsim 2", QsimUnitaries, 2, threads=options.threads),
+        IsolatedPeer("qsim 3", QsimUnitaries, 3, threads=options.threads),
+    ]
+    for way in ways:
+        if way.problem:
+            print(f"left out: {way.name}: {way.problem}")
+    for num_qubits in map(int, options.qubits.split(",")):
+        times: dict[str, list[float]] = {}
+        for turn in range(options.rounds + 1):
+            circuit = made(num_qubits, options.layers, options.seed + turn)
+            means: dict[str, Any] = {}
+            for way in ways:
+                if way.problem or not way.prepare(num_qubits, [circuit]):
+                    continue
+                found = way.times(1, 300.0, cpu=options.cpu)
+                if turn:  # the first loads what a process loads once
+                    times.setdefault(way.name, []).extend(found)
+                else:
+                    means[way.name] = np.array(way.correlations())
+            for name, each in means.items():
+                off = np.abs(each - means["ours"]).max()
+                assert off < 6 * (2 / SHOTS) ** 0.5, f"{name} ran another circuit: {off:.2f}"
+        medians = {name: 1e3 * statistics.median(each) for name, each in times.items()}
+        shown = ", ".join(f"{name} {each:.1f}" for name, each in medians.items())
+        print(f"{num_qubits} qubits: {shown}")
+        peers = [each for name, each in medians.items() if name != "ours"]
+        where = f"{num_qubits} qubits, of the best peer"
+        if peers:
+            report.at_most("of_best", medians["ours"] / min(peers), where)
+        else:
+            report.not_measured("of_best", where, "no peer ran")
+    for way in ways:
+        way.close()
+    return report
+
+
+def made(num_qubits: int, layers: int, seed: int) -> list[Pair]:
+    """A random matrix on each pair of random pairings."""
+    random = np.random.default_rng(seed)
+    found = []
+    for _ in range(layers):
+        order = random.permutation(num_qubits).tolist()
+        for one, two in zip(order[0::2], order[1::2], strict=False):
+            found.append(((one, two), unitary_group.rvs(4, random_state=random)))
+    return found

@@ -1,0 +1,131 @@
+"""Many shots of a large state, in units of one sweep through the state.
+
+One run of the engine: all passes of a circuit, then 10^6 shots of the final state, to counts. The
+clock is read after the last pass; a sweep is what the passes took, by how often they went through
+the whole state. Beside it, in the same rounds and by as many threads: all amplitudes read once, and
+read and written once, which is what a sweep that computes nothing cannot do without.
+
+One thread is measured by its CPU time: others may be at work.
+
+    python -m bench run sampling [--qubits 26] [--shots 1000000] [--circuit ansatz] [--rounds 3]
+"""
+
+from __future__ import annotations
+
+import statistics
+import threading
+from argparse import Namespace
+from collections.abc import Callable
+
+import numpy as np
+
+from bench.engine.distributed_rank import circuit_of
+from bench.harness.kernels import load_kernels
+from bench.harness.options import Option
+from bench.harness.report import Report
+from bench.harness.timing import Clock, clock_of
+from simulators.control import Control
+from simulators.engine import Request, RunOptions
+from simulators.statevector.engine import StatevectorEngine
+from simulators.statevector.planning.planner import Stretch
+from simulators.statevector.planning.report import sweeps
+from simulators.statevector.program import schedule
+
+SEED = 7
+
+
+class Watched(Control):
+    """Remembers when a pass was done last."""
+
+    __slots__ = ("_clock", "last_s")
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock = clock
+        self.last_s = 0.0
+
+    def passed(self, passes: int = 1) -> None:
+        super().passed(passes)
+        self.last_s = self._clock()
+
+
+OPTIONS = (
+    Option("--qubits", type=int, default=26, quick=22),
+    Option("--shots", type=int, default=10**6),
+    Option("--circuit", default="ansatz"),
+    Option("--threads", type=int, default=2),
+    Option("--precision", choices=("double", "single"), default="double"),
+    Option("--rounds", type=int, default=3, quick=1),
+)
+
+
+def run(options: Namespace) -> Report:
+    """Run the benchmark."""
+    load_kernels()
+    report = Report(
+        "sampling", f"shots: {options.shots:,} of {options.qubits} qubits, {options.precision}"
+    )
+    times: dict[str, list[float]] = {"simulation": [], "sampling": [], "read": [], "written": []}
+    outcomes = 0
+    clock = clock_of(cpu=options.threads == 1)
+    run = Runs(options, clock)
+    run(1)
+    for _ in range(options.rounds):
+        simulated_s, sampled_s, outcomes = run(options.shots)
+        times["simulation"].append(simulated_s)
+        times["sampling"].append(sampled_s)
+        read_s, written_s = _memory(options, clock)
+        times["read"].append(read_s)
+        times["written"].append(written_s)
+    found = {name: statistics.median(each) for name, each in times.items()}
+    size = (16 if options.precision == "double" else 8) << options.qubits
+    sweep_s = found["simulation"] / run.sweeps
+    print(f"{options.circuit}, {options.threads} threads")
+    print(f"simulation {found['simulation']:.2f} s, {run.sweeps:.1f} sweeps")
+    print(f"sampling {found['sampling']:.3f} s, {outcomes:,} different outcomes")
+    print(f"all amplitudes read once: {found['read']:.3f} s, {size / found['read'] / 1e9:.1f} GB/s")
+    print(f"read and written once: {found['written']:.3f} s\n")
+    report.at_most("of_sweep", found["sampling"] / sweep_s, "sampling, in sweeps of this run")
+    return report
+
+
+class Runs:
+    """Of one circuit. `sweeps`: how often its passes go through the whole state."""
+
+    def __init__(self, options: Namespace, clock: Clock) -> None:
+        self._circuit = circuit_of(options.circuit, options.qubits, SEED)
+        self._options = RunOptions(precision=options.precision, threads=options.threads)
+        self._clock = clock
+        self._engine = StatevectorEngine()
+        self._plan = self._engine.plan(self._circuit, None, self._options)
+        planned = schedule(self._circuit, keep=False, precision=options.precision)
+        stretches = [each for each in planned.stretches if isinstance(each, Stretch)]
+        self.sweeps = sum(sweeps(stretch.sweeps) for stretch in stretches)
+
+    def __call__(self, shots: int) -> tuple[float, float, int]:
+        """Seconds of the passes, of what comes after them, and outcomes found."""
+        control, request = Watched(self._clock), Request(shots, SEED)
+        begin_s = self._clock()
+        found = self._engine.run(self._plan, self._circuit, request, self._options, control)
+        end_s = self._clock()
+        assert control.passes[0] == control.passes[1] > 0
+        return control.last_s - begin_s, end_s - control.last_s, len(found.counts) // 4
+
+
+def _memory(options: Namespace, clock: Clock) -> tuple[float, float]:
+    """Seconds to read so many amplitudes once, and to read and write them, by so many threads."""
+    numbers = np.ones(
+        2 << options.qubits, np.float64 if options.precision == "double" else np.float32
+    )
+    parts = np.array_split(numbers, options.threads)
+
+    def together(work: Callable[[np.ndarray], object]) -> float:
+        running = [threading.Thread(target=work, args=(part,)) for part in parts]
+        begin_s = clock()
+        for thread in running:
+            thread.start()
+        for thread in running:
+            thread.join()
+        return clock() - begin_s
+
+    return together(np.max), together(lambda part: np.negative(part, out=part))

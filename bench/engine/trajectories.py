@@ -1,0 +1,136 @@
+"""Many instances of one circuit with Pauli errors: what shared prefixes save.
+
+Errors come behind gates: any Pauli string on a gate's qubits but the identity, all as likely. An
+instance alone is a run without errors. The floor is the work no walk can do without, that of all
+distinct beginnings; work is counted in operations of the circuit.
+
+    python -m bench run trajectories [--qubits 8 12 16 20] [--circuits ansatz tfim qft]
+        [--instances 10000] [--threads 1] [--precision double] [--errors 1.0]
+"""
+
+from __future__ import annotations
+
+import statistics
+from argparse import Namespace
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bench.circuits import wide_circuit
+from bench.harness.kernels import load_kernels
+from bench.harness.options import Option
+from bench.harness.report import Report
+from bench.harness.timing import clock_of
+from bench.peers.base import Gate
+
+if TYPE_CHECKING:
+    from simulators.circuit.ir import Circuit
+    from simulators.statevector.trajectories.error_patterns import Patterns
+    from simulators.statevector.trajectories.noise_table import Inserts
+
+ONE, TWO = 3e-4, 3e-3  # chance of an error behind a gate on one and on two qubits
+ALONE = 5  # runs of one instance without errors; their median
+OPTIONS = (
+    Option("--qubits", type=int, nargs="+", default=[8, 12, 16, 20], quick=[8]),
+    Option("--circuits", nargs="+", default=["ansatz", "tfim", "qft"]),
+    Option("--instances", type=int, default=10000, quick=1000),
+    Option("--threads", type=int, default=1),
+    Option("--precision", choices=("double", "single"), default="double"),
+    Option("--errors", type=float, default=1.0, help="times the usual chances"),
+)
+
+
+def run(options: Namespace) -> Report:
+    """Run the benchmark."""
+    report = Report("trajectories", "trajectories: many instances of one circuit with errors")
+    load_kernels()
+    clock = clock_of(cpu=options.threads == 1)  # the machine may be busy
+    print(f"{options.instances} instances, {options.precision}, {options.threads} threads")
+    print(
+        "circuit  qubits   gates distinct  ms a shot  alone ms   time saved  work saved"
+        "  work/floor  states  passes"
+    )
+    for name in options.circuits:
+        for num_qubits in options.qubits:
+            print(_line(name, num_qubits, options, clock), flush=True)
+    return report
+
+
+def _line(name: str, num_qubits: int, options: Namespace, clock: Callable[[], float]) -> str:
+    from simulators.engine import RunOptions
+    from simulators.statevector.trajectories.error_patterns import Patterns
+    from simulators.statevector.trajectories.sampler import Instances
+
+    circuit = _circuit(num_qubits, wide_circuit(name, num_qubits, 1))
+    inserts, patterns = errors(circuit, options.instances, options.errors)
+    run_options = RunOptions(precision=options.precision, threads=options.threads)
+    none = Patterns(np.zeros(0, np.int64), np.zeros(2, np.int64))
+    alone = Instances(circuit, inserts, run_options)
+    alone.run(none, seed=1)  # what is planned once, and loaded
+    times = []
+    for _ in range(ALONE):
+        begin = clock()
+        alone.run(none, seed=1)
+        times.append(clock() - begin)
+    begin = clock()
+    found = Instances(circuit, inserts, run_options).run(patterns, seed=1)
+    taken = clock() - begin
+    one = statistics.median(times)
+    work = found.operations / (options.instances * circuit.ops.size)
+    rows = np.split(patterns.entries, patterns.ends[1:-1])
+    distinct = len({row.tobytes() for row in rows})
+    return (
+        f"{name:10}{num_qubits:5}{circuit.ops.size:8}{distinct:9}"
+        f"{1e3 * taken / options.instances:11.4f}{1e3 * one:10.3f}"
+        f"{1 - taken / (options.instances * one):12.2%}{1 - work:12.2%}"
+        f"{found.operations / max(1, found.least):12.3f}{found.states:8}{found.passes:8}"
+    )
+
+
+def errors(circuit: Circuit, instances: int, times: float) -> tuple[Inserts, Patterns]:
+    """All errors there may be, and those that each instance has."""
+    from simulators.statevector.trajectories.error_patterns import Patterns
+    from simulators.statevector.trajectories.noise_table import PAULI, Inserts, operators
+
+    random = np.random.default_rng(7)
+    counts = circuit.table.rows[circuit.ops, 1]
+    begins = np.cumsum(counts) - counts
+    rows = []
+    firsts = []  # of each gate, its first insert
+    for k, count in enumerate(counts.tolist()):
+        firsts.append(len(rows))
+        wires = circuit.qubits[begins[k] : begins[k] + count].tolist()
+        for string in range(1, 4**count):
+            x = sum((string >> j & 1) << q for j, q in enumerate(wires))
+            z = sum((string >> (count + j) & 1) << q for j, q in enumerate(wires))
+            rows.append((k, PAULI, x, z, 0, 0))
+    chances = times * np.where(counts == 1, ONE, TWO)
+    instance, gate = np.nonzero(random.random((instances, counts.size)) < chances)
+    kind = (random.random(gate.size) * (4 ** counts[gate] - 1)).astype(np.int64)
+    ends = np.searchsorted(instance, np.arange(instances + 1))
+    entries = np.array(firsts, np.int64)[gate] + kind
+    return Inserts(np.array(rows), operators([])), Patterns(entries, ends)
+
+
+def _circuit(num_qubits: int, gates: list[Gate]) -> Circuit:
+    from simulators.circuit.ir import Circuit
+
+    table: dict[tuple[str, int, int], int] = {}
+    ops, qubits, params = [], [], []
+    for name, wires, angles in gates:
+        ops.append(table.setdefault((name, len(wires), len(angles)), len(table)))
+        qubits += wires
+        params += angles
+    arities = np.array([(count, 0, angles) for _, count, angles in table], np.uint16)
+    return Circuit.from_buffers(
+        num_qubits,
+        0,
+        (),
+        tuple(name for name, _, _ in table),
+        arities.tobytes(),
+        np.array(ops, np.uint16).tobytes(),
+        np.array(qubits, np.uint16).tobytes(),
+        b"",
+        np.array(params, np.float64).tobytes(),
+    )

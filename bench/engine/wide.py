@@ -1,0 +1,244 @@
+"""Wide circuits on one machine: the statevector engine, Aer, qulacs, Lightning and qsim.
+
+Six kinds of circuits, 1,024 shots. Ours is a worker's task, packed Program in, packed counts out,
+the structure seen for the first time (its plan is made inside the clock); the libraries' circuits
+are converted before it. Each runs in a process of its own with all threads. Of a library's ways
+(how far it fuses, its threads) the first round tries all, the others go on with the best. Each
+round has a new seed for all; medians. A library that has used up its budget of seconds on a circuit
+has fewer rounds; beyond the cap a run is ended. Memory is read and written in the same rounds: a
+sweep of the state can be no faster than that.
+On a busy machine compare CPU seconds of one thread each (--cpu): threads that wait for one another
+measure the neighbours.
+
+    python -m bench run wide [--cpu] [--threads 2] [--qubits 16,24] [--circuits qft]
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from argparse import Namespace
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from bench.circuits import CIRCUITS, wide_circuit
+from bench.harness.isolated import IsolatedPeer
+from bench.harness.options import Option
+from bench.harness.report import Report
+from bench.harness.timing import Bandwidth
+from bench.peers.aer import Aer
+from bench.peers.lightning import Lightning
+from bench.peers.qsim import Qsim
+from bench.peers.qulacs import Qulacs
+from bench.peers.simenv_engine import WorkerTask
+
+SMALL = 10  # qubits: many calls of many circuits, as all of them are quick
+SMALL_CIRCUITS, SMALL_CALLS = 8, 64
+ONCE = 26  # qubits from which one round must do
+AUTO = "ours stabilizer"  # what engine="auto" runs these circuits with, if they have more qubits
+CLIFFORD = ("ghz",)
+SWEPT = ("qft", "ansatz")  # whose sweeps are compared with the memory's speed
+Times = dict[str, list[float]]
+OPTIONS = (
+    Option("--qubits", default="10,16,20,24,26", quick="10,16,20"),
+    Option("--circuits", default=",".join(CIRCUITS)),
+    Option("--without", default="", help="libraries to leave out: qulacs,lightning"),
+    Option("--rounds", type=int, default=5, quick=3),
+    Option("--threads", type=int, default=os.cpu_count() or 1),
+    Option("--cpu", action="store_true", help="CPU seconds of one thread each"),
+    Option("--seed", type=int, default=time.time_ns() & 4294967295),
+    Option("--cap", type=float, default=300.0, help="seconds of one run"),
+    Option("--budget", type=float, default=60.0, help="seconds a library and circuit"),
+)
+
+
+def run(options: Namespace) -> Report:
+    """Run the benchmark."""
+    if options.cpu:
+        options.threads = 1
+    rounds = options.rounds
+    clock = "CPU s" if options.cpu else "s"
+    what = f"engines: {options.threads} threads, seed {options.seed}, medians of {rounds}, {clock}"
+    report = Report("wide", what)
+    ways = _ways(options.threads, options.without.split(","))
+    memory = IsolatedPeer("memory", Bandwidth, threads=options.threads)
+    try:
+        for width in map(int, options.qubits.split(",")):
+            for name in options.circuits.split(","):
+                many = 1 if width >= ONCE else rounds
+                found, speeds = _case(ways, memory, name, width, many, options)
+                best = _shown(name, width, found)
+                _judge(report, name, width, best)
+                if name in SWEPT and width in (24, ONCE):
+                    _swept(report, ways, name, width, best, statistics.median(speeds))
+    finally:
+        for each in (*ways, memory):
+            each.close()
+    return report
+
+
+def _ways(threads: int, without: Sequence[str]) -> list[IsolatedPeer]:
+    """All that can take part; the others are options."""
+    made_of: list[tuple[str, Any, tuple[Any, ...], int]] = [
+        ("ours f64", WorkerTask, ("double",), threads),
+        ("ours f32", WorkerTask, ("single",), threads),
+        (AUTO, WorkerTask, ("double", "stabilizer"), threads),
+        ("aer f64", Aer, (), threads),
+        ("aer f64 1 thread", Aer, (), 1),
+        ("qulacs f64", Qulacs, (0,), threads),
+        ("qulacs f64 1 thread", Qulacs, (0,), 1),
+        ("qulacs f64 light", Qulacs, (1,), threads),
+        ("qulacs f64 fused 3", Qulacs, (3,), threads),
+        ("qulacs f64 fused 4", Qulacs, (4,), threads),
+        ("lightning f64", Lightning, ("double",), threads),
+        ("lightning f32", Lightning, ("single",), threads),
+        ("qsim f32 fused 2", Qsim, (2,), threads),
+        ("qsim f32 fused 3", Qsim, (3,), threads),
+        ("qsim f32 fused 4", Qsim, (4,), threads),
+        ("qsim f32 fused 3, 1 thread", Qsim, (3,), 1),
+        ("qsim f32 fused 4, 1 thread", Qsim, (4,), 1),
+    ]
+    ways = []
+    for name, make, given, number in made_of:
+        if name.split()[0] in without or (threads == 1 and "1 thread" in name):
+            continue
+        way = IsolatedPeer(name, make, *given, threads=number)
+        if way.problem:
+            print(f"left out: {name}: {way.problem}")
+            way.close()
+        else:
+            ways.append(way)
+    return ways
+
+
+def _case(
+    ways: list[IsolatedPeer], memory: IsolatedPeer, name: str, width: int, rounds: int, options: Any
+) -> tuple[Times, list[float]]:
+    """Seconds of each way in each round, and the memory's bytes a second."""
+    small = width <= SMALL
+    times: Times = {}
+    speeds: list[float] = []
+    chosen = ways
+    for turn in range(rounds):
+        seeds = [options.seed + 1_000 * turn + k for k in range(SMALL_CIRCUITS if small else 1)]
+        circuits = [wide_circuit(name, width, seed) for seed in seeds]
+        means: dict[str, Any] = {}
+        for way in chosen:
+            spent = sum(times.get(way.name, ()))
+            if way.problem or (not way.name.startswith("ours") and spent > options.budget):
+                continue
+            if way.name == AUTO and (small or name not in CLIFFORD):
+                continue
+            if not way.prepare(width, circuits):
+                _say(way)
+                continue
+            if not turn:
+                way.times(1, options.cap)  # what is loaded or allocated once
+            found = way.times(SMALL_CALLS if small else 1, options.cap, cpu=options.cpu)
+            if not found:
+                _say(way)
+                continue
+            times.setdefault(way.name, []).append(statistics.median(found))
+            if way.name.startswith("ours"):
+                kept = way.times(
+                    SMALL_CALLS if small else 1, options.cap, "run_planned", cpu=options.cpu
+                )
+                times.setdefault(f"{way.name} planned", []).append(statistics.median(kept))
+            if not turn:
+                means[way.name] = way.correlations()
+        if not turn:
+            _same_circuits(means)
+            chosen = _chosen(ways, times)
+        speeds.append(memory.call("bytes_per_second", options.cpu))
+    return times, speeds
+
+
+def _chosen(ways: list[IsolatedPeer], times: Times) -> list[IsolatedPeer]:
+    """Of each library and precision the way that was the quickest so far."""
+    best: dict[str, IsolatedPeer] = {}
+    for way in ways:
+        if way.name in times:
+            kind = _kind(way.name)
+            if kind not in best or times[way.name] < times[best[kind].name]:
+                best[kind] = way
+    return list(best.values())
+
+
+def _kind(name: str) -> str:
+    """Library and precision: "qsim f32"."""
+    return " ".join(name.split()[:2])
+
+
+def _same_circuits(means: dict[str, Any]) -> None:
+    """All must have run the same circuit: their means differ by their shots' chance alone."""
+    first = np.array(means["ours f64"])
+    for name, found in means.items():
+        off = np.abs(first - np.array(found)).max()
+        assert off < 6 * (2 / 1_024) ** 0.5, f"{name} ran another circuit: {off:.2f}"
+
+
+def _shown(name: str, width: int, times: Times) -> dict[str, float]:
+    """Medians: of ours, and of each library's best way."""
+    best: dict[str, float] = {}
+    words: dict[str, str] = {}
+    for way, found in sorted(times.items()):
+        median = statistics.median(found)
+        kind = way if way.startswith("ours") else _kind(way)
+        if median <= best.get(kind, np.inf):
+            best[kind] = median
+            words[kind] = f"{way} {1e3 * median:.3g} ({len(found)})"
+    print(f"{width} qubits {name}, ms (rounds): {', '.join(words.values())}", flush=True)
+    return best
+
+
+def _judge(report: Report, name: str, width: int, best: dict[str, float]) -> None:
+    """Every goal that this width has."""
+    where = f"{width} qubits {name}"
+    double, single = best["ours f64"], best["ours f32"]
+    if AUTO in best:
+        where = f"{where} (by the stabilizer engine, as auto has it)"
+        double = single = best[AUTO]
+
+    def against(goal: str, ours: float, peer: str) -> None:
+        if peer in best:
+            report.at_most(goal, ours / best[peer], f"{where}, of {peer}")
+        else:
+            report.not_measured(goal, f"{where}, of {peer}", "nothing of it ran to its end")
+
+    if width <= SMALL:
+        against("aer_small", double, "aer f64")
+        against("qulacs_small", double, "qulacs f64")
+    elif width == 16:
+        for precision, ours in (("f64", double), ("f32", single)):
+            peers = {k: v for k, v in best.items() if k.endswith(precision) and "ours" not in k}
+            against("best_16", ours, min(peers, key=lambda each: peers[each], default=precision))
+    elif width in (20, 24):
+        against(f"aer_{width}", double, "aer f64")
+        against(f"qsim_{width}", single, "qsim f32")
+        if width == 24:
+            against("qsim_qft_double" if name == "qft" else "qsim_double", double, "qsim f32")
+
+
+def _swept(
+    report: Report, ways: list[IsolatedPeer], name: str, width: int, best: Any, speed: float
+) -> None:
+    """What its passes read and write, of what memory could in the time."""
+    for way in ways:
+        if not way.name.startswith("ours f") or way.problem:
+            continue
+        found = way.call("swept")
+        if found is None:
+            _say(way)
+            continue
+        number, moved = found
+        share = 100 * moved / speed / best[f"{way.name} planned"]
+        words = f"{number} passes, {moved / 2**30:.2f} GiB; memory {speed / 1e9:.1f} GB/s"
+        print(f"{width} qubits {name} {way.name}: {words}")
+        report.at_least("sweep_percent", share, f"{width} qubits {name} {way.name}, % of memory")
+
+
+def _say(way: IsolatedPeer) -> None:
+    print(f"left out from here: {way.name}: {way.problem}")

@@ -1,0 +1,1 @@
+"""Reports, options and clocks that all benchmarks share."""

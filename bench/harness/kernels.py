@@ -1,0 +1,18 @@
+"""The compiled kernels of simenv's engine, loaded as a worker loads them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from simulators.compiler import warmup
+
+FOLDER = Path(sys.prefix) / "var" / "simenv-kernels"
+
+
+def load_kernels(*, all_kernels: bool = False) -> None:
+    """Load the kernels of a worker's start; `all_kernels`: also those of wide states, which a
+    worker loads later."""
+    warmup.prepare(FOLDER)
+    if all_kernels:
+        warmup.complete(FOLDER)

@@ -1,0 +1,91 @@
+"""Figures, goals and verdicts of benchmarks, printed as text and collected for JSON."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import platform
+import tomllib
+from pathlib import Path
+
+import msgspec
+
+GOALS = Path(__file__).parents[1] / "goals.toml"
+INSTALL_COMMAND = "scripts/setup.sh all,bench"  # installs all peers
+
+
+class Figure(msgspec.Struct, frozen=True):
+    """One measured value and its goal: at most `goal`, or at least `goal` with `at_least`."""
+
+    benchmark: str
+    key: str  # of the goal, in the benchmark's table of goals.toml
+    label: str
+    value: float | None  # None: not measured
+    goal: float
+    at_least: bool = False
+
+    @property
+    def met(self) -> bool:
+        """Whether the goal is reached; a figure that was not measured does not reach it."""
+        if self.value is None:
+            return False
+        return self.value >= self.goal if self.at_least else self.value <= self.goal
+
+
+@functools.cache
+def installed(module: str) -> bool:
+    """Return whether a peer's library is installed; if not, print once how to install it."""
+    if importlib.util.find_spec(module) is not None:
+        return True
+    print(f"left out: {module} is not installed; type: {INSTALL_COMMAND}")
+    return False
+
+
+class Report:
+    """Collects the figures of one benchmark and prints each with its goal."""
+
+    def __init__(self, benchmark: str, title: str) -> None:
+        """`benchmark`: the table of its goals in goals.toml."""
+        self.figures: list[Figure] = []
+        self._benchmark = benchmark
+        self._goals: dict[str, float] = tomllib.loads(GOALS.read_text()).get(benchmark, {})
+        print(title)
+        load = " ".join(f"{x:.1f}" for x in os.getloadavg())
+        print(f"machine: {platform.machine()}, {os.cpu_count()} cores, load {load}\n")
+
+    def at_most(self, key: str, value: float, label: str) -> None:
+        """Add a figure that must not exceed its goal."""
+        goal = self._goals[key]
+        figure = Figure(self._benchmark, key, label, float(value), goal)
+        self.figures.append(figure)
+        print(f"{_verdict(figure)} {label}: {value:.3g} (goal <= {goal:g})")
+
+    def at_least(self, key: str, value: float, label: str) -> None:
+        """Add a figure that must reach its goal."""
+        goal = self._goals[key]
+        figure = Figure(self._benchmark, key, label, float(value), goal, True)
+        self.figures.append(figure)
+        print(f"{_verdict(figure)} {label}: {value:,.0f} (goal >= {goal:,.0f})")
+
+    def not_measured(self, key: str, label: str, reason: str) -> None:
+        """Add a figure that could not be measured, which counts as a missed goal."""
+        goal = self._goals.get(key, 0.0)
+        self.figures.append(Figure(self._benchmark, key, label, None, goal))
+        print(f"NOT MEASURED {label}: {reason}")
+
+    def close(self) -> bool:
+        """Print the summary; return whether all goals are met."""
+        missed = sum(not figure.met and figure.value is not None for figure in self.figures)
+        unmeasured = sum(figure.value is None for figure in self.figures)
+        summary = f"{missed} goals missed" if missed else "all goals met"
+        if not self.figures:
+            summary = "no goals"
+        if unmeasured:
+            summary += f", {unmeasured} not measured"
+        print(f"\n{summary}")
+        return not missed and not unmeasured
+
+
+def _verdict(figure: Figure) -> str:
+    return "met   " if figure.met else "MISSED"

@@ -1,0 +1,105 @@
+"""Result files: one JSON line for each figure, with its commit and machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from bench.harness.report import Figure
+
+FORMAT = 1
+
+
+class Result(msgspec.Struct, frozen=True):
+    """One line of a result file."""
+
+    format: int
+    benchmark: str
+    key: str
+    label: str
+    value: float | None
+    goal: float
+    at_least: bool
+    met: bool
+    quick: bool
+    commit: str
+    machine: str
+    cores: int
+    load: float  # average of the last minute, when the benchmark had ended
+    time_s: float  # Unix time
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        return self.benchmark, self.key, self.label
+
+
+def append(file: Path, figures: Iterable[Figure], *, quick: bool) -> None:
+    """Append figures to a result file."""
+    commit, machine = _commit(), _machine()
+    with file.open("ab") as out:
+        for figure in figures:
+            result = Result(
+                FORMAT,
+                *(figure.benchmark, figure.key, figure.label, figure.value),
+                *(figure.goal, figure.at_least, figure.met, quick, commit, machine),
+                *(os.cpu_count() or 1, os.getloadavg()[0], time.time()),
+            )
+            out.write(msgspec.json.encode(result) + b"\n")
+
+
+def read(file: Path) -> list[Result]:
+    """Read a result file. Raises SystemExit with a message if it is none."""
+    try:
+        lines = file.read_bytes().splitlines()
+        results = [msgspec.json.decode(line, type=Result) for line in lines if line]
+    except (OSError, msgspec.MsgspecError) as error:
+        raise SystemExit(f"{file} is no result file of `bench run --json`: {error}") from error
+    unknown = {result.format for result in results} - {FORMAT}
+    if unknown:
+        raise SystemExit(f"{file} has format {unknown.pop()}; this version reads {FORMAT}")
+    return results
+
+
+def compare(before: list[Result], after: list[Result]) -> list[str]:
+    """Return a table of the figures that both files have, the newest of each, as lines."""
+    old = {result.identity: result for result in before}
+    new = {result.identity: result for result in after}
+    lines = [f"{'before':>12} {'after':>12} {'ratio':>7}  figure"]
+    for identity, result in new.items():
+        earlier = old.get(identity)
+        if earlier is None or earlier.value is None or result.value is None:
+            continue
+        ratio = f"{result.value / earlier.value:7.3f}" if earlier.value else "      -"
+        name = f"{result.benchmark}: {result.label}"
+        lines.append(f"{earlier.value:12.4g} {result.value:12.4g} {ratio}  {name}")
+    only_one = len(old.keys() ^ new.keys())
+    if only_one:
+        lines.append(f"{only_one} figures are in one of the files only")
+    return lines
+
+
+def _commit() -> str:
+    """Return the abbreviated commit of this checkout, with "+" for uncommitted changes."""
+    command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
+    root = Path(__file__).parents[2]
+    try:
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return done.stdout.strip()
+
+
+def _machine() -> str:
+    """Return the CPU's model, where /proc/cpuinfo has it, else the architecture."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.machine()
+    models = [line.partition(":")[2] for line in text.splitlines() if line.startswith("model name")]
+    return models[0].strip() if models else platform.machine()

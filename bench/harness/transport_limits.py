@@ -1,0 +1,87 @@
+"""Lower bounds of the latency: four ZeroMQ hops between three processes, and one fsync.
+one fsync of a small write. No service built from these parts can answer sooner."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import zmq
+
+BODY = b"x" * 300
+
+
+@contextmanager
+def hops() -> Iterator[zmq.Socket[bytes]]:
+    """A client's socket; what it sends goes client, router, worker, router, client."""
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory(prefix="simenv-floor-") as folder:
+        address = f"ipc://{folder}/s"
+        processes = [
+            context.Process(target=target, args=(address,)) for target in (_router, _worker)
+        ]
+        for process in processes:
+            process.start()
+        socket = zmq.Context.instance().socket(zmq.DEALER)
+        socket.set(zmq.IDENTITY, b"client")
+        socket.connect(address)
+        for _ in range(200):  # until the worker is there, then warm
+            while not socket.poll(50):
+                socket.send(BODY)
+            socket.recv()
+        while socket.poll(100):
+            socket.recv()
+        try:
+            yield socket
+        finally:
+            for process in processes:
+                process.terminate()
+                process.join()
+            socket.close(0)
+
+
+def round_trip_s(socket: zmq.Socket[bytes], count: int) -> float:
+    """Median of so many round trips."""
+    times = []
+    for _ in range(count):
+        begin = time.perf_counter()
+        socket.send(BODY)
+        socket.recv()
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times)
+
+
+def fsync_s(folder: Path, count: int) -> float:
+    """Median of so many 4 KiB appends with fsync."""
+    times = []
+    with (folder / "fsync").open("wb", buffering=0) as file:
+        for _ in range(count):
+            begin = time.perf_counter()
+            file.write(b"x" * 4096)
+            os.fsync(file.fileno())
+            times.append(time.perf_counter() - begin)
+    return statistics.median(times)
+
+
+def _router(address: str) -> None:
+    socket = zmq.Context().socket(zmq.ROUTER)
+    socket.bind(address)
+    while True:
+        peer, body = socket.recv_multipart()
+        if body != b"hello":
+            socket.send_multipart((b"worker" if peer == b"client" else b"client", body))
+
+
+def _worker(address: str) -> None:
+    socket = zmq.Context().socket(zmq.DEALER)
+    socket.set(zmq.IDENTITY, b"worker")
+    socket.connect(address)
+    socket.send(b"hello")
+    while True:
+        socket.send(socket.recv())

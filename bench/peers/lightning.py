@@ -1,0 +1,71 @@
+"""PennyLane Lightning (lightning.qubit)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from bench.peers.base import SHOTS, Counts, Gate
+from simenv.cli.measure.circuits import Gate as SingleAngleGate
+
+
+@functools.cache
+def counting_qnode(num_qubits: int, shots: int) -> Callable[[list[SingleAngleGate]], object]:
+    """Return a QNode that counts; its circuit is traced anew in each call, as for its users."""
+    import pennylane as qml
+
+    device = qml.device("lightning.qubit", wires=num_qubits)
+
+    @functools.partial(qml.set_shots, shots=shots)
+    @qml.qnode(device)
+    def run(gates: list[SingleAngleGate]) -> object:
+        for name, qubits, angle in gates:
+            if name == "cx":
+                qml.CNOT(qubits)
+            elif name == "ry":
+                qml.RY(angle, qubits[0])
+            else:
+                qml.RZ(angle, qubits[0])
+        return qml.counts()
+
+    return run
+
+
+class Lightning:
+    """Implements bench.peers.base.Peer: one script, ready for the device."""
+
+    def __init__(self, _threads: int, precision: str = "double") -> None:
+        self._dtype = np.complex128 if precision == "double" else np.complex64
+
+    def prepare(self, num_qubits: int, gates: list[Gate]) -> Any:
+        import pennylane as qml
+
+        operations = {
+            "h": qml.Hadamard, "x": qml.PauliX, "s": qml.S, "t": qml.T, "rx": qml.RX, "ry": qml.RY,
+            "u": qml.U3, "cx": qml.CNOT, "swap": qml.SWAP, "cp": qml.ControlledPhaseShift,
+            "rzz": qml.IsingZZ,
+        }  # fmt: skip
+        converted = []
+        for name, qubits, angles in gates:
+            wires = [num_qubits - 1 - qubit for qubit in qubits]
+            if name == "tdg":
+                converted.append(qml.adjoint(qml.T(wires[0])))
+            else:
+                converted.append(operations[name](*angles, wires=wires))
+        device = qml.device("lightning.qubit", wires=num_qubits, c_dtype=self._dtype)
+        sample = qml.sample(wires=range(num_qubits))
+        script = qml.tape.QuantumScript(converted, [sample], shots=SHOTS)
+        (script,), _ = device.preprocess_transforms()([script])
+        return device, script
+
+    def run(self, job: Any) -> Any:
+        device, script = job
+        bits = np.asarray(device.execute([script])[0]).astype(np.int64)
+        weights = 1 << np.arange(bits.shape[1] - 1, -1, -1)
+        return np.unique(bits @ weights, return_counts=True)
+
+    def counts(self, result: Any) -> Counts:
+        return dict(zip(*(part.tolist() for part in result), strict=True))

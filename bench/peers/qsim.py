@@ -1,0 +1,81 @@
+"""qsim through cirq: complex64, with gate fusion."""
+
+from __future__ import annotations
+
+import collections
+from typing import Any
+
+import numpy as np
+
+from bench.peers.base import SHOTS, Counts, Gate
+
+
+class Qsim:
+    """Implements bench.peers.base.Peer; gates are fused to at most `fused` qubits."""
+
+    def __init__(self, threads: int, fused: int) -> None:
+        import qsimcirq
+
+        options = qsimcirq.QSimOptions(max_fused_gate_size=fused, cpu_threads=threads)
+        # It keeps its own form of the last circuit; otherwise it would convert it in each run.
+        self._simulator = qsimcirq.QSimSimulator(options, circuit_memoization_size=1)
+
+    def prepare(self, num_qubits: int, gates: list[Gate]) -> Any:
+        import cirq
+
+        line = cirq.LineQubit.range(num_qubits)
+        without_angles = {
+            "h": cirq.H, "x": cirq.X, "s": cirq.S, "t": cirq.T, "tdg": cirq.T**-1,
+            "cx": cirq.CNOT, "swap": cirq.SWAP,
+        }  # fmt: skip
+        rotations = {"rx": cirq.rx, "ry": cirq.ry}
+        converted = []
+        for name, qubits, angles in gates:
+            on = [line[qubit] for qubit in qubits]
+            if name in without_angles:
+                converted.append(without_angles[name](*on))
+            elif name in rotations:
+                converted.append(rotations[name](*angles)(*on))
+            elif name == "u":
+                theta, phi, lam = angles
+                converted += [cirq.rz(lam)(*on), cirq.ry(theta)(*on), cirq.rz(phi)(*on)]
+            else:
+                power = cirq.CZPowGate if name == "cp" else cirq.ZZPowGate
+                converted.append(power(exponent=angles[0] / np.pi)(*on))
+        circuit = cirq.Circuit([*converted, cirq.measure(*reversed(line), key="m")])
+        self._simulator.run(circuit, repetitions=1)
+        return circuit
+
+    def run(self, job: Any) -> Any:
+        bits = self._simulator.run(job, repetitions=SHOTS).measurements["m"].astype(np.int64)
+        return np.unique(bits @ (1 << np.arange(bits.shape[1] - 1, -1, -1)), return_counts=True)
+
+    def counts(self, result: Any) -> Counts:
+        return dict(zip(*(part.tolist() for part in result), strict=True))
+
+
+class QsimUnitaries:
+    """Circuits of two-qubit matrices; they are built inside the clock."""
+
+    def __init__(self, threads: int, fused: int) -> None:
+        import cirq
+        import qsimcirq
+
+        self._cirq = cirq
+        options = qsimcirq.QSimOptions(max_fused_gate_size=fused, cpu_threads=threads)
+        self._simulator = qsimcirq.QSimSimulator(options)
+
+    def prepare(self, num_qubits: int, pairs: list[Any]) -> Any:
+        return num_qubits, pairs
+
+    def run(self, job: Any) -> Counts:
+        cirq = self._cirq
+        num_qubits, pairs = job
+        line = cirq.LineQubit.range(num_qubits)
+        gates = [cirq.MatrixGate(m)(line[high], line[low]) for (low, high), m in pairs]
+        circuit = cirq.Circuit([*gates, cirq.measure(*reversed(line), key="m")])
+        bits = self._simulator.run(circuit, repetitions=SHOTS).measurements["m"].astype(np.int64)
+        return collections.Counter((bits @ (1 << np.arange(num_qubits - 1, -1, -1))).tolist())
+
+    def counts(self, result: Counts) -> Counts:
+        return result

@@ -1,0 +1,107 @@
+"""qulacs: double precision; its rotations turn by the negative angle."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from bench.peers.base import SHOTS, Counts, Gate
+
+_AXES = {"rx": (1,), "ry": (2,), "rz": (3,), "rzz": (3, 3)}
+
+
+def circuit(num_qubits: int, gates: Iterable[tuple[str, Sequence[int], Sequence[float]]]) -> Any:
+    """Convert gates to a qulacs circuit."""
+    from qulacs import QuantumCircuit, gate
+
+    converted = QuantumCircuit(num_qubits)
+    without_angles = {
+        "h": gate.H, "x": gate.X, "s": gate.S, "t": gate.T, "tdg": gate.Tdag, "sx": gate.sqrtX,
+        "cx": gate.CNOT, "cz": gate.CZ, "swap": gate.SWAP,
+    }  # fmt: skip
+    for name, qubits, angles in gates:
+        if name in without_angles:
+            converted.add_gate(without_angles[name](*qubits))
+        elif name == "u":
+            converted.add_gate(gate.U3(qubits[0], *angles))
+        elif name == "cp":
+            phase = gate.to_matrix_gate(gate.U1(qubits[1], angles[0]))
+            phase.add_control_qubit(qubits[0], 1)
+            converted.add_gate(phase)
+        else:
+            rotation = gate.PauliRotation(list(qubits), list(_AXES[name]), -angles[0])
+            converted.add_gate(rotation)
+    return converted
+
+
+def single_angle_circuit(
+    num_qubits: int, gates: Iterable[tuple[str, tuple[int, ...], float]]
+) -> Any:
+    """Convert gates of `simenv.cli.measure.circuits`, which have one angle each."""
+    from qulacs import QuantumCircuit
+
+    converted = QuantumCircuit(num_qubits)
+    for name, qubits, angle in gates:
+        if name == "cx":
+            converted.add_CNOT_gate(*qubits)
+        elif name == "ry":
+            converted.add_RY_gate(qubits[0], -angle)
+        else:
+            converted.add_RZ_gate(qubits[0], -angle)
+    return converted
+
+
+def sample(num_qubits: int, circuit: Any, shots: int) -> Counts:
+    """Run a qulacs circuit and count its shots."""
+    from qulacs import QuantumState
+
+    state = QuantumState(num_qubits)
+    circuit.update_quantum_state(state)
+    return collections.Counter(state.sampling(shots))
+
+
+class Qulacs:
+    """Implements bench.peers.base.Peer. `block`: 0 no optimiser; 1 the light one; above, gates are
+    fused to so many qubits. The number of threads is set by an environment variable."""
+
+    def __init__(self, _threads: int, block: int = 0) -> None:
+        self._block = block
+
+    def prepare(self, num_qubits: int, gates: list[Gate]) -> Any:
+        from qulacs.circuit import QuantumCircuitOptimizer
+
+        converted = circuit(num_qubits, gates)
+        if self._block == 1:
+            QuantumCircuitOptimizer().optimize_light(converted)
+        elif self._block:
+            QuantumCircuitOptimizer().optimize(converted, self._block)
+        return num_qubits, converted
+
+    def run(self, job: Any) -> Any:
+        return sample(*job, SHOTS)
+
+    def counts(self, result: Any) -> Counts:
+        return result
+
+
+class QulacsUnitaries:
+    """Circuits of two-qubit matrices; they are built inside the clock."""
+
+    def __init__(self, _threads: int) -> None:
+        import qulacs
+
+        self._qulacs = qulacs
+
+    def prepare(self, num_qubits: int, pairs: list[Any]) -> Any:
+        return num_qubits, pairs
+
+    def run(self, job: Any) -> Counts:
+        num_qubits, pairs = job
+        converted = self._qulacs.QuantumCircuit(num_qubits)
+        for qubits, matrix in pairs:
+            converted.add_gate(self._qulacs.gate.DenseMatrix(list(qubits), matrix))
+        return sample(num_qubits, converted, SHOTS)
+
+    def counts(self, result: Counts) -> Counts:
+        return result

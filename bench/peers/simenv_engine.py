@@ -1,0 +1,126 @@
+"""simenv's engine as a worker runs it: packed Program in, packed counts out."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import msgspec
+import numpy as np
+from msgspec.structs import astuple
+
+from bench.circuits import measured, unitary_circuit
+from bench.harness.kernels import load_kernels
+from bench.peers.base import SHOTS, Counts, Gate
+from simenv.model import ResultData, TaskState, Terms, decode_program
+from simenv.wire.messages import STATES, Assign, Assigned
+from simenv.worker.runner import Runner
+from simulators.circuit.ir import Circuit
+
+
+class WorkerTask:
+    """A worker's task. `run` plans it anew; `run_planned` uses the plan of the last run.
+
+    Program objects are made by `prepare` from gates; `shots` are those of every task.
+    """
+
+    def __init__(
+        self,
+        threads: int,
+        precision: str = "double",
+        engine: str = "statevector",
+        shots: int = SHOTS,
+        *,
+        all_kernels: bool = False,
+    ) -> None:
+        load_kernels(all_kernels=all_kernels)
+        self._runner = Runner()
+        self._runner.engine(engine)
+        self._terms = Terms(precision=precision)
+        self._chunk = Assign(threads, 2**34, False, engine, "bench", [], [])
+        self._shots = shots
+        self._seeds = itertools.count(1)
+        self._job = self._payload = b""
+
+    def prepare(self, num_qubits: int, gates: list[Gate]) -> bytes:
+        from simenv.client.circuits import load
+
+        return load(measured(num_qubits, gates)).packed
+
+    def run(self, job: bytes) -> Any:
+        self._runner.forget_plans()
+        return self.run_planned(job)
+
+    def run_planned(self, job: bytes) -> Any:
+        self._job = job
+        assigned = Assigned(1, 1, 0, job, self._shots, next(self._seeds), b"", 0)
+        result = self._runner.run(assigned, self._terms, self._chunk, 0)
+        if STATES[result.state] is not TaskState.DONE:
+            raise RuntimeError(repr(result.payload))
+        self._payload = result.payload
+        return result
+
+    def counts(self, result: Any) -> Counts:
+        from simenv.client.sheet import Sheet
+
+        outcomes, counts = Sheet.read(result.payload, "bench").counts(0)
+        values = np.frombuffer(outcomes, f"<u{len(outcomes) * 4 // len(counts)}")
+        return dict(zip(values.tolist(), np.frombuffer(counts, "<u4").tolist(), strict=True))
+
+    def branches(self) -> int:
+        """Return the largest number of states that the last task held at once."""
+        remark = msgspec.msgpack.decode(self._payload, type=ResultData).remark
+        return int(remark.split()[0])
+
+    def swept(self) -> tuple[int, int]:
+        """Return the sweeps of the circuit run last, and the bytes they read and write."""
+        from simulators.statevector.planning.planner import Stretch
+        from simulators.statevector.planning.report import passes
+        from simulators.statevector.program import schedule
+
+        program = decode_program(self._job)
+        circuit = Circuit.from_buffers(*astuple(program)[1:])
+        stretches = schedule(circuit, keep=False, precision=self._terms.precision).stretches
+        sweeps = [
+            each
+            for stretch in stretches
+            if isinstance(stretch, Stretch)
+            for each in passes(stretch.sweeps)
+        ]
+        moved = sum(each.amplitudes for each in sweeps)
+        return len(sweeps), 2 * moved * (16 if self._terms.precision == "double" else 8)
+
+
+class UnitaryTask(WorkerTask):
+    """A worker's task of two-qubit matrices; the QuantumCircuit is packed inside the clock."""
+
+    def __init__(self, threads: int) -> None:
+        super().__init__(threads, precision="single", all_kernels=True)
+
+    def prepare(self, num_qubits: int, pairs: list[Any]) -> Any:
+        return unitary_circuit(num_qubits, pairs)
+
+    def run(self, job: Any) -> Any:
+        from simenv.client.circuits import load
+
+        return super().run(load(job).packed)
+
+
+class UnitaryEnvironment:
+    """A running environment of one worker; the QuantumCircuit is built before the clock starts."""
+
+    def __init__(self, threads: int) -> None:
+        import simenv
+
+        del threads  # an environment uses all slots
+        self._env = simenv.local(workers=1)
+
+    def prepare(self, num_qubits: int, pairs: list[Any]) -> Any:
+        return unitary_circuit(num_qubits, pairs)
+
+    def run(self, circuit: Any) -> Counts:
+        counts = self._env.run(circuit, shots=SHOTS, precision="single").counts
+        return {int(key, 2): value for key, value in counts.items()}
+
+    def counts(self, result: Counts) -> Counts:
+        return result

@@ -1,0 +1,185 @@
+"""Scaling of an environment over several nodes, with gangs and a node's death.
+
+The nodes are network namespaces of this machine (tests/support/cluster.py), two slots each, and
+share its cores: throughput tells what more workers and nodes cost here, not what real ones bring.
+
+    throughput   circuits a second against workers, on one node and over three
+    gang         26 qubits with 512 MiB a slot need 4 ranks: from the submit until they run, on an
+                 environment of small workers; 200 small circuits sent along, one every 25 ms,
+                 beside the same on an environment of the 2 slots the gang leaves
+    mixed        1,000 small circuits and 2 gangs: slots granted while tasks wait, of all
+    death        workers and tasks lost when a node dies, with one DVM and with one a node
+
+    python -m bench run cluster [throughput gang mixed death]
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.harness.options import Option
+from bench.harness.report import Report
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "support"))
+from circuits import layered
+from cluster import Cluster, hosts
+from cluster_environment import environment, wait_for
+from qiskit import QuantumCircuit
+
+from simenv.client.client import Client
+from simenv.client.result import Result
+
+PARTS = ("throughput", "gang", "mixed", "death")
+NODES = "node1:2,node2:2,node3:2"
+SLOT = ("--memory-per-slot", "512MiB")
+SMALL = (12, 40)  # qubits, layers: the widest that count as small, some milliseconds
+GANG_QUBITS = 26
+BESIDE, EVERY_S = 200, 0.025
+MIXED, GANGS = 1_000, 2
+LOOK_S = 0.02
+TASK_S = 600.0
+OPTIONS = (Option("parts", nargs="*", choices=PARTS, default=PARTS),)
+
+
+def run(options: Namespace) -> Report:
+    """Run the benchmark."""
+    report = Report("cluster", "scaling: nodes of 2 slots, as namespaces of this machine")
+    run = {"throughput": _throughput, "gang": _gang, "mixed": _mixed, "death": _death}
+    for part in dict.fromkeys(options.parts):
+        with hosts(3) as cluster:
+            run[part](report, cluster)
+    return report
+
+
+def _small(number: int, seed: int) -> list[QuantumCircuit]:
+    return [layered(*SMALL, seed * 10_000 + k) for k in range(number)]
+
+
+def _wide(seed: int) -> QuantumCircuit:
+    """26 qubits, a few gates: what it needs is memory."""
+    circuit = QuantumCircuit(GANG_QUBITS, GANG_QUBITS)
+    for qubit in range(GANG_QUBITS):
+        circuit.ry(0.1 + 0.01 * seed, qubit)
+    for qubit in range(0, GANG_QUBITS - 1, 3):
+        circuit.cx(qubit, qubit + 1)
+    circuit.measure(range(GANG_QUBITS), range(GANG_QUBITS))
+    return circuit
+
+
+def _throughput(report: Report, cluster: Cluster) -> None:
+    """Circuits of about 20 ms a second; the goal is of six workers over three nodes and two on
+    one, which share the same cores."""
+    circuits = _small(120, 1)
+    rates: dict[tuple[str, int], float] = {}
+    print(f"{'nodes':>7s}{'workers':>9s}{'circuits/s':>12s}")
+    for where, counts in (("node1:2", (1, 2)), (NODES, (3, 6))):
+        for workers in counts:
+            with _up(cluster, where, workers) as env:
+                _all(env, circuits[: 2 * workers])
+                begin = time.perf_counter()
+                _all(env, circuits)
+                rates[where, workers] = len(circuits) / (time.perf_counter() - begin)
+            print(f"{where.count(':'):7d}{workers:9d}{rates[where, workers]:12.1f}")
+    print()
+    share = 100 * rates[NODES, 6] / rates["node1:2", 2]
+    report.at_least("six_of_two_percent", share, "6 workers on 3 nodes, of 2 on one, %")
+
+
+def _gang(report: Report, cluster: Cluster) -> None:
+    with _up(cluster, "node3:2", 2) as env:
+        alone = _p95(_beside(env))
+    with _up(cluster, NODES, 6, *SLOT) as env:
+        gang = env.submit(_wide(1), shots=100, seed=1, engine="statevector")
+        beside = _p95(_beside(env))
+        result = gang.result(TASK_S)
+    assert result.ranks == 4, f"{result.ranks} ranks"
+    waited = result.timing.queued_s + result.timing.sent_s
+    print(f"small circuits, p95: {1e3 * alone:.0f} ms on 2 slots, {1e3 * beside:.0f} ms beside it")
+    report.at_most("gang_start_s", waited, "26 qubits on 4 ranks, submit to running, s")
+    report.at_most("gang_beside", beside / alone, "p95 of small circuits beside a gang, of without")
+
+
+def _beside(env: Client) -> list[Result]:
+    """Small circuits, one after a fixed time, whatever became of those before."""
+    circuits = _small(BESIDE, 2)
+    _all(env, circuits[:4])
+    tasks = []
+    begin = time.monotonic()
+    for number, circuit in enumerate(circuits):
+        time.sleep(max(0.0, begin + number * EVERY_S - time.monotonic()))
+        tasks.append(env.submit(circuit, shots=100, seed=number))
+    return [task.result(TASK_S) for task in tasks]
+
+
+def _p95(results: list[Result]) -> float:
+    """Of the time from the submit to the end of the run."""
+    times = [result.timing for result in results]
+    waits = [t.accepted_s + t.queued_s + t.sent_s + t.run_s for t in times]
+    return statistics.quantiles(waits, n=20)[-1]
+
+
+def _mixed(report: Report, cluster: Cluster) -> None:
+    circuits = _small(MIXED, 3)
+    used = []
+    with _up(cluster, NODES, 6, *SLOT) as env:
+        gangs = [
+            env.submit(_wide(k), shots=100, seed=k, engine="statevector") for k in range(GANGS)
+        ]
+        tasks = env.submit_many(circuits, shots=100, seed=1)
+        while (info := env.status()).queued:
+            used.append(info.slots_granted / info.slots)
+            time.sleep(LOOK_S)
+        for task in (*gangs, *tasks):
+            task.result(TASK_S)
+    words = f"{MIXED:,} small circuits and {GANGS} gangs, slots used while tasks wait, %"
+    report.at_least("mixed_slots_percent", 100 * statistics.mean(used), words)
+
+
+def _death(report: Report, cluster: Cluster) -> None:
+    heads = f"{'workers lost':>14s}{'tasks lost':>12s}{'started again':>15s}{'all done, s':>13s}"
+    print(f"{'':16s}{heads}")
+    lost = {nodes: _crash(cluster, nodes) for nodes in (0, 1)}
+    print()
+    report.at_most("lost_workers", lost[1], "workers lost with a node, one DVM a node")
+
+
+def _crash(cluster: Cluster, nodes_per_dvm: int) -> int:
+    """Workers lost when a node dies under load; prints what became of the tasks."""
+    settings = cluster.folder / "simenv.toml"
+    settings.write_text(f'[launcher]\nuse = "prte"\nnodes_per_dvm = {nodes_per_dvm}\n')
+    with _up(cluster, NODES, 6, "--config", str(settings)) as env:
+        tasks = env.submit_many(_small(400, 4), shots=100, seed=1)
+        wait_for("all workers run", lambda: all(worker.task for worker in env.workers()))
+        seen = max(event.seq for event in env.events())
+        begin = time.monotonic()
+        cluster.crash("node3")
+        for task in tasks:
+            task.result(TASK_S)
+        took = time.monotonic() - begin
+        count = Counter(event.kind for event in env.events(since=seen))
+    cluster.boot("node3")
+    name = "one DVM a node" if nodes_per_dvm else "one DVM"
+    workers, requeued = count["worker.lost"], count["task.requeued"]
+    print(f"{name:16s}{workers:14d}{requeued:12d}{count['worker.ready']:15d}{took:13.1f}")
+    return workers
+
+
+@contextmanager
+def _up(cluster: Cluster, where: str, workers: int, *words: str) -> Iterator[Client]:
+    """An environment of small workers on these nodes, all of them ready."""
+    options = ("--hosts", where, "--pool", f"main:workers={workers}", *words)
+    with environment(cluster, *options) as up, up.client() as env:
+        wait_for("workers", lambda: env.pools()["main"].workers == workers, 120.0)
+        yield env
+
+
+def _all(env: Client, circuits: list[QuantumCircuit]) -> None:
+    for task in env.submit_many(circuits, shots=100, seed=1):
+        task.result(TASK_S)

@@ -1,0 +1,104 @@
+"""Time to the first result of `simenv submit bell.qasm --wait`, as typed.
+
+Nothing is up: a private environment is started, used and ended within the call. Cold: no compiled
+kernel is on this machine (a fresh SIMENV_KERNELS); the same for a circuit of 22 qubits, which needs
+many more. Warm: they are there; median of 5. Then, with an environment up, the time until a circuit
+that is too wide for this machine is refused. The CPU seconds of the cold starts are printed too:
+where others are at work, they tell more.
+
+    python -m bench run cold_start
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from argparse import Namespace
+from pathlib import Path
+
+from bench.harness.report import Report
+
+BELL = """OPENQASM 2.0;
+include "qelib1.inc";
+qreg q[2];
+creg c[2];
+h q[0];
+cx q[0],q[1];
+measure q -> c;
+"""
+SIMENV = Path(sys.executable).with_name("simenv")
+WARM_RUNS = 5
+LARGE = 22  # qubits
+OPTIONS = ()
+
+
+def run(_options: Namespace) -> Report:
+    """Run the benchmark."""
+    report = Report("cold_start", "start: wall time of whole commands")
+    with tempfile.TemporaryDirectory(prefix="simenv-bench-") as folder:
+        place = Path(folder)
+        environ = {**os.environ, "SIMENV_HOME": f"{place}/home", "SIMENV_KERNELS": f"{place}/k"}
+        (place / "bell.qasm").write_text(BELL)
+        (place / "wide.qasm").write_text(_connected(60))
+        (place / "large.qasm").write_text(_large())
+        cold, spent = _cold("bell.qasm", place, environ)
+        large, spent_large = _cold("large.qasm", place, environ)
+        _timed(["submit", "bell.qasm", "--wait"], place, environ)
+        warm = [_timed(["submit", "bell.qasm", "--wait"], place, environ) for _ in range(WARM_RUNS)]
+        _timed(["up"], place, environ)
+        try:
+            words = ["submit", "wide.qasm", "--engine", "statevector", "--wait"]
+            refused = _timed(words, place, environ, code=3)
+        finally:
+            _timed(["down"], place, environ)
+    words = "submit --wait, nothing up, no kernels"
+    report.at_most("cold_s", cold, f"{words} ({spent:.1f} s CPU), s")
+    report.at_most("large_cold_s", large, f"{words}, 22 qubits ({spent_large:.1f} s CPU), s")
+    report.at_most("warm_s", statistics.median(warm), "submit --wait, nothing up, warm kernels, s")
+    report.at_most("refusal_s", refused, "a circuit of 60 qubits refused, s")
+    return report
+
+
+def _head(qubits: int) -> str:
+    return BELL.replace("[2]", f"[{qubits}]").partition("h q")[0]
+
+
+def _connected(qubits: int) -> str:
+    """No qubit can be left out."""
+    gates = [f"cx q[{qubit}],q[{qubit + 1}];\n" for qubit in range(qubits - 1)]
+    return "".join([_head(qubits), "h q;\n", *gates, "ry(0.3) q;\n", "measure q -> c;\n"])
+
+
+def _large() -> str:
+    """Three layers of rotations, CX, a Toffoli and a phase far apart."""
+    lines = [_head(LARGE)]
+    for layer in range(3):
+        lines += [f"ry({0.1 * qubit + layer}) q[{qubit}];\n" for qubit in range(LARGE)]
+        lines += [f"cx q[{qubit}],q[{qubit + 1}];\n" for qubit in range(LARGE - 1)]
+        lines += ["ccx q[0],q[5],q[20];\n", "cu1(0.3) q[3],q[21];\n"]
+    return "".join([*lines, "measure q -> c;\n"])
+
+
+def _cold(circuit: str, folder: Path, environ: dict[str, str]) -> tuple[float, float]:
+    """The wall time of a first start, and the CPU time of all its processes."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    fresh = {**environ, "SIMENV_KERNELS": tempfile.mkdtemp(dir=folder)}
+    took = _timed(["submit", circuit, "--wait"], folder, fresh)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return took, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def _timed(words: list[str], folder: Path, environ: dict[str, str], code: int = 0) -> float:
+    begin = time.perf_counter()
+    done = subprocess.run(
+        [SIMENV, *words], cwd=folder, env=environ, capture_output=True, text=True, check=False
+    )
+    took = time.perf_counter() - begin
+    if done.returncode != code:
+        raise SystemExit(f"simenv {' '.join(words)}: exit {done.returncode}\n{done.stderr}")
+    return took

@@ -1,0 +1,144 @@
+"""Latency of clients during 10,000 handshakes a minute with unknown keys.
+
+Four processes knock with keys the service does not know, each in many connections at once and each
+handshake complete up to the refusal. Meanwhile a good client over TCP and one through the socket of
+this machine ask for an answer again and again, and new good clients connect. Reported: the longest
+answer, and how long a new client waits for its welcome.
+
+    python -m bench run handshake_flood [--handshakes 10000] [--a-minute 10000]
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.synchronize
+import tempfile
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import zmq
+
+import simenv
+from bench.harness.options import Option
+from bench.harness.report import Report
+from bench.harness.timing import RepeatedCall
+from simenv.client.client import Client
+from simenv.client.people import issue
+from simenv.wire.keyfiles import PersonFile, read_private
+
+KNOCKERS = 4
+AT_ONCE = 16
+GIVE_UP_S = 120.0
+OPTIONS = (
+    Option("--handshakes", type=int, default=10000, quick=1000),
+    Option("--a-minute", type=int, default=10000, help="0: as fast as they come"),
+)
+
+
+def run(options: Namespace) -> Report:
+    """Run the benchmark."""
+    report = Report("handshake_flood", f"{options.handshakes} handshakes with unknown keys")
+    with (
+        simenv.local(workers=1, listen="tcp://127.0.0.1:0") as near,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        file = Path(folder) / "good.simenv"
+        issue(near.people, "good", "client", file)
+        person = read_private(file, PersonFile)
+        with simenv.connect(service=file) as far:
+            clients = {"socket": near, "tcp": far}
+            quiet = {name: RepeatedCall(_question(env), 0.002) for name, env in clients.items()}
+            time.sleep(2.0)  # the same without anybody knocking
+            before = {name: asking.end() for name, asking in quiet.items()}
+            loud = {name: RepeatedCall(_question(env), 0.002) for name, env in clients.items()}
+            connects, took_s = _knocked(person, file, options.handshakes, options.a_minute)
+            after = {name: asking.end() for name, asking in loud.items()}
+    rate = options.handshakes / took_s
+    print(f"{options.handshakes} refused in {took_s:.1f} s: {rate:.0f} a second")
+    for name in before:
+        print(f"{name:8s}quiet {_line(before[name])}\n{'':8s}loud  {_line(after[name])}")
+    worst = max(max(times) for times in after.values()) * 1e3
+    report.at_most("worst_ms", worst, "longest answer to a good client, ms")
+    report.at_most("connect_ms", float(np.percentile(connects, 99)) * 1e3, "new client, p99, ms")
+    return report
+
+
+def _question(env: Client) -> Callable[[], object]:
+    return lambda: env.cancel(["t-0"])
+
+
+def _knocked(
+    person: PersonFile, file: Path, handshakes: int, a_minute: int
+) -> tuple[list[float], float]:
+    """Connect good clients while the knockers are at it; those times, and how long it all took."""
+    methods = multiprocessing.get_context("spawn")
+    ready = methods.Barrier(KNOCKERS + 1)
+    share = -(-handshakes // KNOCKERS)
+    pause_s = 60.0 * KNOCKERS / a_minute if a_minute else 0.0
+    told = (person.address, person.server_key, share, pause_s, ready)
+    knockers = [methods.Process(target=_knock, args=told) for _ in range(KNOCKERS)]
+    for knocker in knockers:
+        knocker.start()
+    ready.wait(GIVE_UP_S)
+    begin = time.perf_counter()
+    connects = []
+    while any(knocker.is_alive() for knocker in knockers):
+        mark = time.perf_counter()
+        with simenv.connect(service=file):
+            connects.append(time.perf_counter() - mark)
+        time.sleep(0.02)
+    for knocker in knockers:
+        knocker.join()
+    return connects, time.perf_counter() - begin
+
+
+def _knock(
+    address: str,
+    server_key: str,
+    count: int,
+    pause_s: float,
+    ready: multiprocessing.synchronize.Barrier,
+) -> None:
+    """So many refusals, AT_ONCE connections at a time at most."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    poller = zmq.Poller()
+    public, secret = zmq.curve_keypair()
+    started = 0
+
+    def start() -> None:
+        socket = context.socket(zmq.DEALER)
+        socket.set(zmq.CURVE_SERVERKEY, server_key.encode())
+        socket.set(zmq.CURVE_PUBLICKEY, public)
+        socket.set(zmq.CURVE_SECRETKEY, secret)
+        socket.set(zmq.LINGER, 0)
+        socket.set(zmq.RECONNECT_IVL, -1)
+        monitor = socket.get_monitor_socket(
+            int(zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_DISCONNECTED)
+        )
+        open_sockets[monitor] = socket
+        poller.register(monitor, zmq.POLLIN)
+        socket.connect(address)
+
+    open_sockets: dict[zmq.Socket[bytes], zmq.Socket[bytes]] = {}
+    ready.wait(GIVE_UP_S)
+    begin = time.perf_counter()
+    while started < count or open_sockets:
+        due = count if not pause_s else int((time.perf_counter() - begin) / pause_s) + 1
+        while started < min(due, count) and len(open_sockets) < AT_ONCE:
+            start()
+            started += 1
+        for monitor, _ in poller.poll(5):
+            socket = open_sockets.pop(monitor)
+            poller.unregister(monitor)
+            socket.disable_monitor()
+            monitor.close()
+            socket.close()
+    context.term()
+
+
+def _line(times: list[float]) -> str:
+    p50, p99 = np.percentile(times, [50, 99]) * 1e3
+    return f"p50 {p50:.2f} ms, p99 {p99:.2f} ms, longest {max(times) * 1e3:.1f} ms of {len(times)}"

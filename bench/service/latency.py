@@ -1,0 +1,202 @@
+"""Latency of one small circuit from `submit` to its counts, and its lower bounds.
+
+Whole path: client, service and worker processes, ZeroMQ, journal. Every circuit is new (4 qubits,
+26 gates, 4 measurements, 1,024 shots, a seed of its own); the clock runs from the QuantumCircuit in
+hand to the dict of counts in hand. The three durability levels run interleaved, in rounds, since
+the machine's speed drifts. qiskit-aer runs in this process in the same rounds: no service, no
+journal, no other process, transpilation not timed. So do the two limits under the path: four hops
+with nothing done in them, and an fsync of 4 KiB on the journal's disk.
+
+With `--tcp` instead: the same environment (durability process) through its socket and over TCP
+with CURVE on the loopback interface, interleaved; their difference is the verdict.
+
+    python -m bench run latency [--rounds 8] [--circuits 200] [--tcp]
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import statistics
+import tempfile
+import time
+from argparse import Namespace
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import psutil
+from qiskit import QuantumCircuit
+
+import simenv
+from bench.circuits import four_qubit_circuit
+from bench.harness import transport_limits
+from bench.harness.options import Option
+from bench.harness.report import Report, installed
+from bench.peers import aer as aer_peer
+from simenv.client.client import Client
+from simenv.client.people import issue
+
+LEVELS = ("accepted", "process", "power")
+SHOTS = 1_024
+
+
+@dataclass
+class Series:
+    """What one contender did; seconds."""
+
+    medians: list[float] = field(default_factory=list)  # a round each
+    accepts: list[float] = field(default_factory=list)
+    all: list[float] = field(default_factory=list)
+    stages: dict[str, list[float]] = field(default_factory=dict)
+    cpu: dict[str, list[float]] = field(default_factory=dict)  # a task, by process
+
+    def add(self, times: list[float], accepts: list[float]) -> None:
+        self.medians.append(statistics.median(times))
+        if accepts:
+            self.accepts.append(statistics.median(accepts))
+        self.all += times
+
+
+OPTIONS = (
+    Option("--rounds", type=int, default=8, quick=2),
+    Option("--circuits", type=int, default=200, help="a round and contender", quick=50),
+    Option("--tcp", action="store_true", help="what TCP and CURVE add, only"),
+)
+
+
+def run(options: Namespace) -> Report:
+    """Run the benchmark."""
+    if options.tcp:
+        return _far(options.rounds, options.circuits)
+    report = Report("latency", "latency: 4 qubits, 26 gates + 4 measurements, 1,024 shots")
+    series = {name: Series() for name in (*LEVELS, "aer", "4 hops", "fsync")}
+    seeds = iter(range(10**9))
+    with contextlib.ExitStack() as stack:
+        environments = {
+            level: stack.enter_context(simenv.local(workers=2, durability=level))
+            for level in LEVELS
+        }
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        socket = stack.enter_context(transport_limits.hops())
+        for env in environments.values():
+            _measure(
+                env, [four_qubit_circuit(next(seeds)) for _ in range(50)], Series(), 0
+            )  # warm-up
+        for _ in range(options.rounds):
+            for level, env in environments.items():
+                circuits = [four_qubit_circuit(next(seeds)) for _ in range(options.circuits)]
+                _measure(env, circuits, series[level], next(seeds))
+            series["4 hops"].add([transport_limits.round_trip_s(socket, options.circuits)], [])
+            series["fsync"].add([transport_limits.fsync_s(folder, options.circuits)], [])
+            if installed("qiskit_aer"):
+                _aer(
+                    [four_qubit_circuit(next(seeds)) for _ in range(options.circuits // 4)],
+                    series["aer"],
+                )
+    series = {name: one for name, one in series.items() if one.all}
+    _print(series)
+    load = os.getloadavg()[0]
+    for level in LEVELS:
+        p99 = float(np.percentile(series[level].all, 99)) * 1e3
+        print(f"p99 {level}: {p99:.2f} ms at load {load:.1f}")
+    print()
+    for goal, level in (("accepted_p50_ms", "accepted"), ("process_p50_ms", "process")):
+        p50 = statistics.median(series[level].medians) * 1e3
+        report.at_most(goal, p50, f"p50 submit to counts, durability={level}, ms")
+    return report
+
+
+def _far(rounds: int, circuits: int) -> Report:
+    report = Report("latency_tcp", "latency: what TCP with CURVE adds to one submit-to-counts")
+    series = {"ipc": Series(), "tcp": Series()}
+    seeds = iter(range(10**9))
+    with contextlib.ExitStack() as stack:
+        near = stack.enter_context(
+            simenv.local(workers=2, durability="process", listen="tcp://127.0.0.1:0")
+        )
+        file = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "bench.simenv"
+        issue(near.people, "bench", "client", file)
+        far = stack.enter_context(simenv.connect(service=file))
+        for _ in range(rounds + 1):
+            for name, env in (("ipc", near), ("tcp", far)):
+                made = [four_qubit_circuit(next(seeds)) for _ in range(circuits)]
+                _measure(env, made, series[name], next(seeds))
+    for one in series.values():
+        del one.medians[0]  # the first round warms up
+    p50s = {name: statistics.median(one.medians) * 1e3 for name, one in series.items()}
+    print("   ".join(f"{name}: p50 {p50:.3f} ms" for name, p50 in p50s.items()))
+    extra = statistics.median(
+        (tcp - ipc) * 1e3
+        for ipc, tcp in zip(series["ipc"].medians, series["tcp"].medians, strict=True)
+    )
+    report.at_most("extra_ms", extra, "p50 over TCP with CURVE, more than over ipc, ms")
+    return report
+
+
+def _measure(env: Client, circuits: list[QuantumCircuit], into: Series, seed: int) -> None:
+    times, accepts = [], []
+    processes = _processes(env)
+    before = [_cpu_s(p) for p in processes.values()]
+    for k, one in enumerate(circuits):
+        begin = time.perf_counter()
+        task = env.submit(one, shots=SHOTS, seed=seed + k)
+        accepted = time.perf_counter()
+        result = task.result()
+        counts = result.counts
+        end = time.perf_counter()
+        assert sum(counts.values()) == SHOTS
+        times.append(end - begin)
+        accepts.append(accepted - begin)
+        timing = result.timing
+        for stage in timing.__slots__:
+            into.stages.setdefault(stage, []).append(getattr(timing, stage) or 0.0)
+    for (name, process), old in zip(processes.items(), before, strict=True):
+        used = (_cpu_s(process) - old) / len(circuits)
+        into.cpu.setdefault(name, []).append(used)
+    into.add(times, accepts)
+
+
+def _processes(env: Client) -> dict[str, psutil.Process]:
+    found = {"client": psutil.Process(), "service": psutil.Process(env.status().pid)}
+    for k, worker in enumerate(env.workers()):
+        found[f"worker {k}"] = psutil.Process(worker.pid)
+    return found
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def _aer(circuits: list[QuantumCircuit], into: Series) -> None:
+    simulator = aer_peer.simulator()
+    times = []
+    for k, one in enumerate(circuits):
+        begin = time.perf_counter()
+        simulator.run(one, shots=SHOTS, seed_simulator=k).result().get_counts()
+        times.append(time.perf_counter() - begin)
+    into.add(times, [])
+
+
+def _print(series: dict[str, Series]) -> None:
+    print(f"{'':12s}{'p50 us':>9s}{'best':>9s}{'p99':>9s}{'accepted p50':>14s}")
+    for name, one in series.items():
+        p50, best = statistics.median(one.medians), min(one.medians)
+        p99 = np.percentile(one.all, 99)
+        accepted = f"{statistics.median(one.accepts) * 1e6:14.0f}" if one.accepts else f"{'-':>14s}"
+        print(f"{name:12s}{p50 * 1e6:9.0f}{best * 1e6:9.0f}{p99 * 1e6:9.0f}{accepted}")
+    stages = list(series["accepted"].stages)
+    print(
+        "\nby stage, median us\n"
+        + " " * 12
+        + "".join(f"{s.removesuffix('_s'):>10s}" for s in stages)
+    )
+    for name in LEVELS:
+        cells = [statistics.median(series[name].stages[s]) * 1e6 for s in stages]
+        print(f"{name:12s}" + "".join(f"{cell:10.0f}" for cell in cells))
+    print("\nCPU a task, us (10 ms ticks: means over all rounds)")
+    for name in LEVELS:
+        cells = [f"{k} {statistics.mean(v) * 1e6:.0f}" for k, v in series[name].cpu.items()]
+        print(f"{name:12s}" + ", ".join(cells))
+    print()

@@ -1,0 +1,74 @@
+"""Waiting time of small circuits while a wide circuit runs on all slots of the node.
+
+Two workers on two slots. A 25-qubit circuit is submitted to the idle environment and gets both
+slots; while it runs, pairs of 3-qubit circuits are submitted, half a second apart. The figure is
+the longest time from the submission of a small circuit to its counts. The wide circuit is run alone
+before, on both slots, to see what it lost.
+
+    python -m bench run mixed_widths [--pairs 8]
+"""
+
+from __future__ import annotations
+
+import time
+from argparse import Namespace
+
+from qiskit import QuantumCircuit
+
+import simenv
+from bench.harness.options import Option
+from bench.harness.report import Report
+from simenv.client.client import Client
+from simenv.model import PoolSpec, TaskState
+
+WIDE, LAYERS = 25, 30
+APART_S = 0.5
+OPTIONS = (Option("--pairs", type=int, default=8, quick=3),)
+
+
+def run(options: Namespace) -> Report:
+    """Run the benchmark."""
+    pairs = options.pairs
+    report = Report("mixed_widths", f"{WIDE} qubits on 2 slots, and small circuits beside it")
+    with simenv.local(slots=2, pools=(PoolSpec("main", "statevector", 2, 2),)) as env:
+        env.run(_small(), shots=100)
+        time.sleep(2 * APART_S)  # a short task that has just come keeps a slot free
+        alone_s, _ = _wide_s(env, 0)
+        beside_s, waited_s = _wide_s(env, pairs)
+    print(f"wide circuit alone {alone_s:.1f} s, beside {2 * pairs} small ones {beside_s:.1f} s")
+    report.at_most("wait_s", waited_s, "small circuit, submit to counts, longest, s")
+    return report
+
+
+def _wide_s(env: Client, pairs: int) -> tuple[float, float]:
+    """Seconds of the wide circuit, and the longest of the small ones beside it."""
+    longest_s = 0.0
+    wide = env.submit(_wide(), shots=10)
+    while wide.state is TaskState.QUEUED:
+        time.sleep(0.01)
+    for _ in range(pairs):
+        if wide.state is not TaskState.RUNNING:
+            raise SystemExit("the wide circuit ended before the small ones were through")
+        begin = time.perf_counter()
+        for task in [env.submit(_small(), shots=100, seed=seed) for seed in range(2)]:
+            task.result(timeout=60)
+        longest_s = max(longest_s, time.perf_counter() - begin)
+        time.sleep(APART_S)
+    return wide.result(timeout=300).timing.run_s, longest_s
+
+
+def _small() -> QuantumCircuit:
+    made = QuantumCircuit(3)
+    made.h(range(3))
+    made.measure_all()
+    return made
+
+
+def _wide() -> QuantumCircuit:
+    made = QuantumCircuit(WIDE)
+    for layer in range(LAYERS):
+        for qubit in range(WIDE):
+            made.rx(0.1 + 0.01 * layer, qubit)
+            made.cz(qubit, (qubit + 1) % WIDE)
+    made.measure_all()
+    return made

@@ -1,0 +1,73 @@
+"""A QPM plugin that does nothing: it answers `sync_run` with a record of the usual size at once.
+
+A call of it takes the time of the host and the transport alone; the benchmark qpm_overhead measures
+simenv's overhead above that.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Any
+
+COUNTS = {f"{outcome:04b}": 64 for outcome in range(16)}
+TIMES = (
+    "creation_time", "resources_consumed_time", "launch_time", "exec_time", "completion_time",
+    "cq_enqueue_time", "cq_dequeue_time",
+)  # fmt: skip
+
+
+class QPM:
+    """Of both revisions, as far as the benchmark asks."""
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def query(self) -> Any:
+        """A service record; its properties say that revision 2 is served too."""
+        from defw_agent_info import Capability, DEFwServiceInfo
+
+        kind = type(self)
+        given = ("QPM", "nothing", kind.__name__, kind.__module__, Capability(2, 2, ""), -1)
+        try:
+            return DEFwServiceInfo(*given, properties={"service_id": "nothing"})
+        except TypeError:  # of revision 1
+            return DEFwServiceInfo(*given)
+
+    def is_ready(self, token: str | None = None) -> dict[str, bool]:  # noqa: ARG002
+        """At once."""
+        return {"ready": True}
+
+    def reserve(self, *_: Any, **__: Any) -> None:
+        """A client has come."""
+
+    def release(self, *_: Any, **__: Any) -> None:
+        """It has gone."""
+
+    def sync_run(self, info: dict[str, Any], *_: Any, **__: Any) -> dict[str, Any]:
+        """Of as many fields as a record of either revision has."""
+        record = {"cid": str(uuid.uuid4()), "rc": 0, **dict.fromkeys(TIMES, time.time())}
+        if info["num_shots"] < 0:
+            raise ValueError(info["num_shots"])
+        if "revision1" in info:
+            return {**record, "result": COUNTS}
+        full = {**record, "result": {"counts": COUNTS}, "outcome": "COMPLETED", "qtask_id": 1}
+        told = {"lifecycle_state": "completed", "state": "completed", "outcome": "COMPLETED"}
+        return {**told, "cid": record["cid"], "qtask_id": 1, "result": full}
+
+
+svc_info = {
+    "name": "QPM",
+    "module": __name__,
+    "description": "nothing",
+    "version": 1.0,
+    "instance_mode": "singleton",
+}
+service_classes = [QPM]
+
+
+def initialize() -> None:
+    """Nothing."""
+
+
+def uninitialize() -> None:
+    """Nothing."""

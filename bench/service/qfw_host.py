@@ -1,0 +1,380 @@
+"""simenv's service package inside an installed QFw and DEFw.
+
+Nothing of QFw or DEFw is in this repository: both are named by path, DEFw built. The package is
+loaded by a `defwp` daemon beside QFw's resource manager (revision 1) or directory (revision 2); the
+applications in `qfw_apps/` run as processes of their own under the same DEFw. Each drill prints its
+figure, its goal and a verdict.
+
+    python -m bench run qfw_host --qfw ~/QFw --defw ~/QFw/DEFw
+        [--only leaving,backends] [--runs 100]
+
+`--python`: the interpreter of the virtual environment that QFw uses; simenv must be installed there
+(not in editable form) and Qiskit with it. By default the one that runs this.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from bench.harness.options import Option
+from bench.harness.report import Report
+
+APPS = Path(__file__).with_name("qfw_apps")
+START_S = 60.0
+APP_S = 240.0
+INSIDE = """
+import json, sys, sysconfig
+import simenv.frontends.qfw as qfw
+print(json.dumps({
+    "packages": sysconfig.get_path("purelib"), "base": sys.base_prefix,
+    "library": sysconfig.get_config_var("LIBDIR"), "services": str(qfw.SERVICES),
+}))
+"""
+OPTIONS = (
+    Option("--qfw", type=Path, required=True, help="QFw's folder"),
+    Option("--defw", type=Path, required=True, help="DEFw's folder, built"),
+    Option("--python", default=sys.executable, help="of the environment QFw uses"),
+    Option("--runs", type=int, default=100, help="of the application that leaves", quick=10),
+    Option("--only", default="", help="drills, with commas"),
+    Option("--keep", action="store_true", help="leave the logs where they are"),
+)
+
+
+def run(options: Namespace) -> Report:
+    """Run the benchmark."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(tempfile.mkdtemp(prefix="qfw-host-"))
+        host = Host(options.qfw.resolve(), options.defw.resolve(), options.python, folder)
+        drills = DRILLS[host.revision]
+        wanted = options.only.split(",") if options.only else list(drills)
+        words = f"simenv in DEFw ({host.defw}), revision {host.revision}; logs in {folder}"
+        report = Report("qfw_host", words)
+        stack.enter_context(host.up())
+        for name in wanted:
+            begin = time.monotonic()
+            try:
+                drills[name](host, report, options.runs)
+            except Exception as error:  # noqa: BLE001 - a drill that breaks is a goal not met
+                report.not_measured("", name, f"{type(error).__name__}: {error}")
+            print(f"       {name}: {time.monotonic() - begin:.0f} s")
+    return report
+
+
+class Host:
+    """DEFw's processes and the environment behind them, in a folder of their own."""
+
+    def __init__(self, qfw: Path, defw: Path, python: str, folder: Path) -> None:
+        self.qfw, self.folder, self.python = qfw, folder, python
+        runtime = defw / "build" / "runtime"
+        self.defw = runtime if (runtime / "src" / "defwp").exists() else defw
+        self.program = self.defw / "src" / "defwp"
+        if not self.program.exists():
+            raise SystemExit(f"{defw}: no src/defwp there: build DEFw first")
+        self.revision = 2 if (self.defw / "python" / "services" / "svc_dirsvc").is_dir() else 1
+        done = subprocess.run(
+            [python, "-c", INSIDE], capture_output=True, text=True, check=False, cwd=folder
+        )
+        if done.returncode:
+            raise SystemExit(f"{python} has no simenv: {done.stderr.splitlines()[-1]}")
+        self.inside: dict[str, str] = json.loads(done.stdout)
+        self.apis = [self.defw / "python" / "service-apis"]
+        if self.revision == 1:
+            self.apis.insert(0, qfw / "service-apis")
+        else:
+            self.apis.insert(0, self._stubs())
+        self.parent_port = _free_port()
+        self.parent = "resmgr" if self.revision == 1 else "dirsvc"
+        self.home = folder / "home"
+        self._pids: list[int] = []
+        self._apps = 0
+
+    # --- life ---------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def up(self) -> Iterator[None]:
+        """The environment, the parent and the service, until the end."""
+        self.start_environment()
+        try:
+            module = f"svc_{self.parent}"
+            self.daemon(self.parent, module, port=self.parent_port)
+            self.daemon("simenv", self._modules("svc_simenv_qpm"))
+            yield
+        finally:
+            for pid in reversed(self._pids):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self.simenv("down")
+
+    def start_environment(self) -> None:
+        self.simenv("up", "--workers", "2")
+
+    def kill_environment(self) -> None:
+        """As a crash: the service gets SIGKILL."""
+        known = json.loads((self.home / "default" / "connection.json").read_text())
+        os.kill(known["pid"], signal.SIGKILL)
+
+    def simenv(self, *words: str) -> str:
+        line = [self.python, "-c", "from simenv.cli.entry import main; main()", *words]
+        environ = {**os.environ, "SIMENV_HOME": str(self.home)}
+        done = subprocess.run(
+            line, env=environ, capture_output=True, text=True, check=False, cwd=self.folder
+        )
+        if done.returncode:
+            raise SystemExit(f"simenv {' '.join(words)}: {done.stderr}")
+        return done.stdout
+
+    def daemon(self, name: str, modules: str, port: int = 0) -> None:
+        """A `defwp -d`; returns when it has written its pid."""
+        logs = self.folder / name
+        logs.mkdir()
+        kind = "service" if name == "simenv" else self.parent
+        environ = self._environ(name, kind, "daemon", modules, logs, port)
+        subprocess.run([str(self.program), "-d"], env=environ, check=True, cwd=self.folder)
+        end = time.monotonic() + START_S
+        while not (logs / "pid").exists() or not (logs / "pid").read_text():
+            if time.monotonic() > end:
+                raise SystemExit(f"{name} does not start; see {logs}")
+            time.sleep(0.05)
+        self._pids.append(int((logs / "pid").read_text()))
+
+    # --- applications -------------------------------------------------------------------------
+
+    def start(self, script: Path, *words: str, **more: str) -> App:
+        """An application under DEFw, as QFw runs it: `python3` is a link to `defwp`."""
+        self._apps += 1
+        name = f"app{self._apps}"
+        logs = self.folder / name
+        logs.mkdir()
+        link = logs / "python3"
+        link.symlink_to(self.program)
+        environ = self._environ(name, "agent", "cmdline", self._modules(), logs, 0) | more
+        out = (logs / "out").open("w")
+        line = [str(link), str(script), *words]
+        child = subprocess.Popen(
+            line, env=environ, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=logs
+        )
+        return App(child, logs)
+
+    def run(self, script: str, *words: str, **more: str) -> list[dict[str, Any]]:
+        """One of `qfw_apps`, to its end: the JSON lines it printed."""
+        return self.start(APPS / script, *words, **more).end()
+
+    def _modules(self, *first: str) -> str:
+        if self.revision == 1:
+            return ",".join((*first, "api_qpm", "api_events"))
+        names = ("execution", "admission_control", "admission_policy_config", "scheduler_control")
+        more = (*names, "telemetry", "control")
+        return ",".join((*first, *(f"api_qpm_{name}" for name in more), "api_events"))
+
+    def _environ(
+        self, name: str, kind: str, shell: str, modules: str, logs: Path, port: int
+    ) -> dict[str, str]:
+        python = self.defw / "python"
+        paths = [
+            *self.apis, python / "services", python / "infra", self.defw / "src",
+            self.qfw / "backends", self.inside["packages"],
+        ]  # fmt: skip
+        libraries = f"{self.defw / 'src'}:{self.inside['library']}"
+        parent = "RESMGR" if self.revision == 1 else "DIRSVC"
+        return {
+            **{key: value for key, value in os.environ.items() if not key.startswith("DEFW_")},
+            "PYTHONHOME": self.inside["base"],
+            "PYTHONPATH": ":".join(str(path) for path in paths),
+            "LD_LIBRARY_PATH": f"{libraries}:{os.environ.get('LD_LIBRARY_PATH', '')}",
+            "DEFW_PATH": str(self.defw),
+            "DEFW_CONFIG_PATH": str(python / "config" / "defw_generic.yaml"),
+            "DEFW_AGENT_NAME": name,
+            "DEFW_AGENT_TYPE": kind,
+            "DEFW_SHELL_TYPE": shell,
+            "DEFW_LISTEN_PORT": str(port or _free_port()),
+            "DEFW_TELNET_PORT": str(_free_port()),
+            "DEFW_PARENT_ADDR": "127.0.0.1",
+            "DEFW_PARENT_HOSTNAME": socket.gethostname(),
+            "DEFW_PARENT_PORT": str(self.parent_port),
+            "DEFW_PARENT_NAME": self.parent,
+            "DEFW_ONLY_LOAD_MODULE": modules,
+            "DEFW_LOAD_NO_INIT": "",
+            f"DEFW_DISABLE_{parent}": "no",
+            "DEFW_LOG_DIR": str(logs),
+            "DEFW_LOG_LEVEL": "error",
+            "DEFW_PY_LOGLEVEL": "critical",
+            "DEFW_EXPECTED_AGENT_COUNT": "1",
+            "DEFW_EXTERNAL_SERVICES_PATH": self.inside["services"],
+            "DEFW_EXTERNAL_SERVICE_APIS_PATH": ":".join(str(path) for path in self.apis[:1]),
+            "DEFW_EXTERNAL_EXPERIMENTS_PATH": "",
+            "QFW_QPM_ASSIGNED_HOSTS": f"{socket.gethostname()}:2",
+            "SIMENV_HOME": str(self.home),
+            "SIMENV_QPM_RESERVATIONS": "optional",
+        }
+
+    def _stubs(self) -> Path:
+        """Client classes of the six bindings, made from the names and methods in simenv's own
+        Protocols."""
+        folder = self.folder / "stubs"
+        folder.mkdir()
+        subprocess.run([self.python, str(APPS / "stubs.py"), str(folder)], check=True)
+        return folder
+
+
+class App:
+    """A process under DEFw."""
+
+    def __init__(self, child: subprocess.Popen[bytes], logs: Path) -> None:
+        self.child, self.logs = child, logs
+
+    def lines(self) -> list[dict[str, Any]]:
+        """What it has said so far."""
+        text = (self.logs / "out").read_text(errors="replace")
+        return [json.loads(line[4:]) for line in text.splitlines() if line.startswith("@@@ ")]
+
+    def said(self, word: str, timeout_s: float = APP_S) -> dict[str, Any]:
+        """Its first line of that kind."""
+        end = time.monotonic() + timeout_s
+        while time.monotonic() < end:
+            for line in self.lines():
+                if line["kind"] == word:
+                    return line
+            if self.child.poll() is not None:
+                break
+            time.sleep(0.02)
+        raise RuntimeError(f"it never said {word!r}; see {self.logs}")
+
+    def end(self, timeout_s: float = APP_S) -> list[dict[str, Any]]:
+        try:
+            self.child.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.child.kill()
+            raise RuntimeError(f"no end within {timeout_s:g} s; see {self.logs}") from None
+        return self.lines()
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+# --- drills ---------------------------------------------------------------------------------------
+
+
+def leaving(host: Host, report: Report, runs: int) -> None:
+    """An application registers, submits one circuit and leaves on its event, again and again."""
+    waits = []
+    for _ in range(runs):
+        lines = host.run("leaving.py")
+        waits += [line["seconds"] for line in lines if line["kind"] == "result"]
+    report.at_least("leaving_share", 100 * len(waits) / runs, f"{runs} runs that leave: % served")
+    report.at_most("leaving_worst_s", max(waits, default=float("inf")), "slowest of them, s")
+
+
+def backends(host: Host, report: Report, runs: int) -> None:
+    """Two backends in one application, then one in each of two at the same time."""
+    many = min(50, runs)
+    for words, apps in (("one application", [("01", "10")]), ("two", [("01",), ("10",)])):
+        started = [host.start(APPS / "backends.py", str(many), *bits) for bits in apps]
+        lines = [line for app in started for line in app.end()]
+        own = sum(line["own"] for line in lines if line["kind"] == "own")
+        report.at_least("own_share", 100 * own / (2 * many), f"backends in {words}: % own results")
+
+
+def killed(host: Host, report: Report, _: int) -> None:
+    """The service gets SIGKILL under a poller and is started again; nothing else is called."""
+    app = host.start(APPS / "polling.py", "12")
+    app.said("submitted")
+    host.kill_environment()
+    app.said("not-ready", 30)
+    host.simenv("up", "--resume")
+    back = time.monotonic()
+    app.said("result", 60)
+    heard_s = time.monotonic() - back
+    end = next(line for line in app.end() if line["kind"] == "end")
+    report.at_most("killed_heard_s", heard_s, "first result after the service is back, s")
+    report.at_most("killed_lost", end["left"], "results a poller never got")
+
+
+def stopped(host: Host, report: Report, _: int) -> None:
+    """A registered client gets SIGSTOP before its events come; others go on; it gets all later.
+
+    The other client is connected before: QFw's resource manager asks every client at each lookup,
+    and would wait for the stopped one itself."""
+    beside = host.start(APPS / "beside.py")
+    beside.said("connected")
+    app = host.start(APPS / "stopping.py", "3")
+    app.said("submitted")
+    app.child.send_signal(signal.SIGSTOP)
+    end = time.monotonic() + APP_S  # kernels of this width may have to be compiled first
+    while json.loads(host.simenv("--json", "status"))["done"] < 3:
+        if time.monotonic() > end:
+            raise RuntimeError("the stopped client's circuits do not end")
+    try:
+        (beside.logs / "go").touch()
+        waits = [line["seconds"] for line in beside.end(60) if line["kind"] == "result"]
+    finally:
+        app.child.send_signal(signal.SIGCONT)
+    got = sum(line["all"] for line in app.end() if line["kind"] == "result")
+    worst_s = max(waits) if len(waits) == 10 else float("inf")
+    report.at_most("stopped_worst_s", worst_s, "another client beside a stopped one, slowest, s")
+    report.at_most("stopped_lost", 3 - got, "events the stopped one never got")
+
+
+def rows(host: Host, report: Report, _: int) -> None:
+    """What applications rely on, one by one."""
+    found = [line for line in host.run(f"rows{host.revision}.py") if line["kind"] == "row"]
+    for line in found:
+        if line["why"]:
+            print(f"       {line['name']}: {line['why']}")
+    report.at_least(
+        f"rows{host.revision}", sum(not line["why"] for line in found), "rows that pass"
+    )
+
+
+def examples(host: Host, report: Report, _: int) -> None:
+    """QFw's own example scripts, unmodified."""
+    folder = host.qfw / "examples" / "tests"
+    failed = []
+    for script, *words in EXAMPLES:
+        app = host.start(folder / script, *words)
+        with contextlib.suppress(RuntimeError):
+            app.end(120)
+        text = (app.logs / "out").read_text(errors="replace")
+        if "ModuleNotFoundError" in text or "ImportError" in text:
+            print(f"       {script}: {text.splitlines()[-1][:120]}")
+        elif app.child.returncode or "Traceback" in text:
+            failed.append(f"{script}: rc {app.child.returncode}, see {app.logs}")
+        else:
+            print(f"       {script} {' '.join(words)}: done")
+    for line in failed:
+        print(f"       {line}")
+    report.at_most("examples_failed", len(failed), "examples of QFw that fail")
+
+
+EXAMPLES = (
+    ("test_init_qfw.py",),
+    ("test_qiskit_simple.py", "4"),
+    ("test_qiskit_ghz.py", "4", "nwqsim", "3"),
+    ("test_qiskit_ghz.py", "4", "tnqvm", "3"),
+    ("test_qiskit_vqe.py", "1", "nwqsim"),
+    ("test_qiskit_qaoa.py", "nwqsim"),
+    ("test_supermarq.py",),
+)
+Drill = Callable[[Host, Report, int], None]
+DRILLS: dict[int, dict[str, Drill]] = {
+    1: {
+        "rows": rows, "leaving": leaving, "backends": backends, "stopped": stopped,
+        "killed": killed, "examples": examples,
+    },
+    2: {"rows": rows},
+}  # fmt: skip

@@ -1,0 +1,144 @@
+"""Overhead of each interface for one small circuit: client, command line, QPM, DEFw.
+
+The Python client, env.qpm of either revision in this process, the command line (a process each),
+and the service package for DEFw behind the conformance kit's stand-in, a process of its own and
+YAML on a socket. Beside that a plugin that does nothing stands behind the same: what is left
+above it is simenv's overhead, which has the goal. All interfaces lead to one environment of one
+worker, in rounds one after the other since the machine's speed drifts; 13 gates, 1,024 shots, a new
+seed each time, so that no result is cached.
+
+    python -m bench run qpm_overhead [--rounds 5] [--circuits 100]
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import simenv
+from bench.harness.options import Option
+from bench.harness.report import Report
+from simenv.client.client import Client
+from simenv.qpm_check.plugin import Plugin
+
+SHOTS = 1_024
+CIRCUIT = (
+    'OPENQASM 2.0;\ninclude "qelib1.inc";\nqreg q[4];\ncreg c[4];\n'
+    + "".join(f"h q[{k}];\nrz(0.3) q[{k}];\n" for k in range(4))
+    + "cx q[0],q[1];\ncx q[1],q[2];\ncx q[2],q[3];\nh q[0];\nh q[1];\n"
+    + "measure q -> c;\n"
+)
+NULL_PLUGIN = Path(__file__).with_name("null_plugin")
+LINE = (sys.executable, "-c", "from simenv.cli.entry import main; main()")
+Interface = Callable[[int], dict[str, int]]
+OPTIONS = (
+    Option("--rounds", type=int, default=5, quick=2),
+    Option("--circuits", type=int, default=100, help="of a round; CLI: 1 of 20", quick=20),
+)
+
+
+def run(options: Namespace) -> Report:
+    """Run the benchmark."""
+    report = Report("qpm_overhead", f"4 qubits, 13 gates, {SHOTS:,} shots, one after the other")
+    seeds = iter(range(1, 10**9))
+    with contextlib.ExitStack() as stack:
+        interfaces = _interfaces(stack)
+        p50s: dict[str, list[float]] = {name: [] for name in interfaces}
+        for number in range(options.rounds + 1):
+            for name, interface in interfaces.items():
+                many = options.circuits if name != "cli" else max(1, options.circuits // 20)
+                times = [_timed_s(interface, next(seeds)) for _ in range(many)]
+                if number:  # the first round warms up
+                    p50s[name].append(statistics.median(times) * 1e3)
+    for name, medians in p50s.items():
+        print(f"{name:12} p50 {statistics.median(medians):8.3f} ms")
+    print(f"load {os.getloadavg()[0]:.1f}\n")
+    for revision in (1, 2):
+        shares = [
+            ours - null
+            for ours, null in zip(p50s[f"defw {revision}"], p50s[f"null {revision}"], strict=True)
+        ]
+        words = f"revision {revision}: our share above a plugin that does nothing, p50, ms"
+        report.at_most("share_p50_ms", statistics.median(shares), words)
+    return report
+
+
+def _interfaces(stack: contextlib.ExitStack) -> dict[str, Interface]:
+    """Each takes a seed and gives the counts."""
+    env = stack.enter_context(simenv.local(workers=1))
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    path = folder / "circuit.qasm"
+    path.write_text(CIRCUIT)
+    interfaces: dict[str, Interface] = {
+        "client": lambda seed: env.run(CIRCUIT, shots=SHOTS, seed=seed).counts,
+        "qpm 1": lambda seed: _counts(env.qpm.revision1.sync_run(_info(seed))),
+        "qpm 2": lambda seed: _counts(env.qpm.sync_run(_info(seed))),
+        "cli": lambda seed: _command_line(env, path, seed),
+    }
+    ours = {"SIMENV_SERVICE": env.service, "SIMENV_QPM_RESERVATIONS": "optional"}
+    folders = {"defw": _served(), "null": NULL_PLUGIN}
+    for revision in (1, 2):
+        for name, plugin in folders.items():
+            call = stack.enter_context(_behind(plugin, revision, ours if name == "defw" else {}))
+            interfaces[f"{name} {revision}"] = call
+    return interfaces
+
+
+def _served() -> Path:
+    """The plugin's folder, as its users find it."""
+    words = [*LINE, "qfw", "path"]
+    done = subprocess.run(words, check=True, capture_output=True, text=True)
+    return Path(done.stdout.strip()).parent
+
+
+@contextlib.contextmanager
+def _behind(folder: Path, revision: int, environ: dict[str, str]) -> Iterator[Interface]:
+    """A plugin behind the stand-in, called as a host calls it."""
+    plugin = Plugin(folder.name, folder, environ)
+    plugin.registers = plugin.registers and folder != NULL_PLUGIN
+    with plugin.open(revision) as subject:
+        methods = subject.connect().methods
+        mark = {"revision1": True} if revision == 1 else {}  # for the one that does nothing
+
+        def call(seed: int) -> dict[str, int]:
+            return _counts(methods.sync_run({**_info(seed), **mark}))
+
+        yield call
+
+
+def _info(seed: int) -> dict[str, Any]:
+    return {"qasm": CIRCUIT, "num_qubits": 4, "num_shots": SHOTS, "seed": seed}
+
+
+def _counts(answer: dict[str, Any]) -> dict[str, int]:
+    """Of a record of revision 1, or of the one in an envelope of revision 2."""
+    found = answer["result"]
+    counts: dict[str, int] = found["result"]["counts"] if "outcome" in answer else found
+    return counts
+
+
+def _command_line(env: Client, path: Path, seed: int) -> dict[str, int]:
+    words = [*LINE, "--service", env.service, "--json", "submit", str(path), "--wait"]
+    words += ["--shots", str(SHOTS), "--seed", str(seed)]
+    done = subprocess.run(words, check=True, capture_output=True)
+    counts: dict[str, int] = json.loads(done.stdout.splitlines()[-1])["counts"]
+    return counts
+
+
+def _timed_s(interface: Interface, seed: int) -> float:
+    begin = time.perf_counter()
+    counts = interface(seed)
+    took_s = time.perf_counter() - begin
+    if sum(counts.values()) != SHOTS:
+        raise SystemExit(f"{sum(counts.values())} shots of {SHOTS}")
+    return took_s

@@ -1,0 +1,176 @@
+"""Cost of a long queue: status, memory, another client's submits, and a restart.
+
+10,000 different 4-qubit circuits wait behind one long task; `status` and `queue` are asked through
+the client, and the command line is timed as a user types it. Then another client submits, one by
+one, while the queue is worked off. With --million, 10^6 tasks wait, the service is killed and
+started again, and its memory and the time of the replay are read.
+
+    python -m bench run queue [--million]
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+from qiskit import QuantumCircuit
+
+from bench.circuits import four_qubit_circuit
+from bench.harness.options import Option
+from bench.harness.report import Report
+from simenv import config
+from simenv.client import local
+from simenv.client.circuits import load
+from simenv.client.client import Client, connect
+from simenv.model import task_number
+
+NAME = "bench-queue"
+QUEUED = 10_000
+MILLION = 1_000_000
+OPTIONS = (Option("--million", action="store_true", help="10^6 tasks; some minutes"),)
+
+
+def run(options: Namespace) -> Report:
+    """Run the benchmark."""
+    report = Report("queue", f"queue: {QUEUED} tasks waiting, 1 worker")
+    with _environment() as env:
+        _ten_thousand(env, report)
+    if options.million:
+        with _environment() as env:
+            _million(env, report)
+    return report
+
+
+@contextmanager
+def _environment():  # type: ignore[no-untyped-def]
+    home = Path(tempfile.mkdtemp(prefix="simenv-bench-"))
+    kernels = config.kernel_folder()
+    old = os.environ.get("SIMENV_HOME")
+    os.environ.update(SIMENV_HOME=str(home), SIMENV_KERNELS=str(kernels))
+    pool = {"name": "main", "min": 1, "max": 1}
+    local.up({"name": NAME, "pools": [pool], "slots": 1})
+    try:
+        with connect(NAME) as env:
+            yield env
+    finally:
+        local.down(NAME, now=True)
+        shutil.rmtree(home, ignore_errors=True)
+        del os.environ["SIMENV_KERNELS"]
+        if old is None:
+            del os.environ["SIMENV_HOME"]
+        else:
+            os.environ["SIMENV_HOME"] = old
+
+
+def _ten_thousand(env: Client, report: Report) -> None:
+    circuits = [four_qubit_circuit(seed) for seed in range(QUEUED)]
+    blocker = env.submit(_long(23, 40), shots=10)
+    empty_mb = env.status().rss_bytes / 1e6
+    begin = time.perf_counter()
+    tasks = env.submit_many(circuits, shots=1024, seed=1)
+    print(f"accepted {QUEUED} in {time.perf_counter() - begin:.2f} s, client's packing included")
+    full_mb = env.status().rss_bytes / 1e6
+    assert env.status().queued >= QUEUED - 1, "the queue has run empty meanwhile"
+    report.at_most("view_ms", _slowest_ms(env.status), "status through the client, slowest of 20")
+    report.at_most("view_ms", _slowest_ms(env.queue), "queue through the client, slowest of 20")
+    for verb in ("status", "queue"):
+        words = f"`simenv {verb}` as typed, median of 5, the process's start included"
+        report.at_most("typed_ms", _typed_ms(verb), words)
+    report.at_most("memory_mb", full_mb - empty_mb, "service memory above empty, MB")
+    accepts = _accepts_of_another(env)
+    blocker.cancel()
+    running = _accepts_of_another(env)
+    for words, found in (("waiting", accepts), ("being worked off", running)):
+        p50 = statistics.median(found)
+        report.at_most("accept_p50_ms", p50, f"another client's accept, queue {words}, p50 ms")
+        report.at_most("accept_max_ms", max(found), f"the same, max of {len(found)}, ms")
+    for task in tasks:
+        task.result(timeout=120)
+    report.at_most("loop_lag_p99_ms", env.status().loop_lag_p99_ms, "loop lag p99, ms")
+
+
+def _million(env: Client, report: Report) -> None:
+    print(f"\n{MILLION} tasks")
+    env.submit(_long(24, 400), shots=10)
+    circuits = [four_qubit_circuit(seed) for seed in range(5_000)]
+    begin = time.perf_counter()
+    for batch in range(MILLION // len(circuits)):
+        tasks = env.submit_many(circuits, shots=1024, seed=batch)
+    took = time.perf_counter() - begin
+    print(f"accepted in {took:.1f} s ({MILLION / took:.0f}/s, packing included)")
+    status = env.status()
+    report.at_most("million_rss_mb", status.rss_bytes / 1e6, "service RSS, MB")
+    report.at_most("view_ms", _slowest_ms(env.queue), "queue through the client, slowest of 20")
+    os.kill(status.pid, signal.SIGKILL)
+    while psutil.pid_exists(status.pid) and psutil.Process(status.pid).status() != "zombie":
+        time.sleep(0.01)
+    pool = {"name": "main", "min": 1, "max": 1}
+    local.up({"name": NAME, "pools": [pool], "slots": 1})
+    with connect(NAME) as again:
+        found = again.status()
+        assert found.queued + found.running == MILLION + 1, f"{found.queued} queued"
+        log = Path(config.home_root() / NAME / "service.log").read_text()
+        replays = [line for line in log.splitlines() if "replayed:" in line]
+        seconds = float(replays[-1].rsplit(",", 1)[1].strip().removesuffix(" s"))
+        report.at_most("million_replay_s", seconds, "replay of the queue at the restart, s")
+        report.at_most("million_rss_mb", found.rss_bytes / 1e6, "service RSS after it, MB")
+        assert task_number(tasks[-1].id) is not None
+
+
+def _long(num_qubits: int, layers: int) -> QuantumCircuit:
+    made = QuantumCircuit(num_qubits, 1)
+    for layer in range(layers):
+        for qubit in range(num_qubits):
+            made.ry(0.1 + layer + qubit, qubit)
+        for qubit in range(num_qubits - 1):
+            made.cx(qubit, qubit + 1)
+    made.measure(0, 0)
+    return made
+
+
+def _slowest_ms(ask: Callable[[], object]) -> float:
+    slowest = 0.0
+    for _ in range(20):
+        begin = time.perf_counter()
+        ask()
+        slowest = max(slowest, time.perf_counter() - begin)
+    return 1e3 * slowest
+
+
+def _typed_ms(verb: str) -> float:
+    program = Path(sys.executable).with_name("simenv")
+    times = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        subprocess.run(
+            [program, verb, "--name", NAME],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=30,
+        )
+        times.append(time.perf_counter() - begin)
+    return 1e3 * statistics.median(times)
+
+
+def _accepts_of_another(env: Client) -> list[float]:
+    """Milliseconds of 200 accepts by a second client."""
+    done = load(four_qubit_circuit(1))
+    times = []
+    with connect(env.name) as other:
+        for k in range(200):
+            begin = time.perf_counter()
+            other.submit(done.program, shots=1024, seed=k)
+            times.append(1e3 * (time.perf_counter() - begin))
+    return times

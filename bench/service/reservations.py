@@ -1,0 +1,78 @@
+"""Queueing time with a reservation of one worker while another client floods the queue.
+
+An environment of two workers; one client keeps thousands of small circuits waiting. Another one
+submits small circuits, each after the last one's counts, with a reservation of one worker, and
+without any; the time from acceptance to begin is as service and worker measured it. Its p99 is held
+against the bound that was promised.
+
+    python -m bench run reservations [--circuits 300] [--without 20]
+"""
+
+from __future__ import annotations
+
+import threading
+from argparse import Namespace
+
+import numpy as np
+
+import simenv
+from bench.circuits import four_qubit_circuit
+from bench.harness.options import Option
+from bench.harness.report import Report
+from simenv.cli.measure import circuits as shapes
+from simenv.client.client import Client
+
+SHOTS = 1_024
+WAITING = 3_000  # tasks of the flood that wait, at least
+BATCH = 1_000
+OPTIONS = (
+    Option("--circuits", type=int, default=300, quick=50),
+    Option("--without", type=int, default=20, help="circuits without a reservation", quick=5),
+)
+
+
+def run(options: Namespace) -> Report:
+    """Run the benchmark."""
+    report = Report("reservations", "reserved: acceptance to begin beside a flood, 2 workers")
+    with simenv.local(workers=2) as env:
+        env.run(four_qubit_circuit(0), shots=SHOTS)
+        stop = threading.Event()
+        flood = threading.Thread(target=_flood, args=(env, stop))
+        flood.start()
+        try:
+            while env.status().queued < WAITING // 2:
+                stop.wait(0.05)
+            plain = [_wait_s(env, seed, None) for seed in range(options.without)]
+            with env.reserve("main", workers=1, count=options.circuits, timeout=30.0) as mine:
+                bound_s = mine.info().bound_ns / 1e9
+                seeds = range(1_000, 1_000 + options.circuits)
+                ours = [_wait_s(env, seed, mine.id) for seed in seeds]
+        finally:
+            stop.set()
+            flood.join()
+            env.cancel(info.id for info in env.queue(limit=10_000)[1])
+    for name, waits in (("without", plain), ("reserved", ours)):
+        p50, p99 = (np.percentile(waits, q) * 1e3 for q in (50, 99))
+        print(f"{name:9} p50 {p50:9.2f} ms   p99 {p99:9.2f} ms   most {max(waits) * 1e3:9.2f} ms")
+    print(f"promised  {bound_s * 1e3:.0f} ms\n")
+    share = float(np.percentile(ours, 99)) / bound_s
+    report.at_most("p99_of_bound", share, "p99 of acceptance to begin, of the promised bound")
+    return report
+
+
+def _flood(env: Client, stop: threading.Event) -> None:
+    work = [shapes.layered(qubits, 30, BATCH, qubits) for qubits in (4, 6, 8, 10)]
+    turn = 0
+    while not stop.is_set():
+        if env.status().queued < WAITING:
+            env.submit_many(work[turn % len(work)], shots=SHOTS, seed=turn)
+            turn += 1
+        else:
+            stop.wait(0.02)
+
+
+def _wait_s(env: Client, seed: int, reservation: int | None) -> float:
+    """From its acceptance to its begin."""
+    task = env.submit(four_qubit_circuit(seed), shots=SHOTS, seed=seed, reservation=reservation)
+    result = task.result()
+    return float(result.timing.queued_s + result.timing.sent_s)

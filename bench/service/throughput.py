@@ -1,0 +1,200 @@
+"""Throughput of small circuits per second, from the user's objects to counts.
+
+Whole path: client, service and two worker processes, accepts on disk. Every circuit is new; what is
+made before the clock starts are the QuantumCircuit objects and the arrays of angles, nothing else.
+The clock stops when every dict of counts was read, but for the second figure of bindings, where
+results stay packed. Medians of rounds, interleaved over the widths; the peers run in this process
+in the same rounds, one thread each, no service, no journal.
+
+    python -m bench run throughput [--rounds 5]
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from argparse import Namespace
+from collections.abc import Callable
+
+import numpy as np
+import psutil
+
+import simenv
+from bench.harness.options import Option
+from bench.harness.report import Report, installed
+from bench.peers import qulacs as qulacs_peer
+from bench.peers.aer import run_batch
+from bench.peers.lightning import counting_qnode
+from simenv.cli.measure import circuits as shapes
+from simenv.client.client import Client
+
+SHOTS = 1_024
+KINDS = ((4, 30, 20_000), (8, 60, 10_000), (12, 92, 3_000))  # qubits, operations, circuits a round
+SWEEPS = ((4, 12, 25, 40_000), (8, 32, 68, 16_000))  # qubits, parameters, operations, bindings
+PEER_CIRCUITS = 40
+ALONE = 1_500  # submitted one by one
+LOOPS = 60  # of 128 bindings
+Rates = dict[str, list[float]]
+OPTIONS = (Option("--rounds", type=int, default=5, quick=1),)
+
+
+def run(options: Namespace) -> Report:
+    """Run the benchmark."""
+    report = Report("throughput", "throughput: small circuits, 1,024 shots, 2 workers, new each")
+    rates: Rates = {}
+    cpu: Rates = {}
+    seeds = iter(range(10**9))
+    with simenv.local(workers=2, durability="accepted") as env:
+        for num_qubits, operations, _ in KINDS:
+            _circuits(env, num_qubits, operations, 300, next(seeds), {}, {})  # warm-up
+        for _ in range(options.rounds):
+            for num_qubits, operations, number in KINDS:
+                _circuits(env, num_qubits, operations, number, next(seeds), rates, cpu)
+                _peers(num_qubits, operations, next(seeds), rates)
+            _alone(env, next(seeds), rates)
+            for num_qubits, parameters, operations, number in SWEEPS:
+                _sweep(env, num_qubits, parameters, operations, number, next(seeds), rates)
+            _loop(env, next(seeds), rates)
+            _dicts(env, next(seeds), rates)
+    _verdicts(report, {name: statistics.median(found) for name, found in (rates | cpu).items()})
+    return report
+
+
+def _circuits(
+    env: Client, num_qubits: int, operations: int, number: int, seed: int, rates: Rates, cpu: Rates
+) -> None:
+    """New circuits, all in one call, to dicts."""
+    circuits = shapes.layered(num_qubits, operations, number, seed)
+    before = _cpu(env)
+    begin = time.perf_counter()
+    tasks = env.submit_many(circuits, shots=SHOTS, seed=seed)
+    found = [task.result().counts for task in tasks]
+    seconds = time.perf_counter() - begin
+    after = _cpu(env)
+    assert all(sum(counts.values()) == SHOTS for counts in found)
+    rates.setdefault(f"ours {num_qubits}", []).append(number / seconds)
+    kernel_us = sum(task.result().timing.run_s for task in tasks) / number * 1e6
+    for name in after:
+        used_us = (after[name] - before[name]) / number * 1e6
+        cpu.setdefault(f"{name} {num_qubits}", []).append(used_us)
+    cpu.setdefault(f"kernel {num_qubits}", []).append(kernel_us)
+
+
+def _cpu(env: Client) -> dict[str, float]:
+    """Seconds of CPU so far: client, service, both workers together."""
+    found = {"client": _cpu_s(os.getpid()), "service": _cpu_s(env.status().pid)}
+    found["worker"] = sum(_cpu_s(worker.pid) for worker in env.workers())
+    return found
+
+
+def _cpu_s(pid: int) -> float:
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
+
+
+def _peers(num_qubits: int, operations: int, seed: int, rates: Rates) -> None:
+    made = [shapes.gates(num_qubits, operations, seed * 10**6 + k) for k in range(PEER_CIRCUITS)]
+    circuits = [shapes.built(num_qubits, one) for one in made]
+    work: dict[str, Callable[[], object]] = {}
+    if installed("qiskit_aer"):
+        work["aer"] = lambda: run_batch(circuits, SHOTS)
+    if installed("qulacs"):
+        work["qulacs"] = lambda: [
+            qulacs_peer.sample(num_qubits, qulacs_peer.single_angle_circuit(num_qubits, one), SHOTS)
+            for one in made
+        ]
+    if installed("pennylane_lightning"):
+        lightning = counting_qnode(num_qubits, SHOTS)
+        work["lightning"] = lambda: [lightning(one) for one in made[:10]]
+    for name, run in work.items():
+        begin = time.perf_counter()
+        found = run()
+        seconds = time.perf_counter() - begin
+        assert isinstance(found, list)
+        rates.setdefault(f"{name} {num_qubits}", []).append(len(found) / seconds)
+
+
+def _alone(env: Client, seed: int, rates: Rates) -> None:
+    """One message a circuit, none waited for."""
+    circuits = shapes.layered(4, 30, ALONE, seed)
+    begin = time.perf_counter()
+    tasks = [env.post(circuit, shots=SHOTS, seed=seed + k) for k, circuit in enumerate(circuits)]
+    found = [task.result().counts for task in tasks]
+    seconds = time.perf_counter() - begin
+    assert len(found) == ALONE
+    rates.setdefault("alone", []).append(ALONE / seconds)
+
+
+def _sweep(
+    env: Client,
+    num_qubits: int,
+    parameters: int,
+    operations: int,
+    number: int,
+    seed: int,
+    rates: Rates,
+) -> None:
+    circuit = shapes.ansatz(num_qubits, parameters, operations)
+    rng = np.random.default_rng(seed)
+    values = rng.uniform(0, 6, (number, parameters))
+    begin = time.perf_counter()
+    tasks = env.submit_many((circuit, values), shots=SHOTS, seed=seed)
+    results = [task.result() for task in tasks]
+    packed = time.perf_counter() - begin
+    found = [result.counts for result in results]
+    seconds = time.perf_counter() - begin
+    assert all(sum(counts.values()) == SHOTS for counts in found)
+    rates.setdefault(f"packed {num_qubits}", []).append(number / packed)
+    rates.setdefault(f"bindings {num_qubits}", []).append(number / seconds)
+
+
+def _loop(env: Client, seed: int, rates: Rates) -> None:
+    """128 bindings, wait, again: what an optimiser does."""
+    circuit = shapes.ansatz(4, 12, 25)
+    rng = np.random.default_rng(seed)
+    times = []
+    for k in range(LOOPS):
+        values = rng.uniform(0, 6, (128, 12))
+        begin = time.perf_counter()
+        tasks = env.submit_many((circuit, values), shots=SHOTS, seed=seed + k)
+        results = [task.result() for task in tasks]
+        times.append((time.perf_counter() - begin) * 1e3)
+        assert len(results) == 128
+    rates.setdefault("loop", []).append(statistics.median(times))
+
+
+def _dicts(env: Client, seed: int, rates: Rates) -> None:
+    """Microseconds a dict of 16 outcomes takes, from its packed form."""
+    values = np.random.default_rng(seed).uniform(0, 6, (4_000, 12))
+    tasks = env.submit_many((shapes.ansatz(4, 12, 25), values), shots=SHOTS, seed=seed)
+    results = [task.result() for task in tasks]
+    begin = time.perf_counter()
+    sizes = [len(result.counts) for result in results]
+    seconds = time.perf_counter() - begin
+    rates.setdefault("dict", []).append(seconds / len(sizes) * 1e6 * 16 / statistics.mean(sizes))
+
+
+def _verdicts(report: Report, found: dict[str, float]) -> None:
+    print(f"{'circuits/s':12s}" + "".join(f"{n:>12d}" for n, _, _ in KINDS))
+    for name in ("ours", "aer", "qulacs", "lightning"):
+        if f"{name} {KINDS[0][0]}" not in found:
+            continue
+        print(f"{name:12s}" + "".join(f"{found[f'{name} {n}']:12,.0f}" for n, _, _ in KINDS))
+    print("\nCPU a circuit, us; the kernel's time is in the worker's")
+    for name in ("client", "service", "worker", "kernel"):
+        print(f"{name:12s}" + "".join(f"{found[f'{name} {n}']:12.1f}" for n, _, _ in KINDS))
+    print()
+    for n, _, _ in KINDS:
+        report.at_least(f"circuits_{n}", found[f"ours {n}"], f"new circuits a second, {n} qubits")
+    report.at_least("alone", found["alone"], "one by one, not waited for, a second")
+    for n, _, _, _ in SWEEPS:
+        words = f"bindings a second, {n} qubits"
+        print(f"       {words}, every dict read: {found[f'bindings {n}']:,.0f}")
+        report.at_least(f"bindings_{n}", found[f"packed {n}"], f"{words}, results packed")
+    report.at_most("loop_128_ms", found["loop"], "a loop of 128 bindings, p50, ms")
+    report.at_most("client_us", found["client 4"], "client's CPU a circuit, 4 qubits, us")
+    report.at_most("service_us", found["service 4"], "service's CPU a circuit, us")
+    beside = found["worker 4"] - found["kernel 4"]
+    report.at_most("worker_us", beside, "worker's CPU a circuit beside the kernel, us")
+    report.at_most("dict_us", found["dict"], "a dict of 16 outcomes, us")

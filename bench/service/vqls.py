@@ -1,0 +1,184 @@
+"""One step of a variational linear solver: from the parameter vector to the gradient.
+
+The example's loop (examples/vqls.py): seven sets of angles, 72 Hadamard tests each, 504 circuits of
+4 qubits and 1,024 shots a step; times are given for 480. Everything the formulation needs is inside
+the clock: the angles of the shifted circuits, binding, the whole path through the service with
+accepts on disk, counts, means, cost and gradient. Two ways: one sweep of bindings, and a bound
+QuantumCircuit for each test. Peers in this process, in the same rounds, each with its own way to
+run one circuit with many angles; no service, no journal.
+
+    python -m bench run vqls [--rounds 15]
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+import statistics
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+import simenv
+from bench.harness.options import Option
+from bench.harness.report import Report, installed
+from bench.peers import aer as aer_peer
+from simenv.client.client import Client
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+import vqls as example
+
+SHOTS, CIRCUITS = 1_024, 480
+Array = NDArray[np.float64]
+Means = Callable[[Array], list[float]]
+OPTIONS = (Option("--rounds", type=int, default=15, quick=3),)
+
+
+def run(options: Namespace) -> Report:
+    """Run the benchmark."""
+    report = Report("vqls", "vqls: one gradient step of 504 circuits, given for 480")
+    rng = np.random.default_rng(5)
+    times: dict[str, list[float]] = {}
+    with simenv.local(workers=2, durability="accepted") as env:
+        ways: dict[str, Means] = {
+            "one sweep": functools.partial(_sweep, env),
+            "bound circuits": functools.partial(_bound, env),
+        }
+        peers = (
+            ("aer", "qiskit_aer", _aer),
+            ("qulacs", "qulacs", _qulacs),
+            ("lightning", "pennylane_lightning", _lightning),
+        )
+        ways |= {name: means for name, module, means in peers if installed(module)}
+        for means in ways.values():
+            _step(means, rng.uniform(0, 3, 3))  # warm-up
+        for _ in range(options.rounds):
+            angles = rng.uniform(0, 3, 3)
+            slopes = {}
+            for name, means in ways.items():
+                seconds, slopes[name] = _step(means, angles)
+                times.setdefault(name, []).append(seconds)
+            spread = np.ptp(list(slopes.values()), axis=0)
+            assert np.all(spread < 1.0), slopes  # all solve the same problem, within the shots
+    for name, found in times.items():
+        print(f"{name:16s}{statistics.median(found) * 1e3:10.1f} ms  best {min(found) * 1e3:.1f}")
+    print()
+    words = "a step of 480 circuits"
+    report.at_most("step_s", statistics.median(times["one sweep"]), f"{words}, one sweep, s")
+    report.at_most("step_s", statistics.median(times["bound circuits"]), f"{words}, each bound, s")
+    return report
+
+
+def _step(means: Means, angles: Array) -> tuple[float, Array]:
+    """Seconds for 480 circuits, and the gradient."""
+    begin = time.perf_counter()
+    sets = np.concatenate([angles[None], angles + example.SHIFTS])
+    tests = np.tile(example.switches(), (len(sets), 1))
+    bindings = np.hstack([np.repeat(sets, len(example.ROWS), axis=0), tests])
+    table = np.array(means(bindings)).reshape(len(sets), -1)
+    example.cost(table[0])
+    slopes = example.gradient(table[0], table[1:])
+    return (time.perf_counter() - begin) * CIRCUITS / len(bindings), slopes
+
+
+def _sweep(env: Client, bindings: Array) -> list[float]:
+    tasks = env.submit_many((example.hadamard_test(), bindings), shots=SHOTS)
+    return [example.mean(task.result()) for task in tasks]
+
+
+def _bound(env: Client, bindings: Array) -> list[float]:
+    circuit = example.hadamard_test()
+    circuits = [circuit.assign_parameters(row) for row in bindings]
+    return [example.mean(task.result()) for task in env.submit_many(circuits, shots=SHOTS)]
+
+
+def _aer(bindings: Array) -> list[float]:
+    circuit = example.hadamard_test()
+    binds = [{p: list(bindings[:, k]) for k, p in enumerate(circuit.parameters)}]
+    result = _aer_simulator().run(circuit, parameter_binds=binds, shots=SHOTS).result()
+    found = [result.get_counts(k) for k in range(len(bindings))]
+    return [(c.get("0", 0) - c.get("1", 0)) / SHOTS for c in found]
+
+
+@functools.cache
+def _aer_simulator():  # type: ignore[no-untyped-def]
+    # Binding at run time is its fastest way for a sweep.
+    return aer_peer.simulator(runtime_parameter_bind_enable=True)
+
+
+def _qulacs(bindings: Array) -> list[float]:
+    from qulacs import QuantumState
+    from qulacs.gate import RX, RY, U1, H, to_matrix_gate
+
+    def crx(angle: float, control: int, target: int):  # type: ignore[no-untyped-def]
+        gate = to_matrix_gate(RX(target, -angle))
+        gate.add_control_qubit(control, 1)
+        return gate
+
+    def cp(angle: float, control: int, target: int):  # type: ignore[no-untyped-def]
+        gate = to_matrix_gate(U1(target, angle))
+        gate.add_control_qubit(control, 1)
+        return gate
+
+    means = []
+    ancilla = example.ANCILLA
+    for row in bindings:
+        angles, first, on, second, part = row[:3], row[3:5], row[5:8], row[8:10], row[10]
+        gates = [H(ancilla), U1(ancilla, part), *(H(q) for q in range(3))]
+        gates += [RY(q, -angles[q]) for q in range(3)]
+        gates += [crx(first[0], ancilla, 0), U1(ancilla, first[0] / 2), cp(first[1], ancilla, 1)]
+        gates += [H(q) for q in range(3)]
+        gates += [cp(on[q], ancilla, q) for q in range(3)]
+        gates += [H(q) for q in range(3)]
+        gates += [crx(second[0], ancilla, 0), U1(ancilla, second[0] / 2)]
+        gates += [cp(second[1], ancilla, 1), H(ancilla)]
+        state = QuantumState(4)
+        for gate in gates:
+            gate.update_quantum_state(state)
+        counts = collections.Counter((o >> ancilla) & 1 for o in state.sampling(SHOTS))
+        means.append((counts[0] - counts[1]) / SHOTS)
+    return means
+
+
+def _lightning(bindings: Array) -> list[float]:
+    run = _lightning_node()
+    return [float(run(row)) for row in bindings]
+
+
+@functools.cache
+def _lightning_node() -> Callable[[Array], float]:
+    import pennylane as qml
+
+    ancilla = example.ANCILLA
+    device = qml.device("lightning.qubit", wires=4)
+
+    def term(switch: Array) -> None:
+        qml.CRX(switch[0], [ancilla, 0])
+        qml.PhaseShift(switch[0] / 2, ancilla)
+        qml.ControlledPhaseShift(switch[1], [ancilla, 1])
+
+    @functools.partial(qml.set_shots, shots=SHOTS)
+    @qml.qnode(device, diff_method=None)
+    def run(row: Array) -> object:
+        qml.Hadamard(ancilla)
+        qml.PhaseShift(row[10], ancilla)
+        for qubit in range(3):
+            qml.Hadamard(qubit)
+            qml.RY(row[qubit], qubit)
+        term(row[3:5])
+        for qubit in range(3):
+            qml.Hadamard(qubit)
+        for qubit in range(3):
+            qml.ControlledPhaseShift(row[5 + qubit], [ancilla, qubit])
+        for qubit in range(3):
+            qml.Hadamard(qubit)
+        term(row[8:10])
+        qml.Hadamard(ancilla)
+        return qml.expval(qml.PauliZ(ancilla))
+
+    return run  # type: ignore[no-any-return]

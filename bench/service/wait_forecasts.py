@@ -1,0 +1,125 @@
+"""Accuracy of the forecasts of waiting times.
+
+A trace of work of many kinds comes in at random times: floods of small circuits (4 to 12 qubits),
+circuits on 20 qubits, sweeps of one circuit, in three priorities. Right after each acceptance the
+service is asked how long some of its tasks will wait; when all has ended, that is held against the
+time from acceptance to begin. Right is a forecast within a factor of two; where the task began
+within 5 ms and was options to, it is right too. What had begun before it could be asked for is left
+out. The environment has run a little of each kind before.
+
+    python -m bench run wait_forecasts [--seed 2] [--seconds 40] [--load 1.0]
+"""
+
+from __future__ import annotations
+
+import time
+from argparse import Namespace
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import simenv
+from bench.harness.options import Option
+from bench.harness.report import Report
+from simenv.cli.measure import circuits as shapes
+from simenv.client.client import Client
+from simenv.client.task import Task
+
+SHOTS = 1_024
+AT_ONCE_S = 0.005
+ASKED = 6  # tasks of each submission
+KINDS = ("flood", "wide", "sweep")
+SHARES = (0.45, 0.35, 0.2)
+GAP_S = 0.55  # between two submissions, on average, at a load of 1
+
+
+@dataclass
+class Told:
+    """One task: what was options of it, and when."""
+
+    kind: str
+    task: Task
+    wait_s: float  # from acceptance on
+    priority: int
+
+
+OPTIONS = (
+    Option("--seed", type=int, default=2),
+    Option("--seconds", type=float, default=40.0, quick=10.0),
+    Option("--load", type=float, default=1.0),
+    Option("--each", action="store_true", help="print every task that was asked for"),
+)
+
+
+def run(options: Namespace) -> Report:
+    """Run the benchmark."""
+    report = Report(
+        "wait_forecasts", f"waits: forecasts of a mixed trace, 2 workers, seed {options.seed}"
+    )
+    rng = np.random.default_rng(options.seed)
+    with simenv.local(workers=2) as env:
+        _warm(env, np.random.default_rng(options.seed + 1_000))
+        found = list(_play(env, rng, options.seconds, options.load))
+        share = _judge(found, options.each)
+    report.at_least("share_percent", 100 * share, "forecasts within a factor of two, percent")
+    return report
+
+
+def _warm(env: Client, rng: Any) -> None:
+    for number in range(3):
+        for kind in KINDS:
+            for task in env.submit_many(_work(kind, rng, number), shots=SHOTS, seed=number):
+                task.result()
+
+
+def _play(env: Client, rng: Any, seconds: float, load: float) -> Iterator[Told]:
+    """Submit as the trace has it."""
+    begin, when = time.monotonic(), 0.0
+    made = 0
+    while when < seconds:
+        kind = KINDS[int(rng.choice(3, p=SHARES))]
+        work, priority = _work(kind, rng, made), int(rng.choice((-1, 0, 1), p=(0.2, 0.6, 0.2)))
+        made += 1
+        when += rng.exponential(GAP_S / load)
+        time.sleep(max(0.0, begin + when - time.monotonic()))
+        tasks = env.submit_many(work, shots=SHOTS, seed=made, priority=priority)
+        places = np.unique(np.linspace(0, len(tasks) - 1, ASKED).astype(int))
+        asked = [tasks[place] for place in places]
+        for task, info in zip(asked, env.tasks(asked), strict=True):
+            if info.wait_us >= 0:
+                yield Told(kind, task, info.time_s + info.wait_us / 1e6, priority)
+
+
+def _work(kind: str, rng: Any, seed: int) -> Any:
+    if kind == "flood":
+        qubits, count = int(rng.choice((4, 6, 8, 10, 12))), int(rng.integers(50, 2_000))
+        return shapes.layered(qubits, 30, max(20, count // (1 + (qubits > 8) * 4)), seed)
+    if kind == "wide":
+        return shapes.layered(20, int(rng.integers(60, 300)), int(rng.integers(1, 5)), seed)
+    circuit = shapes.ansatz(8, 16, 60)
+    return (circuit, rng.uniform(0, 6, (int(rng.integers(50, 1_500)), 16)))
+
+
+def _judge(found: list[Told], each: bool) -> float:
+    """The share that is right, of all; printed by kind."""
+    right: dict[str, list[bool]] = defaultdict(list)
+    at_once = 0
+    for one in found:
+        result = one.task.result()
+        wait_s = result.timing.queued_s + result.timing.sent_s
+        told_s = one.wait_s
+        both = wait_s < AT_ONCE_S and told_s < AT_ONCE_S
+        at_once += both
+        close = both or (told_s > 0 and 0.5 <= wait_s / told_s <= 2)
+        right[one.kind].append(close)
+        if each:
+            mark = " " if close else "!"
+            words = f"options {told_s * 1e3:9.1f} ms, was {wait_s * 1e3:9.1f} ms"
+            print(f"{mark} {one.kind:6} {one.priority:2} {words}")
+    for kind, marks in right.items():
+        print(f"{kind:6} {sum(marks):4} of {len(marks):4} right")
+    print(f"{at_once} of {len(found)} began at once and were options to\n")
+    return sum(map(sum, right.values())) / len(found)

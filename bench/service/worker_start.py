@@ -1,0 +1,174 @@
+"""Start time of workers through each launcher, by stage.
+
+A pool of one worker, none of them there: the clock runs from the submit of a small circuit to its
+counts in hand, so it holds the service's decision, the spawn, Python's start and imports, MPI, the
+kernels (warm), the join and the run. Medians of starts one after the other, the launcher itself
+being up. Then: 20 workers at once, from `up` typed to all of them ready; and what 8 idle workers of
+2 ranks use of the CPU.
+
+    python -m bench run worker_start [--rounds 5]
+        [--launcher local --launcher mpirun --launcher prte]
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import statistics
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+import simenv
+from bench.harness.options import Option
+from bench.harness.report import Report
+from simenv.cli.measure import circuits as shapes
+from simenv.client.client import Client
+from simenv.errors import SimenvError
+from simenv.model import PoolSpec, WorkerInfo
+
+LAUNCHERS = ("local", "mpirun", "prte")
+IDLE_S = 1.0  # after so long the worker ends, and the next round starts another
+STAGES = ("decision", "spawn", "imports", "mpi", "kernels", "join", "run")
+NOTED = {"mpi": r"MPI ready in ([\d.]+)", "kernels": r"kernels ready in ([\d.]+)"}
+AGE = r"([\d.]+) s after the start"
+WORKERS = 20
+IDLE_WORKERS, IDLE_RANKS, WATCH_S = 8, 2, 20.0
+SETTLE_S = 5.0  # the last one that came up tidies its memory
+RANK_BYTES = 2**28  # of each idle one
+READY_S = 120.0
+OPTIONS = (
+    Option("--rounds", type=int, default=5, quick=2),
+    Option("--launcher", action="append", choices=LAUNCHERS),
+)
+
+
+def run(options: Namespace) -> Report:
+    """Run the benchmark."""
+    report = Report("worker_start", "launch: from the submit to an empty pool to the counts, s")
+    print(f"{'':16s}{'total':>9s}" + "".join(f"{stage:>10s}" for stage in STAGES))
+    totals: dict[str, float] = {}
+    for launcher in options.launcher or LAUNCHERS:
+        for ranks in (1, 2):
+            if launcher == "local" and ranks > 1:
+                continue
+            name = f"{launcher} {ranks} rank{'s' * (ranks > 1)}"
+            try:
+                totals[name] = _starts(launcher, ranks, options.rounds, name)
+            except SimenvError as error:
+                print(f"{name:16s} not here: {error}")
+    print()
+    if "prte 2 ranks" in totals:
+        words = "2-rank worker through PRTE, start to first result, s"
+        report.at_most("first_result_s", totals["prte 2 ranks"], words)
+        report.at_most("many_s", _many(), f"{WORKERS} workers up through PRTE, s")
+        words = f"{IDLE_WORKERS} idle workers, {IDLE_WORKERS * IDLE_RANKS} ranks, of a core, %"
+        report.at_most("idle_percent", _idle(), words)
+    return report
+
+
+def _starts(launcher: str, ranks: int, rounds: int, name: str) -> float:
+    """Median total; prints it and the medians of its stages."""
+    pool = PoolSpec("main", "statevector", 0, 1, IDLE_S, ranks)
+    circuits = shapes.layered(4, 30, rounds + 1, 1)
+    totals: list[float] = []
+    stages: dict[str, list[float]] = {stage: [] for stage in STAGES}
+    with simenv.local(pools=(pool,), launcher={"use": launcher}) as env:
+        for number, circuit in enumerate(circuits):
+            seen = max((event.seq for event in env.events()), default=0)
+            begin_s, begin = time.time(), time.perf_counter()
+            result = env.run(circuit, shots=100, seed=number)
+            total = time.perf_counter() - begin
+            assert sum(result.counts.values()) == 100
+            if number:  # the first one also starts what the launcher needs
+                totals.append(total)
+                (worker,) = env.workers()
+                for stage, seconds in _stages(env, seen, begin_s, total, worker).items():
+                    stages[stage].append(seconds)
+            _until(lambda: not env.workers())
+    middle = statistics.median(totals)
+    parts = "".join(f"{_median(stages[stage]):>10}" for stage in STAGES)
+    print(f"{name:16s}{middle:9.3f}{parts}")
+    return middle
+
+
+def _stages(
+    env: Client, seen: int, begin_s: float, total: float, worker: WorkerInfo
+) -> dict[str, float]:
+    """Where the seconds of one start went: events of the service, and what the worker noted."""
+    times = {event.kind: event.time_s for event in env.events(since=seen)}
+    text = (Path(env.service).with_name("logs") / f"{worker.name}.log").read_text()
+    noted = {stage: _last(pattern, text) for stage, pattern in NOTED.items()}
+    age = _last(AGE, text)  # when the kernels were ready
+    born_s = psutil.Process(worker.pid).create_time()
+    return {
+        "decision": times["worker.started"] - begin_s,
+        "spawn": born_s - times["worker.started"],
+        "imports": age - sum(noted.values()),
+        **noted,
+        "join": times["worker.ready"] - born_s - age,
+        "run": begin_s + total - times["worker.ready"],
+    }
+
+
+def _last(pattern: str, text: str) -> float:
+    """The newest of a figure in a log that goes on from start to start."""
+    found = re.findall(pattern, text)
+    return float(found[-1]) if found else 0.0
+
+
+def _median(seconds: list[float]) -> str:
+    return f"{statistics.median(seconds):.3f}" if seconds else "-"
+
+
+def _many() -> float:
+    """From `up` to the last of them ready."""
+    pool = PoolSpec("main", "statevector", WORKERS, WORKERS)
+    begin = time.perf_counter()
+    with simenv.local(pools=(pool,), launcher={"use": "prte"}) as env:
+        _until(lambda: env.pools()["main"].workers == WORKERS)
+        return time.perf_counter() - begin
+
+
+def _idle() -> float:
+    """CPU of all ranks together, in percent of one core, once nothing happens any more."""
+    pool = PoolSpec(
+        "main",
+        "statevector",
+        IDLE_WORKERS,
+        IDLE_WORKERS,
+        ranks=IDLE_RANKS,
+        memory_bytes=RANK_BYTES,
+    )
+    with simenv.local(slots=IDLE_RANKS, pools=(pool,), launcher={"use": "prte"}) as env:
+        _until(lambda: env.pools()["main"].workers == IDLE_WORKERS)
+        ranks = _ranks(str(Path(env.service).with_name("worker.json")))
+        assert len(ranks) == IDLE_WORKERS * IDLE_RANKS, f"{len(ranks)} ranks"
+        env.run(shapes.layered(4, 30, 1, 1)[0], shots=100)
+        time.sleep(SETTLE_S)
+        before = [sum(rank.cpu_times()[:2]) for rank in ranks]
+        time.sleep(WATCH_S)
+        after = [sum(rank.cpu_times()[:2]) for rank in ranks]
+    return 100 * float(sum(after) - sum(before)) / WATCH_S
+
+
+def _ranks(service: str) -> list[psutil.Process]:
+    """Ranks of all workers of this service."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            words = process.cmdline()
+            if "simenv.worker" in words and service in words and "-c" not in words:
+                found.append(process)
+    return found
+
+
+def _until(true: Callable[[], bool], timeout_s: float = READY_S) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not true():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"not within {timeout_s:.0f} s")
+        time.sleep(0.01)
