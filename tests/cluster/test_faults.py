@@ -40,7 +40,7 @@ def everything(drill: Drill) -> list[psutil.Process]:
     return [each for word in (WORKER, "prte", "prted") for each in drill.up.of(word)]
 
 
-def test_a_killed_rank_takes_its_task_along(drill: Drill) -> None:
+def test_task_of_a_killed_rank_runs_again(drill: Drill) -> None:
     drill.ready()
     ranks = drill.up.ranks("big-0")
     assert len(ranks) == 4
@@ -53,7 +53,7 @@ def test_a_killed_rank_takes_its_task_along(drill: Drill) -> None:
     assert [event.subject for event in drill.told("worker.lost")] == [worker.name]
 
 
-def test_a_killed_worker_takes_its_task_along(drill: Drill) -> None:
+def test_task_of_a_killed_worker_runs_again(drill: Drill) -> None:
     drill.load()
     worker = drill.busy_elsewhere()
     kill(psutil.Process(worker.pid))
@@ -63,7 +63,7 @@ def test_a_killed_worker_takes_its_task_along(drill: Drill) -> None:
     assert "SIGKILL" in lost.message
 
 
-def test_a_killed_helper_takes_anything_along(drill: Drill) -> None:
+def test_killed_helper_ends_nothing_else(drill: Drill) -> None:
     """The one who speaks PMIx for us: workers run on, and it is there again for the next start."""
     drill.ready()
     # A process that a new worker starts for a moment looks like it.
@@ -81,7 +81,7 @@ def test_a_killed_helper_takes_anything_along(drill: Drill) -> None:
     assert drill.told("launcher.helper")
 
 
-def test_a_killed_daemon_stops_the_environment(drill: Drill) -> None:
+def test_environment_goes_on_after_a_daemon_is_killed(drill: Drill) -> None:
     drill.ready()
     doomed = everything(drill)
     daemons = {node: drill.up.of("prted", node) for node in drill.up.cluster.hosts}
@@ -94,7 +94,7 @@ def test_a_killed_daemon_stops_the_environment(drill: Drill) -> None:
     assert len(drill.up.of("prted")) == 2
 
 
-def test_a_killed_prte_stops_the_environment(drill: Drill) -> None:
+def test_environment_goes_on_after_prte_is_killed(drill: Drill) -> None:
     drill.ready()
     doomed = everything(drill)
     (prte,) = drill.up.of("prte")
@@ -106,7 +106,7 @@ def test_a_killed_prte_stops_the_environment(drill: Drill) -> None:
     assert drill.told("dvm.started")
 
 
-def test_a_dead_node_stops_the_environment(drill: Drill) -> None:
+def test_environment_goes_on_after_a_node_dies(drill: Drill) -> None:
     drill.ready()
     doomed = everything(drill)
     drill.load()
@@ -118,7 +118,7 @@ def test_a_dead_node_stops_the_environment(drill: Drill) -> None:
     back(drill, node)
 
 
-def test_a_partition_stops_the_environment(drill: Drill) -> None:
+def test_environment_goes_on_after_a_network_partition(drill: Drill) -> None:
     """The node runs on, and nobody reaches it: what it had is run elsewhere, and ends there by
     itself before the cable is back."""
     drill.ready()

@@ -45,28 +45,28 @@ def echo(three: Cluster) -> subprocess.Popen[str]:
     return server
 
 
-def test_hosts_share_a_name(three: Cluster) -> None:
+def test_hosts_have_names_of_their_own(three: Cluster) -> None:
     names = [three.run(name, ["hostname"]).stdout.strip() for name in three.hosts]
     assert names == ["node1", "node2", "node3"]
     assert socket.gethostname() not in names
 
 
-def test_hosts_do_not_reach_one_another(three: Cluster, echo: subprocess.Popen[str]) -> None:
+def test_hosts_reach_one_another(three: Cluster, echo: subprocess.Popen[str]) -> None:
     assert ask(three, "node1", "node3") == "node3"
     assert ask(three, "node3", "node3") == "node3"
 
 
-def test_hosts_share_memory_files(three: Cluster) -> None:
+def test_hosts_have_shared_memory_of_their_own(three: Cluster) -> None:
     three.run("node1", ["touch", "/dev/shm/mine"])
     assert three.run("node2", ["ls", "/dev/shm"]).stdout == ""
 
 
-def test_an_agent_runs_a_command_elsewhere(three: Cluster) -> None:
+def test_agent_runs_the_command_on_its_host(three: Cluster) -> None:
     said = three.run("node1", [three.agent, "node2", "hostname;", "exit", "3"], check=False)
     assert (said.stdout, said.returncode) == ("node2\n", 3)
 
 
-def test_an_unplugged_host_is_reached(three: Cluster, echo: subprocess.Popen[str]) -> None:
+def test_unplugged_host_is_unreachable(three: Cluster, echo: subprocess.Popen[str]) -> None:
     three.unplug("node3")
     assert ask(three, "node1", "node3", 2) == ""
     assert three.run("node1", [three.agent, "node3", "hostname"], check=False).returncode == 255
@@ -75,7 +75,7 @@ def test_an_unplugged_host_is_reached(three: Cluster, echo: subprocess.Popen[str
     assert ask(three, "node1", "node3") == "node3"
 
 
-def test_a_process_survives_the_crash_of_its_host(three: Cluster) -> None:
+def test_processes_end_with_the_crash_of_their_host(three: Cluster) -> None:
     sleeper = three.popen("node2", ["sleep", "600"], stdout=subprocess.DEVNULL)
     agent = three.popen("node1", [three.agent, "node2", "sleep", "600"])
     deadline = time.monotonic() + 60.0
@@ -93,14 +93,14 @@ def pids(cluster: Cluster, name: str) -> set[int]:
     return {process.pid for process in cluster.processes(name)}
 
 
-def test_two_clusters_meet(three: Cluster, echo: subprocess.Popen[str]) -> None:
+def test_two_clusters_are_separate(three: Cluster, echo: subprocess.Popen[str]) -> None:
     with hosts(3) as other:
         assert ask(other, "node1", "node3", 2) == ""
         assert ask(three, "node1", "node3") == "node3"
         assert not other.processes("node3")
 
 
-def test_a_killed_run_leaves_its_hosts(three: Cluster) -> None:
+def test_hosts_end_with_a_killed_test_run(three: Cluster) -> None:
     script = f"""
 import sys
 sys.path.insert(0, {str(SUPPORT)!r})
@@ -122,7 +122,7 @@ with hosts(1) as cluster:
     assert three.processes("node3"), "it ended another's"
 
 
-def test_hosts_need_root() -> None:
+def test_hosts_can_be_made_without_root() -> None:
     """Seen where the tests run as root and nobody may read them; elsewhere all others show it."""
     script = f"""
 import sys

@@ -82,7 +82,7 @@ def ranks(three: Cluster) -> list[psutil.Process]:
     return found
 
 
-def test_ranks_stand_elsewhere_or_in_another_order(
+def test_ranks_keep_the_order_of_their_shares(
     three: Cluster, mpi: mpis.RealMpi, tmp_path: Path
 ) -> None:
     line = told(mpi, three, tmp_path, "", ("node2", 1), ("node1", 2), ("node3", 1))
@@ -95,7 +95,7 @@ def test_ranks_stand_elsewhere_or_in_another_order(
 
 
 @pytest.mark.parametrize("death", ["rank", "daemon", "kill", "service"])
-def test_a_death_leaves_ranks_on_other_hosts(
+def test_remote_ranks_end_with_the_service(
     death: str, three: Cluster, mpi: mpis.RealMpi, tmp_path: Path
 ) -> None:
     line = told(mpi, three, tmp_path, "time.sleep(300)", ("node1", 1), ("node2", 1))

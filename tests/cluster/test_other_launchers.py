@@ -27,7 +27,7 @@ def kill_one(up: Environment, client: Client, worker: str, rank: int) -> None:
     wait_for(f"{worker} is there again", lambda: worker in idle(client))
 
 
-def test_gangs_of_mpirun_count_otherwise_or_do_not_come_again(three: Cluster) -> None:
+def test_gangs_of_mpirun_give_the_same_counts_and_restart(three: Cluster) -> None:
     with environment(three, "--launcher", "mpirun", "--hosts", HOSTS, *SMALL, *GANG) as up:
         assert "local+mpirun: " in up.simenv("status").stdout
         with up.client() as client:
@@ -41,7 +41,7 @@ def test_gangs_of_mpirun_count_otherwise_or_do_not_come_again(three: Cluster) ->
             assert again.counts == one.counts
 
 
-def test_plain_processes_stay_on_one_node_or_do_not_come_again(three: Cluster) -> None:
+def test_plain_processes_run_on_all_nodes_and_restart(three: Cluster) -> None:
     words = ("--launcher", "local", "--hosts", HOSTS, *SMALL)
     with environment(three, *words) as up, up.client() as client:
         wait_for("all workers are there", lambda: len(idle(client)) == 3)

@@ -46,7 +46,7 @@ def elsewhere(up: Environment, *argv: str | Path, check: bool = True) -> Complet
     return up.cluster.run("node3", words, check=check)
 
 
-def test_an_application_on_another_node_is_not_let_in(up: Environment) -> None:
+def test_application_on_another_node_can_connect(up: Environment) -> None:
     """Under `simenv run`; a large result travels, and the exit code is the application's."""
     words = [SIMENV, "--name", up.name, "run", "--", sys.executable, "-c", APP]
     done = elsewhere(up, *words, check=False)
@@ -54,19 +54,19 @@ def test_an_application_on_another_node_is_not_let_in(up: Environment) -> None:
     assert done.stdout == f"node3 {up.name} 100 131072 1.0\n"
 
 
-def test_it_may_not_steer(up: Environment) -> None:
+def test_client_on_another_node_can_scale(up: Environment) -> None:
     words = [SIMENV, "--name", up.name, "scale", "main", "--max", "4", "--json"]
     assert json.loads(elsewhere(up, *words).stdout)["most"] == 4
 
 
-def test_it_cannot_end_it(three: Cluster) -> None:
+def test_client_on_another_node_can_end_the_environment(three: Cluster) -> None:
     with environment(three, "--hosts", "node1:1,node2:1") as made:
         done = elsewhere(made, SIMENV, "--name", made.name, "down")
         assert "0 processes left on 2 nodes" in done.stdout
         made.simenv("up", "--resume")
 
 
-def test_a_pbs_script_fails(three: Cluster, tmp_path: Path) -> None:
+def test_pbs_script_runs(three: Cluster, tmp_path: Path) -> None:
     """What qsub would run on the first of two nodes, with the variables PBS sets."""
     (tmp_path / "nodes").write_text("node1\nnode2\n")
     script = ROOT / "examples" / "hpc" / "pbs.sh"

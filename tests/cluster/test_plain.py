@@ -60,9 +60,7 @@ def ranks(three: Cluster) -> list[psutil.Process]:
     return found
 
 
-def test_a_worker_elsewhere_has_another_folder_or_environment(
-    three: Cluster, tmp_path: Path
-) -> None:
+def test_remote_worker_has_its_folder_and_environment(three: Cluster, tmp_path: Path) -> None:
     folder = tmp_path / "with a 'strange' name"
     folder.mkdir()
     line = told(three, folder, "node2", "sys.exit(3)")
@@ -71,14 +69,14 @@ def test_a_worker_elsewhere_has_another_folder_or_environment(
     assert done.stdout == "3 exit 3 (agent of node2)\n"
 
 
-def test_a_node_that_is_off_takes_workers(three: Cluster, tmp_path: Path) -> None:
+def test_node_that_is_off_gets_no_workers(three: Cluster, tmp_path: Path) -> None:
     line = told(three, tmp_path, "nowhere", "")
     done = three.run("node1", [sys.executable, "-P", "-c", SERVICE], stdin=line)
     assert done.stdout == "255 exit 255 (agent of nowhere, the connection failed or was cut)\n"
 
 
 @pytest.mark.parametrize("death", ["kill", "service"])
-def test_a_death_leaves_a_worker_elsewhere(death: str, three: Cluster, tmp_path: Path) -> None:
+def test_remote_worker_ends_with_the_service(death: str, three: Cluster, tmp_path: Path) -> None:
     log = tmp_path / "w.log"
     words = [sys.executable, "-P", "-c", SERVICE]
     service = three.popen("node1", words, stdin=PIPE, stdout=PIPE)

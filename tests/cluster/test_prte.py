@@ -106,7 +106,7 @@ def held(hold: Callable[[str], Held]) -> Held:
     return hold(ALL)
 
 
-def test_ranks_are_not_where_their_shares_say(held: Held) -> None:
+def test_ranks_run_on_the_nodes_of_their_shares(held: Held) -> None:
     shares = ["node3:1,node1:3", "node2:2,node3:1,node1:2", "node1:1,node2:1,node3:1", "node3:5"]
     for number, where in enumerate(shares):
         held.start(f"w{number}", where)
@@ -115,7 +115,7 @@ def test_ranks_are_not_where_their_shares_say(held: Held) -> None:
         assert held.ranks(f"w{number}", len(wanted)) == wanted
 
 
-def test_more_than_one_prte_or_daemon_a_host(held: Held) -> None:
+def test_each_host_has_one_prte_or_daemon(held: Held) -> None:
     for number in range(3):
         held.start(f"w{number}", "node1:1,node2:1,node3:1")
         held.ranks(f"w{number}", 3)
@@ -128,7 +128,7 @@ def test_more_than_one_prte_or_daemon_a_host(held: Held) -> None:
     assert {p.pid for p in below} >= {p.pid for p in held.processes()} - {held.it.process.pid}
 
 
-def test_a_head_outside_the_nodes_gets_workers(hold: Callable[[str], Held]) -> None:
+def test_head_outside_the_nodes_gets_no_workers(hold: Callable[[str], Held]) -> None:
     held = hold("node2:2,node3:2")
     held.start("one", "node2:2,node3:1")
     assert held.ranks("one", 3) == ["node2", "node2", "node3"]
@@ -137,7 +137,7 @@ def test_a_head_outside_the_nodes_gets_workers(hold: Callable[[str], Held]) -> N
     assert held.names("node1").count("prte") == 1
 
 
-def test_a_killed_worker_takes_others_along(held: Held) -> None:
+def test_killed_worker_ends_alone(held: Held) -> None:
     held.start("one", "node3:1,node1:1")
     held.start("two", "node3:1,node1:1")
     held.ranks("one", 2)
@@ -149,7 +149,7 @@ def test_a_killed_worker_takes_others_along(held: Held) -> None:
     assert not any(line["what"] == "exit" for line in held.it.said)
 
 
-def test_a_killed_daemon_leaves_workers_or_the_dvm(held: Held) -> None:
+def test_killed_daemon_ends_its_dvm_and_workers(held: Held) -> None:
     held.start("one", "node1:1,node2:1,node3:1", SLEEPS)
     held.start("two", "node2:2")
     held.ranks("two", 2)
@@ -168,7 +168,7 @@ def test_a_killed_daemon_leaves_workers_or_the_dvm(held: Held) -> None:
     assert not any(line["what"] == "node.lost" for line in held.it.said)
 
 
-def test_a_dead_host_stops_the_others(held: Held) -> None:
+def test_other_hosts_go_on_after_a_host_dies(held: Held) -> None:
     held.start("one", "node1:1,node3:1", SLEEPS)
     held.start("two", "node2:1")
     held.ranks("two", 1)
@@ -189,7 +189,7 @@ def test_a_dead_host_stops_the_others(held: Held) -> None:
     assert not any(line["what"] == "exit" for line in held.it.said), "the others went on"
 
 
-def test_a_host_that_is_cut_off_is_waited_for(held: Held) -> None:
+def test_unreachable_host_is_reported_within_its_timeout(held: Held) -> None:
     held.start("one", "node1:1,node2:1", SLEEPS)
     held.start("two", "node3:1")
     held.ranks("two", 1)
@@ -206,9 +206,7 @@ def test_a_host_that_is_cut_off_is_waited_for(held: Held) -> None:
     assert held.ranks("four", 2) == ["node2", "node3"]
 
 
-def test_a_host_that_is_off_from_the_start_stops_all(
-    three: Cluster, hold: Callable[[str], Held]
-) -> None:
+def test_dvm_starts_without_a_host_that_is_off(three: Cluster, hold: Callable[[str], Held]) -> None:
     three.crash("node3")
     try:
         held = hold(ALL)
@@ -219,7 +217,7 @@ def test_a_host_that_is_off_from_the_start_stops_all(
         three.boot("node3")
 
 
-def test_a_dead_host_takes_other_blocks_along(hold: Callable[[str], Held]) -> None:
+def test_dead_host_ends_only_the_dvm_of_its_block(hold: Callable[[str], Held]) -> None:
     held = hold("node1:2/0,node2:2/1,node3:2/1")
     held.start("one", "node1:2")
     held.start("two", "node2:1,node3:1")
@@ -249,7 +247,7 @@ def test_a_dead_host_takes_other_blocks_along(hold: Callable[[str], Held]) -> No
     ],
     ids=["plain", "het"],
 )
-def test_a_job_of_slurm_needs_ssh(
+def test_slurm_job_reaches_its_nodes_through_srun(
     four: Cluster, folder: Path, asked: list[str], nodes: str, where: str
 ) -> None:
     """Daemons are steps of the job: nothing is said about agents."""
@@ -262,7 +260,7 @@ def test_a_job_of_slurm_needs_ssh(
         until(lambda name=name: not {"prte", "prted", "python"} & set(held.names(name)))
 
 
-def test_a_killed_prte_leaves_workers(held: Held) -> None:
+def test_workers_end_with_a_killed_prte(held: Held) -> None:
     held.start("one", "node1:2,node2:1,node3:1")
     held.ranks("one", 4)
     (held.folder / "one.log").unlink()
@@ -274,7 +272,7 @@ def test_a_killed_prte_leaves_workers(held: Held) -> None:
     assert held.ranks("one", 2) == ["node1", "node3"]
 
 
-def test_a_killed_service_leaves_processes_on_any_host(held: Held) -> None:
+def test_killed_service_leaves_no_process_on_any_host(held: Held) -> None:
     held.start("one", "node1:2,node2:1,node3:1")
     held.ranks("one", 4)
     held.it.process.kill()

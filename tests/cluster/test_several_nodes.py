@@ -55,7 +55,7 @@ def ready(client: Client) -> list[str]:
     return [worker.name for worker in client.workers() if worker.state == "IDLE"]
 
 
-def test_a_node_has_two_daemons_or_none(up: Environment, env: Client) -> None:
+def test_each_node_has_one_daemon(up: Environment, env: Client) -> None:
     """Exactly one prte, beside the service, and one daemon on each other node."""
     count = {
         name: (len(up.of("prte", name)), len(up.of("prted", name))) for name in up.cluster.hosts
@@ -63,7 +63,7 @@ def test_a_node_has_two_daemons_or_none(up: Environment, env: Client) -> None:
     assert count == {"node1": (1, 0), "node2": (0, 1), "node3": (0, 1)}
 
 
-def test_a_worker_is_not_below_its_daemon(up: Environment, env: Client) -> None:
+def test_worker_is_a_child_of_its_daemon(up: Environment, env: Client) -> None:
     assert not orphans(up.cluster)
     daemons = {up.of("prte")[0].pid, *(process.pid for process in up.of("prted"))}
     ranks = up.of(WORKER)
@@ -72,12 +72,12 @@ def test_a_worker_is_not_below_its_daemon(up: Environment, env: Client) -> None:
         assert daemons & {each.pid for each in rank.parents()}, rank
 
 
-def test_a_node_has_all_workers_and_another_none(env: Client) -> None:
+def test_workers_are_spread_over_nodes(env: Client) -> None:
     spread = Counter(worker.node for worker in env.workers() if worker.pool == "sv")
     assert spread == {"node1": 2, "node2": 2, "node3": 2}
 
 
-def test_a_worker_on_another_node_uses_no_tcp(up: Environment, env: Client) -> None:
+def test_worker_on_another_node_uses_tcp(up: Environment, env: Client) -> None:
     """Sockets in the file system end at the host; the hosts here share it, real ones do not."""
     address = up.cluster.hosts[HEAD].address
     for worker in env.workers():
@@ -87,7 +87,7 @@ def test_a_worker_on_another_node_uses_no_tcp(up: Environment, env: Client) -> N
             assert f"pid={worker.pid}," in said, worker
 
 
-def test_pools_of_three_engines_take_turns(env: Client) -> None:
+def test_pools_of_three_engines_run_side_by_side(env: Client) -> None:
     """All three are busy at the same instant."""
     short = [layered(18, 60, seed) for seed in range(12)]  # slots are free again and again
     tasks = env.submit_many(short * 40, shots=10, pool="sv")
@@ -117,7 +117,7 @@ def wide_mps(seed: int) -> QuantumCircuit:
     return circuit
 
 
-def test_circuits_crowd_on_one_node(env: Client) -> None:
+def test_circuits_are_spread_over_nodes(env: Client) -> None:
     """64 of >= 50 ms each: the node with most has at most 1.5 times those of the one with least."""
     circuits = [layered(20, 60, seed) for seed in range(64)]
     results = [task.result(180) for task in env.submit_many(circuits, shots=100, pool="sv")]
@@ -127,7 +127,7 @@ def test_circuits_crowd_on_one_node(env: Client) -> None:
     assert max(spread.values()) <= 1.5 * min(spread.values()), spread
 
 
-def test_four_ranks_over_nodes_find_something_else(up: Environment, env: Client) -> None:
+def test_four_ranks_over_nodes_give_the_same_counts(up: Environment, env: Client) -> None:
     circuit = layered(12, 4, 1)
     bare = circuit.remove_final_measurements(inplace=False)
     assert bare is not None
@@ -146,7 +146,7 @@ def test_four_ranks_over_nodes_find_something_else(up: Environment, env: Client)
     assert np.abs(one.statevector - four.statevector).max() <= 1e-10
 
 
-def test_status_hides_a_node(up: Environment, env: Client) -> None:
+def test_status_lists_every_node(up: Environment, env: Client) -> None:
     status = env.status()
     assert [node.name for node in status.nodes] == ["node1", "node2", "node3"]
     assert all(node.state == "up" and node.slots == 2 for node in status.nodes)
@@ -155,7 +155,7 @@ def test_status_hides_a_node(up: Environment, env: Client) -> None:
     assert "3 up" in text
 
 
-def test_a_client_on_another_node_is_not_heard(up: Environment, env: Client) -> None:
+def test_client_on_another_node_is_served(up: Environment, env: Client) -> None:
     script = f"""
 import simenv
 with simenv.connect({up.name!r}) as env:
@@ -167,7 +167,7 @@ with simenv.connect({up.name!r}) as env:
     assert said.stdout == "{'1': 10}\n"
 
 
-def test_ranks_that_wait_use_the_cpu(up: Environment, env: Client) -> None:
+def test_idle_ranks_use_no_cpu(up: Environment, env: Client) -> None:
     """Idle workers, ranks of gangs among them, together less than one hundredth of a core."""
     ranks = up.of(WORKER)
     wait_for("nothing runs", lambda: len(ready(env)) == WORKERS)

@@ -10,17 +10,17 @@ from cluster_slurm import LOGIN
 PIPE = subprocess.PIPE
 
 
-def test_a_step_runs_on_the_login_node(four: Cluster) -> None:
+def test_step_runs_on_a_compute_node(four: Cluster) -> None:
     said = four.run(LOGIN, ["srun", "--nodes=3", "--ntasks=3", "hostname"])
     assert sorted(said.stdout.split()) == ["node1", "node2", "node3"]
 
 
-def test_a_het_job_gets_one_group(four: Cluster) -> None:
+def test_het_job_gets_the_nodes_of_all_components(four: Cluster) -> None:
     words = ["srun", "-N2", "-n2", "hostname", ":", "-p", "quantum", "--gres=qc:QC:1", "hostname"]
     assert sorted(four.run(LOGIN, words).stdout.split()) == ["node1", "node2", "node4"]
 
 
-def test_a_second_user_of_the_qpu_gets_it_too(four: Cluster) -> None:
+def test_second_user_of_the_qpu_waits(four: Cluster) -> None:
     ask = ["-p", "quantum", "--gres=qc:QC:1"]
     first = four.popen(
         LOGIN, ["salloc", "-Q", *ask, "sh", "-c", "echo got; cat"], stdin=PIPE, stdout=PIPE

@@ -130,9 +130,7 @@ def finish(folder: Path) -> None:
     (folder / "fifo").write_text("go\n")
 
 
-def test_a_plain_job_uses_other_nodes_than_its_own(
-    four: Cluster, home: Path, tmp_path: Path
-) -> None:
+def test_slurm_job_uses_its_own_nodes(four: Cluster, home: Path, tmp_path: Path) -> None:
     path = script(tmp_path, "--pool main:workers=6")
     job = Job(four, tmp_path, "--nodes=3", "--ntasks-per-node=1", path)
     job.says("up")
@@ -148,7 +146,7 @@ def test_a_plain_job_uses_other_nodes_than_its_own(
     assert job.code() == EXIT_CODE
 
 
-def test_a_het_job_uses_one_of_its_groups(four: Cluster, home: Path, tmp_path: Path) -> None:
+def test_het_job_uses_all_components(four: Cluster, home: Path, tmp_path: Path) -> None:
     head = "#SBATCH --nodes=2\n#SBATCH --ntasks-per-node=1\n#SBATCH hetjob\n"
     head += "#SBATCH --partition=quantum\n#SBATCH --nodes=1\n#SBATCH --gres=qc:QC:1\n"
     path = script(tmp_path, "--pool main:workers=6", "--het-group=0", head=head)
@@ -163,9 +161,7 @@ def test_a_het_job_uses_one_of_its_groups(four: Cluster, home: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["plain", "het"])
-def test_an_example_loses_the_exit_code(
-    four: Cluster, home: Path, tmp_path: Path, name: str
-) -> None:
+def test_examples_keep_the_exit_code(four: Cluster, home: Path, tmp_path: Path, name: str) -> None:
     job = Job(four, tmp_path, EXAMPLES / "slurm" / f"{name}.sh", "python", tmp_path / "app.py")
     assert job.code() == EXIT_CODE, "\n".join(job.said())
     if name == "het":
@@ -175,7 +171,7 @@ def test_an_example_loses_the_exit_code(
     wait_for("nothing is left", lambda: not ours(four))
 
 
-def test_the_login_node_does_not_reach_a_job(four: Cluster, home: Path, tmp_path: Path) -> None:
+def test_login_node_reaches_a_job(four: Cluster, home: Path, tmp_path: Path) -> None:
     path = script(tmp_path, "--pool main:workers=2", between=f"read < {tmp_path}/fifo")
     job = Job(four, tmp_path, "--nodes=2", "--ntasks-per-node=1", path)
     job.says("up")
@@ -190,7 +186,7 @@ def test_the_login_node_does_not_reach_a_job(four: Cluster, home: Path, tmp_path
 
 
 @pytest.mark.parametrize("how", [("--signal=TERM", "--batch"), ()], ids=["batch", "all"])
-def test_a_cancelled_job_leaves_its_environment(
+def test_cancelled_job_ends_its_environment(
     four: Cluster, home: Path, tmp_path: Path, how: tuple[str, ...]
 ) -> None:
     app = tmp_path / "sleeper.py"

@@ -96,7 +96,7 @@ def emptied(rooms: Sequence[NodeResources]) -> list[NodeResources]:
 
 @patient
 @given(NEEDS, some_rooms())
-def test_what_is_placed_fits_stays_in_a_block_and_takes_the_fewest_nodes(
+def test_placement_fits_stays_in_a_block_and_uses_the_fewest_nodes(
     need: ResourceRequest, rooms: tuple[NodeResources, ...]
 ) -> None:
     answer = place(need, rooms)
@@ -118,7 +118,7 @@ def test_what_is_placed_fits_stays_in_a_block_and_takes_the_fewest_nodes(
 
 @patient
 @given(NEEDS, some_rooms())
-def test_infeasible_is_exactly_what_an_empty_machine_cannot_do(
+def test_infeasible_is_exactly_what_empty_nodes_cannot_hold(
     need: ResourceRequest, rooms: tuple[NodeResources, ...]
 ) -> None:
     ever = bool(ways(need, matching(need, emptied(rooms))))
@@ -131,7 +131,7 @@ def test_infeasible_is_exactly_what_an_empty_machine_cannot_do(
 
 @patient
 @given(NEEDS, some_rooms(), st.integers(0, 3), st.sampled_from(["memory", "gpus", "slots", "up"]))
-def test_more_room_never_makes_placing_impossible(
+def test_more_free_memory_never_makes_placement_impossible(
     need: ResourceRequest, rooms: tuple[NodeResources, ...], which: int, what: str
 ) -> None:
     room = rooms[which % len(rooms)]
@@ -150,7 +150,7 @@ def test_more_room_never_makes_placing_impossible(
 
 @patient
 @given(NEEDS, some_rooms())
-def test_a_worker_of_fewer_ranks_can_always_be_placed_too(
+def test_worker_of_fewer_ranks_can_be_placed_too(
     need: ResourceRequest, rooms: tuple[NodeResources, ...]
 ) -> None:
     if need.ranks > 1 and isinstance(place(need, rooms), Placement):
@@ -159,7 +159,7 @@ def test_a_worker_of_fewer_ranks_can_always_be_placed_too(
 
 @patient
 @given(st.integers(0, 4), some_rooms(), st.sampled_from(["", "big", "n[01]*"]))
-def test_the_largest_can_be_placed_on_the_empty_machine_and_one_more_cannot(
+def test_max_ranks_of_worker_is_the_largest_feasible_number(
     memory_bytes: int, rooms: tuple[NodeResources, ...], nodes: str
 ) -> None:
     most = max_ranks_of_worker(memory_bytes, rooms, nodes)
@@ -171,7 +171,7 @@ def test_the_largest_can_be_placed_on_the_empty_machine_and_one_more_cannot(
 
 @patient
 @given(st.lists(st.integers(1, 16), min_size=1, max_size=6), st.integers(1, 60))
-def test_single_workers_are_spread_by_slots(slots: list[int], workers: int) -> None:
+def test_workers_of_one_rank_are_spread_by_slots(slots: list[int], workers: int) -> None:
     rooms = tuple(NodeResources(f"n{i}", count, GIB, GIB) for i, count in enumerate(slots))
     for _ in range(workers):
         answer = place(ResourceRequest(), rooms)
@@ -188,7 +188,7 @@ def test_memory_decides_between_nodes_of_equal_load() -> None:
     assert place(ResourceRequest(), rooms) == Placement((Share("b", 1),))
 
 
-def test_a_gang_is_shared_out_evenly_over_its_nodes() -> None:
+def test_gang_is_balanced_over_its_nodes() -> None:
     rooms = [
         NodeResources("a", 3, GIB, GIB),
         NodeResources("b", 3, GIB, GIB),
@@ -197,7 +197,7 @@ def test_a_gang_is_shared_out_evenly_over_its_nodes() -> None:
     assert place(ResourceRequest(4), rooms) == Placement((Share("a", 2), Share("b", 2)))
 
 
-def test_a_gang_goes_to_the_least_loaded_nodes_that_can_hold_it() -> None:
+def test_gang_goes_to_the_least_loaded_nodes_that_can_hold_it() -> None:
     rooms = [
         NodeResources("a", 4, GIB, GIB, ranks=4),
         NodeResources("b", 2, GIB, GIB, ranks=1),
@@ -206,7 +206,7 @@ def test_a_gang_goes_to_the_least_loaded_nodes_that_can_hold_it() -> None:
     assert place(ResourceRequest(2), rooms) == Placement((Share("c", 2),))
 
 
-def test_few_nodes_come_before_nodes_with_less_to_do() -> None:
+def test_fewer_nodes_are_preferred_to_less_loaded_nodes() -> None:
     rooms = [
         NodeResources("a", 1, GIB, GIB),
         NodeResources("b", 1, GIB, GIB),
@@ -215,7 +215,7 @@ def test_few_nodes_come_before_nodes_with_less_to_do() -> None:
     assert place(ResourceRequest(2), rooms) == Placement((Share("c", 2),))
 
 
-def test_a_gang_never_leaves_its_block() -> None:
+def test_gang_stays_in_one_block() -> None:
     rooms = [NodeResources("a", 2, GIB, GIB, block=0), NodeResources("b", 2, GIB, GIB, block=1)]
     answer = place(ResourceRequest(4), rooms)
     assert isinstance(answer, Infeasible)
@@ -236,14 +236,14 @@ def test_a_gang_never_leaves_its_block() -> None:
          "4 ranks of 1 slot, 1 GiB each; its nodes hold 3"),
     ],
 )  # fmt: skip
-def test_the_limiting_figure_is_told(
+def test_message_names_the_short_resource(
     need: ResourceRequest, figure: str, wanted: int, limit: int, words: str
 ) -> None:
     rooms = [NodeResources("a", 4, GIB, GIB), NodeResources("b", 2, 2 * GIB, 2 * GIB)]
     assert place(need, rooms) == Infeasible(figure, wanted, limit, words)
 
 
-def test_what_is_taken_and_what_is_out_of_use_is_told() -> None:
+def test_message_names_free_memory_and_unusable_nodes() -> None:
     rooms = [
         NodeResources("a", 2, 0, GIB),
         NodeResources("b", 2, GIB, GIB, usable=False, reason="drained: disk"),
@@ -261,6 +261,6 @@ def test_what_is_taken_and_what_is_out_of_use_is_told() -> None:
     assert "a (not usable), b (drained: disk)" in none.message
 
 
-def test_a_node_is_an_empty_room() -> None:
+def test_resources_of_an_empty_node_are_all_free() -> None:
     node = Node("a", 4, GIB, 2, ("big",), block=3)
     assert NodeResources.of(node) == NodeResources("a", 4, GIB, GIB, 2, 2, 0, 3, ("big",))

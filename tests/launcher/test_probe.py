@@ -23,7 +23,7 @@ def said(rank: int, size: int, library: str = "Open MPI v5.0.11, package: x") ->
     return f'{{"rank": {rank}, "size": {size}, "library": "{library}"}}\n'
 
 
-def test_two_ranks_that_see_one_another_are_not_believed() -> None:
+def test_two_ranks_that_see_one_another_pass() -> None:
     assert probe.evaluate(said(1, 2) + "noise\n" + said(0, 2), DONE, "it", 10) == (
         True,
         "Open MPI v5.0.11",
@@ -51,7 +51,9 @@ def test_two_ranks_that_see_one_another_are_not_believed() -> None:
         ("{broken\n[1]\n", DONE, "exit 0: {broken"),
     ],
 )
-def test_a_launcher_that_does_not_work_is_believed(text: str, end: Exit | None, words: str) -> None:
+def test_launcher_that_fails_its_probe_is_not_chosen(
+    text: str, end: Exit | None, words: str
+) -> None:
     works, told = probe.evaluate(text, end, "it", 10)
     assert not works
     assert words in told
@@ -77,7 +79,7 @@ def hello(
     return probe.probe_launcher("odd", "it", "/it", make, ENVIRON, folder, timeout_s)
 
 
-def test_a_probe_waits_for_ranks_that_hang(tmp_path: Path) -> None:
+def test_probe_of_hanging_ranks_ends_at_its_timeout(tmp_path: Path) -> None:
     made = []
 
     def make() -> LocalLauncher:
@@ -91,7 +93,7 @@ def test_a_probe_waits_for_ranks_that_hang(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_launcher_that_cannot_start_anything_stops_the_service(tmp_path: Path) -> None:
+def test_launcher_that_fails_to_start_gives_a_failed_probe(tmp_path: Path) -> None:
     def make() -> LocalLauncher:
         raise LaunchError("no room here")
 
@@ -101,7 +103,7 @@ def test_a_launcher_that_cannot_start_anything_stops_the_service(tmp_path: Path)
     assert "plain processes have one each" in outcome.detail
 
 
-def test_plain_processes_pass_for_ranks(tmp_path: Path) -> None:
+def test_ranks_that_are_plain_processes_fail_the_probe(tmp_path: Path) -> None:
     mpis.real("openmpi5")
     program = "import runpy; runpy.run_module('launcher.probe_rank', run_name='__main__')"
     outcome = hello(lambda: Odd(program), tmp_path)

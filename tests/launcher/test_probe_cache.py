@@ -14,7 +14,7 @@ from launcher.probe_cache import ProbeCache, cache_key
 OUTCOME = ProbeResult("mpirun", "Open MPI 5", "/opt/mpirun", True, "Open MPI v5", 0.3)
 
 
-def test_what_worked_is_forgotten(tmp_path: Path) -> None:
+def test_working_result_is_cached(tmp_path: Path) -> None:
     file = tmp_path / "launchers.json"
     ProbeCache(file).add("one", OUTCOME)
     ProbeCache(file).add("two", OUTCOME)
@@ -23,7 +23,7 @@ def test_what_worked_is_forgotten(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["launchers.json"]
 
 
-def test_the_file_grows_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_file_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe_cache, "MAX_ENTRIES", 3)
     file = tmp_path / "launchers.json"
     for key in "abcdd":
@@ -33,7 +33,7 @@ def test_the_file_grows_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 1}', '{"format": 99, "entries": []}'])
-def test_a_broken_file_stops_a_start(text: str, tmp_path: Path) -> None:
+def test_damaged_cache_file_is_ignored(text: str, tmp_path: Path) -> None:
     file = tmp_path / "launchers.json"
     file.write_text(text)
     assert ProbeCache(file).get("one") is None
@@ -41,13 +41,13 @@ def test_a_broken_file_stops_a_start(text: str, tmp_path: Path) -> None:
     assert ProbeCache(file).get("one") == OUTCOME
 
 
-def test_a_folder_that_is_not_there_stops_a_start(tmp_path: Path) -> None:
+def test_cache_in_a_missing_folder_is_ignored(tmp_path: Path) -> None:
     known_here = ProbeCache(tmp_path / "no" / "launchers.json")
     known_here.add("one", OUTCOME)
     assert known_here.get("one") == OUTCOME
 
 
-def test_another_program_or_another_mpi_is_taken_for_the_one_that_worked(tmp_path: Path) -> None:
+def test_cache_key_depends_on_program_and_mpi(tmp_path: Path) -> None:
     program = tmp_path / "mpirun"
     program.write_text("one")
     os.utime(program, (1, 1))

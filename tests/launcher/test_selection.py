@@ -32,7 +32,7 @@ def choose(
     return selection.select_launcher(kind, allocation, environ, known, folder, prefix=prefix)
 
 
-def test_one_node_runs_a_dvm_for_workers_of_one_rank(tmp_path: Path) -> None:
+def test_one_node_runs_workers_of_one_rank_without_a_dvm(tmp_path: Path) -> None:
     mpis.real("openmpi5")
     with closing(choose("auto", tmp_path)) as launcher:
         assert launcher.name == "local+prte"
@@ -42,13 +42,15 @@ def test_one_node_runs_a_dvm_for_workers_of_one_rank(tmp_path: Path) -> None:
         assert list((tmp_path / "run").iterdir()) == []
 
 
-def test_several_nodes_have_an_agent_for_each_worker(tmp_path: Path) -> None:
+def test_several_nodes_share_one_dvm(tmp_path: Path) -> None:
     mpis.real("openmpi5")
     with closing(choose("auto", tmp_path, TWO)) as launcher:
         assert launcher.name == "prte"
 
 
-def test_every_start_probes_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_start_uses_the_cached_probe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mpis.real("openmpi5")
     said: list[str] = []
     hello = probe.probe_launcher
@@ -65,7 +67,7 @@ def test_every_start_probes_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert said == ["prte", "prte"]
 
 
-def test_where_nothing_is_installed_nothing_starts(tmp_path: Path) -> None:
+def test_plain_processes_are_chosen_where_no_mpi_is_installed(tmp_path: Path) -> None:
     launcher = choose("auto", tmp_path, prefix=NOWHERE, PATH="/usr/bin:/bin")
     if launcher.name != "local":
         pytest.skip(f"this machine has {launcher.description}")
@@ -82,9 +84,7 @@ def test_where_nothing_is_installed_nothing_starts(tmp_path: Path) -> None:
     assert ends[0].reason == "exit 0"
 
 
-def test_mpi4py_is_missing_and_nobody_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_mpi4py_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selection, "mpi4py_version", lambda: "")
     launcher = choose("auto", tmp_path)
     assert (launcher.name, launcher.max_ranks) == ("local", 1)
@@ -92,7 +92,7 @@ def test_mpi4py_is_missing_and_nobody_says_so(
     assert launcher.description.count("pip install") == 1
 
 
-def test_a_launcher_named_by_hand_is_replaced_by_another(tmp_path: Path) -> None:
+def test_named_launcher_that_fails_is_an_error(tmp_path: Path) -> None:
     assert choose("local", tmp_path).name == "local"
     assert not (tmp_path / "launchers.json").exists()
     for kind in ("prte", "mpirun"):
@@ -102,14 +102,14 @@ def test_a_launcher_named_by_hand_is_replaced_by_another(tmp_path: Path) -> None
         choose("srun", tmp_path)
 
 
-def test_a_launcher_of_one_mpi_is_taken_with_the_library_of_another(tmp_path: Path) -> None:
+def test_launcher_of_another_mpi_than_mpi4py_is_refused(tmp_path: Path) -> None:
     mpis.real("openmpi5")
     folder = Path(mpis.real("mpich").mpirun.path).parent
     with pytest.raises(LaunchError, match="COMM_WORLD has size 1 in each"):
         choose("mpirun", tmp_path, prefix=NOWHERE, PATH=f"{folder}:/usr/bin:/bin")
 
 
-def test_mpich_on_path_is_not_found(tmp_path: Path) -> None:
+def test_mpich_on_path_is_found(tmp_path: Path) -> None:
     mpi = mpis.real("mpich")
     folder = Path(mpi.mpirun.path).parent
     more = {**mpi.environ, "PATH": f"{folder}:/usr/bin:/bin"}
@@ -119,7 +119,7 @@ def test_mpich_on_path_is_not_found(tmp_path: Path) -> None:
         assert "; not prte: none on PATH" in launcher.description
 
 
-def test_the_survey_leaves_a_candidate_out(tmp_path: Path) -> None:
+def test_all_candidates_are_probed(tmp_path: Path) -> None:
     mpis.real("openmpi5")
     found = selection.probe_all(os.environ, tmp_path)
     assert [(one.launcher, one.works) for one in found][:2] == [("prte", True), ("mpirun", True)]

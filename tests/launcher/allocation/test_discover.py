@@ -22,7 +22,7 @@ def unasked(argv: Sequence[str]) -> str:
 
 
 @pytest.mark.parametrize("site", SITES, ids=lambda site: site.name)
-def test_a_site_s_environment_means_these_nodes(site: Site, tmp_path: Path) -> None:
+def test_variables_of_a_site_give_its_nodes(site: Site, tmp_path: Path) -> None:
     environ = dict(site.environ)
     if site.nodefile:
         (tmp_path / "nodes").write_text(site.nodefile)
@@ -33,7 +33,7 @@ def test_a_site_s_environment_means_these_nodes(site: Site, tmp_path: Path) -> N
     assert found.end_s == site.end_s
 
 
-def test_there_are_sites_enough() -> None:
+def test_fixtures_cover_all_sites() -> None:
     assert len({site.name for site in SITES}) == len(SITES) >= 25
 
 
@@ -55,12 +55,12 @@ def test_named_hosts_are_the_nodes(hosts: str, nodes: tuple[Node, ...]) -> None:
 
 
 @pytest.mark.parametrize("hosts", ["n1:0", "n1:x", "n1:", ",", "n1:2,", "-x:1", "n1:-2", "a b:1"])
-def test_hosts_that_make_no_sense_are_refused(hosts: str) -> None:
+def test_invalid_hosts_are_refused(hosts: str) -> None:
     with pytest.raises(AllocationError, match="hosts = "):
         discover({}, hosts=hosts, run_scontrol=unasked, local=HERE)
 
 
-def test_a_hostfile_is_read_in_both_forms(tmp_path: Path) -> None:
+def test_hostfile_is_read_in_both_forms(tmp_path: Path) -> None:
     path = tmp_path / "hosts"
     path.write_text("# ours\nn1 slots=2 max_slots=4\nn2:3  # MPICH\nn3\nn3\n\nnode1\nn4\n")
     found = discover({}, hostfile=str(path), run_scontrol=unasked, local=HERE)
@@ -70,7 +70,7 @@ def test_a_hostfile_is_read_in_both_forms(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["n1 slots=x", "n1 slots=0", "n1 cpu=2", "n1:", "# none", "-o x"])
-def test_a_hostfile_that_makes_no_sense_is_refused_by_its_line(text: str, tmp_path: Path) -> None:
+def test_invalid_hostfile_is_refused_by_its_line(text: str, tmp_path: Path) -> None:
     path = tmp_path / "hosts"
     path.write_text(text)
     with pytest.raises(AllocationError, match=r"hostfile .*/hosts") as caught:
@@ -78,7 +78,7 @@ def test_a_hostfile_that_makes_no_sense_is_refused_by_its_line(text: str, tmp_pa
     assert caught.value.hint
 
 
-def test_hosts_come_before_a_hostfile_and_a_hostfile_before_the_site(tmp_path: Path) -> None:
+def test_hosts_come_before_hostfile_and_hostfile_before_site(tmp_path: Path) -> None:
     path = tmp_path / "hosts"
     path.write_text("filed:1")
     both = discover(PLAIN, hosts="named:1", hostfile=str(path), run_scontrol=unasked, local=HERE)
@@ -88,20 +88,20 @@ def test_hosts_come_before_a_hostfile_and_a_hostfile_before_the_site(tmp_path: P
 
 
 @pytest.mark.parametrize("hosts", ["localhost:1,node1:1", "n2:1,N2.site:1", "a.b:1,c:1,a:2"])
-def test_one_machine_under_two_names_is_given_out_twice(hosts: str) -> None:
+def test_machine_under_two_names_is_refused(hosts: str) -> None:
     with pytest.raises(AllocationError, match="one machine is listed twice") as caught:
         discover({}, hosts=hosts, run_scontrol=unasked, local=HERE)
     assert caught.value.hint
     assert len(discover({}, hosts="a.b:1,a.c:1", run_scontrol=unasked, local=HERE).nodes) == 2
 
 
-def test_memory_per_slot_overrides_what_is_found() -> None:
+def test_memory_per_slot_overrides_the_reported_memory() -> None:
     found = discover(PLAIN, memory_per_slot=512, run_scontrol=unasked, local=HERE)
     assert [node.memory_bytes for node in found.nodes] == [1024, 512]
     assert found.source == "Slurm job 1"
 
 
-def test_slots_are_those_of_nodes_whose_number_nobody_named() -> None:
+def test_slots_apply_to_nodes_without_a_number() -> None:
     assert discover({}, slots=3, run_scontrol=unasked, local=HERE).nodes[0].slots == 3
     assert [n.slots for n in discover(PLAIN, slots=3, run_scontrol=unasked, local=HERE).nodes] == [
         3,
@@ -111,11 +111,11 @@ def test_slots_are_those_of_nodes_whose_number_nobody_named() -> None:
     assert [node.slots for node in named.nodes] == [1, 3]
 
 
-def test_this_machine_keeps_its_memory_with_fewer_slots() -> None:
+def test_this_node_keeps_its_memory_with_fewer_slots() -> None:
     assert discover({}, slots=1, run_scontrol=unasked, local=HERE).memory_bytes == 16 * GIB
 
 
-def test_nodes_come_in_blocks_of_one_dvm_each() -> None:
+def test_nodes_are_grouped_in_blocks_of_one_dvm() -> None:
     found = discover({}, hosts="n[1-5]:1", nodes_per_dvm=2, run_scontrol=unasked, local=HERE)
     assert [node.block for node in found.nodes] == [0, 0, 1, 1, 2]
     assert {node.block for node in discover({}, hosts="n[1-5]:1", local=HERE).nodes} == {0}
@@ -132,7 +132,7 @@ def test_nodes_come_in_blocks_of_one_dvm_each() -> None:
         ("SLURM_HET_SIZE", "two"),
     ],
 )
-def test_variables_that_make_no_sense_are_named(variable: str, value: str) -> None:
+def test_invalid_variables_are_refused_by_name(variable: str, value: str) -> None:
     with pytest.raises(AllocationError, match=variable) as caught:
         discover({**PLAIN, variable: value}, run_scontrol=unasked, local=HERE)
     assert value in str(caught.value)
@@ -147,7 +147,7 @@ def test_variables_that_make_no_sense_are_named(variable: str, value: str) -> No
         *("SLURM_GPUS_ON_NODE", "SLURM_JOB_END_TIME"),
     ],
 )
-def test_hostile_numbers_are_refused_by_name_or_not_believed(variable: str, value: str) -> None:
+def test_out_of_range_numbers_are_refused_by_name_or_ignored(variable: str, value: str) -> None:
     environ = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "a", "SLURM_TASKS_PER_NODE": "1"}
     refusal = ""
     try:
@@ -161,7 +161,7 @@ def test_hostile_numbers_are_refused_by_name_or_not_believed(variable: str, valu
         assert (node.slots, node.gpus, found.end_s) == (1, 0, 0.0)
 
 
-def test_hostile_numbers_of_scontrol_are_not_believed() -> None:
+def test_out_of_range_numbers_of_scontrol_are_ignored() -> None:
     digits = "9" * 5_000
     job = f"JobId=7\n   Nodes=a CPU_IDs=0 Mem={digits} GRES=gpu:{digits}(CNT:{digits})\n"
     told = {"job": job, "node": f"NodeName=a CPUTot={digits} RealMemory={digits}\n"}
@@ -170,14 +170,14 @@ def test_hostile_numbers_of_scontrol_are_not_believed() -> None:
     assert (node.slots, node.gpus) == (1, 0)
 
 
-def test_a_group_without_nodes_is_named() -> None:
+def test_het_component_without_nodes_is_refused_by_name() -> None:
     environ = {"SLURM_JOB_ID": "1", "SLURM_HET_SIZE": "2", "SLURM_JOB_NODELIST_HET_GROUP_0": "a"}
     with pytest.raises(AllocationError, match="SLURM_JOB_NODELIST_HET_GROUP_1"):
         discover(environ, run_scontrol=unasked, local=HERE)
 
 
 @pytest.mark.parametrize("text", [None, "", "a b\n", "-oX\n"])
-def test_a_nodefile_that_is_missing_or_wrong_is_named(text: str | None, tmp_path: Path) -> None:
+def test_missing_or_invalid_nodefile_is_refused_by_name(text: str | None, tmp_path: Path) -> None:
     path = tmp_path / "nodes"
     if text is not None:
         path.write_text(text)
@@ -185,7 +185,7 @@ def test_a_nodefile_that_is_missing_or_wrong_is_named(text: str | None, tmp_path
         discover({"PBS_JOBID": "1", "PBS_NODEFILE": str(path)}, local=HERE)
 
 
-def test_scontrol_that_is_missing_fails_or_hangs_says_nothing(
+def test_scontrol_that_is_missing_fails_or_hangs_gives_no_facts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(scontrol, "TIMEOUT_S", 0.2)
@@ -194,13 +194,13 @@ def test_scontrol_that_is_missing_fails_or_hangs_says_nothing(
     assert scontrol.run_scontrol(("sleep", "60")) == ""
 
 
-def test_scontrol_is_asked_for_moments_without_a_time_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scontrol_prints_unix_times(monkeypatch: pytest.MonkeyPatch) -> None:
     script = "import os; print(os.environ['SLURM_TIME_FORMAT'])"
     monkeypatch.setattr(scontrol, "TIMEOUT_S", 60.0)
     assert scontrol.run_scontrol((sys.executable, "-c", script)) == "%s\n"
 
 
-def test_a_moment_as_slurm_prints_it_by_default_is_local_time(
+def test_default_time_format_of_slurm_is_local_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     job = "JobId=1\n   StartTime=2026-11-20T16:00:00 EndTime=2026-11-20T17:00:00\n"

@@ -20,7 +20,7 @@ from launcher.base import AllocationError
         ("gpu-[10-11].local", ["gpu-10.local", "gpu-11.local"]),
     ],
 )
-def test_a_list_stands_for_its_hosts_in_order(text: str, names: list[str]) -> None:
+def test_host_list_is_expanded_in_order(text: str, names: list[str]) -> None:
     assert expand_hosts(text, "X") == names
 
 
@@ -43,18 +43,18 @@ def test_a_list_stands_for_its_hosts_in_order(text: str, names: list[str]) -> No
         "a" * 300,
     ],
 )
-def test_what_is_no_list_of_hosts_is_refused_with_its_place_and_the_way_out(text: str) -> None:
+def test_invalid_host_list_is_refused_with_its_source_and_a_hint(text: str) -> None:
     with pytest.raises(AllocationError, match=r"^WHERE = ") as caught:
         expand_hosts(text, "WHERE")
     assert "--hosts" in caught.value.hint
 
 
-def test_counts_are_repeated() -> None:
+def test_repeated_counts_are_expanded() -> None:
     assert expand_counts("2(x3),1", "X", 4) == [2, 2, 2, 1]
 
 
 @pytest.mark.parametrize("text", ["2(x3)", "2,2,2,2,2", "", "x,1,1,1", "-1,1,1,1", "1(x999999999)"])
-def test_counts_that_do_not_fit_the_hosts_are_refused(text: str) -> None:
+def test_counts_that_do_not_match_the_hosts_are_refused(text: str) -> None:
     with pytest.raises(AllocationError, match="SLOTS = "):
         expand_counts(text, "SLOTS", 4)
 
@@ -73,6 +73,6 @@ def test_counts_that_do_not_fit_the_hosts_are_refused(text: str) -> None:
         ("fe80::1", "fe80::1", True),
     ],
 )
-def test_short_and_full_names_of_one_host_are_known(one: str, other: str, same: bool) -> None:
+def test_short_and_full_names_of_a_host_are_equal(one: str, other: str, same: bool) -> None:
     assert same_host(one, other) is same
     assert same_host(other, one) is same

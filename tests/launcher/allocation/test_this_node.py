@@ -37,7 +37,7 @@ def test_cores_follow_the_affinity() -> None:
         os.sched_setaffinity(0, mine)
 
 
-def test_a_cgroup_bounds_cores_and_memory(groups: Path) -> None:
+def test_cgroup_limits_bound_cores_and_memory(groups: Path) -> None:
     write(groups / "self", "0::/a/b\n")
     write(groups / "fs/a/b/cpu.max", "100000 100000\n")
     write(groups / "fs/a/memory.max", "123456789\n")
@@ -47,7 +47,7 @@ def test_a_cgroup_bounds_cores_and_memory(groups: Path) -> None:
     assert node.memory_bytes == 123456789
 
 
-def test_cgroups_of_version_one_bound_them_too(groups: Path) -> None:
+def test_limits_of_cgroups_version_1_hold(groups: Path) -> None:
     write(groups / "self", "5:cpu,cpuacct:/slurm/job_7\n3:memory:/slurm/job_7\n0::/\n")
     write(groups / "fs/cpu,cpuacct/slurm/job_7/cpu.cfs_quota_us", "150000\n")
     write(groups / "fs/cpu,cpuacct/slurm/job_7/cpu.cfs_period_us", "100000\n")
@@ -58,7 +58,7 @@ def test_cgroups_of_version_one_bound_them_too(groups: Path) -> None:
     assert node.memory_bytes == 77000000
 
 
-def test_a_container_that_sees_its_group_as_the_root_is_bounded(groups: Path) -> None:
+def test_limits_hold_in_a_container_with_its_own_cgroup_root(groups: Path) -> None:
     write(groups / "self", "4:memory:/docker/abc\n2:cpu,cpuacct:/docker/abc\n")
     write(groups / "fs/memory/memory.limit_in_bytes", "55000000\n")
     write(groups / "fs/cpu/cpu.cfs_quota_us", "-1\n")
@@ -74,7 +74,7 @@ def test_less_than_a_core_is_one_slot(groups: Path) -> None:
     assert this_node.this_node().slots == 1
 
 
-def test_names_of_this_machine_are_known() -> None:
+def test_names_of_this_machine_are_recognised() -> None:
     assert this_node.is_this_node("localhost")
     assert this_node.is_this_node(os.uname().nodename)
     assert not this_node.is_this_node(os.uname().nodename + "x")

@@ -81,7 +81,7 @@ def end_of(launcher: MpirunLauncher, log: Path) -> Exit:
     return until(launcher.poll_exits, log)[0]
 
 
-def test_ranks_do_not_see_one_another(mpi: mpis.RealMpi, tmp_path: Path) -> None:
+def test_ranks_see_one_another(mpi: mpis.RealMpi, tmp_path: Path) -> None:
     def make() -> MpirunLauncher:
         return MpirunLauncher(mpi.mpirun, tmp_path)
 
@@ -91,7 +91,7 @@ def test_ranks_do_not_see_one_another(mpi: mpis.RealMpi, tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ranks_have_another_environment_or_their_exit_is_lost(
+def test_ranks_keep_their_environment_and_exit_code(
     mpi: mpis.RealMpi, launcher: MpirunLauncher, tmp_path: Path
 ) -> None:
     told = command(mpi, tmp_path, "MPI.Finalize(); os._exit(3)", ranks=3)
@@ -106,7 +106,7 @@ def test_ranks_have_another_environment_or_their_exit_is_lost(
     ]
 
 
-def test_a_rank_that_is_killed_leaves_the_others(
+def test_ranks_end_with_a_killed_rank(
     mpi: mpis.RealMpi, launcher: MpirunLauncher, tmp_path: Path
 ) -> None:
     told = command(mpi, tmp_path, "time.sleep(300)")
@@ -118,7 +118,7 @@ def test_a_rank_that_is_killed_leaves_the_others(
     until(lambda: not alive(told.log), told.log)
 
 
-def test_kill_leaves_ranks_that_ignore_signals(
+def test_kill_ends_ranks_that_ignore_signals(
     mpi: mpis.RealMpi, launcher: MpirunLauncher, tmp_path: Path
 ) -> None:
     deaf = "import signal\nfor n in (1, 2, 15): signal.signal(n, signal.SIG_IGN)\n"
@@ -132,7 +132,7 @@ def test_kill_leaves_ranks_that_ignore_signals(
     until(lambda: not alive(told.log), told.log)
 
 
-def test_close_leaves_ranks(mpi: mpis.RealMpi, launcher: MpirunLauncher, tmp_path: Path) -> None:
+def test_close_ends_all_ranks(mpi: mpis.RealMpi, launcher: MpirunLauncher, tmp_path: Path) -> None:
     told = command(mpi, tmp_path, "time.sleep(300)")
     launcher.start(told)
     until(lambda: len(facts(told.log)) == 2, told.log)
@@ -157,7 +157,7 @@ import signal; signal.pause()
 """
 
 
-def test_ranks_outlive_a_killed_service(mpi: mpis.RealMpi, tmp_path: Path) -> None:
+def test_ranks_end_with_a_killed_service(mpi: mpis.RealMpi, tmp_path: Path) -> None:
     told = command(mpi, tmp_path, "time.sleep(300)")
     words = [mpi.mpirun.path, told.argv, mpi.environ, str(tmp_path), HERE]
     argv = [sys.executable, "-P", "-c", SERVICE]
@@ -181,7 +181,7 @@ def test_ranks_outlive_a_killed_service(mpi: mpis.RealMpi, tmp_path: Path) -> No
         ("", "signal 9 (SIGKILL)", False),
     ],
 )
-def test_a_task_is_charged_with_a_lost_node(
+def test_lost_node_is_no_failed_attempt_of_a_task(
     tmp_path: Path, text: str, words: str, infrastructure_failure: bool
 ) -> None:
     log = tmp_path / "w.log"
@@ -192,7 +192,7 @@ def test_a_task_is_charged_with_a_lost_node(
     assert (code, said[: len(words)], free) == (-9, words, infrastructure_failure)
 
 
-def test_what_is_not_an_mpirun_is_taken_for_one(tmp_path: Path) -> None:
+def test_other_programs_are_no_mpirun(tmp_path: Path) -> None:
     for name, text in (("mpirun", "echo Open MPI 5.0"), ("mpiexec", "exit 1")):
         (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
         (tmp_path / name).chmod(0o700)

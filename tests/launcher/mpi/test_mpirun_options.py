@@ -31,7 +31,7 @@ def told(
     return words
 
 
-def test_open_mpi_5_is_told_something_else() -> None:
+def test_open_mpi_5_command_line() -> None:
     head = (
         f"--prtemca ras {mpirun_options.SITES} --prtemca prte_local_tmpdir_base {FOLDER} "
         "--map-by slot:OVERSUBSCRIBE --bind-to none -n 2"
@@ -39,7 +39,7 @@ def test_open_mpi_5_is_told_something_else() -> None:
     assert told(MpiFamily.OPEN_MPI_5, HERE) == [*head.split(), "python", "-m", "w"]
 
 
-def test_open_mpi_5_puts_ranks_elsewhere() -> None:
+def test_open_mpi_5_puts_ranks_where_their_shares_are() -> None:
     words = " ".join(told(MpiFamily.OPEN_MPI_5, APART, BASH_FUNCTION))
     assert words == (
         f"--prtemca ras {mpirun_options.SITES} --prtemca prte_local_tmpdir_base {FOLDER} "
@@ -53,7 +53,7 @@ def test_open_mpi_5_puts_ranks_elsewhere() -> None:
     )
 
 
-def test_open_mpi_4_is_told_something_else() -> None:
+def test_open_mpi_4_command_line() -> None:
     assert told(MpiFamily.OPEN_MPI_4, HERE)[2:6] == [
         *(mpirun_options.SITES, "--mca", "orte_tmpdir_base", str(FOLDER))
     ]
@@ -69,7 +69,7 @@ def test_open_mpi_4_is_told_something_else() -> None:
     )
 
 
-def test_mpich_is_told_something_else() -> None:
+def test_mpich_command_line() -> None:
     tail = "-bind-to none -n {} python -m w"
     assert " ".join(told(MpiFamily.MPICH, HERE)) == (
         f"-launcher fork -hosts here:2 -genvall {tail.format(2)}"
@@ -80,13 +80,13 @@ def test_mpich_is_told_something_else() -> None:
     )
 
 
-def test_intel_is_told_what_only_mpich_knows() -> None:
+def test_intel_mpi_gets_its_own_options() -> None:
     assert " ".join(told(MpiFamily.INTEL, HERE)) == (
         "-bootstrap fork -hosts here:2 -genvall -n 2 python -m w"
     )
 
 
-def test_a_worker_without_shares_is_placed() -> None:
+def test_worker_without_shares_runs_on_this_machine() -> None:
     assert "--host" not in told(MpiFamily.OPEN_MPI_5, ())
     assert " ".join(told(MpiFamily.MPICH, ())[2:4]) == "-hosts here:1"
 
@@ -111,7 +111,9 @@ def test_a_worker_without_shares_is_placed() -> None:
         ("", None),
     ],
 )
-def test_an_mpirun_is_taken_for_another(text: str, expected: tuple[MpiFamily, str] | None) -> None:
+def test_mpirun_is_identified_by_its_version(
+    text: str, expected: tuple[MpiFamily, str] | None
+) -> None:
     assert mpirun_options.parse_version(text) == expected
 
 
@@ -122,14 +124,14 @@ def environment(kind: MpiFamily, **more: str) -> dict[str, str]:
     return mpirun_options.environment(program, more, root, fabric, remote=remote)
 
 
-def test_ranks_that_wait_keep_the_cores_they_share() -> None:
+def test_waiting_ranks_yield_their_cores() -> None:
     for kind in (MpiFamily.OPEN_MPI_4, MpiFamily.OPEN_MPI_5):
         assert environment(kind, fabric="yes")["OMPI_MCA_mpi_yield_when_idle"] == "1"
     told = environment(MpiFamily.OPEN_MPI_5, OMPI_MCA_mpi_yield_when_idle="0")
     assert told["OMPI_MCA_mpi_yield_when_idle"] == "0", "what a user says counts"
 
 
-def test_ranks_look_for_networks_that_are_not_there() -> None:
+def test_transports_are_limited_where_there_is_no_fabric() -> None:
     assert environment(MpiFamily.OPEN_MPI_5, remote="yes")["OMPI_MCA_btl"] == "self,sm,tcp"
     assert environment(MpiFamily.OPEN_MPI_4, remote="yes")["OMPI_MCA_btl"] == "self,vader,tcp"
     assert "OMPI_MCA_btl" not in environment(MpiFamily.OPEN_MPI_5, fabric="yes")
@@ -149,7 +151,7 @@ def test_isolated_hydra_uses_the_loopback_interface() -> None:
         assert "-iface" not in told(kind, HERE)
 
 
-def test_root_is_refused_and_a_prefix_is_not_told() -> None:
+def test_root_and_prefix_are_set_in_the_environment() -> None:
     asked = environment(MpiFamily.OPEN_MPI_4, root="yes", prefix="/venv", OPAL_PREFIX="/another")
     assert asked["OMPI_ALLOW_RUN_AS_ROOT"] == asked["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] == "1"
     assert asked["OPAL_PREFIX"] == asked["PRTE_PREFIX"] == "/venv"
@@ -158,7 +160,7 @@ def test_root_is_refused_and_a_prefix_is_not_told() -> None:
     assert "OMPI_ALLOW_RUN_AS_ROOT" not in asked
 
 
-def test_ranks_believe_to_be_those_of_the_job_we_run_in() -> None:
+def test_variables_of_an_outer_mpi_job_do_not_reach_ranks() -> None:
     around = {"PMI_RANK": "3", "PMIX_NAMESPACE": "x", "OMPI_COMM_WORLD_SIZE": "4", "HYDI_X": "1"}
     kept = {"PMIX_MCA_gds": "hash", "SLURM_JOB_ID": "17", "PATH": "/bin"}
     assert environment(MpiFamily.MPICH, **around, **kept) == kept

@@ -28,7 +28,7 @@ def command(folder: Path, name: str, ranks: int) -> Command:
     return Command(name, argv, (), folder / f"{name}.log", folder, 7, shares)
 
 
-def test_a_small_worker_starts_an_mpi(tmp_path: Path) -> None:
+def test_worker_of_one_rank_starts_no_mpi(tmp_path: Path) -> None:
     made: list[Launcher] = []
 
     def make() -> Launcher:
@@ -59,7 +59,7 @@ def test_a_small_worker_starts_an_mpi(tmp_path: Path) -> None:
         launcher.close()
 
 
-def test_an_mpi_that_cannot_be_made_stops_small_workers(tmp_path: Path) -> None:
+def test_workers_of_one_rank_start_without_an_mpi(tmp_path: Path) -> None:
     def make() -> Launcher:
         raise LaunchError("no room for its files")
 

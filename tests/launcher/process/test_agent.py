@@ -23,7 +23,7 @@ HET = {
 }
 
 
-def test_a_node_is_reached_in_a_way_nobody_chose() -> None:
+def test_agent_comes_before_srun_and_srun_before_ssh() -> None:
     assert agent.remote_command("n1", ["a", "b"], SLURM, "my agent")[:4] == [
         "my",
         "agent",
@@ -35,7 +35,7 @@ def test_a_node_is_reached_in_a_way_nobody_chose() -> None:
     assert agent.remote_command("node2", ["a", "b"], SLURM)[0] == "srun"
 
 
-def test_a_component_of_a_job_is_not_reached() -> None:
+def test_components_of_a_het_job_reach_one_another() -> None:
     assert not any("het" in word for word in agent.remote_command("node2", ["a"], SLURM))
     assert "--het-group=0" in agent.remote_command("node2", ["a"], HET)
     assert "--het-group=1" in agent.remote_command("node4", ["a"], HET)
@@ -56,12 +56,12 @@ def test_a_component_of_a_job_is_not_reached() -> None:
         "-p22 n1 prted -x",
     ],
 )
-def test_options_in_front_become_the_host(words: str) -> None:
+def test_ssh_options_before_the_host_are_skipped(words: str) -> None:
     assert agent.parse_ssh_arguments(words.split()) == ("n1", ["prted", "-x"])
 
 
 @pytest.mark.parametrize("words", ["", "n1", "-Z n1 prted", "-x"])
-def test_a_call_nobody_understands_is_carried_out(words: str) -> None:
+def test_invalid_ssh_arguments_are_refused(words: str) -> None:
     with pytest.raises(SystemExit, match=r"launcher\.process\.agent"):
         agent.parse_ssh_arguments(words.split())
 
@@ -79,7 +79,7 @@ def contained(command: str, tmp_path: Path) -> subprocess.Popen[str]:
     )
 
 
-def test_files_of_a_daemon_stay(tmp_path: Path) -> None:
+def test_files_of_a_daemon_are_removed(tmp_path: Path) -> None:
     (tmp_path / f"simenv-prted.{os.uname().nodename}.999999999").mkdir()  # of a power cut
     with contained('A=1;export A;touch $TMPDIR/x;echo "$A $TMPDIR";exit 7', tmp_path) as shell:
         said, _ = shell.communicate(timeout=WAIT_S)
@@ -88,7 +88,7 @@ def test_files_of_a_daemon_stay(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_daemon_inherits_everything(tmp_path: Path) -> None:
+def test_daemon_inherits_only_named_variables(tmp_path: Path) -> None:
     with contained("env", tmp_path) as shell:
         said, _ = shell.communicate(timeout=WAIT_S)
     names = {line.partition("=")[0] for line in said.splitlines()}
@@ -97,7 +97,7 @@ def test_a_daemon_inherits_everything(tmp_path: Path) -> None:
     assert {"PATH", "TMPDIR"} <= names <= {*agent.INHERITED, "TMPDIR", "PWD", "_", "SHLVL"}
 
 
-def test_a_daemon_outlives_its_connection(tmp_path: Path) -> None:
+def test_daemon_ends_with_its_connection(tmp_path: Path) -> None:
     with contained("echo up; exec sleep 600", tmp_path) as shell:
         assert shell.stdout is not None
         shell.stdout.readline()
@@ -110,7 +110,7 @@ def test_a_daemon_outlives_its_connection(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_daemon_has_a_folder_of_an_unpredictable_name(tmp_path: Path) -> None:
+def test_daemon_folder_has_an_unpredictable_name(tmp_path: Path) -> None:
     names = set()
     for _ in range(2):
         with contained('echo "$TMPDIR $(ls -ld "$TMPDIR")"', tmp_path) as shell:
@@ -122,7 +122,7 @@ def test_a_daemon_has_a_folder_of_an_unpredictable_name(tmp_path: Path) -> None:
     assert len(names) == 2
 
 
-def test_a_link_at_the_place_of_an_old_folder_is_not_followed(tmp_path: Path) -> None:
+def test_symlink_in_place_of_an_old_folder_is_not_followed(tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     kept.mkdir()
     (kept / "file").touch()
@@ -132,7 +132,7 @@ def test_a_link_at_the_place_of_an_old_folder_is_not_followed(tmp_path: Path) ->
     assert (kept / "file").exists()
 
 
-def test_the_folder_goes_though_the_shell_of_its_daemon_is_killed(tmp_path: Path) -> None:
+def test_daemon_folder_is_removed_when_its_shell_is_killed(tmp_path: Path) -> None:
     with contained("echo up; exec sleep 600", tmp_path) as shell:
         assert shell.stdout is not None
         shell.stdout.readline()
@@ -148,12 +148,12 @@ def test_the_folder_goes_though_the_shell_of_its_daemon_is_killed(tmp_path: Path
 
 
 @pytest.mark.parametrize("size", ["9" * 5_000, "\u00b2", "two", "-1", "99999999999"])
-def test_a_hostile_number_of_groups_is_not_believed(size: str) -> None:
+def test_invalid_number_of_components_is_refused(size: str) -> None:
     environ = {"SLURM_JOB_ID": "7", "SLURM_HET_SIZE": size}
     assert agent.remote_command("n1", ["true"], environ)[0] == "srun"
 
 
-def test_an_agent_gets_the_environment_of_a_dvm(tmp_path: Path) -> None:
+def test_agent_gets_the_services_environment(tmp_path: Path) -> None:
     program, file = tmp_path / "my agent", tmp_path / "told"
     program.write_text('#!/bin/sh\necho "$MARK $1"; shift; exec /bin/sh -c "$*"\n')
     program.chmod(0o700)

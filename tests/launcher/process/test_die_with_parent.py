@@ -34,24 +34,24 @@ def run(*argv: str, starter: int) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, capture_output=True, text=True, timeout=WAIT_S, check=False)
 
 
-def test_the_program_gets_other_words() -> None:
+def test_program_gets_its_arguments_unchanged() -> None:
     done = run("sh", "-c", 'echo "$1"; exit 3', "sh", "a  b", starter=os.getpid())
     assert (done.returncode, done.stdout) == (3, "a  b\n")
 
 
-def test_a_starter_that_is_gone_is_waited_for() -> None:
+def test_program_is_refused_when_its_parent_has_ended() -> None:
     done = run("echo", "started", starter=1)
     assert done.returncode == 1
     assert done.stdout == ""
     assert "the parent process (pid 1) has ended" in done.stderr
 
 
-def test_a_missing_program_is_a_traceback() -> None:
+def test_missing_program_is_a_message_without_traceback() -> None:
     done = run("/nonesuch", starter=os.getpid())
     assert done.stderr == "cannot start /nonesuch: No such file or directory\n"
 
 
-def test_a_killed_starter_leaves_its_program() -> None:
+def test_program_ends_with_its_killed_parent() -> None:
     pipe = subprocess.PIPE
     with subprocess.Popen(
         [sys.executable, "-c", STARTS], stdin=pipe, stdout=pipe, text=True
@@ -84,7 +84,7 @@ def test_only_an_isolated_program_listens_where_nobody_can_connect(isolated: boo
         listener.communicate()
 
 
-def test_an_isolated_program_ends_with_its_starter() -> None:
+def test_isolated_program_ends_with_its_parent() -> None:
     isolation_or_skip()
     pipe = subprocess.PIPE
     program = STARTS.replace("'600'])", "'600'], isolated=True)")
@@ -98,7 +98,7 @@ def test_an_isolated_program_ends_with_its_starter() -> None:
     child.wait(WAIT_S)
 
 
-def test_an_unprivileged_process_keeps_its_user_in_a_user_namespace() -> None:
+def test_unprivileged_process_keeps_its_user_in_a_user_namespace() -> None:
     """Root without the capability to make a network namespace takes the way of other users."""
     isolation_or_skip()
     argv = ["sh", "-c", "cat /proc/self/uid_map; id -u"]

@@ -30,7 +30,7 @@ def wait_exit(launcher: LocalLauncher) -> Exit:
     return ends[0]
 
 
-def test_a_process_runs_in_its_folder_with_its_environment_and_log(tmp_path: Path) -> None:
+def test_process_gets_its_folder_environment_and_log(tmp_path: Path) -> None:
     launcher = LocalLauncher()
     script = "import os,sys; print(sorted(os.environ)); print(os.getcwd()); sys.exit(3)"
     pid = launcher.start(command(tmp_path, sys.executable, "-c", script))
@@ -43,7 +43,7 @@ def test_a_process_runs_in_its_folder_with_its_environment_and_log(tmp_path: Pat
     assert launcher.poll_exits() == []
 
 
-def test_a_killed_process_is_reported_with_its_signal(tmp_path: Path) -> None:
+def test_killed_process_is_reported_with_its_signal(tmp_path: Path) -> None:
     launcher = LocalLauncher()
     launcher.start(command(tmp_path, "sleep", "60"))
     launcher.kill("one")
@@ -56,14 +56,14 @@ def test_a_missing_program_is_a_typed_error(tmp_path: Path) -> None:
         LocalLauncher().start(command(tmp_path, "/nonesuch/program"))
 
 
-def test_a_log_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+def test_log_that_is_a_symlink_is_refused(tmp_path: Path) -> None:
     (tmp_path / "one.log").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(LaunchError, match=r"one\.log"):
         LocalLauncher().start(command(tmp_path, "sleep", "60"))
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_close_ends_all_even_those_that_ignore_sigterm(
+def test_close_ends_processes_that_ignore_sigterm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("launcher.process.children.CLOSE_TIMEOUT_S", 0.3)

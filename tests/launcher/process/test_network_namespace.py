@@ -37,7 +37,7 @@ def forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def test_a_process_of_the_owner_can_join_the_network(tmp_path: Path) -> None:
+def test_process_of_the_owner_can_join_the_namespace(tmp_path: Path) -> None:
     if why := network_namespace.unavailable_reason():
         pytest.skip(why)
     argv = [sys.executable, "-I", "-S", "-c", LISTENS]
@@ -60,13 +60,13 @@ def test_one_isolated_node_is_not_exposed() -> None:
     assert network_namespace.exposure([HERE], {}, None) == ""
 
 
-def test_a_refused_namespace_is_an_exposure_that_names_the_reason(forbidden: None) -> None:
+def test_refused_namespace_is_an_exposure_with_its_reason(forbidden: None) -> None:
     assert not network_namespace.can_isolate([HERE])
     assert "not permitted" in network_namespace.exposure([HERE], {}, None)
     assert network_namespace.exposure([HERE], {network_namespace.PSEC: "munge"}, None) == ""
 
 
-def test_several_nodes_are_exposed_unless_munge_says_who_connects() -> None:
+def test_several_nodes_are_exposed_without_munge() -> None:
     assert not network_namespace.can_isolate([HERE, "node2"])
     assert "one network" in network_namespace.exposure([HERE, "node2"], {}, None)
     assert (
@@ -87,7 +87,7 @@ def munged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
         yield path
 
 
-def test_munge_is_used_where_pmix_has_it_and_its_daemon_runs(munged: Path, tmp_path: Path) -> None:
+def test_munge_is_used_where_pmix_supports_it_and_munged_runs(munged: Path, tmp_path: Path) -> None:
     library = tmp_path / "libpmix.so.2"
     library.write_bytes(b"...mca_psec_native_component...")
     assert network_namespace.PSEC not in network_namespace.with_munge({}, library)
@@ -107,7 +107,7 @@ def test_munge_is_used_where_pmix_has_it_and_its_daemon_runs(munged: Path, tmp_p
     assert network_namespace.PSEC not in network_namespace.with_munge({}, library)
 
 
-def test_munge_is_found_as_a_plugin_beside_the_library(munged: Path, tmp_path: Path) -> None:
+def test_munge_plugin_beside_the_library_is_found(munged: Path, tmp_path: Path) -> None:
     library = tmp_path / "libpmix.so.2"
     library.write_bytes(b"")
     (tmp_path / "pmix").mkdir()

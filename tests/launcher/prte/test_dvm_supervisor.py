@@ -13,7 +13,7 @@ from launcher.prte.installation import Prte
 NOW = 1_000.0  # it stands still: what is planned for later never comes
 
 
-def test_a_node_that_is_back_is_not_seen_before_its_turn(tmp_path: Path) -> None:
+def test_recheck_finds_a_returned_node_at_once(tmp_path: Path) -> None:
     agent, there = tmp_path / "agent", tmp_path / "there"
     agent.write_text(f"#!/bin/sh\ntest -e {there}\n")
     agent.chmod(0o700)

@@ -8,14 +8,14 @@ from launcher.prte.job_tracker import CONFIRMATIONS, UNKNOWN_END, JobTracker
 END = HelperResponse("ended", namespace="dvm@1", code=3)
 
 
-def test_an_end_told_before_its_start_is_forgotten() -> None:
+def test_end_reported_before_its_start_is_kept() -> None:
     jobs = JobTracker()
     assert jobs.ended(END) == []
     assert jobs.started("dvm@1") == [END]
     assert jobs.ended(END) == []
 
 
-def test_an_end_is_told_twice() -> None:
+def test_end_of_a_job_is_reported_once() -> None:
     jobs = JobTracker()
     assert jobs.started("dvm@1") == []
     assert jobs.ended(END) == [END]
@@ -24,7 +24,7 @@ def test_an_end_is_told_twice() -> None:
         assert jobs.listed(["tool"], pending=False) == ([], [])
 
 
-def test_a_job_whose_end_was_never_told_lives_for_ever() -> None:
+def test_job_missing_in_two_lists_has_ended() -> None:
     jobs = JobTracker()
     jobs.started("dvm@1")
     jobs.started("dvm@2")
@@ -35,7 +35,7 @@ def test_a_job_whose_end_was_never_told_lives_for_ever() -> None:
     assert strange == []
 
 
-def test_one_list_that_comes_too_early_ends_a_job() -> None:
+def test_one_list_without_a_job_does_not_end_it() -> None:
     jobs = JobTracker()
     jobs.started("dvm@1")
     for _ in range(3 * CONFIRMATIONS):
@@ -43,7 +43,7 @@ def test_one_list_that_comes_too_early_ends_a_job() -> None:
         assert jobs.listed(["dvm@1"], pending=False) == ([], [])
 
 
-def test_a_job_nobody_waits_for_is_left_running() -> None:
+def test_orphaned_job_is_ended_after_two_lists() -> None:
     jobs = JobTracker()
     for _ in range(2 * CONFIRMATIONS):
         assert jobs.listed(["dvm@7", "tool"], pending=True) == ([], []), "its answer may come"

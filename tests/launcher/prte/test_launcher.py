@@ -73,7 +73,7 @@ def prte(tmp_path: Path, no_leaks: None) -> Iterator[Watched]:
     assert not list(tmp_path.glob("prte-*")), "its folder is left"
 
 
-def test_workers_started_together_wait_for_one_anothers_answers(
+def test_spawns_beyond_the_pending_limit_wait(
     prte: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dvm, "MAX_PENDING", 1)
@@ -91,7 +91,7 @@ def test_workers_started_together_wait_for_one_anothers_answers(
     assert len(prte.exits) == 3
 
 
-def test_a_rank_inherits_more_than_its_command_says(
+def test_rank_inherits_only_its_commands_environment(
     prte: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRET_OF_THE_SERVICE", "1")
@@ -107,14 +107,14 @@ def test_a_rank_inherits_more_than_its_command_says(
     assert prte.it.running() == []
 
 
-def test_ranks_of_a_worker_do_not_see_one_another(prte: Watched) -> None:
+def test_ranks_of_a_worker_see_one_another(prte: Watched) -> None:
     told = command(prte.folder, "hello", "", f"{NODE}:3")
     prte.it.start(replace(told, argv=(sys.executable, "-P", "-m", "launcher.probe_rank")))
     assert prte.end_of("hello").code == 0
     assert prte.log("hello").count('"size": 3') == 3
 
 
-def test_ends_of_short_jobs_get_lost(prte: Watched) -> None:
+def test_ends_of_short_jobs_are_reported(prte: Watched) -> None:
     names = [f"short{k}" for k in range(12)]
     for name in names:
         prte.start(name, "")
@@ -122,7 +122,7 @@ def test_ends_of_short_jobs_get_lost(prte: Watched) -> None:
     assert len(prte.exits) == len(names)
 
 
-def test_a_kill_reaches_other_jobs(prte: Watched) -> None:
+def test_kill_ends_one_job_alone(prte: Watched) -> None:
     script = "import signal,sys; signal.signal(15, lambda *_: print('hit', flush=True))\n" + SLEEPS
     prte.start("other", script, 2)
     prte.start("one", SLEEPS, 2)
@@ -135,7 +135,7 @@ def test_a_kill_reaches_other_jobs(prte: Watched) -> None:
     prte.it.kill("nobody")  # without effect
 
 
-def test_a_rank_dies_alone(prte: Watched) -> None:
+def test_all_ranks_of_a_worker_end_together(prte: Watched) -> None:
     prte.start("one", "import os; os.write(1, b'%d\\n' % os.getpid())\n" + SLEEPS, 2)
     prte.start("other", SLEEPS)
     prte.says("one", times=2)
@@ -148,7 +148,7 @@ def test_a_rank_dies_alone(prte: Watched) -> None:
     assert prte.it.running() == ["other"]
 
 
-def test_a_worker_killed_before_it_was_started_starts(prte: Watched) -> None:
+def test_worker_killed_before_its_start_never_starts(prte: Watched) -> None:
     mark = prte.folder / "mark"
     prte.start("one", f"open({str(mark)!r}, 'w')")
     prte.it.kill("one")
@@ -167,14 +167,16 @@ def test_a_worker_killed_before_it_was_started_starts(prte: Watched) -> None:
         ({"log": Path("/nonesuch/log")}, "/nonesuch/log"),
     ],
 )
-def test_what_cannot_run_is_started(prte: Watched, change: dict[str, object], words: str) -> None:
+def test_command_that_cannot_run_is_refused(
+    prte: Watched, change: dict[str, object], words: str
+) -> None:
     told = command(prte.folder, "one", "", f"{NODE}:1")
     with pytest.raises(LaunchError, match=words):
         prte.it.start(replace(told, **change))  # type: ignore[arg-type]
     assert prte.it.running() == []
 
 
-def test_a_program_that_fails_to_start_says_nothing(prte: Watched) -> None:
+def test_program_that_fails_to_start_is_reported(prte: Watched) -> None:
     script = prte.folder / "script"
     script.write_text("#!/nonesuch/interpreter\n")
     script.chmod(0o700)
@@ -183,7 +185,7 @@ def test_a_program_that_fails_to_start_says_nothing(prte: Watched) -> None:
     assert "script" in prte.log("one")
 
 
-def test_workers_of_a_lost_dvm_are_not_told(prte: Watched) -> None:
+def test_workers_of_a_lost_dvm_are_reported(prte: Watched) -> None:
     prte.start("one", SLEEPS, 2)
     prte.start("two", SLEEPS)
     prte.says("one", times=2)
@@ -201,7 +203,7 @@ def test_workers_of_a_lost_dvm_are_not_told(prte: Watched) -> None:
     assert kinds == ["dvm.started", "dvm.lost", "dvm.started"]
 
 
-def test_a_killed_helper_takes_workers_along(prte: Watched) -> None:
+def test_workers_survive_a_killed_helper(prte: Watched) -> None:
     prte.start("one", SLEEPS)
     prte.says("one")
     os.kill(prte.dvm.helper_pid, signal.SIGKILL)
@@ -211,7 +213,7 @@ def test_a_killed_helper_takes_workers_along(prte: Watched) -> None:
     assert prte.end_of("one").reason == "signal 9 (SIGKILL)"
 
 
-def test_a_hung_helper_hangs_the_launcher(prte: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hung_helper_is_replaced(prte: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dvm, "RESPONSE_TIMEOUT_S", 1.0)
     prte.start("one", SLEEPS)
     prte.says("one")
@@ -226,7 +228,7 @@ def test_a_hung_helper_hangs_the_launcher(prte: Watched, monkeypatch: pytest.Mon
     assert prte.it.running() == ["one"]
 
 
-def test_a_start_without_its_dvm_becomes_a_process_of_ours(prte: Watched) -> None:
+def test_start_without_a_dvm_never_runs_locally(prte: Watched) -> None:
     prte.start("one", "")
     prte.end_of("one")
     helper, prte_pid = psutil.Process(prte.dvm.helper_pid), prte.dvm.pid
@@ -240,7 +242,7 @@ def test_a_start_without_its_dvm_becomes_a_process_of_ours(prte: Watched) -> Non
     assert prte.log("two").split() == ["prte"]
 
 
-def test_close_leaves_workers_that_ignore_sigterm(tmp_path: Path, no_leaks: None) -> None:
+def test_close_ends_workers_that_ignore_sigterm(tmp_path: Path, no_leaks: None) -> None:
     watched = Watched(tmp_path)
     watched.start("one", "import signal; signal.signal(15, signal.SIG_IGN)\n" + SLEEPS, 2)
     watched.says("one", times=2)
@@ -251,7 +253,7 @@ def test_close_leaves_workers_that_ignore_sigterm(tmp_path: Path, no_leaks: None
     assert not alive
 
 
-def test_prte_outlives_a_killed_service(tmp_path: Path) -> None:
+def test_prte_ends_with_a_killed_service(tmp_path: Path) -> None:
     words = [sys.executable, str(Path(prte_driver.__file__)), str(tmp_path), "", f"{NODE}:2"]
     process = subprocess.Popen(
         words,

@@ -62,7 +62,7 @@ def outcome(tmp_path: Path, text: str) -> tuple[list[Exit], list[LauncherEvent],
     ],
     ids=["ends", "hangs", "garbage", "crashes"],
 )
-def test_a_prte_that_never_works_is_tried_for_ever(tmp_path: Path, text: str, words: str) -> None:
+def test_prte_that_never_works_is_given_up(tmp_path: Path, text: str, words: str) -> None:
     exits, news, launcher = outcome(tmp_path, text)
     assert words in exits[0].reason
     assert exits[0].reason.startswith("could not be started: given up after 3 tries: ")
@@ -73,7 +73,7 @@ def test_a_prte_that_never_works_is_tried_for_ever(tmp_path: Path, text: str, wo
     assert not list(tmp_path.glob("prte-*"))
 
 
-def test_a_dvm_that_is_given_up_is_never_tried_again(
+def test_dvm_that_was_given_up_is_tried_again_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, _, launcher = outcome(tmp_path, "exit 1")
@@ -94,7 +94,7 @@ def test_a_dvm_that_is_given_up_is_never_tried_again(
     ["nonsense", "prte@0;tcp4://127.0.0.1:1"],
     ids=["no address", "nobody there"],
 )
-def test_a_dvm_without_an_address_hangs_the_launcher(
+def test_dvm_without_an_address_is_given_up(
     tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dvm, "START_TIMEOUT_S", 60.0)
@@ -104,7 +104,7 @@ def test_a_dvm_without_an_address_hangs_the_launcher(
     launcher.close()
 
 
-def test_a_helper_without_its_library_takes_the_launcher_along(
+def test_helper_without_its_library_fails_the_start_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dvm, "START_TIMEOUT_S", 60.0)
@@ -149,16 +149,16 @@ def found(tmp_path: Path, text: str) -> str:
         ("exit 1", "prints no version: nothing"),
     ],
 )
-def test_a_prte_on_path_is_taken_unseen(tmp_path: Path, text: str, words: str) -> None:
+def test_version_of_a_prte_on_path_is_checked(tmp_path: Path, text: str, words: str) -> None:
     assert words in found(tmp_path, text)
 
 
-def test_no_prte_is_no_reason(tmp_path: Path) -> None:
+def test_missing_prte_is_explained(tmp_path: Path) -> None:
     answer = installation.find({"PATH": str(tmp_path)}, str(tmp_path))
     assert answer == "none on PATH"
 
 
-def test_variables_of_another_mpi_reach_ours() -> None:
+def test_variables_of_another_mpi_are_removed() -> None:
     given = {
         "PATH": "/bin",
         "PMIX_RANK": "3",

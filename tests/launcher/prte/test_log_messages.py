@@ -30,12 +30,12 @@ This may also be caused by a firewall on the remote host.
 """
 
 
-def test_the_node_is_lost_in_the_words() -> None:
+def test_failure_summary_names_the_lost_node() -> None:
     assert failure_summary(LOST) == "its daemon on node2 is lost"
     assert failure_summary(ENDED) == "its daemon on node3 ended (exit 137)"
 
 
-def test_what_is_not_understood_is_dropped() -> None:
+def test_unrecognised_message_is_shortened() -> None:
     assert failure_summary("a warning\nDVM ready\nTerminated\n") == ""
     assert failure_summary("----\n  no memory\n") == "no memory"
     long = failure_summary("word " * 1000)
@@ -43,6 +43,6 @@ def test_what_is_not_understood_is_dropped() -> None:
     assert len(long) < 200
 
 
-def test_a_dvm_is_ready_too_early() -> None:
+def test_dvm_is_ready_after_its_ready_line() -> None:
     assert is_ready(LOST)
     assert not is_ready(ENDED)
