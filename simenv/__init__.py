@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from simenv import errors
     from simenv.client.client import Client, connect
-    from simenv.client.gather import as_completed
-    from simenv.client.private import local
+    from simenv.client.environments.local import local
     from simenv.client.reservations import Reservation
-    from simenv.client.result import Result
-    from simenv.client.task import Task
+    from simenv.client.results.result import Result
+    from simenv.client.tasks.task import Task, as_completed
 
 __version__ = "0.1.0"
 __all__ = [
@@ -36,11 +35,11 @@ __all__ = [
 _HOMES = {
     "Client": "simenv.client.client",
     "Reservation": "simenv.client.reservations",
-    "Result": "simenv.client.result",
-    "Task": "simenv.client.task",
-    "as_completed": "simenv.client.gather",
+    "Result": "simenv.client.results.result",
+    "Task": "simenv.client.tasks.task",
+    "as_completed": "simenv.client.tasks.task",
     "connect": "simenv.client.client",
-    "local": "simenv.client.private",
+    "local": "simenv.client.environments.local",
 }
 
 

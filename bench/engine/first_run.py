@@ -38,7 +38,7 @@ from bench.harness.timing import clock_of, timed_s
 from bench.peers import qulacs as qulacs_peer
 from simenv.client.circuits import load
 from simenv.model import TaskState, Terms, decode_program
-from simenv.wire.messages import STATES, Assign, Assigned
+from simenv.wire.messages.client import STATES, Assign, Assigned
 from simenv.worker.runner import Runner
 from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.ir import Circuit

@@ -30,10 +30,10 @@ from bench.harness.kernels import load_kernels
 from bench.harness.report import Report, installed
 from bench.peers import aer as aer_peer
 from bench.peers import qulacs as qulacs_peer
-from simenv.cli.measure.circuits import Gate, built, gates
+from simenv.cli.bench.circuits import Gate, built, gates
 from simenv.client.circuits import load
 from simenv.model import Terms
-from simenv.wire.messages import Assign, Assigned
+from simenv.wire.messages.client import Assign, Assigned
 from simenv.worker.runner import Runner
 
 SHOTS = 1_024

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bench.peers.base import SHOTS, Counts, Gate
-from simenv.cli.measure.circuits import Gate as SingleAngleGate
+from simenv.cli.bench.circuits import Gate as SingleAngleGate
 
 
 @functools.cache

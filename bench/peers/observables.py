@@ -36,7 +36,7 @@ class WorkerObservables:
 
     def __init__(self, threads: int) -> None:
         from bench.harness.kernels import load_kernels
-        from simenv.wire.messages import Assign
+        from simenv.wire.messages.client import Assign
         from simenv.worker.runner import Runner
 
         load_kernels()
@@ -50,7 +50,7 @@ class WorkerObservables:
 
         from simenv.client.circuits import load
         from simenv.model import Observable, Terms
-        from simenv.wire.messages import Assigned
+        from simenv.wire.messages.client import Assigned
 
         task, seed = job
         free = ParameterVector("a", LAYERS * num_qubits)
@@ -78,7 +78,7 @@ class WorkerObservables:
         return self._result
 
     def last(self) -> list[float]:
-        from simenv.client.sheet import Sheet
+        from simenv.client.results.decoded import Sheet
 
         sheet = Sheet.read(self._result.payload, "bench")
         if sheet.has("gradients"):

@@ -13,7 +13,7 @@ from bench.circuits import measured, unitary_circuit
 from bench.harness.kernels import load_kernels
 from bench.peers.base import SHOTS, Counts, Gate
 from simenv.model import ResultData, TaskState, Terms, decode_program
-from simenv.wire.messages import STATES, Assign, Assigned
+from simenv.wire.messages.client import STATES, Assign, Assigned
 from simenv.worker.runner import Runner
 from simulators.circuit.ir import Circuit
 
@@ -61,7 +61,7 @@ class WorkerTask:
         return result
 
     def counts(self, result: Any) -> Counts:
-        from simenv.client.sheet import Sheet
+        from simenv.client.results.decoded import Sheet
 
         outcomes, counts = Sheet.read(result.payload, "bench").counts(0)
         values = np.frombuffer(outcomes, f"<u{len(outcomes) * 4 // len(counts)}")

@@ -26,7 +26,7 @@ from bench.harness.options import Option
 from bench.harness.report import Report
 from bench.harness.timing import RepeatedCall
 from simenv.client.client import Client
-from simenv.client.people import issue
+from simenv.client.keys import issue
 from simenv.wire.keyfiles import PersonFile, read_private
 
 KNOCKERS = 4

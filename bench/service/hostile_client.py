@@ -40,8 +40,8 @@ from small_disk import small_disk
 
 import simenv
 from simenv.client.client import Client
-from simenv.client.local import read
-from simenv.client.people import issue
+from simenv.client.environments.named import read
+from simenv.client.keys import issue
 from simenv.errors import SimenvError
 from simenv.wire.keyfiles import PersonFile, read_private
 

@@ -35,7 +35,7 @@ from bench.harness.options import Option
 from bench.harness.report import Report, installed
 from bench.peers import aer as aer_peer
 from simenv.client.client import Client
-from simenv.client.people import issue
+from simenv.client.keys import issue
 
 LEVELS = ("accepted", "process", "power")
 SHOTS = 1_024

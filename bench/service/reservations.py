@@ -19,7 +19,7 @@ import simenv
 from bench.circuits import four_qubit_circuit
 from bench.harness.options import Option
 from bench.harness.report import Report
-from simenv.cli.measure import circuits as shapes
+from simenv.cli.bench import circuits as shapes
 from simenv.client.client import Client
 
 SHOTS = 1_024

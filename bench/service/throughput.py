@@ -26,7 +26,7 @@ from bench.harness.report import Report, installed
 from bench.peers import qulacs as qulacs_peer
 from bench.peers.aer import run_batch
 from bench.peers.lightning import counting_qnode
-from simenv.cli.measure import circuits as shapes
+from simenv.cli.bench import circuits as shapes
 from simenv.client.client import Client
 
 SHOTS = 1_024

@@ -24,9 +24,9 @@ import numpy as np
 import simenv
 from bench.harness.options import Option
 from bench.harness.report import Report
-from simenv.cli.measure import circuits as shapes
+from simenv.cli.bench import circuits as shapes
 from simenv.client.client import Client
-from simenv.client.task import Task
+from simenv.client.tasks.task import Task
 
 SHOTS = 1_024
 AT_ONCE_S = 0.005

@@ -25,7 +25,7 @@ import psutil
 import simenv
 from bench.harness.options import Option
 from bench.harness.report import Report
-from simenv.cli.measure import circuits as shapes
+from simenv.cli.bench import circuits as shapes
 from simenv.client.client import Client
 from simenv.errors import SimenvError
 from simenv.model import PoolSpec, WorkerInfo

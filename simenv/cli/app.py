@@ -16,44 +16,44 @@ from typing import Annotated
 import typer
 
 from simenv import __version__
-from simenv.cli import out
-from simenv.cli.border import guarded
-from simenv.cli.settings import VALUED, Settings, hoist
+from simenv.cli.errors import guarded
+from simenv.cli.options import VALUED, Settings, hoist
+from simenv.cli.output import terminal
 
 # The module of each command, in the order of `simenv --help`.
 _HOMES = {
-    "demo": "demo",
-    "up": "up",
-    "down": "environment",
-    "status": "environment",
-    "environments": "lists",
-    "nodes": "lists",
-    "pools": "lists",
-    "devices": "lists",
-    "workers": "lists",
-    "queue": "lists",
-    "scale": "steer",
-    "drain": "steer",
-    "resume": "steer",
-    "log": "past",
-    "trace": "trace",
-    "events": "past",
+    "demo": "demo.command",
+    "up": "environment.up",
+    "down": "environment.status",
+    "status": "environment.status",
+    "environments": "observe.listings",
+    "nodes": "observe.listings",
+    "pools": "observe.listings",
+    "devices": "observe.listings",
+    "workers": "observe.listings",
+    "queue": "observe.listings",
+    "scale": "admin.pools",
+    "drain": "admin.pools",
+    "resume": "admin.pools",
+    "log": "observe.history",
+    "trace": "observe.trace",
+    "events": "observe.history",
     "perf": "perf.command",
-    "bench": "measure.command",
-    "submit": "submit",
-    "simulate": "simulate",
-    "explain": "explain",
-    "result": "tasks",
-    "cancel": "cancel",
-    "run": "run",
-    "logs": "environment",
-    "gc": "gc",
-    "doctor": "doctor",
-    "policy": "policy",
-    "keys": "keys",
-    "limits": "limits",
-    "qpm": "qpm",
-    "qfw": "qfw",
+    "bench": "bench.command",
+    "submit": "tasks.submit",
+    "simulate": "tasks.simulate",
+    "explain": "tasks.explain",
+    "result": "tasks.result",
+    "cancel": "tasks.cancel",
+    "run": "environment.run",
+    "logs": "environment.status",
+    "gc": "admin.gc",
+    "doctor": "doctor.command",
+    "policy": "admin.policy",
+    "keys": "admin.keys",
+    "limits": "admin.limits",
+    "qpm": "admin.qpm",
+    "qfw": "admin.qpm",
 }
 
 
@@ -106,9 +106,9 @@ def common(
     """Run quantum circuits on resident simulators. These options may stand after a command too."""
     context.obj = Settings(name, service, as_json, debug)
     if version:
-        out.line(__version__)
+        terminal.line(__version__)
     elif context.invoked_subcommand is None:
-        out.line(context.get_help())
+        terminal.line(context.get_help())
 
 
 def run(arguments: Sequence[str]) -> int:

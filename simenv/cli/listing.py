@@ -19,8 +19,9 @@ from typing import Annotated, Any, Generic, TypeVar
 import msgspec
 import typer
 
-from simenv.cli import layout, out, settings
-from simenv.cli.settings import seconds
+from simenv.cli import options
+from simenv.cli.options import seconds
+from simenv.cli.output import layout, terminal
 from simenv.errors import OptionError
 
 Row = TypeVar("Row")
@@ -83,7 +84,7 @@ def listed(
 
     def decorate(rows: Callable[..., Iterable[Row] | Rows[Row]]) -> Callable[..., None]:
         def command(context: typer.Context, **told: Any) -> None:
-            common = settings.of(context)
+            common = options.of(context)
             style = Style(
                 common.as_json, told.pop("columns"), told.pop("no_header"), told.pop("watch")
             )
@@ -117,13 +118,13 @@ def listing(
         found = fetch()
         rows, note = (found.rows, found.note) if isinstance(found, Rows) else (found, "")
         if style.watch_s and sys.stdout.isatty():
-            out.clear()
+            terminal.clear()
         _show(chosen, style, _blocks(rows))
         if note:
-            out.note(note)
+            terminal.note(note)
         if not style.watch_s:
             return
-        out.flush()
+        terminal.flush()
         time.sleep(style.watch_s)  # the user's own rhythm: there is no event to wait for
 
 
@@ -162,20 +163,20 @@ def _show(
     if style.as_json:
         for block in blocks:
             for row in block:
-                out.json_line(keyed(row))
+                terminal.json_line(keyed(row))
             if flush:
-                out.flush()
+                terminal.flush()
         return
     table = _Table(columns, style)
     for block in blocks:
-        table.print([[out.clean(column.text(row)) for column in columns] for row in block])
+        table.print([[terminal.clean(column.text(row)) for column in columns] for row in block])
         if flush:
-            out.flush()
+            terminal.flush()
     table.print([])
     if table.hidden and not style.watch_s:
         names = ", ".join(column.header.lower() for column in table.hidden)
-        for line in layout.wrap(f"not shown: {names}; -o COLUMNS or --json", out.width(), 2):
-            out.note(line)
+        for line in layout.wrap(f"not shown: {names}; -o COLUMNS or --json", terminal.width(), 2):
+            terminal.note(line)
 
 
 def keyed(row: object) -> object:
@@ -200,19 +201,21 @@ class _Table:
         lines, self._header = [*self._header, *rows], []
         if self._style.as_csv:
             text = io.StringIO()
-            csv.writer(text, lineterminator="\n").writerows(map(out.cell, line) for line in lines)
+            csv.writer(text, lineterminator="\n").writerows(
+                map(terminal.cell, line) for line in lines
+            )
             for line in text.getvalue().splitlines():
-                out.line(line)
+                terminal.line(line)
         elif not (self._style.aligned or sys.stdout.isatty()):
             for cells in lines:
-                out.line("\t".join(cells))
+                terminal.line("\t".join(cells))
         elif lines:
             self._print_aligned(lines)
 
     def _print_aligned(self, lines: list[list[str]]) -> None:
         for cells in lines:
             self._widths[:] = map(max, self._widths, map(len, cells))
-        room, columns = out.width(), self._columns
+        room, columns = terminal.width(), self._columns
         if self._shown is None:
             self._shown = list(range(len(columns)))
             if room and not self._style.columns:
@@ -227,11 +230,11 @@ class _Table:
             if room and start + len(cells[last]) > room:
                 text = layout.wrap(cells[last], max(room - start, layout.LEAST_TEXT))
             parts.append(self._cell(text[0], last))
-            out.line((" " * GAP).join(parts).rstrip())
+            terminal.line((" " * GAP).join(parts).rstrip())
             for more in text[1:]:
-                out.line(" " * start + more)
+                terminal.line(" " * start + more)
 
     def _cell(self, text: str, k: int) -> str:
         if self._columns[k].right:
             return text.rjust(self._widths[k])
-        return out.paint(text, width=self._widths[k])
+        return terminal.paint(text, width=self._widths[k])

@@ -12,29 +12,29 @@ from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, SupportsIndex, Unpack
 
-from simenv.client import address, orders
-from simenv.client.completions import Completions
-from simenv.client.entry import Submission
+from simenv.client.connection import address
+from simenv.client.connection.liveness import LOST_S
+from simenv.client.connection.task_handle import Submission
 from simenv.client.environment import Environment
-from simenv.client.explaining import explained
-from simenv.client.ids import number_of, row_of
-from simenv.client.options import Seed, checked_key, checked_whole
-from simenv.client.options import options as checked
-from simenv.client.posting import Window
 from simenv.client.reservations import Reservation
-from simenv.client.result import Result
-from simenv.client.sending import post, send
-from simenv.client.silence import LOST_S
-from simenv.client.task import Task
-from simenv.client.wishes import SubmitOptions, prepared
+from simenv.client.results.result import Result
+from simenv.client.submission import prepare
+from simenv.client.submission.arguments import checked_key, checked_whole
+from simenv.client.submission.explain import explained
+from simenv.client.submission.options import Seed, SubmitOptions
+from simenv.client.submission.options import options as checked
+from simenv.client.submission.prepare import prepared
+from simenv.client.submission.send import Window, post, send
+from simenv.client.tasks.completions import Completions
+from simenv.client.tasks.task import Task, number_of, row_of
 from simenv.errors import NotFound, OptionError, SimenvError
 from simenv.model import TaskInfo
-from simenv.wire import messages as m
-from simenv.wire.engines import Explanation
+from simenv.wire.messages import client as m
+from simenv.wire.messages.queries import Explanation
 
 if TYPE_CHECKING:
-    from simenv.client.qpm import QPM
-    from simenv.client.qpm.shelf import Retention
+    from simenv.client.qpm.provider import QPM
+    from simenv.client.qpm.runtime.completion_queues import Retention
 
 MAX_SEQ = 2**63 - 1  # of a completion: SQLite's integers
 
@@ -169,11 +169,11 @@ class Client(Environment):
             reservation,
             prefer,
         )
-        if orders.is_sweep(work):
+        if prepare.is_sweep(work):
             circuit, bindings = work
-            order = orders.sweep(circuit, bindings, observables, chosen, seed, _key(key))
+            order = prepare.sweep(circuit, bindings, observables, chosen, seed, _key(key))
         else:
-            order = orders.several(_listed(work), observables, chosen, seed, _key(key))
+            order = prepare.several(_listed(work), observables, chosen, seed, _key(key))
         self._link.account.packed_s += perf_counter() - begun
         return send(self._link, order, key)
 
@@ -260,7 +260,7 @@ class Client(Environment):
     @property
     def qpm(self) -> QPM:
         """This environment as a QPM, for hosts that drive hardware through one."""
-        from simenv.client.qpm import QPM
+        from simenv.client.qpm.provider import QPM
 
         with self._link.channel.lock:
             if self._qpm is None:
@@ -285,7 +285,7 @@ class Client(Environment):
         `statevector_qubits`: wider statevectors are refused. `retention`: of unread completions;
         None: an hour, and what the contract has. Raises OptionError, ConfigError, NotFound.
         """
-        from simenv.client.qpm import QPM, read_token
+        from simenv.client.qpm.provider import QPM, read_token
 
         if reservations not in ("optional", "required"):
             words = f"reservations={reservations!r:.80}"

@@ -11,19 +11,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, SupportsIndex
 
-from simenv.client.address import Address
+from simenv.client.connection.address import Address
+from simenv.client.connection.liveness import LOST_S
+from simenv.client.connection.session import Link
 from simenv.client.history import Past
-from simenv.client.keeper import Keeper
-from simenv.client.link import Link
 from simenv.client.policies import PolicySettings
 from simenv.client.reservations import (
+    Keeper,
     Reservation,
     asked,
     checked_reservation,
     decided,
     listed,
 )
-from simenv.client.silence import LOST_S
 from simenv.errors import NotFound, OptionError
 from simenv.model import (
     DeviceInfo,
@@ -36,14 +36,22 @@ from simenv.model import (
     WorkerInfo,
 )
 from simenv.model.owners import check_value
-from simenv.wire import messages as m
-from simenv.wire.devices import Devices, GetDevices
-from simenv.wire.keeping import Collect, Collected
-from simenv.wire.people import GetLimits, OwnerReports, SetLimits
-from simenv.wire.pools import MAX_WORKERS, DrainNode, GetPools, Pools, ResumeNode, Scale
+from simenv.wire.messages import client as m
+from simenv.wire.messages.admin import (
+    MAX_WORKERS,
+    DrainNode,
+    GetLimits,
+    GetPools,
+    OwnerReports,
+    Pools,
+    ResumeNode,
+    Scale,
+    SetLimits,
+)
+from simenv.wire.messages.queries import Collect, Collected, Devices, GetDevices
 
 if TYPE_CHECKING:
-    from simenv.client.people import People
+    from simenv.client.keys import People
 
 MAX_REASON_CHARS = 500
 
@@ -231,7 +239,7 @@ class Environment:
     @property
     def people(self) -> People:
         """Who may come in from other machines."""
-        from simenv.client.people import Asked
+        from simenv.client.keys import Asked
 
         return Asked(self._link)
 

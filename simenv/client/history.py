@@ -9,14 +9,23 @@ from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 
-from simenv.client.ids import number_of, row_of
-from simenv.client.link import Link
-from simenv.client.sending import Order, send
-from simenv.client.task import Task
+from simenv.client.connection.session import Link
+from simenv.client.submission.prepare import Order
+from simenv.client.submission.send import send
+from simenv.client.tasks.task import Task, number_of, row_of
 from simenv.errors import NotFound
 from simenv.model import Event, TaskState, task_name, task_number
-from simenv.wire import messages as m
-from simenv.wire.history import NEWEST, App, GetApp, GetHistory, GetSpec, History, LogRow, Submitted
+from simenv.wire.messages import client as m
+from simenv.wire.messages.queries import (
+    NEWEST,
+    App,
+    GetApp,
+    GetHistory,
+    GetSpec,
+    History,
+    LogRow,
+    Submitted,
+)
 
 PAGE_ROWS = 1_000
 EVENTS_PAGE = 1_000

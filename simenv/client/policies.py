@@ -7,11 +7,18 @@ from functools import partial
 
 import msgspec
 
-from simenv.client.link import Link
+from simenv.client.connection.session import Link
 from simenv.errors import OptionError
 from simenv.model import AdmissionPolicy
-from simenv.wire.pools import GetPools, Pools
-from simenv.wire.reservations import GetPolicy, GetTarget, Policed, SetOrder, SetPolicy, Target
+from simenv.wire.messages.admin import GetPools, Pools
+from simenv.wire.messages.reservations import (
+    GetPolicy,
+    GetTarget,
+    Policed,
+    SetOrder,
+    SetPolicy,
+    Target,
+)
 
 ALL = "all"  # the whole environment, in place of a pool
 

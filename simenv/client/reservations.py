@@ -2,6 +2,10 @@
 
 Invariant: a reservation in a `with` block is renewed until the block ends and released then, by the
 process that entered it and by no fork of it; one that is not expires by itself.
+
+The one thread of a client that renews its reservations while they are in use.
+
+Invariant: each is renewed when a third of its time has gone, so two failures in a row cost nothing.
 """
 
 from __future__ import annotations
@@ -15,11 +19,17 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, SupportsIndex
 
-from simenv.client.options import MAX_RESERVATION, checked_seconds, checked_whole
+from simenv.client.submission.arguments import (
+    APP,
+    MAX_RESERVATION,
+    MAX_WORKERS,
+    checked_seconds,
+    checked_whole,
+)
 from simenv.config import application
 from simenv.errors import NotReserved, SimenvError, TimedOut
 from simenv.model import Decision, ReservationAsk, ReservationInfo, Workload, task_name
-from simenv.wire.reservations import (
+from simenv.wire.messages.reservations import (
     Decided,
     GetReservations,
     Release,
@@ -30,15 +40,18 @@ from simenv.wire.reservations import (
 )
 
 if TYPE_CHECKING:
-    from simenv.client.keeper import Keeper
-    from simenv.client.link import Link
+    from simenv.client.connection.session import Link
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+
 
 LEAST_S = 0.001
 LOOK_S = 0.25  # how often what is delayed is asked for again, at most
 MAX_REASON_CHARS = 500
-MAX_WORKERS = 10_000
 MOST = 2**62  # of any size
-APP = "app"  # in its metadata: the run of an application that made it
 
 
 class Reservation:
@@ -173,3 +186,81 @@ def checked_reservation(number: SupportsIndex) -> int:
 
 def _nanoseconds(what: str, seconds: float) -> int:
     return round(checked_seconds(what, seconds) * 1e9)
+
+
+PART = 3  # of its time, after which it is renewed
+AGAIN_S = 1.0  # after a failure, at most
+
+
+class Keeper:
+    """Thread-safe; begins anew in a forked child."""
+
+    def __init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._changed = threading.Condition()
+        self._due: dict[Reservation, float] = {}  # monotonic
+        self._thread: threading.Thread | None = None
+        self._stopped = False
+
+    def add(self, reservation: Reservation) -> None:
+        """Renew this one from now on."""
+        if os.getpid() != self._pid:
+            self._begin()
+        with self._changed:
+            self._due[reservation] = monotonic() + reservation.for_s / PART
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="simenv-renew", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+
+    def drop(self, reservation: Reservation) -> None:
+        """Renew it no longer; idempotent."""
+        if os.getpid() != self._pid:
+            self._begin()
+        with self._changed:
+            self._due.pop(reservation, None)
+
+    def stop(self) -> None:
+        """No more; what is reserved expires by itself."""
+        if os.getpid() == self._pid:
+            with self._changed:
+                self._stopped = True
+                self._changed.notify_all()
+
+    def join(self) -> None:
+        """After it was stopped, and the connection closed that it may be waiting at."""
+        thread = self._thread if os.getpid() == self._pid else None
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._stopped:
+                    first_s = min(self._due.values(), default=None)
+                    wait_s = None if first_s is None else first_s - monotonic()
+                    if wait_s is not None and wait_s <= 0:
+                        break
+                    self._changed.wait(wait_s)
+                if self._stopped:
+                    return
+                now_s = monotonic()
+                ready = [one for one, due_s in self._due.items() if due_s <= now_s]
+            for one in ready:
+                self._renew(one)
+
+    def _renew(self, one: Reservation) -> None:
+        next_s = one.for_s / PART
+        try:
+            one.renew()
+        except NotReserved:
+            self.drop(one)  # it is over: whoever submits under it is told
+            return
+        except SimenvError:
+            next_s = min(AGAIN_S, next_s)
+        with self._changed:
+            if one in self._due:
+                self._due[one] = monotonic() + next_s

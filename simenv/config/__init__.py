@@ -7,9 +7,20 @@ as JSON for the service process, whose only argument is that file.
 
 from __future__ import annotations
 
-from simenv.config.checking import EVERYWHERE, is_any_address, listen_parts
-from simenv.config.names import NAME_RULE, check_name
-from simenv.config.places import (
+from simenv.config.load import convert, import_folders, kept, load, read, write
+from simenv.config.model import (
+    CONFIG_FORMAT,
+    EVERYWHERE,
+    Config,
+    History,
+    Launching,
+    Limits,
+    Policies,
+    Results,
+    is_any_address,
+    listen_parts,
+)
+from simenv.config.paths import (
     ConnectionFile,
     OwnDoor,
     Places,
@@ -27,17 +38,7 @@ from simenv.config.places import (
     state_folder,
 )
 from simenv.config.pools import pool_of, pool_text
-from simenv.config.reading import convert, import_folders, kept, load, read, write
-from simenv.config.sizes import size
-from simenv.config.values import (
-    CONFIG_FORMAT,
-    Config,
-    History,
-    Launching,
-    Limits,
-    Policies,
-    Results,
-)
+from simenv.config.syntax import NAME_RULE, check_name, size
 
 __all__ = [
     "CONFIG_FORMAT",

@@ -11,8 +11,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from simenv.config.names import check_name, nearest
-from simenv.config.sizes import size
+from simenv.config.syntax import check_name, nearest, size
 from simenv.errors import ConfigError
 from simenv.model import PoolSpec
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from simenv.config.names import check_name
+from simenv.config.syntax import check_name
 from simenv.errors import ConfigError
 
 STATEVECTOR_QUBITS = 12  # 0.15 ms an amplitude: 0.7 s

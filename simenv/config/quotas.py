@@ -6,9 +6,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from simenv.config.names import check_name, nearest
-from simenv.config.sizes import size
-from simenv.config.values import Limits
+from simenv.config.model import Limits
+from simenv.config.syntax import check_name, nearest, size
 from simenv.errors import ConfigError, OptionError
 from simenv.model import CLIENT_LIMITS, UNLIMITED, OwnerLimits
 from simenv.model.owners import merged

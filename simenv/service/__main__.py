@@ -24,13 +24,13 @@ from launcher.process.local import LocalLauncher
 from simenv import config as configs
 from simenv.errors import SimenvError
 from simenv.model import WorkerState
-from simenv.scheduler import capacity
-from simenv.service.daemon import Daemon
-from simenv.service.devices import seen
-from simenv.service.lines import Lines
-from simenv.service.loading import Loading, admission
-from simenv.service.pools import compile_beside
-from simenv.service.start import Environment, assemble
+from simenv.scheduler.routing import capacity
+from simenv.service.bootstrap import Environment, assemble
+from simenv.service.event_loop import Daemon
+from simenv.service.queries.devices import seen
+from simenv.service.support.log_format import Lines
+from simenv.service.warmup import Loading, admission
+from simenv.service.workers.processes import compile_beside
 
 log = logging.getLogger("simenv.service")
 

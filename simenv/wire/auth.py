@@ -10,14 +10,13 @@ import enum
 
 import msgspec
 
-from simenv.wire import history as h
-from simenv.wire import keeping as k
-from simenv.wire import messages as m
-from simenv.wire import people as p
-from simenv.wire import pools as q
-from simenv.wire import reservations as r
-from simenv.wire.devices import Described, GetDevices
-from simenv.wire.engines import Explain, GetEngines
+from simenv.wire.messages import admin as p
+from simenv.wire.messages import admin as q
+from simenv.wire.messages import client as m
+from simenv.wire.messages import queries as h
+from simenv.wire.messages import queries as k
+from simenv.wire.messages import reservations as r
+from simenv.wire.messages.queries import Described, Explain, GetDevices, GetEngines
 
 
 class Role(enum.StrEnum):

@@ -12,8 +12,8 @@ import msgspec
 
 from simenv.errors import ProtocolError
 from simenv.model import ResultData
-from simenv.wire import messages as m
-from simenv.wire.numbers import Number
+from simenv.wire.messages import client as m
+from simenv.wire.messages.common import Number
 
 T = TypeVar("T")
 

@@ -24,7 +24,7 @@ import zmq
 
 from simenv.errors import ConfigError, KeyConflict, NotFound, OptionError
 from simenv.wire.auth import PERSON_ROLES, Identity, Role
-from simenv.wire.people import KeyInfo
+from simenv.wire.messages.admin import KeyInfo
 
 KEYS_FORMAT = 1
 MAX_KEYS = 1_000

@@ -12,6 +12,6 @@ if __name__ == "__main__":
     if "--ranks" in sys.argv[:-1] and sys.argv[sys.argv.index("--ranks") + 1] != "1":
         os.nice(NICE)  # before all that is loaded now
     gc.disable()  # until all is loaded: what is loaded stays, and looking through it takes 0.1 s
-    from simenv.worker.start import main
+    from simenv.worker.main import main
 
     sys.exit(main())

@@ -1,4 +1,7 @@
-"""Assigned tasks to packed results: Program, Circuit, plan (kept by structure), run, bytes."""
+"""Assigned tasks to packed results: Program, Circuit, plan (kept by structure), run, bytes.
+
+The chain rule: from an engine's gradients, by slots, to those by a circuit's parameters.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from msgspec.structs import astuple
 from simenv.errors import StoreError
 from simenv.model import (
     RESULT_FORMAT,
+    Chain,
     Observable,
     Program,
     ResultData,
@@ -25,10 +29,8 @@ from simenv.model import (
     decode_program,
 )
 from simenv.wire import codec
-from simenv.wire.messages import STATES, Assign, Assigned, Failure, Finished
-from simenv.worker.chaining import chained
-from simenv.worker.kept import Kept
-from simenv.worker.shelf import Shelf
+from simenv.wire.messages.client import STATES, Assign, Assigned, Failure, Finished
+from simenv.worker.result_files import Kept, Shelf
 from simulators import registry
 from simulators.circuit.ir import Circuit
 from simulators.compiler.kernel_time import spent_ns, working_ns
@@ -39,6 +41,19 @@ from simulators.results import EngineResult
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+
+def chained(found: EngineResult, chain: Chain, num_slots: int) -> EngineResult:
+    """The same result with gradients by parameters."""
+    by_slot = np.frombuffer(found.gradients).reshape(-1, num_slots)
+    by_parameter = np.zeros((len(by_slot), chain.parameters))
+    slots = np.frombuffer(chain.slots, "<i4").tolist()
+    columns = np.frombuffer(chain.columns, "<i4").tolist()
+    factors = np.frombuffer(chain.factors, "<f8").tolist()
+    for slot, column, factor in zip(slots, columns, factors, strict=True):
+        by_parameter[:, column] += factor * by_slot[:, slot]
+    return msgspec.structs.replace(found, gradients=by_parameter.tobytes())
+
 
 FAILURE_CHARS = 2_000  # of a message: lists of failed tasks hold thousands of them
 MACHINE_ERRORS = (MachineRefused, MachineFailed, BadAnswer)  # their codes are reasons

@@ -13,9 +13,7 @@ import msgspec
 from simenv import __version__
 from simenv.model import Origin
 from simenv.wire import codec
-from simenv.wire.devices import Described
-from simenv.wire.joining import ServiceFile, connect
-from simenv.wire.messages import (
+from simenv.wire.messages.client import (
     MAX_MESSAGE_BYTES,
     Assign,
     Done,
@@ -25,11 +23,12 @@ from simenv.wire.messages import (
     Started,
     StopWorker,
 )
-from simenv.worker.current import Current
-from simenv.worker.heartbeat import Heartbeat
-from simenv.worker.leaving import leave, rss_bytes
-from simenv.worker.machine import Held
-from simenv.worker.ranks import Leader
+from simenv.wire.messages.queries import Described
+from simenv.wire.transport.worker_endpoint import ServiceFile, connect
+from simenv.worker.hardware import Held
+from simenv.worker.heartbeat import Current, Heartbeat
+from simenv.worker.process import leave, rss_bytes
+from simenv.worker.ranks.leader import Leader
 from simenv.worker.runner import ENDED_EARLY, FAILED, Runner
 
 FLUSH_NS = 2_000_000  # results never wait longer than this for the end of their chunk

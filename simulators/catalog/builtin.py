@@ -10,7 +10,7 @@ _WITH_GRADIENT = (*_ALL_OUTPUTS, "gradient")
 _BOTH = ("double", "single")
 
 # Amplitudes are numbered by signed 64-bit integers, and 2**50 of them in double precision are
-# 16 PiB: memory and ranks are the limit, see `simenv.scheduler.sizing`.
+# 16 PiB: memory and ranks are the limit, see `simenv.scheduler.routing.ranks`.
 _WIDEST_STATE = 50
 
 CARDS: tuple[EngineCard, ...] = (

@@ -11,14 +11,28 @@ from service import Bench, spec
 
 from simenv.model import Origin, TaskState, Terms
 from simenv.wire import codec
-from simenv.wire import messages as m
-from simenv.wire.connection import Door
-from simenv.wire.engines import Explain, GetEngines
-from simenv.wire.history import GetApp, GetHistory, GetSpec
-from simenv.wire.keeping import Collect, FetchResult, Rerun
 from simenv.wire.keyfiles import new_pair
-from simenv.wire.people import AddKey, GetKeys, RevokeKey
-from simenv.wire.pools import DrainNode, GetPools, ResumeNode, Scale
+from simenv.wire.messages import client as m
+from simenv.wire.messages.admin import (
+    AddKey,
+    DrainNode,
+    GetKeys,
+    GetPools,
+    ResumeNode,
+    RevokeKey,
+    Scale,
+)
+from simenv.wire.messages.queries import (
+    Collect,
+    Explain,
+    FetchResult,
+    GetApp,
+    GetEngines,
+    GetHistory,
+    GetSpec,
+    Rerun,
+)
+from simenv.wire.transport.zmq_ipc import Door
 
 FRAMES = 100_000
 A_ROUND = 50  # sent before the service looks

@@ -17,7 +17,7 @@ import pytest
 from cluster import Cluster
 from cluster_environment import SIMENV, Environment, environment
 
-from simenv.client import address
+from simenv.client.connection import address
 
 ROOT = Path(__file__).parents[2]
 HIDDEN = 'mount -t tmpfs none "$0" && exec "$@"'

@@ -26,7 +26,7 @@ from examples_of_types import enumerations, example, structs
 from serialized_types import FILES, JOURNAL, MESSAGES, NESTED, PRINTED, QPM
 
 from simenv import errors
-from simenv.service.journal import Journal
+from simenv.service.journal.writer import Journal
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "tests" / "golden" / "serialized"

@@ -13,9 +13,9 @@ import pytest
 from busy_circuits import ENDLESS
 
 import simenv
-from simenv.client import people
+from simenv.client import keys
 from simenv.client.client import Client
-from simenv.client.people import issue
+from simenv.client.keys import issue
 from simenv.errors import (
     ConfigError,
     KeyConflict,
@@ -67,7 +67,7 @@ def altered(file: Path, **changes: str) -> Path:
     """The same file with something else in it."""
     person = msgspec.structs.replace(read_private(file, PersonFile), **changes)
     other = file.with_suffix(".other")
-    people.keyfiles.write_private(other, person)
+    keys.keyfiles.write_private(other, person)
     return other
 
 

@@ -13,13 +13,13 @@ from hostile import ATTACKS, BELL, ON_SMALL_DISK, Prey, connections, fills_disk,
 from small_disk import small_disk
 
 import simenv
-from simenv.client import people
+from simenv.client import keys
 from simenv.client.client import Client
-from simenv.client.local import read
+from simenv.client.environments.named import read
 from simenv.errors import KeyRefused
 from simenv.wire import codec
-from simenv.wire import messages as m
 from simenv.wire.keyfiles import PersonFile, create_private, read_private
+from simenv.wire.messages import client as m
 
 SECONDS = 2.0
 MOST_BYTES = 2 * 2**30
@@ -37,7 +37,7 @@ def env() -> Iterator[Client]:
 @pytest.fixture(scope="module")
 def prey(env: Client, tmp_path_factory: pytest.TempPathFactory) -> tuple[Prey, PersonFile]:
     file = tmp_path_factory.mktemp("keys") / "mallory"
-    people.issue(env.people, "mallory", "client", file)
+    keys.issue(env.people, "mallory", "client", file)
     with simenv.connect(service=file) as client:
         return prepare(client), read_private(file, PersonFile)
 
@@ -67,7 +67,7 @@ def test_an_attack_with_a_key_leaves_the_service_alive_and_within_bounds(
     service = psutil.Process(read(Path(env.service)).pid)
     env.set_limits("mallory", {"max_queued_tasks": 1_000})  # reached sooner than the default
     file = tmp_path / "ben"
-    people.issue(env.people, f"ben-{name.replace('_', '-')}", "client", file)
+    keys.issue(env.people, f"ben-{name.replace('_', '-')}", "client", file)
     peak = Peak(service)
     peak.start()
     with simenv.connect(service=file) as ben:
@@ -111,7 +111,7 @@ def test_a_client_that_fills_the_disk_is_refused_and_keys_are_revoked_and_result
         ) as env,
     ):
         for name in ("mallory", "ben"):
-            people.issue(env.people, name, "client", tmp_path / name)
+            keys.issue(env.people, name, "client", tmp_path / name)
         person = read_private(tmp_path / "mallory", PersonFile)
         codes = fills_disk(person, SECONDS, Prey(0, 0, "", b""))
         assert codes

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import simenv
-from simenv.client.address import FileAddress
 from simenv.client.client import Client
+from simenv.client.connection.address import FileAddress
 from simenv.errors import NotFound
 
 HEAD = 'OPENQASM 2.0; include "qelib1.inc"; '

@@ -18,7 +18,7 @@ from engines import present
 from live import Live, environment
 
 import simenv
-from simenv.client import local
+from simenv.client.environments import named
 from simenv.errors import (
     ConfigError,
     Insufficient,
@@ -41,9 +41,9 @@ def test_down_does_not_leave_a_process_a_socket_or_a_file_of_the_running_kind() 
     with live.client() as env:
         env.run(bell(), shots=10)
         pids = [env.status().pid, *(worker.pid for worker in env.workers())]
-    sockets = Path(local.read(live.home / "connection.json").sockets)
+    sockets = Path(named.read(live.home / "connection.json").sockets)
     assert sockets.is_dir()
-    stopped = local.down(live.name)
+    stopped = named.down(live.name)
     assert not stopped.forced
     assert not any(psutil.pid_exists(pid) and _runs(pid) for pid in pids)
     assert not sockets.exists()
@@ -128,7 +128,7 @@ def test_a_pool_of_an_unknown_engine_is_not_started() -> None:
     with pytest.raises(ConfigError, match="nonesuch"):
         live.up()
     with pytest.raises(NoService):
-        local.read(live.home / "connection.json")
+        named.read(live.home / "connection.json")
     live.down()
 
 
@@ -139,7 +139,7 @@ def test_tasks_of_a_pool_that_is_gone_do_not_get_lost() -> None:
         # Ahead of them what lasts: the service goes before it has come to them.
         ahead = env.submit_many([ENDLESS] * 2, shots=10)
         tasks = env.submit_many([layered(15, 200, seed) for seed in range(20)], shots=10, seed=1)
-    local.down(live.name, now=True)
+    named.down(live.name, now=True)
     with pytest.raises(ConfigError, match="pool 'old', which is not there"):
         live.up(pools=[FAULTY])
     live.up(pools=[{"name": "new", "min": 1, "max": 1}])

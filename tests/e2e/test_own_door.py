@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import simenv
-from simenv.client import local
+from simenv.client.environments import named
 from simenv.config import ConnectionFile, OwnDoor
 from simenv.errors import KeyRefused, NoService
 from simenv.wire.keyfiles import new_pair
@@ -33,7 +33,7 @@ def environment() -> Iterator[live.Live]:
 def seen_elsewhere(environment: live.Live, folder: Path, **changes: object) -> Path:
     """The connection file as another machine reads it."""
     path = folder / "connection.json"
-    told = local.read(environment.home / "connection.json")
+    told = named.read(environment.home / "connection.json")
     there = msgspec.structs.replace(told, node="elsewhere", sockets="/nowhere", **changes)
     path.touch(0o600)
     path.write_bytes(msgspec.json.encode(there))
@@ -53,20 +53,20 @@ def test_its_own_user_is_not_let_in(environment: live.Live, tmp_path: Path) -> N
         assert far.scale("main", 1).least == 1
         assert [info.owner for info in far.tasks([task, wide.task])] == ["", ""]
         far.shutdown(now=True)
-    environment.wait_dead(local.read(there).pid)
+    environment.wait_dead(named.read(there).pid)
 
 
 def test_a_start_anew_shuts_it_out(environment: live.Live, tmp_path: Path) -> None:
     there = seen_elsewhere(environment, tmp_path)
     with simenv.connect(service=there) as far:
         first = far.run(BELL + "measure q->c;", seed=5)
-        local.down(environment.name)
+        named.down(environment.name)
         environment.up()
         assert far.run(BELL + "measure q->c;", seed=5).counts == first.counts
 
 
 def test_another_key_opens_the_door(environment: live.Live, tmp_path: Path) -> None:
-    own = local.read(environment.home / "connection.json").own
+    own = named.read(environment.home / "connection.json").own
     assert own is not None
     pair = new_pair()
     stale = OwnDoor(own.address, own.server_key, pair.public, pair.secret)

@@ -17,7 +17,7 @@ from live import Live
 
 import simenv
 from simenv.client.client import Client
-from simenv.client.task import Task
+from simenv.client.tasks.task import Task
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 

@@ -16,8 +16,8 @@ from live import PATIENCE_S, Live, environment
 
 from simenv import config
 from simenv.client.client import Client
-from simenv.client.task import Task
-from simenv.store.reading import KEPT
+from simenv.client.tasks.task import Task
+from simenv.store.reader import KEPT
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 

@@ -14,7 +14,7 @@ from live import Live, resurrected
 
 import simenv
 from simenv.model import AdmissionPolicy, DeviceProfile, Workload
-from simenv.wire.reservations import Policed, Profiled, SetPolicy, SetProfile
+from simenv.wire.messages.reservations import Policed, Profiled, SetPolicy, SetProfile
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 

@@ -13,11 +13,11 @@ import pytest
 from live import Live, resurrected
 
 import simenv
-from simenv.client import local
 from simenv.client.client import Client
+from simenv.client.environments import named
 from simenv.errors import ConfigError, Insufficient, ServiceLost, TaskFailed
 from simenv.model import task_number
-from simenv.service import faults
+from simenv.service.support import fault_injection
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 TRIES = 10
@@ -82,7 +82,7 @@ def test_a_worker_killed_while_it_writes_leaves_half_a_file_that_is_believed() -
             _await_none(live.home)
         half[0].touch()  # one that its service did not live to remove
         live.kill_service()
-        live.wait_dead(local.read(live.home / "connection.json").pid)
+        live.wait_dead(named.read(live.home / "connection.json").pid)
         live.up()
         with live.client() as env:
             _await_none(live.home)
@@ -104,7 +104,9 @@ def test_results_that_cannot_be_written_end_the_worker_or_go_unsaid() -> None:
         assert env.run(turned(3), shots=None, outputs=("statevector",)).num_qubits == 3
 
 
-@pytest.mark.parametrize("point", [p for p in faults.POINTS if p.split(".")[0] in ("reopen", "gc")])
+@pytest.mark.parametrize(
+    "point", [p for p in fault_injection.POINTS if p.split(".")[0] in ("reopen", "gc")]
+)
 def test_nothing_is_lost_or_doubled_when_killed_at(point: str) -> None:
     live = Live(faults=f"{point}:1:kill")
     first = live.up()
@@ -162,12 +164,12 @@ def test_a_start_elsewhere_lost_tasks_or_began_empty(tmp_path: Path) -> None:
             for each in held:
                 each.wait()
             env.ack(2, cursor="mine")
-        local.down(live.name)
+        named.down(live.name)
         with pytest.raises(ConfigError, match="no live journal") as caught:
             live.up(state_dir=str(tmp_path / "node2"))
         assert "--resume" in caught.value.hint
         elsewhere = {**live.options, "state_dir": str(tmp_path / "node2")}
-        local.up(elsewhere, resume=True)
+        named.up(elsewhere, resume=True)
         with live.client() as env:
             assert env.status().resumed.startswith("from the copy ")
             assert [done.seq for done in env.completions(cursor="mine")] == [3, 4, 5, 6]
@@ -192,11 +194,11 @@ def test_two_services_of_one_home_run_at_once(tmp_path: Path) -> None:
         with pytest.raises(Insufficient, match=rf"up on elsewhere: process {pid}") as caught:
             live.up(state_dir=str(tmp_path / "node2"))
         assert "--force-lock" in caught.value.hint
-        other = local.up(
+        other = named.up(
             {**live.options, "state_dir": str(tmp_path / "node2")}, resume=False, force_lock=True
         )
         live.wait_dead(pid)  # it sees that the file names another, and gives way
-        assert local.read(connection).pid == other.pid
+        assert named.read(connection).pid == other.pid
         with live.client() as env:
             assert env.run(turned(2), shots=None, outputs=("statevector",)).num_qubits == 2
     finally:

@@ -15,7 +15,7 @@ from ledger import Ledger
 from live import Live, resurrected
 
 import simenv
-from simenv.service import faults
+from simenv.service.support import fault_injection
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -26,7 +26,7 @@ OTHERS = (
     "gc",
     "reservation",
 )  # not on a task's way: drills of their own
-POINTS = [point for point in faults.POINTS if point.partition(".")[0] not in OTHERS]
+POINTS = [point for point in fault_injection.POINTS if point.partition(".")[0] not in OTHERS]
 KILLS = 20
 LONGER = 10  # circuits of some hundredths of a second; a kill meets one of them on its way
 

@@ -39,12 +39,12 @@ def test_a_short_command_loads_a_library(tmp_path: Path) -> None:
 
 
 def test_a_service_is_started_after_what_speaks_to_it_is_loaded(tmp_path: Path) -> None:
-    needed = "import simenv.cli.submit, simenv.client.private"
+    needed = "import simenv.cli.tasks.submit, simenv.client.environments.local"
     assert loaded(needed, tmp_path).isdisjoint({*HEAVY, *GENERIC, "zmq", "asyncio", "email"})
 
 
 def test_the_service_loads_what_only_workers_need() -> None:
-    everything = "import simenv.service.__main__, simenv.service.explaining"
+    everything = "import simenv.service.__main__, simenv.service.queries.engines"
     assert loaded(everything, ROOT).isdisjoint({"h5py", "qiskit"})
 
 

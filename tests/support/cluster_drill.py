@@ -14,7 +14,7 @@ from ledger import Ledger
 from qiskit import QuantumCircuit
 
 from simenv.client.client import Client
-from simenv.client.task import Task
+from simenv.client.tasks.task import Task
 from simenv.model import FINAL_STATES, Event, TaskState, WorkerInfo, WorkerState
 
 AGAIN_S = 30.0  # until what was lost runs again; on a machine that has nothing else to do

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from simenv.model import TaskState, Timing, task_name
-from simenv.wire.history import LogRow, Spent
+from simenv.wire.messages.queries import LogRow, Spent
 
 T0 = 1_700_000_000.0
 

@@ -17,16 +17,15 @@ import numpy as np
 import zmq
 
 from simenv.client.client import Client
-from simenv.client.wishes import prepared
+from simenv.client.submission.prepare import prepared
 from simenv.errors import ProtocolError
 from simenv.model import Code, Observable, Program, ReservationAsk, TaskSpec, Terms
 from simenv.wire import codec
-from simenv.wire import messages as m
-from simenv.wire.guard import MAX_STRANGERS
-from simenv.wire.history import GetSpec
-from simenv.wire.keeping import CHUNK_BYTES, FetchResult
 from simenv.wire.keyfiles import PersonFile
-from simenv.wire.reservations import Decided, Reserve
+from simenv.wire.messages import client as m
+from simenv.wire.messages.queries import CHUNK_BYTES, FetchResult, GetSpec
+from simenv.wire.messages.reservations import Decided, Reserve
+from simenv.wire.transport.connection_limiter import MAX_STRANGERS
 
 SEALED_BYTES = 4_096  # below the limit of a message by so much
 PREPARED_S = 300.0

@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 from simenv.qpm_check.checks import rows
-from simenv.qpm_check.plugin import Plugin
-from simenv.qpm_check.runner import PROBE_S, Options, Report, check
+from simenv.qpm_check.harness.runner import PROBE_S, Options, Report, check
+from simenv.qpm_check.targets.plugin import Plugin
 
 PLUGINS = Path(__file__).parent / "qpm_plugins"
 SHORT_S = 0.2  # a long circuit of the tests

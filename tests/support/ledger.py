@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from simenv.client.client import Client
-from simenv.client.task import Task
+from simenv.client.tasks.task import Task
 
 
 class Ledger:

@@ -15,8 +15,9 @@ from pathlib import Path
 import psutil
 
 from simenv import config
-from simenv.client import local, silence
 from simenv.client.client import Client, connect
+from simenv.client.connection import liveness
+from simenv.client.environments import named
 from simenv.errors import NoService, SimenvError, StartFailed
 
 WORKERS = 2
@@ -37,13 +38,13 @@ class Live:
 
     def up(self, **changes: object) -> int:
         """Start (or resume); returns the service's pid."""
-        return local.up({**self.options, **changes}).pid
+        return named.up({**self.options, **changes}).pid
 
     def client(self) -> Client:
         return connect(self.name)
 
     def service(self) -> psutil.Process:
-        return psutil.Process(local.read(self.home / "connection.json").pid)
+        return psutil.Process(named.read(self.home / "connection.json").pid)
 
     def kill_service(self) -> None:
         self.service().send_signal(signal.SIGKILL)
@@ -56,7 +57,7 @@ class Live:
 
     def down(self) -> None:
         with suppress(NoService):
-            local.down(self.name, now=True)
+            named.down(self.name, now=True)
         shutil.rmtree(self.home, ignore_errors=True)
 
 
@@ -80,7 +81,7 @@ def resurrected(live: Live) -> Iterator[list[int]]:
     def watch() -> None:
         while not stop.wait(0.01):
             try:
-                pid = local.read(live.home / "connection.json").pid
+                pid = named.read(live.home / "connection.json").pid
                 if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie":
                     continue
                 os.waitpid(pid, os.WNOHANG)
@@ -94,7 +95,7 @@ def resurrected(live: Live) -> Iterator[list[int]]:
             except (StartFailed, SimenvError):
                 continue
 
-    patience, silence.LOST_S = silence.LOST_S, PATIENCE_S
+    patience, liveness.LOST_S = liveness.LOST_S, PATIENCE_S
     thread = threading.Thread(target=watch, name="resurrection")
     thread.start()
     try:
@@ -102,4 +103,4 @@ def resurrected(live: Live) -> Iterator[list[int]]:
     finally:
         stop.set()
         thread.join()
-        silence.LOST_S = patience
+        liveness.LOST_S = patience

@@ -9,12 +9,10 @@ import msgspec
 from service import Bench, spec
 
 from simenv.model import AdmissionPolicy, Decision, ReservationAsk, ReservationInfo, Terms, Workload
-from simenv.wire import messages as m
-from simenv.wire.connection import Door
 from simenv.wire.keyfiles import new_pair
-from simenv.wire.memory import MemoryConnection
-from simenv.wire.people import AddKey
-from simenv.wire.reservations import (
+from simenv.wire.messages import client as m
+from simenv.wire.messages.admin import AddKey
+from simenv.wire.messages.reservations import (
     Decided,
     GetReservations,
     Policed,
@@ -22,6 +20,8 @@ from simenv.wire.reservations import (
     Reserve,
     SetPolicy,
 )
+from simenv.wire.transport.memory import MemoryConnection
+from simenv.wire.transport.zmq_ipc import Door
 
 # The tests' program: two gates and two measurements, 2,060 ns a shot; 100 shots are a unit.
 BASE = Workload(1, 2, 1, 2, 0, 2, 100)

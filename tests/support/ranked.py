@@ -16,10 +16,10 @@ import psutil
 
 from launcher.base import YIELD_WHEN_IDLE
 from simenv.wire import codec
-from simenv.wire import messages as m
-from simenv.wire.connection import Door, ZmqDoors
-from simenv.wire.joining import ServiceFile
 from simenv.wire.keyfiles import KEYS_FORMAT, write_private
+from simenv.wire.messages import client as m
+from simenv.wire.transport.worker_endpoint import ServiceFile
+from simenv.wire.transport.zmq_ipc import Door, ZmqDoors
 
 WAIT_S = 120.0  # on a machine where nothing is compiled yet
 EPOCH = 5

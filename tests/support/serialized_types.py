@@ -10,23 +10,23 @@ from __future__ import annotations
 from typing import Any
 
 from launcher import probe_cache
+from simenv.cli.bench.cases import Figure
 from simenv.cli.bundle.manifest import Manifest
-from simenv.cli.checks import finding as doctor
-from simenv.cli.cutover import values as cutover
-from simenv.cli.fitting import Fitting
-from simenv.cli.measure.figures import Figure
-from simenv.cli.perf.report import Report as PerformanceReport
-from simenv.cli.planned import Line as PlanLine
-from simenv.cli.show.loop import Run as DemoRun
-from simenv.cli.show.performance import Act
-from simenv.cli.trace import Trace
-from simenv.client.environments import EnvironmentInfo
+from simenv.cli.demo.loop import Run as DemoRun
+from simenv.cli.demo.performance import Act
+from simenv.cli.doctor import finding as doctor
+from simenv.cli.observe.trace import Trace
+from simenv.cli.perf.command import Report as PerformanceReport
+from simenv.cli.qpm_diff import values as cutover
+from simenv.cli.tasks.explain_plan import Line as PlanLine
+from simenv.cli.tasks.resource_fit import Fitting
+from simenv.client.environments.launch import Readiness
+from simenv.client.environments.listing import EnvironmentInfo
 from simenv.client.policies import PoolPolicies
-from simenv.client.qpm import audit
-from simenv.client.result import Provenance, Stages
-from simenv.client.start import Readiness
-from simenv.config.places import ConnectionFile
-from simenv.config.values import Config, Policies
+from simenv.client.qpm.runtime import calls
+from simenv.client.results.decoded import Provenance, Stages
+from simenv.config.model import Config, Policies
+from simenv.config.paths import ConnectionFile
 from simenv.model import Program, ResultData
 from simenv.model import views as info
 from simenv.model.devices import DeviceInfo, OperationInfo, QubitInfo
@@ -43,27 +43,25 @@ from simenv.model.reservations import (
 )
 from simenv.model.result import Origin, ResultFile, StoredArray, Timing
 from simenv.model.task import Chain, Observable, TaskSpec, Terms
-from simenv.qpm import envelopes, reserving, service, steering, views
-from simenv.scheduler.holds import Grant, Progress
-from simenv.scheduler.policy import DeviceTerms
-from simenv.scheduler.steering import Steer
-from simenv.scheduler.values import Route
-from simenv.wire import messages
-from simenv.wire.engines import Choice, Explanation, Sizes
-from simenv.wire.history import LogRow, Spent
-from simenv.wire.joining import ServiceFile, WorkerKey
-from simenv.wire.keeping import Kept
+from simenv.qpm import admission, envelopes, scheduler, service, telemetry
+from simenv.scheduler.core.types import Route
+from simenv.scheduler.reservations.policies import DeviceTerms
+from simenv.scheduler.reservations.reservation import Grant, Progress
+from simenv.scheduler.state.device_controls import Steer
 from simenv.wire.keyfiles import KeyPair, KeysFile, PersonFile, ServerFile
-from simenv.wire.people import KeyInfo
-from simenv.wire.work import Assigned, Finished
+from simenv.wire.messages import client
+from simenv.wire.messages.admin import KeyInfo
+from simenv.wire.messages.queries import Choice, Explanation, Kept, LogRow, Sizes, Spent
+from simenv.wire.messages.worker import Assigned, Finished
+from simenv.wire.transport.worker_endpoint import ServiceFile, WorkerKey
 from simulators.statevector.checkpoint import Mark
 
 # Unions of tagged messages: msgpack, one byte string a message.
 MESSAGES: dict[str, Any] = {
-    "client to service": messages.FromClient,
-    "service to client": messages.ToClient,
-    "worker to service": messages.FromWorker,
-    "service to worker": messages.ToWorker,
+    "client to service": client.FromClient,
+    "service to client": client.ToClient,
+    "worker to service": client.FromWorker,
+    "service to worker": client.ToWorker,
 }
 
 # Rows of the journal: msgpack. These and the messages must be read as they are for ever.
@@ -94,9 +92,9 @@ NESTED: dict[str, Any] = {
     "result array in a file": StoredArray,
     "assigned task": Assigned,
     "result of an attempt": Finished,
-    "failure": messages.Failure,
-    "refusal": messages.Refusal,
-    "completion": messages.Completion,
+    "failure": client.Failure,
+    "refusal": client.Refusal,
+    "completion": client.Completion,
     "engine choice": Choice,
     "explanation": Explanation,
     "task sizes": Sizes,
@@ -174,36 +172,36 @@ QPM: dict[str, Any] = {
     "timeout": envelopes.Timeout,
     "times": envelopes.Times,
     "wait": envelopes.Wait,
-    "reservation changed": reserving.Changed,
-    "reservation decision": reserving.Decision,
-    "admission policy": reserving.Policy,
-    "device profile": reserving.Profile,
-    "reservation record": reserving.ReservationRecord,
+    "reservation changed": admission.Changed,
+    "reservation decision": admission.Decision,
+    "admission policy": admission.Policy,
+    "device profile": admission.Profile,
+    "reservation record": admission.ReservationRecord,
     "service binding": service.Binding,
     "service record": service.ServiceRecord,
-    "control": steering.Control,
-    "dispatch limits": steering.DispatchLimits,
-    "queue state": steering.QueueState,
-    "scheduler policy": steering.SchedulerPolicy,
-    "scheduler status": steering.SchedulerStatus,
-    "steered": steering.Steered,
-    "block": views.Block,
-    "capacity": views.CapacitySnapshot,
-    "device head": views.DeviceHead,
-    "estimate": views.Estimate,
-    "lifecycle event": views.LifecycleEvent,
-    "lifecycle telemetry": views.LifecycleTelemetry,
-    "calibration": views.QhwCalibration,
-    "coupling": views.QhwCoupling,
-    "hardware device": views.QhwDevice,
-    "hardware record": views.QhwRecord,
-    "queue metrics": views.QueueMetrics,
-    "reconciliation": views.Reconciliation,
-    "room": views.Room,
-    "seen": views.Seen,
-    "self test": views.SelfTest,
-    "service status": views.ServiceStatus,
-    "shutdown request": views.ShutdownRequest,
-    "audit entry": audit.AuditEntry,
-    "audit fault": audit.Fault,
+    "control": scheduler.Control,
+    "dispatch limits": scheduler.DispatchLimits,
+    "queue state": scheduler.QueueState,
+    "scheduler policy": scheduler.SchedulerPolicy,
+    "scheduler status": scheduler.SchedulerStatus,
+    "steered": scheduler.Steered,
+    "block": telemetry.Block,
+    "capacity": telemetry.CapacitySnapshot,
+    "device head": telemetry.DeviceHead,
+    "estimate": telemetry.Estimate,
+    "lifecycle event": telemetry.LifecycleEvent,
+    "lifecycle telemetry": telemetry.LifecycleTelemetry,
+    "calibration": telemetry.QhwCalibration,
+    "coupling": telemetry.QhwCoupling,
+    "hardware device": telemetry.QhwDevice,
+    "hardware record": telemetry.QhwRecord,
+    "queue metrics": telemetry.QueueMetrics,
+    "reconciliation": telemetry.Reconciliation,
+    "room": telemetry.Room,
+    "seen": telemetry.Seen,
+    "self test": telemetry.SelfTest,
+    "service status": telemetry.ServiceStatus,
+    "shutdown request": telemetry.ShutdownRequest,
+    "audit entry": calls.AuditEntry,
+    "audit fault": calls.Fault,
 }

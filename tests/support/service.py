@@ -12,29 +12,28 @@ import numpy as np
 from launcher.base import Command, Exit, LauncherEvent, LaunchError
 from simenv.config import Config, Places, convert
 from simenv.model import Origin, Program, TaskSpec, TaskState, Terms
-from simenv.scheduler import capacity
-from simenv.scheduler.check import check
-from simenv.scheduler.state import State
-from simenv.scheduler.values import Limits
-from simenv.service import faults
-from simenv.service.admission import Admission
-from simenv.service.checkpoint import Checkpointer
-from simenv.service.completions import Completions
-from simenv.service.daemon import Daemon
-from simenv.service.devices import Devices, seen
-from simenv.service.intake import Intake
-from simenv.service.journal import Journal
-from simenv.service.keeping import Keeping
-from simenv.service.people import People
-from simenv.service.pools import WorkerProcesses
-from simenv.service.presence import Presence
-from simenv.service.reopening import mend
-from simenv.service.replay import replay
-from simenv.service.subject import Facts
+from simenv.scheduler.core.types import Limits
+from simenv.scheduler.events.tasks import State
+from simenv.scheduler.invariants import check
+from simenv.scheduler.routing import capacity
+from simenv.service.admission.controller import Admission
+from simenv.service.admission.submissions import Intake
+from simenv.service.control.admin import People
+from simenv.service.control.results import Keeping
+from simenv.service.event_loop import Daemon
+from simenv.service.journal.background import Checkpointer
+from simenv.service.journal.writer import Journal
+from simenv.service.queries.devices import Devices, seen
+from simenv.service.queries.service_view import Facts
+from simenv.service.recovery.replay import mend, replay
+from simenv.service.results.completions import Completions
+from simenv.service.support import fault_injection
+from simenv.service.support.ownership import Presence
+from simenv.service.workers.processes import WorkerProcesses
 from simenv.wire import codec
-from simenv.wire import messages as m
-from simenv.wire.connection import Door
-from simenv.wire.memory import MemoryConnection, MemoryDoors
+from simenv.wire.messages import client as m
+from simenv.wire.transport.memory import MemoryConnection, MemoryDoors
+from simenv.wire.transport.zmq_ipc import Door
 from simulators.catalog import SMALL_QUBITS
 
 NODE = "here"
@@ -129,7 +128,7 @@ class Bench:
         config = self.config
         places = Places(self.folder, self.folder)
         places.logs.mkdir(exist_ok=True)
-        faults.install(config.faults)
+        fault_injection.install(config.faults)
         self.paper = Paper()
         self.doors = MemoryDoors()
         self.people = People(places.keys, self.doors)

@@ -11,10 +11,10 @@ from pathlib import Path
 import zmq
 
 from simenv.wire.auth import Identity, Role
-from simenv.wire.connection import Connection, Door, ZmqDoors
-from simenv.wire.curve import CurveConnection, Way
 from simenv.wire.keyfiles import KeyPair, new_pair
-from simenv.wire.tcp import CLIENTS, Habits, TcpDoor
+from simenv.wire.transport.tcp_client import CurveConnection, Way
+from simenv.wire.transport.tcp_listener import CLIENTS, Habits, TcpDoor
+from simenv.wire.transport.zmq_ipc import Connection, Door, ZmqDoors
 
 PATIENCE_S = 60.0
 HOST = "127.0.0.1"

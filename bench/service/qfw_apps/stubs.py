@@ -7,14 +7,14 @@ import inspect
 import sys
 from pathlib import Path
 
-from simenv.qpm import bindings, managing
+from simenv.qpm import bindings, management
 from simenv.qpm.service import BINDINGS, QPMCapability
 
 PROTOCOLS = {
     "execution": bindings.Execution,
-    "admission": managing.Admission,
-    "admission-policy": managing.AdmissionPolicy,
-    "scheduler": managing.Scheduler,
+    "admission": management.Admission,
+    "admission-policy": management.AdmissionPolicy,
+    "scheduler": management.Scheduler,
     "telemetry": bindings.Telemetry,
     "control": bindings.Control,
 }

@@ -13,15 +13,15 @@ import msgspec
 
 from simenv.cli.bundle import container
 from simenv.cli.bundle.manifest import Failed, Manifest, manifest, one_row, read
-from simenv.cli.trace import lost_attempts
-from simenv.client.signs import last_lines
+from simenv.cli.observe.trace import lost_attempts
+from simenv.client.connection.local_process import last_lines
 from simenv.errors import NoService, ProgramError, SimenvError
 from simenv.model import TaskSpec, decode_program
-from simenv.wire.history import LogRow, Submitted
+from simenv.wire.messages.queries import LogRow, Submitted
 
 if TYPE_CHECKING:
     from simenv.client.client import Client
-    from simenv.client.task import Task
+    from simenv.client.tasks.task import Task
 
 LOG_LINES = 200
 _LIBRARIES = ("simenv", "qiskit", "numpy", "numba", "msgspec", "pyzmq")

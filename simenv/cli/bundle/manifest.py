@@ -11,7 +11,7 @@ import msgspec
 
 from simenv.errors import ProgramError, VersionMismatch
 from simenv.model import Chain, EngineOptions, Observable, TaskSpec, Terms
-from simenv.wire.history import LogRow, Submitted
+from simenv.wire.messages.queries import LogRow, Submitted
 
 FORMAT = 1
 

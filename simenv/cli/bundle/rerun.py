@@ -7,10 +7,11 @@ from pathlib import Path
 
 import typer
 
-from simenv.cli import out, private
 from simenv.cli.bundle.collect import load
-from simenv.cli.settings import Settings
-from simenv.cli.shown import present
+from simenv.cli.environment import private
+from simenv.cli.options import Settings
+from simenv.cli.output import terminal
+from simenv.cli.tasks.result_view import present
 from simenv.errors import OptionError
 
 _FREE = ("file", "wait", "timeout")  # options that a bundle says nothing of
@@ -38,6 +39,6 @@ def rerun(
             whole = tasks[0] if len(tasks) == 1 else client.task(tasks[0].entry.id)
             present(whole, common.as_json, timeout, alone=alone)
         elif common.as_json:
-            out.json_line({"task": tasks[0].entry.id})
+            terminal.json_line({"task": tasks[0].entry.id})
         else:
-            out.line(tasks[0].entry.id)
+            terminal.line(tasks[0].entry.id)

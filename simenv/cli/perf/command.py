@@ -1,22 +1,76 @@
-"""`simenv perf`: fetch the history of a run, profile it, say what was found."""
+"""`simenv perf`: fetch the history of a run, profile it, say what was found.
+
+From the history of a run to its profile and findings.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from simenv.cli.perf.findings import Finding, findings
+from simenv.cli.perf.profile import Profile, Span, profile
+from simenv.errors import NotFound
+from simenv.model import Event
+
+if TYPE_CHECKING:
+    from simenv.client.client import Client
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import typer
 
-from simenv.cli import moments, out, settings
+from simenv.cli import options
 from simenv.cli.listing import Column, Style, listing
-from simenv.cli.past import LAST, App, Since, app_named
-from simenv.client.signs import elapsed
+from simenv.cli.observe.history import LAST, App, Since, app_named
+from simenv.cli.output import formats, terminal
 from simenv.errors import OptionError
+from simenv.text import elapsed
 
 if TYPE_CHECKING:
     from simenv.cli.perf.profile import Profile, Stage
-    from simenv.cli.perf.report import Report
+
+
+MOST_TASKS = 200_000  # profiled at once: some 200 MB
+EARLY_S = 120.0  # a worker's start that began so long before the first task is still seen
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What `--json` prints."""
+
+    profile: Profile
+    findings: list[Finding]
+
+
+def look(client: Client, app: str, since_s: float = 0.0) -> Report:
+    """Profile and findings of a run, or of all since a time; NotFound where nothing has ended."""
+    rows = client.past.newest(MOST_TASKS, since_s, app, structure=True)
+    starts: list[Span] = []
+    if rows:
+        before = client.past.events_before(rows[0].submitted_s - EARLY_S)
+        starts = worker_starts(client.events(before, ["worker.started", "worker.ready"]))
+    found = profile(rows, starts, app)
+    if not found.tasks:
+        what = f"of {app}" if app else "since then"
+        raise NotFound(f"no task {what} has ended", hint="simenv log shows what there is")
+    return Report(found, findings(found))
+
+
+def worker_starts(events: Iterable[Event]) -> list[Span]:
+    """When workers were starting; one that is not ready yet, until now."""
+    begun: dict[str, float] = {}
+    spans: list[Span] = []
+    for event in events:
+        if event.subject in begun:  # ready, or started again because it never was
+            spans.append((begun.pop(event.subject), event.time_s))
+        if event.kind == "worker.started":
+            begun[event.subject] = event.time_s
+    now_s = time.time()
+    return spans + [(begin_s, now_s) for begin_s in begun.values()]
+
 
 _STAGES: tuple[Column[Stage], ...] = (
     Column("STAGE", lambda stage: stage.name),
@@ -32,55 +86,56 @@ def perf(context: typer.Context, app: App = "", since: Since = "") -> None:
 
     Of the last `simenv run`, unless a run or a time is named.
     """
-    from simenv.cli.perf.report import MOST_TASKS, look
 
-    common = settings.of(context)
+    common = options.of(context)
     if app and since:
         raise OptionError("--app beside --since", hint="one of them")
-    since_s = moments.since(since)
+    since_s = formats.since(since)
     with common.connect_or_read() as client:
         run = "" if since else app_named(client, app or LAST)
         report = look(client, run, since_s)
     if report.profile.tasks + report.profile.unfinished == MOST_TASKS:
-        out.note(f"only the last {out.number(MOST_TASKS)} tasks are profiled")
+        terminal.note(f"only the last {terminal.number(MOST_TASKS)} tasks are profiled")
     if common.as_json:
-        out.json_line(report)
+        terminal.json_line(report)
         return
     _show(report)
 
 
 def _show(report: Report) -> None:
     found = report.profile
-    out.line(f"RUN       {found.app or '-'}   {_counts(found)}   {_begun(found)}")
-    out.line(
-        f"STEPS     {out.number(found.steps)} of {found.step_circuits:.0f} circuits   "
-        f"{out.number(found.messages)} messages"
+    terminal.line(f"RUN       {found.app or '-'}   {_counts(found)}   {_begun(found)}")
+    terminal.line(
+        f"STEPS     {terminal.number(found.steps)} of {found.step_circuits:.0f} circuits   "
+        f"{terminal.number(found.messages)} messages"
     )
-    out.line(
+    terminal.line(
         f"TIME      {found.wall_s:.3f} s   {found.busy:.1f} workers busy while there was work; "
         f"{found.workers} had a part in it"
     )
-    out.line(
+    terminal.line(
         f"CLIENT    packing {found.packed_s:.3f} s, acceptance {found.accepted_s:.3f} s; "
         f"results read {1e3 * found.late_s:.1f} ms after they were ready"
     )
-    out.line()
+    terminal.line()
     stages: Sequence[Stage] = sorted(found.stages, key=lambda stage: -stage.wall_s)
     listing(_STAGES, Style(False), lambda: stages)
-    out.line()
+    terminal.line()
     for finding in report.findings:
-        out.line(f"- {finding.words}")
+        terminal.line(f"- {finding.words}")
         if finding.way:
-            out.line(f"  {finding.way}")
+            terminal.line(f"  {finding.way}")
 
 
 def _begun(found: Profile) -> str:
     """Which run this was: one that submitted nothing is none, and an older one is shown."""
-    return f"begun {moments.shown(found.begun_s)}, {elapsed(time.time() - found.begun_s)} ago"
+    return f"begun {formats.shown(found.begun_s)}, {elapsed(time.time() - found.begun_s)} ago"
 
 
 def _counts(found: Profile) -> str:
-    words = f"{out.counted(found.circuits, 'circuit')} in {out.counted(found.tasks, 'task')}"
+    words = (
+        f"{terminal.counted(found.circuits, 'circuit')} in {terminal.counted(found.tasks, 'task')}"
+    )
     if found.failed:
         words += f", {found.failed} without a result"
     if found.unfinished:

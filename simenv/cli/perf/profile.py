@@ -15,7 +15,7 @@ from statistics import median
 import msgspec
 
 from simenv.model import TaskState
-from simenv.wire.history import LogRow
+from simenv.wire.messages.queries import LogRow
 
 ENGINE, PLAN, DECODE, ENCODE = "engine", "plan", "decode", "encode"
 WAY, QUEUE, APPLICATION = "way", "queue", "application"

@@ -9,9 +9,10 @@ import os
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from simenv.client.circuits import native, plain, qasm2, qasm3, qpy
-from simenv.client.circuits.bindings import Slots
-from simenv.client.circuits.limits import (
+from simenv.client.circuits import native
+from simenv.client.circuits.common.parameters import Loaded, Slots
+from simenv.client.circuits.common.qiskit_runtime import is_circuit
+from simenv.client.circuits.common.text_checks import (
     MAX_PACKED_BYTES,
     MAX_TEXT_BYTES,
     Source,
@@ -19,9 +20,8 @@ from simenv.client.circuits.limits import (
     relocate,
     too_large,
 )
-from simenv.client.circuits.loaded import Loaded
-from simenv.client.circuits.names import is_circuit
-from simenv.client.circuits.pack import Packed, Packer, pack
+from simenv.client.circuits.encode.encoder import Packed, Packer, pack
+from simenv.client.circuits.formats import qasm2, qasm2_fast, qasm3, qpy
 from simenv.errors import LimitExceeded, ProgramError, SimenvError
 from simenv.model import Program
 
@@ -88,7 +88,7 @@ def _from_file(path: str | bytes) -> Loaded:
 
 def _from_source(source: Source) -> Loaded:
     if source.version == 2:
-        program = plain.program(source)
+        program = qasm2_fast.program(source)
         if program is not None:
             return _of_program(program, (), None)
         circuit = qasm2.parse(source)

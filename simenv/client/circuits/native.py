@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from simenv.client.circuits.limits import MAX_OPERANDS, MAX_OPERATIONS
-from simenv.client.circuits.loaded import Loaded
+from simenv.client.circuits.common.parameters import Loaded
+from simenv.client.circuits.common.text_checks import MAX_OPERANDS, MAX_OPERATIONS
 from simenv.model import MAX_CLBITS, PROGRAM_FORMAT, Program
 
 WALKED_FIRST = 2_000  # operations: compiling takes as long as walking some twenty thousand

@@ -6,7 +6,7 @@ sooner or later, whatever the service does. Where DEFw is not up yet, call `inst
 
 from __future__ import annotations
 
-from simenv.frontends.qfw.locking import install
+from simenv.frontends.qfw.send_lock import install
 
 __all__ = ["install"]
 

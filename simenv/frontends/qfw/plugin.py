@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from simenv.config import qpm as words
 from simenv.config.qpm import QPMConfig
 from simenv.errors import ConfigError
-from simenv.frontends.qfw import deployment, host, identity, locking
-from simenv.frontends.qfw.ears import Ears
-from simenv.frontends.qfw.hub import Hub
+from simenv.frontends.qfw import defw, deployment, send_lock, service_record
+from simenv.frontends.qfw.environment import Hub
+from simenv.frontends.qfw.event_endpoints import Ears
 from simenv.frontends.qfw.registration import LOOK_S, Registration, say_ready
 from simenv.frontends.qfw.sessions import Sessions
 from simenv.qpm.errors import NotReady, QPMError
@@ -69,7 +69,7 @@ class Plugin:
 
     def begin(self) -> None:
         """A QPM is wanted; idempotent. QPMError where a variable cannot be used."""
-        locking.install()
+        send_lock.install()
         self._begin_hub()
 
     def close(self) -> None:
@@ -80,14 +80,16 @@ class Plugin:
 
     def record(self, kind: type) -> ServiceRecord:
         """What `query` of this class answers, also before the environment is reached."""
-        return identity.completed(self._known(), kind, self.told, self.deployed, self.revision)
+        return service_record.completed(
+            self._known(), kind, self.told, self.deployed, self.revision
+        )
 
     def is_registered(self) -> bool:
         """It is where clients look for it, or is not to be there."""
         return not self.registers or self.registration.done
 
     def _begin(self) -> None:
-        while not self._ended.wait(LOOK_S) and not host.is_up():
+        while not self._ended.wait(LOOK_S) and not defw.is_up():
             pass
         try:
             self._begin_hub()
@@ -148,7 +150,7 @@ def the_plugin() -> Plugin:
     global _plugin
     with _making:
         if _plugin is None:
-            _plugin = Plugin(os.environ, host.revision())
+            _plugin = Plugin(os.environ, defw.revision())
         return _plugin
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from simenv.frontends.qfw import host, identity, locking
+from simenv.frontends.qfw import defw, send_lock, service_record
 from simenv.qpm.service import ServiceRecord
 
 LOOK_S = 0.2  # DEFw tells nobody that its directory is there
@@ -38,7 +38,7 @@ class Registration:
         """Until `leave`."""
         wait_s = LOOK_S
         while not self._ended.wait(wait_s):
-            directory = host.directory()
+            directory = defw.directory()
             if directory is None:
                 self._known_to = None
             elif directory is not self._known_to:
@@ -61,11 +61,11 @@ class Registration:
         record = self._record()
         if record is None or record.properties is None:
             return True  # looked for again soon
-        words = host.words(record.qpm_type, record.qpm_capabilities)
-        told = identity.context(record, words)
-        locking.install()  # from now on others send too
+        words = defw.words(record.qpm_type, record.qpm_capabilities)
+        told = service_record.context(record, words)
+        send_lock.install()  # from now on others send too
         try:
-            answer = directory.register_service(host.endpoint(), context=told)
+            answer = directory.register_service(defw.endpoint(), context=told)
         except Exception as error:  # noqa: BLE001 - a stranger's: refused, away, or of another kind
             log.warning("the directory does not take %s: %s", told["service_id"], error)
             return False

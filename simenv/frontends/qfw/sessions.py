@@ -13,12 +13,12 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from simenv.frontends.qfw import host
+from simenv.frontends.qfw import defw
 
 if TYPE_CHECKING:
-    from simenv.client.qpm.single import SingleQPM
-    from simenv.frontends.qfw.ears import Ear
-    from simenv.frontends.qfw.hub import Hub
+    from simenv.client.qpm.bindings.revision1 import SingleQPM
+    from simenv.frontends.qfw.environment import Hub
+    from simenv.frontends.qfw.event_endpoints import Ear
 
 SWEEP_S = 5.0
 IDLE_S = 3_600.0  # without a call; as long as unread completions are kept
@@ -91,7 +91,7 @@ class Sessions:
                 return
             self._swept_s = monotonic()
             known = list(self._known)
-        peers = host.peers()
+        peers = defw.peers()
         for session in known:
             if session.ear is not None and session.ear.is_gone(peers):
                 session.close()

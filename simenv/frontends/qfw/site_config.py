@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from simenv.client.qpm.shelf import Retention
+from simenv.client.qpm.runtime.completion_queues import Retention
 from simenv.errors import ConfigError
 
 PLACE = ("qpm", "completion-queues", "retention")

@@ -7,7 +7,7 @@ installed.
 
 from __future__ import annotations
 
-from simenv.frontends.qrmi.kinds import Payload, Target, TaskResult
 from simenv.frontends.qrmi.resource import QuantumResource, resources
+from simenv.frontends.qrmi.types import Payload, Target, TaskResult
 
 __all__ = ["Payload", "QuantumResource", "Target", "TaskResult", "resources"]

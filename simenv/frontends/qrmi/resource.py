@@ -18,8 +18,8 @@ import simenv
 from simenv.client.client import Client
 from simenv.errors import NotFound, OptionError, SimenvError
 from simenv.frontends.qrmi import sampler, variables
-from simenv.frontends.qrmi.kinds import NAMES, ORDER, Target, TaskResult, statuses
 from simenv.frontends.qrmi.sampler import Work
+from simenv.frontends.qrmi.types import NAMES, ORDER, Target, TaskResult, statuses
 
 LEASE_S = 3600.0  # of what is acquired, since it was renewed last
 MAX_CIRCUITS = 1_000  # of one payload

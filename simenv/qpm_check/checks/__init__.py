@@ -23,7 +23,7 @@ from simenv.qpm_check.checks import (
     telemetry,
     tokens,
 )
-from simenv.qpm_check.rows import Row
+from simenv.qpm_check.harness.check import Row
 
 _MODULES: tuple[ModuleType, ...] = (
     loading, service, records, single, execution, polling, events, admission, policy, scheduling,

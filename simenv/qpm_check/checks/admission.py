@@ -6,11 +6,12 @@ import time
 from functools import partial
 from typing import Any
 
-from simenv.qpm_check import shapes
-from simenv.qpm_check.bench import LENGTHENED, Bench
 from simenv.qpm_check.checks.single import EVENT
-from simenv.qpm_check.rows import Irrelevant, expect, expect_equal, row, shown
-from simenv.qpm_check.target import FAMILY
+from simenv.qpm_check.contract.outcomes import expect, shown
+from simenv.qpm_check.harness import shapes
+from simenv.qpm_check.harness.check import Irrelevant, expect_equal, row
+from simenv.qpm_check.harness.session import LENGTHENED, Bench
+from simenv.qpm_check.targets.target import FAMILY
 
 DECISION: shapes.Fields = {
     "status": str, "decision": int, "reason": str, "reason_code": int, "credits_required": int,

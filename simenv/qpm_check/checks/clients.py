@@ -9,10 +9,11 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from simenv.qpm_check.bench import Bench
-from simenv.qpm_check.callers import Caller, Ear
 from simenv.qpm_check.checks.single import EVENT, QUIET_S
-from simenv.qpm_check.rows import BOTH, Need, expect, expect_equal, row
+from simenv.qpm_check.contract.outcomes import expect
+from simenv.qpm_check.harness.check import BOTH, Need, expect_equal, row
+from simenv.qpm_check.harness.clients import Caller, Ear
+from simenv.qpm_check.harness.session import Bench
 
 PROMPT_S = 2.0  # an event or an answer that waits for nobody else
 CLIENTS = 10

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from simenv.qpm_check import shapes
-from simenv.qpm_check.bench import Bench
-from simenv.qpm_check.rows import Irrelevant, expect, expect_equal, row, shown
+from simenv.qpm_check.contract.outcomes import expect, shown
+from simenv.qpm_check.harness import shapes
+from simenv.qpm_check.harness.check import Irrelevant, expect_equal, row
+from simenv.qpm_check.harness.session import Bench
 
 STATES = ("running", "draining", "quiescing", "stopping", "stopped")
 STATUS: shapes.Fields = {

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from simenv.qpm_check import circuits
-from simenv.qpm_check.bench import SHOTS, Bench
-from simenv.qpm_check.callers import Caller, counts_of
 from simenv.qpm_check.checks.single import EVENT
-from simenv.qpm_check.rows import BOTH, Need, Omitted, expect, expect_equal, row
+from simenv.qpm_check.contract.outcomes import Omitted, expect
+from simenv.qpm_check.harness import circuits
+from simenv.qpm_check.harness.check import BOTH, Need, expect_equal, row
+from simenv.qpm_check.harness.clients import Caller, counts_of
+from simenv.qpm_check.harness.session import SHOTS, Bench
 
 FIFTY = 50
 CALLERS = 32

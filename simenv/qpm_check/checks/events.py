@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 
-from simenv.qpm_check import circuits, shapes
-from simenv.qpm_check.bench import Bench
 from simenv.qpm_check.checks.single import EVENT, QUIET_S
-from simenv.qpm_check.rows import Omitted, expect, expect_equal, row
+from simenv.qpm_check.contract.outcomes import Omitted, expect
+from simenv.qpm_check.harness import circuits, shapes
+from simenv.qpm_check.harness.check import expect_equal, row
+from simenv.qpm_check.harness.session import Bench
 
 MANY = 8
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from simenv.qpm_check import circuits, shapes
-from simenv.qpm_check.bench import LENGTHENED, Bench
-from simenv.qpm_check.callers import counts_of
-from simenv.qpm_check.rows import Omitted, expect, expect_equal, row, shown
+from simenv.qpm_check.contract.outcomes import Omitted, expect, shown
+from simenv.qpm_check.harness import circuits, shapes
+from simenv.qpm_check.harness.check import expect_equal, row
+from simenv.qpm_check.harness.clients import counts_of
+from simenv.qpm_check.harness.session import LENGTHENED, Bench
 
 AT_ONCE_S = 1.0
 LATE_S = 0.05

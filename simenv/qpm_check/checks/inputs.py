@@ -6,11 +6,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from simenv.qpm_check import circuits
-from simenv.qpm_check.bench import SHOTS, Bench
 from simenv.qpm_check.checks.policy import ONE_GATE, configuration
-from simenv.qpm_check.rows import BOTH, Broken, expect_equal, row, shown
-from simenv.qpm_check.target import FAMILY, named
+from simenv.qpm_check.contract.outcomes import Broken, shown
+from simenv.qpm_check.harness import circuits
+from simenv.qpm_check.harness.check import BOTH, expect_equal, row
+from simenv.qpm_check.harness.session import SHOTS, Bench
+from simenv.qpm_check.targets.target import FAMILY, named
 
 WRONG: tuple[Any, ...] = (
     None, True, -1, 0, 2**70, 1.5, float("nan"), "", "x", "\x00", "9" * 500, [], [None], {},

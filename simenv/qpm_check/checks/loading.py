@@ -9,10 +9,11 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from simenv.qpm_check.bench import Bench
 from simenv.qpm_check.checks.single import EVENT
-from simenv.qpm_check.rows import BOTH, Broken, Need, Omitted, expect, expect_equal, row, shown
-from simenv.qpm_check.standin.loader import OURS
+from simenv.qpm_check.contract.outcomes import Broken, Omitted, expect, shown
+from simenv.qpm_check.fake_defw.loader import OURS
+from simenv.qpm_check.harness.check import BOTH, Need, expect_equal, row
+from simenv.qpm_check.harness.session import Bench
 
 MOST_S = 0.001
 QUICK_S = 2.0
@@ -46,7 +47,7 @@ def imports(bench: Bench) -> None:
 )
 def bare(bench: Bench) -> None:
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "simenv.qpm_check.standin.bare", _facts(bench)["folder"]],
+        [sys.executable, "-P", "-m", "simenv.qpm_check.fake_defw.bare", _facts(bench)["folder"]],
         stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=IMPORT_S,
     )  # fmt: skip
     expect(done.returncode == 0, _last(done.stderr))

@@ -9,11 +9,12 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
-from simenv.qpm_check import shapes
-from simenv.qpm_check.bench import Bench
 from simenv.qpm_check.checks.admission import decided, stands
-from simenv.qpm_check.rows import Omitted, expect, expect_equal, row
-from simenv.qpm_check.target import FAMILY
+from simenv.qpm_check.contract.outcomes import Omitted, expect
+from simenv.qpm_check.harness import shapes
+from simenv.qpm_check.harness.check import expect_equal, row
+from simenv.qpm_check.harness.session import Bench
+from simenv.qpm_check.targets.target import FAMILY
 
 PROFILE: shapes.Fields = {
     "device_id": int, "external_device_id": str, "baseline": dict,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from simenv.qpm_check import circuits, shapes
-from simenv.qpm_check.bench import Bench
-from simenv.qpm_check.rows import expect, expect_equal, row
+from simenv.qpm_check.contract.outcomes import expect
+from simenv.qpm_check.harness import circuits, shapes
+from simenv.qpm_check.harness.check import expect_equal, row
+from simenv.qpm_check.harness.session import Bench
 
 _MANY = 8
 

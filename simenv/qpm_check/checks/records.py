@@ -7,11 +7,12 @@ import math
 import time
 from typing import Any
 
-from simenv.qpm_check import circuits, shapes
-from simenv.qpm_check.bench import SHOTS, Bench
-from simenv.qpm_check.callers import counts_of
-from simenv.qpm_check.rows import BOTH, Irrelevant, expect, expect_equal, row
-from simenv.qpm_check.target import named
+from simenv.qpm_check.contract.outcomes import expect
+from simenv.qpm_check.harness import circuits, shapes
+from simenv.qpm_check.harness.check import BOTH, Irrelevant, expect_equal, row
+from simenv.qpm_check.harness.clients import counts_of
+from simenv.qpm_check.harness.session import SHOTS, Bench
+from simenv.qpm_check.targets.target import named
 
 STATEVECTOR = 2  # its bit among the capabilities
 CLOCK_S = 1.0  # clocks of one machine, read in several processes

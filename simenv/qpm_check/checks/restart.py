@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from simenv.qpm_check.bench import Bench
-from simenv.qpm_check.callers import Caller
-from simenv.qpm_check.rows import BOTH, Broken, Need, expect, row
-from simenv.qpm_check.target import named
+from simenv.qpm_check.contract.outcomes import Broken, expect
+from simenv.qpm_check.harness.check import BOTH, Need, row
+from simenv.qpm_check.harness.clients import Caller
+from simenv.qpm_check.harness.session import Bench
+from simenv.qpm_check.targets.target import named
 
 POLL_S = 0.02
 AWAY_S = 0.5

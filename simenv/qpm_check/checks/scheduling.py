@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from simenv.qpm_check import shapes
-from simenv.qpm_check.bench import Bench
-from simenv.qpm_check.rows import expect, expect_equal, row
-from simenv.qpm_check.target import FAMILY, named
+from simenv.qpm_check.contract.outcomes import expect
+from simenv.qpm_check.harness import shapes
+from simenv.qpm_check.harness.check import expect_equal, row
+from simenv.qpm_check.harness.session import Bench
+from simenv.qpm_check.targets.target import FAMILY, named
 
 STATUS: shapes.Fields = {
     "target_id": str, "state": str, "scheduler_available": bool, "threading_mode": str,

@@ -8,12 +8,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from simenv.qpm_check import signatures
-from simenv.qpm_check.bench import Bench
-from simenv.qpm_check.plainness import impurities
-from simenv.qpm_check.rows import BOTH, Broken, Irrelevant, Need, expect, expect_equal, row, shown
-from simenv.qpm_check.shapes import has
-from simenv.qpm_check.standin.directory import KEYS
+from simenv.qpm_check.contract import signatures
+from simenv.qpm_check.contract.outcomes import Broken, expect, shown
+from simenv.qpm_check.contract.plain_data import impurities
+from simenv.qpm_check.fake_defw.directory import KEYS
+from simenv.qpm_check.harness.check import BOTH, Irrelevant, Need, expect_equal, row
+from simenv.qpm_check.harness.session import Bench
+from simenv.qpm_check.harness.shapes import has
 
 SIMULATOR = 2
 EXAMPLES = {"QB": 4, "TNQVM": 8, "NWQSIM": 16}  # type bits that examples of revision 1 ask for

@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from simenv.qpm_check import circuits
-from simenv.qpm_check.bench import Bench
-from simenv.qpm_check.callers import counts_of
-from simenv.qpm_check.rows import Need, expect, expect_equal, row, shown
+from simenv.qpm_check.contract.outcomes import expect, shown
+from simenv.qpm_check.harness import circuits
+from simenv.qpm_check.harness.check import Need, expect_equal, row
+from simenv.qpm_check.harness.clients import counts_of
+from simenv.qpm_check.harness.session import Bench
 
 R1 = (1,)
 EVENT = 1  # EVENT_TYPE_CIRC_RESULT

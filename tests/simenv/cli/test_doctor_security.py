@@ -13,8 +13,8 @@ from live import environment
 from other_user import UID, skip_without_second_user
 
 from launcher.process import network_namespace
-from simenv.cli.checks import keys, security
-from simenv.client import address
+from simenv.cli.doctor import folders, security
+from simenv.client.connection import address
 from simenv.config import Config, write
 
 KERNELS = os.environ["SIMENV_KERNELS"]
@@ -72,7 +72,7 @@ def test_files_with_secret_keys_that_others_can_read_fail(home: Path, name: str)
     file.parent.mkdir(exist_ok=True)
     file.touch(0o600)
     file.chmod(0o644)
-    (found,) = keys.modes()
+    (found,) = folders.modes()
     assert (found.level, found.remedy) == ("fail", f"chmod 600 {file}")
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from kit import assembled
 
+from simenv.cli.admin.qpm_environment import Restartable
 from simenv.cli.app import run
-from simenv.cli.qpm_environment import Restartable
-from simenv.client import start
+from simenv.client.environments import launch
 from simenv.errors import StartFailed
 
 
@@ -62,7 +62,7 @@ def test_an_environment_that_does_not_start_again_is_let_go_of_once(
         def refused(*_: object, **__: object) -> None:
             raise StartFailed("no process to be had")
 
-        patch.setattr(start, "start", refused)
+        patch.setattr(launch, "start", refused)
         with pytest.raises(StartFailed):
             environment.end()
     environment.close()

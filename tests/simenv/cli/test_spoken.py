@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from simenv.cli.spoken import spoken, spoken_errors
+from simenv.cli.errors import spoken, spoken_errors
 from simenv.errors import OptionError
 
 

@@ -10,10 +10,10 @@ import pytest
 from shell import Shell
 
 import simenv
-from simenv.cli import private
 from simenv.cli.app import run
-from simenv.cli.show.loop import run_s
-from simenv.client.task import Task
+from simenv.cli.demo.loop import run_s
+from simenv.cli.environment import private
+from simenv.client.tasks.task import Task
 
 PROGRAM = """OPENQASM 3.0; include "stdgates.inc";
 input float theta; qubit[1] q; bit[1] c;

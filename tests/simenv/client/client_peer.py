@@ -15,9 +15,9 @@ from types import TracebackType
 from simenv.errors import SimenvError
 from simenv.model import RESULT_FORMAT, Origin, ResultData, TaskSpec, TaskState, Terms, Timing
 from simenv.wire import codec
-from simenv.wire import messages as m
-from simenv.wire.connection import Connection, Door
-from simenv.wire.memory import MemoryDoors
+from simenv.wire.messages import client as m
+from simenv.wire.transport.memory import MemoryDoors
+from simenv.wire.transport.zmq_ipc import Connection, Door
 
 Handler = Callable[[m.FromClient], Iterable[m.ToClient]]
 ORIGIN = Origin("main-0", "here", 4711, "0.1.0")

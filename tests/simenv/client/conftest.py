@@ -12,8 +12,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from client_peer import Peer
 
-from simenv.client import silence, watches
-from simenv.client.link import Link
+from simenv.client.connection import liveness, pending_tasks
+from simenv.client.connection.session import Link
 
 
 @pytest.fixture
@@ -32,9 +32,9 @@ def link(peer: Peer) -> Iterator[Link]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds of patience become hundredths."""
-    monkeypatch.setattr(silence, "QUIET_S", 0.02)
-    monkeypatch.setattr(silence, "LOOK_S", 0.01)
-    monkeypatch.setattr(silence, "LOST_S", 1.0)
+    monkeypatch.setattr(liveness, "QUIET_S", 0.02)
+    monkeypatch.setattr(liveness, "LOOK_S", 0.01)
+    monkeypatch.setattr(liveness, "LOST_S", 1.0)
     for module in ("link", "watches", "pump"):
         monkeypatch.setattr(f"simenv.client.{module}.REPEAT_S", 0.05)
-    assert watches.REPEAT_S == 0.05
+    assert pending_tasks.REPEAT_S == 0.05

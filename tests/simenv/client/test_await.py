@@ -8,10 +8,10 @@ import threading
 import pytest
 from client_peer import Peer, completed, completion, spec, terms
 
-from simenv.client.gather import as_completed
-from simenv.client.link import Link
-from simenv.client.sending import Order, send
-from simenv.client.task import Task
+from simenv.client.connection.session import Link
+from simenv.client.submission.prepare import Order
+from simenv.client.submission.send import send
+from simenv.client.tasks.task import Task, as_completed
 from simenv.errors import NoService, OptionError, ServiceLost, TaskFailed, TimedOut
 from simenv.model import TaskState
 

@@ -15,7 +15,7 @@ import simenv
 from simenv.client.client import Client
 from simenv.errors import NotReserved, OptionError, TaskCancelled, TimedOut
 from simenv.model import AdmissionPolicy, ReservationState, TaskState
-from simenv.wire.reservations import Policed, SetPolicy
+from simenv.wire.messages.reservations import Policed, SetPolicy
 
 BELL = (
     'OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; creg c[2]; h q[0]; cx q[0],q[1]; measure q->c;'
@@ -168,7 +168,7 @@ def test_what_a_block_ends_with_is_not_hidden_by_a_service_that_is_gone(
 ) -> None:
     def leave() -> None:
         with env.reserve(for_s=0.1):
-            monkeypatch.setattr("simenv.client.silence.LOST_S", 0.5)
+            monkeypatch.setattr("simenv.client.connection.liveness.LOST_S", 0.5)
             gone.down()
             raise ZeroDivisionError
 

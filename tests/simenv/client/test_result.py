@@ -14,8 +14,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from simenv.client.result import Provenance, Result, Stages
-from simenv.client.sheet import Sheet
+from simenv.client.results.decoded import Provenance, Sheet, Stages
+from simenv.client.results.result import Result
 from simenv.errors import OptionError, ProtocolError, VersionMismatch
 from simenv.model import RESULT_FORMAT, Origin, ResultData
 

@@ -10,8 +10,8 @@ import pytest
 from simenv.cli.app import run
 from simenv.config import convert
 from simenv.errors import ConfigError
-from simenv.service.start import assemble
-from simenv.worker import start
+from simenv.service.bootstrap import assemble
+from simenv.worker import main
 from simulators.compiler import kernel, warmup
 
 BELL = "OPENQASM 2.0;\ninclude 'qelib1.inc';\nqreg q[1];\ncreg c[1];\nh q[0];\nmeasure q -> c;\n"
@@ -38,7 +38,7 @@ def test_the_service_refuses_kernels_that_others_can_write(tmp_path: Path, loose
 def test_a_worker_refuses_kernels_that_others_can_write(loose: Path) -> None:
     told = argparse.Namespace(kernels=loose, engine="any", ranks=1)
     with pytest.raises(ConfigError, match=REFUSED):
-        start._load(told, None)  # type: ignore[arg-type]
+        main._load(told, None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("words", [["simulate"], ["explain", "--plan"]])

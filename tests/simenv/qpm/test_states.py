@@ -8,11 +8,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from simenv.client.qpm import QPM, admission, execution, policies, scheduling, single, telemetry
-from simenv.client.qpm.control import ControlBinding
+from simenv.client.qpm.bindings import admission, execution, policy, revision1, scheduler, telemetry
+from simenv.client.qpm.bindings.control import ControlBinding
+from simenv.client.qpm.provider import QPM
 from simenv.model import FINAL_STATES, ReservationState, TaskInfo, TaskState
-from simenv.qpm import bindings, errors, managing
-from simenv.qpm.reserving import STATE_CODES, reason_text
+from simenv.qpm import bindings, errors, management
+from simenv.qpm.admission import STATE_CODES, reason_text
 from simenv.qpm.service import BINDINGS
 from simenv.qpm.states import OUTCOMES, STANDS, Lifecycle, Outcome, under_way
 
@@ -64,12 +65,12 @@ def test_a_binding_is_not_offered() -> None:
     ("promise", "kept"),
     [
         (bindings.Execution, execution.ExecutionBinding),
-        (managing.Admission, admission.AdmissionBinding),
-        (managing.AdmissionPolicy, policies.PolicyBinding),
-        (managing.Scheduler, scheduling.SchedulerBinding),
+        (management.Admission, admission.AdmissionBinding),
+        (management.AdmissionPolicy, policy.PolicyBinding),
+        (management.Scheduler, scheduler.SchedulerBinding),
         (bindings.Telemetry, telemetry.TelemetryBinding),
         (bindings.Control, ControlBinding),
-        (bindings.SingleClass, single.SingleQPM),
+        (bindings.SingleClass, revision1.SingleQPM),
     ],
 )
 def test_a_method_is_missing_or_called_differently(promise: type, kept: type) -> None:

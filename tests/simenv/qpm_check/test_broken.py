@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 from kit import PLUGINS, assembled, checked
 
-from simenv.qpm_check.rows import State
+from simenv.qpm_check.harness.check import State
 
 WAIT_S = 5.0  # for what never comes
 TOKEN = "open sesame"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from kit import LONGER_S, assembled, checked
 
-from simenv.qpm_check.rows import State
+from simenv.qpm_check.harness.check import State
 
 
 def test_one_revision_that_raises_is_not_applicable_where_the_other_is_served(

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from kit import assembled, checked
 
-from simenv.qpm_check.plugin import Plugin
-from simenv.qpm_check.rows import State
-from simenv.qpm_check.standin import errors
-from simenv.qpm_check.standin.directory import Directory, is_subset
-from simenv.qpm_check.standin.wire import PeerGone, Sender, pack, purified, receive
+from simenv.qpm_check.fake_defw import errors
+from simenv.qpm_check.fake_defw.directory import Directory, is_subset
+from simenv.qpm_check.fake_defw.wire import PeerGone, Sender, pack, purified, receive
+from simenv.qpm_check.harness.check import State
+from simenv.qpm_check.targets.plugin import Plugin
 
 MODE = '"instance_mode": _instance_mode()'
 MODULE = "services/svc_honest/__init__.py"

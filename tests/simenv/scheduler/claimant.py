@@ -18,13 +18,14 @@ from simenv.model import (
     Terms,
     Workload,
 )
-from simenv.scheduler import kept, reserved, steering
-from simenv.scheduler.check import check
-from simenv.scheduler.holds import Reservation
-from simenv.scheduler.state import State
-from simenv.scheduler.values import Action, Batch, Ending
-from simenv.service import reserved_rows
-from simenv.service.records import Records
+from simenv.scheduler.core.types import Action, Batch, Ending
+from simenv.scheduler.dispatch import dedicated_workers
+from simenv.scheduler.events import devices, reservations
+from simenv.scheduler.events.tasks import State
+from simenv.scheduler.invariants import check
+from simenv.scheduler.reservations.reservation import Reservation
+from simenv.service.journal import scheduler_tables
+from simenv.service.journal.reader import Records
 
 WALL_NS = 1_800_000_000 * SECOND
 POOLS = (PoolSpec("main", "any", min=2, max=2), PoolSpec("side", "any", min=1, max=1))
@@ -39,7 +40,7 @@ class Claimant(Machine):
 
     def __init__(self, workers: int = 2) -> None:
         self.rows = sqlite3.connect(":memory:", isolation_level=None)
-        self.rows.executescript(reserved_rows.SCHEMA + META)
+        self.rows.executescript(scheduler_tables.RESERVATION_SCHEMA + META)
         specs = (msgspec.structs.replace(POOLS[0], min=workers, max=workers), POOLS[1])
         super().__init__(specs=specs)
         self.specs = specs
@@ -66,7 +67,7 @@ class Claimant(Machine):
             **ask,
         }
         asked = ReservationAsk(**fields)  # type: ignore[arg-type]
-        decision = reserved.reserve(self.state, asked, owner, self.wall_ns)
+        decision = reservations.reserve(self.state, asked, owner, self.wall_ns)
         self.settle()
         return decision
 
@@ -83,7 +84,7 @@ class Claimant(Machine):
         one = self.state.reservations.usable(number, owner, self.wall_ns)
         specs = [TaskSpec(b"program", shots, seed) for seed in range(count)]
         routes = [route(cost, pool=pool)] * count
-        units, errors = reserved.units_of(self.state, one, specs, routes, [WORK] * count)
+        units, errors = reservations.units_of(self.state, one, specs, routes, [WORK] * count)
         if errors:
             raise errors[0]
         first = self.state.next_task
@@ -101,18 +102,18 @@ class Claimant(Machine):
 
     def end(self, number: int, how: ReservationState = ReservationState.RELEASED) -> list[Action]:
         one = self.ledger[number]
-        actions = reserved.close(self.state, one, how, "", self.wall_ns, self.now_ns)
+        actions = reservations.close(self.state, one, how, "", self.wall_ns, self.now_ns)
         return self.keep(actions) + self.settle()
 
     def settle(self) -> list[Action]:
         """What the loop does in each pass, until nothing is left to do; then all is stored."""
         actions: list[Action] = []
         while self.state.reservations.emptying or self.state.reservations.freed:
-            actions += self.keep(reserved.empty(self.state, self.now_ns))
+            actions += self.keep(reservations.empty(self.state, self.now_ns))
             actions += self.keep(self.state.unpark(self.now_ns))
         check(self.state)
         ledger = self.state.reservations
-        for query, values in reserved_rows.statements(ledger, ledger.take_changes()):
+        for query, values in scheduler_tables.reservation_statements(ledger, ledger.take_changes()):
             self.rows.execute(query, values)
         return actions
 
@@ -126,11 +127,11 @@ class Claimant(Machine):
         old = self.state
         self.state = State(self.specs, LIMITS, old.epoch + 1, old.next_task)
         ledger = self.state.reservations
-        units = reserved_rows.restore(Records(self.rows, Path("rows")), ledger)
+        units = scheduler_tables.read_reservations(Records(self.rows, Path("rows")), ledger)
         for one in ledger.live.values():
-            kept.begin(self.state, one)
+            dedicated_workers.begin(self.state, one)
         for device, told in old.steers.all.items():
-            steering.restore(self.state, device, told)
+            devices.restore(self.state, device, told)
         for number, record in sorted(old.tasks.items()):
             batch = msgspec.structs.replace(record.batch, first=number)
             takes = [units[number][1]] if number in units else None

@@ -6,10 +6,7 @@ import msgspec
 
 from launcher.base import Node
 from simenv.model import PoolSpec, TaskSpec, TaskState, Terms
-from simenv.scheduler.check import check
-from simenv.scheduler.dispatch import assign
-from simenv.scheduler.state import State
-from simenv.scheduler.values import (
+from simenv.scheduler.core.types import (
     Action,
     Batch,
     Ending,
@@ -19,7 +16,10 @@ from simenv.scheduler.values import (
     Send,
     StartWorker,
 )
-from simenv.wire.messages import STATES, Finished
+from simenv.scheduler.dispatch.dispatcher import assign
+from simenv.scheduler.events.tasks import State
+from simenv.scheduler.invariants import check
+from simenv.wire.messages.client import STATES, Finished
 
 SECOND = 1_000_000_000
 LIMITS = Limits(

@@ -9,8 +9,7 @@ import itertools
 from machine import SECOND, Machine
 
 from simenv.model import PoolSpec, TaskState
-from simenv.scheduler.dispatch import assign
-from simenv.scheduler.values import (
+from simenv.scheduler.core.types import (
     Action,
     KillWorker,
     Limits,
@@ -18,7 +17,8 @@ from simenv.scheduler.values import (
     RetireWorker,
     StartWorker,
 )
-from simenv.wire.messages import STATES, Finished
+from simenv.scheduler.dispatch.dispatcher import assign
+from simenv.wire.messages.client import STATES, Finished
 
 START_NS = 600_000_000
 EXIT_NS = 50_000_000

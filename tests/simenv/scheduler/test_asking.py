@@ -10,8 +10,10 @@ from machine import SECOND
 
 from simenv.errors import Insufficient, NotReserved, OptionError
 from simenv.model import AdmissionPolicy, Code, DeviceProfile, Workload
-from simenv.scheduler import deciding, reserved, steering
-from simenv.scheduler import reservations as ledgers
+from simenv.scheduler.events import reservations
+from simenv.scheduler.reservations import admission
+from simenv.scheduler.reservations import ledger as ledgers
+from simenv.scheduler.views import infos
 
 
 @pytest.fixture
@@ -50,7 +52,7 @@ def test_a_rate_is_shared_and_its_units_are_not_lost_to_rounding() -> None:
     assert host.reserve(100, walltime_ns=10 * SECOND).code == Code.INSUFFICIENT_RATE
     tasks = host.under(found.reservation, 100)
     assert not host.ledger[1].parked, "a hundred tasks of a unit are what it was made for"
-    assert reserved.info(host.state, host.ledger[1]).rate_consumed == 1
+    assert reservations.reservation_info(host.state, host.ledger[1]).rate_consumed == 1
     host.under(found.reservation)
     assert len(host.ledger[1].parked) == 1
     host.keep(host.state.cancel(tasks[:1], host.now_ns)[1])
@@ -123,7 +125,7 @@ def test_rates_of_other_time_spans_are_added_as_they_are() -> None:
     assert more.status == "accepted", more.message
     assert host.reserve(60, walltime_ns=60 * SECOND).code == Code.INSUFFICIENT_RATE
     host.under(found.reservation, shots=30_000)
-    told = {device: steering.info(host.state, device).held.rate for device in ("main", "")}
+    told = {device: infos.target_info(host.state, device).held.rate for device in ("main", "")}
     assert told == {"main": 1, "": 1_800}
     for rate, taken in ((5, 10), (6, 6)):  # each is rounded up
         narrower = AdmissionPolicy("rate", device_rate=rate, time_span_ns=SECOND // 2)
@@ -169,8 +171,8 @@ def test_an_ask_that_is_rejected_changes_nothing(
 
 
 def test_an_owner_has_only_so_many(host: Claimant, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deciding, "MOST_OF_OWNER", 2)
-    monkeypatch.setattr(deciding, "MOST_LIVE", 3)
+    monkeypatch.setattr(admission, "MOST_OF_OWNER", 2)
+    monkeypatch.setattr(admission, "MOST_LIVE", 3)
     assert [host.reserve(owner="ada").status for _ in range(2)] == ["accepted"] * 2
     found = host.reserve(owner="ada")
     assert (found.status, found.code) == ("rejected", Code.SCOPE_LIMIT)

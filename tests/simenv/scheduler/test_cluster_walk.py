@@ -8,9 +8,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from machine import SECOND, Machine, cluster, route, wide
 
 from simenv.model import PoolSpec, TaskState, WorkerState
-from simenv.scheduler import waiting
-from simenv.scheduler.check import check
-from simenv.scheduler.values import Phase, StartWorker
+from simenv.scheduler.core.types import Phase, StartWorker
+from simenv.scheduler.invariants import check
+from simenv.scheduler.views import pending_reason
 
 MIB = 2**20
 PICK = st.integers(0, 10**6)
@@ -131,7 +131,7 @@ class Walk(RuleBasedStateMachine):
         check(state)
         state.pool_infos()
         for record in list(state.tasks.values())[:20]:
-            said = waiting.why(state, record, self.machine.now_ns)
+            said = pending_reason.why(state, record, self.machine.now_ns)
             assert said or record.phase == Phase.RUNNING
 
     def teardown(self) -> None:
@@ -147,7 +147,7 @@ class Walk(RuleBasedStateMachine):
                 break
             self.go_on()
         assert not state.tasks, [
-            waiting.why(state, record, machine.now_ns) for record in state.tasks.values()
+            pending_reason.why(state, record, machine.now_ns) for record in state.tasks.values()
         ]
         ended = [ending.record.number for ending in machine.endings]
         assert sorted(ended) == sorted(self.accepted)

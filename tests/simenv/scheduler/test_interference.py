@@ -5,7 +5,7 @@ from __future__ import annotations
 from machine import Machine, cluster
 
 from simenv.model import TaskState, WorkerState
-from simenv.scheduler.values import (
+from simenv.scheduler.core.types import (
     Action,
     KillWorker,
     Record,
@@ -13,7 +13,7 @@ from simenv.scheduler.values import (
     StartWorker,
     StopRunning,
 )
-from simenv.wire.messages import STATES
+from simenv.wire.messages.client import STATES
 from simenv.worker.runner import ENDED_EARLY
 
 

@@ -8,9 +8,9 @@ import pytest
 from machine import SECOND, route
 
 from simenv.model import TaskSpec, Terms
-from simenv.scheduler.orders import STEP_NS, Order
-from simenv.scheduler.queue import Queue
-from simenv.scheduler.values import Batch, Phase, Record
+from simenv.scheduler.core.types import Batch, Phase, Record
+from simenv.scheduler.queueing.policies import STEP_NS, Order
+from simenv.scheduler.queueing.queue import Queue
 
 OWN = (1, 2)  # reservations whose workers are theirs alone
 KEYS = [("shortest",), ("fifo",)]

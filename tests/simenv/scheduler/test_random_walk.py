@@ -8,7 +8,7 @@ import pytest
 from machine import Machine
 
 from simenv.model import TaskState, WorkerState
-from simenv.scheduler.values import Phase, StartWorker
+from simenv.scheduler.core.types import Phase, StartWorker
 
 STEPS = 1_500
 

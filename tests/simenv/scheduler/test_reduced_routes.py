@@ -8,9 +8,9 @@ from arrays import Arrays
 
 from simenv.errors import Infeasible
 from simenv.model import Observable, PoolSpec, Terms
-from simenv.scheduler import routing
-from simenv.scheduler.values import Limits, Route
-from simenv.service import rules
+from simenv.scheduler.core.types import Limits, Route
+from simenv.scheduler.routing import engine_choice
+from simenv.service.admission import rules
 from simulators import catalog
 from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.ir import Circuit
@@ -46,7 +46,7 @@ def routed(circuit: Circuit, engine: str = "auto", outputs: tuple[str, ...] = ("
     sums = (Observable(labels, b"\0" * 8 * len(labels)),) if labels else ()
     terms = Terms(outputs=outputs, observables=sums, engine=engine)
     found = profile(circuit, terms.outputs, rules.labels(terms))
-    return routing.route(found, terms, (PoolSpec("main"),), LIMITS)
+    return engine_choice.route(found, terms, (PoolSpec("main"),), LIMITS)
 
 
 def test_a_program_is_as_wide_as_its_widest_part() -> None:

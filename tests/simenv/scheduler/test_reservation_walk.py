@@ -12,9 +12,10 @@ from machine import SECOND
 
 from simenv.errors import Insufficient, NotReserved
 from simenv.model import AdmissionPolicy, ReservationState, TaskState
-from simenv.scheduler import reservations, steering
-from simenv.scheduler.orders import POLICIES
-from simenv.scheduler.values import Record
+from simenv.scheduler.core.types import Record
+from simenv.scheduler.events import devices
+from simenv.scheduler.queueing.policies import POLICIES
+from simenv.scheduler.reservations import ledger as reservations
 
 EVENTS = 10_000
 OWNERS = ("", "ada", "eve")
@@ -177,13 +178,13 @@ class Walk:
         what = self.chance.random()
         if what < 0.4:
             verb = self.chance.choice(("pause", "drain", "resume", "resume", "resume"))
-            steering.steer(state, device, verb, "", "", 0.0, self.host.wall_ns)
+            devices.steer(state, device, verb, "", "", 0.0, self.host.wall_ns)
         elif what < 0.7:
-            steering.bound(state, device, self.chance.choice((0, 0, 1, 3)))
+            devices.bound(state, device, self.chance.choice((0, 0, 1, 3)))
         else:
             policy = self.chance.choice(POLICIES)
             keys = (("keys", "longest,priority"),) if policy == "ordered" else ()
-            steering.reorder(state, device, policy, keys)
+            devices.reorder(state, device, policy, keys)
         return True
 
     def others(self) -> object:

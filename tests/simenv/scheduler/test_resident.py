@@ -7,8 +7,8 @@ from machine import SECOND, Machine, cluster, route, wide
 from simulation import Simulation
 
 from simenv.model import PoolSpec, WorkerState
-from simenv.scheduler import waiting
-from simenv.scheduler.values import RetireWorker, Route
+from simenv.scheduler.core.types import RetireWorker, Route
+from simenv.scheduler.views import pending_reason
 
 MIB = 2**20
 
@@ -112,7 +112,7 @@ def test_a_younger_task_takes_what_an_older_one_claims() -> None:
     (young,) = machine.submit(1, along=work("slim"))
     assert machine.assign() == [], "two slots are free, and claimed"
     record = machine.state.tasks[young]
-    said = waiting.why(machine.state, record, machine.now_ns)
+    said = pending_reason.why(machine.state, record, machine.now_ns)
     assert said == "free slots are kept for another task of several ranks, which came before"
     machine.finish(running.records)
     (next_one,) = machine.assign()

@@ -12,14 +12,16 @@ from service import Bench, program, spec
 from simenv.config import convert
 from simenv.errors import ConfigError, JournalError
 from simenv.model import Observable, ReservationAsk, Terms, decode_program, task_number
-from simenv.scheduler.capacity import whole
-from simenv.service import admission, cursors, examining
-from simenv.service.inquiry import MAX_TIMEOUT_S
-from simenv.service.journal import Journal
-from simenv.service.rules import MAX_RANKS
+from simenv.model.task import MAX_TIMEOUT_S
+from simenv.scheduler.routing.capacity import whole
+from simenv.service.admission import background_checks
+from simenv.service.admission import controller as admission
+from simenv.service.admission.rules import MAX_RANKS
+from simenv.service.journal.writer import Journal
+from simenv.service.results import completions
 from simenv.wire import codec
-from simenv.wire import messages as m
-from simenv.wire.reservations import Release, Reserve
+from simenv.wire.messages import client as m
+from simenv.wire.messages.reservations import Release, Reserve
 
 BEYOND = 2**63
 
@@ -156,7 +158,9 @@ def test_a_bad_program_given_many_times_is_opened_once(
 ) -> None:
     opened = []
     monkeypatch.setattr(
-        examining, "open_program", lambda packed: opened.append(packed) or decode_program(packed)
+        background_checks,
+        "open_program",
+        lambda packed: opened.append(packed) or decode_program(packed),
     )
     bench = Bench(tmp_path)
     bad = program(2, float("nan")).packed()
@@ -183,7 +187,7 @@ def test_new_programs_are_admitted_beyond_a_turn(
 
 
 def test_cursors_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cursors, "MAX_CURSORS", 3)
+    monkeypatch.setattr(completions, "MAX_CURSORS", 3)
     bench = Bench(tmp_path)
     bench.join()
     bench.submit(spec())

@@ -11,10 +11,10 @@ from service import LIMITS, Bench, program, spec
 
 from launcher.base import Node
 from simenv.model import ServiceInfo, TaskSpec, TaskState, Terms
-from simenv.scheduler.values import Limits
-from simenv.wire import messages as m
-from simenv.wire.engines import Explain, Explained, Explanation
-from simenv.wire.pools import GetPools, Pools
+from simenv.scheduler.core.types import Limits
+from simenv.wire.messages import client as m
+from simenv.wire.messages.admin import GetPools, Pools
+from simenv.wire.messages.queries import Explain, Explained, Explanation
 
 MIB = 2**20
 NODES = (Node("n1", 1, 100 * MIB), Node("n2", 1, 1024 * MIB))

@@ -9,14 +9,8 @@ from office import Office
 from service import spec
 
 from simenv.model import TargetInfo, Terms
-from simenv.wire import messages as m
-from simenv.wire.reservations import (
-    GetTarget,
-    SetDispatch,
-    SetOrder,
-    SteerTarget,
-    Target,
-)
+from simenv.wire.messages import client as m
+from simenv.wire.messages.reservations import GetTarget, SetDispatch, SetOrder, SteerTarget, Target
 
 
 @pytest.fixture

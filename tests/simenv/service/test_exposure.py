@@ -8,19 +8,19 @@ import msgspec
 import pytest
 from service import Bench
 
-from simenv.service import api, questions
+from simenv.service.queries import handlers, task_views
 
 
 def test_exposure_warns_where_other_users_are_present() -> None:
-    warning = api.exposed("this machine allows no namespace", (1000, 1001))
+    warning = task_views.exposed("this machine allows no namespace", (1000, 1001))
     assert "2 other users of this node can run programs as you" in warning
     assert "this machine allows no namespace" in warning
     assert "docs/security.md" in warning
 
 
 def test_nothing_is_said_to_a_user_who_is_alone_or_isolated() -> None:
-    assert api.exposed("this machine allows no namespace", ()) == ""
-    assert api.exposed("", (1000,)) == ""
+    assert task_views.exposed("this machine allows no namespace", ()) == ""
+    assert task_views.exposed("", (1000,)) == ""
 
 
 def test_processes_of_other_users_are_looked_up_once_in_a_while(
@@ -33,7 +33,7 @@ def test_processes_of_other_users_are_looked_up_once_in_a_while(
         walks.append(1)
         return (1000,)
 
-    monkeypatch.setattr(questions, "other_users", other_users)
+    monkeypatch.setattr(handlers, "other_users", other_users)
     facts = msgspec.structs.replace(bench.daemon.facts, exposure="there is no namespace")
     bench.daemon.facts = facts
     for _ in range(3):

@@ -8,9 +8,10 @@ import pytest
 from service import Bench, program, spec
 
 from simenv.model import Terms
-from simenv.service import faults, intake
+from simenv.service.admission import submissions
+from simenv.service.support import fault_injection
 from simenv.wire import codec
-from simenv.wire import messages as m
+from simenv.wire.messages import client as m
 
 NAN = float("nan")
 
@@ -24,7 +25,7 @@ def bench(tmp_path: Path) -> Bench:
 def test_a_flood_of_one_client_does_not_keep_another_waiting(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, tasks: int, place: int
 ) -> None:
-    monkeypatch.setattr(intake, "TURN_NS", 0)
+    monkeypatch.setattr(submissions, "TURN_NS", 0)
     queue = bench.daemon.intake
     flood = [m.Submit(n, f"~a{n}", 0, Terms(), [spec()] * tasks) for n in range(20)]
     single = m.Submit(99, "~b", 0, Terms(), [spec()])
@@ -49,14 +50,14 @@ def test_a_full_disk_stops_the_sending_of_tasks(bench: Bench) -> None:
     bench.submit(*[spec(seed=k) for k in range(600)])
     tasks = bench.assigned()
     assert len(tasks) < 600
-    faults.install(",".join(f"journal.commit.before:{n}:error" for n in range(1, 20)))
+    fault_injection.install(",".join(f"journal.commit.before:{n}:error" for n in range(1, 20)))
     bench.finish(tasks)
     sent_ahead = bench.assigned()  # in the pass that met the trouble
     assert bench.daemon.trouble
     bench.finish(sent_ahead)
     assert bench.daemon.trouble
     assert bench.assigned() == []
-    faults.install("")
+    fault_injection.install("")
     bench.step()
     assert not bench.daemon.trouble
     assert bench.assigned()

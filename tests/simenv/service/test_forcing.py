@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from simenv.model import Event, TaskState
-from simenv.service.journal import Journal
-from simenv.service.records import AcceptedRow
+from simenv.service.journal.reader import AcceptedRow
+from simenv.service.journal.writer import Journal
 
 NORMAL, FULL = 1, 2
 

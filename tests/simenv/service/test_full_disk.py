@@ -13,11 +13,11 @@ from small_disk import fill, small_disk
 
 from simenv.model import Origin, Terms
 from simenv.wire import codec
-from simenv.wire import messages as m
-from simenv.wire.keeping import Collect, Collected
 from simenv.wire.keyfiles import read_keys
-from simenv.wire.memory import MemoryConnection
-from simenv.wire.people import Keys, RevokeKey
+from simenv.wire.messages import client as m
+from simenv.wire.messages.admin import Keys, RevokeKey
+from simenv.wire.messages.queries import Collect, Collected
+from simenv.wire.transport.memory import MemoryConnection
 
 MIB = 2**20
 

@@ -10,9 +10,9 @@ from service import LIMITS, Bench, program, spec
 
 from launcher.base import Node
 from simenv.model import Terms
-from simenv.service import faults
-from simenv.wire import messages as m
-from simenv.wire.engines import Explain, Explained
+from simenv.service.support import fault_injection
+from simenv.wire.messages import client as m
+from simenv.wire.messages.queries import Explain, Explained
 
 MIB = 2**20
 NODES = (Node("here", 2, 320 * MIB), Node("there", 2, 320 * MIB))
@@ -24,7 +24,7 @@ WIDE = spec(program=program(23).packed())
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
-    faults.install("")
+    fault_injection.install("")
     return Bench(tmp_path, CLUSTER)
 
 

@@ -12,14 +12,14 @@ from office import Office
 from service import program, spec
 
 from simenv.model import Event, Terms, task_name
-from simenv.service import old_events
-from simenv.service.disk_reserve import GIB, SMALL_BYTES, DiskReserve
+from simenv.service.results import event_retention
+from simenv.service.results.disk_reserve import GIB, SMALL_BYTES, DiskReserve
 from simenv.wire import codec
-from simenv.wire import messages as m
-from simenv.wire.keeping import Collect, Collected
-from simenv.wire.memory import MemoryConnection
-from simenv.wire.people import GetLimits, OwnerReports, SetLimits
-from simenv.wire.reservations import Release
+from simenv.wire.messages import client as m
+from simenv.wire.messages.admin import GetLimits, OwnerReports, SetLimits
+from simenv.wire.messages.queries import Collect, Collected
+from simenv.wire.messages.reservations import Release
+from simenv.wire.transport.memory import MemoryConnection
 
 
 def made(folder: Path, **options: object) -> Office:
@@ -146,7 +146,7 @@ def test_use_is_the_same_after_a_restart(office: Office) -> None:
 
 
 def swept_events(office: Office, before_s: float = 0.0) -> None:
-    old = old_events.OldEvents(office.journal)
+    old = event_retention.OldEvents(office.journal)
     old.begin(before_s)
     while old.step():
         pass
@@ -157,7 +157,7 @@ def test_the_audit_log_outlives_other_events(
 ) -> None:
     before = [e for e in events(office) if e.is_of(["audit"])]
     assert before
-    monkeypatch.setattr(old_events, "EVENTS_KEPT", 0)
+    monkeypatch.setattr(event_retention, "EVENTS_KEPT", 0)
     swept_events(office, time.time() + 1)
     left = events(office)
     assert [e for e in left if e.is_of(["audit"])] == before
@@ -165,7 +165,7 @@ def test_the_audit_log_outlives_other_events(
 
 
 def test_the_audit_log_is_bounded(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(old_events, "AUDIT_KEPT", 3)
+    monkeypatch.setattr(event_retention, "AUDIT_KEPT", 3)
     for number in range(6):
         office.get(OwnerReports, SetLimits(1, "ana", {"max_priority": number}), office.ops)
     swept_events(office)
@@ -180,7 +180,7 @@ def test_events_that_a_client_causes_are_bounded_and_push_out_no_others(
 ) -> None:
     """While nothing else is removed: no task has ended yet."""
     others = [e for e in events(office) if not e.is_of(["reservation"])]
-    monkeypatch.setattr(old_events, "OWNER_EVENTS_KEPT", 5)
+    monkeypatch.setattr(event_retention, "OWNER_EVENTS_KEPT", 5)
     for _ in range(10):
         made = office.reserve(peer=office.ana)
         office.say(Release(1, made.reservation), office.ana)
@@ -198,7 +198,7 @@ def test_events_that_a_client_causes_are_bounded_and_push_out_no_others(
 
 
 def test_all_owners_events_share_one_bound(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(old_events, "OWNERS_EVENTS_KEPT", 6)
+    monkeypatch.setattr(event_retention, "OWNERS_EVENTS_KEPT", 6)
     for peer in (office.ana, office.ben):
         for _ in range(5):
             made = office.reserve(peer=peer)

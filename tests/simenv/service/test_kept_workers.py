@@ -9,9 +9,9 @@ from office import Office
 from service import spec
 
 from simenv.model import Terms
-from simenv.wire import messages as m
-from simenv.wire.pools import GetPools, Pools
-from simenv.wire.reservations import Release, Released
+from simenv.wire.messages import client as m
+from simenv.wire.messages.admin import GetPools, Pools
+from simenv.wire.messages.reservations import Release, Released
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from service import LIMITS, NODE, Bench, spec
 from launcher.base import Exit, LauncherEvent, Node, Share
 from simenv.model import WorkerState
 from simenv.wire import codec
-from simenv.wire import messages as m
-from simenv.wire.connection import Door
-from simenv.wire.memory import MemoryConnection
-from simenv.wire.pools import Pools, ResumeNode, Scale
+from simenv.wire.messages import client as m
+from simenv.wire.messages.admin import Pools, ResumeNode, Scale
+from simenv.wire.transport.memory import MemoryConnection
+from simenv.wire.transport.zmq_ipc import Door
 
 GIB = 2**30
 TWO = msgspec.structs.replace(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from simenv.model import TaskSpec, TaskState, Terms, Timing
-from simenv.scheduler.values import Batch, Ending, Record, Route
-from simenv.service.completions import _failure
+from simenv.scheduler.core.types import Batch, Ending, Record, Route
+from simenv.service.results.completions import _failure
 from simenv.wire import codec
 from simulators.engine import RunOptions
 from simulators.errors import TooManySteps

@@ -11,11 +11,11 @@ from service import NODE, Bench, program, spec
 from simenv.model import Origin, Terms
 from simenv.model.devices import DeviceInfo, DeviceKind
 from simenv.wire import codec
-from simenv.wire import messages as m
-from simenv.wire.connection import Door
-from simenv.wire.devices import Described
-from simenv.wire.pools import Scale
-from simenv.wire.reservations import SteerTarget
+from simenv.wire.messages import client as m
+from simenv.wire.messages.admin import Scale
+from simenv.wire.messages.queries import Described
+from simenv.wire.messages.reservations import SteerTarget
+from simenv.wire.transport.zmq_ipc import Door
 
 QPU = {"name": "qpu", "engine": "hardware", "provider": "lab:one"}
 NARROW = DeviceInfo(
@@ -100,7 +100,7 @@ def test_a_worker_that_holds_a_machine_is_killed_before_it_can_cancel_its_job(
     assert bench.paper.told == ["qpu-0"]
     assert ("qpu-0" in bench.paper.commands) == stubborn
     assert "main-0" not in bench.paper.commands
-    monkeypatch.setattr("simenv.service.pools.MACHINE_GRACE_S", 0.0)
+    monkeypatch.setattr("simenv.service.workers.processes.MACHINE_GRACE_S", 0.0)
     workers.exited()
     assert ("qpu-0" in bench.paper.commands) == stubborn, "its time is not over"
     if stubborn:

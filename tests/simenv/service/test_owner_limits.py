@@ -9,11 +9,11 @@ from office import Office
 from service import spec
 
 from simenv.model import Terms
-from simenv.scheduler import quotas
-from simenv.wire import messages as m
-from simenv.wire.history import GetApp
-from simenv.wire.people import AddKey, GetLimits, Keys, OwnerReports, RevokeKey, SetLimits
-from simenv.wire.reservations import Renew, Reservations
+from simenv.scheduler.state import owner_quotas
+from simenv.wire.messages import client as m
+from simenv.wire.messages.admin import AddKey, GetLimits, Keys, OwnerReports, RevokeKey, SetLimits
+from simenv.wire.messages.queries import GetApp
+from simenv.wire.messages.reservations import Renew, Reservations
 
 DAY_NS = 86_400 * 10**9
 
@@ -83,10 +83,10 @@ def test_a_run_timeout_above_the_limit_is_refused(office: Office) -> None:
 
 
 def test_a_task_without_run_timeout_gets_that_of_its_owner() -> None:
-    limits = quotas.CLIENT_LIMITS
-    assert quotas.run_limit_s(limits, Terms()) == limits.max_run_s
-    assert quotas.run_limit_s(limits, Terms(run_timeout_s=5.0)) == 5.0
-    assert quotas.run_limit_s(quotas.UNLIMITED, Terms()) == 0.0
+    limits = owner_quotas.CLIENT_LIMITS
+    assert owner_quotas.run_limit_s(limits, Terms()) == limits.max_run_s
+    assert owner_quotas.run_limit_s(limits, Terms(run_timeout_s=5.0)) == 5.0
+    assert owner_quotas.run_limit_s(owner_quotas.UNLIMITED, Terms()) == 0.0
 
 
 def test_a_running_task_is_stopped_at_the_limit_of_its_owner(office: Office) -> None:
@@ -176,7 +176,7 @@ def test_what_an_admin_sets_lasts_until_it_is_reset(office: Office) -> None:
     office.get(OwnerReports, SetLimits(1, "ana", {}, reset=True), office.ops)
     office.begin_again()
     (mine,) = office.get(OwnerReports, GetLimits(1), office.ana).owners
-    assert mine.limits == quotas.CLIENT_LIMITS
+    assert mine.limits == owner_quotas.CLIENT_LIMITS
 
 
 def test_limits_of_the_configuration_hold_for_role_and_key(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_limits_of_the_configuration_hold_for_role_and_key(tmp_path: Path) -> No
     assert reports["ana"].limits.max_queued_tasks == 5
     assert reports["ben"].limits.max_queued_tasks == 5
     assert reports["ben"].limits.max_priority == 9
-    assert reports["ops"].limits == reports[""].limits == quotas.UNLIMITED
+    assert reports["ops"].limits == reports[""].limits == owner_quotas.UNLIMITED
 
 
 def test_a_client_sees_its_own_limits_and_sets_none(office: Office) -> None:
@@ -220,4 +220,4 @@ def test_limits_of_a_revoked_key_are_not_those_of_its_successor(office: Office) 
     office.say(RevokeKey(1, "ana"), office.ops)
     office.say(AddKey(1, "ana", "client", "x" * 40), office.ops)
     reports = {r.owner: r for r in office.get(OwnerReports, GetLimits(1), office.ops).owners}
-    assert reports["ana"].limits == quotas.CLIENT_LIMITS
+    assert reports["ana"].limits == owner_quotas.CLIENT_LIMITS

@@ -12,9 +12,9 @@ from service import LIMITS, Bench
 
 from launcher.base import Exit, Node
 from simenv.service import __main__ as main
-from simenv.service.start import Environment
-from simenv.wire import messages as m
-from simenv.wire.pools import DrainNode, Scale
+from simenv.service.bootstrap import Environment
+from simenv.wire.messages import client as m
+from simenv.wire.messages.admin import DrainNode, Scale
 
 NODES = (Node("n1", 2, 2**30), Node("n2", 2, 2**30))
 TWO = msgspec.structs.replace(LIMITS, slots=4, memory_bytes=2**31, nodes=NODES, max_ranks=4)

@@ -8,8 +8,8 @@ from office import Office
 
 from simenv.model import AdmissionPolicy, Code, DeviceProfile, ReservationAsk
 from simenv.wire import codec
-from simenv.wire import messages as m
-from simenv.wire.reservations import (
+from simenv.wire.messages import client as m
+from simenv.wire.messages.reservations import (
     Decided,
     GetReservations,
     Release,

@@ -14,7 +14,7 @@ import pytest
 
 from simenv.errors import StoreError
 from simenv.model import ResultFile
-from simenv.store import reading, writing
+from simenv.store import reader, writer
 
 ARRAYS = {
     "statevector": np.linspace(0, 1, 4096).astype("<c16").reshape(2, 2048),
@@ -26,7 +26,7 @@ ARRAYS = {
 def written(folder: Path) -> tuple[Path, ResultFile]:
     path = folder / "deep" / "t-1.h5"
     path.parent.mkdir(exist_ok=True)
-    return path, writing.write(path, ARRAYS, {"task": "t-1", "shots": 3}, name="deep/t-1.h5")
+    return path, writer.write(path, ARRAYS, {"task": "t-1", "shots": 3}, name="deep/t-1.h5")
 
 
 def test_others_read_something_else_than_was_written(tmp_path: Path) -> None:
@@ -42,9 +42,9 @@ def test_others_read_something_else_than_was_written(tmp_path: Path) -> None:
 
 def test_a_mapped_array_is_another_or_lies_askew(tmp_path: Path) -> None:
     path, stored = written(tmp_path)
-    descriptor = reading.open_file(path)
+    descriptor = reader.open_file(path)
     for array in stored.arrays:
-        view = np.frombuffer(reading.mapped(descriptor, array), array.dtype).reshape(array.shape)
+        view = np.frombuffer(reader.mapped(descriptor, array), array.dtype).reshape(array.shape)
         np.testing.assert_array_equal(view, ARRAYS[array.field])
         assert view.flags.aligned
         assert not view.flags.writeable
@@ -53,36 +53,36 @@ def test_a_mapped_array_is_another_or_lies_askew(tmp_path: Path) -> None:
 def test_a_flipped_byte_anywhere_goes_unnoticed(tmp_path: Path) -> None:
     path, stored = written(tmp_path)
     good = path.read_bytes()
-    assert reading.damage(path, stored) == ""
+    assert reader.damage(path, stored) == ""
     chance = random.Random(5)
-    edges = [place for gap in reading.gaps(stored) for place in (gap[0], gap[1] - 1)]
+    edges = [place for gap in reader.gaps(stored) for place in (gap[0], gap[1] - 1)]
     for place in [*edges, *(chance.randrange(len(good)) for _ in range(200))]:
         flipped = bytes([good[place] ^ (1 << chance.randrange(8))])
         path.write_bytes(good[:place] + flipped + good[place + 1 :])
-        assert "checksum" in reading.damage(path, stored), place
+        assert "checksum" in reader.damage(path, stored), place
 
 
 @pytest.mark.parametrize("size", [0, 1, 5000, -1])
 def test_a_cut_file_is_believed(tmp_path: Path, size: int) -> None:
     path, stored = written(tmp_path)
     path.write_bytes(path.read_bytes()[:size])
-    assert "bytes, it was written with" in reading.damage(path, stored)
+    assert "bytes, it was written with" in reader.damage(path, stored)
     if size == -1:  # of what HDF5 writes behind the arrays
         return
     with pytest.raises(StoreError, match="shorter"):
-        reading.mapped(reading.open_file(path), stored.arrays[-1])
+        reader.mapped(reader.open_file(path), stored.arrays[-1])
 
 
 def test_a_missing_file_is_whole(tmp_path: Path) -> None:
     path, stored = written(tmp_path)
     path.unlink()
-    assert "No such file" in reading.damage(path, stored)
+    assert "No such file" in reader.damage(path, stored)
 
 
 @pytest.mark.parametrize("name", ["", "/etc/passwd", "../../secret", "a/../../b"])
 def test_a_name_leads_out_of_the_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(StoreError):
-        reading.below(tmp_path, name)
+        reader.below(tmp_path, name)
 
 
 def test_a_full_disk_leaves_half_a_file_or_no_way_out(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_second_writing_leaves_the_first_half_replaced(tmp_path: Path) -> None
     path, stored = written(tmp_path)
     with limited_files(40_000), pytest.raises(StoreError):
         written(tmp_path)
-    assert reading.damage(path, stored) == ""
+    assert reader.damage(path, stored) == ""
 
 
 @contextmanager

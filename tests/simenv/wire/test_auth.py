@@ -6,10 +6,10 @@ from typing import get_args
 
 import pytest
 
-from simenv.wire import messages as m
 from simenv.wire.auth import LOCAL, LOCAL_WORKER, MAY_SEND, Identity, Role
-from simenv.wire.keeping import Collect
-from simenv.wire.people import AddKey, GetKeys, RevokeKey
+from simenv.wire.messages import client as m
+from simenv.wire.messages.admin import AddKey, GetKeys, RevokeKey
+from simenv.wire.messages.queries import Collect
 
 FROM_CLIENT = set(get_args(m.FromClient))
 FROM_WORKER = set(get_args(m.FromWorker))

@@ -15,12 +15,12 @@ import pytest
 import zmq
 from strangers import PATIENCE_S, FarHouse, is_closed
 
-from simenv.wire import messages as m
-from simenv.wire import outgoing, readahead, tcp
 from simenv.wire.codec import to_client
-from simenv.wire.connection import Door
-from simenv.wire.outgoing import Bounds, Outgoing
-from simenv.wire.readahead import ReadAhead
+from simenv.wire.messages import client as m
+from simenv.wire.transport import outgoing, readahead, tcp_listener
+from simenv.wire.transport.outgoing import Bounds, Outgoing
+from simenv.wire.transport.readahead import ReadAhead
+from simenv.wire.transport.zmq_ipc import Door
 
 MIB = 2**20
 
@@ -211,7 +211,7 @@ def test_a_message_above_the_far_limit_is_refused_by_the_client_itself(house: Fa
 
 
 def test_the_connection_too_many_of_one_key_is_told_so(tmp_path: Path) -> None:
-    house = FarHouse(tmp_path, tcp.Habits(max_of_one_key=2))
+    house = FarHouse(tmp_path, tcp_listener.Habits(max_of_one_key=2))
     for number in range(2):
         house.connect("ana", b"%d" % number).send(b"in %d" % number)
         house.of(b"in %d" % number)
@@ -239,7 +239,7 @@ def greeting(size: int) -> bytes:
 def test_a_stranger_who_sends_megabytes_in_place_of_a_handshake_is_cut_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tcp, "HANDSHAKE_MS", 600_000)
+    monkeypatch.setattr(tcp_listener, "HANDSHAKE_MS", 600_000)
     monkeypatch.setattr(readahead, "STRANGERS_BYTES", MIB)
     house = FarHouse(tmp_path)
     with house.raw(greeting(7 * MIB)) as raw:

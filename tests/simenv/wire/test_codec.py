@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from simenv.errors import ProtocolError
 from simenv.model import Origin, Program, ResultData, TaskSpec, Terms, Timing
 from simenv.wire import codec
-from simenv.wire import messages as m
+from simenv.wire.messages import client as m
 
 DECODERS = [
     codec.from_client, codec.to_client, codec.from_worker, codec.to_worker, codec.result_data,

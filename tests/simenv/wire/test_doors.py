@@ -15,7 +15,9 @@ import zmq
 
 from simenv.errors import LimitExceeded, NoService, ProtocolError
 from simenv.wire.auth import LOCAL, LOCAL_WORKER, Identity
-from simenv.wire.connection import (
+from simenv.wire.messages.client import MAX_MESSAGE_BYTES
+from simenv.wire.transport.memory import MemoryDoors
+from simenv.wire.transport.zmq_ipc import (
     SEND_QUEUE_MESSAGES,
     SOCKET_PATH_BYTES,
     Connection,
@@ -25,8 +27,6 @@ from simenv.wire.connection import (
     ZmqDoors,
     endpoint,
 )
-from simenv.wire.memory import MemoryDoors
-from simenv.wire.messages import MAX_MESSAGE_BYTES
 
 PATIENCE_S = 60.0
 

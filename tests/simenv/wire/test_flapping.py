@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from simenv.wire import joining
-from simenv.wire.connection import ZmqConnection
-from simenv.wire.joining import ServiceFile
 from simenv.wire.keyfiles import KEYS_FORMAT, new_pair, write_private
+from simenv.wire.transport import worker_endpoint
+from simenv.wire.transport.worker_endpoint import ServiceFile
+from simenv.wire.transport.zmq_ipc import ZmqConnection
 
 WAIT_S = 30.0
 BOTH_S = 0.3  # so long two of one name live side by side
@@ -23,11 +23,11 @@ NAME = b"main-0.1"
 DOOR = """
 import sys, zmq
 from pathlib import Path
-from simenv.service.rendezvous import WORKERS
+from simenv.service.workers.endpoints import WORKERS
 from simenv.wire.auth import LOCAL_WORKER
-from simenv.wire.connection import readable
+from simenv.wire.transport.zmq_ipc import readable
 from simenv.wire.keyfiles import KeyPair
-from simenv.wire.tcp import TcpDoor
+from simenv.wire.transport.tcp_listener import TcpDoor
 
 worker, public, secret = sys.argv[1:]
 door = TcpDoor("127.0.0.1", 0, KeyPair(public, secret), print, WORKERS)
@@ -46,9 +46,9 @@ while True:
 PEER = """
 import sys, time
 from pathlib import Path
-from simenv.wire import joining
+from simenv.wire.transport import worker_endpoint
 
-peer = joining.connect(joining.read(Path(sys.argv[1])), sys.argv[2].encode())
+peer = worker_endpoint.connect(worker_endpoint.read(Path(sys.argv[1])), sys.argv[2].encode())
 while True:
     peer.send(b"beat")
     if peer.receive(0.01):
@@ -80,7 +80,7 @@ class Service:
         again.close()
 
     def connected(self, name: bytes = NAME) -> ZmqConnection:
-        return joining.connect(self.file, name)
+        return worker_endpoint.connect(self.file, name)
 
 
 def answered(peer: ZmqConnection, word: bytes) -> None:

@@ -14,9 +14,9 @@ import pytest
 from simenv.config import OwnDoor
 from simenv.errors import ConfigError, KeyConflict, NotFound, OptionError
 from simenv.wire import keyfiles
-from simenv.wire.joining import ServiceFile, WorkerKey
 from simenv.wire.keyfiles import KEYS_FORMAT, KeysFile, PersonFile, ServerFile, new_pair
-from simenv.wire.people import KeyInfo
+from simenv.wire.messages.admin import KeyInfo
+from simenv.wire.transport.worker_endpoint import ServiceFile, WorkerKey
 
 ANA = KeyInfo("ana", "client", new_pair().public, 1.0)
 
@@ -87,7 +87,7 @@ def test_a_key_is_on_the_disk_before_the_writer_goes_on(
 _ADD = """
 import sys
 from pathlib import Path
-from simenv.client.people import Stopped
+from simenv.client.keys import Stopped
 from simenv.config import Places
 home = Path(sys.argv[1])
 people = Stopped(Places(home, home), "env")

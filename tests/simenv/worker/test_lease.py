@@ -13,13 +13,12 @@ from pathlib import Path
 import pytest
 
 from simenv.wire import codec
-from simenv.wire.connection import Door, ZmqDoors
-from simenv.wire.joining import ServiceFile
 from simenv.wire.keyfiles import KEYS_FORMAT, write_private
-from simenv.wire.messages import EXIT_LEASE, Beat, Join, Lease, StopWorker
+from simenv.wire.messages.client import EXIT_LEASE, Beat, Join, Lease, StopWorker
+from simenv.wire.transport.worker_endpoint import ServiceFile
+from simenv.wire.transport.zmq_ipc import Door, ZmqDoors
 from simenv.worker import heartbeat
-from simenv.worker.current import Current
-from simenv.worker.heartbeat import Heartbeat
+from simenv.worker.heartbeat import Current, Heartbeat
 from simenv.worker.runner import Runner
 
 WAIT_S = 60.0

@@ -6,12 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from simenv.worker.start import log_of
+from simenv.worker.main import log_of
 
 SCRIPT = """
 import os, sys
 from pathlib import Path
-from simenv.worker.start import write_to
+from simenv.worker.main import write_to
 write_to(Path(sys.argv[1]))
 print("said", flush=True)
 os.write(2, b"complained\\n")

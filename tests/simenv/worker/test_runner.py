@@ -12,9 +12,9 @@ from service import program
 from simenv.client.circuits import load
 from simenv.model import Observable, TaskState, Terms
 from simenv.wire import codec
-from simenv.wire.messages import STATES, Assign, Assigned, Finished
+from simenv.wire.messages.client import STATES, Assign, Assigned, Finished
 from simenv.worker import runner as runner_module
-from simenv.worker.current import Current
+from simenv.worker.heartbeat import Current
 from simenv.worker.runner import PlanCache, Runner
 from simulators.compiler import kernel
 from simulators.compiler.kernel_time import spent_ns

@@ -10,9 +10,9 @@ import pytest
 
 from simenv.model import Origin
 from simenv.wire import codec
-from simenv.wire import messages as m
-from simenv.wire.joining import ServiceFile
 from simenv.wire.keyfiles import KEYS_FORMAT
+from simenv.wire.messages import client as m
+from simenv.wire.transport.worker_endpoint import ServiceFile
 from simenv.worker import session
 from simenv.worker.runner import Runner
 

@@ -9,9 +9,10 @@ import live
 import pytest
 from shell import Shell
 
-from simenv.cli.measure import cases, command, figures
-from simenv.cli.measure.circuits import ansatz, layered
-from simenv.cli.measure.figures import Figure, figure
+from simenv.cli.bench import cases, command
+from simenv.cli.bench import cases as figures
+from simenv.cli.bench.cases import Figure, figure
+from simenv.cli.bench.circuits import ansatz, layered
 
 ROOT = Path(__file__).parents[4]
 TINY = cases.Size(2, 3, {4: 5, 8: 3, 12: 2}, 3, {4: 10, 8: 4}, 2, 3)

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import pytest
 from histories import T0, History
 
+from simenv.cli.perf.command import worker_starts
 from simenv.cli.perf.findings import Finding, findings
 from simenv.cli.perf.profile import Span, profile
-from simenv.cli.perf.report import worker_starts
 from simenv.model import Event, TaskState
-from simenv.wire.history import Spent
+from simenv.wire.messages.queries import Spent
 
 
 def said(history: History, starts: Sequence[Span] = ()) -> dict[str, Finding]:

@@ -13,7 +13,7 @@ from qiskit.circuit import CircuitError, ForLoopOp, Parameter
 from qiskit.circuit.classical import expr, types
 
 from simenv.client.circuits import load, to_qiskit
-from simenv.client.circuits.blocks import MAX_WRITTEN_OUT
+from simenv.client.circuits.encode.control_flow import MAX_WRITTEN_OUT
 from simenv.errors import LimitExceeded, ProgramError
 
 QUICK = settings(

@@ -32,8 +32,8 @@ from qiskit.circuit.library import (
 )
 
 from simenv.client.circuits import native
-from simenv.client.circuits.limits import MAX_OPERANDS
-from simenv.client.circuits.pack import pack
+from simenv.client.circuits.common.text_checks import MAX_OPERANDS
+from simenv.client.circuits.encode.encoder import pack
 from simenv.errors import SimenvError
 from simenv.model import Program
 

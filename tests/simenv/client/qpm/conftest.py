@@ -14,7 +14,7 @@ from hosts import held_up
 from live import Live, environment
 
 import simenv
-from simenv.client.qpm import QPM
+from simenv.client.qpm.provider import QPM
 
 
 @pytest.fixture(scope="module")

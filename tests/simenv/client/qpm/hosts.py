@@ -11,7 +11,7 @@ from typing import Any
 from busy_circuits import ENDLESS, busy
 from live import Live
 
-from simenv.client.qpm import QPM
+from simenv.client.qpm.provider import QPM
 from simenv.model import TaskState
 from simenv.qpm.envelopes import Event
 

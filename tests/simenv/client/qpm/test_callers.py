@@ -12,10 +12,9 @@ from hosts import BELL, Endpoint, completion, info, until
 from live import Live, environment, resurrected
 
 import simenv
-from simenv.client.qpm import QPM
-from simenv.client.qpm.book import Book
-from simenv.client.qpm.run import refused
-from simenv.client.qpm.shelf import Retention
+from simenv.client.qpm.provider import QPM
+from simenv.client.qpm.runtime.circuit_run import refused
+from simenv.client.qpm.runtime.completion_queues import Book, Retention
 from simenv.errors import ProgramError
 
 CALLERS = 32

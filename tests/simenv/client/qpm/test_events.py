@@ -8,8 +8,9 @@ from typing import Any, cast
 import pytest
 from hosts import BAD, Endpoint, completion, info, until
 
-from simenv.client.qpm import QPM, delivery
-from simenv.client.qpm.run import Run
+from simenv.client.qpm.provider import QPM
+from simenv.client.qpm.runtime import event_delivery
+from simenv.client.qpm.runtime.circuit_run import Run
 from simenv.qpm.envelopes import Event
 from simenv.qpm.errors import InProgress
 
@@ -120,7 +121,7 @@ def test_a_client_of_revision_1_that_hangs_delays_no_other_client(qpm: QPM) -> N
 def test_what_a_suspended_endpoint_is_owed_can_be_read_and_is_put_once_it_is_back(
     qpm: QPM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivery, "PUT_S", 0.05)
+    monkeypatch.setattr(event_delivery, "PUT_S", 0.05)
     single, stuck = qpm.connection(), Stuck()
     single.register_event_notification(stuck, 1, "stuck")
     try:
@@ -158,7 +159,7 @@ def test_a_new_registration_leaves_what_the_replaced_one_is_owed_to_be_read(qpm:
 def test_beyond_its_queue_an_endpoint_is_owed_names_alone(
     qpm: QPM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivery, "QUEUE", 2)
+    monkeypatch.setattr(event_delivery, "QUEUE", 2)
     single, stuck = qpm.connection(), Stuck()
     single.register_event_notification(stuck, 1, "stuck")
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 from hosts import Endpoint, completion, info, until
 
 import simenv
-from simenv.client.people import issue
+from simenv.client.keys import issue
 from simenv.qpm.bindings import Control, Telemetry
 
 

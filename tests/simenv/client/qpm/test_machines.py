@@ -12,7 +12,7 @@ from hosts import BELL, completion, info, until
 from live import Live, environment
 
 import simenv
-from simenv.client.qpm import QPM
+from simenv.client.qpm.provider import QPM
 from simenv.errors import NotFound
 from simenv.qpm.errors import UnknownObject
 from simenv.qpm.service import QPMCapability, QPMType

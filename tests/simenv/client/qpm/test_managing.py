@@ -11,8 +11,8 @@ import pytest
 from hosts import LONG, completion, info, running, until
 
 import simenv
-from simenv.client.people import issue
-from simenv.client.qpm import QPM
+from simenv.client.keys import issue
+from simenv.client.qpm.provider import QPM
 from simenv.qpm.errors import ExecutionError, QPMError
 
 ONE_GATE = {

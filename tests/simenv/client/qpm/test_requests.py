@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hosts import BELL, Endpoint, info
 
-from simenv.client.qpm import QPM
+from simenv.client.qpm.provider import QPM
 from simenv.qpm.errors import ExecutionError, QPMError, UnknownObject
 
 JUNK: list[Any] = [

@@ -11,9 +11,9 @@ from hosts import BAD, LONG, Endpoint, completion, info, running, until
 from live import Live
 
 import simenv
-from simenv.client.people import issue
-from simenv.client.qpm import QPM
-from simenv.qpm import bindings, managing
+from simenv.client.keys import issue
+from simenv.client.qpm.provider import QPM
+from simenv.qpm import bindings, management
 from simenv.qpm.errors import ExecutionError, QPMError, UnknownObject
 
 NOBODYS = 2**63 + 7
@@ -21,9 +21,9 @@ BINDINGS = (
     bindings.Execution,
     bindings.Telemetry,
     bindings.Control,
-    managing.Admission,
-    managing.AdmissionPolicy,
-    managing.Scheduler,
+    management.Admission,
+    management.AdmissionPolicy,
+    management.Scheduler,
 )
 
 

@@ -10,11 +10,14 @@ from client_peer import Peer
 from hosts import BELL, Endpoint, completion, info, until
 
 import simenv
-from simenv.client.qpm import QPM, book, control, standing
-from simenv.client.qpm.single import SingleQPM
+from simenv.client.qpm.answers import status
+from simenv.client.qpm.bindings import control
+from simenv.client.qpm.bindings.revision1 import SingleQPM
+from simenv.client.qpm.provider import QPM
+from simenv.client.qpm.runtime import completion_queues
 from simenv.model import TaskInfo, TaskState, task_name
 from simenv.qpm.errors import InProgress, NotReady
-from simenv.wire import messages as m
+from simenv.wire.messages import client as m
 
 
 @pytest.fixture
@@ -26,9 +29,9 @@ def played(peer: Peer) -> Iterator[QPM]:
 
 @pytest.fixture
 def impatient(impatient: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (control, standing):
+    for module in (control, status):
         monkeypatch.setattr(module, "HEARING_S", 0.3)
-    monkeypatch.setattr(book, "REPEAT_S", 0.05)
+    monkeypatch.setattr(completion_queues, "REPEAT_S", 0.05)
 
 
 def says(peer: Peer, state: TaskState | None) -> None:
@@ -168,7 +171,7 @@ def test_a_word_about_a_cancel_is_misread(
 def test_polling_asks_the_service_each_time(
     played: QPM, peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(standing, "SEEN_S", 60.0)
+    monkeypatch.setattr(status, "SEEN_S", 60.0)
     says(peer, TaskState.RUNNING)
     cid = played.async_run(info(BELL))["cid"]
     answers = [played.read_cq(cid) for _ in range(100)]

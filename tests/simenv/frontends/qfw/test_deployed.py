@@ -13,9 +13,9 @@ import pytest
 import simenv
 from simenv.client.client import Client
 from simenv.frontends.qfw import PLUGIN, SERVICES
-from simenv.qpm_check.plugin import Plugin
-from simenv.qpm_check.standin import errors
-from simenv.qpm_check.standin.client import Proxy
+from simenv.qpm_check.fake_defw import errors
+from simenv.qpm_check.fake_defw.client import Proxy
+from simenv.qpm_check.targets.plugin import Plugin
 
 PATIENCE_S = 60.0
 WIDE = "OPENQASM 2.0;\nqreg q[5];\ncreg c[5];\nmeasure q -> c;\n"

@@ -10,9 +10,9 @@ import pytest
 from simenv.client.client import Client
 from simenv.frontends.qfw import PLUGIN
 from simenv.qpm_check.checks import rows
-from simenv.qpm_check.plugin import Plugin
-from simenv.qpm_check.rows import State
-from simenv.qpm_check.runner import Options, check
+from simenv.qpm_check.harness.check import State
+from simenv.qpm_check.harness.runner import Options, check
+from simenv.qpm_check.targets.plugin import Plugin
 
 QUICK = (
     "load.bare",

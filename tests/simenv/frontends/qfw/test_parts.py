@@ -15,20 +15,14 @@ import pytest
 
 from simenv.config import qpm as words
 from simenv.errors import ConfigError, NoService
-from simenv.frontends.qfw import (
-    carrying,
-    deployment,
-    host,
-    identity,
-    locking,
-    plugin,
-    registration,
-)
-from simenv.frontends.qfw import ears as ears_module
-from simenv.frontends.qfw import hub as hub_module
+from simenv.frontends.qfw import defw as host
+from simenv.frontends.qfw import deployment, plugin, registration, send_lock, service_record
+from simenv.frontends.qfw import environment as hub_module
+from simenv.frontends.qfw import errors as carrying
+from simenv.frontends.qfw import event_endpoints as ears_module
 from simenv.qpm.errors import ExecutionError, InProgress, NotReady, QPMError
 from simenv.qpm.service import ServiceRecord
-from simenv.qpm_check.standin import errors
+from simenv.qpm_check.fake_defw import errors
 
 TOLD = {"device_id": "lab", "num_qubits": 30, "max_shots": 9}
 RECORD = ServiceRecord("QPM", "an environment", "", "", 2, 2, -1, TOLD)
@@ -55,7 +49,7 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
             meeting.reset()
         inside[0] -= 1
 
-    for name in locking.SENDERS:
+    for name in send_lock.SENDERS:
         setattr(module, name, lambda *given: send(*given))
     module.most = most  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "defw_workers", module)
@@ -63,10 +57,10 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_two_threads_send_at_once_or_the_lock_is_put_twice(workers: Any) -> None:
-    assert locking.install()
-    once = [getattr(workers, name) for name in locking.SENDERS]
-    assert locking.install()
-    assert once == [getattr(workers, name) for name in locking.SENDERS]
+    assert send_lock.install()
+    once = [getattr(workers, name) for name in send_lock.SENDERS]
+    assert send_lock.install()
+    assert once == [getattr(workers, name) for name in send_lock.SENDERS]
     threads = [threading.Thread(target=send) for send in once]
     for thread in threads:
         thread.start()
@@ -85,11 +79,11 @@ def test_a_peer_that_does_not_read_holds_up_the_others(monkeypatch: pytest.Monke
             assert freed.wait(60)
         sent.append(text)
 
-    for name in locking.SENDERS:
+    for name in send_lock.SENDERS:
         setattr(module, name, send)
     monkeypatch.setitem(sys.modules, "defw_workers", module)
-    assert locking.install()
-    request, answer = (getattr(module, name) for name in locking.SENDERS)
+    assert send_lock.install()
+    request, answer = (getattr(module, name) for name in send_lock.SENDERS)
     first = threading.Thread(target=request, args=("stuck", "b", "first"))
     first.start()
     assert stuck.wait(60)
@@ -169,8 +163,8 @@ def test_the_directory_is_told_against_the_deployments_wish(
 
 def test_the_names_of_a_deployment_are_not_those_of_the_directory() -> None:
     told, deployed = words.QPMConfig(types=3), deployment.read({"QFW_QPU_DEVICE_ID": "q7"})
-    record = identity.completed(RECORD, Offered, told, deployed, 2)
-    found = identity.context(record, "both")
+    record = service_record.completed(RECORD, Offered, told, deployed, 2)
+    found = service_record.context(record, "both")
     assert found["service_id"] == "qpm:simenv:q7"
     assert found["properties"]["target_id"] == "q7"
     assert found["properties"]["num_qubits"] == 30
@@ -182,11 +176,11 @@ def test_the_names_of_a_deployment_are_not_those_of_the_directory() -> None:
 
 
 def test_a_width_is_promised_before_the_environment_is_known() -> None:
-    record = identity.completed(None, Offered, words.QPMConfig(), deployment.read({}), 2)
+    record = service_record.completed(None, Offered, words.QPMConfig(), deployment.read({}), 2)
     assert record.properties is not None
     assert record.properties["num_qubits"] == 0
     assert record.properties["max_shots"] == 0
-    first = identity.completed(RECORD, Offered, words.QPMConfig(), deployment.read({}), 1)
+    first = service_record.completed(RECORD, Offered, words.QPMConfig(), deployment.read({}), 1)
     assert first.properties is None
 
 
@@ -279,7 +273,7 @@ def test_a_machine_is_registered_before_it_has_told_its_width(
 def test_who_leaves_while_he_registers_stays_in_the_directory(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    record = identity.completed(RECORD, Offered, words.QPMConfig(), deployment.read({}), 2)
+    record = service_record.completed(RECORD, Offered, words.QPMConfig(), deployment.read({}), 2)
     mine = registration.Registration(lambda: record, tmp_path / "ready")
     gone: list[str] = []
 

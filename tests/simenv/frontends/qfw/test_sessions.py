@@ -12,9 +12,9 @@ import pytest
 import simenv
 from simenv.config.qpm import QPMConfig
 from simenv.errors import StartFailed
-from simenv.frontends.qfw import ears as ears_module
-from simenv.frontends.qfw import host, plugin, served, sessions
-from simenv.frontends.qfw import hub as hub_module
+from simenv.frontends.qfw import defw, plugin, service_classes, sessions
+from simenv.frontends.qfw import environment as hub_module
+from simenv.frontends.qfw import event_endpoints as ears_module
 from simenv.qpm.errors import NotReady, QPMError
 
 
@@ -41,11 +41,11 @@ def test_a_session_ends_with_the_object_of_its_connection(monkeypatch: pytest.Mo
     monkeypatch.setattr(plugin, "_plugin", mine)
     monkeypatch.setattr(mine.hub, "begin", lambda: None)
     monkeypatch.setattr(mine.hub, "wait", environment.wait)
-    first, second = served.Single(), served.Single()
+    first, second = service_classes.Single(), service_classes.Single()
     assert first._qpm() is not second._qpm()
     assert len(environment.open) == 2
     with pytest.raises(NotReady):
-        served.Single(start=False)._mine()
+        service_classes.Single(start=False)._mine()
     del first
     assert len(environment.open) == 1
     second.shutdown()
@@ -54,8 +54,8 @@ def test_a_session_ends_with_the_object_of_its_connection(monkeypatch: pytest.Mo
 
 def test_a_session_whose_process_has_gone_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "SWEEP_S", 0.0)
-    monkeypatch.setattr(host, "event_queue", lambda *_: None)
-    monkeypatch.setattr(host, "peers", lambda: {"here"})
+    monkeypatch.setattr(defw, "event_queue", lambda *_: None)
+    monkeypatch.setattr(defw, "peers", lambda: {"here"})
     environment = FakeQPM()
     known = sessions.Sessions(environment)  # type: ignore[arg-type]
     ends = {name: SimpleNamespace(remote_uuid=name) for name in ("here", "gone")}
@@ -79,8 +79,8 @@ def test_what_is_asked_of_a_process_that_has_gone_is_given_up(
     workers = ModuleType("defw_workers")
     workers.worker_thread = worker  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "defw_workers", workers)
-    monkeypatch.setattr(host, "peers", lambda: {"b"})
-    monkeypatch.setattr(host, "event_queue", lambda *_: None)
+    monkeypatch.setattr(defw, "peers", lambda: {"b"})
+    monkeypatch.setattr(defw, "event_queue", lambda *_: None)
     ears = [ears_module.Ear(SimpleNamespace(remote_uuid=name), "q") for name in ("a", "b")]
     for _ in range(ears_module.MISSED):
         assert requests[0].deadline == 9e9

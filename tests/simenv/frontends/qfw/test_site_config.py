@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 
 import simenv
-from simenv.client.qpm.book import Book
-from simenv.client.qpm.claims import Claims
-from simenv.client.qpm.run import refused
-from simenv.client.qpm.shelf import Retention
+from simenv.client.qpm.runtime.circuit_run import refused
+from simenv.client.qpm.runtime.completion_queues import Book, Retention
+from simenv.client.qpm.runtime.reservations import Claims
 from simenv.errors import ConfigError, ProgramError
-from simenv.frontends.qfw import deployment, hub, site_config
+from simenv.frontends.qfw import deployment, environment, site_config
 
 pytest.importorskip("yaml")
 
@@ -86,7 +85,7 @@ def test_a_missing_file_ends_the_service(site: Path, caplog: pytest.LogCaptureFi
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
         site_config.retention(site)
     with caplog.at_level(logging.WARNING):
-        assert hub._retention(site) is None
+        assert environment._retention(site) is None
     assert "kept as the contract has it" in caplog.text
 
 
@@ -96,7 +95,9 @@ def test_the_file_does_not_reach_the_queues(site: Path) -> None:
     assert told.site_config == site
     assert deployment.read({}).site_config is None
     with simenv.local(workers=1) as env:
-        qpm = hub._opened(env, hub.QPMConfig(reservations_required=False), told.site_config)
+        qpm = environment._opened(
+            env, environment.QPMConfig(reservations_required=False), told.site_config
+        )
         assert qpm._book.retention == Retention(9, 8, 7, 6, 5)
         assert env.qpm_with()._book.retention == Retention()
         _reservations_end(env)

@@ -13,7 +13,7 @@ from qiskit.circuit import Parameter
 
 from simenv.errors import ConfigError, NotFound, OptionError, SimenvError
 from simenv.frontends.qrmi import Payload, QuantumResource, resources
-from simenv.frontends.qrmi.kinds import statuses
+from simenv.frontends.qrmi.types import statuses
 
 BELL = (
     'OPENQASM 3.0; include "stdgates.inc"; bit[2] a; bit[1] b; qubit[3] q;'

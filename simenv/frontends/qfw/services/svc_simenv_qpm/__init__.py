@@ -5,7 +5,8 @@ DEFw imports this by its bare name, `svc_simenv_qpm`; all the work is in `simenv
 
 from __future__ import annotations
 
-from simenv.frontends.qfw import plugin, served
+from simenv.frontends.qfw import plugin
+from simenv.frontends.qfw import service_classes as served
 
 from .svc_qpm import QPM
 

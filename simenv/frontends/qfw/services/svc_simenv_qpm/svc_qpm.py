@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from simenv.frontends.qfw import served
+from simenv.frontends.qfw import service_classes
 
 
-class QPM(served.base()):  # type: ignore[misc]
-    """Of the revision this DEFw speaks; see `simenv.frontends.qfw.served`."""
+class QPM(service_classes.base()):  # type: ignore[misc]
+    """Of the revision this DEFw speaks; see `simenv.frontends.qfw.service_classes`."""

@@ -1,0 +1,1 @@
+"""Commands of administrators: pools, keys, limits, policies, storage, QPM plugins."""

@@ -1,0 +1,61 @@
+"""`simenv gc`: give up what is kept of ended tasks, and say what that freed."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from simenv.cli import options
+from simenv.cli.output import terminal
+from simenv.errors import OptionError
+from simenv.text import elapsed
+
+if TYPE_CHECKING:
+    from simenv.wire.messages.queries import Kept
+
+_AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])\Z")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+def gc(
+    context: typer.Context,
+    older_than: Annotated[
+        str | None,
+        typer.Option(help="Of tasks that ended so long ago: 12h, 7d; else what the limits say."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+) -> None:
+    """Give up what is kept of ended tasks: history, results and their files."""
+    common = options.of(context)
+    older_s = None if older_than is None else _seconds(older_than)
+    with common.connect() as client:
+        done = client.gc(older_s, dry_run)
+    if common.as_json:
+        terminal.json_line({"dry_run": dry_run, "freed": done.freed, "left": done.left})
+        return
+    freed, left = done.freed, done.left
+    label = "would free" if dry_run else "freed"
+    terminal.line(f"{label}  {_words(freed)}")
+    if freed.unread:
+        terminal.note(
+            f"{freed.unread} completions of these have not been acknowledged by some cursor"
+        )
+    age = f", the oldest of {elapsed(time.time() - left.oldest_s)} ago" if left.oldest_s else ""
+    terminal.line(f"{'kept'.ljust(len(label))}  {_words(left)}{age}")
+
+
+def _words(kept: Kept) -> str:
+    return (
+        f"{terminal.counted(kept.tasks, 'task')}, {terminal.size(kept.journal_bytes)} of journal, "
+        f"{terminal.counted(kept.files, 'file')} of results with {terminal.size(kept.file_bytes)}"
+    )
+
+
+def _seconds(text: str) -> float:
+    found = _AGE.match(text)
+    if found is None:
+        raise OptionError(f"--older-than {text!r:.40}", hint="a number and s, m, h, d or w: 7d")
+    return float(found[1]) * _SECONDS[found[2]]

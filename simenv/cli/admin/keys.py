@@ -1,0 +1,157 @@
+"""`simenv keys`: who may use an environment from other machines.
+
+Invariant: a secret key goes into the one file it is meant for; it is shown only where asked for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from simenv import config, files
+from simenv.cli import options
+from simenv.cli.listing import Column, Columns, NoHeader, Style, listing
+from simenv.cli.output import terminal
+from simenv.client.connection import address
+from simenv.client.connection.remote_address import KeyAddress
+from simenv.model import OwnerLimits, OwnerUse
+
+if TYPE_CHECKING:
+    from simenv.client.keys import People
+
+_SHOWN_CHARS = 10  # of a public key: enough to tell two apart
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A key with the limits of its owner; None while the service is down."""
+
+    name: str
+    role: str
+    public_key: str
+    at_s: float
+    limits: OwnerLimits | None = None
+    use: OwnerUse | None = None
+
+
+_KEYS: tuple[Column[Shown], ...] = (
+    Column("NAME", lambda key: key.name),
+    Column("ROLE", lambda key: key.role),
+    Column("ADDED", lambda key: time.strftime("%Y-%m-%d %H:%M", time.localtime(key.at_s))),
+    Column("KEY", lambda key: key.public_key[:_SHOWN_CHARS]),
+    Column("TASKS", lambda key: str(key.use.queued_tasks) if key.use else "?", right=True),
+    Column("MAX_TASKS", lambda key: _most(key, "max_queued_tasks"), right=True),
+    Column("SLOTS", lambda key: str(key.use.running_slots) if key.use else "?", right=True),
+    Column("MAX_SLOTS", lambda key: _most(key, "max_running_slots"), right=True),
+    Column("KEPT", lambda key: terminal.size(key.use.kept_bytes) if key.use else "?", right=True),
+    Column("MAX_KEPT", lambda key: _most(key, "max_kept_bytes"), right=True),
+)
+
+keys = typer.Typer(help="Who may use it from other machines: add, list, revoke.")
+
+
+@keys.command()
+def add(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Whose key; her tasks carry this name.")],
+    role: Annotated[
+        str, typer.Option(help="client (submits, sees her own tasks) or admin (sees and ends all).")
+    ] = "client",
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="The file to make; `-`: stdout. By default keys/NAME.simenv in the environment's"
+            " own folder.",
+        ),
+    ] = None,
+) -> None:
+    """Make a key, and the file its owner connects with; give it to nobody else."""
+    from simenv.client import keys as people
+
+    to_stdout = str(file) == "-"
+    path = file or _default_file(context, config.check_name(name, "key"))
+    with _kept(context) as kept:
+        if to_stdout:
+            terminal.json_line(kept.add(name, role))
+            return
+        person = people.issue(kept, name, role, path)
+    shown = path.absolute()
+    if options.of(context).as_json:
+        terminal.json_line(
+            {"name": name, "role": role, "file": str(shown), "address": person.address}
+        )
+        return
+    terminal.line(f"key   {name}, role {role}, for {person.address}")
+    terminal.line(f"file  {shown} (0600: it holds her secret key)")
+    terminal.line(f"use   simenv --service {path} status, or export SIMENV_SERVICE={shown}")
+
+
+@keys.command("list")
+def list_keys(context: typer.Context, columns: Columns = "", no_header: NoHeader = False) -> None:
+    """The keys that are let in, with use and limits; `simenv limits` shows all limits."""
+    with _kept(context) as kept:
+        style = Style(options.of(context).as_json, columns, no_header)
+        listing(_KEYS, style, lambda: _shown(kept))
+
+
+@keys.command()
+def revoke(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Whose key, as `list` shows it.")],
+) -> None:
+    """Shut a key out at once, its open connections too; its tasks stay."""
+    with _kept(context) as kept:
+        kept.revoke(name)
+    if options.of(context).as_json:
+        terminal.json_line({"name": name, "revoked": True})
+    else:
+        terminal.line(f"{name} is shut out; her tasks stay")
+
+
+def _default_file(context: typer.Context, name: str) -> Path:
+    """A secret does not belong into whatever folder the user works in: it goes to the environment's
+    folder, where that is on this machine."""
+    common = options.of(context)
+    where = address.find(common.name, common.service)
+    if isinstance(where, KeyAddress) or not where.path.parent.is_dir():
+        return Path(f"{name}.simenv")
+    return files.private_folder(where.path.with_name("keys")) / f"{name}.simenv"
+
+
+def _shown(kept: People) -> list[Shown]:
+    reports = kept.reports()
+    found = []
+    for key in kept.listed():
+        report = reports.get(key.name)
+        limits, use = (report.limits, report.use) if report is not None else (None, None)
+        found.append(Shown(key.name, key.role, key.public_key, key.at_s, limits, use))
+    return found
+
+
+def _most(key: Shown, name: str) -> str:
+    if key.limits is None:
+        return "?"
+    value: int = getattr(key.limits, name)
+    shown = terminal.size(value) if name == "max_kept_bytes" else str(value)
+    return shown if value else "none"
+
+
+@contextmanager
+def _kept(context: typer.Context) -> Iterator[People]:
+    """Through the service if it is up, else in the environment's files."""
+    from simenv.client import keys as people
+
+    common = options.of(context)
+    down = people.stopped(common.name, common.service)
+    if down is not None:
+        yield down
+        return
+    with common.connect() as client:
+        yield client.people

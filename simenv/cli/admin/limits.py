@@ -1,0 +1,145 @@
+"""`simenv limits`: what each owner of a key may use, and uses now; an admin changes it here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from simenv.cli import options
+from simenv.cli.listing import Column, Columns, NoHeader, Style, Watch, listing
+from simenv.cli.output import terminal
+from simenv.config.quotas import limit_values
+from simenv.errors import ConfigError, OptionError
+
+if TYPE_CHECKING:
+    from simenv.model import OwnerReport
+
+OWN_USER = "(own user)"
+# Which use each limit bounds; a limit that is of one request bounds no sum.
+_USED_BY = {
+    "max_queued_tasks": "queued_tasks",
+    "max_queued_bytes": "queued_bytes",
+    "max_running_slots": "running_slots",
+    "max_kept_bytes": "kept_bytes",
+    "max_reservations": "reservations",
+    "max_reserved_percent": "reserved_workers",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One limit of one owner. `used` is None where the limit is of one request."""
+
+    owner: str
+    role: str
+    limit: str
+    used: int | None
+    maximum: int | None  # None: no limit
+
+
+_LINES: tuple[Column[Line], ...] = (
+    Column("OWNER", lambda line: line.owner or OWN_USER),
+    Column("ROLE", lambda line: line.role or "-"),
+    Column("LIMIT", lambda line: line.limit),
+    Column("USED", lambda line: "-" if line.used is None else _figure(line, line.used), right=True),
+    Column(
+        "MAXIMUM",
+        lambda line: "none" if line.maximum is None else _figure(line, line.maximum),
+        right=True,
+    ),
+)
+
+limits = typer.Typer(help="What each owner of a key may use, and uses now.")
+
+
+@limits.callback(invoke_without_command=True)
+def show(
+    context: typer.Context,
+    owner: Annotated[str, typer.Option(help="Only this owner, as `keys list` names it.")] = "",
+    columns: Columns = "",
+    no_header: NoHeader = False,
+    watch: Watch = 0.0,
+) -> None:
+    """List limits and use: of all owners for an admin, else of your own key.
+
+    USED is what counts against the limit now; `-` where the limit holds for each request.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    common = options.of(context)
+    style = Style(common.as_json, columns, no_header, watch)
+    with common.connect() as client:
+        listing(_LINES, style, lambda: _lines(client.limits().values(), owner))
+
+
+@limits.command("set")
+def set_limits(
+    context: typer.Context,
+    owner: Annotated[str, typer.Argument(help="Whose limits, as `keys list` names the key.")],
+    values: Annotated[
+        list[str], typer.Argument(help="KEY=VALUE: max_queued_tasks=1000, max_kept_bytes=2GiB.")
+    ],
+) -> None:
+    """Change limits of one owner; they last over restarts. 0 means no limit."""
+    told = _told(values)
+    common = options.of(context)
+    with common.connect() as client:
+        _tell(client.set_limits(owner, told), common.as_json)
+
+
+@limits.command()
+def reset(
+    context: typer.Context,
+    owner: Annotated[str, typer.Argument(help="Whose limits, as `keys list` names the key.")],
+) -> None:
+    """Forget what was set for one owner: the limits of simenv.toml hold again."""
+    common = options.of(context)
+    with common.connect() as client:
+        _tell(client.set_limits(owner, reset=True), common.as_json)
+
+
+def _lines(reports: Iterable[OwnerReport], owner: str) -> Iterator[Line]:
+    return (line for each in reports if owner in ("", each.owner) for line in _of(each))
+
+
+def _of(report: OwnerReport) -> Iterator[Line]:
+    for name in report.limits.__struct_fields__:
+        value = getattr(report.limits, name)
+        used = _USED_BY.get(name)
+        is_bound = bool(value) or (name == "max_priority" and bool(report.owner))
+        yield Line(
+            report.owner,
+            report.role,
+            name,
+            None if used is None else getattr(report.use, used),
+            value if is_bound else None,
+        )
+
+
+def _told(words: list[str]) -> dict[str, int]:
+    found: dict[str, object] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise OptionError(f"{word[:80]!r} is not understood", hint="KEY=VALUE")
+        found[key] = int(value) if value.isdecimal() else value
+    try:
+        return limit_values(found, "simenv limits set")
+    except ConfigError as error:
+        raise OptionError(error.message, hint=error.hint) from error
+
+
+def _tell(report: OwnerReport, as_json: bool) -> None:
+    if as_json:
+        terminal.json_line(report)
+        return
+    for line in _of(report):
+        most = "none" if line.maximum is None else _figure(line, line.maximum)
+        terminal.line(f"{line.limit:<22}{most}")
+
+
+def _figure(line: Line, value: int) -> str:
+    return terminal.size(value) if line.limit.endswith("_bytes") else str(value)

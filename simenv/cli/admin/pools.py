@@ -1,0 +1,83 @@
+"""Commands that steer a running environment: `scale`, `drain`, `resume`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from simenv.cli import options
+from simenv.cli.output import terminal
+from simenv.errors import OptionError
+from simenv.model import NodeInfo, PoolInfo
+
+
+def scale(
+    context: typer.Context,
+    pool: Annotated[str, typer.Argument(help="Which pool, as `simenv pools` shows it.")],
+    workers: Annotated[
+        int | None, typer.Argument(min=0, help="So many workers, always.", metavar="[N]")
+    ] = None,
+    least: Annotated[int | None, typer.Option("--min", min=0, help="At least so many.")] = None,
+    most: Annotated[
+        int | None, typer.Option("--max", min=1, help="While tasks wait, up to so many.")
+    ] = None,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Also more than the nodes hold; for drills."),
+    ] = False,
+) -> None:
+    """Say how many workers a pool has from now on; it lasts, also over restarts.
+
+    A worker too many ends when its task has.
+    """
+    if (workers is None) == (least is None and most is None):
+        raise OptionError("simenv scale: how many workers?", hint="simenv scale POOL 4, or --max 8")
+    common = options.of(context)
+    with common.connect() as client:
+        done = client.scale(pool, workers, least=least, most=most, force=force)
+    if common.as_json:
+        terminal.json_line(done)
+    else:
+        _tell_pool(done)
+
+
+def drain(
+    context: typer.Context,
+    node: Annotated[str, typer.Argument(help="Which node, as `simenv status --json` names it.")],
+    reason: Annotated[str, typer.Option(help="Why; it is kept, and shown.")],
+) -> None:
+    """Start nothing more on a node; what runs there is finished. `resume` ends it."""
+    common = options.of(context)
+    with common.connect() as client:
+        _tell(client.drain(node, reason), common.as_json)
+
+
+def resume(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="A node that was drained or lost, or a pool.")],
+) -> None:
+    """Use a node again, or try a pool again that was given up."""
+    common = options.of(context)
+    with common.connect() as client:
+        _tell(client.resume(name), common.as_json)
+
+
+def _tell(now: NodeInfo | PoolInfo, as_json: bool) -> None:
+    if as_json:
+        terminal.json_line(now)
+    elif isinstance(now, PoolInfo):
+        _tell_pool(now)
+    else:
+        why = f" ({now.reason})" if now.reason else ""
+        there = terminal.counted(now.workers, "worker")
+        terminal.line(f"node {now.name} is {now.state}{terminal.clean(why)}; {there} there")
+
+
+def _tell_pool(pool: PoolInfo) -> None:
+    wanted = str(pool.least) if pool.least == pool.most else f"{pool.least} to {pool.most}"
+    why = f" ({pool.reason})" if pool.reason else ""
+    terminal.line(
+        f"pool {pool.name} is {pool.state}{terminal.clean(why)}: {pool.workers} ready of {wanted} "
+        "workers wanted"
+    )

@@ -1,0 +1,398 @@
+"""`simenv qpm check`: the conformance kit on our own QPM, or on anybody's plugin.
+
+Invariant: what it starts (an environment, a plugin's process) is gone when it ends; it never
+touches an environment that is up.
+
+A machine that nobody has, for `simenv qpm check hardware` where no other is named.
+
+`simenv qfw`: simenv's service in QFw and its DEFw, put there, checked, taken out.
+
+`simenv qpm`: what concerns this pool, or anybody's plugin, as a QPM.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import secrets
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from simenv.cli import options as settings
+from simenv.cli.output import terminal
+from simenv.errors import OptionError
+from simenv.qpm_check import RPC_TIMEOUT_S
+
+if TYPE_CHECKING:
+    from simenv.client.client import Client
+    from simenv.qpm_check.harness.check import Verdict
+    from simenv.qpm_check.targets.target import Target
+import os
+
+from simenv.cli import options
+from simenv.cli.qpm_diff.command import diff
+
+FAILED = 1
+MACHINE = "qpu"
+LOCALLY = "tcp://127.0.0.1:0"  # where another owner comes in
+MADE_UP = "simenv.cli.admin.qpm:machine"
+USED_WITH = {
+    "provider": ("hardware",),
+    "token_file": ("a folder",),
+    "rpc_timeout": ("defw", "a folder"),
+    "restart": ("a folder",),
+}
+
+
+def check(
+    context: typer.Context,
+    target: Annotated[
+        str, typer.Argument(help="inprocess, defw, hardware, or a plugin's folder.")
+    ] = "",
+    only: Annotated[
+        list[str] | None, typer.Option(help="Rows of this name; * stands for anything.")
+    ] = None,
+    revision: Annotated[
+        list[int] | None, typer.Option(help="Of the contract: 1 or 2; both by default.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Show what passed too.")] = False,
+    junit: Annotated[Path | None, typer.Option(help="Write the verdicts there as XML.")] = None,
+    long: Annotated[
+        Path | None, typer.Option(help="An OpenQASM 2 file that takes about a second.")
+    ] = None,
+    qubits: Annotated[int, typer.Option(help="No circuit of the kit is wider.", min=3)] = 22,
+    provider: Annotated[
+        str, typer.Option(help="With hardware: MODULE:FACTORY of a Qiskit BackendV2.")
+    ] = MADE_UP,
+    token_file: Annotated[
+        Path | None, typer.Option(help="With a folder: the token its calls must carry.")
+    ] = None,
+    rpc_timeout: Annotated[
+        float,
+        typer.Option(
+            help="Seconds after which a host gives up a call to a client (a real one: 300).",
+            min=5.0,
+        ),
+    ] = RPC_TIMEOUT_S,
+    restart: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            help="With a folder: two commands, to kill what is behind the plugin and to start it.",
+            metavar="KILL START",
+        ),
+    ] = None,
+    show: Annotated[bool, typer.Option("--list", help="The rows, and no check.")] = False,
+) -> None:
+    """Check a QPM against its contract, row by row.
+
+    `inprocess`: env.qpm of a private environment; `defw`: our plugin behind a stand-in for DEFw;
+    `hardware`: as inprocess, over a pool that holds a backend. PATH: a plugin as DEFw loads it,
+    PATH/services/svc_*. The exit code is 1 if a row failed, 4 if there is nothing to load.
+    """
+    from simenv.qpm_check import checks
+    from simenv.qpm_check.harness import report, runner
+
+    rows, as_json = checks.rows(), settings.of(context).as_json
+    if show:
+        _show(rows, as_json)
+        return
+    if not target:
+        raise OptionError("what is to be checked?", hint="inprocess, defw, hardware or a folder")
+    revisions = tuple(revision or (1, 2))
+    if not set(revisions) <= {1, 2}:
+        raise OptionError(f"revision {revisions}", hint="the contract has 1 and 2")
+    options = runner.Options(
+        tuple(only or ()), revisions, "" if long is None else _text(long), qubits
+    )
+    told = _progress(as_json)
+    _refuse_unused(context, target)
+    with _opened(target, provider, token_file, rpc_timeout, restart) as found:
+        done = runner.check(found, rows, options, told)
+    if junit is not None:
+        junit.write_text(report.junit(done), encoding="utf-8")
+    if as_json:
+        terminal.json_line(report.plain(done))
+    else:
+        report.table(done, everything=every, stream=sys.stdout)
+    if not done.ok:
+        raise typer.Exit(FAILED)
+
+
+def _refuse_unused(context: typer.Context, target: str) -> None:
+    """OptionError for an option that was given and means nothing for this target."""
+    kind = target if target in ("inprocess", "hardware", "defw") else "a folder"
+    for name, kinds in USED_WITH.items():
+        source = context.get_parameter_source(name)
+        if kind not in kinds and source is not None and source.name == "COMMANDLINE":
+            raise OptionError(
+                f"--{name.replace('_', '-')} means nothing with {target}",
+                hint=f"it goes with {' or '.join(kinds)}",
+            )
+
+
+@contextmanager
+def _opened(
+    target: str,
+    provider: str,
+    token_file: Path | None,
+    rpc_timeout_s: float,
+    restart: tuple[str, str] | None,
+) -> Iterator[Target]:
+    from simenv.qpm_check.harness.outage import Commands
+    from simenv.qpm_check.targets.in_process import Objects
+    from simenv.qpm_check.targets.plugin import Plugin
+
+    if target == "inprocess":
+        with _private(listen=LOCALLY) as client:
+            yield Objects(target, partial(_qpm, client), partial(_strange, client))
+    elif target == "hardware":
+        with _private(pools=[_machine(provider)], listen=LOCALLY) as client:
+            open_qpm, open_strange = partial(_qpm, client), partial(_strange, client)
+            yield Objects(target, partial(open_qpm, pool=MACHINE), partial(open_strange, MACHINE))
+    elif target == "defw":
+        _needs_yaml()
+        from simenv.cli.admin.qpm_environment import Restartable
+        from simenv.frontends.qfw import PLUGIN
+
+        with closing(Restartable()) as environment:
+            yield Plugin(
+                target, PLUGIN,
+                {"SIMENV_SERVICE": str(environment.service), "SIMENV_QPM_ROLE": "admin"},
+                rpc_timeout_s=rpc_timeout_s, outage=environment,
+            )  # fmt: skip
+    else:
+        _needs_yaml()
+        token = "" if token_file is None else _token(token_file)
+        outage = None if restart is None else Commands(*restart)
+        yield Plugin(target, Path(target), token=token, rpc_timeout_s=rpc_timeout_s, outage=outage)
+
+
+def _needs_yaml() -> None:
+    if importlib.util.find_spec("yaml") is None:
+        raise OptionError(
+            "a plugin is talked to in YAML, and PyYAML is not installed",
+            hint="pip install 'simenv[qpm]'",
+        )
+
+
+@contextmanager
+def _private(**config: Any) -> Iterator[Client]:
+    import simenv
+
+    for name in ("qiskit.qasm2", "qiskit.qpy"):
+        importlib.import_module(name)  # by a thread that stays: Qiskit crashes once its own is gone
+    with simenv.local(workers=1, **config) as client:
+        yield client
+
+
+@contextmanager
+def _qpm(client: Client, revision: int, pool: str | None = None) -> Iterator[Callable[[], Any]]:
+    """A QPM of its own, over the environment or one pool of it, that waives no reservations; what a
+    client calls: in revision 1 a connection of its own, in revision 2 the one object."""
+    import simenv
+
+    with simenv.connect(service=client.service) as own:
+        qpm = own.qpm_with(pool=pool, reservations="required")
+        yield qpm.connection if revision == 1 else lambda: qpm
+
+
+@contextmanager
+def _strange(client: Client, pool: str | None = None) -> Iterator[Any]:
+    """As `_qpm`, of another owner: by a key that is revoked at the end."""
+    import simenv
+    from simenv.client.keys import issue
+
+    name = f"stranger-{secrets.token_hex(4)}"
+    with TemporaryDirectory(prefix="qpm-check-") as folder:
+        issue(client.people, name, "client", Path(folder) / name)
+        try:
+            with simenv.connect(service=Path(folder) / name) as own:
+                yield own.qpm_with(pool=pool, reservations="required")
+        finally:
+            client.people.revoke(name)
+
+
+def _machine(provider: str) -> dict[str, Any]:
+    return {"name": MACHINE, "engine": "hardware", "provider": provider}
+
+
+def _show(rows: Any, as_json: bool) -> None:
+    if not as_json:
+        terminal.line("| row | revision | promise |")
+        terminal.line("|---|---|---|")
+    for row in rows:
+        revisions = ", ".join(map(str, row.revisions))
+        if as_json:
+            terminal.json_line(
+                {
+                    "id": row.id, "revisions": row.revisions, "title": row.title,
+                    "needs": sorted(map(str, row.needs)),
+                }
+            )  # fmt: skip
+        else:
+            terminal.line(f"| `{row.id}` | {revisions} | {row.title} |")
+
+
+def _progress(as_json: bool) -> Callable[[Verdict], None]:
+    """On a terminal, what failed is told as it comes."""
+
+    def told(verdict: Verdict) -> None:
+        if not as_json and sys.stderr.isatty() and str(verdict.state) == "failed":
+            terminal.note(f"failed  {verdict.id} ({verdict.revision})")
+
+    return told
+
+
+def _token(path: Path) -> str:
+    from simenv.client.qpm.runtime.calls import read_token
+
+    return read_token(path)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise OptionError(f"{path}: {error.strerror}", hint="--long FILE, OpenQASM 2") from error
+
+
+def machine() -> Any:
+    """A Qiskit BackendV2: seven qubits in a line, with errors."""
+    from qiskit.providers.fake_provider import GenericBackendV2
+
+    line = [[a, b] for a in range(7) for b in (a - 1, a + 1) if 0 <= b < 7]
+    return GenericBackendV2(7, coupling_map=line, seed=7)
+
+
+VARIABLE = "DEFW_EXTERNAL_SERVICES_PATH"
+MODULE = "svc_simenv_qpm"
+qfw = typer.Typer(help="The pool behind QFw: install, check, uninstall, path.")
+Folder = Annotated[
+    Path | None,
+    typer.Argument(metavar="[QFW_PATH]", help="QFw's folder; by default what QFW_PATH says."),
+]
+
+
+@qfw.callback()
+def nouns() -> None:
+    """A group of commands."""
+
+
+@qfw.command()
+def install(
+    context: typer.Context,
+    folder: Folder = None,
+    pool: Annotated[str, typer.Option(help="Serve this pool alone.")] = "",
+    private: Annotated[
+        bool, typer.Option(help="An environment of the service's own, ended with it.")
+    ] = False,
+) -> None:
+    """Link the service into QFw's services and have its activation say where the environment is.
+
+    To be run before `qfw_activate`, with the Python of QFw's virtual environment.
+    """
+    from simenv import config
+    from simenv.frontends.qfw import installing
+
+    told = {
+        "SIMENV_QPM_PRIVATE": "yes" if private else "no",
+        "SIMENV_HOME": str(config.home_root()),
+    }
+    if private:
+        told["SIMENV_PYTHON"] = config.interpreter()
+    elif service := _service(options.of(context)):
+        told["SIMENV_SERVICE"] = str(service)
+    if pool:
+        told["SIMENV_QPM_POOL"] = pool
+    made = installing.install(_folder(folder), told)
+    if options.of(context).as_json:
+        terminal.json_line({"made": [str(path) for path in made], "variables": told})
+        return
+    for path in made:
+        terminal.line(str(path))
+    terminal.line(f"next: simenv up; then: simenv qfw check {_folder(folder)}")
+    terminal.line(f"then: qfw_setup.sh --services-config {made[-1]}")
+
+
+@qfw.command()
+def check_qfw(context: typer.Context, folder: Folder = None) -> None:
+    """Would QFw load the service, and find an environment behind it? What to type where not.
+
+    The exit code is 1 if something must be mended.
+    """
+    from simenv.cli.doctor import qfw as checks
+
+    failed = False
+    for finding in checks.findings(_folder(folder), os.environ):
+        failed |= finding.level == "fail"
+        if options.of(context).as_json:
+            terminal.json_line(finding)
+            continue
+        terminal.line(
+            f"{terminal.paint(finding.level, width=4)}  {finding.what:<12} {finding.detail}"
+        )
+        if finding.remedy:
+            terminal.line(f"{'':20}type: {finding.remedy}")
+    if failed:
+        raise typer.Exit(1)
+
+
+@qfw.command()
+def uninstall(context: typer.Context, folder: Folder = None) -> None:
+    """Take out of QFw what `install` put there."""
+    from simenv.frontends.qfw import installing
+
+    gone = [str(path) for path in installing.uninstall(_folder(folder))]
+    if options.of(context).as_json:
+        terminal.json_line({"gone": gone})
+    else:
+        terminal.line("\n".join(gone) or "nothing of simenv is there")
+
+
+@qfw.command()
+def path(
+    context: typer.Context,
+    export: Annotated[
+        bool, typer.Option(help="As a line for a shell, before what is set there.")
+    ] = False,
+) -> None:
+    """The folder that belongs on DEFW_EXTERNAL_SERVICES_PATH: it holds svc_simenv_qpm."""
+    from simenv.frontends.qfw import SERVICES
+
+    if options.of(context).as_json:
+        terminal.json_line({"variable": VARIABLE, "path": str(SERVICES), "module": MODULE})
+    elif export:
+        terminal.line(f'export {VARIABLE}="{SERVICES}${{{VARIABLE}:+:${VARIABLE}}}"')
+    else:
+        terminal.line(str(SERVICES))
+
+
+def _service(common: options.Settings) -> Path | None:
+    """The connection file of the environment that is meant, whole: DEFw changes its folder."""
+    from simenv import config
+
+    found = common.service or config.service_file()
+    if found is None and common.name:
+        found = config.connection_file(common.name)
+    return None if found is None else found.expanduser().absolute()
+
+
+def _folder(given: Path | None) -> Path:
+    from simenv.errors import ConfigError
+
+    named = given or Path(os.environ.get("QFW_PATH", ""))
+    if named == Path():
+        raise ConfigError("which QFw?", hint="its folder as an argument, or QFW_PATH")
+    return named
+
+
+qpm = typer.Typer(help="The pool as a QPM, and anybody's plugin: check, diff.")
+qpm.command()(check)
+qpm.command()(diff)

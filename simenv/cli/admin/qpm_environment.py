@@ -1,0 +1,69 @@
+"""The environment behind `simenv qpm check defw`: private, and killed and restarted by the kit.
+
+Invariant: no process, socket or folder of it is left after `close`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from simenv import config
+from simenv.client.environments import launch
+from simenv.config import Places
+from simenv.model import PoolSpec
+
+
+class Restartable:
+    """A `target.Outage`: the service is killed, and started again from its journal."""
+
+    def __init__(self) -> None:
+        self._home = Path(tempfile.mkdtemp(prefix="simenv-local-"))
+        self._places = Places(self._home, self._home)
+        told = {"name": "local", "durability": "process", "pools": (PoolSpec(min=1, max=1),)}
+        self._config = config.convert(told, source="simenv qpm check")
+        self._lifeline = -1
+        self._start()
+
+    @property
+    def service(self) -> Path:
+        """The connection file."""
+        return self._places.connection
+
+    def begin(self) -> None:
+        """kill -9."""
+        self._service.process.kill()
+        self._service.process.wait()
+        self._let_go()
+
+    def end(self) -> None:
+        """Start it again; returns when it is ready."""
+        launch.clear(self._sockets, self.service)
+        self._start()
+
+    def close(self) -> None:
+        """End it with all that belongs to it."""
+        try:
+            self._let_go()
+            launch.end(self._service.process)
+            launch.clear(self._sockets, self.service)
+        finally:
+            shutil.rmtree(self._home, ignore_errors=True)
+
+    def _let_go(self) -> None:
+        """Once: after a restart that fails the number may be another file's."""
+        lifeline, self._lifeline = self._lifeline, -1
+        if lifeline >= 0:
+            os.close(lifeline)
+
+    def _start(self) -> None:
+        self._service = launch.start(self._config, self._places, private=True)
+        self._lifeline = self._service.lifeline
+        self._sockets = self._socket_folder()
+
+    def _socket_folder(self) -> Path:
+        from simenv.client.connection.address import read
+
+        return Path(read(self.service).sockets)

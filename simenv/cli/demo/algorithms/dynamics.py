@@ -1,0 +1,93 @@
+"""Things that move: a chain of spins after a quench, and a walker on a ring."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from qiskit import QuantumCircuit, QuantumRegister
+from qiskit.circuit import ClassicalRegister
+
+from simenv.cli.demo.algorithms.piece import Outcomes, Parities, Piece, bits
+
+
+def ising_trotter(num_spins: int = 12, steps: int = 8, angle: float = 0.35) -> Piece:
+    """A wall between up and down melts: exp(-i t (sum XX + sum Z) / 2) in Trotter steps.
+
+    Judged by every <Z>, which free fermions give exactly (`_magnetisation`).
+    """
+    circuit = QuantumCircuit(num_spins, num_spins, name=f"ising-{num_spins}")
+    circuit.x(range(num_spins // 2, num_spins))
+    for _ in range(steps):
+        for first in (0, 1):
+            for left in range(first, num_spins - 1, 2):
+                circuit.rxx(angle, left, left + 1)
+        circuit.rz(angle, range(num_spins))
+    circuit.measure(range(num_spins), range(num_spins))
+    values = _magnetisation(num_spins, steps, angle)
+    return Piece(circuit, Parities(tuple(((k,), float(z)) for k, z in enumerate(values))))
+
+
+def _magnetisation(num_spins: int, steps: int, angle: float) -> NDArray[np.float64]:
+    """<Z_k> of the same steps, float64 [num_spins], from 2n Majorana operators.
+
+    Jordan-Wigner: c_2k = Z..Z X_k, c_2k+1 = Z..Z Y_k, so Z_k = -i c_2k c_2k+1 and
+    X_k X_k+1 = -i c_2k+1 c_2k+2. exp(-angle/2 c_a c_b) turns the pair (a, b) by `angle`; the
+    covariance G_ab = <-i c_a c_b> turns with it, and <Z_k> = G_2k,2k+1.
+    """
+    size = 2 * num_spins
+    covariance = np.zeros((size, size))
+    for spin in range(num_spins):
+        up = 1.0 if spin < num_spins // 2 else -1.0
+        covariance[2 * spin, 2 * spin + 1] = up
+        covariance[2 * spin + 1, 2 * spin] = -up
+
+    def turn(a: int, b: int) -> NDArray[np.float64]:
+        rotation = np.eye(size)
+        rotation[a, a] = rotation[b, b] = math.cos(angle)
+        rotation[a, b], rotation[b, a] = math.sin(angle), -math.sin(angle)
+        return rotation
+
+    step = np.eye(size)
+    for left in range(num_spins - 1):  # XX terms commute with one another
+        step = turn(2 * left + 1, 2 * left + 2) @ step
+    for spin in range(num_spins):
+        step = turn(2 * spin, 2 * spin + 1) @ step
+    for _ in range(steps):
+        covariance = step @ covariance @ step.T
+    return np.array([covariance[2 * k, 2 * k + 1] for k in range(num_spins)])
+
+
+def quantum_walk(log_nodes: int = 5, steps: int = 10) -> Piece:
+    """A walker with a Hadamard coin on a ring of 2^m nodes; it spreads like t, not like sqrt(t)."""
+    position, coin = QuantumRegister(log_nodes, "position"), QuantumRegister(1, "coin")
+    found = ClassicalRegister(log_nodes, "found")
+    circuit = QuantumCircuit(position, coin, found, name=f"quantum-walk-{log_nodes + 1}")
+    circuit.x(position[log_nodes - 1])
+    circuit.h(coin)
+    circuit.s(coin)  # a coin in |0> + i|1> makes the walk even to both sides
+    for _ in range(steps):
+        circuit.h(coin)
+        for bit in reversed(range(log_nodes)):  # coin 1: position + 1
+            circuit.mcx([coin[0], *position[:bit]], position[bit])
+        circuit.x(coin)
+        for bit in range(log_nodes):  # coin 0: position - 1
+            circuit.mcx([coin[0], *position[:bit]], position[bit])
+        circuit.x(coin)
+    circuit.measure(position, found)
+    return Piece(
+        circuit,
+        Outcomes({bits(k, log_nodes): p for k, p in enumerate(_walked(2**log_nodes, steps))}),
+    )
+
+
+def _walked(nodes: int, steps: int) -> list[float]:
+    """P(node) of the same walk by two arrays of amplitudes, one for each side of the coin."""
+    zero = np.zeros(nodes, dtype=complex)
+    one = np.zeros(nodes, dtype=complex)
+    zero[nodes // 2], one[nodes // 2] = math.sqrt(0.5), 1j * math.sqrt(0.5)
+    for _ in range(steps):
+        zero, one = (zero + one) * math.sqrt(0.5), (zero - one) * math.sqrt(0.5)
+        zero, one = np.roll(zero, -1), np.roll(one, 1)
+    return [float(p) for p in abs(zero) ** 2 + abs(one) ** 2]

@@ -1,0 +1,114 @@
+"""Search and optimisation: Grover on exact cover, QAOA on a cubic graph."""
+
+from __future__ import annotations
+
+import math
+from itertools import combinations
+
+from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
+
+from simenv.cli.demo.algorithms.piece import Outcomes, Parities, Piece, bits
+
+SETS = ((0, 3), (1, 2), (0, 1, 4), (2, 3), (3, 4), (1, 4))
+Edge = tuple[int, int]
+
+
+def grover_exact_cover(sets: tuple[tuple[int, ...], ...] = SETS, iterations: int = 6) -> Piece:
+    """Which of the sets cover every element exactly once?
+
+    The oracle computes "covered once" for each element into an ancilla, marks, and uncomputes. An
+    answer comes with probability sin^2((2k+1) a), sin^2(a) = answers / 2^sets.
+    """
+    elements = 1 + max(max(members) for members in sets)
+    chosen, once = QuantumRegister(len(sets), "chosen"), QuantumRegister(elements, "once")
+    mark = QuantumRegister(1, "mark")
+    found = ClassicalRegister(len(sets), "found")
+    width = len(sets) + elements + 1
+    circuit = QuantumCircuit(chosen, once, mark, found, name=f"grover-{width}")
+    circuit.h(chosen)
+    circuit.x(mark)
+    circuit.h(mark)
+    for _ in range(iterations):
+        _covered_once(circuit, sets, chosen, once)
+        circuit.mcx([*once], mark[0])
+        _covered_once(circuit, sets, chosen, once)
+        circuit.h(chosen)
+        circuit.x(chosen)
+        circuit.h(chosen[-1])
+        circuit.mcx([*chosen[:-1]], chosen[-1])
+        circuit.h(chosen[-1])
+        circuit.x(chosen)
+        circuit.h(chosen)
+    circuit.measure(chosen, found)
+    return Piece(circuit, Outcomes(_amplified(sets, elements, iterations)))
+
+
+def _covered_once(
+    circuit: QuantumCircuit,
+    sets: tuple[tuple[int, ...], ...],
+    chosen: QuantumRegister,
+    once: QuantumRegister,
+) -> None:
+    """Flip `once[e]` if exactly one of the chosen sets holds e; its own inverse.
+
+    Over up to four sets, "exactly one" is the parity plus, modulo 2, every product of three.
+    """
+    for element, ancilla in enumerate(once):
+        holders = [chosen[k] for k, members in enumerate(sets) if element in members]
+        for holder in holders:
+            circuit.cx(holder, ancilla)
+        for three in combinations(holders, 3):
+            circuit.mcx([*three], ancilla)
+
+
+def _amplified(
+    sets: tuple[tuple[int, ...], ...], elements: int, iterations: int
+) -> dict[str, float]:
+    size = 2 ** len(sets)
+    answers = [
+        choice
+        for choice in range(size)
+        if sorted(e for k, members in enumerate(sets) if choice >> k & 1 for e in members)
+        == list(range(elements))
+    ]
+    angle = (2 * iterations + 1) * math.asin(math.sqrt(len(answers) / size))
+    right = math.sin(angle) ** 2 / len(answers)
+    wrong = math.cos(angle) ** 2 / (size - len(answers))
+    return {bits(k, len(sets)): right if k in answers else wrong for k in range(size)}
+
+
+def qaoa_max_cut(num_nodes: int = 12, gamma: float = 0.6155, beta: float = 0.3927) -> Piece:
+    """One layer of QAOA for the largest cut of a cubic graph: a ring with its diameters.
+
+    Every edge's <ZZ> is known in closed form (`_edge_value`); these angles are the best for cubic
+    graphs without triangles.
+    """
+    edges = cubic_graph(num_nodes)
+    circuit = QuantumCircuit(num_nodes, num_nodes, name=f"qaoa-{num_nodes}")
+    circuit.h(range(num_nodes))
+    for a, b in edges:
+        circuit.rzz(-gamma, a, b)
+    circuit.rx(2 * beta, range(num_nodes))
+    circuit.measure(range(num_nodes), range(num_nodes))
+    return Piece(circuit, Parities(tuple((e, _edge_value(edges, e, gamma, beta)) for e in edges)))
+
+
+def cubic_graph(num_nodes: int) -> tuple[Edge, ...]:
+    """A ring of an even number of nodes, each joined with the one opposite."""
+    ring = [(k, (k + 1) % num_nodes) for k in range(num_nodes)]
+    return (*ring, *((k, k + num_nodes // 2) for k in range(num_nodes // 2)))
+
+
+def _edge_value(edges: tuple[Edge, ...], edge: Edge, gamma: float, beta: float) -> float:
+    """<Z_a Z_b> after one layer (Wang, Hadfield, Jiang, Rieffel, arXiv:1706.02998)."""
+    a, b = edge
+    near_a = {x + y - a for x, y in edges if a in (x, y)} - {b}
+    near_b = {x + y - b for x, y in edges if b in (x, y)} - {a}
+    d, e, triangles = len(near_a), len(near_b), len(near_a & near_b)
+    first = math.sin(4 * beta) * math.sin(gamma) * (math.cos(gamma) ** d + math.cos(gamma) ** e)
+    second = (
+        math.sin(2 * beta) ** 2
+        * math.cos(gamma) ** (d + e - 2 * triangles)
+        * (1 - math.cos(2 * gamma) ** triangles)
+    )
+    return -(first - second) / 2

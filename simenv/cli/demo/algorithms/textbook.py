@@ -1,0 +1,130 @@
+"""Entangled states and the textbook oracles: answers that fit one line of algebra.
+
+Phase estimation, the textbook way and with one qubit measured again and again.
+"""
+
+from __future__ import annotations
+
+import math
+
+from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
+
+from simenv.cli.demo.algorithms.arithmetic import fourier
+from simenv.cli.demo.algorithms.piece import Outcomes, Piece, bits
+
+
+def ghz(num_qubits: int = 16) -> Piece:
+    """All zeros or all ones, evenly: one Hadamard and a chain of CX."""
+    circuit = QuantumCircuit(num_qubits, num_qubits, name=f"ghz-{num_qubits}")
+    circuit.h(0)
+    for qubit in range(num_qubits - 1):
+        circuit.cx(qubit, qubit + 1)
+    circuit.measure(range(num_qubits), range(num_qubits))
+    return Piece(circuit, Outcomes({"0" * num_qubits: 0.5, "1" * num_qubits: 0.5}))
+
+
+def w_state(num_qubits: int = 10) -> Piece:
+    """Exactly one qubit is 1, each as likely: one excitation handed on by controlled rotations.
+
+    After step k the excitation has stayed on qubit k with probability 1 / num_qubits, so the
+    rotation hands on the share (left - 1) / left of what `left` qubits still expect.
+    """
+    circuit = QuantumCircuit(num_qubits, num_qubits, name=f"w-{num_qubits}")
+    circuit.x(0)
+    for qubit in range(num_qubits - 1):
+        left = num_qubits - qubit
+        circuit.cry(2 * math.acos(math.sqrt(1 / left)), qubit, qubit + 1)
+        circuit.cx(qubit + 1, qubit)
+    circuit.measure(range(num_qubits), range(num_qubits))
+    answer = {bits(1 << k, num_qubits): 1 / num_qubits for k in range(num_qubits)}
+    return Piece(circuit, Outcomes(answer))
+
+
+def bernstein_vazirani(secret: int = 0b101101110101, num_bits: int = 12) -> Piece:
+    """One query finds the secret of f(x) = secret . x (mod 2)."""
+    circuit = QuantumCircuit(num_bits + 1, num_bits, name=f"bernstein-vazirani-{num_bits}")
+    circuit.x(num_bits)
+    circuit.h(range(num_bits + 1))
+    for bit in range(num_bits):
+        if secret >> bit & 1:
+            circuit.cx(bit, num_bits)
+    circuit.h(range(num_bits))
+    circuit.measure(range(num_bits), range(num_bits))
+    return Piece(circuit, Outcomes({bits(secret, num_bits): 1.0}))
+
+
+def simon(secret: int = 0b10110, num_bits: int = 5) -> Piece:
+    """f(x) = f(x ^ secret): only y with y . secret = 0 (mod 2) occur, each as likely.
+
+    The oracle copies x and, where x has the secret's lowest bit, adds the secret: two-to-one.
+    """
+    x, y = QuantumRegister(num_bits, "x"), QuantumRegister(num_bits, "y")
+    found = ClassicalRegister(num_bits, "found")
+    circuit = QuantumCircuit(x, y, found, name=f"simon-{num_bits}")
+    lowest = (secret & -secret).bit_length() - 1
+    circuit.h(x)
+    circuit.cx(x, y)
+    for bit in range(num_bits):
+        if secret >> bit & 1:
+            circuit.cx(x[lowest], y[bit])
+    circuit.h(x)
+    circuit.measure(x, found)
+    answer = {
+        bits(value, num_bits): 2.0 / 2**num_bits
+        for value in range(2**num_bits)
+        if (value & secret).bit_count() % 2 == 0
+    }
+    return Piece(circuit, Outcomes(answer))
+
+
+PHASE = 0.2837  # of a turn; no fraction of 2^8, so that the answer has a width
+
+
+def kernel(phase: float, num_bits: int) -> Outcomes:
+    """P(k) = (sin(pi N d) / (N sin(pi d)))^2 with N = 2^num_bits, d = phase - k / N."""
+    size = 1 << num_bits
+
+    def probability(k: int) -> float:
+        distance = phase - k / size
+        if abs(math.sin(math.pi * distance)) < 1e-15:
+            return 1.0
+        amplitude = math.sin(math.pi * size * distance) / (size * math.sin(math.pi * distance))
+        return amplitude * amplitude
+
+    return Outcomes({bits(k, num_bits): probability(k) for k in range(size)})
+
+
+def phase_estimation(phase: float = PHASE, num_bits: int = 8) -> Piece:
+    """The eigenvalue exp(2 pi i phase) of a phase gate, to `num_bits` binary places."""
+    counting, eigenstate = QuantumRegister(num_bits, "counting"), QuantumRegister(1, "eigenstate")
+    found = ClassicalRegister(num_bits, "found")
+    circuit = QuantumCircuit(counting, eigenstate, found, name=f"phase-estimation-{num_bits + 1}")
+    circuit.h(counting)
+    circuit.x(eigenstate)
+    for bit in range(num_bits):
+        circuit.cp(2 * math.pi * phase * 2**bit, counting[bit], eigenstate[0])
+    fourier(circuit, counting, inverse=True)
+    circuit.measure(counting, found)
+    return Piece(circuit, kernel(phase, num_bits))
+
+
+def iterative_phase_estimation(phase: float = PHASE, num_bits: int = 8) -> Piece:
+    """The same distribution from two qubits: each bit found turns the next measurement.
+
+    Feed-forward: the lowest bit comes first; bit j that read 1 takes pi / 2^(k-j) off before bit k
+    is read (the semiclassical transform of Griffiths and Niu).
+    """
+    probe, eigenstate = QuantumRegister(1, "probe"), QuantumRegister(1, "eigenstate")
+    found = ClassicalRegister(num_bits, "found")
+    circuit = QuantumCircuit(probe, eigenstate, found, name=f"iterative-phase-{num_bits}")
+    circuit.x(eigenstate)
+    for bit in range(num_bits):
+        circuit.reset(probe)
+        circuit.h(probe)
+        circuit.cp(2 * math.pi * phase * 2 ** (num_bits - 1 - bit), probe[0], eigenstate[0])
+        for known in range(bit):
+            with circuit.if_test((found[known], 1)):
+                circuit.p(-math.pi / 2 ** (bit - known), probe[0])
+        circuit.h(probe)
+        circuit.measure(probe[0], found[bit])
+    return Piece(circuit, kernel(phase, num_bits))

@@ -1,0 +1,98 @@
+"""`simenv demo`: the whole house at work, on circuits whose right answers are known."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from simenv import config
+from simenv.cli import options
+from simenv.cli.listing import Column, Style, listing
+from simenv.cli.output import terminal
+
+if TYPE_CHECKING:
+    from simenv.cli.demo import loop, performance
+
+MOST_HELPERS = 3  # processes that compile beside this one: more would wait for one another
+
+
+def demo(
+    context: typer.Context,
+    folder: Annotated[
+        Path, typer.Option("--out", help="Where demo.png goes.", file_okay=False)
+    ] = Path("."),
+    workers: Annotated[int, typer.Option(min=1, help="Resident simulators to start.")] = 2,
+) -> None:
+    """Run, judge and draw real algorithms on a private pool."""
+    import simenv
+    from simenv.cli.demo import loop, performance
+
+    as_json = options.of(context).as_json
+    folder.mkdir(parents=True, exist_ok=True)
+    _warm_up(config.kernel_cache())
+    terminal.note("starting a private environment")
+    with simenv.local(workers=workers) as env:
+        acts = performance.perform(env)
+        run = loop.minimise(env)
+    columns: tuple[Column[performance.Act], ...] = (
+        Column("CIRCUIT", lambda act: act.circuit),
+        Column("QUBITS", lambda act: str(act.qubits), right=True),
+        Column("ENGINE", lambda act: act.engine),
+        Column("QUEUE ms", lambda act: f"{act.queue_ms:.2f}", right=True),
+        Column("RUN ms", lambda act: f"{act.run_ms:.2f}", right=True),
+        Column("ANSWER", lambda act: "ok" if not act.fault else "fail"),
+        Column("TOP COUNTS", performance.top),
+    )
+    listing(columns, Style(as_json, aligned=True), lambda: acts)
+    if as_json:
+        terminal.json_line(run)
+    else:
+        terminal.line()
+        terminal.line(loop.summary(run))
+        terminal.line(f"kernels: {config.kernel_cache()}, compiled once for every environment")
+    picture = _draw(acts, run, folder)
+    if picture and not as_json:
+        terminal.line(f"picture: {picture.resolve()}")
+    wrong = [act for act in acts if act.fault]
+    for act in wrong:
+        terminal.note(f"{terminal.paint('fail')}: {act.circuit}: {act.fault}")
+    if wrong or not run.converged:
+        raise typer.Exit(1)
+
+
+def _warm_up(kernels: Path) -> None:
+    """Compile what this machine lacks, so that no circuit of the demo waits for it; other cores
+    help. A line counts the modules that are done."""
+    from simulators.compiler import warmup
+
+    if warmup.is_warm(kernels):
+        return
+    argv = [sys.executable, "-P", "-m", "simulators.compiler.warmup", str(kernels)]
+    cores = len(os.sched_getaffinity(0))
+    helpers = [subprocess.Popen(argv) for _ in range(min(MOST_HELPERS, cores - 1))]
+    try:
+        warmup.complete(kernels, _count)
+    finally:
+        for helper in helpers:
+            helper.terminate()
+            helper.wait()
+
+
+def _count(done: int, modules: int) -> None:
+    terminal.note(f"compiling kernels, once on this machine: {done} of {modules}")
+
+
+def _draw(acts: list[performance.Act], run: loop.Run, folder: Path) -> Path | None:
+    from importlib.util import find_spec
+
+    if find_spec("matplotlib") is None:
+        terminal.note("no picture: matplotlib is not installed; pip install 'simenv[plots]'")
+        return None
+    from simenv.cli.demo import picture
+
+    return picture.draw(acts, run, folder / "demo.png")

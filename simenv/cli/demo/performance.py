@@ -1,0 +1,68 @@
+"""The gallery on an environment: every piece submitted, waited for, and judged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from simenv.cli.demo.algorithms import Answer, pieces
+
+if TYPE_CHECKING:
+    from simenv.client.client import Client
+
+SHOTS = 4096
+SEED = 7
+
+
+class Act(msgspec.Struct, frozen=True):
+    """One row of the demo's table. `fault`: what is wrong with the counts, "" if nothing."""
+
+    circuit: str
+    task: str
+    qubits: int
+    engine: str
+    queue_ms: float
+    run_ms: float
+    total_ms: float
+    counts: dict[str, int]
+    fault: str
+    remark: str
+
+
+def perform(env: Client) -> list[Act]:
+    """Run every piece once; all are submitted before the first is waited for."""
+    gallery = pieces()
+    tasks = [
+        env.submit(piece.circuit, shots=SHOTS, seed=SEED, name=piece.circuit.name)
+        for piece in gallery
+    ]
+    acts = []
+    for piece, task in zip(gallery, tasks, strict=True):
+        result = task.result()
+        acts.append(
+            Act(
+                circuit=piece.circuit.name,
+                task=task.id,
+                qubits=piece.circuit.num_qubits,
+                engine=result.engine,
+                queue_ms=1e3 * (result.timing.queued_s + result.timing.sent_s),
+                run_ms=1e3 * result.timing.run_s,
+                total_ms=1e3 * result.timing.total_s,
+                counts=result.counts,
+                fault=piece.answer.fault(result.counts),
+                remark=result.remark,
+            )
+        )
+    return acts
+
+
+def top(act: Act) -> str:
+    """The three most frequent outcomes and their counts."""
+    most = sorted(act.counts, key=lambda key: -act.counts[key])[:3]
+    return "  ".join(f"{key}: {act.counts[key]}" for key in most)
+
+
+def answer(circuit: str) -> Answer:
+    """What the counts of this circuit should be."""
+    return next(piece.answer for piece in pieces() if piece.circuit.name == circuit)

@@ -1,0 +1,1 @@
+"""Checks of an installation: launchers, folders, keys, host."""

@@ -1,0 +1,40 @@
+"""What `simenv doctor` looks at. Invariant: a check looks and never mends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from simenv.cli.doctor import installation
+from simenv.cli.doctor.finding import Finding
+
+__all__ = ["Finding", "findings"]
+
+
+def findings() -> Iterator[Finding]:
+    """All checks, one after the other; where names are taken by others, no more than that."""
+    for finding in installation.names():
+        yield finding
+        if finding.level == "fail":
+            return
+    # Only now: these import packages of ours by names that might have been others'.
+    from simenv.cli.doctor import folders, launchers, machine, security
+    from simenv.cli.doctor import folders as keys
+
+    for check in (
+        installation.versions,
+        installation.extras,
+        machine.cores,
+        machine.memory,
+        launchers.nodes,
+        launchers.launchers,
+        folders.home,
+        folders.kernels,
+        folders.sockets,
+        folders.connections,
+        keys.modes,
+        security.folders,
+        security.kernels,
+        security.sockets,
+        security.launchers,
+    ):
+        yield from check()

@@ -1,0 +1,32 @@
+"""`simenv doctor`: is this machine fit, and what to type where it is not."""
+
+from __future__ import annotations
+
+import typer
+
+from simenv.cli import options
+from simenv.cli.output import terminal
+
+
+def doctor(context: typer.Context) -> None:
+    """Check this installation, and say what to type.
+
+    The exit code is 1 if something must be mended.
+    """
+    from simenv.cli.doctor.checks import findings
+
+    failed = False
+    remedies: set[str] = set()  # one lack may show in several checks: what to type is said once
+    for finding in findings():
+        failed |= finding.level == "fail"
+        if options.of(context).as_json:
+            terminal.json_line(finding)
+        else:
+            terminal.line(
+                f"{terminal.paint(finding.level, width=4)}  {finding.what:<13} {finding.detail}"
+            )
+            if finding.remedy and finding.remedy not in remedies:
+                terminal.line(f"{'':20}type: {finding.remedy}")
+                remedies.add(finding.remedy)
+    if failed:
+        raise typer.Exit(1)

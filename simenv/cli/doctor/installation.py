@@ -1,0 +1,67 @@
+"""Is what would be imported what was installed?"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import simenv
+from simenv.cli.doctor.finding import Finding
+
+PACKAGES = ("simenv", "simulators", "launcher")
+OLDEST = (3, 11)
+EXTRAS = (  # but mpi: the checks of launchers say what is missing for ranks, in one command
+    ("qasm3", "qiskit_qasm3_import", "OpenQASM 3 files"),
+    ("plots", "matplotlib", "the picture of `simenv demo`"),
+    ("stabilizer", "stim", "the engine stabilizer, Clifford circuits of any width"),
+    ("tn", "quimb", "the engine mps, wide circuits of little entanglement"),
+    ("aer", "qiskit_aer", "the engine aer, a second opinion"),
+    ("qpm", "yaml", "`simenv qpm check` of plugins"),
+)
+CORE = ("numpy", "numba", "pyzmq", "msgspec", "qiskit")
+
+
+def names() -> Iterator[Finding]:
+    """No other file takes the place of a package of ours."""
+    house = Path(simenv.__file__).parents[1]
+    wrong = []
+    for name in PACKAGES:
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None or Path(spec.origin).parents[1] != house:
+            wrong.append(f"{name} is {spec.origin if spec else 'nowhere'}")
+    if wrong:
+        yield Finding("fail", "names", "; ".join(wrong), "pip install --force-reinstall simenv")
+        return
+    for near in (Path.cwd() / "simenv.py", Path.cwd() / "simenv" / "__init__.py"):
+        if near.exists() and near.parent != house / "simenv":
+            detail = f"a program started in {Path.cwd()} would import {near}"
+            yield Finding("warn", "names", detail, f"mv {near} {near.with_stem('my_simenv')}")
+            return
+    yield Finding("ok", "names", f"{', '.join(PACKAGES)} of {house}")
+
+
+def versions() -> Iterator[Finding]:
+    """Python, and what the numbers depend on."""
+    found = f"Python {sys.version.split()[0]}"
+    if sys.version_info < OLDEST:
+        yield Finding("fail", "versions", found, "make a virtual environment of Python >= 3.11")
+        return
+    try:
+        parts = [f"{name} {metadata.version(name)}" for name in ("simenv", *CORE)]
+    except metadata.PackageNotFoundError as error:
+        yield Finding("fail", "versions", f"{error.name} is missing", "pip install simenv")
+        return
+    yield Finding("ok", "versions", ", ".join((found, *parts)))
+
+
+def extras() -> Iterator[Finding]:
+    """What could be installed besides."""
+    for extra, module, use in EXTRAS:
+        if importlib.util.find_spec(module) is None:
+            remedy = f"pip install 'simenv[{extra}]'"
+            yield Finding("warn", "extra", f"{extra} is not installed: {use}", remedy)
+        else:
+            yield Finding("ok", "extra", f"{extra}: {use}")

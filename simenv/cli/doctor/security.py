@@ -1,0 +1,132 @@
+"""What docs/security.md promises against other users of this machine, as far as it can be seen."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from launcher.allocation.discover import discover
+from launcher.base import AllocationError
+from launcher.probe_cache import mpi4py_version
+from launcher.process import network_namespace
+from launcher.prte import installation
+from simenv import config, files
+from simenv.cli.doctor.finding import Finding
+from simenv.cli.output import terminal
+from simenv.client.connection import address
+from simenv.errors import ConfigError, NoService
+
+_SOCKETS = ("client.sock", "worker.sock")
+
+
+def folders() -> Iterator[Finding]:
+    """Every folder that simenv reads from: nobody else can write it or one above it."""
+    found = [path for path in _folders() if path.exists()]
+    bad = [finding for path in found if (finding := _judged(path)) is not None]
+    yield from dict.fromkeys(bad)  # several have the weakness of one that is above them
+    if not bad:
+        count = terminal.counted(len(found), "folder")
+        yield Finding("ok", "folders", f"{count}: nobody else can write them or those above")
+
+
+def kernels() -> Iterator[Finding]:
+    """Compiled kernels are loaded as code."""
+    folder = config.kernel_cache()
+    found = files.weakness(folder) if folder.exists() else None
+    if found is None:
+        yield Finding("ok", "kernels", f"nobody else can write {folder}")
+        return
+    level, why = found
+    remedy = f"rm -r {folder}" if level == folder else "export SIMENV_KERNELS=/a/folder/of/yours"
+    yield Finding("fail", "kernels", f"{level} {why}: its code would run as you", remedy)
+
+
+def sockets() -> Iterator[Finding]:
+    """Of the environments that run here: only this user can connect."""
+    checked = 0
+    for path in sorted(config.home_root().glob("*/connection.json")):
+        try:
+            file = address.read(path)
+        except NoService:
+            continue  # told among the environments
+        if file.node != os.uname().nodename or address.ended(file):
+            continue
+        checked += 1
+        why = _open_socket(Path(file.sockets))
+        if why:
+            remedy = f"simenv down --name {file.name}; simenv up --name {file.name} --resume"
+            yield Finding("fail", "sockets", f"of {file.name}: {why}", remedy)
+            return
+    yield Finding(
+        "ok", "sockets", f"of {terminal.counted(checked, 'environment')}: this user's alone"
+    )
+
+
+def launchers() -> Iterator[Finding]:
+    """Can other users run programs through the launcher of workers of several ranks?"""
+    if not mpi4py_version():
+        yield Finding("ok", "isolation", "no MPI: workers of one rank listen on no port")
+        return
+    try:
+        nodes = [node.name for node in discover(os.environ).nodes]
+    except AllocationError:  # told among the nodes
+        nodes = [os.uname().nodename]
+    prte = installation.find(os.environ)
+    library = prte.library if isinstance(prte, installation.Prte) else None
+    exposure = network_namespace.exposure(nodes, os.environ, library)
+    others = len(network_namespace.other_users())
+    present = f"{terminal.counted(others, 'other user')} here now"
+    if not exposure:
+        detail = "the launcher of MPI is out of reach of other users"
+        yield Finding("ok", "isolation", f"{detail}; {present}")
+    elif others or len(nodes) > 1:
+        detail = f"other users can run programs as you through the launcher of MPI: {exposure}"
+        remedy = "simenv up --launcher local, or see docs/security.md"
+        yield Finding("warn", "isolation", f"{detail}; {present}", remedy)
+    else:
+        yield Finding("ok", "isolation", f"{present}; else the launcher of MPI is open: {exposure}")
+
+
+def _folders() -> Iterator[Path]:
+    root = config.home_root()
+    yield root
+    for file in sorted(root.glob("*/config.json")):
+        yield file.parent
+        try:
+            where = config.places(config.read(file))
+        except ConfigError:
+            continue
+        yield from (where.state, where.logs, where.results, where.home / "results")
+        yield where.home / "keys"
+
+
+def _judged(folder: Path) -> Finding | None:
+    found = files.weakness(folder)
+    if found is not None:
+        level, why = found
+        remedy = f"chmod 700 {level}" if "written" in why else "export SIMENV_HOME=$HOME/.simenv"
+        return Finding("fail", "folders", f"{level} {why}", remedy)
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    if mode & 0o077 and folder != config.home_root():
+        detail = f"{folder} can be read by others (mode {mode:04o})"
+        return Finding("warn", "folders", detail, f"chmod 700 {folder}")
+    return None
+
+
+def _open_socket(folder: Path) -> str:
+    """Why others could connect, or listen in the service's place; "" if they cannot."""
+    found = files.weakness(folder)
+    if found is not None:
+        return f"{found[0]} {found[1]}"
+    if stat.S_IMODE(folder.stat().st_mode) & 0o077:
+        return f"{folder} can be entered by others"
+    for name in _SOCKETS:
+        try:
+            info = (folder / name).lstat()
+        except OSError as error:
+            return f"{folder / name}: {error.strerror}"
+        if info.st_uid != os.geteuid():
+            return f"{folder / name} belongs to user {info.st_uid}"
+    return ""

@@ -1,0 +1,143 @@
+"""`simenv run -- CMD`: an application against an environment, and nothing of it left behind.
+
+A command run in our place: same terminal, same signals, same exit code.
+
+Invariant: from before the child's first instruction until after its last, a signal to us is a
+signal to it; we end when it has ended, and never before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+import signal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from simenv import config
+from simenv.cli import options
+from simenv.cli.environment import private
+from simenv.cli.output import terminal
+from simenv.errors import SimenvError
+
+if TYPE_CHECKING:
+    from simenv.client.client import Client
+
+
+NOT_FOUND, NOT_RUNNABLE = 127, 126  # as shells say it
+_PASSED_ON = frozenset(
+    {
+        signal.SIGINT,
+        signal.SIGTERM,
+        signal.SIGHUP,
+        signal.SIGQUIT,
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+    }
+)
+_SENT_BY_TERMINAL = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGHUP})
+
+
+def run_child(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run a command to its end; its exit code, 128 + n where signal n ended it.
+
+    OSError if it cannot be started. Call it from the main thread.
+    """
+    watched = _PASSED_ON | {signal.SIGCHLD}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
+    try:
+        child = os.posix_spawnp(
+            argv[0],
+            list(argv),
+            dict(environ),
+            setsigmask=before,
+            setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],  # Python ignores these two for itself
+        )
+        return _until_it_ends(child, watched)
+    finally:
+        _forget_pending(watched)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _until_it_ends(child: int, watched: frozenset[signal.Signals]) -> int:
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
+        told = signal.sigwaitinfo(watched)
+        if told.si_signo == signal.SIGCHLD:
+            continue
+        # What a terminal sends goes to its whole foreground group: the child has it already.
+        if told.si_pid or told.si_signo not in _SENT_BY_TERMINAL:
+            os.kill(child, told.si_signo)
+
+
+def _forget_pending(watched: frozenset[signal.Signals]) -> None:
+    """Signals that came together with the child's end were meant for it, not for us."""
+    while signal.sigtimedwait(watched, 0) is not None:
+        pass
+
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+def run(
+    context: typer.Context,
+    command: Annotated[
+        list[str], typer.Argument(help="The command and its arguments, after --.", metavar="CMD...")
+    ],
+    app: Annotated[
+        str | None,
+        typer.Option(help="What to call this run in log and perf; else an id is drawn."),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Simulators, where a private environment is started.")
+    ] = 2,
+) -> None:
+    """Run an application against the environment that is up; its exit code is ours.
+
+    It finds the environment through SIMENV_SERVICE, wherever it starts processes that inherit it.
+    With no environment up, a private one is started for this call. Tasks that were accepted and
+    have not ended when it ends stay with an environment that was up, as for any other client;
+    what it has reserved is released.
+    """
+    common = options.of(context)
+    if shutil.which(command[0]) is None and not os.path.exists(command[0]):
+        terminal.note(f"simenv run: {command[0]}: {os.strerror(errno.ENOENT)}")
+        raise typer.Exit(NOT_FOUND)
+    name = config.check_name(app, "--app") if app else "run-" + _drawn()
+    with contextlib.ExitStack() as stack:
+        client = private.found(common, stack)
+        if client is None:
+            client = stack.enter_context(private.started(workers))
+        environ = {**os.environ, "SIMENV_SERVICE": client.service, "SIMENV_APP": name}
+        stack.callback(_release, client, name)
+        try:
+            code = run_child(command, environ)
+        except OSError as error:
+            missing = isinstance(error, FileNotFoundError)
+            terminal.note(f"simenv run: {command[0]}: {error.strerror}")
+            code = NOT_FOUND if missing else NOT_RUNNABLE
+    raise typer.Exit(code)
+
+
+def _release(client: Client, app: str) -> None:
+    """Give back what the application has reserved and not released."""
+    from simenv.client.submission.arguments import APP
+
+    try:
+        for info in client.reservations():
+            if info.state == "active" and (APP, app) in info.metadata:
+                client.reservation(info.id).release(f"{app} has ended")
+    except SimenvError as error:  # the service may be gone; they expire by themselves
+        terminal.note(f"simenv run: reservations of {app} may be left: {error.message}")
+
+
+def _drawn() -> str:
+    return "".join(secrets.choice(_ALPHABET) for _ in range(8))

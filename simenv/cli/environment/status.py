@@ -1,0 +1,232 @@
+"""Commands about an environment that is up, or was: `down`, `status`, `logs`.
+
+`simenv status`: one screen that says whether an environment is well, and what happened to it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from simenv import config
+from simenv.cli import options
+from simenv.cli.listing import Watch
+from simenv.cli.output import terminal
+from simenv.cli.output.formats import folded
+from simenv.client.connection import address
+from simenv.client.environments.listing import environments
+from simenv.errors import NotFound, OptionError, SimenvError
+from simenv.model import Event, ServiceInfo
+from simenv.text import elapsed
+
+# What happened to an environment itself, among all the events of its tasks and workers.
+TOLD = ("node.*", "dvm.*", "launcher.*", "pool.*", "allocation.*", "worker.lost", "journal.damaged")
+AT_THE_START = ("allocation.found", "launcher.chosen", "dvm.started")  # of every start
+SHOWN_EVENTS = 5
+INDENT = 9  # of a line's text, behind its word
+STATES = ("up", "drained", "lost")  # of nodes
+
+
+def recent_events(events: list[Event], info: ServiceInfo) -> list[Event]:
+    """What is worth a line, since this service began."""
+    since_s = time.time() - info.up_s
+    found = [event for event in events if event.time_s >= since_s]
+    while found and found[0].kind in AT_THE_START:  # later they are news
+        del found[0]
+    return found[-SHOWN_EVENTS:]
+
+
+def lines(info: ServiceInfo, events: list[Event]) -> list[str]:
+    """The screen, line by line."""
+    counts = (
+        f"{terminal.number(info.done)} done, {info.failed} failed, {info.cancelled} cancelled, "
+        f"{info.expired} expired, {info.lost_attempts} attempts lost"
+    )
+    return [
+        f"SERVICE  {info.name}  process {info.pid} on {info.node}  up {elapsed(info.up_s)}  "
+        f"version {info.version}  durability {info.durability}",
+        f"TASKS    {counts}",
+        f"LOAD     waiting {terminal.number(info.queued)}   running {info.running}   "
+        f"oldest {elapsed(info.oldest_s)}   completions unread {terminal.number(info.unread)}",
+        f"NODES    {nodes(info)}",
+        f"MEMORY   {terminal.size(info.memory_bytes)} for circuits up to {info.max_qubits} qubits"
+        f"   service {terminal.size(info.rss_bytes)}, loop lag p99 {info.loop_lag_p99_ms:.1f} ms",
+        *([f"LAUNCHER {terminal.clean(info.launcher)}"] if info.launcher else []),
+        f"POOLS    {pools(info)}",
+        *(f"EVENT    {_event(each)}" for each in events),
+        *_warnings(info),
+    ]
+
+
+def nodes(info: ServiceInfo) -> str:
+    """`2 up, 1 drained   slots 28/32 used   Slurm job 17, ends in 1:59:00`."""
+    states = [node.state for node in info.nodes]
+    counted = [f"{states.count(state)} {state}" for state in STATES if state in states]
+    words = [", ".join(counted) or "1 up"]
+    words.append(f"slots {info.slots_granted}/{info.slots} used")
+    if info.max_ranks > 1:
+        words.append(f"workers of up to {info.max_ranks} ranks")
+    if info.allocation:
+        words.append(terminal.clean(info.allocation))
+    if info.end_s:
+        words.append(f"ends in {elapsed(info.end_s - time.time())}")
+    return "   ".join(words)
+
+
+def pools(info: ServiceInfo) -> str:
+    """`sv 4/4   mps 2/2`."""
+    return "   ".join(f"{pool.name} {pool.workers}/{pool.target}" for pool in info.pools)
+
+
+def machines(info: ServiceInfo) -> str:
+    """`gpu[07-08], 32 slots`; "" where the service does not say."""
+    if not info.nodes:
+        return ""
+    return f"{folded(node.name for node in info.nodes)}, {terminal.counted(info.slots, 'slot')}"
+
+
+def _warnings(info: ServiceInfo) -> list[str]:
+    """Nodes and pools that are not well are among the service's own warnings; one that only waits
+    for something is not."""
+    known = "\n".join(info.warnings)
+    waiting = [
+        f"pool {pool.name}: {pool.reason}"
+        for pool in info.pools
+        if pool.reason and pool.reason not in known
+    ]
+    return [
+        f"{terminal.paint('WARN')}     {terminal.clean(each)}"
+        for each in (*info.warnings, *waiting)
+    ]
+
+
+def _event(event: Event) -> str:
+    when = time.strftime("%H:%M:%S", time.localtime(event.time_s))
+    return terminal.clean(f"{when}  {event.kind}  {event.subject}  {event.message}".rstrip())
+
+
+_FOLLOW_S = 0.25  # a log has no event to wait for
+_TAIL_BYTES = 4 * 2**20
+
+
+def down(
+    context: typer.Context,
+    now: Annotated[
+        bool, typer.Option("--now", help="Running tasks go back to the queue instead of ending.")
+    ] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="All environments of this user that are up.")
+    ] = False,
+) -> None:
+    """End an environment: what runs is finished, what waits is kept."""
+    common = options.of(context)
+    if not everything:
+        _down(common.name, common.service, now, common.as_json)
+        return
+    if common.name or common.service:
+        raise OptionError("--all beside --name or --service", hint="--all ends every one")
+    names = [one.name for one in environments() if one.state in ("up", "crashed")]
+    if not names and not common.as_json:
+        terminal.line("no environment is up")
+    failed: list[SimenvError] = []
+    for name in names:
+        try:
+            _down(name, None, now, common.as_json)
+        except SimenvError as error:  # the others are to end all the same
+            failed.append(error)
+            terminal.note(f"{terminal.paint('fail')}: {name}: {terminal.clean(error.message)}")
+    if failed:
+        raise failed[0]
+
+
+def _down(name: str | None, service: Path | None, now: bool, as_json: bool) -> None:
+    from simenv.client.environments import named
+
+    stopped = named.down(name, now, service=service)
+    if as_json:
+        terminal.json_line(
+            {
+                "name": stopped.name,
+                "pid": stopped.pid,
+                "queued": stopped.queued,
+                "seconds": stopped.seconds,
+                "forced": stopped.forced,
+                "nodes": stopped.nodes,
+            }
+        )
+        return
+    kept = f", {terminal.number(stopped.queued)} tasks kept" if stopped.queued else ""
+    how = "ended by force" if stopped.forced else "down"
+    nodes = stopped.nodes
+    where = "here" if stopped.forced or not nodes else f"on {terminal.counted(len(nodes), 'node')}"
+    terminal.line(
+        f"{stopped.name} {how} in {stopped.seconds:.1f} s: 0 processes left {where}{kept}"
+    )
+    if stopped.forced:
+        terminal.note(
+            "on other nodes, if it had any, its workers end by themselves: nobody renews them"
+        )
+
+
+def status(context: typer.Context, watch: Watch = 0.0) -> None:
+    """One screen: is it well?"""
+    common = options.of(context)
+    with common.connect() as client:
+        while True:
+            info = client.status()
+            happened = recent_events(client.past.latest(TOLD), info)
+            if watch and sys.stdout.isatty():
+                terminal.clear()
+            if common.as_json:
+                terminal.json_line(info)
+            else:
+                for text in lines(info, happened):
+                    terminal.fitted(text, INDENT)
+            if not watch:
+                return
+            terminal.flush()
+            time.sleep(watch)  # the user's own rhythm: there is no event to wait for
+
+
+def logs(
+    context: typer.Context,
+    worker: Annotated[
+        str | None, typer.Argument(help="A worker's name; without it, the service's log.")
+    ] = None,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="The last so many.")] = 100,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="And what comes after.")] = False,
+) -> None:
+    """What service and workers wrote; also when they are down."""
+    common = options.of(context)
+    connection = address.find(common.name, common.service).path
+    path = connection.with_name("service.log")
+    if worker is not None:
+        path = connection.with_name("logs") / f"{config.check_name(worker, 'worker')}.log"
+    if not path.exists():
+        there = sorted(each.stem for each in connection.with_name("logs").glob("*.log"))
+        hint = f"workers with a log: {', '.join(there)}" if there else "simenv up makes them"
+        raise NotFound(f"no log {path}", hint=hint)
+
+    def show(text: str) -> None:
+        if common.as_json:
+            terminal.json_line({"log": path.stem, "line": text})
+        else:
+            terminal.line(terminal.clean(text, keep="\t"))
+
+    with path.open("rb") as source:
+        source.seek(max(0, os.fstat(source.fileno()).st_size - _TAIL_BYTES))
+        found = source.read().decode(errors="replace").splitlines()
+        for text in found[-lines:] if lines else ():
+            show(text)
+        while follow:
+            terminal.flush()
+            more = source.readline()
+            if more:
+                show(more.decode(errors="replace").rstrip("\n"))
+            else:
+                time.sleep(_FOLLOW_S)

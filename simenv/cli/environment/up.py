@@ -1,0 +1,180 @@
+"""`simenv up`: start an environment, wait until it is ready, and say what it has."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from simenv import config
+from simenv.cli import options as settings
+from simenv.cli.environment import status
+from simenv.cli.output import terminal
+from simenv.client.tasks.progress import PATIENCE_S, StartLine
+from simenv.config import ConnectionFile
+from simenv.errors import OptionError
+from simenv.model import PoolSpec, ServiceInfo
+from simenv.text import elapsed
+
+
+def up(
+    context: typer.Context,
+    file: Annotated[
+        Path | None, typer.Option("--config", help="A simenv.toml.", dir_okay=False)
+    ] = None,
+    launcher: Annotated[
+        str | None,
+        typer.Option(help="How workers are started: auto, prte, mpirun or local."),
+    ] = None,
+    hosts: Annotated[
+        str | None,
+        typer.Option(
+            help="Nodes and their slots, n1:2,n2:2; else what the site or this machine gives."
+        ),
+    ] = None,
+    hostfile: Annotated[
+        Path | None, typer.Option(help="The same, a line for each: n1 slots=2.", dir_okay=False)
+    ] = None,
+    memory_per_slot: Annotated[
+        str | None,
+        typer.Option(help="What a rank may hold: 512MiB; wider circuits get several ranks."),
+    ] = None,
+    pool: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME:engine=E,workers=N (or min=N,max=M),ranks=R,memory=SIZE,idle_s=S,nodes=A*+B;"
+            " may be given again."
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Resident simulators, where no pool is given.")
+    ] = None,
+    slots: Annotated[
+        int | None, typer.Option(min=1, help="Cores for all workers; by default all that are ours.")
+    ] = None,
+    durability: Annotated[
+        str | None, typer.Option(help="accepted (survives a power cut), process, or power.")
+    ] = None,
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            help="tcp://HOST:PORT for other machines; HOST: an interface of this one; '': no more."
+        ),
+    ] = None,
+    overcommit: Annotated[
+        bool,
+        typer.Option("--overcommit", help="Start more workers than the nodes hold; for drills."),
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the journal or, where that is not here, its copy; refuse if none is.",
+        ),
+    ] = False,
+    force_lock: Annotated[
+        bool,
+        typer.Option("--force-lock", help="A service on another machine is surely gone."),
+    ] = False,
+) -> None:
+    """Start an environment; returns when it is ready.
+
+    Inside an allocation of Slurm or PBS it uses all nodes of it. Whatever an earlier service of
+    this name has accepted goes on, with the settings of then where nothing else is said.
+    """
+    from simenv.client.environments import named
+
+    common = settings.of(context)
+    if pool and workers:
+        raise OptionError("--workers beside --pool", hint="say workers=N in the pool")
+    told: dict[str, object] = {
+        "name": common.environment,
+        "pools": [config.pool_text(each) for each in pool] if pool else None,
+        "launcher": launcher,
+        "hosts": hosts,
+        "hostfile": hostfile,
+        "memory_per_slot": memory_per_slot,
+        "slots": slots,
+        "durability": durability,
+        "listen": listen,
+        "overcommit": overcommit or None,
+    }
+    if workers:
+        told["pools"] = [PoolSpec(min=workers, max=workers)]
+    options = {key: value for key, value in told.items() if value is not None}
+    kept = {} if file is not None else config.kept(common.environment, resume=resume)
+    begun = time.monotonic()
+    with StartLine(sys.stderr) as line:
+        report = line.report if line.visible else _Notes().report
+        found = named.up(options, file, resume, force_lock, report)
+    with common.connect() as client:
+        info = client.status()
+    if common.as_json:
+        terminal.json_line(info)
+        return
+    _tell(info, found, time.monotonic() - begun)
+    path = config.places(config.Config(name=common.environment)).connection
+    now = msgspec.structs.asdict(config.read(path.with_name("config.json")))
+    again = _kept({key: kept[key] for key in kept if key not in options and kept[key] == now[key]})
+    if again:
+        terminal.line(f"kept     {again}, as at the last start")
+    if info.resumed:
+        terminal.line(f"journal  {info.resumed}")
+    if info.queued:
+        terminal.line(f"resumed  {terminal.counted(info.queued, 'task')}")
+
+
+class _Notes:
+    """The progress of a start where there is no terminal: a line for each new stage."""
+
+    def __init__(self) -> None:
+        self._noted = ""
+
+    def report(self, stage: str, elapsed_s: float) -> None:
+        if elapsed_s >= PATIENCE_S and stage != self._noted:
+            self._noted = stage
+            terminal.note(f"starting: {stage}, {elapsed(elapsed_s)}")
+
+
+def _tell(info: ServiceInfo, found: ConnectionFile, ready_s: float) -> None:
+    path = config.places(config.Config(name=info.name)).connection
+    terminal.line(f"service  {found.name}, process {found.pid} on {found.node}   key {path}")
+    if info.launcher:
+        terminal.line(f"launcher {terminal.clean(info.launcher)}")
+    where = status.machines(info)
+    if where:
+        source = f"   {terminal.clean(info.allocation)}" if info.allocation else ""
+        terminal.line(f"nodes    {where}{source}")
+    terminal.line(f"pools    {status.pools(info)}   ready in {ready_s:.1f} s")
+    if found.address:
+        terminal.line(f"listens  {found.address}   simenv keys add NAME lets somebody in")
+    for warning in info.warnings:
+        terminal.note(f"{terminal.paint('warn')}: {terminal.clean(warning)}")
+
+
+def _kept(settings: Mapping[str, object]) -> str:
+    """What of the last start differs from what a fresh one would have."""
+    usual = msgspec.structs.asdict(config.Config())
+    settings = {key: value for key, value in settings.items() if key != "import_from"}
+    shown = [
+        f"pools {' '.join(pool.name for pool in value)}"
+        if key == "pools" and isinstance(value, tuple)
+        else f"{key} {_words(value)}"
+        for key, value in settings.items()
+        if value != usual[key]
+    ]
+    return ", ".join(shown)
+
+
+def _words(value: object) -> str:
+    """A table by those of its words that were said."""
+    if not isinstance(value, msgspec.Struct):
+        return str(value)
+    usual = msgspec.structs.asdict(type(value)())
+    told = msgspec.structs.asdict(value)
+    return " ".join(f"{key} {word}" for key, word in told.items() if word != usual[key])

@@ -1,0 +1,137 @@
+"""Where errors leave the program: what, where and the way out on stderr, and an exit code.
+
+Invariant: no traceback unless `--debug`; with `--json` the error's object is stdout's last line.
+
+Errors of a submission in the words of the command line: the option to type, not the argument.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import typer
+
+from simenv import errors
+from simenv.cli.output import terminal
+from simenv.errors import SimenvError
+
+USAGE = 2
+INTERRUPTED = 130
+# typer brings its own copy of click, or click itself; both have the base of all usage errors here.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+
+def guarded(call: Callable[[], object], as_json: bool, debug: bool) -> int:
+    """Run `call`; the exit code, after the error (if any) has been shown."""
+    try:
+        code = call()
+        terminal.flush()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except (terminal.ReaderGone, BrokenPipeError):
+        terminal.abandon()
+        return 0  # the reader has seen enough
+    except typer.Abort:
+        return INTERRUPTED
+    except errors.SimenvError as error:
+        if debug:
+            traceback.print_exc()
+        show_error(error, as_json)
+        return error.exit_code
+    except _UsageError as error:
+        message = getattr(error, "format_message", error.__str__)()
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context is not None else "simenv"
+        show_error(errors.OptionError(message, hint=f"see: {path} --help"), as_json)
+        return USAGE
+    except Exception as error:  # noqa: BLE001 - the last border: nobody above to hand it to
+        if debug:
+            traceback.print_exc()
+        what = f"{type(error).__name__}: {error}"
+        hint = (
+            "" if isinstance(error, OSError) else "this is a fault of simenv; --debug shows where"
+        )
+        show_error(errors.SimenvError(what, hint=hint), as_json)
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def as_object(error: errors.SimenvError) -> dict[str, object]:
+    """The error as `--json` prints it."""
+    shown: dict[str, object] = {
+        "code": error.code,
+        "message": error.message,
+        "hint": error.hint,
+        "retryable": error.retryable,
+    }
+    for extra in ("line", "column", "reason", "host", "log", "retry_after_s", "task"):
+        if hasattr(error, extra):
+            shown[extra] = getattr(error, extra)
+    if isinstance(error, errors.BatchRefused):
+        shown["errors"] = [{"index": each.index, **as_object(each)} for each in error.errors]
+    return shown
+
+
+def show_error(error: errors.SimenvError, as_json: bool = False) -> None:
+    """What, where and the way out on stderr; with `as_json` the object on stdout too."""
+    try:
+        terminal.flush()
+    except (OSError, terminal.ReaderGone):
+        terminal.abandon()  # a full disk, for example: the error itself must still be heard
+    terminal.note(
+        f"{terminal.paint('error', sys.stderr)}: {terminal.clean(error.message, keep=chr(10))}"
+    )
+    for where in getattr(error, "__notes__", ()):
+        terminal.note(f"  {terminal.clean(where)}")
+    if error.hint:
+        hint = terminal.clean(error.hint, keep="\n").replace("\n", "\n  ")
+        terminal.note(f"  {hint}")
+    if as_json:
+        try:
+            terminal.json_line({"error": as_object(error)})
+            terminal.flush()
+        except (OSError, terminal.ReaderGone):
+            terminal.abandon()
+
+
+_NAMES = {"name": "task-name", "queue_timeout_s": "queue-timeout", "run_timeout_s": "run-timeout"}
+_PHRASES = (
+    (re.compile(r"outputs=\(['\"](\w+)['\"],\)( or ['\"]\w+['\"])?"), r"--output \1"),
+    (re.compile(r"observables=['\"](\w+)['\"]"), r"--observable \1"),
+    (re.compile(r"give observables\b"), "give --observable"),
+    (re.compile(r"\bmeasure \(circuit\.measure_all\(\)\)"), "measure"),
+    (re.compile(r"\bshots=None( \(exact\))?"), "--shots 0"),
+    (re.compile(r"\bgive shots=(\w+)"), r"give --shots \1"),
+    (re.compile(r"\bgive bindings=( a value for every parameter)?"), "give --param NAME=VALUE"),
+    (re.compile(r"\bbindings name them all\b"), "give --param NAME=VALUE for each"),
+    (re.compile(r"\bengine='(\w+)'"), r"--engine \1"),
+    (re.compile(r"\btext, as opposed to a path, has a newline or ';' in it"), ""),
+    (re.compile(r"; None: no limit$"), "; without it: no limit"),
+    (re.compile(r"; None: as needed$"), "; without it: as needed"),
+)
+_ARGUMENT = re.compile(
+    r"^(shots|seed|engine|precision|pool|prefer|ranks|priority|name|queue_timeout_s|run_timeout_s)=(.*)",
+    re.S,
+)
+
+
+def spoken(text: str) -> str:
+    """The text with arguments of `Client.submit` turned into options of `simenv submit`."""
+    for phrase, words in _PHRASES:
+        text = phrase.sub(words, text)
+    found = _ARGUMENT.match(text)
+    return f"--{_NAMES.get(found[1], found[1])} {found[2]}" if found else text
+
+
+@contextmanager
+def spoken_errors() -> Iterator[None]:
+    """Errors raised inside leave in the command line's words."""
+    try:
+        yield
+    except SimenvError as error:
+        error.message, error.hint = spoken(error.message), spoken(error.hint)
+        raise

@@ -1,0 +1,101 @@
+"""A client of an environment whose service is down: its journal answers, read-only.
+
+Used by commands that only read. Invariant: nothing is written, and nothing waits for an end that
+cannot come while the service is down.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from simenv import config
+from simenv.cli.output import terminal
+from simenv.client.client import Client
+from simenv.client.connection import address
+from simenv.client.connection.remote_address import KeyAddress
+from simenv.config import Config, Places
+from simenv.errors import ConfigError, NoService, NotFound, SimenvError
+from simenv.text import elapsed
+from simenv.wire import codec
+from simenv.wire.messages.client import MAX_MESSAGE_BYTES
+from simenv.wire.transport.inbox import Inbox
+
+if TYPE_CHECKING:
+    from simenv.service.queries.offline_journal import Archive
+
+
+def open_archive(name: str | None, service: Path | None, reason: NoService) -> Client:
+    """A client that reads the journal of the environment meant, and a line about it on stderr.
+
+    Raises `reason` where the service may be up elsewhere, or where there is no journal here;
+    JournalError where it cannot be read.
+    """
+    where = address.find(name, service)
+    if isinstance(where, KeyAddress) or not _is_down(where):
+        raise reason
+    home = where.path.parent
+    try:
+        settings = config.read(home / "config.json")
+    except ConfigError:
+        settings = Config(name=home.name)
+    from simenv.service.queries.offline_journal import Archive
+
+    try:
+        archive = Archive(home.name, Places(home, config.state_folder(settings, home)))
+    except NotFound:
+        raise reason from None
+    age = elapsed(time.time() - archive.path.stat().st_mtime)
+    terminal.note(f"no service is up: read from {archive.path}, last written {age} ago")
+    return Client(ArchiveAddress(where.path, archive))
+
+
+def _is_down(where: address.FileAddress) -> bool:
+    """Is it certain that no service writes this journal? A connection file of another node is the
+    sign of one."""
+    try:
+        return address.ended(address.read(where.path))
+    except NoService:
+        return not where.path.exists()
+
+
+class ArchiveAddress:
+    """The address of a journal; see `simenv.client.connection.address.Address`."""
+
+    def __init__(self, path: Path, archive: Archive) -> None:
+        self.path, self.name = path, path.parent.name
+        self._archive = archive
+
+    def open(self, _identity: bytes) -> ArchiveConnection:
+        return ArchiveConnection(self._archive)
+
+    def moved(self) -> bool:
+        return False
+
+    def refusal(self) -> SimenvError | None:
+        return None
+
+    def fate(self) -> tuple[str, str]:
+        return "the service is down", "start it: simenv up --resume"
+
+    def door(self) -> tuple[str, str]:
+        return "", ""
+
+
+class ArchiveConnection:
+    """A connection to a journal: each message is answered while it is sent."""
+
+    message_bytes = MAX_MESSAGE_BYTES
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+        self._inbox = Inbox()
+        self.receive, self.wake = self._inbox.receive, self._inbox.wake
+
+    def send(self, body: bytes) -> None:
+        self._inbox.put(*self._archive.answer(codec.from_client(body)))
+
+    def close(self) -> None:
+        """Idempotent."""
+        self._archive.close()

@@ -1,0 +1,148 @@
+"""Listings of what has been: `log`, one row a task; `events`, one row an event."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from simenv.cli import options
+from simenv.cli.listing import Column, Columns, NoHeader, Style, Watch, following, listing
+from simenv.cli.output import formats
+from simenv.errors import NotFound, OptionError
+from simenv.model import Event, TaskState
+from simenv.wire.messages.queries import LogRow
+
+if TYPE_CHECKING:
+    from simenv.client.client import Client
+
+LAST = "last"
+FOLLOW_S = 0.25  # between two looks for new events
+Since = Annotated[
+    str, typer.Option(help="Submitted after this: 1h30m ago, 12:00 today, or an ISO 8601 time.")
+]
+App = Annotated[
+    str, typer.Option(help="Only of this run of an application (`simenv run`); last: the last one.")
+]
+
+_LOG: tuple[Column[LogRow], ...] = (
+    Column("TASK", lambda row: row.id),
+    Column("SUBMITTED", lambda row: formats.shown(row.submitted_s)),
+    Column(
+        "QUEUED_MS",
+        lambda row: _ms(row.timing.queued_us + row.timing.sent_us),
+        right=True,
+        optional=4,
+    ),
+    Column("RUN_MS", lambda row: _ms(row.timing.run_us), right=True),
+    Column("RETURNED", lambda row: formats.shown(row.ended_s), optional=9),
+    Column("ENGINE", lambda row: row.engine),
+    Column("QUBITS", lambda row: str(row.num_qubits), right=True),
+    Column("SHOTS", lambda row: str(row.shots), right=True),
+    Column("BINDINGS", lambda row: str(row.bindings), right=True, optional=6),
+    Column("STATE", lambda row: str(row.state)),
+    Column("TRY", lambda row: str(row.attempts), right=True, optional=7),
+    Column("WORKER", lambda row: row.worker or "-", optional=5),
+    Column("NODE", lambda row: row.node or "-", optional=8),
+    Column("USER", lambda row: row.owner or "-", optional=2),
+    Column("NAME", lambda row: row.name or "-", optional=1),
+    Column("APP", lambda row: row.app or "-", optional=3),
+)
+_EVENTS: tuple[Column[Event], ...] = (
+    Column("SEQ", lambda event: str(event.seq), right=True, width=5),
+    Column("TIME", lambda event: formats.shown(event.time_s)),
+    Column("KIND", lambda event: event.kind, width=14),
+    Column("SUBJECT", lambda event: event.subject or "-", width=8),
+    Column("MESSAGE", lambda event: event.message),
+)
+
+
+def log(
+    context: typer.Context,
+    since: Since = "",
+    app: App = "",
+    state: Annotated[
+        list[TaskState] | None, typer.Option(help="Only in this state; may be given again.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the last so many of them; all if not said.")
+    ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Comma-separated values.")] = False,
+    columns: Columns = "",
+    no_header: NoHeader = False,
+    watch: Watch = 0.0,
+) -> None:
+    """One row for each circuit ever submitted: when, how long, where, how it ended.
+
+    Survives restarts, as far back as the journal keeps it. A sweep's bindings share a row.
+    """
+    common = options.of(context)
+    if as_csv and common.as_json:
+        raise OptionError("--csv beside --json", hint="one of them")
+    style = Style(common.as_json, columns, no_header, watch, as_csv=as_csv)
+    formats.since(since)
+    with common.connect_or_read() as client:
+        run = app_named(client, app)
+
+        def rows() -> Iterable[LogRow]:
+            if limit is not None:
+                return client.past.newest(limit, formats.since(since), run, state or ())
+            return client.past.tasks(formats.since(since), run, state or ())
+
+        listing(_LOG, style, rows)
+
+
+def events(
+    context: typer.Context,
+    since: Annotated[
+        str, typer.Option(help="Only events numbered above this, or after a time (1h, 12:00).")
+    ] = "0",
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(help="A kind such as worker, audit or 'task.re*'; may be given again."),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="And what comes after, until interrupted.")
+    ] = False,
+    columns: Columns = "",
+    no_header: NoHeader = False,
+    watch: Watch = 0.0,
+) -> None:
+    """What happened, numbered; `--since N` goes on where an earlier look ended."""
+    common = options.of(context)
+    style = Style(common.as_json, columns, no_header, watch)
+    moment_s = 0.0 if since.isdecimal() else formats.since(since)
+    with common.connect() if follow else common.connect_or_read() as client:
+        number = int(since) if since.isdecimal() else client.past.events_before(moment_s)
+        if follow:
+            following(_EVENTS, style, _followed(client, number, kind))
+        else:
+            listing(_EVENTS, style, lambda: client.events(number, kind))
+
+
+def app_named(client: Client, app: str) -> str:
+    """The run that `--app` means; NotFound if there is no last one."""
+    if app != LAST:
+        return app
+    found = client.past.last_app()
+    if not found:
+        raise NotFound("no application has run here", hint="simenv run -- CMD ARGS runs one")
+    return found
+
+
+def _followed(client: Client, since: int, kinds: Sequence[str] | None) -> Iterator[list[Event]]:
+    """What there is, then what comes; no event twice, none left out."""
+    while True:
+        block = []
+        for event in client.events(since):
+            since = event.seq
+            if kinds is None or event.is_of(kinds):
+                block.append(event)
+        yield block
+        time.sleep(FOLLOW_S)
+
+
+def _ms(time_us: int) -> str:
+    return f"{time_us / 1000:.3f}"

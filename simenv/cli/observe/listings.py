@@ -1,0 +1,214 @@
+"""The listings of what there is now: pools, workers, the queue. A thing that waits says why."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from simenv.cli import options
+from simenv.cli.listing import Column, Columns, NoHeader, Rows, Style, listed, listing
+from simenv.cli.output import formats
+from simenv.cli.output.formats import folded
+from simenv.cli.output.terminal import size
+from simenv.client.environments.listing import EnvironmentInfo
+from simenv.client.environments.listing import environments as found_environments
+from simenv.client.tasks.progress import passes
+from simenv.errors import NotFound
+from simenv.model import FINAL_STATES, DeviceInfo, NodeInfo, PoolInfo, TaskInfo, WorkerInfo
+from simenv.model.devices import DeviceKind
+from simenv.text import elapsed
+
+if TYPE_CHECKING:
+    from simenv.client.client import Client
+
+GATES_SHOWN = 8
+_KINDS = {  # in the words of --prefer
+    DeviceKind.HARDWARE: "hardware",
+    DeviceKind.EMULATED: "emulator",
+    DeviceKind.IDEAL: "simulator",
+}
+
+_POOLS: tuple[Column[PoolInfo], ...] = (
+    Column("POOL", lambda pool: pool.name),
+    Column("ENGINE", lambda pool: pool.engine),
+    Column("WORKERS", lambda pool: f"{pool.workers}/{pool.target}", right=True),
+    Column("MAX", lambda pool: str(pool.most), right=True, optional=2),
+    Column("RANKS", lambda pool: str(pool.ranks), right=True, optional=3),
+    Column("BUSY", lambda pool: str(pool.busy), right=True),
+    Column("WAITING", lambda pool: str(pool.waiting), right=True),
+    Column("QUBITS", lambda pool: f"<={pool.max_qubits}" if pool.max_qubits else "-", right=True),
+    Column("NODES", lambda pool: folded(pool.nodes) or "-", optional=1),
+    Column("STATE", lambda pool: pool.state),
+    Column("REASON", lambda pool: f"({pool.reason})" if pool.reason else ""),
+)
+_DEVICES: tuple[Column[DeviceInfo], ...] = (
+    Column("POOL", lambda device: device.name),
+    Column("KIND", lambda device: _KINDS[device.kind]),
+    Column("MODEL", lambda device: device.model or "-"),
+    Column("PROVIDER", lambda device: device.provider or "-", optional=3),
+    Column("TECHNOLOGY", lambda device: device.technology or "-", optional=4),
+    Column("QUBITS", lambda device: str(device.num_qubits or "-"), right=True),
+    Column("COUPLING", lambda device: _coupling(device)),
+    Column("GATES", lambda device: _gates(device)),
+    Column("CALIBRATED", lambda device: formats.shown(device.calibrated_s), optional=2),
+)
+_WORKERS: tuple[Column[WorkerInfo], ...] = (
+    Column("WORKER", lambda worker: worker.name),
+    Column("POOL", lambda worker: worker.pool),
+    Column("STATE", lambda worker: str(worker.state)),
+    Column("TASK", lambda worker: worker.task or "-"),
+    Column("NODE", lambda worker: folded(worker.nodes) or "-"),
+    Column("PID", lambda worker: str(worker.pid), right=True, optional=3),
+    Column("RANKS", lambda worker: str(worker.ranks), right=True, optional=2),
+    Column("SLOTS", lambda worker: str(worker.slots), right=True),
+    Column("MEM", lambda worker: f"{worker.memory_bytes / 2**20:.0f}M", right=True),
+    Column("TASKS", lambda worker: str(worker.tasks), right=True),
+    Column("RESTARTS", lambda worker: str(worker.restarts), right=True, optional=1),
+)
+_QUEUE: tuple[Column[TaskInfo], ...] = (
+    Column("TASK", lambda task: task.id),
+    Column("NAME", lambda task: task.name or "-"),
+    Column("USER", lambda task: task.owner or "-"),
+    Column("POOL", lambda task: task.pool or "-"),
+    Column("STATE", lambda task: str(task.state)),
+    Column("TRY", lambda task: str(task.attempt), right=True, optional=3),
+    Column("TIME", lambda task: elapsed(task.time_s), right=True),
+    Column("QUBITS", lambda task: str(task.num_qubits), right=True, optional=1),
+    Column("SHOTS", lambda task: str(task.shots), right=True, optional=2),
+    Column("WORKER(REASON)", lambda task: f"({task.reason})" if task.reason else _runs(task)),
+)
+
+
+_NODES: tuple[Column[NodeInfo], ...] = (
+    Column("NODE", lambda node: node.name),
+    Column("STATE", lambda node: node.state),
+    Column("SLOTS", lambda node: f"{node.slots_granted}/{node.slots}", right=True),
+    Column(
+        "MEM", lambda node: f"{size(node.memory_granted)}/{size(node.memory_bytes)}", right=True
+    ),
+    Column("WORKERS", lambda node: str(node.workers), right=True),
+    Column("RANKS", lambda node: str(node.ranks), right=True),
+    Column("GPUS", lambda node: str(node.gpus), right=True),
+    Column("FEATURES", lambda node: ",".join(node.features) or "-"),
+    Column("REASON", lambda node: f"({node.reason})" if node.reason else ""),
+)
+_ENVIRONMENTS: tuple[Column[EnvironmentInfo], ...] = (
+    Column("NAME", lambda one: one.name),
+    Column("STATE", lambda one: one.state),
+    Column("PROCESS", lambda one: str(one.pid or "-"), right=True),
+    Column("NODE", lambda one: one.node or "-"),
+    Column("LISTENS", lambda one: one.address or "-"),
+    Column("FOLDER", lambda one: one.folder),
+    Column("REASON", lambda one: f"({one.reason})" if one.reason else ""),
+)
+
+
+@listed(_NODES)
+def nodes(client: Client) -> Iterable[NodeInfo]:
+    """The machines of the allocation: slots and memory in use, and why one is not up."""
+    return client.nodes().values()
+
+
+def environments(
+    context: typer.Context,
+    columns: Columns = "",
+    no_header: NoHeader = False,
+) -> None:
+    """The environments of this user: up, down, or crashed."""
+    style = Style(options.of(context).as_json, columns, no_header)
+    listing(_ENVIRONMENTS, style, found_environments)
+
+
+@listed(_POOLS)
+def pools(client: Client) -> Iterable[PoolInfo]:
+    """The pools of workers, and how busy they are."""
+    return client.pools().values()
+
+
+@listed(_DEVICES)
+def devices(client: Client) -> Iterable[DeviceInfo]:
+    """The pools as devices: machines, and simulators as what they stand for."""
+    return client.devices().values()
+
+
+@listed(_WORKERS)
+def workers(
+    client: Client,
+    pool: Annotated[str, typer.Option(help="Only the workers of this pool.")] = "",
+) -> Iterable[WorkerInfo]:
+    """The resident simulators."""
+    if pool and pool not in (there := client.pools()):
+        raise NotFound(f"no pool {pool!r} here", hint=f"there are: {', '.join(there)}")
+    return (worker for worker in client.workers() if pool in ("", worker.pool))
+
+
+@listed(_QUEUE, stored=True)
+def queue(
+    client: Client,
+    done: Annotated[bool, typer.Option("--done", help="Tasks that have ended, newest first.")] = (
+        False
+    ),
+    since: Annotated[
+        str, typer.Option(help="Only those submitted after this: 1h30m ago, 12:00, ISO 8601.")
+    ] = "",
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
+) -> Rows[TaskInfo]:
+    """Tasks that run or wait, and what they wait for."""
+    since_s = formats.since(since)
+    if done and since:
+        return _ended(client, since_s, limit)
+    total, found = client.queue(done=done, limit=limit)
+    if since:
+        age_s = time.time() - since_s
+        return Rows([info for info in found if info.time_s <= age_s], "")
+    way = "--limit shows more" if len(found) == limit else "no more are listed at once"
+    note = f"{len(found)} of {total} shown; {way}" if total > len(found) else ""
+    return Rows(found, note)
+
+
+def _runs(task: TaskInfo) -> str:
+    """The worker that runs it, and how far it has come."""
+    told = passes(task)
+    return f"{task.worker}, {told}" if told else task.worker
+
+
+def _coupling(device: DeviceInfo) -> str:
+    if device.all_to_all:
+        return "all to all"
+    pairs = {frozenset(pair) for pair in device.coupling}
+    return f"{len(pairs)} pairs" if pairs else "-"
+
+
+def _gates(device: DeviceInfo) -> str:
+    names = [gate.name for gate in device.gates]
+    more = f" and {len(names) - GATES_SHOWN} more" if len(names) > GATES_SHOWN else ""
+    return ",".join(names[:GATES_SHOWN]) + more or "-"
+
+
+def _ended(client: Client, since_s: float, limit: int) -> Rows[TaskInfo]:
+    """Of those submitted since then and ended, the newest, first."""
+    newest: deque[TaskInfo] = deque(maxlen=limit)
+    total = 0
+    for row in client.past.tasks(since_s, states=FINAL_STATES):
+        total += 1
+        newest.appendleft(
+            TaskInfo(
+                id=row.id,
+                name=row.name,
+                pool=row.pool,
+                state=row.state,
+                attempt=row.attempts,
+                time_s=row.ended_s - row.submitted_s,
+                num_qubits=row.num_qubits,
+                shots=row.shots,
+                worker=row.worker,
+                reason=row.reason,
+                owner=row.owner,
+            )
+        )
+    note = f"{limit} of {total} shown; --limit shows more" if total > limit else ""
+    return Rows(newest, note)

@@ -1,0 +1,126 @@
+"""`simenv trace ID`: the way of one task, stage by stage, and the attempts it lost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from simenv.cli import options
+from simenv.cli.listing import Column, Style, keyed, listing
+from simenv.cli.output import formats, terminal
+from simenv.model import Event
+from simenv.wire.messages.queries import LogRow
+
+if TYPE_CHECKING:
+    from simenv.client.client import Client
+
+
+class Stage(msgspec.Struct, frozen=True):
+    """`at_ms`: since the submission."""
+
+    stage: str
+    at_ms: float
+    took_ms: float
+    what: str
+
+
+class Lost(msgspec.Struct, frozen=True):
+    """An attempt that ended without a word of its worker's."""
+
+    event: int
+    time_s: float
+    reason: str
+
+
+class Trace(msgspec.Struct, frozen=True):
+    """What `--json` prints."""
+
+    task: object  # the row of `simenv log`
+    route: str
+    stages: list[Stage]
+    lost: list[Lost]
+
+
+INDENT = 9  # of a line's text, behind its word
+_STAGES: tuple[Column[Stage], ...] = (
+    Column("STAGE", lambda stage: stage.stage),
+    Column("AT_MS", lambda stage: f"{stage.at_ms:.3f}", right=True),
+    Column("TOOK_MS", lambda stage: f"{stage.took_ms:.3f}", right=True),
+    Column("WHAT", lambda stage: stage.what),
+)
+
+
+def trace(
+    context: typer.Context,
+    task: Annotated[str, typer.Argument(help="A task's id, as `submit` and `log` print it.")],
+) -> None:
+    """One task's stages, where it ran, and why earlier attempts were lost."""
+    common = options.of(context)
+    with common.connect_or_read() as client:
+        row = client.past.task(task)
+        route = client.past.submitted(task).route
+        lost = lost_attempts(client, row)
+    found = Trace(keyed(row), route, stages(row), lost)
+    if common.as_json:
+        terminal.json_line(found)
+    else:
+        _show(row, found, task)
+
+
+def stages(row: LogRow) -> list[Stage]:
+    """The stages a task has been through, in their order."""
+    timing = row.timing
+    rest_us = timing.run_us - timing.decode_us - timing.plan_us - timing.engine_us
+    parts = [
+        ("queued", timing.queued_us, "accepted, until it was sent to a worker"),
+        ("sent", timing.sent_us, "at the worker, behind others of its message"),
+        ("compile", timing.compile_us, "kernels compiled or loaded, once in a worker"),
+        ("decode", timing.decode_us, "bytes to circuit"),
+        ("plan", timing.plan_us, "preparing its structure, or loading the engine"),
+        ("engine", timing.engine_us, "evolving and sampling"),
+        ("encode", max(0, rest_us), "result to bytes"),
+        ("returned", timing.returned_us, "the ways there and back, until it was stored"),
+    ]
+    if not timing.compile_us:
+        del parts[2]
+    begun = timing.run_us > 0
+    found, at_us = [], 0
+    for name, took_us, what in parts if begun else parts[:1]:
+        found.append(Stage(name, at_us / 1000, took_us / 1000, what))
+        at_us += took_us
+    return found
+
+
+def lost_attempts(client: Client, row: LogRow) -> list[Lost]:
+    """What the event log says of them."""
+    if row.attempts < 2:
+        return []
+    before = client.past.events_before(row.submitted_s)
+    return [_lost(event) for event in client.events(before, ["task.*"]) if event.subject == row.id]
+
+
+def _lost(event: Event) -> Lost:
+    return Lost(event.seq, event.time_s, event.message)
+
+
+def _show(row: LogRow, found: Trace, task: str) -> None:
+    def line(text: str) -> None:
+        terminal.fitted(text, INDENT)
+
+    reason = f"   ({terminal.clean(row.reason)})" if row.reason else ""
+    line(f"TASK     {task}  {row.name or '-'}  {terminal.paint(str(row.state))}{reason}")
+    line(f"PROGRAM  {row.num_qubits} qubits, structure {row.structure}")
+    exact = f"{terminal.number(row.shots)} shots" if row.shots else "exact"
+    many = f", {terminal.number(row.bindings)} bindings from number {row.binding} that ran together"
+    line(f"ASKED    {exact}, seed {row.seed}{many if row.bindings > 1 else ''}")
+    line(f"ENGINE   {row.engine}: {terminal.clean(found.route)}")
+    where = f"{row.worker} on {row.node}, ranks {row.ranks}, slots {row.slots}"
+    line(f"WHERE    {where if row.worker else 'not yet at a worker'}")
+    times = f"submitted {formats.shown(row.submitted_s)}, ended {formats.shown(row.ended_s)}"
+    line(f"TIMES    {times}, attempt {row.attempts}" + (f", run {row.app}" if row.app else ""))
+    for lost in found.lost:
+        line(f"LOST     {formats.shown(lost.time_s)}  {terminal.clean(lost.reason)}")
+    terminal.line()
+    listing(_STAGES, Style(False), lambda: found.stages)

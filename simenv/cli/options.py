@@ -1,0 +1,98 @@
+"""The options every command has, and the connection they lead to.
+
+`--name`, `--service`, `--json` and `--debug` may stand before or after the verb: `hoist` brings
+them to the front before typer reads the line.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from simenv import config
+from simenv.errors import NoService, OptionError
+
+if TYPE_CHECKING:
+    from simenv.client.client import Client
+
+FLAGS = ("--json", "--debug")
+VALUED = ("--name", "--service")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What was said for all commands."""
+
+    name: str | None = None
+    service: Path | None = None
+    as_json: bool = False
+    debug: bool = False
+
+    @property
+    def environment(self) -> str:
+        """The environment's name."""
+        return config.check_name(self.name or "default")
+
+    @property
+    def named(self) -> bool:
+        """Whether the user meant one environment, so that no other may take its place."""
+        return bool(self.name or self.service or config.service_file())
+
+    def connect(self) -> Client:
+        """A client of the environment that is up; NoService if none is."""
+        import simenv
+
+        return simenv.connect(self.name, service=self.service)
+
+    def connect_or_read(self) -> Client:
+        """A client of the environment that is up, or else one that reads its journal; NoService if
+        there is neither. For commands that change nothing."""
+        try:
+            return self.connect()
+        except NoService as error:
+            from simenv.cli.observe.archive import open_archive
+
+            return open_archive(self.name, self.service, error)
+
+
+def of(context: typer.Context) -> Settings:
+    """The settings of this call."""
+    settings = context.obj
+    assert isinstance(settings, Settings)
+    return settings
+
+
+def seconds(value: float | None) -> float | None:
+    """The callback of options in seconds: not negative, and a number at all."""
+    if value is not None and not 0.0 <= value < math.inf:
+        raise typer.BadParameter(f"{value} is not a number of seconds from 0 up")
+    return value
+
+
+def hoist(arguments: Sequence[str]) -> list[str]:
+    """The same line with the common options in front; what follows `--` stays as it is."""
+    front: list[str] = []
+    rest: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        if word == "--":
+            rest += [word, *words]
+        elif word in FLAGS or word.startswith(tuple(f"{option}=" for option in VALUED)):
+            front.append(word)
+        elif word in VALUED:
+            value = next(words, "--")
+            if value.startswith("-"):
+                raise OptionError(f"{word} has no value", hint=f"{word} VALUE, or {word}=VALUE")
+            front += [word, value]
+        else:
+            rest.append(word)
+    if rest[:1] == ["run"] and len(rest) > 1 and not {"--", "-h", "--help"} & set(rest):
+        raise OptionError(
+            "simenv run: where does the command begin?", hint="simenv run -- CMD ARGS"
+        )
+    return front + rest

@@ -1,0 +1,1 @@
+"""Tables, text and JSON of the command line."""

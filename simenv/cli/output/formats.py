@@ -1,0 +1,82 @@
+"""Names of nodes in a word, as sites write them: gpu[07-08,11]. Pure.
+
+Times of day as people type them: `--since 1h30m`, `--since 12:00`.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable
+from datetime import datetime
+
+import typer
+
+_NUMBERED = re.compile(r"(.*?)(\d{1,18})(\D*)\Z")
+
+
+def folded(names: Iterable[str]) -> str:
+    """`gpu07 gpu08 gpu11 login` is gpu[07-08,11],login; in the order of first appearance."""
+    groups: dict[tuple[str, str, int], list[int]] = {}
+    for name in dict.fromkeys(names):
+        found = _NUMBERED.match(name)
+        if found is None:
+            groups[(name, "", -1)] = []
+            continue
+        before, digits, after = found.groups()
+        width = len(digits) if digits.startswith("0") and len(digits) > 1 else 0
+        kind = (before, after, width)
+        # 099 and 100 are of one series, which has three digits.
+        padded = (before, after, len(digits))
+        groups.setdefault(padded if padded in groups else kind, []).append(int(digits))
+    return ",".join(_word(*kind, numbers) for kind, numbers in groups.items())
+
+
+def _word(before: str, after: str, width: int, numbers: list[int]) -> str:
+    if width < 0:
+        return before
+    if len(numbers) == 1:
+        return f"{before}{numbers[0]:0{width}d}{after}"
+    return f"{before}[{','.join(_ranges(sorted(numbers), width))}]{after}"
+
+
+def _ranges(numbers: list[int], width: int) -> Iterable[str]:
+    start = last = numbers[0]
+    for number in [*numbers[1:], -2]:
+        if number == last + 1:
+            last = number
+            continue
+        first = f"{start:0{width}d}"
+        yield first if start == last else f"{first}-{last:0{width}d}"
+        start = last = number
+
+
+_UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+_SPAN = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?[smhdw])+\Z")
+_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhdw])")
+_CLOCK = re.compile(r"[0-9]{1,2}:[0-9]{2}(?::[0-9]{2})?\Z")
+
+
+def since(text: str) -> float:
+    """Seconds since 1970: so long ago (`90s`, `1h30m`, `2d`), today at (`12:00`), or ISO 8601 in
+    local time. typer.BadParameter for anything else; 0.0 for ""."""
+    if not text:
+        return 0.0
+    if _SPAN.match(text):
+        span_s = sum(float(number) * _UNITS_S[unit] for number, unit in _PART.findall(text))
+        return max(0.0, time.time() - span_s)
+    try:
+        if _CLOCK.match(text):
+            text = f"{datetime.now().astimezone().date()}T{text.zfill(5)}"
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError, OSError) as error:
+        hint = "try 90s, 1h30m, 2d, 12:00 or 2026-01-31T12:00"
+        raise typer.BadParameter(f"{text!r} is no time: {hint}") from error
+
+
+def shown(time_s: float) -> str:
+    """ISO 8601 in local time, to the millisecond; "-" for 0.0."""
+    if not time_s:
+        return "-"
+    moment = datetime.fromtimestamp(time_s).astimezone()
+    return moment.replace(tzinfo=None).isoformat(timespec="milliseconds")

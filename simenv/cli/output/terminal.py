@@ -1,0 +1,167 @@
+"""What goes to the terminal, and how: the one place of the command line that writes.
+
+Invariant: answers go to stdout, everything else to stderr; without a terminal, or with NO_COLOR, no
+escape code is written, and what others wrote (names, reasons, logs) never brings one along: each
+line is cleaned here, whoever made it, of everything but the colours of `paint`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import sys
+from collections.abc import Mapping
+from typing import TextIO
+
+import msgspec
+
+from simenv.cli.output.layout import wrap
+
+_COLOURS = {
+    "ok": 32, "up": 32, "DONE": 32, "IDLE": 32,
+    "RUNNING": 36, "BUSY": 36, "starting": 36, "STARTING": 36,
+    "warn": 33, "WARN": 33, "degraded": 33, "QUEUED": 33, "DRAINING": 33, "CANCELLED": 33,
+    "fail": 31, "FAILED": 31, "EXPIRED": 31, "LOST": 31, "quarantined": 31, "error": 31,
+}  # fmt: skip
+
+
+_PAINTED = re.compile(r"(\x1b\[(?:3[1236]|0)m)")
+# What a JSON string may hold as it is, and a terminal or an editor obeys: C1 controls, marks that
+# turn the direction of text, separators of lines.
+_OBEYED = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
+
+
+class ReaderGone(Exception):
+    """Nobody reads stdout any more. No OSError: typer would make an exit code of that."""
+
+
+def line(text: str = "") -> None:
+    """One line of the answer."""
+    try:
+        sys.stdout.write(_harmless(text) + "\n")
+    except BrokenPipeError as error:
+        raise ReaderGone from error
+
+
+def fitted(text: str, indent: int = 0) -> None:
+    """One line of the answer; on a terminal wrapped at words, further lines indented."""
+    columns = width()
+    for part in [text] if not columns else wrap(text, columns, indent):
+        line(part)
+
+
+def width() -> int:
+    """Columns of the terminal that shows the answer; 0 where it is no terminal."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+
+
+def flush() -> None:
+    """What was written is on its way."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError as error:
+        raise ReaderGone from error
+
+
+def abandon() -> None:
+    """Nothing can be written to stdout: what is left goes nowhere, now and at the exit."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def note(text: str) -> None:
+    """One line beside the answer: progress, warnings, errors."""
+    flush()
+    sys.stderr.write(_harmless(text) + "\n")
+    sys.stderr.flush()
+
+
+def json_line(value: object) -> None:
+    """One object on a line of its own; Structs keep their field names."""
+    text = msgspec.json.encode(value).decode()
+    if not text.isascii():
+        text = _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    line(text)
+
+
+def paint(word: str, stream: TextIO | None = None, width: int = 0) -> str:
+    """The word, padded to `width`, in its colour where the stream (stdout) shows colours."""
+    colour = _COLOURS.get(word)
+    padded = word.ljust(width)
+    if colour is None or not _coloured(sys.stdout if stream is None else stream):
+        return padded
+    return f"\x1b[{colour}m{padded}\x1b[0m"
+
+
+def clear() -> None:
+    """Begin a screen anew, on a terminal."""
+    sys.stdout.write("\x1b[H\x1b[2J")
+
+
+def clean(text: str, keep: str = "") -> str:
+    """`text` with control characters shown instead of obeyed, but for those in `keep`."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text
+    )
+
+
+def _harmless(text: str) -> str:
+    """A line with its colours, line ends and tabs, and with all other controls shown."""
+    if text.isprintable():
+        return text
+    parts = _PAINTED.split(text)
+    parts[::2] = [clean(part, keep="\n\t") for part in parts[::2]]
+    return "".join(parts)
+
+
+def cell(text: str) -> str:
+    """A cell of a CSV file that a spreadsheet takes for text and not for a formula: what begins
+    like one, and is no number, gets an apostrophe."""
+    if not text.startswith(("=", "+", "-", "@")) or text == "-":
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return "'" + text
+    return text
+
+
+def size(count: float) -> str:
+    """Bytes as people read them: 512 B, 1.1 GiB."""
+    if count < 1024:
+        return f"{count:.0f} B"
+    for unit in ("KiB", "MiB", "GiB"):
+        count /= 1024
+        if count < 1024:
+            return f"{count:.1f} {unit}"
+    return f"{count / 1024:.1f} TiB"
+
+
+def number(value: int) -> str:
+    """10 231 instead of 10231."""
+    return f"{value:,}".replace(",", " ")
+
+
+def counted(value: int, thing: str) -> str:
+    """1 qubit, 2 qubits."""
+    return f"{number(value)} {thing}{'' if value == 1 else 's'}"
+
+
+def bars(shares: Mapping[str, float], texts: Mapping[str, str], limit: int = 32) -> None:
+    """A histogram: the `limit` largest shares in the order of their keys."""
+    largest = sorted(shares, key=lambda key: -shares[key])[:limit]
+    top = max((shares[key] for key in largest), default=0.0)
+    column = max((len(texts[key]) for key in largest), default=0)
+    for key in sorted(largest):
+        bar = "#" * round(20 * shares[key] / top) if top else ""
+        line(f"{key}  {texts[key].rjust(column)}  {bar}".rstrip())
+    if len(shares) > limit:
+        note(f"the {limit} largest of {len(shares)}; --json prints all")
+
+
+def _coloured(stream: TextIO) -> bool:
+    return stream.isatty() and not os.environ.get("NO_COLOR")

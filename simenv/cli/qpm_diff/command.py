@@ -1,0 +1,196 @@
+"""`simenv qpm diff`: read the circuits, look at both pools, compare, show.
+
+A comparison as a table for people and as one object for programs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from simenv.cli import options
+from simenv.cli.output import terminal
+from simenv.cli.qpm_diff.values import Comparison, Finding, Row
+from simenv.cli.tasks.circuit_input import read_circuit
+from simenv.errors import NotFound, ProgramError
+
+if TYPE_CHECKING:
+    from simenv.cli.qpm_diff.values import Source
+
+
+_WIDTH = 160  # where no terminal says how wide it is
+_MOST_CHARS = 160  # of a cell
+_COLOURS = {
+    Finding.SAME: "dim", Finding.FACT: "cyan", Finding.NOISE: "green", Finding.COUNTS: "yellow",
+    Finding.BEHAVIOUR: "red", Finding.BOUND: "red",
+}  # fmt: skip
+
+
+def table(found: Comparison, *, everything: bool, stream: Any) -> None:
+    """Write what differs, or all, and a line of sums to `stream`."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(file=stream, width=None if stream.isatty() else _WIDTH, highlight=False)
+    shown = [row for row in found.rows if everything or row.finding is not Finding.SAME]
+    if shown:
+        grid = Table(box=None, pad_edge=False, show_edge=False)
+        grid.add_column("FINDING", no_wrap=True)
+        for header in ("ABOUT", "WHAT", found.first, found.second):
+            grid.add_column(terminal.clean(header), no_wrap=header == "ABOUT")
+        for row in shown:
+            grid.add_row(
+                Text(str(row.finding), _COLOURS[row.finding]),
+                str(row.aspect),
+                Text(_short(_what(row))),
+                Text(_short(row.first)),
+                Text(_short(row.second)),
+            )
+        console.print(grid)
+    console.print(Text(summary(found)))
+
+
+def summary(found: Comparison) -> str:
+    """One line: alike or not, and how many of each."""
+    pair = f"{found.first} and {found.second}"
+    counts = ", ".join(f"{found.count(each)} {each}" for each in Finding if found.count(each))
+    if found.alike:
+        return f"{pair} behave alike: {counts}"
+    return f"{pair} do not behave alike: {counts}"
+
+
+def plain(found: Comparison) -> dict[str, Any]:
+    """The object of `--json`."""
+    return {
+        "pools": [found.first, found.second],
+        "alike": found.alike,
+        **{str(finding): found.count(finding) for finding in Finding},
+        "rows": found.rows,
+    }
+
+
+def _what(row: Row) -> str:
+    far = row.distance
+    if far is None:
+        return row.what
+    return (
+        f"{row.what}: total variation {far.total_variation:.4f}"
+        f" (shot noise {far.noise_total_variation:.4f}, at most {far.most_total_variation:.4f}),"
+        f" Hellinger {far.hellinger:.4f}"
+        f" (shot noise {far.noise_hellinger:.4f}, at most {far.most_hellinger:.4f})"
+    )
+
+
+def _short(words: str) -> str:
+    words = terminal.clean(" ".join(words.split()))
+    return words if len(words) <= 2 * _MOST_CHARS else f"{words[: 2 * _MOST_CHARS]}..."
+
+
+NOT_ALIKE = 1
+MAX_FILE_BYTES = 16 * 2**20
+
+
+def diff(
+    context: typer.Context,
+    pool1: Annotated[str, typer.Argument(help="A pool of the environment that is up.")],
+    pool2: Annotated[str, typer.Argument(help="Another, such as a machine's.")],
+    files: Annotated[list[Path], typer.Argument(help="OpenQASM files, or folders of *.qasm.")],
+    shots: Annotated[int, typer.Option(min=1, help="Of each circuit on each pool.")] = 1024,
+    seed: Annotated[int, typer.Option(min=0, help="A machine does not heed it.")] = 7,
+    bound: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, max=1.0,
+            help="Counts further apart than this total variation, and than noise, are a failure.",
+        ),
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(callback=options.seconds, help="Seconds a circuit may take.")
+    ] = 600.0,
+    every: Annotated[bool, typer.Option("--all", help="Show what is the same too.")] = False,
+) -> None:  # fmt: skip
+    """Would an application notice that it moved from one pool to the other?
+
+    Runs the same circuits and the same mistakes through a QPM on both pools, and compares calls,
+    errors, states, times, devices and counts. The exit code is 1 if their behaviour differs, 4 if
+    there is no such pool or file.
+    """
+    from simenv.cli.qpm_diff.compare import compare
+    from simenv.cli.qpm_diff.observe import observed
+
+    common = options.of(context)
+    sources = read(files)
+    with common.connect() as watch:
+        there = watch.pools()
+        for pool in (pool1, pool2):
+            if pool not in there:
+                raise NotFound(f"no pool {pool!r} here", hint=f"there are: {', '.join(there)}")
+        seen = []
+        for pool in (pool1, pool2):
+            with common.connect() as own:  # and with it a QPM of its own
+
+                def told(name: str, pool: str = pool) -> None:
+                    if sys.stderr.isatty() and not common.as_json:
+                        terminal.note(f"{pool}: {terminal.clean(name)}")
+
+                seen.append(observed(own, watch, pool, sources, shots, seed, timeout, told))
+    found = compare(seen[0], seen[1], bound)
+    if common.as_json:
+        terminal.json_line(plain(found))
+    else:
+        table(found, everything=every, stream=sys.stdout)
+    if not found.alike:
+        raise typer.Exit(NOT_ALIKE)
+
+
+def read(files: Sequence[Path]) -> list[Source]:
+    """The circuits, named by their files; NotFound, ProgramError."""
+    from simenv.cli.qpm_diff.values import Source
+
+    found = [path for file in files for path in _inside(file)]
+    names = [path.name for path in found]
+    return [
+        Source(path.name if names.count(path.name) == 1 else str(path), *_text(path))
+        for path in found
+    ]
+
+
+def _inside(file: Path) -> list[Path]:
+    if not file.is_dir():
+        return [file]
+    found = sorted(file.glob("*.qasm"))
+    if not found:
+        raise NotFound(f"no *.qasm in {file}", hint="name the files")
+    return found
+
+
+def _text(path: Path) -> tuple[str, str]:
+    """A circuit and its format; one that cannot be read would be refused by any pool."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise NotFound(f"{path}: {error.strerror}", hint="an OpenQASM file, or a folder") from error
+    if len(data) > MAX_FILE_BYTES:
+        raise ProgramError(f"{path}: more than {MAX_FILE_BYTES} bytes", hint="is it OpenQASM?")
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise ProgramError(
+            f"{path} is not UTF-8: {error.reason} at byte {error.start}", hint="OpenQASM as a text"
+        ) from error
+    read_circuit(str(path))
+    return text, _format(text)
+
+
+def _format(text: str) -> str:
+    for line in text.splitlines():
+        words = line.split("//")[0].split()
+        if words[:1] == ["OPENQASM"] and len(words) > 1:
+            return "openqasm3" if words[1].startswith("3") else "openqasm2"
+    return "openqasm2"

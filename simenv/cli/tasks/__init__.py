@@ -1,0 +1,1 @@
+"""Commands about tasks: submit, simulate, result, explain, cancel."""

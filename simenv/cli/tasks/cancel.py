@@ -1,0 +1,98 @@
+"""`simenv cancel`: end tasks by their ids, or all that match."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from simenv.cli import options
+from simenv.cli.observe.history import app_named
+from simenv.cli.output import terminal
+from simenv.errors import NotFound, OptionError
+from simenv.model import FINAL_STATES, TaskInfo, TaskState
+from simenv.wire.messages.client import MAX_QUESTION_TASKS
+from simenv.wire.messages.queries import LogRow
+
+if TYPE_CHECKING:
+    from simenv.client.client import Client
+
+OPEN_STATES = tuple(state for state in TaskState if state not in FINAL_STATES)
+LISTED = 10_000  # of the queue, in one answer
+_OUTCOMES = {
+    "cancelled": "cancelled",
+    "cancelling": "asked to stop where it runs",
+    "final": "had ended before",
+}
+
+
+def cancel(
+    context: typer.Context,
+    tasks: Annotated[list[str] | None, typer.Argument(help="Ids of tasks.")] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="All tasks that wait or run, as far as you may see them.")
+    ] = False,
+    app: Annotated[
+        str, typer.Option(help="Those of this run of an application; last: the last one.")
+    ] = "",
+    state: Annotated[
+        TaskState | None, typer.Option(help="Those in this state: QUEUED or RUNNING.")
+    ] = None,
+    user: Annotated[
+        str, typer.Option(help="Those of this user, as `queue` shows it; - is the own one.")
+    ] = "",
+) -> None:
+    """Take tasks out of the queue, or stop them where they run.
+
+    Give ids, or options that select tasks; tasks that match all of the options are cancelled.
+    """
+    if bool(tasks) == bool(every or app or state or user):
+        raise OptionError(
+            "cancel needs ids of tasks, or one of --all, --app, --state, --user",
+            hint="simenv cancel t-8k2f; simenv cancel --state QUEUED",
+        )
+    if state is not None and state not in OPEN_STATES:
+        raise OptionError(f"--state {state}: tasks in it have ended", hint=" or ".join(OPEN_STATES))
+    common = options.of(context)
+    outcomes: Counter[str] = Counter()
+    unknown: list[str] = []
+    with common.connect() as client:
+        chosen = iter(tasks or _matching(client, app, state, user))
+        while part := list(islice(chosen, MAX_QUESTION_TASKS)):
+            for task, word in zip(part, client.cancel(part), strict=True):
+                outcomes[word] += 1
+                if common.as_json:
+                    terminal.json_line({"task": task, "outcome": word})
+                elif tasks and word == "final":
+                    terminal.note(f"{task} had ended before")
+                if word == "unknown":
+                    unknown.append(task)
+    if tasks and unknown:
+        raise NotFound(f"no task {', '.join(unknown)} here", hint="simenv queue lists them")
+    if not tasks and not common.as_json:
+        told = [
+            f"{terminal.counted(outcomes[word], 'task')} {text}"
+            for word, text in _OUTCOMES.items()
+            if outcomes[word]
+        ]
+        terminal.line(", ".join(told) or "no task matches")
+
+
+def _matching(client: Client, app: str, state: TaskState | None, user: str) -> Iterator[str]:
+    """Ids of the tasks that wait or run and match; each may end before it is cancelled.
+
+    The queue is asked where it fits into one answer and no run of an application is meant, which
+    the queue does not know; else the history is walked.
+    """
+    wanted = (state,) if state is not None else OPEN_STATES
+    owner = "" if user == "-" else user
+    rows: Iterable[TaskInfo | LogRow]
+    total, rows = (LISTED + 1, []) if app else client.queue(limit=LISTED)
+    if total > LISTED:
+        rows = client.past.tasks(app=app_named(client, app), states=wanted)
+    for row in rows:
+        if row.state in wanted and (not user or row.owner == owner):
+            yield row.id

@@ -1,0 +1,169 @@
+"""What commands about one circuit share: reading it, and the words of their options."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from simenv.cli.environment import private
+from simenv.cli.options import Settings
+from simenv.errors import OptionError, ProgramError
+
+if TYPE_CHECKING:
+    from simenv.client.circuits import Loaded
+    from simenv.client.client import Client
+
+MAX_TEXT_BYTES = 16 * 2**20  # one more byte is read, so that the parser's own limit speaks
+
+
+class Output(StrEnum):
+    """What can be asked for."""
+
+    counts = "counts"
+    probabilities = "probabilities"
+    statevector = "statevector"
+    expectation = "expectation"
+    gradient = "gradient"
+
+
+class Precision(StrEnum):
+    """complex128 or complex64."""
+
+    double = "double"
+    single = "single"
+
+
+# Options with the same words in every command about a circuit.
+
+
+def _whole(text: str | int) -> int:
+    """A number of shots, also as 1e6."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not (number >= 0 and number.is_integer()):
+        raise typer.BadParameter(f"{text!r} is not a whole number from 0 up, such as 1024 or 1e6")
+    return int(text) if str(text).isdecimal() else int(number)
+
+
+Shots = Annotated[
+    int, typer.Option(parser=_whole, metavar="N", help="0: exact, nothing is sampled.")
+]
+Seed = Annotated[int | None, typer.Option(min=0, help="The same seed gives the same counts.")]
+Engine = Annotated[str, typer.Option(help="Which engine; auto chooses and says why.")]
+Observables = Annotated[
+    list[str] | None,
+    typer.Option(help='A Pauli sum such as "ZZI:0.5,IXX:-1"; may be given again.'),
+]
+Outputs = Annotated[list[Output] | None, typer.Option(help="What is wanted; may be given again.")]
+Amplitudes = Annotated[Precision, typer.Option(help="Of the amplitudes.")]
+Params = Annotated[
+    list[str] | None, typer.Option(help="NAME=VALUE of a free parameter, in radians.")
+]
+Pool = Annotated[str | None, typer.Option(help="Only on this pool.")]
+Prefer = Annotated[
+    str | None,
+    typer.Option(
+        help="Pools or kinds (hardware, simulator) in order, with commas: the first that can take"
+        " it now."
+    ),
+]
+Ranks = Annotated[
+    int | None,
+    typer.Option(help="MPI ranks, a power of two; else as many as its memory needs."),
+]
+
+
+def loaded_beside(
+    common: Settings, file: str, stack: contextlib.ExitStack
+) -> tuple[Client, bool, Loaded]:
+    """An environment, whether it is a private one, and the circuit.
+
+    Where an environment must be started, the circuit is read meanwhile.
+    """
+    client = private.found(common, stack)
+    if client is not None:
+        return client, False, read_circuit(file)
+    if file != "-" and not Path(file).is_file():
+        read_circuit(file)  # says so before anything is started for it
+    with ThreadPoolExecutor(1, "load") as pool:
+        loading = pool.submit(read_circuit, file)
+        client = stack.enter_context(private.started(workers=1))
+        return client, True, loading.result()
+
+
+def read_circuit(file: str) -> Loaded:
+    """The circuit of a file or of stdin; ProgramError tells the place."""
+    from simenv.client.circuits import load
+
+    source = _read(file)
+    try:
+        return load(source)
+    except ProgramError as error:
+        _say_where(error, file, source)
+        raise
+
+
+def _read(file: str) -> str | Path:
+    if file != "-":
+        return Path(file)
+    text = sys.stdin.buffer.read(MAX_TEXT_BYTES + 1)
+    try:
+        return text.decode() + "\n"  # a newline says that it is a text and not a path
+    except UnicodeDecodeError as error:
+        raise ProgramError(f"stdin is not UTF-8: {error.reason} at byte {error.start}") from error
+
+
+def _say_where(error: ProgramError, file: str, source: str | Path) -> None:
+    """Add the place and the line of text to an error that knows them."""
+    if not error.line:
+        return
+    for prefix in (
+        f"{file}:{error.line}:{error.column}: ",
+        f"line {error.line}, column {error.column}: ",
+    ):
+        error.message = error.message.removeprefix(prefix)  # it stands in the next line
+    text = source if isinstance(source, str) else source.read_text(errors="replace")
+    lines = text.splitlines()
+    quoted = lines[error.line - 1].strip()[:80] if error.line <= len(lines) else ""
+    name = "stdin" if file == "-" else file
+    error.add_note(f"at {name}:{error.line}:{error.column}   {quoted}".rstrip())
+
+
+def preferred(words: str | None) -> list[str] | None:
+    """A,B,C to a list."""
+    return [word.strip() for word in words.split(",") if word.strip()] if words else None
+
+
+def settings_of(words: list[str]) -> dict[str, float]:
+    """NAME=VALUE words to an engine's options; whole numbers stay whole."""
+    values: dict[str, float] = {}
+    for word in words:
+        name, _, text = word.partition("=")
+        try:
+            values[name] = int(text) if text.lstrip("+-").isdigit() else float(text)
+        except ValueError as error:
+            hint = "NAME=VALUE, for example bond=64"
+            raise OptionError(f"--option {word[:80]!r}", hint=hint) from error
+    return values
+
+
+def bindings_of(params: list[str]) -> dict[str, list[float]] | None:
+    """NAME=VALUE words to one set of parameter values."""
+    values: dict[str, list[float]] = {}
+    for param in params:
+        name, equals, number = param.partition("=")
+        try:
+            values[name] = [float(number)]
+        except ValueError:
+            equals = ""
+        if not equals or not name:
+            raise OptionError(f"--param {param!r}", hint="NAME=VALUE, for example theta=0.25")
+    return values or None

@@ -1,0 +1,153 @@
+"""`simenv explain`: the engine a circuit would run on, what it would take, and why no other."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Annotated
+
+import typer
+
+from simenv.cli import options
+from simenv.cli.errors import spoken, spoken_errors
+from simenv.cli.listing import Column, Style, keyed, listing
+from simenv.cli.output import terminal
+from simenv.cli.tasks import explain_plan
+from simenv.cli.tasks.circuit_input import (
+    Amplitudes,
+    Outputs,
+    Pool,
+    Precision,
+    Prefer,
+    Ranks,
+    Shots,
+    loaded_beside,
+    preferred,
+    settings_of,
+)
+from simenv.errors import OptionError
+from simenv.wire.messages.queries import Choice, Explanation
+
+_NOT_OF_A_PLAN = ("shots", "option", "pool", "prefer", "ranks")
+
+COLUMNS: tuple[Column[Choice], ...] = (
+    Column("ENGINE", lambda one: one.engine),
+    Column("TAKEN", lambda one: "yes" if one.chosen else "able" if one.able else "no"),
+    Column("TIME", lambda one: duration(one.seconds) if one.able else "-", right=True),
+    Column("MEMORY", lambda one: memory(one) if one.able else "-", right=True),
+    Column("WHY", lambda one: one.why),
+)
+
+
+def explain(
+    context: typer.Context,
+    file: Annotated[str, typer.Argument(help="OpenQASM 2 or 3, or QPY; - is stdin.")],
+    shots: Shots = 1024,
+    engine: Annotated[str, typer.Option(help="Look at this one alone.")] = "auto",
+    observable: Annotated[
+        list[str] | None, typer.Option(help="As for submit; may be given again.")
+    ] = None,
+    output: Outputs = None,
+    precision: Amplitudes = Precision.double,
+    option: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE of an engine's own option.")
+    ] = None,
+    pool: Pool = None,
+    prefer: Prefer = None,
+    ranks: Ranks = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="The passes of the engine statevector, one a line.")
+    ] = False,
+) -> None:
+    """Which engine a circuit would run on, and why not another; nothing is run.
+
+    The answer is the environment's: its memory, pools and engines. With none up, a private one is
+    started for the question. A plan needs none: it is made here.
+    """
+    common = options.of(context)
+    if plan:
+        with spoken_errors():
+            _refuse_others(context)
+            wanted = tuple(each.value for each in output or ())
+            explain_plan.show(
+                file, precision.value, wanted, observable or [], as_json=common.as_json
+            )
+        return
+    with spoken_errors(), contextlib.ExitStack() as stack:
+        env, _, loaded = loaded_beside(common, file, stack)
+        found = env.explain(
+            loaded.program,
+            shots=shots or None,
+            outputs=tuple(each.value for each in output) if output else ("counts",),
+            observables=observable or None,
+            engine=engine,
+            precision=precision.value,
+            options=settings_of(option or []),
+            pool=pool,
+            prefer=preferred(prefer),
+            ranks=ranks,
+        )
+    if common.as_json:
+        terminal.json_line(
+            {
+                "engine": found.engine,
+                "program": keyed(found.sizes),
+                "engines": [keyed(each) for each in found.engines],
+            }
+        )
+        return
+    terminal.fitted(f"{'stdin' if file == '-' else file}: {words(found)}", indent=2)
+    listing(COLUMNS, Style(False, aligned=True), lambda: found.engines)
+    if not found.engine:
+        terminal.note("as it is asked for, it would be refused; what could be done:")
+    for each in found.engines:
+        if each.hint and not each.able:
+            terminal.note(f"{each.engine}: {spoken(each.hint)}")
+
+
+def _refuse_others(context: typer.Context) -> None:
+    """What a plan does not depend on must not seem to change it."""
+    told = {name: context.get_parameter_source(name) for name in _NOT_OF_A_PLAN}
+    names = sorted(name for name, by in told.items() if by is not None and by.name == "COMMANDLINE")
+    if context.params["engine"] not in ("auto", "statevector"):
+        names.append("engine")
+    if names:
+        raise OptionError(
+            f"--plan and {', '.join(f'--{name}' for name in names)}",
+            hint="the engine statevector's passes depend on the circuit, --output, --observable and"
+            " --precision",
+        )
+
+
+def words(found: Explanation) -> str:
+    """A program's sizes in a line."""
+    sizes = found.sizes
+    gates = sizes.gates_1q + sizes.gates_2q + sizes.gates_many
+    kinds = [
+        terminal.counted(sizes.num_qubits, "qubit"),
+        f"{terminal.counted(gates, 'gate')} "
+        f"({sizes.gates_2q + sizes.gates_many} on several qubits)",
+        terminal.counted(sizes.measurements, "measurement"),
+    ]
+    if sizes.clifford:
+        kinds.append("Clifford")
+    if sizes.dynamic:
+        kinds.append("dynamic")
+    if sizes.bond_bits >= 0:
+        kinds.append(f"bonds up to 2^{sizes.bond_bits}")
+    return ", ".join(kinds)
+
+
+def memory(one: Choice) -> str:
+    """'1.1 GiB', or '4 x 384 MiB on 2 nodes'."""
+    each = terminal.size(one.memory_bytes)
+    if one.ranks == 1:
+        return each
+    return f"{one.ranks} x {each} on {terminal.counted(one.nodes, 'node')}"
+
+
+def duration(seconds: float) -> str:
+    """Two digits and a unit."""
+    for limit, factor, unit in ((1e-3, 1e6, "us"), (1.0, 1e3, "ms")):
+        if seconds < limit:
+            return f"{float(f'{seconds * factor:.2g}'):g} {unit}"
+    return f"{float(f'{seconds:.2g}'):g} s"

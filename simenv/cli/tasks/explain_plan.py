@@ -1,0 +1,218 @@
+"""The passes of a large state through a circuit, as `simenv explain --plan` prints them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from simenv.cli.listing import Column, Style, listing
+from simenv.cli.output import terminal
+from simenv.cli.tasks.circuit_input import read_circuit
+from simenv.client.circuits import load_observables
+from simenv.config import kernel_folder
+from simenv.errors import Infeasible, ProgramError
+from simenv.model import Program
+
+if TYPE_CHECKING:
+    from simulators.circuit.ir import Circuit
+    from simulators.statevector.program import Item
+
+_LANES = 5
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One pass."""
+
+    number: int
+    wires: str  # of the tile, beside the lowest
+    operations: str
+    memory_bytes: int  # loaded and stored, once
+    times: int  # of all `for` around it together
+    under: str  # what else decides how often, and is known when it runs; "": nothing
+
+
+COLUMNS: tuple[Column[Line], ...] = (
+    Column("PASS", lambda one: str(one.number), right=True),
+    Column("WIRES", lambda one: one.wires),
+    Column("OPERATIONS", lambda one: one.operations),
+    Column("BYTES", lambda one: terminal.size(one.memory_bytes), right=True),
+    Column("TIMES", lambda one: str(one.times), right=True),
+    Column("UNDER", lambda one: one.under or "-"),
+)
+
+
+class _Around(msgspec.Struct, frozen=True):
+    """The blocks around an item."""
+
+    times: int = 1
+    under: tuple[str, ...] = ()
+
+    def within(self, word: str) -> _Around:
+        """One more, and nobody knows how often."""
+        return _Around(self.times, (*self.under, word))
+
+
+def show(
+    file: str,
+    precision: str,
+    outputs: tuple[str, ...],
+    observables: Sequence[str],
+    *,
+    as_json: bool = False,
+) -> None:
+    """Print the passes through the circuit of a file."""
+    from simulators.compiler import warmup
+
+    warmup.prepare(kernel_folder())
+    program = read_circuit(file).program
+    sums = load_observables(list(observables), program.num_qubits) if observables else ()
+    labels = [label for one in sums for label in one.labels]
+    wanted = outputs or (("expectation",) if labels else ("counts",))
+    found = lines(program, precision, wanted, labels)
+    if not as_json:
+        total = sum(each.memory_bytes * each.times for each in found.lines)
+        many = sum(each.times for each in found.lines)
+        name = "stdin" if file == "-" else file
+        terminal.line(f"{name}: {terminal.counted(many, 'sweep')} over {terminal.size(total)}")
+        if found.left:
+            terminal.line(found.left)
+    listing(COLUMNS, Style(as_json, aligned=True), lambda: found.lines)
+    if any(each.under for each in found.lines):
+        terminal.note("how often a pass UNDER something is done shows when the circuit runs")
+
+
+class Planned(msgspec.Struct, frozen=True):
+    """What `lines` finds."""
+
+    lines: tuple[Line, ...]
+    left: str  # what of the circuit is left, in words; "": all of it
+
+
+def lines(
+    program: Program, precision: str, outputs: tuple[str, ...], labels: Sequence[str]
+) -> Planned:
+    """Of all stretches of gates, in order. Raises Infeasible where there is no such plan."""
+    from simulators.catalog import SMALL_QUBITS, card
+    from simulators.circuit.ir import Circuit
+    from simulators.circuit.passes.components import cut, split
+    from simulators.circuit.passes.light_cone import asked
+    from simulators.circuit.validation.admission import problem
+
+    circuit = Circuit.from_buffers(*msgspec.structs.astuple(program)[1:])
+    if circuit.num_qubits <= SMALL_QUBITS:
+        raise Infeasible(
+            f"{circuit.num_qubits} qubits go through one pass, without a plan",
+            hint=f"circuits of more than {SMALL_QUBITS} qubits have one",
+        )
+    if text := problem(circuit):
+        raise ProgramError(text, hint="see what wrote it")
+    known = labels or "expectation" not in outputs  # else nobody has said of what
+    found = split(circuit, asked(outputs, labels, circuit) if known else None)
+    engine, widest = card("statevector"), found.widest or circuit.num_qubits
+    if engine is not None and widest > engine.max_qubits:
+        raise Infeasible(
+            f"{widest} qubits; the engine statevector takes {engine.max_qubits}",
+            hint="explain without --plan tells which engine takes it",
+        )
+    keep = not set(outputs) <= {"counts", "probabilities"}
+    if not found.parts:
+        every = tuple(range(circuit.num_qubits))
+        return Planned(_numbered(_of(circuit, every, precision, keep=keep)), "")
+    made = [
+        line
+        for part in cut(circuit, found)
+        for line in _of(part.circuit, part.qubits.tolist(), precision, keep=keep)
+    ]
+    left = (
+        f"kept {found.num_qubits} of {terminal.counted(circuit.num_qubits, 'qubit')},"
+        f" {int(found.kept.sum())} of {terminal.counted(circuit.ops.size, 'operation')}"
+    )
+    if len(found.parts) > 1:
+        left += f"; in {len(found.parts)} parts, which nothing connects"
+    return Planned(_numbered(made), left)
+
+
+def _numbered(lines: Iterable[Line]) -> tuple[Line, ...]:
+    return tuple(msgspec.structs.replace(one, number=k) for k, one in enumerate(lines))
+
+
+def _of(circuit: Circuit, qubits: Sequence[int], precision: str, *, keep: bool) -> Iterator[Line]:
+    """Of one circuit; `qubits`: what its qubits are called."""
+    from simulators.catalog import SMALL_QUBITS, state_bytes
+    from simulators.statevector.program import schedule
+
+    size = state_bytes(circuit.num_qubits, precision)
+    if circuit.num_qubits <= SMALL_QUBITS:
+        yield Line(0, _ranges(qubits), "all of a small state's", 2 * size, 1, "")
+        return
+    found = schedule(circuit, keep=False, precision=precision)
+    if keep or not found.measures:
+        found = schedule(circuit, keep=True, precision=precision)
+    for wires, words, amplitudes, around in _sweeps(
+        found.items, 1 << circuit.num_qubits, _Around()
+    ):
+        yield Line(
+            0,
+            _ranges([qubits[wire] for wire in wires]),
+            words or "-",
+            2 * amplitudes * (size >> circuit.num_qubits),
+            around.times,
+            ", ".join(around.under),
+        )
+
+
+def _sweeps(
+    items: Iterable[Item], size: int, around: _Around
+) -> Iterator[tuple[list[int], str, int, _Around]]:
+    """(wires, operations, amplitudes visited, blocks around it) of each, as they are written."""
+    from simulators.statevector.planning.planner import Stretch
+    from simulators.statevector.planning.report import passes
+    from simulators.statevector.program import For, Gates, If, Switch, Unitary, While
+
+    for item in items:
+        if isinstance(item, Gates) and isinstance(item.passes, Stretch):
+            for one in passes(item.passes.sweeps):
+                yield [*range(_LANES), *one.wires], one.words, one.amplitudes, around
+        elif isinstance(item, Unitary):
+            wires = item.dense.wires.tolist()
+            yield sorted(wires), f"matrix of {len(wires)} qubits", size, around
+        elif isinstance(item, If):
+            for block in (item.then, item.otherwise):
+                yield from _sweeps(block, size, around.within("if"))
+        elif isinstance(item, Switch):
+            for block in item.blocks:
+                yield from _sweeps(block, size, around.within("switch"))
+        elif isinstance(item, While):
+            yield from _sweeps(item.body, size, around.within("while"))
+        elif isinstance(item, For):
+            inside = _Around(around.times * item.count, around.under)
+            left = inside.within("break") if _may_be_left(item.body) else inside
+            yield from _sweeps(item.body, size, left)
+
+
+def _may_be_left(items: Iterable[Item]) -> bool:
+    """Has the body of a loop a `break` or a `continue` of its own?"""
+    from simulators.statevector.program import Break, Continue, If, Switch
+
+    for item in items:
+        if isinstance(item, Break | Continue):
+            return True
+        blocks = item.blocks if isinstance(item, Switch) else ()
+        if isinstance(item, If):
+            blocks = (item.then, item.otherwise)
+        if any(_may_be_left(block) for block in blocks):
+            return True
+    return False
+
+
+def _ranges(wires: Sequence[int]) -> str:
+    """'0-4,7,9-12'"""
+    found: list[list[int]] = []
+    for wire in wires:
+        if found and wire == found[-1][1] + 1:
+            found[-1][1] = wire
+        else:
+            found.append([wire, wire])
+    return ",".join(f"{a}-{b}" if b > a else str(a) for a, b in found)

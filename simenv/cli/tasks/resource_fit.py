@@ -1,0 +1,118 @@
+"""Does a program fit into the ranks that a command was started with, and which engine takes it.
+
+Invariant: pure; it counts bytes before anything is allocated.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from simenv.errors import Infeasible
+from simenv.model import PoolSpec, Terms
+from simenv.scheduler.core.types import Limits
+from simenv.scheduler.routing import engine_choice
+from simenv.scheduler.routing.engine_support import ask
+from simulators import catalog
+from simulators.catalog.costs import BASE_BYTES, ranks_used
+
+if TYPE_CHECKING:
+    from simenv.worker.ranks.mpirun import Seat
+    from simulators.catalog import EngineCard
+    from simulators.circuit.analysis.profile import Profile
+
+_ENDLESS_BYTES = 2**62
+_HOUR_NS = 3600 * 10**9
+
+
+class Fitting(msgspec.Struct, frozen=True):
+    """How the ranks run a program."""
+
+    engine: str
+    reason: str  # why this engine
+    ranks: int  # of those there are, so many hold the state
+    threads: int  # of each
+    memory_bytes: int  # each may hold so much in states
+
+
+def fitting(profile: Profile, terms: Terms, seats: Sequence[Seat]) -> Fitting:
+    """The engine and what each rank may take. Raises Infeasible with the figures, OptionError."""
+    memory = sum({seat.node: seat.memory_bytes for seat in seats}.values())
+    pools = (PoolSpec(engine="any" if terms.engine == engine_choice.AUTO else terms.engine),)
+    try:
+        found = engine_choice.route(profile, terms, pools, _limits(memory))
+    except Infeasible:  # of the engine it would be, our own figures say more
+        found = engine_choice.route(profile, terms, pools, _limits(_ENDLESS_BYTES))
+    card = catalog.card(found.engine)
+    assert card is not None
+    profile = card.seen(profile, terms.outputs)
+    ranks = ranks_used(profile.num_qubits, len(seats)) if card.ranks else 1
+    used = seats[:ranks]
+    share = min(_shares(used).values())
+    need = card.costs.least_memory_bytes(profile, ask(card, terms, ranks=ranks))
+    if need > share:
+        raise _too_wide(card, profile, terms, used, need)
+    return Fitting(found.engine, found.reason, ranks, _threads(used), share - BASE_BYTES)
+
+
+def _limits(memory_bytes: int) -> Limits:
+    """As if one process had it all: which engine is best does not hang on how it is divided."""
+    return Limits(1, memory_bytes, 1, 1, _HOUR_NS, _HOUR_NS)
+
+
+def _shares(seats: Sequence[Seat]) -> dict[str, int]:
+    """Of each node, what a rank there may hold."""
+    count = Counter(seat.node for seat in seats)
+    return {seat.node: seat.memory_bytes // count[seat.node] for seat in seats}
+
+
+def _threads(seats: Sequence[Seat]) -> int:
+    """What each rank may use of the cores that are really ours, the same in all."""
+    count = Counter(seat.node for seat in seats)
+    cores: dict[str, set[int]] = {}
+    for seat in seats:
+        cores.setdefault(seat.node, set()).update(seat.cores)
+    least = min(_slots(seat, cores[seat.node]) // count[seat.node] for seat in seats)
+    return max(1, least)
+
+
+def _slots(seat: Seat, cores: set[int]) -> int:
+    """Of a node: its ranks may be bound to different cores, and share a quota of time."""
+    return len(cores) if seat.slots >= len(seat.cores) else min(len(cores), seat.slots)
+
+
+def _too_wide(
+    card: EngineCard, profile: Profile, terms: Terms, seats: Sequence[Seat], need: int
+) -> Infeasible:
+    count = Counter(seat.node for seat in seats)
+    shares = _shares(seats)
+    node = min(shares, key=lambda name: shares[name])
+    there = shares[node] * count[node]
+    what = f"{profile.num_qubits} qubits, {terms.precision} precision"
+    each = "in each of its ranks" if len(seats) > 1 else "in one process"
+    text = (
+        f"this program needs {engine_choice.size(need)} {each} ({what}),"
+        f" {engine_choice.size(need * count[node])} on node {node};"
+        f" that has {engine_choice.size(there)} for {count[node]}"
+    )
+    return Infeasible(text, hint=_way_out(card, profile, terms, len(seats), shares[node]))
+
+
+def _way_out(card: EngineCard, profile: Profile, terms: Terms, ranks: int, share: int) -> str:
+    more = 2 * ranks
+    while card.ranks and more <= ranks_used(profile.num_qubits, 2**20):
+        need = card.costs.least_memory_bytes(profile, ask(card, terms, ranks=more))
+        if need <= share:
+            return (
+                f"with as much memory for each, {more} ranks hold it, {engine_choice.size(need)} "
+                f"each: mpirun -n {more} over more nodes"
+            )
+        more *= 2
+    single = msgspec.structs.replace(terms, precision="single")
+    need = card.costs.least_memory_bytes(profile, ask(card, single, ranks=ranks))
+    if terms.precision == "double" and need <= share:
+        return "it fits with --precision single"
+    return "fewer outputs or fewer qubits: a whole statevector must fit into the first rank"

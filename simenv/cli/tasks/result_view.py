@@ -1,0 +1,172 @@
+"""How a task that has ended is shown: counts, values, amplitudes, and where they came from.
+
+Answers go to stdout; the line with id, engine, seed and time goes to stderr, so that what is piped
+is the answer alone.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from simenv.cli.errors import as_object, show_error
+from simenv.cli.output import terminal
+from simenv.errors import OptionError, TaskCancelled, TaskExpired, TaskFailed, TimedOut
+from simenv.model import Observable
+
+if TYPE_CHECKING:
+    from simenv.client.results.result import Result
+    from simenv.client.tasks.task import Task
+
+SHOWN = 32  # amplitudes on the screen
+ROWS = 32  # bindings of a sweep on the screen
+BLOCK = 2**20  # looked at together
+LABEL_CHARS = 60  # of an observable on the screen
+
+
+def present(
+    task: Task,
+    as_json: bool,
+    timeout: float | None,
+    save: Path | None = None,
+    alone: bool = False,
+) -> None:
+    """Wait for the end and show it; exit code 1 if the task did not end well.
+
+    `alone`: its environment is there for this call only.
+    """
+    _wait(task, timeout, alone)
+    try:
+        found = task.results(0.0)
+    except (TaskFailed, TaskCancelled, TaskExpired) as error:
+        show_error(error)
+        if as_json:
+            ended = {"task": task.id, "state": str(task.state), "error": as_object(error)}
+            terminal.json_line(ended)
+        raise typer.Exit(error.exit_code) from error
+    if save is not None and len(found) > 1:
+        raise OptionError(
+            f"--save {save}: task {task.id} carries {len(found)} bindings",
+            hint=f"one by one: simenv result {task.id}.0 --save {save}",
+        )
+    observables: Sequence[Observable] = ()
+    if found[0].has("expectations") and not as_json:
+        from simenv.client.history import Past
+
+        observables = Past(task.link).submitted(task).terms.observables
+    shown(found, as_json, save, observables)
+
+
+def shown(
+    found: list[Result],
+    as_json: bool,
+    save: Path | None = None,
+    observables: Sequence[Observable] = (),
+) -> None:
+    """Show what a task found; `save`: a file for all of it, where there is one binding.
+    `observables`: those of its expectation values."""
+    if save is not None:
+        found[0].save(save)
+    if as_json:
+        for each in found:
+            terminal.json_line(each.to_json())
+        return
+    labels = [label(observable) for observable in observables]
+    if save is None and len(found) == 1:
+        _show(found[0], labels)
+    elif save is None:
+        _sweep(found, labels)
+    terminal.note(summary(found))
+
+
+def summary(found: list[Result]) -> str:
+    """`t-1: statevector, 2 qubits, 1 024 shots, seed 7, 0.3 ms on main-0`."""
+    first = found[0]
+    words = [
+        first.engine,
+        terminal.counted(first.num_qubits, "qubit"),
+        terminal.counted(first.shots, "shot") if first.shots else "exact",
+        f"seed {first.seed}",
+        f"{1e3 * first.timing.run_s:.3g} ms" + (f" on {first.worker}" if first.worker else ""),
+    ]
+    if len(found) > 1:
+        words.insert(2, terminal.counted(len(found), "binding"))
+    task = first.task.partition(".")[0] if len(found) > 1 else first.task
+    return terminal.clean(f"{task}: {', '.join(words)}")
+
+
+def label(observable: Observable) -> str:
+    """As it is typed: `ZZ:0.5,XX:2`; a coefficient of 1 is left out."""
+    values = struct.unpack(f"<{len(observable.labels)}d", observable.coefficients)
+    terms = zip(observable.labels, values, strict=True)
+    text = ",".join(pauli if value == 1 else f"{pauli}:{value:g}" for pauli, value in terms)
+    return text if len(text) <= LABEL_CHARS else text[: LABEL_CHARS - 3] + "..."
+
+
+def _wait(task: Task, timeout: float | None, alone: bool) -> None:
+    try:
+        task.wait(progress=sys.stderr.isatty(), timeout=timeout)
+    except KeyboardInterrupt:
+        if not alone:
+            terminal.note(f"{task.id} goes on: simenv result {task.id}, or simenv cancel {task.id}")
+        raise
+    except TimedOut as error:
+        if alone:
+            error.hint = "it ended with its private environment; simenv up keeps one"
+        raise
+
+
+def _sweep(found: list[Result], labels: Sequence[str]) -> None:
+    """The first bindings of several, each under its own id."""
+    for each in found[:ROWS]:
+        terminal.line(each.task)
+        _show(each, labels)
+    if len(found) > ROWS:
+        terminal.note(f"the first {ROWS} of {len(found)}; --json prints all")
+
+
+def _show(found: Result, labels: Sequence[str]) -> None:
+    if found.has("counts"):
+        terminal.bars(found.counts, {key: str(count) for key, count in found.counts.items()})
+    if found.has("probabilities"):
+        shares = found.probabilities
+        terminal.bars(shares, {key: f"{share:.6f}" for key, share in shares.items()})
+    if found.has("statevector"):
+        _amplitudes(found)
+    if found.has("expectations"):
+        for name, value, error in zip(labels, found.expectations, found.std_errors, strict=True):
+            terminal.line(
+                f"{name} = {value:.9g} +- {error:.2g}" if error else f"{name} = {value:.12g}"
+            )
+    if found.has("gradients"):
+        for name, slopes in zip(labels, found.gradients.tolist(), strict=True):
+            terminal.line(f"gradient of {name} = " + " ".join(f"{slope:.9g}" for slope in slopes))
+    if found.truncation:
+        terminal.note(
+            f"approximate: truncation {found.truncation:.2g}, 1 minus the fidelity expected"
+        )
+
+
+def _amplitudes(found: Result) -> None:
+    """The largest ones, whatever the size: a vector may fill the memory."""
+    import numpy as np
+
+    vector, width = found.statevector, found.num_qubits
+    best = np.zeros(0, np.int64)
+    for start in range(0, len(vector), BLOCK):
+        places = np.arange(start, min(start + BLOCK, len(vector)))
+        both = np.concatenate([best, places])
+        weights = np.abs(vector[both])
+        best = both[np.argsort(-weights, kind="stable")[:SHOWN]]
+    shares = {format(k, f"0{width}b"): float(abs(vector[k]) ** 2) for k in np.sort(best).tolist()}
+    texts = {
+        key: f"{vector[int(key, 2)].real:+.6f} {vector[int(key, 2)].imag:+.6f}j" for key in shares
+    }
+    terminal.bars(shares, texts)
+    if len(vector) > SHOWN:
+        terminal.note(f"the {SHOWN} largest of {len(vector)}; --save FILE.h5 writes all")

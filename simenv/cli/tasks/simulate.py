@@ -1,0 +1,207 @@
+"""`simenv simulate`: one circuit over the ranks of an mpirun or srun, or in this process.
+
+No service takes part. Invariant: the first rank alone reads and writes; whatever happens to any of
+them, all come to their end.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from simenv import __version__
+from simenv.cli import options
+from simenv.cli.errors import spoken_errors
+from simenv.cli.tasks.circuit_input import (
+    Amplitudes,
+    Engine,
+    Observables,
+    Outputs,
+    Params,
+    Precision,
+    Seed,
+    Shots,
+    bindings_of,
+    read_circuit,
+    settings_of,
+)
+from simenv.cli.tasks.result_view import shown
+from simenv.errors import Infeasible, ProgramError, TaskFailed
+from simenv.model import Observable, Origin, TaskState, decode_program
+
+if TYPE_CHECKING:
+    from simenv.cli.tasks.resource_fit import Fitting
+    from simenv.client.results.result import Result
+    from simenv.client.submission.prepare import Order
+    from simenv.wire.messages.client import Assign
+    from simenv.worker.ranks.mpirun import Seat, World
+
+TASK = "simulate"  # what stands where a task's id would
+_FAILED = 1
+
+
+def simulate(
+    context: typer.Context,
+    file: Annotated[str, typer.Argument(help="OpenQASM 2 or 3, or QPY; - is stdin.")],
+    shots: Shots = 1024,
+    seed: Seed = None,
+    engine: Engine = "auto",
+    observable: Observables = None,
+    output: Outputs = None,
+    precision: Amplitudes = Precision.double,
+    param: Params = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE of an engine's own option, such as bond=64."),
+    ] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(help="Write all of it to FILE.h5, FILE.npz or FILE.json.", dir_okay=False),
+    ] = None,
+) -> None:
+    """Run one circuit without any environment: mpirun -n 8 simenv simulate FILE.
+
+    Its ranks hold the state together, as many of them as a power of two; the first prints what
+    `submit --wait` prints. With the same seed the counts are those of a pool.
+    """
+    common = options.of(context)
+    world = _joined()
+    if world.rank:
+        _follow(world)
+        return
+    begin_s = time.perf_counter()
+    observables: list[Observable] = []
+
+    def asked() -> Order:
+        from simenv.client.submission.prepare import prepared
+
+        loaded, values = read_circuit(file), bindings_of(param or [])
+        order = prepared(
+            loaded.program,
+            shots=shots or None,
+            seed=seed,
+            outputs=tuple(each.value for each in output) if output else ("counts",),
+            observables=observable or None,
+            bindings=loaded.bind(values) if loaded.parameters or values else None,
+            engine=engine,
+            precision=precision.value,
+            options=settings_of(option or []),
+        )
+        observables.extend(order.terms.observables)
+        return order
+
+    with spoken_errors():
+        try:
+            found = _led(world, asked, begin_s)
+        except BaseException as error:
+            world.end(str(error) or type(error).__name__, getattr(error, "exit_code", _FAILED))
+            raise
+    world.end()
+    shown([found], common.as_json, save, observables)
+
+
+def _joined() -> World:
+    """The ranks there are; where their MPI is not ours, one of them says so."""
+    from simenv.worker.ranks import mpi
+    from simenv.worker.ranks.mpirun import World
+
+    try:
+        return World.begin(os.environ)
+    except mpi.NoMpi as error:
+        if mpi.rank_told(os.environ):
+            raise typer.Exit(Infeasible.exit_code) from error
+        from launcher.selection import INSTALL_COMMAND
+
+        hint = (
+            "each of them would run the circuit alone: use the mpirun of the MPI that mpi4py is"
+            f" built for (simenv doctor shows both), or {INSTALL_COMMAND}"
+        )
+        raise Infeasible(str(error), hint=hint) from error
+
+
+def _led(world: World, asked: Callable[[], Order], begin_s: float) -> Result:
+    """What the first rank does."""
+    from simenv.client.results.decoded import Provenance, Sheet, Stages
+    from simenv.client.results.result import Result
+    from simenv.config import kernel_folder
+    from simenv.wire import codec
+    from simenv.wire.messages.client import STATES
+    from simenv.worker.ranks import mpirun
+
+    seats = world.seats(_seat())
+    try:
+        chunk, plan = _chunk(asked(), seats)
+    except BaseException:
+        world.handed(None)
+        raise
+    world.handed(codec.encode(chunk))
+    finished = mpirun.lead(world, chunk, kernel_folder())
+    if STATES[finished.state] is not TaskState.DONE:
+        failure = codec.failure(finished.payload)
+        raise TaskFailed(failure.message, hint=failure.hint, reason=failure.reason)
+    sheet = Sheet.read(finished.payload, TASK)
+    run_s, total_s = 1e-6 * finished.run_us, time.perf_counter() - begin_s
+    stages = Stages(0.0, 0.0, 0.0, run_s, max(0.0, total_s - run_s), total_s)
+    origin = Origin(TASK, seats[0].node, os.getpid(), __version__, plan.ranks)
+    slots = plan.ranks * plan.threads
+    found = Provenance(TASK, "", plan.engine, plan.reason, origin, slots, 1, stages)
+    return Result(sheet, found)
+
+
+def _follow(world: World) -> None:
+    """What all other ranks do. They say nothing, and end well: the first one tells what went
+    wrong with all of them."""
+    from simenv.config import kernel_folder
+    from simenv.worker.ranks import mpirun
+
+    failure = ""
+    try:
+        world.seats(_seat())
+        data = world.handed(None)
+        if data is not None:
+            mpirun.follow(world, data, kernel_folder())
+    except Exception as error:  # noqa: BLE001 the first rank has the same error, or all are ended
+        failure = str(error) or type(error).__name__
+    world.end(failure)
+
+
+def _seat() -> Seat:
+    from launcher.allocation.this_node import this_node
+    from simenv.worker.ranks.mpirun import own_seat
+
+    here = this_node()
+    return own_seat(here.name, here.memory_bytes, here.slots)
+
+
+def _chunk(order: Order, seats: Sequence[Seat]) -> tuple[Assign, Fitting]:
+    """What all ranks are told, and how it fits. Raises ProgramError, Infeasible, OptionError."""
+    from simenv.cli.tasks.resource_fit import fitting
+    from simenv.config import kernel_folder
+    from simenv.wire.messages.client import Assign, Assigned
+    from simulators.compiler import warmup
+
+    warmup.prepare(kernel_folder())  # before anything compiled is imported
+    from simulators.circuit.analysis.profiler import profile
+    from simulators.circuit.ir import Circuit
+    from simulators.circuit.validation.admission import problem
+
+    spec, terms = order.specs[0], order.terms
+    program = decode_program(spec.program)
+    circuit = Circuit.from_buffers(*msgspec.structs.astuple(program)[1:])
+    if text := problem(circuit):
+        raise ProgramError(text)
+    labels = [label for observable in terms.observables for label in observable.labels]
+    plan = fitting(profile(circuit, terms.outputs, labels), terms, seats)
+    assigned = Assigned(
+        1, 1, 0, spec.program, spec.shots, spec.seed, spec.bindings, spec.binding, spec.count
+    )
+    chunk = Assign(
+        plan.threads, plan.memory_bytes, False, plan.engine, plan.reason, [terms], [assigned]
+    )
+    return chunk, plan

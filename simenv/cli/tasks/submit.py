@@ -1,0 +1,101 @@
+"""`simenv submit`: one circuit from a file, to the environment that is up or to one of its own."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from simenv.cli import options
+from simenv.cli.bundle.container import is_bundle
+from simenv.cli.errors import spoken_errors
+from simenv.cli.output import terminal
+from simenv.cli.tasks.circuit_input import (
+    Amplitudes,
+    Engine,
+    Observables,
+    Outputs,
+    Params,
+    Pool,
+    Precision,
+    Prefer,
+    Ranks,
+    Seed,
+    Shots,
+    bindings_of,
+    loaded_beside,
+    preferred,
+    settings_of,
+)
+from simenv.cli.tasks.result import Timeout
+from simenv.cli.tasks.result_view import present
+
+
+def submit(
+    context: typer.Context,
+    file: Annotated[str, typer.Argument(help="OpenQASM 2 or 3, QPY, or a bundle; - is stdin.")],
+    shots: Shots = 1024,
+    seed: Seed = None,
+    engine: Engine = "auto",
+    observable: Observables = None,
+    output: Outputs = None,
+    precision: Amplitudes = Precision.double,
+    param: Params = None,
+    pool: Pool = None,
+    prefer: Prefer = None,
+    ranks: Ranks = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE of an engine's own option, such as bond=64."),
+    ] = None,
+    priority: Annotated[int, typer.Option(help="Higher goes first.")] = 0,
+    queue_timeout: Annotated[
+        float | None, typer.Option(help="EXPIRED after so many seconds of waiting.")
+    ] = None,
+    run_timeout: Annotated[
+        float | None, typer.Option(help="EXPIRED after so many seconds of running.")
+    ] = None,
+    task_name: Annotated[str | None, typer.Option(help="A name for listings.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait, and show what it found.")] = False,
+    timeout: Timeout = None,
+) -> None:
+    """Submit a circuit; prints its id, or what it found.
+
+    With no environment up, a private one is started for this call, which then waits. A bundle (of
+    `simenv result ID --bundle`) is run again as it was.
+    """
+    common = options.of(context)
+    if file != "-" and is_bundle(Path(file)):
+        from simenv.cli.bundle.rerun import rerun
+
+        rerun(context, common, Path(file), wait, timeout)
+        return
+    values = bindings_of(param or [])
+    with spoken_errors(), contextlib.ExitStack() as stack:
+        env, alone, loaded = loaded_beside(common, file, stack)
+        task = env.submit(
+            loaded.program,
+            shots=shots or None,
+            seed=seed,
+            outputs=tuple(each.value for each in output) if output else ("counts",),
+            observables=observable or None,
+            bindings=loaded.bind(values) if loaded.parameters or values else None,
+            engine=engine,
+            precision=precision.value,
+            pool=pool,
+            prefer=preferred(prefer),
+            ranks=ranks,
+            priority=priority,
+            queue_timeout_s=queue_timeout,
+            run_timeout_s=run_timeout,
+            options=settings_of(option or []),
+            name=task_name,
+        )
+        if wait or alone:
+            present(task, common.as_json, timeout, alone=alone)
+        elif common.as_json:
+            terminal.json_line({"task": task.id})
+        else:
+            terminal.line(task.id)

@@ -1,0 +1,1 @@
+"""What encoders and parsers share: names, limits, parameters."""

@@ -1,0 +1,341 @@
+"""Sets of parameter values, evaluated to the values of a program's slots.
+
+Invariant: a set of values gives the same bits alone and among thousands of others: everything is
+computed element by element, in the order of the circuit's parameters.
+
+How the slots of a program depend on a circuit's parameters: the chain rule of a gradient.
+
+A program has a slot for each distinct expression, and an engine derives by slots; `Chain` says how
+much each parameter has to do with each of them.
+
+A circuit as it travels, and what its free parameters are called.
+
+Invariant: what a batch asks of each of thousands stands here; the rest is read from the bytes when
+somebody wants it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from simenv.errors import OptionError, ProgramError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+import array
+from typing import TYPE_CHECKING
+
+from simenv.model import Chain
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from simenv.model import Program, decode_program
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+_PROBE = 0.7390851332151607  # a value at which an expression taken for a sum is tried
+_SHOWN = 5  # names in a message
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """Parameters (Qiskit's, or names), and the expression behind each slot.
+
+    Without expressions slot k is the k-th parameter.
+    """
+
+    parameters: tuple[Any, ...]
+    expressions: tuple[Any, ...] | None
+
+    @staticmethod
+    def of_names(names: tuple[str, ...]) -> Slots:
+        """One slot a name."""
+        return Slots(names, None)
+
+    def values(self, bindings: Any) -> NDArray[np.float64]:
+        """float64 [K, slots]; see `Loaded.bind`."""
+        import numpy as np
+
+        table = self.table(bindings)
+        finite = np.isfinite(table)
+        if not finite.all():
+            row, column = (int(k) for k in np.argwhere(~finite)[0])
+            raise OptionError(
+                f"binding {row}: parameter {self._names()[column]!r} is {table[row, column]}",
+                hint="parameter values must be finite numbers",
+            )
+        if self.expressions is None:
+            return table
+        columns = {parameter: k for k, parameter in enumerate(self.parameters)}
+        plain = [columns.get(expression, -1) for expression in self.expressions]
+        if plain == [*range(table.shape[1])]:  # each slot is the parameter of its number
+            return table
+        result = np.empty((len(table), len(self.expressions)), np.float64)
+        for slot, expression in enumerate(self.expressions):
+            result[:, slot] = _evaluated(expression, table, columns)
+        return result
+
+    def _names(self) -> list[str]:
+        return [getattr(parameter, "name", parameter) for parameter in self.parameters]
+
+    def table(self, bindings: Any) -> NDArray[np.float64]:
+        """The values of the parameters themselves: float64 [K, parameters]."""
+        import numpy as np
+
+        count = len(self.parameters)
+        if bindings is None:
+            if count:
+                raise OptionError(
+                    f"no value for {_listed(self._names())}", hint="give bindings=, or bind them"
+                )
+            return np.zeros((1, 0))
+        if isinstance(bindings, Mapping):
+            return self._of_mapping(bindings)
+        table = _floats(bindings, "bindings")
+        if table.ndim == 1:
+            table = table[np.newaxis, :]
+        if table.ndim != 2 or table.shape[1] != count or not len(table):
+            order = f", in the order {_listed(self._names())}" if count else ""
+            raise OptionError(
+                f"bindings have the shape {np.shape(bindings)}; the circuit has {count} parameters",
+                hint=f"give (K, {count}) numbers or ({count},){order}",
+            )
+        return table
+
+    def _of_mapping(self, bindings: Mapping[Any, Any]) -> NDArray[np.float64]:
+        import numpy as np
+
+        names = self._names()
+        columns = {name: k for k, name in enumerate(names)}
+        given: dict[int, NDArray[np.float64]] = {}
+        for key, value in bindings.items():
+            for name, values in _columns_of(key, value):
+                column = columns.get(name)
+                if column is None:
+                    _refuse_unknown(name, names)
+                if column in given:
+                    raise OptionError(f"parameter {name!r} is given twice")
+                given[column] = values
+        missing = [name for k, name in enumerate(names) if k not in given]
+        if missing:
+            raise OptionError(f"no value for {_listed(missing)}", hint="bindings name them all")
+        lengths = {len(values): names[k] for k, values in given.items() if values.ndim}
+        if len(lengths) > 1 or 0 in lengths:
+            told = ", ".join(f"{name!r} has {length}" for length, name in lengths.items())
+            raise OptionError(
+                f"the numbers of values differ or are 0: {told}",
+                hint="one value, or K of them, for each parameter",
+            )
+        table = np.empty((next(iter(lengths), 1), len(names)), np.float64)
+        for column, values in given.items():
+            table[:, column] = values
+        return table
+
+
+def _columns_of(key: Any, value: Any) -> list[tuple[str, NDArray[np.float64]]]:
+    """Names and values of one item of a mapping; several for a vector of parameters."""
+    if not isinstance(key, str) and hasattr(key, "params"):  # a ParameterVector
+        values = _floats(value, key.name)
+        elements: Sequence[Any] = key.params
+        if values.ndim not in (1, 2) or values.shape[-1] != len(elements):
+            raise OptionError(
+                f"{key.name!r} has {len(elements)} elements; its values have {values.shape}"
+            )
+        return [(element.name, values[..., k]) for k, element in enumerate(elements)]
+    name = key if isinstance(key, str) else getattr(key, "name", None)
+    if not isinstance(name, str):
+        raise OptionError(f"bindings for {key!r}, which is neither a parameter nor a name")
+    values = _floats(value, name)
+    if values.ndim > 1:
+        raise OptionError(f"the values of {name!r} have the shape {values.shape}; want (K,)")
+    return [(name, values)]
+
+
+def _floats(value: Any, what: str) -> NDArray[np.float64]:
+    import numpy as np
+
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind not in "biuf":
+            array = np.asarray(value, dtype=object)
+            return np.array([float(x) for x in array.flat], np.float64).reshape(array.shape)
+        return np.ascontiguousarray(array, np.float64).reshape(array.shape)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise OptionError(
+            f"{what}: not an array of real numbers ({error})", hint="complex values are not carried"
+        ) from error
+
+
+def _evaluated(
+    expression: Any, table: NDArray[np.float64], columns: dict[Any, int]
+) -> NDArray[np.float64]:
+    column = columns.get(expression)
+    if column is not None:
+        return table[:, column]
+    used = [parameter for parameter in columns if parameter in expression.parameters]
+    if len(used) != len(expression.parameters):
+        hidden = [p.name for p in expression.parameters if p not in columns]
+        raise ProgramError(
+            f"{_listed(hidden)} in a gate's definition is no parameter of the circuit",
+            hint="give the gate the parameter (Gate.params), so that it can be bound",
+        )
+    result = _as_sum(expression, table, used, columns)
+    return _one_by_one(expression, table, used, columns) if result is None else result
+
+
+def _as_sum(
+    expression: Any, table: NDArray[np.float64], used: list[Any], columns: dict[Any, int]
+) -> NDArray[np.float64] | None:
+    """The values of a sum of multiples of parameters; None if the expression is none."""
+    import numpy as np
+
+    try:
+        factors = [expression.gradient(parameter) for parameter in used]
+        if not all(isinstance(factor, int | float) for factor in factors):
+            return None
+        constant = expression.bind_all(dict.fromkeys(used, 0.0))
+        tried = expression.bind_all(dict.fromkeys(used, _PROBE))
+        expected = constant + sum(factor * _PROBE for factor in factors)
+        if not abs(tried - expected) <= 1e-9 * (1 + abs(tried)):
+            return None
+        result = np.full(len(table), float(constant))
+    except (RuntimeError, ArithmeticError, TypeError, ValueError):
+        return None
+    for parameter, factor in zip(used, factors, strict=True):
+        result += float(factor) * table[:, columns[parameter]]
+    return result
+
+
+def _one_by_one(
+    expression: Any, table: NDArray[np.float64], used: list[Any], columns: dict[Any, int]
+) -> NDArray[np.float64]:
+    import numpy as np
+
+    result = np.empty(len(table), np.float64)
+    picked = table[:, [columns[parameter] for parameter in used]].tolist()
+    for row, values in enumerate(picked):
+        try:
+            value = expression.bind_all(dict(zip(used, values, strict=True)))
+        except (RuntimeError, ArithmeticError, TypeError, ValueError) as error:
+            _refuse_value(expression, row, str(error), error)
+        if isinstance(value, complex) and value.imag == 0.0:
+            value = value.real
+        if isinstance(value, complex) or value - value:
+            _refuse_value(expression, row, str(value), None)
+        result[row] = value
+    return result
+
+
+def _refuse_value(expression: Any, row: int, value: str, cause: Exception | None) -> NoReturn:
+    raise ProgramError(
+        f"binding {row}: the expression {str(expression)[:80]!r} has no finite value ({value})",
+        hint="angles must be finite real numbers",
+    ) from cause
+
+
+def _refuse_unknown(name: str, names: list[str]) -> NoReturn:
+    known = f"it has {_listed(names)}" if names else "it has none"
+    raise OptionError(f"the circuit has no parameter {name!r}", hint=known)
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(map(repr, names[:_SHOWN]))
+    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
+
+
+def chain(slots: Slots, bindings: Any) -> Chain | None:
+    """None where slot k is parameter k. `bindings`: as for `Slots.values`.
+
+    OptionError where an expression is no sum of multiples of parameters, and there are several
+    sets of values: each would have a chain of its own.
+    """
+    if slots.expressions is None or slots.expressions == slots.parameters:
+        return None
+    columns = {parameter: k for k, parameter in enumerate(slots.parameters)}
+    table = slots.table(bindings)
+    found: list[tuple[int, int, float]] = []
+    for slot, expression in enumerate(slots.expressions):
+        if expression in columns:
+            found.append((slot, columns[expression], 1.0))
+            continue
+        for parameter, column in columns.items():
+            if parameter in expression.parameters:
+                found.append((slot, column, _factor(expression, parameter, columns, table)))
+    return Chain(
+        len(columns),
+        array.array("i", [slot for slot, _, _ in found]).tobytes(),
+        array.array("i", [column for _, column, _ in found]).tobytes(),
+        array.array("d", [factor for _, _, factor in found]).tobytes(),
+    )
+
+
+def _factor(
+    expression: Any, parameter: Any, columns: dict[Any, int], table: NDArray[np.float64]
+) -> float:
+    """The derivative of an expression by a parameter."""
+    try:
+        value = expression.gradient(parameter)
+        used = getattr(value, "parameters", ())
+        if used and len(table) > 1:
+            raise OptionError(
+                f"a gradient of several bindings by {parameter.name!r}, which is in"
+                f" {str(expression)[:80]!r}",
+                hint="submit them one by one; or let angles be sums of multiples of parameters",
+            )
+        if hasattr(value, "bind_all"):
+            row = table[0].tolist()
+            value = value.bind_all({each: row[columns[each]] for each in used})
+    except (RuntimeError, ArithmeticError, TypeError, ValueError) as error:
+        raise _none(expression, parameter, str(error)) from error
+    if isinstance(value, complex) and value.imag == 0.0:
+        value = value.real
+    if isinstance(value, complex) or value - value:
+        raise _none(expression, parameter, str(value))
+    return float(value)
+
+
+def _none(expression: Any, parameter: Any, value: str) -> ProgramError:
+    return ProgramError(
+        f"the expression {str(expression)[:80]!r} has no finite derivative by {parameter.name!r}"
+        f" ({value})",
+        hint="leave the gradient out, or take other values",
+    )
+
+
+_NO_SLOTS = Slots((), ())
+
+
+class Loaded(msgspec.Struct, frozen=True, gc=False):
+    """A program in its wire form. Nothing in it leads back to it."""
+
+    packed: bytes
+    num_qubits: int
+    measures: bool
+    parameters: tuple[str, ...] = ()  # in the order of `circuit.parameters`
+    slots: Slots = _NO_SLOTS
+
+    @property
+    def program(self) -> Program:
+        """What was packed."""
+        return decode_program(self.packed)
+
+    def bind(self, bindings: Any = None) -> NDArray[np.float64]:
+        """The values of all slots: float64 [K, num_slots], row k for the k-th set of values.
+
+        `bindings`: an array (K, P) or (P,), columns in the order of `parameters`; or a mapping from
+        parameter (object, name, or a vector with its elements last) to a value or K values; None
+        where there are no parameters. OptionError names what is missing, unknown or not finite;
+        ProgramError names an expression without a finite value.
+        """
+        return self.slots.values(bindings)

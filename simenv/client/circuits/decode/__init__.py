@@ -1,0 +1,1 @@
+"""Programs of the wire format as Qiskit circuits."""

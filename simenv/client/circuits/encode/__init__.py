@@ -1,0 +1,1 @@
+"""Qiskit circuits as programs of the wire format."""

@@ -1,0 +1,216 @@
+"""Control flow of Qiskit as markers of a Program: blocks, loops and what leaves them.
+
+Invariant: a loop whose body depends on an index that no expression could give (an angle, a list of
+numbers) is written out, pass by pass; every other loop is carried as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from simenv.client.circuits.common.qiskit_runtime import names
+from simenv.client.circuits.common.text_checks import (
+    MAX_BLOCKS,
+    MAX_OPERATIONS,
+    too_many_operations,
+)
+from simenv.client.circuits.encode.expressions import ExpressionWriter
+from simenv.client.circuits.encode.program_builder import BitNumber, Tape
+from simenv.errors import LimitExceeded, ProgramError
+
+MAX_WRITTEN_OUT = 65_536  # passes of one loop
+
+Bits = tuple[list[int], list[int]]  # numbers of the qubits and clbits that a block stands on
+# What packs a block's circuit, on these bits, at this depth.
+Inside = Callable[[Any, Sequence[int], Sequence[int], int], None]
+
+
+class BlockWriter:
+    """Writes the blocks of one circuit; `inside` packs what they hold."""
+
+    __slots__ = ("_expressions", "_inside", "_tape")
+
+    def __init__(self, tape: Tape, expressions: ExpressionWriter, inside: Inside) -> None:
+        self._tape = tape
+        self._expressions = expressions
+        self._inside = inside
+
+    def write(
+        self, operation: Any, item: Any, qubit_of: BitNumber, clbit_of: BitNumber, depth: int
+    ) -> None:
+        """One control-flow operation. ProgramError names what cannot be carried."""
+        known = names()
+        if isinstance(operation, known.BreakLoopOp):
+            self._tape.marker("break")
+            return
+        if isinstance(operation, known.ContinueLoopOp):
+            self._tape.marker("continue")
+            return
+        if depth >= MAX_BLOCKS:
+            raise ProgramError(f"blocks are nested more than {MAX_BLOCKS} deep")
+        bits = list(map(qubit_of, item.qubits)), list(map(clbit_of, item.clbits))
+        if isinstance(operation, known.IfElseOp):
+            self._if(operation, bits, clbit_of, depth)
+        elif isinstance(operation, known.WhileLoopOp):
+            self._expressions.condition(operation.condition, clbit_of)
+            self._tape.marker("while")
+            self._inside(operation.blocks[0], *bits, depth + 1)
+            self._tape.marker("end")
+        elif isinstance(operation, known.SwitchCaseOp):
+            self._switch(operation, bits, clbit_of, depth)
+        elif isinstance(operation, known.ForLoopOp):
+            indices, index, body = operation.params
+            self._for(indices, index, body, bits, depth)
+        else:
+            raise ProgramError(
+                f"control flow {operation.name!r} is not carried",
+                hint="take the operations out of the box, or use if, switch and loops",
+            )
+        self._tape.check()
+
+    def store(self, operation: Any, clbit_of: BitNumber) -> None:
+        """A `store` of Qiskit."""
+        self._expressions.store(operation.lvalue, operation.rvalue, clbit_of)
+        self._tape.marker("store")
+
+    def _if(self, operation: Any, bits: Bits, clbit_of: BitNumber, depth: int) -> None:
+        tape = self._tape
+        self._expressions.condition(operation.condition, clbit_of)
+        tape.marker("if")
+        for number, block in enumerate(operation.blocks):
+            rows = tape.marker("else") if number else 0
+            before = len(tape.ops)
+            self._inside(block, *bits, depth + 1)
+            if number and len(tape.ops) == before:  # an else in which nothing happens
+                tape.unmark(rows)
+        tape.marker("end")
+
+    def _switch(self, operation: Any, bits: Bits, clbit_of: BitNumber, depth: int) -> None:
+        tape = self._tape
+        width = self._expressions.target(operation.target, clbit_of)
+        tape.marker("switch")
+        for labels, block in operation.cases_specifier():
+            if any(label is names().CASE_DEFAULT for label in labels):
+                tape.marker("default")
+            else:
+                self._expressions.constants(map(int, labels), width)
+                tape.marker("case")
+            self._inside(block, *bits, depth + 1)
+        tape.marker("end")
+
+    def _for(self, indices: Any, index: Any, body: Any, bits: Bits, depth: int) -> None:
+        """`index`: None, a parameter, or a variable."""
+        if not _length(indices):
+            return
+        is_parameter = isinstance(index, names().Parameter)
+        if index is None or (is_parameter and index not in body.parameters):
+            self._repeat(_length(indices))
+            self._inside(body, *bits, depth + 1)
+            self._tape.marker("end")
+        elif not is_parameter and isinstance(indices, range):
+            self._count(indices, index, body, bits, depth)
+        else:
+            self._write_out(indices, index, body, bits, depth)
+
+    def _repeat(self, count: int) -> None:
+        self._expressions.constants((count,), max(1, count.bit_length()))
+        self._tape.marker("for")
+
+    def _assign(self, variable: int, width: int, value: int) -> None:
+        self._expressions.assign(variable, width, value)
+        self._tape.marker("store")
+
+    def _count(self, indices: range, index: Any, body: Any, bits: Bits, depth: int) -> None:
+        """A variable that goes through a range: it grows as each pass begins."""
+        count = _length(indices)
+        variable, width = self._expressions.variable(index)
+        last = indices.start + (count - 1) * indices.step
+        _check_fits((indices.start, last), index, width)
+        self._assign(variable, width, (indices.start - indices.step) % (1 << width))
+        self._repeat(count)
+        self._expressions.advance(variable, width, indices.step)
+        self._tape.marker("store")
+        self._inside(body, *bits, depth + 1)
+        self._tape.marker("end")
+
+    def _write_out(
+        self, indices: Sequence[int], index: Any, body: Any, bits: Bits, depth: int
+    ) -> None:
+        count = _length(indices)
+        if count * max(1, len(body._data)) > MAX_OPERATIONS:
+            raise too_many_operations()
+        if count > MAX_WRITTEN_OUT:
+            raise LimitExceeded(
+                f"a loop of {count} passes that must be written out; at most {MAX_WRITTEN_OUT} are",
+                hint="its index is an angle or comes from a list; split the loop",
+            )
+        begin = self._begin_pass(indices, index, body)
+        if not _jumps(body):
+            for value in indices:
+                self._inside(begin(value), *bits, depth + 1)
+            return
+        # A loop of numbered passes, so that there is something to leave.
+        width = max(1, count.bit_length())
+        number = self._expressions.new(width)
+        self._assign(number, width, 0)
+        self._repeat(count)
+        self._expressions.look(number, width)
+        self._tape.marker("switch")
+        for k, value in enumerate(indices):
+            self._expressions.constants((k,), width)
+            self._tape.marker("case")
+            self._assign(number, width, k + 1)
+            self._inside(begin(value), *bits, depth + 1)
+        self._tape.marker("end")
+        self._tape.marker("end")
+
+    def _begin_pass(self, indices: Iterable[int], index: Any, body: Any) -> Callable[[int], Any]:
+        """What gives the body of a pass, after what must come before it is written."""
+        if isinstance(index, names().Parameter):
+            return lambda value: body.assign_parameters({index: value})
+        variable, width = self._expressions.variable(index)
+        _check_fits(indices, index, width)
+
+        def begin(value: int) -> Any:
+            self._assign(variable, width, value)
+            return body
+
+        return begin
+
+
+def _length(indices: Any) -> int:
+    """As `len`, for ranges of any length."""
+    if not isinstance(indices, range):
+        return len(indices)
+    step = indices.step
+    return max(0, (indices.stop - indices.start + step - (1 if step > 0 else -1)) // step)
+
+
+def _check_fits(values: Iterable[int], index: Any, width: int) -> None:
+    for value in values:
+        if not 0 <= value < 1 << width:
+            raise ProgramError(
+                f"the loop variable {index.name!r} has {width} bits, which do not hold {value}",
+                hint="give it more bits, and numbers from 0 on",
+            )
+
+
+def is_jump(operation: Any) -> bool:
+    """Does it leave a loop, or a pass of one?"""
+    return isinstance(operation, names().BreakLoopOp | names().ContinueLoopOp)
+
+
+def _jumps(body: Any) -> bool:
+    """Does anything in a loop's body leave it, or this pass of it?"""
+    loops = names().ForLoopOp | names().WhileLoopOp
+    for item in body._data:
+        if item.is_standard_gate():
+            continue
+        operation = item.operation
+        if is_jump(operation):
+            return True
+        inner = item.is_control_flow() and not isinstance(operation, loops)
+        if inner and any(map(_jumps, operation.blocks)):
+            return True
+    return False

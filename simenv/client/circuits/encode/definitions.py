@@ -1,0 +1,138 @@
+"""Operations that a Program has no name for, as the operations of their definitions.
+
+Invariant: the number of operations behind a gate is known before any of them is written, and is
+counted once for each kind of gate, so that definitions which double at every level are refused at
+once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from simenv.client.circuits.common.qiskit_runtime import names
+from simenv.client.circuits.common.text_checks import (
+    MAX_NESTING,
+    MAX_OPERATIONS,
+    too_many_operations,
+)
+from simenv.errors import ProgramError, SimenvError
+
+_READERS = ("qiskit.qasm2.", "simenv.client.circuits.")  # modules whose gates come from text
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A definition, read once."""
+
+    operation: Any  # kept, so that the key made of its id stays its own
+    items: list[Any]
+    qubits: list[Any]
+    clbits: list[Any]
+    phase: Any
+
+
+class Expander:
+    """The definitions met in one circuit. `is_plain` tells what needs none."""
+
+    __slots__ = ("_bodies", "_is_plain", "_sizes")
+
+    def __init__(self, is_plain: Callable[[Any], bool]) -> None:
+        self._is_plain = is_plain
+        self._bodies: dict[Any, Body] = {}
+        self._sizes: dict[Any, int] = {}
+
+    def body(self, operation: Any) -> Body:
+        """What it stands for. ProgramError if it is opaque or its definition cannot be made."""
+        key = _key(operation)
+        body = self._bodies.get(key)
+        if body is None:
+            circuit = _definition(operation)
+            data = circuit._data
+            body = Body(operation, list(data), data.qubits, data.clbits, circuit.global_phase)
+            self._bodies[key] = body
+        return body
+
+    def size(self, operation: Any, depth: int = 0) -> int:
+        """How many operations it stands for; LimitExceeded as soon as they are too many."""
+        family, _ = _key(operation)
+        known = self._sizes.get(family)
+        if known is not None:
+            return known
+        check_depth(depth, operation.name)
+        total = 1
+        for item in self.body(operation).items:
+            total += self._item(item, depth)
+            if total > MAX_OPERATIONS:
+                raise too_many_operations()
+        self._sizes[family] = total
+        return total
+
+    def _item(self, item: Any, depth: int) -> int:
+        if self._is_plain(item):
+            return 1
+        if not item.is_control_flow():
+            return self.size(item.operation, depth + 1)
+        check_depth(depth, item.name)
+        blocks = (inner for block in _blocks(item.operation) for inner in block._data)
+        return 3 + sum(self._item(inner, depth + 1) for inner in blocks)
+
+
+def _blocks(operation: Any) -> Any:
+    return getattr(operation, "blocks", ())
+
+
+def check_depth(depth: int, name: str) -> None:
+    """ProgramError if definitions or blocks are nested too deep."""
+    if depth >= MAX_NESTING:
+        raise ProgramError(
+            f"{name!r} is nested more than {MAX_NESTING} definitions deep",
+            hint="define the gate from fewer layers (circuit.decompose() takes one away)",
+        )
+
+
+def _key(operation: Any) -> tuple[Any, tuple[Any, ...]]:
+    """What tells an operation's kind from others, and its parameters where the kind has several."""
+    # Gates read from text are made anew for each use, and defined when they are first asked; those
+    # of one statement share the table of gates they were read against.
+    table = getattr(operation, "_gates", None)
+    fresh = table and operation._definition is None
+    if fresh and type(operation).__module__.startswith(_READERS):
+        return (operation.name, id(table)), tuple(operation.params)
+    return id(operation), ()
+
+
+def _definition(operation: Any) -> Any:
+    """The definition as a circuit, made by Qiskit."""
+    name = operation.name
+    try:
+        circuit = getattr(operation, "definition", None)
+        if circuit is None:
+            circuit = _synthesized(operation)
+    except (SimenvError, RecursionError, MemoryError):
+        raise
+    except Exception as error:
+        text = getattr(error, "message", "") or str(error) or type(error).__name__
+        raise ProgramError(
+            f"the definition of {name!r} cannot be made: {text}",
+            hint="check its parameters, or give it a definition of standard gates",
+        ) from error
+    if circuit is None:
+        raise ProgramError(
+            f"{name!r} is opaque: it has no definition to expand",
+            hint="give it a definition of standard gates, or remove it",
+        )
+    return circuit
+
+
+def _synthesized(operation: Any) -> Any:
+    """What Qiskit makes of an abstract operation, such as a Clifford; None if nothing."""
+    if type(operation) in (names().Instruction, names().Gate):
+        return None
+    from qiskit.transpiler.passes import HighLevelSynthesis
+
+    circuit = names().QuantumCircuit(operation.num_qubits, operation.num_clbits)
+    circuit.append(operation, circuit.qubits, circuit.clbits)
+    result = HighLevelSynthesis()(circuit)
+    return None if any(item.name == operation.name for item in result._data) else result

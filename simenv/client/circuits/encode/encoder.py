@@ -1,0 +1,297 @@
+"""A QuantumCircuit as a Program: one walk over its instructions.
+
+Invariant: what comes out has only names of Qiskit's standard gates, `mcx` and `mcphase` of any
+width, `unitary`, `measure`, `reset`, `barrier`, `delay` (ns), `delay_dt`, `global_phase`, `store`
+and block markers; everything else is expanded or refused by name. A gate is never taken for a
+standard one by its name alone.
+"""
+
+from __future__ import annotations
+
+import cmath
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from simenv.client.circuits.common.qiskit_runtime import names
+from simenv.client.circuits.common.text_checks import (
+    MAX_OPERANDS,
+    MAX_OPERATIONS,
+    too_many_operands,
+    too_many_operations,
+)
+from simenv.client.circuits.encode.control_flow import BlockWriter, is_jump
+from simenv.client.circuits.encode.definitions import Body, Expander, check_depth
+from simenv.client.circuits.encode.expressions import ExpressionWriter
+from simenv.client.circuits.encode.program_builder import BitNumber, Layout, Tape, layout
+from simenv.errors import ProgramError, SimenvError
+from simenv.model import MAX_UNITARY_QUBITS, Program
+
+_NS = {"s": 1e9, "ms": 1e6, "us": 1e3, "ns": 1.0, "ps": 1e-3}
+
+
+class Packed(msgspec.Struct, frozen=True):
+    """A program, and the parameter expressions that fill its slots in order."""
+
+    program: Program
+    expressions: tuple[Any, ...]
+
+
+class Packer:
+    """One walk. After a refusal `at` is the number of the instruction it is about, from 0."""
+
+    __slots__ = (
+        "_blocks",
+        "_circuit",
+        "_expander",
+        "_expanding",
+        "_layout",
+        "_plain",
+        "_tape",
+        "at",
+    )
+
+    def __init__(self, circuit: Any) -> None:
+        self.at = -1
+        self._circuit = circuit
+        self._tape = Tape()
+        self._plain: dict[str, tuple[int, int]] = {}
+        self._expander: Expander | None = None
+        self._expanding = 0  # definitions that are open
+        self._blocks: BlockWriter | None = None
+        self._layout: Layout | None = None
+
+    def run(self) -> Packed:
+        """Walk the circuit. ProgramError or LimitExceeded say what cannot be carried."""
+        circuit, tape = self._circuit, self._tape
+        laid = self._layout = layout(circuit)
+        data = circuit._data
+        if len(data) > MAX_OPERATIONS:
+            raise too_many_operations()
+        self._phase(data.global_phase)
+        self._walk(data, laid.qubit_of, laid.clbit_of, 0)
+        tape.check()
+        program = tape.program(laid.num_qubits, laid.num_clbits, laid.registers)
+        return Packed(program, tape.expressions)
+
+    def _walk(
+        self, items: Iterable[Any], qubit_of: BitNumber, clbit_of: BitNumber, depth: int
+    ) -> None:
+        # A third of a client's work happens in this loop: it asks each item as little as it can.
+        tape, plain = self._tape, self._plain
+        add_op, add_qubits, add_param = tape.ops.append, tape.qubits.extend, tape.params.append
+        measurement = names().Measure
+        for at, item in enumerate(items):
+            name = item.name
+            if not item.is_standard_gate():
+                if name == "measure" and isinstance(item.operation, measurement):
+                    row = plain.get(name)
+                    if row is None:
+                        row = plain[name] = tape.row(name, 1, 1, 0), 0
+                    add_op(row[0])
+                    add_qubits(map(qubit_of, item.qubits))
+                    tape.clbits.extend(map(clbit_of, item.clbits))
+                    continue
+                if not depth:
+                    self.at = at
+                self._other(item, qubit_of, clbit_of, depth)
+                continue
+            row = plain.get(name)
+            if row is None:
+                row = plain[name] = self._standard(item)
+            add_op(row[0])
+            add_qubits(map(qubit_of, item.qubits))
+            if row[1]:
+                for value in item.params:
+                    if type(value) is not float or value - value:  # inf - inf and nan are no 0
+                        if not depth:
+                            self.at = at
+                        value = self._number(value, "angle")
+                    add_param(value)
+
+    def _standard(self, item: Any) -> tuple[int, int]:
+        params = len(item.params)
+        return self._tape.row(item.name, len(item.qubits), 0, params), params
+
+    def _other(self, item: Any, qubit_of: BitNumber, clbit_of: BitNumber, depth: int) -> None:
+        operation = item.operation
+        if type(operation) is names().UnitaryGate:  # often many in one circuit
+            self._unitary(operation, item, qubit_of)
+            return
+        name = _carried_name(operation)
+        if name:
+            self._carried(name, operation, item, qubit_of, clbit_of)
+        elif isinstance(operation, names().ControlFlowOp) or is_jump(operation):
+            self._flow().write(operation, item, qubit_of, clbit_of, depth)
+        elif isinstance(operation, names().Store):
+            self._flow().store(operation, clbit_of)
+        elif isinstance(operation, names().UnitaryGate):
+            self._unitary(operation, item, qubit_of)
+        else:
+            self._expand(operation, item, qubit_of, clbit_of, depth)
+
+    def _flow(self) -> BlockWriter:
+        if self._blocks is None:
+            assert self._layout is not None  # run() laid it out
+            writer = ExpressionWriter(self._tape, self._layout.by_bits(), self._circuit)
+            self._blocks = BlockWriter(self._tape, writer, self._inside)
+        return self._blocks
+
+    def _inside(self, block: Any, qubits: Sequence[int], clbits: Sequence[int], depth: int) -> None:
+        """A block's circuit on these bits."""
+        data = block._data
+        self._phase(block.global_phase)
+        qubit_of = dict(zip(data.qubits, qubits, strict=True)).__getitem__
+        clbit_of = dict(zip(data.clbits, clbits, strict=True)).__getitem__
+        self._walk(data, qubit_of, clbit_of, depth)
+        self._tape.check()
+
+    def _unitary(self, operation: Any, item: Any, qubit_of: BitNumber) -> None:
+        width = operation.num_qubits
+        if width > MAX_UNITARY_QUBITS:
+            raise ProgramError(
+                f"a unitary matrix on {width} qubits; at most {MAX_UNITARY_QUBITS} are carried",
+                hint="give the circuit that makes it (circuit.decompose())",
+            )
+        matrix = operation.params[0]
+        if not width:
+            self._phase(cmath.phase(matrix[0, 0]))
+            return
+        data = matrix.astype("<c16", order="C").tobytes()
+        self._tape.ops.append(self._tape.unitary(data, width))
+        self._tape.qubits.extend(map(qubit_of, item.qubits))
+
+    def _carried(
+        self, name: str, operation: Any, item: Any, qubit_of: BitNumber, clbit_of: BitNumber
+    ) -> None:
+        tape = self._tape
+        qubits, clbits = item.qubits, item.clbits
+        if len(tape.qubits) + len(qubits) > MAX_OPERANDS:
+            raise too_many_operands()
+        values: Sequence[Any] = ()
+        if name == "delay":
+            name, duration = _delay(operation)
+            values = (duration,)
+        elif name == "mcphase":
+            values = item.params
+        tape.ops.append(tape.row(name, len(qubits), len(clbits), len(values)))
+        tape.qubits.extend(map(qubit_of, qubits))
+        tape.clbits.extend(map(clbit_of, clbits))
+        for value in values:
+            number = self._number(value, "angle" if name == "mcphase" else "duration")
+            if number < 0 and name != "mcphase":
+                raise ProgramError(f"{name!r}: the duration is negative ({number})")
+            tape.params.append(number)
+
+    def _expand(
+        self, operation: Any, item: Any, qubit_of: BitNumber, clbit_of: BitNumber, depth: int
+    ) -> None:
+        if self._expander is None:
+            self._expander = Expander(_is_plain)
+        check_depth(depth, operation.name)
+        # What is inside a definition was counted with it.
+        size = 0 if self._expanding else self._expander.size(operation)
+        if len(self._tape.ops) + size > MAX_OPERATIONS:
+            raise too_many_operations()
+        body: Body = self._expander.body(operation)
+        self._phase(body.phase)
+        qubits = dict(zip(body.qubits, map(qubit_of, item.qubits), strict=True))
+        clbits = dict(zip(body.clbits, map(clbit_of, item.clbits), strict=True))
+        self._expanding += 1
+        self._walk(body.items, qubits.__getitem__, clbits.__getitem__, depth + 1)
+        self._expanding -= 1
+
+    def _phase(self, phase: Any) -> None:
+        if type(phase) is float and phase == 0.0:
+            return
+        tape = self._tape
+        slots = len(tape.slots)
+        number = self._number(phase, "global phase")
+        if number or len(tape.slots) > slots:
+            tape.ops.append(tape.row("global_phase", 0, 0, 1))
+            tape.params.append(number)
+
+    def _number(self, value: Any, what: str) -> float:
+        """A finite float, or 0.0 and a slot."""
+        if isinstance(value, names().ParameterExpression):
+            if value.parameters:
+                self._tape.slot(value)
+                return 0.0
+            value = value.numeric()
+        try:
+            number = float(value)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ProgramError(
+                f"the {what} is {str(value)[:60]}, which is no real number", hint="give a float"
+            ) from error
+        if number - number:
+            raise ProgramError(
+                f"the {what} is {number}", hint="angles and durations must be finite numbers"
+            )
+        return number
+
+
+def pack(circuit: Any) -> Packed:
+    """A QuantumCircuit as a Program.
+
+    ProgramError: it holds what cannot be carried; the message names the instruction. LimitExceeded:
+    it is too wide or too long.
+    """
+    packer = Packer(circuit)
+    try:
+        return packer.run()
+    except SimenvError as error:
+        if packer.at >= 0:
+            name = circuit._data[packer.at].name
+            error.message = f"instruction {packer.at} ({name}): {error.message}"
+            error.args = (error.message,)
+        raise
+
+
+def _carried_name(operation: Any) -> str:
+    """The name under which an operation that is no standard gate is carried; "": under none."""
+    known = names()
+    name: str = operation.name
+    if name == "measure":
+        carried = isinstance(operation, known.Measure)
+    elif name == "reset":
+        carried = isinstance(operation, known.Reset)
+    elif name == "barrier":
+        carried = isinstance(operation, known.Barrier)
+    elif name == "delay":
+        carried = isinstance(operation, known.Delay)
+    elif isinstance(operation, (known.MCXGate, known.C4XGate)):
+        controls = operation.num_ctrl_qubits
+        carried = operation.ctrl_state == (1 << controls) - 1 and (
+            operation.num_qubits == controls + 1  # some variants have ancillas
+        )
+        name = "mcx"
+    elif isinstance(operation, known.MCPhaseGate):
+        carried = operation.ctrl_state == (1 << operation.num_ctrl_qubits) - 1
+        name = "mcphase"
+    else:
+        return ""
+    return name if carried else ""
+
+
+def _is_plain(item: Any) -> bool:
+    if item.is_standard_gate():
+        return True
+    operation = item.operation
+    if isinstance(operation, names().Store | names().UnitaryGate) or is_jump(operation):
+        return True
+    return bool(_carried_name(operation))
+
+
+def _delay(operation: Any) -> tuple[str, Any]:
+    unit, duration = operation.unit, operation.duration
+    if unit == "dt":
+        return "delay_dt", duration
+    factor = _NS.get(unit)
+    if factor is None:
+        raise ProgramError(
+            f"'delay' with a duration in {unit!r} is not carried",
+            hint="give it as a number in s, ms, us, ns, ps or dt",
+        )
+    return "delay", duration if factor == 1.0 else duration * factor

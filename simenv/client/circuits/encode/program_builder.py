@@ -1,0 +1,239 @@
+"""The flat arrays of one Program under construction.
+
+Invariant: rows of the operation table, constants and slots are numbered in the order of first use,
+so that equal circuits give equal bytes.
+
+The numbers a Program gives to the bits of a circuit.
+
+Invariant: qubits keep the circuit's order; clbits are renumbered so that registers lie one after
+the other in the circuit's order of registers, and loose clbits come last.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Any, NoReturn
+
+import msgspec
+
+from simenv.client.circuits.common.text_checks import (
+    MAX_OPERANDS,
+    MAX_OPERATIONS,
+    MAX_TOKENS,
+    too_many_bits,
+    too_many_operands,
+    too_many_operations,
+)
+from simenv.errors import LimitExceeded, ProgramError
+from simenv.model import MAX_CLBITS, MAX_MATRIX_BYTES, MAX_QUBITS, PROGRAM_FORMAT, Program, Token
+
+_MAX_ROWS = 65_535
+
+
+class Tape:
+    """Append-only; the walk writes to `ops`, `qubits`, `clbits`, `params` directly."""
+
+    __slots__ = (
+        "_constants",
+        "_expressions",
+        "_matrices",
+        "_matrix_bytes",
+        "_rows",
+        "clbits",
+        "conditions",
+        "ops",
+        "params",
+        "qubits",
+        "slots",
+        "variables",
+    )
+
+    def __init__(self) -> None:
+        self.ops: list[int] = []
+        self.qubits: list[int] = []
+        self.clbits: list[int] = []
+        self.params: list[float] = []
+        self.slots: list[int] = []
+        self.conditions: list[int] = []
+        self.variables: list[int] = []  # width of each
+        self._rows: dict[tuple[str, int, int, int, int], int] = {}
+        self._matrices: dict[bytes, int] = {}
+        self._matrix_bytes = 0
+        self._constants: dict[bytes, int] = {}
+        self._expressions: dict[Any, int] = {}
+
+    @property
+    def expressions(self) -> tuple[Any, ...]:
+        """The distinct parameter expressions; slot k is the k-th."""
+        return tuple(self._expressions)
+
+    def row(self, name: str, qubits: int, clbits: int, params: int, matrix: int = 0) -> int:
+        """The table's row for an operation of this name and these arities."""
+        signature = (name, qubits, clbits, params, matrix)
+        row = self._rows.get(signature)
+        if row is None:
+            row = len(self._rows)
+            if row == _MAX_ROWS:
+                raise LimitExceeded(f"more than {_MAX_ROWS} kinds of operations", hint="split it")
+            self._rows[signature] = row
+        return row
+
+    def unitary(self, matrix: bytes, qubits: int) -> int:
+        """The table's row for a matrix, complex128 [2**qubits, 2**qubits]."""
+        number = self._matrices.get(matrix)
+        if number is None:
+            self._matrix_bytes += len(matrix)
+            if self._matrix_bytes > MAX_MATRIX_BYTES:
+                raise LimitExceeded(
+                    f"the unitary matrices have more than {MAX_MATRIX_BYTES} bytes in all",
+                    hint="split the circuit, or decompose the gates",
+                )
+            number = self._matrices[matrix] = len(self._matrices)
+        return self.row("unitary", qubits, 0, 0, number)
+
+    def marker(self, name: str) -> int:
+        """A marker of control flow. Gives what `unmark` needs."""
+        rows = len(self._rows)
+        self.ops.append(self.row(name, 0, 0, 0))
+        return rows
+
+    def unmark(self, rows: int) -> None:
+        """Take back the marker that was written last."""
+        self.ops.pop()
+        if len(self._rows) > rows:
+            self._rows.popitem()
+
+    def slot(self, expression: Any) -> None:
+        """The next parameter is filled at run time with the value of this expression."""
+        number = self._expressions.setdefault(expression, len(self._expressions))
+        self.slots += (len(self.params), number)
+
+    def token(self, token: Token, operand: int = 0, width: int = 0) -> None:
+        """The next token of an expression."""
+        self.conditions += (token, operand, width)
+
+    def value(self, value: int, width: int) -> None:
+        """A constant of an expression; width 0: a Bool."""
+        size = max(1, (value.bit_length() + 7) // 8)
+        constant = value.to_bytes(size, "little")
+        number = self._constants.setdefault(constant, len(self._constants))
+        self.token(Token.VALUE, number, width)
+
+    def check(self) -> None:
+        """LimitExceeded if the arrays have become too long."""
+        if len(self.ops) > MAX_OPERATIONS:
+            raise too_many_operations()
+        if len(self.qubits) > MAX_OPERANDS:
+            raise too_many_operands()
+        if len(self.conditions) > 3 * MAX_TOKENS:
+            raise LimitExceeded(
+                f"the expressions have more than {MAX_TOKENS} terms in all",
+                hint="split the circuit",
+            )
+
+    def program(
+        self, num_qubits: int, num_clbits: int, registers: tuple[tuple[str, int], ...]
+    ) -> Program:
+        """What was written, frozen."""
+        rows = self._rows
+        arities = [number for signature in rows for number in signature[1:4]]
+        return Program(
+            PROGRAM_FORMAT,
+            num_qubits,
+            num_clbits,
+            registers,
+            tuple([signature[0] for signature in rows]),
+            struct.pack(f"<{len(arities)}H", *arities),
+            struct.pack(f"<{len(self.ops)}H", *self.ops),
+            struct.pack(f"<{len(self.qubits)}H", *self.qubits),
+            struct.pack(f"<{len(self.clbits)}H", *self.clbits),
+            struct.pack(f"<{len(self.params)}d", *self.params),
+            len(self._expressions),
+            struct.pack(f"<{len(self.slots)}i", *self.slots),
+            struct.pack(f"<{len(self.conditions)}i", *self.conditions),
+            tuple(self._constants),
+            tuple(self.variables),
+            tuple(self._matrices),
+        )
+
+
+BitNumber = Callable[[Any], int]
+# A bit's index in its own register. Where that is its number too, asking the bit is three times
+# as quick as looking it up.
+_OWN_INDEX: BitNumber = attrgetter("_index")
+
+
+class Layout(msgspec.Struct, frozen=True):
+    """Sizes, registers (name, size), and the number of each bit."""
+
+    num_qubits: int
+    num_clbits: int
+    registers: tuple[tuple[str, int], ...]
+    qubit_of: BitNumber
+    clbit_of: BitNumber
+
+    def by_bits(self) -> dict[tuple[int, ...], int]:
+        """The number of each register, found by its clbits."""
+        found: dict[tuple[int, ...], int] = {}
+        start = 0
+        for number, (_, size) in enumerate(self.registers):
+            found.setdefault(tuple(range(start, start + size)), number)
+            start += size
+        return found
+
+
+def layout(circuit: Any) -> Layout:
+    """Number the bits. LimitExceeded if there are too many; ProgramError if registers share one."""
+    data = circuit._data
+    num_qubits, num_clbits = data.num_qubits, data.num_clbits
+    if num_qubits > MAX_QUBITS:
+        raise too_many_bits("qubits", num_qubits, MAX_QUBITS)
+    if num_clbits > MAX_CLBITS:
+        raise too_many_bits("clbits", num_clbits, MAX_CLBITS)
+    registers = data.cregs
+    if num_clbits == 0 and not registers:
+        return Layout(num_qubits, 0, (), _numbers(data.qubits), _OWN_INDEX)
+    if len(registers) == 1 and registers[0].size == num_clbits and _in_order(registers[0]):
+        one = (registers[0].name, num_clbits)
+        return Layout(num_qubits, num_clbits, (one,), _numbers(data.qubits), _OWN_INDEX)
+    sizes, numbers = _several(registers, data.clbits)
+    return Layout(num_qubits, num_clbits, sizes, _numbers(data.qubits), numbers)
+
+
+def _numbers(bits: Any) -> BitNumber:
+    if _in_order(bits):
+        return _OWN_INDEX
+    return {bit: number for number, bit in enumerate(bits)}.__getitem__
+
+
+def _in_order(bits: Any) -> bool:
+    try:
+        return list(map(_OWN_INDEX, bits)) == list(range(len(bits)))
+    except AttributeError:  # a version of Qiskit whose bits do not tell
+        return False
+
+
+def _several(registers: Any, clbits: Any) -> tuple[tuple[tuple[str, int], ...], BitNumber]:
+    numbers: dict[Any, int] = {}
+    for register in registers:
+        for bit in register:
+            if bit in numbers:
+                _refuse_shared(registers, register, bit)
+            numbers[bit] = len(numbers)
+    sizes = tuple((register.name, register.size) for register in registers)
+    loose = [bit for bit in clbits if bit not in numbers]
+    for bit in loose:
+        numbers[bit] = len(numbers)
+    if loose:
+        sizes += (("", len(loose)),)
+    return sizes, numbers.__getitem__
+
+
+def _refuse_shared(registers: Any, second: Any, bit: Any) -> NoReturn:
+    first = next(register for register in registers if bit in list(register))
+    raise ProgramError(
+        f"the classical registers {first.name!r} and {second.name!r} share a bit",
+        hint="give each register its own bits; an alias of a register can be left out",
+    )

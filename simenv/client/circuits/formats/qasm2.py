@@ -1,0 +1,213 @@
+"""OpenQASM 2 to a QuantumCircuit, by Qiskit's parser.
+
+Invariant: the parser gets only text that passed `limits`, may read no file, and whatever it raises
+comes out as ProgramError or LimitExceeded with line and column.
+
+The statements of an OpenQASM 2 text: what each comes to, and which one an instruction is from.
+
+Invariant: one linear pass; nothing is checked that the parser checks. Text in which a statement is
+not what it seems is the parser's to refuse: here it costs at most a wrong column.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from simenv.client.circuits.common import qiskit_runtime
+from simenv.client.circuits.common.text_checks import (
+    MAX_OPERANDS,
+    MAX_OPERATIONS,
+    Source,
+    label,
+    place,
+    too_many_operands,
+    too_many_operations,
+)
+from simenv.errors import LimitExceeded, ProgramError
+
+# Possessive everywhere, and an alternative that always matches: no text makes this quadratic.
+_ENDS = re.compile(r";[\s;{}]*+")
+_STATEMENT = re.compile(r"[\s;{}]*+(gate\b[^;{}]*+\{[^{}]*+\}|[^;{}]*+(?:[;{}]|\Z))")
+_WORD = re.compile(r"[A-Za-z_]\w*")
+_CONDITION = re.compile(r"if\s*\([^)]*\)\s*")
+_OPERAND = re.compile(r"[A-Za-z_]\w*\s*(\[)?")
+_NAME = re.compile(r"([A-Za-z_]\w*+)\s*+([,;-]?)")  # with what may follow a whole register
+_REGISTER = re.compile(r"\b[qc]reg\s+(\w+)\s*\[\s*(\d{1,9})\s*\]")
+_SILENT = frozenset(("OPENQASM", "include", "qreg", "creg", "gate", "opaque", ""))
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """Where one top-level statement begins and ends, and what it adds to the circuit."""
+
+    start: int
+    end: int
+    operations: int
+    operands: int  # qubits and clbits they name in all
+
+
+def statements(text: str) -> Iterator[Statement]:
+    """The top-level statements in order."""
+    sizes = {name: int(size) for name, size in _REGISTER.findall(text)}
+    for match in _STATEMENT.finditer(text):
+        operations, operands = _volume(match.group(1), sizes)
+        yield Statement(match.start(1), match.end(1), operations, operands)
+
+
+def check_volume(source: Source) -> None:
+    """LimitExceeded at the statement with which the circuit becomes too long."""
+    text = source.text
+    sizes = {name: int(size) for name, size in _REGISTER.findall(text)}
+    # Quick looks first, each closer than the one before.
+    count = text.count(";")
+    if count * max(sizes.values(), default=1) <= MAX_OPERATIONS:
+        return
+    if count > MAX_OPERATIONS:
+        count = sum(1 for _ in _ENDS.finditer(text))
+        if count > MAX_OPERATIONS:
+            raise too_many_operations(f"{label(source.name)}{count} statements: ")
+    # Only a register named without an index can stand for many operations.
+    if count + sum(sizes.get(name[1], 0) for name in _NAME.finditer(text) if name[2]) <= (
+        MAX_OPERATIONS
+    ):
+        return
+    operations = operands = 0
+    for statement in statements(source.text):
+        operations += statement.operations
+        operands += statement.operands
+        if operations > MAX_OPERATIONS or operands > MAX_OPERANDS:
+            where = place(source.name, *source.position(statement.start))
+            if operations > MAX_OPERATIONS:
+                raise too_many_operations(where)
+            raise too_many_operands(where)
+
+
+def statement_of(source: Source, instruction: int) -> int:
+    """The offset of the statement that made the n-th instruction of the circuit."""
+    seen = 0
+    for statement in statements(source.text):
+        seen += statement.operations
+        if seen > instruction:
+            return statement.start
+    return 0
+
+
+def _volume(statement: str, sizes: dict[str, int]) -> tuple[int, int]:
+    condition = _CONDITION.match(statement)
+    if condition:
+        statement = statement[condition.end() :]
+    word = _WORD.match(statement)
+    if word is None or word.group() in _SILENT:
+        return 0, 0
+    begin = word.end()
+    if word.group() not in ("measure", "barrier", "reset"):
+        begin = max(begin, statement.rfind(")") + 1)
+    widths = [
+        1 if match.group(1) else sizes.get(match.group().rstrip(), 1)
+        for match in _OPERAND.finditer(statement, begin)
+    ]
+    if word.group() == "barrier":
+        return 1, sum(widths)
+    operations = max(widths, default=1)
+    return operations, operations * max(len(widths), 1)
+
+
+_PLACE = re.compile(r"(?:[^:\n]*):(\d+),(\d+): (.*)", re.DOTALL)
+_SEARCHED_BYTES = 2**20  # beyond this an error without a place keeps none: the search parses again
+
+
+def parse(source: Source) -> Any:
+    """The circuit. ProgramError says where the text is wrong."""
+    check_volume(source)
+    try:
+        return _loads(source.text)
+    except MemoryError as error:
+        raise LimitExceeded(f"{label(source.name)}no memory left to parse the text") from error
+    except Exception as error:
+        raise _refusal(source, error) from error
+    except BaseException as error:
+        if not _is_panic(error):
+            raise
+        raise _refusal(source, error) from error
+
+
+def position(source: Source, instruction: int) -> tuple[int, int]:
+    """Line and column of the statement that made the n-th instruction of the circuit."""
+    return source.position(statement_of(source, instruction))
+
+
+def _loads(text: str) -> Any:
+    qiskit_runtime.qiskit()
+    from qiskit import qasm2
+
+    return qasm2.loads(
+        text,
+        include_path=(),
+        custom_instructions=_instructions(),
+        custom_classical=qasm2.LEGACY_CUSTOM_CLASSICAL,
+    )
+
+
+@cache
+def _instructions() -> tuple[Any, ...]:
+    """The gates that old files use undeclared. `u0` is an idle, not a loop of its parameter."""
+    from qiskit import qasm2
+    from qiskit.circuit.library import IGate
+
+    def idle(_cycles: float) -> Any:
+        return IGate()
+
+    return tuple(
+        qasm2.CustomInstruction("u0", 1, 1, idle, builtin=True) if legacy.name == "u0" else legacy
+        for legacy in qasm2.LEGACY_CUSTOM_INSTRUCTIONS
+    )
+
+
+def _refusal(source: Source, error: BaseException) -> ProgramError:
+    text = str(getattr(error, "message", "")) or str(error) or type(error).__name__
+    if isinstance(error, TypeError):
+        text = "the wrong number of parameters for this gate"
+    found = _PLACE.fullmatch(text)
+    if found:
+        line, column = int(found.group(1)), int(found.group(2)) + 1
+        return ProgramError(
+            place(source.name, line, column) + found.group(3), line=line, column=column
+        )
+    line, column = source.position(_first_failing(source.text))
+    return ProgramError(place(source.name, line, column) + text, line=line, column=column)
+
+
+def _first_failing(text: str) -> int:
+    """Where the first statement begins without which the text would be read."""
+    if len(text) > _SEARCHED_BYTES:
+        return 0
+    found = list(statements(text))
+    low, high = 0, len(found) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if _fails(text[: found[middle].end]):
+            high = middle
+        else:
+            low = middle + 1
+    return found[low].start if found else 0
+
+
+def _fails(text: str) -> bool:
+    try:
+        _loads(text)
+    except Exception:  # noqa: BLE001  which one is known already; here only where
+        return True
+    except BaseException as error:
+        if not _is_panic(error):
+            raise
+        return True
+    return False
+
+
+def _is_panic(error: BaseException) -> bool:
+    """A panic of the parser's compiled part, which Python sees as no Exception."""
+    return type(error).__name__ == "PanicException"

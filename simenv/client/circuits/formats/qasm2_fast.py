@@ -1,0 +1,223 @@
+"""Short OpenQASM 2 of the plain kind, read without Qiskit: that takes a process 0.6 s to import.
+
+Plain: the gates of `qelib1.inc`, registers, measurements, resets, barriers, and angles that are
+products and quotients of numbers and pi. Invariant: what comes out is, bit for bit, what Qiskit's
+parser and the walk (`pack`) give, or None: then the text holds something else, or is wrong, and
+that parser judges it. No error comes from here.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Callable, Sequence
+
+from simenv.client.circuits.common.text_checks import Source
+from simenv.client.circuits.encode.program_builder import Tape
+from simenv.errors import SimenvError
+from simenv.model import Program
+
+MAX_CHARACTERS = 2**17  # of longer text the import is the lesser part
+MAX_BITS = 2**18  # named by all operations together
+
+# Of qelib1.inc: qubits and angles of each gate.
+_SHAPES = {
+    (1, 0): ("id", "x", "y", "z", "h", "s", "sdg", "t", "tdg", "sx", "sxdg"),
+    (1, 1): ("u1", "p", "rx", "ry", "rz"),
+    (1, 2): ("u2",),
+    (1, 3): ("u3", "u"),
+    (2, 0): ("cx", "cz", "cy", "swap", "ch", "csx"),
+    (2, 1): ("crx", "cry", "crz", "cu1", "cp", "rxx", "rzz"),
+    (2, 3): ("cu3",),
+    (2, 4): ("cu",),
+    (3, 0): ("ccx", "cswap", "rccx"),
+    (4, 0): ("rc3x", "c3x", "c3sqrtx"),
+    (5, 0): ("c4x",),
+}
+_CARRIED = {"rc3x": "rcccx", "c3x": "mcx", "c3sqrtx": "c3sx", "c4x": "mcx"}  # under other names
+_GATES = {
+    name: (_CARRIED.get(name, name), *shape) for shape, names in _SHAPES.items() for name in names
+}
+# Names that no register of plain text has: the language's own, and gates that are not above.
+_RESERVED = frozenset(
+    {
+        *("barrier", "creg", "delay", "gate", "if", "include", "measure", "opaque", "qreg"),
+        *("reset", "u0", "pi", "sin", "cos", "tan", "asin", "acos", "atan", "exp", "ln", "sqrt"),
+    }
+)
+_SPACE = " \t\n"
+_HEAD = re.compile(r'[ \t\n]*OPENQASM[ \t\n]+2\.0[ \t\n]*;[ \t\n]*include[ \t\n]*"qelib1\.inc"')
+_STATEMENT = re.compile(
+    r"([a-z][A-Za-z0-9_]*)(?:[ \t\n]*\(([^()]*)\)[ \t\n]*|[ \t\n]+)([a-z].*)", re.DOTALL
+)
+_OPERAND = re.compile(
+    r"([a-z][A-Za-z0-9_]*)[ \t\n]*(?:\[[ \t\n]*(0|[1-9][0-9]{0,5})[ \t\n]*\][ \t\n]*)?"
+)
+_FACTOR = re.compile(
+    r"[ \t\n]*(?:(pi)|(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{0,20})?(?:e-?[0-9]{1,2})?)[ \t\n]*([*/]|\Z)"
+)
+
+Registers = dict[str, tuple[int, int]]  # first bit and size
+
+
+class _Else(Exception):
+    """The text is not plain."""
+
+
+def program(source: Source) -> Program | None:
+    """The program of a plain text, where reading it so is quicker: Qiskit is not loaded."""
+    if "qiskit" in sys.modules or len(source.text) > MAX_CHARACTERS:
+        return None
+    return read(source.text)
+
+
+def read(text: str) -> Program | None:
+    """The program of a plain text of OpenQASM 2 that passed `limits`; else None."""
+    head = _HEAD.match(text)
+    statements = text[head.end() :].split(";") if head is not None else []
+    if len(statements) < 2 or statements[0].strip(_SPACE) or statements[-1].strip(_SPACE):
+        return None
+    reader = _Reader()
+    try:
+        for statement in statements[1:-1]:
+            reader.take(statement.strip(_SPACE))
+        return reader.program()
+    except (_Else, SimenvError):
+        return None
+
+
+class _Reader:
+    """One text, statement by statement; raises _Else at the first that is not plain."""
+
+    def __init__(self) -> None:
+        self._tape = Tape()
+        self._qubits: Registers = {}
+        self._clbits: Registers = {}
+        self._others: dict[str, Callable[[str], None]] = {
+            "qreg": lambda rest: self._register(self._qubits, rest),
+            "creg": lambda rest: self._register(self._clbits, rest),
+            "measure": self._measure,
+            "reset": self._reset,
+            "barrier": self._barrier,
+        }
+
+    def take(self, statement: str) -> None:
+        found = _STATEMENT.fullmatch(statement)
+        if found is None:
+            raise _Else
+        word, angles, rest = found.groups()
+        gate = _GATES.get(word)
+        if gate is not None:
+            self._gate(gate, angles, rest)
+        elif angles is None and word in self._others:
+            self._others[word](rest)
+        else:
+            raise _Else
+        if len(self._tape.qubits) > MAX_BITS:
+            raise _Else
+
+    def program(self) -> Program:
+        if not self._qubits:
+            raise _Else
+        registers = tuple([(name, size) for name, (_, size) in self._clbits.items()])
+        return self._tape.program(_end(self._qubits), _end(self._clbits), registers)
+
+    def _register(self, registers: Registers, rest: str) -> None:
+        found = _OPERAND.fullmatch(rest)
+        name = "" if found is None else found[1]
+        taken = name in self._qubits or name in self._clbits or name in _GATES or name in _RESERVED
+        size = 0 if found is None or found[2] is None else int(found[2])
+        if taken or not size:
+            raise _Else
+        registers[name] = _end(registers), size
+
+    def _gate(self, gate: tuple[str, int, int], angles: str | None, rest: str) -> None:
+        name, width, params = gate
+        values = [_angle(word) for word in angles.split(",")] if angles is not None else []
+        if len(values) != params:
+            raise _Else
+        operands = _operands(self._qubits, rest)
+        tape = self._tape
+        if width == 1 and len(operands) == 1:
+            row = tape.row(name, 1, 0, params)
+            for qubit in operands[0]:
+                tape.ops.append(row)
+                tape.qubits.append(qubit)
+                tape.params += values
+            return
+        qubits = [bits[0] for bits in operands if len(bits) == 1]
+        if len(operands) != width or len(set(qubits)) != width:
+            raise _Else  # a whole register among them, perhaps
+        tape.ops.append(tape.row(name, width, 0, params))
+        tape.qubits += qubits
+        tape.params += values
+
+    def _measure(self, rest: str) -> None:
+        measured, arrow, stored = rest.partition("->")
+        qubits = _operands(self._qubits, measured.rstrip(_SPACE))
+        clbits = _operands(self._clbits, stored.lstrip(_SPACE)) if arrow else []
+        if len(qubits) != 1 or len(clbits) != 1 or len(qubits[0]) != len(clbits[0]):
+            raise _Else
+        if type(qubits[0]) is not type(clbits[0]):  # a bit and a register, though of one bit
+            raise _Else
+        row = self._tape.row("measure", 1, 1, 0)
+        self._tape.ops += [row] * len(qubits[0])
+        self._tape.qubits += qubits[0]
+        self._tape.clbits += clbits[0]
+
+    def _reset(self, rest: str) -> None:
+        operands = _operands(self._qubits, rest)
+        if len(operands) != 1:
+            raise _Else
+        row = self._tape.row("reset", 1, 0, 0)
+        self._tape.ops += [row] * len(operands[0])
+        self._tape.qubits += operands[0]
+
+    def _barrier(self, rest: str) -> None:
+        qubits = [qubit for bits in _operands(self._qubits, rest) for qubit in bits]
+        if len(set(qubits)) < len(qubits):
+            raise _Else
+        self._tape.ops.append(self._tape.row("barrier", len(qubits), 0, 0))
+        self._tape.qubits += qubits
+
+
+def _end(registers: Registers) -> int:
+    return sum(size for _, size in registers.values())
+
+
+def _operands(registers: Registers, text: str) -> list[Sequence[int]]:
+    """The bits of each operand: one, or those of a register."""
+    found: list[Sequence[int]] = []
+    for word in text.split(","):
+        operand = _OPERAND.fullmatch(word.strip(_SPACE))
+        if operand is None:
+            raise _Else
+        name, index = operand.groups()
+        start, size = registers.get(name, (0, 0))
+        if index is None and size:
+            found.append(range(start, start + size))
+        elif index is not None and int(index) < size:
+            found.append((start + int(index),))
+        else:
+            raise _Else
+    return found
+
+
+def _angle(text: str) -> float:
+    """[-] FACTOR (* or / FACTOR)..., from the left, in float64 throughout as the parser does it."""
+    text = text.strip(_SPACE)
+    is_negative = text.startswith("-")
+    place, before, value = int(is_negative), "", 1.0
+    while place < len(text) or not before:
+        found = _FACTOR.match(text, place)
+        if found is None:
+            raise _Else
+        factor = math.pi if found[1] else float(found[0].rstrip(_SPACE + "*/"))
+        if before == "/" and not factor:
+            raise _Else
+        value = factor if not before else value * factor if before == "*" else value / factor
+        place, before = found.end(), found[2] or "."
+    if before != "." or not math.isfinite(value):
+        raise _Else
+    return -value if is_negative else value

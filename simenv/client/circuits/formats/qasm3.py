@@ -1,0 +1,99 @@
+"""OpenQASM 3 to a QuantumCircuit, by Qiskit's importer (an optional package).
+
+Invariant: the parser gets only text that passed `limits`; whatever it or the importer raises comes
+out as ProgramError or LimitExceeded, with line and column where they are known.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from dataclasses import dataclass
+from typing import Any
+
+from simenv.client.circuits.common import qiskit_runtime
+from simenv.client.circuits.common.text_checks import Source, label, place, too_many_bits
+from simenv.errors import LimitExceeded, ProgramError, SimenvError
+from simenv.model import MAX_QUBITS
+
+_SHOWN = 160  # characters of a parser's message; some list every token there is
+_PHYSICAL = re.compile(r"\$(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Circuit3:
+    """A circuit, and where its instructions come from."""
+
+    circuit: Any
+    starts: tuple[int, ...]  # number of instructions before each top-level statement
+    places: tuple[tuple[int, int], ...]  # line and column of each
+
+    def position(self, instruction: int) -> tuple[int, int]:
+        """Line and column of the statement that made the n-th instruction."""
+        return self.places[max(bisect_right(self.starts, instruction) - 1, 0)]
+
+
+def parse(source: Source) -> Circuit3:
+    """The circuit. ProgramError says where the text is wrong, or what to install."""
+    _check_physical(source)
+    try:
+        qiskit_runtime.qiskit()
+        from simenv.client.circuits.formats import qasm3_importer
+    except ImportError as error:
+        raise ProgramError(
+            f"{label(source.name)}OpenQASM 3 needs the package qiskit-qasm3-import ({error})",
+            hint="pip install 'simenv[qasm3]'",
+        ) from error
+    try:
+        return qasm3_importer.convert(source, _tree(source))
+    except SimenvError:
+        raise
+    except RecursionError as error:
+        raise ProgramError(
+            f"{label(source.name)}nested too deeply for the OpenQASM 3 parser",
+            hint="write long expressions and nested blocks in steps",
+        ) from error
+    except MemoryError as error:
+        raise LimitExceeded(f"{label(source.name)}no memory left to parse the text") from error
+    except Exception as error:
+        text = str(error) or type(error).__name__
+        raise ProgramError(f"{label(source.name)}the text cannot be parsed: {text}") from error
+
+
+def _tree(source: Source) -> Any:
+    """The syntax tree. The parser's own entry point would print errors and drop their text."""
+    import openqasm3.parser
+    from antlr4.error.ErrorListener import ErrorListener  # type: ignore[import-untyped]
+
+    openqasm: Any = openqasm3.parser
+
+    class Refuse(ErrorListener):  # type: ignore[misc]
+        def syntaxError(  # noqa: N802  the parser calls it by this name
+            self, _parser: Any, _symbol: Any, line: int, column: int, message: str, _error: Any
+        ) -> None:
+            told = message if len(message) <= _SHOWN else message[:_SHOWN] + "..."
+            text = place(source.name, line, column + 1) + told
+            raise ProgramError(text, line=line, column=column + 1)
+
+    lexer = openqasm.qasm3Lexer(openqasm.InputStream(source.text))
+    parser = openqasm.qasm3Parser(openqasm.CommonTokenStream(lexer))
+    for part in (lexer, parser):
+        part.removeErrorListeners()
+        part.addErrorListener(Refuse())
+    try:
+        return openqasm.QASMNodeVisitor().visitProgram(parser.program())
+    except openqasm.QASM3ParsingError as error:
+        found = re.fullmatch(r"L(\d+):C(\d+): (.*)", str(error), re.DOTALL)
+        line, column = (int(found.group(1)), int(found.group(2)) + 1) if found else (1, 1)
+        text = found.group(3) if found else str(error)
+        raise ProgramError(
+            place(source.name, line, column) + text, line=line, column=column
+        ) from error
+
+
+def _check_physical(source: Source) -> None:
+    for match in _PHYSICAL.finditer(source.text):
+        digits = match.group(1)
+        if len(digits) > 9 or int(digits) >= MAX_QUBITS:
+            where = place(source.name, *source.position(match.start()))
+            raise too_many_bits("qubits", int(digits[:9]) + 1, MAX_QUBITS, where)

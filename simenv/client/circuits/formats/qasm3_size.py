@@ -1,0 +1,158 @@
+"""How many operations an OpenQASM 3 syntax tree comes to, counted before any is made.
+
+Invariant: never less than what the importer would make. Sizes that are not plain numbers count as
+the widest register there can be.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from openqasm3 import ast
+
+from simenv.client.circuits.common.text_checks import (
+    MAX_OPERANDS,
+    MAX_OPERATIONS,
+    Source,
+    place,
+    too_many_operands,
+    too_many_operations,
+)
+from simenv.errors import LimitExceeded
+from simenv.model import MAX_QUBITS
+
+_CONTROL_WEIGHT = 10  # operations that a controlled operation comes to, roughly
+_POWER_BASE = 4  # a power is made of the gate's matrix, with this to the number of qubits
+_BLOCKS = ("if_block", "else_block", "block", "body")
+
+
+def check_volume(tree: Any, source: Source) -> Counter:
+    """LimitExceeded at the statement with which the circuit becomes too long.
+
+    Each loop is counted as one pass; what the passes come to is asked of the result.
+    """
+    counter = Counter(source)
+    counter.statements(tree.statements)
+    return counter
+
+
+class Counter:
+    """Knows the widths and gates that it has seen."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._widths: dict[str, int] = {}
+        self._gates: dict[str, int] = {}
+        self._operations = 0
+        self._operands = 0
+
+    def cost(self, nodes: list[Any]) -> int:
+        """Operations of one pass through these statements, loops within them left out."""
+        before = self._operations, self._operands
+        self._operations = self._operands = 0
+        self.statements([node for node in nodes if not isinstance(node, ast.ForInLoop)])
+        found = max(1, self._operations, self._operands)
+        self._operations, self._operands = before
+        return found
+
+    def statements(self, nodes: list[Any]) -> None:
+        """Count them."""
+        for node in nodes:
+            if isinstance(node, ast.QuantumGateDefinition):
+                self._definition(node)
+                continue
+            self._declaration(node)
+            for block in _BLOCKS:
+                inner = getattr(node, block, None)
+                if isinstance(inner, list):
+                    self.statements(inner)
+            if isinstance(node, ast.SwitchStatement):
+                for case in [*(body for _, body in node.cases), node.default]:
+                    self.statements(case.statements if case else [])
+            self._count(node)
+
+    def _definition(self, node: Any) -> None:
+        before = self._operations, self._operands
+        self.statements(node.body)
+        self._gates[node.name.name] = max(self._operations - before[0], 1)
+        self._operations, self._operands = before
+
+    def _declaration(self, node: Any) -> None:
+        if isinstance(node, ast.QubitDeclaration):
+            self._widths[node.qubit.name] = _size(node.size)
+        elif isinstance(node, ast.ClassicalDeclaration) and isinstance(node.type, ast.BitType):
+            self._widths[node.identifier.name] = _size(node.type.size)
+        elif isinstance(node, ast.AliasStatement):
+            self._widths[node.target.name] = self._width(node.value)
+
+    def _count(self, node: Any) -> None:
+        weight = 1
+        operands: list[Any]
+        if isinstance(node, ast.QuantumGate):
+            weight = self._gates.get(node.name.name, 1)
+            operands = list(node.qubits)
+        elif isinstance(node, ast.QuantumPhase | ast.QuantumBarrier | ast.DelayInstruction):
+            operands = list(node.qubits)
+        elif isinstance(node, ast.QuantumReset):
+            operands = [node.qubits]
+        elif isinstance(node, ast.QuantumMeasurementStatement):
+            operands = [node.measure.qubit]
+        elif isinstance(node, ast.ClassicalDeclaration):
+            made = node.init_expression
+            operands = [made.qubit] if isinstance(made, ast.QuantumMeasurement) else []
+        else:
+            return
+        for modifier in getattr(node, "modifiers", ()):
+            weight = _modified(weight, modifier, len(operands))
+        widths = [self._width(operand) for operand in operands]
+        sets = 1 if isinstance(node, ast.QuantumBarrier) else max(widths, default=1)
+        self._operations += sets * weight
+        self._operands += sum(widths) if sets == 1 else sets * len(widths)
+        if self._operations > MAX_OPERATIONS:
+            raise self._located(node, too_many_operations)
+        if self._operands > MAX_OPERANDS:
+            raise self._located(node, too_many_operands)
+
+    def place(self, node: Any) -> str:
+        """What a message about this node begins with."""
+        line, column = (node.span.start_line, node.span.start_column + 1) if node.span else (1, 1)
+        return place(self._source.name, line, column)
+
+    def _located(self, node: Any, refusal: Any) -> LimitExceeded:
+        refused: LimitExceeded = refusal(self.place(node))
+        return refused
+
+    def _width(self, node: Any) -> int:
+        """At most how many bits an operand is."""
+        if isinstance(node, ast.Identifier):
+            return self._widths.get(node.name, 1)
+        if isinstance(node, ast.Concatenation):
+            return self._width(node.lhs) + self._width(node.rhs)
+        if isinstance(node, ast.IndexExpression):
+            return 1 if _is_one(node.index) else self._width(node.collection)
+        if isinstance(node, ast.IndexedIdentifier):
+            return 1 if any(map(_is_one, node.indices)) else self._width(node.name)
+        return MAX_QUBITS
+
+
+def _is_one(index: Any) -> bool:
+    """Does this index pick one bit?"""
+    return (
+        isinstance(index, list)
+        and len(index) == 1
+        and not isinstance(index[0], ast.RangeDefinition | ast.DiscreteSet)
+    )
+
+
+def _size(node: Any) -> int:
+    if node is None:
+        return 1
+    return int(node.value) if isinstance(node, ast.IntegerLiteral) else MAX_QUBITS
+
+
+def _modified(weight: int, modifier: Any, width: int) -> int:
+    if modifier.modifier is ast.GateModifierName.pow:
+        return int(max(weight, _POWER_BASE ** min(width, 12)))
+    if modifier.modifier is ast.GateModifierName.inv or weight == 1:
+        return weight
+    return weight * _CONTROL_WEIGHT

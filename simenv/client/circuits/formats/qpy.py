@@ -1,0 +1,117 @@
+"""QPY, Qiskit's file of circuits, to a QuantumCircuit.
+
+Invariant: Qiskit's reader gets only a file whose header says that it holds one circuit that can be
+carried, and no block that cannot; the headers of definitions within it are Qiskit's to judge. Only
+versions of QPY are read that hold plain data: before 13 a file may hold formulas as serialized
+objects or as code of another library.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import warnings
+from typing import Any
+
+from simenv.client.circuits.common import qiskit_runtime
+from simenv.client.circuits.common.text_checks import (
+    MAX_OPERATIONS,
+    label,
+    too_many_bits,
+    too_many_operations,
+)
+from simenv.client.circuits.formats.qpy_sandbox import CONFINED
+from simenv.errors import LimitExceeded, ProgramError
+from simenv.model import MAX_CLBITS, MAX_QUBITS
+
+MAGIC = b"QISKIT"
+OLDEST = 13
+
+# The file: magic, version of QPY, version of Qiskit (3), number of programs, encoding of formulas;
+# then the kind of the programs, and since version 16 where each begins.
+_FILE = struct.Struct("!6sBBBBQcc")
+_OFFSET = struct.Struct("!Q")
+_TABLE_SINCE = 16
+# A circuit: sizes of name and global phase, its qubits, clbits, bytes of metadata, registers,
+# instructions, variables.
+_CIRCUIT = struct.Struct("!HcHIIQIQI")
+# A block's circuit among the parameters of an instruction: its kind, its size, and its own header,
+# of which the global phase is a float.
+_BLOCK = re.compile(rb"q(.{8})(?=(..f\x00\x08.{32}))", re.DOTALL)
+
+
+def parse(data: bytes, name: str = "", *, trusted: bool = True) -> Any:
+    """The circuit of a QPY file. ProgramError and LimitExceeded say why there is none.
+
+    One that is not `trusted` is read by a process of its own first: its sizes are only claims.
+    """
+    _check(data, name)
+    if not trusted:
+        CONFINED.check(data, name)
+    from qiskit import qpy
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of files from a later Qiskit, which may be read
+            (circuit,) = qpy.load(io.BytesIO(data))
+    except MemoryError as error:
+        raise LimitExceeded(f"{label(name)}no memory left to read the circuit") from error
+    except Exception as error:
+        raise _refusal(name, error) from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise _refusal(name, error) from error
+    return circuit
+
+
+def _refusal(name: str, error: BaseException) -> ProgramError:
+    text = str(getattr(error, "message", "")) or str(error) or type(error).__name__
+    return ProgramError(
+        f"{label(name)}the QPY file cannot be read: {text}",
+        hint="write it anew with qiskit.qpy.dump, or give the circuit itself",
+    )
+
+
+def _check(data: bytes, name: str) -> None:
+    qiskit_runtime.qiskit()
+    from qiskit.qpy import common
+
+    newest = common.QPY_VERSION
+    try:
+        _, version, *_, programs, _, kind = _FILE.unpack_from(data)
+        if not OLDEST <= version <= newest:
+            raise ProgramError(
+                f"{label(name)}QPY of version {version}; {OLDEST} to {newest} are read",
+                hint="load it with the Qiskit that wrote it, and dump it with Qiskit 1.3 or later",
+            )
+        if programs != 1 or kind != b"q":
+            raise ProgramError(
+                f"{label(name)}a QPY file with {programs} programs, of kind {kind.decode('latin')}",
+                hint="a file holds one circuit; load several with qiskit.qpy and submit_many",
+            )
+        at = _FILE.size
+        if version >= _TABLE_SINCE:
+            (at,) = _OFFSET.unpack_from(data, at)
+        if at > len(data):
+            raise struct.error(f"the circuit begins behind the end, at {at}")
+        _check_sizes(_CIRCUIT.unpack_from(data, at), name)
+    except struct.error as error:
+        raise ProgramError(
+            f"{label(name)}the QPY file is torn: {error}", hint="write it anew"
+        ) from error
+    for match in _BLOCK.finditer(data):
+        (size,) = _OFFSET.unpack(match.group(1))
+        if match.end() + size <= len(data):
+            _check_sizes(_CIRCUIT.unpack(match.group(2)), name)
+
+
+def _check_sizes(header: tuple[Any, ...], name: str) -> None:
+    _, _, _, qubits, clbits, _, _, instructions, _ = header
+    if qubits > MAX_QUBITS:
+        raise too_many_bits("qubits", qubits, MAX_QUBITS, label(name))
+    if clbits > MAX_CLBITS:
+        raise too_many_bits("clbits", clbits, MAX_CLBITS, label(name))
+    if instructions > MAX_OPERATIONS:
+        raise too_many_operations(label(name))

@@ -1,0 +1,183 @@
+"""QPY of others, read first by a process of its own that may take little memory and time.
+
+Qiskit's reader believes the sizes in a file: a kilobyte may ask for gigabytes, and where these are
+not there the process ends. So what a stranger sent is read once where that hurts nobody; what could
+be read there within the limits can be read here. It gets only files whose headers `qpy` has passed:
+older versions hold code. The process is started with the first file, kept,
+and started anew after a file that ended it.
+
+    python -m simenv.client.circuits.formats.qpy_sandbox  # reads files, writes verdicts
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import struct
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from time import monotonic
+
+from simenv.config import interpreter
+from simenv.errors import LimitExceeded, ProgramError
+
+MEMORY_BYTES = 2**30  # beyond what Qiskit itself takes
+SECONDS = 10.0
+QUEUE_SECONDS = 60.0  # until the files of others have been read
+START_SECONDS = 120.0  # until Qiskit is loaded
+_LENGTH = struct.Struct("!Q")
+_READY, _SOUND, _WRONG = b"r", b"s", b"w"
+_MOST_WORDS = 500
+
+
+class Confined:
+    """Thread-safe; one file at a time. Begins anew in a forked child."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def check(self, data: bytes, name: str = "") -> None:
+        """ProgramError for a file that Qiskit refuses, LimitExceeded for one that takes too much to
+        be read or that has no turn within QUEUE_SECONDS, ConfigError where there is no Python to
+        read it with."""
+        where = f"{name}: " if name else ""
+        if not self._lock.acquire(timeout=QUEUE_SECONDS):
+            raise LimitExceeded(
+                f"{where}another QPY file is being read, and has been for {QUEUE_SECONDS:g} s",
+                hint="send it again, or OpenQASM",
+            )
+        try:
+            verdict, words = self._judged(data)
+        finally:
+            self._lock.release()
+        if verdict == _SOUND:
+            return
+        if verdict == _WRONG:
+            raise ProgramError(
+                f"{where}the QPY file cannot be read: {words}",
+                hint="write it anew with qiskit.qpy.dump, or send OpenQASM",
+            )
+        raise LimitExceeded(
+            f"{where}reading the QPY file of {len(data)} bytes takes more than "
+            f"{MEMORY_BYTES >> 20} MiB or {SECONDS:g} s",
+            hint="a smaller circuit, or OpenQASM",
+        )
+
+    def close(self) -> None:
+        """End the process, if there is one."""
+        with self._lock:
+            self._end()
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._pid != os.getpid():
+            self._pid, self._process = os.getpid(), None
+        if self._process is None:
+            argv = [interpreter(), "-P", "-m", __name__]
+            environ = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+            self._process = subprocess.Popen(
+                argv,
+                env=environ,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            )
+            if self._read(self._process, 1, START_SECONDS) != _READY:
+                self._end()
+                raise ProgramError(
+                    "QPY cannot be read here: the process that reads it first does not start",
+                    hint="send OpenQASM; or see that `python -c 'import qiskit.qpy'` works",
+                )
+        return self._process
+
+    def _judged(self, data: bytes) -> tuple[bytes, str]:
+        """The verdict, and Qiskit's words where it refuses; no verdict where the process ended or
+        took too long. An answer that was not read whole would be the next file's: then it ends."""
+        process = self._started()
+        try:
+            verdict = self._verdict(process, data)
+            words = self._words(process) if verdict == _WRONG else ""
+        except (OSError, TimeoutError, struct.error):
+            verdict, words = b"", ""
+        except BaseException:
+            self._end()
+            raise
+        if verdict not in (_SOUND, _WRONG):
+            self._end()
+        return verdict, words
+
+    def _verdict(self, process: subprocess.Popen[bytes], data: bytes) -> bytes:
+        assert process.stdin is not None
+        process.stdin.write(_LENGTH.pack(len(data)) + data)
+        process.stdin.flush()
+        return self._read(process, 1, SECONDS)
+
+    def _words(self, process: subprocess.Popen[bytes]) -> str:
+        (size,) = _LENGTH.unpack(self._read(process, _LENGTH.size, SECONDS))
+        return self._read(process, min(size, 4 * _MOST_WORDS), SECONDS).decode(errors="replace")
+
+    def _read(self, process: subprocess.Popen[bytes], size: int, seconds: float) -> bytes:
+        """So many bytes, or those before its end. TimeoutError."""
+        assert process.stdout is not None
+        descriptor, found, end = process.stdout.fileno(), b"", monotonic() + seconds
+        poll = select.poll()  # select.select takes no descriptor above 1023
+        poll.register(descriptor, select.POLLIN)
+        while len(found) < size:
+            if not poll.poll(max(0.0, end - monotonic()) * 1e3):
+                raise TimeoutError
+            part = os.read(descriptor, size - len(found))
+            if not part:
+                break
+            found += part
+        return found
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with suppress(OSError):  # what it has not read
+                    pipe.close()
+
+
+CONFINED = Confined()
+
+
+def main() -> int:
+    """Files in, verdicts out, until there are no more."""
+    import io
+    import resource
+    import warnings
+
+    from qiskit import qpy
+
+    warnings.simplefilter("ignore")
+    with open("/proc/self/statm", encoding="ascii") as told:
+        has_bytes = int(told.read().split()[0]) * resource.getpagesize()
+    limit = has_bytes + MEMORY_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    source, answers = sys.stdin.buffer, sys.stdout.buffer
+    answers.write(_READY)
+    answers.flush()
+    while head := source.read(_LENGTH.size):
+        data = source.read(_LENGTH.unpack(head)[0])
+        try:
+            qpy.load(io.BytesIO(data))
+        except BaseException as error:  # noqa: BLE001 - a panic of its compiled part is none of Exception
+            words = (str(getattr(error, "message", "")) or str(error))[:_MOST_WORDS].encode()
+            answers.write(_WRONG + _LENGTH.pack(len(words)) + words)
+        else:
+            answers.write(_SOUND)
+        answers.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,229 @@
+"""Where a service is: its connection file, followed when the service starts anew elsewhere.
+
+Invariant: a connection file of somebody else, or one that others can write, is not believed.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import struct
+import time
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from simenv import config, files
+from simenv.client.connection.local_process import SERVICE, last_lines, runs
+from simenv.client.connection.remote_address import KeyAddress, found_out, is_personal
+from simenv.config import ConnectionFile
+from simenv.errors import KeyRefused, NoService, SimenvError
+from simenv.text import elapsed
+from simenv.wire.keyfiles import KeyPair
+from simenv.wire.transport.tcp_client import CurveConnection, Way
+from simenv.wire.transport.zmq_ipc import Connection, ZmqConnection
+
+FORMAT = 1
+PROBE_S = 1.0
+_CREDENTIALS = struct.Struct("iII")  # ucred: pid, uid, gid
+_READ = msgspec.json.Decoder(ConnectionFile).decode
+
+
+class Address(Protocol):
+    """How a link finds its service, and what it can tell of one that is silent."""
+
+    name: str
+    path: Path  # its connection file
+
+    def open(self, identity: bytes) -> Connection:
+        """A new connection; NoService when there is plainly nobody."""
+
+    def moved(self) -> bool:
+        """Does the service now listen elsewhere than where `open` went last?"""
+
+    def refusal(self) -> SimenvError | None:
+        """Why it is certain that this client is not let in, if it is."""
+
+    def fate(self) -> tuple[str, str]:
+        """What is known of a silent service, and the way out."""
+
+    def door(self) -> tuple[str, str]:
+        """Where the service listens for other machines, and its public key; "" if it does not."""
+
+
+class FileAddress:
+    """The address in a connection file: a socket where the service is on this machine, else its
+    door for its own user."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.parent.name
+        self._file: ConnectionFile | None = None
+        self._far: CurveConnection | None = None
+
+    def open(self, identity: bytes) -> Connection:
+        file = read(self.path)
+        self.name = file.name
+        if ended(file):
+            self._file = file
+            raise NoService(f"no service {file.name!r}: {self.fate()[0]}", hint=self.fate()[1])
+        connection = self._connected(file, identity)
+        self._file = file
+        return connection
+
+    def _connected(self, file: ConnectionFile, identity: bytes) -> Connection:
+        near, own = Path(file.sockets) / "client.sock", file.own
+        self._far = None
+        here = file.node == os.uname().nodename
+        if _is_own_socket(near, must_listen=not here):
+            return ZmqConnection(near, identity)
+        if own is None and here:
+            raise NoService(
+                f"{near} is not of this user, or others can write its folder: not used",
+                hint=f"simenv down{_option(file.name)}; simenv up{_option(file.name)} --resume",
+            )
+        if own is None:
+            raise NoService(
+                f"environment {file.name!r} runs on {file.node}, and listens for no other machine",
+                hint=f"there: simenv down{_option(file.name)}; simenv up{_option(file.name)} "
+                "--listen tcp://INTERFACE:0; or work there",
+            )
+        keys = KeyPair(own.public, own.secret)
+        self._far = CurveConnection(own.address, own.server_key, keys, identity)
+        return self._far
+
+    def moved(self) -> bool:
+        try:
+            file = read(self.path)
+        except NoService:
+            return False
+        last = self._file
+        if last is None or ended(file):
+            return False
+        return (file.sockets, file.own) != (last.sockets, last.own)
+
+    def refusal(self) -> SimenvError | None:
+        far = self._far
+        if far is None or far.way() is not Way.REFUSED or self.moved():
+            return None
+        return KeyRefused(
+            f"the service at {far.address} does not know the key in {self.path}",
+            hint="the file is not the one it wrote; simenv up names it as key",
+        )
+
+    def door(self) -> tuple[str, str]:
+        file = self._file or read(self.path)
+        return file.address, file.server_key
+
+    def fate(self) -> tuple[str, str]:
+        log = self.path.with_name("service.log")
+        hint = f"see {log}{_last_words(log)}; start again: simenv up{_option(self.name)} --resume"
+        file = self._file
+        if file is None:
+            return "it was never heard", hint
+        state = "has ended" if ended(file) else "does not answer"
+        if self._far is not None and not ended(file):
+            state = f"is out of reach: {found_out(self._far.way(), self._far.address)}"
+        try:
+            age = f"; last sign of life {elapsed(time.time() - self.path.stat().st_mtime)} ago"
+        except OSError:
+            age = "; its connection file is gone"
+        return f"process {file.pid} on {file.node} {state}{age}", hint
+
+
+def find(name: str | None = None, file: Path | None = None) -> FileAddress | KeyAddress:
+    """The address of an environment: `file`, else `name`, else SIMENV_SERVICE, else `default`."""
+    path = file or (None if name else config.service_file())
+    if path is None:
+        path = config.connection_file(name or "default")
+    elif is_personal(path):
+        return KeyAddress(path)
+    return FileAddress(path)
+
+
+def read(path: Path) -> ConnectionFile:
+    """The connection file; NoService when there is none that can be believed."""
+    try:
+        with path.open("rb") as source:
+            info = os.fstat(source.fileno())
+            body = source.read(65_536)
+    except FileNotFoundError as error:
+        name = path.parent.name
+        if path != config.home_root() / name / "connection.json":
+            hint = "its service has ended, or it is another file: simenv up names it as key"
+            raise NoService(f"there is no connection file {path}", hint=hint) from error
+        raise NoService(
+            f"no environment {name!r} is up (there is no {path})",
+            hint=f"start one: simenv up{_option(name)}",
+        ) from error
+    except OSError as error:
+        raise NoService(f"cannot read {path}: {error.strerror}") from error
+    if info.st_uid != os.getuid() or info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise NoService(
+            f"{path} belongs to someone else or can be written by others: not believed",
+            hint=f"chmod 600 {path}, or start your own: simenv up",
+        )
+    try:
+        file = _READ(body)
+    except msgspec.MsgspecError as error:
+        raise NoService(f"{path} is not a connection file: {error}") from error
+    if file.format != FORMAT:
+        raise NoService(
+            f"{path} has format {file.format} (simenv {file.version}), this client reads {FORMAT}",
+            hint="use one version of simenv on both sides",
+        )
+    if file.own is not None and info.st_mode & 0o077:
+        raise NoService(
+            f"{path} holds a secret key and can be opened by others: not used",
+            hint=f"chmod 600 {path}; if others may have read it: simenv down, simenv up --resume",
+        )
+    return file
+
+
+def ended(file: ConnectionFile) -> bool:
+    """Is the service's process surely gone? Never sure of another node's."""
+    return file.node == os.uname().nodename and not runs(
+        file.pid, SERVICE, start_ticks=file.start_ticks
+    )
+
+
+def _is_own_socket(path: Path, *, must_listen: bool) -> bool:
+    """Is that a socket of this user, in a folder that nobody else can write?
+
+    The path comes from a file that several machines may see, and another user of this one may have
+    made a folder of that name. `must_listen`: False where the service is surely on this machine,
+    and may be about to listen again.
+    """
+    if not os.path.lexists(path.parent):
+        return not must_listen
+    if files.weakness(path.parent) is not None:
+        return False
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(PROBE_S)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return not must_listen
+        return _peer_uid(probe) == os.geteuid()
+
+
+def _peer_uid(connected: socket.socket) -> int:
+    """The user who listens: SO_PEERCRED, unix(7)."""
+    name = getattr(socket, "SO_PEERCRED", None)
+    if name is None:  # another system: the folder has to do
+        return os.geteuid()
+    _, uid, _ = _CREDENTIALS.unpack(
+        connected.getsockopt(socket.SOL_SOCKET, name, _CREDENTIALS.size)
+    )
+    return int(uid)
+
+
+def _last_words(log: Path) -> str:
+    lines = last_lines(log)
+    return f" (last line: {lines[0][:200]})" if lines else ""
+
+
+def _option(name: str) -> str:
+    return "" if name == "default" else f" --name {name}"

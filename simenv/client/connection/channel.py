@@ -1,0 +1,340 @@
+"""The wire as many threads of a client share it: whoever waits reads; no thread of its own.
+
+Of the threads that wait one leads: it alone touches the connection, hands out what arrives, and
+gives the lead away when it has what it waited for. Others leave what they send in the outbox and
+wake it. A service that says nothing for LOST_S although asked is lost; when its connection file
+names another place, or its epoch has changed, it is greeted anew and all is asked again (`renew`).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from simenv import __version__
+from simenv.client.connection import liveness
+from simenv.client.connection.address import Address
+from simenv.client.connection.liveness import Silence
+from simenv.errors import KeyRefused, NoService, SimenvError, VersionMismatch
+from simenv.wire import codec
+from simenv.wire.auth import CLIENT_ROUTE
+from simenv.wire.messages import client as m
+from simenv.wire.transport.zmq_ipc import Connection, check_size
+
+Take = Callable[[Any], None]
+
+
+class Channel:
+    """`handlers` get the messages of their type, `renew` is called when all must be asked again.
+
+    Both are called with `lock` held, the lock of everything behind this channel; `forked` starts
+    it anew in a child. `changed` is notified when something was read.
+    """
+
+    lock: threading.RLock
+    changed: threading.Condition
+
+    def __init__(
+        self,
+        address: Address,
+        handlers: Mapping[type, Take],
+        renew: Callable[[], None],
+        forked: Callable[[], None],
+        *,
+        as_client: bool = False,
+    ) -> None:
+        """`as_client`: with the rights of the role client, whatever the key has."""
+        self._route = CLIENT_ROUTE.decode() if as_client else "~"
+        self.address, self._renew, self._forked = address, renew, forked
+        self._handlers: dict[type, Take] = {
+            m.Welcome: self._welcome,
+            m.Pong: self._pong,
+            **handlers,
+        }
+        self.closed = False
+        # A client that nobody closes ends here: a socket that is collected with its context would
+        # wait for it for ever. Not at the exit, where other threads may still be reading.
+        self._sockets: list[Connection] = []
+        weakref.finalize(self, _close, self._sockets).atexit = False
+        self.is_stale = False  # in a forked child that has not yet connected anew; see `enter`
+        self._fresh()
+        _CHANNELS.add(self)
+
+    def _fresh(self) -> None:
+        self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
+        self.client = self._route + os.urandom(8).hex()  # "~": no user's key begins so
+        self.epoch = 0
+        self.name = self.address.name
+        self.results: Path | None = None  # where files of results are, if that is on this node
+        self.newest_completion = -1  # at the first greeting; -1: the service did not tell
+        self._connection: Connection | None = None
+        self._leader: int | None = None
+        self._followers = 0
+        self._outbox: deque[bytes] = deque()
+        self._broken: SimenvError | None = None
+        self._renewing = False
+        self._silence = Silence(self.address)
+
+    def start(self, timeout_s: float = liveness.LOST_S) -> None:
+        """Open and greet. Raises NoService, KeyRefused, VersionMismatch."""
+        try:
+            with self.lock:
+                self._connect(self.address.open(self.client.encode()))
+            self._be_greeted(timeout_s)
+        except BaseException:
+            if self._connection is not None:
+                self._connection.close()
+            raise
+
+    def _be_greeted(self, timeout_s: float) -> None:
+        """Waits a slice at a time: of a time in which this process did not run one slice counts."""
+        left_s = timeout_s
+        while not self.wait(lambda: self.epoch != 0, min(left_s, liveness.QUIET_S)):
+            left_s -= liveness.QUIET_S
+            if left_s <= 0:
+                raise self._silence.verdict(self.name, ever=False)
+
+    def enter(self) -> None:
+        """To be called first by everything public: a forked child connects anew."""
+        if self.is_stale:
+            with self.lock:
+                if self.is_stale:
+                    self.start()
+                    self.is_stale = False
+
+    def send(self, message: m.FromClient) -> bytes:
+        """With the lock held. Returns what was sent, to be sent again with `resend`."""
+        body = codec.encode(message)
+        self.resend(body)
+        return body
+
+    def resend(self, body: bytes) -> None:
+        """With the lock held."""
+        connection = self._open()
+        check_size(body, connection.message_bytes)  # here, not where another thread sends it
+        if self._leader in (None, threading.get_ident()):
+            connection.send(body)
+        else:
+            self._outbox.append(body)
+            connection.wake()
+
+    def wait(
+        self,
+        done: Callable[[], bool],
+        timeout_s: float | None = None,
+        repeat: Callable[[float], None] | None = None,
+    ) -> bool:
+        """Until `done()`, False after `timeout_s`.
+
+        `repeat` is called with the time (monotonic) before every look, locked: it may ask again.
+        Raises ServiceLost after LOST_S of silence, NoService when the client is closed.
+        """
+        me = threading.get_ident()
+        start = before = monotonic()
+        end = math.inf if timeout_s is None else start + timeout_s
+        try:
+            while True:
+                with self.lock:
+                    if done():
+                        return True
+                    connection = self._open()
+                    now = monotonic()
+                    if now - before > liveness.STOPPED_S:
+                        start = now
+                    before = now
+                    leading = self._lead(me)
+                    if now >= end:
+                        break
+                    if repeat is not None:
+                        repeat(now)
+                    limit = liveness.QUIET_S
+                    if self._silence.lasts(now):
+                        limit = liveness.LOOK_S
+                        connection = self._doubt(now, start, leading)
+                    if end - now < limit:
+                        limit = end - now
+                    if not leading:
+                        self._follow(limit)
+                        continue
+                    if self._outbox:
+                        self._flush()
+                if self._receive(connection, limit) and done():
+                    return True
+            while leading and not done() and self._receive(connection, 0.0):
+                pass
+            with self.lock:
+                return done()
+        finally:
+            self._resign(me)
+
+    def glance(self, *, strict: bool = False) -> None:
+        """Read what is here already, unless another thread is reading; never waits. A service that
+        is silent is looked for and asked, as `wait` does. `strict`: ServiceLost where it has not
+        answered for LOST_S."""
+        me = threading.get_ident()
+        with self.lock:
+            connection = self._open()
+            leading = self._lead(me)
+        try:
+            while leading and self._receive(connection, 0.0):
+                pass
+            with self.lock:
+                now = monotonic()
+                if self._silence.lasts(now):
+                    if leading:
+                        self._look_for(now)
+                    if strict and self._silence.is_unanswered(now):
+                        raise self._silence.verdict(self.name, ever=self.epoch != 0)
+        finally:
+            self._resign(me)
+
+    def close(self) -> None:
+        """Idempotent; threads that wait get NoService."""
+        if self.is_stale:
+            self.closed = True
+            return
+        with self.lock:
+            self.closed = True
+            if self._connection is None:
+                return
+            me = threading.get_ident()
+            self._connection.wake()
+            self.changed.notify_all()
+            self.changed.wait_for(lambda: self._leader in (None, me), liveness.LOST_S)
+            self._connection.close()
+            self._connection = None
+
+    def _lead(self, me: int) -> bool:
+        if self._leader is None:
+            self._leader = me
+        return self._leader == me
+
+    def _resign(self, me: int) -> None:
+        if self._leader == me:
+            with self.lock:
+                self._leader = None
+                if self._followers or self.closed:
+                    self._flush()
+                    self.changed.notify_all()
+
+    def _follow(self, limit_s: float) -> None:
+        self._followers += 1
+        try:
+            self.changed.wait(limit_s)
+        finally:
+            self._followers -= 1
+
+    def _flush(self) -> None:
+        while self._outbox and self._connection is not None:
+            self._connection.send(self._outbox.popleft())
+
+    def _receive(self, connection: Connection, limit_s: float) -> bool:
+        """Without the lock, by the leader: one message, taken; False when there is none."""
+        body = connection.receive(limit_s)
+        if body is None:
+            return False
+        message = codec.to_client(body)
+        with self.lock:
+            self._silence.end()
+            self._handlers[type(message)](message)
+            if self._followers:
+                self.changed.notify_all()
+        return True
+
+    def _open(self) -> Connection:
+        if self._broken is not None:
+            raise self._broken
+        if self.closed or self._connection is None:
+            raise NoService("this client is closed", hint="connect again")
+        return self._connection
+
+    def _doubt(self, now: float, start: float, leading: bool) -> Connection:
+        """It has been quiet: look for it, ask it; ServiceLost when it has been for too long."""
+        if self._silence.is_final(now, start):
+            raise self._silence.verdict(self.name, ever=self.epoch != 0)
+        if leading:
+            self._look_for(now)
+        return self._open()
+
+    def _look_for(self, now: float) -> None:
+        if self._silence.has_moved(now):
+            self._reopen()
+        if self._silence.ask(now):
+            self.send(m.Ping(0))
+
+    def _reopen(self) -> None:
+        try:
+            connection = self.address.open(self.client.encode())
+        except NoService:
+            return  # it went away again: the next look will tell
+        if self._connection is not None:
+            self._connection.close()
+        self._connect(connection)
+
+    def _connect(self, connection: Connection) -> None:
+        self._connection = connection
+        self._sockets[:] = [connection]
+        self._hello()
+
+    def _hello(self) -> None:
+        self._renewing = self.epoch != 0
+        self.send(m.Hello(m.PROTOCOL, __version__, self.client))
+
+    def _welcome(self, message: m.Welcome) -> None:
+        renew = self._renewing or self.epoch not in (0, message.epoch)
+        if not self.epoch:
+            self.newest_completion = message.newest_completion
+        self.epoch, self.name, self._renewing = message.epoch, message.name, False
+        if self._connection is not None:
+            self._connection.message_bytes = message.message_bytes
+        here = message.results and message.node == os.uname().nodename
+        self.results = Path(message.results) if here else None
+        if renew:
+            self._renew()
+
+    def _pong(self, message: m.Pong) -> None:
+        if self.epoch and message.epoch != self.epoch:
+            self._hello()
+
+    def refused(self, error: SimenvError) -> None:
+        """Something of ours was not taken; for good when the versions do not meet, or our key does
+        not count any more."""
+        if isinstance(error, VersionMismatch | KeyRefused):
+            self._broken = error
+        raise error
+
+    def orphan(self) -> None:
+        """In a forked child, before all else: the parent's socket and lock are not ours.
+
+        Nothing is sent or waited for here; `enter` does that when it is needed.
+        """
+        connection = self._connection
+        self._fresh()
+        if connection is not None:
+            connection.close()
+        self._forked()
+        self.is_stale = not self.closed
+
+
+def _close(connections: list[Connection]) -> None:
+    for connection in connections:
+        connection.close()
+
+
+_CHANNELS: weakref.WeakSet[Channel] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for channel in list(_CHANNELS):
+        channel.orphan()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,148 @@
+"""Which tasks are still to end: ids to tasks, and results that came before their acceptance.
+
+Invariant: an entry leaves the ledger when its end is known; what is finished lives in its Tasks.
+No lock here: the link holds its own around every call.
+
+Asking for results that may have come and gone: at most one Watch on its way.
+
+The service drops what a slow reader does not read, so a long list is asked for in parts, the next
+when the answer to the last (Unknown, which follows the results) is there. Where one result was
+lost others will be: then all that is outstanding is asked for. No lock here: the link has one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from simenv.client.connection.task_handle import Ending, Entry, Submission
+from simenv.errors import NotFound
+from simenv.model import task_name
+
+if TYPE_CHECKING:
+    from simenv.client.connection.session import Link
+    from simenv.wire.messages.client import Accepted, Completed, Completion
+from collections.abc import Callable, Iterable
+from time import monotonic
+
+from simenv.client.connection.requests import REPEAT_S
+
+EARLY_KEPT = 16_384  # beyond it a result is dropped, and asked for again by Watch
+
+
+class Ledger:
+    """Outstanding tasks of one link."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[int, Entry] = {}
+        self.unanswered = 0  # submits on their way: only then can a result be early
+        self._early: dict[int, tuple[Completion, Ending]] = {}
+
+    def accepted(self, link: Link, message: Accepted, submission: Submission) -> list[Entry]:
+        """The entries of one accepted message, in order; known ids give those there are."""
+        self.unanswered -= 1
+        numbers = range(message.first, message.first + message.count)
+        entries = [Entry(link, number, submission) for number in numbers]
+        if message.repeated:
+            entries = [self.tasks.get(entry.number, entry) for entry in entries]
+        self.tasks.update(zip(numbers, entries, strict=True))
+        if self._early:
+            for entry in entries:
+                early = self._early.pop(entry.number, None)
+                if early is not None:
+                    del self.tasks[entry.number]
+                    entry.end(*early)
+            if not self.unanswered:
+                self._early.clear()
+        return entries
+
+    def refused(self) -> None:
+        """A submit was answered without tasks, or given up."""
+        self.unanswered -= 1
+        if not self.unanswered:
+            self._early.clear()
+
+    def completed(self, message: Completed, read_s: float) -> None:
+        """Hand each result to its task; one that nobody waits for is dropped."""
+        ending = Ending(message.origin, message.engine, message.route, read_s)
+        pop = self.tasks.pop
+        for completion in message.results:
+            entry = pop(completion.task, None)
+            if entry is not None:
+                entry.end(completion, ending)
+            elif self.unanswered and len(self._early) < EARLY_KEPT:
+                self._early[completion.task] = (completion, ending)
+
+    def unknown(self, numbers: list[int], gone: list[int]) -> None:
+        """The service has never heard of these; those in `gone` it keeps no longer."""
+        for number in numbers:
+            entry = self.tasks.pop(number, None)
+            if entry is None:
+                continue
+            if number in gone:
+                words = f"what task {task_name(number)} found is no longer kept"
+                hint = "submit it again; history.keep_days and results.keep_gib say what is kept"
+            else:
+                words = f"the service does not know task {task_name(number)}"
+                hint = "another environment may: simenv --name NAME result ID"
+            entry.lose(NotFound(words, hint=hint))
+
+    def expect(self, entry: Entry) -> bool:
+        """Make sure `entry` hears of its end; True when the service must be asked for it."""
+        known = self.tasks.get(entry.number)
+        if known is None:
+            self.tasks[entry.number] = entry
+            return True
+        if known is not entry:  # two entries of one task: the second follows the first
+            known.on_end(lambda: entry.follow(known))
+        return False
+
+
+WATCH_TASKS = 1_000  # their results must fit into the service's send queue
+
+
+class Watches:
+    """The ids still to be asked for."""
+
+    def __init__(self, ledger: Ledger, send: Callable[[list[int]], None]) -> None:
+        self._ledger = ledger
+        self._send = send
+        self._open: dict[int, None] = {}
+        self._on_its_way: list[int] = []
+        self._missed: set[int] = set()  # waited for long: if they come now, they were lost before
+        self._sent_s = -REPEAT_S
+
+    def add(self, numbers: Iterable[int], *, missed: bool = False) -> None:
+        """Ask for these, at once or when the answer on its way has come."""
+        asked = dict.fromkeys(numbers)
+        self._open.update(asked)
+        if missed:
+            self._missed.update(asked)
+        if monotonic() - self._sent_s >= REPEAT_S:
+            self._next()
+
+    def answered(self) -> None:
+        """The last part was answered, after the results it brought."""
+        known = self._ledger.tasks
+        lost = any(n in self._missed and n not in known for n in self._on_its_way)
+        self._missed.difference_update(self._on_its_way)
+        self._sent_s = -REPEAT_S
+        if lost:
+            self._open.update(dict.fromkeys(known))
+        self._next()
+
+    def restart(self) -> None:
+        """Ask for everything outstanding: another service answers now."""
+        self._missed.clear()
+        self._open = dict.fromkeys(self._ledger.tasks)
+        self._next()
+
+    def _next(self) -> None:
+        part: list[int] = []
+        while self._open and len(part) < WATCH_TASKS:
+            number, _ = self._open.popitem()
+            if number in self._ledger.tasks:
+                part.append(number)
+        self._on_its_way = part
+        if part:
+            self._sent_s = monotonic()
+            self._send(part)

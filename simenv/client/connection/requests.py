@@ -1,0 +1,105 @@
+"""What was asked and what was answered, on its way through a link.
+
+Where a client's own time goes, told with its next submission, so that `simenv perf` can say it.
+
+Invariant: adding to it costs a clock's look; what is lost when two threads add at once is a figure.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from simenv.client.connection.task_handle import Entry, Submission
+from simenv.wire.messages import client as m
+from simenv.wire.messages.admin import Keys, OwnerReports, Pools
+from simenv.wire.messages.queries import (
+    App,
+    Collected,
+    Devices,
+    Engines,
+    Explained,
+    History,
+    Rerunning,
+    ResultChunk,
+    Spent,
+    Submitted,
+)
+from simenv.wire.messages.reservations import (
+    Decided,
+    Policed,
+    Profiled,
+    Released,
+    Reservations,
+    Target,
+)
+
+REPEAT_S = 5.0  # what is not answered for so long is asked for again
+
+
+ANSWERS = (
+    m.Status, m.Queue, m.Workers, m.Events, m.Cancelled, m.CompletionPage, m.Acked, m.Stopping,
+    History, Submitted, App, ResultChunk, Rerunning, Collected, Engines, Keys, Explained,
+    Pools, Decided, Reservations, Released, Profiled, Policed, Target, Devices,
+    OwnerReports,
+)  # fmt: skip
+Answer = (
+    m.Accepted | m.Refused | m.Status | m.Queue | m.Workers | m.Events | m.Cancelled
+    | m.CompletionPage | m.Acked | m.Stopping | History | Submitted | App
+    | ResultChunk | Rerunning | Collected | Engines | Keys | Explained
+    | Pools | Decided | Reservations | Released | Profiled | Policed | Target | Devices
+    | OwnerReports
+)  # fmt: skip
+
+
+class Request(msgspec.Struct, eq=False):
+    """Something asked and perhaps answered. Of a submit: what its tasks share, and how many."""
+
+    number: int
+    body: bytes = b""
+    asked_s: float = 0.0
+    answer: Answer | None = None
+    submission: Submission | None = None
+    count: int = 0
+    entries: Sequence[Entry] = ()
+    repeated: bool = False  # the service knew its key: nothing new came of it
+
+    def is_answered(self) -> bool:
+        return self.answer is not None
+
+
+@dataclass(slots=True, eq=False)
+class Gathering:
+    """Of several tasks: those that have ended and nobody took yet; when they were asked for."""
+
+    ended: deque[Entry]
+    asked_s: float
+
+
+class Account:
+    """Seconds since the last submission."""
+
+    __slots__ = ("accepted_s", "late_s", "packed_s", "results")
+
+    def __init__(self) -> None:
+        self._reset()
+
+    def _reset(self) -> None:
+        self.packed_s = 0.0  # circuits and angles to bytes
+        self.accepted_s = 0.0  # waiting for acceptance
+        self.late_s = 0.0  # results ready and not read yet, all together
+        self.results = 0  # that were read
+
+    def take(self) -> Spent:
+        """What has gathered, and begin anew."""
+        spent = Spent(
+            int(1e6 * self.packed_s),
+            int(1e6 * self.accepted_s),
+            max(0, int(1e6 * self.late_s)),
+            self.results,
+        )
+        self._reset()
+        return spent

@@ -1,0 +1,325 @@
+"""Requests and their answers, tasks and their ends, over one channel.
+
+Invariant: every request may be repeated (the service knows a repeated submit by its key), so a lost
+answer, a restarted service and a forked child are all met by asking again. What is kept is bounded
+by what is still unanswered and the tasks that have not ended.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
+from time import monotonic, perf_counter
+from typing import TypeVar
+
+import msgspec
+
+from simenv.client.connection.address import Address
+from simenv.client.connection.asyncio_bridge import Pump
+from simenv.client.connection.channel import Channel, Take
+from simenv.client.connection.liveness import LOST_S
+from simenv.client.connection.pending_tasks import Ledger, Watches
+from simenv.client.connection.requests import ANSWERS, REPEAT_S, Account, Answer, Gathering, Request
+from simenv.client.connection.task_handle import Entry, Submission
+from simenv.errors import ProtocolError, SimenvError, TimedOut
+from simenv.model import TaskInfo, TaskSpec, Terms
+from simenv.wire import codec, refusals
+from simenv.wire.messages import client as m
+from simenv.wire.messages.queries import Spent
+
+PEEK_S = 0.5
+A = TypeVar("A", bound=Answer)
+
+
+class Link:
+    """Thread-safe; one for each Client."""
+
+    def __init__(
+        self, address: Address, timeout_s: float = LOST_S, *, as_client: bool = False
+    ) -> None:
+        self.pump = Pump(self)
+        self._forget()
+        handlers: dict[type, Take] = dict.fromkeys(ANSWERS, self._answer)
+        handlers |= {
+            m.Completed: self._completed,
+            m.Accepted: self._accepted,
+            m.Refused: self._refused,
+            m.Unknown: self._unknown,
+        }
+        self.channel = Channel(address, handlers, self._renew, self._forget, as_client=as_client)
+        self.channel.start(timeout_s)
+
+    def _forget(self) -> None:
+        """At the start, and in a forked child: nothing is asked yet."""
+        self._requests: dict[int, Request] = {}
+        self._numbers = 0
+        self.account = Account()
+        self._next_offset = 0
+        self._ledger = Ledger()
+        self._watches = Watches(self._ledger, self._send_watch)
+        self.pump.reset()
+
+    def close(self) -> None:
+        self.channel.close()
+        self.pump.join()
+
+    # --- one question, one answer -------------------------------------------------------------
+
+    def ask(
+        self, kind: type[A], make: Callable[[int], m.FromClient], timeout_s: float | None = None
+    ) -> A:
+        """The answer to `make(request number)`; the refusal is raised."""
+        self.channel.enter()
+        with self.channel.lock:
+            request = self._new()
+            request.body = self.channel.send(make(request.number))
+        try:
+            self._wait(request, timeout_s)
+        finally:
+            self._requests.pop(request.number, None)
+        answer = request.answer
+        if isinstance(answer, kind):
+            return answer
+        if isinstance(answer, m.Refused):
+            raise refusals.error_of(answer.refusals)
+        raise ProtocolError(f"the service answered {type(answer).__name__}, not {kind.__name__}")
+
+    def infos(self, numbers: Sequence[int], timeout_s: float | None = None) -> list[TaskInfo]:
+        """What the service knows of these tasks; unknown ones are left out."""
+        found: list[TaskInfo] = []
+        for part in _parts(numbers):
+            found += self.ask(m.Queue, partial(m.GetTasks, tasks=part), timeout_s).tasks
+        return found
+
+    def peek(self, number: int) -> list[TaskInfo]:
+        """Like `infos`, for showing only: brief, and [] when nobody answers."""
+        try:
+            return self.infos([number], PEEK_S)
+        except SimenvError:
+            return []
+
+    def cancel(self, numbers: Sequence[int]) -> list[str]:
+        """One word a task; see `Cancelled`."""
+        words: list[str] = []
+        for part in _parts(numbers):
+            words += self.ask(m.Cancelled, partial(m.Cancel, tasks=part)).words
+        return words
+
+    def _new(self) -> Request:
+        self._numbers += 1
+        request = Request(self._numbers)
+        self._requests[request.number] = request
+        return request
+
+    def _wait(self, request: Request, timeout_s: float | None) -> None:
+        def repeat(now: float) -> None:
+            if now - request.asked_s >= REPEAT_S:
+                request.asked_s = now
+                self.channel.resend(request.body)
+
+        request.asked_s = monotonic()
+        if not self.channel.wait(request.is_answered, timeout_s, repeat):
+            raise TimedOut(f"no answer from the service within {timeout_s:g} s")
+
+    # --- submitting ---------------------------------------------------------------------------
+
+    def offer(
+        self,
+        key: str | None,
+        offset: int,
+        terms: Terms,
+        specs: list[TaskSpec],
+        submission: Submission,
+    ) -> Request:
+        """Send one Submit; `claim` waits for its answer.
+
+        Without a `key`: this client's random name, and the next offsets of its own.
+        """
+        channel = self.channel
+        channel.enter()
+        with channel.lock:
+            request = self._new()
+            request.submission, request.count = submission, len(specs)
+            if key is None:
+                key, offset = channel.client, self._next_offset
+                self._next_offset += len(specs)
+            self._ledger.unanswered += 1
+            try:
+                spent = self.account.take()
+                submit = m.Submit(request.number, key, offset, terms, specs, spent)
+                request.body = channel.send(submit)
+            except SimenvError:
+                self.abandon(request)
+                raise
+        return request
+
+    def claim(
+        self, request: Request, timeout_s: float | None = None
+    ) -> Sequence[Entry] | list[m.Refusal]:
+        """The entries of an accepted Submit, or why it was refused; TimedOut after `timeout_s`.
+
+        What was asked before a fork, or given up when the service was lost, is asked again.
+        """
+        begun = perf_counter()
+        try:
+            if request.answer is None:
+                self._resume(request)
+                self._wait(request, timeout_s)
+        except TimedOut:
+            raise  # it stays asked
+        except BaseException:
+            self.abandon(request)
+            raise
+        finally:
+            self.account.accepted_s += perf_counter() - begun
+        if request.number in self._requests:
+            self.abandon(request)
+        answer = request.answer
+        if type(answer) is m.Accepted and answer.count == request.count:
+            return request.entries
+        if isinstance(answer, m.Refused):
+            return answer.refusals
+        raise ProtocolError(f"the service answered {type(answer).__name__} to a submit")
+
+    def look(self, request: Request) -> None:
+        """Take in what has arrived, perhaps the answer to a Submit; never waits."""
+        self._resume(request)
+        self.channel.glance()
+
+    def _resume(self, request: Request) -> None:
+        """See to it that the answer to a Submit can come: under its own key, which the service
+        knows if it ever heard of it."""
+        if request.answer is not None or self._requests.get(request.number) is request:
+            return
+        self.channel.enter()
+        with self.channel.lock:
+            submit = codec.from_client(request.body)
+            assert isinstance(submit, m.Submit)
+            self._numbers += 1
+            request.number = self._numbers
+            self._requests[request.number] = request
+            self._ledger.unanswered += 1
+            again = msgspec.structs.replace(submit, request=request.number, spent=Spent())
+            request.body = self.channel.send(again)
+
+    def abandon(self, request: Request) -> None:
+        """Idempotent: it is answered, or nobody waits for its answer."""
+        if request.number not in self._requests:
+            return
+        with self.channel.lock:
+            if self._requests.pop(request.number, None) is not None:
+                self._ledger.refused()
+
+    # --- waiting for tasks --------------------------------------------------------------------
+
+    def finish(self, entry: Entry, timeout_s: float | None) -> bool:
+        """Wait for the end of one task; False after `timeout_s`."""
+        if self.channel.is_stale or self._ledger.tasks.get(entry.number) is not entry:
+            self.expect([entry])
+        return self.channel.wait(entry.has_ended, timeout_s, partial(self._ask_again, entry))
+
+    def glance(self, entry: Entry) -> None:
+        """Take in what has arrived; never waits."""
+        self.expect([entry])
+        self.channel.glance()
+
+    def gather(self, entries: Collection[Entry]) -> Gathering:
+        """From now on, note each of these when it ends."""
+        self.expect(entries)
+        gathering = Gathering(deque(), monotonic())
+        with self.channel.lock:
+            for entry in entries:
+                entry.on_end(partial(gathering.ended.append, entry))
+        return gathering
+
+    def collect(
+        self, waiting: Iterable[Entry], gathering: Gathering, timeout_s: float | None
+    ) -> bool:
+        """Wait until something has ended; `waiting` are all that still may. False: timeout."""
+
+        def repeat(now: float) -> None:
+            if now - gathering.asked_s >= REPEAT_S:
+                gathering.asked_s = now
+                self._watches.add([entry.number for entry in waiting], missed=True)
+
+        self.channel.enter()
+        found = self.channel.wait(lambda: bool(gathering.ended), timeout_s, repeat)
+        if found:
+            gathering.asked_s = monotonic()
+        return found
+
+    def expect(self, entries: Iterable[Entry]) -> None:
+        """Make sure these hear of their ends, whoever submitted them."""
+        self.channel.enter()
+        with self.channel.lock:
+            asked = [e.number for e in entries if not e.over and self._ledger.expect(e)]
+            if asked:
+                self._watches.add(asked)
+
+    def adopt(self, number: int, submission: Submission) -> Entry:
+        """The task of that number as this link knows it, or a new entry for it."""
+        self.channel.enter()
+        with self.channel.lock:
+            return self._ledger.tasks.get(number) or Entry(self, number, submission)
+
+    def watch(self, numbers: Sequence[int]) -> None:
+        """Ask for the results of these, long waited for. With the lock held."""
+        self._watches.add(numbers, missed=True)
+
+    def _ask_again(self, entry: Entry, now: float) -> None:
+        if not entry.asked_s:
+            entry.asked_s = now
+        elif now - entry.asked_s >= REPEAT_S:
+            entry.asked_s = now
+            self._watches.add([entry.number], missed=True)
+
+    def _send_watch(self, numbers: list[int]) -> None:
+        self.channel.send(m.Watch(0, numbers))
+
+    # --- called by the channel, locked --------------------------------------------------------
+
+    def _completed(self, message: m.Completed) -> None:
+        self._ledger.completed(message, perf_counter())
+
+    def _accepted(self, message: m.Accepted) -> None:
+        request = self._requests.get(message.request)
+        if request is None or request.submission is None:
+            return  # its second answer, or nobody waits for it any more
+        request.answer = message
+        if message.count != request.count:
+            return
+        del self._requests[message.request]
+        submission = request.submission
+        submission.accepted_s = perf_counter() - submission.sent_s
+        request.entries = self._ledger.accepted(self, message, submission)
+        if message.repeated:
+            request.repeated = True
+            self._watches.add([e.number for e in request.entries if not e.over])
+
+    def _refused(self, message: m.Refused) -> None:
+        if message.request:
+            self._answer(message)
+        else:
+            self.channel.refused(refusals.error_of(message.refusals))
+
+    def _unknown(self, message: m.Unknown) -> None:
+        self._ledger.unknown(message.tasks, message.gone)
+        self._watches.answered()
+
+    def _answer(self, message: Answer) -> None:
+        request = self._requests.get(message.request)
+        if request is not None and request.answer is None:
+            request.answer = message
+
+    def _renew(self) -> None:
+        """The service started anew, or we moved: ask for everything that is open, again."""
+        for request in self._requests.values():
+            if request.answer is None:
+                self.channel.resend(request.body)
+        self._watches.restart()
+
+
+def _parts(numbers: Sequence[int]) -> Iterable[list[int]]:
+    for start in range(0, len(numbers), m.MAX_QUESTION_TASKS):
+        yield list(numbers[start : start + m.MAX_QUESTION_TASKS])

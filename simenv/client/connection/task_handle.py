@@ -1,0 +1,256 @@
+"""One task of the service as this process knows it; every `Task` of it reads here.
+
+Invariant: its end is set once, by whoever reads the socket, under the link's lock. What it found is
+decoded once, however many bindings are read from it.
+
+A result that is not what was written: the service looks for itself and runs its task again.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from simenv.client.results.decoded import Provenance, Sheet, Stages
+from simenv.client.results.large_arrays import Bulk, failed
+from simenv.errors import SimenvError, TaskCancelled, TaskExpired, TaskFailed
+from simenv.model import Origin, ResultFile, TaskState, task_name
+from simenv.wire import codec
+from simenv.wire.messages.client import STATES
+
+if TYPE_CHECKING:
+    from simenv.client.connection.session import Link
+    from simenv.wire.messages.client import Completion
+from functools import partial
+from typing import TYPE_CHECKING
+
+from simenv.errors import NotFound
+from simenv.wire.messages.queries import Rerun, Rerunning
+
+if TYPE_CHECKING:
+    from simenv.client.connection.session import Link
+
+
+_DONE = STATES.index(TaskState.DONE)
+
+
+class Submission(msgspec.Struct):
+    """What the tasks of one message share here. `sent_s`: perf_counter; 0.0: not sent from here."""
+
+    name: str = ""
+    sent_s: float = 0.0
+    accepted_s: float = 0.0
+
+
+class Ending(msgspec.Struct, frozen=True):
+    """What the completions of one message share; `read_s`: perf_counter when it was read."""
+
+    origin: Origin
+    engine: str
+    route: str
+    read_s: float
+
+
+class Entry(msgspec.Struct, eq=False, weakref=True):
+    """`over` is set last; the link's lock guards everything else until then."""
+
+    link: Link
+    number: int
+    submission: Submission
+    over: bool = False
+    asked_s: float = 0.0  # monotonic: when somebody first waited, or its result was asked for
+    found: Sheet | None = None  # what it found, once somebody has read it; see `sheet`
+    _completion: Completion | None = None
+    _ending: Ending | None = None
+    _error: SimenvError | None = None
+    _provenance: Provenance | None = None
+    _hooks: list[Callable[[], None]] | None = None
+
+    @property
+    def id(self) -> str:
+        return task_name(self.number)
+
+    def __str__(self) -> str:
+        return self.id
+
+    def has_ended(self) -> bool:
+        return self.over
+
+    def end(self, completion: Completion, ending: Ending) -> None:
+        """The task has ended."""
+        if not self.over:
+            self._completion, self._ending = completion, ending
+            self.over = True
+            if self._hooks is not None:
+                self._run_hooks()
+
+    def lose(self, error: SimenvError) -> None:
+        """The task will never end: the service does not know it."""
+        if not self.over:
+            self._error = error
+            self.over = True
+            self._run_hooks()
+
+    def follow(self, other: Entry) -> None:
+        """End as another entry of the same task did."""
+        if other._completion is not None and other._ending is not None:
+            self.end(other._completion, other._ending)
+        elif other._error is not None:
+            self.lose(other._error)
+
+    def on_end(self, hook: Callable[[], None]) -> None:
+        """Call `hook` (short, under the link's lock) at the end; at once if it has come."""
+        if self.over:
+            hook()
+        elif self._hooks is None:
+            self._hooks = [hook]
+        else:
+            self._hooks.append(hook)
+
+    def _run_hooks(self) -> None:
+        hooks, self._hooks = self._hooks, None
+        for hook in hooks or ():
+            hook()
+
+    # --- after the end ------------------------------------------------------------------------
+
+    @property
+    def final_state(self) -> TaskState:
+        if self._completion is None:
+            return TaskState.FAILED
+        return STATES[self._completion.state]
+
+    def error(self) -> SimenvError | None:
+        """Why there is no result; None if there is one."""
+        if self.found is not None:  # read, so it was sound: one checksum for all its bindings
+            return None
+        if self._error is None and self._completion is not None:
+            self._error = self._failure(self._sound())
+        return self._error
+
+    def sheet(self) -> Sheet:
+        """What was found, for all bindings; what the task ended with instead is raised."""
+        sheet = self.found
+        if sheet is None:
+            if self._error is not None:
+                raise self._error
+            completion = self._sound()
+            error = self._error = self._failure(completion)
+            if error is not None:
+                raise error
+            sheet = self.found = self._opened(completion)
+        return sheet
+
+    def _opened(self, completion: Completion) -> Sheet:
+        sheet = Sheet.read(completion.payload, self)
+        if self.submission.sent_s:
+            account, timing = self.link.account, completion.timing
+            inside_us = timing.queued_us + timing.sent_us + timing.run_us + timing.returned_us
+            inside_us += timing.compile_us
+            account.late_s += perf_counter() - self.submission.sent_s - 1e-6 * inside_us
+            account.results += 1
+        if sheet.data.file is not None:
+            sheet.bulk = Bulk(self.link, self.number, sheet.data.file, self._renewed_file)
+        return sheet
+
+    def _sound(self) -> Completion:
+        """Its end, with a payload as it was written."""
+        completion = self._completion
+        if completion is None:
+            raise SimenvError(f"task {self.id} has not ended")
+        if zlib.crc32(completion.payload) == completion.checksum:
+            return completion
+        return self._renew("its checksum does not fit")
+
+    def _renew(self, why: str) -> Completion:
+        """Have the task run again, as the service sees fit; StoreError if that did not help."""
+
+        fresh = renewed(self.link, self)
+        completion = fresh._completion
+        if completion is None or zlib.crc32(completion.payload) != completion.checksum:
+            raise fresh._error or failed(self.id, why)
+        self._completion, self._ending, self._provenance = completion, fresh._ending, None
+        return completion
+
+    def _renewed_file(self, why: str) -> ResultFile:
+        completion = self._renew(why)
+        error = self._failure(completion)
+        if error is not None:
+            raise error
+        file = codec.result_data(completion.payload).file
+        if file is None:
+            raise failed(self.id, why)
+        return file
+
+    def provenance(self) -> Provenance:
+        """Where it was found."""
+        if self._provenance is None:
+            self._provenance = self._origin()
+        return self._provenance
+
+    def _origin(self) -> Provenance:
+        completion, ending, submission = self._completion, self._ending, self.submission
+        if completion is None or ending is None:
+            raise SimenvError(f"task {self.id} has not ended")
+        timing = completion.timing
+        compile_s = 1e-6 * timing.compile_us
+        inside_s = 1e-6 * (timing.queued_us + timing.sent_us + timing.run_us) + compile_s
+        total_s = ending.read_s - submission.sent_s if submission.sent_s else inside_s
+        stages = Stages(
+            accepted_s=submission.accepted_s,
+            queued_s=1e-6 * timing.queued_us,
+            sent_s=1e-6 * timing.sent_us,
+            run_s=1e-6 * timing.run_us,
+            returned_s=max(0.0, total_s - inside_s),
+            total_s=total_s,
+            compile_s=compile_s,
+        )
+        return Provenance(
+            task=self.id,
+            name=submission.name,
+            engine=ending.engine,
+            route=ending.route,
+            origin=ending.origin,
+            slots=completion.slots,
+            attempts=completion.attempts,
+            timing=stages,
+        )
+
+    def _failure(self, completion: Completion) -> SimenvError | None:
+        if completion.state == _DONE:
+            return None
+        state = STATES[completion.state]
+        failure = codec.failure(completion.payload)
+        text = f": {failure.message}" if failure.message else ""
+        if state is TaskState.CANCELLED:
+            return TaskCancelled(f"task {self.id} was cancelled", hint=failure.hint)
+        if state is TaskState.EXPIRED:
+            return TaskExpired(f"task {self.id} expired{text}", hint=failure.hint)
+        kept = f"all that is needed to run it again: simenv result {self.id} --bundle DIR"
+        return TaskFailed(
+            f"task {self.id} failed{text}",
+            hint=f"{failure.hint}\n{kept}" if failure.hint else kept,
+            reason=failure.reason,
+            host=failure.host,
+            log=failure.log,
+        )
+
+
+def renewed(link: Link, broken: Entry) -> Entry:
+    """The task's next end, or its stored one where the service finds that intact.
+
+    Waits for it. Raises NotFound when nothing of the task is kept.
+    """
+    word = link.ask(Rerunning, partial(Rerun, task=broken.number)).word
+    if word in ("unknown", "removed"):
+        raise NotFound(
+            f"the result of task {broken.id} is no longer kept",
+            hint="submit it again with its seed; results.keep_gib says how much is kept",
+        )
+    fresh = Entry(link, broken.number, broken.submission)
+    link.finish(fresh, None)
+    return fresh

@@ -1,0 +1,270 @@
+"""Start a service process and hear from it that it is ready; end one and see that it is gone.
+
+Invariant: a pid is signalled only after its command line says that it is a service of ours.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from simenv import config, files
+from simenv.client.connection.local_process import SERVICE, last_lines, runs
+from simenv.config import Config, Places
+from simenv.config.environ import SERVICE_NAMES, SERVICE_PREFIXES
+from simenv.errors import SimenvError, StartFailed, by_code
+
+OURS, WORKER = b"simenv.", b"simenv.worker"  # in the command lines of our processes
+PROGRESS_S = 0.5  # between two reports of a start
+GRACE_S = 30.0  # on top of start_timeout_s: the service itself gives up first, and says why
+LOOK_S = 0.01
+QUOTED_LINES = 5
+Progress = Callable[[str, float], object]
+
+
+class Trouble(msgspec.Struct, frozen=True):
+    code: str
+    message: str
+    hint: str = ""
+
+
+class Readiness(msgspec.Struct, frozen=True):
+    """A line that a service sends to its starter; the last one has `ready` or `error`."""
+
+    ready: bool = False
+    error: Trouble | None = None
+    progress: str = ""  # what the start does now; another line follows
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service process that said it is ready. `lifeline`: it ends when this descriptor closes."""
+
+    process: subprocess.Popen[bytes]
+    lifeline: int = -1
+
+
+def start(
+    settings: Config,
+    where: Places,
+    *,
+    private: bool,
+    meanwhile: Callable[[], object] = lambda: None,
+    progress: Progress | None = None,
+) -> Service:
+    """Write the configuration, start the process, wait until it is ready.
+
+    `private`: it ends when this process does. `meanwhile`: called while it starts. `progress`:
+    called every PROGRESS_S with the present stage in words and the seconds since the start.
+    Raises StartFailed or what the service says. Folders that were made for a service that refused
+    its settings are removed; those of one that failed are kept, for its logs.
+    """
+    made = [folder for folder in {where.home, where.state} if not folder.exists()]
+    try:
+        return _start(settings, where, private, meanwhile, progress)
+    except SimenvError as error:
+        if not isinstance(error, StartFailed):
+            for folder in made:
+                shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _start(
+    settings: Config,
+    where: Places,
+    private: bool,
+    meanwhile: Callable[[], object],
+    progress: Progress | None,
+) -> Service:
+    for folder in (where.home, where.state):
+        files.private_folder(folder)
+    config.write(settings, where.config)
+    ready, told = os.pipe()
+    line, lifeline = os.pipe() if private else (-1, -1)
+    try:
+        process = _spawn(where, told, line)
+    except BaseException:
+        _close(ready, told, line, lifeline)
+        raise
+    _close(told, line)
+    try:
+        meanwhile()
+        _await(ready, process, where, settings.start_timeout_s + GRACE_S, progress)
+    except BaseException:
+        _close(lifeline)
+        if not private:  # it knows of no lifeline, and would be waited for in vain
+            process.terminate()
+        end(process)
+        raise
+    finally:
+        _close(ready)
+    return Service(process, lifeline)
+
+
+def environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The part of `environ` that a service inherits."""
+    return {
+        key: value
+        for key, value in environ.items()
+        if key in SERVICE_NAMES or key.startswith(SERVICE_PREFIXES)
+    }
+
+
+def end(process: subprocess.Popen[bytes], patience_s: float = 10.0) -> None:
+    """Our own child: wait for it; SIGTERM, then SIGKILL, when it does not end by itself."""
+    for ask in (None, process.terminate, process.kill):
+        if ask is not None:
+            ask()
+        try:
+            _wait(process, patience_s if ask is None else 5.0)
+        except subprocess.TimeoutExpired:
+            continue
+        return
+    process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], timeout_s: float) -> None:
+    """As `process.wait`, which looks every 50 ms only, where the system can tell of an end."""
+    if process.poll() is None and hasattr(os, "pidfd_open"):
+        with suppress(OSError):
+            told = os.pidfd_open(process.pid)
+            try:
+                watch = select.poll()
+                watch.register(told, select.POLLIN)
+                timeout_s = 0.0 if not watch.poll(1000 * timeout_s) else timeout_s
+            finally:
+                os.close(told)
+    process.wait(timeout_s)
+
+
+def force(pid: int, patience_s: float, start_ticks: str = "") -> None:
+    """Somebody's service on this node that does not answer: SIGTERM, later SIGKILL."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if not runs(pid, SERVICE, start_ticks=start_ticks):
+            return
+        os.kill(pid, number)
+        if not gone([pid], patience_s):
+            return
+
+
+def gone(pids: Iterable[int], timeout_s: float) -> list[int]:
+    """Wait until none of these is a process of ours; those that still are after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while left := [pid for pid in pids if runs(pid, OURS, ending=True)]:
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(LOOK_S)
+    return left
+
+
+def workers(home: Path) -> list[int]:
+    """The workers on this node of the environment with this home."""
+    words = bytes(home.resolve() / "worker.json")
+    pids = [int(entry.name) for entry in Path("/proc").glob("[0-9]*")]
+    return [pid for pid in pids if runs(pid, words) and runs(pid, WORKER)]
+
+
+def kill(pids: Iterable[int]) -> None:
+    """Workers that did not end by themselves."""
+    for pid in pids:
+        if runs(pid, WORKER):
+            os.kill(pid, signal.SIGKILL)
+
+
+def clear(sockets: Path, connection: Path) -> None:
+    """Remove what only a running service has, where it could not do so itself."""
+    connection.unlink(missing_ok=True)
+    if sockets.name.startswith("simenv-") and sockets.is_dir() and not sockets.is_symlink():
+        shutil.rmtree(sockets, ignore_errors=True)
+
+
+def _spawn(where: Places, told: int, line: int) -> subprocess.Popen[bytes]:
+    argv = [config.interpreter(), "-P", "-m", "simenv.service", str(where.config)]
+    argv += ["--ready-fd", str(told)]
+    if line >= 0:
+        argv += ["--lifeline-fd", str(line)]
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+    log = os.open(where.log, flags, 0o600)
+    try:
+        return subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=where.home,
+            env=environment(os.environ),
+            pass_fds=[descriptor for descriptor in (told, line) if descriptor >= 0],
+            start_new_session=True,  # Ctrl-C in the starter's terminal is not meant for it
+            umask=0o077,
+        )
+    except OSError as error:
+        raise StartFailed(f"cannot start {argv[0]}: {error.strerror}") from error
+    finally:
+        os.close(log)
+
+
+def _await(
+    ready: int,
+    process: subprocess.Popen[bytes],
+    where: Places,
+    timeout_s: float,
+    progress: Progress | None = None,
+) -> None:
+    begun = time.monotonic()
+    heard, stage = b"", "the service's process"
+    while True:
+        line, newline, rest = heard.partition(b"\n")
+        if newline:
+            readiness = _readiness(line, process, where)
+            if not readiness.progress:
+                break
+            heard, stage = rest, readiness.progress
+            continue
+        now_s = time.monotonic() - begun
+        if now_s >= timeout_s:
+            raise StartFailed(
+                f"the service did not become ready within {timeout_s:g} s", hint=_quote(where)
+            )
+        if progress is not None:
+            progress(stage, now_s)
+        wait_s = min(timeout_s - now_s, PROGRESS_S if progress is not None else timeout_s)
+        if select.select([ready], [], [], wait_s)[0]:
+            more = os.read(ready, 65_536)
+            if not more:
+                readiness = _readiness(heard, process, where)
+                break
+            heard += more
+    trouble = readiness.error
+    if trouble is not None:
+        raise by_code(trouble.code)(trouble.message, hint=trouble.hint)
+
+
+def _readiness(line: bytes, process: subprocess.Popen[bytes], where: Places) -> Readiness:
+    """StartFailed where that is no line of a service's."""
+    try:
+        return msgspec.json.decode(line, type=Readiness)
+    except msgspec.MsgspecError as error:
+        code = process.wait(5.0) if not line else None
+        words = f"ended with exit code {code}" if code is not None else f"said {line[:80]!r}"
+        raise StartFailed(f"the service {words} before it was ready", hint=_quote(where)) from error
+
+
+def _quote(where: Places) -> str:
+    lines = "\n  ".join(last_lines(where.log, QUOTED_LINES))
+    return f"the end of {where.log}:\n  {lines}" if lines else f"{where.log} is empty"
+
+
+def _close(*descriptors: int) -> None:
+    for descriptor in descriptors:
+        if descriptor >= 0:
+            os.close(descriptor)

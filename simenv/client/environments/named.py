@@ -1,0 +1,256 @@
+"""Named environments of this machine, which stay when we end; `private` has the others.
+
+What a service has started on this machine, directly or not, and whether it is gone.
+
+Invariant: a process is known by its pid and the moment it began, so that another one with the same
+pid is never waited for and never killed. Where there is no /proc, nothing is known.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic, sleep
+from typing import NamedTuple
+
+from simenv import config
+from simenv.client.client import Client
+from simenv.client.connection.address import FileAddress, ended, find, read
+from simenv.client.connection.remote_address import KeyAddress
+from simenv.client.environments import launch
+from simenv.config import ConnectionFile
+from simenv.errors import (
+    ConfigError,
+    Insufficient,
+    NoService,
+    SimenvError,
+    TimedOut,
+)
+
+LOOK_S = 0.01
+
+
+class Process(NamedTuple):
+    """One that runs, or ran."""
+
+    pid: int
+    began: str  # in clock ticks since the machine was started
+
+
+def descendants(pid: int) -> set[Process]:
+    """All descendants of a process, as they are now: workers, daemons, helpers."""
+    children: dict[int, list[Process]] = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        words = _words(int(entry.name))
+        if words:
+            children.setdefault(int(words[1]), []).append(Process(int(entry.name), words[19]))
+    found: set[Process] = set()
+    open_pids = [pid]
+    while open_pids:
+        for child in children.get(open_pids.pop(), ()):
+            if child not in found:
+                found.add(child)
+                open_pids.append(child.pid)
+    return found
+
+
+def still_running(processes: Collection[Process], timeout_s: float) -> list[Process]:
+    """Those that still run after so long."""
+    deadline = time.monotonic() + timeout_s
+    while running := [each for each in processes if _runs(each)]:
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(LOOK_S)
+    return running
+
+
+def kill(processes: Collection[Process]) -> None:
+    """At once."""
+    for each in processes:
+        if _runs(each):
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(each.pid, signal.SIGKILL)
+
+
+def _runs(process: Process) -> bool:
+    words = _words(process.pid)
+    return bool(words) and words[19] == process.began and words[0] not in ("Z", "X")
+
+
+def _words(pid: int) -> list[str]:
+    """/proc/PID/stat from the third field on (proc(5)); [] if there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+ANSWER_S = 5.0
+FORCE_S = 10.0  # after SIGTERM
+GONE_S = 30.0  # a service on another machine, which touches its file every 5 s
+WORKERS_S = 5.0  # workers end by themselves when their service has gone
+_started: list[subprocess.Popen[bytes]] = []  # kept so that the children we outlive are reaped
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """How an environment ended. `forced`: it did not answer, or not in time."""
+
+    name: str
+    pid: int
+    queued: int  # tasks that wait for the next start
+    seconds: float
+    forced: bool
+    nodes: tuple[str, ...] = ()  # where it had processes, as far as it could say
+
+
+def up(
+    options: Mapping[str, object],
+    file: Path | None = None,
+    resume: bool = False,
+    force_lock: bool = False,
+    progress: launch.Progress | None = None,
+) -> ConnectionFile:
+    """Start the named environment (`options["name"]`, by default `default`) and leave it running.
+
+    `options`: fields of `simenv.config.Config`; `file`: a `simenv.toml`. What its journal holds is
+    taken up again, and so are the settings of its last start that neither of them says anew.
+    `resume`: NotFound if there is no journal, neither the live one nor its copy; the newer one is
+    taken. `force_lock`: a service on another machine, which cannot be looked for from here, is
+    taken to be gone. `progress`: as for `start.start`. Raises Insufficient if it is up already,
+    ConfigError, StartFailed.
+    """
+    chosen = config.load({**options, "resume": resume, "force_lock": force_lock}, file)
+    where = config.places(chosen)
+    with suppress(NoService):
+        _make_way(read(where.connection), where.connection, force_lock)
+    _started[:] = [child for child in _started if child.poll() is None]
+    _started.append(launch.start(chosen, where, private=False, progress=progress).process)
+    return read(where.connection)
+
+
+def _make_way(found: ConnectionFile, path: Path, force: bool) -> None:
+    """Clear away what a service that has ended left behind; Insufficient if it may still live."""
+    if found.node == os.uname().nodename:
+        if not ended(found):
+            raise Insufficient(
+                f"environment {found.name!r} is up already: process {found.pid} on {found.node}",
+                hint=f"simenv down --name {found.name} ends it",
+            )
+        launch.clear(Path(found.sockets), path)
+        return
+    age_s = _silence_s(path)
+    if age_s < GONE_S and not force:
+        raise Insufficient(
+            f"environment {found.name!r} is up on {found.node}: process {found.pid}, last sign of "
+            f"life {age_s:.0f} s ago",
+            hint=f"if it is gone for sure: simenv up --force-lock, or wait {GONE_S - age_s:.0f} s",
+        )
+    path.unlink(missing_ok=True)
+
+
+def _silence_s(path: Path) -> float:
+    """Since a file was touched, by the clock of the file system it is on."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".now-") as now:
+        return max(0.0, os.fstat(now.fileno()).st_mtime - path.stat().st_mtime)
+
+
+def down(
+    name: str | None = None, now: bool = False, *, service: str | Path | None = None
+) -> Stopped:
+    """End an environment: running tasks finish (`now`: wait for the next start), others are kept.
+
+    Returns when no process, socket or connection file of it is left: one that does not answer gets
+    SIGTERM, then SIGKILL. Raises NoService if there is none.
+    """
+    begun = monotonic()
+    where = find(name, Path(service) if service is not None else None)
+    if isinstance(where, KeyAddress):
+        return _down_afar(where, now, begun)
+    path = where.path
+    file = read(path)
+    here = file.node == os.uname().nodename
+    workers = launch.workers(path.parent) if here else []
+    below = descendants(file.pid) if here and not ended(file) else set[Process]()
+    asked = None if ended(file) else _ask(path, now)
+    queued, patience_s, nodes = asked or (0, 0.0, ())
+    forced = asked is None
+    if here:
+        if forced or launch.gone([file.pid], patience_s):
+            forced = True
+            launch.force(file.pid, FORCE_S, file.start_ticks)
+        _clear(file, workers, below, path)
+    elif forced or not _vanished(path, patience_s):
+        raise NoService(
+            f"the service of {file.name!r} on {file.node} does not answer",
+            hint=f"it can only be ended there: process {file.pid}",
+        )
+    return Stopped(file.name, file.pid, queued, monotonic() - begun, forced, nodes)
+
+
+def _down_afar(where: KeyAddress, now: bool, begun: float) -> Stopped:
+    """Over the wire, with an admin's key; done when nobody answers there any more."""
+    with Client(where, ANSWER_S) as client:
+        info = client.status()
+        stopping = client.shutdown(now, ANSWER_S)
+        try:
+            while True:
+                client.status()
+                sleep(launch.LOOK_S)
+        except (NoService, TimedOut):
+            queued = stopping.queued + (stopping.running if now else 0)
+            nodes = tuple(node.name for node in info.nodes)
+            return Stopped(info.name, info.pid, queued, monotonic() - begun, False, nodes)
+
+
+def _clear(file: ConnectionFile, workers: list[int], below: set[Process], path: Path) -> None:
+    """See that nothing is left of a service that has ended on this node."""
+    sockets = Path(file.sockets)
+    for child in _started:
+        if child.pid == file.pid:  # its command line is gone a moment before it can be reaped
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(WORKERS_S)
+        else:
+            child.poll()
+    pids = [file.pid, *workers, *launch.workers(path.parent)]  # the last: begun while it was ending
+    launch.kill(launch.gone(pids, WORKERS_S))
+    kill(still_running(below, WORKERS_S))  # daemons and helpers of launchers
+    left = [
+        *launch.gone(pids, WORKERS_S),
+        *(each.pid for each in still_running(below, WORKERS_S)),
+    ]
+    if left:
+        raise SimenvError(f"processes of {file.name!r} are left: {left}", hint="kill them")
+    launch.clear(sockets, path)
+
+
+def _ask(path: Path, now: bool) -> tuple[int, float, tuple[str, ...]] | None:
+    """Ask it to end: how many tasks stay queued, how long it may take, and where it has processes;
+    None: no answer."""
+    try:
+        with Client(FileAddress(path), ANSWER_S) as client:
+            nodes = tuple(node.name for node in client.status().nodes)
+            stopping = client.shutdown(now, ANSWER_S)
+    except (NoService, TimedOut):
+        return None
+    if now:
+        return stopping.queued + stopping.running, FORCE_S, nodes
+    try:
+        drain_s = config.read(path.with_name("config.json")).drain_timeout_s
+    except ConfigError:
+        drain_s = config.Config().drain_timeout_s
+    return stopping.queued, drain_s + FORCE_S, nodes
+
+
+def _vanished(path: Path, timeout_s: float) -> bool:
+    deadline = monotonic() + timeout_s
+    while path.exists() and monotonic() < deadline:
+        sleep(launch.LOOK_S)
+    return not path.exists()

@@ -1,0 +1,153 @@
+"""Who may come in from other machines: keys added, listed and revoked by an admin.
+
+Through the service where it is up, in its files where it is down. Invariant: the secret half of a
+key is made here, goes into one new file and nowhere else; the service gets the public half.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from simenv import config
+from simenv.client.connection.address import FileAddress, ended, find, read
+from simenv.config import Places
+from simenv.errors import ConfigError, NoService, OptionError
+from simenv.model import OwnerReport
+from simenv.wire import keyfiles
+from simenv.wire.auth import PERSON_ROLES
+from simenv.wire.keyfiles import KEYS_FORMAT, PersonFile
+from simenv.wire.messages.admin import (
+    AddKey,
+    GetKeys,
+    GetLimits,
+    KeyInfo,
+    Keys,
+    OwnerReports,
+    RevokeKey,
+)
+
+if TYPE_CHECKING:
+    from simenv.client.connection.session import Link
+
+_LISTEN = "simenv up --listen tcp://HOST:PORT"
+
+
+class People(Protocol):
+    """What can be done about keys, wherever they are kept."""
+
+    def add(self, name: str, role: str) -> PersonFile:
+        """Let a new key in; what its owner needs, her secret key included.
+
+        Raises OptionError, ConfigError (also when nobody listens), KeyConflict, NotAllowed.
+        """
+
+    def listed(self) -> list[KeyInfo]:
+        """All keys there are."""
+
+    def reports(self) -> dict[str, OwnerReport]:
+        """Limits and use by owner; {} where the service is down."""
+
+    def revoke(self, name: str) -> None:
+        """Shut a key out at once; NotFound if there is none of that name."""
+
+
+class Asked:
+    """Through the service."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def add(self, name: str, role: str) -> PersonFile:
+        _check(name, role)
+        channel = self._link.channel
+        person = _person(channel.name, *channel.address.door(), name, role)
+        key = person.public_key
+        self._link.ask(Keys, partial(AddKey, name=name, role=role, public_key=key))
+        return person
+
+    def listed(self) -> list[KeyInfo]:
+        return self._link.ask(Keys, GetKeys).keys
+
+    def reports(self) -> dict[str, OwnerReport]:
+        return {each.owner: each for each in self._link.ask(OwnerReports, GetLimits).owners}
+
+    def revoke(self, name: str) -> None:
+        self._link.ask(Keys, partial(RevokeKey, name=name))
+
+
+class Stopped:
+    """In the files of an environment that is down."""
+
+    def __init__(self, where: Places, name: str) -> None:
+        self._where = where
+        self._name = name
+
+    def add(self, name: str, role: str) -> PersonFile:
+        _check(name, role)
+        where = self._where
+        door = keyfiles.server_file(where.server_key) if where.server_key.exists() else None
+        address, server_key = (door.address, door.public_key) if door is not None else ("", "")
+        person = _person(self._name, address, server_key, name, role)
+        info = KeyInfo(name, role, person.public_key, time.time())
+        with keyfiles.changing(where.keys):
+            keyfiles.write_keys(where.keys, keyfiles.added(self.listed(), info))
+        return person
+
+    def listed(self) -> list[KeyInfo]:
+        return keyfiles.read_keys(self._where.keys)
+
+    def reports(self) -> dict[str, OwnerReport]:
+        return {}
+
+    def revoke(self, name: str) -> None:
+        with keyfiles.changing(self._where.keys):
+            keyfiles.write_keys(self._where.keys, keyfiles.removed(self.listed(), name))
+
+
+def stopped(name: str | None, service: Path | None) -> Stopped | None:
+    """The environment's files, if it is one of this machine's and surely down."""
+    where = find(name, service)
+    if not isinstance(where, FileAddress):
+        return None
+    with suppress(NoService):
+        if not ended(read(where.path)):
+            return None
+    home = where.path.parent
+    if where.path.name != "connection.json" or not home.is_dir():
+        return None
+    return Stopped(Places(home, home), home.name)
+
+
+def issue(people: People, name: str, role: str, file: Path) -> PersonFile:
+    """Let a new key in and write its owner's file, 0600; both or neither."""
+    if file.exists() or file.is_symlink():
+        loose = file.exists() and file.stat().st_mode & 0o077
+        words = "is there already" + (" and can be opened by others" if loose else "")
+        raise ConfigError(f"{file} {words}", hint="remove it, or name another file")
+    person = people.add(name, role)
+    try:
+        keyfiles.create_private(file, person)
+    except BaseException:
+        people.revoke(name)
+        raise
+    return person
+
+
+def _check(name: str, role: str) -> None:
+    config.check_name(name, "key")
+    if role not in PERSON_ROLES:
+        raise OptionError(f"role {role!r:.80} is not known", hint=" or ".join(PERSON_ROLES))
+
+
+def _person(env: str, address: str, server_key: str, name: str, role: str) -> PersonFile:
+    if not address or not server_key:
+        raise ConfigError(
+            f"environment {env!r} does not listen for other machines",
+            hint=f"{_LISTEN}; HOST is an interface or an address of its machine",
+        )
+    pair = keyfiles.new_pair()
+    return PersonFile(KEYS_FORMAT, env, address, server_key, name, role, pair.public, pair.secret)

@@ -1,0 +1,1 @@
+"""Answers to QPM hosts: status, results, capabilities."""

@@ -1,0 +1,215 @@
+"""Envelopes and checks that several methods share; nothing here asks anybody.
+
+A run that has ended, in the shape of either revision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from simenv.client.qpm.requests import arguments
+from simenv.client.qpm.runtime.circuit_run import Run
+from simenv.client.qpm.runtime.completion_queues import Gone
+from simenv.client.qpm.runtime.notifications import Registration
+from simenv.errors import SimenvError
+from simenv.model import FINAL_STATES, TaskInfo, TaskState
+from simenv.qpm import states
+from simenv.qpm.envelopes import (
+    NOT_REACHED,
+    UNKNOWN_WAIT,
+    Completion,
+    Record,
+    Status,
+    Times,
+    plain,
+    status,
+    wait,
+)
+from simenv.qpm.states import STANDS, Lifecycle, Reason
+
+
+def registered(
+    ep: Any, evtype: Any, class_id: Any, filters: Any = None, reservation: int = 0
+) -> Registration:
+    """A checked registration."""
+    if not callable(getattr(ep, "put", None)):
+        raise arguments.wrong("ep", ep, "an endpoint with a method put(event)")
+    if not isinstance(evtype, str):
+        arguments.whole("evtype", evtype, 0, 2**31 - 1)
+    return Registration(
+        ep,
+        evtype,
+        arguments.text("class_id", class_id),
+        dict(arguments.optional_table("filters", filters)),
+        reservation,
+    )
+
+
+def accepted(run: Run) -> Status:
+    """The answer to what was taken: under a reservation it holds its part of that."""
+    return under_way(run, Lifecycle.CAPACITY_HELD if run.reservation else Lifecycle.QUEUED)
+
+
+def under_way(run: Run, lifecycle: Lifecycle) -> Status:
+    """Of what has not ended."""
+    return about(run, lifecycle, scheduler_task_id=run.task_id, wait_estimate=UNKNOWN_WAIT)
+
+
+def about(found: Run | Gone, lifecycle: Lifecycle, **more: Any) -> Status:
+    """An envelope with the names of a circuit, and `more`."""
+    return status(
+        lifecycle,
+        cid=found.cid,
+        qtask_id=found.number,
+        reservation_id=found.reservation_id,
+        **more,
+    )
+
+
+def standing(run: Run, infos: Sequence[TaskInfo]) -> Status:
+    """Of what has not ended, as the service sees its tasks; of those that are open the one that is
+    furthest counts. At least one must be."""
+    opened = [info for info in infos if info.state not in FINAL_STATES]
+    lifecycle, shown = min(((states.under_way(info), info) for info in opened), key=_furthest)
+    return msgspec.structs.replace(
+        under_way(run, lifecycle),
+        scheduler_state=str(shown.state),
+        provider_handle=shown.worker or None,
+        message=shown.reason or None,
+        pending_queue_position=shown.parked or None,
+        wait_estimate=None if lifecycle is Lifecycle.SUBMITTED else wait(shown.wait_us),
+    )
+
+
+_ORDER = (
+    Lifecycle.SUBMITTED, Lifecycle.SELECTED, Lifecycle.PENDING_CAPACITY, Lifecycle.QUEUED,
+)  # fmt: skip
+
+
+def _furthest(found: tuple[Lifecycle, TaskInfo]) -> int:
+    return _ORDER.index(found[0])
+
+
+def unknown(cid: str | None, number: int | None) -> Status:
+    return status(Lifecycle.UNKNOWN, cid=cid, qtask_id=number, reason=Reason.NOT_FOUND)
+
+
+def gone(found: Gone) -> Status:
+    """Its completion was asked for."""
+    return about(
+        found,
+        Lifecycle.NO_LONGER_RETAINED,
+        reason=Reason.NO_LONGER_RETAINED,
+        evicted_at_ns=found.at_ns,
+        retention_reason=found.reason,
+    )
+
+
+def remembered(found: Gone) -> Status:
+    """How it ended; its result is no longer kept."""
+    stand = states.STANDS[found.state]
+    return about(
+        found,
+        stand.lifecycle,
+        scheduler_state=str(found.state),
+        reason=stand.reason,
+        evicted_at_ns=found.at_ns,
+        retention_reason=found.reason,
+    )
+
+
+def invalid(reservation_id: int | None, reason: Reason, message: str) -> Status:
+    """A question that names no reservation, or one that does not do."""
+    return status(
+        Lifecycle.INVALID_RESERVATION,
+        reservation_id=reservation_id,
+        reason=reason,
+        message=message,
+    )
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What is told of a run in any shape."""
+
+    state: TaskState
+    result: dict[str, Any]
+    error: SimenvError | None
+
+    @property
+    def message(self) -> str | None:
+        return None if self.error is None else str(self.error)
+
+
+def find(run: Run) -> Found:
+    """Its end, its result, and why it is no success; a result that cannot be read is none."""
+    state, error = run.final_state(), run.error()
+    if state is TaskState.DONE:
+        try:
+            return Found(state, run.result(), None)
+        except SimenvError as unreadable:
+            state, error = TaskState.FAILED, unreadable
+    return Found(state, {"counts": {}}, error)
+
+
+def revision1(
+    run: Run, found: Found | None = None, *, dequeued_s: float = NOT_REACHED
+) -> dict[str, Any]:
+    """Revision 1: counts alone where nothing else was asked for; a text where it failed."""
+    found = found or find(run)
+    result: dict[str, Any] | str = found.result
+    if found.message is not None:
+        result = found.message
+    elif not run.wants_amplitudes:
+        result = found.result["counts"]
+    times = run.times(dequeued_s)
+    record = Record(cid=run.cid, result=result, rc=_rc(found.state), **_fields(times))
+    return plain(record)
+
+
+def revision2(
+    run: Run,
+    found: Found | None = None,
+    *,
+    poll: str | None = None,
+    dequeued_s: float = NOT_REACHED,
+) -> dict[str, Any]:
+    """Revision 2. `poll`: the operation that reads it; None in an event."""
+    found = found or find(run)
+    stand = STANDS[found.state]
+    times = run.times(dequeued_s)
+    reason = stand.reason
+    if run.refusal is not None:
+        reason = Reason.SUBMISSION_FAILED
+    record = Completion(
+        cid=run.cid,
+        qtask_id=run.number,
+        reservation_id=run.reservation_id,
+        scheduler_task_id=run.task_id,
+        outcome=stand.outcome,
+        result=found.result,
+        rc=_rc(found.state),
+        completion_ready=True,
+        poll_operation=poll,
+        reason=reason,
+        message=found.message,
+        qpm_cq_enqueue_time_ns=_ns(times.cq_enqueue_time),
+        qpm_cq_dequeue_time_ns=_ns(times.cq_dequeue_time),
+        **_fields(times),
+    )
+    return plain(record)
+
+
+def _rc(state: TaskState) -> int:
+    rc = STANDS[state].rc
+    return 0 if rc is None else rc
+
+
+def _ns(seconds: float) -> int:
+    return -1 if seconds == NOT_REACHED else round(seconds * 1e9)
+
+
+def _fields(times: Times) -> dict[str, Any]:
+    return msgspec.structs.asdict(times)

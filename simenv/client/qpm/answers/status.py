@@ -1,0 +1,212 @@
+"""How a circuit stands: found under its reservation, asked of the service while it has not ended.
+
+A question about a reservation that does not do is answered so, never raised: it must be one's own,
+though it may be over, and the circuit must be one of it.
+"""
+
+from __future__ import annotations
+
+from time import monotonic, time
+from typing import Any
+
+import msgspec
+
+from simenv.client.connection.session import Link
+from simenv.client.qpm.answers import envelopes
+from simenv.client.qpm.answers import envelopes as records
+from simenv.client.qpm.requests import arguments
+from simenv.client.qpm.runtime.circuit_run import Run
+from simenv.client.qpm.runtime.completion_queues import Gone
+from simenv.client.qpm.runtime.reservations import LIVE, Claims
+from simenv.client.qpm.runtime.submitter import Runner
+from simenv.errors import NoService
+from simenv.model import FINAL_STATES, TaskInfo
+from simenv.qpm.envelopes import Status, Timeout, status
+from simenv.qpm.errors import ExecutionError, NotReady
+from simenv.qpm.states import STANDS, Lifecycle, Outcome, Reason
+
+MAX_QTASK = 2**63 - 1
+SEEN_S = 0.05
+HEARING_S = 1.0  # a task the service calls final: its result is on its way
+STOPPING_S = 5.0  # a task that is being stopped: it ends within that, as a rule
+
+Found = Run | Gone | None
+Plain = dict[str, Any]
+
+
+class Standing:
+    """Thread-safe."""
+
+    def __init__(self, link: Link, runner: Runner, claims: Claims) -> None:
+        self._link = link
+        self._runner = runner
+        self._book = runner.book
+        self._claims = claims
+
+    # --- finding ------------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Take in what has arrived."""
+        try:
+            self._book.look()
+        except NoService as error:
+            raise NotReady(error.message, hint=error.hint) from error
+
+    def find(self, cid: Any, number: Any) -> Found:
+        """By either name. ExecutionError where there is none."""
+        if cid is None and number is None:
+            raise ExecutionError("neither cid nor qtask_id was given", hint="one of them")
+        if cid is not None:
+            arguments.text("cid", cid)
+        if number is not None:
+            arguments.whole("qtask_id", number, 1, MAX_QTASK)
+        self.look()
+        return self._book.find(cid, number)
+
+    def asked(self, cid: Any, number: Any, reservation_id: Any) -> Found | Status:
+        """What a question is about; or the answer to one that may not be asked."""
+        given = arguments.reservation(reservation_id)
+        found = self.find(cid, number)
+        return self.objection(found, given) or found
+
+    def objection(self, found: Found, given: int | None) -> Status | None:
+        """Why a question about that circuit, or about a whole reservation, is not answered."""
+        if given is None:
+            if not self._claims.required:
+                return None
+            words = "reservation_id is missing"
+            return envelopes.invalid(None, Reason.RESERVATION_REQUIRED, words)
+        if found is not None and found.reservation == given:
+            return None
+        if found is None and (self._book.has_of(given) or self._claims.seen_active(given)):
+            return None
+        info = self._claims.find(given)
+        if info is None:
+            words = f"there is no reservation {given}"
+            return envelopes.invalid(given, Reason.RESERVATION_NOT_FOUND, words)
+        if found is not None:
+            words = f"circuit {found.cid} does not run under reservation {given}"
+            return envelopes.invalid(given, Reason.RESERVATION_MISMATCH, words)
+        if info.state not in LIVE:
+            words = f"reservation {given} is {info.state}"
+            return envelopes.invalid(given, Reason.RESERVATION_NOT_ACTIVE, words)
+        return None
+
+    # --- telling ------------------------------------------------------------------------------
+
+    def status(self, found: Found, cid: Any, number: Any) -> Status:
+        """Of now; with result or error once it has ended."""
+        if found is None:
+            return envelopes.unknown(cid, number)
+        if isinstance(found, Gone):
+            return envelopes.remembered(found)
+        if found.over:
+            told = records.find(found)
+            return ended(found, result=told.result, error=told.message)
+        infos = self.infos(found)
+        if all(info.state in FINAL_STATES for info in infos):  # or it knows none of them
+            self._book.ask_for(found)
+            if found.wait(HEARING_S):
+                return self.status(found, cid, number)
+        if not infos:
+            return envelopes.unknown(found.cid, found.number)
+        if all(info.state in FINAL_STATES for info in infos):
+            return envelopes.under_way(found, Lifecycle.SUBMITTED)
+        return envelopes.standing(found, infos)
+
+    def infos(self, run: Run) -> list[TaskInfo]:
+        """The service's words on its tasks."""
+        try:
+            return self._link.infos([task.entry.number for task in run.tasks])
+        except NoService as error:
+            raise NotReady(error.message, hint=error.hint) from error
+
+    def taken(self, run: Run, *, metered: bool) -> Status:
+        """The answer to what was accepted; `metered`: perhaps it has to wait for credits."""
+        try:
+            infos = self.infos(run) if metered else []
+        except NotReady:  # it is accepted all the same: to say otherwise would have it run twice
+            infos = []
+        if any(info.parked for info in infos):
+            return envelopes.standing(run, infos)
+        return envelopes.accepted(run)
+
+    def not_ready(self, operation: str, cid: str | None, given: int | None) -> Status:
+        """There is nothing to read."""
+        found = None if cid is None else self._book.find(cid)
+        if found is None:
+            envelope = status(Lifecycle.NO_READY_COMPLETION, cid=cid, reservation_id=given)
+        elif isinstance(found, Gone):
+            return msgspec.structs.replace(
+                envelopes.gone(found), completion_ready=False, poll_operation=operation
+            )
+        else:
+            envelope = self._seen(found)
+        return msgspec.structs.replace(
+            envelope,
+            reason=Reason.NOT_READY,
+            result=None,
+            completion_ready=False,
+            poll_operation=operation,
+        )
+
+    def late(self, run: Run, cancels: bool, patience_s: float) -> Status:
+        """Its caller waits no longer."""
+        words = f"no result after {patience_s:g} s"
+        late = Timeout(Reason.SYNC_TIMEOUT, words, round(time() * 1e9))
+        self._book.queue_from_now_on(run)
+        if cancels:
+            stopped = self.cancel(run)
+            if stopped.outcome is Outcome.CANCEL_PENDING and self._runner.wait(run, STOPPING_S):
+                stopped = ended(run)
+            return msgspec.structs.replace(stopped, reason=Reason.SYNC_TIMEOUT, timeout=late)
+        return msgspec.structs.replace(
+            self.status(run, None, None),
+            outcome=Outcome.TIMEOUT, reason=Reason.SYNC_TIMEOUT, result=None, timeout=late,
+        )  # fmt: skip
+
+    def cancel(self, run: Run) -> Status:
+        """Stop what has not ended."""
+        words = self._runner.cancel(run)
+        if "cancelling" in words:
+            return msgspec.structs.replace(
+                envelopes.under_way(run, Lifecycle.SUBMITTED),
+                outcome=Outcome.CANCEL_PENDING,
+                provider_cancel_status="cancelling",
+            )
+        if "cancelled" in words:
+            return envelopes.about(run, Lifecycle.CANCELLED, scheduler_task_id=run.task_id)
+        self._runner.wait(run, HEARING_S)  # it had ended: its result is on its way
+        return already(run) if run.over else envelopes.unknown(run.cid, run.number)
+
+    def _seen(self, run: Run) -> Status:
+        """How it stood a moment ago: a host that polls does not ask the service each time."""
+        now_s = monotonic()
+        if run.seen is None or now_s - run.seen_s > SEEN_S:
+            run.seen, run.seen_s = self.status(run, None, None), now_s
+        return run.seen
+
+
+def already(found: Run | Gone) -> Status:
+    """A cancel that comes too late."""
+    state = found.state if isinstance(found, Gone) else found.final_state()
+    stand = STANDS[state]
+    return envelopes.about(found, stand.lifecycle, reason=stand.already)
+
+
+def ended(run: Run, *, result: Plain | None = None, error: str | None = None) -> Status:
+    """Of what is over."""
+    state = run.final_state()
+    stand = STANDS[state]
+    reason = stand.reason
+    if run.refusal is not None:
+        reason, error = Reason.SUBMISSION_FAILED, str(run.refusal)
+    return envelopes.about(
+        run,
+        stand.lifecycle,
+        scheduler_task_id=run.task_id,
+        scheduler_state=str(state),
+        reason=reason,
+        result=result,
+        error=error,
+    )

@@ -1,0 +1,1 @@
+"""The methods of each revision of the QPM interface."""

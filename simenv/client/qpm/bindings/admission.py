@@ -1,0 +1,277 @@
+"""Binding `admission` of revision 2: reservations, their owner's alone.
+
+What is wrong with a field of a request is a decision, `rejected` with reason 4, as is a device that
+is not there, with reason 2; what is no request at all raises ExecutionError. A reservation that is
+not one's own is not there: UnknownObject.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from simenv.client.connection.session import Link
+from simenv.client.qpm.requests import arguments, reservation_request
+from simenv.client.qpm.runtime.calls import Door, asked, told
+from simenv.client.qpm.runtime.completion_queues import Book
+from simenv.client.qpm.runtime.identity import Targets
+from simenv.client.qpm.runtime.reservations import MAX_ASKED, Claims
+from simenv.config import application
+from simenv.errors import Insufficient, NotReserved, SimenvError
+from simenv.model import Code, ReservationInfo
+from simenv.model import Decision as Verdict
+from simenv.qpm.admission import (
+    DECISIONS,
+    STATE_CODES,
+    Changed,
+    Decision,
+    ReservationRecord,
+    reason_text,
+)
+from simenv.qpm.envelopes import plain
+from simenv.qpm.errors import ExecutionError, UnknownObject
+from simenv.qpm.states import Reason, ServiceState
+from simenv.wire.messages.reservations import (
+    Decided,
+    GetReservations,
+    Release,
+    Released,
+    Renew,
+    Reservations,
+    Reserve,
+)
+
+MAX_REASON_CHARS = 500
+REJECTED = "rejected"
+
+Plain = dict[str, Any]
+
+
+class AdmissionBinding:
+    """Thread-safe. `state`: of this QPM; one that is being shut down reserves nothing."""
+
+    def __init__(
+        self,
+        link: Link,
+        door: Door,
+        claims: Claims,
+        targets: Targets,
+        book: Book,
+        state: Callable[[], ServiceState],
+    ) -> None:
+        self._link = link
+        self._door = door
+        self._claims = claims
+        self._targets = targets
+        self._book = book
+        self._service_state = state
+
+    def evaluate(self, token: str | None = None, request: Plain | None = None) -> Plain:
+        """What `reserve` would decide; nothing is reserved."""
+        self._door.check(token)
+        return plain(self._decide(reservation_request.request_of(request), dry=True))
+
+    def reserve(self, token: str | None = None, request: Plain | None = None) -> Plain:
+        """A decision; accepted: the reservation is active. The same `request_id` again gives the
+        same one while it lives."""
+        self._door.check(token)
+        return plain(self._decide(reservation_request.request_of(request), dry=False))
+
+    def renew(
+        self,
+        token: str | None = None,
+        reservation_id: int | None = None,
+        request: Plain | None = None,
+    ) -> Plain:
+        """It expires `ttl_ns` from now, by the service's clock; without: as long as it was made
+        for. ExecutionError if it is over."""
+        self._door.check(token)
+        number = _number(reservation_id)
+        wishes = arguments.optional_table("request", request)
+        for name in ("ttl_ns", "now_ns"):
+            if wishes.get(name) is not None:
+                arguments.whole(name, wishes[name], 0, reservation_request.MOST)
+        renew = partial(Renew, reservation=number, ttl_ns=wishes.get("ttl_ns") or 0)
+        try:
+            self._link.ask(Reservations, renew)
+        except NotReserved as error:
+            self._find(number)
+            words = error.message
+            raise ExecutionError(words, reason=Reason.RESERVATION_NOT_ACTIVE) from error
+        except SimenvError as error:
+            raise told(error) from error
+        return plain(Changed("accepted", number))
+
+    def release(
+        self,
+        token: str | None = None,
+        reservation_id: int | None = None,
+        reason: str | None = None,
+    ) -> Plain:
+        """It is over: what waits under it is cancelled, what runs may end: "pending" until then.
+        Idempotent."""
+        return self._end(token, reservation_id, reason, cancel=False)
+
+    def cancel(
+        self,
+        token: str | None = None,
+        reservation_id: int | None = None,
+        reason: str | None = None,
+    ) -> Plain:
+        """As `release`, and what runs is stopped."""
+        return self._end(token, reservation_id, reason, cancel=True)
+
+    def get_reservation(self, token: str | None = None, reservation_id: int | None = None) -> Plain:
+        """How it stands; for an hour after it was over, too."""
+        self._door.check(token)
+        return plain(self._record(self._find(_number(reservation_id))))
+
+    def list_reservations(
+        self, token: str | None = None, filters: Plain | None = None
+    ) -> list[Plain]:
+        """Those that one may know of. `filters`: fields of a record and their value."""
+        self._door.check(token)
+        wanted = {
+            k: v for k, v in arguments.optional_table("filters", filters).items() if v is not None
+        }
+        if "device_id" in wanted:
+            try:
+                device = self._targets.device(wanted["device_id"])
+            except UnknownObject:
+                return []
+            wanted["device_id"] = self._targets.shown(device)
+        infos = asked(self._link, Reservations, GetReservations).reservations
+        records = [plain(self._record(info)) for info in infos]
+        return [one for one in records if all(_same(one.get(k), v) for k, v in wanted.items())]
+
+    # ------------------------------------------------------------------------------------------
+
+    def _decide(self, request: Plain, *, dry: bool) -> Decision:
+        state = self._service_state()
+        if state is not ServiceState.RUNNING:
+            return self._quiescing(request, state)
+        device = ""
+        try:
+            device = self._targets.device(reservation_request.device_of(request))
+            ask = reservation_request.read(request, device, application())
+        except UnknownObject as error:
+            return self._rejected(request, device, Code.DEVICE_NOT_FOUND, str(error))
+        except ExecutionError as error:
+            return self._rejected(request, device, Code.INVALID_REQUEST, str(error))
+        try:
+            verdict = self._link.ask(Decided, partial(Reserve, ask=ask, dry=dry)).decision
+        except Insufficient:  # the service behind is going down
+            return self._quiescing(request, ServiceState.DRAINING)
+        except SimenvError as error:
+            raise told(error) from error
+        return self._decision(request, device, verdict, dry=dry)
+
+    def _decision(self, request: Plain, device: str, verdict: Verdict, *, dry: bool) -> Decision:
+        return Decision(
+            status=verdict.status,
+            decision=DECISIONS[verdict.status],
+            request_id=_shown(request.get("request_id")),
+            device_id=self._targets.shown(device),
+            scope_id=_shown(request.get("scope_id")),
+            reservation_id=None if dry else verdict.reservation or None,
+            reason=reason_text(verdict.code),
+            reason_code=verdict.code,
+            credits_required=verdict.credits_required,
+            rate_required=verdict.rate_required,
+            capacity_available=verdict.capacity_available,
+            estimated_total_ns=verdict.estimated_total_ns,
+            estimated_start_ns=verdict.estimated_start_ns,
+            estimated_finish_ns=verdict.estimated_finish_ns,
+            retry_after_ns=verdict.retry_after_ns,
+            message=verdict.message,
+            bound_ns=verdict.bound_ns,
+        )
+
+    def _rejected(self, request: Plain, device: str, code: Code, words: str) -> Decision:
+        return self._decision(request, device, Verdict(REJECTED, code, words), dry=True)
+
+    def _quiescing(self, request: Plain, state: ServiceState) -> Decision:
+        words = "nothing is reserved any more: the QPM is being shut down"
+        found = self._rejected(request, "", Code.DEVICE_UNAVAILABLE, words)
+        return msgspec.structs.replace(found, reason=Reason.QUIESCING, state=state)
+
+    def _end(self, token: Any, reservation_id: Any, reason: Any, *, cancel: bool) -> Plain:
+        self._door.check(token)
+        number = _number(reservation_id)
+        words = (arguments.optional_text("reason", reason) or "")[:MAX_REASON_CHARS]
+        words = words.encode("utf-8", "replace").decode()
+        self._claims.changed(number)
+        ask = partial(Release, reservation=number, reason=words, cancel=cancel)
+        try:
+            running = self._link.ask(Released, ask).running
+        except SimenvError as error:
+            raise _of_one(error) from error
+        self._claims.ended(number)
+        if not running:
+            return plain(Changed("accepted", number))
+        here = {run.number for run in self._book.numbers_of(running).values()}
+        return plain(Changed("pending", number, Reason.CANCEL_PENDING, sorted(here)))
+
+    def _find(self, number: int) -> ReservationInfo:
+        try:
+            ask = partial(GetReservations, reservation=number)
+            return self._link.ask(Reservations, ask).reservations[0]
+        except SimenvError as error:
+            raise _of_one(error) from error
+
+    def _record(self, info: ReservationInfo) -> ReservationRecord:
+        return ReservationRecord(
+            reservation_id=info.id,
+            request_id=info.request_id or None,
+            device_id=self._targets.shown(info.device),
+            scope_id=info.scope or None,
+            user_id=info.user or info.owner or None,
+            job_id=info.job or None,
+            workload_kind=info.workload_kind,
+            state=info.state,
+            state_code=STATE_CODES[info.state],
+            credits_reserved=info.credits_reserved,
+            credits_consumed=info.credits_consumed,
+            rate_reserved=info.rate_reserved,
+            rate_consumed=info.rate_consumed,
+            quantum_budget_ns=info.quantum_budget_ns,
+            estimated_total_ns=info.estimated_total_ns,
+            actual_total_ns=info.actual_total_ns,
+            created_at_ns=info.created_ns,
+            expires_at_ns=info.expires_ns,
+            request_metadata=dict(info.metadata),
+        )
+
+
+def _of_one(error: SimenvError) -> SimenvError:
+    """A refusal that is about one reservation."""
+    if isinstance(error, NotReserved):
+        return UnknownObject(error.message, hint="list_reservations() shows yours")
+    return told(error)
+
+
+def _number(reservation_id: Any) -> int:
+    number = arguments.reservation(reservation_id)
+    if number is None:
+        raise ExecutionError("reservation_id is missing", reason=Reason.RESERVATION_REQUIRED)
+    if number > MAX_ASKED:
+        raise UnknownObject(
+            f"there is no reservation {number}", hint="list_reservations() shows yours"
+        )
+    return number
+
+
+def _shown(value: Any) -> str | None:
+    """A name of a request, as its decision repeats it."""
+    if isinstance(value, str) and value:
+        return value[: reservation_request.MAX_NAME_CHARS]
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _same(found: Any, wanted: Any) -> bool:
+    """Names may be asked for by number."""
+    number = isinstance(wanted, int) and not isinstance(wanted, bool)
+    return bool(found == (str(wanted) if number and isinstance(found, str) else wanted))

@@ -1,0 +1,222 @@
+"""Binding `control` of revision 2: is it well, put its books in order, take it out of service.
+
+`shutdown` ends this QPM, never the environment behind it, which others use: that is taken down with
+`Client.shutdown` or `simenv down`.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from time import monotonic, time
+from typing import Any
+
+import msgspec
+
+from simenv.client.connection.session import Link
+from simenv.client.qpm.answers import snapshots
+from simenv.client.qpm.requests import arguments
+from simenv.client.qpm.runtime.calls import Audit, Door
+from simenv.client.qpm.runtime.circuit_run import Run
+from simenv.client.qpm.runtime.identity import Presence
+from simenv.client.qpm.runtime.reservations import Claims
+from simenv.client.qpm.runtime.submitter import Runner
+from simenv.errors import NoService, SimenvError
+from simenv.model import FINAL_STATES, ServiceInfo, task_number
+from simenv.qpm.envelopes import plain
+from simenv.qpm.errors import ExecutionError, NotReady
+from simenv.qpm.states import ServiceState
+from simenv.qpm.telemetry import Reconciliation, SelfTest, ServiceStatus, ShutdownRequest
+
+MODES = ("graceful", "cancel")
+HEARING_S = 1.0
+
+Plain = dict[str, Any]
+
+
+class ControlBinding:
+    """Thread-safe."""
+
+    def __init__(
+        self,
+        link: Link,
+        door: Door,
+        claims: Claims,
+        runner: Runner,
+        presence: Presence,
+        audit: Audit,
+    ) -> None:
+        self._link = link
+        self._door = door
+        self._claims = claims
+        self._runner = runner
+        self._book = runner.book
+        self._presence = presence
+        self._audit = audit
+        self._asked: ShutdownRequest | None = None
+        self._state = ServiceState.RUNNING
+
+    def test(self, token: str | None = None) -> Plain:
+        """Does the call get through, and is it ready? Submits nothing."""
+        self._door.check(token)
+        status = self._service_status()
+        return plain(SelfTest("ok" if status.ready else "not-ready", True, status))
+
+    def is_ready(self, token: str | None = None) -> Plain:
+        """As `get_service_status`; hosts wait for `ready`."""
+        return self.get_service_status(token)
+
+    def get_service_status(self, token: str | None = None) -> Plain:
+        """State, and whether it takes requests; a silent service is not ready, and no error."""
+        self._door.check(token)
+        return plain(self._service_status())
+
+    def get_service_summary(self, token: str | None = None) -> Plain:
+        """The status, and who and where the service is."""
+        self._door.check(token)
+        info = self._info()
+        summary: Plain = {
+            "target_id": self._presence.target_id,
+            **plain(self._service_status(info)),
+        }
+        if info is not None:
+            summary |= {
+                "version": info.version,
+                "node": info.node,
+                "epoch": info.epoch,
+                "up_s": info.up_s,
+                "done": info.done,
+                "failed": info.failed,
+                "cancelled": info.cancelled,
+                "expired": info.expired,
+                "pools": [snapshots.pool(pool) for pool in info.pools],
+                "warnings": list(info.warnings),
+            }
+        return summary
+
+    def reconcile_runtime_state(self, token: str | None = None, reason: str | None = None) -> Plain:
+        """Compare what is open here with what the service knows; a reason must be given.
+
+        Lists of qtask ids: what the service has ended and was not heard of (it is heard now), what
+        it does not know, what goes on.
+        """
+        self._door.check(token)
+        if reason is None:
+            raise ExecutionError("reconcile_runtime_state needs a reason", hint="reason='...'")
+        self._audit.note("reconcile_runtime_state", arguments.text("reason", reason))
+        stale, lost, unfinished = self._compare(self._book.unfinished())
+        for number in lost:
+            self._audit.fault("provider-handle", number)
+        return plain(
+            Reconciliation(
+                target_id=self._presence.target_id,
+                timestamp_ns=round(time() * 1e9),
+                pending_removed=[],
+                stale_runtime_tasks=stale,
+                capacity_hold_faults=[],
+                unfinished_scheduler_tasks=unfinished,
+                provider_handle_faults=lost,
+                directory_generation_faults=[],
+            )
+        )
+
+    def shutdown(
+        self,
+        token: str | None = None,
+        mode: str = "graceful",
+        timeout_s: float | None = None,
+        reason: str | None = None,
+    ) -> Plain:
+        """Take nothing new, and stop when all is done; returns at once.
+
+        `graceful`: what was accepted is finished, for at most `timeout_s`, then it is cancelled;
+        `cancel`: it is cancelled now. Asked again: the first request, with `repeated`.
+        """
+        self._door.check(token)
+        arguments.optional_text("reason", reason)
+        patience_s = arguments.seconds("timeout_s", timeout_s)
+        if mode not in MODES:
+            raise arguments.wrong("mode", mode, f"one of: {', '.join(MODES)}")
+        with self._link.channel.lock:
+            if self._asked is not None:
+                return plain(msgspec.structs.replace(self._asked, repeated=True))
+            draining = mode == "graceful"
+            self._state = ServiceState.DRAINING if draining else ServiceState.STOPPING
+            self._runner.leaving = "it was asked to shut down"
+            self._asked = ShutdownRequest(
+                "accepted", mode, patience_s, reason, self._state, round(time() * 1e9)
+            )
+        self._audit.note("shutdown", reason)
+        threading.Thread(
+            target=self._stop, args=(patience_s if draining else 0.0,), name="simenv-qpm-stop",
+            daemon=True,
+        ).start()  # fmt: skip
+        return plain(self._asked)
+
+    # ------------------------------------------------------------------------------------------
+
+    def _stop(self, patience_s: float | None) -> None:
+        with suppress(SimenvError):  # service or client has gone: nothing is left to wait for
+            self._finish(patience_s)
+        self._state = ServiceState.STOPPED
+
+    def _finish(self, patience_s: float | None) -> None:
+        end_s = None if patience_s is None else monotonic() + patience_s
+        open_runs = self._book.unfinished()
+        for run in open_runs:
+            if not run.wait(None if end_s is None else max(0.0, end_s - monotonic())):
+                break
+        self._state = ServiceState.STOPPING
+        for run in self._book.unfinished():
+            self._runner.cancel(run)
+        for run in open_runs:
+            run.wait(None)
+
+    def _service_status(self, info: ServiceInfo | None = None) -> ServiceStatus:
+        info = info or self._info()
+        provider = info is not None and snapshots.is_available(info.pools)
+        accepting = self._state is ServiceState.RUNNING and info is not None
+        return ServiceStatus(
+            state=self._state,
+            initialized=info is not None,
+            ready=accepting and provider,
+            accepting_requests=accepting,
+            provider_ready=provider,
+            active_task_count=len(self._book.unfinished()),
+            active_reservation_count=0 if info is None else self._reserved(),
+            shutdown=self._asked,
+        )
+
+    def _reserved(self) -> int:
+        """0 where nobody answers."""
+        with suppress(NotReady):
+            return len(self._claims.active())
+        return 0
+
+    def _info(self) -> ServiceInfo | None:
+        """None where nobody answers."""
+        try:
+            return self._presence.status()
+        except NotReady:
+            return None
+
+    def _compare(self, runs: list[Run]) -> tuple[list[int], list[int], list[int]]:
+        """qtask ids: ended there and unheard here, unknown there, unfinished."""
+        numbers = [task.entry.number for run in runs for task in run.tasks]
+        try:
+            infos = {task_number(info.id): info for info in self._link.infos(numbers)}
+        except NoService as error:
+            raise NotReady(error.message, hint=error.hint) from error
+        stale, lost, unfinished = [], [], []
+        for run in runs:
+            found = [infos.get(task.entry.number) for task in run.tasks]
+            if any(info is None for info in found):
+                lost.append(run.number)
+            elif all(info is not None and info.state in FINAL_STATES for info in found):
+                was_heard = run.over
+                run.wait(HEARING_S)
+                if not was_heard:
+                    stale.append(run.number)
+            else:
+                unfinished.append(run.number)
+        return stale, lost, unfinished

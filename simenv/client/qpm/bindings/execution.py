@@ -1,0 +1,280 @@
+"""Binding `execution` of revision 2. What is asked before its time is answered, never raised.
+
+A circuit runs under the reservation that its call names; whether one must be named is this QPM's
+setting, and whether it may be used is for the service to decide. A call that would cost something
+under one that may not, raises; a question is answered INVALID_RESERVATION.
+"""
+
+from __future__ import annotations
+
+from time import time
+from typing import Any
+
+import msgspec
+
+from simenv.client.qpm.answers import envelopes
+from simenv.client.qpm.answers import envelopes as records
+from simenv.client.qpm.answers.status import MAX_QTASK, Found, Standing, already, ended
+from simenv.client.qpm.requests import arguments
+from simenv.client.qpm.runtime.calls import Door
+from simenv.client.qpm.runtime.circuit_run import Run
+from simenv.client.qpm.runtime.completion_queues import Gone
+from simenv.client.qpm.runtime.notifications import Notices
+from simenv.client.qpm.runtime.reservations import NONE, Claims
+from simenv.client.qpm.runtime.submitter import Runner, failure
+from simenv.qpm.bindings import Endpoint
+from simenv.qpm.envelopes import Registered, Status, TaskTiming, plain
+from simenv.qpm.states import Lifecycle, Reason
+
+Plain = dict[str, Any]
+
+
+class ExecutionBinding:
+    """Thread-safe."""
+
+    def __init__(
+        self, door: Door, claims: Claims, runner: Runner, standing: Standing, notices: Notices
+    ) -> None:
+        self._door = door
+        self._claims = claims
+        self._runner = runner
+        self._book = runner.book
+        self._standing = standing
+        self._notices = notices
+
+    def sync_run(
+        self,
+        info: Plain,
+        reservation_id: int | None = None,
+        token: str | None = None,
+        timeout: float | None = None,
+        cancel_on_timeout: bool = False,
+    ) -> Plain:
+        """Run and wait, also for capacity: COMPLETED, with the completion under `result`.
+
+        `timeout` (seconds) passes: TIMEOUT, the circuit stays and its completion is queued; with
+        `cancel_on_timeout` CANCELLED. Raises ExecutionError (it failed, is no request, or not under
+        that reservation), OutOfResources, NotReady.
+        """
+        self._door.check(token)
+        patience_s = arguments.seconds("timeout", timeout)
+        cancels = arguments.truth("cancel_on_timeout", cancel_on_timeout)
+        under = self._claims.claim(reservation_id)
+        run = self._runner.start(info, queued=False, under=under)
+        try:
+            in_time = self._runner.wait(run, patience_s)
+        except BaseException:
+            self._book.queue_from_now_on(run)  # interrupted: what comes of it is not lost
+            raise
+        if not in_time:
+            return plain(self._standing.late(run, cancels, patience_s or 0.0))
+        found = records.find(run)
+        self._book.close(run, Reason.RETURNED)
+        if found.error is not None:
+            raise failure(found.error)
+        record = records.revision2(run, found)
+        envelope = plain(ended(run))
+        envelope["result"] = record
+        return envelope
+
+    def async_run(
+        self,
+        info: Plain,
+        reservation_id: int | None = None,
+        token: str | None = None,
+        timeout: float | None = None,
+        cancel_on_timeout: bool = False,
+    ) -> Plain:
+        """Accept and return: ACCEPTED, DELAYED where it waits for credits of its reservation, or
+        FAILED where the circuit is refused; all have a completion. Raises as `sync_run`.
+
+        Nothing is waited for: `timeout` and `cancel_on_timeout` are checked and change nothing.
+        """
+        self._door.check(token)
+        arguments.seconds("timeout", timeout)
+        arguments.truth("cancel_on_timeout", cancel_on_timeout)
+        under = self._claims.claim(reservation_id)
+        run = self._runner.start(info, queued=True, under=under)
+        if run.refusal is not None:
+            return plain(ended(run))
+        return plain(self._standing.taken(run, metered=under.metered))
+
+    def read_cq(
+        self,
+        cid: str | None = None,
+        reservation_id: int | None = None,
+        token: str | None = None,
+    ) -> Plain:
+        """The completion of that name, else the oldest of the reservation, or of what runs under
+        none; it is nobody else's from then on."""
+        found = self._ready("read_cq", cid, reservation_id, token)
+        if not isinstance(found, Run):
+            return plain(found)
+        taken = self._book.take(found.cid)
+        if taken is None:  # somebody else was quicker
+            return plain(self._standing.not_ready("read_cq", cid, reservation_id))
+        now_s = time()
+        record = records.revision2(taken, poll="read_cq", dequeued_s=now_s)
+        self._book.close(taken, Reason.READ, now_s)
+        return record
+
+    def peek_cq(
+        self,
+        cid: str | None = None,
+        reservation_id: int | None = None,
+        token: str | None = None,
+    ) -> Plain:
+        """As `read_cq`; it stays."""
+        found = self._ready("peek_cq", cid, reservation_id, token)
+        if not isinstance(found, Run):
+            return plain(found)
+        return records.revision2(found, poll="peek_cq")
+
+    def task_status(
+        self,
+        cid: str | None = None,
+        reservation_id: int | None = None,
+        token: str | None = None,
+        qtask_id: int | None = None,
+    ) -> Plain:
+        """How it stands, with `result` or `error` once it has ended."""
+        self._door.check(token)
+        found = self._standing.asked(cid, qtask_id, reservation_id)
+        if isinstance(found, Status):
+            return plain(found)
+        return plain(self._standing.status(found, cid, qtask_id))
+
+    def cancel_task(
+        self,
+        cid: str | None = None,
+        reservation_id: int | None = None,
+        token: str | None = None,
+        reason: str | None = None,
+        qtask_id: int | None = None,
+    ) -> Plain:
+        """CANCELLED; CANCEL_PENDING while it is asked to stop; how it had ended; UNKNOWN."""
+        self._door.check(token)
+        arguments.optional_text("reason", reason)
+        given = self._claims.check(reservation_id)
+        found = self._standing.find(cid, qtask_id)
+        foreign = self._foreign(found, given)
+        if foreign is not None:
+            return plain(foreign)
+        if found is None:
+            return plain(envelopes.unknown(cid, qtask_id))
+        if isinstance(found, Run) and not found.over:
+            return plain(self._standing.cancel(found))
+        return plain(already(found))
+
+    def get_task_timing(
+        self,
+        token: str | None = None,
+        reservation_id: int | None = None,
+        task_id: int | None = None,
+    ) -> Plain:
+        """The seven times of a task, also after its completion was read."""
+        self._door.check(token)
+        number = arguments.whole("task_id", task_id, 1, MAX_QTASK)
+        found = self._standing.asked(None, number, reservation_id)
+        if isinstance(found, Status):
+            return plain(found)
+        if found is None:
+            return plain(TaskTiming(number, None, Lifecycle.UNKNOWN, {}))
+        times = found.times if isinstance(found, Gone) else found.times()
+        lifecycle = self._standing.status(found, None, number).lifecycle_state
+        told = msgspec.structs.asdict(times)
+        return plain(TaskTiming(number, found.reservation_id, lifecycle, told))
+
+    def get_task_metadata(
+        self,
+        token: str | None = None,
+        reservation_id: int | None = None,
+        task_id: int | None = None,
+    ) -> Plain:
+        """Where and how it ran: all that is needed to get its counts again."""
+        self._door.check(token)
+        number = arguments.whole("task_id", task_id, 1, MAX_QTASK)
+        found = self._standing.asked(None, number, reservation_id)
+        if isinstance(found, Status):
+            return plain(found)
+        known = _known(found)
+        envelope = self._standing.status(found, None, number)
+        return plain(
+            msgspec.structs.replace(envelope, result=None, task_id=number, provider_metadata=known)
+        )
+
+    def register_event_notification(
+        self,
+        ep: Endpoint,
+        evtype: int | str,
+        class_id: str,
+        token: str | None = None,
+        reservation_id: int | None = None,
+        filters: Plain | None = None,
+    ) -> Plain:
+        """From now on `ep.put(Event)` is called for each completion that fits, which is queued too.
+
+        `evtype`: 1 or "completion". `filters`: values, or lists of values, of cid, qtask_id,
+        reservation_id. A `put` that raises ends this registration.
+        """
+        self._door.check(token)
+        given = self._claims.check(reservation_id)
+        registration = envelopes.registered(ep, evtype, class_id, filters, given)
+        count = self._notices.register(registration)
+        return plain(Registered("accepted", registration.class_id, count))
+
+    def delete_circuit(
+        self, cid: str, reservation_id: int | None = None, token: str | None = None
+    ) -> Plain | None:
+        """Stop it and forget it, also where it is not known."""
+        self._door.check(token)
+        given = self._claims.check(reservation_id)
+        foreign = self._foreign(self._book.find(arguments.text("cid", cid)), given)
+        if foreign is not None:
+            return plain(foreign)
+        self._runner.delete(cid)
+        return None
+
+    # ------------------------------------------------------------------------------------------
+
+    def _ready(self, operation: str, cid: Any, reservation_id: Any, token: Any) -> Run | Status:
+        self._door.check(token)
+        given = arguments.reservation(reservation_id)
+        if cid is not None:
+            arguments.text("cid", cid)
+        self._standing.look()
+        found = None if cid is None else self._book.find(cid)
+        invalid = self._standing.objection(found, given)
+        if invalid is not None:
+            return msgspec.structs.replace(
+                invalid, completion_ready=False, poll_operation=operation
+            )
+        ready = self._book.first(cid, given or 0)
+        if ready is None:
+            answer = self._standing.not_ready(operation, cid, given)
+            ready = self._book.first(cid, given or 0)  # it may have been heard of as we asked
+        return ready or answer
+
+    def _foreign(self, found: Found, given: int) -> Status | None:
+        """A call about a circuit of another reservation, or in the name of none where one must be
+        named: else anybody could end anybody's."""
+        if given == NONE:
+            return self._standing.objection(found, None)
+        return None if found is None else self._standing.objection(found, given)
+
+
+def _known(found: Found) -> Plain:
+    """Where and how it ran, or why that is not known."""
+    facts = None
+    if isinstance(found, Gone):
+        facts = found.facts
+    elif found is not None and found.over:
+        facts = found.facts()
+    if facts is not None:
+        return facts.told()
+    reason = Reason.NOT_READY
+    if found is None:
+        reason = Reason.NOT_FOUND
+    elif isinstance(found, Gone) or found.over:
+        reason = Reason.EXECUTION_FAILED
+    return {"available": False, "reason": str(reason)}

@@ -1,0 +1,97 @@
+"""Binding `admission-policy` of revision 2: the rules by which reservations are decided.
+
+Anybody may read them; to change them the QPM's client must be an admin's. What is refused leaves
+the old ones as they were.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from simenv.client.connection.session import Link
+from simenv.client.qpm.requests import arguments, policy_tables
+from simenv.client.qpm.runtime.calls import Door, asked
+from simenv.client.qpm.runtime.identity import Targets
+from simenv.qpm.admission import Policy, Profile
+from simenv.qpm.envelopes import plain
+from simenv.qpm.management import Device
+from simenv.wire.messages.reservations import (
+    GetPolicy,
+    GetProfile,
+    Policed,
+    Profiled,
+    SetPolicy,
+    SetProfile,
+)
+
+Plain = dict[str, Any]
+
+
+class PolicyBinding:
+    """Thread-safe."""
+
+    def __init__(self, link: Link, door: Door, targets: Targets) -> None:
+        self._link = link
+        self._door = door
+        self._targets = targets
+
+    def configure_device_profile(
+        self,
+        token: str | None = None,
+        device_id: Device | None = None,
+        profile: Plain | None = None,
+    ) -> Plain:
+        """`profile`: its fields, those that are to change at least."""
+        self._door.check(token)
+        device = self._targets.device(device_id)
+        now = asked(self._link, Profiled, partial(GetProfile, device=device)).profile
+        told = policy_tables.read_profile(profile, now)
+        answer = asked(self._link, Profiled, partial(SetProfile, device=device, profile=told))
+        return {"status": _status(answer.changed), **_profile(answer)}
+
+    def get_device_profile(
+        self, token: str | None = None, device_id: Device | None = None
+    ) -> Plain:
+        """What estimates are reckoned with; times in ns."""
+        self._door.check(token)
+        device = self._targets.device(device_id)
+        return _profile(asked(self._link, Profiled, partial(GetProfile, device=device)))
+
+    def set_admission_policy(
+        self,
+        token: str | None = None,
+        device_id: Device | None = None,
+        configuration: Plain | None = None,
+    ) -> Plain:
+        """`device_id`: here, else in the configuration. With `expected_version` only where that is
+        the version now. All of it is taken, or nothing."""
+        self._door.check(token)
+        table = arguments.table("configuration", configuration)
+        named = table.get("device_id") if device_id is None else device_id
+        device = self._targets.device(named)
+        policy, expected = policy_tables.read_policy(table)
+        ask = partial(SetPolicy, device=device, policy=policy, expected=expected)
+        answer = asked(self._link, Policed, ask)
+        return {"status": _status(answer.changed), **self._policy(answer, device)}
+
+    def get_admission_policy(
+        self, token: str | None = None, device_id: Device | None = None
+    ) -> Plain:
+        """As `set_admission_policy` takes it, and its version."""
+        self._door.check(token)
+        device = self._targets.device(device_id)
+        answer = asked(self._link, Policed, partial(GetPolicy, device=device))
+        return self._policy(answer, device)
+
+    def _policy(self, answer: Policed, device: str) -> Plain:
+        table = policy_tables.policy_table(answer.policy, self._targets.shown(device))
+        return plain(Policy(answer.version, table))
+
+
+def _profile(answer: Profiled) -> Plain:
+    return plain(Profile(answer.version, policy_tables.profile_table(answer.profile)))
+
+
+def _status(changed: bool) -> str:
+    return "accepted" if changed else "unchanged"

@@ -1,0 +1,136 @@
+"""Revision 1: one class, plain records, and errors where something is not there yet."""
+
+from __future__ import annotations
+
+from time import time
+from typing import Any
+
+from simenv.client.qpm.answers import envelopes
+from simenv.client.qpm.answers import envelopes as records
+from simenv.client.qpm.requests import arguments
+from simenv.client.qpm.runtime.circuit_run import Run
+from simenv.client.qpm.runtime.completion_queues import Gone
+from simenv.client.qpm.runtime.identity import Presence
+from simenv.client.qpm.runtime.notifications import Notices
+from simenv.client.qpm.runtime.submitter import Runner, failure
+from simenv.errors import NoService
+from simenv.qpm.bindings import Endpoint
+from simenv.qpm.errors import ExecutionError, InProgress, NotReady
+from simenv.qpm.service import ServiceRecord
+from simenv.qpm.states import Reason
+
+Plain = dict[str, Any]
+EVICTED = (Reason.TOO_OLD, Reason.TOO_MANY, Reason.TOO_LARGE)
+
+
+class SingleQPM:
+    """The pool as a host of revision 1 drives it. Thread-safe."""
+
+    def __init__(self, runner: Runner, notices: Notices, presence: Presence) -> None:
+        self._runner = runner
+        self._book = runner.book
+        self._notices = notices
+        self._presence = presence
+
+    def query(self) -> ServiceRecord:
+        """What this is, for whoever looks for a QPM."""
+        return self._presence.record(type(self), with_properties=False)
+
+    def reserve(self, svc: Any, client_ep: Any, *args: Any, **kwargs: Any) -> None:
+        """A client has come; nothing is set aside for it."""
+
+    def release(self, services: Any = None) -> None:
+        """A client has gone; what it asked for goes on."""
+
+    def test(self) -> str:
+        """Answers; submits nothing."""
+        return f"simenv QPM {self._presence.target_id}"
+
+    def is_ready(self) -> bool:
+        """True, or NotReady."""
+        if not self._presence.is_available():
+            raise NotReady(
+                f"no pool of {self._presence.target_id!r} can run a circuit yet",
+                hint="simenv status says why",
+            )
+        return True
+
+    def sync_run(self, info: Plain) -> Plain:
+        """The record; ExecutionError where the circuit is refused or fails."""
+        run = self._runner.start(info, queued=False)
+        try:
+            self._runner.wait(run, None)
+        except BaseException:
+            self._book.queue_from_now_on(run)  # interrupted: what comes of it is not lost
+            raise
+        found = records.find(run)
+        self._book.close(run, Reason.RETURNED)
+        if found.error is not None:
+            raise failure(found.error)
+        return records.revision1(run, found)
+
+    def async_run(self, info: Plain) -> str:
+        """Its cid, at once. A circuit that is refused has one too, and a record with `rc` not 0."""
+        return self._runner.start(info, queued=True).cid
+
+    def read_cq(self, cid: str | None = None) -> Plain:
+        """The finished record of that name, else the oldest, and off the queue; or InProgress.
+        ExecutionError for one that was evicted."""
+        run = self._finished(cid)
+        taken = self._book.take(run.cid)
+        if taken is None:
+            raise _in_progress(cid)
+        now_s = time()
+        record = records.revision1(taken, dequeued_s=now_s)
+        self._book.close(taken, Reason.READ, now_s)
+        return record
+
+    def peek_cq(self, cid: str | None = None) -> Plain:
+        """As `read_cq`; it stays."""
+        return records.revision1(self._finished(cid))
+
+    def delete_circuit(self, cid: str) -> None:
+        """Stop it and forget it, also where it is not known."""
+        self._runner.delete(cid)
+
+    def register_event_notification(self, ep: Endpoint, evtype: int | str, class_id: str) -> None:
+        """From now on records are put to `ep` and not queued; the last to register is the only one.
+
+        A record whose `put` raises is queued after all.
+        """
+        self._notices.register(envelopes.registered(ep, evtype, class_id))
+
+    def expire(self) -> bool:
+        """Let go of completions that were kept for as long as they are kept. True: nothing is left
+        that could be read, will end, or was evicted unread."""
+        return self._book.expire() and not self._book.has_gone(EVICTED)
+
+    def shutdown(self) -> None:
+        """This client leaves: its queue, its registration and its circuits' names end. What runs
+        goes on; the pool and all others stay."""
+        self._notices.close()
+        self._book.clear()
+
+    def _finished(self, cid: Any) -> Run:
+        if cid is not None:
+            arguments.text("cid", cid)
+        try:
+            self._book.look()
+        except NoService as error:
+            raise NotReady(error.message, hint=error.hint) from error
+        run = self._book.first(cid)
+        if run is None:
+            gone = None if cid is None else self._book.find(cid)
+            if isinstance(gone, Gone) and gone.reason in EVICTED:
+                raise ExecutionError(
+                    f"the completion of circuit {cid} is no longer kept: {gone.reason}",
+                    hint="read completions sooner, or register for events",
+                )
+            raise _in_progress(cid)
+        return run
+
+
+def _in_progress(cid: str | None) -> InProgress:
+    if cid is None:
+        return InProgress("no completion waits to be read", hint="ask again")
+    return InProgress(f"circuit {cid} has no completion to read", hint="ask again")

@@ -1,0 +1,314 @@
+"""Binding `scheduler` of revision 2: whether a device's tasks go, how many, and in which order.
+
+Anybody may look; to steer, the QPM's client must be an admin's. Tasks are listed as envelopes;
+counts are of all callers.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from simenv.client.connection.session import Link
+from simenv.client.qpm.answers import envelopes
+from simenv.client.qpm.requests import arguments
+from simenv.client.qpm.runtime.calls import Audit, Door, asked, told
+from simenv.client.qpm.runtime.completion_queues import Book
+from simenv.client.qpm.runtime.identity import Targets
+from simenv.errors import SimenvError
+from simenv.model import FINAL_STATES, TargetInfo, TaskInfo, task_number
+from simenv.qpm.envelopes import Status, plain, status, wait
+from simenv.qpm.management import Device
+from simenv.qpm.scheduler import (
+    Control,
+    DispatchLimits,
+    QueueState,
+    SchedulerPolicy,
+    SchedulerStatus,
+    Steered,
+)
+from simenv.qpm.states import Lifecycle, under_way
+from simenv.wire.messages import client as m
+from simenv.wire.messages.reservations import (
+    GetPolicy,
+    GetProfile,
+    GetTarget,
+    Policed,
+    Profiled,
+    SetDispatch,
+    SetOrder,
+    SteerTarget,
+    Target,
+)
+
+POLICIES = ("priority", "fifo", "ordered", "round_robin")
+MAX_OPTIONS = 16
+MAX_OPTION_CHARS = 255
+MAX_INFLIGHT = 2**31 - 1
+MAX_REASON_CHARS = 500
+ON_DEMAND = ".x"  # in the name of a pool made on demand, after that of its base
+MOST_LISTED = 1_000  # of other callers' tasks
+
+Plain = dict[str, Any]
+
+
+class SchedulerBinding:
+    """Thread-safe."""
+
+    def __init__(self, link: Link, door: Door, targets: Targets, book: Book, audit: Audit) -> None:
+        self._link = link
+        self._door = door
+        self._targets = targets
+        self._book = book
+        self._audit = audit
+
+    # --- looking ------------------------------------------------------------------------------
+
+    def get_scheduler_status(
+        self, token: str | None = None, device_id: Device | None = None
+    ) -> Plain:
+        """State, order, limits, and how many tasks there are in which state."""
+        device = self._steered(token, device_id)
+        info = self._told(device)
+        rules = asked(self._link, Policed, partial(GetPolicy, device=device))
+        profile = asked(self._link, Profiled, partial(GetProfile, device=device))
+        runtime = info.queued + info.sent + info.running
+        return plain(
+            SchedulerStatus(
+                target_id=self._targets.shown(device),
+                state=info.state,
+                scheduler_available=True,
+                threading_mode="service",
+                policy=policy_of(info),
+                control=control_of(info),
+                versions={
+                    "scheduler": info.version,
+                    "admission_policy": rules.version,
+                    "device_profile": profile.version,
+                },
+                task_count=runtime + info.parked,
+                pending_capacity_count=info.parked,
+                runtime_task_count=runtime,
+                selected_task_count=info.sent,
+                provider_inflight_count=info.running,
+                dispatch_limits=DispatchLimits(info.max_inflight),
+            )
+        )
+
+    def get_scheduler_policy(
+        self, token: str | None = None, device_id: Device | None = None
+    ) -> Plain:
+        """In which order tasks go."""
+        info = self._told(self._steered(token, device_id))
+        return {"version": info.version, "scheduler_policy": plain(policy_of(info))}
+
+    def get_scheduler_queue_state(
+        self,
+        token: str | None = None,
+        device_id: Device | None = None,
+        include_restricted: bool = False,
+    ) -> Plain:
+        """The tasks that came through this QPM and have not ended; `include_restricted`: also up to
+        MOST_LISTED others that its client may see, which have no cid and no qtask id here."""
+        device = self._steered(token, device_id)
+        restricted = arguments.truth("include_restricted", include_restricted)
+        info = self._told(device)
+        mine = self._mine(device)
+        shown = mine + (self._others(device) if restricted else [])
+        parked = [one for one in shown if one.lifecycle_state is Lifecycle.PENDING_CAPACITY]
+        return plain(
+            QueueState(
+                target_id=self._targets.shown(device),
+                include_restricted=restricted,
+                pending_capacity=[plain(one) for one in parked],
+                scheduler_task_count=info.queued + info.sent + info.running,
+                selected_qtask_ids=_numbers(mine, Lifecycle.SELECTED),
+                provider_inflight_qtask_ids=_numbers(mine, Lifecycle.SUBMITTED),
+                dispatch_limits=DispatchLimits(info.max_inflight),
+                runtime_tasks=[plain(one) for one in shown if one not in parked],
+            )
+        )
+
+    # --- steering -----------------------------------------------------------------------------
+
+    def configure_scheduler_policy(
+        self,
+        token: str | None = None,
+        device_id: Device | None = None,
+        configuration: Plain | None = None,
+    ) -> Plain:
+        """`configuration`: policy_name and options; of ordered: keys, in a list or with commas.
+        What waits is put into the new order."""
+        device = self._steered(token, device_id)
+        name, options = _order(configuration)
+        ask = partial(SetOrder, device=device, policy=name, options=options)
+        answer = asked(self._link, Target, ask)
+        return {
+            "status": "accepted" if answer.changed else "unchanged",
+            "version": answer.info.version,
+            "scheduler_policy": plain(policy_of(answer.info)),
+        }
+
+    def pause_execution_target(
+        self,
+        token: str | None = None,
+        device_id: Device | None = None,
+        reason: str | None = None,
+    ) -> Plain:
+        """Nothing new is begun; tasks are accepted and wait."""
+        return self._steer(token, device_id, "pause", "paused", reason=_words(reason))
+
+    def resume_execution_target(
+        self,
+        token: str | None = None,
+        device_id: Device | None = None,
+        reason: str | None = None,
+    ) -> Plain:
+        """After a pause or a drain."""
+        return self._steer(token, device_id, "resume", "resumed", reason=_words(reason))
+
+    def drain_execution_target(
+        self,
+        token: str | None = None,
+        device_id: Device | None = None,
+        mode: str = "graceful",
+        timeout_s: float | None = None,
+    ) -> Plain:
+        """Nothing new is accepted; what was accepted still ends, for `timeout_s`, then nothing more
+        of it is begun."""
+        most_s = arguments.seconds("timeout_s", timeout_s) or 0.0
+        how = arguments.travelling("mode", mode)[:MAX_OPTION_CHARS]
+        return self._steer(token, device_id, "drain", "draining", mode=how, timeout_s=most_s)
+
+    def configure_dispatch_limits(
+        self,
+        token: str | None = None,
+        device_id: Device | None = None,
+        limits: Plain | None = None,
+    ) -> Plain:
+        """`max_inflight`: at most so many tasks with workers at a time; 0: no limit."""
+        device = self._steered(token, device_id)
+        table = arguments.table("limits", limits)
+        if set(table) != {"max_inflight"}:
+            raise arguments.wrong("limits", None, "a table with max_inflight and nothing else")
+        most = arguments.whole("max_inflight", table["max_inflight"], 0, MAX_INFLIGHT)
+        ask = partial(SetDispatch, device=device, max_inflight=most)
+        answer = asked(self._link, Target, ask)
+        return {
+            "status": "dispatch-limits-updated" if answer.changed else "unchanged",
+            "version": answer.info.version,
+            "dispatch_limits": plain(DispatchLimits(answer.info.max_inflight)),
+        }
+
+    # ------------------------------------------------------------------------------------------
+
+    def _steered(self, token: Any, device_id: Any) -> str:
+        self._door.check(token)
+        return self._targets.device(device_id)
+
+    def _told(self, device: str) -> TargetInfo:
+        return asked(self._link, Target, partial(GetTarget, device=device)).info
+
+    def _steer(self, token: Any, device_id: Any, verb: str, word: str, **more: Any) -> Plain:
+        device = self._steered(token, device_id)
+        ask = partial(SteerTarget, device=device, verb=verb, **more)
+        info = asked(self._link, Target, ask).info
+        self._audit.note(f"{verb}_execution_target", more.get("reason") or None)
+        target = self._targets.shown(device)
+        return plain(Steered(word, info.version, target, control_of(info)))
+
+    def _mine(self, device: str) -> list[Status]:
+        runs = self._book.unfinished()
+        numbers = [task.entry.number for run in runs for task in run.tasks]
+        try:
+            infos = self._link.infos(numbers)
+        except SimenvError as error:
+            raise told(error) from error
+        by_number = {task_number(info.id): info for info in infos}
+        found = []
+        for run in runs:
+            seen = [by_number.get(task.entry.number) for task in run.tasks]
+            open_ones = [i for i in seen if i is not None and _is_of(i, device)]
+            if open_ones:
+                found.append(envelopes.standing(run, open_ones))
+        return found
+
+    def _others(self, device: str) -> list[Status]:
+        infos = asked(self._link, m.Queue, partial(m.GetQueue, limit=MOST_LISTED)).tasks
+        numbers = [number for i in infos if (number := task_number(i.id)) is not None]
+        known = self._book.numbers_of(numbers)
+        return [
+            _foreign(info)
+            for info in infos
+            if _is_of(info, device) and task_number(info.id) not in known
+        ]
+
+
+def control_of(info: TargetInfo) -> Control:
+    """Whether its tasks go."""
+    draining = info.state == "draining"
+    return Control(
+        paused=info.state == "paused",
+        draining=draining,
+        drain_mode=info.drain_mode or None,
+        drain_timeout_s=info.drain_timeout_s or None,
+        drain_started_at_ns=info.drain_started_ns or None,
+        pause_reason=info.pause_reason or None,
+        dispatch_depth=info.sent + info.running,
+    )
+
+
+def policy_of(info: TargetInfo) -> SchedulerPolicy:
+    """In which order they go."""
+    return SchedulerPolicy(info.policy, dict(info.options))
+
+
+def _is_of(info: TaskInfo, device: str) -> bool:
+    """Pools made on demand have the name of theirs, and more."""
+    if info.state in FINAL_STATES:
+        return False
+    return device in ("", info.pool) or info.pool.startswith(f"{device}{ON_DEMAND}")
+
+
+def _foreign(info: TaskInfo) -> Status:
+    """A task that came another way."""
+    lifecycle = under_way(info)
+    begun = lifecycle is Lifecycle.SUBMITTED
+    return msgspec.structs.replace(
+        status(lifecycle),
+        scheduler_task_id=info.id,
+        reservation_id=info.reservation or None,
+        scheduler_state=str(info.state),
+        pending_queue_position=info.parked or None,
+        wait_estimate=None if begun else wait(info.wait_us),
+    )
+
+
+def _numbers(found: list[Status], lifecycle: Lifecycle) -> list[int]:
+    return [one.qtask_id for one in found if one.lifecycle_state is lifecycle and one.qtask_id]
+
+
+def _order(configuration: Any) -> tuple[str, tuple[tuple[str, str], ...]]:
+    table = arguments.table("configuration", configuration)
+    name = table.get("policy_name", table.get("name"))
+    if not isinstance(name, str) or name not in POLICIES:
+        raise arguments.wrong("policy_name", name, f"one of: {', '.join(POLICIES)}")
+    options = arguments.optional_table("options", table.get("options"))
+    if len(options) > MAX_OPTIONS:
+        raise arguments.wrong("options", None, f"at most {MAX_OPTIONS} options")
+    return name, tuple((_option("options", key), _option(key, v)) for key, v in options.items())
+
+
+def _option(what: str, value: Any) -> str:
+    words = value if isinstance(value, list | tuple) else [value]
+    text = ",".join(arguments.travelling(what, word) for word in words)
+    if len(text) > MAX_OPTION_CHARS:
+        raise arguments.wrong(what, text, f"a text of up to {MAX_OPTION_CHARS} characters")
+    return text
+
+
+def _words(reason: Any) -> str:
+    words = arguments.optional_text("reason", reason) or ""
+    return words[:MAX_REASON_CHARS].encode("utf-8", "replace").decode()

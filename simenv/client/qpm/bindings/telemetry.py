@@ -1,0 +1,332 @@
+"""Binding `telemetry` of revision 2: what the service knows, in the contract's words.
+
+`lib` names a pool; without it what this QPM stands for is meant: a pool, or the environment.
+Classes of access are recorded, not enforced.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from time import time
+from typing import Any
+
+import msgspec
+
+from simenv.client.connection.session import Link
+from simenv.client.qpm.answers import devices, snapshots
+from simenv.client.qpm.answers.snapshots import Moment, lifecycle
+from simenv.client.qpm.requests import arguments, policy_tables
+from simenv.client.qpm.runtime.calls import Audit, Door, asked
+from simenv.client.qpm.runtime.identity import WHOLE, Presence, Targets, pools_of
+from simenv.model import MAX_SHOTS, AdmissionPolicy, ReservationAsk, TargetInfo
+from simenv.model.devices import DeviceInfo, DeviceKind
+from simenv.qpm.envelopes import plain
+from simenv.qpm.errors import UnknownObject
+from simenv.qpm.management import Device
+from simenv.qpm.service import PROVIDER
+from simenv.qpm.telemetry import LifecycleTelemetry, Seen
+from simenv.wire.messages import client as m
+from simenv.wire.messages.reservations import (
+    Decided,
+    GetPolicy,
+    GetTarget,
+    Policed,
+    Reserve,
+    Target,
+)
+
+EVENTS_SHOWN = 1_000  # the newest
+UNLIMITED_POLICY = "unlimited"
+ACCESS = {
+    "basic-discovery": "what the device is: anybody who may look for one",
+    "caller-owned": "a caller's own circuits",
+    "manager-aggregate": "sums over all callers",
+    "operator": "the service's own life",
+}
+_CALLS = {
+    "get_backend_info": "basic-discovery",
+    "get_device_info": "basic-discovery",
+    "get_dynamic_backend_info": "basic-discovery",
+    "get_calibration_snapshot": "basic-discovery",
+    "get_coupling_graph": "basic-discovery",
+    "capability_map": "basic-discovery",
+    "get_telemetry_access_model": "basic-discovery",
+    "task_status": "caller-owned",
+    "get_task_timing": "caller-owned",
+    "get_task_metadata": "caller-owned",
+    "list_scheduler_allocations": "manager-aggregate",
+    "get_capacity_snapshot": "manager-aggregate",
+    "get_queue_metrics": "manager-aggregate",
+    "get_service_lifecycle_telemetry": "operator",
+}
+_BY_LIBRARY = (
+    "get_backend_info", "get_device_info", "get_dynamic_backend_info", "get_calibration_snapshot",
+    "get_coupling_graph",
+)  # fmt: skip
+
+Plain = dict[str, Any]
+
+
+class Here(msgspec.Struct, frozen=True):
+    """What a question about a device is about. `device`: the service's name; `name`: the
+    contract's."""
+
+    device: str
+    name: str
+    info: DeviceInfo
+
+
+class TelemetryBinding:
+    """Thread-safe; every answer is of now."""
+
+    def __init__(
+        self, link: Link, door: Door, presence: Presence, targets: Targets, audit: Audit
+    ) -> None:
+        self._link = link
+        self._door = door
+        self._presence = presence
+        self._targets = targets
+        self._audit = audit
+
+    # --- what it is ---------------------------------------------------------------------------
+
+    def get_backend_info(self, lib: str | None = None, token: str | None = None) -> Plain:
+        """The simple form and, as `qhw_device`, the device."""
+        here = self._here(lib, token)
+        answer: Plain = {**_simple(here), "qhw_device": self._device_record(here)}
+        if here.info.kind is not DeviceKind.IDEAL:
+            answer["active_qubits"] = devices.qubits(here.info)
+            answer["calibration_set_id"] = here.info.calibration_id or None
+        return answer
+
+    def get_device_info(self, lib: str | None = None, token: str | None = None) -> Plain:
+        """A `qhw-device-v1` record, and the simple form beside it for older hosts. `max_shots`: of
+        one request; what a machine takes at a time stands in the record."""
+        here = self._here(lib, token)
+        return {
+            **_simple(here),
+            **self._device_record(here),
+            "num_qubits": here.info.num_qubits,
+            "max_shots": MAX_SHOTS,
+        }
+
+    def get_dynamic_backend_info(
+        self,
+        calibration_set_id: str | None = None,
+        lib: str | None = None,
+        token: str | None = None,
+    ) -> Plain:
+        """What changes from one moment to the next."""
+        here = self._here(lib, token, calibration_set_id)
+        seen = self._moment(here.device, "basic-discovery")
+        info, target = seen.service, seen.target
+        return {
+            **_simple(here),
+            "calibration_set_id": here.info.calibration_id or None,
+            "device_available": seen.is_available,
+            "timestamp_ns": seen.now_ns,
+            "state": target.state,
+            "pause_reason": target.pause_reason or None,
+            "pools": [snapshots.pool(one) for one in seen.pools],
+            "pending_qtask_count": target.parked,
+            "scheduler_queue_depth": target.queued,
+            "active_task_count": target.running,
+            "wait_estimate": plain(snapshots.wait(seen)),
+            "slots": info.slots,
+            "slots_granted": info.slots_granted,
+            "memory_bytes": info.memory_bytes,
+        }
+
+    def get_calibration_snapshot(
+        self,
+        calibration_set_id: str | None = None,
+        lib: str | None = None,
+        token: str | None = None,
+    ) -> Plain:
+        """A `qhw-calibration-v1` record; of an ideal device: nothing observed."""
+        here = self._here(lib, token, calibration_set_id)
+        return {**_simple(here), **plain(devices.calibration(here.name, here.info))}
+
+    def get_coupling_graph(
+        self,
+        calibration_set_id: str | None = None,
+        lib: str | None = None,
+        token: str | None = None,
+    ) -> Plain:
+        """A `qhw-coupling-v1` record, and `couplings` [[a, b]] for older hosts."""
+        here = self._here(lib, token, calibration_set_id)
+        couplings = [list(pair) for pair in devices.edges(here.info)]
+        record = plain(devices.coupling(here.name, here.info))
+        return {**_simple(here), **record, "couplings": couplings}
+
+    def capability_map(self, token: str | None = None) -> dict[str, list[str]]:
+        """Call to the libraries it knows."""
+        self._door.check(token)
+        pools = list(self._presence.devices())
+        return {call: list(pools) if call in _BY_LIBRARY else [] for call in _CALLS}
+
+    def list_scheduler_allocations(
+        self, token: str | None = None, filters: Plain | None = None
+    ) -> list[Plain]:
+        """The slots the service has to give away, where they are; one entry a node. Of a pool: the
+        nodes on which it has workers.
+
+        `filters`: fields of an entry and their value.
+        """
+        self._door.check(token)
+        wanted = arguments.optional_table("filters", filters)
+        info = self._presence.status()
+        own = {name for pool in info.pools for name in pool.nodes}
+        entries: list[Plain] = [
+            {
+                "allocation_id": f"{info.name}/{node.name}",
+                "target_id": self._presence.target_id,
+                "node": node.name,
+                "state": node.state,
+                "reason": node.reason,
+                "slots": node.slots,
+                "slots_granted": node.slots_granted,
+                "memory_bytes": node.memory_bytes,
+                "memory_granted_bytes": node.memory_granted,
+                "workers": node.workers,
+                "ranks": node.ranks,
+                "gpus": node.gpus,
+                "features": list(node.features),
+            }
+            for node in info.nodes
+            if self._presence.device == WHOLE or node.name in own
+        ]
+        return [e for e in entries if all(e.get(name) == value for name, value in wanted.items())]
+
+    def get_telemetry_access_model(self, token: str | None = None) -> Plain:
+        """Who is meant to see what."""
+        self._door.check(token)
+        return {
+            "target_id": self._presence.target_id,
+            "enforcement": "record-only",
+            "access_classes": [
+                {"name": name, "description": words} for name, words in ACCESS.items()
+            ],
+            "methods": {
+                call: {
+                    "access_class": access,
+                    "enforced": False,
+                    "object_visibility": "own" if access == "caller-owned" else "all",
+                    "field_visibility": {},
+                }
+                for call, access in _CALLS.items()
+            },
+        }
+
+    # --- how it goes --------------------------------------------------------------------------
+
+    def get_capacity_snapshot(
+        self,
+        token: str | None = None,
+        device_id: Device | None = None,
+        scope_id: str | None = None,
+        access_class: str | None = None,
+    ) -> Plain:
+        """What waits, what runs and what is free; `device_id`: the target, or one of its pools."""
+        self._door.check(token)
+        device = self._targets.device(device_id)
+        arguments.optional_text("scope_id", scope_id)
+        access = _access(access_class, "manager-aggregate")
+        return plain(snapshots.capacity(self._moment(device, access), scope_id))
+
+    def get_queue_metrics(
+        self,
+        token: str | None = None,
+        device_id: Device | None = None,
+        access_class: str | None = None,
+    ) -> Plain:
+        """The queue in numbers; device as in `get_capacity_snapshot`."""
+        self._door.check(token)
+        device = self._targets.device(device_id)
+        access = _access(access_class, "manager-aggregate")
+        return plain(snapshots.queue(self._moment(device, access)))
+
+    def get_service_lifecycle_telemetry(
+        self, token: str | None = None, access_class: str | None = None
+    ) -> Plain:
+        """The newest events of the service and its workers, and what was asked of `control`."""
+        self._door.check(token)
+        access = _access(access_class, "operator")
+        target = self._presence.target_id
+        newest = asked(self._link, m.Events, partial(m.GetEvents, limit=0)).newest
+        since = max(0, newest - EVENTS_SHOWN)
+        ask = partial(m.GetEvents, since=since, limit=EVENTS_SHOWN)
+        events = asked(self._link, m.Events, ask).events
+        return plain(
+            LifecycleTelemetry(
+                target, _now_ns(), access,
+                [lifecycle(target, event) for event in events],
+                [msgspec.to_builtins(entry) for entry in self._audit.entries()],
+                [msgspec.to_builtins(fault) for fault in self._audit.faults()],
+                Seen("service-lifecycle", access),
+            )
+        )  # fmt: skip
+
+    # ------------------------------------------------------------------------------------------
+
+    def _here(self, lib: Any, token: Any, calibration_set_id: Any = None) -> Here:
+        self._door.check(token)
+        wanted = arguments.optional_text("calibration_set_id", calibration_set_id)
+        device = self._targets.device(arguments.optional_text("lib", lib))
+        info = self._presence.device_info(device)
+        if wanted not in (None, info.calibration_id):
+            there = f"there is {info.calibration_id!r}" if info.calibration_id else "it has none"
+            raise UnknownObject(
+                f"no calibration set {wanted!r:.80} here",
+                hint=f"{there}; without calibration_set_id the present one is meant",
+            )
+        return Here(device, self._targets.shown(device), info)
+
+    def _device_record(self, here: Here) -> Plain:
+        pools = pools_of(self._presence.status(), here.device)
+        engines = self._presence.engines_of(here.info, pools)
+        return plain(devices.device(here.name, here.info, engines))
+
+    def _moment(self, device: str, access: str) -> Moment:
+        info, target = self._presence.status(), self._target(device)
+        whole = target if device == WHOLE else self._target(WHOLE)
+        rules = asked(self._link, Policed, partial(GetPolicy, device=device)).policy
+        return Moment(
+            target_id=self._presence.target_id,
+            device_id=self._targets.shown(device),
+            access_class=access,
+            now_ns=_now_ns(),
+            service=info,
+            pools=pools_of(info, device),
+            target=target,
+            admission={
+                "name": rules.name,
+                "options": {},
+                "capacity": policy_tables.capacity_table(rules),
+                "baseline": policy_tables.baseline_table(rules.baseline),
+            },
+            room=self._room(device, rules),
+            begins=snapshots.begins(target, whole),
+        )
+
+    def _target(self, device: str) -> TargetInfo:
+        return asked(self._link, Target, partial(GetTarget, device=device)).info
+
+    def _room(self, device: str, rules: AdmissionPolicy) -> int | None:
+        """Units that the next reservation may have: what the service would tell one who asks."""
+        if rules.name == UNLIMITED_POLICY:
+            return None
+        ask = partial(Reserve, ask=ReservationAsk(device=device), dry=True)
+        return asked(self._link, Decided, ask).decision.capacity_available
+
+
+def _simple(here: Here) -> Plain:
+    return {"backend": PROVIDER, "target_id": here.name, "metadata_supported": True}
+
+
+def _access(given: Any, default: str) -> str:
+    return default if given is None else arguments.text("access_class", given)
+
+
+def _now_ns() -> int:
+    return round(time() * 1e9)

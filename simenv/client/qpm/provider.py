@@ -1,0 +1,97 @@
+"""A Client as a QPM (quantum platform manager): `Client.qpm`, the contract and nothing else.
+
+The object has the methods of the six bindings of revision 2; `revision1` is the same pool as the
+single class of revision 1, with completions of its own and no reservations, and `connection` makes
+one more of these for each client. A host gets the one or the other. Everything goes through the
+Client: no other way into the service exists.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from simenv.client.qpm.answers import envelopes
+from simenv.client.qpm.answers.status import Standing
+from simenv.client.qpm.bindings.admission import AdmissionBinding
+from simenv.client.qpm.bindings.control import ControlBinding
+from simenv.client.qpm.bindings.execution import ExecutionBinding
+from simenv.client.qpm.bindings.policy import PolicyBinding
+from simenv.client.qpm.bindings.revision1 import SingleQPM
+from simenv.client.qpm.bindings.scheduler import SchedulerBinding
+from simenv.client.qpm.bindings.telemetry import TelemetryBinding
+from simenv.client.qpm.requests.run_request import MAX_STATEVECTOR_QUBITS
+from simenv.client.qpm.runtime.calls import Audit, Door, read_token
+from simenv.client.qpm.runtime.completion_queues import Book, Retention
+from simenv.client.qpm.runtime.event_delivery import Delivery
+from simenv.client.qpm.runtime.identity import Presence, Targets
+from simenv.client.qpm.runtime.notifications import Notices
+from simenv.client.qpm.runtime.reservations import Claims
+from simenv.client.qpm.runtime.submitter import Runner
+from simenv.qpm.service import ServiceRecord
+
+__all__ = ["QPM", "read_token"]
+
+if TYPE_CHECKING:
+    from simenv.client.client import Client
+    from simenv.client.connection.session import Link
+
+SINGLE_RETENTION = Retention(count=65_536, size_bytes=2**30)  # an evicted one ends in an error
+
+
+class QPM(
+    ExecutionBinding,
+    AdmissionBinding,
+    PolicyBinding,
+    SchedulerBinding,
+    TelemetryBinding,
+    ControlBinding,
+):
+    """One object, all bindings of revision 2. Thread-safe.
+
+    `required`: what costs something must name a reservation. `token`: every call must carry it.
+    `pool`: it stands for this one, and what it is given runs there; "": for the environment.
+    `widest`: of a statevector, in qubits. `retention`: of unread completions.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        link: Link,
+        *,
+        required: bool = False,
+        token: str | None = None,
+        pool: str = "",
+        widest: int = MAX_STATEVECTOR_QUBITS,
+        retention: Retention | None = None,
+    ) -> None:
+        presence, audit, door = Presence(link, pool), Audit(), Door(token)
+        book = Book(link, retention or Retention())
+        claims = Claims(link, required=required, over=book.closed)
+        runner, targets = Runner(client, book, claims, pool, widest), Targets(link, presence)
+        self._delivery = Delivery(link)
+        notices = Notices(link, book, envelopes.revision2, self._delivery, alone=False)
+        standing = Standing(link, runner, claims)
+        ExecutionBinding.__init__(self, door, claims, runner, standing, notices)
+        AdmissionBinding.__init__(self, link, door, claims, targets, book, lambda: self._state)
+        PolicyBinding.__init__(self, link, door, targets)
+        SchedulerBinding.__init__(self, link, door, targets, book, audit)
+        TelemetryBinding.__init__(self, link, door, presence, targets, audit)
+        ControlBinding.__init__(self, link, door, claims, runner, presence, audit)
+        self._client, self._link, self._widest = client, link, widest
+        self.revision1 = self.connection()
+
+    def connection(self) -> SingleQPM:
+        """The pool as one more client of revision 1 sees it: with a queue, a registration and
+        circuits of its own, which end with `shutdown`. Starts no thread and asks nobody."""
+        link, presence = self._link, self._presence
+        book, claims = Book(link, SINGLE_RETENTION), Claims(link, required=False)
+        runner = Runner(self._client, book, claims, presence.device, self._widest)
+        notices = Notices(link, book, envelopes.revision1, self._delivery, alone=True)
+        return SingleQPM(runner, notices, presence)
+
+    def query(self) -> ServiceRecord:
+        """What this is, for whoever looks for a QPM."""
+        return self._presence.record(type(self), with_properties=True)
+
+    def __repr__(self) -> str:
+        return f"<QPM {self._presence.target_id} | {self._state}>"

@@ -1,0 +1,1 @@
+"""Requests of QPM hosts, parsed and checked."""

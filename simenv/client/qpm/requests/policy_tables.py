@@ -1,0 +1,139 @@
+"""Device profiles and admission policies in a host's tables, and back. Pure.
+
+Invariant: what is read is whole and of known names, or ExecutionError; nothing is guessed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from simenv.client.qpm.requests import arguments
+from simenv.model import AdmissionPolicy, DeviceProfile, Workload
+from simenv.qpm.errors import ExecutionError
+
+MOST = 2**62
+MAX_NAME_CHARS = 255
+ESTIMATOR = "baseline"
+CAPACITY: dict[str, tuple[str, ...]] = {
+    "unlimited": (),
+    "credit": ("total_credits",),
+    "rate": ("device_rate", "time_span_ns"),
+}
+BASELINE = {
+    "qubit_count": "qubits",
+    "depth": "depth",
+    "one_q_gate_count": "gates_1q",
+    "two_q_gate_count": "gates_2q",
+    "measurement_count": "measurements",
+    "shots": "shots",
+}
+_CONFIGURATION = frozenset(
+    {"device_id", "policy", "estimator", "baseline", "capacity", "expected_version"}
+)
+
+
+def profile_table(profile: DeviceProfile) -> dict[str, Any]:
+    """All its fields, in the contract's names."""
+    table: dict[str, Any] = msgspec.structs.asdict(profile)
+    return table | {"baseline": baseline_table(profile.baseline)}
+
+
+def read_profile(given: Any, now: DeviceProfile) -> DeviceProfile:
+    """What is not told stays as it is `now`."""
+    table = arguments.table("profile", given)
+    _known("profile", table, DeviceProfile.__struct_fields__)
+    told: dict[str, Any] = {}
+    for name, value in table.items():
+        if name == "baseline":
+            told[name] = read_baseline(value)
+        elif name == "external_device_id":
+            told[name] = "" if value == "" else _short(name, value)
+        else:
+            told[name] = arguments.whole(name, value, 0, MOST)
+    return msgspec.structs.replace(now, **told)
+
+
+def policy_table(policy: AdmissionPolicy, device_id: str) -> dict[str, Any]:
+    """A configuration, as `set_admission_policy` takes it."""
+    return {
+        "device_id": device_id,
+        "policy": {"name": policy.name, "options": {}},
+        "estimator": {"name": ESTIMATOR, "options": {}},
+        "baseline": baseline_table(policy.baseline),
+        "capacity": capacity_table(policy),
+    }
+
+
+def capacity_table(policy: AdmissionPolicy) -> dict[str, int]:
+    """What there is to be given away, by the policy's own figures."""
+    return {name: getattr(policy, name) for name in CAPACITY[policy.name]}
+
+
+def read_policy(given: Any) -> tuple[AdmissionPolicy, int]:
+    """The policy, and the version it is to replace; -1: any."""
+    table = arguments.table("configuration", given)
+    _known("configuration", table, _CONFIGURATION)
+    name = _named("policy", table.get("policy"), tuple(CAPACITY))
+    if table.get("estimator") is not None:
+        _named("estimator", table["estimator"], (ESTIMATOR,))
+    capacity = arguments.optional_table("capacity", table.get("capacity"))
+    wanted = CAPACITY[name]
+    if set(capacity) != set(wanted):
+        raise ExecutionError(
+            f"capacity of the policy {name} has {', '.join(sorted(capacity))[:80] or 'nothing'}",
+            hint=f"it takes {' and '.join(wanted) or 'nothing'}",
+        )
+    figures = {key: arguments.whole(f"capacity.{key}", capacity[key], 1, MOST) for key in wanted}
+    expected = table.get("expected_version")
+    version = -1 if expected is None else arguments.whole("expected_version", expected, 0, MOST)
+    return AdmissionPolicy(name, read_baseline(table.get("baseline")), **figures), version
+
+
+def baseline_table(work: Workload) -> dict[str, int]:
+    return {theirs: getattr(work, ours) for theirs, ours in BASELINE.items()}
+
+
+def read_baseline(given: Any) -> Workload:
+    """All of its six fields must be told."""
+    table = arguments.table("baseline", given)
+    _known("baseline", table, BASELINE)
+    missing = [name for name in BASELINE if name not in table]
+    if missing:
+        raise ExecutionError(
+            f"baseline lacks {', '.join(missing)}", hint=f"all of: {', '.join(BASELINE)}"
+        )
+    return Workload(
+        **{
+            ours: arguments.whole(f"baseline.{theirs}", table[theirs], 0, MOST)
+            for theirs, ours in BASELINE.items()
+        }
+    )
+
+
+def _named(what: str, given: Any, allowed: tuple[str, ...]) -> str:
+    """The name in a table {"name", "options"}; there are no options."""
+    table = arguments.table(what, given)
+    _known(what, table, ("name", "options"))
+    if arguments.optional_table(f"{what}.options", table.get("options")):
+        raise arguments.wrong(f"{what}.options", table["options"], "empty: there are none")
+    name = table.get("name")
+    if not isinstance(name, str) or name not in allowed:
+        raise arguments.wrong(f"{what}.name", name, f"one of: {', '.join(allowed)}")
+    return name
+
+
+def _known(what: str, table: dict[str, Any], names: Any) -> None:
+    unknown = sorted(set(table) - set(names))
+    if unknown:
+        raise ExecutionError(
+            f"{what} has no field {unknown[0][:80]!r}", hint=f"some of: {', '.join(sorted(names))}"
+        )
+
+
+def _short(what: str, value: Any) -> str:
+    text = arguments.travelling(what, value)
+    if len(text) > MAX_NAME_CHARS:
+        raise arguments.wrong(what, value, f"a text of up to {MAX_NAME_CHARS} characters")
+    return text

@@ -1,0 +1,177 @@
+"""What a host asks for when it reserves: `request`, read and checked. Pure.
+
+Every key may be left out. Keys that are not known are kept as words for people to read; what is
+called a credential or a token never is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from simenv.client.qpm.requests import arguments
+from simenv.client.submission.arguments import APP, MAX_WORKERS
+from simenv.model import ReservationAsk, Workload
+from simenv.qpm.errors import ExecutionError
+
+MOST = 2**62  # of any size or time
+MAX_NAME_CHARS = 255
+MAX_WORDS = 32  # kept of a request, with so many characters each
+MAX_WORD_CHARS = 256
+_OWNER = ("user_id", "user", "username", "account")
+_SIZES = {
+    "count": "count",
+    "qubits": "qubit_count",
+    "depth": "depth",
+    "gates_1q": "one_q_gate_count",
+    "gates_2q": "two_q_gate_count",
+    "measurements": "measurement_count",
+    "shots": "shots",
+}
+_READ = frozenset(
+    {
+        "request_id", "owner", "user_id", "job_id", "scope_id", "target_device_id", "device_id",
+        "workload_kind", "walltime_ns", "ttl_ns", "expiration_ttl_ns", "classical_runtime_ns",
+        "overhead_ns", "task_class", "workload", "num_qubits", "num_shots", "workers", "bound_ns",
+        "token", APP,
+    }
+)  # fmt: skip
+_SECRET = ("credential", "token", "passw", "secret", "api_key", "apikey", "authorization")
+
+
+def device_of(request: Mapping[str, Any]) -> Any:
+    """Which device it is about, in the host's words."""
+    target = request.get("target_device_id")
+    return request.get("device_id") if target is None else target
+
+
+def read(request: Mapping[str, Any], device: str, app: str) -> ReservationAsk:
+    """`device`: the service's name of it; `app`: the run of an application that asks.
+
+    ExecutionError names the field, its value and what it should be.
+    """
+    for name in ("policy", "run_context"):
+        arguments.optional_table(name, request.get(name))
+    if request.get("priority") is not None:
+        arguments.whole("priority", request["priority"], -MOST, MOST)
+    ttl = "ttl_ns" if request.get("ttl_ns") is not None else "expiration_ttl_ns"
+    kind = request.get("workload_kind")
+    return ReservationAsk(
+        request_id=_name("request_id", request.get("request_id")),
+        device=device,
+        scope=_name("scope_id", request.get("scope_id")),
+        user=_user(request),
+        job=_name("job_id", request.get("job_id")),
+        workload_kind="quantum" if kind is None else _name("workload_kind", kind),
+        ttl_ns=_figure(ttl, request.get(ttl)),
+        walltime_ns=_figure("walltime_ns", request.get("walltime_ns")),
+        classical_ns=_figure("classical_runtime_ns", request.get("classical_runtime_ns")),
+        overhead_ns=_figure("overhead_ns", request.get("overhead_ns")),
+        workload=_workload(request),
+        workers=_figure("workers", request.get("workers"), MAX_WORKERS),
+        bound_ns=_figure("bound_ns", request.get("bound_ns")),
+        metadata=_words(request, app),
+    )
+
+
+def _user(request: Mapping[str, Any]) -> str:
+    if request.get("user_id") is not None:
+        return _name("user_id", request["user_id"])
+    owner = request.get("owner")
+    if not isinstance(owner, dict):
+        return _name("owner", owner)
+    return next((_name(f"owner.{k}", owner[k]) for k in _OWNER if owner.get(k) is not None), "")
+
+
+def _workload(request: Mapping[str, Any]) -> Workload:
+    """Of `task_class`, else of `workload`, else of num_qubits and num_shots."""
+    sizes = arguments.optional_table("task_class", request.get("task_class"))
+    others = arguments.optional_table("workload", request.get("workload"))
+    last = {"qubits": "num_qubits", "shots": "num_shots"}
+    found: dict[str, int] = {}
+    for ours, theirs in _SIZES.items():
+        for where, table, key in (
+            ("task_class.", sizes, theirs),
+            ("workload.", others, theirs),
+            ("", request, last.get(ours, "")),
+        ):
+            if table.get(key) is not None:
+                least = 1 if ours == "count" else 0
+                found[ours] = arguments.whole(f"{where}{key}", table[key], least, MOST)
+                break
+    return Workload(**found)
+
+
+def _figure(what: str, value: Any, most: int = MOST) -> int:
+    return 0 if value is None else arguments.whole(what, value, 0, most)
+
+
+def _name(what: str, value: Any) -> str:
+    """A short text, or a number as one."""
+    if value is None:
+        return ""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST:
+        return str(value)
+    if not isinstance(value, str) or len(value) > MAX_NAME_CHARS or not _travels(value):
+        raise arguments.wrong(
+            what, value, f"a text of up to {MAX_NAME_CHARS} characters, or a number"
+        )
+    return value
+
+
+def _travels(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return True
+
+
+def _words(request: Mapping[str, Any], app: str) -> tuple[tuple[str, str], ...]:
+    """What else was told."""
+    told = [(APP, app)] if app else []
+    for key, value in request.items():
+        if key in _READ or value is None or _is_secret(key):
+            continue
+        if len(told) == MAX_WORDS:
+            break
+        told.append((_short(key), _short(_text(value))))
+    return tuple(told)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    try:
+        return json.dumps(_open(value), default=_kind)
+    except (TypeError, ValueError, RecursionError):
+        return _kind(value)
+
+
+def _is_secret(key: object) -> bool:
+    return any(word in str(key).lower() for word in _SECRET)
+
+
+def _open(value: Any) -> Any:
+    """Without what is named like a secret, however deep."""
+    if isinstance(value, Mapping):
+        return {key: _open(one) for key, one in value.items() if not _is_secret(key)}
+    if isinstance(value, list | tuple):
+        return [_open(one) for one in value]
+    return value
+
+
+def _kind(value: object) -> str:
+    return f"<{type(value).__name__}>"
+
+
+def _short(text: str) -> str:
+    return text[:MAX_WORD_CHARS].encode("utf-8", "replace").decode()
+
+
+def request_of(given: Any) -> dict[str, Any]:
+    """A table; `reserve` of revision 1 has another first argument and the same name."""
+    if given is None:
+        raise ExecutionError("request is missing", hint="request={...}; every key may be left out")
+    return arguments.table("request", given)

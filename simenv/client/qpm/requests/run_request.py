@@ -1,0 +1,231 @@
+"""What a host asks to be run: `info`, read and checked.
+
+A host sends OpenQASM 2 text under `qasm`, or {"format", "data"} under `circuit`, which wins. In one
+process with the caller, `circuit` may also be a QuantumCircuit or a Program. Keys that are not
+known are passed over: hosts add their own. Among them are those that would speak for somebody else
+(owner, project, policy ...): who asks is known from the connection. What is known and cannot be
+done yet (noise, verbatim, qubit_mapping) is refused by name, where it asks for anything.
+
+Looks at a packed program, and one change to it: its final measurements left out.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any
+
+import msgspec
+
+from simenv.client.circuits import load
+from simenv.client.circuits.common.qiskit_runtime import is_circuit
+from simenv.client.circuits.formats import qpy
+from simenv.client.qpm.requests import arguments
+from simenv.client.results import bitstrings
+from simenv.client.submission.arguments import MAX_PREFERRED, MAX_SEED
+from simenv.config import NAME_RULE
+from simenv.errors import ProgramError
+from simenv.model import MAX_SHOTS, OWNERS, Program
+from simenv.qpm.errors import ExecutionError
+from simenv.qpm.states import Reason
+
+_PASSIVE = frozenset({"measure", "barrier"})  # what may follow a measurement that is still final
+
+
+def counts_bytes(program: Program, shots: int) -> int:
+    """At most so much are its counts, packed."""
+    different = min(shots, 1 << min(program.num_clbits, 60))
+    return different * (4 + max(1, (program.num_clbits + 7) // 8))
+
+
+def unwritten(program: Program, shots: int) -> dict[str, int]:
+    """The counts of a circuit that measures nothing: bits that nobody writes read 0."""
+    if not program.num_clbits:
+        return {}
+    return dict.fromkeys(bitstrings.keys(b"", 0, program.registers), shots)
+
+
+def without_final_measurements(program: Program) -> Program:
+    """The same circuit up to its measurements. ProgramError where one is not the last on its qubit.
+
+    A statevector belongs to what was prepared, before any shot is read out.
+    """
+    if not set(OWNERS).isdisjoint(program.names):
+        raise _in_the_middle("under a condition or in a loop")
+    arities = memoryview(program.arities).cast("H").tolist()
+    ops = memoryview(program.ops).cast("H").tolist()
+    qubits = memoryview(program.qubits).cast("H").tolist()
+    used: set[int] = set()
+    kept_ops: list[int] = []
+    kept_qubits: list[int] = []
+    end = len(qubits)
+    for row in reversed(ops):
+        start = end - arities[3 * row]
+        name, touched = program.names[row], qubits[start:end]
+        end = start
+        if name == "measure":
+            if not used.isdisjoint(touched):
+                raise _in_the_middle(f"of qubit {touched[0]}, which is used again")
+            continue
+        if name not in _PASSIVE:
+            used.update(touched)
+        kept_ops.append(row)
+        kept_qubits += reversed(touched)
+    kept = [row for row, name in enumerate(program.names) if name != "measure"]
+    place = {row: number for number, row in enumerate(kept)}
+    return msgspec.structs.replace(
+        program,
+        names=tuple(program.names[row] for row in kept),
+        arities=_uint16([size for row in kept for size in arities[3 * row : 3 * row + 3]]),
+        ops=_uint16([place[row] for row in reversed(kept_ops)]),
+        qubits=_uint16(kept_qubits[::-1]),
+        clbits=b"",
+    )
+
+
+def _uint16(values: list[int]) -> bytes:
+    return b"".join([value.to_bytes(2, "little") for value in values])
+
+
+def _in_the_middle(where: str) -> ProgramError:
+    return ProgramError(
+        f"a statevector was asked of a circuit that measures {where}",
+        hint="only final measurements can be left out; or ask for counts alone",
+    )
+
+
+FORMATS = ("openqasm2", "openqasm3", "qpy")
+MAX_PRIORITY = 1_000_000
+MAX_STATEVECTOR_QUBITS = 20  # beyond, [re, im] pairs are gigabytes of Python objects
+MAX_QPY_BYTES = 16 * 2**20
+_NOT_YET = ("noise", "verbatim", "qubit_mapping")
+_NUMBERS = ("depth", "one_q_gate_count", "two_q_gate_count", "measurement_count", "deadline_ns")
+
+
+class Request(msgspec.Struct, frozen=True):
+    """A checked `info`. `source`: what `load` takes, or the bytes of a QPY file."""
+
+    source: Any
+    shots: int
+    seed: int | None
+    statevector: bool
+    priority: int
+    prefer: tuple[str, ...] = ()  # pools, or kinds of devices
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """Programs to be submitted for one request, and what of its counts is known without running.
+
+    `counts`: its counts come from this one; `amplitudes`: its statevector does. `fixed`: the counts
+    of a circuit that measures nothing. `size_bytes` bounds what its results take while kept.
+    """
+
+    counts: Program | None
+    amplitudes: Program | None
+    fixed: dict[str, int] | None
+    size_bytes: int
+
+
+def read(info: Any) -> Request:
+    """ExecutionError names the field, its value and what it should be."""
+    given = arguments.table("info", info)
+    if "num_shots" not in given:
+        raise ExecutionError("info has no num_shots", hint=f"a whole number, 1 to {MAX_SHOTS}")
+    for name in _NUMBERS:  # estimates of the host's: sound, or refused; we make our own
+        if given.get(name) is not None:
+            arguments.whole(name, given[name], 0, 2**63 - 1)
+    for name in ("compiler", "backend", "method", "lib"):
+        arguments.optional_text(name, given.get(name))
+    for name in _NOT_YET:
+        wanted = given.get(name)
+        if wanted is not None and wanted is not False and wanted not in ([], {}):
+            raise ExecutionError(
+                f"info asks for {name}, which this QPM cannot do yet: it would be ignored",
+                hint=f"leave {name} out; counts are those of an ideal device",
+                reason=Reason.UNSUPPORTED,
+            )
+    seed, width = given.get("seed"), given.get("num_qubits")
+    if width is not None:  # a host's estimate; the circuit's own counts
+        arguments.whole("num_qubits", width, 0, 2**31 - 1)
+    priority = given.get("priority")
+    return Request(
+        source=_source(given),
+        shots=arguments.whole("num_shots", given["num_shots"], 1, MAX_SHOTS),
+        seed=None if seed is None else arguments.whole("seed", seed, 0, MAX_SEED),
+        statevector=arguments.truth("return_statevector", given.get("return_statevector", False)),
+        priority=0
+        if priority is None
+        else arguments.whole("priority", priority, -MAX_PRIORITY, MAX_PRIORITY),
+        prefer=_preferred(given.get("prefer")),
+    )
+
+
+def prepare(request: Request, widest: int = MAX_STATEVECTOR_QUBITS) -> Prepared:
+    """Pack the circuit. `widest`: of a statevector, in qubits. Raises what `load` raises, and
+    ExecutionError where it contradicts the request."""
+    source = request.source
+    if isinstance(source, bytes):
+        source = qpy.parse(source, "circuit.data", trusted=False)
+    program = load(source).program
+    width = program.num_qubits
+    measures = "measure" in program.names
+    if not request.statevector:
+        return Prepared(program, None, None, counts_bytes(program, request.shots))
+    if width > widest:
+        raise ExecutionError(
+            f"return_statevector of {width} qubits: 2**{width} amplitudes do not travel as numbers",
+            hint=f"at most {widest} qubits here; or Client.submit with "
+            'outputs=("statevector",), which hands out an array',
+        )
+    size = (16 << width) + counts_bytes(program, request.shots)
+    if not measures:
+        return Prepared(None, program, unwritten(program, request.shots), size)
+    return Prepared(program, without_final_measurements(program), None, size)
+
+
+def _preferred(value: Any) -> tuple[str, ...]:
+    """Words in a text with commas, or in a list."""
+    words = value.split(",") if isinstance(value, str) else value or ()
+    if not isinstance(words, list | tuple) or len(words) > MAX_PREFERRED:
+        raise arguments.wrong("prefer", value, f"a list of up to {MAX_PREFERRED} pools or kinds")
+    found = tuple(arguments.text("prefer", word).strip() for word in words)
+    if not all(NAME_RULE.match(word) for word in found):
+        raise arguments.wrong("prefer", value, "pools, or hardware, simulator, in order")
+    return found
+
+
+def _source(given: dict[str, Any]) -> Any:
+    circuit = given.get("circuit")
+    if circuit is None:
+        if "qasm" not in given:
+            raise ExecutionError(
+                "info has neither qasm nor circuit", hint="qasm: OpenQASM 2 as a text"
+            )
+        return _text("qasm", given["qasm"])
+    if isinstance(circuit, Program) or is_circuit(circuit):
+        return circuit
+    if not isinstance(circuit, dict):
+        raise arguments.wrong("circuit", circuit, 'a table {"format", "data"} or a circuit')
+    kind, data = circuit.get("format"), circuit.get("data")
+    if kind not in FORMATS:
+        raise ExecutionError(
+            f"circuit format {str(kind)[:60]!r} cannot be read", hint=f"of: {', '.join(FORMATS)}"
+        )
+    return _qpy(data) if kind == "qpy" else _text("circuit.data", data)
+
+
+def _text(what: str, value: Any) -> str:
+    """A text, ended so that `load` cannot take it for the path of a file on this host."""
+    if not isinstance(value, str) or not value:
+        raise arguments.wrong(what, value, "OpenQASM as a text")
+    return value if "\n" in value or ";" in value else f"{value}\n"
+
+
+def _qpy(data: Any) -> bytes:
+    """The bytes of a QPY file; whether they are one is seen when it is opened."""
+    if not isinstance(data, str) or len(data) > MAX_QPY_BYTES * 4 // 3 + 4:
+        raise arguments.wrong("circuit.data", data, f"base64 of QPY, up to {MAX_QPY_BYTES} bytes")
+    try:
+        return base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ExecutionError(f"circuit.data is not base64: {error}") from error

@@ -1,0 +1,1 @@
+"""Circuits, queues, events and reservations of a QPM instance."""

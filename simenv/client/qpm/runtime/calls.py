@@ -1,0 +1,136 @@
+"""Whether a call may come in: with the token this QPM was told, if it was told one.
+
+Without one a token is taken and not looked at: a QPM has the rights of its client, and no more.
+
+Questions to the service whose refusals a host is told in the contract's errors.
+
+What was asked of the control binding, and what a reconciliation found: the newest of each.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import stat
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from time import time
+from typing import Any
+
+import msgspec
+
+from simenv.client.connection.session import A, Link
+from simenv.client.qpm.requests import arguments
+from simenv.errors import ConfigError, Insufficient, NoService, NotFound, NotReserved, SimenvError
+from simenv.qpm.errors import ExecutionError, NotReady, OutOfResources, QPMError, UnknownObject
+from simenv.qpm.states import Reason
+from simenv.wire.messages import client as m
+
+
+class Door:
+    """Thread-safe."""
+
+    def __init__(self, token: str | None = None) -> None:
+        self._token = None if token is None else token.encode("utf-8", "surrogatepass")
+
+    def check(self, token: Any) -> None:
+        """ExecutionError where it is no token, or not the one."""
+        given = arguments.optional_text("token", token)
+        if self._token is None:
+            return
+        shown = b"" if given is None else given.encode("utf-8", "surrogatepass")
+        if not hmac.compare_digest(shown, self._token):
+            raise ExecutionError(
+                "this call carries no token" if given is None else "this call's token is wrong",
+                hint="token=: what the QPM's token file holds",
+                reason=Reason.CREDENTIAL,
+            )
+
+
+def read_token(path: Path) -> str:
+    """The first line of a file that nobody else may read. ConfigError."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            found = os.fstat(file.fileno())
+            text = file.readline().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"token file {path}: {error}", hint="a file with a token") from error
+    if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
+        raise ConfigError(
+            f"token file {path} can be read by others",
+            hint=f"chmod 600 {path}, and it must be yours",
+        )
+    if not 0 < len(text) <= arguments.MAX_TEXT_CHARS:
+        raise ConfigError(
+            f"token file {path} holds no token",
+            hint=f"1 to {arguments.MAX_TEXT_CHARS} characters in its first line",
+        )
+    return text
+
+
+def asked(link: Link, kind: type[A], make: Callable[[int], m.FromClient]) -> A:
+    """As `Link.ask`. Raises QPMError alone."""
+    try:
+        return link.ask(kind, make)
+    except SimenvError as error:
+        raise told(error) from error
+
+
+def told(error: SimenvError) -> QPMError:
+    """A refusal of the service as a host catches it."""
+    match error:
+        case QPMError():
+            return error
+        case NoService():
+            return NotReady(error.message, hint=error.hint)
+        case Insufficient():
+            return OutOfResources(error.message, hint=error.hint)
+        case NotFound():
+            return UnknownObject(error.message, hint=error.hint)
+        case NotReserved():
+            reason: str = Reason.RESERVATION_NOT_FOUND
+        case _:
+            reason = error.code
+    return ExecutionError(error.message, hint=error.hint, reason=reason)
+
+
+KEPT = 256
+
+
+class AuditEntry(msgspec.Struct, frozen=True):
+    """One request to `control`."""
+
+    operation: str
+    reason: str | None
+    timestamp_ns: int
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """One thing that a reconciliation found wrong."""
+
+    kind: str
+    qtask_id: int
+    timestamp_ns: int
+
+
+class Audit:
+    """Appending to a bounded deque is atomic: no lock."""
+
+    def __init__(self) -> None:
+        self._entries: deque[AuditEntry] = deque(maxlen=KEPT)
+        self._faults: deque[Fault] = deque(maxlen=KEPT)
+
+    def note(self, operation: str, reason: str | None) -> None:
+        """`operation` was asked for."""
+        self._entries.append(AuditEntry(operation, reason, round(time() * 1e9)))
+
+    def fault(self, kind: str, qtask_id: int) -> None:
+        """A reconciliation found this."""
+        self._faults.append(Fault(kind, qtask_id, round(time() * 1e9)))
+
+    def entries(self) -> list[AuditEntry]:
+        return list(self._entries)
+
+    def faults(self) -> list[Fault]:
+        return list(self._faults)

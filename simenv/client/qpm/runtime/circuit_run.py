@@ -1,0 +1,213 @@
+"""One circuit a host asked for: the tasks behind it, how it stands, and its completion.
+
+Invariant: what changes (`open`, `ended_s`, `queued`) changes under the link's lock.
+"""
+
+from __future__ import annotations
+
+from time import monotonic, time
+from typing import Any
+
+import msgspec
+
+from simenv.client.results.decoded import Provenance, Stages
+from simenv.client.tasks.task import Task
+from simenv.errors import SimenvError
+from simenv.model import TaskState
+from simenv.qpm.envelopes import NOT_REACHED, Status, Times
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """Where and how a circuit ran: what is needed to repeat it."""
+
+    where: Provenance
+    precision: str
+    seed: int
+    shots: int
+
+    def told(self) -> dict[str, Any]:
+        """As a host reads it."""
+        where = self.where
+        return {
+            "available": True,
+            "task": where.task,
+            "engine": where.engine,
+            "route": where.route,
+            "precision": self.precision,
+            "seed": self.seed,
+            "shots": self.shots,
+            "node": where.origin.node,
+            "worker": where.origin.worker,
+            "version": where.origin.version,
+            "ranks": where.origin.ranks,
+            "slots": where.slots,
+            "attempts": where.attempts,
+        }
+
+
+class Run:
+    """`tasks`: the one that gives counts, then the one that gives amplitudes; either may lack.
+
+    `refusal`: why there is no task at all. `queued`: its completion belongs into the queue of its
+    `reservation`; 0: it runs under none.
+    """
+
+    __slots__ = (
+        "_final", "cid", "created_s", "ended_s", "fixed", "number", "open", "queued",
+        "refusal", "reservation", "seen", "seen_s", "shots", "size_bytes", "tasks",
+        "wants_amplitudes",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        cid: str,
+        number: int,
+        shots: int,
+        created_s: float,
+        *,
+        tasks: tuple[Task, ...] = (),
+        wants_amplitudes: bool = False,
+        fixed: dict[str, int] | None = None,
+        size_bytes: int = 0,
+        refusal: SimenvError | None = None,
+        reservation: int = 0,
+    ) -> None:
+        self.cid = cid
+        self.number = number
+        self.shots = shots
+        self.created_s = created_s  # wall clock
+        self.tasks = tasks
+        self.wants_amplitudes = wants_amplitudes
+        self.fixed = fixed
+        self.size_bytes = size_bytes
+        self.refusal = refusal
+        self.reservation = reservation
+        self.open = len(tasks)
+        self.ended_s = NOT_REACHED  # wall clock, when its end was heard
+        self.queued = False
+        self.seen: Status | None = None  # its last envelope before it ended
+        self.seen_s = 0.0  # monotonic: when that was true
+        self._final: TaskState | None = None
+
+    @property
+    def over(self) -> bool:
+        return self.open == 0
+
+    @property
+    def reservation_id(self) -> int | None:
+        """As hosts write it."""
+        return self.reservation or None
+
+    @property
+    def task_id(self) -> str | None:
+        """Our name of it, as `simenv queue` shows it."""
+        return self.tasks[0].id if self.tasks else None
+
+    def wait(self, timeout_s: float | None) -> bool:
+        """Until it has ended; False after `timeout_s`. Raises ServiceLost."""
+        end_s = None if timeout_s is None else monotonic() + timeout_s
+        for task in self.tasks:
+            left_s = None if end_s is None else max(0.0, end_s - monotonic())
+            if not task.link.finish(task.entry, left_s):
+                return False
+        return True
+
+    # --- after the end ------------------------------------------------------------------------
+
+    def final_state(self) -> TaskState:
+        """DONE if all of it is; else how the first part that is not ended. Once it is over."""
+        if self._final is None:
+            self._final = TaskState.FAILED if self.refusal is not None else _worst(self.tasks)
+        return self._final
+
+    def error(self) -> SimenvError | None:
+        """Why it is no success."""
+        if self.final_state() is TaskState.DONE:
+            return None
+        errors = (task.entry.error() for task in self.tasks)
+        return self.refusal or next((error for error in errors if error is not None), None)
+
+    def times(self, dequeued_s: float = NOT_REACHED) -> Times:
+        """Creation by this clock; once it is over the stages, as service and worker measured
+        them."""
+        created = self.created_s
+        consumed = begun = ended = NOT_REACHED
+        stages = []
+        if self.over:
+            stages = [found for task in self.tasks if (found := _stages(task)) is not None]
+        if stages:
+            first = stages[0]
+            if first.run_s > 0 or self.tasks[0].entry.final_state is TaskState.DONE:
+                consumed = created + first.queued_s
+                begun = consumed + first.sent_s
+            ended = created + max(part.queued_s + part.sent_s + part.run_s for part in stages)
+        queued = max(self.ended_s, ended)
+        return Times(
+            creation_time=created,
+            resources_consumed_time=consumed,
+            launch_time=consumed,
+            exec_time=begun,
+            completion_time=ended if stages else queued,
+            cq_enqueue_time=queued,
+            cq_dequeue_time=dequeued_s,
+        )
+
+    def result(self) -> dict[str, Any]:
+        """{"counts"} and, if asked for, {"statevector"}: plain numbers; of a failure, no counts."""
+        if self.final_state() is not TaskState.DONE:
+            return {"counts": {}}
+        found: dict[str, Any] = {
+            "counts": self.tasks[0].result().counts if self.fixed is None else self.fixed
+        }
+        if self.wants_amplitudes:
+            found["statevector"] = _amplitudes(self.tasks[-1])
+        return found
+
+    def facts(self) -> Facts | None:
+        """None where nothing ran."""
+        if self.final_state() is not TaskState.DONE:
+            return None
+        task = self.tasks[0]
+        found = task.result()
+        return Facts(task.entry.provenance(), found.precision, found.seed, self.shots)
+
+
+def refused(
+    cid: str, number: int, shots: int, created_s: float, why: SimenvError, reservation: int = 0
+) -> Run:
+    """A circuit that was turned away: ended before it began."""
+    run = Run(cid, number, shots, created_s, refusal=why, reservation=reservation)
+    run.ended_s = time()
+    return run
+
+
+def _worst(tasks: tuple[Task, ...]) -> TaskState:
+    for task in tasks:
+        state = task.entry.final_state
+        if state is not TaskState.DONE:
+            return state
+    return TaskState.DONE
+
+
+def _stages(task: Task) -> Stages | None:
+    """None of a task the service knows no longer."""
+    try:
+        return task.entry.provenance().timing
+    except SimenvError:
+        return None
+
+
+def _amplitudes(task: Task) -> dict[str, Any]:
+    """[[re, im], ...], qubit 0 the least significant index bit."""
+    found = task.result()
+    vector = found.statevector.astype("<c16")
+    pairs = vector.view("<f8").reshape(-1, 2).tolist()
+    return {
+        "type": "statevector",
+        "format": "complex128",
+        "num_qubits": found.num_qubits,
+        "num_amplitudes": len(pairs),
+        "data": pairs,
+        "source": "simenv",
+        "metadata": {"engine": found.engine, "precision": found.precision},
+    }

@@ -1,0 +1,367 @@
+"""Every circuit a QPM was given and has not handed back, and the queues of completions.
+
+Invariant: all of it changes under the link's lock, which whoever reads the socket holds when a task
+ends; so it holds in a forked child too, where that lock is new. A completion stays until it is read
+or passes the bounds of `Retention`; of what is gone a line is kept, so that its time and place can
+still be asked for.
+
+Completions that wait to be read: a queue for each reservation, and one for what runs under none.
+
+Invariant: a queue is there while something is in it; it is in the order in which circuits ended.
+Used with the link's lock held.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from functools import partial
+from time import monotonic, time
+from typing import Protocol
+
+import msgspec
+
+from simenv.client.connection.requests import REPEAT_S
+from simenv.client.connection.session import Link
+from simenv.client.qpm.runtime.circuit_run import Facts, Run
+from simenv.model import TaskState
+from simenv.qpm.envelopes import NOT_REACHED, Times
+from simenv.qpm.states import Reason
+
+
+class Retention(msgspec.Struct, frozen=True):
+    """How long unread completions are kept, for each reservation: the contract's defaults."""
+
+    age_s: float = 3600.0
+    closed_s: float = 3600.0  # after its reservation was seen to be over
+    count: int = 1_024
+    size_bytes: int = 64 * 2**20
+    purge_s: float = 60.0
+
+
+class Shelf:
+    """The queue of one reservation."""
+
+    def __init__(self) -> None:
+        self.runs: OrderedDict[str, Run] = OrderedDict()
+        self.size_bytes = 0
+
+
+class Shelves:
+    """All queues."""
+
+    def __init__(self) -> None:
+        self._shelves: dict[int, Shelf] = {}
+
+    def __contains__(self, run: Run) -> bool:
+        shelf = self._shelves.get(run.reservation)
+        return shelf is not None and shelf.runs.get(run.cid) is run
+
+    def add(self, run: Run) -> None:
+        shelf = self._shelves.setdefault(run.reservation, Shelf())
+        if run.cid not in shelf.runs:
+            shelf.runs[run.cid] = run
+            shelf.size_bytes += run.size_bytes
+
+    def drop(self, run: Run) -> None:
+        """Nothing happens if it is not there."""
+        shelf = self._shelves.get(run.reservation)
+        if shelf is not None and shelf.runs.pop(run.cid, None) is not None:
+            shelf.size_bytes -= run.size_bytes
+            if not shelf.runs:
+                del self._shelves[run.reservation]
+
+    def oldest(self, reservation: int) -> Run | None:
+        shelf = self._shelves.get(reservation)
+        return None if shelf is None else next(iter(shelf.runs.values()), None)
+
+    def too_much(self, reservation: int, kept: Retention) -> tuple[Run, Reason] | None:
+        """What has to go first, and why; the newest stays, whatever its size."""
+        shelf = self._shelves.get(reservation)
+        if shelf is None:
+            return None
+        oldest = next(iter(shelf.runs.values()))
+        if len(shelf.runs) > kept.count:
+            return oldest, Reason.TOO_MANY
+        if shelf.size_bytes > kept.size_bytes and len(shelf.runs) > 1:
+            return oldest, Reason.TOO_LARGE
+        return None
+
+    def of(self, reservation: int) -> list[Run]:
+        """All of its queue."""
+        shelf = self._shelves.get(reservation)
+        return [] if shelf is None else list(shelf.runs.values())
+
+    def older_than(self, wall_s: float) -> list[Run]:
+        """Those that ended before."""
+        found: list[Run] = []
+        for shelf in self._shelves.values():
+            for run in shelf.runs.values():
+                if run.ended_s >= wall_s:
+                    break
+                found.append(run)
+        return found
+
+
+GONE_KEPT = 4_096
+
+
+class Gone(msgspec.Struct, frozen=True):
+    """What is remembered of a circuit whose completion is no longer kept."""
+
+    cid: str
+    number: int
+    state: TaskState
+    times: Times
+    facts: Facts | None
+    reason: Reason
+    at_ns: int
+    reservation: int = 0
+
+    @property
+    def reservation_id(self) -> int | None:
+        """As hosts write it."""
+        return self.reservation or None
+
+
+class Reader(Protocol):
+    """Takes completions before they are queued."""
+
+    def offer(self, run: Run) -> bool:
+        """With the lock held. True: it is not to be queued as well."""
+        ...
+
+
+class Book:
+    """Thread-safe."""
+
+    def __init__(self, link: Link, retention: Retention) -> None:
+        self._link = link
+        self.retention = retention
+        self.reader: Reader | None = None
+        self._runs: dict[str, Run] = {}
+        self._by_number: dict[int, str] = {}
+        self._open: dict[str, Run] = {}  # not ended
+        self._ready = Shelves()  # ended and queued
+        self._gone: OrderedDict[str, Gone] = OrderedDict()
+        self._closed_s: dict[int, float] = {}  # of reservations that are over: when that was seen
+        self._last = 0
+        self._connected_as = link.channel.client
+        self._purged_s = self._asked_s = monotonic()
+
+    # --- entering -----------------------------------------------------------------------------
+
+    def next_number(self) -> int:
+        """The next qtask id, from 1."""
+        with self._link.channel.lock:
+            self._last += 1
+            return self._last
+
+    def enter(self, run: Run, *, queued: bool) -> None:
+        """From now on it is known; `queued`: its completion will be queued."""
+        with self._link.channel.lock:
+            run.queued = queued
+            self._runs[run.cid] = run
+            self._by_number[run.number] = run.cid
+            if run.over:
+                self._ended(run)
+                return
+            self._open[run.cid] = run
+            for task in run.tasks:
+                task.entry.on_end(partial(self._part_ended, run))
+            self._link.channel.changed.notify_all()
+
+    def queue_from_now_on(self, run: Run) -> None:
+        """Its caller has gone: what comes of it belongs into the queue."""
+        with self._link.channel.lock:
+            if not run.queued:
+                run.queued = True
+                if run.over:
+                    self._ended(run)
+
+    # --- looking ------------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Take in what has arrived, and let go of what was kept for too long; never waits.
+        ServiceLost where nobody answers."""
+        channel = self._link.channel
+        channel.enter()
+        if self._connected_as != channel.client:  # a forked child: another connection
+            self._connected_as = channel.client
+            self._link.expect([task.entry for run in self.unfinished() for task in run.tasks])
+        channel.glance(strict=True)
+        now = monotonic()
+        with channel.lock:
+            self.ask_again(now)
+            if now - self._purged_s >= self.retention.purge_s:
+                self._purged_s = now
+                self._purge()
+
+    def ask_again(self, now: float) -> None:
+        """Results long waited for may have been lost on their way. With the lock held."""
+        if self._open and now - self._asked_s >= REPEAT_S:
+            self._asked_s = now
+            self._link.watch([t.entry.number for run in self._open.values() for t in run.tasks])
+
+    def ask_for(self, run: Run) -> None:
+        """Its result may have been lost on its way."""
+        with self._link.channel.lock:
+            self._link.watch([task.entry.number for task in run.tasks])
+
+    def find(self, cid: str | None = None, number: int | None = None) -> Run | Gone | None:
+        """By either name."""
+        with self._link.channel.lock:
+            if cid is None and number is not None:
+                cid = self._by_number.get(number)
+            if cid is None:
+                return None
+            return self._runs.get(cid) or self._gone.get(cid)
+
+    def first(self, cid: str | None, reservation: int = 0) -> Run | None:
+        """The ready one of that name, else the oldest of the reservation; it stays."""
+        with self._link.channel.lock:
+            if cid is None:
+                return self._ready.oldest(reservation)
+            run = self._runs.get(cid)
+            return run if run is not None and run in self._ready else None
+
+    def take(self, cid: str | None, reservation: int = 0) -> Run | None:
+        """As `first`, and it is nobody else's from now on."""
+        with self._link.channel.lock:
+            run = self.first(cid, reservation)
+            if run is not None:
+                self._ready.drop(run)
+            return run
+
+    def has_of(self, reservation: int) -> bool:
+        """Is anything of it here, open or ready?"""
+        with self._link.channel.lock:
+            return self._of(reservation)
+
+    def numbers_of(self, tasks: Iterable[int]) -> dict[int, Run]:
+        """The circuits behind numbers of tasks, where they are here."""
+        wanted = set(tasks)
+        with self._link.channel.lock:
+            return {
+                task.entry.number: run
+                for run in self._runs.values()
+                for task in run.tasks
+                if task.entry.number in wanted
+            }
+
+    def unfinished(self) -> list[Run]:
+        """Accepted and not ended."""
+        with self._link.channel.lock:
+            return list(self._open.values())
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is open. With the lock held, or for a look."""
+        return not self._open
+
+    # --- leaving ------------------------------------------------------------------------------
+
+    def close(self, run: Run, reason: Reason, dequeued_s: float = NOT_REACHED) -> None:
+        """It has been handed back: its programs and results are let go."""
+        gone = Gone(
+            run.cid, run.number, run.final_state(), run.times(dequeued_s), run.facts(), reason,
+            round(time() * 1e9), run.reservation,
+        )  # fmt: skip
+        with self._link.channel.lock:
+            self._forget(run)
+            self._gone[run.cid] = gone
+            while len(self._gone) > GONE_KEPT:
+                _, oldest = self._gone.popitem(last=False)
+                self._by_number.pop(oldest.number, None)
+
+    def closed(self, reservation: int) -> None:
+        """It is over; told more than once, the first time counts."""
+        with self._link.channel.lock:
+            if self._of(reservation):
+                self._closed_s.setdefault(reservation, monotonic())
+
+    def drop(self, run: Run) -> None:
+        """Nobody wants to hear of it again."""
+        with self._link.channel.lock:
+            run.queued = False
+            self._ready.drop(run)
+            self._forget(run)
+            self._by_number.pop(run.number, None)
+
+    def expire(self) -> bool:
+        """Evict what was kept for too long. True: no circuit is left."""
+        with self._link.channel.lock:
+            self._purge()
+            return not self._runs
+
+    def has_gone(self, reasons: Sequence[Reason]) -> bool:
+        """Did any circuit that is remembered go for one of these reasons?"""
+        with self._link.channel.lock:
+            return any(gone.reason in reasons for gone in self._gone.values())
+
+    def clear(self) -> None:
+        """Nobody asks here again: nothing is kept, and what ends is nobody's."""
+        with self._link.channel.lock:
+            for run in list(self._runs.values()):
+                self.drop(run)
+            self._gone.clear()
+            self._by_number.clear()
+
+    # --- with the lock held -------------------------------------------------------------------
+
+    def _part_ended(self, run: Run) -> None:
+        run.open -= 1
+        if run.open == 0:
+            run.ended_s = time()
+            self._open.pop(run.cid, None)
+            self._ended(run)
+
+    def _ended(self, run: Run) -> None:
+        if not run.queued or run.cid not in self._runs:
+            return
+        if self.reader is None or not self.reader.offer(run):
+            self.queue(run)
+
+    def hold(self, cid: str, *, unread: bool) -> Run | None:
+        """A circuit that is to be told of now, if it is still here. `unread`: it cannot be read as
+        long as it is held. With the lock held."""
+        run = self._runs.get(cid)
+        if run is None or not run.queued:
+            return None
+        if unread:
+            self._ready.drop(run)
+        return run
+
+    def queue(self, run: Run) -> None:
+        """Make it ready to be read, if it is still here. With the lock held."""
+        if not run.queued or self._runs.get(run.cid) is not run:
+            return
+        self._ready.add(run)
+        while (found := self._ready.too_much(run.reservation, self.retention)) is not None:
+            self._evict(*found)
+
+    def _forget(self, run: Run) -> None:
+        self._runs.pop(run.cid, None)
+        self._open.pop(run.cid, None)
+
+    def _purge(self) -> None:
+        oldest_s = time() - self.retention.age_s
+        for run in self._ready.older_than(oldest_s):
+            self._evict(run, Reason.TOO_OLD)
+        oldest_s = monotonic() - self.retention.closed_s
+        for reservation, since_s in list(self._closed_s.items()):
+            if since_s <= oldest_s:
+                for run in self._ready.of(reservation):
+                    self._evict(run, Reason.CLOSED)
+            if not self._of(reservation):
+                del self._closed_s[reservation]
+
+    def _of(self, reservation: int) -> bool:
+        """Is there anything of it that waits to be read, or will be?"""
+        return self._ready.oldest(reservation) is not None or any(
+            run.reservation == reservation for run in self._open.values()
+        )
+
+    def _evict(self, run: Run, reason: Reason) -> None:
+        self._ready.drop(run)
+        self.close(run, reason)

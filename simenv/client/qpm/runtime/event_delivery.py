@@ -1,0 +1,268 @@
+"""Event delivery: a bounded queue and a sender thread for each endpoint, so that none waits for
+another.
+
+Invariant: `put` of an endpoint is called by its own sender alone, never with a lock held. One that
+has not come back after PUT_S is overdue: its endpoint is suspended, that is, what it is owed can be
+read by polling, until that `put` returns (then what is still unread is put) or raises (then its
+registration ends). Queues and states change under the link's lock.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from time import monotonic
+from typing import Any, Protocol
+
+from simenv.client.connection.session import Link
+from simenv.errors import SimenvError
+from simenv.qpm.bindings import Endpoint
+
+PUT_S = 2.0  # a client that takes an event in less is well
+QUEUE = 1_024  # completions kept for one endpoint beside the book
+NAMES = 65_536  # those it is owed at all; beyond, they can be read and are not told
+LOOK_S = 0.5  # between two looks at endpoints that are being put something
+IDLE_S = 10.0  # a sender without work ends
+PAUSE_S = 0.5  # while the service is silent
+log = logging.getLogger("simenv.qpm")
+
+
+class Parcel(Protocol):
+    """One event for one endpoint, on its way. All but `put` are called with the lock held."""
+
+    def claim(self) -> bool:
+        """It is to go out now; False: nobody wants it any more."""
+        ...
+
+    def put(self) -> bool:
+        """Hand it over; returns once the endpoint has it. Without the lock. False: it cannot be
+        told, and can be read instead."""
+        ...
+
+    def shelve(self) -> None:
+        """It has to wait: it can be read meanwhile."""
+        ...
+
+    def delivered(self) -> None:
+        """The endpoint has it."""
+        ...
+
+    def failed(self) -> None:
+        """The endpoint did not take it, and never will."""
+        ...
+
+
+class Source(Protocol):
+    """Where completions come from."""
+
+    @property
+    def is_waiting(self) -> bool:
+        """Something is open whose end is to be told. With the lock held, or for a look."""
+        ...
+
+    def ask_again(self, now: float) -> None:
+        """Results long waited for may have been lost. With the lock held."""
+        ...
+
+
+class Outlet:
+    """The sender of one endpoint, and its queue. Guarded by the link's lock."""
+
+    def __init__(self, link: Link, endpoint: Endpoint, began: Callable[[Outlet], None]) -> None:
+        self._link = link
+        self.endpoint = endpoint
+        self._began = began
+        self._queue: deque[Parcel] = deque()
+        self._thread: threading.Thread | None = None
+        self._wake = threading.Condition(link.channel.lock)
+        self._under_way: Parcel | None = None
+        self._since_s = 0.0
+        self._retired = False
+        self.suspended = False
+        self.sources: set[Source] = set()  # with a registration there
+
+    def push(self, parcel: Parcel) -> bool:
+        """Behind what waits already. False: it has to wait for long, or is never put, and must not
+        be kept for this alone."""
+        waiting = len(self._queue)
+        if self._retired or waiting >= NAMES:
+            return False
+        self._queue.append(parcel)
+        if self._thread is not None and self._thread.is_alive():
+            self._wake.notify()
+        else:
+            self._wake = threading.Condition(self._link.channel.lock)  # a forked child's is new
+            self._thread = threading.Thread(
+                target=self._serve, args=(self._wake,), name="simenv-qpm-send", daemon=True
+            )
+            self._thread.start()
+        return waiting < QUEUE and not self.suspended
+
+    def discard(self, unwanted: Callable[[Parcel], bool]) -> list[Parcel]:
+        """What no longer waits here, in order."""
+        found = [parcel for parcel in self._queue if unwanted(parcel)]
+        self._queue = deque(parcel for parcel in self._queue if not unwanted(parcel))
+        return found
+
+    def retire(self) -> None:
+        """Nothing is put any more; what waits can be read."""
+        self._retired = True
+        for parcel in self.discard(lambda _: True):
+            parcel.shelve()
+        self._wake.notify()
+
+    def check(self, now: float) -> bool:
+        """Is something being put? Overdue: suspend."""
+        if self._under_way is None:
+            return False
+        if not self.suspended and now - self._since_s >= PUT_S:
+            log.warning("a client has not taken its event for %g s: it is suspended", PUT_S)
+            self.suspended = True
+            for parcel in (self._under_way, *self._queue):
+                parcel.shelve()
+        return True
+
+    def _serve(self, wake: threading.Condition) -> None:
+        while True:
+            with wake:
+                parcel = self._next(wake)
+                if parcel is None:
+                    self._thread = None
+                    return
+                self._under_way, self._since_s = parcel, monotonic()
+                self._began(self)
+            done = parcel.failed
+            try:
+                done = parcel.delivered if parcel.put() else parcel.shelve
+            except Exception as error:  # noqa: BLE001 - of a stranger's endpoint: anything
+                log.info("an event is not taken: %s", error)
+            with wake:
+                self._under_way, self.suspended = None, False
+                done()
+
+    def _next(self, wake: threading.Condition) -> Parcel | None:
+        """The next that is still wanted; None: this thread is not needed for now."""
+        while True:
+            if not self._queue and not self._retired:
+                wake.wait_for(self._is_wanted, IDLE_S)
+            if not self._queue or self._retired or self._link.channel.closed:
+                return None
+            parcel = self._queue.popleft()
+            if parcel.claim():
+                return parcel
+
+    def _is_wanted(self) -> bool:
+        return bool(self._queue) or self._retired or self._link.channel.closed
+
+
+class Delivery:
+    """All outlets of one connection to the service, and the one thread that reads for them: while
+    something is open that is to be told, it takes its turn at the socket."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._sources: dict[Source, None] = {}
+        self._outlets: dict[int, Outlet] = {}  # by the identity of their endpoints
+        self._sending: set[Outlet] = set()
+        self._thread: threading.Thread | None = None
+        self._timed = False  # the thread looks again by itself
+        self._asked_s = self._looked_s = 0.0
+
+    def join(self, source: Source, endpoint: Endpoint) -> Outlet:
+        """What comes from there can be put to that endpoint from now on. With the lock held."""
+        self._sources[source] = None
+        outlet = self._outlets.get(id(endpoint))
+        if outlet is None:
+            outlet = self._outlets[id(endpoint)] = Outlet(self._link, endpoint, self._watch)
+        outlet.sources.add(source)
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._serve, name="simenv-qpm", daemon=True)
+            self._thread.start()
+        self._link.channel.changed.notify_all()
+        return outlet
+
+    def leave(self, source: Source, endpoint: Endpoint) -> None:
+        """That source has no registration there any more; once none has, nothing is put there.
+        With the lock held."""
+        outlet = self._outlets.get(id(endpoint))
+        if outlet is not None:
+            outlet.sources.discard(source)
+            if not outlet.sources:
+                del self._outlets[id(endpoint)]
+                outlet.retire()
+
+    def end(self, source: Source) -> None:
+        """Nothing comes from there any more. With the lock held."""
+        self._sources.pop(source, None)
+
+    def _watch(self, outlet: Outlet) -> None:
+        self._sending.add(outlet)
+        if not self._timed:
+            self._link.channel.changed.notify_all()
+
+    # --- the thread that reads ----------------------------------------------------------------
+
+    def _serve(self) -> None:
+        channel = self._link.channel
+        while not channel.closed:
+            try:
+                self._read()
+            except SimenvError:  # closed, or silent: then whoever waits for a result is told
+                self._pause()
+            except Exception:  # no other thread reads for the endpoints of this connection
+                log.exception("events are not read; tried again in %g s", PAUSE_S)
+                self._pause()
+            self._check()
+
+    def _read(self) -> None:
+        """Wait until there is something to read for, then read for LOOK_S at most."""
+        channel = self._link.channel
+        with channel.lock:
+            self._timed = bool(self._sending)
+            channel.changed.wait_for(self._has_work, LOOK_S if self._timed else None)
+            waiting = self._is_waiting()
+            self._timed = True
+        if waiting:
+            channel.wait(self._is_idle, LOOK_S, self._repeat)
+
+    def _pause(self) -> None:
+        channel = self._link.channel
+        with channel.lock:
+            channel.changed.wait_for(lambda: channel.closed, PAUSE_S)
+
+    def _has_work(self) -> bool:
+        return (
+            self._link.channel.closed
+            or self._is_waiting()
+            or (bool(self._sending) and not self._timed)
+        )
+
+    def _is_waiting(self) -> bool:
+        return any(source.is_waiting for source in tuple(self._sources))  # also without the lock
+
+    def _is_idle(self) -> bool:
+        return not self._is_waiting()
+
+    def _repeat(self, now: float) -> None:
+        if now - self._asked_s >= LOOK_S:
+            self._asked_s = now
+            for source in tuple(self._sources):
+                source.ask_again(now)
+
+    def _check(self) -> None:
+        """Suspend endpoints that are overdue; let go of those whose client has gone."""
+        with self._link.channel.lock:
+            now = monotonic()
+            if now - self._looked_s < LOOK_S / 2:
+                return
+            self._looked_s = now
+            self._sending = {outlet for outlet in self._sending if outlet.check(now)}
+            late = [outlet.endpoint for outlet in self._sending if outlet.suspended]
+        for endpoint in late:
+            forsake: Any = getattr(endpoint, "forsake", None)
+            if forsake is not None:
+                with suppress(Exception):  # of a stranger's endpoint: it is looked at again
+                    forsake()

@@ -1,0 +1,281 @@
+"""Who this QPM is: its names, its device, its service record; what the service told, kept a while.
+
+A QPM stands for one pool, or for the whole environment: then its device is what a circuit meets
+that names no pool. Engines do not change while a service lives, so they are asked for once an
+epoch; devices may be calibrated anew.
+
+Names of devices: a host's, in text or by number, and the service's.
+
+A host calls the environment by its name, one of its pools `pool` or `environment/pool`; a number is
+the `device_id` of a device's profile, as is another text its `external_device_id`. The service's
+name of the whole environment is "". A QPM of one pool has that device and no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from time import monotonic
+from typing import Any
+
+import msgspec
+
+from simenv.client.connection.session import A, Link
+from simenv.client.qpm.answers import devices, snapshots
+from simenv.client.qpm.requests import arguments
+from simenv.client.qpm.runtime.calls import asked
+from simenv.errors import NoService
+from simenv.model import MAX_SHOTS, DeviceProfile, EngineInfo, PoolInfo, ServiceInfo
+from simenv.model.devices import DeviceInfo, DeviceKind
+from simenv.qpm.errors import NotReady, UnknownObject
+from simenv.qpm.service import (
+    BINDINGS,
+    PROVIDER,
+    SERVICE_NAME,
+    SERVICE_TYPE,
+    UNLIMITED,
+    QPMCapability,
+    QPMType,
+    ServiceRecord,
+)
+from simenv.wire.messages import client as m
+from simenv.wire.messages.queries import Devices, Engines, GetDevices, GetEngines
+from simenv.wire.messages.reservations import GetProfile, Profiled
+
+ANY_ENGINE = "any"
+READY_S = 1.0
+WHOLE = ""  # the service's name of all pools together
+
+
+class Presence:
+    """Thread-safe. `device`: the pool it stands for, or WHOLE."""
+
+    def __init__(self, link: Link, device: str = WHOLE) -> None:
+        self._link = link
+        self.device = device
+        self._engines: tuple[int, tuple[EngineInfo, ...]] = (0, ())
+        self._available_s = -READY_S
+
+    @property
+    def environment(self) -> str:
+        """The environment's name."""
+        return self._link.channel.name
+
+    @property
+    def target_id(self) -> str:
+        """Its name to hosts."""
+        return self.device or self.environment
+
+    def shown(self, device: str) -> str:
+        """The contract's name of one of the service's."""
+        if device == self.device:
+            return self.target_id
+        return f"{self.environment}/{device}" if device else self.environment
+
+    # --- what the service says ----------------------------------------------------------------
+
+    def status(self) -> ServiceInfo:
+        """Figures of now, `pools` those it stands for; NotReady when nobody answers."""
+        info = self._ask(m.Status, m.GetStatus).info
+        return msgspec.structs.replace(info, pools=pools_of(info, self.device))
+
+    def is_available(self) -> bool:
+        """Can something run there? What was so READY_S ago is believed; NotReady when nobody
+        answers."""
+        if monotonic() - self._available_s >= READY_S:
+            if not snapshots.is_available(self.status().pools):
+                return False
+            self._available_s = monotonic()
+        return True
+
+    def engines(self) -> tuple[EngineInfo, ...]:
+        """All that could be used here."""
+        epoch = self._link.channel.epoch
+        if self._engines[0] != epoch or not epoch:
+            found = self._ask(Engines, GetEngines).engines
+            self._engines = (self._link.channel.epoch, tuple(found))
+        return self._engines[1]
+
+    def devices(self) -> dict[str, DeviceInfo]:
+        """Those it stands for, by their pools."""
+        found = self._ask(Devices, GetDevices).devices
+        return {one.name: one for one in found if self.device in (WHOLE, one.name)}
+
+    def _ask(self, kind: type[A], make: Callable[[int], m.FromClient]) -> A:
+        try:
+            return self._link.ask(kind, make)
+        except NoService as error:
+            raise NotReady(error.message, hint=error.hint) from error
+
+    # --- what follows from it -----------------------------------------------------------------
+
+    def device_info(self, device: str) -> DeviceInfo:
+        """A pool as a device; of the environment what a circuit meets there that names no pool: the
+        widest simulator of the preferred engine, a machine only where there is nothing else."""
+        found = self.devices()
+        if device:
+            return found[device]
+        order = [engine.name for engine in self.engines() if not engine.clifford]
+        ranked = sorted(found.values(), key=lambda one: _rank(one, order))
+        if not ranked:
+            raise NotReady(f"{self.target_id!r} has no pool", hint="simenv status says why")
+        return ranked[0]
+
+    def engines_of(self, device: DeviceInfo, pools: Sequence[PoolInfo]) -> list[EngineInfo]:
+        """The engines that a circuit may meet in these pools, installed ones only; first the one
+        that `device` is described by. None of a machine."""
+        if device.kind is DeviceKind.HARDWARE:
+            return []
+        named = {pool.engine for pool in pools}
+        there = [e for e in self.engines() if not e.missing and named & {ANY_ENGINE, e.name}]
+        return sorted(there, key=lambda engine: engine.name != device.model)
+
+    def record(self, kind: type, *, with_properties: bool) -> ServiceRecord:
+        """The answer of `query`."""
+        info = self.status()
+        main = self.device_info(self.device)
+        types, capabilities = self._bits(main, info)
+        properties = None
+        if with_properties:
+            properties = self._properties(info, main, types, capabilities, kind)
+        words = f"simenv environment {info.name} on {info.node}"
+        if self.device:
+            words = f"pool {self.device} of {words}"
+        return ServiceRecord(
+            SERVICE_NAME, words, kind.__name__, kind.__module__, int(types), int(capabilities),
+            UNLIMITED, properties,
+        )  # fmt: skip
+
+    def _bits(self, main: DeviceInfo, info: ServiceInfo) -> tuple[QPMType, QPMCapability]:
+        if main.kind is DeviceKind.HARDWARE:
+            cold = main.technology == "superconducting"
+            return QPMType.HARDWARE, QPMCapability(QPMCapability.SUPERCONDUCTING if cold else 0)
+        capabilities = QPMCapability(0)
+        for engine in self.engines_of(main, info.pools):
+            capabilities |= _capability(engine)
+        return QPMType.SIMULATOR, capabilities
+
+    def _answering(self, main: DeviceInfo, info: ServiceInfo) -> dict[str, list[str]]:
+        """By capability the pools that answer a request for it."""
+        found: dict[str, list[str]] = {}
+        for pool in info.pools:
+            for engine in self.engines_of(main, [pool]):
+                for bit in _capability(engine):
+                    names = found.setdefault(str(bit.name).lower(), [])
+                    if pool.name not in names:
+                        names.append(pool.name)
+        return found
+
+    def _properties(
+        self,
+        info: ServiceInfo,
+        main: DeviceInfo,
+        types: QPMType,
+        capabilities: QPMCapability,
+        kind: type,
+    ) -> dict[str, Any]:
+        name, width = self.target_id, main.num_qubits
+        home = {"service_module": kind.__module__, "service_class": kind.__name__}
+        bindings = [{**msgspec.to_builtins(binding), **home} for binding in BINDINGS]
+        default = {key: value for key, value in bindings[0].items() if key != "version"}
+        return {
+            "service_type": SERVICE_TYPE,
+            "service_id": f"qpm:{PROVIDER}:{name}",
+            "provider": PROVIDER,
+            "device_id": name,
+            "target_id": name,
+            "num_qubits": width,
+            "max_shots": MAX_SHOTS,
+            "qpm_type": int(types),
+            "qpm_capabilities": int(capabilities),
+            "simulator": bool(types & QPMType.SIMULATOR),
+            "hardware": bool(types & QPMType.HARDWARE),
+            "selector": {
+                "name": name,
+                "resources": [name, f"{PROVIDER.upper()}-{width}q"],
+                "aliases": [PROVIDER, SERVICE_NAME],
+            },
+            "api_bindings": bindings,
+            **default,
+            "controller": {
+                "version": info.version,
+                "node": info.node,
+                "pools": self._answering(main, info),
+            },
+            "circuit_formats": devices.formats(main),
+        }
+
+
+def _capability(engine: EngineInfo) -> QPMCapability:
+    if engine.name == "mps":
+        return QPMCapability.TENSORNETWORK
+    return QPMCapability.STATEVECTOR if "statevector" in engine.outputs else QPMCapability(0)
+
+
+def pools_of(info: ServiceInfo, device: str) -> tuple[PoolInfo, ...]:
+    """A device's pool and those made on demand for it; all of WHOLE."""
+    return tuple(pool for pool in info.pools if device in (WHOLE, pool.name, _base(pool)))
+
+
+def _base(pool: PoolInfo) -> str:
+    return pool.name.rpartition(".x")[0] if pool.on_demand else pool.name
+
+
+def _rank(device: DeviceInfo, order: Sequence[str]) -> tuple[bool, int, int]:
+    place = order.index(device.model) if device.model in order else len(order)
+    return device.kind is DeviceKind.HARDWARE, place, -device.num_qubits
+
+
+MAX_NUMBER = 2**64 - 1
+
+
+class Targets:
+    """Thread-safe."""
+
+    def __init__(self, link: Link, presence: Presence) -> None:
+        self._link = link
+        self._presence = presence
+
+    def device(self, device_id: Any) -> str:
+        """The service's name of it. ExecutionError where it is no name, UnknownObject."""
+        if device_id is None:
+            return self._presence.device
+        if isinstance(device_id, int):
+            return self._by_number(arguments.whole("device_id", device_id, 0, MAX_NUMBER))
+        name = arguments.text("device_id", device_id)
+        if name == self._presence.target_id:
+            return self._presence.device
+        pools = self._pools()
+        found = name.removeprefix(f"{self._presence.environment}/")
+        if found in pools:
+            return found
+        if name.isdecimal() and name.isascii() and len(name) <= 20:
+            return self._by_number(int(name))
+        for device in self._devices(pools):
+            if self._profile(device).external_device_id == name:
+                return device
+        raise _unknown(repr(name[:80]), pools)
+
+    def shown(self, device: str) -> str:
+        """The contract's name of one of the service's."""
+        return self._presence.shown(device)
+
+    def _by_number(self, number: int) -> str:
+        pools = self._pools()
+        for device in self._devices(pools):
+            if self._profile(device).device_id == number:
+                return device
+        raise _unknown(f"number {number}", pools)
+
+    def _pools(self) -> list[str]:
+        return [pool.name for pool in self._presence.status().pools if not pool.on_demand]
+
+    def _devices(self, pools: list[str]) -> list[str]:
+        return pools if self._presence.device else [WHOLE, *pools]
+
+    def _profile(self, device: str) -> DeviceProfile:
+        return asked(self._link, Profiled, partial(GetProfile, device=device)).profile
+
+
+def _unknown(name: str, pools: list[str]) -> UnknownObject:
+    return UnknownObject(f"no device {name} here", hint=f"there are: {', '.join(pools)}")

@@ -1,0 +1,205 @@
+"""Who is to hear of completions, and which: the registrations of one book.
+
+Invariant: an event is put to a registration at most once. In revision 1 a completion is on its way
+to the one registration or can be read, never both, unless the endpoint is overdue (`delivery`).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from simenv.client.connection.session import Link
+from simenv.client.qpm.runtime.circuit_run import Run
+from simenv.client.qpm.runtime.completion_queues import Book
+from simenv.client.qpm.runtime.event_delivery import Delivery, Outlet
+from simenv.qpm.bindings import Endpoint
+from simenv.qpm.envelopes import Event
+
+COMPLETION_EVENTS = (1, "completion")
+log = logging.getLogger("simenv.qpm")
+
+Plain = dict[str, Any]
+Make = Callable[[Run], Plain]
+
+
+class Registration(msgspec.Struct, frozen=True, eq=False):
+    """Who wants to hear of what. `filters`: fields of a completion and the value, or values;
+    `reservation`: of its circuits alone; 0: of all."""
+
+    endpoint: Endpoint
+    evtype: int | str
+    class_id: str
+    filters: Plain
+    reservation: int = 0
+
+    def wants(self, record: Plain) -> bool:
+        for name, wanted in self.filters.items():
+            found = record.get(name)
+            if found != wanted and not (isinstance(wanted, list) and found in wanted):
+                return False
+        return True
+
+    def concerns(self, run: Run) -> bool:
+        """Perhaps it wants it; what `wants` says counts."""
+        if self.evtype not in COMPLETION_EVENTS:
+            return False
+        return not self.reservation or run.reservation == self.reservation
+
+
+class Notices:
+    """A `book.Reader` and a `delivery.Source`. `alone`: the last registration is the only one, and
+    what is pushed is not queued (revision 1); else every registration counts and what is pushed is
+    queued too."""
+
+    def __init__(
+        self, link: Link, book: Book, make: Make, delivery: Delivery, *, alone: bool
+    ) -> None:
+        self._link = link
+        self.book = book
+        self._make = make
+        self._delivery = delivery
+        self.alone = alone
+        self._registered: list[tuple[Registration, Outlet]] = []
+        book.reader = self
+
+    def register(self, registration: Registration) -> int:
+        """How many registrations there are now. Asked for again it counts once; what it replaces is
+        put nothing more: in revision 1 all there is, else that of the same queue."""
+        with self._link.channel.lock:
+            if not any(_alike(one, registration) for one, _ in self._registered):
+                outlet = self._delivery.join(self, registration.endpoint)
+                replaced = [r for r, _ in self._registered if self.alone or _same(r, registration)]
+                self._registered.append((registration, outlet))
+                for one in replaced:
+                    self._drop(one)
+            return len(self._registered)
+
+    def close(self) -> None:
+        """Nobody is told anything from here any more."""
+        with self._link.channel.lock:
+            self._delivery.end(self)
+            for registration, _ in list(self._registered):
+                self._drop(registration)
+
+    def told(self, run: Run) -> _Told:
+        """It, as it is told from here."""
+        return _Told(run, self._make)
+
+    def lost(self, registration: Registration) -> None:
+        """Its endpoint has gone. With the lock held."""
+        if any(one is registration for one, _ in self._registered):
+            self._drop(registration)
+
+    # --- a reader of the book, a source of deliveries; with the lock held ---------------------
+
+    def offer(self, run: Run) -> bool:
+        """Is it pushed instead of being queued?"""
+        is_held = False
+        told = _Told(run, self._make)
+        for registration, outlet in self._registered:
+            if registration.concerns(run):
+                parcel = _Parcel(self, registration, told)
+                is_held = outlet.push(parcel)
+                if not is_held:
+                    parcel.forget()
+        return is_held and self.alone
+
+    @property
+    def is_waiting(self) -> bool:
+        return bool(self._registered) and not self.book.is_idle
+
+    def ask_again(self, now: float) -> None:
+        self.book.ask_again(now)
+
+    def _drop(self, registration: Registration) -> None:
+        (outlet,) = (outlet for one, outlet in self._registered if one is registration)
+        self._registered = [pair for pair in self._registered if pair[0] is not registration]
+        for parcel in outlet.discard(
+            lambda p: isinstance(p, _Parcel) and p.registration is registration
+        ):
+            parcel.shelve()
+        if all(other is not outlet for _, other in self._registered):
+            self._delivery.leave(self, registration.endpoint)
+
+
+class _Told:
+    """A completion as it is told: made when it is first needed, by whichever sender needs it."""
+
+    def __init__(self, run: Run, make: Make) -> None:
+        self.run = run
+        self._make = make
+        self._making = threading.Lock()
+        self._record: Plain | None = None
+
+    def record(self) -> Plain:
+        with self._making:
+            if self._record is None:
+                self._record = self._make(self.run)
+            return self._record
+
+
+class _Parcel:
+    """A `delivery.Parcel`: a completion for one registration. What has to wait for long is known by
+    its name alone, so that what is kept for it is what the book keeps."""
+
+    def __init__(self, notices: Notices, registration: Registration, told: _Told) -> None:
+        self._notices = notices
+        self.registration = registration
+        self._cid = told.run.cid
+        self._told: _Told | None = told
+
+    def forget(self) -> None:
+        """It can be read, and is told of if it still can be when its turn comes."""
+        self._told = None
+
+    def claim(self) -> bool:
+        told = self._told
+        if told is None or self._notices.alone:
+            run = self._notices.book.hold(self._cid, unread=self._notices.alone)
+            if run is None:
+                return False
+            if told is None:
+                self._told = self._notices.told(run)
+            return True
+        return told.run.queued  # it was not deleted
+
+    def put(self) -> bool:
+        assert self._told is not None
+        try:
+            record = self._told.record()
+        except Exception:  # of one that cannot be told of: the others can
+            log.exception("circuit %s cannot be told of", self._cid)
+            return False
+        if self.registration.wants(record):
+            self.registration.endpoint.put(Event(self.registration.evtype, record))
+        return True
+
+    def shelve(self) -> None:
+        if self._told is not None and self._notices.alone:
+            self._notices.book.queue(self._told.run)
+
+    def delivered(self) -> None:
+        if self._told is not None and self._notices.alone:
+            self._notices.book.drop(self._told.run)
+
+    def failed(self) -> None:
+        self.shelve()
+        self._notices.lost(self.registration)
+
+
+def _alike(one: Registration, other: Registration) -> bool:
+    return _same(one, other) and one.filters == other.filters
+
+
+def _same(one: Registration, other: Registration) -> bool:
+    return (
+        one.endpoint is other.endpoint
+        and one.class_id == other.class_id
+        and one.evtype == other.evtype
+        and one.reservation == other.reservation
+    )

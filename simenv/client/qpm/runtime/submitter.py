@@ -1,0 +1,131 @@
+"""A host's request on its way to the service, and everything both revisions do alike.
+
+Refusals of two kinds: a request that is not one raises at once and leaves nothing behind; a circuit
+that the service will not take is a run that failed, whose end is told like any other.
+"""
+
+from __future__ import annotations
+
+import uuid
+from functools import partial
+from time import time
+from typing import TYPE_CHECKING, Any
+
+from simenv.client.qpm.requests import arguments, run_request
+from simenv.client.qpm.requests.run_request import Prepared, Request
+from simenv.client.qpm.runtime.circuit_run import Run, refused
+from simenv.client.qpm.runtime.completion_queues import Book
+from simenv.client.qpm.runtime.reservations import UNCLAIMED, Claim, Claims
+from simenv.client.tasks.task import Task
+from simenv.errors import Insufficient, NoService, NotReserved, SimenvError
+from simenv.qpm.errors import ExecutionError, NotReady, OutOfResources
+from simenv.qpm.states import Reason
+
+if TYPE_CHECKING:
+    from simenv.client.client import Client
+
+
+class Runner:
+    """Thread-safe. `leaving`: says why nothing new is taken, or None. `pool`: where all runs; "":
+    where the reservation or the request says. `widest`: of a statevector, in qubits."""
+
+    def __init__(
+        self,
+        client: Client,
+        book: Book,
+        claims: Claims,
+        pool: str = "",
+        widest: int = run_request.MAX_STATEVECTOR_QUBITS,
+    ) -> None:
+        self._client = client
+        self._pool = pool
+        self._widest = widest
+        self.book = book
+        self._claims = claims
+        self.leaving: str | None = None
+
+    def start(self, info: Any, *, queued: bool, under: Claim = UNCLAIMED) -> Run:
+        """The circuit is accepted, or refused: then the run has ended already.
+
+        Raises ExecutionError (no request, or not under that reservation), OutOfResources, NotReady.
+        """
+        if self.leaving is not None:
+            raise ExecutionError(
+                f"the QPM takes nothing new: {self.leaving}", hint="connect anew",
+                reason=Reason.DRAINING,
+            )  # fmt: skip
+        asked = run_request.read(info)
+        created_s = time()
+        cid, number = str(uuid.uuid4()), self.book.next_number()
+        try:
+            prepared = run_request.prepare(asked, self._widest)
+            tasks = self._submit(asked, prepared, under)
+        except NoService as error:
+            raise NotReady(error.message, hint=error.hint) from error
+        except Insufficient as error:
+            raise OutOfResources(error.message, hint=error.hint) from error
+        except NotReserved as error:
+            raise self._claims.refusal(under.number, error) from error
+        except SimenvError as error:
+            if under.number:  # the service has not been asked whether it may be used
+                self._claims.check_active(under.number)
+            run = refused(cid, number, asked.shots, created_s, error, under.number)
+        else:
+            run = Run(
+                cid, number, asked.shots, created_s,
+                tasks=tasks,
+                wants_amplitudes=asked.statevector,
+                fixed=prepared.fixed,
+                size_bytes=prepared.size_bytes,
+                reservation=under.number,
+            )  # fmt: skip
+        self.book.enter(run, queued=queued)
+        return run
+
+    def _submit(self, asked: Request, prepared: Prepared, under: Claim) -> tuple[Task, ...]:
+        tasks: list[Task] = []
+        pool = self._pool or under.device
+        submit = partial(
+            self._client.submit,
+            priority=asked.priority,
+            pool=pool or None,
+            prefer=None if pool else asked.prefer,
+            reservation=under.number or None,
+        )
+        if prepared.counts is not None:
+            tasks.append(submit(prepared.counts, shots=asked.shots, seed=asked.seed))
+        if prepared.amplitudes is not None:
+            try:
+                tasks.append(submit(prepared.amplitudes, shots=None, outputs=("statevector",)))
+            except BaseException:
+                self._client.cancel(tasks)
+                raise
+        return tuple(tasks)
+
+    def wait(self, run: Run, timeout_s: float | None) -> bool:
+        """As `Run.wait`; NotReady when the service is lost."""
+        try:
+            return run.wait(timeout_s)
+        except NoService as error:
+            raise NotReady(error.message, hint=error.hint) from error
+
+    def cancel(self, run: Run) -> set[str]:
+        """The service's words for its tasks: cancelled, cancelling, final, unknown."""
+        try:
+            return set(self._client.cancel(run.tasks))
+        except NoService as error:
+            raise NotReady(error.message, hint=error.hint) from error
+
+    def delete(self, cid: Any) -> None:
+        """Stop it if it runs, forget it; nothing where it is not known."""
+        found = self.book.find(arguments.text("cid", cid))
+        if isinstance(found, Run):
+            self.book.drop(found)
+            if not found.over:
+                self.cancel(found)
+
+
+def failure(error: SimenvError) -> ExecutionError:
+    """What a caller that waited is raised."""
+    reason = getattr(error, "reason", "") or error.code
+    return ExecutionError(error.message, hint=error.hint, reason=reason)

@@ -1,0 +1,1 @@
+"""Results: decoding, bitstrings, large arrays, export."""

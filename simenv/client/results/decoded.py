@@ -1,0 +1,276 @@
+"""One task's packed result, decoded once for all its rows.
+
+Invariant: what a sheet holds fits together (checked when it is read); nothing is copied or turned
+into text or arrays before somebody asks for it. Read-only.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from simenv.model import Origin, ResultData
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from simenv.errors import ProtocolError, VersionMismatch
+from simenv.model import RESULT_FORMAT
+from simenv.wire import codec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from simenv.client.results.large_arrays import Bulk
+
+
+class Stages(msgspec.Struct, frozen=True):
+    """Seconds a task spent in each stage; bindings that travelled as one task share them.
+
+    `queued_s`, `sent_s`, `compile_s` and `run_s` were measured by service and worker; `compile_s`
+    is what the first tasks of a worker wait for while kernels are compiled or loaded, and no part
+    of `run_s`. `accepted_s` is the
+    caller's wait for the durable acceptance, in which the task may already run. `returned_s` is
+    what is left of `total_s`: the ways there and back, the commits, and the time until somebody
+    read the answer. A task fetched by its id was not submitted here: its `accepted_s` and
+    `returned_s` are 0.
+    """
+
+    accepted_s: float
+    queued_s: float
+    sent_s: float
+    run_s: float
+    returned_s: float
+    total_s: float
+    compile_s: float = 0.0
+
+
+class Provenance(msgspec.Struct, frozen=True):
+    """Where a result came from; what `Result` shows under its own names."""
+
+    task: str
+    name: str
+    engine: str
+    route: str
+    origin: Origin
+    slots: int
+    attempts: int
+    timing: Stages
+
+    def provenance(self) -> Provenance:
+        """Itself: it can be asked like an entry that works it out."""
+        return self
+
+
+Packed = bytes | memoryview
+_FIELDS = (
+    *("outcomes", "counts", "probability_outcomes", "probabilities"),
+    *("statevector", "expectations", "gradients"),
+)
+
+
+class Sheet:
+    """The rows of one task; row r is binding number `data.binding` + r."""
+
+    __slots__ = ("_ends", "_probability_ends", "bulk", "data")
+
+    def __init__(self, data: ResultData, task: object) -> None:
+        """Raises VersionMismatch and ProtocolError, naming `task` by its `str`."""
+        if data.format != RESULT_FORMAT:
+            raise VersionMismatch(
+                f"result of task {task} has format {data.format}, this client reads {RESULT_FORMAT}"
+            )
+        if data.count < 1:
+            raise ProtocolError(f"result of task {task} has {data.count} rows")
+        self.data = data
+        self.bulk: Bulk | None = None
+        self._ends: list[int] | None = None
+        self._probability_ends: list[int] | None = None
+        if not _is_plain(data):
+            self._cut(data, task)
+
+    def _cut(self, data: ResultData, task: object) -> None:
+        """Find the rows' parts; ProtocolError where they do not fit."""
+        outcomes, counts, possible, odds, state, estimates, slopes = _sizes(data)
+        self._ends = _ends(outcomes, data.outcome_width, counts, 4, data.rows, data.count, task)
+        self._probability_ends = _ends(
+            possible, data.probability_width, odds, 8, data.probability_rows, data.count, task
+        )
+        if slopes and (not estimates or slopes % (estimates // 2)):  # float64 for each value
+            raise ProtocolError(
+                f"result of task {task} has {slopes} bytes of gradients for {estimates} of values"
+            )
+        sized = (("statevector", state), ("expectations", estimates), ("gradients", slopes))
+        for name, size in sized:
+            if size % (8 * data.count):
+                raise ProtocolError(
+                    f"result of task {task} has {size} bytes of {name} for {data.count} rows"
+                )
+
+    @classmethod
+    def read(cls, payload: bytes, task: object) -> Sheet:
+        """From what travelled. Raises ProtocolError and VersionMismatch."""
+        return cls(codec.result_data(payload), task)
+
+    def has(self, field: str) -> bool:
+        """Is there anything in that array? Never opens a file."""
+        return bool(getattr(self.data, field)) or (
+            self.bulk is not None and self.bulk.size(field) > 0
+        )
+
+    def packed(self, field: str) -> Packed:
+        """The bytes of an array of all rows; StoreError where they are in a file and damaged."""
+        found: bytes = getattr(self.data, field)
+        return self.bulk.view(field) if not found and self.bulk is not None else found
+
+    def counts(self, row: int) -> tuple[Packed, Packed]:
+        """Packed outcomes of a row and uint32 numbers, one each."""
+        data, ends = self.data, self._ends
+        outcomes: Packed = data.outcomes
+        numbers: Packed = data.counts
+        if self.bulk is not None:
+            outcomes, numbers = self.packed("outcomes"), self.packed("counts")
+        if ends is None:
+            return outcomes, numbers
+        first, last, width = ends[row], ends[row + 1], data.outcome_width
+        return outcomes[first * width : last * width], numbers[4 * first : 4 * last]
+
+    def probabilities(self, row: int) -> tuple[Packed, Packed]:
+        """Packed outcomes of a row and float64 probabilities, one each."""
+        outcomes, values = self.packed("probability_outcomes"), self.packed("probabilities")
+        ends = self._probability_ends
+        if ends is None:
+            return outcomes, values
+        first, last, width = ends[row], ends[row + 1], self.data.probability_width
+        return outcomes[first * width : last * width], values[8 * first : 8 * last]
+
+    def statevector(self, row: int) -> NDArray[np.complexfloating[Any, Any]]:
+        """[2**num_qubits] of a row."""
+        import numpy as np
+
+        data, packed = self.data, self.packed("statevector")
+        size = len(packed) // data.count
+        single = size == 8 << data.num_qubits
+        kind = np.dtype("<c8" if single else "<c16")
+        return np.frombuffer(packed, kind, size // kind.itemsize, row * size)
+
+    def estimates(self, row: int) -> Sequence[float]:
+        """Value and standard error of each observable of a row, one after the other."""
+        packed = self.packed("expectations")
+        size = len(packed) // self.data.count
+        return memoryview(packed)[row * size : (row + 1) * size].cast("d").tolist()
+
+    def expectations(self) -> NDArray[np.float64]:
+        """float64 [rows, observables, 2]: value and standard error."""
+        import numpy as np
+
+        table = np.frombuffer(self.packed("expectations"), np.dtype("<f8"))
+        return table.reshape(self.data.count, -1, 2)
+
+    def gradients(self, row: int) -> NDArray[np.float64]:
+        """float64 [observables, parameters] of a row."""
+        import numpy as np
+
+        observables = len(self.packed("expectations")) // (16 * self.data.count)
+        table = np.frombuffer(self.packed("gradients"), np.dtype("<f8"))
+        found: NDArray[np.float64] = table.reshape(self.data.count, observables, -1)[row]
+        return found
+
+    def extract(self, row: int) -> ResultData:
+        """One row with all of its arrays in memory, as a result of its own: for pickling.
+
+        Raises StoreError where a file's array cannot be read.
+        """
+        data = self.data
+
+        def part(field: str) -> bytes:
+            packed = self.packed(field)
+            size = len(packed) // data.count
+            return bytes(packed[row * size : (row + 1) * size])
+
+        outcomes, counts = self.counts(row)
+        possible, odds = self.probabilities(row)
+        return msgspec.structs.replace(
+            data,
+            outcomes=bytes(outcomes),
+            counts=bytes(counts),
+            probability_outcomes=bytes(possible),
+            probabilities=bytes(odds),
+            statevector=part("statevector"),
+            expectations=part("expectations"),
+            gradients=part("gradients"),
+            binding=data.binding + row,
+            count=1,
+            rows=b"",
+            probability_rows=b"",
+            file=None,
+        )
+
+
+def _is_plain(data: ResultData) -> bool:
+    """Counts of one row and nothing else, and they fit: so are most of many small results."""
+    numbers = len(data.counts)
+    return (
+        data.count == 1
+        and data.file is None
+        and not numbers % 4
+        and len(data.outcomes) * 4 == numbers * data.outcome_width
+        and not (
+            data.rows
+            or data.probability_outcomes
+            or data.probabilities
+            or data.probability_rows
+            or data.statevector
+            or data.expectations
+            or data.gradients
+        )
+    )
+
+
+def _sizes(data: ResultData) -> list[int]:
+    """Bytes of each array, here or in its file."""
+    here = [  # written out: a loop over names costs a quarter of reading a small result
+        len(data.outcomes),
+        len(data.counts),
+        len(data.probability_outcomes),
+        len(data.probabilities),
+        len(data.statevector),
+        len(data.expectations),
+        len(data.gradients),
+    ]
+    if data.file is None:
+        return here
+    filed = {array.field: array.size_bytes for array in data.file.arrays}
+    return [filed.get(field) or size for field, size in zip(_FIELDS, here, strict=True)]
+
+
+def _ends(
+    outcome_bytes: int,
+    width: int,
+    value_bytes: int,
+    size: int,
+    rows: bytes,
+    count: int,
+    task: object,
+) -> list[int] | None:
+    """Where each row's part begins, and the last one's end; None where one row has all."""
+    fits = not value_bytes % size and outcome_bytes * size == value_bytes * width
+    ends = None
+    if rows and fits:
+        fits = len(rows) == 4 * count
+        ends = [0, *accumulate(memoryview(rows).cast("I"))] if fits else None
+        fits = fits and ends is not None and ends[-1] * size == value_bytes
+    elif value_bytes:
+        fits = fits and count == 1
+    if not fits:
+        raise ProtocolError(
+            f"result of task {task} has {value_bytes} bytes of values for {outcome_bytes} bytes of"
+            f" outcomes of {width} in {count} rows"
+        )
+    return ends

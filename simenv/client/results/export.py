@@ -1,0 +1,153 @@
+"""A result as a file of its own: HDF5, npz or JSON, with everything needed to find it again.
+
+Layout, format number 1 (`format` beside the rest). Arrays, of those that were asked for:
+
+    statevector             complex [2**num_qubits], qubit 0: lowest index bit
+    counts/outcomes         uint8/16/32/64 [k], or uint8 [k, bytes] beyond 64 clbits; clbit 0: bit 0
+    counts/counts           uint32 [k]
+    probabilities/outcomes  as above
+    probabilities/values    float64 [k]
+    expectations            float64 [observables, 2]: value, standard error
+    gradients               float64 [observables, parameters]
+
+In HDF5 these are datasets, and the metadata are attributes of the root; in npz they are arrays with
+`/` in their names, and `metadata` is JSON text; in JSON all is one object, as `Result.to_json`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import msgspec
+
+from simenv.errors import OptionError
+from simenv.store import hdf5_layout
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from simenv.client.results.decoded import Sheet
+    from simenv.client.results.result import Result
+
+JSON_AMPLITUDES = 2**20  # beyond it nobody wants text
+KINDS = (".h5", ".hdf5", ".npz", ".json")
+_ARRAYS = ("counts", "probabilities", "statevector", "expectations", "std_errors", "gradients")
+
+
+def save(result: Result, sheet: Sheet, row: int, path: Path) -> None:
+    """Write a result, row `row` of `sheet`, by the ending of `path`; whole or not at all.
+
+    Raises OptionError for another ending or what cannot be written there, StoreError when its own
+    arrays cannot be had.
+    """
+    write = {".h5": _hdf5, ".hdf5": _hdf5, ".npz": _npz, ".json": _json}.get(path.suffix.lower())
+    if write is None:
+        raise OptionError(
+            f"cannot save {path}: {path.suffix or 'no ending'!r} is no known kind of file",
+            hint=f"end it with one of: {', '.join(KINDS)}",
+        )
+    if not path.parent.is_dir():
+        raise OptionError(f"cannot save {path}: there is no folder {path.parent}")
+    try:
+        write(result, sheet, row, path)
+    except OSError as error:
+        hint = f"another file; the result is kept: simenv result {result.task}"
+        raise OptionError(f"cannot save {path}: {error.strerror}", hint=hint) from error
+
+
+def metadata(result: Result, sheet: Sheet) -> dict[str, Any]:
+    """All but the arrays, as builtins."""
+    told = {k: v for k, v in result.to_json(arrays=False).items() if k not in _ARRAYS}
+    registers = [list(register) for register in sheet.data.registers]
+    return {
+        "format": hdf5_layout.FORMAT,
+        "content": "a simenv result",
+        "registers": registers,
+        **told,
+    }
+
+
+def contents(sheet: Sheet, row: int) -> dict[str, NDArray[Any]]:
+    """The arrays by their names in a file; large ones are mapped, not read."""
+    import numpy as np
+
+    data = sheet.data
+    found: dict[str, NDArray[Any]] = {}
+    if sheet.has("statevector"):
+        found["statevector"] = sheet.statevector(row)
+    if sheet.has("counts"):
+        rows, counts = sheet.counts(row)
+        found["counts/outcomes"] = hdf5_layout.outcomes(rows, data.outcome_width)
+        found["counts/counts"] = hdf5_layout.numbers(counts, "<u4")
+    if sheet.has("probabilities"):
+        rows, values = sheet.probabilities(row)
+        found["probabilities/outcomes"] = hdf5_layout.outcomes(rows, data.probability_width)
+        found["probabilities/values"] = hdf5_layout.numbers(values, "<f8")
+    if sheet.has("expectations"):
+        found["expectations"] = np.array(sheet.estimates(row), "<f8").reshape(-1, 2)
+    if sheet.has("gradients"):
+        found["gradients"] = sheet.gradients(row)
+    return found
+
+
+def _hdf5(result: Result, sheet: Sheet, row: int, path: Path) -> None:
+    from simenv.store import writer
+
+    told = metadata(result, sheet)
+    attributes = {
+        key: value if isinstance(value, str | int | float) else msgspec.json.encode(value).decode()
+        for key, value in told.items()
+        if value is not None
+    }
+    writer.write(path, contents(sheet, row), attributes, mode=0o666)  # less the umask
+
+
+def _npz(result: Result, sheet: Sheet, row: int, path: Path) -> None:
+    import numpy as np
+
+    text = msgspec.json.encode(metadata(result, sheet)).decode()
+
+    def write(out: IO[bytes]) -> None:
+        np.savez(out, metadata=np.array(text), **contents(sheet, row))  # type: ignore[arg-type]
+
+    _whole(path, write)
+
+
+def _json(result: Result, sheet: Sheet, row: int, path: Path) -> None:
+    if sheet.has("statevector") and result.num_qubits > JSON_AMPLITUDES.bit_length() - 1:
+        raise OptionError(
+            f"cannot save {path}: {2**result.num_qubits} amplitudes are too many for text",
+            hint=f"save {path.with_suffix('.h5')}",
+        )
+    told = result.to_json()
+    if told["statevector"] is not None:  # though it may lie in a file here
+        told["statevector"] = [[a.real, a.imag] for a in sheet.statevector(row).tolist()]
+    text = msgspec.json.format(msgspec.json.encode(told)) + b"\n"
+
+    def write(out: IO[bytes]) -> None:
+        out.write(text)
+
+    _whole(path, write)
+
+
+def _whole(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+    with _beside(path) as temporary:
+        with temporary.open("xb") as out:
+            write(out)
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.replace(path)
+
+
+@contextlib.contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """A temporary name in the same folder; nothing of it stays."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,328 @@
+"""What a finished task found, and everything needed to find it again.
+
+Packed as the worker sent it; dictionaries and arrays are made when they are first read. Read-only.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from simenv.client.results import bitstrings as outcomes
+from simenv.client.results.decoded import Provenance, Sheet, Stages
+from simenv.errors import OptionError
+from simenv.model import ResultData, TaskState
+from simenv.store import hdf5_layout as arrays
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class Known(Protocol):
+    """Whoever can tell where a result came from; mostly nobody asks."""
+
+    def provenance(self) -> Provenance: ...
+
+
+class Result:
+    """The outcome of one task, or of one binding of it: row `row` of the task's sheet.
+
+    Raises OptionError when something is read that was not asked for in `outputs`.
+    """
+
+    __slots__ = ("_counts", "_data", "_known", "_probabilities", "_row", "_sheet")
+
+    def __init__(self, sheet: Sheet, known: Known, row: int = 0) -> None:
+        self._sheet = sheet
+        self._data = sheet.data
+        self._row = row
+        self._known = known
+        self._counts: dict[str, int] | None = None
+        self._probabilities: dict[str, float] | None = None
+
+    @property
+    def _provenance(self) -> Provenance:
+        return self._known.provenance()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Outcome -> number of shots. Clbit 0 rightmost, last register leftmost, one space."""
+        found = self._counts
+        if found is None:
+            data, sheet = self._data, self._sheet
+            if not data.counts:
+                self._need(sheet.has("counts"), "counts")
+            rows, numbers = sheet.counts(self._row)
+            found = outcomes.counts(rows, data.outcome_width, numbers, data.registers)
+            self._counts = found
+        return found
+
+    @property
+    def probabilities(self) -> dict[str, float]:
+        """Outcome -> exact probability; what cannot happen is left out.
+
+        Keys as in `counts`; where the circuit measures nothing, qubit 0 is rightmost.
+        """
+        if self._probabilities is None:
+            data = self._data
+            self._need(self._sheet.has("probabilities"), "probabilities")
+            rows, values = self._sheet.probabilities(self._row)
+            registers = data.registers or (("", data.num_qubits),)
+            self._probabilities = outcomes.probabilities(
+                rows, data.probability_width, values, registers
+            )
+        return self._probabilities
+
+    @property
+    def statevector(self) -> NDArray[np.complexfloating[Any, Any]]:
+        """complex128 (complex64 in single precision) [2**num_qubits]; qubit 0: lowest index bit."""
+        self._need(self._sheet.has("statevector"), "statevector")
+        return self._sheet.statevector(self._row)
+
+    @property
+    def expectation(self) -> float:
+        """The value of the only observable."""
+        values = self.expectations
+        if len(values) != 1:
+            raise OptionError(
+                f"this result has {len(values)} expectation values", hint="read .expectations"
+            )
+        return values[0]
+
+    @property
+    def expectations(self) -> tuple[float, ...]:
+        """One value for each observable, in their order."""
+        self._need(self._sheet.has("expectations"), "expectation")
+        return tuple(self._sheet.estimates(self._row)[0::2])
+
+    @property
+    def std_errors(self) -> tuple[float, ...]:
+        """The standard error of each expectation value; 0.0 where it is exact."""
+        self._need(self._sheet.has("expectations"), "expectation")
+        return tuple(self._sheet.estimates(self._row)[1::2])
+
+    @property
+    def gradients(self) -> NDArray[np.float64]:
+        """float64 [observables, parameters]: each value by each of `circuit.parameters`."""
+        self._need(self._sheet.has("gradients"), "gradient")
+        return self._sheet.gradients(self._row)
+
+    @property
+    def gradient(self) -> NDArray[np.float64]:
+        """float64 [parameters]: that of the only observable."""
+        found = self.gradients
+        if len(found) != 1:
+            raise OptionError(
+                f"this result has gradients of {len(found)} observables", hint="read .gradients"
+            )
+        only: NDArray[np.float64] = found[0]
+        return only
+
+    @property
+    def outcomes(self) -> NDArray[np.unsignedinteger[Any]]:
+        """Distinct outcomes, ascending: uint8/16/32/64 [k], or uint8 [k, width] beyond 64 clbits.
+
+        Clbit 0 is bit 0; in wide rows bit 0 of byte 0.
+        """
+        self._need(self._sheet.has("counts"), "counts")
+        return arrays.outcomes(self._sheet.counts(self._row)[0], self._data.outcome_width)
+
+    @property
+    def outcome_counts(self) -> NDArray[np.uint32]:
+        """uint32 [k]: how often each of `outcomes` was seen."""
+        self._need(self._sheet.has("counts"), "counts")
+        return arrays.numbers(self._sheet.counts(self._row)[1], "<u4")
+
+    @property
+    def task(self) -> str:
+        """The task's id; of one binding of several, with its row: `t-8k2f.17`."""
+        task = self._provenance.task
+        return task if self._data.count == 1 else f"{task}.{self._row}"
+
+    @property
+    def name(self) -> str:
+        """The name its owner gave it, or ""."""
+        return self._provenance.name
+
+    @property
+    def shots(self) -> int:
+        """0: exact, nothing was sampled."""
+        return self._data.shots
+
+    @property
+    def seed(self) -> int:
+        """With the same program, shots, engine and `binding` it gives the same counts again."""
+        return self._data.seed
+
+    @property
+    def binding(self) -> int:
+        """The number of its parameter values in their sweep: a part of the random key."""
+        return self._data.binding + self._row
+
+    @property
+    def engine(self) -> str:
+        """What computed it; `auto` was resolved at acceptance."""
+        return self._provenance.engine
+
+    @property
+    def route(self) -> str:
+        """Why this engine."""
+        return self._provenance.route
+
+    @property
+    def precision(self) -> str:
+        """double (complex128) or single (complex64)."""
+        return self._data.precision
+
+    @property
+    def options(self) -> dict[str, float]:
+        """The engine's own options that were given."""
+        return dict(self._data.options)
+
+    @property
+    def device(self) -> None:
+        """Always None: this version has no emulated devices. The field is kept for them."""
+
+    @property
+    def snapshot(self) -> None:
+        """Always None: this version has no calibration snapshots. The field is kept for them."""
+
+    @property
+    def node(self) -> str:
+        """The machine it ran on."""
+        return self._provenance.origin.node
+
+    @property
+    def worker(self) -> str:
+        """Which of the pool's workers ran it."""
+        return self._provenance.origin.worker
+
+    @property
+    def version(self) -> str:
+        """Of the worker."""
+        return self._provenance.origin.version
+
+    @property
+    def ranks(self) -> int:
+        """Processes that ran it together."""
+        return self._provenance.origin.ranks
+
+    @property
+    def slots(self) -> int:
+        """Granted to this task."""
+        return self._provenance.slots
+
+    @property
+    def attempts(self) -> int:
+        """1: nothing went wrong on the way."""
+        return self._provenance.attempts
+
+    @property
+    def num_qubits(self) -> int:
+        """Of the circuit."""
+        return self._data.num_qubits
+
+    @property
+    def truncation(self) -> float | None:
+        """Weight given up by an approximating engine; None where nothing is."""
+        return self._data.truncation or None
+
+    @property
+    def remark(self) -> str:
+        """What the engine has to say, e.g. "12 branches"."""
+        return self._data.remark
+
+    @property
+    def timing(self) -> Stages:
+        """Seconds in each stage, from the submission to the counts."""
+        return self._provenance.timing
+
+    def has(self, output: str) -> bool:
+        """Was that asked for: counts, probabilities, statevector, expectations, gradients? Reads no
+        file."""
+        return self._sheet.has(output)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write all of it to a file ending in .h5, .npz or .json.
+
+        The file is whole or not there. Raises OptionError, StoreError.
+        """
+        from simenv.client.results import export
+
+        export.save(self, self._sheet, self._row, Path(path))
+
+    def to_json(self, arrays: bool = True) -> dict[str, Any]:
+        """All as builtins; null for what was not asked for, [re, im] pairs for amplitudes, or where
+        they are if they lie in a file. `arrays`: False leaves out what was found."""
+        has = self._sheet.has if arrays else _nothing
+        return {
+            "task": self.task,
+            "name": self.name,
+            "state": str(TaskState.DONE),
+            "counts": self.counts if has("counts") else None,
+            "probabilities": self.probabilities if has("probabilities") else None,
+            "statevector": self._amplitudes() if has("statevector") else None,
+            "expectations": list(self.expectations) if has("expectations") else None,
+            "std_errors": list(self.std_errors) if has("expectations") else None,
+            "gradients": self.gradients.tolist() if has("gradients") else None,
+            "shots": self.shots,
+            "seed": self.seed,
+            "binding": self.binding,
+            "engine": self.engine,
+            "route": self.route,
+            "precision": self.precision,
+            "options": self.options,
+            "device": self.device,
+            "snapshot": self.snapshot,
+            "node": self.node,
+            "worker": self.worker,
+            "version": self.version,
+            "ranks": self.ranks,
+            "slots": self.slots,
+            "attempts": self.attempts,
+            "num_qubits": self.num_qubits,
+            "truncation": self.truncation,
+            "remark": self.remark,
+            "timing": msgspec.structs.asdict(self.timing),
+        }
+
+    def __reduce__(self) -> tuple[Callable[..., Result], tuple[ResultData, Provenance]]:
+        """Pickling and copying: self-contained, with the arrays of a large result; needs no
+        service where it is read. Raises StoreError where its file cannot be read."""
+        provenance = msgspec.structs.replace(self._provenance, task=self.task)
+        return _restored, (self._sheet.extract(self._row), provenance)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Result {self.task} | {self.num_qubits} qubits, "
+            f"{f'{self.shots} shots' if self.shots else 'exact'} | {self.engine}, "
+            f"{1e3 * self.timing.run_s:.3g} ms on {self.worker}>"
+        )
+
+    def _need(self, there: bool, output: str) -> None:
+        if not there:
+            hints = {
+                "expectation": "observables=...",
+                "gradient": 'observables=..., outputs=("expectation", "gradient"), shots=None',
+            }
+            hint = hints.get(output, f'outputs=("{output}",)')
+            raise OptionError(f"task {self.task} has no {output}", hint=f"submit it with {hint}")
+
+    def _amplitudes(self) -> list[list[float]] | dict[str, Any]:
+        if self._sheet.bulk is not None and self._sheet.bulk.size("statevector"):
+            return self._sheet.bulk.where("statevector")
+        return [[float(a.real), float(a.imag)] for a in self.statevector]
+
+
+def _restored(data: ResultData, provenance: Provenance) -> Result:
+    """A result from its pickle. Raises VersionMismatch if another version wrote it."""
+    return Result(Sheet(data, provenance.task), provenance)
+
+
+def _nothing(_output: str) -> bool:
+    return False

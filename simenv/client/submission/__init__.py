@@ -1,0 +1,1 @@
+"""From arguments of submit to packed programs, and their way to the service."""

@@ -1,0 +1,248 @@
+"""An order to the service: in messages of a fair size, accepted or refused as a whole.
+
+Tasks whose acceptance nobody waits for yet.
+
+Invariant: at most UNANSWERED are on their way at once; the next one waits for the oldest's answer,
+so a flood is held back at its source.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from simenv.client.connection.task_handle import Entry
+from simenv.client.tasks.task import Task
+from simenv.wire import refusals
+from simenv.wire.messages.client import Refusal
+
+if TYPE_CHECKING:
+    from simenv.client.connection.requests import Request
+    from simenv.client.connection.session import Link
+    from simenv.errors import SimenvError
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from time import perf_counter
+
+import msgspec
+
+from simenv.client.connection.requests import Request
+from simenv.client.connection.session import Link
+from simenv.client.connection.task_handle import Submission
+from simenv.client.submission.prepare import Order
+from simenv.errors import SimenvError
+from simenv.model import TaskSpec
+from simenv.wire.messages.client import CLIENT_MESSAGE_BYTES, CLIENT_MESSAGE_TASKS
+
+STILL_UNANSWERED = 512
+
+
+class PostedTask(Task):
+    """A Task that is perhaps not accepted yet.
+
+    Whatever needs the acceptance (its id, its state, its result) waits for it, and raises the
+    refusal if that is what came. In a forked child, and after the service was lost, it is asked for
+    again under the same key.
+    """
+
+    __slots__ = ("_link", "_refusal", "_request")
+
+    def __init__(self, link: Link, request: Request) -> None:
+        super().__init__(None)
+        self._link = link
+        self._request = request
+        self._refusal: SimenvError | None = None
+
+    @property
+    def link(self) -> Link:
+        return self._link
+
+    @property
+    def entry(self) -> Entry:
+        entry = self.settled()
+        if entry is None:
+            assert self._refusal is not None
+            raise self._refusal
+        return entry
+
+    def done(self) -> bool:
+        """True once the end, or the refusal, has been heard; never waits."""
+        if self._entry is None and self._refusal is None and not self._request.is_answered():
+            self._link.look(self._request)
+            if not self._request.is_answered():
+                return False
+        return self.settled() is None or super().done()
+
+    def exception(self, timeout: float | None = None) -> SimenvError | None:
+        """What `result` would raise of the task's own end; its refusal, if it was refused."""
+        begun = monotonic()
+        if self.settled(timeout) is None:
+            return self._refusal
+        return super().exception(_left(timeout, begun))
+
+    def _ended(self, timeout: float | None) -> Entry:
+        begun = monotonic()
+        if self.settled(timeout) is None and self._refusal is not None:
+            raise self._refusal
+        return super()._ended(_left(timeout, begun))
+
+    def settled(self, timeout: float | None = None) -> Entry | None:
+        """Wait for the answer; None: it was refused. TimedOut after `timeout` seconds."""
+        if self._entry is None and self._refusal is None:
+            found = self._link.claim(self._request, timeout)[0]
+            if isinstance(found, Refusal):
+                refusal = refusals.one(found, 0)
+                refusal.index = -1
+                self._refusal = refusal
+            else:
+                self._entry = found
+        return self._entry
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, Task) or self.settled() is None or other.settled() is None:
+            return False
+        return super().__eq__(other)
+
+    def __hash__(self) -> int:
+        return object.__hash__(self) if self.settled() is None else super().__hash__()
+
+    def __repr__(self) -> str:
+        if self._request.is_answered():
+            self.settled()  # which waits for nothing then
+        if self._entry is None:
+            return f"<Task {'refused' if self._refusal is not None else 'not accepted yet'}>"
+        return super().__repr__()
+
+
+def _left(timeout: float | None, begun: float) -> float | None:
+    return None if timeout is None else max(0.0, timeout - (monotonic() - begun))
+
+
+class Window:
+    """The posted tasks of a client that were not answered when last looked at. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: deque[PostedTask] = deque()
+
+    def add(self, task: PostedTask) -> None:
+        """Returns when there is room for another."""
+        oldest = None
+        with self._lock:
+            self._open.append(task)
+            if len(self._open) > STILL_UNANSWERED:
+                oldest = self._open.popleft()
+        if oldest is not None:
+            oldest.settled()
+
+
+UNANSWERED = 8  # messages on their way at once
+SPEC_BYTES = 32  # of a TaskSpec beside its program and bindings
+
+
+def post(link: Link, order: Order, key: str | None, window: Window) -> PostedTask:
+    """The one task of an order, on its way; see `PostedTask`."""
+    submission = Submission(order.terms.name, perf_counter())
+    task = PostedTask(link, link.offer(key, 0, order.terms, order.specs, submission))
+    window.add(task)
+    return task
+
+
+def send(link: Link, order: Order, key: str | None) -> list[Task]:
+    """The accepted tasks, in order. On a refusal nothing new stays: it is cancelled again."""
+    if len(order.specs) <= 1:
+        return _send_one(link, order, key) if order.specs else []
+    window: deque[tuple[int, Request]] = deque()
+    received = Received([], [], [])
+    start = 0
+    try:
+        for part in chunks(order.specs):
+            submission = Submission(order.terms.name, perf_counter())
+            request = link.offer(key, start, order.terms, part, submission)
+            window.append((start, request))
+            start += len(part)
+            while len(window) >= UNANSWERED:
+                received.add(link, *window.popleft())
+            if received.errors:
+                break
+        while window:
+            received.add(link, *window.popleft())
+    finally:
+        for _, request in window:  # interrupted: nobody will ask for these answers
+            link.abandon(request)
+    if received.errors:
+        raise _refused(link, received, order, key)
+    return _tasks(received.entries, order.specs)
+
+
+def _send_one(link: Link, order: Order, key: str | None) -> list[Task]:
+    """The same of one message that needs no window: what is asked one by one should be quick."""
+    submission = Submission(order.terms.name, perf_counter())
+    request = link.offer(key, 0, order.terms, order.specs, submission)
+    answer = link.claim(request)
+    if request.entries:
+        return _tasks(request.entries, order.specs)
+    errors = [refusals.one(found) for found in answer if isinstance(found, Refusal)]
+    raise _refused(link, Received([], [], errors), order, key)
+
+
+class Received(msgspec.Struct, frozen=True):
+    """Answers so far; `fresh` are the tasks that this very call brought about."""
+
+    entries: list[Entry]
+    fresh: list[Entry]
+    errors: list[SimenvError]
+
+    def add(self, link: Link, start: int, request: Request) -> None:
+        for found in link.claim(request):
+            if isinstance(found, Refusal):
+                self.errors.append(refusals.one(found, start))
+        self.entries.extend(request.entries)
+        if not request.repeated:
+            self.fresh.extend(request.entries)
+
+
+def _tasks(entries: Sequence[Entry], specs: Sequence[TaskSpec]) -> list[Task]:
+    """One for each binding."""
+    if sum([spec.count for spec in specs]) == len(specs):
+        return [Task(entry) for entry in entries]
+    tasks: list[Task] = []
+    for entry, spec in zip(entries, specs, strict=True):
+        if spec.count == 1:
+            tasks.append(Task(entry))
+        else:
+            tasks += [Task(entry, row) for row in range(spec.count)]
+    return tasks
+
+
+def chunks(specs: list[TaskSpec]) -> Iterator[list[TaskSpec]]:
+    """At most CLIENT_MESSAGE_TASKS and, but for a single one, CLIENT_MESSAGE_BYTES each."""
+    ends = [*accumulate([len(s.program) + len(s.bindings) + SPEC_BYTES for s in specs], initial=0)]
+    first = 0
+    while first < len(specs):
+        room = ends[first] + CLIENT_MESSAGE_BYTES
+        last = min(bisect_right(ends, room) - 1, first + CLIENT_MESSAGE_TASKS)
+        last = max(last, first + 1)
+        yield specs[first:last]
+        first = last
+
+
+def _refused(link: Link, received: Received, order: Order, key: str | None) -> SimenvError:
+    if order.single:
+        received.errors[0].index = -1
+    firsts = [0, *accumulate(spec.count for spec in order.specs)]  # a caller's items are bindings
+    refused = sum(order.specs[e.index].count for e in received.errors if e.index >= 0)
+    for each in received.errors:
+        each.index = firsts[each.index] if each.index >= 0 else -1
+    error = refusals.error_of_batch(received.errors, firsts[-1], refused)
+    if received.fresh:
+        link.cancel([entry.number for entry in received.fresh])
+        if key is not None:
+            words = f"the key {key!r} now stands for cancelled tasks: take another"
+            error.hint = f"{error.hint}; {words}" if error.hint else words
+    return error

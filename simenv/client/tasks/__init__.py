@@ -1,0 +1,1 @@
+"""Submitted tasks: handles, completions, progress."""

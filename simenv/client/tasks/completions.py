@@ -1,0 +1,121 @@
+"""The environment's completions in their order, for a reader that must not miss one.
+
+Numbered from 1; a named cursor remembers how far its reader came (`Client.ack`), so that a reader
+that died goes on where it was. Delivery is at least once: what is not acknowledged comes again.
+Failed tasks are completions like others: the iteration itself never raises their errors.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from simenv.client.connection.task_handle import Ending, Entry, Submission
+from simenv.client.tasks.task import Task
+from simenv.errors import SimenvError
+from simenv.model import TaskState
+from simenv.wire.messages import client as m
+
+if TYPE_CHECKING:
+    from simenv.client.connection.session import Link
+    from simenv.client.results.result import Result
+
+PAGE = 1_000
+LOOK_S = 0.02  # the first pause before looking for new ones again; doubled up to LOOK_MAX_S
+LOOK_MAX_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One task that has ended, well or not; `seq` is its number, for `Client.ack`."""
+
+    seq: int
+    task: Task
+
+    @property
+    def state(self) -> TaskState:
+        """The final state: DONE, FAILED, CANCELLED or EXPIRED."""
+        return self.task.entry.final_state
+
+    @property
+    def error(self) -> SimenvError | None:
+        """The reason why the task has no result: TaskFailed, TaskCancelled or TaskExpired; None
+        where it is DONE."""
+        return self.task.exception(0.0)
+
+    def result(self) -> Result:
+        """As `Task.result`; never waits. Raises `error` where there is one."""
+        return self.task.result(0.0)
+
+    def results(self) -> list[Result]:
+        """As `Task.results`: one for each binding; never waits. Raises `error` where there is
+        one."""
+        return self.task.results(0.0)
+
+
+class Completions:
+    """An iterator and an asynchronous one; see `Client.completions`."""
+
+    def __init__(self, link: Link, since: int, follow: bool) -> None:
+        self._link = link
+        self._since = since
+        self._follow = follow
+
+    def __iter__(self) -> Iterator[Completion]:
+        pause_s = LOOK_S
+        while True:
+            page = self._page()
+            if page:
+                pause_s = LOOK_S
+                yield from self._each(page)
+            elif self._is_over():
+                return
+            else:
+                time.sleep(pause_s)
+                pause_s = min(2 * pause_s, LOOK_MAX_S)
+
+    async def __aiter__(self) -> AsyncIterator[Completion]:
+        import asyncio
+
+        pause_s = LOOK_S
+        while True:
+            page = await asyncio.to_thread(self._page)
+            if page:
+                pause_s = LOOK_S
+                for completion in self._each(page):
+                    yield completion
+            elif await asyncio.to_thread(self._is_over):
+                return
+            else:
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, LOOK_MAX_S)
+
+    def _each(self, page: list[Completion]) -> Iterator[Completion]:
+        for completion in page:
+            self._since = completion.seq
+            yield completion
+
+    def _page(self) -> list[Completion]:
+        ask = partial(m.GetCompletions, since=self._since, limit=PAGE)
+        groups = self._link.ask(m.CompletionPage, ask).groups
+        return [found for group in groups for found in self._unpack(group)]
+
+    def _unpack(self, group: m.Completed) -> Iterator[Completion]:
+        ending = Ending(group.origin, group.engine, group.route, perf_counter())
+        for seq, completion in enumerate(group.results, group.first_seq):
+            if seq > self._since:
+                entry = Entry(self._link, completion.task, Submission())
+                entry.end(completion, ending)
+                yield Completion(seq, Task(entry))
+
+    def _is_over(self) -> bool:
+        """Nothing that this client may see waits or runs, and nothing ended between the two
+        questions."""
+        if self._follow:
+            return False
+        queue = self._link.ask(m.Queue, partial(m.GetQueue, limit=0))
+        return not queue.total and not self._page()

@@ -1,0 +1,288 @@
+"""A task as its owner holds it: a future, awaitable, and nothing that the service need know.
+
+Invariant: a Task holds nothing but its entry and, of a task with several bindings, the row it
+stands for; so a sweep of thousands costs no more than it must.
+
+Many tasks, each as soon as it has ended.
+
+Ids of tasks as people type them: `t-8k2f`, and `t-8k2f.17` for one binding of a task.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
+
+from simenv.client.results.result import Result
+from simenv.client.tasks.progress import Line, describe
+from simenv.errors import NotFound, OptionError, SimenvError, TimedOut
+from simenv.model import TaskState
+
+if TYPE_CHECKING:
+    from simenv.client.connection.session import Link
+    from simenv.client.connection.task_handle import Entry
+from collections.abc import Iterable, Iterator
+from itertools import chain
+
+from simenv.client.connection.task_handle import Entry
+from simenv.model import MAX_TASK_NUMBER, task_number
+
+SHOW_EVERY_S = 0.5
+
+
+class Task:
+    """One accepted task, or one binding of it. Thread-safe.
+
+    `await task` gives its result inside any running loop. `row`: which binding of a task that
+    carries several, whose bindings start, end and are cancelled together; None: the task itself.
+    """
+
+    __slots__ = ("__weakref__", "_entry", "_result", "row")
+
+    def __init__(self, entry: Entry | None, row: int | None = None) -> None:
+        self._entry = entry
+        self.row = row
+        self._result: Result | None = None
+
+    @property
+    def entry(self) -> Entry:
+        """The task of the service that this stands for."""
+        assert self._entry is not None
+        return self._entry
+
+    def settled(self) -> Entry | None:
+        """Its entry, once the service has answered; None: it was refused."""
+        return self._entry
+
+    @property
+    def link(self) -> Link:
+        """The connection it came by."""
+        return self.entry.link
+
+    @property
+    def id(self) -> str:
+        """What to give `simenv result`, `Client.task` and the like: `t-8k2f`, `t-8k2f.17`."""
+        return self.entry.id if self.row is None else f"{self.entry.id}.{self.row}"
+
+    @property
+    def name(self) -> str:
+        """The name given at submission, or ""."""
+        return self.entry.submission.name
+
+    @property
+    def state(self) -> TaskState:
+        """Asks the service unless the task is known to have ended."""
+        if self.done():
+            return self.entry.final_state
+        infos = self.link.infos([self.entry.number])
+        return infos[0].state if infos else TaskState.QUEUED
+
+    def done(self) -> bool:
+        """True once the end has been heard; never waits."""
+        if not self.entry.over:
+            self.link.glance(self.entry)
+        return self.entry.over
+
+    def result(self, timeout: float | None = None) -> Result:
+        """Wait for the result.
+
+        Raises TaskFailed, TaskCancelled or TaskExpired as the task ended, TimedOut after `timeout`
+        seconds (the task goes on), ServiceLost when the service falls silent; OptionError where the
+        task carries several bindings and none was named, NotFound where it has none so numbered.
+        """
+        result = self._result
+        if result is None:
+            entry = self._entry
+            if entry is None or entry.found is None:
+                entry = self._ended(timeout)
+            sheet, row = entry.found or entry.sheet(), self.row
+            if row is None:
+                count, row = sheet.data.count, 0
+                if count > 1:
+                    raise OptionError(
+                        f"task {self.id} carries {count} bindings",
+                        hint=f"results() gives them all; one is a task of its own: {self.id}.0",
+                    )
+            elif row >= sheet.data.count:
+                raise NotFound(
+                    f"task {entry.id} carries {sheet.data.count} bindings; there is no number"
+                    f" {row}",
+                    hint=f"the first is {entry.id}.0",
+                )
+            result = self._result = Result(sheet, entry, row)
+        return result
+
+    def results(self, timeout: float | None = None) -> list[Result]:
+        """Wait like `result`; one Result for each binding of the task, in order."""
+        entry = self._ended(timeout)
+        sheet = entry.sheet()
+        count = sheet.data.count
+        if self.row is not None or count == 1:
+            return [self.result()]
+        return [Result(sheet, entry, row) for row in range(count)]
+
+    def exception(self, timeout: float | None = None) -> SimenvError | None:
+        """Wait like `result`, and return what it would raise of the task's own end."""
+        return self._ended(timeout).error()
+
+    def wait(self, progress: bool = False, timeout: float | None = None) -> TaskState:
+        """Wait for the end, whatever it is.
+
+        `progress`: one line of state and reason on stderr, where that is a terminal or a
+        notebook's.
+        """
+        entry = self.entry
+        if not progress:
+            self.exception(timeout)
+            return entry.final_state
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with Line(sys.stderr) as line:
+            while not self.link.finish(entry, step_s(deadline)):
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise self._late(timeout)
+                line.show(describe(self.link.infos([entry.number]), self.id))
+        return entry.final_state
+
+    def cancel(self) -> bool:
+        """Ask for its end; False when it had ended before.
+
+        The bindings of one task end together: to cancel one is to cancel them all.
+        """
+        return self.link.cancel([self.entry.number])[0] in ("cancelled", "cancelling")
+
+    def __await__(self) -> Generator[Any, None, Result]:
+        if not self.done():
+            yield from self.link.pump.future(self.entry).__await__()
+        return self.result(0.0)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Task):
+            return NotImplemented
+        mine, others = self.entry, other.entry
+        same = mine.number == others.number and mine.link is others.link
+        return same and self.row == other.row
+
+    def __hash__(self) -> int:
+        return hash((self.entry.number, self.row))
+
+    def __repr__(self) -> str:
+        # Nobody is asked: asyncio and debuggers call this in places where one must not wait.
+        return f"<Task {self.id} {self.entry.final_state if self.entry.over else 'not ended'}>"
+
+    def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
+        """What a notebook shows: `<Task t-8k2g RUNNING try 2 on sv-1, 0:03>`."""
+        if self.done():
+            printer.text(repr(self))
+        else:
+            printer.text(f"<Task {describe(self.link.peek(self.entry.number), self.id)}>")
+
+    def _ended(self, timeout: float | None) -> Entry:
+        """Wait for the end; TimedOut."""
+        entry = self.entry
+        if not entry.over and not entry.link.finish(entry, timeout):
+            raise self._late(timeout)
+        return entry
+
+    def _late(self, timeout: float | None) -> TimedOut:
+        return TimedOut(
+            f"task {self.id} has no result after {timeout or 0.0:g} s",
+            hint="it goes on: ask again, or cancel it",
+            task=self.id,
+        )
+
+
+def step_s(deadline: float | None) -> float:
+    """How long to wait before the waiting text is looked at again."""
+    if deadline is None:
+        return SHOW_EVERY_S
+    return min(SHOW_EVERY_S, max(0.0, deadline - time.monotonic()))
+
+
+Waiting = dict[Entry, list[Task]]  # the bindings of one task end together
+
+
+def as_completed(
+    tasks: Iterable[Task], timeout: float | None = None, progress: bool = False
+) -> Iterator[Task]:
+    """Each task as soon as it has ended, whatever its end; TimedOut after `timeout` seconds.
+
+    Those that were posted and refused come first. The tasks must belong to one client.
+    `progress`: one line on stderr, where that is a terminal or a notebook's, out of the way
+    whenever a task is handed out; at the end one that stays.
+    """
+    waiting: Waiting = {}
+    refused: list[Task] = []
+    links: set[int] = set()
+    for task in tasks:
+        links.add(id(task.link))
+        entry = task.settled()
+        if entry is None:
+            refused.append(task)
+        else:
+            waiting.setdefault(entry, []).append(task)
+    if len(links) > 1:
+        raise OptionError(
+            f"as_completed got tasks of {len(links)} clients", hint="call it once for each client"
+        )
+    return chain(refused, _each(waiting, timeout, progress))
+
+
+def _each(waiting: Waiting, timeout: float | None, progress: bool) -> Iterator[Task]:
+    if not waiting:
+        return
+    begun = time.monotonic()
+    deadline = None if timeout is None else begun + timeout
+    total = sum(map(len, waiting.values()))
+    ended = 0
+    link = next(iter(waiting)).link
+    gathering = link.gather(waiting)
+    with Line(sys.stderr) as line:
+        progress = progress and line.visible
+        while waiting:
+            if gathering.ended:
+                line.clear()  # the caller may print
+                together = waiting.pop(gathering.ended.popleft())
+                ended += len(together)
+                yield from together
+                continue
+            if progress:
+                line.show(f"{ended} of {total} tasks ended")
+            step = step_s(deadline) if progress or deadline is not None else None
+            if link.collect(waiting, gathering, step):
+                continue
+            if deadline is not None and time.monotonic() >= deadline:
+                raise TimedOut(
+                    f"{total - ended} of {total} tasks have no result after {timeout:g} s",
+                    hint="they go on: ask again, or cancel them",
+                )
+            if progress:
+                first = next(iter(waiting))
+                text = describe(link.infos([first.number]), first.id)
+                line.show(f"{ended} of {total} tasks ended | {text}")
+        if progress:
+            line.finish(f"{total} of {total} tasks ended in {time.monotonic() - begun:.1f} s")
+
+
+ROW_DIGITS = 4  # MAX_BINDINGS has as many
+
+
+def number_of(task: Task | str | int) -> int:
+    """The task's number; NotFound if this can be no task's id."""
+    if isinstance(task, Task):
+        return task.entry.number
+    number = task if isinstance(task, int) else task_number(task.partition(".")[0])
+    if number is None or not 0 <= number <= MAX_TASK_NUMBER:
+        raise NotFound(f"{str(task)[:80]!r} is not a task's id", hint="ids look like t-8k2f")
+    return number
+
+
+def row_of(task: str | int) -> int | None:
+    """Which of a task's bindings `t-8k2f.17` names; None: the task as a whole."""
+    row = str(task).partition(".")[2]
+    if not row:
+        return None
+    if not row.isdecimal() or len(row) > ROW_DIGITS:
+        raise NotFound(f"{str(task)[:80]!r} is not a task's id", hint="ids look like t-8k2f.17")
+    return int(row)

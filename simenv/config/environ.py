@@ -1,0 +1,69 @@
+"""The environment variables a worker gets: an allow-list, and what keeps libraries quiet.
+
+Invariant: nothing names a worker as a rank of somebody else. A service that was itself started by
+mpirun, a PMIx job or srun must not lend its own rank to a worker: MPI would wait for peers that are
+not there. What MPI needs of its own is added by the launcher that starts it.
+
+The environment variables that processes of an environment inherit: one allow-list for all.
+
+A service inherits what its workers may have, and what it alone needs: its own settings, and how it
+reaches other nodes in its user's name. Both lists were apart once, and settings of MPI were lost on
+the way from the user's shell to a worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+# Where things are, and how threads and MPI behave. Nothing else.
+WORKER_NAMES = frozenset(
+    {
+        *("PATH", "HOME", "USER", "LANG", "TMPDIR", "VIRTUAL_ENV", "SIMENV_HOME"),
+        *("SIMENV_KERNELS", "XDG_RUNTIME_DIR", "LD_LIBRARY_PATH"),
+        *("OPAL_PREFIX", "PMIX_PREFIX", "PRTE_PREFIX"),
+    }
+)
+WORKER_PREFIXES = (
+    *("LC_", "OMP_", "NUMBA_", "SLURM_", "PBS_"),
+    # A site's settings of MPI, not what names a rank of another MPI program.
+    *("OMPI_MCA_", "OPAL_", "PMIX_MCA_", "PRTE_MCA_", "MPICH_", "I_MPI_"),
+    *("UCX_", "FI_", "MPI4PY_"),
+)
+SERVICE_NAMES = WORKER_NAMES | {"SSH_AUTH_SOCK", "KRB5CCNAME"}
+SERVICE_PREFIXES = ("SIMENV_", *WORKER_PREFIXES)
+
+
+# Proofs of who we are, to the site: another node gets a worker's environment in an argument, which
+# everybody there can read.
+SECRETS = frozenset({"SLURM_JWT", "PBS_JOBCOOKIE"})
+# Of a step of srun, not of the job: Open MPI takes a process that has them for one that srun
+# started, and asks Slurm for its rank.
+STEP_PREFIXES = (
+    *("SLURM_STEP", "SLURM_SRUN_", "SLURM_CPU_BIND", "SLURM_MEM_BIND", "SLURM_DISTRIBUTION"),
+    *("SLURM_LAUNCH_NODE", "SLURM_UMASK", "SLURM_PMI", "SLURM_MPI_"),
+)
+STEP = frozenset(
+    {
+        *("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_GTIDS", "SLURM_TASK_PID"),
+        *("SLURM_TASKS_PER_NODE_STEP", "SLURM_NPROCS", "SLURM_NTASKS"),
+    }
+)
+# Any of these: the service is a rank of an outer MPI, whose launcher wrote settings of its own.
+OUTER_RANK = ("PMIX_RANK", "PMIX_NAMESPACE", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMI_FD")
+MPI_PREFIXES = ("OMPI_", "PMIX_", "PRTE_")
+# Libraries of engines: their threads sleep while they wait, and BLAS starts none of its own.
+QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
+
+
+def worker_environ(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """The allow-listed part of an environment, and what keeps libraries quiet."""
+    is_rank = any(name in environ for name in OUTER_RANK)
+    inherited = {
+        key: value
+        for key, value in environ.items()
+        if (key in WORKER_NAMES or key.startswith(WORKER_PREFIXES))
+        and key not in STEP | SECRETS
+        and not key.startswith(STEP_PREFIXES)
+        and not (is_rank and key.startswith(MPI_PREFIXES))
+    }
+    return tuple({**QUIET, **inherited}.items())

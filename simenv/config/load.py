@@ -1,0 +1,171 @@
+"""From defaults, files and options to one frozen Config, and to the file its service reads."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from simenv.config.model import CONFIG_FORMAT, Config, Launching, check
+from simenv.config.paths import home_root, places
+from simenv.config.pools import pool_of
+from simenv.config.quotas import limits_of
+from simenv.config.syntax import check_name, nearest, size
+from simenv.errors import ConfigError
+
+_ANEW = "simenv up --config FILE"
+# Of one start, not of the environment.
+_NEVER_KEPT = ("name", "resume", "force_lock", "lifeline", "faults", "format")
+_SIZES = ("memory_bytes", "memory_per_slot", "max_queued_bytes")
+
+
+def load(
+    options: Mapping[str, object],
+    file: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Config:
+    """Defaults, then `file`, then `options`.
+
+    Without `file`: what `kept` says, then SIMENV_HOME/<name>/simenv.toml where nothing is kept or
+    where it was changed since, then `options`.
+    """
+    name = check_name(str(options.get("name", "default")))
+    source, last, told = "options", dict[str, object](), dict[str, object]()
+    path = file
+    if path is None:
+        last = kept(name, environ, resume=bool(options.get("resume")))
+        own = home_root(environ) / name / "simenv.toml"
+        if own.exists() and not (last and _older(own, own.with_name("config.json"))):
+            path = own
+    if path is not None:
+        source, told = str(path), _toml(path)
+    merged = _merged(last, told, options)
+    if "pools" in told or "pools" in options:  # those of the last start are where they were then
+        merged["import_from"] = import_folders(environ)
+    return convert({**merged, "name": name}, source)
+
+
+def import_folders(environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """Where a provider's module is looked for: the working directory, then PYTHONPATH."""
+    environ = os.environ if environ is None else environ
+    named = environ.get("PYTHONPATH", "").split(os.pathsep)
+    return tuple(dict.fromkeys(os.path.abspath(each) for each in (os.curdir, *filter(None, named))))
+
+
+def _merged(*layers: Mapping[str, object]) -> dict[str, object]:
+    """Later words win: key by key also inside [launcher], and the nodes as one thing, whether
+    `hosts` names them or `hostfile`."""
+    found: dict[str, object] = {}
+    launcher: dict[str, object] = {}
+    for layer in layers:
+        if "hosts" in layer or "hostfile" in layer:
+            found.pop("hosts", None)
+            found.pop("hostfile", None)
+        found |= layer
+        launcher |= _table(layer.get("launcher", {}))
+    return {**found, "launcher": launcher} if launcher else found
+
+
+def _table(launcher: object) -> dict[str, object]:
+    if isinstance(launcher, Launching):
+        return msgspec.structs.asdict(launcher)
+    return dict(launcher) if isinstance(launcher, Mapping) else {"use": launcher}
+
+
+def kept(
+    name: str, environ: Mapping[str, str] | None = None, resume: bool = False
+) -> dict[str, object]:
+    """What the environment's last start was told; {} where there is none, or no journal of it.
+
+    `resume`: the journal need not be where it was.
+    """
+    path = home_root(environ) / check_name(name) / "config.json"
+    if not path.exists():
+        return {}
+    last = read(path)
+    where = places(last, environ)
+    if not resume and not where.journal.exists() and not where.copy.exists():
+        return {}
+    values = msgspec.structs.asdict(last)
+    return {key: value for key, value in values.items() if key not in _NEVER_KEPT}
+
+
+def convert(values: Mapping[str, object], source: str = "options") -> Config:
+    """A checked Config; ConfigError names the key, the value and what is allowed."""
+    fields = Config.__struct_fields__
+    for key in values:
+        if key not in fields:
+            raise ConfigError(f"{source}: unknown key {key!r}", hint=nearest(key, fields))
+    try:
+        config = msgspec.convert(_plain(values, source), Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{source}: {error}") from error
+    check(config, source)
+    return config
+
+
+def _plain(values: Mapping[str, object], source: str) -> dict[str, Any]:
+    """What people write as the values of a Config: sizes, pools, a launcher's name, a path."""
+    plain = dict[str, Any](values)
+    for key in _SIZES:
+        if isinstance(plain.get(key), str):
+            plain[key] = size(plain[key], f"{source}: {key}")
+    pools = plain.get("pools")
+    if isinstance(pools, list | tuple):
+        plain["pools"] = [
+            pool_of(pool, f"{source}: pools[{place}]") if isinstance(pool, Mapping) else pool
+            for place, pool in enumerate(pools)
+        ]
+    if "limits" in plain:
+        plain["limits"] = limits_of(plain["limits"], source)
+    if "launcher" in plain:
+        plain["launcher"] = _table(plain["launcher"])
+    if isinstance(plain.get("hostfile"), str | os.PathLike) and plain["hostfile"]:
+        plain["hostfile"] = os.path.abspath(plain["hostfile"])
+    return plain
+
+
+def read(path: Path) -> Config:
+    """A resolved Config written by `write`."""
+    try:
+        config = msgspec.json.decode(path.read_bytes(), type=Config)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise ConfigError(
+            f"cannot read {path}: {error}", hint=f"say what it should be: {_ANEW}"
+        ) from error
+    if config.format != CONFIG_FORMAT:
+        raise ConfigError(
+            f"{path} has format {config.format}, this build reads {CONFIG_FORMAT}",
+            hint=f"say what it should be: {_ANEW}",
+        )
+    return config
+
+
+def write(config: Config, path: Path) -> None:
+    """Write for the service process, 0600, by rename."""
+    temporary = path.with_name(path.name + ".new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "wb") as out:
+        out.write(msgspec.json.format(msgspec.json.encode(config)))
+    temporary.replace(path)
+
+
+def _toml(path: Path) -> dict[str, object]:
+    """A hostfile's path counts from the file that names it."""
+    try:
+        told = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    if isinstance(told.get("hostfile"), str) and told["hostfile"]:
+        told["hostfile"] = str(path.absolute().parent / told["hostfile"])
+    return told
+
+
+def _older(path: Path, other: Path) -> bool:
+    return path.stat().st_mtime < other.stat().st_mtime

@@ -1,0 +1,252 @@
+"""Which figures, names and addresses an environment can be told, and what is said otherwise.
+
+The tables [policies.POOL] of `simenv.toml`: which figures belong to which policy.
+
+What an environment can be told: frozen values, their defaults, nothing else.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from collections.abc import Iterable
+from contextlib import suppress
+from operator import attrgetter
+
+import msgspec
+
+from simenv.config.pools import check_pool
+from simenv.config.syntax import MAX_BYTES, check_name, nearest
+from simenv.errors import ConfigError
+from simenv.model import CLIENT_LIMITS, UNLIMITED, OwnerLimits, PoolSpec
+
+CONFIG_FORMAT = 1
+
+
+class History(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How long ended tasks are kept."""
+
+    keep_days: float = 30.0
+
+
+class Results(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How much is kept of them, files of results and journal together."""
+
+    keep_gib: float = 20.0
+    keep_free_gib: float = -1.0  # of the disk; below 0: 5 % of it, at least 1 GiB
+
+
+class Policies(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How one pool orders its queue and admits reservations: a table [policies.POOL]; "": as it
+    was."""
+
+    queue: str = ""  # priority, fifo, ordered, round_robin
+    keys: tuple[str, ...] = ()  # of ordered
+    admission: str = ""  # unlimited, credit, rate
+    credits: int = 0  # of credit: units in all
+    rate: int = 0  # of rate: units in each time span
+    span_s: float = 0.0  # of rate: the time span
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the owners of keys may use: the table [limits]. The environment's own user has none."""
+
+    client: OwnerLimits = CLIENT_LIMITS
+    admin: OwnerLimits = UNLIMITED
+    keys: dict[str, dict[str, int]] = {}  # by the name of a key: what differs from its role's
+
+
+class Launching(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How workers are started: the table [launcher]."""
+
+    use: str = "auto"  # auto, prte, mpirun, local
+    agent: str = ""  # runs a command on a host: AGENT HOST COMMAND...; "": srun or ssh
+    nodes_per_dvm: int = 0  # so many nodes at most are lost with one of them; 0: one DVM for all
+    interface: str = ""  # where workers of other nodes reach the service; "": as its name resolves
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything the service needs to know at start."""
+
+    name: str = "default"
+    durability: str = "accepted"
+    pools: tuple[PoolSpec, ...] = (PoolSpec(),)
+    slots: int = 0  # 0: the cores really ours
+    memory_bytes: int = 0  # for simulators; 0: 80 % of what is really ours
+    state_dir: str = ""  # of the live journal and results; "": as `state_folder` says
+    overcommit: bool = False  # start more workers than the nodes hold; for drills
+    network_state: bool = False  # allow it on a network's file system, at your own risk
+    max_queued_tasks: int = 2_000_000
+    max_queued_bytes: int = 2 * 2**30
+    worker_lease_s: float = 15.0  # a worker that hears nothing for so long ends itself
+    silent_s: float = 10.0  # a worker that says nothing for so long is lost
+    start_timeout_s: float = 60.0
+    drain_timeout_s: float = 30.0
+    checkpoint_s: float = 600.0  # what a wide run has done is kept so often; 0: never
+    listen: str = ""  # for other machines: tcp://HOST:PORT (0: any port); "": this machine only
+    launcher: Launching = Launching()
+    hosts: str = ""  # "node1:2,node2:2"; "": what the site or this machine gives
+    hostfile: str = ""  # one host a line, "node1 slots=2"
+    memory_per_slot: int = 0  # bytes one rank may hold; 0: what its node has
+    history: History = History()
+    results: Results = Results()
+    limits: Limits = Limits()
+    policies: dict[str, Policies] = {}  # by pool; "all": the whole environment
+    resume: bool = False  # refuse to start without a journal; take the copy where that is newer
+    force_lock: bool = False  # pass by the lock of a service on another machine
+    import_from: tuple[str, ...] = ()  # where providers' modules are, beside what is installed
+    lifeline: bool = False  # end when the starter's pipe closes (private environments)
+    faults: str = ""  # drills: "point:nth,..."; see simenv.service.support.fault_injection
+    format: int = CONFIG_FORMAT
+
+
+ALL = "all"  # the whole environment, in place of a pool
+QUEUE_POLICIES = ("priority", "fifo", "ordered", "round_robin")
+QUEUE_KEYS = ("priority", "shortest", "longest", "fifo")
+ADMISSION_POLICIES = ("unlimited", "credit", "rate")
+_FIGURES = {"": (), "unlimited": (), "credit": ("credits",), "rate": ("rate", "span_s")}
+
+
+def check_policies(name: str, told: Policies, pools: Iterable[str], source: str) -> None:
+    """ConfigError names the key, the value and what is allowed."""
+    what = f"{source}: policies.{name[:64]}"
+    known = (ALL, *pools)
+    if name not in known:
+        raise ConfigError(f"{what}: there is no such pool", hint=nearest(name, known))
+    if told.queue and told.queue not in QUEUE_POLICIES:
+        raise _unknown(f"{what}: queue", told.queue, QUEUE_POLICIES)
+    if told.keys and told.queue != "ordered":
+        raise ConfigError(f"{what}: keys go with queue = 'ordered' alone", hint="leave keys out")
+    for key in told.keys:
+        if key not in QUEUE_KEYS:
+            raise _unknown(f"{what}: keys", key, QUEUE_KEYS)
+    if told.admission and told.admission not in ADMISSION_POLICIES:
+        raise _unknown(f"{what}: admission", told.admission, ADMISSION_POLICIES)
+    for figure in ("credits", "rate", "span_s"):
+        value = getattr(told, figure)
+        belongs = figure in _FIGURES[told.admission]
+        if value < 0 or bool(value) != belongs:
+            raise ConfigError(
+                f"{what}: {figure} = {value} with admission = {told.admission or 'unsaid'!r}",
+                hint="credit needs credits; rate needs rate and span_s; unlimited takes no figures",
+            )
+
+
+def _unknown(what: str, told: str, known: tuple[str, ...]) -> ConfigError:
+    return ConfigError(f"{what} = {told[:64]!r} is not known", hint=nearest(told, known))
+
+
+EVERYWHERE = "everywhere"  # the word for all interfaces
+DURABILITIES = ("accepted", "process", "power")
+LAUNCHERS = ("auto", "prte", "mpirun", "local")
+MAX_NODES = 4_096
+MAX_LINE_CHARS = 65_536
+LEAST_PER_SLOT = 2**24  # a rank's own buffers need as much
+_HOST = r"[A-Za-z0-9_][A-Za-z0-9_.-]*(\[[0-9,-]+\][A-Za-z0-9_.-]*)*(:\d{1,5})?"
+_HOSTS = re.compile(rf"{_HOST}(,{_HOST})*\Z")
+# Beats come every second: fewer than three prove nothing.
+_BOUNDS: tuple[tuple[str, float, float], ...] = (
+    ("slots", 0, 4096),
+    ("memory_bytes", 0, MAX_BYTES),
+    ("memory_per_slot", 0, MAX_BYTES),
+    ("max_queued_tasks", 1, 10**8),
+    ("max_queued_bytes", 2**20, 2**50),
+    ("worker_lease_s", 3.0, 3600.0),
+    ("silent_s", 3.0, 3600.0),
+    ("start_timeout_s", 1.0, 3600.0),
+    ("drain_timeout_s", 0.0, 86400.0),
+    ("checkpoint_s", 0.0, 1e7),
+    ("history.keep_days", 0.0, 36_500.0),
+    ("results.keep_gib", 0.001, 2.0**30),
+    ("results.keep_free_gib", -1.0, 2.0**30),
+    ("launcher.nodes_per_dvm", 0, MAX_NODES),
+)
+
+
+def listen_parts(listen: str) -> tuple[str, int]:
+    """Host and port of `tcp://HOST:PORT`; ConfigError if that is not what it is."""
+    scheme, _, rest = listen.partition("://")
+    host, _, port = rest.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if (
+        scheme != "tcp"
+        or not host
+        or not (port.isascii() and port.isdecimal())
+        or int(port) > 65_535
+    ):
+        raise ConfigError(
+            f"listen = {listen[:80]!r} is not an address to listen on",
+            hint="tcp://HOST:PORT; HOST is an interface (eth0), a name or an IP address of this "
+            "machine, port 0 takes any",
+        )
+    if is_any_address(host):
+        raise ConfigError(
+            f"listen = {listen!r} would open every interface of this machine",
+            hint=f"name one; if all are meant: tcp://{EVERYWHERE}:{port}",
+        )
+    return host, int(port)
+
+
+def is_any_address(host: str) -> bool:
+    """Does this host mean all interfaces? However it is written: `*`, `0`, `0x0`, `0.0`, `::0`,
+    `::ffff:0.0.0.0`; getaddrinfo reads the old spellings of inet_aton(3) too."""
+    if host == "*":
+        return True
+    bare = host.partition("%")[0]
+    with suppress(OSError):
+        return socket.inet_aton(bare) == bytes(4)
+    with suppress(ValueError):
+        address = ipaddress.ip_address(bare)
+        mapped = getattr(address, "ipv4_mapped", None)
+        return address.is_unspecified or (mapped is not None and mapped.is_unspecified)
+    return False
+
+
+def check(config: Config, source: str) -> None:
+    """ConfigError names the key, the value and what is allowed."""
+    check_name(config.name)
+    if config.durability not in DURABILITIES:
+        raise ConfigError(
+            f"{source}: durability {config.durability!r} is not known",
+            hint=f"one of: {', '.join(DURABILITIES)}",
+        )
+    for key, low, high in _BOUNDS:
+        value = attrgetter(key)(config)
+        if not low <= value <= high:
+            raise ConfigError(f"{source}: {key} = {value} is outside {low} .. {high}")
+    if config.listen:
+        listen_parts(config.listen)
+    names = [pool.name for pool in config.pools]
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(f"{source}: pools need distinct names, got {names}")
+    for pool in config.pools:
+        check_pool(pool, source)
+    for name, policies in config.policies.items():
+        check_policies(name, policies, names, source)
+    _check_launching(config, source)
+
+
+def _check_launching(config: Config, source: str) -> None:
+    launcher = config.launcher
+    if launcher.use not in LAUNCHERS:
+        raise ConfigError(
+            f"{source}: launcher {launcher.use[:80]!r} is not known",
+            hint=nearest(launcher.use, LAUNCHERS),
+        )
+    for key in ("launcher.agent", "launcher.interface", "hostfile"):
+        word = attrgetter(key)(config)
+        if not word.isprintable() or len(word) > MAX_LINE_CHARS:
+            raise ConfigError(f"{source}: {key} = {word[:80]!r} is not one line of text")
+    if config.hosts and config.hostfile:
+        raise ConfigError(f"{source}: hosts beside hostfile", hint="one of them says all nodes")
+    if config.hosts and not (len(config.hosts) <= MAX_LINE_CHARS and _HOSTS.match(config.hosts)):
+        raise ConfigError(
+            f"{source}: hosts = {config.hosts[:80]!r} is not a list of hosts",
+            hint="node1:2,node2:2 (slots after the colon), or node[1-4]:2",
+        )
+    if 0 < config.memory_per_slot < LEAST_PER_SLOT:
+        raise ConfigError(
+            f"{source}: memory_per_slot = {config.memory_per_slot} is less than {LEAST_PER_SLOT}",
+            hint="a size such as 512MiB",
+        )

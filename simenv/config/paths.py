@@ -1,0 +1,213 @@
+"""Where an environment keeps its things, and what SIMENV_* variables say about that.
+
+Nothing is created here but by the calls that say so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from simenv import files
+from simenv.config import filesystems
+from simenv.config.model import Config
+from simenv.config.syntax import check_name
+from simenv.errors import ConfigError
+
+
+class Places(msgspec.Struct, frozen=True):
+    """Where an environment keeps its things."""
+
+    home: Path  # connection file, config, logs (0700)
+    state: Path  # the live journal (0700)
+
+    @property
+    def connection(self) -> Path:
+        return self.home / "connection.json"
+
+    @property
+    def server_key(self) -> Path:
+        """The environment's own keys, and where it listened last."""
+        return self.home / "server-key.json"
+
+    @property
+    def keys(self) -> Path:
+        """Who is let in from other machines."""
+        return self.home / "keys.json"
+
+    @property
+    def config(self) -> Path:
+        return self.home / "config.json"
+
+    @property
+    def joining(self) -> Path:
+        """How workers find the service of this start."""
+        return self.home / "worker.json"
+
+    @property
+    def log(self) -> Path:
+        return self.home / "service.log"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of the workers' logs."""
+        return self.home / "logs"
+
+    @property
+    def journal(self) -> Path:
+        return self.state / "journal.db"
+
+    @property
+    def copy(self) -> Path:
+        """Copy of the journal, for a start elsewhere."""
+        return self.home / "journal.copy.db"
+
+    @property
+    def results(self) -> Path:
+        """Folder of the files of large results."""
+        return self.state / "results"
+
+
+class OwnDoor(msgspec.Struct, frozen=True):
+    """How the environment's own user comes in from another machine that sees this file."""
+
+    address: str  # tcp://HOST:PORT
+    server_key: str  # public; all keys in ZeroMQ's base 85
+    public: str
+    secret: str
+
+    def __repr__(self) -> str:
+        return f"OwnDoor({self.address})"
+
+
+class ConnectionFile(msgspec.Struct, frozen=True):
+    """`connection.json`: where the service listens; its mtime is the last sign of life."""
+
+    format: int
+    name: str
+    version: str
+    pid: int
+    node: str
+    epoch: int
+    sockets: str  # folder of client.sock and worker.sock
+    address: str = ""  # for other machines: tcp://HOST:PORT; "": it does not listen
+    server_key: str = ""  # public, in ZeroMQ's base 85
+    own: OwnDoor | None = None  # None: its own user works on its node only
+    start_ticks: str = ""  # of the process, in clock ticks since the node's boot; "": not known
+
+
+def home_root(environ: Mapping[str, str] | None = None) -> Path:
+    """SIMENV_HOME, by default ~/.simenv."""
+    environ = os.environ if environ is None else environ
+    return Path(environ.get("SIMENV_HOME") or Path.home() / ".simenv").expanduser().absolute()
+
+
+def connection_file(name: str = "default") -> Path:
+    """Of the named environment; ConfigError if it can be none's name."""
+    return home_root() / check_name(name) / "connection.json"
+
+
+def service_file(environ: Mapping[str, str] | None = None) -> Path | None:
+    """The connection file SIMENV_SERVICE names, if any."""
+    environ = os.environ if environ is None else environ
+    named = environ.get("SIMENV_SERVICE")
+    return Path(named).expanduser().absolute() if named else None
+
+
+def interpreter(environ: Mapping[str, str] | None = None) -> str:
+    """The Python that services are started with: SIMENV_PYTHON, else this one. A program that has
+    Python built in, such as DEFw's, is none, nor is a link to one of any name: ConfigError."""
+    environ = os.environ if environ is None else environ
+    named = environ.get("SIMENV_PYTHON")
+    if not named and not _is_python(sys.executable):
+        raise ConfigError(
+            f"this program ({sys.executable or 'it has no path'}) is no Python to start a service"
+            " with: set SIMENV_PYTHON",
+            hint="SIMENV_PYTHON=/path/to/python3, one that has simenv",
+        )
+    return named or sys.executable
+
+
+def _is_python(program: str | None) -> bool:
+    """By the name of the file behind all links: links of any name lead to other programs."""
+    return bool(program) and "py" in Path(str(program)).resolve().name.lower()
+
+
+def application(environ: Mapping[str, str] | None = None) -> str:
+    """The run of an application this process belongs to (SIMENV_APP); "" if to none."""
+    environ = os.environ if environ is None else environ
+    named = environ.get("SIMENV_APP", "")
+    return check_name(named, "SIMENV_APP: an application's") if named else ""
+
+
+def launch_agent(config: Config, environ: Mapping[str, str] | None = None) -> str:
+    """The program that runs a command on a host, called as AGENT HOST COMMAND...:
+    SIMENV_LAUNCH_AGENT, else what the table [launcher] says; "" if neither does."""
+    environ = os.environ if environ is None else environ
+    return environ.get("SIMENV_LAUNCH_AGENT") or config.launcher.agent
+
+
+def places(config: Config, environ: Mapping[str, str] | None = None) -> Places:
+    """The folders of one environment; nothing is created."""
+    home = home_root(environ) / check_name(config.name)
+    return Places(home, state_folder(config, home, environ))
+
+
+def state_folder(config: Config, home: Path, environ: Mapping[str, str] | None = None) -> Path:
+    """Where the live journal is: `state_dir`; else the environment's home, if that is on a disk of
+    this machine; else a folder of this machine's own, under SIMENV_SCRATCH, TMPDIR or /var/tmp."""
+    environ = os.environ if environ is None else environ
+    if config.state_dir:
+        return Path(config.state_dir).absolute()
+    if config.network_state or not filesystems.is_network(filesystems.kind_of(home)):
+        return home
+    for base in (environ.get("SIMENV_SCRATCH"), environ.get("TMPDIR"), "/var/tmp", "/tmp"):
+        if (
+            base
+            and not filesystems.is_network(filesystems.kind_of(Path(base)))
+            and os.access(base, os.W_OK)
+        ):
+            mark = hashlib.blake2b(str(home).encode(), digest_size=4).hexdigest()
+            return Path(base).absolute() / f"simenv-{os.getuid()}" / f"{config.name}-{mark}"
+    return home
+
+
+def socket_folder(environ: Mapping[str, str] | None = None) -> Path:
+    """A fresh 0700 folder for sockets, under `socket_base`. ConfigError if others could put one of
+    their own in its place."""
+    made = Path(tempfile.mkdtemp(prefix="simenv-", dir=socket_base(environ)))
+    try:
+        files.check_private(made, "TMPDIR")
+    except ConfigError:
+        made.rmdir()
+        raise
+    return made
+
+
+def socket_base(environ: Mapping[str, str] | None = None) -> Path:
+    """XDG_RUNTIME_DIR where it is a folder of ours alone, as its specification says it must be (it
+    may be another user's after `su`); else the system's temporary folder."""
+    environ = os.environ if environ is None else environ
+    runtime = environ.get("XDG_RUNTIME_DIR")
+    if runtime and os.access(runtime, os.W_OK) and files.weakness(Path(runtime)) is None:
+        return Path(runtime)
+    return Path(tempfile.gettempdir())
+
+
+def kernel_cache(environ: Mapping[str, str] | None = None) -> Path:
+    """Where compiled kernels are kept for all environments of this user: SIMENV_KERNELS (a local
+    disk, where homes are far away), by default SIMENV_HOME/kernels."""
+    environ = os.environ if environ is None else environ
+    named = environ.get("SIMENV_KERNELS")
+    return Path(named).expanduser().absolute() if named else home_root(environ) / "kernels"
+
+
+def kernel_folder(environ: Mapping[str, str] | None = None) -> Path:
+    """`kernel_cache`, made and checked. ConfigError if others can write there."""
+    return files.kernel_folder(kernel_cache(environ))

@@ -1,0 +1,53 @@
+"""The one rule for names of environments, pools, workers, keys and applications.
+
+Sizes as people write them: a number of bytes, or with a unit, "512MiB".
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+
+from simenv.errors import ConfigError
+
+NAME_RULE = re.compile(r"[a-z][a-z0-9_.-]{0,63}\Z")
+
+
+def check_name(name: str, what: str = "environment") -> str:
+    """The one rule for names; ConfigError otherwise."""
+    if not NAME_RULE.match(name):
+        raise ConfigError(
+            f"{what} name {name[:80]!r} is not allowed",
+            hint="a name is a-z, then up to 63 of a-z 0-9 _ . -",
+        )
+    return name
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The way out where a word is not one of those known."""
+    words = tuple(known)
+    near = difflib.get_close_matches(word, words, 1)
+    return f"did you mean `{near[0]}`?" if near else f"known: {', '.join(words)}"
+
+
+MAX_BYTES = 2**60
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]i?)?B?\Z", re.IGNORECASE)
+_POWERS = {"k": 1, "m": 2, "g": 3, "t": 4}
+
+
+def size(told: object, what: str) -> int:
+    """Bytes of `512MiB`, `2GB`, `1.5G`, `4096`; K, M, G and T are powers of 1,024, as sites mean
+    them. ConfigError names `what`."""
+    if isinstance(told, int) and not isinstance(told, bool):
+        count = float(told)
+    else:
+        found = _SIZE.match(told.strip()) if isinstance(told, str) else None
+        if found is None:
+            raise ConfigError(
+                f"{what} = {str(told)[:80]!r} is not a size", hint="512MiB, 2GiB, or bytes"
+            )
+        count = float(found[1]) * 1024 ** _POWERS.get((found[2] or "")[:1].lower(), 0)
+    if not 0 <= count <= MAX_BYTES:
+        raise ConfigError(f"{what} = {str(told)[:80]} is outside 0 .. 1024 PiB")
+    return int(count)

@@ -1,0 +1,188 @@
+"""The environment behind this process: one that is up, or a private one; reached once, kept.
+
+Invariant: nothing here is waited for by a caller who does not ask to. A thread reaches it; until
+then `qpm` is None and `why` says why.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from simenv.config.qpm import QPMConfig
+from simenv.errors import ConfigError, NoService, SimenvError
+from simenv.qpm.errors import NotReady
+
+if TYPE_CHECKING:
+    from simenv.client.client import Client
+    from simenv.client.qpm.provider import QPM
+    from simenv.client.qpm.runtime.completion_queues import Retention
+
+RETRY_S = 1.0
+STARTS = 5  # of a private environment; one that is up is looked for as long as it takes
+WORKERS = 2  # of a private environment
+log = logging.getLogger("simenv.qfw")
+
+
+class GivenUp(ConfigError):
+    """It was tried often enough."""
+
+
+class Hub:
+    """Thread-safe."""
+
+    def __init__(self, told: QPMConfig, site_config: Path | None = None) -> None:
+        self._told = told
+        self._site_config = site_config
+        self._lock = threading.Lock()
+        self._begun = False
+        self._starts_left = STARTS
+        self._reached = threading.Event()
+        self._ended = threading.Event()
+        self._kept = ExitStack()
+        self._client: Client | None = None
+        self.qpm: QPM | None = None
+        self.why = "the environment is being looked for"
+
+    def begin(self) -> None:
+        """Look for it, or start it, in a thread; idempotent."""
+        with self._lock:
+            if self._begun or self._ended.is_set():
+                return
+            self._begun = True
+        threading.Thread(target=self._reach, name="simenv-qfw-hub", daemon=True).start()
+
+    def wait(self, timeout_s: float) -> QPM:
+        """Once it is reached; NotReady after `timeout_s`."""
+        self._reached.wait(timeout_s)
+        return self.now()
+
+    def now(self) -> QPM:
+        """NotReady says why not."""
+        found = self.qpm
+        if found is None:
+            raise NotReady(f"no environment yet: {self.why}", hint="ask again")
+        return found
+
+    def close(self) -> None:
+        """Let go of it; a private one ends."""
+        self._ended.set()
+        with self._lock:
+            self.qpm, self.why = None, "the service ends"
+            self._kept.close()
+
+    def _reach(self) -> None:
+        while not self._ended.is_set():
+            try:
+                self._open()
+            except GivenUp as error:
+                self.why = f"{error.message} ({error.hint}); start the service anew"
+                log.error("no environment: %s", self.why)
+                return
+            except SimenvError as error:
+                if self.why != error.message:
+                    log.warning("no environment yet: %s", error)
+                self.why = error.message
+                self._ended.wait(RETRY_S)
+            except Exception as error:
+                if self.why != repr(error):
+                    log.exception("no environment can be reached")
+                self.why = repr(error)
+                self._ended.wait(RETRY_S)
+            else:
+                _load_reader()
+                return
+
+    def _open(self) -> None:
+        if self._client is None:
+            self._connect()
+        client = self._client
+        if client is not None:
+            qpm = _opened(client, self._told, self._site_config)
+            with self._lock:
+                if not self._ended.is_set():
+                    self.qpm, self.why = qpm, ""
+            self._reached.set()
+
+    def _connect(self) -> None:
+        """Stays connected, and a private environment up, also where what is wanted of it is not
+        there yet."""
+        with ExitStack() as stack:
+            client = self._found(stack)
+            with self._lock:
+                if not self._ended.is_set():
+                    self._client, self._kept = client, stack.pop_all()
+
+    def _found(self, stack: ExitStack) -> Client:
+        import simenv
+
+        told = self._told
+        if told.private is not True:
+            try:
+                client = stack.enter_context(
+                    simenv.connect(role="client" if told.role == "client" else None)
+                )
+                info = client.status()
+            except NoService:
+                if told.private is False or told.service_named:
+                    raise
+            else:
+                log.info("environment %r on %s", info.name, info.node)
+                return client
+        log.warning(
+            "a private environment is started, which ends with this process: %s",
+            "SIMENV_QPM_PRIVATE says so" if told.private else "none is up, and none is named",
+        )
+        return self._start(stack)
+
+    def _start(self, stack: ExitStack) -> Client:
+        """A private one. A start that fails may succeed later; STARTS failures are final."""
+        import simenv
+
+        self._starts_left -= 1
+        try:
+            return stack.enter_context(simenv.local(workers=WORKERS))
+        except Exception as error:  # an OSError too: a full disk, no process to be had
+            if self._starts_left <= 0:
+                words = f"{STARTS} starts of a private environment failed, the last: "
+                if isinstance(error, SimenvError):
+                    raise GivenUp(words + error.message, hint=error.hint) from error
+                raise GivenUp(words + repr(error), hint="see the log") from error
+            raise
+
+
+def _opened(client: Client, told: QPMConfig, site_config: Path | None) -> QPM:
+    """NotFound where there is no such pool (yet); ConfigError."""
+    return client.qpm_with(
+        pool=told.pool or None,
+        reservations="required" if told.reservations_required else "optional",
+        token_file=told.token_file,
+        statevector_qubits=told.statevector_qubits,
+        retention=_retention(site_config),
+    )
+
+
+def _retention(site_config: Path | None) -> Retention | None:
+    """A site file that cannot be used is QFw's to complain about; here the log says so."""
+    if site_config is None:
+        return None
+    from simenv.frontends.qfw import site_config as site
+
+    try:
+        return site.retention(site_config)
+    except ConfigError as error:
+        log.warning("QFW_SITE_CONFIG: %s; completions are kept as the contract has it", error)
+        return None
+
+
+def _load_reader() -> None:
+    """What reads circuits, before the first one that needs it comes."""
+    from simenv.client.circuits.common import qiskit_runtime
+
+    try:
+        qiskit_runtime.qiskit()
+    except ImportError as error:
+        log.error("Qiskit cannot be loaded: %s", error)

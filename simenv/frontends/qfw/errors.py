@@ -1,0 +1,55 @@
+"""Errors as DEFw carries them: by class where the contract has one, else as DEFwError; never as a
+traceback's text."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from simenv.errors import NoService, SimenvError
+from simenv.frontends.qfw import defw
+from simenv.qpm.errors import ExecutionError, NotReady, QPMError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+log = logging.getLogger("simenv.qfw")
+
+
+def carried(call: Callable[P, R]) -> Callable[P, R]:
+    """A method whose errors are DEFw's, where there is a DEFw."""
+
+    @functools.wraps(call)
+    def answered(*given: P.args, **named: P.kwargs) -> R:
+        try:
+            return call(*given, **named)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller is told
+            told = error_of(error)
+        try:
+            raise told
+        finally:
+            del told  # else the error, its traceback and these frames keep each other
+
+    return answered
+
+
+def error_of(error: Exception) -> BaseException:
+    """What is raised to a host instead of this."""
+    if isinstance(error, QPMError):
+        name = error.defw_name
+    elif isinstance(error, NoService):
+        name = NotReady.defw_name
+    else:
+        name = QPMError.defw_name
+    if not isinstance(error, SimenvError):
+        log.error("an error that is none of ours", exc_info=error)
+    return defw.error(name, text(error)) or error
+
+
+def text(error: Exception) -> str:
+    """One line: the message, the way out, the reason for programs."""
+    if not isinstance(error, SimenvError):
+        return f"{type(error).__name__}: {error}"
+    words = error.message if not error.hint else f"{error.message} ({error.hint})"
+    return f"{words} [{error.reason}]" if isinstance(error, ExecutionError) else words

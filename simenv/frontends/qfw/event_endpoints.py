@@ -1,0 +1,69 @@
+"""Clients' queues of events: where a completion is put.
+
+Invariant: the same queue of the same client is one object as long as it is registered, however
+often that is asked for, so that it is one registration and no event comes twice.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+from weakref import WeakValueDictionary
+
+from simenv.frontends.qfw import defw
+from simenv.qpm.envelopes import Event
+from simenv.qpm.errors import ExecutionError
+
+MISSED = 3  # looks at which a client was not connected: then it has gone
+_PARTS = ("addr", "address", "listen_port", "pid", "name", "node_name", "hostname", "remote_uuid")
+_PLAIN = (str, bytes, bool, int, float, list, tuple, dict, set)
+
+
+class Ear:
+    """One client's queue; `put` returns when the client has it, and raises when it cannot."""
+
+    def __init__(self, endpoint: Any, class_id: str) -> None:
+        self._queue = defw.event_queue(endpoint, class_id)
+        self.peer = defw.peer(endpoint)
+        self._missed = 0
+
+    def put(self, event: Event) -> None:
+        self._queue.put(defw.event(event.evtype, event.payload))
+
+    def is_gone(self, peers: set[str]) -> bool:
+        """Has its client been missing here in several looks? DEFw's list may be half-built."""
+        if not self.peer or not peers or self.peer in peers:
+            self._missed = 0
+        else:
+            self._missed += 1
+        return self._missed >= MISSED
+
+    def forsake(self) -> None:
+        """Where its client has gone: `put` ends, and raises."""
+        if self.peer and self.is_gone(defw.peers()):
+            defw.give_up(self.peer)
+
+
+class Ears:
+    """Thread-safe. Those that somebody holds."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: WeakValueDictionary[tuple[str, ...], Ear] = WeakValueDictionary()
+
+    def of(self, endpoint: Any, class_id: Any) -> Ear:
+        """ExecutionError where this is no endpoint, or no name of a queue."""
+        if endpoint is None or isinstance(endpoint, _PLAIN):
+            raise ExecutionError(
+                f"ep is of type {type(endpoint).__name__}", hint="the endpoint of a client"
+            )
+        if not isinstance(class_id, str) or not class_id:
+            raise ExecutionError(
+                f"class_id is of type {type(class_id).__name__}", hint="the name of a queue"
+            )
+        name = (class_id, *(str(getattr(endpoint, part, "")) for part in _PARTS))
+        with self._lock:
+            found = self._known.get(name)
+        made = Ear(endpoint, class_id) if found is None else found  # it may reach for the client
+        with self._lock:
+            return self._known.setdefault(name, made)

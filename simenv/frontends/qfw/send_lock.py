@@ -1,0 +1,73 @@
+"""One message at a time to each peer: a lock around the two functions by which DEFw sends.
+
+A message of DEFw's is two writes, and any thread may send. Two at once to one peer mix their bytes
+up, and both sides wait for ever. The locks are needed in every process that sends: a service and
+its clients. Each peer has its own, so that one who does not read holds up nobody else.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+from weakref import WeakValueDictionary
+
+from simenv.frontends.qfw import defw
+
+SENDERS = ("defw_send_req", "defw_send_rsp")
+MARK = "simenv_send_lock"  # of the module that has the locks already
+
+_installing = threading.Lock()
+
+
+class Locks:
+    """By peer, as long as somebody sends to it."""
+
+    def __init__(self) -> None:
+        self._looking = threading.Lock()
+        self._known: WeakValueDictionary[str, _PeerLock] = WeakValueDictionary()
+
+    def of(self, given: tuple[Any, ...]) -> _PeerLock:
+        """`given`: a sender's arguments, of which the first says to whom; "": to all alike."""
+        peer = str(given[0]) if given else ""
+        with self._looking:
+            found = self._known.get(peer)
+            if found is None:
+                found = self._known[peer] = _PeerLock()
+            return found
+
+
+class _PeerLock:
+    """A lock that can be referred to weakly."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+
+def install() -> bool:
+    """Put them there, once a process; False where DEFw is not up, or has not these functions."""
+    workers = defw.loaded("defw_workers")
+    if workers is None or not all(callable(getattr(workers, name, None)) for name in SENDERS):
+        return False
+    with _installing:
+        if getattr(workers, MARK, None) is None:
+            _wrap(workers, Locks())
+    return True
+
+
+def _wrap(workers: ModuleType, locks: Locks) -> None:
+    for name in SENDERS:
+        setattr(workers, name, _locked(getattr(workers, name), locks))
+    setattr(workers, MARK, locks)
+
+
+def _locked(send: Callable[..., Any], locks: Locks) -> Callable[..., Any]:
+    @functools.wraps(send)
+    def sent(*given: Any, **named: Any) -> Any:
+        peer = locks.of(given)  # kept until it is sent
+        with peer.lock:
+            return send(*given, **named)
+
+    return sent

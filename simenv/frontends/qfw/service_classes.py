@@ -1,0 +1,221 @@
+"""The class DEFw offers, in the shape of either revision: each method a call of the QPM's own.
+
+Invariant: constructing it with `start=False` does nothing at all; a call never waits for an
+environment that is not reached yet, but for a registration of events.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import weakref
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from simenv.frontends.qfw import defw, plugin, service_record
+from simenv.frontends.qfw.errors import carried
+from simenv.frontends.qfw.sessions import Session
+from simenv.qpm import bindings, management
+from simenv.qpm.envelopes import plain
+from simenv.qpm.errors import ExecutionError, NotReady
+from simenv.qpm.states import ServiceState
+from simenv.qpm.telemetry import SelfTest, ServiceStatus
+
+REACH_S = 30.0
+T = TypeVar("T", bound=type)
+Plain = dict[str, Any]
+
+
+def base() -> type:
+    """The class of the revision this DEFw speaks."""
+    return Single if defw.revision() == 1 else Bound
+
+
+def instance_mode() -> str:
+    """How many objects of it DEFw makes: in revision 1 one for each client connection, in revision
+    2 one, which all bindings share."""
+    return "per_connection" if defw.revision() == 1 else "singleton"
+
+
+def forwarding(*protocols: type) -> Callable[[T], T]:
+    """Give a class every method of these Protocols that it has not itself."""
+
+    def given(kind: T) -> T:
+        for protocol in protocols:
+            for name, wanted in vars(protocol).items():
+                if not hasattr(kind, name) and inspect.isfunction(wanted):
+                    setattr(kind, name, carried(_forward(name, wanted)))
+        return kind
+
+    return given
+
+
+def _forward(name: str, wanted: Callable[..., Any]) -> Callable[..., Any]:
+    signature = inspect.signature(wanted)
+
+    @functools.wraps(wanted)
+    def call(self: Served, *given: Any, **named: Any) -> Any:
+        try:
+            bound = signature.bind(self, *given, **named)
+        except TypeError as error:
+            raise ExecutionError(f"{name}: {error}", hint=f"{name}{signature}") from error
+        arguments = dict(list(bound.arguments.items())[1:])
+        deployed = plugin.the_plugin().deployed
+        return getattr(self._qpm(), name)(**service_record.own_words(arguments, deployed))
+
+    return call
+
+
+class Served:
+    """What both revisions have. `start`: False for a look at its record."""
+
+    @carried
+    def __init__(self, *_: Any, start: bool = True, **__: Any) -> None:
+        if start:
+            plugin.the_plugin().begin()
+
+    @carried
+    def query(self) -> Any:
+        """The service record, of DEFw's class."""
+        return defw.service_info(plugin.the_plugin().record(type(self)))
+
+    def _qpm(self) -> Any:
+        raise NotReady("of neither revision")
+
+
+@forwarding(bindings.SingleClass)
+class Single(Served):
+    """Revision 1: one for each client connection, with a session of its own."""
+
+    @carried
+    def __init__(self, *_: Any, start: bool = True, **__: Any) -> None:
+        super().__init__(start=start)
+        self._session = plugin.the_plugin().sessions.open() if start else None
+        if self._session is not None:
+            weakref.finalize(self, self._session.close).atexit = False
+
+    def _qpm(self) -> Any:
+        return self._mine().qpm()
+
+    def _mine(self) -> Session:
+        if self._session is None:
+            raise NotReady("this object is for a look at the service record alone")
+        return self._session
+
+    def reserve(self, svc: Any, client_ep: Any, *args: Any, **kwargs: Any) -> None:
+        """A client has come; nothing is set aside for it."""
+
+    def release(self, services: Any = None) -> None:
+        """A client has gone; what it asked for goes on."""
+
+    def shutdown(self) -> None:
+        """This client leaves: its queue and registration end. The pool and all others stay."""
+        if self._session is not None:
+            self._session.close()
+
+    def test(self) -> str:
+        """Answers, also while there is no environment: DEFw ends a QPM that does not."""
+        try:
+            return str(self._qpm().test())
+        except NotReady as error:
+            return f"simenv QPM, not ready: {error.message}"
+
+    @carried
+    def register_event_notification(self, ep: Any, evtype: Any, class_id: Any) -> None:
+        """Records are put there and not queued from now on."""
+        mine = plugin.the_plugin()
+        ear = mine.ears.of(ep, class_id)
+        self._mine().register(ear, evtype, class_id, REACH_S)
+        mine.sessions.sweep()
+
+
+@forwarding(
+    bindings.Execution, bindings.Telemetry, bindings.Control,
+    management.Admission, management.AdmissionPolicy, management.Scheduler,
+)  # fmt: skip
+class Bound(Served):
+    """Revision 2: all bindings, one object."""
+
+    def _qpm(self) -> Any:
+        return plugin.the_plugin().hub.now()
+
+    @carried
+    def is_ready(self, token: str | None = None) -> Plain:
+        """The status; `ready` once it is in the directory too."""
+        return self._status(token)
+
+    @carried
+    def get_service_status(self, token: str | None = None) -> Plain:
+        """As `is_ready`."""
+        return self._status(token)
+
+    @carried
+    def test(self, token: str | None = None) -> Plain:
+        """Does a call get through? Submits nothing."""
+        if plugin.the_plugin().hub.qpm is None:
+            return plain(SelfTest("not-ready", True, _unreached()))
+        found: Plain = self._qpm().test(token)
+        return found
+
+    @carried
+    def register_event_notification(
+        self,
+        ep: Any,
+        evtype: int | str,
+        class_id: str,
+        token: str | None = None,
+        reservation_id: int | None = None,
+        filters: Plain | None = None,
+    ) -> Plain:
+        """Completions that fit are put there, and queued too."""
+        mine = plugin.the_plugin()
+        qpm = mine.hub.wait(REACH_S)
+        qpm.get_service_status(token)  # nothing is built for a caller who may not come in
+        ear = mine.ears.of(ep, class_id)
+        found: Plain = qpm.register_event_notification(
+            ear, evtype, class_id, token, reservation_id, filters
+        )
+        return found
+
+    @carried
+    def reserve(self, token: Any = None, request: Plain | None = None) -> Plain | None:
+        """A reservation; DEFw's own call of that name, for the service as a whole, is none."""
+        if defw.is_service_info(token):
+            return None
+        words = service_record.own_words({"request": request}, plugin.the_plugin().deployed)
+        found: Plain = self._qpm().reserve(token, **words)
+        return found
+
+    @carried
+    def release(
+        self, token: Any = None, reservation_id: int | None = None, reason: str | None = None
+    ) -> Plain | None:
+        """Of a reservation; of the service as a whole, nothing is to be done."""
+        if token is not None and not isinstance(token, str) and reservation_id is None:
+            return None
+        found: Plain = self._qpm().release(token, reservation_id, reason)
+        return found
+
+    @carried
+    def shutdown(
+        self,
+        token: str | None = None,
+        mode: str = "graceful",
+        timeout_s: float | None = None,
+        reason: str | None = None,
+    ) -> Plain:
+        """This QPM takes nothing new, and leaves the directory; the environment stays."""
+        found: Plain = self._qpm().shutdown(token, mode, timeout_s, reason)
+        plugin.the_plugin().registration.leave()
+        return found
+
+    def _status(self, token: str | None) -> Plain:
+        mine = plugin.the_plugin()
+        if mine.hub.qpm is None:
+            return plain(_unreached())
+        found: Plain = self._qpm().get_service_status(token)
+        return found | {"ready": found["ready"] and mine.is_registered()}
+
+
+def _unreached() -> ServiceStatus:
+    return ServiceStatus(ServiceState.RUNNING, False, False, False, False, 0, 0, None)

@@ -1,0 +1,1 @@
+"""What the QPM contract says, independent of any implementation."""

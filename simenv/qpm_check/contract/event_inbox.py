@@ -1,0 +1,45 @@
+"""The queue behind an endpoint, wherever the endpoint is: what both kinds of `Sink` stand on."""
+
+from __future__ import annotations
+
+import queue
+import uuid
+from typing import Any
+
+import msgspec
+
+
+class Pushed(msgspec.Struct, frozen=True):
+    """An event that reached a client. `impure`: what of it was no plain data."""
+
+    evtype: Any
+    payload: Any
+
+
+class Inbox:
+    """A `target.Sink` but for its endpoint, which hands `arrived` what is put."""
+
+    def __init__(self) -> None:
+        self.class_id = str(uuid.uuid4())
+        self._events: queue.SimpleQueue[Pushed] = queue.SimpleQueue()
+        self._seen = 0
+        self._fails = False
+
+    def arrived(self, event: Pushed) -> bool:
+        """Was it taken? Not where this client is to seem gone."""
+        self._seen += 1
+        if not self._fails:
+            self._events.put(event)
+        return not self._fails
+
+    def take(self, timeout_s: float) -> Pushed | None:
+        try:
+            return self._events.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+
+    def seen(self) -> int:
+        return self._seen
+
+    def fail(self) -> None:
+        self._fails = True

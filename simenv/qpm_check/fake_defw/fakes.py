@@ -1,0 +1,224 @@
+"""The modules a plugin imports by their bare names, for either revision.
+
+Invariant: while a plugin loads, `defw` is as half-built as in DEFw: `defw_workers` cannot be
+imported, and `defw` has neither resource manager nor directory. `complete` adds them.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import sys
+import uuid
+from collections.abc import Callable
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+from simenv.qpm_check.fake_defw import errors
+from simenv.qpm_check.fake_defw.directory import Directory
+
+
+class Endpoint:
+    """Address of a process. `peer`: its connection in the stand-in; None for this process.
+
+    Each call that carries an endpoint carries a new object; those of one process are equal.
+    """
+
+    def __init__(self, name: str, peer: Any = None) -> None:
+        self.name = name
+        self.peer = peer
+        self.remote_uuid = str(uuid.uuid4()) if peer is None else peer.uuid
+        self.blk_uuid = str(uuid.UUID(int=0))
+        self.addr, self.port, self.listen_port, self.pid = "127.0.0.1", 0, 0, os.getpid()
+        self.node_name = self.hostname = os.uname().nodename
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Endpoint) and self.remote_uuid == other.remote_uuid
+
+    __hash__ = None  # type: ignore[assignment] # as in DEFw
+
+    def get_id(self) -> str:
+        return self.remote_uuid
+
+
+class Capability:
+    """Type bits, capability bits and their description."""
+
+    def __init__(self, cap_type: Any = -1, caps: Any = -1, desc: Any = "") -> None:
+        self.cap_type, self.caps, self.desc = cap_type, caps, desc
+
+
+class ServiceInfo1:
+    """DEFwServiceInfo of revision 1."""
+
+    def __init__(
+        self,
+        service_name: Any,
+        service_description: Any,
+        class_name: Any,
+        module_name: Any,
+        capability: Any,
+        max_capacity: Any,
+    ) -> None:
+        self.service_name, self.service_description = service_name, service_description
+        self.class_name, self.module_name = class_name, module_name
+        self.capability, self.max_capacity = capability, max_capacity
+
+
+class ServiceInfo2(ServiceInfo1):
+    """DEFwServiceInfo of revision 2."""
+
+    def __init__(self, *given: Any, properties: Any = None, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.properties = properties
+
+    def get_properties(self) -> Any:
+        return self.properties
+
+
+class Event:
+    """What is put into a client's queue."""
+
+    def __init__(self, ev_type: Any, payload: Any = None) -> None:
+        self.ev_type, self.payload = ev_type, payload
+
+    def get_evtype(self) -> Any:
+        return self.ev_type
+
+    def get_event(self) -> Any:
+        return self.payload
+
+
+class BaseEventAPI:
+    """The proxy of a client's queue of events; DEFwAgentNotFound where the client is not connected
+    (any more)."""
+
+    def __init__(self, class_id: Any = None, target: Any = None, **_: Any) -> None:
+        peer = target.peer if isinstance(target, Endpoint) else None
+        if peer is None or not peer.alive:
+            raise errors.DEFwAgentNotFound(f"agent not found: {target!r}")
+        self.class_id, self.target = class_id, target
+
+    def put(self, event: Event) -> Any:
+        """An ordinary call to the client: returns when it has answered; raises when it cannot."""
+        return self.target.peer.put(self.class_id, event.ev_type, event.payload)
+
+
+class Types1(enum.IntFlag):
+    """QPMType of revision 1."""
+
+    QPM_TYPE_HARDWARE = 1
+    QPM_TYPE_SIMULATOR = 2
+    QPM_TYPE_QB = 4
+    QPM_TYPE_TNQVM = 8
+    QPM_TYPE_NWQSIM = 16
+
+
+class Types2(enum.IntFlag):
+    """QPMType of revision 2."""
+
+    QPM_TYPE_HARDWARE = 1
+    QPM_TYPE_SIMULATOR = 2
+
+
+class Capabilities1(enum.IntFlag):
+    """QPMCapability of revision 1."""
+
+    QPM_CAP_TENSORNETWORK = 1
+    QPM_CAP_STATEVECTOR = 2
+
+
+class Capabilities2(enum.IntFlag):
+    """QPMCapability of revision 2."""
+
+    QPM_CAP_TENSORNETWORK = 1
+    QPM_CAP_STATEVECTOR = 2
+    QPM_CAP_SUPERCONDUCTING = 4
+
+
+def get_bit_list(bits: int, kind: type[enum.IntFlag]) -> list[Any]:
+    """The members of `kind` that are set in `bits`."""
+    return [member for member in kind if int(member) & int(bits)]
+
+
+def get_bit_desc(types: list[Any], capabilities: list[Any]) -> str:
+    """Their names in one line."""
+    return " ".join(member.name for member in (*types, *capabilities))
+
+
+class Me:
+    """This process, as `defw.me`."""
+
+    def __init__(self, leave: Callable[[], None]) -> None:
+        self._endpoint = Endpoint("plugin")
+        self.exit = leave
+
+    def my_endpoint(self) -> Endpoint:
+        return self._endpoint
+
+
+def install(revision: int, leave: Callable[[], None]) -> ModuleType:
+    """What is there while a plugin loads; returns `defw`."""
+    enum.IntEnum.__str__ = _repr_of  # type: ignore[method-assign]
+    first = revision == 1
+    types, capabilities = (Types1, Capabilities1) if first else (Types2, Capabilities2)
+    enums = {
+        "QPMType": types, "QPMCapability": capabilities, "get_bit_list": get_bit_list,
+        "get_bit_desc": get_bit_desc,
+    }  # fmt: skip
+    _module("defw_exception", dict(errors.NAMES))
+    _module(
+        "defw_agent_info",
+        {
+            "DEFwServiceInfo": ServiceInfo1 if first else ServiceInfo2,
+            "Capability": Capability, "Endpoint": Endpoint,
+            "get_bit_list": get_bit_list, "get_bit_desc": get_bit_desc,
+        },
+    )  # fmt: skip
+    _module("api_events", {"BaseEventAPI": BaseEventAPI, "Event": Event})
+    _module("api_qpm" if first else "api_qpm_common", enums)
+    defw = _module("defw", {"me": Me(leave)})
+    defw.__spec__ = ModuleSpec("defw", None)
+    defw.__spec__._initializing = True  # type: ignore[attr-defined] # as while it is imported
+    return defw
+
+
+def _repr_of(member: Any) -> str:
+    """DEFw initialises Python twice; from the second time on `str` of an IntEnum is its repr."""
+    return repr(member)
+
+
+def complete(revision: int, directory: Directory) -> None:
+    """What is there once all plugins have loaded: a resource manager or a directory only in a
+    process that is connected to one."""
+    defw = sys.modules["defw"]
+    defw.__spec__._initializing = False  # type: ignore[union-attr]
+    disabled = os.environ.get("DEFW_DISABLE_RESMGR" if revision == 1 else "DEFW_DISABLE_DIRSVC")
+    if disabled == "yes":
+        pass
+    elif revision == 1:
+        defw.resmgr = object()  # type: ignore[attr-defined]
+    else:
+        defw.dirsvc = directory  # type: ignore[attr-defined]
+    _module("defw_workers", {"defw_send_req": _send, "defw_send_rsp": _send})
+
+
+PEERS: dict[str, Any] = {}  # connections by the uuid that a sender names
+
+
+def send(kind: str, peer: Any, document: dict[str, Any]) -> None:
+    """Through the module's own names, so that what a plugin puts around them is used."""
+    workers = sys.modules.get("defw_workers")
+    getattr(workers, f"defw_send_{kind}", _send)(peer.uuid, peer.uuid, document)
+
+
+def _send(remote_uuid: str, blk_uuid: str, document: dict[str, Any]) -> None:  # noqa: ARG001
+    PEERS[remote_uuid].send(document)
+
+
+def _module(name: str, names: dict[str, Any]) -> ModuleType:
+    module = ModuleType(name, "A stand-in.")
+    module.__dict__.update(names)
+    sys.modules[name] = module
+    return module

@@ -1,0 +1,273 @@
+"""Calls to a plugin and events from it, as DEFw passes them: a thread a call, no order among them.
+
+Invariant: every answer and every event leaves through `fakes.send`, that is through the names a
+plugin may put a lock around.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import queue
+import socket
+import sys
+import threading
+import time
+import traceback
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from simenv.qpm_check.fake_defw import errors, fakes
+from simenv.qpm_check.fake_defw.directory import Directory, is_subset
+from simenv.qpm_check.fake_defw.loader import OURS, Loaded
+from simenv.qpm_check.fake_defw.wire import Document, PeerGone, Sender, purified, receive
+
+ENDPOINT = "__endpoint__"  # stands for the client in an argument
+
+
+class Peer:
+    """A client, seen from the plugin's process.
+
+    A call to a client that does not answer ends after `rpc_timeout_s`. Where the client leaves
+    meanwhile, revision 2 ends the call at once (`fails_pending`), revision 1 does not.
+    """
+
+    def __init__(
+        self, connection: socket.socket, number: int, rpc_timeout_s: float, *, fails_pending: bool
+    ) -> None:
+        self.connection = connection
+        self.number = number
+        self.uuid = str(uuid.uuid4())
+        self.sender = Sender(connection)
+        self.alive = True
+        self._rpc_timeout_s = rpc_timeout_s
+        self._fails_pending = fails_pending
+        self._ids = itertools.count(1)
+        self._waiting: dict[int, queue.SimpleQueue[Document]] = {}
+
+    def send(self, document: Document) -> None:
+        self.sender.send(document)
+
+    def put(self, class_id: Any, evtype: Any, payload: Any) -> Any:
+        """An event: an ordinary call to the client, answered or raised."""
+        number = next(self._ids)
+        answer: queue.SimpleQueue[Document] = queue.SimpleQueue()
+        self._waiting[number] = answer
+        event, impure = purified({"evtype": evtype, "payload": payload})
+        document = {
+            "kind": "put", "id": number, "class_id": str(class_id), "event": event,
+            "impure": impure,
+        }  # fmt: skip
+        try:
+            if not self.alive:
+                raise errors.DEFwCommError("the client has gone")
+            fakes.send("req", self, document)
+            found = answer.get(timeout=self._rpc_timeout_s)
+        except PeerGone as error:
+            raise errors.DEFwCommError(f"sending failed: {error}") from error
+        except queue.Empty as error:
+            raise errors.DEFwCommError("response timed out") from error
+        finally:
+            self._waiting.pop(number, None)
+        if found.get("error"):
+            raise errors.received(found["error"])
+        return found.get("value")
+
+    def answered(self, document: Document) -> None:
+        waiting = self._waiting.get(document.get("id", 0))
+        if waiting is not None:
+            waiting.put(document)
+
+    def gone(self) -> None:
+        self.alive = False
+        if not self._fails_pending:
+            return
+        lost = {"error": {"class": "DEFwCommError", "message": "the client has gone"}}
+        for waiting in list(self._waiting.values()):
+            waiting.put(lost)
+
+
+class Host:
+    """One plugin and its clients. `rpc_timeout_s`: after which a call to a client is given up."""
+
+    def __init__(self, folder: Path, revision: int, rpc_timeout_s: float) -> None:
+        self.revision = revision
+        self._rpc_timeout_s = rpc_timeout_s
+        self._plugin = Loaded(folder)
+        self._directory = Directory()
+        self._making = threading.Lock()
+        self._singleton: Any = None
+        self._objects: dict[str, Any] = {}  # by the class id of a client's proxy
+        self._peers: list[Peer] = []
+
+    def load(self) -> None:
+        """All that happens before the first client."""
+        fakes.install(self.revision, self._leave)
+        self._plugin.load()
+        fakes.complete(self.revision, self._directory)
+        self._plugin.probe()
+
+    def serve(self, listening: socket.socket) -> None:
+        """Until the first client has gone."""
+        first, _ = listening.accept()
+        _thread("accept", self._accept, listening)
+        self._read(self._peer(first, 0))
+
+    def _accept(self, listening: socket.socket) -> None:
+        for number in itertools.count(1):
+            connection, _ = listening.accept()
+            peer = self._peer(connection, number)
+            self._peers.append(peer)
+            _thread("read", self._read, peer)
+
+    def _peer(self, connection: socket.socket, number: int) -> Peer:
+        fails_pending = self.revision == 2
+        made = Peer(connection, number, self._rpc_timeout_s, fails_pending=fails_pending)
+        fakes.PEERS[made.uuid] = made
+        return made
+
+    def _read(self, peer: Peer) -> None:
+        while True:
+            try:
+                document = receive(peer.connection)
+            except PeerGone:
+                peer.gone()
+                return
+            if document["kind"] == "answer":
+                peer.answered(document)
+                continue
+            _thread("call", self._answered, peer, document)
+
+    # --- calls --------------------------------------------------------------------------------
+
+    def _answered(self, peer: Peer, document: Document) -> None:
+        answer: Document = {"kind": "answer", "id": document["id"]}
+        try:
+            call = getattr(self, f"_{document['kind']}")
+            answer["value"], answer["impure"] = purified(call(peer, document))
+        except BaseException as error:  # noqa: BLE001 - everything travels
+            answer["error"] = _told(error)
+        self._answer(peer, answer)
+
+    def _instantiate(self, peer: Peer, document: Document) -> None:  # noqa: ARG002
+        """The object behind a new proxy: the one object, or one of its own."""
+        self._objects[document["class_id"]] = self._made(one=self._plugin.singleton)
+
+    def _destroy(self, peer: Peer, document: Document) -> None:  # noqa: ARG002
+        """The proxy is gone. Objects of a client that leaves without this stay for ever."""
+        self._objects.pop(document["class_id"], None)
+
+    def _call(self, peer: Peer, document: Document) -> Any:
+        target = self._objects.get(document["class_id"])
+        if target is None:
+            raise errors.DEFwNotFound(f"no {document['class_id']} in database")
+        given = [_argument(value, peer) for value in document["args"]]
+        named = {key: _argument(value, peer) for key, value in document["kwargs"].items()}
+        return getattr(target, document["method"])(*given, **named)
+
+    def _made(self, *, one: bool) -> Any:
+        kind = self._plugin.kind
+        assert kind is not None, "there is no class QPM"
+        if not one:
+            return kind()
+        with self._making:
+            if self._singleton is None:
+                self._singleton = kind()
+            return self._singleton
+
+    def _answer(self, peer: Peer, answer: Document) -> None:
+        try:
+            fakes.send("rsp", peer, answer)
+        except PeerGone:
+            peer.gone()
+        except BaseException:  # noqa: BLE001 - what a plugin put around `send` may raise too
+            traceback.print_exc(file=sys.stderr)
+
+    # --- what the kit asks the stand-in -------------------------------------------------------
+
+    def _host(self, peer: Peer, document: Document) -> Any:  # noqa: ARG002
+        return getattr(self, f"host_{document['method']}")(*document["args"])
+
+    def host_facts(self) -> Any:
+        return msgspec.to_builtins(self._plugin.facts())
+
+    def host_query(self) -> Any:
+        return self._plugin.query()
+
+    def host_hello(self, client: int) -> None:
+        """Revision 1: the service-level reserve that comes before a client is connected."""
+        if self.revision == 1 and self._plugin.kind is not None:
+            kind = self._plugin.kind
+            reserved = self._made(one=self._plugin.singleton)
+            try:
+                reserved.reserve(kind(start=False).query(), fakes.Endpoint(f"client{client}"))
+            except Exception as error:
+                raise errors.DEFwReserveError(str(error)) from error
+
+    def host_made(self) -> None:
+        """Construct the service's object, as for a client."""
+        self._made(one=self._plugin.singleton)
+
+    def host_lookup(self, types: int, capabilities: int) -> bool:
+        """Would a client that wants these bits find it?"""
+        card = self._plugin.query()["card"]
+        return is_subset(types, card["types"]) and is_subset(capabilities, card["capabilities"])
+
+    def host_registered(self) -> Any:
+        return [purified({**record, "capability": None})[0] for record in self._directory.records()]
+
+    def host_resolve(self, wanted: dict[str, Any]) -> Any:
+        found = self._directory.resolve_services(**wanted)
+        return [purified({**entry, "capability": None})[0] for entry in found]
+
+    def host_lose_directory(self, away_s: float) -> None:
+        """The directory goes, and another one comes; it knows the generations."""
+        defw = sys.modules["defw"]
+        defw.dirsvc = None  # type: ignore[attr-defined]
+        time.sleep(away_s)
+        self._directory = Directory(self._directory.generations)
+        defw.dirsvc = self._directory  # type: ignore[attr-defined]
+
+    def host_left(self) -> Any:
+        """Threads, processes and files of this process now."""
+        from simenv.qpm_check.fake_defw.loader import now
+
+        return msgspec.to_builtins(now())
+
+    def host_pause(self, seconds: float) -> None:
+        """Wait so long between the two writes of every message."""
+        for peer in self._peers:
+            peer.sender.pause_s = seconds
+
+    def host_collisions(self) -> int:
+        return sum(peer.sender.collisions for peer in self._peers)
+
+    def host_uninitialize(self) -> str:
+        return self._plugin.uninitialize()
+
+    def _leave(self) -> None:
+        self._plugin.uninitialize()
+        os._exit(0)
+
+
+def _thread(what: str, target: Callable[..., None], *given: Any) -> None:
+    """Told from a plugin's own by its name."""
+    name = f"{OURS}-{what}"
+    threading.Thread(target=target, args=given, name=name, daemon=True).start()
+
+
+def _argument(value: Any, peer: Peer) -> Any:
+    return fakes.Endpoint(f"client{peer.number}", peer) if value == ENDPOINT else value
+
+
+def _told(error: BaseException) -> dict[str, str]:
+    """Errors of DEFw's keep their class; of any other the traceback's text goes."""
+    name = errors.own_class(error)
+    if name:
+        stack = str(getattr(error, "stacktrace", ""))
+        return {"class": name, "message": str(error), "stacktrace": stack}
+    return {"class": "DEFwRemoteError", "message": "".join(traceback.format_exception(error))}

@@ -1,0 +1,174 @@
+"""Loads a plugin as DEFw does: by the bare name of its folder, with the parent on the path.
+
+Invariant: nothing a plugin does while it loads ends this process, and what it raises is kept: in
+DEFw nobody would see it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import msgspec
+
+from simenv.qpm_check.fake_defw.facts import Facts, Shown, left
+from simenv.qpm_check.fake_defw.wire import purified
+
+QPM = "QPM"
+PREFIX = "svc_"
+OURS = "standin"  # so begin the names of threads that are not the plugin's
+TRIES = 20
+
+
+class Loaded:
+    """A plugin in this process: its class and what was learnt of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.module: ModuleType | None = None
+        self.kind: type | None = None
+        self.singleton = False
+        self._found: dict[str, Any] = {"folder": str(folder), "module": folder.name}
+        self._found["before"] = msgspec.to_builtins(now())
+
+    def load(self) -> None:
+        """Import, import again, read the metadata, initialize.
+
+        DEFw reloads the package right after its first import: `__init__` is executed twice, the
+        submodules once.
+        """
+        sys.path.insert(0, str(self.folder.parent))
+        try:
+            self.module = importlib.reload(importlib.import_module(self.folder.name))
+        except BaseException:  # noqa: BLE001 - a plugin may raise anything, SystemExit too
+            self._found["import_error"] = traceback.format_exc()
+            return
+        self._read_metadata(self.module)
+        self._initialize(self.module)
+
+    def probe(self) -> None:
+        """What `QPM(start=False)` costs and leaves, and its signatures."""
+        if self.kind is None:
+            return
+        self._found["signatures"] = _signatures(self.kind)
+        before, best_s = now(), float("inf")
+        try:
+            for _ in range(TRIES):
+                begun = time.perf_counter()
+                self.kind(start=False)
+                best_s = min(best_s, time.perf_counter() - begun)
+        except BaseException:  # noqa: BLE001
+            self._found["start_false_error"] = traceback.format_exc()
+            return
+        self._found["start_false_s"] = best_s
+        self._found["start_false_left"] = left(before, now())
+
+    def query(self) -> dict[str, Any]:
+        """A metadata query, as every lookup makes one: constructed, asked, thrown away."""
+        assert self.kind is not None
+        info = self.kind(start=False).query()
+        capability = getattr(info, "capability", None)
+        card = {
+            "service_name": getattr(info, "service_name", None),
+            "description": getattr(info, "service_description", None),
+            "class_name": getattr(info, "class_name", None),
+            "module_name": getattr(info, "module_name", None),
+            "types": getattr(capability, "cap_type", None),
+            "capabilities": getattr(capability, "caps", None),
+            "text": getattr(capability, "desc", None),
+            "max_capacity": getattr(info, "max_capacity", None),
+            "properties": getattr(info, "properties", None),
+            "home": [self.kind.__module__, self.kind.__name__],
+        }
+        plain, impure = purified(card)
+        return {"card": plain, "impure": [text for text in impure if "['properties']" in text]}
+
+    def facts(self) -> Facts:
+        return Facts(**purified(self._found)[0])
+
+    def _read_metadata(self, module: ModuleType) -> None:
+        info = getattr(module, "svc_info", None)
+        classes = getattr(module, "service_classes", None)
+        self._found["svc_info_found"] = "" if info is None else type(info).__name__
+        self._found["classes_found"] = "" if classes is None else type(classes).__name__
+        if isinstance(info, dict):
+            self._found["svc_info"] = {str(key): value for key, value in info.items()}
+            self.singleton = info.get("instance_mode") == "singleton"
+        if isinstance(classes, list | tuple):
+            self._found["classes"] = [getattr(kind, "__name__", repr(kind)) for kind in classes]
+            self.kind = next(
+                (k for k in classes if isinstance(k, type) and k.__name__ == QPM), None
+            )
+
+    def _initialize(self, module: ModuleType) -> None:
+        self._found["has_uninitialize"] = callable(getattr(module, "uninitialize", None))
+        initialize = getattr(module, "initialize", None)
+        self._found["has_initialize"] = callable(initialize)
+        if not callable(initialize):
+            return
+        begun = time.perf_counter()
+        try:
+            initialize()
+        except BaseException:  # noqa: BLE001 - DEFw swallows it; here a row speaks of it
+            self._found["initialize_error"] = traceback.format_exc()
+        self._found["initialize_s"] = time.perf_counter() - begun
+
+    def uninitialize(self) -> str:
+        """As at an orderly exit; the traceback if it raised."""
+        end = getattr(self.module, "uninitialize", None)
+        if callable(end):
+            try:
+                end()
+            except BaseException:  # noqa: BLE001
+                return traceback.format_exc()
+        return ""
+
+
+def candidates(plugin: Path) -> list[Path]:
+    """The service folders DEFw would find below PLUGIN/services."""
+    services = plugin / "services"
+    if not services.is_dir():
+        return []
+    return sorted(
+        path for path in services.iterdir()
+        if path.name.startswith(PREFIX) and (path / "__init__.py").is_file()
+    )  # fmt: skip
+
+
+def now() -> Shown:
+    """What this process has."""
+    tasks = Path(f"/proc/self/task/{os.getpid()}/children")
+    children = [int(pid) for pid in tasks.read_text().split()] if tasks.exists() else []
+    files = Path("/proc/self/fd")
+    return Shown(
+        [f"{thread.name} ({thread.ident})" for thread in threading.enumerate()],
+        children,
+        len(list(files.iterdir())) if files.is_dir() else 0,
+    )
+
+
+def _signatures(kind: type) -> dict[str, list[list[Any]]]:
+    found = {}
+    for name, method in inspect.getmembers(kind, callable):
+        if name.startswith("_"):
+            continue
+        try:
+            parameters = list(inspect.signature(method).parameters.values())
+        except (TypeError, ValueError):
+            continue
+        if not isinstance(inspect.getattr_static(kind, name), staticmethod | classmethod):
+            parameters = parameters[1:]
+        found[name] = [
+            [one.name, one.kind.name, one.default is not one.empty,
+             None if one.default is one.empty else purified(one.default)[0]]
+            for one in parameters
+        ]  # fmt: skip
+    return found

@@ -1,0 +1,66 @@
+"""Clients as checks have them: one that calls, and one that listens too.
+
+Invariant: each answer is looked at for what is not plain data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from simenv.qpm_check.contract.event_inbox import Pushed
+from simenv.qpm_check.contract.outcomes import expect, shown
+from simenv.qpm_check.contract.plain_data import impurities
+from simenv.qpm_check.targets.target import Link, Sink
+
+
+class Caller:
+    """A client's methods, each answer looked at for what is not plain data."""
+
+    def __init__(self, link: Link, impure: dict[str, str]) -> None:
+        self.link = link
+        self._impure = impure
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self.link.methods, name)
+
+        def call(*given: Any, **named_ones: Any) -> Any:
+            answer = method(*given, **named_ones)
+            for place in impurities(answer):
+                self._impure.setdefault(name, place)
+            return answer
+
+        return call
+
+
+class Ear:
+    """A client and its queue of events. `register` says so to the QPM."""
+
+    def __init__(self, caller: Caller, sink: Sink, wait_s: float) -> None:
+        self.q = caller
+        self.sink = sink
+        self._wait_s = wait_s
+
+    def register(self, evtype: Any, **more: Any) -> Any:
+        return self.q.register_event_notification(self.sink.ep, evtype, self.sink.class_id, **more)
+
+    def taken(self) -> Pushed:
+        """The next event."""
+        event = self.sink.take(self._wait_s)
+        expect(event is not None, f"no event within {self._wait_s:g} s")
+        assert event is not None
+        return event
+
+    @property
+    def seen(self) -> int:
+        return self.sink.seen()
+
+
+def counts_of(record: Any) -> dict[str, int]:
+    """Counts of a record of either shape."""
+    found = record.get("result") if isinstance(record, dict) else None
+    if isinstance(found, dict) and isinstance(found.get("counts"), dict):
+        found = found["counts"]
+    expect(isinstance(found, dict), f"the record has no counts: {shown(record)}")
+    counts: dict[str, int] = found  # type: ignore[assignment]
+    return counts

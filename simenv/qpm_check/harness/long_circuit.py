@@ -1,0 +1,129 @@
+"""A circuit that keeps this plugin busy for about a second: found by trying, once a target.
+
+How fast a plugin is cannot be known beforehand; each try is at most some tens of times longer than
+the one before, so that none takes for ever. On a busy machine a short circuit may seem long: it is
+made longer when that shows.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from simenv.qpm_check.contract.outcomes import Omitted
+from simenv.qpm_check.harness import circuits
+
+if TYPE_CHECKING:
+    from simenv.qpm_check.harness.session import Bench
+
+WANTED_S = 1.0
+ENOUGH = 0.4  # of that is long enough
+AGAIN = 3  # runs that must all be long enough
+FIRST_LAYERS = 20.0
+MOST_LAYERS = 200  # more would be a text that takes as long to read as to run
+MOST_GROWTH = 20.0
+MOST_STEPS = 3  # of two qubits each, at a time
+LEAST_QUBITS, MOST_QUBITS = 2, 22
+MORE_SHOTS, MOST_SHOTS = 16, 32_768
+
+
+class Load:
+    """`given`: what the author says is long, if he does; `most_qubits`: what is tried at most."""
+
+    def __init__(
+        self, given: str = "", most_qubits: int = MOST_QUBITS, wanted_s: float = WANTED_S
+    ) -> None:
+        self._given = given
+        self.most_qubits = most_qubits
+        self._wanted_s = wanted_s
+        self._qubits, self._layers = LEAST_QUBITS, FIRST_LAYERS
+        self.shots = 1
+        self._fits = LEAST_QUBITS  # the widest that has run
+        self._found = False
+        self._why = ""
+
+    def text(self, bench: Bench) -> str:
+        """OpenQASM 2; Omitted where there is none."""
+        if self._given:
+            return self._given
+        if self._why:
+            raise Omitted(self._why)
+        if not self._found:
+            self._find(bench)
+        return self._made()
+
+    def gates(self, bench: Bench) -> int:
+        """One-qubit gates of `text`; Omitted where an author gave it."""
+        self.text(bench)
+        if self._given:
+            raise Omitted("the gates of the long circuit that was given are not known")
+        return circuits.one_qubit_gates(self._qubits, round(self._layers)) * self.shots
+
+    def lengthen(self) -> bool:
+        """It was not long enough after all. False where nothing longer is to be had."""
+        if self._given or self._why or not self._found:
+            return False
+        return self._grow(2 * self._layers)
+
+    def _find(self, bench: Bench) -> None:
+        while True:
+            try:
+                took_s = self._took_s(bench)
+            except Exception:
+                if not self._narrow():
+                    raise
+                continue  # it is not that wide
+            self._fits = self._qubits
+            if took_s >= ENOUGH * self._wanted_s:
+                self._found = True
+                return
+            growth = min(MOST_GROWTH, self._wanted_s / max(took_s, 1e-4))
+            if not self._grow(self._layers * growth, growth):
+                self._why = (
+                    f"no circuit of up to {self.most_qubits} qubits, {MOST_LAYERS} layers and "
+                    f"{MOST_SHOTS} shots took "
+                    f"{ENOUGH * self._wanted_s:g} s here (the last {took_s:.2f} s): "
+                    "nothing can be caught while it runs"
+                )
+                raise Omitted(self._why)
+
+    def _grow(self, layers: float, factor: float = 1.0) -> bool:
+        """The next that is tried, about `factor` times as long. False where there is none."""
+        if self._layers < MOST_LAYERS:
+            self._layers = min(float(MOST_LAYERS), max(layers, self._layers + 1))
+            return True
+        room = (self.most_qubits - self._qubits) // 2
+        if room > 0:  # a gate works on four times the amplitudes of two qubits less
+            steps = max(1, min(room, MOST_STEPS, math.floor(math.log(max(1.0, factor), 4))))
+            self._qubits += 2 * steps
+            self._layers = MOST_LAYERS / 4
+            return True
+        if self.shots < MOST_SHOTS:  # of a machine, or a simulator that runs shot by shot
+            self.shots = min(MOST_SHOTS, self.shots * MORE_SHOTS)
+            return True
+        return False
+
+    def _narrow(self) -> bool:
+        """What was tried last is refused for its width. False where that cannot be."""
+        if self._qubits == self._fits or self.shots > 1 or self._layers > MOST_LAYERS / 4:
+            return False
+        self.most_qubits = self._qubits - 2
+        self._qubits, self._layers = self._fits, float(MOST_LAYERS)
+        return self._grow(self._layers)
+
+    def _took_s(self, bench: Bench) -> float:
+        """The shortest of several runs, unless the first was too short already."""
+        took_s = float("inf")
+        for _ in range(AGAIN):
+            took_s = min(took_s, _seconds(bench.run(self._made(), num_shots=self.shots)))
+            if took_s < ENOUGH * self._wanted_s:
+                break
+        return took_s
+
+    def _made(self) -> str:
+        return circuits.layered(self._qubits, round(self._layers))
+
+
+def _seconds(record: dict[str, Any]) -> float:
+    ended, began = record.get("completion_time", 0.0), record.get("exec_time", 0.0)
+    return float(ended) - float(began)

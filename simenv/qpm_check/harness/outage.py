@@ -1,0 +1,35 @@
+"""An outage of what a plugin works with, made by commands of whoever checks the plugin."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+
+from simenv.qpm_check.contract.outcomes import Broken
+
+LIMIT_S = 120.0
+
+
+class Commands:
+    """A `target.Outage`. Each command is run to its end, without a shell; Broken where it fails."""
+
+    def __init__(self, kill: str, start: str) -> None:
+        self._kill, self._start = kill, start
+
+    def begin(self) -> None:
+        _run(self._kill)
+
+    def end(self) -> None:
+        _run(self._start)
+
+
+def _run(command: str) -> None:
+    try:
+        done = subprocess.run(
+            shlex.split(command), stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            timeout=LIMIT_S, check=False,
+        )  # fmt: skip
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        raise Broken(f"{command}: {error}") from error
+    if done.returncode != 0:
+        raise Broken(f"{command}: exit code {done.returncode}: {done.stderr.strip()[-500:]}")

@@ -1,0 +1,112 @@
+"""Verdicts for people (a table), for CI (JUnit XML) and for programs (plain values)."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from typing import Any
+
+from simenv.qpm_check.harness.check import State, Verdict
+from simenv.qpm_check.harness.runner import Report
+
+_COLOURS = {
+    State.PASSED: "green",
+    State.FAILED: "red",
+    State.SKIPPED: "yellow",
+    State.NOT_APPLICABLE: "dim",
+}
+_WIDTH = 160  # where no terminal says how wide it is
+_MOST_CHARS = 400  # of a reason in a table
+
+
+def table(report: Report, *, everything: bool, stream: Any) -> None:
+    """Write the rows that did not pass, or all of them, and a line of sums to `stream`."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(file=stream, width=None if stream.isatty() else _WIDTH, highlight=False)
+    shown = [v for v in report.verdicts if everything or v.state is not State.PASSED]
+    if shown:
+        found = Table(box=None, pad_edge=False, show_edge=False)
+        for header in ("ROW", "REV", "VERDICT", "PROMISE, AND WHAT CAME INSTEAD"):
+            found.add_column(header, no_wrap=header != "PROMISE, AND WHAT CAME INSTEAD")
+        for verdict in shown:
+            words = (
+                verdict.title if not verdict.why else f"{verdict.title}\n  {_short(verdict.why)}"
+            )
+            found.add_row(
+                verdict.id, str(verdict.revision),
+                Text(str(verdict.state), _COLOURS[verdict.state]),
+                Text(words),
+            )  # fmt: skip
+        console.print(found)
+    console.print(Text(summary(report)))
+
+
+def summary(report: Report) -> str:
+    """One line: what, how many of each."""
+    counts = ", ".join(f"{report.count(state)} {state}" for state in State)
+    return f"{report.target}: {counts} ({report.seconds:.0f} s)"
+
+
+def plain(report: Report) -> dict[str, Any]:
+    """The object of `--json`."""
+    return {
+        "target": report.target,
+        "ok": report.ok,
+        "seconds": round(report.seconds, 3),
+        **{str(state).replace(" ", "_"): report.count(state) for state in State},
+        "rows": [_row(verdict) for verdict in report.verdicts],
+    }
+
+
+def junit(report: Report) -> str:
+    """JUnit XML: a test case a row and revision; what is not applicable counts as skipped."""
+    left_out = report.count(State.SKIPPED) + report.count(State.NOT_APPLICABLE)
+    suite = ET.Element(
+        "testsuite",
+        name=f"simenv qpm check {report.target}",
+        tests=str(len(report.verdicts)),
+        failures=str(report.count(State.FAILED)),
+        errors="0",
+        skipped=str(left_out),
+        time=f"{report.seconds:.3f}",
+    )
+    for verdict in report.verdicts:
+        case = ET.SubElement(
+            suite,
+            "testcase",
+            classname=f"revision{verdict.revision}.{verdict.id.partition('.')[0]}",
+            name=f"{verdict.id}: {verdict.title}",
+            time=f"{verdict.seconds:.3f}",
+        )
+        words = _printable(verdict.why)
+        if verdict.state is State.FAILED:
+            ET.SubElement(case, "failure", message=words[:_MOST_CHARS]).text = words
+        elif verdict.state is not State.PASSED:
+            ET.SubElement(case, "skipped", message=f"{verdict.state}: {words}")
+    root = ET.Element("testsuites")
+    root.append(suite)
+    ET.indent(root)
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _row(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "id": verdict.id,
+        "revision": verdict.revision,
+        "title": verdict.title,
+        "state": str(verdict.state),
+        "why": verdict.why,
+        "seconds": round(verdict.seconds, 3),
+    }
+
+
+def _short(words: str) -> str:
+    words = " ".join(_printable(words).split())
+    return words if len(words) <= _MOST_CHARS else f"{words[:_MOST_CHARS]}..."
+
+
+def _printable(words: str) -> str:
+    """What others wrote may hold characters that neither a terminal nor XML should see."""
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in words)

@@ -1,0 +1,216 @@
+"""Rows on a target: verdicts.
+
+Invariant: a row that hangs, or ruins its QPM, costs itself only: it is given up after `limit_s`,
+and what follows gets a QPM of its own.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack, suppress
+from fnmatch import fnmatchcase
+
+import msgspec
+
+from simenv.qpm_check.contract.outcomes import Broken, Omitted
+from simenv.qpm_check.harness.check import Irrelevant, Need, Row, State, Verdict
+from simenv.qpm_check.harness.long_circuit import WANTED_S, Load
+from simenv.qpm_check.harness.session import WAIT_S, Bench
+from simenv.qpm_check.targets.target import NothingToCheck, Target, named
+
+LIMIT_S = 60.0
+CLOSING_S = 10.0
+PROBE_S = 30.0
+
+
+class Options(msgspec.Struct, frozen=True):
+    """`only`: patterns of row ids; `long`: a circuit that takes `long_s`, if one is known;
+    `probe_s`: within which the first circuit of all must be answered."""
+
+    only: tuple[str, ...] = ()
+    revisions: tuple[int, ...] = (1, 2)
+    long: str = ""
+    most_qubits: int = 22
+    long_s: float = WANTED_S
+    limit_s: float = LIMIT_S
+    probe_s: float = PROBE_S
+    wait_s: float = WAIT_S
+
+
+class Report(msgspec.Struct, frozen=True):
+    """All verdicts on one target."""
+
+    target: str
+    verdicts: tuple[Verdict, ...]
+    seconds: float
+
+    def count(self, state: State) -> int:
+        return sum(verdict.state is state for verdict in self.verdicts)
+
+    @property
+    def ok(self) -> bool:
+        """Nothing failed, and something was shown."""
+        return self.count(State.FAILED) == 0 and self.count(State.PASSED) > 0
+
+
+def check(
+    target: Target,
+    rows: Sequence[Row],
+    options: Options | None = None,
+    told: Callable[[Verdict], None] = lambda _: None,
+) -> Report:
+    """Every row in every revision it speaks of; `told` hears of each as it comes."""
+    chosen = options or Options()
+    wanted = [row for row in rows if _is_wanted(row, chosen.only)]
+    if not wanted:
+        raise NothingToCheck(f"no row is called {', '.join(chosen.only)}", hint="--list shows all")
+    begun = time.monotonic()
+    served = {revision: target.serves(revision) for revision in chosen.revisions}
+    if all(served.values()):  # then it is rows that say what is wrong
+        served = dict.fromkeys(served, "")
+    load = Load(chosen.long, chosen.most_qubits, chosen.long_s)
+    verdicts: list[Verdict] = []
+    for revision, why in sorted(served.items()):
+        of_it = [row for row in wanted if revision in row.revisions]
+        if why:
+            found = _not_served(of_it, revision, why)
+        else:
+            found = _Series(target, revision, load, chosen).run(of_it)
+        for verdict in found:
+            verdicts.append(verdict)
+            told(verdict)
+    return Report(target.name, tuple(verdicts), time.monotonic() - begun)
+
+
+class _Series:
+    """The rows of one revision, one after the other, on one QPM as long as it holds."""
+
+    def __init__(self, target: Target, revision: int, load: Load, options: Options) -> None:
+        self._target = target
+        self._revision = revision
+        self._load = load
+        self._limit_s, self._wait_s = options.limit_s, options.wait_s
+        self._probe_s = options.probe_s
+        self._probed = False
+        self._bench: Bench | None = None
+        self._stack = ExitStack()
+        self._closed_to_us = ""  # why no QPM could be opened: it is not tried again and again
+
+    def run(self, rows: Sequence[Row]) -> Iterable[Verdict]:
+        try:
+            for row in rows:
+                yield self._judge(row)
+        finally:
+            self._close()
+
+    def _judge(self, row: Row) -> Verdict:
+        for need in row.needs:
+            if not _has(self._target, need):
+                return row.verdict(self._revision, State.NOT_APPLICABLE, f"this is not {need}")
+        if row.alone:
+            self._close()
+        begun = time.monotonic()
+        state, why = self._outcome(row)
+        # What a failed row did to its clients may hold up those of the next.
+        if row.alone or (state is State.FAILED and Need.TRANSPORT in row.needs):
+            self._close()
+        return row.verdict(self._revision, state, why, time.monotonic() - begun)
+
+    def _outcome(self, row: Row) -> tuple[State, str]:
+        outcome: list[tuple[State, str]] = []
+        thread = threading.Thread(
+            target=lambda: outcome.append(self._shown(row)), name=f"check {row.id}", daemon=True
+        )
+        thread.start()
+        thread.join(self._limit_s)
+        if not outcome:
+            self._abandon()
+            return State.FAILED, f"it has not come to an end in {self._limit_s:g} s"
+        return self._after_life(*outcome[0])
+
+    def _shown(self, row: Row) -> tuple[State, str]:
+        if self._closed_to_us and row.opens:
+            return State.SKIPPED, self._closed_to_us
+        try:
+            bench = self._open(row)
+        except Exception as error:  # noqa: BLE001 - whatever the plugin raised is the verdict
+            self._closed_to_us = "no QPM could be opened"
+            self._abandon()
+            return State.FAILED, f"it could not be opened: {named(error)}: {error}"
+        try:
+            row.check(bench)
+        except Broken as broken:
+            return State.FAILED, str(broken)
+        except Omitted as omitted:
+            return State.SKIPPED, str(omitted)
+        except Irrelevant as irrelevant:
+            return State.NOT_APPLICABLE, str(irrelevant)
+        except Exception as error:  # noqa: BLE001 - a host would have met it
+            return State.FAILED, f"{named(error)}: {error}"[-2_000:]
+        finally:
+            bench.tidy()
+        return State.PASSED, ""
+
+    def _after_life(self, state: State, why: str) -> tuple[State, str]:
+        """A row that ended the plugin's process is failed for that; the next one gets another."""
+        fate = "" if self._bench is None else self._bench.fate()
+        if not fate:
+            return state, why
+        self._close()
+        return State.FAILED, f"{fate}\n{why}".strip()
+
+    def _open(self, row: Row) -> Bench:
+        if not row.opens:
+            return Bench(self._target, None, self._revision, self._load)
+        if self._bench is None:
+            subject = self._stack.enter_context(self._target.open(self._revision))
+            bench = Bench(self._target, subject, self._revision, self._load, self._wait_s)
+            if not self._probed:
+                self._probed = True
+                self._probe(bench)
+            self._bench = bench
+        return self._bench
+
+    def _probe(self, bench: Bench) -> None:
+        """Broken where the first circuit is not answered at all: each row would wait in vain."""
+
+        def ask() -> None:
+            with suppress(Exception):  # an error is an answer
+                bench.run()
+
+        thread = threading.Thread(target=ask, name="check probe", daemon=True)
+        thread.start()
+        thread.join(self._probe_s)
+        if thread.is_alive():
+            raise Broken(f"sync_run of a Bell pair was not answered within {self._probe_s:g} s")
+
+    def _close(self) -> None:
+        stack, self._stack, self._bench = self._stack, ExitStack(), None
+        with suppress(Exception):  # its end is the subject of rows of its own
+            stack.close()
+
+    def _abandon(self) -> None:
+        """Somebody is still in it: close it aside."""
+        stack, self._stack, self._bench = self._stack, ExitStack(), None
+        thread = threading.Thread(target=stack.close, name="closing", daemon=True)
+        thread.start()
+        thread.join(CLOSING_S)
+
+
+def _is_wanted(row: Row, only: tuple[str, ...]) -> bool:
+    return not only or any(fnmatchcase(row.id, pattern) for pattern in only)
+
+
+def _has(target: Target, need: Need) -> bool:
+    return {
+        Need.PACKAGE: target.has_package,
+        Need.TRANSPORT: target.has_transport,
+        Need.OUTAGE: target.outage is not None,
+    }[need]
+
+
+def _not_served(rows: Sequence[Row], revision: int, why: str) -> Iterable[Verdict]:
+    for row in rows:
+        yield row.verdict(revision, State.NOT_APPLICABLE, f"revision {revision}: {why}")

@@ -1,0 +1,348 @@
+"""What checks work with: a QPM that is up, its clients, circuits that are under way.
+
+Invariant: what a check has left running is cancelled, and what it reserved is given back, when it
+is over, so that checks do not feel one another.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from simenv.qpm_check.contract.outcomes import Broken, Omitted, expect, shown
+from simenv.qpm_check.harness import circuits
+from simenv.qpm_check.harness.clients import Caller, Ear, counts_of
+from simenv.qpm_check.harness.long_circuit import Load
+from simenv.qpm_check.targets.target import FAMILY, Link, Subject, Target, named
+
+Plain = dict[str, Any]
+Found = TypeVar("Found")
+LOOK_S = 0.005
+WAIT_S = 30.0
+AHEAD = (3, 6, 12, 24)  # long circuits, more and more of them, until one waits
+LOOKS = 4
+LENGTHENED = 3
+SHOTS = 100
+REFUSED = "DEFwExecutionError"
+
+
+class Bench:
+    """One QPM under check, in one revision."""
+
+    def __init__(
+        self,
+        target: Target,
+        subject: Subject | None,
+        revision: int,
+        load: Load,
+        wait_s: float = WAIT_S,
+    ) -> None:
+        self.target = target
+        self._subject = subject
+        self.revision = revision
+        self.wait_s = wait_s  # for what must come
+        self._impure: dict[str, str] = {}
+        self._load = load
+        self._links: list[Link] = []
+        self._cids: list[tuple[str, Plain, Caller]] = []  # under what, and whose
+        self._reserved: list[int] = []
+        self._ears: list[Ear] = []
+        self._standing: int | None = None
+        self._asked = False
+        self._q: Caller | None = None
+
+    @property
+    def subject(self) -> Subject:
+        """The QPM that is up; of rows that need one."""
+        assert self._subject is not None
+        return self._subject
+
+    @property
+    def q(self) -> Caller:
+        """The first client."""
+        if self._q is None:
+            self._q = self.connect()
+        return self._q
+
+    # --- clients ------------------------------------------------------------------------------
+
+    def connect(self) -> Caller:
+        """Another client."""
+        link = self.subject.connect()
+        self._links.append(link)
+        return Caller(link, self._impure)
+
+    def connect_beside(self, other: Caller) -> Caller:
+        """Another client in the process of `other`; of targets with a transport."""
+        subject: Any = self.subject
+        link = subject.connect_beside(other.link)
+        self._links.append(link)
+        return Caller(link, self._impure)
+
+    def stranger(self) -> Caller:
+        """A client of another owner."""
+        link = self.subject.stranger()
+        if link is None:
+            raise Omitted("all clients act for one owner here")
+        self._links.append(link)
+        return Caller(link, self._impure)
+
+    def ear(self, caller: Caller | None = None) -> Ear:
+        """A client with a queue of events, of its own where none is given; it hears nothing more
+        after the check."""
+        caller = self.connect() if caller is None else caller
+        made = Ear(caller, caller.link.sink(), self.wait_s)
+        self._ears.append(made)
+        return made
+
+    @property
+    def impure(self) -> dict[str, str]:
+        """By method what was no plain data so far, or was made so on its way here."""
+        for link in self._links:
+            self._impure.update(link.impure())
+        return self._impure
+
+    # --- reservations -------------------------------------------------------------------------
+
+    @property
+    def reservation(self) -> int | None:
+        """One that stands for all checks; None where none can be had."""
+        if not self._asked:
+            self._asked = True
+            with suppress(Exception):
+                self._standing = int(self.q.reserve(request={"num_shots": SHOTS})["reservation_id"])
+        return self._standing
+
+    def reserve(self, **request: Any) -> int:
+        """A reservation of the check's own."""
+        decision = self.q.reserve(request={"num_shots": SHOTS, **request})
+        number = decision.get("reservation_id")
+        expect(type(number) is int, f"reserve answered {shown(decision)}")
+        self._reserved.append(number)
+        return int(number)
+
+    @property
+    def under(self) -> Plain:
+        """Keywords of a call that costs something or asks."""
+        return {} if self.reservation is None else {"reservation_id": self.reservation}
+
+    # --- circuits -----------------------------------------------------------------------------
+
+    @property
+    def most_qubits(self) -> int:
+        """No circuit of a check is wider."""
+        return self._load.most_qubits
+
+    def info(self, qasm: str = circuits.BELL, **more: Any) -> Plain:
+        """As a host's backend sends it."""
+        width = max(1, sum(_sizes(qasm)))
+        return {
+            "qasm": qasm, "num_qubits": width, "num_shots": SHOTS, "compiler": "staq", **more,
+        }  # fmt: skip
+
+    def run(self, qasm: str = circuits.BELL, **more: Any) -> Plain:
+        """The record of a circuit that was waited for."""
+        info = self.info(qasm, **more)
+        if self.revision == 1:
+            record: Plain = self.q.sync_run(info)
+            return record
+        answer = self.q.sync_run(info, **self.under)
+        expect(isinstance(answer, dict) and isinstance(answer.get("result"), dict),
+               f"sync_run answered {shown(answer)}: no record under 'result'")  # fmt: skip
+        found: Plain = answer["result"]
+        return found
+
+    def counts(self, qasm: str, **more: Any) -> dict[str, int]:
+        """The counts of a record, wherever the revision has them."""
+        return counts_of(self.run(qasm, **more))
+
+    def submit(
+        self,
+        qasm: str = circuits.BELL,
+        *,
+        under: Plain | None = None,
+        by: Caller | None = None,
+        **more: Any,
+    ) -> str:
+        """The cid of a circuit that is on its way; `by`: the client, the first where none is
+        given."""
+        return str(self.accept(self.info(qasm, **more), under=under, by=by)[0])
+
+    def accept(
+        self, info: Plain, *, under: Plain | None = None, by: Caller | None = None
+    ) -> tuple[str, Plain]:
+        """cid and answer of `async_run`."""
+        named_ones: Plain = {}
+        client = self.q if by is None else by
+        if self.revision == 1:
+            answer: Any = client.async_run(info)
+            cid = answer
+            answer = {"cid": cid}
+        else:
+            named_ones = self.under if under is None else under
+            answer = client.async_run(info, **named_ones)
+            cid = answer.get("cid") if isinstance(answer, dict) else None
+        expect(isinstance(cid, str) and cid, f"async_run answered {shown(answer)}: no cid")
+        self._cids.append((str(cid), named_ones, client))
+        return str(cid), answer
+
+    def completion(
+        self, cid: str | None = None, *, by: Caller | None = None, reservation_id: int = 0
+    ) -> Plain:
+        """Read it as a host does: again and again until it is there."""
+        what = f"completion of {cid or 'anything'}"
+        return self.until(lambda: self.poll(cid, by=by, reservation_id=reservation_id), what)
+
+    def poll(
+        self, cid: str | None = None, *, by: Caller | None = None, reservation_id: int = 0
+    ) -> Plain | None:
+        """The completion, or None while there is none."""
+        client = self.q if by is None else by
+        if self.revision == 1:
+            try:
+                found: Plain = client.read_cq(cid)
+            except Exception as error:
+                if named(error) != "DEFwInProgress":
+                    raise
+                return None
+            return found
+        under = {"reservation_id": reservation_id} if reservation_id else self.under
+        answer: Plain = client.read_cq(cid, **under)
+        ready = answer.get("completion_ready")
+        if answer.get("outcome") in ("INVALID_RESERVATION", "NO_LONGER_RETAINED"):
+            raise Broken(f"read_cq of a task under way answered {shown(answer)}")
+        return answer if ready else None
+
+    def status(self, cid: str) -> Plain:
+        found: Plain = self.q.task_status(cid, **self.under)
+        return found
+
+    # --- circuits that take their time --------------------------------------------------------
+
+    @property
+    def long(self) -> str:
+        """A circuit that takes about a second, with `long_shots` shots."""
+        return self._load.text(self)
+
+    @property
+    def long_shots(self) -> int:
+        """With so many shots."""
+        return self._load.shots
+
+    @property
+    def long_gates(self) -> int:
+        """How many one-qubit gates are run in all its shots."""
+        return self._load.gates(self)
+
+    def lengthen(self) -> bool:
+        """It was not long enough after all. False where nothing longer is to be had."""
+        return self._load.lengthen()
+
+    def running(self) -> str:
+        """The cid of a long circuit that is being run."""
+        for _ in range(LENGTHENED):
+            cid = self.submit(self.long, num_shots=self.long_shots)
+            if self.seen_running(lambda cid=cid: self.status(cid)):  # type: ignore[misc]
+                return cid
+            if not self.lengthen():
+                break
+        raise Broken("submitted: a long circuit was completed, and never seen so before")
+
+    def seen_running(self, status: Callable[[], Plain]) -> bool:
+        """Waits until it is submitted; False when it is completed and was never seen so."""
+
+        def state() -> str:
+            found = status()["lifecycle_state"]
+            return found if found in ("submitted", "completed") else ""
+
+        return self.until(state, "submitted") == "submitted"
+
+    def waiting(self) -> str:
+        """The cid of a circuit that waits: all there is is busy with long ones."""
+        for _ in range(LENGTHENED):
+            for count in AHEAD:
+                cid = [self.submit(self.long, num_shots=self.long_shots) for _ in range(count)][-1]
+                if all(self._waits(cid) for _ in range(LOOKS)):
+                    return cid
+            if not self.lengthen():
+                break
+        raise Omitted(f"of {sum(AHEAD)} long circuits none had to wait")
+
+    def _waits(self, cid: str) -> bool:
+        """Also a moment later: it has had its chance to begin."""
+        time.sleep(LOOK_S)
+        return self.status(cid)["lifecycle_state"] in ("queued", "capacity-held", "created")
+
+    def until(
+        self, ask: Callable[[], Found | None], what: str, wait_s: float | None = None
+    ) -> Found:
+        """The first answer that is true, of something that nobody is notified about."""
+        wait_s = self.wait_s if wait_s is None else wait_s
+        deadline = time.monotonic() + wait_s
+        while not (found := ask()):
+            expect(time.monotonic() < deadline, f"{what}: not within {wait_s:g} s")
+            time.sleep(LOOK_S)
+        return found
+
+    # --- errors -------------------------------------------------------------------------------
+
+    def refuses(self, what: str, call: Callable[[], Any], *names: str) -> Exception:
+        """The error of a call that must be refused, by one of these classes."""
+        wanted = names or (REFUSED,)
+        try:
+            answer = call()
+        except (Broken, Omitted):
+            raise
+        except Exception as error:
+            found = named(error)
+            if found in wanted:
+                return error
+            raise Broken(f"{what} raised {found}: {error}; not {' or '.join(wanted)}") from error
+        raise Broken(f"{what} was not refused; it answered {shown(answer)}")
+
+    def answers(self, what: str, call: Callable[[], Any]) -> Any:
+        """An answer, or the error where it is a typed one; Broken for any other."""
+        try:
+            return call()
+        except Exception as error:
+            if named(error) in FAMILY:
+                return error
+            raise Broken(f"{what} raised {named(error)}: {str(error)[-200:]}") from error
+
+    # ------------------------------------------------------------------------------------------
+
+    def fate(self) -> str:
+        """ "" while the QPM lives, else how it ended."""
+        return "" if self._subject is None else self._subject.fate()
+
+    def tidy(self) -> None:
+        """The check is over."""
+        cids, self._cids = self._cids, []
+        for cid, under, client in cids:
+            for named_ones in (under, {}) if self.revision == 2 else ({},):
+                with suppress(Exception):  # its reservation may be over, its client gone
+                    if self.revision == 2:
+                        self.q.cancel_task(cid, **named_ones)
+                    if client.delete_circuit(cid, **named_ones) is None:
+                        break
+        reserved, self._reserved = self._reserved, []
+        for number in reserved:
+            with suppress(Exception):
+                self.q.cancel(reservation_id=number)
+        ears, self._ears = self._ears, []
+        for ear in ears:
+            ear.sink.fail()
+        self._impure.update(self.impure)  # of links that go now
+        first = None if self._q is None else self._q.link
+        links, self._links = self._links, [link for link in self._links if link is first]
+        for link in links:
+            if link is not first:
+                with suppress(Exception):
+                    link.die()
+
+
+def _sizes(qasm: str) -> list[int]:
+    lines = [line for line in qasm.splitlines() if line.startswith("qreg ")]
+    return [int(line.split("[")[1].split("]")[0]) for line in lines]

@@ -1,0 +1,139 @@
+"""Tables of fields and the check that an answer has them.
+
+A field's kind is a type, or a tuple of types; `int` means no bool, `float` takes an int too (YAML
+writes 3.0 as it likes), `ANY` takes whatever is plain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from simenv.qpm_check.contract.outcomes import Broken, expect, shown
+
+ANY: tuple[type, ...] = ()
+Kind = type | tuple[type, ...]
+Fields = Mapping[str, Kind]
+NOTHING = type(None)
+
+TIMES = (
+    "creation_time", "resources_consumed_time", "launch_time", "exec_time", "completion_time",
+    "cq_enqueue_time", "cq_dequeue_time",
+)  # fmt: skip
+NOT_REACHED = -1
+OUTCOMES = {
+    "created": "ACCEPTED",
+    "capacity-held": "ACCEPTED",
+    "pending-capacity": "DELAYED",
+    "queued": "ACCEPTED",
+    "selected": "ACCEPTED",
+    "resources-consumed": "ACCEPTED",
+    "submitted": "ACCEPTED",
+    "completed": "COMPLETED",
+    "failed": "FAILED",
+    "cancelled": "CANCELLED",
+    "unknown": "UNKNOWN",
+    "invalid-reservation": "INVALID_RESERVATION",
+    "missing-reservation": "MISSING_RESERVATION",
+    "no-ready-completion": "IN_PROGRESS",
+    "no-longer-retained": "NO_LONGER_RETAINED",
+}
+ORDER = (
+    "created", "pending-capacity", "capacity-held", "queued", "selected", "resources-consumed",
+    "submitted", "completed",
+)  # fmt: skip
+ENDS = ("completed", "failed", "cancelled")
+RECORD: Fields = {"cid": str, "result": (dict, str), "rc": int, **dict.fromkeys(TIMES, float)}
+COMPLETION: Fields = {
+    **RECORD,
+    "qtask_id": int,
+    "completion_ready": bool,
+    "qpm_cq_enqueue_time_ns": int,
+    "qpm_cq_dequeue_time_ns": int,
+}
+ENVELOPE: Fields = {"outcome": str, "lifecycle_state": str, "state": str}
+OF_A_TASK: Fields = {**ENVELOPE, "cid": str, "qtask_id": int, "telemetry": dict}
+MAYBE: Fields = {
+    "cid": str,
+    "qtask_id": int,
+    "reservation_id": int,
+    "scheduler_task_id": (str, int),
+    "provider_handle": ANY,
+    "scheduler_state": (str, int),
+    "wait_estimate": dict,
+    "pending_queue_position": int,
+    "reason": str,
+    "message": str,
+    "result": dict,
+    "timeout": dict,
+    "telemetry": dict,
+    "completion_ready": bool,
+    "poll_operation": str,
+    "evicted_at_ns": int,
+    "retention_reason": str,
+    "provider_cancel_status": ANY,
+}
+
+
+def has(what: str, answer: Any, wanted: Fields, maybe: Fields | None = None) -> dict[str, Any]:
+    """The answer, a dict with the `wanted` fields; those of `maybe` may lack."""
+    if not isinstance(answer, dict):
+        raise Broken(f"{what} is {shown(answer)}, not a dict")
+    for name, kind in wanted.items():
+        if name not in answer:
+            raise Broken(f"{what} has no {name!r}: {shown(sorted(answer))}")
+        _is(f"{what}[{name!r}]", answer[name], kind)
+    for name, kind in (maybe or {}).items():
+        if name in answer:
+            _is(f"{what}[{name!r}]", answer[name], kind)
+    return answer
+
+
+def envelope(what: str, answer: Any, wanted: Fields = OF_A_TASK) -> dict[str, Any]:
+    """A status envelope: its fields, the state said twice, None left out."""
+    for name, value in answer.items() if isinstance(answer, dict) else ():
+        expect(value is not None, f"{what}[{name!r}] is None: what is None is left out")
+    found = has(what, answer, wanted, MAYBE)
+    state = found["lifecycle_state"]
+    expect(state in OUTCOMES, f"{what}['lifecycle_state'] is {state!r}: there is no such state")
+    expect(found["state"] == state, f"{what}: state {found['state']!r}, lifecycle_state {state!r}")
+    return found
+
+
+def stands(what: str, answer: Any, *states: str) -> dict[str, Any]:
+    """An envelope in one of `states`, with the outcome of its state."""
+    found = envelope(what, answer)
+    state = found["lifecycle_state"]
+    expect(state in states, f"{what} says {state!r}, not {' or '.join(states)}")
+    outcome = found["outcome"]
+    expect(
+        outcome == OUTCOMES[state],
+        f"{what}: outcome {outcome!r} with state {state!r}, not {OUTCOMES[state]!r}",
+    )
+    return found
+
+
+def outcome(what: str, answer: Any, wanted: str, reason: str | None = None) -> dict[str, Any]:
+    """An envelope of any kind with that outcome, and that reason."""
+    found = envelope(what, answer, ENVELOPE)
+    expect(found["outcome"] == wanted, f"{what}: outcome {found['outcome']!r}, not {wanted!r}")
+    if reason is not None:
+        given = found.get("reason")
+        expect(given == reason, f"{what}: reason {given!r}, not {reason!r}")
+    return found
+
+
+def _is(what: str, value: Any, kind: Kind) -> None:
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    if not kinds:
+        return
+    if float in kinds and type(value) is int:
+        return
+    if isinstance(value, bool) and bool not in kinds:
+        raise Broken(f"{what} is {value!r}, a bool, not {_names(kinds)}")
+    if not isinstance(value, kinds):
+        raise Broken(f"{what} is {shown(value)}, not {_names(kinds)}")
+
+
+def _names(kinds: tuple[type, ...]) -> str:
+    return " or ".join("None" if kind is NOTHING else kind.__name__ for kind in kinds)

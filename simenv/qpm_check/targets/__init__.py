@@ -1,0 +1,1 @@
+"""How the plugin under test is loaded."""

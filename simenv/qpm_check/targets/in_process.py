@@ -1,0 +1,105 @@
+"""A target whose QPMs are objects of this process: one for all clients, or one for each."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
+
+from simenv.qpm_check.contract.event_inbox import Inbox, Pushed
+from simenv.qpm_check.targets.target import Card, Outage, Sink
+
+Open = Callable[[int], AbstractContextManager[Callable[[], Any]]]
+OpenStrange = Callable[[], AbstractContextManager[Any]]
+
+
+class Objects:
+    """`open_qpm(revision)` brings up a QPM, gives a function that returns the object a new client
+    calls, and takes the QPM away again; `open_strange()` gives an object of another owner over the
+    same machine, where there are owners."""
+
+    has_package = False
+    has_transport = False
+    outage: Outage | None = None
+
+    def __init__(self, name: str, open_qpm: Open, open_strange: OpenStrange | None = None) -> None:
+        self.name = name
+        self._open = open_qpm
+        self._open_strange = open_strange
+
+    def serves(self, revision: int) -> str:  # noqa: ARG002 - the object is asked row by row
+        return ""
+
+    @contextmanager
+    def open(self, revision: int) -> Iterator[_Subject]:
+        with self._open(revision) as client, ExitStack() as strangers:
+            yield _Subject(client, self._open_strange, strangers)
+
+
+class _Subject:
+    def __init__(
+        self, client: Callable[[], Any], open_strange: OpenStrange | None, strangers: ExitStack
+    ) -> None:
+        self._client = client
+        self._qpm = client()
+        self._open_strange = open_strange
+        self._strangers = strangers
+
+    def connect(self) -> _Link:
+        return _Link(self._client())
+
+    def stranger(self) -> _Link | None:
+        if self._open_strange is None:
+            return None
+        return _Link(self._strangers.enter_context(self._open_strange()))
+
+    def fate(self) -> str:
+        return ""
+
+    def card(self) -> Card:
+        found, kind = self._qpm.query(), type(self._qpm)
+        return Card(
+            found.service_name, found.service_description, found.class_name, found.module_name,
+            found.qpm_type, found.qpm_capabilities, found.service_description, found.max_capacity,
+            found.properties, (kind.__module__, kind.__name__),
+        )  # fmt: skip
+
+    def signatures(self) -> dict[str, inspect.Signature]:
+        return signatures(type(self._qpm))
+
+
+class _Link:
+    def __init__(self, qpm: Any) -> None:
+        self.methods = qpm
+
+    def sink(self) -> Sink:
+        return _Sink()
+
+    def impure(self) -> dict[str, str]:
+        return {}
+
+    def die(self) -> None:
+        """A caller of an object has nothing to break off."""
+
+
+class _Sink(Inbox):
+    """An endpoint and the queue behind it, in one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ep = self
+
+    def put(self, event: Any) -> None:
+        if not self.arrived(Pushed(event.evtype, event.payload)):
+            raise ConnectionError("the client has gone")
+
+
+def signatures(kind: type) -> dict[str, inspect.Signature]:
+    """Of the public methods of a class, without self."""
+    found = {}
+    for name, method in inspect.getmembers(kind, callable):
+        if not name.startswith("_"):
+            signature = inspect.signature(method)
+            found[name] = signature.replace(parameters=list(signature.parameters.values())[1:])
+    return found

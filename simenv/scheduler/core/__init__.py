@@ -1,0 +1,1 @@
+"""Value types of the scheduler: task records, routes, actions."""

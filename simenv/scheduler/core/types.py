@@ -1,0 +1,234 @@
+"""What goes into the scheduler and what comes out of it. Times are monotonic nanoseconds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    pass
+import enum
+
+from launcher.base import Node, Share
+from simenv.model import TaskSpec, TaskState, Terms, Timing
+from simenv.wire.messages.client import Finished
+
+END_MARGIN_NS = 60_000_000_000  # so long before the site ends the allocation, all is put away
+
+
+_MARK = ".x"
+
+
+def gang_name(base: str, ranks: int) -> str:
+    """The pool for programs over so many ranks beside the pool `base`."""
+    return f"{base}{_MARK}{ranks}"
+
+
+def base_of(name: str) -> str:
+    """The pool a gang's was made for."""
+    return name.rpartition(_MARK)[0]
+
+
+START_NS = 1_000_000_000  # what a worker takes to be ready, about
+
+
+def nodes_of(limits: Limits) -> tuple[Node, ...]:
+    """The nodes there are; without any told, one with all there is."""
+    return limits.nodes or (Node("", limits.slots, limits.memory_bytes),)
+
+
+def slot_memory(node: Node, limits: Limits) -> int:
+    """The memory that goes with one slot of a node."""
+    share = node.memory_bytes // max(1, node.slots)
+    return min(share, limits.memory_per_slot or share)
+
+
+ATTEMPT_BITS = 16  # a fence is epoch * 2**16 + attempt, so an old epoch's answer never matches
+
+
+class Phase(enum.IntEnum):
+    """Where an unfinished task is. SENT and PARKED are still QUEUED to its user."""
+
+    WAITING = 0
+    SENT = 1
+    RUNNING = 2
+    FINAL = 3  # no longer in the machine; a stale entry in a lane
+    PARKED = 4  # in no queue: its reservation has no units for it now
+
+
+# The same as plain numbers: looking a member up costs as much as making a Record.
+WAITING, SENT = int(Phase.WAITING), int(Phase.SENT)
+RUNNING, FINAL = int(Phase.RUNNING), int(Phase.FINAL)
+
+
+def early_end(reason: str) -> TaskState:
+    """The state of a task that was stopped before it had a result."""
+    return TaskState.CANCELLED if reason == "cancelled" else TaskState.EXPIRED
+
+
+class Route(msgspec.Struct, frozen=True, gc=False):
+    """What admission found out about a program, once for all its tasks."""
+
+    engine: str
+    reason: str  # why this engine, in words
+    pool: str
+    num_qubits: int
+    memory_bytes: int  # of each rank
+    evolve_us: float  # on one slot
+    shot_us: float
+    max_slots: int  # more would not help
+    ranks: int = 1  # of the worker it needs
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """What the tasks of one Submit share."""
+
+    client: bytes
+    terms: Terms
+    key: str
+    offset: int
+    first: int
+    accepted_ns: int
+    share_bytes: int = 0  # of its message, for each of its tasks; 0: the program's size counts
+    owner: str = ""  # the name of the key it came with; "": the environment's own user
+
+
+class Record(msgspec.Struct, gc=False, eq=False):
+    """One unfinished task. No field ever refers back to a record, so the collector may skip it."""
+
+    number: int
+    spec: TaskSpec
+    batch: Batch
+    route: Route
+    cost_us: float
+    phase: int = WAITING
+    attempts: int = 0  # how often it was sent out
+    fence: int = 0
+    deaths: int = 0  # workers that died with it, and only with it
+    incident: int = 0  # > 0: a suspect of that worker's death; travels alone
+    worker: str = ""
+    sent_ns: int = 0
+    started_ns: int = 0
+    announced: bool = False  # its worker says Started before it runs it
+    stopping: str = ""  # why it was asked to stop: "cancelled", "queue_timeout" or "run_timeout"
+
+    @property
+    def size_bytes(self) -> int:
+        """What it adds to the queue's memory."""
+        return self.batch.share_bytes or len(self.spec.program)
+
+
+def timing_of(record: Record, result: Finished, now_ns: int) -> Timing:
+    """How long each stage took of a task whose answer has come now."""
+    start_us, run_us, sent_ns = result.start_us, result.run_us, record.sent_ns
+    ways_us = (now_ns - sent_ns) // 1000 - start_us - run_us - result.compile_us
+    return Timing(
+        (sent_ns - record.batch.accepted_ns) // 1000,
+        start_us,
+        run_us,
+        result.decode_us,
+        result.plan_us,
+        result.engine_us,
+        result.encode_us,
+        ways_us if ways_us > 0 else 0,
+        result.compile_us,
+    )
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Fixed figures of this environment."""
+
+    slots: int
+    memory_bytes: int
+    max_queued_tasks: int
+    max_queued_bytes: int
+    silent_ns: int
+    start_timeout_ns: int
+    nodes: tuple[Node, ...] = ()  # (): one, with all of the above
+    max_ranks: int = 1  # of one worker: 1 where there is no MPI
+    memory_per_slot: int = 0  # what one rank may hold at most; 0: what its node has
+    end_ns: int = 0  # when the site ends the allocation; 0: never
+    launcher: str = ""  # for refusals: which launcher, and what to install for more ranks
+    overcommit: bool = False  # no bound on resident workers, see `nodes.most_resident`
+
+
+class Send(msgspec.Struct, frozen=True):
+    """A chunk for a worker."""
+
+    worker: str
+    slots: int  # of each rank
+    memory_bytes: int  # of each rank
+    announce: bool
+    records: list[Record]
+
+
+class Ending(msgspec.Struct, frozen=True, gc=False):
+    """A task became final; `index` is its place in the worker's message, -1 if we ended it."""
+
+    record: Record
+    state: TaskState
+    slots: int
+    timing: Timing
+    index: int = -1
+    reason: str = ""
+    message: str = ""
+    hint: str = ""
+    host: str = ""
+    log: str = ""
+    run_limit_s: float = 0.0  # of run_timeout: what its terms or its owner's limits allow
+
+
+class StopRunning(msgspec.Struct, frozen=True):
+    """Ask a worker to end one attempt."""
+
+    worker: str
+    task: int
+    fence: int
+    reason: str
+
+
+class SetThreads(msgspec.Struct, frozen=True):
+    """Tell a worker that one attempt has so many slots from now on."""
+
+    worker: str
+    task: int
+    fence: int
+    slots: int
+
+
+class StartWorker(msgspec.Struct, frozen=True):
+    """`start` grows with every one: with the name it tells this worker from earlier ones."""
+
+    pool: str
+    worker: str
+    start: int = 0
+    shares: tuple[Share, ...] = ()  # (): one rank on the service's own node
+
+
+class RetireWorker(msgspec.Struct, frozen=True):
+    """Ask an idle worker to end."""
+
+    worker: str
+    reason: str
+    start: int = 0
+
+
+class KillWorker(msgspec.Struct, frozen=True):
+    """End a worker's processes now; a Lost event follows from the launcher."""
+
+    worker: str
+    reason: str
+    start: int = 0
+
+
+class Note(msgspec.Struct, frozen=True):
+    """A line for the event log."""
+
+    kind: str
+    subject: str
+    message: str
+    owner: str = ""  # for whose eyes it is, beside admins'; "": for everybody's, or its task's
+
+
+Action = Ending | StopRunning | SetThreads | StartWorker | RetireWorker | KillWorker | Note

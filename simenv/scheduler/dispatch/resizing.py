@@ -1,0 +1,85 @@
+"""Slots of a running task taken back for short tasks, and given again when those are gone.
+
+A wide task alone on a node has all its slots. An engine whose card says `resizable` looks at the
+number of its threads between passes, so a slot can be taken back from it while it runs: the worker
+is told in the same tick, and until its next pass ends one thread more runs there than there are
+slots. Only short tasks take a slot from a running one, and never its last.
+"""
+
+from __future__ import annotations
+
+from simenv.scheduler.core.types import Action, Phase, Record, SetThreads
+from simenv.scheduler.dispatch.gang_scheduling import RECENT_NS
+from simenv.scheduler.queueing.queue import LONG_US
+from simenv.scheduler.state import owner_usage
+from simenv.scheduler.state.pools import Pool, Worker, memory_for
+from simenv.scheduler.state.state import Books
+from simulators import catalog
+
+
+def note_grant(books: Books, worker: Worker, record: Record) -> None:
+    """Remember a worker whose task got several slots, if some may be taken back."""
+    card = catalog.card(record.route.engine)
+    if worker.slots > 1 and card is not None and card.resizable:
+        worker.most_slots = worker.slots
+        books.wide[worker.name] = worker
+
+
+def take_back(books: Books, pool: Pool, now_ns: int) -> Worker | None:
+    """Free a slot for the first short task of the pool; the idle worker, without a slot until now,
+    that is to run it. None if there is nothing to take or nobody to take it for."""
+    if not books.wide:
+        return None
+    record = pool.queue.head(False)
+    if record is None or record.cost_us > LONG_US:
+        return None
+    able = [
+        worker
+        for worker in pool.idle()
+        if worker.host.free_slots <= 0 and record.route.memory_bytes <= memory_for(worker, record)
+    ]
+    for worker in books.wide.values():
+        host, running = worker.host, _running(worker)
+        if running is None or worker.slots < 2 or host.claimed_slots:
+            continue
+        taker = next((one for one in able if one.host is host), None)
+        if taker is not None:
+            worker.slots -= 1
+            host.free_slots += 1
+            books.taken_ns = now_ns
+            books.later.append(_told(worker, running))
+            return taker
+    return None
+
+
+def give_again(books: Books, now_ns: int) -> list[Action]:
+    """Slots that were taken back, where none has been for a while; one stays free on each node
+    while short tasks still come in."""
+    actions: list[Action] = []
+    if not books.wide or now_ns - books.taken_ns < RECENT_NS:
+        return actions
+    recent = now_ns - books.last_short_ns < RECENT_NS
+    for worker in books.wide.values():
+        host, running = worker.host, _running(worker)
+        spare = host.free_slots - host.claimed_slots - host.kept_slots - recent
+        more = min(spare, worker.most_slots - worker.slots)
+        if books.quotas.caps_slots and running is not None:
+            more = min(more, owner_usage.slots_left(books, running.batch.owner))
+        if running is not None and more > 0:
+            worker.slots += more
+            host.free_slots -= more
+            actions.append(_told(worker, running))
+    return actions
+
+
+def _running(worker: Worker) -> Record | None:
+    """Its task, if it has one alone and has said that it runs."""
+    if len(worker.held) != 1 or worker.leaving:
+        return None
+    (record,) = worker.held.values()
+    return record if record.phase == Phase.RUNNING else None
+
+
+def _told(worker: Worker, record: Record) -> SetThreads:
+    worker.resized = True
+    return SetThreads(worker.name, record.number, record.fence, worker.slots)

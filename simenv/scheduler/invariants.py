@@ -1,0 +1,167 @@
+"""Every invariant of reservations: nothing of what was reserved is lost, doubled or overdrawn.
+
+Every invariant of the machine in one function: on in tests and drills, off in production.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from simenv.model import WorkerState
+from simenv.scheduler.core.types import Phase, Record
+from simenv.scheduler.events.tasks import State
+from simenv.scheduler.reservations import policies
+from simenv.scheduler.reservations.reservation import Reservation
+from simenv.scheduler.state.pools import ASKED
+
+
+def check_reservations(state: State) -> set[int]:
+    """AssertionError with the broken rule, if one is; else the parked tasks."""
+    ledger = state.reservations
+    live = {number: one for number, one in ledger.all.items() if not one.is_over}
+    assert live == ledger.live, "a reservation is live and over"
+    assert all(0 < number < ledger.next_id for number in ledger.all), "an id was not given out"
+    found: dict[int, Reservation] = {}
+    parked: set[int] = set()
+    for number, one in ledger.all.items():
+        assert number == one.grant.id, f"reservation {number} has another id"
+        _check_units(one)
+        found.update(dict.fromkeys(one.holds, one))
+        found.update(dict.fromkeys(one.parked, one))
+        parked.update(one.parked)
+        in_pools = Counter(record.route.pool for record, _ in one.parked.values())
+        assert +one.parked_in == in_pools, f"reservation {number} miscounts what is parked"
+        ending = number in ledger.emptying
+        assert ending == (one.is_over and bool(one.parked)), f"reservation {number} never empties"
+    assert found == ledger.by_task, "a task's reservation is off"
+    for task, one in found.items():
+        record = state.tasks[task]
+        is_parked = task in one.parked
+        assert (record.phase == Phase.PARKED) == is_parked, f"task {task} is parked by half"
+        assert record.batch.terms.reservation == one.grant.id, f"task {task} is another's"
+        assert record.batch.owner == one.grant.owner, f"task {task} is another owner's"
+    _check_devices(state)
+    return parked
+
+
+def check_kept(state: State) -> None:
+    """Workers of reservations: theirs alone, no more than they asked for, freed at their end."""
+    live = state.reservations.live
+    assert state.keeps.all.keys() <= live.keys(), "workers are kept for what is over"
+    there: Counter[tuple[str, int]] = Counter()
+    for worker in state.workers.values():
+        own = worker.kept_for
+        if not own:
+            continue
+        there[worker.pool, own] += 1
+        assert not worker.leaving, f"{worker.name} leaves and is kept"
+        assert worker.state in (WorkerState.IDLE, WorkerState.BUSY), f"{worker.name} is not there"
+        for record in worker.held.values():
+            mine = record.batch.terms.reservation == own
+            assert mine or record.sent_ns <= worker.kept_ns, f"{worker.name} runs another's task"
+    for (pool, own), count in there.items():
+        keep = state.keeps.asks[pool] if own == ASKED else state.keeps.all[own]
+        assert keep.pool == pool, f"reservation {own} keeps workers of another pool"
+        assert count <= keep.workers, f"reservation {own} keeps {count} workers"
+
+
+def _check_units(one: Reservation) -> None:
+    name = f"reservation {one.grant.id}"
+    assert one.held == sum(one.holds.values()), f"{name}: what tasks hold is off"
+    assert min(one.spent, one.held, one.returned) >= 0, f"{name}: negative units"
+    assert one.units < 0 or one.is_over or one.free >= 0, f"{name}: more than there is"
+    if one.units >= 0:
+        assert one.spent + one.held + one.free == one.units, f"{name}: units do not add up"
+    info = one.info(0)
+    assert info.credits_consumed <= info.credits_reserved, f"{name}: credits overdrawn"
+    assert info.rate_consumed <= info.rate_reserved, f"{name}: rate overdrawn"
+    assert list(one.parked) == sorted(one.parked), f"{name}: parked tasks are out of order"
+    assert one.is_over or not one.parked or all(task < min(one.parked) for task in one.holds), (
+        f"{name}: a parked task was overtaken"
+    )
+
+
+def _check_devices(state: State) -> None:
+    ledger = state.reservations
+    for device, terms in ledger.devices.items():
+        taken = ledger.taken(device)
+        if terms.policy.name == "credit":
+            assert taken.credits <= policies.credit_capacity(terms), f"{device!r}: credits leak"
+        if terms.policy.name == "rate":
+            assert taken.rate <= policies.rate_capacity(terms), f"{device!r}: rate leaks"
+
+
+def check(state: State) -> None:
+    """AssertionError with the broken rule, if one is."""
+    waiting: dict[int, Record] = {}
+    for pool in state.pools.values():
+        listed = list(pool.queue)
+        assert len(listed) == len(pool.queue), f"{pool.spec.name}: queue count is off"
+        assert len({r.number for r in listed}) == len(listed), "a task waits twice"
+        waiting.update((r.number, r) for r in listed)
+        assert abs(pool.queue.backlog_us - sum(r.cost_us for r in listed)) < 1.0
+        assert all(state.workers.get(n) is w for n, w in pool.workers.items()), "stray worker"
+    held = {}
+    for worker in state.workers.values():
+        for number, record in worker.held.items():
+            assert number not in held, f"task {number} is held twice"
+            held[number] = record
+            assert record.worker == worker.name, f"task {number} names another worker"
+            assert record.phase in (Phase.SENT, Phase.RUNNING), f"held task {number} waits"
+            assert record.fence == state.fence(record), f"task {number} has an old fence"
+        assert bool(worker.held) == (worker.state == WorkerState.BUSY), f"{worker.name} state"
+        needs = bool(worker.held) or worker.kept_for != 0
+        needs = needs and not state.pools[worker.pool].is_exclusive
+        assert needs == (worker.slots > 0), f"{worker.name} holds slots idly"
+        assert not state.pools[worker.pool].is_exclusive or len(worker.held) <= 1, "two at a time"
+        suspects = sum(bool(r.incident) for r in worker.held.values())
+        assert not suspects or len(worker.held) == 1, "a suspect has company"
+    assert not waiting.keys() & held.keys(), "a task waits and is held"
+    parked = check_reservations(state)
+    assert not parked & (waiting.keys() | held.keys()), "a parked task waits, or is held"
+    everywhere = waiting.keys() | held.keys() | parked
+    assert everywhere == state.tasks.keys(), "a task is nowhere, or unknown"
+    _nodes(state)
+    check_kept(state)
+    running = sum(r.phase == Phase.RUNNING for r in state.tasks.values())
+    assert state.running == running, f"{state.running} running, {running} found"
+    owned = {n: r for mine in state.owned.everything().values() for n, r in mine.items()}
+    assert owned == {n: r for n, r in state.tasks.items() if r.batch.owner}, "an owner's are off"
+    size = sum(r.size_bytes for r in state.tasks.values())
+    assert state.queued_bytes == size, "queued bytes are off"
+
+
+def _nodes(state: State) -> None:
+    """What workers have of each node, and what the ledger says of it."""
+    hosts = state.ledger.hosts
+    slots, memory, reserved, ranks, ganged = (dict.fromkeys(hosts, 0) for _ in range(5))
+    on_demand = dict.fromkeys(hosts, 0)
+    for worker in state.workers.values():
+        assert sum(n for _, n in worker.places) == worker.ranks, f"{worker.name} lacks ranks"
+        assert [s.node for s in worker.shares] == [h.node.name for h, _ in worker.places]
+        assert worker.slots in (0, worker.ranks) or worker.ranks == 1, "a part of a gang's slots"
+        for host, there in worker.places:
+            name = host.node.name
+            assert hosts.get(name) is host, f"{worker.name} is on an unknown node {name!r}"
+            assert not host.lost, f"{worker.name} is on a lost node"
+            assert worker.leaving or not host.drained, f"{worker.name} stays on a drained node"
+            slots[name] += worker.slots if worker.ranks == 1 else there * bool(worker.slots)
+            reserved[name] += there * worker.reserved
+            ranks[name] += there
+            ganged[name] += there * (worker.ranks > 1)
+            on_demand[name] += there * bool(state.pools[worker.pool].base)
+            assert there <= host.node.slots, f"{worker.name} could never run on {name}"
+        memory[worker.host.node.name] += worker.memory_bytes
+    for name, host in hosts.items():
+        assert slots[name] + host.free_slots == host.node.slots, f"{name}: slots leak"
+        assert reserved[name] == host.reserved, f"{name}: reserved memory is off"
+        used = memory[name] + reserved[name]
+        assert used + host.free_memory == host.node.memory_bytes, f"{name}: memory leaks"
+        assert host.free_slots >= 0, f"{name}: more slots granted than there are"
+        assert host.free_memory >= 0, f"{name}: more memory granted than there is"
+        assert (ranks[name], ganged[name]) == (host.ranks, host.ganged), f"{name}: ranks are off"
+        assert on_demand[name] == host.on_demand, f"{name}: ranks made on demand are off"
+        assert on_demand[name] <= host.node.slots, f"{name}: workers made on demand crowd"
+        assert host.claimed_slots + host.kept_slots <= host.node.slots, (
+            f"{name}: two claims on its slots"
+        )

@@ -1,0 +1,73 @@
+"""Whose turn it is between owners: the one who has had least, as in start-time fair queueing.
+
+Each owner with waiting tasks has a figure, the work of hers that was sent out while others waited.
+The least goes first, so a flood of one owner keeps another waiting for one task at most. An owner
+who comes back starts from the least figure of those who wait, so that nobody saves up turns or pays
+for idle times. Priorities count within an owner. Those of the environment's own user (owner "")
+count between owners too: above 0 her tasks go first, below 0 last, until the others, or hers, have
+waited for as long as the priority is worth. Pure. Source: Goyal, Vin, Cheng, SIGCOMM 1996.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from simenv.scheduler.core.types import Record
+from simenv.scheduler.queueing.policies import aged
+
+OWN_USER = ""
+
+
+class Turns:
+    """The figures of owners, in microseconds of expected work."""
+
+    def __init__(self) -> None:
+        self._had_us: dict[str, float] = {}
+
+    def arrives(self, owner: str, waiting: Iterable[str]) -> None:
+        """Tasks come of an owner who had none waiting; others have. Who is neither is forgotten."""
+        had = {each: self._had_us.get(each, 0.0) for each in waiting if each != owner}
+        least = min(had.values(), default=0.0)
+        self._had_us = {
+            **{each: us for each, us in self._had_us.items() if us > least},
+            **had,
+            owner: max(least, self._had_us.get(owner, 0.0)),
+        }
+
+    def took(self, owner: str, cost_us: float) -> None:
+        """Work of an owner was sent out while others waited."""
+        self._had_us[owner] = self._had_us.get(owner, 0.0) + cost_us
+
+    def choose(self, heads: Mapping[str, Record]) -> Record:
+        """The next of these tasks, which are the first of each owner."""
+        return choose(heads, self._had_us)
+
+    def merged(self, queues: Mapping[str, Iterator[Record]]) -> Iterator[Record]:
+        """The tasks of all owners in the order they would go one by one."""
+        had_us = dict(self._had_us)
+        heads = {owner: head for owner, each in queues.items() if (head := next(each, None))}
+        while heads:
+            record = choose(heads, had_us)
+            owner = record.batch.owner
+            yield record
+            had_us[owner] = had_us.get(owner, 0.0) + record.cost_us
+            following = next(queues[owner], None)
+            if following is None:
+                del heads[owner]
+            else:
+                heads[owner] = following
+
+
+def choose(heads: Mapping[str, Record], had_us: Mapping[str, float]) -> Record:
+    """The first of the own user's tasks where its priority says so, else that of the owner who has
+    had least; of two who have had the same, the one that came first."""
+    own = heads.get(OWN_USER)
+    priority = 0 if own is None else own.batch.terms.priority
+    if own is not None and priority and len(heads) > 1:
+        others = {owner: head for owner, head in heads.items() if owner}
+        oldest_ns = min(head.batch.accepted_ns for head in others.values())
+        if priority > 0 and aged(own)[0] <= oldest_ns:
+            return own
+        if priority < 0 and aged(own)[0] > oldest_ns:
+            heads = others
+    return min(heads.values(), key=lambda head: (had_us.get(head.batch.owner, 0.0), head.number))

@@ -1,0 +1,217 @@
+"""Waiting tasks that go in the order they came in, and those that are kept sorted.
+
+Each set of lanes has four: suspects (tasks that must travel alone), short and long tasks, and late
+ones, which would not end before the allocation does. Removal is lazy: what no longer waits stays in
+its lane until it comes up, so cancelling costs nothing.
+
+How much work is ahead of a task in its queue, about: by the ends of lanes and their sums.
+
+Whoever needs it exactly goes through the queue; this takes as long for a million tasks as for one.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+
+import msgspec
+
+from simenv.scheduler.core.types import WAITING, Record
+from simenv.scheduler.queueing.policies import LaneKey, Order, Rank, aged
+
+SMALL_US = 1_500.0  # a task up to that travels with others
+LONG_US = 1e6  # a task longer than this must not take a node's last slot from the short ones
+
+
+class Work(msgspec.Struct, frozen=True, gc=False):
+    """Expected slot time, of tasks that travel together and of others."""
+
+    small_us: float = 0.0
+    large_us: float = 0.0
+
+
+class Sorted:
+    """A lane whose first is the least by rank, whenever it came; otherwise like a deque."""
+
+    def __init__(self, order: Order) -> None:
+        self._rank = order.rank
+        self._heap: list[tuple[Rank, Record]] = []
+
+    def append(self, record: Record) -> None:
+        heapq.heappush(self._heap, (self._rank(record), record))
+
+    appendleft = append  # what was given back has a rank that says so
+
+    def extend(self, records: Iterable[Record]) -> None:
+        self._heap += [(self._rank(record), record) for record in records]
+        heapq.heapify(self._heap)
+
+    def popleft(self) -> Record:
+        return heapq.heappop(self._heap)[1]
+
+    def clear(self) -> None:
+        self._heap.clear()
+
+    def __getitem__(self, place: int) -> Record:
+        """That of place 0 alone."""
+        return self._heap[place][1]
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def __iter__(self) -> Iterator[Record]:
+        return (record for _, record in sorted(self._heap, key=lambda entry: entry[0]))
+
+
+Lane = deque[Record] | Sorted
+
+
+class Lanes:
+    """Waiting tasks of which one order holds."""
+
+    def __init__(self, order: Order) -> None:
+        self._rank = order.rank
+        self.suspects: Lane
+        self.short: Lane
+        self.long: Lane
+        if order.keys:
+            self.suspects, self.short, self.long = Sorted(order), Sorted(order), Sorted(order)
+        else:
+            self.suspects, self.short, self.long = deque(), deque(), deque()
+        self.late: deque[Record] = deque()
+        self.small_us = 0.0  # expected work of those that wait, on one slot
+        self.large_us = 0.0
+
+    def head(self, allow_long: bool) -> Record | None:
+        """The next task that still waits; stale entries are dropped on the way."""
+        best = None
+        for lane in (self.suspects, self.short, self.long if allow_long else ()):
+            while lane and lane[0].phase != WAITING:
+                lane.popleft()
+            if lane and (best is None or self._rank(lane[0]) < self._rank(best)):
+                best = lane[0]
+        return best
+
+    def count_in(self, cost_us: float) -> None:
+        """A task of that cost waits here, or (negative) no longer does."""
+        if -SMALL_US <= cost_us <= SMALL_US:
+            self.small_us += cost_us
+        else:
+            self.large_us += cost_us
+
+    def part(self, share: float) -> Work:
+        """So much of its work."""
+        return Work(max(0.0, share * self.small_us), max(0.0, share * self.large_us))
+
+    def ends(self) -> tuple[Record, Record] | None:
+        """The first and the last that came of its longer lane; None if it has none that is in the
+        order they came in."""
+        lane = max(self.short, self.long, key=len)
+        return (lane[0], lane[-1]) if lane and not isinstance(lane, Sorted) else None
+
+    def size(self) -> int:
+        """Entries that may be tried, stale ones among them."""
+        return len(self.suspects) + len(self.short) + len(self.long)
+
+    def any(self) -> bool:
+        return bool(self.suspects or self.short or self.long or self.late)
+
+    def all(self) -> tuple[Lane, ...]:
+        return (self.suspects, self.short, self.long, self.late)
+
+    def sweep(self) -> None:
+        """Keep only what waits."""
+        for lane in self.all():
+            live = [record for record in lane if record.phase == WAITING]
+            lane.clear()
+            lane.extend(live)
+
+    def lane_of(self, record: Record) -> Lane:
+        if record.incident:
+            return self.suspects
+        return self.long if record.cost_us > LONG_US else self.short
+
+    def tried(self) -> Iterator[Record]:
+        """Those that wait, in their order; late ones are not tried."""
+        merged = heapq.merge(self.suspects, self.short, self.long, key=self._rank)
+        return (record for record in merged if record.phase == WAITING)
+
+
+_ALL = 1.0
+
+
+def of_new(order: Order, all_lanes: Mapping[LaneKey, Lanes], now_ns: int) -> Work:
+    """Of a task of priority 0, and of nobody who has others here, that comes now."""
+    if order.policy == "round_robin":
+        return _sum([_turns(lanes, 1) for lanes in all_lanes.values()])
+    if order.policy != "priority" or len(all_lanes) == 1:
+        return _sum([lanes.part(_ALL) for lanes in all_lanes.values()])
+    owners = {key[0] for key in all_lanes}
+    if len(owners) > 1:  # each of them has one turn before
+        return _sum([_at_most(lanes, SMALL_US) for lanes in all_lanes.values()])
+    return _sum([_older(lanes, now_ns) for lanes in all_lanes.values()])
+
+
+def of_one(order: Order, all_lanes: Mapping[LaneKey, Lanes], record: Record) -> Work:
+    """Of one that waits."""
+    mine = all_lanes[order.lane(record)]
+    if order.policy == "round_robin":
+        turn = 1 + round(_share(mine, record) * mine.size())
+        others = [_turns(lanes, turn) for lanes in all_lanes.values() if lanes is not mine]
+        return _sum([within(mine, record), *others])
+    if order.policy != "priority":
+        before = record.batch.accepted_ns
+        others = [_older(lanes, before) for lanes in all_lanes.values() if lanes is not mine]
+        return _sum([within(mine, record), *others])
+    owner = record.batch.owner
+    older = [
+        _older(lanes, aged(record)[0])
+        for key, lanes in all_lanes.items()
+        if key[0] == owner and lanes is not mine
+    ]
+    own = _sum([within(mine, record), *older])
+    # While that is done, each other owner has as much.
+    equal_us = own.small_us + own.large_us + SMALL_US
+    others = [_at_most(lanes, equal_us) for key, lanes in all_lanes.items() if key[0] != owner]
+    return _sum([own, *others])
+
+
+def within(lanes: Lanes, record: Record) -> Work:
+    """What is ahead of it in its own lanes."""
+    return lanes.part(_share(lanes, record))
+
+
+def _share(lanes: Lanes, record: Record) -> float:
+    """The part of a lane that came before it: ids grow evenly enough."""
+    ends = lanes.ends()
+    if ends is None:
+        return _ALL  # sorted: it may be the last
+    first, last = ends[0].number, ends[1].number
+    return min(1.0, max(0.0, (record.number - first) / max(1, last - first + 1)))
+
+
+def _older(lanes: Lanes, key_ns: int) -> Work:
+    """What of it goes before a task of that age."""
+    ends = lanes.ends()
+    if ends is None:
+        return lanes.part(_ALL)
+    first, last = aged(ends[0])[0], aged(ends[1])[0]
+    if key_ns >= last:
+        return lanes.part(_ALL)
+    return lanes.part(max(0.0, (key_ns - first) / max(1, last - first)))
+
+
+def _at_most(lanes: Lanes, work_us: float) -> Work:
+    """So much of its work, or all."""
+    total_us = lanes.small_us + lanes.large_us
+    return lanes.part(min(_ALL, work_us / total_us) if total_us > 0 else _ALL)
+
+
+def _turns(lanes: Lanes, count: int) -> Work:
+    """So many tasks of it."""
+    return lanes.part(min(_ALL, count / max(1, lanes.size())))
+
+
+def _sum(parts: list[Work]) -> Work:
+    return Work(sum(part.small_us for part in parts), sum(part.large_us for part in parts))

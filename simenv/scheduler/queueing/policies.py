@@ -1,0 +1,106 @@
+"""In which order waiting tasks go: the policies of a device, and what their options may be.
+
+priority: of one owner's tasks the higher first; 60 s of waiting are worth one step, and all steps
+together two hours, so nothing waits for ever. Between owners see `fairness`.
+fifo: as accepted, whoever the owner is. ordered: by `keys`, the first that differs decides.
+round_robin: owners and their reservations take turns. Under each, what a lost worker gave back goes
+before its likes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from simenv.errors import OptionError
+from simenv.scheduler.core.types import Record
+
+STEP_NS = 60_000_000_000  # of waiting, worth as much as one step of priority
+FULL_STEPS = 60  # that are worth so much each; further ones less and less, together
+MORE_NS = 3_600_000_000_000  # at most, of which the first
+MORE_STEPS = 1_000  # are worth the half
+POLICIES = ("priority", "fifo", "ordered", "round_robin")
+DEFAULT_KEYS = ("priority", "fifo")
+
+Rank = tuple[float, ...]
+LaneKey = tuple[str, int]  # an owner, and what tells her lanes apart
+_KEYS: dict[str, Callable[[Record], float]] = {
+    "priority": lambda record: -record.batch.terms.priority,
+    "shortest": lambda record: record.cost_us,
+    "longest": lambda record: -record.cost_us,
+    "fifo": lambda record: record.number,
+}
+
+
+class Order(msgspec.Struct, frozen=True):
+    """A policy; `keys` are those of ordered."""
+
+    policy: str = "priority"
+    keys: tuple[str, ...] = ()
+
+    def lane(self, record: Record) -> LaneKey:
+        """Tasks of one lane are of one owner, and go in the order they came in."""
+        batch = record.batch
+        if self.policy == "priority":
+            return batch.owner, batch.terms.priority
+        if self.policy == "round_robin":
+            return batch.owner, batch.terms.reservation
+        return batch.owner, 0
+
+    def rank(self, record: Record) -> Rank:
+        """Within a lane, the least first."""
+        if self.keys:
+            return (record.attempts == 0, *(_KEYS[key](record) for key in self.keys), record.number)
+        return (record.attempts == 0, record.number)
+
+    def since(self, record: Record) -> tuple[int, int]:
+        """Between lanes and pools, the least first: who has waited longest, and what priorities are
+        worth, where they count."""
+        if self.policy == "priority" or "priority" in self.keys:
+            return aged(record)
+        return record.batch.accepted_ns, record.number
+
+
+PRIORITY = Order()
+
+
+def aged(record: Record) -> tuple[int, int]:
+    """Between priorities, the least first. Both parts stay what they are while a task waits, so
+    nothing has to be sorted again."""
+    batch = record.batch
+    priority = batch.terms.priority
+    if -FULL_STEPS <= priority <= FULL_STEPS:
+        return batch.accepted_ns - priority * STEP_NS, record.number
+    return batch.accepted_ns - worth_ns(priority), record.number
+
+
+def worth_ns(priority: int) -> int:
+    """How much waiting a priority is worth: more for each step, and bounded."""
+    steps = abs(priority)
+    more = max(0, steps - FULL_STEPS)
+    worth = (steps - more) * STEP_NS + MORE_NS * more // (more + MORE_STEPS)
+    return worth if priority >= 0 else -worth
+
+
+def order_of(policy: str, options: tuple[tuple[str, str], ...]) -> Order:
+    """OptionError if there is no such policy, or it has no such options."""
+    if policy not in POLICIES:
+        raise OptionError(
+            f"there is no order {policy[:64]!r}", hint=f"one of: {', '.join(POLICIES)}"
+        )
+    told = dict(options)
+    allowed = {"keys"} if policy == "ordered" else set()
+    unknown = sorted(told.keys() - allowed)
+    if unknown:
+        hint = "keys=" + ",".join(_KEYS) if allowed else "it takes none"
+        raise OptionError(f"order {policy!r} has no option {unknown[0][:64]!r}", hint=hint)
+    if policy != "ordered":
+        return Order(policy)
+    keys = tuple(word.strip() for word in told["keys"].split(",")) if told else DEFAULT_KEYS
+    wrong = [key for key in keys if key not in _KEYS]
+    if wrong or len(set(keys)) < len(keys):
+        raise OptionError(
+            f"keys = {told['keys'][:64]!r}", hint=f"some of: {', '.join(_KEYS)}, each once"
+        )
+    return Order(policy, keys)

@@ -1,0 +1,364 @@
+"""All waiting tasks of a pool, in the order its device has; see `orders` and `lanes`.
+
+Tasks of a reservation that keeps workers here have lanes of their own: these workers take from them
+alone, the others when nobody else waits, or where one has waited a minute (a step of priority)
+longer than the first of all others; priorities count where the policy asks for them. What a lost
+worker gave back goes to the front of its lane. Removal is lazy: cancelling costs nothing.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator
+from itertools import chain, islice, zip_longest
+
+from simenv.scheduler.core.types import WAITING, Record
+from simenv.scheduler.queueing import lanes as ahead
+from simenv.scheduler.queueing.fairness import Turns
+from simenv.scheduler.queueing.lane_heads import LaneHeads
+from simenv.scheduler.queueing.lanes import LONG_US, SMALL_US, Lane, Lanes, Sorted, Work
+from simenv.scheduler.queueing.policies import PRIORITY, STEP_NS, LaneKey, Order, aged
+
+__all__ = ["LONG_US", "STALE_KEPT", "Queue"]
+
+STALE_KEPT = 1_000
+_RUN = 128  # of tasks that are looked at in one go, where several lanes have some
+
+
+class Queue:
+    """All waiting tasks of a pool. `len` counts live ones only."""
+
+    def __init__(self, order: Order = PRIORITY) -> None:
+        self.order = order
+        self._plain = order == PRIORITY  # without a call: nearly always, and often
+        self._lanes: dict[LaneKey, Lanes] = {}  # round_robin: whose turn it is first
+        self._heads = LaneHeads()  # of these, where there are several, by priority
+        self._turns = Turns()
+        self.held_back: Collection[str] = ()  # owners who have all the slots they may have
+        self._own: dict[int, Lanes] = {}  # by reservation
+        self.count = 0  # of live ones
+        self._stale = 0  # entries of tasks that have ended
+
+    @property
+    def backlog_us(self) -> float:
+        """Expected work of the waiting tasks, on one slot."""
+        return sum(lanes.small_us + lanes.large_us for lanes in self._all())
+
+    def __len__(self) -> int:
+        return self.count
+
+    # --- tasks come -----------------------------------------------------------------------------
+
+    def append(self, records: list[Record]) -> None:
+        """Newly accepted tasks of one message, in order."""
+        lanes, large_us, total_us = self._of(records[0]), 0.0, 0.0
+        if len(self._lanes) > 1 and not lanes.any():
+            self._arrives(records[0].batch.owner)
+        suspects, short, long = lanes.suspects, lanes.short, lanes.long
+        for record in records:
+            cost_us = record.cost_us
+            total_us += cost_us
+            if cost_us > SMALL_US:
+                large_us += cost_us
+            (suspects if record.incident else long if cost_us > LONG_US else short).append(record)
+        lanes.large_us += large_us
+        lanes.small_us += total_us - large_us
+        self.count += len(records)
+        self._changed(records[0])
+
+    def _changed(self, record: Record) -> None:
+        """Its lane may begin with another task now."""
+        if self._plain and len(self._lanes) > 1:
+            batch = record.batch
+            self._heads.changed.add((batch.owner, batch.terms.priority))
+
+    def _arrives(self, owner: str) -> None:
+        waiting = {key[0] for key, lanes in self._lanes.items() if lanes.any()}
+        if owner not in waiting:
+            self._turns.arrives(owner, waiting)
+
+    def give_back(self, records: list[Record]) -> None:
+        """Tasks a worker lost: to the front, in their old order."""
+        for record in reversed(records):
+            lanes = self._of(record)
+            lanes.lane_of(record).appendleft(record)
+            lanes.count_in(record.cost_us)
+            self._changed(record)
+        self.count += len(records)
+
+    # --- and go ---------------------------------------------------------------------------------
+
+    def head(self, allow_long: bool = True, own: int = 0) -> Record | None:
+        """The task whose turn it is; it stays in the queue until `pop`. `own`: of those that only
+        this reservation's workers take."""
+        if not self.count:
+            return None
+        if own:
+            lanes = self._own.get(own)
+            return None if lanes is None else lanes.head(allow_long)
+        if len(self._lanes) == 1:
+            ((key, only),) = self._lanes.items()
+            found = None if key[0] in self.held_back else only.head(allow_long)
+        else:
+            found = self._first(allow_long)
+        return self._or_own(found, allow_long) if self._own else found
+
+    def _or_own(self, shared: Record | None, allow_long: bool) -> Record | None:
+        """The head that all share, or a reservation's that its own workers leave waiting."""
+        heads = [lanes.head(allow_long) for lanes in self._own.values()]
+        since = self.order.since
+        own = min((head for head in heads if head is not None), key=since, default=None)
+        if own is None or shared is None:
+            return shared or own
+        return own if since(own)[0] + STEP_NS < since(shared)[0] else shared
+
+    def _first(self, allow_long: bool) -> Record | None:
+        """The head of the lanes whose turn it is."""
+        if self._plain:
+            self._heads.refresh(self._lanes)
+            firsts = self._heads.of_each(allow_long, self.held_back)
+            if len(firsts) > 1:
+                return self._turns.choose(firsts)
+            return next(iter(firsts.values()), None)
+        heads, empty = list[Record](), []
+        for key, lanes in self._lanes.items():
+            found = lanes.head(allow_long)
+            if found is None:
+                if not lanes.any():
+                    empty.append(key)
+            elif key[0] not in self.held_back:
+                heads.append(found)
+                if self.order.policy == "round_robin":
+                    break
+        for key in empty:  # who uses many priorities must not slow down all for ever
+            del self._lanes[key]
+        return min(heads, key=self.order.rank, default=None)
+
+    def pop(self, record: Record) -> None:
+        """Take what `head` returned; its lane is looked for, as suspicion may have ended since."""
+        lanes = self._of(record)
+        _led_by(lanes, record).popleft()
+        self.count -= 1
+        lanes.count_in(-record.cost_us)
+        self._changed(record)
+        if len(self._lanes) > 1:
+            self._turn(record, record.cost_us)
+
+    def upcoming(self, own: int = 0, owner: str = "") -> tuple[Lane, int]:
+        """The lane that begins with the next task that is not long, and how many of its entries
+        come before those of any other (0: there is none); `owner`: whose chunk it is for, where
+        owners take turns by chunks. What is taken is told to `took`."""
+        if own or len(self._lanes) <= 1 or not self._plain:
+            record = self.head(False, own)
+        else:  # a chunk is of one owner
+            self._heads.refresh(self._lanes)
+            record = self._heads.short_of(owner)
+        if record is None:
+            return deque(), 0
+        lanes = self._of(record)
+        if lanes.suspects:
+            return (lanes.suspects if lanes.suspects[0] is record else lanes.short), 1
+        if own or len(self._lanes) <= 1:
+            return lanes.short, len(lanes.short)
+        return lanes.short, self._run(lanes, record)
+
+    def _run(self, lanes: Lanes, head: Record) -> int:
+        """How many entries of the lane that this task leads come before those of other lanes."""
+        if self.order.policy == "round_robin" or isinstance(lanes.short, Sorted):
+            return 1
+        before = aged if self._plain else self.order.rank
+        rivals = self._rivals(lanes, head)
+        if not rivals:
+            return len(lanes.short)
+        least, count = min(map(before, rivals)), 0
+        most = min(_RUN, len(lanes.short))
+        if before(lanes.short[most - 1]) < least:  # and so are those before it
+            return most
+        for record in islice(lanes.short, _RUN):
+            if record is not head and before(record) > least:
+                break
+            count += 1
+        return count
+
+    def _rivals(self, lanes: Lanes, head: Record) -> list[Record]:
+        """What could come before other tasks of the lanes that this one leads."""
+        if self._plain:  # between owners a chunk is a turn; within one each task has its place
+            rival = self._heads.rival_of(head.batch.owner)
+            return [] if rival is None else [rival]
+        others = (
+            other.head(False)
+            for key, other in self._lanes.items()
+            if other is not lanes and key[0] not in self.held_back
+        )
+        return [record for record in others if record is not None]
+
+    def took(self, last: Record, count: int, cost_us: float) -> None:
+        """So many waiting tasks were taken from a lane, worth so much; `last` is one of them."""
+        if not count:
+            return
+        self.count -= count
+        self._of(last).small_us -= cost_us
+        self._changed(last)
+        if len(self._lanes) > 1:
+            self._turn(last, cost_us)
+
+    def _turn(self, record: Record, cost_us: float) -> None:
+        """It was the turn of this task's lane: now the others'."""
+        self._turns.took(record.batch.owner, cost_us)
+        if self.order.policy == "round_robin":
+            key = self.order.lane(record)
+            lanes = self._lanes.pop(key, None)
+            if lanes is not None:
+                self._lanes[key] = lanes
+
+    def postpone(self, record: Record) -> None:
+        """What `head` returned will not be sent in the time that is left; it goes on waiting."""
+        lanes = self._of(record)
+        lanes.late.append(_led_by(lanes, record).popleft())
+        self._changed(record)
+
+    def drop(self, record: Record) -> None:
+        """A waiting task became final; its entry is skipped when it comes up."""
+        self.count -= 1
+        self._stale += 1
+        self._of(record).count_in(-record.cost_us)
+        self._changed(record)
+        if self._stale > self.count + STALE_KEPT:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Stale entries outnumber the live ones: take them out."""
+        for lanes in self._all():
+            lanes.sweep()
+        self._lanes = {key: lanes for key, lanes in self._lanes.items() if lanes.any()}
+        self._heads = LaneHeads(self._lanes)
+        self._stale = 0
+
+    def owners(self) -> set[str]:
+        """Whose tasks may be waiting, beside those of reservations with workers of their own."""
+        return {key[0] for key in self._lanes}
+
+    def has_short(self) -> bool:
+        """Is any task waiting that is not long?"""
+        shared: Iterable[Lanes] = self._lanes.values()
+        if self._plain and len(self._lanes) > 1:
+            self._heads.refresh(self._lanes)
+            if self._heads.any_short():
+                return True
+            shared = ()
+        return any(lanes.head(False) is not None for lanes in chain(shared, self._own.values()))
+
+    # --- orders ---------------------------------------------------------------------------------
+
+    def arrange(self, order: Order) -> None:
+        """Another order from now on, also for what waits."""
+        if order != self.order:
+            self.order, self._plain = order, order == PRIORITY
+            self._build(tuple(self._own))
+
+    def keep_apart(self, reservation: int) -> None:
+        """This reservation's tasks have lanes of their own from now on."""
+        if reservation not in self._own:
+            self._build((*self._own, reservation))
+
+    def mix(self, reservation: int) -> None:
+        """They have none any more."""
+        if reservation in self._own:
+            self._build(tuple(number for number in self._own if number != reservation))
+
+    def _build(self, own: tuple[int, ...]) -> None:
+        """All lanes anew, those that have some of their own among them."""
+        there = [r for lanes in self._all() for lane in lanes.all() for r in lane]
+        waiting = sorted((r for r in there if r.phase == WAITING), key=_age)
+        self._lanes, self._stale = {}, 0
+        self._heads = LaneHeads()
+        self._own = {number: Lanes(self.order) for number in own}
+        for record in waiting:
+            lanes = self._of(record)
+            lanes.lane_of(record).append(record)
+            lanes.count_in(record.cost_us)
+
+    # --- looking --------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Record]:
+        """Waiting tasks in the order they will be tried, if only workers that all share took them;
+        those of reservations with workers of their own come last."""
+        yield from self.shared()
+        for lanes in self._own.values():
+            yield from lanes.tried()
+        for lanes in self._all():
+            yield from (record for record in lanes.late if record.phase == WAITING)
+
+    def shared(self) -> Iterator[Record]:
+        """Those that all workers take, in the order they will be tried."""
+        tried = [lanes.tried() for lanes in self._lanes.values()]
+        if len(tried) == 1:
+            yield from tried[0]
+        elif self.order.policy == "round_robin":
+            rounds = chain.from_iterable(zip_longest(*tried))
+            yield from (record for record in rounds if record is not None)
+        elif self.order.policy == "priority":
+            of_each: dict[str, list[Iterator[Record]]] = {}
+            for key, lane in zip(self._lanes, tried, strict=True):
+                of_each.setdefault(key[0], []).append(lane)
+            yield from self._turns.merged(
+                {owner: heapq.merge(*each, key=aged) for owner, each in of_each.items()}
+            )
+        else:
+            yield from heapq.merge(*tried, key=self.order.rank)
+
+    @property
+    def is_line(self) -> bool:
+        """Does a task of no special priority, of whoever waits already, go behind all others?"""
+        alone = len(self._lanes) <= 1 and self.order.policy == "priority"
+        return self.order.policy == "fifo" or (alone and not any(key[1] for key in self._lanes))
+
+    def is_late(self, record: Record) -> bool:
+        """Is it put aside, as the allocation ends before it would?"""
+        late = self._of(record).late
+        return bool(late) and record in late
+
+    def own_of(self, record: Record) -> int:
+        """The reservation whose workers it waits for; 0: it waits for any."""
+        number = record.batch.terms.reservation
+        return number if number in self._own else 0
+
+    def before_new(self, now_ns: int) -> Work:
+        """The work ahead of a task of no special priority that comes now."""
+        return ahead.of_new(self.order, self._lanes, now_ns)
+
+    def before(self, record: Record) -> Work:
+        """The work ahead of one that waits, about: nothing is looked through."""
+        if self.own_of(record):
+            return ahead.within(self._of(record), record)
+        return ahead.of_one(self.order, self._lanes, record)
+
+    def _all(self) -> list[Lanes]:
+        return [*self._lanes.values(), *self._own.values()]
+
+    def _of(self, record: Record) -> Lanes:
+        if self._own:
+            own = self._own.get(record.batch.terms.reservation)
+            if own is not None:
+                return own
+        batch = record.batch
+        key = (batch.owner, batch.terms.priority) if self._plain else self.order.lane(record)
+        lanes = self._lanes.get(key)
+        if lanes is None:
+            lanes = self._lanes[key] = Lanes(self.order)
+            if len(self._lanes) == 2:  # until now nobody marked the other
+                self._heads = LaneHeads(self._lanes)
+        return lanes
+
+
+def _led_by(lanes: Lanes, record: Record) -> Lane:
+    for lane in (lanes.suspects, lanes.short, lanes.long):
+        if lane and lane[0] is record:
+            return lane
+    raise LookupError(f"task {record.number} is not at the head of a lane")
+
+
+def _age(record: Record) -> tuple[bool, int]:
+    """Tasks that were lost before go first, then by id."""
+    return (record.attempts == 0, record.number)

@@ -1,0 +1,1 @@
+"""Ledger of reserved credits and rates, pure over its own data."""

@@ -1,0 +1,121 @@
+"""Expected run times of circuits on devices whose profile nobody has set. Pure.
+
+A simulator takes the time that its engine's cost model gives on one slot, times the factor that the
+estimator has learned for this engine and width. A machine takes the mean durations of its described
+operations at each shot. Invariant: a time is a whole number of nanoseconds, 1 at least, or None
+where nothing is known of the device: its profile then holds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+from simenv.model import DeviceProfile, PoolSpec, TaskSpec, Workload
+from simenv.model.devices import DeviceInfo
+from simenv.scheduler.core.types import Route
+from simenv.scheduler.state.cost_estimator import MACHINE, Estimator
+from simulators import catalog
+from simulators.catalog import EngineCard
+from simulators.catalog.costs import Ask, ranks_used
+from simulators.circuit.analysis.profile import Profile
+
+MAX_MODEL_QUBITS = 512  # a wider workload costs as this: floats end at 2**1024
+_READOUT = "measure"
+_NO_GATES = frozenset({_READOUT, "reset", "delay"})
+
+
+class DeviceTimes:
+    """`machine`: the description of a pool's machine, None while it is not known."""
+
+    def __init__(
+        self,
+        pools: Sequence[PoolSpec],
+        estimator: Estimator,
+        machine: Callable[[str], DeviceInfo | None],
+    ) -> None:
+        self._pools = {pool.name: pool for pool in pools}
+        self._estimator = estimator
+        self._machine = machine
+
+    def workload_ns(self, device: str, work: Workload) -> int | None:
+        """Time of `work.count` equal circuits of which only the sizes are known, in ns. `device`
+        "": the environment, which is estimated as its first pool of simulators."""
+        pool = self._pool(device)
+        if pool is None:
+            return None
+        if pool.provider:
+            info = self._machine(pool.name)
+            return None if info is None else machine_ns(info, work)
+        card = engine_of(pool)
+        ranks = ranks_used(min(work.qubits, MAX_MODEL_QUBITS), pool.ranks)
+        ask = Ask(shots=work.shots, ranks=ranks)
+        profile = profile_of(work)
+        factor = self._estimator.factor(card.name, pool.ranks, profile.num_qubits)
+        return work.count * max(1, math.ceil(card.costs.seconds(profile, ask, 1) * factor * 1e9))
+
+    def task_ns(self, route: Route, spec: TaskSpec, work: Workload) -> int | None:
+        """Time of a task whose program has been routed, in ns. `work`: its sizes."""
+        if route.engine == MACHINE:
+            return self.workload_ns(route.pool, work)
+        return max(1, math.ceil(self._estimator.cost_us(route, spec) * 1e3))
+
+    def _pool(self, device: str) -> PoolSpec | None:
+        if device:
+            return self._pools.get(device)
+        pools = self._pools.values()
+        return min(pools, key=lambda pool: bool(pool.provider), default=None)
+
+
+def engine_of(pool: PoolSpec) -> EngineCard:
+    """The engine of a pool's circuits: its own; of a pool of any engine the preferred one of those
+    that run every gate."""
+    own = catalog.card(pool.engine)
+    if own is not None:
+        return own
+    usable = [card for card in catalog.CARDS if card.automatic and not card.missing]
+    return next(card for card in usable if not card.clifford)
+
+
+def profile_of(work: Workload) -> Profile:
+    """Sizes of one circuit as cost models read them. The bond of a tensor network is bounded by the
+    width, and by the depth or else the number of two-qubit gates."""
+    qubits = min(work.qubits, MAX_MODEL_QUBITS)
+    return Profile(
+        num_qubits=qubits,
+        num_clbits=work.measurements,
+        operations=work.gates_1q + work.gates_2q + work.measurements,
+        gates_1q=work.gates_1q,
+        gates_2q=work.gates_2q,
+        gates_many=0,
+        measurements=work.measurements,
+        resets=0,
+        mid_circuit=False,
+        conditions=0,
+        bond_bits=min(qubits // 2, work.depth or work.gates_2q),
+    )
+
+
+def machine_ns(info: DeviceInfo, work: Workload) -> int | None:
+    """Time of circuits on a machine, in ns: each kind of operation at its mean duration, at each
+    shot. A kind without a duration takes that of a profile; None where no kind has one."""
+    default = DeviceProfile()
+    gates = [each for each in info.operations if each.name not in _NO_GATES]
+    one = _mean(each.duration_ns for each in gates if len(each.qubits) == 1)
+    two = _mean(each.duration_ns for each in gates if len(each.qubits) > 1)
+    readout = _mean(qubit.readout_ns for qubit in info.qubits)
+    if readout is None:
+        readout = _mean(each.duration_ns for each in info.operations if each.name == _READOUT)
+    if one is None and two is None and readout is None:
+        return None
+    shot_ns = (
+        work.gates_1q * (default.one_q_gate_ns if one is None else one)
+        + work.gates_2q * (default.two_q_gate_ns if two is None else two)
+        + work.measurements * (default.measurement_ns if readout is None else readout)
+    )
+    return work.count * max(1, math.ceil(shot_ns * work.shots))
+
+
+def _mean(durations_ns: Iterable[float]) -> float | None:
+    known = [each for each in durations_ns if math.isfinite(each) and each >= 0]
+    return sum(known) / len(known) if known else None

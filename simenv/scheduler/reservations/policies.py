@@ -1,0 +1,325 @@
+"""What work costs in baseline units, and what of a device may be promised. Pure functions.
+
+One unit is the time of the device's baseline circuit; one credit is one unit. Invariant: whole
+numbers throughout (nanoseconds, units), so equal values give equal decisions, also after a replay.
+Formulas: QPM hosts' estimator, per shot n1 t1 + n2 t2 + nm tm; see `circuits_ns`.
+
+Are the numbers of an ask, a profile or a policy such that anything can be decided by them?
+
+Invariant: what passes here never makes a decision fail: no division by nothing, and nothing that a
+message or the journal could not carry.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from simenv.model import Code, ReservationAsk
+
+if TYPE_CHECKING:
+    pass
+from collections.abc import Callable
+
+from simenv.errors import OptionError
+from simenv.model import AdmissionPolicy, DeviceProfile, Workload
+from simenv.model.bounds import check_printable
+
+BOUND_NS = 100_000_000  # promised where none was asked for
+
+
+def bound_of(ask: ReservationAsk) -> int:
+    """Within which its tasks begin, while fewer of them are under way than it has workers."""
+    return ask.bound_ns or (BOUND_NS if ask.workers else 0)
+
+
+ACCEPTED, DELAYED, REJECTED = "accepted", "delayed", "rejected"
+
+
+class DeviceTerms(msgspec.Struct, frozen=True):
+    """What reservations of one device are decided by. Versions grow with each change."""
+
+    profile: DeviceProfile = DeviceProfile()
+    profile_version: int = 1
+    policy: AdmissionPolicy = AdmissionPolicy()
+    policy_version: int = 1
+    # Time of the baseline circuit in ns where it does not follow from the profile, because nobody
+    # has set one; see `circuit_times`. 0: it follows from the profile.
+    modelled_unit_ns: int = 0
+
+    @property
+    def unit_ns(self) -> int:
+        """Time of the baseline circuit, in ns."""
+        return self.modelled_unit_ns or unit_ns(self.profile)
+
+
+class Scale(msgspec.Struct, frozen=True):
+    """What a device counts in; that of all devices together need not be that of each."""
+
+    one_ns: int  # a unit
+    span_ns: int  # that a rate is meant for
+
+
+class Estimate(msgspec.Struct, frozen=True):
+    """Expected cost of some work."""
+
+    total_ns: int
+    units: int
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """What live reservations have of a device."""
+
+    credits: int = 0
+    rate: int = 0
+    reservations: int = 0
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What one device says to one ask; `credits` and `rate`: what it would take, 0: not limited."""
+
+    status: str = ACCEPTED
+    code: int = Code.ACCEPTED
+    words: str = ""
+    credits: int = 0
+    rate: int = 0
+    available: int = 0
+    missing: int = 0  # of what is delayed
+    wait_ns: int = 0  # until it may be asked again, where that is known
+
+
+def circuits_ns(work: Workload, profile: DeviceProfile) -> int:
+    """Expected time of `work.count` equal circuits, in ns: gates and measurements at each shot;
+    their transfer, compilation and overheads once a circuit."""
+    ones, twos, measured = work.gates_1q, work.gates_2q, work.measurements
+    shot_ns = (
+        ones * profile.one_q_gate_ns
+        + twos * profile.two_q_gate_ns
+        + measured * profile.measurement_ns
+    )
+    transfer_ns = (
+        ones * profile.one_q_transfer_ns
+        + twos * profile.two_q_transfer_ns
+        + measured * profile.measurement_transfer_ns
+    )
+    overhead_ns = profile.compile_ns + profile.control_overhead_ns + profile.provider_overhead_ns
+    return work.count * (shot_ns * work.shots + transfer_ns + overhead_ns)
+
+
+def unit_ns(profile: DeviceProfile) -> int:
+    """Time of the baseline circuit, in ns."""
+    return circuits_ns(msgspec.structs.replace(profile.baseline, count=1), profile)
+
+
+def units_of(total_ns: int, one_ns: int) -> int:
+    """A time as baseline units: at least one, begun ones count."""
+    return max(1, -(-total_ns // one_ns))
+
+
+def credit_capacity(terms: DeviceTerms) -> int:
+    """Credits there are in all; told, or what fits into the time span."""
+    profile = terms.profile
+    told = terms.policy.total_credits or profile.total_credits
+    return told or span_ns(terms) // terms.unit_ns
+
+
+def rate_capacity(terms: DeviceTerms) -> int:
+    """Units in each time span; told, or what fits into it."""
+    profile = terms.profile
+    told = terms.policy.device_rate or profile.device_rate
+    return told or -(-span_ns(terms) // terms.unit_ns)
+
+
+def span_ns(terms: DeviceTerms) -> int:
+    """The time that a rate is meant for."""
+    return terms.policy.time_span_ns or terms.profile.time_span_ns
+
+
+def scale(terms: DeviceTerms) -> Scale:
+    """Of a device."""
+    return Scale(terms.unit_ns, span_ns(terms))
+
+
+def budget_ns(ask: ReservationAsk) -> int:
+    """Time for quantum work within the walltime that was asked for; 0 where none was."""
+    return ask.walltime_ns - ask.classical_ns - ask.overhead_ns if ask.walltime_ns else 0
+
+
+def rate_of(units: int, time_span_ns: int, budget: int) -> int:
+    """Units in each time span, so that all are done within the budget."""
+    return -(-units * time_span_ns // budget)
+
+
+def unlimited(_cost: Estimate, _ask: ReservationAsk, _of: DeviceTerms, _taken: Taken) -> Verdict:
+    """Nothing runs out."""
+    return Verdict()
+
+
+def credit(cost: Estimate, _ask: ReservationAsk, terms: DeviceTerms, taken: Taken) -> Verdict:
+    """As many credits as units, of so many in all."""
+    total = credit_capacity(terms)
+    return _measured(cost.units, total, taken.credits, "credits", Code.INSUFFICIENT_CREDITS)
+
+
+def rate(cost: Estimate, ask: ReservationAsk, terms: DeviceTerms, taken: Taken) -> Verdict:
+    """Units in each time span, so that they are done within the walltime."""
+    budget = budget_ns(ask)
+    total = rate_capacity(terms)
+    if budget <= 0:
+        words = (
+            f"a walltime of {ask.walltime_ns} ns leaves no time for quantum work; a device with "
+            "a rate needs walltime_ns above classical_ns + overhead_ns"
+        )
+        available = max(0, total - taken.rate)
+        return Verdict(REJECTED, Code.WALLTIME_INFEASIBLE, words, available=available)
+    needed = rate_of(cost.units, span_ns(terms), budget)
+    return _measured(needed, total, taken.rate, "units a time span", Code.INSUFFICIENT_RATE)
+
+
+def _measured(needed: int, total: int, taken: int, what: str, short: Code) -> Verdict:
+    """So much is needed of something that runs out."""
+    free = max(0, total - taken)
+    takes = (needed, 0) if short is Code.INSUFFICIENT_CREDITS else (0, needed)
+    if needed > total:
+        words = f"{needed} {what} are needed; the device has {total} in all"
+        return Verdict(REJECTED, Code.TOO_LARGE, words, *takes, free)
+    if needed > free:
+        words = f"{needed} {what} are needed, {free} of {total} are free"
+        return Verdict(DELAYED, short, words, *takes, free, needed - free)
+    return Verdict(ACCEPTED, Code.ACCEPTED, "", *takes, free)
+
+
+Policy = Callable[[Estimate, ReservationAsk, DeviceTerms, Taken], Verdict]
+POLICIES: dict[str, Policy] = {"unlimited": unlimited, "credit": credit, "rate": rate}
+
+
+def judge(cost: Estimate, ask: ReservationAsk, terms: DeviceTerms, taken: Taken) -> Verdict:
+    """The word of one device on one ask, whose numbers are sound."""
+    profile, work = terms.profile, ask.workload
+    for what, asked, most in (
+        ("qubits", work.qubits, profile.max_qubits),
+        ("shots", work.shots, profile.max_shots),
+    ):
+        if most and asked > most:
+            words = f"{asked} {what} are asked for; the device has at most {most}"
+            return Verdict(REJECTED, Code.TOO_LARGE, words)
+    if ask.walltime_ns and budget_ns(ask) <= 0:
+        words = f"classical_ns + overhead_ns take all of the walltime of {ask.walltime_ns} ns"
+        return Verdict(REJECTED, Code.WALLTIME_INFEASIBLE, words)
+    if profile.concurrent_jobs and taken.reservations >= profile.concurrent_jobs:
+        words = f"the device has {taken.reservations} reservations, as many as it takes at once"
+        return Verdict(DELAYED, Code.OVER_LIMIT, words, missing=1)
+    return POLICIES[terms.policy.name](cost, ask, terms, taken)
+
+
+MOST = 2**62  # of any figure, given or derived
+MAX_TTL_NS = 10 * 365 * 86_400 * 10**9
+MAX_NAME_CHARS = 255
+MAX_METADATA = 64
+MAX_METADATA_BYTES = 2_048
+MAX_KEPT_WORKERS = 10_000
+KINDS = ("quantum", "hybrid")
+BASELINE_FIELDS = ("qubits", "depth", "gates_1q", "gates_2q", "measurements", "shots")
+
+
+def check_profile(device: str, profile: DeviceProfile) -> None:
+    """OptionError names the field, its value and its range."""
+    for name in profile.__struct_fields__:
+        value = getattr(profile, name)
+        if isinstance(value, int):
+            _whole(f"{_of(device)}: {name}", value)
+    _short(f"{_of(device)}: external_device_id", profile.external_device_id)
+    if profile.default_ttl_ns < 1 or profile.default_ttl_ns > MAX_TTL_NS:
+        raise OptionError(
+            f"{_of(device)}: default_ttl_ns = {profile.default_ttl_ns}",
+            hint=f"1 to {MAX_TTL_NS} ns",
+        )
+    _check_workload(f"{_of(device)}: baseline", profile.baseline)
+    one_ns = unit_ns(profile)
+    if not 0 < one_ns <= MOST:
+        raise OptionError(
+            f"{_of(device)}: its baseline circuit would take {one_ns} ns",
+            hint=f"times and counts that give 1 to {MOST} ns",
+        )
+
+
+def check_policy(device: str, policy: AdmissionPolicy, profile: DeviceProfile) -> None:
+    """OptionError if it is unknown, or leaves open how much there is."""
+    if policy.name not in POLICIES:
+        raise OptionError(
+            f"{_of(device)}: admission policy {policy.name[:64]!r} is not known",
+            hint=f"one of: {', '.join(POLICIES)}",
+        )
+    told = ("total_credits", "device_rate", "time_span_ns")
+    for name in told:
+        _whole(f"{_of(device)}: {name}", getattr(policy, name))
+    goes = {"credit": told[:1], "rate": told[1:], "unlimited": ()}[policy.name]
+    for name in told:
+        if getattr(policy, name) and name not in goes:
+            raise OptionError(
+                f"{_of(device)}: {name} = {getattr(policy, name)} does not go with the policy "
+                f"{policy.name}",
+                hint=f"it takes {' and '.join(goes) or 'no figures'}",
+            )
+    terms = DeviceTerms(profile, policy=policy)
+    if policy.name == "credit" and credit_capacity(terms) < 1:
+        words = f"{_of(device)}: there would be no credits"
+        raise OptionError(words, hint="total_credits above 0, here or in the profile")
+    if policy.name == "rate" and (rate_capacity(terms) < 1 or span_ns(terms) < 1):
+        raise OptionError(
+            f"{_of(device)}: a rate needs units and a time",
+            hint="device_rate and time_span_ns above 0, here or in the profile",
+        )
+
+
+def with_baseline(profile: DeviceProfile, baseline: Workload) -> DeviceProfile:
+    """A device has one baseline: the profile and the policy tell of the same."""
+    return msgspec.structs.replace(profile, baseline=baseline)
+
+
+def check_ask(ask: ReservationAsk) -> None:
+    """OptionError: what is wrong with what is asked for, whichever device it is."""
+    for name in ("request_id", "device", "scope", "user", "job"):
+        _short(name, getattr(ask, name))
+    if ask.workload_kind not in KINDS:
+        raise OptionError(
+            f"workload_kind {ask.workload_kind[:64]!r} is not known", hint="quantum or hybrid"
+        )
+    for name in ("ttl_ns", "walltime_ns", "classical_ns", "overhead_ns", "bound_ns"):
+        value = getattr(ask, name)
+        if not 0 <= value <= MAX_TTL_NS:
+            raise OptionError(f"{name} = {value}", hint=f"0 to {MAX_TTL_NS} ns")
+    if not 0 <= ask.workers <= MAX_KEPT_WORKERS:
+        raise OptionError(f"workers = {ask.workers}", hint=f"0 to {MAX_KEPT_WORKERS}")
+    _check_workload("workload", ask.workload)
+    size = sum(len(key.encode()) + len(value.encode()) for key, value in ask.metadata)
+    if len(ask.metadata) > MAX_METADATA or size > MAX_METADATA_BYTES:
+        raise OptionError(
+            f"{len(ask.metadata)} entries of metadata with {size} bytes",
+            hint=f"at most {MAX_METADATA} with {MAX_METADATA_BYTES}",
+        )
+
+
+def _check_workload(what: str, work: Workload) -> None:
+    if not 1 <= work.count <= MOST:
+        raise OptionError(f"{what}: count = {work.count}", hint=f"1 to {MOST}")
+    for name in BASELINE_FIELDS:
+        _whole(f"{what}: {name}", getattr(work, name))
+
+
+def _whole(what: str, value: int) -> None:
+    if not 0 <= value <= MOST:
+        raise OptionError(f"{what} = {value}", hint=f"0 to {MOST}")
+
+
+def _short(what: str, text: str) -> None:
+    if len(text) > MAX_NAME_CHARS:
+        raise OptionError(
+            f"{what} has {len(text)} characters", hint=f"at most {MAX_NAME_CHARS} of them"
+        )
+    check_printable(what, text)
+
+
+def _of(device: str) -> str:
+    return f"device {device[:64]!r}" if device else "the environment"

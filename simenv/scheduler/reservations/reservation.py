@@ -1,0 +1,265 @@
+"""One reservation and the tasks that run under it: what they hold, spend, and wait for.
+
+Invariant: spent + held + free = units, none of them negative; each unfinished task under it either
+holds its estimate or is parked, in the order of acceptance, and nothing overtakes what is parked.
+A limit of units is that of its credits or its rate: units are counted once, and rates derived, so
+that no rounding is lost between tasks.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter, OrderedDict
+
+import msgspec
+
+from simenv.model import Code, Held, ReservationAsk, ReservationInfo, ReservationState, Workload
+from simenv.scheduler.core.types import Phase, Record
+from simenv.scheduler.reservations.policies import (
+    MOST,
+    DeviceTerms,
+    Scale,
+    budget_ns,
+    circuits_ns,
+    rate_of,
+    units_of,
+)
+
+NO_LIMIT = -1
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """What was given when it was made; never changes."""
+
+    id: int
+    owner: str
+    ask: ReservationAsk
+    created_ns: int
+    one_ns: int  # a unit: the device's baseline circuit as it was then
+    total_ns: int  # estimate of what was asked for
+    credits: int = 0
+    rate: int = 0
+    span_ns: int = 0  # that the rate is meant for
+    bound_ns: int = 0
+
+    @property
+    def units(self) -> int:
+        """How many units its tasks may take in all; NO_LIMIT."""
+        limits = [self.credits] if self.credits else []
+        if self.rate:
+            limits.append(self.rate * budget_ns(self.ask) // self.span_ns)
+        return min(limits, default=NO_LIMIT)
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """What becomes of it; with its grant and its tasks' estimates all that must be kept."""
+
+    state: ReservationState
+    expires_ns: int
+    over_ns: int = 0  # when it was over; 0: it is not
+    why: str = ""
+    spent: int = 0  # units of tasks that have ended
+    returned: int = 0  # of what these had held
+    actual_ns: int = 0  # that they ran
+
+
+class Reservation:
+    """As it stands."""
+
+    def __init__(self, grant: Grant, progress: Progress) -> None:
+        self.grant = grant
+        self.units = grant.units
+        self.state = progress.state
+        self.expires_ns = progress.expires_ns
+        self.over_ns = progress.over_ns
+        self.why = progress.why
+        self.spent = progress.spent
+        self.returned = progress.returned
+        self.actual_ns = progress.actual_ns
+        self.held = 0  # units
+        self.holds: dict[int, int] = {}  # units by task
+        # With its estimate, in order. Nothing here looks at all of them: there may be very many.
+        self.parked: OrderedDict[int, tuple[Record, int]] = OrderedDict()
+        self.parked_in: Counter[str] = Counter()  # by pool
+
+    @property
+    def progress(self) -> Progress:
+        """All of it that must be kept."""
+        return Progress(
+            self.state,
+            self.expires_ns,
+            self.over_ns,
+            self.why,
+            self.spent,
+            self.returned,
+            self.actual_ns,
+        )
+
+    @property
+    def is_over(self) -> bool:
+        return self.state is not ReservationState.ACTIVE
+
+    @property
+    def free(self) -> int:
+        """Units that are neither spent nor held; NO_LIMIT."""
+        return NO_LIMIT if self.units < 0 else self.units - self.spent - self.held
+
+    def covers(self, pool: str, base: str) -> bool:
+        """Is it for tasks of this pool? `base`: the pool that one was made for, if it was."""
+        return self.grant.ask.device in ("", pool, base)
+
+    # --- units --------------------------------------------------------------------------------
+
+    def never(self, units: int) -> tuple[int, str] | None:
+        """Why so many units cannot be had even when all that is held comes back: code and words."""
+        if self.units < 0 or units <= self.units - self.spent:
+            return None
+        short = Code.INSUFFICIENT_CREDITS if self.grant.credits else Code.INSUFFICIENT_RATE
+        if units > self.units:
+            short = Code.TOO_LARGE
+        words = (
+            f"reservation {self.grant.id} has {self.units} units, {self.spent} of them spent; "
+            f"this takes {units}"
+        )
+        return short, words
+
+    def take(self, record: Record, units: int) -> bool:
+        """A task that has come: it holds its units, or is parked (False). At a replay one may be
+        over: what had not begun then is parked, to be ended."""
+        if self.is_over:
+            parked = not record.attempts
+        else:
+            parked = bool(self.parked) or 0 <= self.units < self.spent + self.held + units
+        if parked:
+            self.parked[record.number] = (record, units)
+            self.parked_in[record.route.pool] += 1
+            record.phase = Phase.PARKED
+            return False
+        self._hold(record.number, units)
+        return True
+
+    def settle(self, task: int, ran_ns: int) -> int:
+        """A task has ended; the units that it gives back. `ran_ns` 0: it never ran."""
+        units = self.holds.pop(task, None)
+        if units is None:
+            self.parked_in[self.parked.pop(task)[0].route.pool] -= 1
+            return 0
+        spent = min(units, units_of(ran_ns, self.grant.one_ns)) if ran_ns else 0
+        self.held -= units
+        self.spent = min(MOST, self.spent + spent)  # without a limit there is no end to it
+        self.returned = min(MOST, self.returned + units - spent)
+        self.actual_ns = min(MOST, self.actual_ns + ran_ns)
+        return units - spent
+
+    def unpark(self, most: int) -> tuple[list[Record], list[Record]]:
+        """Those whose turn has come, and those that can never have what they take; `most` of them
+        at once."""
+        ready: list[Record] = []
+        hopeless: list[Record] = []
+        for number, (record, units) in itertools.islice(self.parked.items(), most):
+            if self.never(units) is not None:
+                hopeless.append(record)  # it leaves when it is ended
+                continue
+            if 0 <= self.units < self.spent + self.held + units:
+                break
+            self._hold(number, units)
+            record.phase = Phase.WAITING
+            ready.append(record)
+        for record in ready:
+            del self.parked[record.number]
+            self.parked_in[record.route.pool] -= 1
+        return ready, hopeless
+
+    def put_aside(self, waiting: list[Record]) -> None:
+        """Of one that is over: tasks that hold units and have not begun wait for their end."""
+        for record in reversed(waiting):  # whatever holds units came before what is parked
+            units = self.holds.pop(record.number)
+            self.held -= units
+            self.parked[record.number] = (record, units)
+            self.parked.move_to_end(record.number, last=False)
+            self.parked_in[record.route.pool] += 1
+            record.phase = Phase.PARKED
+
+    def _hold(self, task: int, units: int) -> None:
+        self.holds[task] = units
+        self.held += units
+
+    # --- figures ------------------------------------------------------------------------------
+
+    def taken(self, device: str, scale: Scale) -> tuple[int, int]:
+        """Credits and rate it has of a device with that scale: once it is over, for what still
+        runs. Of the device it was made for it has units as they were then."""
+        grant, total_ns = self.grant, self.grant.total_ns
+        one_ns = self._unit_ns(device, scale)
+        if self.is_over:
+            if not self.held:
+                return 0, 0
+            total_ns = min(total_ns, self.held * grant.one_ns)
+        units = units_of(total_ns, one_ns)
+        return units if grant.credits else 0, self._rate(units, scale.span_ns)
+
+    def shown(self, units: int, device: str, scale: Scale) -> Held:
+        """So many of its units, and what they are of a device, as `taken`."""
+        there = units and units_of(units * self.grant.one_ns, self._unit_ns(device, scale))
+        return Held(there, there if self.grant.credits else 0, self._rate(there, scale.span_ns))
+
+    def _unit_ns(self, device: str, scale: Scale) -> int:
+        return self.grant.one_ns if device == self.grant.ask.device else scale.one_ns
+
+    def _rate(self, units: int, span_ns: int) -> int:
+        grant = self.grant
+        if not grant.rate:
+            return 0
+        return rate_of(units, span_ns or grant.span_ns, budget_ns(grant.ask))
+
+    def info(self, running: int, kept: int = 0) -> ReservationInfo:
+        """For people; `running`: tasks with a worker, `kept`: workers that are there for it."""
+        grant, ask = self.grant, self.grant.ask
+        consumed = self.spent + self.held
+        return ReservationInfo(
+            id=grant.id,
+            request_id=ask.request_id,
+            device=ask.device,
+            scope=ask.scope,
+            owner=grant.owner,
+            user=ask.user,
+            job=ask.job,
+            workload_kind=ask.workload_kind,
+            state=self.state,
+            created_ns=grant.created_ns,
+            expires_ns=self.expires_ns,
+            credits_reserved=grant.credits,
+            credits_consumed=consumed if grant.credits else 0,
+            credits_held=self.held if grant.credits else 0,
+            rate_reserved=grant.rate,
+            rate_consumed=self._rate(consumed, grant.span_ns),
+            quantum_budget_ns=max(0, budget_ns(ask)),
+            estimated_total_ns=grant.total_ns,
+            actual_total_ns=self.actual_ns,
+            workers=ask.workers,
+            workers_kept=kept,
+            bound_ns=grant.bound_ns,
+            parked=len(self.parked),
+            waiting=len(self.holds) - running,
+            running=running,
+            metadata=ask.metadata,
+        )
+
+
+def units_for(
+    under: Reservation,
+    work: Workload,
+    terms: DeviceTerms,
+    modelled_ns: int | None = None,
+) -> tuple[int, str]:
+    """What a task takes, in units of its reservation; or why it is no task for that device. `work`:
+    all its circuits. `modelled_ns`: its time where that does not follow from the profile."""
+    profile, shots = terms.profile, work.shots
+    if profile.max_qubits and work.qubits > profile.max_qubits:
+        return 0, f"{work.qubits} qubits; the device takes {profile.max_qubits}"
+    if profile.max_shots and shots > profile.max_shots:
+        return 0, f"{shots} shots; the device takes {profile.max_shots}"
+    total_ns = circuits_ns(work, profile) if modelled_ns is None else modelled_ns
+    if total_ns > MOST:
+        return 0, f"it would take {total_ns} ns; the most is {MOST}"
+    return units_of(total_ns, under.grant.one_ns), ""

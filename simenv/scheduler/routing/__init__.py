@@ -1,0 +1,1 @@
+"""Choice of engine, pool and ranks: a function of program, pools and limits."""

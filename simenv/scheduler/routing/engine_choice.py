@@ -1,0 +1,316 @@
+"""Which engine runs a program, and why; or why none ever can here, with the limiting figure.
+
+The choice is a function of the program, its terms and the engines, pools and memory there are:
+caps count operations, never seconds, and nothing learned takes part.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from simenv.errors import Infeasible, OptionError, SimenvError
+from simenv.model import PoolSpec, Terms
+from simenv.scheduler.core.types import Limits, Route, nodes_of
+from simenv.scheduler.routing import ranks
+from simenv.scheduler.routing.engine_support import (
+    NOTHING,
+    Seen,
+    ask,
+    holds_machine,
+    objection,
+    option_hint,
+)
+from simenv.scheduler.routing.ranks import Fit
+from simenv.text import size
+from simulators import catalog
+from simulators.catalog import EngineCard
+from simulators.circuit.analysis.profile import Profile
+
+__all__ = ["AUTO", "Considered", "consider", "hangs_on_angles", "named", "route", "runs", "size"]
+
+AUTO = "auto"
+SHOTS_PROBE = 1_000_000  # the model is linear in shots; two points give the line
+
+LIGHT_QUBITS = 24  # up to here all amplitudes cost less than thinking of something better
+LIGHT_BITS = 6  # beyond, a chain with bonds up to 2**6 is lighter than all amplitudes
+CHAIN_BITS = 8  # too wide for memory: a chain that is exact with bonds up to 2**8
+CHAIN_OPERATIONS = 10**12  # splits of tensors that may be counted for it
+
+
+class Considered(msgspec.Struct, frozen=True):
+    """One engine looked at: a route, or what speaks against it; `words` says it in short."""
+
+    engine: str
+    route: Route | None
+    objection: SimenvError | None
+    words: str
+
+
+def route(
+    profile: Profile,
+    terms: Terms,
+    pools: tuple[PoolSpec, ...],
+    limits: Limits,
+    seen: Seen = NOTHING,
+) -> Route:
+    """The engine for a program and what it will cost; raises a SimenvError that says why not. A
+    preference among pools is not looked at here: see `preferring`."""
+    considered = consider(profile, terms, pools, limits, seen)
+    chosen = considered[0]
+    if chosen.route is not None:
+        return chosen.route
+    assert chosen.objection is not None
+    error = chosen.objection
+    if terms.engine == AUTO:
+        others = [f"{one.engine}: {one.words}" for one in considered[1:]]
+        error.hint = "; ".join([error.hint, *others]) if error.hint else "; ".join(others)
+    raise error
+
+
+def consider(
+    profile: Profile,
+    terms: Terms,
+    pools: tuple[PoolSpec, ...],
+    limits: Limits,
+    seen: Seen = NOTHING,
+) -> list[Considered]:
+    """What `terms` allows, the engine chosen first; if none can, the most likely one first."""
+    candidates = _pools(terms, pools)
+    machines = [pool for pool in candidates if holds_machine(pool)]
+    if terms.engine != AUTO or machines:  # a pool that was named has a machine and nothing else
+        wanted = machines[0].engine if terms.engine == AUTO else terms.engine
+        card = _named(msgspec.structs.replace(terms, engine=wanted))
+        return [_look(card, candidates, profile, terms, limits, "", seen)]
+    _check_options(terms)
+    found = []
+    for card in catalog.CARDS:
+        if card.automatic:
+            found.append(_look(card, candidates, profile, terms, limits, AUTO))
+    order = _order(profile, terms)
+    found.sort(key=lambda one: (one.route is None, _place_in(order, one.engine)))
+    if found[0].route is None:  # the amplitudes' figure says most
+        found.sort(key=lambda one: one.engine != "statevector")
+    return found
+
+
+def hangs_on_angles(profile: Profile, terms: Terms) -> bool:
+    """May a program of the same structure with other angles be routed otherwise?"""
+    if not profile.by_angles:
+        return False
+    card = catalog.card(terms.engine)
+    if terms.engine == AUTO:
+        return profile.num_qubits > catalog.SMALL_QUBITS
+    return card is not None and card.clifford
+
+
+def runs(pool: PoolSpec, card: EngineCard) -> bool:
+    """May this pool run that engine? One for drills needs a pool of its own."""
+    return pool.engine == card.name or (pool.engine == "any" and card.shared)
+
+
+def _order(profile: Profile, terms: Terms) -> tuple[str, ...]:
+    """The engines `auto` prefers, those that can first."""
+    width = min(card.seen(profile, terms.outputs).num_qubits for card in catalog.CARDS)
+    if width <= catalog.SMALL_QUBITS:
+        return "statevector", "stabilizer", "mps"
+    if width > LIGHT_QUBITS and 0 <= profile.bond_bits <= LIGHT_BITS:
+        return "stabilizer", "mps", "statevector"
+    return "stabilizer", "statevector", "mps"
+
+
+def _place_in(order: tuple[str, ...], engine: str) -> int:
+    """An engine that the order does not name comes after those that it names, by its place in the
+    catalog."""
+    if engine in order:
+        return order.index(engine)
+    names = [card.name for card in catalog.CARDS]
+    return len(order) + names.index(engine)
+
+
+def _against_auto(card: EngineCard, profile: Profile) -> str:
+    """What keeps `auto` from an engine that may be able to run the program; "" if nothing."""
+    if card.clifford:
+        if not profile.clifford:
+            return "free parameters or matrices may not be Clifford: ask for it by name to try"
+        if profile.conditions:
+            return "conditions may be more than parities of clbits: ask for it by name to try"
+    if card.name == "mps":
+        if not 0 <= profile.bond_bits <= CHAIN_BITS:
+            bound = "unknown" if profile.bond_bits < 0 else f"2^{profile.bond_bits}"
+            return (
+                f"its bonds may need {bound} values, auto allows 2^{CHAIN_BITS}: asked for by name,"
+                " it cuts off what is beyond its option bond"
+            )
+        if _splits(profile) > CHAIN_OPERATIONS:
+            return f"more than {CHAIN_OPERATIONS:.0e} operations: ask for it by name to run it"
+    return ""
+
+
+def _splits(profile: Profile) -> int:
+    """A count of operations for splitting tensors; distant qubits are swapped there and back."""
+    gates = profile.gates_2q + profile.gates_many
+    hops: int = max(1, 2 * profile.longest - 1)
+    return int(gates * hops * 8 ** max(0, profile.bond_bits))
+
+
+def _why(card: EngineCard, profile: Profile, of: int) -> str:
+    """Why `auto` takes an engine that can; `of`: qubits of the program."""
+    width = f"{profile.num_qubits} qubits"
+    if profile.num_qubits < of:
+        width = f"{profile.num_qubits} of {of} qubits at once are needed"
+    if card.clifford:
+        return f"auto: {width} of Clifford gates"
+    if card.name == "mps":
+        return f"auto: {width}, at most 2^{profile.bond_bits} values cross any cut between them"
+    return f"auto: {width}, {card.summary}"
+
+
+def _named(terms: Terms) -> EngineCard:
+    card = catalog.card(terms.engine)
+    if card is None:
+        names = ", ".join(entry.name for entry in catalog.CARDS if entry.shared)
+        raise OptionError(
+            f"engine {terms.engine[:64]!r} is not known", hint=f"one of: auto, {names}"
+        )
+    return card
+
+
+def _check_options(terms: Terms) -> None:
+    """OptionError for an option that no engine of `auto` has."""
+    cards = [card for card in catalog.CARDS if card.automatic]
+    for name, _ in terms.options:
+        if not any(option.name == name for card in cards for option in card.options):
+            raise OptionError(
+                f"no engine has an option {name[:64]!r}",
+                hint="; ".join(option_hint(card) for card in cards if card.options),
+            )
+
+
+def _look(
+    card: EngineCard,
+    candidates: tuple[PoolSpec, ...],
+    profile: Profile,
+    terms: Terms,
+    limits: Limits,
+    by: str,
+    seen: Seen = NOTHING,
+) -> Considered:
+    """A route on one engine, or what speaks against it."""
+    of, profile = profile.num_qubits, card.seen(profile, terms.outputs)
+    error = objection(card, profile, terms)
+    if error is None and card.machine:
+        error = _against_machine(candidates, profile, seen)
+    fit = None
+    if error is None:
+        found = _fit(card, candidates, profile, terms, limits)
+        if isinstance(found, Fit):
+            fit = found
+        else:
+            error = found
+    if error is None and by == AUTO and (words := _against_auto(card, profile)):
+        error = Infeasible(f"engine {card.name!r}: {words}", hint=f"engine={card.name!r}")
+    if error is not None or fit is None:
+        assert error is not None
+        return Considered(card.name, None, error, _short(card, error))
+    reason = _why(card, profile, of) if by == AUTO else f"asked for {card.name}"
+    if card.machine:
+        reason = f"asked for {named(fit.pool, seen)}"
+    if fit.words:
+        reason = f"{reason}; {fit.words}"
+    return Considered(card.name, _route(card, fit, profile, terms, limits, reason), None, reason)
+
+
+def _fit(
+    card: EngineCard,
+    candidates: tuple[PoolSpec, ...],
+    profile: Profile,
+    terms: Terms,
+    limits: Limits,
+) -> Fit | SimenvError:
+    """Where it fits: on one rank if that is enough, then in pools of several, then beside one."""
+    able = [p for p in candidates if runs(p, card)]
+    if not able:
+        return Infeasible(
+            f"no pool here runs engine {card.name!r}",
+            hint=f"ask for another engine, or start a pool with engine={card.name}"
+            + ("; a machine is asked for by its pool" if not candidates else ""),
+        )
+    able.sort(key=lambda p: p.engine != card.name)  # a pool of its own has it loaded
+    found = [ranks.fit(card, profile, terms, pool, limits) for pool in able]
+    fits = [one for one in found if isinstance(one, Fit)]
+    if fits:
+        return min(fits, key=lambda one: (one.ranks > 1, one.on_demand))
+    return next(one for one in found if not isinstance(one, Fit))
+
+
+def _short(card: EngineCard, error: SimenvError) -> str:
+    """An objection without the engine's name; the pip line where that is the way out."""
+    words = error.message.removeprefix(f"engine {card.name!r}").removeprefix(":").strip()
+    return f"{words}: {card.missing}" if card.missing else words
+
+
+def _route(
+    card: EngineCard, fit: Fit, profile: Profile, terms: Terms, limits: Limits, reason: str
+) -> Route:
+    start_s = card.costs.seconds(profile, ask(card, terms, ranks=fit.used), 1)
+    many_s = card.costs.seconds(profile, ask(card, terms, SHOTS_PROBE, fit.used), 1)
+    narrow = profile.num_qubits <= catalog.SMALL_QUBITS
+    alone = narrow or not card.threads or fit.ranks > 1
+    return Route(
+        engine=card.name,
+        reason=reason,
+        pool=fit.pool,
+        num_qubits=profile.num_qubits,
+        memory_bytes=fit.memory_bytes,
+        # Two digits are all an estimate is worth, and let programs of one kind share a route.
+        evolve_us=float(f"{start_s * 1e6:.2g}"),
+        shot_us=float(f"{(many_s - start_s) * 1e6 / SHOTS_PROBE:.2g}"),
+        max_slots=1 if alone else max(node.slots for node in nodes_of(limits)),
+        ranks=fit.ranks,
+    )
+
+
+def named(pool: str, seen: Seen) -> str:
+    """A pool in words, with its machine where that is known."""
+    device = seen.device(pool)
+    return f"pool {pool} ({device.model})" if device is not None else f"pool {pool}"
+
+
+def _against_machine(
+    candidates: tuple[PoolSpec, ...], profile: Profile, seen: Seen
+) -> SimenvError | None:
+    """Why the machine of the pool asked for cannot run the program, if it is known to be so."""
+    pool = next((pool.name for pool in candidates if holds_machine(pool)), "")
+    if not pool:
+        return OptionError(
+            "a machine is asked for by its pool, never by engine='hardware' alone",
+            hint="pool='NAME', or prefer=['hardware']",
+        )
+    device = seen.device(pool)
+    if device is None:
+        return None
+    if 0 < device.num_qubits < profile.num_qubits:
+        return Infeasible(
+            f"this program has {profile.num_qubits} qubits; {named(pool, seen)} has "
+            f"{device.num_qubits}",
+            hint="a simulator may take it: ask for no pool",
+        )
+    if profile.mid_circuit and not device.dynamic:
+        return Infeasible(
+            f"{named(pool, seen)} has no measurements, resets or conditions before a program's end",
+            hint="a simulator takes it: ask for no pool",
+        )
+    return None
+
+
+def _pools(terms: Terms, pools: tuple[PoolSpec, ...]) -> tuple[PoolSpec, ...]:
+    """Those that may run it: the one named, else all that hold no machine."""
+    if not terms.pool:
+        return tuple(pool for pool in pools if not holds_machine(pool))
+    found = tuple(pool for pool in pools if pool.name == terms.pool)
+    if not found:
+        raise OptionError(
+            f"there is no pool {terms.pool[:64]!r}",
+            hint=f"pools: {', '.join(p.name for p in pools)}",
+        )
+    return found

@@ -1,0 +1,114 @@
+"""What speaks against an engine for a program, whatever the memory (see `sizing`), and the way
+out.
+
+What routing is told of this moment: machines that are known, and pools that take nothing.
+
+Everything else it decides by stays as long as the service does.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from simenv.errors import Infeasible, OptionError, SimenvError
+from simenv.model import PoolSpec, Terms
+from simenv.model.devices import DeviceInfo, DeviceKind
+from simulators import catalog
+from simulators.catalog import Ask, EngineCard
+from simulators.circuit.analysis.profile import Profile
+
+ELSEWHERE = "ask for another engine: engine='auto' finds one"
+
+
+def objection(card: EngineCard, profile: Profile, terms: Terms) -> SimenvError | None:
+    """Why the engine cannot run the program, whatever the memory; None if it can."""
+    if card.missing:
+        return OptionError(f"engine {card.name!r} is not installed here", hint=card.missing)
+    wrong = card.option_problem(terms.options)
+    if wrong:
+        return OptionError(wrong, hint=option_hint(card))
+    missing = [output for output in terms.outputs if output not in card.outputs]
+    if missing:
+        return Infeasible(
+            f"engine {card.name!r} has no output {missing[0]!r}",
+            hint=f"it has: {', '.join(card.outputs)}",
+        )
+    words = _lacks(card, profile, terms)
+    if words:
+        return Infeasible(f"engine {card.name!r} {words}", hint=ELSEWHERE)
+    if profile.num_qubits > card.max_qubits and (card.clifford or card.dense_qubits):
+        return Infeasible(
+            f"engine {card.name!r} needs {profile.num_qubits} qubits; it takes {card.max_qubits}",
+            hint=ELSEWHERE,
+        )
+    return None
+
+
+def ask(card: EngineCard, terms: Terms, shots: int = 0, ranks: int = 1) -> Ask:
+    """What costs depend on, as these terms have it; `ranks`: a power of two."""
+    bond = 0
+    if any(option.name == "bond" for option in card.options):
+        bond = int(card.value(terms.options, "bond"))
+    return Ask(terms.precision, terms.outputs, shots, bond, ranks)
+
+
+def option_hint(card: EngineCard) -> str:
+    """The options an engine has, in words."""
+    if not card.options:
+        return f"engine {card.name!r} has no options"
+    listed = [f"{option.name} ({option.text}; {option.default})" for option in card.options]
+    return f"engine {card.name!r} has: {', '.join(listed)}"
+
+
+def _lacks(card: EngineCard, profile: Profile, terms: Terms) -> str:
+    """What the program needs and the engine has not; "" if nothing."""
+    if terms.precision not in card.precisions:
+        return f"has no precision {terms.precision!r}"
+    if card.clifford and not profile.may_be_clifford:
+        return "runs Clifford circuits, and this program has other gates or angles"
+    if profile.mid_circuit and not card.dynamic:
+        return "has no measurements, resets or conditions before a program's end"
+    if profile.loops and not card.loops:
+        return "has no loops"
+    if profile.switches and not card.loops:
+        return "has no switch"
+    if profile.variables and not card.variables:
+        return "has no classical variables"
+    if profile.stores and not card.variables:
+        return "stores no values in classical bits"
+    if card.gate_qubits and profile.widest > card.gate_qubits:
+        return f"takes gates on at most {card.gate_qubits} qubits, not on {profile.widest}"
+    if card.dense_qubits and profile.num_qubits > card.dense_qubits:
+        dense = [o for o in ("statevector", "probabilities") if o in terms.outputs]
+        if dense:
+            return f"gives {dense[0]} of at most {card.dense_qubits} qubits"
+    return ""
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """`closed`: pools that take no program now, and why."""
+
+    devices: tuple[DeviceInfo, ...] = ()
+    closed: tuple[tuple[str, str], ...] = ()
+
+    def device(self, pool: str) -> DeviceInfo | None:
+        """The machine of a pool; None if it has none, or has not said yet what it is."""
+        return next((device for device in self.devices if device.name == pool), None)
+
+    def why_closed(self, pool: str) -> str:
+        """ "" if the pool takes programs."""
+        return next((why for name, why in self.closed if name == pool), "")
+
+
+NOTHING = Seen()
+
+
+def holds_machine(pool: PoolSpec) -> bool:
+    """Is a machine behind it, which nobody gets who did not ask for it?"""
+    card = catalog.card(pool.engine)
+    return card is not None and card.machine
+
+
+def kind_of(pool: PoolSpec) -> DeviceKind:
+    """What stands behind a pool."""
+    return DeviceKind.HARDWARE if holds_machine(pool) else DeviceKind.IDEAL

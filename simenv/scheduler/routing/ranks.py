@@ -1,0 +1,299 @@
+"""How many ranks a program needs, and how much memory of each: where it fits, or why nowhere.
+
+A rank is one slot and its memory. What one rank of a pool may hold goes to one rank; what is wider
+goes over the smallest power of two of ranks that hold it and that the nodes of one block can take.
+The answer depends on the nodes there are, never on what they do or whether they are up.
+
+Pools of several ranks made on demand: their names, their size, how many there may be.
+
+A program too big for one rank runs over the smallest power of two of ranks that hold it, in the
+pool `<pool>.x<ranks>`, whose workers are started when it comes and kept while there is such work.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import msgspec
+
+from launcher.base import Node
+from launcher.placement import NodeResources, Placement, ResourceRequest, matches, place
+from simenv.errors import Infeasible, SimenvError
+from simenv.model import PoolSpec, Terms
+from simenv.scheduler.core.types import Limits, Route, gang_name, nodes_of, slot_memory
+from simenv.scheduler.routing.engine_support import ELSEWHERE, ask
+from simenv.text import size
+from simulators import catalog
+from simulators.catalog import EngineCard
+from simulators.catalog.costs import StateCosts
+from simulators.circuit.analysis.profile import Profile
+
+
+class Fit(msgspec.Struct, frozen=True):
+    """Where a program would run."""
+
+    pool: str
+    ranks: int  # of the worker
+    memory_bytes: int  # of each rank
+    on_demand: bool = False
+    used: int = 1  # of the ranks, a power of two
+    words: str = ""  # about them, for the reason of a route
+
+
+def fit(
+    card: EngineCard, profile: Profile, terms: Terms, pool: PoolSpec, limits: Limits
+) -> Fit | SimenvError:
+    """The ranks a program gets of a pool, or beside it; or what speaks against both."""
+    if not _nodes(pool.nodes, limits):
+        return Infeasible(
+            f"no node matches {pool.nodes!r}, where workers of pool {pool.name!r} may be",
+            hint=f"nodes: {', '.join(node.name for node in nodes_of(limits))}",
+        )
+    several = pool.ranks > 1 or terms.ranks > 1
+    if several and not card.ranks:
+        whose = f"workers of pool {pool.name!r} have" if pool.ranks > 1 else "it was asked for"
+        number = pool.ranks if pool.ranks > 1 else terms.ranks
+        return Infeasible(
+            f"engine {card.name!r} runs on one rank, and {whose} {number}", hint=ELSEWHERE
+        )
+    if pool.ranks > 1:
+        return _in_gang(card, profile, terms, pool, limits)
+    if not several:
+        found = _alone(card, profile, terms, pool, limits)
+        if found is not None:
+            return found
+    if card.ranks and terms.ranks != 1:
+        return _on_demand(card, profile, terms, pool, limits)
+    return _too_wide(card, profile, terms, pool, limits)
+
+
+def _alone(
+    card: EngineCard, profile: Profile, terms: Terms, pool: PoolSpec, limits: Limits
+) -> Fit | None:
+    """On one rank, if that can hold it."""
+    most, asked = one_rank_bytes(pool, limits), ask(card, terms)
+    if profile.num_qubits > card.max_qubits:
+        return None
+    if card.costs.least_memory_bytes(profile, asked) > most:
+        return None
+    return Fit(pool.name, 1, min(most, card.costs.memory_bytes(profile, asked)))
+
+
+def _in_gang(
+    card: EngineCard, profile: Profile, terms: Terms, pool: PoolSpec, limits: Limits
+) -> Fit | SimenvError:
+    """In a pool whose workers have several ranks."""
+    used = power(pool.ranks)
+    if terms.ranks and power(terms.ranks) != used:
+        return Infeasible(
+            f"{terms.ranks} ranks were asked for, and workers of pool {pool.name!r} have "
+            f"{pool.ranks}",
+            hint="ask for no pool, or for no number of ranks",
+        )
+    most = pool.memory_bytes or slot_bytes(pool, limits, pool.ranks)
+    if _least(card, profile, terms, used) > most or profile.num_qubits > card.max_qubits:
+        return _too_wide(card, profile, terms, pool, limits)
+    need = min(most, card.costs.memory_bytes(profile, ask(card, terms, ranks=used)))
+    return Fit(pool.name, pool.ranks, need, used=used, words=_words(used, pool.ranks, need))
+
+
+def _on_demand(
+    card: EngineCard, profile: Profile, terms: Terms, pool: PoolSpec, limits: Limits
+) -> Fit | SimenvError:
+    """Over so many ranks as were asked for, or as it needs."""
+    asked = power(terms.ranks)
+    most = min(limits.max_ranks, most_ranks(pool, limits))
+    if asked > most:
+        return _too_many(terms.ranks, pool, limits)
+    ranks = asked or 2
+    while ranks <= most and profile.num_qubits <= card.max_qubits:
+        bound = slot_bytes(pool, limits, ranks)
+        if _least(card, profile, terms, ranks) <= bound:
+            need = min(bound, card.costs.memory_bytes(profile, ask(card, terms, ranks=ranks)))
+            words = _words(ranks, max(ranks, terms.ranks), need)
+            return Fit(gang_name(pool.name, ranks), ranks, need, True, ranks, words)
+        if asked:
+            break
+        ranks *= 2
+    return _too_wide(card, profile, terms, pool, limits)
+
+
+def _least(card: EngineCard, profile: Profile, terms: Terms, ranks: int) -> int:
+    return card.costs.least_memory_bytes(profile, ask(card, terms, ranks=ranks))
+
+
+def _words(used: int, of: int, rank_bytes: int) -> str:
+    if used < of:
+        return f"{used} of {of} ranks used: a power of two"
+    return f"over {used} ranks of {size(rank_bytes)}"
+
+
+def power(ranks: int) -> int:
+    """The largest power of two that is no more; 0 for 0."""
+    return 1 << (ranks.bit_length() - 1) if ranks else 0
+
+
+@functools.lru_cache(maxsize=1024)
+def _nodes(patterns: str, limits: Limits) -> tuple[Node, ...]:
+    return tuple(node for node in nodes_of(limits) if matches(patterns, NodeResources.of(node)))
+
+
+def one_rank_bytes(pool: PoolSpec, limits: Limits) -> int:
+    """The most that the only rank of a pool's worker may hold."""
+    nodes = _nodes(pool.nodes, limits)
+    most = max((node.memory_bytes for node in nodes), default=0)
+    return min(most, pool.memory_bytes or limits.memory_per_slot or most)
+
+
+@functools.lru_cache(maxsize=1024)
+def slot_bytes(pool: PoolSpec, limits: Limits, ranks: int) -> int:
+    """The most that each of so many ranks of one worker may hold; 0 if nodes do not take them."""
+    sizes = {slot_memory(node, limits) for node in _nodes(pool.nodes, limits)}
+    fitting = (each for each in sizes if most_ranks(pool, limits, each) >= ranks)
+    most = max(fitting, default=0)
+    return min(most, pool.memory_bytes) if pool.memory_bytes else most
+
+
+def most_ranks(pool: PoolSpec, limits: Limits, rank_bytes: int = 0) -> int:
+    """Ranks that one worker may have on nodes of one block whose slots have so much memory."""
+    blocks: dict[int, int] = {}
+    for node in _nodes(pool.nodes, limits):
+        if slot_memory(node, limits) >= rank_bytes:
+            blocks[node.block] = blocks.get(node.block, 0) + node.slots
+    return max(blocks.values(), default=0)
+
+
+def most_ranks_of_all(limits: Limits) -> int:
+    """Ranks that any worker here could have: no more than the slots of one block's nodes."""
+    return max(1, min(limits.max_ranks, most_ranks(PoolSpec("any"), limits)))
+
+
+def nodes_for(route: Route, limits: Limits) -> int:
+    """On how many nodes a worker for it would be, with nothing else about."""
+    rooms = [
+        NodeResources.of(node)
+        for node in nodes_of(limits)
+        if slot_memory(node, limits) >= route.memory_bytes or route.ranks == 1
+    ]
+    found = place(ResourceRequest(route.ranks, memory_bytes=route.memory_bytes), rooms)
+    return len(found.shares) if isinstance(found, Placement) else 1
+
+
+def _too_many(ranks: int, pool: PoolSpec, limits: Limits) -> Infeasible:
+    if limits.max_ranks == 1:
+        return Infeasible(
+            f"{ranks} ranks were asked for, and a worker here has one: there is no MPI",
+            hint=limits.launcher,
+        )
+    most = min(limits.max_ranks, most_ranks(pool, limits))
+    return Infeasible(
+        f"{ranks} ranks were asked for, and a worker of pool {pool.name!r} may have {most} here",
+        hint=f"ranks={power(most)} is the most; without it as many are taken as are needed",
+    )
+
+
+def _too_wide(
+    card: EngineCard, profile: Profile, terms: Terms, pool: PoolSpec, limits: Limits
+) -> Infeasible:
+    """The figure that is too large, the one it is held against, and the widest that would do."""
+    alone = _least(card, profile, terms, 1)
+    needs = f"{size(alone)} ({profile.num_qubits} qubits, {terms.precision} precision)"
+    there = f"a worker here has {size(one_rank_bytes(pool, limits))}"
+    if card.clifford or card.dense_qubits:
+        return Infeasible(f"engine {card.name!r} needs {needs}; {there}", hint=ELSEWHERE)
+    most = power(min(limits.max_ranks, most_ranks(pool, limits)))
+    if card.ranks and pool.ranks > 1:
+        used, bound = power(pool.ranks), pool.memory_bytes or slot_bytes(pool, limits, pool.ranks)
+        there = _divided(used, _least(card, profile, terms, used), bound)
+    elif card.ranks and terms.ranks != 1 and most > 1:
+        used = power(terms.ranks) or most
+        there = _divided(used, _least(card, profile, terms, used), slot_bytes(pool, limits, used))
+    hint = _way_out(card, profile, terms, pool, limits)
+    return Infeasible(f"this program needs {needs}; {there}", hint=hint)
+
+
+def _divided(ranks: int, need: int, bound: int) -> str:
+    return f"over {ranks} ranks {size(need)} each, and a rank here has {size(bound)}"
+
+
+def _way_out(
+    card: EngineCard, profile: Profile, terms: Terms, pool: PoolSpec, limits: Limits
+) -> str:
+    kind = "dynamic program" if profile.mid_circuit else "program"
+    double, single = (
+        _widest(card, profile, msgspec.structs.replace(terms, precision=p), pool, limits)
+        for p in ("double", "single")
+    )
+    hint = f"the widest {kind} that fits here has {double} qubits, {single} in single precision"
+    if terms.precision == "double" and profile.num_qubits <= single:
+        return hint + ": this one fits with precision='single'"
+    if limits.max_ranks == 1 and card.ranks and most_ranks(pool, limits) > 1:
+        able = msgspec.structs.replace(limits, max_ranks=most_ranks(pool, limits))
+        if _fits(card, profile, terms, pool, able):
+            return f"{hint}; over several ranks this one would fit, but there is no MPI: " + (
+                limits.launcher
+            )
+    return hint
+
+
+def _fits(card: EngineCard, profile: Profile, terms: Terms, pool: PoolSpec, limits: Limits) -> bool:
+    """As `fit`, in yes or no, and without asking for its words."""
+    if pool.ranks == 1 and terms.ranks <= 1 and _alone(card, profile, terms, pool, limits):
+        return True
+    if not card.ranks or terms.ranks == 1 or profile.num_qubits > card.max_qubits:
+        return False
+    if pool.ranks > 1:
+        choices = [power(pool.ranks)]
+    else:
+        most = min(limits.max_ranks, most_ranks(pool, limits))
+        choices = [2**k for k in range(1, most.bit_length())]
+        choices = [r for r in choices if r == power(terms.ranks) or not terms.ranks]
+    bounds = [(r, pool.memory_bytes or slot_bytes(pool, limits, r)) for r in choices]
+    return any(_least(card, profile, terms, r) <= bound for r, bound in bounds)
+
+
+def _widest(
+    card: EngineCard, profile: Profile, terms: Terms, pool: PoolSpec, limits: Limits
+) -> int:
+    """The most qubits a program of this kind may have here."""
+    width = min(profile.num_qubits, card.max_qubits)
+    terms = msgspec.structs.replace(terms, outputs=("counts",))
+    while width > 0:
+        narrower = msgspec.structs.replace(profile, num_qubits=width)
+        if _fits(card, narrower, terms, pool, limits):
+            break
+        width -= 1
+    return width
+
+
+_PLAIN = Profile(64, 0, 1, 1, 0, 0, 0, 0, False, 0)
+
+
+@functools.lru_cache(maxsize=64)
+def widest(pools: tuple[PoolSpec, ...], limits: Limits) -> int:
+    """Qubits of the widest program with all its amplitudes that could ever run here, in double
+    precision, over as many ranks as it takes; 0 if no pool holds amplitudes."""
+    return max(widest_on(card, pools, limits) for card in catalog.CARDS if is_dense(card))
+
+
+def widest_on(card: EngineCard, pools: tuple[PoolSpec, ...], limits: Limits) -> int:
+    """The same of one engine that holds all amplitudes."""
+    able = [pool for pool in pools if pool.engine in ("any", card.name)]
+    return max((_widest(card, _PLAIN, Terms(), pool, limits) for pool in able), default=0)
+
+
+@functools.lru_cache(maxsize=1024)
+def widest_of(pool: PoolSpec, limits: Limits) -> int:
+    """Of a pool's own workers, without what is made for it on demand; where width alone says
+    nothing of memory, what the engine takes."""
+    card = catalog.card("statevector" if pool.engine == "any" else pool.engine)
+    if card is not None and card.machine:
+        return 0  # it says that itself
+    if card is None or not is_dense(card):
+        return 0 if card is None else card.max_qubits
+    return _widest(card, _PLAIN, Terms(ranks=0 if pool.ranks > 1 else 1), pool, limits)
+
+
+def is_dense(card: EngineCard) -> bool:
+    """Does it hold all amplitudes, so that the width tells the memory?"""
+    return isinstance(card.costs, StateCosts)

@@ -1,0 +1,1 @@
+"""How many workers each pool has, and on which nodes."""

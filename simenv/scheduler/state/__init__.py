@@ -1,0 +1,1 @@
+"""All that the scheduler remembers, and helpers that keep its invariants."""

@@ -1,0 +1,144 @@
+"""The ledger: what of each node is granted, reserved and claimed, and whether the node is in use.
+
+Slots are granted to running tasks, memory to running tasks or, for as long as they live, to workers
+that reserve it. Ranks that only live there need no slots, and may be more than those; of workers
+made on demand no more ranks are started than could run at once. A node's slots have one claimant at
+a time. A claim keeps what is freed from everybody else until the claimant has enough; where that
+will not be before a long task has ended, short ones may use it meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from launcher.base import Node, Share
+from launcher.placement import NodeResources
+from simenv.scheduler.core.types import Limits, nodes_of
+
+_FIRST = 10_000  # more than the ranks a node may have
+WORKERS_PER_SLOT = 32  # resident at a time: an idle worker uses memory and no slot
+WORKER_BYTES = 128 * 2**20  # of an idle worker of one rank, measured: 76 to 126 MiB, unshared
+AVOID_NS = 60_000_000_000  # a node where a worker could not be started is the last choice so long
+
+
+class Host(msgspec.Struct, eq=False):
+    """One node as it is now."""
+
+    node: Node
+    free_slots: int
+    free_memory: int
+    reserved: int = 0  # memory that belongs to workers, whatever runs
+    ranks: int = 0  # of all workers here
+    ganged: int = 0  # those of workers of several ranks
+    on_demand: int = 0  # those of workers made on demand, never more than slots
+    claimed_slots: int = 0
+    claimed_memory: int = 0
+    kept_slots: int = 0  # claimed, but short tasks may have them
+    kept_memory: int = 0  # likewise
+    drained: str = ""  # why
+    lost: str = ""  # why
+    avoid_until_ns: int = 0
+
+    @property
+    def is_up(self) -> bool:
+        return not (self.drained or self.lost)
+
+    @property
+    def state(self) -> str:
+        """As in NodeInfo."""
+        return "lost" if self.lost else "drained" if self.drained else "up"
+
+    @property
+    def granted(self) -> int:
+        """Memory of running tasks beyond what their workers reserve."""
+        return self.node.memory_bytes - self.reserved - self.free_memory
+
+    def room(self, memory_bytes: int, slots: int, own: int = 0) -> NodeResources:
+        """As placement sees it, with so much memory and so many slots to be had. A pool is spread
+        by its `own` workers and by the gangs that will need slots; by all others only then."""
+        return NodeResources(
+            self.node.name,
+            slots,
+            memory_bytes,
+            self.node.memory_bytes,
+            ranks=(own + self.ganged) * _FIRST + self.ranks,
+            block=self.node.block,
+            features=self.node.features,
+            usable=self.is_up,
+            reason=f"{self.state}: {self.lost or self.drained}" if not self.is_up else "",
+        )
+
+
+Places = tuple[tuple[Host, int], ...]  # hosts, and a worker's ranks there
+
+
+class Ledger:
+    """All nodes, by name."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.hosts = {
+            node.name: Host(node, node.slots, node.memory_bytes) for node in nodes_of(limits)
+        }
+        self.version = 0  # grows when a node comes into use or goes out of it
+
+    @property
+    def free_slots(self) -> int:
+        return sum(host.free_slots for host in self.hosts.values())
+
+    @property
+    def free_memory(self) -> int:
+        return sum(host.free_memory for host in self.hosts.values())
+
+    def up(self) -> list[Host]:
+        return [host for host in self.hosts.values() if host.is_up]
+
+    def places(self, shares: Iterable[Share]) -> Places:
+        return tuple((self.hosts[share.node], share.ranks) for share in shares)
+
+    def forget_claims(self) -> None:
+        """Claims on memory are made anew by whoever still waits."""
+        for host in self.hosts.values():
+            host.claimed_memory = host.kept_memory = 0
+
+    def forget_slot_claims(self) -> None:
+        """Likewise those on slots."""
+        for host in self.hosts.values():
+            host.claimed_slots = host.kept_slots = 0
+
+
+def most_resident(node: Node, rank_bytes: int = 0) -> int:
+    """The most ranks of resident workers on a node: WORKERS_PER_SLOT for each slot, as far as its
+    memory holds idle ones, and one for each slot in any case. `rank_bytes`: what each reserves;
+    it counts here only where it is less than an idle one has, as the ranks of all pools are counted
+    together, and placement bounds what is reserved."""
+    by_memory = node.memory_bytes // min(rank_bytes or WORKER_BYTES, WORKER_BYTES)
+    return max(node.slots, min(WORKERS_PER_SLOT * node.slots, by_memory))
+
+
+def occupy(places: Places, rank_bytes: int, on_demand: bool) -> None:
+    """A worker comes to live there; `rank_bytes` are reserved for each of its ranks."""
+    _count(places, 1, on_demand)
+    reserve(places, rank_bytes)
+
+
+def vacate(places: Places, rank_bytes: int, on_demand: bool) -> None:
+    """It is gone."""
+    _count(places, -1, on_demand)
+    reserve(places, -rank_bytes)
+
+
+def _count(places: Places, sign: int, on_demand: bool) -> None:
+    several = sum(ranks for _, ranks in places) > 1
+    for host, ranks in places:
+        host.ranks += sign * ranks
+        host.ganged += sign * ranks * several
+        host.on_demand += sign * ranks * on_demand
+
+
+def reserve(places: Places, rank_bytes: int) -> None:
+    """So much more for each rank of a worker."""
+    for host, ranks in places:
+        host.free_memory -= ranks * rank_bytes
+        host.reserved += ranks * rank_bytes

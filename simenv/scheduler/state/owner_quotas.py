@@ -1,0 +1,211 @@
+"""Limits per owner: which submissions and reservations they allow. Pure decisions, no clock.
+
+Limits are looked up by the name of the owner. The environment's own user, "", has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from simenv.errors import Infeasible, LimitExceeded, QueueFull, SimenvError
+from simenv.model import (
+    CLIENT_LIMITS,
+    UNLIMITED,
+    Code,
+    OwnerLimits,
+    OwnerUse,
+    Terms,
+)
+from simenv.scheduler.core.types import Route
+from simenv.scheduler.reservations.policies import DELAYED, REJECTED, Verdict
+from simenv.text import size
+
+RETRY_AFTER_S = 1.0
+BURST_S = 2  # a bucket holds the messages of so many seconds
+NS = 10**9
+
+
+class Quotas:
+    """The table of limits. Names that are not in it have those of the role client."""
+
+    def __init__(self) -> None:
+        self._of: Mapping[str, OwnerLimits] = {}
+        self._default = CLIENT_LIMITS
+        self.caps_slots = False  # does anybody have a limit of running slots?
+        self.changed = False  # since tasks were sent out last
+
+    def set(self, table: Mapping[str, OwnerLimits], default: OwnerLimits) -> None:
+        """Replace the table; it holds for the next decision."""
+        self._of, self._default, self.changed = table, default, True
+        self.caps_slots = any(each.max_running_slots for each in (default, *table.values()))
+
+    def of(self, owner: str) -> OwnerLimits:
+        """The limits of an owner."""
+        return self._of.get(owner, self._default) if owner else UNLIMITED
+
+
+def raise_limit(key: str, owner: str) -> str:
+    """The way out that every refusal by a limit names beside its own."""
+    return f"an admin can raise it: simenv limits set {owner} {key}=..."
+
+
+def check_terms(limits: OwnerLimits, owner: str, terms: Terms) -> SimenvError | None:
+    """The refusal of a priority or a run timeout above its limit; None if there is none."""
+    if abs(terms.priority) > limits.max_priority:
+        return LimitExceeded(
+            f"priority {terms.priority} is above the limit of {limits.max_priority}, or below "
+            f"-{limits.max_priority}, for {owner!r} (max_priority)",
+            hint=f"a priority nearer to 0; {raise_limit('max_priority', owner)}",
+        )
+    if limits.max_run_s and terms.run_timeout_s > limits.max_run_s:
+        return LimitExceeded(
+            f"run_timeout_s = {terms.run_timeout_s:g} is above the limit of {limits.max_run_s} s "
+            f"for {owner!r} (max_run_s)",
+            hint=f"a shorter run_timeout_s; {raise_limit('max_run_s', owner)}",
+        )
+    return None
+
+
+def check_queue(
+    limits: OwnerLimits, owner: str, use: OwnerUse, count: int, size_bytes: int
+) -> SimenvError | None:
+    """The refusal of `count` more tasks that hold `size_bytes`; None if they are allowed."""
+    if limits.max_queued_tasks and use.queued_tasks + count > limits.max_queued_tasks:
+        key = "max_queued_tasks"
+        words = (
+            f"{owner!r} has {use.queued_tasks} unfinished tasks; {count} more would pass the limit "
+            f"of {limits.max_queued_tasks} ({key})"
+        )
+    elif limits.max_queued_bytes and use.queued_bytes + size_bytes > limits.max_queued_bytes:
+        key = "max_queued_bytes"
+        words = (
+            f"the unfinished tasks of {owner!r} hold {size(use.queued_bytes)}; "
+            f"{size(size_bytes)} more would pass the limit of {size(limits.max_queued_bytes)} "
+            f"({key})"
+        )
+    else:
+        return None
+    hint = f"wait for results, then submit again; {raise_limit(key, owner)}"
+    return QueueFull(words, hint=hint, retry_after_s=RETRY_AFTER_S)
+
+
+def check_routes(limits: OwnerLimits, owner: str, routes: list[Route]) -> SimenvError | None:
+    """The refusal of tasks over more ranks than the owner may have slots; None if all fit."""
+    most = limits.max_running_slots
+    ranks = max((route.ranks for route in routes), default=1) if most else 0
+    if ranks <= most:
+        return None
+    return Infeasible(
+        f"a task needs {ranks} ranks, one slot each; the limit for {owner!r} is {most} slots "
+        "(max_running_slots)",
+        hint=f"a smaller circuit or precision='single'; {raise_limit('max_running_slots', owner)}",
+    )
+
+
+def run_limit_s(limits: OwnerLimits, terms: Terms) -> float:
+    """After how many seconds of running a task is ended; 0: never."""
+    told = [each for each in (terms.run_timeout_s, float(limits.max_run_s)) if each]
+    return min(told, default=0.0)
+
+
+def check_renewal(limits: OwnerLimits, owner: str, ttl_ns: int) -> None:
+    """LimitExceeded where a renewal would last longer than the owner's limit."""
+    if limits.max_reservation_s and ttl_ns > limits.max_reservation_s * NS:
+        raise LimitExceeded(
+            _too_long(limits, owner, ttl_ns),
+            hint=f"renew it again before it expires; {raise_limit('max_reservation_s', owner)}",
+        )
+
+
+def veto(
+    limits: OwnerLimits,
+    owner: str,
+    use: OwnerUse,
+    workers: int,
+    ttl_ns: int,
+    pool_workers: int,
+    pool_reserved: int,
+    own_reserved: int,
+) -> Verdict | None:
+    """The limit that stands against a reservation; None if none does.
+
+    `workers`: asked for. `ttl_ns`: of the reservation, or the default of its device.
+    `pool_workers`: workers of the pool that can be reserved at most; `pool_reserved`: those that
+    all owners have reserved, `own_reserved`: this owner.
+    """
+    if limits.max_reservation_s and ttl_ns > limits.max_reservation_s * NS:
+        hint = f"ask for less, and renew it; {raise_limit('max_reservation_s', owner)}"
+        return _rejected(f"{_too_long(limits, owner, ttl_ns)}; {hint}")
+    if limits.max_reservations and use.reservations >= limits.max_reservations:
+        return _rejected(
+            f"{owner!r} has {use.reservations} live reservations; the limit is "
+            f"{limits.max_reservations} (max_reservations); release some; "
+            f"{raise_limit('max_reservations', owner)}"
+        )
+    if not workers or not limits.max_reserved_percent:
+        return None
+    most = pool_workers * limits.max_reserved_percent // 100
+    if own_reserved + workers > most:
+        beside = f" beside {own_reserved} that {owner!r} has" if own_reserved else ""
+        return _rejected(
+            f"workers = {workers}{beside}: {owner!r} may reserve {limits.max_reserved_percent} "
+            f"% of the {pool_workers} workers of a pool, which are {most} (max_reserved_percent); "
+            f"ask for fewer; {raise_limit('max_reserved_percent', owner)}"
+        )
+    if pool_reserved + workers >= pool_workers and limits.max_reserved_percent < 100:
+        words = (
+            f"reservations have {pool_reserved} of the {pool_workers} workers of the pool; one is "
+            "left for tasks without a reservation"
+        )
+        return Verdict(DELAYED, Code.OVER_LIMIT, words, missing=1)
+    return None
+
+
+def _too_long(limits: OwnerLimits, owner: str, ttl_ns: int) -> str:
+    return (
+        f"ttl = {ttl_ns / NS:g} s is above the limit of {limits.max_reservation_s} s for "
+        f"{owner!r} (max_reservation_s)"
+    )
+
+
+def _rejected(words: str) -> Verdict:
+    return Verdict(REJECTED, Code.SCOPE_LIMIT, words)
+
+
+# --- rate of messages ----------------------------------------------------------------------------
+
+
+class MessageRates:
+    """One token bucket for each owner who has a limit. A bucket holds BURST_S seconds' worth."""
+
+    def __init__(self) -> None:
+        self._buckets: dict[str, tuple[float, int]] = {}  # tokens left, and when that was
+
+    def take(self, owner: str, limits: OwnerLimits, now_ns: int) -> float:
+        """Take one message out of the bucket; 0, or in how many seconds there is one again."""
+        rate = limits.max_messages_per_s
+        if not rate:
+            return 0.0
+        most = float(rate * BURST_S)
+        tokens, last_ns = self._buckets.get(owner, (most, now_ns))
+        tokens = min(most, tokens + (now_ns - last_ns) * rate / NS)
+        if tokens >= 1.0:
+            self._buckets[owner] = (tokens - 1.0, now_ns)
+            return 0.0
+        self._buckets[owner] = (tokens, now_ns)
+        return (1.0 - tokens) / rate
+
+    def forget(self, owner: str) -> None:
+        """The owner's key is gone."""
+        self._buckets.pop(owner, None)
+
+
+def too_fast(owner: str, limits: OwnerLimits, wait_s: float) -> QueueFull:
+    """The refusal of one message too many."""
+    return QueueFull(
+        f"{owner!r} sends more than {limits.max_messages_per_s} messages a second "
+        "(max_messages_per_s)",
+        hint="submit_many sends many tasks in one message; "
+        + raise_limit("max_messages_per_s", owner),
+        retry_after_s=max(wait_s, RETRY_AFTER_S),
+    )

@@ -1,0 +1,248 @@
+"""One pool: its workers, its waiting tasks, and how many workers it should have.
+
+A worker that never got ready, or died without a task, counts as a failure of the pool: the next
+start waits 1, 2, 4 ... 60 s, and after QUARANTINE_AFTER failures in a row none follows. A worker
+that died with a task is the task's affair, one that died with its node nobody's: both are replaced
+at once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from simenv.model import PoolSpec, WorkerState
+from simenv.scheduler.core.types import Limits, gang_name, nodes_of
+
+if TYPE_CHECKING:
+    pass
+from launcher.base import Share
+from simenv.scheduler.core.types import Note, Record
+from simenv.scheduler.queueing.queue import LONG_US, Queue
+from simenv.scheduler.state.nodes import Host, Places
+
+
+def gang_spec(base: PoolSpec, ranks: int, limits: Limits) -> PoolSpec:
+    """Like its base, of so many ranks; as many workers as could work side by side."""
+    slots = sum(node.slots for node in nodes_of(limits))
+    return msgspec.structs.replace(
+        base,
+        name=gang_name(base.name, ranks),
+        min=0,
+        max=max(1, slots // ranks),
+        ranks=ranks,
+        memory_bytes=0,
+    )
+
+
+ASKED = -1  # in place of a reservation: somebody asked, and may ask again
+
+
+class Keep(msgspec.Struct, frozen=True):
+    """So many workers of a pool; `until_ns`: by the wall clock, of what is only asked for."""
+
+    pool: str
+    workers: int
+    until_ns: int = 0
+
+
+class Keeps:
+    """Empty while nobody keeps any: then nothing need be looked for."""
+
+    def __init__(self) -> None:
+        self.all: dict[int, Keep] = {}  # by reservation
+        self.asks: dict[str, Keep] = {}  # by pool
+
+    def __bool__(self) -> bool:
+        return bool(self.all or self.asks)
+
+    def of(self, pool: str) -> list[tuple[int, int]]:
+        """Whose they are, and how many there should be."""
+        found = [(number, keep.workers) for number, keep in self.all.items() if keep.pool == pool]
+        asked = self.asks.get(pool)
+        return [*found, (ASKED, asked.workers)] if asked is not None else found
+
+
+BACKOFF_FIRST_NS = 1_000_000_000
+BACKOFF_MAX_NS = 60_000_000_000
+PAUSE_MAX_NS = 15_000_000_000
+QUARANTINE_AFTER = 7
+_WORKING = (WorkerState.STARTING, WorkerState.IDLE, WorkerState.BUSY)
+PACE_WINDOW_US = 1e6  # of busy time, after which what was learned counts half
+GROW_BACKLOG_US = 500_000.0  # expected waiting work a worker, from which one more is worth a start
+
+
+class Worker(msgspec.Struct, eq=False):
+    """One resident simulator and what it holds. `held` is in the order it will be run."""
+
+    name: str
+    pool: str
+    state: WorkerState
+    since_ns: int  # in this state
+    heard_ns: int
+    start: int
+    shares: tuple[Share, ...]
+    places: Places
+    host: Host  # of rank 0
+    ranks: int = 1
+    reserved: int = 0  # memory of each rank, as long as it lives
+    restarts: int = 0
+    node: str = ""  # as it said itself
+    pid: int = 0
+    slots: int = 0  # granted, over all ranks; given back when it runs dry
+    most_slots: int = 0  # granted to its task at first, if some may be taken back: see `resizing`
+    resized: bool = False  # its task ran on different numbers of slots
+    memory_bytes: int = 0  # granted beyond what it reserves, likewise
+    rss_bytes: int = 0
+    passes: tuple[int, int, int] = (0, 0, 0)  # at its last beat: of this task, done, of so many
+    tasks: int = 0
+    held: dict[int, Record] = msgspec.field(default_factory=dict)
+    held_us: float = 0.0
+    worked_ns: int = 0  # since when it works on what it holds; 0: it does not
+    idle_beats: int = 0  # in a row, while it holds tasks
+    # Tasks that ended before it began them, and that it was told to skip, until it answers: their
+    # fence, and once it runs one all the same, when it is killed if it still does.
+    skipped: dict[int, tuple[int, int]] = msgspec.field(default_factory=dict)
+    killed: str = ""  # why we ended it, if we did
+    leaving: str = ""  # why it gets nothing more, if so
+    kept_for: int = 0  # the reservation whose tasks alone it gets; see `kept`
+    kept_ns: int = 0  # since when
+
+    @property
+    def is_live(self) -> bool:
+        """Will it go on working for its pool?"""
+        return self.state in _WORKING and not self.leaving
+
+
+def memory_for(worker: Worker, record: Record) -> int:
+    """The bytes that this worker can have for that task now: what it reserves, and what is free
+    on its node, not claimed and, for a long task, not kept."""
+    host = worker.host
+    free = host.free_memory - host.claimed_memory + worker.reserved
+    return free - host.kept_memory if record.cost_us > LONG_US else free
+
+
+def slots_of(worker: Worker) -> int:
+    """By which its tasks' expected work shrinks; that of several ranks is told as they share it."""
+    return max(1, worker.slots) if worker.ranks == 1 else 1
+
+
+class Pace(msgspec.Struct):
+    """The part of a busy worker's time that its tasks run, learned from what ended last: the rest
+    is the way to and fro."""
+
+    work_us: float = 20_000.0  # a guess that little outweighs: as fast as expected
+    busy_us: float = 20_000.0
+
+    @property
+    def speed(self) -> float:
+        return self.work_us / self.busy_us
+
+    def learn(self, work_us: float, busy_us: float) -> None:
+        """So long did tasks run in so much busy time."""
+        self.work_us += work_us
+        self.busy_us += busy_us
+        if self.busy_us > PACE_WINDOW_US:
+            self.work_us *= 0.5
+            self.busy_us *= 0.5
+
+
+class Pool:
+    """The workers of one kind and the tasks that wait for them."""
+
+    def __init__(self, spec: PoolSpec, base: str = "") -> None:
+        self.spec = spec
+        self.base = base  # the pool it was made for, on demand; "": none
+        self.queue = Queue()
+        self.small = Pace()  # of tasks that travel with others
+        self.large = Pace()
+        self.workers: dict[str, Worker] = {}
+        self.starts: dict[str, int] = {}  # by worker name
+        self.failures = 0
+        self.pauses = 0  # in a row
+        self.next_start_ns = 0
+        self.reason = ""
+        self.machine_qubits = 0  # of the machine its worker holds, once it has told
+        self.short = ""  # what is lacking to start the worker it should have
+        self.overcommit = False  # may it have more workers than its nodes hold?
+
+    @property
+    def device(self) -> str:
+        """The pool that people know it by."""
+        return self.base or self.spec.name
+
+    @property
+    def is_exclusive(self) -> bool:
+        """One task at a time, nothing sent ahead of it: its worker holds a machine, and waits for
+        that without a slot."""
+        return bool(self.spec.provider)
+
+    @property
+    def is_quarantined(self) -> bool:
+        return self.failures >= QUARANTINE_AFTER
+
+    def live(self) -> int:
+        return sum(worker.is_live for worker in self.workers.values())
+
+    def idle(self) -> list[Worker]:
+        """Those that are everybody's."""
+        there = (w for w in self.workers.values() if w.state == WorkerState.IDLE)
+        return [w for w in there if not (w.leaving or w.kept_for)]
+
+    def kept(self) -> int:
+        """Workers that reservations have."""
+        return sum(worker.kept_for > 0 for worker in self.workers.values())
+
+    def target(self, lacking: int = 0) -> int:
+        """How many workers there should be, by what waits and what reservations lack."""
+        spec, waiting = self.spec, len(self.queue)
+        live = self.live()
+        if lacking:
+            there = self.workers.values()
+            starting = sum(w.state == WorkerState.STARTING and w.is_live for w in there)
+            return max(spec.min, live, min(spec.max, live + lacking - starting))
+        if waiting and not (live and live - self.kept()):
+            return min(spec.max, max(live + 1, spec.min))
+        if waiting and live < spec.max and not self._has_room():
+            worth = int(self.queue.backlog_us // GROW_BACKLOG_US)
+            return max(spec.min, live, min(worth, 2 * live, spec.max))
+        return max(spec.min, live)
+
+    def _has_room(self) -> bool:
+        """Is a worker coming, or one there that could start something now?"""
+        return any(
+            w.state == WorkerState.STARTING
+            or (w.state == WorkerState.IDLE and w.host.free_slots > w.host.claimed_slots)
+            for w in self.workers.values()
+            if not (w.leaving or w.kept_for)
+        )
+
+    def joined(self, worker: Worker, now_ns: int) -> None:
+        worker.state = WorkerState.IDLE
+        worker.since_ns = worker.heard_ns = now_ns
+        self.pauses = 0
+
+    def proved(self) -> None:
+        """A worker of this pool did its work: earlier failures are forgiven."""
+        self.failures, self.reason, self.next_start_ns = 0, "", 0
+
+    def failed(self, why: str, now_ns: int) -> Note:
+        """A worker died without a task to blame."""
+        self.failures += 1
+        wait_ns = min(BACKOFF_MAX_NS, BACKOFF_FIRST_NS << (self.failures - 1))
+        self.next_start_ns = now_ns + wait_ns
+        self.reason = why
+        if self.is_quarantined:
+            return Note(
+                "pool.quarantined", self.spec.name, f"{self.failures} failures in a row; {why}"
+            )
+        return Note("pool.backoff", self.spec.name, f"next try in {wait_ns / 1e9:.0f} s; {why}")
+
+    def pause(self, now_ns: int) -> None:
+        """A worker died of what is not its pool's affair: the next start does not follow at once,
+        or a lasting trouble would start one after the other. Those that die together count once."""
+        if now_ns >= self.next_start_ns:
+            self.pauses += 1
+        wait_ns = min(PAUSE_MAX_NS, BACKOFF_FIRST_NS << max(0, self.pauses - 1))
+        self.next_start_ns = max(self.next_start_ns, now_ns + wait_ns)

@@ -1,0 +1,140 @@
+"""Why a task waits, in words: what must happen before it can be sent."""
+
+from __future__ import annotations
+
+from simenv.model import WorkerState
+from simenv.scheduler.core.types import Phase, Record
+from simenv.scheduler.dispatch import gang_scheduling
+from simenv.scheduler.dispatch.gang_scheduling import LAST_SLOTS
+from simenv.scheduler.queueing.queue import LONG_US
+from simenv.scheduler.routing import capacity
+from simenv.scheduler.state.device_controls import PAUSED
+from simenv.scheduler.state.pools import Pool, Worker
+from simenv.scheduler.state.state import Books
+from simenv.text import size
+
+
+def why(books: Books, record: Record, now_ns: int) -> str:
+    """For people; "" if it runs."""
+    if record.stopping:
+        return f"stopping: {record.stopping}"
+    if record.phase == Phase.RUNNING:
+        return ""
+    if record.phase == Phase.SENT:
+        return f"next on {record.worker}"
+    if record.phase == Phase.PARKED:
+        return f"waiting for units of reservation {record.batch.terms.reservation}"
+    if books.draining:
+        return "the service is shutting down"
+    if books.limits.end_ns and gang_scheduling.too_late(books, record, now_ns):
+        left_s = max(0, books.limits.end_ns - now_ns) / 1e9
+        return f"the allocation ends in {_duration(left_s)}, before it would"
+    pool = books.pools[record.route.pool]
+    unplaceable = capacity.misfit(books, record.route)
+    if unplaceable:
+        return unplaceable
+    held_back = _held_back(books, pool)
+    if held_back:
+        return held_back
+    ready = [w for w in pool.workers.values() if _is_ready(w)]
+    if not ready:
+        return _no_worker(books, pool)
+    ours = [w for w in ready if w.kept_for in (0, record.batch.terms.reservation)]
+    if not ours:
+        return f"all workers of pool {pool.spec.name} are kept for reservations"
+    idle = [w for w in ours if w.state == WorkerState.IDLE]
+    if not idle:
+        return "waiting for a worker"
+    if pool.spec.ranks > 1:
+        return _several(books, record, idle, now_ns)
+    return _one(record, idle)
+
+
+def _held_back(books: Books, pool: Pool) -> str:
+    """By what was said of its device; "" if it is not."""
+    if not books.steers.tight:
+        return ""
+    for device in (pool.device, ""):
+        told = books.steers.of(device)
+        if told.state == PAUSED:
+            name, why = f"pool {device}" if device else "everything", f": {told.reason}"
+            return f"{name} is paused{why if told.reason else ''}"
+    if books.steers.room(pool):
+        return ""
+    return f"as many tasks run as pool {pool.device} may have at once"
+
+
+def _is_ready(worker: Worker) -> bool:
+    return worker.state in (WorkerState.IDLE, WorkerState.BUSY) and not worker.leaving
+
+
+def _no_worker(books: Books, pool: Pool) -> str:
+    name = pool.spec.name
+    if pool.is_quarantined:
+        return f"pool {name} is quarantined: {pool.reason}"
+    if pool.spec.max == 0:
+        return f"pool {name} was scaled down to no workers"
+    if any(w.state == WorkerState.STARTING and not w.leaving for w in pool.workers.values()):
+        return f"pool {name} is starting"
+    if pool.failures:
+        return f"pool {name} retries after: {pool.reason}"
+    if pool.short:
+        return f"waiting for room for a worker: {pool.short}"
+    away = [h for h in books.ledger.hosts.values() if not h.is_up]
+    if away and not books.ledger.up():
+        told = ", ".join(f"{h.node.name} is {h.state}" for h in away)
+        return f"no node is in use: {told}"
+    return f"pool {name} is starting"
+
+
+def _several(books: Books, record: Record, idle: list[Worker], now_ns: int) -> str:
+    """For a task of several ranks, whose worker is there."""
+    worker = min(idle, key=_lacks)
+    if not gang_scheduling.may_take(books, worker.ranks, record, now_ns):
+        return LAST_SLOTS
+    if _lacks(worker):
+        free = sum(min(ranks, host.free_slots) for host, ranks in worker.places)
+        nodes = len(worker.places)
+        where = f" on {nodes} nodes" if nodes > 1 else ""
+        are = "is" if free == 1 else "are"
+        return f"waiting for {worker.ranks} slots{where}: {free} {are} free"
+    if gang_scheduling.missing(worker):
+        return "free slots are kept for another task of several ranks, which came before"
+    return f"waiting for {size(record.route.memory_bytes)} in each rank"
+
+
+def _lacks(worker: Worker) -> int:
+    """Slots its nodes do not have free, whoever claims them: it may be this task itself."""
+    return sum(max(0, ranks - host.free_slots) for host, ranks in worker.places)
+
+
+def _one(record: Record, idle: list[Worker]) -> str:
+    """For a task of one rank, with idle workers about."""
+    need = record.route.memory_bytes
+    hosts = {w.host.node.name: w.host for w in idle}.values()
+    reserved = max(w.reserved for w in idle)
+    if all(need > max(h.node.memory_bytes, reserved) for h in hosts):
+        return f"waiting for a worker on a node with {size(need)}"
+    if all(need > h.free_memory + reserved for h in hosts):
+        return f"waiting for {size(need)} of memory"
+    is_long = record.cost_us > LONG_US
+    free = [h for h in hosts if h.free_slots > 0]
+    if free and all(h.free_slots <= h.claimed_slots + is_long * h.kept_slots for h in free):
+        names = ", ".join(h.node.name for h in free if h.node.name)
+        return f"free slots{' on ' if names else ''}{names} are kept for a task of several ranks"
+    if free and is_long:
+        return "the last slot is kept for short tasks for now"
+    claimed = [h.claimed_memory + is_long * h.kept_memory for h in hosts]
+    if any(claimed) and not any(
+        need <= h.free_memory - mine + reserved for h, mine in zip(hosts, claimed, strict=True)
+    ):
+        return "free memory is kept for a worker of several ranks"
+    return "waiting for a slot"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

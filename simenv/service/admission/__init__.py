@@ -1,0 +1,1 @@
+"""Validation of submits before the scheduler sees them."""

@@ -1,0 +1,120 @@
+"""A close look at programs: in a thread of its own where they are large, so that the loop goes on.
+
+The kernels that look hold no lock of the interpreter. Owners take turns in that thread, one program
+a turn. Invariant: the loop never spends more than a small program's time here; a look that was
+begun is asked for again until it has been taken.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import msgspec
+
+from simenv.errors import ProgramError, VersionMismatch
+from simenv.model import READ_FORMATS, Program, Terms, decode_program
+from simenv.service.admission import rules
+from simenv.service.support.fair_queue import Turns
+from simulators.catalog import SMALL_QUBITS
+from simulators.circuit.analysis.profile import Profile
+from simulators.circuit.analysis.profiler import profile
+from simulators.circuit.ir import Circuit
+from simulators.circuit.passes import components
+from simulators.circuit.validation import admission
+
+BESIDE_BYTES = 2**18  # a packed program from here on is looked at beside the loop
+
+Looked = tuple[Program, Profile]
+
+
+class FairThread:
+    """One thread that examines the programs of all owners, a program of each in turn."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "examining")
+        self._lock = threading.Lock()
+        self._waiting: Turns[tuple[Future[Looked], bytes, Terms]] = Turns()
+
+    def submit(self, owner: str, packed: bytes, terms: Terms) -> Future[Looked]:
+        """What `look` will return, or the error it will raise."""
+        future: Future[Looked] = Future()
+        with self._lock:
+            self._waiting.put(owner, b"", (future, packed, terms))
+        self._thread.submit(self._next)
+        return future
+
+    def _next(self) -> None:
+        """Called once for each program, in the thread."""
+        with self._lock:
+            _, _, (future, packed, terms) = self._waiting.first()
+            self._waiting.go_on(done=True)
+        try:
+            future.set_result(look(packed, terms))
+        except BaseException as error:  # noqa: BLE001 - raised where the result is asked for
+            future.set_exception(error)
+
+
+_THREAD = FairThread()
+
+
+class Later(Exception):
+    """The look goes on beside: ask again when `future` is done."""
+
+    def __init__(self, future: Future[Looked]) -> None:
+        self.future = future
+
+
+class Examining:
+    """Looks that were begun, by what identifies them. Used from the loop's thread."""
+
+    def __init__(self) -> None:
+        self._begun: dict[object, Future[Looked]] = {}
+
+    def look(self, key: object, packed: bytes, terms: Terms, owner: str) -> Looked:
+        """What a program of this owner is; SimenvError where it is not admissible, Later where that
+        takes long and is not known yet."""
+        future = self._begun.get((owner, key))
+        if future is None:
+            if not _takes_long(packed):
+                return look(packed, terms)
+            future = self._begun[owner, key] = _THREAD.submit(owner, packed, terms)
+        if not future.done():
+            raise Later(future)
+        del self._begun[owner, key]
+        return future.result()
+
+
+def _takes_long(packed: bytes) -> bool:
+    """Is it large, or the first wide one, for which kernels must still be loaded or compiled?"""
+    if len(packed) >= BESIDE_BYTES:
+        return True
+    return not components.is_loaded() and open_program(packed).num_qubits > SMALL_QUBITS
+
+
+def look(packed: bytes, terms: Terms) -> Looked:
+    """The program opened and profiled; SimenvError where no engine could run it under these
+    terms."""
+    program = open_program(packed)
+    circuit = Circuit.from_buffers(*msgspec.structs.astuple(program)[1:])
+    wrong = admission.problem(circuit)
+    if wrong:
+        raise ProgramError(f"the program is not valid: {wrong}")
+    found = profile(circuit, terms.outputs, rules.labels(terms))
+    rules.check_final_state(terms, circuit, found)
+    return program, found
+
+
+def open_program(packed: bytes) -> Program:
+    """A packed program of this version; what its arrays hold is not yet looked at."""
+    try:
+        program = decode_program(packed)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ProgramError(f"the program cannot be read: {error}") from error
+    if program.format not in READ_FORMATS:
+        read = " and ".join(map(str, READ_FORMATS))
+        raise VersionMismatch(
+            f"the program has format {program.format}, this service reads {read}",
+            hint="client and service should be of one version",
+        )
+    return program

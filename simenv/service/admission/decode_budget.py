@@ -1,0 +1,50 @@
+"""How much of the loop the large messages of one owner may take before they are understood.
+
+Whoever is asked to decode has spent the time before it can refuse what was decoded. Invariant:
+decoding for one owner of a key takes no more than SHARE of the time, beyond a first BURST_NS; what
+takes longer than any sound message counts for more, so that it stays rare.
+"""
+
+from __future__ import annotations
+
+import time
+
+from simenv.errors import QueueFull
+from simenv.wire import codec
+from simenv.wire.messages import client as m
+
+LARGE_BYTES = 2**14  # what is smaller takes less time than to count it
+SHARE = 0.25
+BURST_NS = 100_000_000
+SOUND_NS = 10_000_000  # 8 MiB of one program take less
+COSTLY = 40  # times what is above it
+
+
+class Decoding:
+    """The time spent for each owner, as far as it has not been paid back. Used from the loop's
+    thread."""
+
+    def __init__(self) -> None:
+        self._debts: dict[str, tuple[float, int]] = {}  # nanoseconds, and when they were counted
+
+    def of(self, owner: str, body: bytes) -> m.FromClient:
+        """The message; QueueFull for an owner who has used his share, else as the codec's. Small
+        messages, and those of the environment's own user, are not counted."""
+        if len(body) <= LARGE_BYTES or not owner:
+            return codec.from_client(body)
+        begin_ns, busy_ns = time.monotonic_ns(), time.thread_time_ns()
+        debt_ns, then_ns = self._debts.get(owner, (0.0, begin_ns))
+        debt_ns = max(0.0, debt_ns - SHARE * (begin_ns - then_ns))
+        if debt_ns > BURST_NS:
+            raise QueueFull(
+                f"large messages with the key {owner!r} took more than {SHARE:.0%} of the service's"
+                " time",
+                hint="send them more slowly",
+                retry_after_s=(debt_ns - BURST_NS) / SHARE / 1e9,
+            )
+        try:
+            return codec.from_client(body)
+        finally:
+            spent_ns = time.thread_time_ns() - busy_ns
+            spent_ns += COSTLY * max(0, spent_ns - SOUND_NS)
+            self._debts[owner] = (debt_ns + spent_ns, begin_ns)

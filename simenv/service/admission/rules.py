@@ -1,0 +1,340 @@
+"""The rules a task must meet before it is accepted; each breach is an error with its way out.
+
+What a task must meet that asks for a gradient; each breach is an error with its way out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import msgspec
+import numpy as np
+
+from simenv.errors import Infeasible, LimitExceeded, OptionError
+from simenv.model import MAX_BINDINGS, MAX_SHOTS, Chain, Program, TaskSpec, Terms, Workload
+from simenv.model.bounds import check_printable
+from simenv.model.task import MAX_TIMEOUT_S
+from simenv.scheduler.core.types import Route
+from simenv.scheduler.routing.engine_choice import size
+from simulators.circuit.analysis.profile import Profile
+from simulators.circuit.ir import Circuit, outcome_width
+from simulators.engine import OUTPUTS
+
+MAX_PARAMETERS = 2**20
+VALUE_BYTES = 8  # float64
+_WIDTHS = {"slots": 4, "columns": 4, "factors": 8}
+
+
+def check_gradient_terms(terms: Terms) -> None:
+    """What does not depend on the program."""
+    if "gradient" not in terms.outputs:
+        if terms.chain is not None:
+            raise OptionError("a chain rule came without the output 'gradient'")
+        return
+    if "expectation" not in terms.outputs:
+        raise OptionError(
+            "the output 'gradient' is of expectation values, and none were asked for",
+            hint='outputs=("expectation", "gradient")',
+        )
+    if terms.ranks != 1:
+        raise OptionError(
+            f"a gradient was asked for over ranks = {terms.ranks}", hint="ranks=1: of one rank"
+        )
+    chain = terms.chain
+    if chain is None:
+        return
+    entries = {len(getattr(chain, name)) / width for name, width in _WIDTHS.items()}
+    if len(entries) > 1 or not entries.pop().is_integer():
+        raise OptionError("the parts of a chain rule have different lengths")
+    if not 0 < chain.parameters <= MAX_PARAMETERS:
+        raise LimitExceeded(
+            f"a gradient by {chain.parameters} parameters; the limit is {MAX_PARAMETERS}"
+        )
+    columns = np.frombuffer(chain.columns, "<i4")
+    if columns.size and not (columns.min() >= 0 and columns.max() < chain.parameters):
+        raise OptionError("a chain rule names a parameter that does not exist")
+    if not np.isfinite(np.frombuffer(chain.factors, "<f8")).all():
+        raise OptionError("a factor of a chain rule is not a finite number")
+
+
+def check_gradient_task(spec: TaskSpec, terms: Terms, num_slots: int, most_bytes: int) -> None:
+    """A task that asks for a gradient, of a program with so many slots."""
+    if spec.shots:
+        raise OptionError(
+            f"a gradient was asked for with {spec.shots} shots",
+            hint="shots=None: gradients are exact",
+        )
+    if not num_slots:
+        raise OptionError(
+            "a gradient was asked of a program without free parameters",
+            hint="leave parameters free, and give bindings",
+        )
+    chain = terms.chain or Chain(num_slots, b"", b"", b"")
+    slots = np.frombuffer(chain.slots, "<i4")
+    if slots.size and not (slots.min() >= 0 and slots.max() < num_slots):
+        raise OptionError("a chain rule names a slot that the program does not have")
+    widest = max(num_slots, chain.parameters)
+    total = VALUE_BYTES * spec.count * len(terms.observables) * widest
+    if total > most_bytes:
+        raise LimitExceeded(
+            f"gradients of {len(terms.observables)} observables by {widest} parameters, for"
+            f" {spec.count} bindings, are {size(total)}; a result may be {size(most_bytes)}",
+            hint="fewer bindings or observables a task",
+        )
+
+
+RESULT_BYTES = 256 * 2**20  # of arrays that take memory beside the state
+MAX_RANKS = 1_024  # that may be asked for
+COUNT_BYTES = 4  # uint32
+PROBABILITY_BYTES = 16  # an outcome of up to 64 bits and a float64
+EXPECTATION_BYTES = 16  # value and standard error
+PRECISIONS = ("double", "single")
+MAX_OBSERVABLES = 4_096
+MAX_TERMS = 100_000
+MAX_PRIORITY = 1_000_000
+MAX_OPTIONS = 16
+MAX_PREFERRED = 16
+
+
+class Known(msgspec.Struct, frozen=True, gc=False):
+    """What is remembered of an admitted program."""
+
+    num_slots: int
+    measures: bool
+    outcome_bits: int  # at most 2 to this power different outcomes
+    outcome_bytes: int  # of one outcome and its count
+    distribution_bits: int  # as many outcomes can have a probability
+    route: Route
+    work: Workload  # its size, for reservations; shots and count are the task's
+
+
+def check_terms(terms: Terms) -> None:
+    """What does not depend on the program."""
+    if not terms.outputs or len(set(terms.outputs)) < len(terms.outputs):
+        raise OptionError(f"outputs must be distinct and at least one, got {terms.outputs}")
+    for output in terms.outputs:
+        if output not in OUTPUTS:
+            raise OptionError(
+                f"output {output!r} is not known", hint=f"one of: {', '.join(OUTPUTS)}"
+            )
+    if terms.precision not in PRECISIONS:
+        raise OptionError(
+            f"precision {terms.precision!r} is not known", hint="one of: double, single"
+        )
+    if ("expectation" in terms.outputs) != bool(terms.observables):
+        raise OptionError(
+            "the output 'expectation' and observables go together; only one was given",
+            hint='for example observables="ZZ:0.5"',
+        )
+    check_gradient_terms(terms)
+    total = sum(len(o.labels) for o in terms.observables)
+    if len(terms.observables) > MAX_OBSERVABLES or total > MAX_TERMS:
+        raise LimitExceeded(
+            f"{len(terms.observables)} observables with {total} terms; the limits are "
+            f"{MAX_OBSERVABLES} and {MAX_TERMS}",
+            hint="spread them over several tasks",
+        )
+    for observable in terms.observables:
+        if not observable.labels:
+            raise OptionError(
+                "an observable without terms",
+                hint="leave a sum of nothing out: it is 0, and so is its gradient",
+            )
+        if len(observable.coefficients) != 8 * len(observable.labels):
+            raise OptionError("an observable needs one coefficient for each label")
+        for label in observable.labels:
+            if label.strip("IXYZ"):
+                raise OptionError(f"observable {label[:40]!r} may hold only I, X, Y, Z")
+    for key in ("queue_timeout_s", "run_timeout_s"):
+        value = getattr(terms, key)
+        if not 0 <= value <= MAX_TIMEOUT_S:
+            raise OptionError(
+                f"{key} = {value} is outside 0 .. {MAX_TIMEOUT_S} seconds", hint="0 for none"
+            )
+    if abs(terms.priority) > MAX_PRIORITY:
+        raise OptionError(f"priority {terms.priority} is outside -{MAX_PRIORITY}..{MAX_PRIORITY}")
+    if len(terms.name) > 64:
+        raise OptionError(f"a task's name has at most 64 characters, this has {len(terms.name)}")
+    check_printable("a task's name", terms.name)
+    if len(terms.options) > MAX_OPTIONS or len(dict(terms.options)) < len(terms.options):
+        raise OptionError(
+            f"{len(terms.options)} engine options; at most {MAX_OPTIONS}, each once, are allowed"
+        )
+    if any(len(name) > 64 or not math.isfinite(value) for name, value in terms.options):
+        raise OptionError("an engine option has a long name or is not a finite number")
+    if terms.ranks < 0 or terms.ranks > MAX_RANKS or terms.ranks & (terms.ranks - 1):
+        raise OptionError(
+            f"ranks = {terms.ranks} is not a power of two within 1 .. {MAX_RANKS}",
+            hint="ranks=2, 4, 8 ...; 0 takes as many as the memory needs",
+        )
+    if len(terms.prefer) > MAX_PREFERRED or any(len(word) > 64 for word in terms.prefer):
+        raise OptionError(
+            f"prefer names {len(terms.prefer)} pools or kinds; at most {MAX_PREFERRED} are allowed",
+            hint="each of 64 characters at most",
+        )
+
+
+def labels(terms: Terms) -> Iterator[str]:
+    """All Pauli strings that are asked for."""
+    return (label for observable in terms.observables for label in observable.labels)
+
+
+def check_app(terms: Terms) -> None:
+    """The application's id: it is no part of what terms ask for."""
+    if len(terms.app) > 64:
+        raise OptionError(f"an application's id has at most 64 characters, got {len(terms.app)}")
+    check_printable("an application's id", terms.app)
+
+
+def is_keyed(spec: TaskSpec) -> bool:
+    """Are the numbers that make its random key within bounds?"""
+    return 0 <= spec.seed < 2**64 and 0 <= spec.binding < 2**63
+
+
+def check_task(spec: TaskSpec, terms: Terms, known: Known) -> None:
+    """What depends on the task."""
+    if not 0 <= spec.shots <= MAX_SHOTS:
+        raise OptionError(f"shots = {spec.shots} is outside 0 .. {MAX_SHOTS}")
+    if not is_keyed(spec):
+        raise OptionError(f"seed = {spec.seed} is outside 0 .. 2^64 - 1")
+    if not 1 <= spec.count <= MAX_BINDINGS:
+        raise LimitExceeded(
+            f"{spec.count} bindings in one task; 1 to {MAX_BINDINGS} are allowed",
+            hint="submit_many((circuit, bindings)) splits a longer sweep",
+        )
+    if len(spec.bindings) != 8 * known.num_slots * spec.count or (
+        spec.count > 1 and not known.num_slots
+    ):
+        raise OptionError(
+            f"the program has {known.num_slots} free parameter expressions and the task "
+            f"{spec.count} bindings; {len(spec.bindings) // 8} values were given",
+            hint="give bindings= a value for every parameter",
+        )
+    if spec.bindings and not np.isfinite(np.frombuffer(spec.bindings, "<f8")).all():
+        raise OptionError("a parameter value is not a finite number")
+    if "gradient" in terms.outputs:
+        check_gradient_task(spec, terms, known.num_slots, RESULT_BYTES)
+    if spec.count > 1:
+        _check_rows(spec.count, terms, known)
+    if "counts" in terms.outputs:
+        if not known.measures:
+            raise OptionError(
+                "counts were asked of a circuit that measures nothing",
+                hint="add measurements, or ask for outputs=('probabilities',) or 'statevector'",
+            )
+        if spec.shots == 0:
+            raise OptionError(
+                "counts need shots; shots=None (exact) gives none",
+                hint="give shots=N, or ask for outputs=('probabilities',)",
+            )
+        most = min(spec.shots, 1 << min(62, known.outcome_bits))
+        if most * known.outcome_bytes * spec.count > RESULT_BYTES:
+            if spec.count > 1:
+                raise LimitExceeded(
+                    f"{spec.count} bindings with up to {most} different outcomes of "
+                    f"{known.outcome_bytes} bytes each; a result may be {size(RESULT_BYTES)}",
+                    hint="fewer bindings a task",
+                )
+            raise LimitExceeded(
+                f"{spec.shots} shots may give {most} different outcomes of {known.outcome_bytes} "
+                f"bytes; a result may be {size(RESULT_BYTES)}",
+                hint=f"at most {RESULT_BYTES // known.outcome_bytes} shots a task: use several",
+            )
+
+
+def _check_rows(count: int, terms: Terms, known: Known) -> None:
+    """Arrays of one row, as many times as there are bindings, must fit into memory too."""
+    amplitude_bytes = 8 if terms.precision == "single" else 16
+    row = {
+        "statevector": amplitude_bytes << known.route.num_qubits,
+        "probabilities": PROBABILITY_BYTES << min(60, known.distribution_bits),
+        "expectation": EXPECTATION_BYTES * len(terms.observables),
+    }
+    total = count * sum(row.get(output, 0) for output in terms.outputs)
+    if total > RESULT_BYTES:
+        asked = " and ".join(output for output in terms.outputs if output in row)
+        raise LimitExceeded(
+            f"{count} bindings of {known.route.num_qubits} qubits with {asked} are {size(total)}; "
+            f"the result of several bindings may be {size(RESULT_BYTES)}",
+            hint="fewer bindings a task",
+        )
+
+
+def known(program: Program, found: Profile, route: Route) -> Known:
+    """What to remember of it."""
+    bits = min(found.num_clbits, found.measurements)
+    width = outcome_width(found.num_clbits) + COUNT_BYTES
+    distribution = distribution_bits(found)
+    work = Workload(
+        qubits=found.num_qubits,
+        gates_1q=found.gates_1q,
+        gates_2q=found.gates_2q + found.gates_many,
+        measurements=found.measurements,
+    )
+    return Known(program.num_slots, found.measurements > 0, bits, width, distribution, route, work)
+
+
+def distribution_bits(found: Profile) -> int:
+    """Two to this power outcomes may have a probability."""
+    bits = found.num_clbits if found.measurements else found.num_qubits
+    return bits if found.mid_circuit else min(bits, found.num_qubits)
+
+
+def check_outputs(found: Profile, terms: Terms) -> None:
+    """A statevector is written from where it is; a distribution takes memory of its own."""
+    bits = distribution_bits(found)
+    most = PROBABILITY_BYTES << min(60, bits)
+    if "probabilities" in terms.outputs and most > RESULT_BYTES:
+        raise Infeasible(
+            f"a distribution over {bits} bits may be {size(most)}; a result may "
+            f"be {size(RESULT_BYTES)}",
+            hint="measure fewer qubits, or ask for counts",
+        )
+
+
+def check_final_state(terms: Terms, circuit: Circuit, found: Profile) -> None:
+    """What is asked about the final state must have an answer there."""
+    if "statevector" in terms.outputs and (found.measurements or found.mid_circuit):
+        raise OptionError(
+            "a statevector was asked of a circuit that measures, resets or branches",
+            hint="remove that, or ask for probabilities or expectation values",
+        )
+    if "gradient" in terms.outputs and found.mid_circuit:
+        raise OptionError(
+            "a gradient was asked of a circuit that measures, resets or branches before its end",
+            hint="shift each parameter and ask for expectation values",
+        )
+    measured: set[int] | None = None
+    for observable in terms.observables:
+        for label in observable.labels:
+            if len(label) != circuit.num_qubits:
+                raise OptionError(
+                    f"observable {label[:40]!r} is {len(label)} wide, the program has "
+                    f"{circuit.num_qubits} qubits"
+                )
+            if not found.measurements or not ("X" in label or "Y" in label):
+                continue
+            measured = _measured_last(circuit) if measured is None else measured
+            for qubit, letter in enumerate(reversed(label)):
+                if letter in "XY" and qubit in measured:
+                    raise OptionError(
+                        f"observable {label[:40]!r} asks for {letter} on qubit {qubit}, which the "
+                        "circuit measures at its end",
+                        hint="remove the final measurement",
+                    )
+
+
+def _measured_last(circuit: Circuit) -> set[int]:
+    """Qubits whose last operation is a measurement."""
+    measured: set[int] = set()
+    place = 0
+    names, arities = circuit.table.names, circuit.table.rows[:, 1].tolist()
+    for op in circuit.ops.tolist():
+        qubits = circuit.qubits[place : place + arities[op]].tolist()
+        place += arities[op]
+        if names[op] == "measure":
+            measured.update(qubits)
+        elif names[op] not in ("barrier", "delay", "delay_dt"):
+            measured.difference_update(qubits)
+    return measured

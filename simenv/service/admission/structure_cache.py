@@ -1,0 +1,160 @@
+"""Programs told from others by their bytes: those that differ in nothing but their angles.
+
+Two packed programs of one length, the same everywhere but where the first has its angles, are read
+alike. So what was found out about the first holds for the second, once its angles were looked at;
+nothing is decoded for that. Invariant: between `at` and `end` of what is kept lie all angles and
+nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+
+import msgspec
+import numpy as np
+
+from simenv.model import Program, TaskSpec, decode_program, digest
+from simenv.service.admission.rules import Known, is_keyed
+
+KEPT = 100_000  # structures; a full memory is emptied
+PLACES = 16  # where angles may lie in programs of one length; the oldest gives way
+LOOKED_BYTES = 2**18  # of a program's places beyond the newest are looked at
+FEW_ANGLES = 64  # up to here a sum is the fastest way to see that all of them are finite
+_ENCODE = msgspec.msgpack.Encoder().encode
+_FLIPPED = bytes(255 - byte for byte in range(256))
+
+
+class Layout(msgspec.Struct, frozen=True, gc=False):
+    """Where the angles are in programs of one structure, and all that surrounds them."""
+
+    mark: bytes  # of the terms it was examined for
+    size_bytes: int
+    at: int
+    end: int
+    head: bytes
+    tail: bytes
+    known: Known
+    angles: struct.Struct
+
+
+class Layouts:
+    """What is known of structures, by terms."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, int, bytes, bytes], Known] = {}
+        self._places: dict[int, dict[tuple[int, int], None]] = {}  # by bytes of a program
+        self._last: Layout | None = None  # neighbours mostly have the same
+        self.looked_bytes = 0  # that were gone through to tell programs, for whoever counts
+
+    def find(self, packed: bytes, mark: bytes) -> Known | None:
+        """What is known of a program's structure; None as well if its angles may not be finite:
+        then it has to be looked at closely."""
+        last = self._last
+        if (
+            last is None
+            or len(packed) != last.size_bytes
+            or mark != last.mark
+            or not (packed.startswith(last.head) and packed.endswith(last.tail))
+        ):
+            last = self._look(packed, mark)
+            if last is None:
+                return None
+        return last.known if _are_finite(packed, last) else None
+
+    def run_end(self, tasks: list[TaskSpec], first: int, stop: int) -> int:
+        """How far tasks before `stop` differ from the first, which was found just now, in nothing
+        but finite angles and sound keys."""
+        last, like = self._last, tasks[first]
+        assert last is not None
+        size, head, tail, at, end = last.size_bytes, last.head, last.tail, last.at, last.end
+        shots, count, bindings = like.shots, like.count, like.bindings
+        angles: list[bytes] = []
+        for index in range(first + 1, stop):
+            spec = tasks[index]
+            packed = spec.program
+            if (
+                len(packed) != size
+                or spec.shots != shots
+                or spec.count != count
+                or spec.bindings != bindings
+                or not packed.startswith(head)
+                or not packed.endswith(tail)
+                or not is_keyed(spec)
+            ):
+                stop = index
+                break
+            angles.append(packed[at:end])
+        if np.isfinite(np.frombuffer(b"".join(angles), "<f8")).all():
+            return stop
+        return first + 1
+
+    def keep(self, packed: bytes, program: Program, mark: bytes, known: Known) -> bool:
+        """Note a program's structure; False if it cannot be told by its bytes."""
+        place = _place(packed, program)
+        if place is None:
+            return False
+        if len(self._known) >= KEPT:
+            self._known.clear()
+            self._places.clear()
+        places = self._places.setdefault(len(packed), {})
+        if place not in places:
+            if len(places) >= PLACES:
+                del places[next(iter(places))]
+            places[place] = None
+        self._known[_key(packed, *place, mark)] = known
+        return True
+
+    def _look(self, packed: bytes, mark: bytes) -> Layout | None:
+        left = LOOKED_BYTES
+        for at, end in reversed(self._places.get(len(packed), {})):
+            self.looked_bytes += len(packed)
+            known = self._known.get(_key(packed, at, end, mark))
+            if known is not None:
+                angles = struct.Struct(f"<{(end - at) // 8}d")
+                head, tail = packed[:at], packed[end:]
+                self._last = Layout(mark, len(packed), at, end, head, tail, known, angles)
+                return self._last
+            left -= len(packed)
+            if left < 0:
+                return None  # read like one that was never seen: that takes less
+        return None
+
+
+def _key(packed: bytes, at: int, end: int, mark: bytes) -> tuple[int, int, bytes, bytes]:
+    return len(packed), at, digest(packed[:at] + packed[end:]), mark
+
+
+def _place(packed: bytes, program: Program) -> tuple[int, int] | None:
+    """Where a program has its angles; None if it has none, or that cannot be told.
+
+    They end where the fields after them begin, packed as we pack them. To be sure: every byte there
+    is changed, and just the angles must be read otherwise.
+    """
+    params = program.params
+    after = (
+        program.num_slots,
+        program.slots,
+        program.conditions,
+        program.constants,
+        program.variables,
+        program.matrices,
+    )
+    end = len(packed) - (len(_ENCODE(after)) - 1)  # one byte says that they are six
+    at = end - len(params)
+    if not params or packed[at:end] != params:
+        return None
+    flipped = params.translate(_FLIPPED)
+    try:
+        other = decode_program(packed[:at] + flipped + packed[end:])
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    return (at, end) if other == msgspec.structs.replace(program, params=flipped) else None
+
+
+def _are_finite(packed: bytes, layout: Layout) -> bool:
+    """Are all angles finite? False too if their sum overflows."""
+    if layout.end - layout.at <= 8 * FEW_ANGLES:
+        return math.isfinite(sum(layout.angles.unpack_from(packed, layout.at)))
+    count = (layout.end - layout.at) // 8
+    return bool(np.isfinite(np.frombuffer(packed, "<f8", count, layout.at)).all())

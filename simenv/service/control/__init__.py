@@ -1,0 +1,1 @@
+"""Requests that change something: authorised, journaled, then answered."""

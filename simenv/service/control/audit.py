@@ -1,0 +1,32 @@
+"""The audit log: who changed what of the environment, when, and from where.
+
+An entry is an event of a kind that begins with `audit.`, for admins' eyes only. Invariant: the
+entry is in the same commit as the change, and the change is acknowledged after that commit. Two
+changes do not wait for it where the disk is full: a key is revoked and the service stops at once;
+their entries follow with the first commit that succeeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from simenv.service.journal.reader import AUDIT
+from simenv.service.workers.action_executor import Hands
+from simenv.wire.auth import Identity
+
+OWN_USER = "the environment's own user"
+
+
+class AuditLog:
+    """Used from the loop's thread. `origin` tells where the message in hand came from."""
+
+    def __init__(self, hands: Hands, origin: Callable[[], str]) -> None:
+        self._hands = hands
+        self._origin = origin
+
+    def write(self, who: Identity, kind: str, subject: str, what: str) -> None:
+        """Add an entry of the kind `audit.KIND`."""
+        name = f"{who.owner} ({who.role})" if who.owner else OWN_USER
+        self._hands.note(
+            f"audit.{kind}", subject, f"{what}; by {name} from {self._origin()}", AUDIT
+        )

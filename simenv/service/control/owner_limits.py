@@ -1,0 +1,95 @@
+"""The limits of every owner of a key: from the configuration, and as an admin has set them.
+
+Invariant: the scheduler's table holds one entry for each key; it is made anew whenever a key or a
+limit changes. What an admin sets lasts over restarts, until it is reset or the key is revoked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from simenv.config import Limits
+from simenv.errors import NotFound, OptionError
+from simenv.model import UNLIMITED, OwnerLimits, OwnerReport
+from simenv.model.owners import merged
+from simenv.scheduler.events.tasks import State
+from simenv.scheduler.state import owner_usage
+from simenv.scheduler.state.owner_quotas import MessageRates, too_fast
+from simenv.service.journal import quota_tables
+from simenv.service.journal.writer import Journal
+from simenv.wire.auth import Identity, Role
+from simenv.wire.messages.admin import KeyInfo, SetLimits
+
+
+class Owners:
+    """Used from the loop's thread."""
+
+    def __init__(
+        self, limits: Limits, state: State, journal: Journal, kept_bytes: Callable[[str], int]
+    ) -> None:
+        """`kept_bytes`: of the results of an owner."""
+        self._kept_bytes = kept_bytes
+        self._limits = limits
+        self._state = state
+        self._journal = journal
+        self._set = quota_tables.restore(journal.records)
+        self._roles: dict[str, str] = {}
+        self._rates = MessageRates()
+
+    def refresh(self, keys: list[KeyInfo]) -> None:
+        """These are the keys from now on."""
+        self._roles = {key.name: key.role for key in keys}
+        for name in [name for name in self._set if name not in self._roles]:
+            del self._set[name]
+            self._journal.put([quota_tables.statement(name, {})], forced=False)
+        self._arrange()
+
+    def check_rate(self, owner: str, now_ns: int) -> None:
+        """Count one message; QueueFull if it is one too many."""
+        limits = self._state.quotas.of(owner)
+        wait_s = self._rates.take(owner, limits, now_ns)
+        if wait_s:
+            raise too_fast(owner, limits, wait_s)
+
+    def change(self, q: SetLimits) -> str:
+        """Set or reset limits, to be stored with the next commit; what was changed, in words.
+
+        Raises NotFound, OptionError.
+        """
+        if q.owner not in self._roles:
+            names = ", ".join(sorted(self._roles)[:10]) or "none"
+            raise NotFound(f"no key named {q.owner!r:.80}", hint=f"there are: {names}")
+        if not (q.values or q.reset):
+            raise OptionError("no limit is named", hint="KEY=VALUE, such as max_queued_tasks=1000")
+        values = {**({} if q.reset else self._set.get(q.owner, {})), **q.values}
+        merged(UNLIMITED, values)
+        if values:
+            self._set[q.owner] = values
+        else:
+            self._set.pop(q.owner, None)
+        self._journal.put([quota_tables.statement(q.owner, values)], forced=True)
+        self._arrange()
+        told = [f"{key} = {value}" for key, value in q.values.items()]
+        return ", ".join((["as configured"] if q.reset else []) + told)
+
+    def reports(self, who: Identity) -> list[OwnerReport]:
+        """Limits and use: of all owners for an admin, else of one's own."""
+        if who.scope:
+            return [self._report(who.owner, self._roles.get(who.owner, ""))]
+        return [
+            self._report("", Role.ADMIN),
+            *(self._report(name, role) for name, role in sorted(self._roles.items())),
+        ]
+
+    def _report(self, owner: str, role: str) -> OwnerReport:
+        use = owner_usage.of_owner(self._state, owner, self._kept_bytes(owner))
+        return OwnerReport(owner, role, self._state.quotas.of(owner), use)
+
+    def _arrange(self) -> None:
+        table = {name: self._of(name, role) for name, role in self._roles.items()}
+        self._state.quotas.set(table, self._limits.client)
+
+    def _of(self, name: str, role: str) -> OwnerLimits:
+        limits = self._limits.admin if role == Role.ADMIN else self._limits.client
+        told: Mapping[str, int] = {**self._limits.keys.get(name, {}), **self._set.get(name, {})}
+        return merged(limits, told)

@@ -1,0 +1,63 @@
+"""Policies that the configuration names, applied at a start.
+
+Invariant: what a configuration says of a pool is applied once. It is applied again only when it
+says something else, so that what an admin set meanwhile (`simenv policy`) outlives a restart.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import msgspec
+
+from simenv.config import Config, Policies
+from simenv.config.model import ALL
+from simenv.errors import ConfigError, Insufficient, OptionError
+from simenv.model import AdmissionPolicy
+from simenv.scheduler.events import devices
+from simenv.scheduler.events.tasks import State
+
+Statement = tuple[str, tuple[Any, ...]]
+
+log = logging.getLogger("simenv.service")
+
+
+def apply(config: Config, state: State, told: dict[str, bytes]) -> list[Statement]:
+    """Apply what is new; `told`: what was applied before, by pool. The rows that are to be stored.
+
+    Raises ConfigError.
+    """
+    found: list[Statement] = []
+    for name, policies in config.policies.items():
+        body = msgspec.msgpack.encode(policies)
+        if told.get(name) != body:
+            try:
+                _apply(state, "" if name == ALL else name, policies)
+            except OptionError as error:
+                raise ConfigError(f"policies.{name}: {error.message}", hint=error.hint) from error
+            except Insufficient as error:  # live reservations have more: they keep it
+                log.warning("policies.%s is not applied: %s", name, error)
+                continue
+            found.append(("insert or replace into policy_told values(?,?)", (name, body)))
+    for name in told:
+        if name not in config.policies:
+            found.append(("delete from policy_told where pool = ?", (name,)))
+    return found
+
+
+def _apply(state: State, device: str, told: Policies) -> None:
+    if told.queue:
+        options = (("keys", ",".join(told.keys)),) if told.keys else ()
+        devices.reorder(state, device, told.queue, options)
+    if told.admission:
+        ledger = state.reservations
+        policy = AdmissionPolicy(
+            told.admission,
+            ledger.terms(device).profile.baseline,
+            told.credits,
+            told.rate,
+            round(told.span_s * 1e9),
+        )
+        ledger.set_policy(device, policy, -1)
+        devices.tighten(state)

@@ -1,0 +1,1 @@
+"""The SQLite journal: the only package with SQL."""

@@ -1,0 +1,254 @@
+"""Old records of the journal: found, measured and removed, each in a short transaction.
+
+Invariant: whatever is removed, ids and completion numbers are never given out twice, and the counts
+of ended tasks go on from where they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from simenv.errors import JournalError, ProtocolError
+from simenv.model import TaskState
+from simenv.scheduler.events.tasks import State
+from simenv.service.journal.reader import GONE, LAST_SEQ, NEXT_TASK
+from simenv.service.journal.writer import Journal
+from simenv.wire import codec
+from simenv.wire.messages.client import STATES, Completed
+from simenv.wire.messages.queries import Kept
+
+MOST_RECORDS = 25  # in one transaction
+MOST_BYTES = 2**20
+MOST_TASKS = 100
+MOST_FILES = 20
+LOOK_FILES = 200  # looked at in one go for those of one owner
+ATTEMPT_ROWS = 200
+
+
+class Old(msgspec.Struct, frozen=True):
+    """One record of ended tasks."""
+
+    first_seq: int
+    count: int
+    at: float
+    body_bytes: int
+    states: tuple[str, ...]  # of its completions that count
+    tasks: tuple[int, ...]  # as many
+    files: tuple[str, ...]
+    file_bytes: int
+    owner: str = ""
+
+
+class OldFile(msgspec.Struct, frozen=True):
+    """One file of results."""
+
+    name: str
+    task: int
+    seq: int
+    size_bytes: int
+    owner: str = ""
+
+
+class OldRecords:
+    """Used from the loop's thread, through the journal's own connection."""
+
+    def __init__(self, journal: Journal, state: State) -> None:
+        self._journal = journal
+        self._state = state
+
+    def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        return list(self._journal.records.rows(query, *values))
+
+    def _number(self, query: str, *values: object) -> int:
+        return self._rows(query, *values)[0][0] or 0
+
+    # --- how much there is ----------------------------------------------------------------------
+
+    def bytes_kept(self) -> int:
+        """Files of results, and what of the journal's file is in use."""
+        return self._number("select sum(bytes) from file") + self.journal_bytes()
+
+    def journal_bytes(self) -> int:
+        """What of the journal's file is in use."""
+        pages = self._number("pragma page_count") - self._number("pragma freelist_count")
+        return pages * self._number("pragma page_size")
+
+    def is_due(self, before_s: float, most_bytes: int) -> bool:
+        """Is anything too old, or too much kept?"""
+        oldest = self._rows("select at from finished order by seq limit 1")
+        return bool(oldest) and (oldest[0][0] < before_s or self.bytes_kept() > most_bytes)
+
+    def kept(self) -> Kept:
+        """What there is."""
+        tasks = self._number("select count(*) from result")
+        files = self._rows("select count(*), sum(bytes) from file where bytes > 0")[0]
+        size = self._number("pragma page_count") * self._number("pragma page_size")
+        oldest = self._rows("select at from finished order by seq limit 1")
+        return Kept(tasks, files[0], files[1] or 0, size, 0, oldest[0][0] if oldest else 0.0)
+
+    # --- the oldest -----------------------------------------------------------------------------
+
+    def kept_by_owner(self) -> dict[str, int]:
+        """Bytes by owner of what was submitted and of results, in files and the journal's rows."""
+        return {owner: size for owner, size in self._journal.kept_bytes.items() if size > 0}
+
+    def oldest_files(
+        self, owner: str, wanted_bytes: int, after_seq: int
+    ) -> tuple[list[OldFile], int]:
+        """The oldest files of an owner above a completion number, as many as make up so many bytes
+        or fit into one transaction; and up to which number was looked (0: there are no more)."""
+        of = "(select owner from finished f where f.seq <= file.seq order by f.seq desc limit 1)"
+        query = (
+            f"select name, task, seq, bytes, {of} from file where seq > ? and bytes > 0"
+            " order by seq limit ?"
+        )
+        found: list[OldFile] = []
+        rows = self._rows(query, after_seq, LOOK_FILES)
+        for name, task, seq, size, whose in rows:
+            if (whose or "") == owner:
+                if wanted_bytes <= 0 or len(found) == MOST_FILES:
+                    return found, after_seq
+                found.append(OldFile(name, task, seq, size, owner))
+                wanted_bytes -= size
+            after_seq = seq
+        return found, after_seq if rows else 0
+
+    def too_old(self, after_seq: int, before_s: float) -> list[Old]:
+        """Some of the oldest records above a completion number that ended before that time."""
+        query = "select seq, count, at, length(body), owner from finished where seq > ?"
+        rows = self._rows(f"{query} order by seq limit ?", after_seq, MOST_RECORDS)
+        return self._some(row for row in rows if row[2] < before_s)
+
+    def oldest_of(self, owner: str, wanted_bytes: int, after_seq: int) -> list[Old]:
+        """The oldest records of an owner above a completion number, as many as make up so many
+        bytes or fit into one transaction."""
+        query = "select seq, count, at, length(body), owner from finished where owner = ?"
+        indexed = " and owner <> ''" if owner else ""
+        query += f"{indexed} and seq > ? order by seq limit ?"
+        found: list[Old] = []
+        for record in self._some(self._rows(query, owner, after_seq, MOST_RECORDS)):
+            if wanted_bytes <= 0:
+                break
+            found.append(record)
+            wanted_bytes -= record.body_bytes + record.file_bytes
+        return found
+
+    def _some(self, rows: Iterable[tuple[Any, ...]]) -> list[Old]:
+        """As many as fit into one transaction."""
+        found: list[Old] = []
+        taken = tasks = 0
+        for seq, count, at, size, owner in rows:
+            taken, tasks = taken + size, tasks + count
+            if found and (taken > MOST_BYTES or tasks > MOST_TASKS):
+                break
+            found.append(self._opened(seq, count, at, size, owner))
+        return found
+
+    def _opened(self, seq: int, count: int, at: float, size: int, owner: str) -> Old:
+        states, tasks = [], []
+        between = (seq, seq + count - 1)
+        replaced = {
+            row[0]
+            for row in self._rows("select seq from replaced where seq between ? and ?", *between)
+        }
+        try:
+            stored = self._journal.records.finished_at(seq)
+            completed = codec.to_client(stored[0]) if stored is not None else None
+            assert isinstance(completed, Completed)
+            for number, completion in enumerate(completed.results, seq):
+                if number not in replaced:
+                    states.append(str(STATES[completion.state]))
+                    tasks.append(completion.task)
+        except (JournalError, ProtocolError):  # damaged: nothing of it is worth keeping
+            tasks = list(self._journal.records.tasks_at(seq))
+            states = [str(TaskState.DONE)] * len(tasks)
+        query = "select name, bytes from file where seq between ? and ? and bytes > 0"
+        files = self._rows(query, *between)
+        names = tuple(name for name, _ in files)
+        size_of_files = sum(size for _, size in files)
+        kept = (tuple(states), tuple(tasks), names, size_of_files)
+        return Old(seq, count, at, size, *kept, owner)
+
+    def measure(self, old: Old) -> Kept:
+        """What goes with a record."""
+        query = "select max(0, min(?, ? - min(seq))) from cursor"
+        unread = self._number(query, old.count, old.first_seq + old.count - 1)
+        return Kept(len(old.tasks), len(old.files), old.file_bytes, old.body_bytes, unread, old.at)
+
+    # --- removed --------------------------------------------------------------------------------
+
+    def forget_files(self, files: list[OldFile]) -> None:
+        """The files are gone, and their tasks' results with them; JournalError if not stored."""
+        with self._journal.transaction("NORMAL") as db:
+            values = [(file.name,) for file in files]
+            db.executemany("update file set bytes = 0 where name = ?", values)
+        for file in files:
+            self._journal.kept_bytes[file.owner] -= file.size_bytes
+
+    def forget(self, records: list[Old]) -> None:
+        """Remove records and what was submitted for them; JournalError if that is not stored."""
+        reader = self._journal.records
+        last_seq, next_task = reader.last_seq(), reader.next_task()
+        gone: dict[str, int] = {}
+        submits: list[tuple[str, int]] = []  # owner and bytes of each that goes with its tasks
+        for record in records:
+            for state in record.states:
+                gone[state] = gone.get(state, 0) + 1
+        numbers = {LAST_SEQ: last_seq, NEXT_TASK: next_task}
+        numbers |= {GONE + state: reader.meta(GONE + state) + n for state, n in gone.items()}
+        tasks = [task for record in records for task in record.tasks]
+        with self._journal.transaction("NORMAL") as db:
+            db.executemany("insert or replace into meta values(?,?)", list(numbers.items()))
+            for record in records:
+                last = record.first_seq + record.count - 1
+                db.execute("delete from finished where seq = ?", (record.first_seq,))
+                between = (record.first_seq, last)
+                db.execute("delete from replaced where seq between ? and ?", between)
+                db.execute("delete from file where seq between ? and ?", between)
+            db.executemany("delete from result where task = ?", [(task,) for task in tasks])
+            for first, count in self._submits_of(tasks):
+                kept = "select 1 from result where task >= ? and task < ? limit 1"
+                if db.execute(kept, (first, first + count)).fetchone() is None:
+                    query = "select owner, length(body) from accepted where first = ?"
+                    submits += db.execute(query, (first,)).fetchall()
+                    db.execute("delete from accepted where first = ?", (first,))
+        for record in records:
+            self._journal.kept_bytes[record.owner] -= record.body_bytes + record.file_bytes
+        for owner, size in submits:
+            self._journal.kept_bytes[owner] -= size
+
+    def _submits_of(self, tasks: list[int]) -> list[tuple[int, int]]:
+        """(first id, count) of the Submits that brought these and have wholly ended."""
+        found: list[tuple[int, int]] = []
+        end = 0
+        query = "select first, count from accepted where first <= ? order by first desc limit 1"
+        for task in sorted(tasks):
+            if task < end:
+                continue
+            for first, count in self._rows(query, task):
+                end = first + count
+                found.append((first, count))
+        waiting = self._state.tasks
+        return [
+            (first, count)
+            for first, count in found
+            if not any(number in waiting for number in range(first, first + count))
+        ]
+
+    def forget_attempts(self) -> bool:
+        """Which tasks were sent out matters only while one has not ended; True: there is more."""
+        if self._state.tasks:
+            return False
+        query = "delete from sent where row in (select row from sent order by row limit ?)"
+        with self._journal.transaction("NORMAL") as db:
+            return db.execute(query, (ATTEMPT_ROWS,)).rowcount == ATTEMPT_ROWS
+
+    def vacuum(self, pages: int, spare: int) -> bool:
+        """Give some free pages back to the file system; True if there are more than `spare`."""
+        if self._number("pragma freelist_count") <= spare:
+            return False
+        self._rows(f"pragma incremental_vacuum({pages})")
+        return True

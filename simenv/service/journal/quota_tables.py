@@ -1,0 +1,38 @@
+"""Limits that an admin has set, in the journal: their table, and what a start reads of it.
+
+The table is an addition: a journal from before it has none of its rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from simenv.errors import JournalError
+from simenv.service.journal.reader import WAY_OUT, Records
+
+SCHEMA = """
+create table if not exists owner_limits(owner text primary key, body blob) without rowid;
+"""
+Statement = tuple[str, tuple[Any, ...]]
+_VALUES = msgspec.msgpack.Decoder(dict[str, int])
+
+
+def statement(owner: str, values: dict[str, int]) -> Statement:
+    """What stores the limits that were set for one owner; {}: none are."""
+    if not values:
+        return "delete from owner_limits where owner = ?", (owner,)
+    body = msgspec.msgpack.encode(values)
+    return "insert or replace into owner_limits values(?,?)", (owner, body)
+
+
+def restore(records: Records) -> dict[str, dict[str, int]]:
+    """The limits that were set, by owner; JournalError if a row cannot be read."""
+    try:
+        rows = records.rows("select owner, body from owner_limits")
+        return {owner: _VALUES.decode(body) for owner, body in rows}
+    except msgspec.MsgspecError as error:
+        raise JournalError(
+            f"an owner's limits in the journal cannot be read: {error}", hint=WAY_OUT
+        ) from error

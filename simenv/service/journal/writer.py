@@ -1,0 +1,337 @@
+"""The journal and history: SQLite in WAL mode, one row a message, one commit a pass of the loop.
+
+Three levels of durability. `power`: every commit is fsynced. `accepted`: a commit that holds an
+accept, or an end that cannot be computed again, is fsynced; one that holds only reproducible
+results is not (after a power cut such a task is still queued and gives the same bits), but follows
+within SYNC_DELAY_S. `process`: no fsync; survives the death of any process of ours.
+
+Checkpoints run beside the loop, in a thread with a connection of its own (`Checkpointer`).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+import zlib
+from array import array
+from collections.abc import Iterator, MutableSequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from simenv.errors import JournalError
+from simenv.model import Event, TaskState
+from simenv.service.journal import quota_tables, scheduler_tables
+from simenv.service.journal import scheduler_tables as steered_rows
+from simenv.service.journal.reader import UNHAPPY, WAY_OUT, AcceptedRow, Records, checksum
+from simenv.service.support import fault_injection
+
+JOURNAL_FORMAT = 2
+SYNC_DELAY_S = 0.05
+PAGE_BYTES = 4_096  # the least a row adds to the WAL
+_SCHEMA = """
+create table if not exists meta(key text primary key, value int) without rowid;
+create table if not exists accepted(first integer primary key, count int, at real, key text,
+  offset int, digest blob, routes blob, body blob, owner text, app text, crc int, sent int);
+create index if not exists accepted_app on accepted(app, first) where app <> '';
+create index if not exists accepted_key on accepted(owner, key, offset) where key not like '~%';
+create table if not exists finished(seq integer primary key, count int,
+  failed int, cancelled int, expired int, at real, body blob, crc int, owner text);
+create index if not exists finished_owner on finished(owner, seq, count) where owner <> '';
+create table if not exists sent(row integer primary key, tasks blob);
+create table if not exists result(task integer primary key, seq int);
+create table if not exists cursor(owner text, name text, seq int, primary key(owner, name))
+  without rowid;
+create table if not exists event(seq integer primary key, body blob, owner text);
+drop index if exists event_audit;
+create index if not exists event_owner on event(owner, seq);
+create table if not exists file(name text primary key, task int, seq int, bytes int) without rowid;
+create index if not exists file_seq on file(seq);
+create table if not exists replaced(seq integer primary key, task int, state text);
+create table if not exists pool(name text primary key, least int, most int, told_least int,
+  told_most int) without rowid;
+create table if not exists drained(node text primary key, reason text) without rowid;
+create table if not exists policy_told(pool text primary key, body blob) without rowid;
+"""
+_ACCEPT = "insert into accepted values(?,?,?,?,?,?,?,?,?,?,?,?)"
+_FINISH = "insert into finished values(?,?,?,?,?,?,?,?,?)"
+_FILE = "insert or replace into file values(?,?,?,?)"
+_EVENT = "insert or replace into event values(?,?,?)"
+_CURSOR = "insert or replace into cursor values(?,?,?)"
+
+
+class Journal:
+    """Used from the loop's thread only. Nothing is stored until `commit`."""
+
+    def __init__(self, path: Path, durability: str) -> None:
+        self.path = path
+        self._durability = durability
+        if path.exists() and not path.stat().st_size:
+            raise JournalError(
+                f"the journal {path} is there and has no content: it was cut",
+                hint=WAY_OUT,
+            )
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None, cached_statements=64)
+            self._open()
+        except sqlite3.Error as error:
+            raise JournalError(
+                f"the journal {path} cannot be opened: {error}",
+                hint=f"is it damaged? {WAY_OUT}",
+            ) from error
+        self.records = Records(self._db, path)
+        self.epoch = self._next_epoch()
+        self.kept_bytes = self.records.kept_by_owner()  # those pending among them
+        self.written_bytes = 0  # about, in all: what tells when a checkpoint is due
+        self.unsynced = False
+        self._accepted: list[AcceptedRow] = []
+        self._finished: list[tuple[int | float | bytes | str, ...]] = []
+        self._files: list[tuple[str, int, int, int]] = []
+        self._sent = array("q")
+        self._events: list[tuple[int, bytes, str]] = []
+        self._cursors: list[tuple[str, str, int]] = []
+        self._settings: list[tuple[str, tuple[Any, ...]]] = []
+        self._force = False
+        self.pending = False  # is anything to be committed?
+
+    def _open(self) -> None:
+        run = self._db.execute
+        run("pragma auto_vacuum=incremental")  # of a new file; one that is there keeps its own
+        run("pragma journal_mode=wal")
+        run("pragma wal_autocheckpoint=0")
+        run("pragma busy_timeout=5000")
+        self._level = "OFF"
+        self._synchronous("FULL" if self._durability != "process" else "NORMAL")
+        found = run("pragma user_version").fetchone()[0]
+        if found not in (0, JOURNAL_FORMAT):
+            raise JournalError(
+                f"{self.path} has format {found}, this build reads {JOURNAL_FORMAT}",
+                hint="use the simenv version that wrote it, or move it and its copy away",
+            )
+        damaged = run("pragma quick_check(1)").fetchone()[0]
+        if damaged != "ok":
+            raise sqlite3.DatabaseError(damaged)
+        schemas = (
+            _SCHEMA,
+            scheduler_tables.RESERVATION_SCHEMA,
+            steered_rows.CONTROL_SCHEMA,
+            quota_tables.SCHEMA,
+        )
+        self._db.executescript("".join(schemas))
+        run(f"pragma user_version={JOURNAL_FORMAT}")
+
+    def _next_epoch(self) -> int:
+        epoch = 1 + self.records.meta("epoch")
+        self._db.execute("insert or replace into meta values('epoch', ?)", (epoch,))
+        return epoch
+
+    def _synchronous(self, level: str) -> None:
+        if level != self._level:
+            self._db.execute(f"pragma synchronous={level}")
+            self._level = level
+
+    # --- writing -------------------------------------------------------------------------------
+
+    def accept(self, row: AcceptedRow) -> None:
+        self.kept_bytes[row.owner] = self.kept_bytes.get(row.owner, 0) + len(row.body)
+        self._accepted.append(row)
+        self.pending = True
+
+    def sent(self, numbers: list[int]) -> None:
+        """Tasks that go out in this pass: the attempt count after a restart is made from these."""
+        self._sent.extend(numbers)
+        self.pending = True
+
+    def finish(
+        self,
+        first_seq: int,
+        states: list[TaskState],
+        body: bytes,
+        owner: str = "",
+        *,
+        repeatable: bool = True,
+    ) -> None:
+        """A packed Completed, whose completions are numbered from `first_seq`, and their states.
+        All tasks in it are of one owner. `repeatable`: of an engine that gives the same again.
+
+        What cannot be computed again, and anything but DONE cannot, forces the commit to the disk.
+        """
+        unhappy = [states.count(state) for state in UNHAPPY]
+        crc, now_s = zlib.crc32(body), time.time()
+        self.kept_bytes[owner] = self.kept_bytes.get(owner, 0) + len(body)
+        self._finished.append((first_seq, len(states), *unhappy, now_s, body, crc, owner))
+        self._force = self._force or any(unhappy) or not repeatable
+        self.pending = True
+
+    def file(self, name: str, task: int, seq: int, size_bytes: int, owner: str = "") -> None:
+        """The file that holds the large arrays of a task's completion."""
+        self.kept_bytes[owner] = self.kept_bytes.get(owner, 0) + size_bytes
+        self._files.append((name, task, seq, size_bytes))
+
+    def event(self, event: Event, owner: str = "") -> None:
+        """`owner`: whose task it is about, if it is about one."""
+        self._events.append((event.seq, msgspec.msgpack.encode(event), owner))
+        self.pending = True
+
+    def cursor(self, owner: str, name: str, seq: int) -> None:
+        """A promise to whoever acknowledged: stored like an accept."""
+        self._cursors.append((owner, name, seq))
+        self._force = self.pending = True
+
+    def scaled(self, pool: str, least: int, most: int, told_least: int, told_most: int) -> None:
+        """A pool has so many workers from now on; `told_...`: as the configuration has it."""
+        row = (pool, least, most, told_least, told_most)
+        self._set("insert or replace into pool values(?,?,?,?,?)", row)
+
+    def drained(self, node: str, reason: str) -> None:
+        self._set("insert or replace into drained values(?,?)", (node, reason))
+
+    def resumed(self, node: str) -> None:
+        self._set("delete from drained where node = ?", (node,))
+
+    def put(self, statements: list[tuple[str, tuple[Any, ...]]], *, forced: bool) -> None:
+        """Rows of others' tables; `forced`: somebody was told, or is going to be."""
+        if statements:
+            self._settings += statements
+            self.pending = True
+        self._force = self._force or forced
+
+    def _set(self, query: str, values: tuple[Any, ...]) -> None:
+        self.put([(query, values)], forced=True)
+
+    @property
+    def owes_ends(self) -> bool:
+        """Did tasks end whose ends no commit has taken yet?"""
+        return bool(self._finished)
+
+    def commit(self) -> None:
+        """Store all that is pending, as one transaction.
+
+        JournalError if that fails: then the accepts are dropped (nobody heard of them), everything
+        else stays pending and is tried again with the next commit.
+        """
+        if not self.pending:
+            return
+        force = self._durability == "power" or bool(self._accepted) or self._force
+        if self._durability != "process":
+            self._synchronous("FULL" if force else "NORMAL")
+        try:
+            fault_injection.hit("journal.commit.before")
+            statements = self._statements()
+            if len(statements) == 1:  # is a transaction by itself, for a third of the calls
+                self._db.execute(*statements[0])
+            else:
+                self._db.execute("begin immediate")
+                for query, values in statements:
+                    self._db.execute(query, values)
+                self._db.execute("commit")
+        except (sqlite3.Error, OSError, OverflowError) as error:
+            for row in self._accepted:
+                self.kept_bytes[row.owner] -= len(row.body)
+            self._accepted.clear()
+            self.pending = any(self._waiting())
+            raise self._failed(error) from error
+        fault_injection.hit("journal.commit.after")
+        self.written_bytes += _size(statements)
+        self.unsynced = self._durability == "accepted" and not force
+        for rows in self._waiting():
+            if rows:
+                del rows[:]
+        self._force = self.pending = False
+
+    def _waiting(self) -> tuple[MutableSequence[Any], ...]:
+        """All that a commit takes."""
+        return (
+            self._accepted,
+            self._sent,
+            self._finished,
+            self._files,
+            self._events,
+            self._cursors,
+            self._settings,
+        )
+
+    def _statements(self) -> list[tuple[str, tuple[Any, ...]]]:
+        """What is pending, as rows to insert."""
+        found: list[tuple[str, tuple[Any, ...]]] = []
+        if self._accepted:
+            sent = set(self._sent)
+            for row in self._accepted:
+                # Mostly its first tasks go out in this very pass: a number says that, not a row.
+                at_once = 0
+                while at_once < row.count and row.first + at_once in sent:
+                    at_once += 1
+                sent.difference_update(range(row.first, row.first + at_once))
+                found.append((_ACCEPT, (*row.values(), checksum(row), at_once)))
+            if len(sent) < len(self._sent):
+                self._sent = array("q", sorted(sent))
+        if self._sent:
+            found.append(("insert into sent(tasks) values(?)", (self._sent.tobytes(),)))
+        for query, rows in (
+            (_FINISH, self._finished),
+            (_FILE, self._files),
+            (_EVENT, self._events),
+            (_CURSOR, self._cursors),
+        ):
+            if rows:
+                found += [(query, values) for values in rows]
+        found += self._settings
+        return found
+
+    def sync(self) -> None:
+        """Bring earlier unforced commits to the disk: WAL keeps the order, one write does it."""
+        with self.transaction("FULL"):
+            now = int(time.time())
+            self._db.execute("insert or replace into meta values('synced', ?)", (now,))
+        self.unsynced = False
+
+    def index(self, pairs: list[tuple[int, int]], up_to: int) -> None:
+        """Add (task, first_seq) pairs to the index: called when the loop is idle."""
+        with self.transaction("NORMAL"):
+            self._db.executemany("insert or replace into result values(?,?)", pairs)
+            self._db.execute("insert or replace into meta values('indexed', ?)", (up_to,))
+
+    def settle_sent(self, numbers: array[int]) -> None:
+        """Keep only these: called at start, with the attempts of unfinished tasks."""
+        with self.transaction("NORMAL"):
+            self._db.execute("delete from sent")
+            self._db.execute("update accepted set sent = 0 where sent > 0")
+            if numbers:
+                self._db.execute("insert into sent(tasks) values(?)", (numbers.tobytes(),))
+
+    @contextmanager
+    def transaction(self, level: str) -> Iterator[sqlite3.Connection]:
+        """Commit at the end, or roll back and raise JournalError; `level` as in `synchronous`."""
+        try:
+            self._synchronous(level)
+            self._db.execute("begin immediate")
+            yield self._db
+            self._db.execute("commit")
+        except (sqlite3.Error, OverflowError) as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: Exception) -> JournalError:
+        if self._db.in_transaction:
+            self._db.execute("rollback")
+        return JournalError(
+            f"the journal {self.path} cannot be written: {error}",
+            hint="free space on its disk; tasks accepted before are safe, new ones are refused",
+        )
+
+    def close(self) -> None:
+        """Store what is pending and fold the WAL into the file."""
+        self.commit()
+        self._synchronous("FULL")
+        self._db.execute("pragma wal_checkpoint(truncate)")
+        self._db.close()
+
+
+def _size(statements: list[tuple[str, tuple[Any, ...]]]) -> int:
+    size = len(statements) * PAGE_BYTES
+    for _, values in statements:
+        for value in values:
+            if type(value) is bytes:
+                size += len(value)
+    return size

@@ -1,0 +1,1 @@
+"""Read-only requests of clients."""

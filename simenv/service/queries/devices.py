@@ -1,0 +1,80 @@
+"""Pools as devices: simulators by their memory, machines by what the workers that hold them said.
+
+Invariant: what a pool's worker said last counts, also while no worker is there: the machine is the
+same one. It is kept in memory; a worker says it at every start, and until then nothing is known of
+its machine but that there is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from simenv.model import PoolSpec
+from simenv.model.devices import DeviceInfo, DeviceKind
+from simenv.scheduler.core.types import Limits
+from simenv.scheduler.routing.engine_support import Seen
+from simenv.scheduler.state.state import Books
+from simenv.scheduler.views.infos import closed
+from simenv.wire.messages.queries import Described
+
+
+class Devices:
+    """Used from the loop's thread."""
+
+    def __init__(self, pools: tuple[PoolSpec, ...]) -> None:
+        self._pools = pools
+        self._holding = frozenset(pool.name for pool in pools if pool.provider)
+        self._said: dict[str, DeviceInfo] = {}
+
+    def hear(self, message: Described, books: Books, note: Callable[[str, str, str], None]) -> None:
+        """A worker's word; that of an earlier start of it counts for nothing."""
+        worker = books.workers.get(message.name)
+        if worker is None or (message.epoch, message.start) != (books.epoch, worker.start):
+            return
+        device = message.device
+        if self.described(worker.pool, device):
+            books.pools[worker.pool].machine_qubits = device.num_qubits
+            words = f"{device.model}, {device.num_qubits} qubits, of {device.provider}"
+            note("device.described", worker.pool, words)
+
+    def described(self, pool: str, info: DeviceInfo) -> bool:
+        """A worker of this pool says what it holds; False if that pool holds no machine."""
+        if pool not in self._holding:
+            return False
+        self._said[pool] = msgspec.structs.replace(info, name=pool)
+        return True
+
+    def of(self, pool: str) -> DeviceInfo | None:
+        """The machine of a pool; None if none is known."""
+        return self._said.get(pool)
+
+    def all(self, limits: Limits) -> list[DeviceInfo]:
+        """Every pool that was asked for, in that order."""
+        return [self._device(pool, limits) for pool in self._pools]
+
+    def _device(self, pool: PoolSpec, limits: Limits) -> DeviceInfo:
+        said = self._said.get(pool.name)
+        if said is not None:
+            return said
+        if pool.name in self._holding:
+            return _silent(pool.name)
+        from simenv.service.queries.engines import ideal
+
+        return ideal(pool, limits)
+
+    @property
+    def known(self) -> tuple[DeviceInfo, ...]:
+        """All machines that have said what they are."""
+        return tuple(self._said.values())
+
+
+def _silent(pool: str) -> DeviceInfo:
+    """A machine that has not said yet what it is."""
+    return DeviceInfo(pool, DeviceKind.HARDWARE, "", "", "", "", 0, 0, (), all_to_all=False)
+
+
+def seen(books: Books, devices: Devices) -> Seen:
+    """What routing is told of this moment."""
+    return Seen(devices.known, closed(books))

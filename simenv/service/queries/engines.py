@@ -1,0 +1,155 @@
+"""The answer to `explain`: what admission and routing would find, engine by engine.
+
+The engines as a client sees them: their cards, and the widths that this environment's memory
+and ranks allow.
+
+Pools of simulators as devices: from the catalog, and the widths that their memory allows.
+
+With numpy and kernels, which are loaded beside the loop: imported when somebody asks.
+"""
+
+from __future__ import annotations
+
+import functools
+from concurrent.futures import Future
+
+from simenv import __version__
+from simenv.errors import SimenvError
+from simenv.model import MAX_SHOTS, EngineInfo, GateInfo, PoolSpec
+from simenv.model.devices import DeviceInfo, DeviceKind
+from simenv.scheduler.core.types import Limits
+from simenv.scheduler.reservations.circuit_times import engine_of
+from simenv.scheduler.routing import engine_choice, live_routing, ranks
+from simenv.scheduler.routing.capacity import Capacity
+from simenv.scheduler.routing.engine_choice import Considered
+from simenv.scheduler.routing.engine_support import ELSEWHERE, Seen
+from simenv.service.admission import rules
+from simenv.service.admission.background_checks import Examining, Later, Looked
+from simenv.wire.messages.client import Refused
+from simenv.wire.messages.queries import Choice, Explain, Explained, Explanation, Sizes
+from simenv.wire.refusals import refusal
+from simulators import catalog
+from simulators.catalog import EngineCard
+from simulators.circuit.analysis.profile import Profile
+from simulators.circuit.gates import GATES
+
+_EXAMINING = Examining()
+
+
+def explain(
+    q: Explain, owner: str, pools: tuple[PoolSpec, ...], present: Capacity, seen: Seen
+) -> Explained | Refused | Future[Looked]:
+    """Refused where the program or its terms would be, whatever the engine. A future: a program of
+    this owner is being looked at beside the loop; ask again when it is done."""
+    try:
+        rules.check_terms(q.terms)
+        _, found = _EXAMINING.look(id(q), q.program, q.terms, owner)
+        considered = live_routing.consider(found, q.terms, pools, present, seen)
+    except Later as later:
+        return later.future
+    except SimenvError as error:
+        return Refused(q.request, [refusal(error)])
+    choices = [
+        _choice(one, q, present.limits, number == 0) for number, one in enumerate(considered)
+    ]
+    return Explained(q.request, Explanation(_sizes(found), choices))
+
+
+def _choice(one: Considered, q: Explain, limits: Limits, first: bool) -> Choice:
+    card = catalog.card(one.engine)
+    assert card is not None  # routing considers no others
+    if one.route is None:
+        hint = card.missing or ("" if one.objection is None else one.objection.hint)
+        if q.terms.engine == engine_choice.AUTO and hint == ELSEWHERE:
+            hint = ""  # auto has looked at all others already
+        return Choice(one.engine, False, False, one.words, hint, "", 0, 0.0, card.reproducible)
+    route = one.route
+    micros = (route.evolve_us + route.shot_us * q.shots) * max(1, q.count)
+    by = "another pool is preferred" if q.terms.prefer else f"{q.terms.engine} prefers another"
+    why = one.words if first else f"able, but {by}"
+    return Choice(
+        engine=one.engine,
+        chosen=first,
+        able=True,
+        why=why,
+        hint="" if first else f"engine={one.engine!r} asks for it",
+        pool=route.pool,
+        memory_bytes=route.memory_bytes,
+        seconds=micros / 1e6,
+        reproducible=card.reproducible,
+        ranks=route.ranks,
+        nodes=ranks.nodes_for(route, limits),
+    )
+
+
+def _sizes(found: Profile) -> Sizes:
+    return Sizes(
+        num_qubits=found.num_qubits,
+        operations=found.operations,
+        gates_1q=found.gates_1q,
+        gates_2q=found.gates_2q,
+        gates_many=found.gates_many,
+        measurements=found.measurements,
+        dynamic=found.mid_circuit,
+        clifford=found.clifford,
+        bond_bits=found.bond_bits,
+    )
+
+
+PROVIDER = "simenv"
+
+
+@functools.lru_cache(maxsize=1024)
+def ideal(pool: PoolSpec, limits: Limits) -> DeviceInfo:
+    """A pool by the engine that a circuit of it would meet: its own, or of a pool of any engine the
+    preferred one of those that run every gate."""
+    card = engine_of(pool)
+    return DeviceInfo(
+        name=pool.name,
+        kind=DeviceKind.IDEAL,
+        provider=PROVIDER,
+        model=card.name,
+        version=__version__,
+        technology="simulator",
+        num_qubits=width(card, (pool,), limits),
+        max_shots=MAX_SHOTS,
+        gates=gates_of(card),
+        all_to_all=True,
+        dynamic=card.dynamic,
+    )
+
+
+def width(card: EngineCard, pools: tuple[PoolSpec, ...], limits: Limits) -> int:
+    """Qubits of the widest program in double precision; of engines whose memory the width alone
+    does not tell, what they take."""
+    dense = ranks.is_dense(card)
+    return ranks.widest_on(card, pools, limits) if dense else card.max_qubits
+
+
+def gates_of(card: EngineCard) -> tuple[GateInfo, ...]:
+    """The gates it runs as they are written."""
+    return tuple(
+        GateInfo(gate.name, gate.qubits, gate.params)
+        for gate in GATES.values()
+        if (gate.clifford or not card.clifford) and not 0 < card.gate_qubits < gate.qubits
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def engines_view(pools: tuple[PoolSpec, ...], limits: Limits) -> list[EngineInfo]:
+    """All but those that only drills name."""
+    return [_view(card, pools, limits) for card in catalog.CARDS if card.shared or card.automatic]
+
+
+def _view(card: EngineCard, pools: tuple[PoolSpec, ...], limits: Limits) -> EngineInfo:
+    return EngineInfo(
+        name=card.name,
+        summary=card.summary,
+        outputs=card.outputs,
+        precisions=card.precisions,
+        dynamic=card.dynamic,
+        clifford=card.clifford,
+        max_qubits=width(card, pools, limits),
+        missing=card.missing,
+        gates=gates_of(card),
+    )

@@ -1,0 +1,258 @@
+"""What the journal knows of every task, in the order of submission: the rows of `simenv log`.
+
+Invariant: a page takes no more than its deadline allows, and at least one step forward; what is
+kept between pages is bounded, however long the history is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+
+import msgspec
+
+from simenv.model import (
+    TaskSpec,
+    TaskState,
+    Timing,
+    decode_program,
+    digest,
+    task_name,
+)
+from simenv.scheduler.core.types import Phase, Record, Route
+from simenv.scheduler.events.tasks import State
+from simenv.service.journal.reader import AcceptedRow, unpack_routes
+from simenv.service.journal.writer import Journal
+from simenv.service.queries.task_views import task_view
+from simenv.service.results.completions import Completions
+from simenv.wire import codec
+from simenv.wire.messages.client import STATES, Completed, Submit
+from simenv.wire.messages.queries import GetHistory, GetSpec, History, LogRow, Spent, Submitted
+
+PAGE_ROWS = 1_000
+MESSAGES_KEPT = 64  # of ended tasks; neighbours ended in the same ones
+STRUCTURES_KEPT = 10_000
+_NOTHING = Spent()
+
+
+class End(msgspec.Struct, frozen=True, gc=False):
+    """How a task ended."""
+
+    state: TaskState
+    attempts: int
+    slots: int
+    timing: Timing
+    worker: str
+    node: str
+    reason: str
+    ranks: int = 1
+
+
+class Source(msgspec.Struct, frozen=True):
+    """One stored Submit, opened."""
+
+    name: str  # the id of its first task
+    row: AcceptedRow
+    submit: Submit
+    routes: list[Route]
+
+
+class Log:
+    """Used from the loop's thread."""
+
+    def __init__(self, journal: Journal, completions: Completions, state: State) -> None:
+        self._journal = journal
+        self._completions = completions
+        self._state = state
+        self._source: Source | None = None
+        self._ends: dict[int, End] = {}  # of the tasks in the messages kept
+        self._kept: OrderedDict[int, list[int]] = OrderedDict()  # message -> its tasks
+        self._walked = 0  # how far the last page came
+        self._structures: dict[bytes, str] = {}
+
+    def page(self, q: GetHistory, scope: str, deadline_ns: int) -> History:
+        """Rows after `q.after`, or before `q.before` with the newest first; `scope`: the only owner
+        whose tasks may be seen, if any."""
+        back = q.before > 0
+        last = q.before if back else max(q.after, self._before(q.since_s) if q.since_s else 0)
+        if last != self._walked:  # another walk: a broken result may have been found again since
+            self._ends.clear()
+            self._kept.clear()
+        limit = min(max(1, q.limit), PAGE_ROWS)
+        rows: list[LogRow] = []
+        complete = False
+        while len(rows) < limit:
+            source = self._below(last, q) if back else self._after(last, q.app)
+            if source is None:
+                complete = True
+                break
+            first, end = source.row.first, source.row.first + source.row.count
+            if scope not in ("", source.row.owner):
+                last = first if back else end - 1
+            else:
+                last = min(end, last) - 1 if back else max(first, last + 1)
+                row = self._row(source, last, q.structure)
+                if row is not None and (not q.states or row.state in q.states):
+                    rows.append(row)
+            if time.monotonic_ns() >= deadline_ns:
+                break
+        self._walked = last
+        return History(q.request, rows, last, complete, back)
+
+    def submitted(self, q: GetSpec, scope: str) -> Submitted | None:
+        """What one task was asked for; None if there is none of that number."""
+        source = self._after(q.task - 1, "") if q.task else None
+        if source is None or q.task < source.row.first:
+            return None
+        if scope not in ("", source.row.owner):
+            return None
+        place = q.task - source.row.first
+        route = source.routes[place]
+        terms = msgspec.structs.replace(source.submit.terms, engine=route.engine)
+        return Submitted(q.request, terms, source.submit.tasks[place], route.reason, source.row.at)
+
+    def _after(self, task: int, app: str) -> Source | None:
+        """The Submit that holds the first task above `task`, opened; the last one is kept."""
+        kept = self._source
+        if (
+            kept is not None
+            and kept.row.first <= task + 1 < kept.row.first + kept.row.count
+            and app in ("", kept.row.app)
+        ):
+            return kept
+        row = self._journal.records.accepted_after(task, app)
+        return None if row is None else self._opened(row)
+
+    def _below(self, task: int, q: GetHistory) -> Source | None:
+        """The Submit that holds the last task below `task`, opened, of the run and the time that
+        are asked for; the last one is kept."""
+        kept = self._source
+        if (
+            kept is not None
+            and kept.row.first < task <= kept.row.first + kept.row.count
+            and q.app in ("", kept.row.app)
+        ):
+            return kept if kept.row.at >= q.since_s else None
+        row = self._journal.records.accepted_before(task, q.app)
+        return None if row is None or row.at < q.since_s else self._opened(row)
+
+    def _opened(self, row: AcceptedRow) -> Source:
+        submit = codec.from_client(row.body)
+        assert isinstance(submit, Submit)
+        self._source = Source(task_name(row.first), row, submit, unpack_routes(row.routes))
+        return self._source
+
+    def _before(self, since_s: float) -> int:
+        """The last task accepted before a time of day, by bisection: they came in their order."""
+        records = self._journal.records
+        after = records.next_task()
+        low, high = 0, after  # the Submit looked for begins in (low, high]
+        while high - low > 1:
+            middle = (low + high) // 2
+            found = records.accepted_at(middle)
+            if found is None or found[1] >= since_s:
+                high, after = middle, after if found is None else found[0]
+            else:
+                low = found[0]
+        return after - 1
+
+    def _row(self, source: Source, task: int, structure: bool) -> LogRow | None:
+        """None where the journal keeps nothing of the task's end any more."""
+        place = task - source.row.first
+        spec, terms, route = source.submit.tasks[place], source.submit.terms, source.routes[place]
+        end = self._end(task)
+        if end is None:
+            return None
+        timing = end.timing
+        gone_us = timing.queued_us + timing.sent_us + timing.run_us + timing.returned_us
+        final = end.state not in (TaskState.QUEUED, TaskState.RUNNING)
+        return LogRow(
+            id=task_name(task),
+            name=terms.name,
+            app=terms.app,
+            state=end.state,
+            submitted_s=source.row.at,
+            ended_s=source.row.at + 1e-6 * gone_us if final else 0.0,
+            timing=timing,
+            engine=route.engine,
+            pool=route.pool,
+            worker=end.worker,
+            node=end.node,
+            shots=spec.shots,
+            num_qubits=route.num_qubits,
+            bindings=spec.count,
+            seed=spec.seed,
+            binding=spec.binding,
+            attempts=end.attempts,
+            slots=end.slots,
+            message=source.name,
+            structure=self._structure(spec) if structure else "",
+            reason=end.reason,
+            ranks=end.ranks,
+            owner=source.row.owner,
+            spent=_NOTHING if place else source.submit.spent,
+        )
+
+    def _end(self, task: int) -> End | None:
+        record = self._state.tasks.get(task)
+        if record is not None:
+            return self._so_far(record)
+        end = self._ends.get(task)
+        if end is None:
+            place = self._completions.place(task)
+            if place is not None:
+                self._keep(place)
+                end = self._ends.get(task)
+        return end
+
+    def _keep(self, place: int) -> None:
+        """Read a message of ends; the one read first of those kept makes room for it."""
+        ends = self._open(place)
+        self._ends.update(ends)
+        self._kept[place] = list(ends)
+        if len(self._kept) > MESSAGES_KEPT:
+            for task in self._kept.popitem(last=False)[1]:
+                self._ends.pop(task, None)
+
+    def _so_far(self, record: Record) -> End:
+        """A task that waits or runs."""
+        now_ns = time.monotonic_ns()
+        info = task_view(self._state, record, now_ns)
+        until_ns = now_ns if record.phase in (Phase.WAITING, Phase.PARKED) else record.sent_ns
+        timing = Timing((until_ns - record.batch.accepted_ns) // 1000, 0, 0)
+        return End(info.state, info.attempt, 0, timing, info.worker, "", info.reason)
+
+    def _open(self, place: int) -> dict[int, End]:
+        """The ends in one stored message."""
+        stored = self._journal.records.finished_at(place)
+        if stored is None:
+            return {}
+        completed = codec.to_client(stored[0])
+        assert isinstance(completed, Completed)
+        origin, found = completed.origin, {}
+        for completion in completed.results:
+            state = STATES[completion.state]
+            reason = ""
+            if state is not TaskState.DONE:
+                failure = codec.failure(completion.payload)
+                reason = f"{failure.reason}: {failure.message}"
+            found[completion.task] = End(
+                state,
+                completion.attempts,
+                completion.slots,
+                completion.timing,
+                origin.worker,
+                origin.node,
+                reason,
+                origin.ranks,
+            )
+        return found
+
+    def _structure(self, spec: TaskSpec) -> str:
+        key = digest(spec.program)
+        found = self._structures.get(key)
+        if found is None:
+            if len(self._structures) >= STRUCTURES_KEPT:
+                self._structures.clear()
+            found = self._structures[key] = decode_program(spec.program).structure.hex()
+        return found

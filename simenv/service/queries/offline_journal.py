@@ -1,0 +1,170 @@
+"""Answers from the journal of a service that is down, opened read-only.
+
+Serves listings and results only: nothing is changed, queued or run. Invariant: the journal is
+opened with SQLite's `mode=ro`, so a service that starts meanwhile is not disturbed; SQLite may
+leave its empty `-wal` and its `-shm` file beside it.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from simenv import __version__
+from simenv.config import Places
+from simenv.errors import JournalError, NotFound
+from simenv.model import Origin, TaskInfo, TaskState, Timing, task_name
+from simenv.scheduler.core.types import Limits
+from simenv.scheduler.events.tasks import State
+from simenv.service.journal.reader import WAY_OUT, Records
+from simenv.service.journal.writer import JOURNAL_FORMAT, Journal
+from simenv.service.queries import task_views
+from simenv.service.queries.history import End, Log
+from simenv.service.recovery.replay import final_tasks
+from simenv.service.results.completions import Completions
+from simenv.wire import codec
+from simenv.wire.messages import client as m
+from simenv.wire.messages.queries import App, GetApp, GetHistory, GetSpec
+
+DOWN = "the service is down"
+HISTORY_NS = 50_000_000  # for a page of history: nobody else waits for this reader
+
+
+class StoredJournal(Journal):
+    """The reading half of a Journal: nothing that writes may be called."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises JournalError if it cannot be read, or has another format."""
+        self.path = path
+        try:
+            self._db = sqlite3.connect(
+                f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
+            )
+            found = self._db.execute("pragma user_version").fetchone()[0]
+        except sqlite3.Error as error:
+            raise JournalError(
+                f"the journal {path} cannot be opened: {error}", hint=f"is it damaged? {WAY_OUT}"
+            ) from error
+        if found != JOURNAL_FORMAT:
+            raise JournalError(
+                f"{path} has format {found}, this build reads {JOURNAL_FORMAT}",
+                hint="use the simenv version that wrote it",
+            )
+        self.records = Records(self._db, path)
+
+    def close(self) -> None:
+        """Idempotent."""
+        self._db.close()
+
+
+class StoredLog(Log):
+    """`simenv log` without a scheduler: a task without a stored end is queued."""
+
+    def _end(self, task: int) -> End | None:
+        return super()._end(task) or End(
+            TaskState.QUEUED, 0, 0, Timing(0, 0, 0), "", "", f"({DOWN})"
+        )
+
+
+class Archive:
+    """The environment whose journal this is, as far as the journal tells."""
+
+    def __init__(self, name: str, places: Places) -> None:
+        """Take the live journal or, where that is not on this machine, its copy.
+
+        Raises NotFound where there is neither, JournalError.
+        """
+        here = [path for path in (places.journal, places.copy) if path.exists()]
+        if not here:
+            raise NotFound(f"no journal of {name!r}: neither {places.journal} nor {places.copy}")
+        self.path = here[0]
+        self._name, self._results = name, places.results
+        self._node = os.uname().nodename
+        self._journal = StoredJournal(self.path)
+        records = self._journal.records
+        self._epoch = max(1, records.meta("epoch"))
+        here_origin = Origin("", self._node, os.getpid(), __version__)
+        self._completions = Completions(self._journal, here_origin)
+        self._past = task_views.Past(self._journal, self._completions)
+        empty = State((), Limits(1, 0, 1, 1, 1, 1), self._epoch)
+        self._log = StoredLog(self._journal, self._completions, empty)
+
+    def close(self) -> None:
+        """Idempotent."""
+        self._journal.close()
+
+    def answer(self, q: m.FromClient) -> Iterator[bytes]:
+        """The packed answers to one message; Refused for what needs a service."""
+        for answer in self._answers(q):
+            yield codec.encode(answer)
+
+    def _answers(self, q: m.FromClient) -> Iterator[m.ToClient]:
+        records = self._journal.records
+        match q:
+            case m.Hello():
+                newest = self._completions.newest
+                results = str(self._results)
+                yield m.Welcome(self._epoch, __version__, self._name, self._node, results, newest)
+            case m.Ping():
+                yield m.Pong(q.request, self._epoch)
+            case m.Watch():
+                yield from self._watch(q)
+            case m.GetTasks():
+                infos = [info for number in q.tasks if (info := self._task(number)) is not None]
+                yield m.Queue(q.request, len(infos), infos)
+            case m.GetQueue():
+                yield self._queue(q)
+            case m.GetEvents():
+                found = records.events(q.since, q.limit)
+                yield m.Events(q.request, found, records.last_event())
+            case GetHistory():
+                yield self._log.page(q, "", time.monotonic_ns() + HISTORY_NS)
+            case GetSpec():
+                words = f"no task {task_name(q.task)} here"
+                missing = m.Refused(q.request, [m.Refusal("not_found", words)])
+                yield self._log.submitted(q, "") or missing
+            case GetApp():
+                yield App(q.request, records.last_app())
+            case _:
+                yield _refused(getattr(q, "request", 0), f"{DOWN}; only its journal was read")
+
+    def _watch(self, q: m.Watch) -> Iterator[m.ToClient]:
+        unknown = []
+        for number in q.tasks:
+            place = self._completions.place(number)
+            found = [] if place is None else self._completions.ends(place, {number})
+            yield from found
+            if found:
+                continue
+            if self._journal.records.accepted_of(number) is not None:
+                yield _refused(0, f"task {task_name(number)} has not ended, and {DOWN}")
+                return
+            unknown.append(number)
+        gone = [number for number in unknown if 0 < number < self._journal.records.next_task()]
+        yield m.Unknown(q.request, unknown, gone)
+
+    def _task(self, number: int) -> TaskInfo | None:
+        return self._past.task(number, "") or self._past.waiting(number, DOWN)
+
+    def _queue(self, q: m.GetQueue) -> m.Queue:
+        limit = min(q.limit, task_views.MAX_LISTED)
+        if q.done:
+            shown = [info for info in self._past.newest(limit, "") if info is not None]
+            return m.Queue(q.request, self._completions.newest, shown)
+        final = final_tasks(self._journal, self._journal.records.next_task())
+        total = 0
+        waiting: list[int] = []
+        for row in self._journal.records.accepted():
+            span = range(row.first, row.first + row.count)
+            open_tasks = [number for number in span if not final[number]]
+            total += len(open_tasks)
+            waiting += open_tasks[: limit - len(waiting)]
+        found = [info for n in waiting if (info := self._past.waiting(n, DOWN)) is not None]
+        return m.Queue(q.request, total, found)
+
+
+def _refused(request: int, words: str) -> m.Refused:
+    return m.Refused(request, [m.Refusal("no_service", words, "start it: simenv up --resume")])

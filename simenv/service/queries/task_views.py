@@ -1,0 +1,249 @@
+"""Answers to questions about the environment: read-only views of the machine and the journal."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+
+from simenv.model import (
+    NodeInfo,
+    PoolInfo,
+    TaskInfo,
+    TaskState,
+    Terms,
+    WorkerInfo,
+    task_name,
+)
+from simenv.scheduler.core.types import Phase, Record, Route
+from simenv.scheduler.events.tasks import State
+from simenv.scheduler.views import pending_reason as waiting
+from simenv.scheduler.views.forecast import Forecast
+from simenv.service.journal.reader import AcceptedRow, unpack_routes
+from simenv.service.journal.writer import Journal
+from simenv.service.results.completions import Completions
+from simenv.wire import codec
+from simenv.wire.messages.client import STATES, Completed, Completion, Failure, Submit
+
+MAX_LISTED = 10_000
+SOON_S = 900.0  # before the end of the allocation: people are warned
+
+
+def listed(state: State, scope: str, limit: int) -> tuple[int, list[tuple[Record, int]]]:
+    """How many tasks there are, and the first of them with their turns (0: not told): running, then
+    sent ahead, then waiting in their order. `scope`: whose they must be, see Identity.
+
+    An owner is not told her turn among everybody's: finding it out means looking through the whole
+    queue.
+    """
+    held = [r for w in state.workers.values() for r in w.held.values()]
+    held = [r for r in held if scope in ("", r.batch.owner)]
+    held.sort(key=lambda r: (-r.phase, r.number))
+    found = [(record, 0) for record in held[:limit]]
+    left = limit - len(found)
+    if scope:
+        mine = state.owned.of(scope)
+        waiting = (r for r in mine if r.phase in (Phase.WAITING, Phase.PARKED))
+        return len(mine), found + [(record, 0) for record in itertools.islice(waiting, left)]
+    queued = itertools.chain.from_iterable(pool.queue for pool in state.pools.values())
+    turns = enumerate(itertools.islice(queued, left), 1)
+    found += [(record, turn) for turn, record in turns]
+    return len(state.tasks), found + _parked(state, limit - len(found))
+
+
+def _parked(state: State, limit: int) -> list[tuple[Record, int]]:
+    """Those that wait for units of their reservations, with their turns there."""
+    each = (enumerate(one.parked.values(), 1) for one in state.reservations.live.values())
+    shown = itertools.islice(itertools.chain.from_iterable(each), limit)
+    return [(record, turn) for turn, (record, _) in shown]
+
+
+def task_view(
+    state: State, record: Record, now_ns: int, place: int = 0, forecast: Forecast | None = None
+) -> TaskInfo:
+    """One unfinished task; `place` is its turn in the queue if known."""
+    running = record.phase == Phase.RUNNING
+    worker = state.workers.get(record.worker)
+    told, done, passes = worker.passes if worker is not None else (0, 0, 0)
+    if told != record.number:
+        done = passes = 0
+    return TaskInfo(
+        id=task_name(record.number),
+        name=record.batch.terms.name,
+        pool=record.route.pool,
+        state=TaskState.RUNNING if running else TaskState.QUEUED,
+        attempt=max(1, record.attempts + (record.phase == Phase.WAITING)),
+        time_s=(now_ns - record.batch.accepted_ns) / 1e9,
+        num_qubits=record.route.num_qubits,
+        shots=record.spec.shots,
+        worker=record.worker,
+        reason=_why(state, record, now_ns, place),
+        owner=record.batch.owner,
+        wait_us=forecast.task_us(record) if forecast is not None else -1.0,
+        parked=place or _place(state, record) if record.phase == Phase.PARKED else 0,
+        reservation=record.batch.terms.reservation,
+        passes_done=done,
+        passes=passes,
+    )
+
+
+def _place(state: State, record: Record) -> int:
+    """Its turn among those that wait for units of its reservation."""
+    return list(state.reservations.by_task[record.number].parked).index(record.number) + 1
+
+
+def _why(state: State, record: Record, now_ns: int, place: int) -> str:
+    why = waiting.why(state, record, now_ns)
+    if record.stopping or record.phase not in (Phase.WAITING, Phase.PARKED):
+        return why
+    if place:
+        why += f", {_ordinal(place)} in line"
+    return f"{why}; attempt {record.attempts + 1}" if record.attempts else why
+
+
+def _ordinal(number: int) -> str:
+    suffix = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{'th' if number % 100 in (11, 12, 13) else suffix}"
+
+
+def workers_view(state: State, scope: str, now_ns: int) -> tuple[list[WorkerInfo], list[PoolInfo]]:
+    """`scope`: whose tasks may be named; see Identity."""
+    workers = []
+    for worker in state.workers.values():
+        running, record = next(iter(worker.held.items()), (0, None))
+        if record is not None and scope not in ("", record.batch.owner):
+            running = 0
+        workers.append(
+            WorkerInfo(
+                name=worker.name,
+                pool=worker.pool,
+                state=worker.state,
+                node=worker.node,
+                pid=worker.pid,
+                ranks=worker.ranks,
+                slots=worker.slots,
+                task=task_name(running) if running else "",
+                tasks=worker.tasks,
+                restarts=worker.restarts,
+                memory_bytes=worker.rss_bytes,
+                nodes=tuple(share.node for share in worker.shares),
+            )
+        )
+    return workers, state.pool_infos(now_ns)
+
+
+def warnings(pools: list[PoolInfo], nodes: list[NodeInfo], trouble: list[str]) -> tuple[str, ...]:
+    """What an operator should know, in words."""
+    lines = [text for text in trouble if text]
+    lines += [f"node {node.name} is {node.state}: {node.reason}" for node in nodes if node.reason]
+    for info in pools:
+        if info.state in ("degraded", "quarantined"):
+            lines.append(f"pool {info.name} is {info.state}: {info.reason}")
+    return tuple(lines)
+
+
+def ending(end_ns: int, now_ns: int) -> str:
+    """That the site takes the nodes back soon; "" while there is time. `end_ns` 0: never."""
+    left_s = (end_ns - now_ns) / 1e9
+    if not end_ns or left_s > SOON_S:
+        return ""
+    left = f"{left_s / 60:.0f} min" if left_s > 120 else f"{max(0.0, left_s):.0f} s"
+    return f"the allocation ends in {left}: what cannot end before then waits for the next start"
+
+
+def exposed(exposure: str, others: Sequence[int]) -> str:
+    """That other users can run programs through the launcher; "" where there are none."""
+    if not exposure or not others:
+        return ""
+    count = f"{len(others)} other user{'s' * (len(others) != 1)}"
+    who = f"{count} of this node can run programs as you through the launcher of MPI"
+    return f"{who}: {exposure} (docs/security.md, Several nodes)"
+
+
+class Past:
+    """Views of tasks that are final."""
+
+    def __init__(self, journal: Journal, completions: Completions) -> None:
+        self._journal = journal
+        self._completions = completions
+        self._last: tuple[AcceptedRow, Submit, list[Route]] | None = None
+
+    def task(self, number: int, scope: str) -> TaskInfo | None:
+        found = self._completions.find(number, scope)
+        return None if found is None else self._view(*found)
+
+    def newest(self, limit: int, scope: str) -> Iterator[TaskInfo | None]:
+        """The newest first; None where a step brought nothing."""
+        left, below = limit, self._completions.next_seq
+        while left > 0:
+            found = self._journal.records.finished_before(below, scope)
+            if found is None:
+                return
+            below, completed = found[0], codec.to_client(found[1])
+            assert isinstance(completed, Completed)
+            yield None
+            for group in reversed(self._completions.standing(completed)):
+                for completion in reversed(group.results[-left:]):
+                    left -= 1
+                    yield self._view(completed, completion)
+                    if not left:
+                        return
+
+    def waiting(self, number: int, reason: str) -> TaskInfo | None:
+        """A task that was accepted and has no stored end, for readers of a journal without a
+        scheduler; None if there is none of that number."""
+        row = self._journal.records.accepted_of(number)
+        if row is None:
+            return None
+        terms, shots, route, owner = self._asked(number)
+        return TaskInfo(
+            id=task_name(number),
+            name=terms.name,
+            pool=route.pool if route is not None else "",
+            state=TaskState.QUEUED,
+            attempt=1,
+            time_s=max(0.0, time.time() - row.at),
+            num_qubits=route.num_qubits if route is not None else 0,
+            shots=shots,
+            worker="",
+            reason=reason,
+            owner=owner,
+            reservation=terms.reservation,
+        )
+
+    def _view(self, completed: Completed, completion: Completion) -> TaskInfo:
+        terms, shots, route, owner = self._asked(completion.task)
+        state = STATES[completion.state]
+        reason = ""
+        if state is not TaskState.DONE:
+            failure: Failure = codec.failure(completion.payload)
+            reason = f"{failure.reason}: {failure.message}"
+        timing = completion.timing
+        return TaskInfo(
+            id=task_name(completion.task),
+            name=terms.name,
+            pool=route.pool if route is not None else "",
+            state=state,
+            attempt=completion.attempts,
+            time_s=(timing.queued_us + timing.sent_us + timing.run_us) / 1e6,
+            num_qubits=route.num_qubits if route is not None else 0,
+            shots=shots,
+            worker=completed.origin.worker,
+            reason=reason,
+            owner=owner,
+            reservation=terms.reservation,
+        )
+
+    def _asked(self, task: int) -> tuple[Terms, int, Route | None, str]:
+        """Terms, shots, route and owner of a task. Neighbours come from one Submit: the last is
+        kept."""
+        if self._last is None or not 0 <= task - self._last[0].first < self._last[0].count:
+            row = self._journal.records.accepted_of(task)
+            if row is None:
+                return Terms(), 0, None, ""
+            submit = codec.from_client(row.body)
+            assert isinstance(submit, Submit)
+            self._last = (row, submit, unpack_routes(row.routes))
+        row, submit, routes = self._last
+        place = task - row.first
+        return submit.terms, submit.tasks[place].shots, routes[place], row.owner

@@ -1,0 +1,123 @@
+"""Which journal a start goes on with: the live one, or the copy where that is newer.
+
+Invariant: a start that could go on with something never begins empty, and what is not taken is
+never deleted.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sqlite3
+import time
+from pathlib import Path
+
+import msgspec
+
+from simenv.config import Places
+from simenv.errors import ConfigError, JournalError, NotFound
+from simenv.service.journal.reader import WAY_OUT
+
+log = logging.getLogger("simenv.service")
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """What a journal says of itself."""
+
+    epoch: int  # how many starts it has seen
+    age_s: float  # since it was last written
+
+
+def settle(places: Places, resume: bool) -> str:
+    """See to it that the live journal is the one to go on with; which that is, in words.
+
+    "" where nothing need be said. Raises NotFound, ConfigError, JournalError.
+    """
+    copy = _standing_copy(places.copy)
+    if copy is None:
+        if places.journal.exists():
+            return f"from the live journal {places.journal}" if resume else ""
+        if resume:
+            raise NotFound(
+                f"no journal to resume: neither {places.journal} nor {places.copy}",
+                hint="simenv up starts a new one",
+            )
+        return ""
+    live = standing(places.journal)
+    if live is not None and live.epoch >= copy.epoch:
+        return f"from the live journal {places.journal}" if resume else ""
+    old = f"its copy {places.copy} is {_old(copy.age_s)} old"
+    if not resume:
+        raise ConfigError(
+            f"there is no live journal {places.journal}, and {old}"
+            if live is None
+            else f"the live journal {places.journal} is of start {live.epoch}, and {old}, of start "
+            f"{copy.epoch}: the environment has run elsewhere since",
+            hint=f"simenv up --resume goes on with the copy; to start empty, remove {places.copy}",
+        )
+    if live is not None:
+        _set_aside(places.journal, live.epoch)
+    _take(places.copy, places.journal)
+    return f"from the copy {places.copy}, {_old(copy.age_s)} old"
+
+
+def _standing_copy(path: Path) -> Standing | None:
+    """None as well if it is there and cannot be read: then it is no use to anybody."""
+    try:
+        return standing(path)
+    except JournalError as error:
+        log.warning("%s", error.message)
+        return None
+
+
+def standing(path: Path) -> Standing | None:
+    """None if there is no such file. Raises JournalError if it is not a journal."""
+    if not path.exists():
+        return None
+    try:
+        age_s = max(0.0, time.time() - max(p.stat().st_mtime for p in _with_wal(path)))
+        if not path.stat().st_size:
+            raise sqlite3.DatabaseError("it has no content: it was cut")
+        db = sqlite3.connect(path, isolation_level=None)
+        try:
+            row = db.execute("select value from meta where key = 'epoch'").fetchone()
+        finally:
+            db.close()
+    except (sqlite3.Error, OSError) as error:
+        raise JournalError(
+            f"the journal {path} cannot be read: {error}",
+            hint=WAY_OUT,
+        ) from error
+    return Standing(row[0] if row is not None else 0, age_s)
+
+
+def _with_wal(path: Path) -> list[Path]:
+    return [p for p in (path, path.with_name(path.name + "-wal")) if p.exists()]
+
+
+def _set_aside(path: Path, epoch: int) -> None:
+    """An older journal stays, under another name."""
+    for part in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
+        if part.exists():
+            part.replace(part.with_name(f"{part.name}.of-start-{epoch}"))
+
+
+def _take(copy: Path, live: Path) -> None:
+    temporary = live.with_name(f".{live.name}.new")
+    shutil.copyfile(copy, temporary)
+    temporary.chmod(0o600)
+    descriptor = os.open(temporary, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    temporary.replace(live)
+
+
+def _old(age_s: float) -> str:
+    if age_s < 120:
+        return f"{age_s:.0f} s"
+    if age_s < 7200:
+        return f"{age_s / 60:.0f} min"
+    return f"{age_s / 3600:.0f} h"

@@ -1,0 +1,252 @@
+"""At start: what was accepted and is not final goes back into the queue, in its old order.
+
+Tasks whose stored result is broken go back into the queue, with the same seed: the same counts.
+
+Exactly one completion of a task counts at any time. The broken one is withdrawn in the same
+transaction that makes the task unfinished again; what follows is a completion of its own, with a
+number of its own. A crash at any point leaves the task either final or queued.
+"""
+
+from __future__ import annotations
+
+import time
+from array import array
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import msgspec
+
+from simenv.errors import JournalError
+from simenv.model import TaskSpec, Terms, task_name
+from simenv.model.task import MAX_TIMEOUT_S
+from simenv.scheduler.core.types import Batch, Route
+from simenv.scheduler.dispatch import dedicated_workers as kept
+from simenv.scheduler.events import devices
+from simenv.scheduler.events.tasks import State
+from simenv.service.admission.submissions import RECENT_KEYS, Intake, Remembered, share
+from simenv.service.journal import scheduler_tables
+from simenv.service.journal.reader import (
+    LAST_SEQ,
+    WAY_OUT,
+    AcceptedRow,
+    DamagedRecord,
+    unpack_routes,
+)
+from simenv.service.journal.scheduler_tables import read_reservations
+from simenv.service.journal.writer import Journal
+from simenv.service.results.completions import Completions
+from simenv.service.support import fault_injection
+from simenv.wire import codec
+from simenv.wire.messages.client import STATES, Completed, Completion, Submit
+
+Units = Mapping[int, tuple[int, int]]  # reservation and units, by task
+_FREE = (0, -1)
+
+
+class Replayed(msgspec.Struct, frozen=True):
+    """What a start found."""
+
+    queued: int
+    final: int
+    seconds: float
+
+
+def replay(journal: Journal, state: State, intake: Intake) -> Replayed:
+    """Fill the machine from the journal; JournalError or ProtocolError if a row is damaged."""
+    begin = time.monotonic()
+    units = read_reservations(journal.records, state.reservations)
+    scheduler_tables.read_controls(journal.records, state)
+    devices.tighten(state)
+    for one in state.reservations.live.values():
+        kept.begin(state, one)
+    total = journal.records.next_task()
+    final = final_tasks(journal, total)
+    attempts = _attempts(journal, final)
+    queued = 0
+    rows = journal.records.count_accepted()
+    for place, row in enumerate(journal.records.accepted()):
+        if rows - place <= RECENT_KEYS:
+            what = Remembered(row.first, row.count, row.digest)
+            intake.remember(row.owner, row.key, row.offset, what)
+        span = final[row.first : row.first + row.count]
+        if 0 not in span:
+            continue
+        age_ns = max(0, round((time.time() - row.at) * 1e9))
+        tried = attempts[row.first : row.first + row.count]
+        waiting = parts(state, row, span, tried, time.monotonic_ns() - age_ns, units)
+        queued += queue(state, waiting)
+    state.next_task = max(state.next_task, total)
+    state.reservations.resume()
+    state.reservations.take_changes()  # nothing that is not stored already
+    return Replayed(queued, sum(final), time.monotonic() - begin)
+
+
+class Part(msgspec.Struct, frozen=True):
+    """Neighbouring tasks of one Submit that are to be queued."""
+
+    batch: Batch
+    specs: list[TaskSpec]
+    routes: list[Route]
+    attempts: list[int]
+    units: list[int] | None = None  # that each takes of its reservation
+
+
+def parts(
+    state: State,
+    row: AcceptedRow,
+    span: bytearray,
+    attempts: Sequence[int],
+    accepted_ns: int,
+    units: Units = MappingProxyType({}),
+) -> list[Part]:
+    """Those tasks of a Submit whose byte in `span` is 0; ConfigError if they cannot run now.
+    `units`: by task; one that runs again for a broken result has none, and takes none."""
+    submit = codec.from_client(row.body)
+    assert isinstance(submit, Submit)
+    terms = _bounded(submit.terms)
+    routes = [state.adopt(route) for route in unpack_routes(row.routes)]
+    share_bytes = share(row.body, row.count)
+    found = []
+    place = 0
+    while (place := span.find(0, place)) >= 0:
+        end = span.find(1, place)
+        end = len(span) if end < 0 else end
+        first = row.first + place
+        batch = Batch(b"", terms, row.key, row.offset, first, accepted_ns, share_bytes, row.owner)
+        counts = list(attempts[place:end])
+        takes = None
+        if units and terms.reservation:
+            takes = [units.get(task, _FREE)[1] for task in range(first, row.first + end)]
+        found.append(Part(batch, submit.tasks[place:end], routes[place:end], counts, takes))
+        place = end
+    return found
+
+
+def queue(state: State, waiting: list[Part]) -> int:
+    """Into the machine; how many tasks."""
+    for part in waiting:
+        state.submitted(part.batch, part.specs, part.routes, part.attempts, part.units)
+    return sum(len(part.specs) for part in waiting)
+
+
+def _bounded(terms: Terms) -> Terms:
+    """Timeouts cut to what is accepted today: an earlier build let any number in."""
+    queue_s, run_s = (min(t, MAX_TIMEOUT_S) for t in (terms.queue_timeout_s, terms.run_timeout_s))
+    return msgspec.structs.replace(terms, queue_timeout_s=queue_s, run_timeout_s=run_s)
+
+
+def final_tasks(journal: Journal, total: int) -> bytearray:
+    """One byte a task: 1 where it has ended."""
+    final = bytearray(total)
+    for task in journal.records.indexed_tasks():
+        final[_known(task, total)] = 1
+    replaced = set(journal.records.replaced())
+    for first_seq, body in journal.records.finished(journal.records.indexed()):
+        completed = codec.to_client(body)
+        assert isinstance(completed, Completed)
+        for seq, completion in enumerate(completed.results, first_seq):
+            final[_known(completion.task, total)] |= seq not in replaced
+    return final
+
+
+def _known(task: int, total: int) -> int:
+    """A task that was accepted once; JournalError."""
+    if not 0 < task < total:
+        words = f"the journal holds the end of task {task}, and was given tasks up to {total - 1}"
+        raise JournalError(words, hint=WAY_OUT)
+    return task
+
+
+def _attempts(journal: Journal, final: bytearray) -> array[int]:
+    """How often each unfinished task was sent out; the journal keeps only those on."""
+    counts = array("H", bytes(2 * len(final)))
+    kept = array("q")
+    for task in journal.records.sent():
+        if task < len(final) and not final[task]:
+            counts[task] += 1
+            kept.append(task)
+    journal.settle_sent(kept)
+    return counts
+
+
+SURELY = 1  # attempts of a task whose record cannot be read
+
+
+class Reopening:
+    """Used from the loop's thread. Whatever is raised, nothing has changed then."""
+
+    def __init__(self, journal: Journal, state: State, completions: Completions) -> None:
+        self._journal = journal
+        self._state = state
+        self._completions = completions
+
+    def task(self, seq: int, completion: Completion) -> None:
+        """A task whose payload or file is broken; `seq` is its completion's number.
+
+        Raises JournalError, and ConfigError if it cannot run on what this environment has now.
+        """
+        number, state = completion.task, STATES[completion.state]
+        waiting = self._parts(number, completion.attempts)
+        fault_injection.hit("reopen.before")
+        with self._journal.transaction("FULL") as db:
+            db.execute("insert or replace into replaced values(?,?,?)", (seq, number, state))
+            db.execute("delete from result where task = ?", (number,))
+            db.execute("delete from file where seq = ?", (seq,))
+            sent = array("q", [number] * completion.attempts)
+            db.execute("insert into sent(tasks) values(?)", (sent.tobytes(),))
+        fault_injection.hit("reopen.after")
+        self._completions.withdraw(number, seq)
+        self._state.ended[state] -= 1
+        queue(self._state, waiting)
+
+    def record(self, first_seq: int) -> list[int]:
+        """All tasks of a record that cannot be read; returns them. Raises as `task`."""
+        self._completions.index_all()
+        if self._completions.unindexed:
+            raise JournalError("ends of tasks wait to be stored", hint="free space on its disk")
+        tasks = list(self._journal.records.tasks_at(first_seq))
+        waiting = [part for number in tasks for part in self._parts(number, SURELY)]
+        counts = self._journal.records.ended_in(first_seq)
+        fault_injection.hit("reopen.before")
+        drop(self._journal, first_seq, tasks)
+        fault_injection.hit("reopen.after")
+        for state, number in counts.items():
+            self._state.ended[state] -= number
+        queue(self._state, waiting)
+        return tasks
+
+    def _parts(self, number: int, attempts: int) -> list[Part]:
+        row = self._journal.records.accepted_of(number)
+        if row is None:
+            raise JournalError(f"what was submitted as {task_name(number)} is no longer kept")
+        span = bytearray(b"\1") * row.count
+        span[number - row.first] = 0
+        return parts(self._state, row, span, [attempts] * row.count, time.monotonic_ns())
+
+
+def drop(journal: Journal, first_seq: int, tasks: list[int]) -> None:
+    """Delete a record that cannot be read: its tasks are unfinished from now on."""
+    last, count = journal.records.last_seq(), journal.records.count_at(first_seq)
+    with journal.transaction("FULL") as db:
+        db.execute("insert or replace into meta values(?,?)", (LAST_SEQ, last))
+        db.execute("delete from finished where seq = ?", (first_seq,))
+        db.execute("delete from result where seq = ?", (first_seq,))
+        db.execute("delete from file where seq >= ? and seq < ?", (first_seq, first_seq + count))
+        if tasks:
+            sent = array("q", tasks * SURELY)
+            db.execute("insert into sent(tasks) values(?)", (sent.tobytes(),))
+
+
+def mend(journal: Journal) -> int:
+    """At a start, before the journal is replayed: records that cannot be read are dropped, so that
+    their tasks run again; how many there were."""
+    dropped = 0
+    while True:
+        try:
+            for _ in journal.records.finished(journal.records.indexed()):
+                pass
+        except DamagedRecord as error:
+            drop(journal, error.first_seq, [])
+            dropped += 1
+        else:
+            return dropped

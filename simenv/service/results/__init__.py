@@ -1,0 +1,1 @@
+"""Completions, retention and files of results."""

@@ -1,0 +1,284 @@
+"""Completed tasks on their way out: numbered, journaled, pushed, and found again by id.
+
+The index from task to journal record is written when the loop is idle; until then the newest
+ones are found in memory. A result is never handed out before it is journaled.
+
+Cursors: how far a reader of completions has safely come.
+
+Invariant: a cursor stands at a completion its owner may know of; those of one owner are bounded.
+"""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+
+import msgspec
+
+from simenv.errors import LimitExceeded, OptionError
+from simenv.model import Origin, TaskState
+from simenv.scheduler.core.types import Ending
+from simenv.service.journal.writer import Journal
+from simenv.wire import codec
+from simenv.wire.messages.client import STATES, Ack, Completed, Completion, Done, Failure, Finished
+from simulators import catalog
+
+_Shares = dict[tuple[bytes, str], list[Completion]]  # by (peer, owner)
+INDEX_SLICE = 2_000  # pairs written in one idle moment
+_STATE_INDEX = {state: index for index, state in enumerate(STATES)}
+MAX_FRESH = 20_000
+WATCHERS_KEPT = 8  # of a task; whoever waits asks again every few seconds
+_STOPPED = (TaskState.CANCELLED, TaskState.EXPIRED)  # FAILED keeps the engine's own words
+
+
+class Completions:
+    """Used from the loop's thread."""
+
+    def __init__(self, journal: Journal, here: Origin) -> None:
+        self._journal = journal
+        self._here = here  # the origin of endings that no worker caused
+        self.next_seq = journal.records.last_seq() + 1
+        self._fresh: dict[int, int] = {}  # task -> first_seq, not yet indexed
+        self._watchers: dict[int, list[bytes]] = {}
+        self._replaced = set(journal.records.replaced())
+        for first_seq, body in journal.records.finished(journal.records.indexed()):
+            completed = codec.to_client(body)
+            assert isinstance(completed, Completed)
+            for seq, completion in enumerate(completed.results, first_seq):
+                if seq not in self._replaced:
+                    self._fresh[completion.task] = first_seq
+
+    @property
+    def unindexed(self) -> bool:
+        return bool(self._fresh)
+
+    @property
+    def crowded(self) -> bool:
+        """Wait so many for the index that it must not wait for an idle moment?"""
+        return len(self._fresh) > MAX_FRESH
+
+    @property
+    def newest(self) -> int:
+        return self.next_seq - 1
+
+    def from_worker(self, done: Done, endings: list[Ending]) -> list[tuple[bytes, bytes]]:
+        """Journal what a worker finished; returns (peer, message) to send after the commit."""
+        by_client: _Shares = {}
+        files: dict[int, Finished] = {}
+        results, last = done.results, None
+        mine: list[Completion] = []
+        for ending in endings:
+            result, record = results[ending.index], ending.record
+            payload, checksum = result.payload, result.checksum
+            if ending.reason and ending.state in _STOPPED:
+                payload = _failure(ending, done.origin.node)
+                checksum = zlib.crc32(payload)
+            elif result.file:
+                files[result.task] = result
+            if record.batch is not last:
+                last = record.batch
+                mine = by_client.setdefault((last.client, last.owner), [])
+            attempts, slots = record.attempts, ending.slots
+            number, state = record.number, result.state
+            mine.append(
+                Completion(number, state, attempts, slots, payload, checksum, ending.timing)
+            )
+        return self._store(by_client, done.origin, done.engine, done.route, files)
+
+    def from_here(self, endings: list[Ending]) -> list[tuple[bytes, bytes]]:
+        """Journal what ended without a worker's word: cancelled, expired, poison."""
+        groups: dict[tuple[str, str], _Shares] = {}
+        for ending in endings:
+            record = ending.record
+            by_client = groups.setdefault((record.route.engine, record.route.reason), {})
+            payload = _failure(ending, ending.host)
+            completion = Completion(
+                record.number,
+                _STATE_INDEX[ending.state],
+                record.attempts,
+                ending.slots,
+                payload,
+                zlib.crc32(payload),
+                ending.timing,
+            )
+            by_client.setdefault((record.batch.client, record.batch.owner), []).append(completion)
+        out = []
+        for (engine, reason), by_client in groups.items():
+            out += self._store(by_client, self._here, engine, reason)
+        return out
+
+    def watch(self, task: int, peer: bytes) -> None:
+        """Send this task's end to `peer` as well."""
+        peers = self._watchers.setdefault(task, [])
+        if peer not in peers:
+            del peers[: max(0, len(peers) - WATCHERS_KEPT + 1)]
+            peers.append(peer)
+
+    def place(self, task: int) -> int | None:
+        """Where its end is stored: the `first_seq` of the Completed that holds it."""
+        return self._fresh.get(task) or self._journal.records.seq_of(task)
+
+    def find(self, task: int, scope: str = "") -> tuple[Completed, Completion] | None:
+        """The stored end of a task; None as well if it is out of `scope` (see Identity)."""
+        place = self.place(task)
+        found = None if place is None else self._journal.records.finished_at(place)
+        if found is None or scope not in ("", found[1]):
+            return None
+        completed = codec.to_client(found[0])
+        assert isinstance(completed, Completed)
+        for seq, completion in enumerate(completed.results, completed.first_seq):
+            if completion.task == task and seq not in self._replaced:
+                return only(completed, completion, seq), completion
+        return None
+
+    def ends(self, place: int, tasks: Collection[int], scope: str = "") -> list[Completed]:
+        """The stored ends of these tasks in the message at a `place`, in runs of neighbours; those
+        out of `scope`, withdrawn or no longer kept are left out."""
+        stored = self._journal.records.finished_at(place)
+        if stored is None or scope not in ("", stored[1]):
+            return []
+        completed = codec.to_client(stored[0])
+        assert isinstance(completed, Completed)
+        runs: list[tuple[int, list[Completion]]] = []
+        for seq, completion in enumerate(completed.results, completed.first_seq):
+            if completion.task not in tasks or seq in self._replaced:
+                continue
+            if runs and runs[-1][0] + len(runs[-1][1]) == seq:
+                runs[-1][1].append(completion)
+            else:
+                runs.append((seq, [completion]))
+        return [
+            msgspec.structs.replace(completed, results=found, first_seq=first)
+            for first, found in runs
+        ]
+
+    def is_stored(self, task: int) -> bool:
+        """Is its end in the journal, and not only about to be?"""
+        place = self._fresh.get(task)
+        return place is None or self._journal.records.count_at(place) > 0
+
+    def withdraw(self, task: int, seq: int) -> None:
+        """The completion of that number no longer counts: its task runs again."""
+        self._fresh.pop(task, None)
+        self._replaced.add(seq)
+
+    def standing(self, completed: Completed) -> list[Completed]:
+        """The message without what was withdrawn of it, cut where something is missing."""
+        numbers = range(completed.first_seq, completed.first_seq + len(completed.results))
+        if self._replaced.isdisjoint(numbers):
+            return [completed]
+        return [
+            only(completed, completion, seq)
+            for seq, completion in zip(numbers, completed.results, strict=True)
+            if seq not in self._replaced
+        ]
+
+    def index_all(self) -> None:
+        """Write all of the index that is not yet written; JournalError if that fails."""
+        while self.index_some():
+            pass
+
+    def index_some(self) -> bool:
+        """Write a slice of the index; True if there is more to do.
+
+        Nothing while an end is not stored: after a crash the index would tell of an end that never
+        was, and its task would be lost.
+        """
+        if not self._fresh or self._journal.owes_ends:
+            return False
+        pairs = list(itertools.islice(self._fresh.items(), INDEX_SLICE))
+        following = next(itertools.islice(self._fresh.values(), len(pairs), None), pairs[-1][1] + 1)
+        self._journal.index(pairs, up_to=following - 1)
+        for task, _ in pairs:  # only now: what could not be written is tried again, from the oldest
+            del self._fresh[task]
+        return bool(self._fresh)
+
+    def _store(
+        self,
+        by_client: _Shares,
+        origin: Origin,
+        engine: str,
+        route: str,
+        files: Mapping[int, Finished] = MappingProxyType({}),
+    ) -> list[tuple[bytes, bytes]]:
+        out = []
+        for (client, owner), completions in by_client.items():
+            first = self.next_seq
+            self.next_seq += len(completions)
+            completed = Completed(origin, engine, route, completions, first)
+            body = codec.encode(completed)
+            states = [STATES[completion.state] for completion in completions]
+            self._journal.finish(first, states, body, owner, repeatable=_is_repeatable(engine))
+            self._fresh.update(dict.fromkeys([c.task for c in completions], first))
+            for seq, completion in enumerate(completions if files or self._watchers else (), first):
+                if completion.task in files:
+                    file = files[completion.task]
+                    size = file.file_bytes
+                    self._journal.file(file.file, completion.task, seq, size, owner)
+                for peer in self._watchers.pop(completion.task, ()) if self._watchers else ():
+                    if peer != client:
+                        out.append((peer, codec.encode(only(completed, completion, seq))))
+            if client:
+                out.append((client, body))
+        return out
+
+
+def _is_repeatable(engine: str) -> bool:
+    """Would its tasks give the same bits after a power cut, on whatever machine comes up?"""
+    card = catalog.card(engine)
+    return card is not None and card.reproducible
+
+
+def only(completed: Completed, completion: Completion, seq: int) -> Completed:
+    """The message cut down to one of its completions."""
+    return msgspec.structs.replace(completed, results=[completion], first_seq=seq)
+
+
+def _failure(ending: Ending, host: str) -> bytes:
+    message, hint = _words(ending)
+    return codec.encode(Failure(ending.reason, message, hint, ending.host or host, ending.log))
+
+
+def _words(ending: Ending) -> tuple[str, str]:
+    """What happened, with the value of the limit, and the way out."""
+    terms = ending.record.batch.terms
+    if ending.message:
+        return ending.message, ending.hint
+    if ending.reason == "cancelled":
+        return "cancelled before it had a result", ending.hint
+    if ending.reason == "queue_timeout":
+        words = f"it waited longer than its queue_timeout_s of {terms.queue_timeout_s:g} s"
+        return words, "a longer queue_timeout_s, or submit again later"
+    if ending.reason == "run_timeout":
+        most_s = ending.run_limit_s or terms.run_timeout_s
+        if terms.run_timeout_s and terms.run_timeout_s <= most_s:
+            words = f"it ran longer than its run_timeout_s of {terms.run_timeout_s:g} s"
+            return words, "a longer run_timeout_s, or fewer shots or bindings a task"
+        words = f"it ran longer than the limit of its owner, {most_s:g} s (max_run_s)"
+        return words, "fewer shots or bindings a task, or ask an admin to raise the limit"
+    return ending.reason, ending.hint
+
+
+MAX_CURSOR_CHARS = 64
+MAX_CURSORS = 1_000  # of one owner; they are kept for ever
+
+
+def acknowledge(journal: Journal, newest: int, owner: str, message: Ack) -> None:
+    """Have it stored with the next commit. `newest`: the last completion its owner may know of.
+
+    Raises OptionError, LimitExceeded.
+    """
+    if not (0 <= message.seq <= newest and 0 < len(message.cursor) <= MAX_CURSOR_CHARS):
+        raise OptionError(
+            f"completion {message.seq} cannot be acknowledged by {message.cursor[:64]!r}",
+            hint=f"0 to {newest}; a cursor's name has 1 to {MAX_CURSOR_CHARS} characters",
+        )
+    records = journal.records
+    is_new = not records.cursor_at(owner, message.cursor)
+    if is_new and records.cursors_of(owner) >= MAX_CURSORS:
+        raise LimitExceeded(
+            f"there are {MAX_CURSORS} cursors already", hint="go on with one of them"
+        )
+    journal.cursor(owner, message.cursor, message.seq)

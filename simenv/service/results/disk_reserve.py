@@ -1,0 +1,130 @@
+"""Free space that is left on the disk of the journal: a reserve, and a file that can be given up.
+
+Below the reserve nothing new is accepted of owners of keys who keep much; below a quarter of it, of
+no owner of a key. The environment's own user goes on until the disk is full. The journal's spare
+file is removed when the journal meets a full disk, so that what was accepted can still end, keys be
+revoked and old results be removed; it is made again when there is room. The scheme is that of
+`SystemKeepFree=` of systemd-journald.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from simenv.errors import Insufficient
+from simenv.text import size
+
+GIB = 2**30
+SHARE = 0.05  # of the disk
+LEAST_BYTES = GIB
+SMALL_BYTES = 256 * 2**20  # of results: what every owner may keep on a crowded disk
+LOOK_S = 0.25
+SPARE_BYTES = 4 * 2**20
+SPARE_NAME = "journal.spare"
+
+
+class DiskReserve:
+    """Used from the loop's thread. `keep_free_gib` < 0: 5 % of the disk, at least 1 GiB."""
+
+    def __init__(
+        self,
+        folder: Path,
+        keep_free_gib: float,
+        measure: Callable[[Path], tuple[int, int]] | None = None,
+    ) -> None:
+        """`measure` tells the size of the disk of a folder and what of it is free, in bytes."""
+        self._folder = folder
+        self._keep_free_gib = keep_free_gib
+        self._measure = measure or disk_of
+        self._spare = folder / SPARE_NAME
+        self._next_look_s = 0.0
+        self._free = self._reserve = 0
+        self.spent = False  # is the spare file gone?
+
+    def start(self) -> None:
+        """Make the spare file, where there is room."""
+        self._make_spare()
+
+    def stop(self) -> None:
+        """Remove the spare file: only a running service needs it."""
+        with contextlib.suppress(OSError):
+            self._spare.unlink(missing_ok=True)
+
+    def lacking_bytes(self) -> int:
+        """How much less is free than the reserve; 0: nothing."""
+        self._look()
+        return max(0, self._reserve - self._free)
+
+    def look_again(self) -> None:
+        """What is free has changed."""
+        self._next_look_s = 0.0
+
+    def release(self) -> bool:
+        """Give up the spare file, as the disk is full; False if that was done before."""
+        if self.spent:
+            return False
+        self.spent = True
+        with contextlib.suppress(OSError):
+            self._spare.unlink(missing_ok=True)
+        return True
+
+    def restore(self) -> None:
+        """Make the spare file again, once there is room for it and as much beside it."""
+        if self.spent:
+            self._look()
+            if self._free > 2 * SPARE_BYTES:
+                self._make_spare()
+
+    def why_refused(self, owner: str, kept_bytes: int) -> Insufficient | None:
+        """Why nothing new is accepted of an owner who keeps so many bytes of results."""
+        if self.spent:
+            return Insufficient(
+                f"the disk of {self._folder} is full: what was accepted is finished, nothing new is"
+                " taken",
+                hint="free space on it, or remove old results: simenv gc --older-than 1d",
+            )
+        lacking = self.lacking_bytes() if owner else 0
+        if not lacking:
+            return None
+        if kept_bytes <= SMALL_BYTES and self._free > self._reserve // 4:
+            return None
+        return Insufficient(
+            f"the disk of the service has {size(self._free)} free; {size(self._reserve)} are kept "
+            f"free (results.keep_free_gib), and {owner!r} keeps {size(kept_bytes)} of results",
+            hint="an admin removes old results: simenv gc --older-than 1d; or frees space",
+        )
+
+    def _look(self) -> None:
+        now_s = time.monotonic()
+        if now_s >= self._next_look_s:
+            self._next_look_s = now_s + LOOK_S
+            total, self._free = self._measure(self._folder)
+            self._reserve = round(self._keep_free_gib * GIB)
+            if self._keep_free_gib < 0:
+                self._reserve = max(round(SHARE * total), LEAST_BYTES)
+
+    def _make_spare(self) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            descriptor = os.open(self._spare, flags, 0o600)
+            try:
+                os.posix_fallocate(descriptor, 0, SPARE_BYTES)
+            finally:
+                os.close(descriptor)
+            self.spent = False
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._spare.unlink(missing_ok=True)
+
+
+def disk_of(folder: Path) -> tuple[int, int]:
+    """Size of the disk of a folder, and what of it we may still use, in bytes."""
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return 0, 0
+    return found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize

@@ -1,0 +1,80 @@
+"""Which events are removed: those that are too old, and too many of one owner.
+
+The environment's own events, those about the tasks and reservations of each key's owner, and the
+audit log are counted apart, so that a client who causes many removes its own only. Invariant: a
+step is one short transaction of at most EVENTS_A_STEP rows, and numbers are never given out again:
+the newest event of each owner stays, unless it is too old and not the newest of all.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from simenv.model import Event
+from simenv.service.journal.reader import AUDIT
+from simenv.service.journal.writer import Journal
+
+EVENTS_KEPT = 200_000  # of the environment
+OWNER_EVENTS_KEPT = 10_000  # of one key's owner
+OWNERS_EVENTS_KEPT = 200_000  # of all keys' owners together, in equal parts
+AUDIT_KEPT = 10_000  # entries of the audit log, however old
+EVENTS_A_STEP = 500
+
+_OWNERS = """
+with recursive each(owner) as (
+  select min(owner) from event
+  union all select (select min(owner) from event where owner > each.owner) from each
+  where each.owner is not null)
+select owner from each where owner is not null"""
+
+
+class OldEvents:
+    """Used from the loop's thread, through the journal's own connection."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._left: list[str] = []  # owners whose events have not been looked at in this walk
+        self._before_s = 0.0
+        self._share = OWNER_EVENTS_KEPT
+
+    def begin(self, before_s: float) -> None:
+        """A new walk over all owners, unless one is under way. `before_s`: events before that time
+        of day go, seconds since 1970."""
+        if self._left:
+            return
+        self._before_s = before_s
+        self._left = [row[0] for row in self._journal.records.rows(_OWNERS)]
+        owners = sum(owner not in ("", AUDIT) for owner in self._left)
+        self._share = min(OWNER_EVENTS_KEPT, OWNERS_EVENTS_KEPT // max(1, owners))
+
+    def step(self) -> bool:
+        """Remove some; True if there is more to look at. JournalError if that is not stored."""
+        if not self._left:
+            return False
+        owner = self._left[-1]
+        gone = self._gone(owner)
+        if gone:
+            with self._journal.transaction("NORMAL") as db:
+                query = "delete from event where owner = ? and seq <= ?"
+                db.execute(query, (owner, gone[-1]))
+        if len(gone) < EVENTS_A_STEP:
+            self._left.pop()
+        return bool(self._left)
+
+    def _gone(self, owner: str) -> list[int]:
+        """Some of the oldest events of an owner that are too many or too old."""
+        rows = self._journal.records.rows
+        most = {"": EVENTS_KEPT, AUDIT: AUDIT_KEPT}.get(owner, self._share)
+        newest = self._journal.records.last_event()
+        query = "select seq from event where owner = ? order by seq desc limit 1 offset ?"
+        too_many = max((row[0] for row in rows(query, owner, most)), default=0)
+        query = "select seq, body from event where owner = ? order by seq limit ?"
+        gone: list[int] = []
+        for seq, body in rows(query, owner, EVENTS_A_STEP):
+            if (seq > too_many and (owner == AUDIT or not self._is_old(body))) or seq == newest:
+                break
+            gone.append(seq)
+        return gone
+
+    def _is_old(self, body: bytes) -> bool:
+        return msgspec.msgpack.decode(body, type=Event).time_s < self._before_s

@@ -1,0 +1,192 @@
+"""Work on files beside the loop: reading, checking and removing what may be gigabytes.
+
+Invariant: only these threads touch files of results; what follows from a job is done by the loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import shutil
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from simenv.errors import StoreError
+from simenv.model import ResultFile
+from simenv.store import reader
+from simenv.store.writer import UNFINISHED
+
+Outcome = object
+Job = Callable[[], Outcome]
+Then = Callable[[Outcome], None]
+
+
+class Beside:
+    """Two threads: one for what is short (a chunk), one for what may take long (a whole file)."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._short: queue.SimpleQueue[tuple[Job, Then] | None] = queue.SimpleQueue()
+        self._long: queue.SimpleQueue[tuple[Job, Then] | None] = queue.SimpleQueue()
+        self._over: deque[tuple[Then, Outcome]] = deque()
+        self._open = 0  # jobs whose outcome the loop has not yet taken
+        self._threads = [
+            threading.Thread(target=self._run, args=(jobs,), name=name, daemon=True)
+            for name, jobs in (("files", self._short), ("checks", self._long))
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Jobs that have begun end; the others never begin."""
+        for jobs in (self._short, self._long):
+            while not jobs.empty():
+                jobs.get()
+            jobs.put(None)
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join()
+
+    @property
+    def busy(self) -> bool:
+        """Does anybody wait for one of these jobs?"""
+        return self._open > 0
+
+    def settle(self) -> None:
+        """What follows from the jobs that have ended; called by the loop."""
+        while self._over:
+            then, outcome = self._over.popleft()
+            self._open -= 1
+            then(outcome)
+
+    def read(self, name: str, offset: int, size_bytes: int, then: Callable[[object], None]) -> None:
+        """A part of a file: bytes, or the StoreError."""
+        self._do(self._short, lambda: _part(self._root, name, offset, size_bytes), then)
+
+    def check(self, stored: ResultFile, then: Callable[[object], None]) -> None:
+        """What is wrong with a whole file, or ""."""
+        self._do(self._long, lambda: _damage(self._root, stored), then)
+
+    def remove(self, names: list[str]) -> None:
+        """Files that nobody needs; one that is not there is no trouble."""
+        self._short.put((lambda: _remove(self._root, names), _nothing))
+
+    def after(self, then: Callable[[object], None]) -> None:
+        """When what is to be removed so far has been removed."""
+        self._do(self._short, lambda: None, then)
+
+    def sweep(self, known: set[str], epoch_fence: int) -> None:
+        """At a start: what workers of earlier starts left half written, or that nobody knows of.
+
+        `epoch_fence`: attempts from here on are of this start.
+        """
+        self._long.put((lambda: _sweep(self._root, known, epoch_fence), _nothing))
+
+    def kept(self, then: Callable[[object], None]) -> None:
+        """The tasks that long runs have left something for: a dict of names and bytes."""
+        self._do(self._short, lambda: _kept(self._root), then)
+
+    def forget(self, tasks: list[str]) -> None:
+        """What long runs have left for these tasks."""
+        self._long.put((lambda: _forget(self._root, tasks), _nothing))
+
+    def unfinished(self, mark: str) -> None:
+        """What a worker that has ended left half written; `mark`: its name and start."""
+        self._long.put((lambda: _remove(self._root, _marked(self._root, mark)), _nothing))
+
+    def _do(self, jobs: queue.SimpleQueue[tuple[Job, Then] | None], job: Job, then: Then) -> None:
+        self._open += 1
+        jobs.put((job, then))
+
+    def _run(self, jobs: queue.SimpleQueue[tuple[Job, Then] | None]) -> None:
+        while (entry := jobs.get()) is not None:
+            job, then = entry
+            try:
+                outcome = job()
+            except (OSError, ValueError) as error:  # a name that is no name, a disk that is gone
+                outcome = StoreError(f"a file of results: {error}")
+            if then is not _nothing:
+                self._over.append((then, outcome))
+
+
+def _nothing(_outcome: Outcome) -> None:
+    return None
+
+
+def _part(root: Path, name: str, offset: int, size_bytes: int) -> bytes | StoreError:
+    try:
+        descriptor = reader.open_file(reader.below(root, name))
+    except StoreError as error:
+        return error
+    try:
+        return b"".join(reader.blocks(descriptor, offset, size_bytes))
+    except OSError as error:
+        return StoreError(f"{root / name} cannot be read: {error.strerror}")
+    finally:
+        os.close(descriptor)
+
+
+def _damage(root: Path, stored: ResultFile) -> str:
+    try:
+        return reader.damage(reader.below(root, stored.name), stored)
+    except StoreError as error:
+        return error.message
+
+
+def _remove(root: Path, names: list[str]) -> None:
+    for name in names:
+        try:
+            reader.below(root, name).unlink(missing_ok=True)
+        except (OSError, StoreError):
+            continue  # the next start sweeps it away
+
+
+def _sweep(root: Path, known: set[str], epoch_fence: int) -> None:
+    for path in _files(root):
+        name = str(path.relative_to(root))
+        fence = fence_of(path.name)
+        is_known = name in known and not name.endswith(UNFINISHED)
+        if 0 <= fence < epoch_fence and not is_known:
+            _remove(root, [name])
+
+
+def _kept(root: Path) -> dict[str, int]:
+    """By the name of the task, the bytes of its files."""
+    folder = root / reader.KEPT
+    names = sorted(os.listdir(folder)) if folder.is_dir() else []
+    return {name: _size(folder / name) for name in names}
+
+
+def _size(folder: Path) -> int:
+    found = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # it is just being replaced
+            found += path.lstat().st_size
+    return found
+
+
+def _forget(root: Path, tasks: list[str]) -> None:
+    for task in tasks:
+        shutil.rmtree(reader.below(root / reader.KEPT, task), ignore_errors=True)
+
+
+def _marked(root: Path, mark: str) -> list[str]:
+    return [str(path.relative_to(root)) for path in root.glob(f"*/.*.h5.{mark}{UNFINISHED}")]
+
+
+def _files(root: Path) -> Iterator[Path]:
+    return (path for path in sorted(root.glob("*/*")) if not path.is_dir())
+
+
+def fence_of(name: str) -> int:
+    """The attempt that a file is named for, finished or not; -1 if it is not one of ours."""
+    words = name.removeprefix(".").split(".")
+    try:
+        return int(words[1], 16)
+    except (IndexError, ValueError):
+        return -1

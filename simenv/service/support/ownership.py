@@ -1,0 +1,114 @@
+"""The connection file as a sign of life: touched while we live, ours as long as it says so.
+
+Invariant: of two services that think they are one environment, the one whose name is no longer in
+the file gives way; what it has not yet handed out, the other does again.
+
+The lock that keeps a second service off one journal.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import time
+from pathlib import Path
+
+import msgspec
+
+from simenv.config import ConnectionFile
+from simenv.errors import JournalError
+
+TOUCH_NS = 5_000_000_000
+_READ = msgspec.json.Decoder(ConnectionFile).decode
+
+
+class Presence:
+    """Used from the loop's thread."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._told: ConnectionFile | None = None
+        self._touched_ns = 0
+
+    def announce(self, told: ConnectionFile) -> None:
+        """Write the file, 0600, by rename."""
+        self._told = told
+        temporary = self._path.with_suffix(".new")
+        temporary.touch(mode=0o600)
+        temporary.write_bytes(msgspec.json.encode(told))
+        temporary.replace(self._path)
+
+    def holds(self) -> bool:
+        """Touch the file every few seconds. False: it is another service's now."""
+        now_ns = time.monotonic_ns()
+        if now_ns - self._touched_ns < TOUCH_NS:
+            return True
+        self._touched_ns = now_ns
+        if self._is_anothers():
+            return False
+        if self._path.exists():
+            self._path.touch()
+        return True
+
+    def leave(self) -> None:
+        """Remove the file, unless it is another service's."""
+        if not self._is_anothers():
+            self._path.unlink(missing_ok=True)
+
+    def _is_anothers(self) -> bool:
+        try:
+            file = _READ(self._path.read_bytes())
+        except (OSError, msgspec.MsgspecError):
+            return False  # it tells of nobody
+        told = self._told
+        return told is not None and (file.pid, file.node, file.epoch) != (
+            told.pid,
+            told.node,
+            told.epoch,
+        )
+
+
+_HELD = (errno.EAGAIN, errno.EACCES)
+_HOLDER = re.compile(r"pid (\d+) on (\S+)")
+
+
+def take_lock(path: Path, force: bool = False) -> int:
+    """The lock, held for the life of the descriptor returned.
+
+    `force`: pass by the lock of a service on another machine, which cannot be looked for from
+    here. Raises JournalError with the holder's pid and host.
+    """
+    descriptor = _open(path)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.read(descriptor, 200).decode("utf-8", "replace").strip()
+        os.close(descriptor)
+        found = _HOLDER.match(holder)
+        is_elsewhere = found is not None and found[2] != os.uname().nodename
+        if error.errno not in _HELD:
+            raise JournalError(
+                f"{path} cannot be locked: {error.strerror}",
+                hint="set state_dir to a folder on a local disk",
+            ) from error
+        if not (force and is_elsewhere):
+            hint = "simenv status, or simenv down first"
+            if is_elsewhere:
+                hint = (
+                    "its process cannot be looked for from here; if it is surely gone: "
+                    "simenv up --resume --force-lock"
+                )
+            words = f"another service uses {path.parent}: {holder or 'unknown'}"
+            raise JournalError(words, hint=hint) from error
+        path.unlink()  # who holds the old file's lock holds nothing that counts any more
+        descriptor = _open(path)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"pid {os.getpid()} on {os.uname().nodename}\n".encode())
+    return descriptor
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

@@ -1,0 +1,56 @@
+"""Work of the loop that no message waits for: removing old records, the index, late syncs.
+
+Invariant: it is done in bounded slices, whenever the loop is idle and at least once in
+UPKEEP_PERIOD_NS of a busy loop, so that no client can hold it up by sending without end.
+"""
+
+from __future__ import annotations
+
+import time
+
+from simenv.errors import JournalError
+from simenv.service.control.results import Keeping
+from simenv.service.journal.writer import SYNC_DELAY_S, Journal
+from simenv.service.results.completions import Completions
+
+UPKEEP_PERIOD_NS = 50_000_000
+
+
+class Upkeep:
+    """Used from the loop's thread, once a pass."""
+
+    def __init__(self, keeping: Keeping, completions: Completions, journal: Journal) -> None:
+        self._keeping = keeping
+        self._completions = completions
+        self._journal = journal
+        self._next_ns = 0  # when a slice is due though the loop is busy, monotonic
+        self._unsynced_ns = 0  # when the oldest commit without fsync was seen; 0: there is none
+
+    def run(self, trouble: str, *, idle: bool) -> str:
+        """One slice of what is due. `trouble`: why the journal could not be written before, or "";
+        the answer is the same for now."""
+        now_ns = time.monotonic_ns()
+        due = idle or now_ns >= self._next_ns
+        if due:
+            self._next_ns = now_ns + UPKEEP_PERIOD_NS
+        try:
+            if due or self._completions.crowded:
+                self._completions.index_some()  # first: what is old is found by the index
+            self._keeping.settle(due)
+            self._sync(now_ns)
+            if trouble and due and not self._journal.pending:
+                self._journal.sync()  # nobody brings a commit that would show that it can be done
+                trouble = ""
+        except JournalError as error:
+            trouble = error.message
+        return trouble
+
+    def _sync(self, now_ns: int) -> None:
+        """Commits that were not forced to the disk follow within SYNC_DELAY_S."""
+        if not self._journal.unsynced:
+            self._unsynced_ns = 0
+            return
+        self._unsynced_ns = self._unsynced_ns or now_ns
+        if now_ns - self._unsynced_ns >= SYNC_DELAY_S * 1e9:
+            self._journal.sync()
+            self._unsynced_ns = 0

@@ -1,0 +1,72 @@
+"""What judges circuits, loaded beside the loop: it takes as long as a worker takes to start.
+
+Invariant: nothing compiled is imported before `warm.prepare` has said where kernels are kept; the
+loop goes on meanwhile, and what arrives to be admitted waits.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from simulators.compiler import warmup
+
+if TYPE_CHECKING:
+    from simenv.config import Config
+    from simenv.scheduler.routing.capacity import Capacity
+    from simenv.scheduler.routing.engine_support import Seen
+    from simenv.service.admission.controller import Admission
+
+
+log = logging.getLogger("simenv.service")
+
+
+class Loading:
+    """One thread, started at once. `cold`: something had to be compiled, or still must be.
+
+    What only wide circuits need is loaded after the rest: compiled by the loop when the first of
+    them comes, it would keep everybody waiting for seconds.
+    """
+
+    def __init__(self, kernels: Path) -> None:
+        self.cold = False
+        self._kernels = kernels
+        self._error: BaseException | None = None
+        self._loaded = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="loading", daemon=True)
+        self._thread.start()
+
+    def over(self) -> bool:
+        """Is all loaded? Raises what went wrong."""
+        if not self._loaded.is_set():
+            return False
+        if self._error is not None:
+            raise self._error
+        return True
+
+    def _run(self) -> None:
+        try:
+            warmup.prepare(self._kernels)
+            self.cold = not warmup.is_warm(self._kernels)
+            warmup.warm_up(self._kernels, "admission")
+            from simenv.service.queries import engines  # noqa: F401 - all that is judged with
+        except BaseException as error:  # noqa: BLE001 - the loop's thread raises it
+            self._error = error
+        self._loaded.set()
+        if self._error is None:
+            try:
+                warmup.warm_up(self._kernels, "wide admission")
+            except Exception as error:  # noqa: BLE001 - the first wide circuit tries again
+                log.warning("kernels for wide circuits are not loaded: %s", error)
+
+
+def admission(
+    config: Config, capacity: Callable[[], Capacity], look: Callable[[], Seen]
+) -> Admission:
+    """Once all is loaded. `capacity` and `look`: as for `Admission`."""
+    from simenv.service.admission.controller import Admission
+
+    return Admission(config.pools, capacity, look)

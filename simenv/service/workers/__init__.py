@@ -1,0 +1,1 @@
+"""Processes and sockets behind the actions of the scheduler."""

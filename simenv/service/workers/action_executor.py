@@ -1,0 +1,144 @@
+"""What the machine decided, done outside of it: messages, processes, endings, the event log.
+
+Invariant: called from the loop's thread between two commits; what it leaves in `results` may be
+sent only when the next commit has succeeded.
+
+A chunk of tasks as it travels to a worker.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from simenv.model import Event, Terms, task_number
+from simenv.scheduler.core.types import (
+    Action,
+    Ending,
+    KillWorker,
+    Note,
+    RetireWorker,
+    Send,
+    SetThreads,
+    StartWorker,
+    StopRunning,
+)
+from simenv.scheduler.events.tasks import State
+from simenv.service.journal.writer import Journal
+from simenv.service.results.completions import Completions
+from simenv.service.workers.processes import WorkerProcesses
+from simenv.wire import codec
+from simenv.wire.messages import client as m
+from simenv.wire.messages.client import Assign, Assigned
+from simenv.wire.transport.zmq_ipc import Door, Doors
+
+log = logging.getLogger("simenv.service")
+
+
+class Hands:
+    """Carries out actions in their order."""
+
+    def __init__(
+        self,
+        state: State,
+        journal: Journal,
+        doors: Doors,
+        workers: WorkerProcesses,
+        completions: Completions,
+    ) -> None:
+        self._state = state
+        self._journal = journal
+        self._doors = doors
+        self._workers = workers
+        self._completions = completions
+        self.next_event = journal.records.last_event() + 1
+        self.results: list[tuple[bytes, bytes]] = []  # (peer, message) for after the commit
+
+    def carry_out(self, actions: list[Action]) -> None:
+        """What the machine wants done outside itself."""
+        endings = [action for action in actions if type(action) is Ending]
+        if endings:
+            self.results += self._completions.from_here(endings)
+        for action in actions:
+            if type(action) is Note:
+                self.note(action.kind, action.subject, action.message, action.owner)
+            elif type(action) is StartWorker:
+                self._start(action)
+            elif type(action) is StopRunning:
+                stop = m.StopTask(action.task, action.fence, action.reason)
+                self._tell(action.worker, stop)
+            elif type(action) is SetThreads:
+                told = m.SetTaskThreads(action.task, action.fence, action.slots)
+                self._tell(action.worker, told)
+            elif type(action) is RetireWorker:
+                self.note("worker.retired", action.worker, action.reason)
+                self._tell(action.worker, m.StopWorker(action.reason))
+            elif type(action) is KillWorker:
+                self.note("worker.killed", action.worker, action.reason)
+                self._workers.kill(action.worker)
+
+    def note(self, kind: str, subject: str, message: str, owner: str = "") -> None:
+        """A line in the event log, the journal and the service's log. `owner`: see Note."""
+        record = self._state.tasks.get(task_number(subject) or 0)
+        event = Event(self.next_event, time.time(), kind, subject, message)
+        self._journal.event(event, owner or (record.batch.owner if record is not None else ""))
+        self.next_event += 1
+        log.info("%s %s %s", kind, subject, message)
+
+    def _start(self, action: StartWorker) -> None:
+        trouble = self._workers.start(action, self._state.pools[action.pool].spec)
+        if trouble:
+            now_ns = time.monotonic_ns()
+            self.carry_out(self._state.lost(action.worker, action.start, trouble, now_ns))
+        else:
+            self.note("worker.started", action.worker, f"pool {action.pool}{_where(action)}")
+
+    def _tell(self, worker: str, message: m.ToWorker) -> None:
+        self._doors.send(Door.WORKER, self._workers.control_peer(worker), codec.encode(message))
+
+
+def _where(action: StartWorker) -> str:
+    """ " on node1 (2 ranks), node2 (2 ranks)"; "" for one rank on the service's own node."""
+    words = [f"{share.node} ({share.ranks} ranks)" for share in action.shares if share.node]
+    if sum(share.ranks for share in action.shares) == 1:
+        words = [share.node for share in action.shares if share.node]
+    return f" on {', '.join(words)}" if words else ""
+
+
+def packed(send: Send) -> bytes:
+    """The Assign message; terms that several tasks share are written once."""
+    table: dict[int, int] = {}
+    terms: list[Terms] = []
+    tasks = []
+    last, place = None, 0
+    for record in send.records:
+        spec, batch = record.spec, record.batch
+        if batch is not last:
+            last, place = batch, table.setdefault(id(batch), len(terms))
+            if place == len(terms):
+                terms.append(batch.terms)
+        tasks.append(
+            Assigned(
+                record.number,
+                record.fence,
+                place,
+                spec.program,
+                spec.shots,
+                spec.seed,
+                spec.bindings,
+                spec.binding,
+                spec.count,
+            )
+        )
+    route = send.records[0].route
+    return codec.encode(
+        Assign(
+            send.slots,
+            send.memory_bytes,
+            send.announce,
+            route.engine,
+            route.reason,
+            terms,
+            tasks,
+        )
+    )

@@ -1,0 +1,247 @@
+"""Where workers meet the service: a door for those of other nodes, and the file that tells of it.
+
+Invariant: the door is there only if the allocation has other nodes, stands on one address, and lets
+in keys that are made anew at each start: those of the workers, one for each start of a worker,
+which may do nothing but work as that worker, and that of the environment's own user, who reads it
+in the connection file on any of the nodes.
+
+Where an environment listens for other machines: the address chosen, the port kept.
+
+Invariant: nothing is bound to all interfaces unless the configuration says so in a word.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import resource
+import secrets
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from launcher.allocation.this_node import is_this_node
+from launcher.base import Node
+from simenv.config import EVERYWHERE, OwnDoor, Places, is_any_address, listen_parts
+from simenv.errors import ConfigError
+from simenv.service.support.log_limit import Complaints
+from simenv.service.workers.worker_keys import WorkerKeys
+from simenv.wire.auth import LOCAL
+from simenv.wire.keyfiles import (
+    KEYS_FORMAT,
+    KeyPair,
+    ServerFile,
+    new_pair,
+    server_file,
+    write_private,
+)
+from simenv.wire.messages.client import MAX_MESSAGE_BYTES
+from simenv.wire.transport import worker_endpoint, zmq_ipc
+from simenv.wire.transport.tcp_listener import Habits, TcpDoor
+from simenv.wire.transport.worker_endpoint import TOKEN, ServiceFile
+
+_COMPLAINTS = Complaints(logging.getLogger("simenv.service"))
+DESCRIPTORS = 8_192  # more than the guard of the door lets strangers and clients have
+
+
+def open_door(listen: str, path: Path, node: str) -> tuple[TcpDoor, ServerFile]:
+    """Bind, with the keys in `path` (made at the first time); ConfigError says why not.
+
+    Port 0 takes the port of last time where it is still free, so that the files people were given
+    stay right.
+    """
+    host, port = listen_parts(listen)
+    told = server_file(path)
+    address = resolved(host)
+    more_descriptors()
+    door = None
+    last = told.address.rpartition(":")[2]
+    if not port and last.isdecimal():
+        with suppress(ConfigError):
+            door = TcpDoor(address, int(last), told.keys, _COMPLAINTS.say)
+    if door is None:
+        door = TcpDoor(address, port, told.keys, _COMPLAINTS.say)
+    shown = node if host == EVERYWHERE else address
+    shown = f"[{shown}]" if ":" in shown else shown
+    own = KeyPair(told.own_public, told.own_secret) if told.own_public else new_pair()
+    now = msgspec.structs.replace(
+        told,
+        address=f"tcp://{shown}:{door.port}",
+        own_public=own.public,
+        own_secret=own.secret,
+    )
+    if now != told:
+        write_private(path, now)
+    return door, now
+
+
+def own_door(told: ServerFile) -> OwnDoor:
+    """How the environment's own user comes in there from another machine: with a pair that stays,
+    so that a start anew takes her connections up again."""
+    return OwnDoor(told.address, told.public_key, told.own_public, told.own_secret)
+
+
+def resolved(host: str, told: str = "listen") -> str:
+    """The one IP address a host's name, an interface or an address means. `told`: where it comes
+    from, for the ConfigError, which is also raised for a name that stands for all interfaces."""
+    if host == EVERYWHERE:
+        return "0.0.0.0"
+    found = _looked_up(host, told)
+    if is_any_address(found):
+        raise ConfigError(
+            f"{told}: {host!r} is {found}, which would open every interface of this machine",
+            hint=f"name one; if all are meant: {EVERYWHERE}",
+        )
+    return found
+
+
+def _looked_up(host: str, told: str) -> str:
+    with suppress(ValueError):
+        return str(ipaddress.ip_address(host))
+    import psutil  # here, because it takes a start 15 ms
+
+    for entry in psutil.net_if_addrs().get(host, ()):
+        if entry.family == socket.AF_INET:
+            return str(entry.address)
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        names = ", ".join(sorted(psutil.net_if_addrs()))
+        raise ConfigError(
+            f"{told}: {host!r} is neither an interface nor a host: {error.strerror}",
+            hint=f"interfaces here: {names}; or an IP address of this machine",
+        ) from error
+    return str(found[0][4][0])
+
+
+def more_descriptors() -> None:
+    """Each connection takes one; the soft limit is often meant for interactive programs."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+_DISCARD_PORT = 9  # nothing is sent there: connecting a datagram socket only asks for the route
+WORKERS = Habits(
+    prefix=b"node/",
+    max_known=16_384,  # two connections a worker, and those of the own user, who has one key
+    max_of_one_key=16_384,
+    message_bytes=MAX_MESSAGE_BYTES,
+    queued_messages=2_000,
+    turn_bytes=0,
+    bounds=None,
+    workers=True,
+    handover=True,  # who comes again after a cut takes the place of its dead connection
+    keepalive=zmq_ipc.WORKERS,
+)
+
+
+class Rendezvous:
+    """The file, and the door if there is one. `leave` takes both away."""
+
+    def __init__(
+        self,
+        places: Places,
+        sockets: Path,
+        results: Path,
+        nodes: Sequence[Node],
+        interface: str,
+        epoch: int,
+    ) -> None:
+        """Raises ConfigError. `results`: a token is put there, so that a worker can tell whether it
+        sees the same folder."""
+        self.door: TcpDoor | None = None
+        self.own: OwnDoor | None = None  # for clients of ours on the other nodes
+        self._path = places.joining
+        token = secrets.token_hex(16)
+        _put_token(results / TOKEN, token)
+        here = os.uname().nodename
+        others = [node.name for node in nodes if not is_this_node(node.name)]
+        told = ServiceFile(KEYS_FORMAT, here, str(sockets), token, epoch=epoch)
+        if others:
+            server, own = new_pair(), new_pair()
+            host = address_for(others[0], interface)
+            more_descriptors()
+            self.door = TcpDoor(host, 0, server, _COMPLAINTS.say, WORKERS)
+            self.door.admit({own.public: LOCAL}, b"")
+            shown = f"[{host}]" if ":" in host else host
+            address = f"tcp://{shown}:{self.door.port}"
+            self.own = OwnDoor(address, server.public, own.public, own.secret)
+            told = ServiceFile(
+                KEYS_FORMAT,
+                here,
+                str(sockets),
+                token,
+                address,
+                server.public,
+                epoch=epoch,
+            )
+        self.address = told.address
+        self._token = token
+        write_private(self._path, told)
+        self.worker_keys = WorkerKeys(self._path, self.door)
+
+    def leave(self) -> None:
+        """Remove the file, unless it is another service's: its keys open nothing any more. The
+        door is closed with the others."""
+        with suppress(ConfigError):
+            if worker_endpoint.read(self._path).token == self._token:
+                self._path.unlink(missing_ok=True)
+                self.worker_keys.remove_all()
+
+
+def address_for(other: str, interface: str) -> str:
+    """The one address of ours at which another node reaches us.
+
+    `interface`: as it was told, an interface, a name or an address; "": what this node's name
+    means, unless that is loopback: then where the way to the other node begins. ConfigError.
+    """
+    if interface:
+        if is_any_address(interface):
+            raise ConfigError(
+                f"launcher.interface = {interface!r} would open every interface of this machine",
+                hint="name the one by which the other nodes reach this one",
+            )
+        return resolved(interface, "launcher.interface")
+    here = os.uname().nodename
+    with suppress(ConfigError):
+        named = resolved(here, "this node's name")
+        if not ipaddress.ip_address(named).is_loopback:
+            return named
+    return _routed(other)
+
+
+def _routed(other: str) -> str:
+    """The address from which a datagram to another node would leave."""
+    try:
+        family, kind, _, _, where = socket.getaddrinfo(
+            other, _DISCARD_PORT, type=socket.SOCK_DGRAM
+        )[0]
+        with socket.socket(family, kind) as probe:
+            probe.connect(where)
+            return str(probe.getsockname()[0])
+    except socket.gaierror as error:
+        raise ConfigError(
+            f"the host name {other!r} is not known here: {error.strerror}",
+            hint="check the names in --hosts or hosts: each must be one that this machine "
+            "resolves, or an IP address",
+        ) from error
+    except OSError as error:
+        raise ConfigError(
+            f"no way to node {other!r} was found from here: {error.strerror}",
+            hint='set interface in the table [launcher]: "eth0", or an address of this machine',
+        ) from error
+
+
+def _put_token(path: Path, token: str) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        with os.fdopen(os.open(path, flags, 0o600), "w") as out:
+            out.write(token)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from error

@@ -1,0 +1,48 @@
+"""Workers whose processes have ended, and nodes that the launcher has lost or found again."""
+
+from __future__ import annotations
+
+from simenv.model import WorkerState
+from simenv.scheduler.events.tasks import State
+from simenv.service.results.file_worker import Beside
+from simenv.service.workers.action_executor import Hands
+from simenv.service.workers.processes import WorkerProcesses
+from simenv.wire.messages import client as m
+
+BLAMELESS = (m.EXIT_LEASE, m.EXIT_ORPHAN)  # a rank may well have died of its task
+LAST_WORDS = 300  # characters of a log's last line that become a reason
+
+
+class WorkerNews:
+    """Used from the loop's thread, at each tick."""
+
+    def __init__(
+        self, state: State, workers: WorkerProcesses, beside: Beside, hands: Hands
+    ) -> None:
+        self._state = state
+        self._workers = workers
+        self._beside = beside
+        self._hands = hands
+
+    def take(self, now_ns: int) -> None:
+        """Tell the scheduler what has happened since the last tick, and do what follows."""
+        self._take_exits(now_ns)
+        for news in self._workers.news():
+            if news.kind == "node.lost":
+                actions = self._state.node_lost(news.subject, news.message, now_ns)
+                self._hands.carry_out(actions)
+            elif news.kind == "node.back":
+                self._hands.carry_out(self._state.node_back(news.subject, now_ns))
+            else:
+                self._hands.note(news.kind, news.subject, news.message)
+
+    def _take_exits(self, now_ns: int) -> None:
+        for end in self._workers.exited():
+            self._beside.unfinished(f"{end.name}.{end.start}")
+            tail = self._workers.log_tail(end.name) if end.code else ""
+            blame = end.code not in BLAMELESS and not end.infrastructure_failure
+            worker, words = self._state.workers.get(end.name), end.reason
+            if tail and worker is not None and worker.state is WorkerState.STARTING:
+                words += f": {tail.splitlines()[-1][:LAST_WORDS]}"  # nobody else will say why
+            actions = self._state.lost(end.name, end.start, words, now_ns, tail, blame=blame)
+            self._hands.carry_out(actions)

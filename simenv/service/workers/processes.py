@@ -1,0 +1,227 @@
+"""The worker processes: started, addressed and ended here; when and why is the scheduler's.
+
+Invariant: a worker is its name and its start. What comes from an earlier start of that name, be it
+a message or a process's end, never touches the present one.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from launcher.base import Command, Exit, Launcher, LauncherEvent, LaunchError
+from simenv.config import Config, Places
+from simenv.config.environ import worker_environ
+from simenv.errors import ConfigError
+from simenv.model import PoolSpec
+from simenv.scheduler.core.types import StartWorker
+from simenv.service.workers.worker_keys import WorkerKeys
+
+LOG_TAIL_BYTES = 2_000
+LOG_MAX_BYTES = 8 * 2**20
+MOST_HELPERS = 4  # more would wait for one another
+MACHINE_GRACE_S = 5.0  # for a worker to cancel what its machine runs
+
+
+class Peer(msgspec.Struct):
+    """How a worker is addressed; empty until it spoke through that socket."""
+
+    start: int
+    work: bytes = b""
+    control: bytes = b""
+    has_machine: bool = False
+
+
+class WorkerProcesses:
+    """Names to processes and sockets; used from the main thread."""
+
+    def __init__(
+        self,
+        launcher: Launcher,
+        config: Config,
+        places: Places,
+        results: Path,
+        kernels: Path,
+        environ: Mapping[str, str],
+        keys: WorkerKeys | None = None,
+    ) -> None:
+        """`results`: where files of large results are kept, as all nodes see it. `keys`: of workers
+        of other nodes; None: there are no other nodes."""
+        self._launcher = launcher
+        self._keys = keys if keys is not None else WorkerKeys(places.joining, None)
+        self._places = places
+        self._environ = worker_environ(environ)
+        self._import_from = os.pathsep.join(config.import_from)
+        self._peers: dict[str, Peer] = {}
+        self._names: dict[bytes, str] = {}  # by work socket
+        self._ending: dict[str, float] = {}  # asked to end; when they are killed, monotonic
+        self._argv = (
+            *(sys.executable, "-P", "-m", "simenv.worker"),
+            *("--service", str(places.joining.resolve())),
+            *("--lease-s", str(config.worker_lease_s)),
+            *("--kernels", str(kernels)),
+            *("--results", str(results)),
+            *("--checkpoint-s", str(config.checkpoint_s)),
+            *(("--sync",) if config.durability != "process" else ()),
+        )
+
+    def start(self, action: StartWorker, pool: PoolSpec) -> str:
+        """Start a worker of that pool; what went wrong, or ""."""
+        log = self._log(action.worker)
+        _rotate(log)
+        ranks = sum(share.ranks for share in action.shares) or 1
+        argv = (
+            *self._argv,
+            *("--name", action.worker),
+            *("--start", str(action.start)),
+            *("--engine", pool.engine),
+            *("--ranks", str(ranks)),
+            *("--log", str(log)),
+            *("--parent", "0"),
+            *(self._machine(pool) if pool.provider else ()),
+        )
+        command = Command(
+            action.worker,
+            argv,
+            self._environ,
+            log,
+            self._places.home,
+            action.start,
+            action.shares,
+        )
+        try:
+            self._keys.make(action.worker, action.start)
+            self._launcher.start(command)
+        except (ConfigError, LaunchError) as error:
+            self._keys.remove(action.worker, action.start)
+            return str(error)
+        self._forget(action.worker)
+        self._peers[action.worker] = Peer(action.start, has_machine=bool(pool.provider))
+        return ""
+
+    def _machine(self, pool: PoolSpec) -> tuple[str, ...]:
+        return "--provider", pool.provider, "--import-from", self._import_from
+
+    def joined(self, name: str, start: int, peer: bytes) -> bool:
+        """A worker spoke for the first time; False if it is none of ours, or if that start of it
+        has spoken already, through another socket: nobody takes over a worker that lives."""
+        known = self._peers.get(name)
+        if known is None or known.start != start or known.work not in (b"", peer):
+            return False
+        known.work = peer
+        self._names[peer] = name
+        return True
+
+    def beats(self, name: str, start: int, peer: bytes) -> bool:
+        """A worker's heart beats; False if it is none of ours, or comes through another socket
+        than before."""
+        known = self._peers.get(name)
+        if known is None or known.start != start or known.control not in (b"", peer):
+            return False
+        known.control = peer
+        return True
+
+    def work_peer(self, name: str) -> bytes:
+        known = self._peers.get(name)
+        return known.work if known is not None else b""
+
+    def control_peer(self, name: str) -> bytes:
+        known = self._peers.get(name)
+        return known.control if known is not None else b""
+
+    def name_of(self, peer: bytes) -> str:
+        """The worker behind a work socket; "" if it is none of ours."""
+        return self._names.get(peer, "")
+
+    def exited(self) -> list[Exit]:
+        """The ends of workers since the last call; who was asked to end and has not, is killed."""
+        ends = self._launcher.poll_exits()
+        now_s = time.monotonic()
+        for name, when_s in list(self._ending.items()):
+            if now_s >= when_s:
+                del self._ending[name]
+                self._launcher.kill(name)
+        for end in ends:
+            self._ending.pop(end.name, None)
+            known = self._peers.get(end.name)
+            if known is not None and known.start == end.start:
+                self._forget(end.name)
+        return ends
+
+    def news(self) -> list[LauncherEvent]:
+        """What the launcher has to say."""
+        return self._launcher.poll_events()
+
+    def look(self, node: str) -> bool:
+        """As the launcher's."""
+        return self._launcher.recheck_node(node)
+
+    def kill(self, name: str) -> None:
+        """End it now; one that holds a machine may cancel its job there first."""
+        known = self._peers.get(name)
+        if known is not None and known.has_machine:
+            self._ending.setdefault(name, time.monotonic() + MACHINE_GRACE_S)
+            self._launcher.terminate(name)
+        else:
+            self._launcher.kill(name)
+
+    def log_tail(self, name: str) -> str:
+        """The last lines a worker wrote."""
+        return tail(self._log(name))
+
+    def close(self) -> None:
+        self._launcher.close()
+
+    def _forget(self, name: str) -> None:
+        known = self._peers.pop(name, None)
+        if known is not None:
+            self._names.pop(known.work, None)
+            self._keys.remove(name, known.start)
+
+    def _log(self, name: str) -> Path:
+        return self._places.logs / f"{name}.log"
+
+
+def helpers(cores: int, *, starting: bool) -> range:
+    """Numbers of the processes that compile beside a service where no kernel is compiled yet: those
+    to be begun while it and its worker do so too, on a core each, or the others."""
+    early = min(MOST_HELPERS, max(0, cores - 2))
+    return range(early) if starting else range(early, min(MOST_HELPERS, cores))
+
+
+def compile_beside(
+    launcher: Launcher, kernels: Path, home: Path, environ: Mapping[str, str], *, starting: bool
+) -> None:
+    """Begin such processes; see `helpers`."""
+    argv = (sys.executable, "-P", "-m", "simulators.compiler.warmup", str(kernels))
+    for number in helpers(len(os.sched_getaffinity(0)), starting=starting):
+        name = f"kernels-{number + 1}"
+        log = home / f"{name}.log"
+        launcher.start(Command(name, argv, worker_environ(environ), log, home))
+
+
+def _rotate(log: Path) -> None:
+    """Logs that have grown too long, those of further ranks among them, begin anew."""
+    for path in (log, *log.parent.glob(f"{log.stem}.r*.log")):
+        if path.exists() and path.stat().st_size > LOG_MAX_BYTES:
+            path.replace(path.with_suffix(".log.old"))
+
+
+def tail(path: Path) -> str:
+    """The end of a text file, whole lines."""
+    try:
+        with path.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            size = file.tell()
+            file.seek(max(0, size - LOG_TAIL_BYTES))
+            data = file.read()
+    except OSError:
+        return ""
+    if size > LOG_TAIL_BYTES:
+        data = data.partition(b"\n")[2]
+    return data.decode("utf-8", "replace").rstrip()

@@ -1,0 +1,107 @@
+"""What an environment may use: the nodes of its allocation as its configuration bounds them.
+
+How the settings go together. `hosts` or `hostfile` name the nodes, else the site does, else this
+machine is the only one. `slots` is of each node that is given no number there; `memory_bytes` is
+for simulators on each node, `memory_per_slot` the same for each slot and at once the most that one
+rank may hold. What contradicts something else, or what a node has, is refused.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from launcher.allocation.discover import discover
+from launcher.allocation.this_node import is_this_node, this_node
+from launcher.base import Allocation, AllocationError, Launcher, Node
+from simenv.config import Config
+from simenv.errors import ConfigError
+from simenv.scheduler.core.types import END_MARGIN_NS, Limits
+from simenv.scheduler.routing.engine_choice import size
+
+MEMORY_SHARE = 0.8  # of what is really ours, for simulators
+
+
+def allocate(config: Config, environ: Mapping[str, str]) -> Allocation:
+    """The nodes that are ours; ConfigError if the settings contradict them or one another."""
+    here = this_node()
+    if config.memory_bytes and config.memory_per_slot:
+        raise ConfigError(
+            "memory_bytes and memory_per_slot both bound a node's memory", hint="say one of them"
+        )
+    try:
+        found = discover(
+            environ,
+            hosts=config.hosts,
+            hostfile=config.hostfile,
+            memory_per_slot=config.memory_per_slot,
+            slots=config.slots,
+            nodes_per_dvm=config.launcher.nodes_per_dvm,
+            local=here,
+        )
+    except AllocationError as error:
+        raise ConfigError(str(error), hint=error.hint or "see `simenv doctor`") from error
+    for node in found.nodes:
+        _check(node, config, here)
+    return found
+
+
+def _check(node: Node, config: Config, here: Node) -> None:
+    if config.slots and node.slots != config.slots:
+        source = "hosts" if config.hosts else "hostfile"
+        raise ConfigError(
+            f"slots = {config.slots}, and {source} gives node {node.name} {node.slots}",
+            hint="leave slots out, or the number of that host",
+        )
+    if config.memory_bytes > node.memory_bytes:
+        raise ConfigError(
+            f"memory_bytes = {config.memory_bytes} is more than the {node.memory_bytes} there are"
+            f" on node {node.name}"
+        )
+    if is_this_node(node.name) and node.memory_bytes > here.memory_bytes:
+        raise ConfigError(
+            f"memory_per_slot = {size(config.memory_per_slot)} for {node.slots} slots is "
+            f"{size(node.memory_bytes)}; node {node.name} has {size(here.memory_bytes)}",
+            hint="less memory for each slot, or fewer slots",
+        )
+
+
+def limits_of(config: Config, allocation: Allocation, launcher: Launcher) -> Limits:
+    """The environment's fixed figures."""
+    nodes = tuple(_bounded(node, config) for node in allocation.nodes)
+    left_s = allocation.end_s - time.time()
+    return Limits(
+        slots=sum(node.slots for node in nodes),
+        memory_bytes=sum(node.memory_bytes for node in nodes),
+        max_queued_tasks=config.max_queued_tasks,
+        max_queued_bytes=config.max_queued_bytes,
+        silent_ns=round(config.silent_s * 1e9),
+        start_timeout_ns=round(config.start_timeout_s * 1e9),
+        nodes=nodes,
+        max_ranks=launcher.max_ranks,
+        memory_per_slot=config.memory_per_slot,
+        end_ns=time.monotonic_ns() + round(left_s * 1e9) if allocation.end_s else 0,
+        launcher=f"{launcher.name}: {launcher.description}",
+        overcommit=config.overcommit,
+    )
+
+
+def check_time_left(limits: Limits) -> None:
+    """ConfigError where the site ends the allocation so soon that nothing would begin."""
+    left_ns = limits.end_ns - time.monotonic_ns()
+    if limits.end_ns and left_ns <= END_MARGIN_NS:
+        raise ConfigError(
+            f"the site takes the nodes back in {max(0, left_ns) / 1e9:.0f} s, and nothing begins in"
+            f" the last {END_MARGIN_NS / 1e9:.0f} s",
+            hint="ask the site for more time, or start outside this allocation",
+        )
+
+
+def _bounded(node: Node, config: Config) -> Node:
+    """With the memory that is for simulators."""
+    memory = config.memory_bytes
+    if not memory:
+        memory = node.memory_bytes
+        if not config.memory_per_slot:
+            memory = int(MEMORY_SHARE * memory)
+    return Node(node.name, node.slots, memory, node.gpus, node.features, node.group, node.block)

@@ -1,0 +1,129 @@
+"""The HDF5 around the arrays: made in memory, so that no full disk ever meets the library.
+
+HDF5 is told the arrays' names, types and shapes and writes its own few kilobytes into a `_Sheet`;
+the arrays' bytes are left out and put there by whoever writes the file.
+
+The arrays of a result: which type and shape each has, whoever writes or reads a file of them.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    import numpy as np
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+ALIGNMENT = 4_096  # of every array in the file: a page, so that it can be mapped
+
+
+class Skeleton(msgspec.Struct, frozen=True):
+    """All of a file but its arrays."""
+
+    pieces: tuple[tuple[int, bytes], ...]  # (offset, bytes), ascending
+    offsets: dict[str, int]  # array -> its first byte in the file
+    size_bytes: int  # of the whole file
+
+
+class Field(msgspec.Struct, frozen=True):
+    """An array to make room for; `attributes` are written beside it."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    attributes: Mapping[str, str | int | float]
+
+
+def skeleton(fields: Mapping[str, Field], attributes: Mapping[str, str | int | float]) -> Skeleton:
+    """An HDF5 file with one contiguous dataset a field, in their order; `attributes` at its root.
+
+    Names may hold `/`: the groups are made.
+    """
+    import h5py
+
+    sheet = _Sheet()
+    with h5py.File(
+        sheet,
+        "w",
+        libver=("v110", "v110"),
+        alignment_threshold=ALIGNMENT,
+        alignment_interval=ALIGNMENT,
+    ) as file:
+        for key, value in attributes.items():
+            file.attrs[key] = value
+        offsets = {name: _make_room(file, name, field) for name, field in fields.items()}
+    return Skeleton(tuple(sorted(sheet.pieces.items())), offsets, sheet.size_bytes)
+
+
+def _make_room(file: Any, name: str, field: Field) -> int:
+    from h5py import h5d, h5p, h5s, h5t
+
+    wanted = h5p.create(h5p.DATASET_CREATE)
+    wanted.set_layout(h5d.CONTIGUOUS)
+    wanted.set_alloc_time(h5d.ALLOC_TIME_EARLY)
+    wanted.set_fill_time(h5d.FILL_TIME_NEVER)
+    folder, _, leaf = name.rpartition("/")
+    group = file.require_group(folder) if folder else file
+    made = h5d.create(
+        group.id,
+        leaf.encode(),
+        h5t.py_create(field.dtype, logical=True),
+        h5s.create_simple(field.shape),
+        wanted,
+    )
+    for key, value in field.attributes.items():
+        group[leaf].attrs[key] = value
+    offset: int = made.get_offset()
+    return offset
+
+
+class _Sheet(io.RawIOBase):
+    """A file of which only what was written is kept."""
+
+    def __init__(self) -> None:
+        self.pieces: dict[int, bytes] = {}
+        self.size_bytes = 0
+        self._place = 0
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self.size_bytes}[whence]
+        self._place = base + offset
+        return self._place
+
+    def write(self, data: Any, /) -> int:
+        piece = bytes(data)
+        self.pieces[self._place] = piece
+        self._place += len(piece)
+        self.size_bytes = max(self.size_bytes, self._place)
+        return len(piece)
+
+    def truncate(self, size: int | None = None) -> int:
+        self.size_bytes = self._place if size is None else size
+        return self.size_bytes
+
+
+FORMAT = 1  # of the files: names, types and attributes
+
+
+def outcomes(rows: bytes | memoryview, width: int) -> NDArray[np.unsignedinteger[Any]]:
+    """Packed outcomes as uint8/16/32/64 [k], or uint8 [k, width] beyond 64 clbits."""
+    import numpy as np
+
+    if width in (1, 2, 4, 8):
+        return np.frombuffer(rows, np.dtype(f"<u{width}"))
+    return np.frombuffer(rows, np.uint8).reshape(-1, max(1, width))
+
+
+def numbers(values: bytes | memoryview, kind: str, *shape: int) -> NDArray[Any]:
+    """Packed numbers of that type; `shape` may hold one -1."""
+    import numpy as np
+
+    return np.frombuffer(values, np.dtype(kind)).reshape(*(shape or (-1,)))

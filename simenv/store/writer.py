@@ -1,0 +1,133 @@
+"""Write one file of results: temporary name, blocks with their checksums, fsync, rename.
+
+Invariant: under its final name a file is whole. Arrays are written from where they are, block by
+block, so that memory does not double.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from simenv.errors import StoreError
+from simenv.model import ResultFile, StoredArray
+from simenv.store.hdf5_layout import Field, Skeleton, skeleton
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+BLOCK_BYTES = 4 * 2**20
+UNFINISHED = ".new"  # what the temporary name ends with: such a file is nobody's after a crash
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def write(
+    path: Path,
+    arrays: Mapping[str, NDArray[Any]],
+    attributes: Mapping[str, str | int | float],
+    *,
+    name: str = "",
+    shown: Mapping[str, Mapping[str, str | int | float]] | None = None,
+    sync: bool = True,
+    mode: int = 0o600,
+    mark: str = "",
+) -> ResultFile:
+    """Write `arrays` (C-contiguous, little-endian) as datasets of those names.
+
+    `attributes` go to the root of the file, `shown` beside each dataset; `name` is what the answer
+    calls the file. `sync`: on the disk when this returns; `mode` as for `os.open`; `mark`:
+    who writes, in the temporary name. Raises StoreError, and leaves nothing.
+    """
+    fields = {
+        key: Field(array.dtype, array.shape, (shown or {}).get(key, {}))
+        for key, array in arrays.items()
+    }
+    frame = skeleton(fields, attributes)
+    temporary = path.with_name(f".{path.name}.{mark or os.getpid()}{UNFINISHED}")
+    try:
+        with _made(temporary, mode) as out:
+            stored = _fill(out, frame, arrays)
+            if sync:
+                os.fsync(out)
+        temporary.replace(path)
+        if sync:
+            _sync_folder(path.parent)
+    except OSError as error:
+        raise _trouble(path, frame.size_bytes, error) from error
+    rest = checksum_of_rest(frame, stored)
+    return ResultFile(name or path.name, frame.size_bytes, rest, stored)
+
+
+def checksum_of_rest(frame: Skeleton, stored: tuple[StoredArray, ...]) -> int:
+    """CRC-32 of the bytes outside the arrays: HDF5's own, and zeros where it wrote none."""
+    crc, place = 0, 0
+    for start, end in [(a.offset, a.offset + a.size_bytes) for a in stored] + [
+        (frame.size_bytes, frame.size_bytes)
+    ]:
+        rest = bytearray(start - place)
+        for offset, piece in frame.pieces:
+            if place <= offset < start:
+                rest[offset - place : offset - place + len(piece)] = piece
+        crc = zlib.crc32(rest, crc)
+        place = end
+    return crc
+
+
+def _fill(out: int, frame: Skeleton, arrays: Mapping[str, NDArray[Any]]) -> tuple[StoredArray, ...]:
+    stored = []
+    for offset, piece in frame.pieces:
+        _put(out, memoryview(piece), offset)
+    for name, array in arrays.items():
+        view = memoryview(array.reshape(-1).view("u1").data)  # a flat view of a contiguous array
+        crc = 0
+        for start in range(0, len(view), BLOCK_BYTES):
+            block = view[start : start + BLOCK_BYTES]
+            crc = zlib.crc32(block, crc)
+            _put(out, block, frame.offsets[name] + start)
+        stored.append(
+            StoredArray(name, array.dtype.str, array.shape, frame.offsets[name], len(view), crc)
+        )
+    os.ftruncate(out, frame.size_bytes)
+    return tuple(sorted(stored, key=lambda each: each.offset))
+
+
+def _put(out: int, data: memoryview, offset: int) -> None:
+    while data:
+        written = os.pwrite(out, data, offset)
+        data, offset = data[written:], offset + written
+
+
+@contextlib.contextmanager
+def _made(temporary: Path, mode: int) -> Iterator[int]:
+    """A new file of that name; gone again if its writing fails."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    out = os.open(temporary, flags, mode)
+    try:
+        yield out
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(out)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _trouble(path: Path, size_bytes: int, error: OSError) -> StoreError:
+    hint = f"see to {path.parent}, then submit again"
+    if error.errno in _FULL:
+        hint = f"free {size_bytes} bytes there (simenv gc), then submit again"
+    return StoreError(
+        f"{path} of {size_bytes} bytes cannot be written: {error.strerror}", hint=hint
+    )

@@ -1,0 +1,25 @@
+"""Sizes and times as text."""
+
+from __future__ import annotations
+
+
+def elapsed(seconds: float) -> str:
+    """M:SS, H:MM:SS or D-HH:MM:SS."""
+    minutes, second = divmod(max(0, round(seconds)), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    if days:
+        return f"{days}-{hour:02}:{minute:02}:{second:02}"
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
+def size(number: int) -> str:
+    """Bytes in words: '16.0 GiB'; from an exbibyte on a power of two."""
+    if number >= 2**60:
+        return f"2^{number.bit_length() - 1} bytes"
+    value = float(number)
+    for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} PiB"

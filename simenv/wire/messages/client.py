@@ -1,0 +1,365 @@
+"""Every message on the wire. Arrays, not maps; opaque bytes for what the service need not read.
+
+Invariant: a message carries thousands of tasks or completions as easily as one; nothing is sent a
+task at a time. `PROTOCOL` changes with any change of meaning here.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from simenv.model import (
+    Event,
+    Origin,
+    PoolInfo,
+    ServiceInfo,
+    TaskInfo,
+    TaskSpec,
+    Terms,
+    Timing,
+    WorkerInfo,
+)
+from simenv.model.bounds import Text
+from simenv.wire.messages.admin import (
+    AddKey,
+    DrainNode,
+    GetKeys,
+    GetLimits,
+    GetPools,
+    Keys,
+    OwnerReports,
+    Pools,
+    ResumeNode,
+    RevokeKey,
+    Scale,
+    SetLimits,
+)
+from simenv.wire.messages.common import Number
+from simenv.wire.messages.queries import (
+    App,
+    Collect,
+    Collected,
+    Devices,
+    Engines,
+    Explain,
+    Explained,
+    FetchResult,
+    GetApp,
+    GetDevices,
+    GetEngines,
+    GetHistory,
+    GetSpec,
+    History,
+    Rerun,
+    Rerunning,
+    ResultChunk,
+    Spent,
+    Submitted,
+)
+from simenv.wire.messages.reservations import (
+    Decided,
+    GetPolicy,
+    GetProfile,
+    GetReservations,
+    GetTarget,
+    Policed,
+    Profiled,
+    Release,
+    Released,
+    Renew,
+    Reservations,
+    Reserve,
+    SetDispatch,
+    SetOrder,
+    SetPolicy,
+    SetProfile,
+    SteerTarget,
+    Target,
+)
+
+# isort: off
+from simenv.wire.messages.worker import (
+    EXIT_LEASE as EXIT_LEASE,
+    EXIT_MPI as EXIT_MPI,
+    EXIT_ORPHAN as EXIT_ORPHAN,
+    EXIT_RANK as EXIT_RANK,
+    STATES as STATES,
+    Assign as Assign,
+    Assigned as Assigned,
+    Beat as Beat,
+    Done as Done,
+    Finished as Finished,
+    FromWorker as FromWorker,
+    Join as Join,
+    Lease as Lease,
+    SetTaskThreads as SetTaskThreads,
+    Started as Started,
+    StopTask as StopTask,
+    StopWorker as StopWorker,
+    ToWorker as ToWorker,
+)
+# isort: on
+
+PROTOCOL = 1
+MAX_MESSAGE_BYTES = 64 * 2**20  # the transport drops a peer that sends more
+FAR_MESSAGE_BYTES = 8 * 2**20  # of a client that comes over TCP with a key
+MAX_MESSAGE_TASKS = 16_384
+MAX_QUESTION_TASKS = 2_000  # ids in one Watch, Cancel or GetTasks
+CLIENT_MESSAGE_TASKS = 500  # what a client puts in one message (CONTROL_PLANE.md, rule 8)
+CLIENT_MESSAGE_BYTES = 2**20
+
+Tasks = Annotated[list[TaskSpec], msgspec.Meta(max_length=4 * MAX_MESSAGE_TASKS)]
+Numbers = Annotated[list[Number], msgspec.Meta(max_length=MAX_QUESTION_TASKS)]
+
+
+# --- client to service -----------------------------------------------------------------------
+
+
+class Hello(msgspec.Struct, frozen=True, array_like=True, tag=0):
+    """First message of a client; answered by Welcome, or Refused if the versions don't meet."""
+
+    protocol: int
+    version: Text
+    client: Text  # a random name, the prefix of automatic keys
+
+
+class Submit(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """Tasks to accept or refuse as a whole.
+
+    Item k has the idempotency key (key, offset + k). A repeat with the same content gets the same
+    ids; with other content it is refused with `key_conflict`.
+    """
+
+    request: Number
+    key: Text
+    offset: Number
+    terms: Terms
+    tasks: Tasks
+    spent: Spent = Spent()
+
+
+class Watch(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """Send me the results of these: now where there is one, else when it comes (idempotent)."""
+
+    request: Number
+    tasks: Numbers
+
+
+class Cancel(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """Answered by Cancelled; a task that is final stays as it is."""
+
+    request: Number
+    tasks: Numbers
+
+
+class GetStatus(msgspec.Struct, frozen=True, array_like=True, tag=4):
+    request: Number
+
+
+class GetQueue(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    """`done`: final tasks, newest first, else waiting and running ones in order."""
+
+    request: Number
+    done: bool = False
+    limit: Number = 100
+
+
+class GetTasks(msgspec.Struct, frozen=True, array_like=True, tag=6):
+    """TaskInfo of these; unknown ones are left out of the answer."""
+
+    request: Number
+    tasks: Numbers
+
+
+class GetWorkers(msgspec.Struct, frozen=True, array_like=True, tag=7):
+    request: Number
+
+
+class GetEvents(msgspec.Struct, frozen=True, array_like=True, tag=8):
+    request: Number
+    since: Number = 0
+    limit: Number = 1000
+
+
+class GetCompletions(msgspec.Struct, frozen=True, array_like=True, tag=9):
+    """Completions numbered above `since` (of the whole environment, in order)."""
+
+    request: Number
+    since: Number = 0
+    limit: Number = 1000
+
+
+class Ack(msgspec.Struct, frozen=True, array_like=True, tag=10):
+    """The named cursor has safely read everything up to `seq`; answered by Acked when stored."""
+
+    request: Number
+    cursor: Text
+    seq: Number
+
+
+class GetCursor(msgspec.Struct, frozen=True, array_like=True, tag=11):
+    request: Number
+    cursor: Text
+
+
+class Ping(msgspec.Struct, frozen=True, array_like=True, tag=12):
+    request: Number
+
+
+class Shutdown(msgspec.Struct, frozen=True, array_like=True, tag=13):
+    """Finish what runs, keep what waits, and stop; `now`: at once, running tasks wait too."""
+
+    request: Number
+    now: bool = False
+
+
+# --- service to client -----------------------------------------------------------------------
+
+
+class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=0):
+    epoch: int  # grows with every start of the service
+    version: str
+    name: str
+    node: str = ""
+    results: str = ""  # folder of the files of large results on that node
+    newest_completion: int = -1  # number of the newest one this client may see; -1: not told
+    message_bytes: int = MAX_MESSAGE_BYTES  # the most that this connection may send at once
+
+
+class Accepted(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """Stored; the ids are first .. first + count - 1."""
+
+    request: int
+    first: int
+    count: int
+    repeated: bool = False  # the key was known: nothing new was stored
+
+
+class Refusal(msgspec.Struct, frozen=True, array_like=True):
+    """One SimenvError on its way; `index` is the item in the message, -1 the whole."""
+
+    code: str
+    message: str
+    hint: str = ""
+    index: int = -1
+    retry_after_s: float = 0.0
+
+
+class Refused(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    request: int
+    refusals: list[Refusal]
+
+
+class Completion(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One task's end. `payload`: a packed ResultData if DONE, else a packed Failure."""
+
+    task: int
+    state: int  # index into STATES
+    attempts: int
+    slots: int
+    payload: bytes
+    checksum: int  # CRC-32 of the payload, made where the payload was
+    timing: Timing
+
+
+class Failure(msgspec.Struct, frozen=True, array_like=True):
+    """Why a task ended without a result."""
+
+    # engine, poison, out_of_memory, result_store, limit, cancelled, queue_timeout, run_timeout,
+    # machine_refused, machine_failed, bad_answer, reservation
+    reason: str
+    message: str
+    hint: str = ""
+    host: str = ""
+    log: str = ""
+
+
+class Completed(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """Results of one worker's message; pushed to whoever submitted or watches."""
+
+    origin: Origin
+    engine: str
+    route: str
+    results: list[Completion]
+    first_seq: int = 0  # completion k has number first_seq + k in the completion queue
+
+
+class Status(msgspec.Struct, frozen=True, array_like=True, tag=4):
+    request: int
+    info: ServiceInfo
+
+
+class Queue(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    request: int
+    total: int  # how many there are, shown or not
+    tasks: list[TaskInfo]
+
+
+class Workers(msgspec.Struct, frozen=True, array_like=True, tag=6):
+    request: int
+    workers: list[WorkerInfo]
+    pools: list[PoolInfo]
+
+
+class Events(msgspec.Struct, frozen=True, array_like=True, tag=7):
+    request: int
+    events: list[Event]
+    newest: int
+
+
+class Cancelled(msgspec.Struct, frozen=True, array_like=True, tag=8):
+    """One word a task: "cancelled", "cancelling" (it runs; asked to stop), "final", "unknown"."""
+
+    request: int
+    words: list[str]
+
+
+class CompletionPage(msgspec.Struct, frozen=True, array_like=True, tag=9):
+    """Completed messages in order; `newest` is the number of the last completion there is."""
+
+    request: int
+    groups: list[Completed]
+    newest: int
+
+
+class Acked(msgspec.Struct, frozen=True, array_like=True, tag=10):
+    request: int
+    seq: int  # where the cursor stands
+
+
+class Pong(msgspec.Struct, frozen=True, array_like=True, tag=11):
+    request: int
+    epoch: int
+
+
+class Unknown(msgspec.Struct, frozen=True, array_like=True, tag=12):
+    """Answer to Watch: these ids are not known; `gone`: those that were, and are not kept."""
+
+    request: int
+    tasks: list[int]
+    gone: list[int] = []
+
+
+class Stopping(msgspec.Struct, frozen=True, array_like=True, tag=13):
+    request: int
+    running: int
+    queued: int
+
+
+FromClient = (
+    Hello | Submit | Watch | Cancel | GetStatus | GetQueue | GetTasks | GetWorkers | GetEvents
+    | GetCompletions | Ack | GetCursor | Ping | Shutdown | GetHistory | GetSpec | GetApp
+    | FetchResult | Rerun | Collect
+    | AddKey | RevokeKey | GetKeys | GetLimits | SetLimits | GetEngines | Explain
+    | GetPools | Scale | DrainNode | ResumeNode
+    | Reserve | Renew | Release | GetReservations | SetProfile | GetProfile | SetPolicy | GetPolicy
+    | GetTarget | SteerTarget | SetDispatch | SetOrder | GetDevices
+)  # fmt: skip
+ToClient = (
+    Welcome | Accepted | Refused | Completed | Status | Queue | Workers | Events | Cancelled
+    | CompletionPage | Acked | Pong | Unknown | Stopping | History | Submitted | App | Keys
+    | ResultChunk | Rerunning | Collected | Engines | Explained | Pools
+    | Decided | Reservations | Released | Profiled | Policed | Target | Devices | OwnerReports
+)  # fmt: skip

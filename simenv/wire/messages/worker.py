@@ -1,0 +1,134 @@
+"""Messages between the service and its workers: a part of `messages`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from simenv.model import Origin, TaskState, Terms
+from simenv.wire.messages.common import Number
+from simenv.wire.messages.queries import Described
+
+# How a worker ends by no task's fault: it has lost its service; its starter has gone; MPI did not
+# come up as told; one of its ranks fell silent or ended.
+EXIT_LEASE, EXIT_ORPHAN, EXIT_MPI, EXIT_RANK = 3, 4, 5, 6
+STATES = tuple(TaskState)  # states travel as an index into this
+FinalState = Annotated[int, msgspec.Meta(ge=2, le=len(STATES) - 1)]
+
+
+class Join(msgspec.Struct, frozen=True, array_like=True, tag=0):
+    """First message of a worker, sent when every kernel is loaded."""
+
+    version: str
+    name: str
+    pid: Number
+    node: str
+    epoch: Number  # the service's, as told at start: a worker of an earlier one is sent away
+    engines: tuple[str, ...]
+    start: Number = 0  # as told at start: with the name, which start of it this is
+    ranks: Number = 1
+
+
+class Started(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    task: Number
+    attempt: Number
+
+
+class Finished(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """`start_us` is measured from the arrival of the chunk at the worker; the parts of `run_us`
+    are those of `Timing`."""
+
+    task: Number
+    attempt: Number
+    state: FinalState
+    payload: bytes
+    checksum: Number  # CRC-32 of the payload
+    file: str = ""  # of its large arrays, below the results folder
+    file_bytes: Number = 0
+    start_us: Number = 0
+    run_us: Number = 0
+    decode_us: Number = 0
+    plan_us: Number = 0
+    engine_us: Number = 0
+    encode_us: Number = 0
+    compile_us: Number = 0  # not a part of `run_us`
+
+
+class Done(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """Results of one chunk, or a part of it; journaled as it came."""
+
+    origin: Origin
+    engine: str
+    route: str
+    slots: Number
+    results: list[Finished]
+
+
+class Beat(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """Sent every second by the heartbeat thread, which also reads the answers."""
+
+    name: str
+    epoch: Number
+    task: Number  # what runs now; 0: nothing
+    attempt: Number
+    rss_bytes: Number  # of all its ranks together
+    start: Number = 0
+    passes_done: Number = 0  # over the task's states, as far as the engine says
+    passes: Number = 0
+
+
+class Assigned(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    task: int
+    attempt: int  # the fence: epoch * 2**16 + how often it was sent out
+    terms: int  # index into Assign.terms
+    program: bytes
+    shots: int
+    seed: int
+    bindings: bytes
+    binding: int
+    count: int = 1
+
+
+class Assign(msgspec.Struct, frozen=True, array_like=True, tag=0):
+    """A chunk. `announce`: say Started before running (long tasks; short ones just finish)."""
+
+    slots: int  # of each rank
+    memory_bytes: int  # granted to each rank for the states of one task
+    announce: bool
+    engine: str
+    route: str
+    terms: list[Terms]
+    tasks: list[Assigned]
+
+
+class Lease(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """Answer to a Beat: the service lives."""
+
+    epoch: int
+
+
+class StopTask(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """End this attempt at the next pass; `reason` becomes the Failure's."""
+
+    task: int
+    attempt: int
+    reason: str
+
+
+class StopWorker(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    reason: str
+
+
+FromWorker = Join | Started | Done | Beat | Described
+
+
+class SetTaskThreads(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    """This attempt has so many slots from now on; nothing if it is over."""
+
+    task: int
+    attempt: int
+    threads: int
+
+
+ToWorker = Assign | Lease | SetTaskThreads | StopTask | StopWorker

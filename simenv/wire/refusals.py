@@ -1,0 +1,52 @@
+"""Refusals off the wire as the errors users catch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from simenv.errors import BatchRefused, QueueFull, SimenvError, by_code
+from simenv.wire.messages.client import Refusal
+
+
+def refusal(error: SimenvError, index: int = -1) -> Refusal:
+    """An error as it travels."""
+    retry_after_s = getattr(error, "retry_after_s", 0.0)
+    return Refusal(error.code, error.message, error.hint, index, retry_after_s)
+
+
+def one(refusal: Refusal, offset: int = 0) -> SimenvError:
+    """`offset`: the number of the message's first item in the caller's list."""
+    kind = by_code(refusal.code)
+    index = refusal.index + offset if refusal.index >= 0 else -1
+    if issubclass(kind, QueueFull):
+        return kind(
+            refusal.message,
+            hint=refusal.hint,
+            index=index,
+            retry_after_s=refusal.retry_after_s or 1.0,
+        )
+    if issubclass(kind, BatchRefused):
+        kind = SimenvError
+    return kind(refusal.message, hint=refusal.hint, index=index)
+
+
+def error_of(refusals: Sequence[Refusal]) -> SimenvError:
+    """The error of a call that is about one thing."""
+    return one(refusals[0]) if refusals else SimenvError("refused without a reason")
+
+
+def error_of_batch(errors: Sequence[SimenvError], count: int, refused: int = 0) -> SimenvError:
+    """The error of `submit_many`: a refusal of the call as a whole is raised as it is.
+
+    `count`: items in the call; `refused`: of these, where one error may be about several.
+    """
+    items = tuple(error for error in errors if error.index >= 0)
+    if not items:
+        return errors[0]
+    first = items[0]
+    return BatchRefused(
+        f"{refused or len(items)} of {count} items refused, so none was taken; "
+        f"item {first.index}: {first.message}",
+        items,
+        hint=first.hint,
+    )

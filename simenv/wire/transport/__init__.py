@@ -1,0 +1,1 @@
+"""Sockets: local IPC, remote TCP with CURVE keys, in memory."""

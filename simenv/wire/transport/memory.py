@@ -1,0 +1,133 @@
+"""The wire inside one process: same promises as ZeroMQ's, for tests and for embedding."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Mapping
+
+from simenv.errors import KeyRefused, NoService
+from simenv.wire.auth import LOCAL, LOCAL_WORKER, Identity, Role
+from simenv.wire.messages.client import FAR_MESSAGE_BYTES, MAX_MESSAGE_BYTES
+from simenv.wire.transport.inbox import Inbox
+from simenv.wire.transport.zmq_ipc import SEND_QUEUE_MESSAGES, Door, check_size
+
+
+class MemoryDoors:
+    """The service's end; `connect` makes the others."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inbox: tuple[deque[tuple[bytes, bytes, Identity]], ...] = (deque(), deque())
+        self._peers: dict[tuple[Door, bytes], MemoryConnection] = {}
+        self._keys: Mapping[str, Identity] = {}
+        self._next = 0
+        self._open = True
+
+    def connect(self, door: Door, identity: bytes, key: str = "") -> MemoryConnection:
+        """A new peer behind one door; its messages carry `identity`. With a `key` it comes from
+        afar, through the door for clients. KeyRefused if no such key is admitted."""
+        with self._changed:
+            who = LOCAL_WORKER if door is Door.WORKER else LOCAL
+            if key:
+                if key not in self._keys:
+                    raise KeyRefused("the service does not know this key")
+                who, door = self._keys[key], Door.CLIENT
+            connection = MemoryConnection(self, door, identity, who, key)
+            self._peers[door, identity] = connection
+        return connection
+
+    def admit(self, keys: Mapping[str, Identity], farewell: bytes) -> None:
+        keys = {key: who for key, who in keys.items() if who.role is not Role.WORKER}
+        with self._changed:
+            self._keys = keys
+            for place, connection in list(self._peers.items()):
+                if connection.key and keys.get(connection.key) != connection.who:
+                    connection.deliver(farewell)
+                    del self._peers[place]
+                    inbox = self._inbox[place[0]]
+                    kept = [entry for entry in inbox if entry[0] != place[1]]
+                    inbox.clear()
+                    inbox.extend(kept)
+
+    def wait(self, timeout_s: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: any(self._inbox), timeout_s)
+
+    def receive(self) -> tuple[Door, bytes, bytes, Identity] | None:
+        with self._changed:
+            for _ in range(2):
+                turn = self._next
+                self._next = 1 - turn
+                if self._inbox[turn]:
+                    return Door(turn), *self._inbox[turn].popleft()
+        return None
+
+    def origin(self) -> str:
+        return "this process"
+
+    def send(self, door: Door, peer: bytes, body: bytes) -> bool:
+        connection = self._peers.get((door, peer))
+        return connection is not None and connection.deliver(body)
+
+    def room(self, peer: bytes) -> bool:
+        connection = self._peers.get((Door.CLIENT, peer))
+        return connection is None or connection.room
+
+    def message_bytes(self, peer: bytes) -> int:
+        connection = self._peers.get((Door.CLIENT, peer))
+        return FAR_MESSAGE_BYTES if connection is not None and connection.key else MAX_MESSAGE_BYTES
+
+    def close(self) -> None:
+        with self._changed:
+            self._open = False
+            self._peers.clear()
+
+    def accept(self, door: Door, identity: bytes, body: bytes, who: Identity) -> None:
+        """Called by a connection: one message has arrived. One of a peer that was cut off is
+        dropped."""
+        with self._changed:
+            if not self._open:
+                raise NoService("the service has closed its doors")
+            if (door, identity) not in self._peers:
+                return
+            self._inbox[door].append((identity, body, who))
+            self._changed.notify_all()
+
+    def forget(self, door: Door, identity: bytes) -> None:
+        """Called by a connection that closes."""
+        with self._changed:
+            self._peers.pop((door, identity), None)
+
+
+class MemoryConnection:
+    """A client's or worker's end."""
+
+    message_bytes = MAX_MESSAGE_BYTES
+
+    def __init__(
+        self, doors: MemoryDoors, door: Door, identity: bytes, who: Identity, key: str
+    ) -> None:
+        self._doors, self._door, self._identity = doors, door, identity
+        self.who, self.key = who, key
+        self._inbox = Inbox()
+        self.receive, self.wake = self._inbox.receive, self._inbox.wake
+
+    def send(self, body: bytes) -> None:
+        check_size(body, self.message_bytes)
+        self._doors.accept(self._door, self._identity, body, self.who)
+
+    def deliver(self, body: bytes) -> bool:
+        """Called by the doors; False when this end reads too slowly."""
+        if len(self._inbox) >= SEND_QUEUE_MESSAGES:
+            return False
+        self._inbox.put(body)
+        return True
+
+    @property
+    def room(self) -> bool:
+        """Called by the doors: does this end keep up?"""
+        return len(self._inbox) < SEND_QUEUE_MESSAGES // 2
+
+    def close(self) -> None:
+        self._doors.forget(self._door, self._identity)

@@ -1,0 +1,85 @@
+"""A client's end over TCP with CurveZMQ: a connection that can say why nobody answers."""
+
+from __future__ import annotations
+
+import enum
+
+import zmq
+
+from simenv.wire.keyfiles import KeyPair
+from simenv.wire.transport.zmq_ipc import ZmqConnection, readable
+
+RETRY_MS, RETRY_MAX_MS = 100, 2_000
+HANDSHAKE_MS = 5_000
+_EVENTS = (
+    zmq.EVENT_CONNECTED
+    | zmq.EVENT_CLOSED
+    | zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+)
+
+
+class Way(enum.Enum):
+    """How far the last attempt to connect came."""
+
+    UNKNOWN = enum.auto()  # no answer to the first packet, so far
+    NOBODY = enum.auto()  # nothing listens there
+    CONNECTED = enum.auto()  # the handshake has not ended
+    BROKEN_OFF = enum.auto()  # the other side hung up in the handshake
+    REFUSED = enum.auto()  # the other side knows its own key, and not ours
+    OPEN = enum.auto()
+
+
+_MEANS = {
+    int(zmq.EVENT_CLOSED): Way.NOBODY,
+    int(zmq.EVENT_CONNECTED): Way.CONNECTED,
+    int(zmq.EVENT_HANDSHAKE_SUCCEEDED): Way.OPEN,
+    int(zmq.EVENT_HANDSHAKE_FAILED_AUTH): Way.REFUSED,
+    int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL): Way.BROKEN_OFF,
+    int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL): Way.BROKEN_OFF,
+}
+
+
+class CurveConnection(ZmqConnection):
+    """A DEALER with a key pair of its own, connected to the door whose public key it knows."""
+
+    def __init__(self, address: str, server_key: str, keys: KeyPair, identity: bytes) -> None:
+        self.address = address
+        self._server_key = server_key
+        self._keys = keys
+        self._way = Way.UNKNOWN
+        self.hang_ups = 0  # handshakes broken off, one after the other
+        self._open(address, identity, None)
+
+    def _prepare(self, socket: zmq.Socket[bytes]) -> None:
+        socket.set(zmq.CURVE_SERVERKEY, self._server_key.encode())
+        socket.set(zmq.CURVE_PUBLICKEY, self._keys.public.encode())
+        socket.set(zmq.CURVE_SECRETKEY, self._keys.secret.encode())
+        socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+        socket.set(zmq.IPV6, 1)
+        socket.monitor("inproc://way", int(_EVENTS))
+        self._monitor = self._context.socket(zmq.PAIR)
+        self._monitor.set(zmq.RCVHWM, 0)  # a full queue would stop the I/O thread
+        self._monitor.connect("inproc://way")
+
+    def way(self) -> Way:
+        """Where the last attempt stands; by the thread that receives."""
+        while not self._socket.closed and readable(self._monitor):
+            event = self._monitor.recv_multipart(int(zmq.NOBLOCK))[0]
+            found = _MEANS[int.from_bytes(event[:2], "little")]
+            if found is Way.BROKEN_OFF:
+                self.hang_ups += 1
+            elif found is not Way.CONNECTED:
+                self.hang_ups = 0
+            # A refusal ends with a hang-up, and the next attempt begins with a connection: neither
+            # says anything new until it comes to an end of its own.
+            if found is not Way.CONNECTED or self._way in (Way.UNKNOWN, Way.NOBODY, Way.OPEN):
+                self._way = found
+        return self._way
+
+    def close(self) -> None:
+        if not self._socket.closed:
+            self._monitor.close()
+        super().close()

@@ -1,0 +1,358 @@
+"""The service's door to other machines: TCP with CurveZMQ, a key for everybody who comes in.
+
+libzmq answers no byte of a message before the handshake is through, and asks `_answer_zap` with the
+client's public key before it lets anyone in; each message then carries that key, which is looked up
+again, so a revoked one is worth nothing from that moment on. The door has an I/O thread of its own:
+whatever strangers do there, the sockets of this machine are not slowed. Invariants: no key, no
+message; nothing here waits; the work done for strangers in one pass of the loop is bounded, and so
+are the bytes that wait for a client (`wire.outgoing`) and those that one sends (`wire.readahead`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket as sockets
+import time
+from collections.abc import Callable, Mapping
+from heapq import heappop, heappush
+from typing import Any
+
+import msgspec
+import zmq
+from zmq.utils import z85
+
+from simenv.errors import ConfigError
+from simenv.wire import codec
+from simenv.wire.auth import Identity, Role
+from simenv.wire.keyfiles import KeyPair
+from simenv.wire.messages.client import FAR_MESSAGE_BYTES, Refusal, Refused
+from simenv.wire.transport import zmq_ipc as keepalive
+from simenv.wire.transport.connection_limiter import MAX_KNOWN, MAX_OF_ONE_KEY, Guard
+from simenv.wire.transport.outgoing import FAR, Bounds, Outgoing
+from simenv.wire.transport.readahead import ReadAhead
+from simenv.wire.transport.zmq_ipc import Door, Keepalive, readable
+
+HANDSHAKE_MS = 3_000  # who is not through by then is cut off
+BACKLOG = 512
+SEND_QUEUE_MESSAGES = 2_000
+ZAP_A_PASS = 32
+EVENTS_A_PASS = 256
+FAREWELL_S = 1.0  # what is still to be read before a connection is cut
+SEALED_BYTES = 64  # what encryption adds to a message, at most
+_DOMAIN = b"simenv"
+_ZAP = "inproc://zeromq.zap.01"  # RFC 27: where libzmq asks
+_NOBLOCK = int(zmq.NOBLOCK)
+_ACCEPTED, _DISCONNECTED = int(zmq.EVENT_ACCEPTED), int(zmq.EVENT_DISCONNECTED)
+
+
+class Habits(msgspec.Struct, frozen=True):
+    """How a door treats those who come; as it stands, for clients."""
+
+    prefix: bytes = b"far/"  # of the names of the peers behind it
+    max_known: int = MAX_KNOWN  # connections
+    max_of_one_key: int = MAX_OF_ONE_KEY
+    message_bytes: int = FAR_MESSAGE_BYTES  # of one message; who sends more is cut off
+    queued_messages: int = 4  # read ahead for each; the rest waits in its TCP connection
+    # Read from one connection before the next one's turn, so that no large message holds up the
+    # small ones of others. 0: as the kernel likes.
+    turn_bytes: int = 2**17
+    bounds: Bounds | None = FAR  # of what waits for them; None: they are ours
+    handover: bool = False  # a new connection takes over the routing id of an old one
+    workers: bool = False  # keys of the role worker are let in
+    keepalive: Keepalive = keepalive.CLIENTS
+
+
+CLIENTS = Habits()
+
+
+class _Peer(msgspec.Struct, frozen=True, gc=False):
+    """Who spoke last under a routing id, and through which connection."""
+
+    route: bytes
+    key: str
+    fd: int
+    owner: str
+
+
+class TcpDoor:
+    """One ROUTER on one address. Used from the loop's thread. `complain` hears of keys that are not
+    known, in words."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        keys: KeyPair,
+        complain: Callable[[str], None] = lambda _: None,
+        habits: Habits = CLIENTS,
+    ) -> None:
+        self._context = zmq.Context(io_threads=1)
+        self._habits = habits
+        self._guard = Guard(habits.max_known, habits.max_of_one_key)
+        self._admitted: dict[str, Identity] = {}
+        self._peers: dict[bytes, _Peer] = {}
+        self._by_fd: dict[int, set[bytes]] = {}
+        self._turned_away: set[int] = set()  # descriptors that were told that they are too many
+        self._leaving: list[tuple[float, int]] = []  # a heap: when to cut which descriptor
+        self._complain = complain
+        self._frame: zmq.Frame | None = None  # the last one received
+        self._crowded = _crowded(habits.max_of_one_key)
+        self._read_ahead = ReadAhead(self._cut, complain) if habits.bounds else None
+        try:
+            self._zap = self._context.socket(zmq.REP)
+            self._zap.bind(_ZAP)
+            self._router = self._bound(host, port, keys)
+            self._outgoing = Outgoing(self._router, habits.bounds)
+            self.port = _port(self._router)
+        except BaseException:
+            self._context.destroy(linger=0)
+            raise
+        self.sockets: tuple[zmq.Socket[bytes], ...] = (self._router, self._zap, self._monitor)
+
+    def _bound(self, host: str, port: int, keys: KeyPair) -> zmq.Socket[bytes]:
+        router = self._context.socket(zmq.ROUTER)
+        router.set(zmq.CURVE_SERVER, 1)
+        router.set(zmq.CURVE_SECRETKEY, keys.secret.encode())
+        router.set(zmq.ZAP_DOMAIN, _DOMAIN)
+        router.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+        router.set(zmq.BACKLOG, BACKLOG)
+        router.set(zmq.MAXMSGSIZE, self._habits.message_bytes + SEALED_BYTES)
+        router.set(zmq.ROUTER_MANDATORY, 1)
+        router.set(zmq.SNDHWM, SEND_QUEUE_MESSAGES)
+        router.set(zmq.RCVHWM, self._habits.queued_messages)
+        if self._habits.turn_bytes:
+            router.set(zmq.RCVBUF, self._habits.turn_bytes)
+        router.set(zmq.LINGER, 1_000)
+        self._habits.keepalive.set_on(router)
+        router.set(zmq.IPV6, int(":" in host))
+        router.set(zmq.ROUTER_HANDOVER, int(self._habits.handover))
+        router.monitor("inproc://door", _ACCEPTED | _DISCONNECTED)
+        self._monitor = self._context.socket(zmq.PAIR)
+        self._monitor.set(zmq.RCVHWM, 0)  # a full queue would stop the I/O thread
+        self._monitor.connect("inproc://door")
+        shown = f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+        try:
+            router.bind(shown.replace(f":{port}", ":*") if not port else shown)
+        except zmq.ZMQError as error:
+            raise ConfigError(
+                f"cannot listen on {shown}: {error.strerror}",
+                hint="an address of this machine, and a port that is free; port 0 takes any",
+            ) from error
+        return router
+
+    @property
+    def message_bytes(self) -> int:
+        return self._habits.message_bytes
+
+    @property
+    def restless(self) -> bool:
+        return bool(self._leaving) or self._outgoing.waits
+
+    # --- who comes in --------------------------------------------------------------------------
+
+    def admit(self, keys: Mapping[str, Identity], farewell: bytes) -> None:
+        """The table from now on; see `Doors.admit`."""
+        if not self._habits.workers:
+            keys = {key: who for key, who in keys.items() if who.role is not Role.WORKER}
+        before, self._admitted = self._admitted, dict(keys)
+        for name, peer in list(self._peers.items()):
+            if keys.get(peer.key) != before.get(peer.key):
+                self._dismiss(name, peer, farewell)
+
+    def let_in(self, key: str, who: Identity) -> None:
+        """One more key; the others stay as they are."""
+        self._admitted[key] = who
+
+    def shut_out(self, key: str, farewell: bytes) -> None:
+        """One key less; who is inside with it gets `farewell` and is cut off."""
+        self._admitted.pop(key, None)
+        if self._guard.has(key):
+            for name, peer in list(self._peers.items()):
+                if peer.key == key:
+                    self._dismiss(name, peer, farewell)
+
+    def _dismiss(self, name: bytes, peer: _Peer, farewell: bytes) -> None:
+        self._outgoing.send(peer.route, farewell, peer.owner)
+        self._forget(name, peer)
+        heappush(self._leaving, (time.monotonic() + FAREWELL_S, peer.fd))
+
+    def tend(self) -> None:
+        self._hear_connections()
+        for _ in range(ZAP_A_PASS):
+            if not readable(self._zap):
+                break
+            self._answer_zap(self._zap.recv_multipart(_NOBLOCK))
+        for route in self._outgoing.stuck():
+            self._shut_out(route)
+        self._see_off()
+
+    def _shut_out(self, route: bytes) -> None:
+        """A client that does not read what it asked for: nobody waits for it."""
+        for peer in self._peers.values():
+            if peer.route == route:
+                heappush(self._leaving, (0.0, peer.fd))
+                self._complain(f"a connection of {peer.owner!r} was cut off: it reads nothing")
+
+    def _answer_zap(self, asked: list[bytes]) -> None:
+        """RFC 27: version, request, domain, address, identity, mechanism, credentials."""
+        key = ""
+        if len(asked) == 7 and asked[5] == b"CURVE" and len(asked[6]) == 32:
+            key = z85.encode(asked[6]).decode()
+        known = key in self._admitted
+        if not known:
+            place = asked[3].decode(errors="replace") if len(asked) > 3 else "somewhere"
+            self._complain(f"a key that is not known was refused, from {place}")
+        code, text, user = (b"200", b"", key) if known else (b"400", b"unknown key", "")
+        request = asked[1] if len(asked) > 1 else b""
+        self._zap.send_multipart((b"1.0", request, code, text, user.encode(), b""), _NOBLOCK)
+
+    def _hear_connections(self, limit: int = EVENTS_A_PASS) -> None:
+        monitor = self._monitor
+        for _ in range(limit):
+            if not readable(monitor):
+                return
+            event = monitor.recv_multipart(_NOBLOCK)[0]
+            kind = int.from_bytes(event[:2], "little")
+            fd = int.from_bytes(event[2:6], "little", signed=True)
+            if kind == _ACCEPTED:
+                self._left(fd)
+                if self._read_ahead is not None:
+                    self._read_ahead.accepted(fd)
+                too_many = self._guard.accepted(fd)
+                if too_many is not None:
+                    self._cut(too_many)
+            elif kind == _DISCONNECTED:
+                self._left(fd)
+                self._guard.gone(fd)
+                if self._read_ahead is not None:
+                    self._read_ahead.gone(fd)
+
+    def _left(self, fd: int) -> None:
+        """The connection behind a descriptor is not the one it was."""
+        self._turned_away.discard(fd)
+        for name in self._by_fd.pop(fd, ()):
+            peer = self._peers.pop(name, None)
+            if peer is not None:
+                self._outgoing.drop(peer.route)
+
+    def _see_off(self) -> None:
+        leaving = self._leaving
+        if leaving:
+            now = time.monotonic()
+            while leaving and leaving[0][0] <= now:
+                self._cut(heappop(leaving)[1])
+
+    def _cut(self, fd: int) -> None:
+        """End a TCP connection of ours; libzmq notices, and closes it. A descriptor that stands for
+        something else by now is left alone."""
+        with contextlib.suppress(OSError):
+            copy = os.dup(fd)
+            try:
+                with sockets.socket(fileno=copy) as found:
+                    copy = -1
+                    inet = found.family in (sockets.AF_INET, sockets.AF_INET6)
+                    if inet and found.getsockname()[1] == self.port:
+                        found.shutdown(sockets.SHUT_RDWR)
+            finally:
+                if copy >= 0:
+                    os.close(copy)
+
+    # --- messages ------------------------------------------------------------------------------
+
+    def receive(self) -> tuple[Door, bytes, bytes, Identity] | None:
+        """The next message; None if it is from one who is no longer let in."""
+        self._see_off()
+        router = self._router
+        route = router.recv(_NOBLOCK)
+        frame = router.recv(_NOBLOCK, copy=False)
+        self._frame = frame
+        body = frame.bytes
+        size = len(body)
+        if frame.more:
+            size += sum(map(len, router.recv_multipart()))
+            body = b""  # not of the protocol: refused by every decoder
+        key = str(frame.get("User-Id"))
+        fd = int(frame.get("__fd"))
+        if self._read_ahead is not None:
+            self._read_ahead.took(fd, size)
+        who = self._admitted.get(key)
+        if who is None:
+            heappush(self._leaving, (0.0, fd))
+            return None
+        name = b"%b%b/%b" % (
+            self._habits.prefix,
+            key.encode(),
+            route,
+        )  # routes are the client's choice
+        peer = self._peers.get(name)
+        if (peer is None or peer.fd != fd or peer.key != key) and not self._met(
+            name, _Peer(route, key, fd, who.owner)
+        ):
+            return None
+        return (Door.WORKER if who.role is Role.WORKER else Door.CLIENT), name, body, who
+
+    def origin(self) -> str:
+        """The address of the machine that the last message came from."""
+        return "nowhere" if self._frame is None else str(self._frame.get("Peer-Address"))
+
+    def _met(self, name: bytes, peer: _Peer) -> bool:
+        """The first message of a connection; what happened to its descriptor before comes first."""
+        self._hear_connections(limit=1_000_000)
+        if not self._guard.spoke(peer.fd, peer.key):
+            if peer.fd not in self._turned_away:
+                self._turned_away.add(peer.fd)
+                self._outgoing.send(peer.route, self._crowded)
+                self._outgoing.drop(peer.route)
+                heappush(self._leaving, (time.monotonic() + FAREWELL_S, peer.fd))
+            return False
+        if self._read_ahead is not None:
+            self._read_ahead.spoke(peer.fd, peer.key)
+        old = self._peers.get(name)
+        if old is not None:
+            self._forget(name, old)
+        self._peers[name] = peer
+        self._by_fd.setdefault(peer.fd, set()).add(name)
+        return True
+
+    def _forget(self, name: bytes, peer: _Peer) -> None:
+        del self._peers[name]
+        self._outgoing.drop(peer.route)
+        names = self._by_fd.get(peer.fd)
+        if names is not None:
+            names.discard(name)
+            if not names:
+                del self._by_fd[peer.fd]
+
+    def holds(self, peer: bytes) -> bool:
+        return peer.startswith(self._habits.prefix)
+
+    def send(self, peer: bytes, body: bytes) -> bool:
+        """To whoever last spoke under that name with a key that still counts."""
+        known = self._peers.get(peer)
+        return known is not None and self._outgoing.send(known.route, body, known.owner)
+
+    def room(self, peer: bytes) -> bool:
+        """Is there room for another answer to that peer?"""
+        known = self._peers.get(peer)
+        return known is None or self._outgoing.room(known.route, known.owner)
+
+    def close(self) -> None:
+        if self._read_ahead is not None:
+            self._read_ahead.close()
+        self._router.disable_monitor()
+        for socket in (self._zap, self._monitor, self._router):
+            socket.close()
+        self._context.term()
+
+
+def _crowded(limit: int) -> bytes:
+    """What a connection too many of one key is told before it is cut off."""
+    words = f"{limit} connections with this key are the most at a time, or too many with others"
+    hint = "close some, or share one connection between threads"
+    return codec.encode(Refused(0, [Refusal("limit", words, hint, -1, 1.0)]))
+
+
+def _port(socket: zmq.Socket[bytes]) -> int:
+    endpoint: Any = socket.get(zmq.LAST_ENDPOINT)
+    return int(endpoint.rstrip(b"\0").rpartition(b":")[2])

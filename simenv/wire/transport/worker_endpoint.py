@@ -1,0 +1,112 @@
+"""How a started worker finds its service: `worker.json` in the environment's home, 0600.
+
+For workers of other nodes a folder beside it has a key pair for each start of a worker. Invariant:
+the files are of one start of the service. A pair is known to no door but the one for workers of
+other nodes, and is worth nothing when its worker has ended.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+import zmq
+
+from simenv import files
+from simenv.errors import NoService
+from simenv.wire.keyfiles import KeyPair, read_private
+from simenv.wire.transport import zmq_ipc
+from simenv.wire.transport.zmq_ipc import ZmqConnection
+
+TOKEN = ".token"  # in the results folder: who reads `ServiceFile.token` there sees the right one
+
+
+class ServiceFile(msgspec.Struct, frozen=True):
+    """What a worker must know of its service."""
+
+    format: int
+    node: str  # where the service is
+    sockets: str  # folder of worker.sock there
+    token: str  # stands in the results folder too
+    address: str = ""  # for workers of other nodes: tcp://HOST:PORT; "": there are none
+    server_key: str = ""  # public, in ZeroMQ's base 85
+    public_key: str = ""  # of one start of a worker, who reads them in a file of its own
+    secret_key: str = ""
+    epoch: int = 0  # of the service's start
+
+    @property
+    def keys(self) -> KeyPair:
+        return KeyPair(self.public_key, self.secret_key)
+
+    def __repr__(self) -> str:
+        return f"ServiceFile({self.node}, {self.sockets}, {self.address})"
+
+
+class WorkerKey(msgspec.Struct, frozen=True):
+    """The key pair of one start of a worker."""
+
+    format: int
+    worker: str
+    start: int
+    public_key: str
+    secret_key: str
+
+    def __repr__(self) -> str:
+        return f"WorkerKey({self.worker}, {self.start}, {self.public_key})"
+
+
+def keys_folder(service: Path) -> Path:
+    """Where the keys of workers are, beside the file that tells of the service."""
+    return service.with_name("worker-keys")
+
+
+def key_path(service: Path, worker: str, start: int) -> Path:
+    """The file with the key pair of one start of a worker."""
+    return keys_folder(service) / f"{worker}.{start}.json"
+
+
+def read(path: Path, worker: str = "", start: int = 0) -> ServiceFile:
+    """What is told of the service, with the key pair of that start of a worker where there is one;
+    ConfigError if it is not there, or others can open it."""
+    told = read_private(path, ServiceFile)
+    own = key_path(path, worker, start)
+    if not (worker and told.address and own.exists()):
+        return told
+    key = read_private(own, WorkerKey)
+    return msgspec.structs.replace(told, public_key=key.public_key, secret_key=key.secret_key)
+
+
+def connect(service: ServiceFile, identity: bytes) -> ZmqConnection:
+    """To the service's door for workers: on its own node through the socket, else over TCP."""
+    path = Path(service.sockets) / "worker.sock"
+    here = os.uname().nodename
+    if here == service.node and path.exists() and files.weakness(path.parent) is None:
+        return ZmqConnection(path, identity)
+    if not service.address:
+        raise NoService(
+            f"no way from {here} to the service on {service.node}: it has no door for other nodes",
+            hint="it was started for one node; start it anew inside the allocation",
+        )
+    if not service.secret_key:
+        raise NoService(
+            f"no way from {here} to the service on {service.node}: this worker has no key",
+            hint="was it started by that service? its keys are in worker-keys beside worker.json",
+        )
+    return SteadyConnection(service, identity)
+
+
+class SteadyConnection(ZmqConnection):
+    """A worker's DEALER over TCP with CurveZMQ; a dead connection is noticed and made anew."""
+
+    def __init__(self, service: ServiceFile, identity: bytes) -> None:
+        self._service = service
+        self._open(service.address, identity, None)
+
+    def _prepare(self, socket: zmq.Socket[bytes]) -> None:
+        service = self._service
+        socket.set(zmq.CURVE_SERVERKEY, service.server_key.encode())
+        socket.set(zmq.CURVE_PUBLICKEY, service.public_key.encode())
+        socket.set(zmq.CURVE_SECRETKEY, service.secret_key.encode())
+        zmq_ipc.WORKERS.set_on(socket)
+        socket.set(zmq.IPV6, 1)

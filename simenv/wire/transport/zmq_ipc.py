@@ -1,0 +1,361 @@
+"""The two ends of the wire: `Doors` for the service, `Connection` for clients and workers.
+
+The service has two doors, one for clients and one for workers, so that a client can never pass for
+a worker. Transport is ZeroMQ over `ipc://` in a 0700 folder, and over TCP with CURVE where the
+environment listens (`wire.tcp`); `wire.memory` holds the twin that runs inside one process.
+Invariants: every message comes with the identity its sender has proved, receiving never blocks the
+loop, sending never blocks anyone, what waits for a client is bounded in bytes (`wire.outgoing`),
+and no frame above MAX_MESSAGE_BYTES is read.
+
+How soon TCP gives up a connection whose other end is gone.
+
+ZeroMQ's own heartbeats stay off, at both ends. libzmq 4.3.5 aborts the process where a timer of
+theirs, or a ping that was read ahead, meets a connection that has failed and whose messages nobody
+takes any more, as those of one whose routing id was taken over. Who is there and says nothing is
+noticed by the beats and leases of our protocol.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import zmq
+from zmq.backend import zmq_poll
+
+from simenv.errors import LimitExceeded, NoService, ProtocolError
+from simenv.wire.auth import LOCAL, LOCAL_WORKER, Identity
+from simenv.wire.messages.client import MAX_MESSAGE_BYTES
+from simenv.wire.transport.outgoing import NEAR, Outgoing
+
+SEND_QUEUE_MESSAGES = 2_000  # a peer that reads nothing loses what comes after; it asks again
+SOCKET_PATH_BYTES = 107  # sun_path less its NUL
+# Plain numbers: an operation on the library's enumerations costs more than a hop's system calls.
+_POLLIN = int(zmq.POLLIN)
+_NOBLOCK = int(zmq.NOBLOCK)
+_FAR = 2  # the first far door's turn, after the two of this machine
+
+
+class Door(enum.IntEnum):
+    """Which door of the service a message came through."""
+
+    CLIENT = 0
+    WORKER = 1
+
+
+_DOORS = tuple(Door)
+
+
+class Doors(Protocol):
+    """The service's end. Used from one thread."""
+
+    def wait(self, timeout_s: float) -> bool:
+        """Block until something can be received, or the time is up."""
+
+    def receive(self) -> tuple[Door, bytes, bytes, Identity] | None:
+        """The next (door, peer, body, sender), doors taking turns; None when there is none."""
+
+    def origin(self) -> str:
+        """Where the message received last came from, for the audit log."""
+
+    def send(self, door: Door, peer: bytes, body: bytes) -> bool:
+        """False when the peer is gone or its queue is full; never blocks."""
+
+    def room(self, peer: bytes) -> bool:
+        """Could an answer be sent to this client now? One that is gone has room."""
+
+    def message_bytes(self, peer: bytes) -> int:
+        """The most that one message of this client may have; the transport cuts off who sends
+        more."""
+
+    def admit(self, keys: Mapping[str, Identity], farewell: bytes) -> None:
+        """Who is let in from now on, by public key. Whoever is inside with another key gets
+        `farewell` and is cut off."""
+
+    def close(self) -> None: ...
+
+
+class Connection(Protocol):
+    """A client's or worker's end. One thread at a time."""
+
+    message_bytes: int  # the most that the other side takes in one message
+
+    def send(self, body: bytes) -> None: ...
+
+    def receive(self, timeout_s: float) -> bytes | None:
+        """The next message, or None after `timeout_s` (0: only what is here already)."""
+
+    def wake(self) -> None:
+        """From any thread: a `receive` that waits now, or else the next one, returns None."""
+
+    def close(self) -> None: ...
+
+
+def endpoint(path: Path) -> str:
+    """The ZeroMQ address of a socket file; LimitExceeded when the path is too long for one."""
+    if len(str(path).encode()) > SOCKET_PATH_BYTES:
+        raise LimitExceeded(
+            f"the socket path {path} is longer than {SOCKET_PATH_BYTES} bytes",
+            hint="set XDG_RUNTIME_DIR to a shorter folder",
+        )
+    return f"ipc://{path}"
+
+
+def check_size(body: bytes, limit: int) -> None:
+    """LimitExceeded for a message that the other side would not read."""
+    if len(body) > limit:
+        raise LimitExceeded(
+            f"a message of {len(body)} bytes is over this connection's limit of {limit} bytes",
+            hint="fewer bindings in a task, or a smaller program"
+            + ("; a client on the service's machine may send more" * (limit < MAX_MESSAGE_BYTES)),
+        )
+
+
+class FarDoor(Protocol):
+    """A door to other machines, beside the two of this one; see `wire.tcp`."""
+
+    sockets: tuple[zmq.Socket[bytes], ...]  # the first one brings messages
+
+    @property
+    def restless(self) -> bool:
+        """Must `tend` be called though no socket is ready?"""
+
+    def tend(self) -> None:
+        """Look after whoever knocks or leaves; called when any of the other sockets is ready."""
+
+    def receive(self) -> tuple[Door, bytes, bytes, Identity] | None: ...
+
+    def send(self, peer: bytes, body: bytes) -> bool: ...
+
+    def origin(self) -> str: ...
+
+    def room(self, peer: bytes) -> bool: ...
+
+    @property
+    def message_bytes(self) -> int: ...
+
+    def holds(self, peer: bytes) -> bool: ...
+
+    def admit(self, keys: Mapping[str, Identity], farewell: bytes) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class ZmqDoors:
+    """Two ROUTER sockets in one folder, `client.sock` and `worker.sock`, and perhaps far doors: one
+    for the clients of other machines, one for the workers of other nodes."""
+
+    def __init__(
+        self, folder: Path, far: FarDoor | None = None, workers: FarDoor | None = None
+    ) -> None:
+        self._context = zmq.Context(io_threads=1)
+        self._clients = far
+        self._far = tuple(door for door in (far, workers) if door is not None)
+        self._sockets = tuple(self._bind(folder / name) for name in ("client.sock", "worker.sock"))
+        routers = [door.sockets[0] for door in self._far]
+        self._talking = len(self._sockets) + len(routers)  # turns below it bring messages
+        others = [socket for door in self._far for socket in door.sockets[1:]]
+        watched = (*self._sockets, *routers, *others)
+        self._watched = [(socket, _POLLIN) for socket in watched]
+        self._turn: dict[Any, int] = {socket: place for place, socket in enumerate(watched)}
+        self._ready: list[int] = []
+        self._last = 0
+        self._frame: zmq.Frame | None = None  # the last one of this machine
+        clients, workers_here = self._sockets
+        self._senders = (Outgoing(clients, NEAR), Outgoing(workers_here, None))
+
+    def _bind(self, path: Path) -> zmq.Socket[bytes]:
+        socket = self._context.socket(zmq.ROUTER)
+        socket.set(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+        socket.set(zmq.ROUTER_MANDATORY, 1)
+        socket.set(zmq.SNDHWM, SEND_QUEUE_MESSAGES)
+        socket.set(zmq.RCVHWM, SEND_QUEUE_MESSAGES)
+        socket.set(zmq.LINGER, 1_000)
+        socket.bind(endpoint(path))
+        path.chmod(0o600)
+        return socket
+
+    def wait(self, timeout_s: float) -> bool:
+        found = zmq_poll(self._watched, max(0, math.ceil(timeout_s * 1000)))
+        ready = [self._turn[socket] for socket, _ in found]
+        if len(ready) > 1:
+            last = self._last
+            ready.sort(key=lambda turn: turn <= last)  # those after the last one first
+        if self._far:
+            talking = self._talking
+            if (ready and max(ready) >= talking) or any(door.restless for door in self._far):
+                for door in self._far:
+                    door.tend()
+                ready = [turn for turn in ready if turn < talking]
+        self._ready = ready
+        return bool(ready)
+
+    def receive(self) -> tuple[Door, bytes, bytes, Identity] | None:
+        # Asked first and then read: an exception a pass for "nothing there" costs more than all.
+        while self._ready or self.wait(0.0):
+            turn = self._last = self._ready.pop(0)
+            if turn < _FAR:
+                return self._receive(_DOORS[turn])
+            self._frame = None
+            received = self._far[turn - _FAR].receive()
+            if received is not None:
+                return received
+        return None
+
+    def origin(self) -> str:
+        if self._frame is None:
+            return self._far[self._last - _FAR].origin() if self._last >= _FAR else "this process"
+        # Of a Unix socket libzmq tells ":UID:GID:PID" of the process at the other end.
+        words = str(self._frame.get("Peer-Address")).split(":")
+        return f"process {words[-1]} of uid {words[1]}" if len(words) == 4 else "this machine"
+
+    def _receive(self, door: Door) -> tuple[Door, bytes, bytes, Identity]:
+        socket = self._sockets[door]
+        peer = socket.recv(_NOBLOCK)
+        frame = socket.recv(_NOBLOCK, copy=False)  # a frame knows whether it is the last
+        self._frame = frame
+        body = frame.bytes
+        if frame.more:
+            socket.recv_multipart()
+            body = b""  # not of the protocol: refused by every decoder
+        return door, peer, body, LOCAL_WORKER if door else LOCAL
+
+    def send(self, door: Door, peer: bytes, body: bytes) -> bool:
+        for far in self._far:
+            if far.holds(peer):
+                return far.send(peer, body)
+        return self._senders[door].send(peer, body)
+
+    def room(self, peer: bytes) -> bool:
+        for far in self._far:
+            if far.holds(peer):
+                return far.room(peer)
+        return self._senders[Door.CLIENT].room(peer)
+
+    def message_bytes(self, peer: bytes) -> int:
+        return next((far.message_bytes for far in self._far if far.holds(peer)), MAX_MESSAGE_BYTES)
+
+    def admit(self, keys: Mapping[str, Identity], farewell: bytes) -> None:
+        if self._clients is not None:
+            self._clients.admit(keys, farewell)
+
+    def close(self) -> None:
+        for socket in self._sockets:
+            socket.close()
+        self._context.term()
+        for far in self._far:
+            far.close()
+
+
+def readable(socket: zmq.Socket[bytes]) -> bool:
+    """Is there anything to receive?"""
+    events: Any = socket.get(zmq.EVENTS)
+    return bool(events & _POLLIN)
+
+
+class ZmqConnection:
+    """A DEALER connected to one door."""
+
+    message_bytes = MAX_MESSAGE_BYTES
+
+    def __init__(
+        self,
+        path: Path,
+        identity: bytes,
+        context: zmq.Context[zmq.Socket[bytes]] | None = None,
+    ) -> None:
+        address = endpoint(path)
+        if not path.exists():
+            raise NoService(f"no service at {path} (there is no such socket)")
+        self._open(address, identity, context)
+
+    def _open(
+        self, address: str, identity: bytes, context: zmq.Context[zmq.Socket[bytes]] | None
+    ) -> None:
+        self._own = context is None
+        self._context = context if context is not None else zmq.Context(io_threads=1)
+        socket = self._context.socket(zmq.DEALER)
+        self._prepare(socket)
+        socket.set(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+        socket.set(zmq.IDENTITY, identity)
+        socket.set(zmq.SNDHWM, SEND_QUEUE_MESSAGES)
+        socket.set(zmq.RCVHWM, 0)  # what was sent to us is ours; the sender's bound is enough
+        socket.set(zmq.LINGER, 200)
+        socket.set(zmq.RECONNECT_IVL, 100)
+        socket.set(zmq.RECONNECT_IVL_MAX, 1_000)
+        socket.connect(address)
+        self._socket = socket
+        self._send: Callable[[bytes, int], object] = super(zmq.Socket, socket).send
+        self._woken, self._waker = os.pipe()
+        os.set_blocking(self._woken, False)
+        os.set_blocking(self._waker, False)
+        self._watched: list[tuple[Any, int]] = [(socket, _POLLIN), (self._woken, _POLLIN)]
+
+    def _prepare(self, socket: zmq.Socket[bytes]) -> None:
+        """What must be set before it connects, beside what every connection needs."""
+
+    def send(self, body: bytes) -> None:
+        check_size(body, self.message_bytes)
+        try:
+            self._send(body, _NOBLOCK)
+        except zmq.Again as error:
+            raise NoService(
+                f"the service has not read {SEND_QUEUE_MESSAGES} messages; it may be gone",
+                hint="see `simenv status` and `simenv logs`",
+            ) from error
+
+    def receive(self, timeout_s: float) -> bytes | None:
+        found: list[tuple[Any, int]] = zmq_poll(self._watched, max(0, math.ceil(timeout_s * 1000)))
+        if not found:
+            return None
+        for one, _ in found:
+            if one is not self._socket:
+                os.read(self._woken, 4096)
+                return None
+        frame = self._socket.recv(_NOBLOCK, copy=False)  # a frame knows whether it is the last
+        body = frame.bytes
+        if frame.more:
+            frames = 1 + len(self._socket.recv_multipart())
+            raise ProtocolError(f"the service sent {frames} frames where one is due")
+        return body
+
+    def wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # full: it is as awake as can be
+            os.write(self._waker, b"w")
+
+    def close(self) -> None:
+        """Idempotent. In a forked child it lets go of the parent's socket without touching it."""
+        if self._socket.closed:
+            return
+        self._socket.close()
+        if self._own:
+            self._context.term()
+        os.close(self._woken)
+        os.close(self._waker)
+
+
+class Keepalive(msgspec.Struct, frozen=True):
+    """A silent connection is tried after `idle_s`, and closed after `count` tries without answer;
+    what was sent and is not acknowledged closes it after the same time."""
+
+    idle_s: int
+    interval_s: int
+    count: int
+
+    def set_on(self, socket: zmq.Socket[bytes]) -> None:
+        """Before it binds or connects."""
+        socket.set(zmq.TCP_KEEPALIVE, 1)
+        socket.set(zmq.TCP_KEEPALIVE_IDLE, self.idle_s)
+        socket.set(zmq.TCP_KEEPALIVE_INTVL, self.interval_s)
+        socket.set(zmq.TCP_KEEPALIVE_CNT, self.count)
+        socket.set(zmq.TCP_MAXRT, 1000 * (self.idle_s + self.interval_s * self.count))
+
+
+CLIENTS = Keepalive(60, 10, 3)
+WORKERS = Keepalive(3, 2, 3)  # a little less than a worker's lease, or the service's patience

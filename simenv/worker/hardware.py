@@ -1,0 +1,112 @@
+"""The machine a worker holds: its provider's factory called once, and what the machine says it is.
+
+Invariant: the provider's module is looked for after all that is installed, so that no file of a
+user's stands before a module of ours.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from typing import TYPE_CHECKING
+
+from simenv.errors import ConfigError
+from simenv.model.devices import DeviceInfo, DeviceKind, OperationInfo, QubitInfo
+from simenv.model.views import GateInfo
+from simenv.worker.process import say
+from simulators import registry
+from simulators.errors import MachineFailed
+
+if TYPE_CHECKING:
+    from simulators.hardware.engine import HardwareEngine
+
+_CHARS = 300  # of what a factory raised: it becomes a pool's reason
+
+
+class Held:
+    """The machine of this worker, and what was said of it last."""
+
+    def __init__(self, engine: HardwareEngine, pool: str) -> None:
+        self.engine = engine
+        self._pool = pool
+        self._said: object | None = None  # the Target that was described
+
+    @classmethod
+    def of(cls, provider: str, folders: str, worker: str) -> Held:
+        """The one that `module:factory` makes; see `made`."""
+        return cls(made(provider, folders), worker.rpartition("-")[0])
+
+    def news(self) -> DeviceInfo | None:
+        """What it is, at first and after each change of its Target; else None."""
+        try:
+            target = self.engine.target
+        except MachineFailed as error:
+            if self._said is None:
+                raise ConfigError(error.message) from error
+            say(error.message)
+            return None
+        if target is self._said:
+            return None
+        self._said = target
+        return device_info(self.engine, self._pool)
+
+
+def made(provider: str, folders: str) -> HardwareEngine:
+    """The engine over the backend that `module:factory` makes.
+
+    `folders`: where its module may be beside what is installed, as PYTHONPATH has them. ConfigError
+    in one line, which becomes the pool's reason, whatever the factory does.
+    """
+    sys.path += [folder for folder in folders.split(os.pathsep) if folder not in ("", *sys.path)]
+    module, _, factory = provider.partition(":")
+    try:
+        backend = getattr(importlib.import_module(module), factory)()
+        if not callable(getattr(backend, "run", None)) or not hasattr(backend, "target"):
+            raise TypeError(f"it returned a {type(backend).__name__}, no BackendV2 of Qiskit")
+        engine: HardwareEngine = registry.create(  # type: ignore[assignment]
+            "hardware", backend=backend
+        )
+        engine.warm_up()
+    except Exception as error:  # a provider may raise anything
+        traceback.print_exc()
+        words = " ".join(f"{type(error).__name__}: {error}".split())[:_CHARS]
+        raise ConfigError(f"provider {provider}: {words}") from error
+    return engine
+
+
+def device_info(engine: HardwareEngine, pool: str) -> DeviceInfo:
+    """What the machine says of itself, as it travels."""
+    from simulators.hardware.target import describe
+
+    said = describe(engine.backend, engine.target)
+    target = said.target
+    return DeviceInfo(
+        name=pool,
+        kind=DeviceKind.HARDWARE,
+        provider=said.provider,
+        model=said.model,
+        version=said.version,
+        technology=said.technology,
+        num_qubits=target.num_qubits,
+        max_shots=said.max_shots,
+        gates=tuple(GateInfo(gate.name, gate.qubits, gate.params) for gate in target.gates),
+        all_to_all=target.all_to_all,
+        directed=target.directed,
+        coupling=target.coupling,
+        operations=tuple(
+            OperationInfo(each.name, each.qubits, each.error, each.duration_ns)
+            for each in target.operations
+        ),
+        qubits=tuple(
+            QubitInfo(
+                each.t1_us, each.t2_us, each.frequency_ghz, each.readout_error, each.readout_ns
+            )
+            for each in target.qubits
+        ),
+        dynamic=target.dynamic,
+        calibration_id=said.calibration_id,
+        calibrated_s=said.calibrated_s,
+        dt_ns=target.dt_ns,
+    )

@@ -1,0 +1,1 @@
+"""One worker over several MPI ranks."""

@@ -1,0 +1,219 @@
+"""A rank's second thread: says to the others that it lives, and ends the process when one does not.
+
+The first rank hears all others, the others hear the first. It also learns here which ranks failed
+with a task: an error that all of them raise is the task's, one that some raise is the worker's end.
+
+Several ranks run one worker's tasks together: the first talks to the service, the others follow.
+
+The first rank hands each chunk on as it came, and says before each task that it begins. A rank
+without a task waits on a ZeroMQ socket, at 0 % CPU; MPI is entered inside numerics alone. Tasks are
+numbered from 1, alike in all ranks.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+import traceback
+from typing import NoReturn
+
+import zmq
+
+from simenv.wire import codec
+from simenv.wire.messages.client import EXIT_ORPHAN, EXIT_RANK, Assign
+from simenv.worker.process import leave, rss_bytes, say
+from simenv.worker.ranks import mpi
+from simenv.worker.ranks.sockets import Links
+from simenv.worker.runner import Runner
+
+BEATS = 3  # within the time that counts as silence
+GRACE_S = 2.5  # ranks that fail for one reason do so within it
+TRACE_CHARS = 4_000
+_LOOK_S = 0.5
+_BEAT, _FAILED = b"b", b"f"
+
+
+class Watch:
+    """Owns the watching socket. `agree` is called by the main thread of the first rank."""
+
+    def __init__(
+        self, socket: zmq.Socket[bytes], others: tuple[int, ...], silence_s: float
+    ) -> None:
+        """`others`: the ranks that this one hears; the first of them hears it."""
+        self._socket = socket
+        self._others = others
+        self._silence_s = silence_s
+        self._parent = os.getppid()
+        self._change = threading.Condition()
+        self._failed: dict[int, dict[int, str]] = {}  # by number of the task and rank: why
+        self._since: dict[int, float] = {}  # when the first of them was heard
+        self._agreeing = 0  # the task that this rank failed with too
+        self._rss_bytes: dict[int, int] = {}
+        self._thread = threading.Thread(target=self._run, name="ranks", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    @property
+    def rss_bytes(self) -> int:
+        """Of the ranks that are heard."""
+        return sum(list(self._rss_bytes.values()))
+
+    def agree(self, number: int, error: Exception) -> None:
+        """This rank failed with that task: return if all others did, else end the process."""
+        with self._change:
+            self._agreeing = number
+            if self._change.wait_for(lambda: self._all_failed(number), GRACE_S):
+                self._since.pop(number, None)
+                self._failed.pop(number, None)
+                self._agreeing = 0
+                return
+        self._end_alone(number, {0: _words(error)})
+
+    def _all_failed(self, number: int) -> bool:
+        return len(self._failed.get(number, ())) == len(self._others)
+
+    def _run(self) -> None:
+        heard = dict.fromkeys(self._others, time.monotonic())
+        pause_s = self._silence_s / BEATS
+        next_beat = 0.0
+        while True:
+            now = time.monotonic()
+            if now >= next_beat:
+                next_beat = now + pause_s
+                self._say(_BEAT + rss_bytes().to_bytes(8, "little"))
+            patience_s = min(_LOOK_S, next_beat - now) if self._since else next_beat - now
+            if self._socket.poll(max(0, math.ceil(1000 * patience_s))):
+                rank, body = self._hear()
+                heard[rank] = now = time.monotonic()
+                self._take(rank, body)
+                if not rank and next_beat - now < pause_s / 2:
+                    next_beat = now  # awake as it is: the first rank's beat is answered
+            self._judge(heard)
+
+    def _say(self, body: bytes) -> None:
+        if self._socket.type == zmq.DEALER:
+            self._socket.send(body)
+            return
+        for rank in self._others:
+            self._socket.send_multipart((b"%d" % rank, body))
+
+    def _hear(self) -> tuple[int, bytes]:
+        if self._socket.type == zmq.DEALER:
+            return 0, self._socket.recv()
+        sender, body = self._socket.recv_multipart()
+        return int(sender.rstrip(b"!")), body
+
+    def _take(self, rank: int, body: bytes) -> None:
+        if body[:1] == _BEAT:
+            self._rss_bytes[rank] = int.from_bytes(body[1:], "little")
+            return
+        number, words = int.from_bytes(body[1:9], "little"), body[9:].decode(errors="replace")
+        with self._change:
+            self._failed.setdefault(number, {})[rank] = words
+            self._since.setdefault(number, time.monotonic())
+            self._change.notify()
+
+    def _judge(self, heard: dict[int, float]) -> None:
+        now = time.monotonic()
+        for rank, moment in heard.items():
+            if now - moment > self._silence_s:
+                leave(EXIT_RANK, f"no word from rank {rank} for {self._silence_s:g} s")
+        if os.getppid() != self._parent:
+            leave(EXIT_ORPHAN, "what started this process is gone")
+        for number, since in list(self._since.items()):
+            if now - since > GRACE_S and number != self._agreeing:
+                self._end_alone(number, {})
+
+    def _end_alone(self, number: int, own: dict[int, str]) -> NoReturn:
+        words = {**own, **self._failed.get(number, {})}
+        for rank, why in sorted(words.items()):
+            say(f"rank {rank}: {why}")
+        leave(EXIT_RANK, f"only {len(words)} of {len(self._others) + 1} ranks failed with a task")
+
+
+def report(socket: zmq.Socket[bytes], number: int, error: Exception) -> None:
+    """Tell the first rank that this one failed with that task."""
+    socket.send(_FAILED + number.to_bytes(8, "little") + _words(error).encode())
+
+
+def _words(error: Exception) -> str:
+    """The end of its trace, which tells most."""
+    return "".join(traceback.format_exception(error))[-TRACE_CHARS:]
+
+
+_CHUNK, _TASK, _END = b"c", b"t", b"e"
+
+
+class Leader:
+    """The first rank's hold on the others. Used by its main thread."""
+
+    def __init__(self, links: Links, watch: Watch) -> None:
+        self.nodes = links.nodes
+        self._watch = watch
+        self._followers = links.work
+        self._number = 0
+
+    def rss_bytes(self) -> int:
+        """Resident memory of all ranks."""
+        return rss_bytes() + self._watch.rss_bytes
+
+    def hand_on(self, chunk: bytes) -> None:
+        """The chunk whose tasks are begun from now on."""
+        self._tell(_CHUNK, chunk)
+
+    def begin(self, place: int) -> None:
+        """All ranks run the task that stands there in the chunk, beginning now."""
+        self._number += 1
+        self._tell(_TASK, place.to_bytes(8, "little"))
+
+    def failed(self, error: Exception) -> None:
+        """This rank failed with the task it began last: returns if all of them did, so that the
+        error is the task's; else it is the worker's end."""
+        self._watch.agree(self._number, error)
+
+    def end(self) -> None:
+        """End all ranks, none of which has anything to do."""
+        self._tell(_END, b"")
+        mpi.end()
+
+    def _tell(self, kind: bytes, body: bytes) -> None:
+        for socket in self._followers:
+            socket.send_multipart((kind, body))
+
+
+class Follower:
+    """Any other rank's life."""
+
+    def __init__(self, links: Links, runner: Runner) -> None:
+        assert links.reports is not None
+        self._orders = links.work[0]
+        self._reports = links.reports
+        self._runner = runner
+        self._chunk: Assign | None = None
+        self._number = 0
+
+    def follow(self) -> None:
+        """Until told to end."""
+        while True:
+            kind, body = self._orders.recv_multipart()
+            if kind == _CHUNK:
+                message = codec.to_worker(body)
+                assert isinstance(message, Assign)
+                self._chunk = message
+            elif kind == _TASK:
+                self._run(int.from_bytes(body, "little"))
+            else:
+                mpi.end()
+                return
+
+    def _run(self, place: int) -> None:
+        assert self._chunk is not None
+        self._number += 1
+        assigned = self._chunk.tasks[place]
+        try:
+            self._runner.follow(assigned, self._chunk.terms[assigned.terms], self._chunk)
+        except Exception as error:  # noqa: BLE001  # whatever it is: the first rank must hear of it
+            report(self._reports, self._number, error)

@@ -1,0 +1,157 @@
+"""The processes that an mpirun or srun started together, as a command line without service sees
+them: what the first one reads goes to all, and they end together.
+
+Nobody waits in MPI for long: who has nothing to do looks, and naps between two looks. Invariant: a
+rank that fails alone ends all of them; none waits for ever.
+
+One task without a service: the ranks of a `World` run it, and the first has what it found.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from simenv.worker.process import say
+from simenv.worker.ranks import mpi
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from simenv.wire import codec
+from simenv.wire.messages.client import Assign, Finished
+from simenv.worker.runner import Runner
+from simulators import catalog
+from simulators.compiler import warmup
+
+if TYPE_CHECKING:
+    pass
+
+
+PATIENCE_S = 10.0  # for ranks that should fail too
+_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
+_NAPS_S = (100e-6, 5e-3)
+_PIECE_BYTES = 2**30
+
+
+class Seat(msgspec.Struct, frozen=True, array_like=True):
+    """One rank: where it is, what that node has for us, and the cores it may use there."""
+
+    node: str
+    memory_bytes: int
+    slots: int
+    cores: tuple[int, ...]
+
+
+def size_told(environ: Mapping[str, str]) -> int:
+    """What the launcher says of the number of processes; 1 if it says nothing."""
+    return max([1, *(int(environ[name]) for name in _SIZES if environ.get(name, "").isdigit())])
+
+
+class World:
+    """All ranks. `comm` None: this process is alone, and needs no MPI."""
+
+    def __init__(self, comm: MPI.Intracomm | None) -> None:
+        self.comm = comm
+        self._ending = None if comm is None else comm.Dup()
+        self.rank = 0 if comm is None else int(comm.Get_rank())
+        self.size = 1 if comm is None else int(comm.Get_size())
+
+    @classmethod
+    def begin(cls, environ: Mapping[str, str]) -> World:
+        """The ranks that were told of. Raises NoMpi."""
+        told = size_told(environ)
+        return cls(None if told == 1 else mpi.begin(told))
+
+    def handed(self, data: bytes | None) -> bytes | None:
+        """What the first rank has, in all; None if it has nothing, and they shall end."""
+        if self.comm is None:
+            return data
+        import numpy as np
+
+        size = np.array([-1 if data is None else len(data)], np.int64)
+        self._nap_through(self.comm.Ibcast(size, 0))
+        if size[0] < 0:
+            return None
+        buffer = np.frombuffer(data, np.uint8) if data is not None else np.empty(size[0], np.uint8)
+        for at in range(0, len(buffer), _PIECE_BYTES):
+            self.comm.Bcast(buffer[at : at + _PIECE_BYTES], 0)
+        return data if data is not None else buffer.tobytes()
+
+    def seats(self, own: Seat) -> list[Seat]:
+        """Those of all ranks, in each of them."""
+        if self.comm is None:
+            return [own]
+        import numpy as np
+
+        packed = msgspec.msgpack.encode(own)
+        sizes = np.empty(self.size, np.int64)
+        self.comm.Allgather(np.array([len(packed)], np.int64), sizes)
+        longest = int(sizes.max())
+        all_ = np.empty((self.size, longest), np.uint8)
+        mine = np.frombuffer(packed.ljust(longest, b"\0"), np.uint8)
+        self.comm.Allgather(mine, all_)
+        return [
+            msgspec.msgpack.decode(row[:size].tobytes(), type=Seat)
+            for row, size in zip(all_, sizes.tolist(), strict=True)
+        ]
+
+    def end(self, failure: str = "", code: int = 1) -> None:
+        """Come to the end, well or with a failure: returns when all have.
+
+        Who ends in failure does not wait for long: the others may be waiting for it elsewhere, and
+        are ended then, all with that exit code.
+        """
+        if self.comm is None or self._ending is None:
+            return
+        if not self._nap_through(self._ending.Ibarrier(), PATIENCE_S if failure else None):
+            say(f"rank {self.rank} of {self.size} failed alone, so all are ended: {failure}")
+            self.comm.Abort(code)
+        mpi.end()
+
+    def _nap_through(self, request: Any, patience_s: float | None = None) -> bool:
+        """Until the request is done; False if that takes longer than patience allows."""
+        until_s = None if patience_s is None else time.monotonic() + patience_s
+        nap_s, longest_s = _NAPS_S
+        while not request.Test():
+            if until_s is not None and time.monotonic() > until_s:
+                return False
+            time.sleep(nap_s)
+            nap_s = min(2 * nap_s, longest_s)
+        return True
+
+
+def own_seat(node: str, memory_bytes: int, slots: int) -> Seat:
+    """This process's; what the node has is known to others."""
+    return Seat(node, memory_bytes, slots, tuple(sorted(os.sched_getaffinity(0))))
+
+
+def lead(world: World, chunk: Assign, kernels: Path) -> Finished:
+    """Run the task of a chunk, with the others; every error of the engine is a result that says
+    so."""
+    divided = _divided(world, chunk)
+    warmup.warm_up(kernels, chunk.engine, ranks=divided)
+    assigned = chunk.tasks[0]
+    runner = Runner(comm=world.comm if divided else None)
+    return runner.run(assigned, chunk.terms[0], chunk, time.perf_counter_ns())
+
+
+def follow(world: World, data: bytes, kernels: Path) -> None:
+    """Any other rank's part of it. Raises what the engine does."""
+    chunk = codec.to_worker(data)
+    assert isinstance(chunk, Assign)
+    if _divided(world, chunk):
+        warmup.warm_up(kernels, chunk.engine, ranks=True)
+        Runner(comm=world.comm).follow(chunk.tasks[0], chunk.terms[0], chunk)
+
+
+def _divided(world: World, chunk: Assign) -> bool:
+    """Does every rank take part?"""
+    card = catalog.card(chunk.engine)
+    return world.size > 1 and card is not None and card.ranks

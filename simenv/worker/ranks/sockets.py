@@ -1,0 +1,135 @@
+"""The sockets between the ranks of a worker, made once when they come together.
+
+Each rank but the first waits for work on a PULL socket of its own, which the first one feeds; a
+second pair of sockets, ROUTER and DEALER, carries what shows that they live. It is TCP with
+CurveZMQ throughout, on the loopback interface where all ranks are on one machine. Invariant: the
+key pair is made for these ranks, handed round inside MPI, and stands in no file, argument or
+variable; who does not know its public half is let in nowhere.
+"""
+
+from __future__ import annotations
+
+import os
+import socket as sockets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+import zmq
+from zmq.utils import z85
+
+from simenv.errors import NoService
+from simenv.wire.keyfiles import KeyPair
+from simenv.wire.transport.worker_endpoint import ServiceFile
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+LOOPBACK = "127.0.0.1"
+HANDSHAKE_MS = 5_000
+_KEY_BYTES = 40  # in base 85
+_CARD_BYTES = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """One rank's sockets. `work`: of the first, a PUSH to each other; of the others, one PULL."""
+
+    rank: int
+    nodes: tuple[str, ...]  # of each rank
+    work: tuple[zmq.Socket[bytes], ...]
+    watch: zmq.Socket[bytes]
+    reports: zmq.Socket[bytes] | None  # of the others: a second DEALER, for the main thread
+
+
+def connect(comm: MPI.Intracomm, service: ServiceFile) -> Links:
+    """Called by all ranks. Raises NoService where they are on several machines and cannot meet."""
+    rank = comm.rank
+    nodes = _told_all(comm, os.uname().nodename)
+    address = LOOPBACK if len(set(nodes)) == 1 else own_address(service)
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+    keys = _shared_keys(comm)
+    own = _socket(context, zmq.PULL if rank else zmq.ROUTER, keys)
+    own.set(zmq.CURVE_SERVER, 1)
+    port = own.bind_to_random_port(f"tcp://{address}")
+    shown = f"[{address}]" if ":" in address else address
+    doors = _told_all(comm, f"tcp://{shown}:{port}")
+    if not rank:
+        work = tuple(_connected(context, zmq.PUSH, keys, door) for door in doors[1:])
+        return Links(rank, nodes, work, own, None)
+    watch, reports = (
+        _connected(context, zmq.DEALER, keys, doors[0], name)
+        for name in (b"%d" % rank, b"%d!" % rank)
+    )
+    return Links(rank, nodes, (own,), watch, reports)
+
+
+def _shared_keys(comm: MPI.Intracomm) -> KeyPair:
+    """A new pair, made by the first rank."""
+    both = bytearray(2 * _KEY_BYTES)
+    if not comm.rank:
+        public, secret = zmq.curve_keypair()
+        both[:] = public + secret
+    comm.Bcast(both, 0)
+    return KeyPair(both[:_KEY_BYTES].decode(), both[_KEY_BYTES:].decode())
+
+
+def _told_all(comm: MPI.Intracomm, word: str) -> tuple[str, ...]:
+    """The words of all ranks."""
+    card = msgspec.msgpack.encode(word)
+    found = bytearray(_CARD_BYTES * comm.size)
+    comm.Allgather(card.ljust(_CARD_BYTES, b"\0"), found)
+    cards = [found[at : at + _CARD_BYTES] for at in range(0, len(found), _CARD_BYTES)]
+    return tuple(_word(bytes(card)) for card in cards)
+
+
+def _word(card: bytes) -> str:
+    length = card.rstrip(b"\0")
+    return msgspec.msgpack.decode(length, type=str)
+
+
+def own_address(service: ServiceFile) -> str:
+    """This machine's, in the network that the service's door for other nodes is in."""
+    host, _, port = service.address.removeprefix("tcp://").rpartition(":")
+    if not host:
+        raise NoService(
+            "the ranks are on several nodes, and the service has no door for other nodes",
+            hint="it was started for one node; start it anew inside the allocation",
+        )
+    host = host.removeprefix("[").removesuffix("]")
+    try:
+        family, kind, _, _, where = sockets.getaddrinfo(host, int(port), type=sockets.SOCK_DGRAM)[0]
+        with sockets.socket(family, kind) as probe:
+            probe.connect(where)  # sends nothing: the kernel chooses the way
+            return str(probe.getsockname()[0])
+    except OSError as error:
+        raise NoService(
+            f"no way from {os.uname().nodename} to {service.address}: {error}"
+        ) from error
+
+
+def _socket(context: zmq.Context[zmq.Socket[bytes]], kind: int, keys: KeyPair) -> zmq.Socket[bytes]:
+    socket = context.socket(kind)
+    socket.set(zmq.CURVE_PUBLICKEY, z85.decode(keys.public))
+    socket.set(zmq.CURVE_SECRETKEY, z85.decode(keys.secret))
+    socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+    socket.set(zmq.LINGER, 200)
+    socket.set(zmq.RCVHWM, 0)
+    socket.set(zmq.SNDHWM, 0)
+    socket.set(zmq.IPV6, 1)
+    return socket
+
+
+def _connected(
+    context: zmq.Context[zmq.Socket[bytes]],
+    kind: int,
+    keys: KeyPair,
+    address: str,
+    identity: bytes = b"",
+) -> zmq.Socket[bytes]:
+    socket = _socket(context, kind, keys)
+    socket.set(zmq.CURVE_SERVERKEY, z85.decode(keys.public))
+    if identity:
+        socket.set(zmq.IDENTITY, identity)
+    socket.connect(address)
+    return socket

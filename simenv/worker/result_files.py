@@ -1,0 +1,158 @@
+"""Where a worker puts what is too large for a message: a file below the results folder.
+
+Invariant: a file is named for the attempt that wrote it, so no two attempts ever write the same.
+
+Where a long run leaves what it has done, for another attempt at the same task.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simenv import __version__
+from simenv.errors import StoreError
+from simenv.model import Program, ResultFile, Terms, task_name
+from simenv.store import hdf5_layout, writer
+from simenv.store.reader import KEPT
+from simenv.wire.messages.client import Assign, Assigned
+from simenv.wire.transport.worker_endpoint import TOKEN
+from simulators.engine import RunOptions
+from simulators.results import EngineResult
+
+MESSAGE_BYTES = 2**20  # results above it go into a file
+ARRAY_BYTES = 64 * 2**10  # and of these, the arrays from here on
+SHARD_BITS = 12  # so many tasks, as a power of two, share a folder
+
+
+class Shelf:
+    """The results folder, as one worker sees it. `sync`: what is written is on the disk. `mark`: in
+    the names of its unfinished files. `blind`: why it cannot be used, see `blindness`."""
+
+    def __init__(self, folder: Path, sync: bool = True, mark: str = "", blind: str = "") -> None:
+        self._folder = folder
+        self._sync = sync
+        self._mark = mark
+        self._blind = blind
+
+    def put(
+        self, found: EngineResult, program: Program, assigned: Assigned, terms: Terms, chunk: Assign
+    ) -> ResultFile | None:
+        """The large arrays of a result, written; None where a message can carry it all.
+
+        Raises StoreError.
+        """
+        if _size(found) <= MESSAGE_BYTES:
+            return None
+        if self._blind:
+            raise StoreError(
+                f"a result of {_size(found)} bytes needs a file, and {self._blind}",
+                hint="set SIMENV_HOME to a folder that all nodes of the allocation share",
+            )
+        large = {
+            name: array for name, array in _arrays(found).items() if array.nbytes >= ARRAY_BYTES
+        }
+        name = file_name(assigned.task, assigned.attempt)
+        attributes = _attributes(program, assigned, terms, chunk)
+        path = self._folder / name
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            words = f"the folder {path.parent} cannot be made: {error.strerror}"
+            raise StoreError(words, hint="see to its disk, then submit again") from error
+        return writer.write(path, large, attributes, name=name, sync=self._sync, mark=self._mark)
+
+
+def blindness(folder: Path, token: str) -> str:
+    """Why this is not the results folder that the service sees, in words; "" if it is."""
+    here = os.uname().nodename
+    try:
+        found = (folder / TOKEN).read_text()
+    except OSError as error:
+        return f"the results folder {folder} cannot be seen from {here}: {error.strerror}"
+    return "" if found == token else f"{folder} on {here} is not the service's results folder"
+
+
+def file_name(task: int, fence: int) -> str:
+    """The file of one attempt, below the results folder."""
+    return f"{task_name(task >> SHARD_BITS)[2:]}/{task_name(task)}.{fence:x}.h5"
+
+
+def _size(found: EngineResult) -> int:
+    state = 0 if found.statevector is None else found.statevector.nbytes
+    return (
+        state
+        + len(found.outcomes)
+        + len(found.counts)
+        + len(found.probability_outcomes)
+        + len(found.probabilities)
+        + len(found.expectations)
+        + len(found.gradients)
+    )
+
+
+def _arrays(found: EngineResult) -> dict[str, NDArray[Any]]:
+    """By their names in a ResultData."""
+    known: dict[str, NDArray[Any]] = {
+        "outcomes": hdf5_layout.outcomes(found.outcomes, found.outcome_width),
+        "counts": hdf5_layout.numbers(found.counts, "<u4"),
+        "probability_outcomes": hdf5_layout.outcomes(
+            found.probability_outcomes, found.probability_width
+        ),
+        "probabilities": hdf5_layout.numbers(found.probabilities, "<f8"),
+        "expectations": hdf5_layout.numbers(found.expectations, "<f8"),
+        "gradients": hdf5_layout.numbers(found.gradients, "<f8"),
+    }
+    if found.statevector is not None:
+        known["statevector"] = np.ascontiguousarray(found.statevector).reshape(found.count, -1)
+    return known
+
+
+def _attributes(
+    program: Program, assigned: Assigned, terms: Terms, chunk: Assign
+) -> dict[str, str | int]:
+    """What a reader without simenv should know."""
+    return {
+        "format": hdf5_layout.FORMAT,
+        "content": "arrays of a simenv result",
+        "version": __version__,
+        "task": task_name(assigned.task),
+        "name": terms.name,
+        "engine": chunk.engine,
+        "route": chunk.route,
+        "node": os.uname().nodename,
+        "registers": msgspec.json.encode(program.registers).decode(),
+        "num_qubits": program.num_qubits,
+        "shots": assigned.shots,
+        "seed": assigned.seed,
+        "binding": assigned.binding,
+        "count": assigned.count,
+        "precision": terms.precision,
+    }
+
+
+WIDE_QUBITS = 20  # narrower ones are never so long
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """A folder for all tasks, and how often a run writes."""
+
+    folder: Path
+    every_s: float
+
+    @classmethod
+    def below(cls, results: Path, every_s: float) -> Kept:
+        """Beside the files of results, which all ranks see."""
+        return cls(results / KEPT, every_s)
+
+    def told(self, options: RunOptions, num_qubits: int, task: int) -> RunOptions:
+        """The options of a run, with the folder of its task if it may be long."""
+        if num_qubits < WIDE_QUBITS:
+            return options
+        folder = str(self.folder / task_name(task))
+        return msgspec.structs.replace(options, kept=folder, kept_every_s=self.every_s)

@@ -1,0 +1,38 @@
+"""The demo: every algorithm right, the loop converged, the picture drawn."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from simenv.cli.app import run
+from simenv.cli.demo import command
+from simenv.cli.demo.algorithms import pieces
+from simenv.cli.demo.performance import Act, top
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_the_demo_is_wrong_somewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["demo", "--out", str(tmp_path / "shown"), "--json"]) == 0
+    *acts, loop = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [act["circuit"] for act in acts] == [piece.circuit.name for piece in pieces()]
+    assert [act["fault"] for act in acts] == [""] * len(acts)
+    assert loop["circuits"] == 480
+    assert loop["energies"][-1] == pytest.approx(loop["ground"], abs=0.15)
+    assert (tmp_path / "shown" / "demo.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_missing_matplotlib_stops_the_demo(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    assert command._draw([], None, tmp_path) is None  # type: ignore[arg-type]
+    assert "pip install 'simenv[plots]'" in capsys.readouterr().err
+
+
+def test_the_rarest_counts_are_shown() -> None:
+    counts = {"00": 1, "01": 5, "10": 3, "11": 4}
+    act = Act("bell", "t-1", 2, "statevector", 0.1, 0.1, 0.2, counts, "", "")
+    assert top(act) == "01: 5  11: 4  10: 3"

@@ -1,0 +1,187 @@
+"""The doctor: what it finds where something is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from simenv.cli.app import run
+from simenv.cli.doctor import checks, folders, installation, machine, security
+from simenv.cli.doctor import folders as keys
+from simenv.cli.doctor.finding import Finding
+from simenv.config import ConnectionFile, filesystems
+
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SIMENV_HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_a_healthy_machine_is_called_ill(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["doctor", "--json"]) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {
+        "names",
+        "versions",
+        "extra",
+        "cores",
+        "memory",
+        "nodes",
+        "mpi",
+        "state",
+        "sockets",
+    } <= {one["what"] for one in found}
+    assert all(one["remedy"] for one in found if one["level"] != "ok")
+
+
+def test_a_failed_check_ends_well(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = Finding("fail", "state", "on nfs", "export SIMENV_HOME=/scratch")
+    monkeypatch.setattr(checks, "findings", lambda: [bad])
+    assert run(["doctor"]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "fail  state         on nfs",
+        "                    type: export SIMENV_HOME=/scratch",
+    ]
+
+
+def test_what_took_a_name_of_ours_is_not_told(tmp_path: Path) -> None:
+    (tmp_path / "launcher.py").touch()
+    code = "from simenv.cli.entry import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "doctor"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+    assert f"launcher is {tmp_path / 'launcher.py'}" in done.stdout
+
+
+def test_a_network_file_system_passes(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filesystems, "kind_of", lambda _: "nfs4")  # everywhere
+    state = next(folders.home())
+    assert state.level == "fail"
+    assert str(home) in state.detail
+
+
+def test_where_a_live_journal_goes_is_not_said(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    remote = home.parent
+    monkeypatch.setattr(
+        filesystems, "kind_of", lambda folder: "nfs4" if folder.is_relative_to(remote) else "ext4"
+    )
+    monkeypatch.setenv("SIMENV_SCRATCH", "/tmp")
+    state = next(folders.home())
+    assert state.level == "ok"
+    assert "live journals go to /tmp/simenv-" in state.detail
+
+
+def test_a_full_disk_passes(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: Usage(1, 1, 1000))
+    assert next(folders.home()).level == "warn"
+    assert home.exists()
+
+
+def test_a_home_open_to_others_passes(home: Path) -> None:
+    home.chmod(0o777)
+    (found,) = security.folders()
+    assert (found.level, found.remedy) == ("fail", f"chmod 700 {home}")
+
+
+def test_a_stale_connection_file_passes(home: Path) -> None:
+    folder = home / "old"
+    folder.mkdir()
+    gone = ConnectionFile(1, "old", "0.1.0", 2**22 - 1, os.uname().nodename, 1, str(home))
+    (folder / "connection.json").write_bytes(msgspec.json.encode(gone))
+    stale = next(folders.connections())
+    assert (stale.level, stale.remedy) == ("warn", "simenv up --name old --resume")
+
+
+@pytest.mark.parametrize("name", ["server-key.json", "keys.json", "connection.json"])
+def test_a_key_that_others_can_read_passes(home: Path, name: str) -> None:
+    folder = home / "env"
+    folder.mkdir()
+    (folder / name).touch(0o600)
+    assert [one.level for one in keys.modes()] == ["ok"]
+    (folder / name).chmod(0o640)
+    (found,) = keys.modes()
+    assert (found.level, found.remedy) == ("fail", f"chmod 600 {folder / name}")
+
+
+def test_the_key_file_in_use_is_not_looked_at(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "ana.simenv"
+    file.touch(0o604)
+    file.chmod(0o604)
+    monkeypatch.setenv("SIMENV_SERVICE", str(file))
+    (found,) = keys.modes()
+    assert found.remedy == f"chmod 600 {file}"
+
+
+def test_a_folder_too_long_for_sockets_passes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = tmp_path / ("d" * 90)
+    deep.mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
+    assert next(folders.sockets()).level == "fail"
+
+
+def test_a_users_simenv_hides_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "simenv.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    hidden = next(installation.names())
+    assert hidden.level == "warn"
+    assert hidden.remedy.startswith("mv ")
+
+
+def test_a_package_from_elsewhere_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Spec:
+        origin = str(tmp_path / "simulators" / "__init__.py")
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: Spec)
+    assert next(installation.names()).level == "fail"
+
+
+def test_an_extra_that_is_missing_has_no_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    assert [one.remedy for one in installation.extras()] == [
+        f"pip install 'simenv[{extra}]'"
+        for extra in ("qasm3", "plots", "stabilizer", "tn", "aer", "qpm")
+    ]
+
+
+def test_one_lack_that_shows_in_several_checks_has_one_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lacks = [Finding("warn", what, "no MPI", "pip install mpi") for what in ("launcher", "mpi")]
+    monkeypatch.setattr(checks, "findings", lambda: iter(lacks))
+    assert run(["doctor"]) == 0
+    assert capsys.readouterr().out.count("type: pip install mpi") == 1
+
+
+def test_a_crowd_on_the_cores_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.getloadavg", lambda: (1e6, 0.0, 0.0))
+    assert next(machine.cores()).level == "warn"
+
+
+def test_no_memory_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Memory:
+        available = 2**20
+
+    monkeypatch.setattr("psutil.virtual_memory", lambda: Memory)
+    assert next(machine.memory()).level == "warn"

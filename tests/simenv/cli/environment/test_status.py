@@ -1,0 +1,148 @@
+"""Environments come and go: `up`, `down`, what is kept, and a private one for one call."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from simenv import config
+from simenv.cli.app import run
+from simenv.client.connection import address
+from simenv.client.environments import named
+
+BELL = str(Path(__file__).parents[4] / "examples" / "bell.qasm")
+NAME = "cli-updown"
+
+
+@pytest.fixture
+def name() -> Iterator[str]:
+    yield NAME
+    if (config.home_root() / NAME / "connection.json").exists():
+        named.down(NAME, now=True)
+    shutil.rmtree(config.home_root() / NAME, ignore_errors=True)
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_an_environment_forgets_or_leaves_something(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def cli(*words: str) -> tuple[int, str]:
+        capsys.readouterr()
+        return run([*words, "--name", name]), capsys.readouterr().out
+
+    assert cli("up", "--resume")[0] == 4
+    code, said = cli("up", "--workers", "1", "--slots", "1", "--durability", "process")
+    assert code == 0
+    assert said.startswith(f"service  {name}, process ")
+    code, waited = cli("submit", BELL, "--seed", "3", "--wait", "--json")
+    assert code == 0
+    done = json.loads(waited)
+    code, said = cli("down")
+    assert (code, said.startswith(f"{name} down in ")) == (0, True)
+    assert said.endswith("s: 0 processes left on 1 node\n")
+    assert cli("status")[0] == 5
+    assert cli("down")[0] == 5
+    assert "replayed" in cli("logs")[1]
+
+    code, status = cli("up", "--resume", "--workers", "1", "--json")
+    assert code == 0
+    assert json.loads(status)["epoch"] == 2
+    code, again = cli("result", done["task"], "--json")
+    assert (code, json.loads(again)["counts"]) == (0, done["counts"])
+    code, ended = cli("down", "--now", "--json")
+    assert code == 0
+    assert json.loads(ended)["queued"] == 0
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_a_crash_makes_up_forget_and_submit_go_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SIMENV_HOME", str(tmp_path))
+    assert run(["up", "--workers", "2", "--slots", "1", "--durability", "process"]) == 0
+    service = psutil.Process(address.read(tmp_path / "default" / "connection.json").pid)
+    service.kill()
+    psutil.wait_procs([service], 20.0)
+    capsys.readouterr()
+    assert run(["submit", BELL]) == 5
+    shown = capsys.readouterr()
+    assert (shown.out, "simenv up --resume" in shown.err) == ("", True)
+    assert run(["up", "--resume"]) == 0
+    try:
+        said = capsys.readouterr().out.splitlines()
+        assert [line.split()[0] for line in said[:4]] == ["service", "launcher", "nodes", "pools"]
+        assert said[2].split()[2:4] == ["1", "slot"]
+        assert said[4] == "kept     durability process, pools main, slots 1, as at the last start"
+        assert run(["status", "--json"]) == 0
+        status = json.loads(capsys.readouterr().out)
+        assert [pool["target"] for pool in status["pools"]] == [2]
+        assert (status["durability"], status["slots"]) == ("process", 1)
+    finally:
+        assert run(["down", "--now"]) == 0
+
+
+def test_pools_and_workers_are_mixed(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["up", "--name", name, "--workers", "2", "--pool", "sv:workers=2"]) == 2
+    assert "say workers=N in the pool" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_a_call_without_an_environment_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["submit", BELL, "--shots", "64", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert sum(found["counts"].values()) == 64
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_a_bad_circuit_leaves_its_private_environment(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "bad.qasm"
+    file.write_text("OPENQASM 2.0;\nqreg q[1];\nwrong q[0];\n")
+    assert run(["submit", str(file)]) == 2
+    assert f"  at {file}:3:1   wrong q[0];" in capsys.readouterr().err
+
+
+def test_start_that_is_refused_leaves_no_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SIMENV_HOME", str(tmp_path))
+    assert run(["up", "--name", "typo", "--pool", "main:engine=statevectr"]) == 2
+    assert "statevectr" in capsys.readouterr().err
+    assert not (tmp_path / "typo").exists()
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_environments_are_listed_and_all_of_them_end(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SIMENV_HOME", str(tmp_path))
+
+    def listed() -> dict[str, str]:
+        capsys.readouterr()
+        assert run(["environments", "--json"]) == 0
+        rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        return {row["name"]: row["state"] for row in rows}
+
+    assert listed() == {}
+    assert run(["down", "--all"]) == 0
+    assert "no environment is up" in capsys.readouterr().out
+    pool = ("--pool", "main:min=0,max=1", "--slots", "1", "--durability", "process")
+    for name in ("one", "two"):
+        assert run(["up", "--name", name, *pool]) == 0
+    service = psutil.Process(address.read(tmp_path / "two" / "connection.json").pid)
+    assert listed() == {"one": "up", "two": "up"}
+    assert run(["nodes", "--name", "one", "--json"]) == 0
+    (node,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert (node["state"], node["slots"]) == ("up", 1)
+    service.kill()
+    psutil.wait_procs([service], 20.0)
+    assert listed() == {"one": "up", "two": "crashed"}
+    assert run(["down", "--all", "--name", "one"]) == 2
+    assert run(["down", "--all", "--now"]) == 0
+    assert listed() == {"one": "down", "two": "down"}

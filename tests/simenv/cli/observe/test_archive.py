@@ -1,0 +1,113 @@
+"""Commands that read, when the service is down: they answer from its journal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from circuits import bell, faulty
+from live import Live, environment
+from qiskit import QuantumCircuit
+from shell import Answer
+
+from simenv.cli.app import run
+from simenv.client.environments import named
+from simenv.errors import TaskFailed
+from simulators.fault import engine as fault
+
+POOLS = [
+    {"name": "main", "min": 1, "max": 1},
+    {"name": "broken", "engine": "fault", "min": 1, "max": 1},
+]
+LARGE = 17  # qubits: 2 MiB of amplitudes, in a file of their own
+
+
+@pytest.fixture
+def call(capfd: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
+    def command(live: Live, *words: str) -> Answer:
+        capfd.readouterr()
+        code = run(["--name", live.name, *words])
+        shown = capfd.readouterr()
+        assert "Traceback" not in shown.err
+        return Answer(code, shown.out, shown.err)
+
+    return command
+
+
+def superposition(num_qubits: int) -> QuantumCircuit:
+    circuit = QuantumCircuit(num_qubits)
+    circuit.h(range(num_qubits))
+    return circuit
+
+
+def stop_regularly(live: Live) -> None:
+    named.down(live.name, now=True)
+
+
+def stop_by_kill(live: Live) -> None:
+    pid = live.service().pid
+    live.kill_service()
+    live.wait_dead(pid)
+
+
+@pytest.mark.parametrize("stop", [stop_regularly, stop_by_kill])
+@pytest.mark.usefixtures("no_leaks")
+def test_results_and_history_are_readable_when_the_service_is_down(
+    stop: Callable[[Live], None], call: Callable[..., Answer], tmp_path: Path
+) -> None:
+    with environment(pools=POOLS) as live:
+        with live.client() as env:
+            done = env.submit(bell(), shots=77, seed=5, name="kept")
+            large = env.submit(superposition(LARGE), shots=None, outputs="statevector")
+            failed = env.submit(faulty(fault.RAISE), engine="fault")
+            counts = done.result(60).counts
+            amplitude = large.result(60).statevector[0]
+            with pytest.raises(TaskFailed):
+                failed.result(60)
+            waiting = env.submit(faulty(fault.HANG), engine="fault").id
+        rows: dict[str, Any] = {}
+        for state in ("up", "down"):
+            told = call(live, "log", "--json")
+            assert told.code == 0, told.err
+            rows[state] = {row["id"]: row for row in told.objects}
+            ended = call(live, "queue", "--done", "--json").objects
+            assert {row["id"] for row in ended} == {failed.id, large.id, done.id}
+            if state == "up":
+                stop(live)
+        assert rows["down"][waiting]["state"] == "QUEUED"
+        assert set(rows["down"]) == set(rows["up"])
+        for each in (done, large, failed):
+            assert rows["down"][each.id] == rows["up"][each.id]
+
+        told = call(live, "result", done.id, "--json")
+        assert (told.code, told.object["counts"]) == (0, counts)
+        assert "no service is up: read from" in told.err
+        saved = tmp_path / "large.npz"
+        assert call(live, "result", large.id, "--save", str(saved)).code == 0
+        assert _first_amplitude(saved) == amplitude
+        assert call(live, "result", failed.id).code == 1
+        told = call(live, "result", waiting)
+        assert (told.code, told.out) == (5, "")
+        assert f"task {waiting} has not ended, and the service is down" in told.err
+        assert "simenv up --resume" in told.err
+        assert [row["id"] for row in call(live, "queue", "--json").objects] == [waiting]
+        assert call(live, "trace", done.id).code == 0
+        assert call(live, "events", "--json").code == 0
+        assert call(live, "result", done.id, "--bundle", str(tmp_path / "kept.zip")).code == 0
+        for words in (("cancel", waiting), ("pools",), ("events", "--follow")):
+            assert call(live, *words).code == 5
+
+
+def test_environment_that_never_was_up_has_nothing_to_read(call: Callable[..., Answer]) -> None:
+    told = call(Live(), "log")
+    assert (told.code, told.out) == (5, "")
+    assert "is up" in told.err
+
+
+def _first_amplitude(path: Path) -> complex:
+    import numpy as np
+
+    with np.load(path) as found:
+        return complex(found["statevector"][0])

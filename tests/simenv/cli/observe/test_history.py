@@ -1,0 +1,220 @@
+"""`log`, `trace` and `events` against a real environment, and after its restart."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import live
+import pytest
+from shell import Shell
+
+from simenv.cli.observe import history
+from simenv.cli.observe.history import _followed
+from simenv.model import TaskState, Timing, task_number
+from simenv.wire.messages.queries import LogRow, Spent
+
+EXAMPLES = Path(__file__).parents[4] / "examples"
+BELL = str(EXAMPLES / "bell.qasm")
+POOLS = [
+    {"name": "main", "min": 1, "max": 1},
+    {"name": "trap", "engine": "fault", "min": 0, "max": 1},
+]
+HEAD = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[1]; creg c[1];'
+POISON = HEAD + "rx(1000006) q[0]; measure q->c;"
+SLOW = HEAD + "rx(1000005) q[0]; rx(60) q[0]; measure q->c;"
+
+
+def rows(shell: Shell, *words: str) -> list[Any]:
+    told = shell("log", *words, "--json")
+    assert told.code == 0, told.err
+    return told.objects
+
+
+def test_a_task_is_not_logged(shell: Shell) -> None:
+    before = time.time()
+    words = ("--shots", "77", "--seed", "5", "--task-name", "logged", "--wait", "--json")
+    result = shell("submit", BELL, *words).object
+    row = rows(shell)[-1]
+    assert tuple(row) == LogRow.__struct_fields__
+    assert tuple(row["timing"]) == Timing.__struct_fields__
+    assert (row["id"], row["name"], row["state"]) == (result["task"], "logged", "DONE")
+    assert (row["shots"], row["seed"], row["num_qubits"], row["bindings"]) == (77, 5, 2, 1)
+    assert (row["worker"], row["node"]) == (result["worker"], result["node"])
+    assert before - 1 < row["submitted_s"] < row["ended_s"] < time.time() + 1
+    timing = row["timing"]
+    parts = [timing[f"{part}_us"] for part in ("decode", "plan", "engine", "encode")]
+    assert min(parts) >= 0
+    assert 0 < sum(parts) <= timing["run_us"]
+
+
+def test_log_limit_shows_the_last_rows(shell: Shell) -> None:
+    for _ in range(3):
+        shell("submit", BELL, "--wait")
+    every = rows(shell)
+    assert rows(shell, "--limit", "2") == every[-2:]
+    assert rows(shell, "--limit", str(len(every) + 1)) == every
+
+
+def test_event_times_have_a_date(shell: Shell) -> None:
+    shell("submit", BELL, "--wait")
+    told = shell("events", "-o", "time")
+    times = told.out.splitlines()[1:]
+    assert times
+    assert all(datetime.fromisoformat(each).year >= 2024 for each in times)
+
+
+def test_columns_or_csv_differ_from_the_rows(shell: Shell) -> None:
+    shell("submit", BELL, "--wait")
+    words = ("-o", "task,shots,state,run_ms,submitted")
+    plain = [line.split("\t") for line in shell("log", *words).out.splitlines()]
+    comma = list(csv.reader(io.StringIO(shell("log", *words, "--csv").out)))
+    assert plain == comma
+    assert plain[0] == ["TASK", "SHOTS", "STATE", "RUN_MS", "SUBMITTED"]
+    told = rows(shell)
+    assert [line[0] for line in plain[1:]] == [row["id"] for row in told]
+    assert float(plain[-1][3]) == pytest.approx(told[-1]["timing"]["run_us"] / 1000)
+    assert shell("log", "--csv", "--json").code == 2
+    assert shell("log", "-o", "colour").code == 2
+
+
+def test_states_or_times_select_others(shell: Shell, tmp_path: Path) -> None:
+    shell("submit", BELL, "--wait")
+    file = tmp_path / "slow.qasm"
+    file.write_text(SLOW)
+    slow = shell("submit", str(file), "--engine", "fault", "--json").object["task"]
+    shell("cancel", slow)
+    shell("result", slow)
+    (row,) = [row for row in rows(shell, "--state", "CANCELLED") if row["id"] == slow]
+    assert row["state"] == "CANCELLED"
+    assert row["reason"].startswith("cancelled: ")
+    assert slow not in [row["id"] for row in rows(shell, "--state", "DONE", "--state", "FAILED")]
+    assert len(rows(shell, "--since", "1h")) == len(rows(shell))
+    time.sleep(0.01)  # the next command's "now" is another millisecond
+    assert rows(shell, "--since", "0.001s") == []
+    assert shell("log", "--since", "yesterday").code == 2
+    assert shell("log", "--state", "SLEEPING").code == 2
+
+
+def test_a_restart_loses_the_log() -> None:
+    with live.environment() as up:
+        with up.client() as client:
+            task = client.submit(BELL, shots=10, name="kept")
+            task.result(30)
+            before = list(client.past.tasks())
+        up.wait_dead(killed(up))
+        up.up()
+        with up.client() as client:
+            assert list(client.past.tasks())[:1] == before
+            assert client.past.task(task.id).name == "kept"
+            assert list(client.past.tasks(states=[TaskState.FAILED])) == []
+
+
+def killed(up: live.Live) -> int:
+    pid = up.service().pid
+    up.kill_service()
+    return pid
+
+
+def test_events_are_repeated_or_left_out(environment: live.Live, shell: Shell) -> None:
+    whole = shell("events", "--json").objects
+    numbers = [event["seq"] for event in whole]
+    assert numbers == sorted(set(numbers))
+    part = shell("events", "--json", "--since", str(numbers[1])).objects
+    assert [event["seq"] for event in part] == numbers[2:]
+    workers = shell("events", "--json", "--kind", "worker.*").objects
+    assert workers == [event for event in whole if event["kind"].startswith("worker.")]
+    assert shell("events", "--json", "--since", "1h").objects == whole
+    assert shell("events", "--since", "never").code == 2
+    with environment.client() as client:
+        middle = whole[len(whole) // 2]
+        before = client.past.events_before(middle["time_s"])
+        earlier = [event["seq"] for event in whole if event["time_s"] < middle["time_s"]]
+        assert before == (earlier[-1] if earlier else 0)
+
+
+def test_following_misses_an_event(environment: live.Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "FOLLOW_S", 0.01)
+    with environment.client() as client:
+        there = [event.seq for event in client.events()]
+        followed = _followed(client, there[0], None)
+        assert [event.seq for event in next(followed)] == there[1:]
+        victim = client.submit(POISON, engine="fault")
+        assert victim.exception(60) is not None
+        now = [event.seq for event in client.events()]
+        seen = list(there)
+        while seen[-1] < now[-1]:
+            seen += [event.seq for event in next(followed)]
+        assert seen[: len(now)] == now
+
+
+def test_lost_attempts_have_no_reason(shell: Shell, tmp_path: Path) -> None:
+    file = tmp_path / "poison.qasm"
+    file.write_text(POISON)
+    task = shell("submit", str(file), "--engine", "fault", "--json").object["task"]
+    assert shell("result", task).code == 1
+    found = shell("trace", task, "--json").object
+    assert found["task"]["state"] == "FAILED"
+    assert found["task"]["attempts"] == 3
+    assert len(found["lost"]) == 2
+    assert all("was lost: exit 70" in lost["reason"] for lost in found["lost"])
+    assert [stage["stage"] for stage in found["stages"]] == ["queued"]
+    assert shell("trace", task).out.count("LOST     ") == 2
+
+
+def test_the_stages_of_a_trace_leave_gaps(shell: Shell) -> None:
+    task = shell("submit", BELL, "--shots", "5", "--seed", "9", "--wait", "--json").object["task"]
+    found = shell("trace", task, "--json").object
+    names = ["queued", "sent", "decode", "plan", "engine", "encode", "returned"]
+    assert [stage["stage"] for stage in found["stages"]] == names
+    at_ms = 0.0
+    for stage in found["stages"]:
+        assert stage["at_ms"] == pytest.approx(at_ms)
+        at_ms += stage["took_ms"]
+    ended = found["task"]["ended_s"] - found["task"]["submitted_s"]
+    assert at_ms == pytest.approx(1e3 * ended, abs=0.01)
+    assert found["route"].startswith("auto: ")
+    shown = shell("trace", task).out
+    for words in (f"TASK     {task}", "2 qubits", "5 shots, seed 9", "statevector: auto"):
+        assert words in shown
+    assert shell("trace", "t-zzzzz").code == 4
+    assert shell("trace", "nonsense").code == 4
+    assert json.loads(shell("trace", "t-zzzzz", "--json").out)["error"]["code"] == "not_found"
+
+
+def test_a_clients_own_time_is_not_told(environment: live.Live) -> None:
+    with environment.client() as client:
+        app_s = time.time()
+        for _ in range(3):
+            for task in client.submit_many([BELL, BELL], shots=10):
+                task.result(30)
+        found = [row.spent for row in client.past.tasks(app_s - 1)][-6:]
+    assert found[1::2] == [Spent()] * 3, "told with a message's first task only"
+    assert all(each.packed_us > 0 for each in found[::2])
+    assert [each.results for each in found[::2]] == [0, 2, 2]
+    assert all(each.accepted_us > 0 for each in found[2::2])
+
+
+def test_rows_are_out_of_order(shell: Shell) -> None:
+    for _ in range(3):
+        shell("submit", BELL)
+    numbers = [task_number(row["id"]) for row in rows(shell)]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_the_queue_of_an_hour_is_another(shell: Shell) -> None:
+    task = shell("submit", BELL, "--wait", "--json").object["task"]
+    whole = shell("queue", "--done", "--json").objects
+    hour = shell("queue", "--done", "--since", "1h", "--json").objects
+    assert sorted(info["id"] for info in whole) == sorted(info["id"] for info in hour)
+    assert hour[0]["id"] == task
+    assert tuple(hour[0]) == tuple(whole[0])
+    few = shell("queue", "--done", "--since", "1h", "--limit", "1")
+    assert (few.out.count("\n"), "1 of" in few.err) == (2, True)
+    assert shell("queue", "--since", "1h").code == 0
+    assert shell("queue", "--since", "soon").code == 2

@@ -1,0 +1,36 @@
+"""Times as people type them."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+
+import pytest
+import typer
+
+from simenv.cli.output.formats import shown, since
+
+
+@pytest.mark.parametrize(
+    ("text", "ago_s"),
+    [("90s", 90), ("1h30m", 5400), ("2d", 172_800), ("1.5h", 5400), ("1w", 604_800)],
+)
+def test_a_span_is_another(text: str, ago_s: float) -> None:
+    assert since(text) == pytest.approx(time.time() - ago_s, abs=5)
+
+
+def test_a_time_is_another() -> None:
+    assert since("") == 0.0
+    today = datetime.now().astimezone().replace(hour=7, minute=5, second=0, microsecond=0)
+    assert since("7:05") == since("07:05:00") == today.timestamp()
+    local = datetime(2026, 1, 31, 12, 0).astimezone().timestamp()
+    assert since("2026-01-31T12:00") == local
+    assert since("2026-01-31T12:00:00+00:00") == 1_769_860_800
+    assert since(shown(local)) == local
+    assert shown(0.0) == "-"
+
+
+@pytest.mark.parametrize("text", ["h", "1x", "-1h", "25:00", "12:61", "soon", "1h 30m", "\uff19h"])
+def test_nonsense_is_a_time(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="is no time"):
+        since(text)

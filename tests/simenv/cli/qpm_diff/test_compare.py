@@ -1,0 +1,102 @@
+"""What counts as another behaviour, and what does not."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from simenv.cli.qpm_diff.compare import compare
+from simenv.cli.qpm_diff.values import Answer, Aspect, Finding, Observed, Ran
+
+RAN = Ran(
+    "bell.qasm",
+    "COMPLETED",
+    states=("queued", "completed"),
+    reached=("creation_time", "completion_time"),
+    counts={"00": 500, "11": 524},
+    form="2 bits",
+    engine="statevector",
+    route="asked for pool a",
+)
+ANSWER = Answer("sync_run", "COMPLETED", {"cid": "str"})
+SEEN = Observed("a", (ANSWER,), (RAN,), {"qubits": "28"})
+NOISY = {"00": 420, "11": 424, "01": 90, "10": 90}
+
+
+def other(**changes: object) -> Observed:
+    return msgspec.structs.replace(SEEN, pool="b", **changes)
+
+
+def ran(**changes: object) -> tuple[Ran, ...]:
+    return (msgspec.structs.replace(RAN, **changes),)
+
+
+def test_like_pools_are_not_alike() -> None:
+    found = compare(SEEN, other())
+    assert found.alike
+    assert found.count(Finding.SAME) == len(found.rows)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"answers": (Answer("sync_run", "DEFwExecutionError (invalid-request)"),)},
+        {"answers": (Answer("sync_run", "COMPLETED", {"cid": "int"}),)},
+        {"answers": (Answer("sync_run", "COMPLETED", {"cid": "str", "more": "str"}),)},
+        {"answers": ()},
+        {"answers": (ANSWER, Answer("is_ready", "returned"))},
+        {"runs": ran(outcome="FAILED", counts={}, words="too wide")},
+        {"runs": ran(reached=("completion_time", "creation_time"))},
+        {"runs": ran(reached=("creation_time",))},
+        {"runs": ran(form="1+1 bits", counts={"0 0": 1024})},
+    ],
+    ids=["error", "type", "field", "lacks", "more", "failed", "order", "time", "keys"],
+)
+def test_another_behaviour_is_not_seen(changed: dict[str, object]) -> None:
+    for found in (compare(SEEN, other(**changed)), compare(other(**changed), SEEN)):
+        assert not found.alike
+        assert found.count(Finding.BEHAVIOUR) == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "finding"),
+    [
+        ({"runs": ran(counts={"00": 530, "11": 494})}, Finding.NOISE),
+        ({"runs": ran(counts=NOISY)}, Finding.COUNTS),
+        ({"runs": ran(engine="hardware")}, Finding.FACT),
+        ({"facts": {"qubits": "27"}}, Finding.FACT),
+        ({"facts": {}}, Finding.FACT),
+    ],
+    ids=["noise", "counts", "engine", "qubits", "unsaid"],
+)
+def test_what_only_shows_to_who_asks_is_held_to_be_behaviour(
+    changed: dict[str, object], finding: Finding
+) -> None:
+    found = compare(SEEN, other(**changed))
+    assert found.alike
+    assert found.count(finding) == 1
+
+
+def test_the_states_seen_on_the_way_are_held_to_be_behaviour() -> None:
+    assert compare(SEEN, other(runs=ran(states=("queued", "submitted", "completed")))).alike
+
+
+def test_a_bound_is_not_heeded() -> None:
+    far = other(runs=ran(counts=NOISY))
+    assert not compare(SEEN, far, 0.05).alike
+    assert compare(SEEN, far, 0.5).alike
+    noise = other(runs=ran(counts={"00": 530, "11": 494}))
+    assert compare(SEEN, noise, 0.0).alike  # no bound is tighter than the shots are many
+    (row,) = [row for row in compare(SEEN, far).rows if row.aspect is Aspect.COUNTS]
+    assert row.distance is not None
+    assert row.distance.total_variation == pytest.approx(180 / 1024, abs=0.01)
+
+
+def test_what_is_known_of_one_device_only_is_held_to_be_behaviour() -> None:
+    short = Answer("get_device_info", "returned", {"id": "str"})
+    long = Answer("get_device_info", "returned", {"id": "str", "set": "str"})
+    wrong = Answer("get_device_info", "returned", {"id": "int", "set": "str"})
+    found = compare(other(answers=(short,)), other(answers=(long,)))
+    assert found.alike
+    assert found.count(Finding.FACT) == 1
+    assert not compare(other(answers=(short,)), other(answers=(wrong,))).alike

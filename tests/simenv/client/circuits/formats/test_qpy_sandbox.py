@@ -1,0 +1,122 @@
+"""A QPY file of a stranger ends no process but the one that is there for it."""
+
+from __future__ import annotations
+
+import io
+import re
+import signal
+from collections.abc import Iterator
+
+import pytest
+from qiskit import QuantumCircuit, qpy
+
+from simenv.client.circuits.formats import qpy as reading
+from simenv.client.circuits.formats import qpy_sandbox
+from simenv.client.circuits.formats.qpy_sandbox import Confined
+from simenv.client.qpm.requests import run_request
+from simenv.errors import LimitExceeded, ProgramError
+
+
+@pytest.fixture(scope="module")
+def reader() -> Iterator[Confined]:
+    made = Confined()
+    yield made
+    made.close()
+
+
+def sound() -> bytes:
+    inner = QuantumCircuit(1)
+    inner.h(0)
+    circuit = QuantumCircuit(1, 1)
+    circuit.append(inner.to_gate(label="g"), [0])
+    circuit.measure(0, 0)
+    file = io.BytesIO()
+    qpy.dump(circuit, file)
+    return file.getvalue()
+
+
+def greedy() -> bytes:
+    """The definition within says that it has two thousand million qubits."""
+    data = bytearray(sound())
+    place = [found.start() for found in re.finditer(rb"..f\0\x08\0\0\0\x01", data, re.DOTALL)][1]
+    data[place + 5 : place + 9] = (2**31 - 1).to_bytes(4, "big")
+    return bytes(data)
+
+
+def test_a_file_that_asks_for_gigabytes_is_refused_and_the_next_one_is_read(
+    reader: Confined,
+) -> None:
+    reader.check(sound())
+    with pytest.raises((LimitExceeded, ProgramError)):
+        reader.check(greedy(), "circuit.data")
+    reader.check(sound())
+
+
+def test_a_file_that_ends_its_reader_is_told_as_a_limit(
+    reader: Confined, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader.check(sound())
+    process = reader._process
+    assert process is not None
+    process.kill()
+    with pytest.raises(LimitExceeded, match=r"1024 MiB or 10 s"):
+        reader.check(sound())
+    reader.check(sound())
+    assert reader._process is not None
+    reader._process.send_signal(signal.SIGSTOP)
+    monkeypatch.setattr(qpy_sandbox, "SECONDS", 0.1)
+    with pytest.raises(LimitExceeded, match=r"0\.1 s"):
+        reader.check(sound())
+
+
+def test_an_answer_that_was_not_read_is_not_taken_for_that_of_the_next_file(
+    reader: Confined, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader.check(sound())
+    with monkeypatch.context() as patch:
+
+        def interrupted(*_: object) -> bytes:
+            raise KeyboardInterrupt
+
+        patch.setattr(reader, "_read", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            reader.check(sound())
+    with pytest.raises(ProgramError):
+        reader.check(sound()[:-20])
+    with monkeypatch.context() as patch:
+        patch.setattr(reader, "_words", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            reader.check(sound()[:-20])
+    reader.check(sound())
+
+
+def test_a_file_without_a_turn_is_refused(
+    reader: Confined, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(qpy_sandbox, "QUEUE_SECONDS", 0.01)
+    with reader._lock, pytest.raises(LimitExceeded, match="another QPY file is being read"):
+        reader.check(sound())
+
+
+def test_what_qiskit_refuses_is_told_in_its_words(reader: Confined) -> None:
+    with pytest.raises(ProgramError, match=r"circuit\.data: the QPY file cannot be read"):
+        reader.check(sound()[:-20], "circuit.data")
+
+
+def test_a_qpm_reads_qpy_in_the_confined_process_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bytes] = []
+
+    class Noted(Confined):
+        def check(self, data: bytes, name: str = "") -> None:
+            seen.append(data)
+            raise LimitExceeded("too much")
+
+    monkeypatch.setattr(reading, "CONFINED", Noted())
+    data = greedy()
+    with pytest.raises(LimitExceeded):
+        run_request.prepare(run_request.Request(data, 10, None, None, False, 0))
+    assert seen == [data]
+    old = data[:6] + b"\x05" + data[7:]  # a version that may hold code
+    with pytest.raises(ProgramError, match="version 5"):
+        run_request.prepare(run_request.Request(old, 10, None, None, False, 0))
+    assert seen == [data]

@@ -1,0 +1,276 @@
+"""Connection files: which one is meant, and which are not believed."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+import pytest
+from other_user import UID, skip_without_second_user
+
+import simenv
+from simenv.client.connection import address, local_process
+from simenv.client.environments import launch
+from simenv.config import ConnectionFile, OwnDoor
+from simenv.errors import ConfigError, NoService
+from simenv.wire.keyfiles import new_pair
+from simenv.wire.transport.tcp_client import CurveConnection
+from simenv.wire.transport.zmq_ipc import ZmqConnection
+
+
+def write(path: Path, **changes: object) -> Path:
+    file = ConnectionFile(1, "played", "0.1.0", os.getpid(), os.uname().nodename, 1, "/nowhere")
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(msgspec.json.encode(msgspec.structs.replace(file, **changes)))
+    path.chmod(0o600)
+    return path
+
+
+def test_which_file_is_meant(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SIMENV_HOME", str(tmp_path))
+    assert address.find().path == tmp_path / "default" / "connection.json"
+    assert address.find("other").path == tmp_path / "other" / "connection.json"
+    monkeypatch.setenv("SIMENV_SERVICE", str(tmp_path / "named.json"))
+    assert address.find().path == tmp_path / "named.json"
+    assert address.find("other").path == tmp_path / "other" / "connection.json"
+    assert address.find(file=tmp_path / "given").path == tmp_path / "given"
+
+
+@pytest.mark.parametrize("name", ["../x", "Upper", "a b", "a\n", "x" * 65])
+def test_names_that_are_no_names(name: str) -> None:
+    with pytest.raises(ConfigError):
+        simenv.connect(name)
+
+
+def test_a_file_that_was_named_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "nope"
+    with pytest.raises(NoService, match=f"there is no connection file {path}"):
+        address.read(path)
+
+
+def test_nothing_is_up() -> None:
+    with pytest.raises(NoService, match="no environment 'nobody' is up") as caught:
+        simenv.connect("nobody")
+    assert caught.value.hint == "start one: simenv up --name nobody"
+
+
+@pytest.mark.parametrize("mode", [0o666, 0o620])
+def test_a_file_that_others_can_write(mode: int, tmp_path: Path) -> None:
+    path = write(tmp_path / "connection.json")
+    path.chmod(mode)
+    with pytest.raises(NoService, match="not believed") as caught:
+        address.read(path)
+    assert f"chmod 600 {path}" in caught.value.hint
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"[1]", b'{"format": 1}', b"\xff", b"[" * 60_000])
+def test_a_file_that_is_no_connection_file(body: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "connection.json"
+    path.write_bytes(body)
+    path.chmod(0o600)
+    with pytest.raises(NoService, match="is not a connection file"):
+        address.read(path)
+
+
+def test_a_file_of_another_format(tmp_path: Path) -> None:
+    with pytest.raises(NoService, match=r"format 9 \(simenv 2\.0\), this client reads 1"):
+        address.read(write(tmp_path / "connection.json", format=9, version="2.0"))
+
+
+def test_a_folder_in_its_place(tmp_path: Path) -> None:
+    with pytest.raises(NoService, match="cannot read"):
+        address.read(tmp_path)
+
+
+def test_a_service_that_has_ended_is_not_waited_for(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    path = write(tmp_path / "env" / "connection.json", pid=ended.pid)
+    path.with_name("service.log").write_text("first\nSIGTERM from \x1b[31mslurmstepd\n\n")
+    with pytest.raises(NoService, match=rf"process {ended.pid} on \S+ has ended") as caught:
+        simenv.connect(service=path)
+    assert "last sign of life 0:0" in caught.value.message
+    assert "(last line: SIGTERM from ?[31mslurmstepd)" in caught.value.hint
+    assert caught.value.hint.endswith("start again: simenv up --name played --resume")
+
+
+def test_a_pid_that_now_is_somebody_else(tmp_path: Path) -> None:
+    file = address.read(write(tmp_path / "connection.json", pid=os.getppid()))
+    assert address.ended(file)
+
+
+def test_another_nodes_service_is_never_surely_gone(tmp_path: Path) -> None:
+    file = address.read(write(tmp_path / "connection.json", pid=2**22 + 1, node="elsewhere"))
+    assert not address.ended(file)
+
+
+def test_a_service_that_moved_is_seen(tmp_path: Path) -> None:
+    running = subprocess.Popen(
+        [sys.executable, "-c", "print(flush=True); input()", "simenv.service"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert running.stdout is not None
+        running.stdout.readline()  # until then /proc may still show the command line of the parent
+        path = write(tmp_path / "connection.json", pid=running.pid, sockets="/first")
+        where = address.FileAddress(path)
+        with pytest.raises(NoService, match="no such socket"):
+            where.open(b"me")
+        where._file = address.read(path)
+        assert not where.moved()
+        write(path, pid=running.pid, sockets="/second")
+        assert where.moved()
+        path.unlink()
+        assert not where.moved()
+    finally:
+        running.communicate(b"\n")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0:00"), (-3, "0:00"), (191, "3:11"), (3_600, "1:00:00"), (93_784, "1-02:03:04")],
+)
+def test_elapsed_times(seconds: float, text: str) -> None:
+    assert local_process.elapsed(seconds) == text
+
+
+OWN = OwnDoor("tcp://127.0.0.1:9", *(letter * 40 for letter in "abc"))
+
+
+def test_a_service_of_another_machine_is_sought_on_this_one(tmp_path: Path) -> None:
+    path = write(tmp_path / "connection.json", node="elsewhere")
+    with pytest.raises(NoService, match="runs on elsewhere, and listens for no other") as caught:
+        address.FileAddress(path).open(b"me")
+    assert "--listen tcp://INTERFACE:0" in caught.value.hint
+
+
+def test_a_door_for_its_own_user_is_passed_by(tmp_path: Path) -> None:
+    pair = new_pair()
+    own = OwnDoor("tcp://127.0.0.1:9", pair.public, pair.public, pair.secret)
+    where = address.FileAddress(write(tmp_path / "connection.json", node="elsewhere", own=own))
+    connection = where.open(b"me")
+    try:
+        assert isinstance(connection, CurveConnection)
+        assert not where.moved()
+        assert "out of reach: " in where.fate()[0]
+        assert "tcp://127.0.0.1:9" in where.fate()[0]
+        write(where.path, node="elsewhere", own=OWN)
+        assert where.moved()
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604])
+def test_a_secret_that_others_can_read_is_used(mode: int, tmp_path: Path) -> None:
+    path = write(tmp_path / "connection.json", own=OWN)
+    address.read(path)
+    path.chmod(mode)
+    with pytest.raises(NoService, match="holds a secret key and can be opened by others"):
+        address.read(path)
+
+
+@pytest.fixture
+def listening(tmp_path: Path) -> Iterator[Path]:
+    """The folder of a socket on which something listens."""
+    folder = tmp_path / "sockets"
+    folder.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as service:
+        service.bind(str(folder / "client.sock"))
+        service.listen()
+        yield folder
+
+
+def far_file(tmp_path: Path, sockets: Path, **changes: object) -> Path:
+    pair = new_pair()
+    own = OwnDoor("tcp://127.0.0.1:9", pair.public, pair.public, pair.secret)
+    told = {"node": "elsewhere", "own": own, "sockets": str(sockets), **changes}
+    return write(tmp_path / "home" / "connection.json", **told)
+
+
+def opened(path: Path) -> type:
+    with closing(address.FileAddress(path).open(b"me")) as connection:
+        return type(connection)
+
+
+def test_a_socket_of_this_user_is_used_though_the_file_names_another_node(
+    tmp_path: Path, listening: Path
+) -> None:
+    assert opened(far_file(tmp_path, listening)) is ZmqConnection
+
+
+def test_a_socket_in_a_folder_that_others_can_write_is_not_used(
+    tmp_path: Path, listening: Path
+) -> None:
+    listening.chmod(0o777)
+    assert opened(far_file(tmp_path, listening)) is CurveConnection
+    here = far_file(tmp_path, listening, node=os.uname().nodename, own=None, pid=os.getpid())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(address, "SERVICE", b"python")  # we are the service
+        with pytest.raises(NoService, match="others can write its folder: not used"):
+            opened(here)
+
+
+def test_a_socket_in_a_folder_of_another_user_is_not_used(tmp_path: Path, listening: Path) -> None:
+    skip_without_second_user()
+    os.chown(listening, UID, UID)
+    assert opened(far_file(tmp_path, listening)) is CurveConnection
+
+
+def test_a_socket_on_which_another_user_listens_is_not_used(tmp_path: Path) -> None:
+    skip_without_second_user()
+    folder = tmp_path / "sockets"
+    folder.mkdir(mode=0o700)
+    source = (
+        "import os, socket, sys\n"
+        "own = socket.socket(socket.AF_UNIX); own.bind(sys.argv[1])\n"
+        f"os.setresuid({UID}, {UID}, {UID}); own.listen()\n"
+        "print('listens', flush=True); sys.stdin.read()\n"
+    )
+    argv = [sys.executable, "-c", source, str(folder / "client.sock")]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True) as decoy:
+        assert decoy.stdout is not None
+        assert decoy.stdout.readline() == "listens\n"
+        assert opened(far_file(tmp_path, folder)) is CurveConnection
+        decoy.communicate()
+
+
+def test_a_process_of_another_user_is_not_taken_for_the_service() -> None:
+    skip_without_second_user()
+    source = (
+        f"import os, sys; os.setresuid({UID}, {UID}, {UID})\n"
+        "print('simenv.service', flush=True); sys.stdin.read()\n"
+    )
+    argv = [sys.executable, "-c", source, "simenv.service"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True) as decoy:
+        assert decoy.stdout is not None
+        decoy.stdout.readline()
+        assert not local_process.runs(decoy.pid, local_process.SERVICE)
+        decoy.communicate()
+
+
+def test_a_later_process_with_the_number_of_the_service_is_not_taken_for_it(
+    tmp_path: Path,
+) -> None:
+    source = "import sys; print('runs', flush=True); sys.stdin.read()"
+    argv = [sys.executable, "-c", source, "simenv.service"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True) as later:
+        assert later.stdout is not None
+        later.stdout.readline()
+        stat = Path(f"/proc/{later.pid}/stat").read_text()
+        ticks = stat.rpartition(")")[2].split()[local_process.START_FIELD]
+        for told, is_gone in (("", False), (ticks, False), ("1", True)):
+            path = write(tmp_path / "connection.json", pid=later.pid, start_ticks=told)
+            assert address.ended(address.read(path)) is is_gone
+        launch.force(later.pid, 0.0, "1")
+        assert later.poll() is None
+        later.communicate()

@@ -1,0 +1,159 @@
+"""A result that is not what was written: never handed out, and asked for again."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from client_peer import Peer, completed, completion, spec
+
+from simenv.client.connection.session import Link
+from simenv.client.submission.prepare import Order
+from simenv.client.submission.send import send
+from simenv.client.tasks.task import Task
+from simenv.errors import NotFound, StoreError, TaskFailed
+from simenv.model import RESULT_FORMAT, ResultData, ResultFile, TaskState, Terms
+from simenv.store import writer
+from simenv.wire import codec
+from simenv.wire.messages import client as m
+from simenv.wire.messages.queries import CHUNK_BYTES, FetchResult, Rerun, Rerunning, ResultChunk
+
+ARRAY = np.arange(200_000, dtype="<u4")
+
+
+def submitted(link: Link) -> Task:
+    [task] = send(link, Order(Terms(), [spec()]), None)
+    return task
+
+
+def flipped(one: m.Completion) -> m.Completion:
+    payload = one.payload[:-1] + bytes([one.payload[-1] ^ 1])
+    return msgspec.structs.replace(one, payload=payload)
+
+
+@pytest.mark.parametrize("word", ["again", "waits", "intact"])
+def test_a_payload_with_a_flipped_bit_is_handed_out(link: Link, peer: Peer, word: str) -> None:
+    peer.finishes = False
+    peer.on(Rerun, lambda q: [Rerunning(q.request, word)])
+    whole = msgspec.structs.replace(completion(1, seed=7), attempts=2)
+    peer.on(m.Watch, lambda q: [completed(whole), m.Unknown(q.request, [])])
+    task = submitted(link)
+    peer.say(completed(flipped(completion(1, seed=7))))
+    found = task.result(10)
+    assert (found.seed, found.attempts, found.counts) == (7, 2, {"00": 1000, "11": 24})
+    assert len(peer.of(Rerun)) == 1
+
+
+def test_a_failure_with_a_flipped_bit_is_believed(link: Link, peer: Peer) -> None:
+    peer.finishes = False
+    peer.on(Rerun, lambda q: [Rerunning(q.request, "again")])
+    whole = completion(1, state=TaskState.FAILED)
+    peer.on(m.Watch, lambda q: [completed(whole), m.Unknown(q.request, [])])
+    task = submitted(link)
+    peer.say(completed(flipped(whole)))
+    with pytest.raises(TaskFailed, match="it broke"):
+        task.result(10)
+
+
+def test_a_result_that_stays_broken_is_asked_for_for_ever(link: Link, peer: Peer) -> None:
+    peer.finishes = False
+    peer.on(Rerun, lambda q: [Rerunning(q.request, "intact")])
+    broken = flipped(completion(1))
+    peer.on(m.Watch, lambda q: [completed(broken), m.Unknown(q.request, [])])
+    task = submitted(link)
+    peer.say(completed(broken))
+    with pytest.raises(StoreError, match="t-1 is damaged") as caught:
+        task.result(10)
+    assert caught.value.hint
+    assert len(peer.of(Rerun)) == 1
+
+
+@pytest.mark.parametrize("word", ["removed", "unknown"])
+def test_a_result_that_is_gone_is_waited_for(link: Link, peer: Peer, word: str) -> None:
+    peer.finishes = False
+    peer.on(Rerun, lambda q: [Rerunning(q.request, word)])
+    task = submitted(link)
+    peer.say(completed(flipped(completion(1))))
+    with pytest.raises(NotFound, match="no longer kept"):
+        task.result(10)
+
+
+# --- in a file ----------------------------------------------------------------------------------
+
+
+def filed(folder: Path, name: str = "t-1.h5") -> ResultFile:
+    return writer.write(folder / name, {"counts": ARRAY}, {}, name=name)
+
+
+def ended(file: ResultFile) -> m.Completion:
+    data = ResultData(RESULT_FORMAT, (("c", 8),), 8, 9, 1, 1, bytes(len(ARRAY)), file=file)
+    payload = codec.encode(data)
+    one = completion(1)
+    return msgspec.structs.replace(one, payload=payload, checksum=writer.zlib.crc32(payload))
+
+
+def serving(peer: Peer, folder: Path, most: int = CHUNK_BYTES) -> None:
+    """Chunks from the folder, `most` bytes at once."""
+
+    def chunk(q: FetchResult) -> list[m.ToClient]:
+        with (folder / q.file).open("rb") as file:
+            return [
+                ResultChunk(q.request, os.pread(file.fileno(), min(most, q.size_bytes), q.offset))
+            ]
+
+    peer.on(FetchResult, chunk)
+
+
+def test_bytes_are_missing_when_chunks_are_short(link: Link, peer: Peer, tmp_path: Path) -> None:
+    serving(peer, tmp_path, most=100_001)
+    peer.finishes = False
+    task = submitted(link)
+    peer.say(completed(ended(filed(tmp_path))))
+    np.testing.assert_array_equal(task.result(10).outcome_counts, ARRAY)
+    assert len(peer.of(FetchResult)) == 8
+
+
+def test_an_array_is_fetched_before_somebody_reads_it(
+    link: Link, peer: Peer, tmp_path: Path
+) -> None:
+    serving(peer, tmp_path)
+    peer.finishes = False
+    task = submitted(link)
+    peer.say(completed(ended(filed(tmp_path))))
+    found = task.result(10)
+    assert found.has("counts")
+    assert not peer.of(FetchResult)
+    assert found.outcome_counts is not None
+    assert found.outcome_counts is not None
+    assert len(peer.of(FetchResult)) == 1
+
+
+@pytest.mark.parametrize("how", ["flip", "short", "refused"])
+def test_a_broken_file_is_fetched_and_believed(
+    link: Link, peer: Peer, tmp_path: Path, how: str
+) -> None:
+    serving(peer, tmp_path)
+    peer.finishes = False
+    first, second = filed(tmp_path), filed(tmp_path, "t-1.second.h5")
+    content = bytearray((tmp_path / first.name).read_bytes())
+    content[first.arrays[0].offset + 5_000] ^= 16
+    (tmp_path / first.name).write_bytes(content[:300_000] if how == "short" else content)
+    if how == "refused":
+        refusal = m.Refusal("result_store", "it is not there")
+
+        def chunk(q: FetchResult) -> list[m.ToClient]:
+            if q.file == first.name:
+                return [m.Refused(q.request, [refusal])]
+            with (tmp_path / q.file).open("rb") as file:
+                return [ResultChunk(q.request, os.pread(file.fileno(), q.size_bytes, q.offset))]
+
+        peer.on(FetchResult, chunk)
+    peer.on(Rerun, lambda q: [Rerunning(q.request, "again")])
+    peer.on(m.Watch, lambda q: [completed(ended(second)), m.Unknown(q.request, [])])
+    task = submitted(link)
+    peer.say(completed(ended(first)))
+    np.testing.assert_array_equal(task.result(10).outcome_counts, ARRAY)
+    assert len(peer.of(Rerun)) == 1

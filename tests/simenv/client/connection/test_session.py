@@ -1,0 +1,357 @@
+"""The protocol from the client's side, against a peer that plays the service."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from client_peer import Peer, completed, completion, spec, terms
+
+from simenv.client.connection.session import Link
+from simenv.client.submission.prepare import Order
+from simenv.client.submission.send import send
+from simenv.errors import (
+    BatchRefused,
+    NoService,
+    NotFound,
+    ProtocolError,
+    QueueFull,
+    ServiceLost,
+    TaskCancelled,
+    TaskFailed,
+    TimedOut,
+    VersionMismatch,
+)
+from simenv.model import TaskState
+from simenv.wire.messages import client as m
+
+
+def submit(link: Link, count: int = 1, key: str | None = None) -> list:
+    return send(link, Order(terms(), [spec(k) for k in range(count)]), key)
+
+
+def test_a_submitted_task_gives_its_own_result(link: Link) -> None:
+    tasks = submit(link, 3)
+    assert [task.result(5).seed for task in tasks] == [0, 1, 2]
+    assert tasks[0].result().counts == {"00": 1000, "11": 24}
+    assert tasks[0].id == "t-1"
+    assert tasks[0].name == "played"
+
+
+def test_a_finished_task_is_forgotten_by_the_link(link: Link) -> None:
+    for task in submit(link, 3):
+        task.result(5)
+    assert not link._ledger.tasks
+    assert not link._requests
+
+
+def test_a_result_before_its_acceptance(link: Link, peer: Peer) -> None:
+    def backwards(message: m.Submit) -> list[m.ToClient]:
+        accepted, ended = peer.submitted(message)
+        return [ended, accepted]
+
+    peer.on(m.Submit, backwards)
+    assert submit(link)[0].result(5).seed == 0
+    assert not link._ledger._early
+
+
+def test_results_in_another_order_than_the_tasks(link: Link, peer: Peer) -> None:
+    peer.finishes = False
+    tasks = submit(link, 4)
+    peer.say(*[peer.end([number]) for number in (4, 2, 3, 1)])
+    assert [task.result(5).seed for task in tasks] == [0, 1, 2, 3]
+
+
+def test_a_result_that_comes_twice_is_taken_once(link: Link, peer: Peer) -> None:
+    [task] = submit(link)
+    first = task.result(5)
+    peer.say(completed(completion(1, seed=99)))
+    assert submit(link)[0].result(5).task == "t-2"
+    assert task.result() is first
+
+
+def test_an_acceptance_that_comes_twice(link: Link, peer: Peer) -> None:
+    peer.on(m.Submit, lambda message: [peer.take(message), peer.take(message), peer.end([1])])
+    [task] = submit(link)
+    assert task.result(5).seed == 0
+    assert not link._ledger.unanswered
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_lost_acceptance_is_asked_for_again(link: Link, peer: Peer) -> None:
+    lost: list[m.Submit] = []
+
+    def forgetful(message: m.Submit) -> list[m.ToClient]:
+        if not lost:
+            lost.append(message)
+            peer.take(message)
+            return []
+        return peer.submitted(message)
+
+    peer.on(m.Submit, forgetful)
+    [task] = submit(link)
+    assert task.result(5).seed == 0
+    assert len(peer.accepted) == 1
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_lost_result_is_asked_for_again(link: Link, peer: Peer) -> None:
+    peer.finishes = False
+    assert submit(link)[0].result(5).seed == 0
+    assert peer.of(m.Watch)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_results_lost_in_thousands_are_asked_for_in_parts(link: Link, peer: Peer) -> None:
+    peer.finishes = False
+    tasks = submit(link, 2_500)
+    assert [task.result(5).seed for task in tasks] == list(range(2_500))
+    assert max(len(watch.tasks) for watch in peer.of(m.Watch)) <= 1_000
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_task_the_service_no_longer_knows(link: Link, peer: Peer) -> None:
+    peer.finishes = False
+    [task] = submit(link)
+    peer.tasks.clear()
+    with pytest.raises(NotFound, match="t-1"):
+        task.result(5)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_silent_service_is_lost_and_the_way_out_named(link: Link, peer: Peer) -> None:
+    peer.finishes = False
+    [task] = submit(link)
+    peer.silent = True
+    with pytest.raises(ServiceLost, match="process 4711 on here has ended") as caught:
+        task.result()
+    assert caught.value.last_seen_s >= 1.0
+    assert "simenv up --resume" in caught.value.hint
+    peer.silent = False
+    assert task.result(5).seed == 0  # the same task, when the service is heard again
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_silent_service_is_asked_whether_it_lives(link: Link, peer: Peer) -> None:
+    peer.finishes = False
+    [task] = submit(link)
+    peer.on(m.Watch, lambda message: [m.Unknown(message.request, [])])
+    with pytest.raises(TimedOut, match=r"t-1 has no result after 1\.5 s"):
+        task.result(1.5)  # more than the patience with a silent service, but this one answers
+    assert peer.of(m.Ping)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_service_that_moved_is_asked_everything_again(link: Link, peer: Peer) -> None:
+    peer.finishes = False
+    tasks = submit(link, 2)
+    peer.restart()
+    peer.finishes = True
+    assert [task.result(5).seed for task in tasks] == [0, 1]
+    assert link.channel.epoch == 2
+    assert len(peer.accepted) == 1
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_submit_on_its_way_survives_a_restart(link: Link, peer: Peer) -> None:
+    peer.silent = True
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(submit, link)
+        peer.until(lambda: bool(peer.of(m.Submit)))
+        peer.restart()
+        peer.silent = False
+        assert waiting.result(30)[0].result(5).seed == 0
+    assert len(peer.accepted) == 1
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_new_epoch_in_a_pong_has_everything_asked_again(link: Link, peer: Peer) -> None:
+    peer.finishes = False
+    [task] = submit(link)
+    peer.epoch = 7  # the same place, another service
+    assert task.result(5).seed == 0
+    assert link.channel.epoch == 7
+
+
+def test_a_repeated_key_gives_the_same_task(link: Link, peer: Peer) -> None:
+    peer.finishes = False
+    [first] = submit(link, key="sweep-17")
+    [again] = submit(link, key="sweep-17")
+    assert again == first
+    assert again.entry is first.entry
+    assert again.result(5).seed == 0
+
+
+def test_a_repeated_key_of_a_finished_task_gives_its_result(link: Link) -> None:
+    [first] = submit(link, key="sweep-17")
+    first.result(5)
+    [again] = submit(link, key="sweep-17")
+    assert again.result(5).seed == 0
+    assert again.id == first.id
+
+
+def test_automatic_keys_never_meet(link: Link, peer: Peer) -> None:
+    submit(link, 3)
+    submit(link, 2)
+    other = Link(peer)
+    submit(other)
+    other.close()
+    first, second, third = peer.of(m.Submit)
+    assert (first.key, first.offset, second.offset) == (second.key, 0, 3)
+    assert third.key != first.key
+    assert first.key.startswith("~")
+
+
+def test_a_refused_item_refuses_the_batch_and_takes_the_rest_back(link: Link, peer: Peer) -> None:
+    peer.finishes = False
+
+    def picky(message: m.Submit) -> list[m.ToClient]:
+        if message.offset:
+            bad = m.Refusal("infeasible", "33 qubits do not fit", "28 do", index=7)
+            return [m.Refused(message.request, [bad])]
+        return peer.submitted(message)
+
+    peer.on(m.Submit, picky)
+    with pytest.raises(BatchRefused, match="item 507: 33 qubits") as caught:
+        submit(link, 1_000, key="sweep-17")
+    assert [error.index for error in caught.value.errors] == [507]
+    assert caught.value.errors[0].hint == "28 do"
+    assert "sweep-17" in caught.value.hint
+    [cancel] = peer.of(m.Cancel)
+    assert cancel.tasks == list(range(1, 501))
+
+
+def test_a_refusal_does_not_take_back_what_an_earlier_call_began(link: Link, peer: Peer) -> None:
+    peer.finishes = False
+    submit(link, 500, key="sweep-17")
+    full = m.Refusal("queue_full", "2000000 tasks are queued", "wait", retry_after_s=3.0)
+
+    def full_now(message: m.Submit) -> list[m.ToClient]:
+        return (
+            peer.submitted(message) if not message.offset else [m.Refused(message.request, [full])]
+        )
+
+    peer.on(m.Submit, full_now)
+    with pytest.raises(QueueFull) as caught:
+        submit(link, 1_000, key="sweep-17")
+    assert caught.value.retry_after_s == 3.0
+    assert not peer.of(m.Cancel)
+
+
+def test_no_more_than_eight_messages_are_unanswered(link: Link, peer: Peer) -> None:
+    waiting: list[m.Submit] = []
+    most = 0
+
+    def slow(message: m.Submit) -> list[m.ToClient]:
+        nonlocal most
+        waiting.append(message)
+        most = max(most, len(waiting))
+        if len(waiting) < 8:
+            return []
+        answers = [answer for held in waiting for answer in peer.submitted(held)]
+        waiting.clear()
+        return answers
+
+    peer.on(m.Submit, slow)
+    tasks = submit(link, 500 * 16)
+    assert [task.result(5).seed for task in tasks] == list(range(8_000))
+    assert most == 8
+
+
+def test_garbage_is_a_protocol_error_and_the_link_goes_on(link: Link, peer: Peer) -> None:
+    peer.finishes = False
+    [task] = submit(link)
+    peer.say_bytes(b"\xc1 not msgpack")
+    with pytest.raises(ProtocolError):
+        task.result(5)
+    peer.say(peer.end([1]))
+    assert task.result(5).seed == 0
+
+
+def test_an_answer_of_another_kind_is_a_protocol_error(link: Link, peer: Peer) -> None:
+    peer.on(m.GetStatus, lambda message: [m.Acked(message.request, 3)])
+    with pytest.raises(ProtocolError, match="answered Acked, not Status"):
+        link.ask(m.Status, m.GetStatus)
+
+
+def test_versions_that_do_not_meet(peer: Peer) -> None:
+    words = "client 0.1.0 speaks protocol 1, service 9.9 speaks 9"
+    peer.on(m.Hello, lambda _: [m.Refused(0, [m.Refusal("version", words)])])
+    with pytest.raises(VersionMismatch, match=r"service 9\.9 speaks 9"):
+        Link(peer)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_nobody_at_the_address(peer: Peer) -> None:
+    peer.silent = True
+    with pytest.raises(NoService, match="no service answers for 'played'"):
+        Link(peer)
+
+
+def test_how_a_task_ended_is_what_is_raised(link: Link, peer: Peer) -> None:
+    peer.finishes = False
+    failed, cancelled = submit(link, 2)
+    peer.say(
+        completed(completion(1, state=TaskState.FAILED)),
+        completed(completion(2, state=TaskState.CANCELLED)),
+    )
+    with pytest.raises(TaskFailed, match="t-1 failed: it broke") as caught:
+        failed.result(5)
+    assert (caught.value.reason, caught.value.host) == ("engine", "here")
+    assert caught.value.hint.splitlines() == [
+        "mend it", "all that is needed to run it again: simenv result t-1 --bundle DIR",
+    ]  # fmt: skip
+    with pytest.raises(TaskCancelled):
+        cancelled.result(5)
+    assert failed.wait() is TaskState.FAILED
+    assert isinstance(cancelled.exception(), TaskCancelled)
+
+
+def test_threads_that_wait_each_get_their_own(link: Link) -> None:
+    def work(thread: int) -> list[int]:
+        seeds = []
+        for k in range(50):
+            number = 1_000 * thread + k
+            [task] = send(link, Order(terms(), [spec(number)]), None)
+            seeds.append(task.result(30).seed)
+        return seeds
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(work, range(8)))
+    assert found == [[1_000 * thread + k for k in range(50)] for thread in range(8)]
+    assert not link._ledger.tasks
+
+
+def test_a_thread_sends_while_another_waits_for_long(link: Link, peer: Peer) -> None:
+    peer.finishes = False
+    [slow] = submit(link)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(slow.result, 30)
+        peer.until(lambda: len(peer.accepted) == 1)
+        peer.finishes = True
+        assert submit(link)[0].result(30).task == "t-2"
+        assert not waiting.done()
+        peer.say(peer.end([1]))
+        assert waiting.result(30).task == "t-1"
+
+
+def test_closing_ends_the_waits_of_other_threads(link: Link, peer: Peer) -> None:
+    peer.finishes = False
+    tasks = submit(link, 2)
+    with ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(task.result) for task in tasks]
+        link.close()
+        for wait in waiting:
+            with pytest.raises(NoService, match="closed"):
+                wait.result(30)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_reader_that_is_too_slow_gets_the_rest_by_asking(
+    link: Link, peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("simenv.wire.transport.memory.SEND_QUEUE_MESSAGES", 5)
+    peer.finishes = False
+    tasks = submit(link, 50)
+    peer.say(*[peer.end([number]) for number in range(1, 51)])  # all but five are dropped
+    assert [task.result(5).seed for task in tasks] == list(range(50))

@@ -1,0 +1,298 @@
+"""Starting and ending services: what is heard, what is inherited, what is left."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+import psutil
+import pytest
+from live import Live
+
+import simenv
+from simenv import config
+from simenv.client.environments import launch, local_client, named
+from simenv.config import Config, Places
+from simenv.errors import ConfigError, NoService, ServiceLost, StartFailed
+
+BELL = """OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; creg c[2]; h q[0]; cx q[0],q[1];
+measure q -> c;"""
+
+
+@pytest.fixture
+def where(tmp_path: Path) -> Places:
+    (tmp_path / "service.log").write_text("one\ntwo\nthree\n")
+    return Places(tmp_path, tmp_path)
+
+
+def hear(
+    code: str, where: Places, timeout_s: float = 60.0, progress: launch.Progress | None = None
+) -> None:
+    """Wait for the readiness of a process that is not quite a service."""
+    ready, told = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"import os, time\ntold = {told}\n{code}"], pass_fds=[told]
+    )
+    os.close(told)
+    try:
+        launch._await(ready, process, where, timeout_s, progress)
+    finally:
+        os.close(ready)
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_a_start_that_is_interrupted_is_told_to_end_before_it_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    def interrupt(_ready: int, process: subprocess.Popen[bytes], *_: object) -> None:
+        terminate = process.terminate
+        monkeypatch.setattr(process, "terminate", lambda: done.append("told") or terminate())
+        raise KeyboardInterrupt
+
+    def end(process: subprocess.Popen[bytes]) -> None:
+        done.append("waited")
+        process.wait()
+
+    monkeypatch.setattr(launch, "_await", interrupt)
+    monkeypatch.setattr(launch, "end", end)
+    with pytest.raises(KeyboardInterrupt):
+        launch.start(Config(), Places(tmp_path / "home", tmp_path / "home"), private=False)
+    assert done == ["told", "waited"]
+
+
+def test_ready(where: Places) -> None:
+    hear("os.write(told, b'{\"ready\":'); os.write(told, b' true}\\n')", where)
+
+
+def test_stages_of_a_start_are_reported_until_it_is_ready(where: Places) -> None:
+    stages: list[str] = []
+    code = """
+import fcntl, termios
+os.write(told, b'{"progress":"one"}\\n')
+while fcntl.ioctl(told, termios.FIONREAD, bytes(4)) != bytes(4):  # until it was read
+    time.sleep(0.01)
+os.write(told, b'{"progress":"two"}\\n{"ready":true}\\n')
+"""
+    hear(code, where, progress=lambda stage, _: stages.append(stage))
+    assert "one" in stages
+    error = b'{"progress":"one"}\n{"error":{"code":"config","message":"wrong"}}\n'
+    with pytest.raises(ConfigError, match="wrong"):
+        hear(f"os.write(told, {error!r})", where, progress=lambda *_: None)
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_service_reports_how_many_workers_are_ready() -> None:
+    stages: list[str] = []
+    live = Live(pools=[{"name": "main", "min": 1, "max": 1}])
+    named.up(live.options, progress=lambda stage, _: stages.append(stage))
+    live.down()
+    assert any(stage.startswith("0 of 1 workers ready") for stage in stages), stages
+
+
+def test_an_error_is_raised_as_it_was_meant(where: Places) -> None:
+    error = '{"error": {"code": "config", "message": "slots = -1", "hint": "more"}}\\n'
+    with pytest.raises(ConfigError, match="slots = -1") as caught:
+        hear(f"os.write(told, b'{error}')", where)
+    assert caught.value.hint == "more"
+
+
+def test_a_service_that_dies_is_quoted(where: Places) -> None:
+    with pytest.raises(StartFailed, match="ended with exit code 3 before it was ready") as caught:
+        hear("os._exit(3)", where)
+    assert caught.value.hint == f"the end of {where.log}:\n  one\n  two\n  three"
+
+
+def test_a_service_that_says_something_else(where: Places) -> None:
+    with pytest.raises(StartFailed, match="said b'hello"):
+        hear("os.write(told, b'hello\\n')", where)
+
+
+def test_a_service_that_hangs(where: Places) -> None:
+    with pytest.raises(StartFailed, match=r"did not become ready within 0\.2 s"):
+        hear("time.sleep(60)", where, timeout_s=0.2)
+
+
+def test_what_a_service_inherits() -> None:
+    told = {
+        "PATH": "/bin", "LC_ALL": "C", "SIMENV_HOME": "/x", "SLURM_JOB_ID": "7", "PYTHONPATH": "/y",
+        "AWS_SECRET": "z", "LD_PRELOAD": "w", "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    assert set(launch.environment(told)) == {
+        "PATH", "LC_ALL", "SIMENV_HOME", "SLURM_JOB_ID", "OMP_NUM_THREADS",
+    }  # fmt: skip
+
+
+def test_a_process_that_is_no_service_is_never_signalled() -> None:
+    stranger = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    launch.force(stranger.pid, 0.0)
+    assert stranger.poll() is None
+    stranger.communicate(b"\n")
+    assert stranger.returncode == 0
+
+
+def test_only_folders_of_ours_are_cleared(tmp_path: Path) -> None:
+    for name in ("simenv-abc", "other"):
+        (tmp_path / name).mkdir()
+        launch.clear(tmp_path / name, tmp_path / "connection.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"colour": "red"}, {"silent_s": -1}, {"workers": -1}, {"workers": "2"}, {"slots": "2"},
+        {"name": "X"},
+    ],
+)  # fmt: skip
+def test_settings_that_mean_nothing(settings: dict[str, object]) -> None:
+    with pytest.raises(ConfigError), simenv.local(**settings):  # type: ignore[arg-type]
+        pytest.fail("it came up")
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_a_service_that_refuses_its_configuration_leaves_nothing() -> None:
+    before = set(Path(tempfile.gettempdir()).iterdir())
+    with pytest.raises(ConfigError, match="memory_bytes"), simenv.local(memory_bytes=2**59):
+        pytest.fail("it came up")
+    assert set(Path(tempfile.gettempdir()).iterdir()) == before
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_a_private_environment_whose_service_is_killed() -> None:
+    with simenv.local(workers=1) as env:
+        os.kill(env.status().pid, signal.SIGKILL)
+        with pytest.raises(ServiceLost, match="has ended") as caught:
+            env.status()
+    assert "service.log" in caught.value.hint
+    assert caught.value.last_seen_s > 0
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_a_forked_child_neither_ends_nor_holds_a_private_environment() -> None:
+    with simenv.local(workers=1) as env:
+        [lifeline] = local_client._lifelines
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12, threads and fork
+            pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                os.fstat(lifeline)
+            except OSError:
+                code = 0
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert env.status().name == "local"
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_down_of_a_service_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(named, "ANSWER_S", 0.5)
+    monkeypatch.setattr(named, "FORCE_S", 0.5)
+    live = Live()
+    live.up()
+    live.service().suspend()
+    stopped = named.down(live.name)
+    assert stopped.forced
+    with pytest.raises(NoService):
+        named.down(live.name)
+    live.down()
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_down_after_a_crash_removes_what_was_left() -> None:
+    live = Live()
+    live.up()
+    pid = live.service().pid
+    live.kill_service()
+    live.wait_dead(pid)
+    stopped = named.down(live.name)
+    assert stopped.forced
+    assert not (live.home / "connection.json").exists()
+    live.down()
+
+
+def test_down_of_nothing() -> None:
+    with pytest.raises(NoService, match="no environment 'nobody' is up"):
+        named.down("nobody")
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_what_a_launcher_is_told_is_not_heard() -> None:
+    here = os.uname().nodename
+    told = {"launcher": "local", "memory_per_slot": "64MiB", "hosts": f"{here}:2"}
+    before = set(config.home_root().glob("*"))
+    with simenv.local(workers=1, **told) as env:
+        info = env.status()
+        (node,) = env.nodes().values()
+        assert info.launcher.startswith("local: ")
+        assert (node.name, node.slots, node.memory_bytes) == (here, 2, 2**27)
+        assert [pool.least for pool in env.pools().values()] == [1]
+    assert set(config.home_root().glob("*")) <= {*before, config.home_root() / "launchers.json"}
+    with (
+        pytest.raises(ConfigError, match=r"simenv\.local: launcher 'mpirum' is not known"),
+        simenv.local(launcher="mpirum"),
+    ):
+        pass
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_private_environment_without_with_block_lasts_until_close() -> None:
+    env = simenv.local(workers=1)
+    assert isinstance(env, simenv.Client)
+    pid = env.status().pid
+    assert sum(env.run(BELL, shots=10).counts.values()) == 10
+    env.close()
+    assert not psutil.pid_exists(pid)
+    env.close()
+    with pytest.raises(NoService, match="closed"):
+        env.status()
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_private_environment_ends_when_nothing_refers_to_it() -> None:
+    env = simenv.local(workers=1)
+    pid = env.status().pid
+    task = env.submit(BELL, shots=10)
+    del env
+    gc.collect()
+    assert sum(task.result(60).counts.values()) == 10
+    del task
+    gc.collect()
+    assert not psutil.pid_exists(pid)
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_private_environment_ends_with_the_interpreter() -> None:
+    script = "import simenv\nenv = simenv.local(workers=1)\nprint(env.status().pid)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert not psutil.pid_exists(int(done.stdout))
+    assert done.stderr == ""
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_collected_client_closes_its_connection() -> None:
+    script = (
+        "import gc, sys, simenv\n"
+        "env = simenv.connect(service=sys.argv[1])\n"
+        "print(env.status().pid)\n"
+        "del env\n"
+        "gc.collect()\n"
+    )
+    with simenv.local(workers=1) as env:
+        command = [sys.executable, "-W", "error", "-c", script, env.service]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        assert (int(done.stdout), done.stderr) == (env.status().pid, "")

@@ -1,0 +1,55 @@
+"""What a process has started is found, waited for and ended; nothing else is."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from simenv.client.environments import named
+
+TREE = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"])
+print(child.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def tree() -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A child, and the pid of its child; both wait for the end of their input."""
+    with subprocess.Popen(
+        [sys.executable, "-c", TREE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        yield child, int(child.stdout.readline())
+        child.kill()
+
+
+def test_a_child_of_a_child_is_missed(tree: tuple[subprocess.Popen[str], int]) -> None:
+    child, grandchild = tree
+    assert {each.pid for each in named.descendants(os.getpid())} >= {child.pid, grandchild}
+    assert {each.pid for each in named.descendants(child.pid)} == {grandchild}
+
+
+def test_an_orphan_is_forgotten(tree: tuple[subprocess.Popen[str], int]) -> None:
+    child, grandchild = tree
+    below = named.descendants(child.pid)
+    child.kill()
+    child.wait()
+    assert [each.pid for each in named.still_running(below, 0.0)] == [grandchild]
+    named.kill(below)
+    assert named.still_running(below, 20.0) == []
+
+
+def test_another_process_with_its_pid_is_ended(tree: tuple[subprocess.Popen[str], int]) -> None:
+    child, _ = tree
+    other = named.Process(child.pid, "0")
+    assert named.still_running([other], 0.0) == []
+    named.kill([other])
+    assert psutil.Process(child.pid).is_running()

@@ -1,0 +1,163 @@
+"""Records of devices: of a machine the figures of its own Target, of others what is known."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+from typing import Any
+
+import msgspec
+import pytest
+from machines import ideal, noisy
+from qiskit.providers.fake_provider import GenericBackendV2
+from qiskit.transpiler import Target
+
+from simenv.client.qpm.answers import devices
+from simenv.model import GateInfo
+from simenv.model.devices import UNKNOWN, DeviceInfo, DeviceKind, OperationInfo, QubitInfo
+from simenv.qpm.envelopes import plain
+from simenv.worker.hardware import device_info
+from simulators import registry
+
+
+def one_way() -> Any:
+    """Three qubits, each coupled with the next, in that direction only."""
+    return GenericBackendV2(3, coupling_map=[[0, 1], [1, 2]], seed=3)
+
+
+def montreal() -> Any:
+    provider = pytest.importorskip("qiskit_ibm_runtime.fake_provider")
+    return provider.FakeMontrealV2()
+
+
+def described(make: Any) -> tuple[Target, DeviceInfo]:
+    """A machine's own Target, and what its worker says of it."""
+    backend = make()
+    return backend.target, device_info(registry.create("hardware", backend=backend), "qpu")
+
+
+MACHINES = [noisy, ideal, one_way, montreal]
+
+
+@pytest.mark.parametrize("make", MACHINES)
+def test_a_figure_is_not_that_of_the_target(make: Any) -> None:
+    target, told_of = described(make)
+    record = plain(devices.calibration("env/qpu", told_of))
+    assert json.loads(json.dumps(record)) == record, "NaN is no number to a host"
+    told = record["extensions"].get("simenv", {"qubit_metrics": [], "gate_metrics": []})
+    by_qubit = {one["qubit"]: one for one in told["qubit_metrics"]}
+    by_gate = {(one["operation"], *one["locus"]): one for one in told["gate_metrics"]}
+    count = 0
+
+    def check(found: dict[str, Any], name: str, wanted: float | None) -> None:
+        nonlocal count
+        assert found.get(name) == (None if wanted is None else pytest.approx(wanted, rel=1e-9))
+        count += wanted is not None
+
+    for number, figures in enumerate(target.qubit_properties or []):
+        found = by_qubit.get(str(number), {})
+        check(found, "t1", figures.t1)
+        check(found, "t2", figures.t2)
+        check(found, "frequency", figures.frequency)
+    for name in target.operation_names:
+        for qubits, figures in target[name].items():
+            error, duration = (getattr(figures, key, None) for key in ("error", "duration"))
+            if name == "measure" and qubits is not None:
+                found = by_qubit.get(str(qubits[0]), {})
+                check(found, "readout_error", error)
+                check(found, "readout_duration", duration)
+            else:
+                found = by_gate.get((name, *map(str, qubits or ())), {})
+                check(found, "error", error)
+                check(found, "duration", duration)
+                assert error is None or found["fidelity"] == pytest.approx(1 - error)
+    assert record["calibration"]["observation_count"] == count
+    assert count > 10 or make is ideal
+    if count:
+        assert (told["duration_unit"], told["frequency_unit"]) == ("s", "Hz")
+
+
+@pytest.mark.parametrize("make", MACHINES)
+def test_a_coupling_or_a_gate_is_not_that_of_the_target(make: Any) -> None:
+    target, told_of = described(make)
+    record = plain(devices.coupling("env/qpu", told_of))
+    graph = record["coupling"]
+    assert graph["nodes"] == [str(qubit) for qubit in range(target.num_qubits)]
+    pairs = {
+        tuple(map(str, qubits))
+        for name in target.operation_names
+        for qubits in target[name]
+        if qubits is not None and len(qubits) == 2
+    }
+    assert (graph["directed"], graph["source"]) == (make is one_way, ["target"])
+    if not graph["directed"]:
+        pairs = {(a, b) for a, b in pairs if int(a) < int(b)}
+    assert sorted(map(tuple, graph["edges"])) == sorted(pairs)
+    for gate in record["operations"]:
+        placed = target[gate["name"]]
+        wanted = sorted([str(qubit) for qubit in qubits] for qubits in placed if qubits)
+        assert sorted(gate.get("supported_loci", [])) == wanted
+        assert gate["arity"] == target.operation_from_name(gate["name"]).num_qubits
+    told = {gate["name"] for gate in record["operations"]}
+    assert {"measure", "cx"} <= told <= set(target.operation_names)
+
+
+@pytest.mark.parametrize("figure", [UNKNOWN, 0.0])
+def test_what_was_not_measured_is_counted_or_what_is_zero_is_not(figure: float) -> None:
+    told = DeviceInfo(
+        "qpu", DeviceKind.HARDWARE, "lab", "fridge", "1", "trapped-ion", 2, 0,
+        (GateInfo("cz", 2, 0),), all_to_all=True,
+        operations=(OperationInfo("cz", (), error=figure),),
+        qubits=(QubitInfo(t1_us=figure), QubitInfo()),
+    )  # fmt: skip
+    record = devices.calibration("qpu", told)
+    known = 0 if math.isnan(figure) else 2
+    assert record.calibration["observation_count"] == known
+    assert record.calibration["quality_metric_count"] == known // 2
+    assert bool(record.extensions) is bool(known)
+    assert record.device["technology"] == "trapped-ion"
+    head = devices.device("qpu", told, [])
+    assert "max_shots" not in head.metadata
+    graph = devices.coupling("qpu", told)
+    assert graph.coupling["edges"] == [["0", "1"]]
+    assert graph.operations == [{"name": "cz", "arity": 2}]
+
+
+def test_a_machine_that_has_not_told_what_it_is_breaks_its_records() -> None:
+    silent = DeviceInfo("qpu", DeviceKind.HARDWARE, "", "", "", "", 0, 0, (), all_to_all=False)
+    head = devices.device("qpu", silent, [])
+    assert (head.device, head.qubits) == ({"id": "qpu", "name": "qpu", "num_qubits": 0}, [])
+    assert devices.coupling("qpu", silent).coupling["edges"] == []
+    assert devices.coupling("qpu", silent).operations == []
+    assert devices.calibration("qpu", silent).calibration["observation_count"] == 0
+
+
+def test_an_emulated_device_needs_code_of_its_own() -> None:
+    _, told = described(noisy)
+    emulated = msgspec.structs.replace(told, kind=DeviceKind.EMULATED)
+    record = devices.coupling("qpu", emulated)
+    assert record.coupling["source"] == ["emulated-target"]
+    assert record.metadata["ideal"] is False
+    assert devices.calibration("qpu", emulated).extensions == (
+        devices.calibration("qpu", told).extensions
+    )
+
+
+def test_the_edges_of_a_very_wide_simulator_are_written_out() -> None:
+    wide = DeviceInfo("c", DeviceKind.IDEAL, "simenv", "stabilizer", "1", "simulator", 65_535, 9,
+                      (), all_to_all=True)  # fmt: skip
+    record = devices.coupling("c", wide)
+    assert record.coupling["edges"] == []
+    assert record.extensions["simenv"] == {"topology": "all-to-all", "edges_listed": False}
+
+
+def test_openqasm_3_is_left_out_where_its_importer_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    info = DeviceInfo(
+        "d", DeviceKind.IDEAL, "simenv", "m", "1", "simulator", 2, 9, (), all_to_all=True
+    )
+    assert devices.formats(info) == ["openqasm2", "openqasm3", "qpy"]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    assert devices.formats(info) == ["openqasm2", "qpy"]

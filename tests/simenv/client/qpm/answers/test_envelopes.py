@@ -1,0 +1,24 @@
+"""A circuit of two tasks, one of which has ended, has no state."""
+
+from __future__ import annotations
+
+import pytest
+
+from simenv.client.qpm.answers import envelopes
+from simenv.client.qpm.runtime.circuit_run import Run
+from simenv.model import TaskInfo, TaskState
+from simenv.qpm.states import Lifecycle
+
+
+def info(state: TaskState, worker: str = "") -> TaskInfo:
+    return TaskInfo("t-1", "", "main", state, 1, 0.1, 2, 100, worker, "")
+
+
+@pytest.mark.parametrize("ended", [TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED])
+def test_the_part_that_has_ended_hides_the_other(ended: TaskState) -> None:
+    run = Run("cid", 7, 100, 1.0)
+    for infos in ([info(ended), info(TaskState.QUEUED)], [info(TaskState.QUEUED), info(ended)]):
+        assert envelopes.standing(run, infos).lifecycle_state is Lifecycle.QUEUED
+    found = envelopes.standing(run, [info(ended), info(TaskState.RUNNING, "main-0")])
+    assert found.lifecycle_state is Lifecycle.SUBMITTED
+    assert found.provider_handle == "main-0"

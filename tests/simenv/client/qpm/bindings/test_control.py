@@ -1,0 +1,122 @@
+"""Is it well, and how it is taken out of service: the pool behind it stays."""
+
+from __future__ import annotations
+
+import pytest
+from hosts import completion, info, running, until
+from live import Live
+
+import simenv
+from simenv.client.qpm.provider import QPM
+from simenv.qpm.errors import ExecutionError, NotReady, QPMError
+
+STATUS = {
+    "state", "initialized", "ready", "accepting_requests", "provider_ready", "active_task_count",
+    "active_reservation_count", "shutdown",
+}  # fmt: skip
+
+
+def test_a_status_lacks_something(qpm: QPM) -> None:
+    status = qpm.is_ready()
+    assert set(status) == STATUS
+    assert status == qpm.get_service_status()
+    assert status["state"] == "running"
+    assert status["ready"] is status["initialized"] is status["provider_ready"] is True
+    assert status["active_reservation_count"] == 0
+    assert qpm.test() == {"status": "ok", "rpc_ready": True, "service": status}
+    assert set(qpm.get_service_summary()) > STATUS
+
+
+def test_an_open_circuit_is_not_counted_or_not_reconciled(qpm: QPM, busy: None) -> None:
+    accepted = qpm.async_run(info())
+    assert qpm.get_service_status()["active_task_count"] == 1
+    found = qpm.reconcile_runtime_state(reason="look")
+    assert found["unfinished_scheduler_tasks"] == [accepted["qtask_id"]]
+    assert found["stale_runtime_tasks"] == found["provider_handle_faults"] == []
+    qpm.cancel_task(accepted["cid"])
+    completion(qpm, accepted["cid"])
+    assert qpm.get_service_status()["active_task_count"] == 0
+
+
+def stopped(qpm: QPM) -> dict[str, object]:
+    def ended() -> dict[str, object] | None:
+        status = qpm.get_service_status()
+        return status if status["state"] == "stopped" else None
+
+    found: dict[str, object] = until(ended)
+    return found
+
+
+def test_a_drain_drops_what_was_accepted_or_takes_more(
+    qpm: QPM, env: simenv.Client, busy: None
+) -> None:
+    accepted = qpm.async_run(info())
+    answer = qpm.shutdown(reason="maintenance")
+    assert (answer["status"], answer["mode"], answer["state"]) == (
+        "accepted",
+        "graceful",
+        "draining",
+    )
+    assert answer["reason"] == "maintenance"
+    assert answer["requested_at_ns"] > 0
+    again = qpm.shutdown(mode="cancel")
+    assert again["repeated"] is True
+    assert (again["mode"], again["requested_at_ns"]) == ("graceful", answer["requested_at_ns"])
+    status = qpm.get_service_status()
+    assert (status["state"], status["accepting_requests"], status["ready"]) == (
+        "draining", False, False,
+    )  # fmt: skip
+    assert status["shutdown"]["mode"] == "graceful"
+    for run in (qpm.sync_run, qpm.async_run):
+        with pytest.raises(ExecutionError, match="shut down"):
+            run(info())
+    assert qpm.task_status(accepted["cid"])["lifecycle_state"] == "queued"
+    qpm.cancel_task(accepted["cid"])
+    stopped(qpm)
+    assert env.submit(info()["qasm"]).state in ("QUEUED", "RUNNING", "DONE")  # the pool stays
+
+
+def test_a_drain_waits_for_ever(qpm: QPM) -> None:
+    accepted = running(qpm)
+    qpm.shutdown(timeout_s=0.05)
+    stopped(qpm)
+    assert completion(qpm, accepted["cid"])["outcome"] == "CANCELLED"
+
+
+def test_a_shutdown_that_cancels_waits(qpm: QPM, busy: None) -> None:
+    accepted = qpm.async_run(info())
+    assert qpm.shutdown(mode="cancel")["state"] == "stopping"
+    stopped(qpm)
+    assert completion(qpm, accepted["cid"])["outcome"] == "CANCELLED"
+
+
+def test_a_silent_service_is_ready_or_raises_something_untyped(live: Live) -> None:
+    from simenv.client.connection import liveness
+
+    with live.client() as client, pytest.MonkeyPatch.context() as patience:
+        patience.setattr(liveness, "LOST_S", 0.3)
+        qpm = client.qpm
+        live.down()
+        status = qpm.is_ready()
+        assert (status["ready"], status["initialized"]) == (False, False)
+        assert qpm.test()["status"] == "not-ready"
+        with pytest.raises(NotReady):
+            qpm.revision1.is_ready()
+        for call in (
+            lambda: qpm.sync_run(info()),
+            lambda: qpm.async_run(info()),
+            qpm.get_device_info,
+            qpm.get_service_lifecycle_telemetry,
+            lambda: qpm.reserve(request={}),
+            lambda: qpm.renew(reservation_id=1),
+            lambda: qpm.release(reservation_id=1),
+            lambda: qpm.get_reservation(reservation_id=1),
+            qpm.list_reservations,
+            lambda: qpm.async_run(info(), reservation_id=1),
+            lambda: qpm.read_cq("x", reservation_id=1),
+            qpm.get_admission_policy,
+            qpm.get_scheduler_queue_state,
+        ):
+            with pytest.raises(QPMError) as raised:
+                call()
+            assert raised.value.defw_name == "DEFwNotReady"

@@ -1,0 +1,326 @@
+"""Revision 2: running, asking, cancelling; in every state a task can be in."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+
+import numpy as np
+import pytest
+from hosts import (
+    BAD,
+    BELL,
+    LESS,
+    LONG,
+    MIDDLE,
+    PLAIN,
+    TIMES,
+    completion,
+    held_up,
+    info,
+    running,
+    until,
+)
+from live import Live
+from qiskit import QuantumCircuit, qpy
+
+import simenv
+from simenv.client.circuits import load
+from simenv.client.qpm.provider import QPM
+from simenv.qpm.errors import ExecutionError
+
+CASES = {"num_qubits": 2, "num_shots": 200}
+
+
+def bell() -> QuantumCircuit:
+    circuit = QuantumCircuit(2, 2)
+    circuit.h(0)
+    circuit.cx(0, 1)
+    circuit.measure([0, 1], [0, 1])
+    return circuit
+
+
+def as_qpy() -> str:
+    file = io.BytesIO()
+    qpy.dump(bell(), file)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+@pytest.mark.parametrize(
+    "circuit",
+    [
+        {"qasm": BELL},
+        {"circuit": {"format": "openqasm2", "data": BELL}, "qasm": BAD},
+        {"circuit": {"format": "qpy", "data": as_qpy()}},
+        {"circuit": bell()},
+        {"circuit": load(bell()).program},
+    ],
+    ids=["text", "format wins over qasm", "qpy", "object", "program"],
+)
+def test_a_form_of_circuit_is_not_run(qpm: QPM, circuit: dict[str, object]) -> None:
+    answer = qpm.sync_run({**CASES, **circuit})
+    counts = answer["result"]["result"]["counts"]
+    assert set(counts) == {"00", "11"}
+    assert sum(counts.values()) == 200
+    assert all(type(count) is int for count in counts.values())
+
+
+def test_an_envelope_or_record_lacks_something_or_is_not_plain(qpm: QPM) -> None:
+    answer = qpm.sync_run(info(), token="any")
+    assert json.loads(json.dumps(answer)) == answer
+    assert (answer["outcome"], answer["lifecycle_state"]) == ("COMPLETED", "completed")
+    assert answer["state"] == answer["lifecycle_state"]
+    assert answer["qtask_id"] >= 1
+    assert answer["telemetry"] == {
+        "access_class": "caller-owned", "object": "managed-qtask", "field_visibility": {},
+    }  # fmt: skip
+    record = answer["result"]
+    assert (record["rc"], record["outcome"], record["cid"]) == (0, "COMPLETED", answer["cid"])
+    assert record["completion_ready"] is True
+    assert record["qpm_cq_dequeue_time_ns"] == -1
+    assert record["cq_dequeue_time"] == -1.0
+    assert "reservation_id" in record
+    times = [record[name] for name in TIMES[:-1]]
+    assert all(type(time) is float for time in times)
+    assert times == sorted(times)
+
+
+def test_async_run_waits_or_its_completion_is_read_twice(qpm: QPM, busy: None) -> None:
+    accepted = qpm.async_run(info())
+    assert (accepted["outcome"], accepted["lifecycle_state"]) == ("ACCEPTED", "queued")
+    assert "result" not in accepted
+    early = qpm.read_cq(accepted["cid"])
+    assert (early["outcome"], early["reason"]) == ("ACCEPTED", "completion-not-ready")
+    assert (early["completion_ready"], early["poll_operation"]) == (False, "read_cq")
+    status = qpm.task_status(accepted["cid"])
+    assert (status["lifecycle_state"], status["scheduler_state"]) == ("queued", "QUEUED")
+    assert accepted["wait_estimate"] == {"available": False, "reason": "telemetry-unavailable"}
+    wait = status["wait_estimate"]
+    assert (wait["available"], wait["kind"], wait["confidence"]) == (True, "wait", "estimated")
+    assert qpm.task_status(qtask_id=accepted["qtask_id"])["cid"] == accepted["cid"]
+
+
+def test_a_peek_takes_or_a_read_keeps(qpm: QPM) -> None:
+    accepted = qpm.async_run(info())
+    cid = accepted["cid"]
+    until(lambda: qpm.peek_cq(cid)["completion_ready"])
+    peeked = qpm.peek_cq(cid)
+    assert (peeked["poll_operation"], peeked["cq_dequeue_time"]) == ("peek_cq", -1.0)
+    assert qpm.peek_cq()["cid"] == cid
+    read = qpm.read_cq()
+    assert (read["poll_operation"], read["cid"]) == ("read_cq", cid)
+    assert read["cq_dequeue_time"] >= read["cq_enqueue_time"]
+    assert read["qpm_cq_dequeue_time_ns"] >= read["qpm_cq_enqueue_time_ns"] > 0
+    again = qpm.read_cq(cid)
+    assert (again["outcome"], again["retention_reason"]) == (
+        "NO_LONGER_RETAINED", "completion-read",
+    )  # fmt: skip
+    assert again["completion_ready"] is False
+    assert again["evicted_at_ns"] > 0
+    assert again["reason"] == "completion-no-longer-retained"
+    assert qpm.read_cq()["outcome"] == "IN_PROGRESS"
+    status = qpm.task_status(cid)
+    assert (status["outcome"], status["lifecycle_state"]) == ("COMPLETED", "completed")
+    assert qpm.get_task_timing(task_id=accepted["qtask_id"])["lifecycle_state"] == "completed"
+
+
+def test_the_queue_gives_the_newest_first(qpm: QPM) -> None:
+    cids = [qpm.async_run(info())["cid"] for _ in range(5)]
+    until(lambda: all(qpm.peek_cq(cid)["completion_ready"] for cid in cids))
+    assert [qpm.read_cq()["cid"] for _ in cids] == cids
+
+
+def test_what_is_not_known_is_an_error(qpm: QPM) -> None:
+    assert qpm.read_cq("nobody")["outcome"] == "IN_PROGRESS"
+    assert qpm.read_cq("nobody")["lifecycle_state"] == "no-ready-completion"
+    for answer in (qpm.task_status("nobody"), qpm.cancel_task("nobody")):
+        assert (answer["outcome"], answer["reason"]) == ("UNKNOWN", "not-found")
+    timing = qpm.get_task_timing(task_id=10**6)
+    assert (timing["lifecycle_state"], timing["timing"]) == ("unknown", {})
+    unknown = qpm.get_task_metadata(task_id=10**6)["provider_metadata"]
+    assert unknown == {"available": False, "reason": "not-found"}
+    assert qpm.delete_circuit("nobody") is None
+
+
+def test_sync_run_forgets_what_takes_too_long(qpm: QPM, busy: None) -> None:
+    late = qpm.sync_run(info(), timeout=0.05)
+    assert (late["outcome"], late["reason"]) == ("TIMEOUT", "sync-timeout")
+    assert late["lifecycle_state"] == "queued"
+    assert late["timeout"]["reason"] == "sync-timeout"
+    assert late["timeout"]["timestamp_ns"] > 0
+    assert qpm.task_status(late["cid"])["outcome"] == "ACCEPTED"
+
+
+def test_a_late_circuit_has_no_completion(qpm: QPM, live: Live) -> None:
+    with held_up(live):
+        late = qpm.sync_run(info(LESS), timeout=0.0)
+    assert late["outcome"] == "TIMEOUT"
+    assert completion(qpm, late["cid"])["rc"] == 0
+
+
+def test_a_late_circuit_that_was_to_be_cancelled_runs(qpm: QPM, busy: None) -> None:
+    late = qpm.sync_run(info(), timeout=0.05, cancel_on_timeout=True)
+    assert (late["outcome"], late["reason"]) == ("CANCELLED", "sync-timeout")
+    record = completion(qpm, late["cid"])
+    assert (record["rc"], record["outcome"], record["reason"]) == (2, "CANCELLED", "cancelled")
+    assert record["result"] == {"counts": {}}
+
+
+def test_a_waiting_circuit_is_not_cancelled(qpm: QPM, busy: None) -> None:
+    accepted = qpm.async_run(info())
+    answer = qpm.cancel_task(accepted["cid"], reason="enough")
+    assert (answer["outcome"], answer["lifecycle_state"]) == ("CANCELLED", "cancelled")
+    record = completion(qpm, accepted["cid"])
+    assert (record["outcome"], record["exec_time"]) == ("CANCELLED", -1.0)
+    assert record["completion_time"] >= record["creation_time"] > 0
+
+
+def test_a_running_circuit_is_cancelled_at_once_or_never(qpm: QPM) -> None:
+    accepted = running(qpm)
+    status = qpm.task_status(accepted["cid"])
+    assert (status["outcome"], status["scheduler_state"]) == ("ACCEPTED", "RUNNING")
+    assert status["provider_handle"] == "main-0"
+    answer = qpm.cancel_task(qtask_id=accepted["qtask_id"])
+    assert (answer["outcome"], answer["provider_cancel_status"]) == ("CANCEL_PENDING", "cancelling")
+    assert completion(qpm, accepted["cid"])["outcome"] == "CANCELLED"
+
+
+def test_a_running_circuit_that_takes_too_long_is_cancelled_when_the_call_returns(
+    qpm: QPM,
+) -> None:
+    late = qpm.sync_run(info(LONG), timeout=0.2, cancel_on_timeout=True)
+    assert (late["outcome"], late["lifecycle_state"]) == ("CANCELLED", "cancelled")
+    assert late["reason"] == late["timeout"]["reason"] == "sync-timeout"
+    assert completion(qpm, late["cid"])["outcome"] == "CANCELLED"
+
+
+@pytest.mark.parametrize(
+    ("qasm", "reason", "outcome"),
+    [(BELL, "already-completed", "COMPLETED"), (BAD, "already-failed", "FAILED")],
+)
+def test_a_cancel_comes_too_late_and_says_otherwise(
+    qpm: QPM, qasm: str, reason: str, outcome: str
+) -> None:
+    accepted = qpm.async_run(info(qasm))
+    until(lambda: qpm.peek_cq(accepted["cid"])["completion_ready"])
+    for _ in range(2):  # before its completion is read, and after
+        answer = qpm.cancel_task(accepted["cid"])
+        assert (answer["outcome"], answer["reason"]) == (outcome, reason)
+        qpm.read_cq(accepted["cid"])
+
+
+def test_a_second_cancel_is_an_error(qpm: QPM, busy: None) -> None:
+    accepted = qpm.async_run(info())
+    qpm.cancel_task(accepted["cid"])
+    until(lambda: qpm.peek_cq(accepted["cid"])["completion_ready"])
+    answer = qpm.cancel_task(accepted["cid"])
+    assert (answer["outcome"], answer["reason"]) == ("CANCELLED", "already-cancelled")
+
+
+def test_a_refused_circuit_is_lost_or_raises(qpm: QPM) -> None:
+    answer = qpm.async_run(info(BAD))
+    assert (answer["outcome"], answer["reason"]) == ("FAILED", "provider-submission-failed")
+    assert "nonsense" in answer["error"]
+    record = completion(qpm, answer["cid"])
+    assert record["rc"] != 0
+    assert (record["outcome"], record["result"]) == ("FAILED", {"counts": {}})
+    assert record["reason"] == "provider-submission-failed"
+    assert "nonsense" in record["message"]
+    with pytest.raises(ExecutionError, match="nonsense") as raised:
+        qpm.sync_run(info(BAD))
+    assert raised.value.defw_name == "DEFwExecutionError"
+
+
+def test_a_failure_of_the_engine_is_a_success(qpm: QPM) -> None:
+    wide = BELL.replace("q[2]", "q[60]").replace("c[2]", "c[60]")
+    pairs = "".join(f"cz q[{k}],q[{59 - k}];" for k in range(30))  # no chain holds these
+    ring = "".join(f"cx q[{k}],q[{k + 1}];" for k in range(59))  # and all are one piece
+    wide = wide.replace("h q[0];", f"h q;\nt q;\n{pairs}h q;\nt q;\n{ring}h q;\n")
+    with pytest.raises(ExecutionError):
+        qpm.sync_run(info(wide, num_qubits=60))
+
+
+def test_metadata_does_not_repeat_the_counts(qpm: QPM, env: simenv.Client) -> None:
+    answer = qpm.sync_run(info())
+    metadata = qpm.get_task_metadata(task_id=answer["qtask_id"])
+    assert metadata["task_id"] == answer["qtask_id"]
+    facts = metadata["provider_metadata"]
+    assert facts["available"] is True
+    again = env.run(BELL, shots=200, seed=facts["seed"], engine=facts["engine"])
+    assert again.counts == answer["result"]["result"]["counts"]
+    timing = qpm.get_task_timing(task_id=answer["qtask_id"])
+    assert list(timing["timing"]) == list(TIMES)
+    assert qpm.task_status(answer["cid"])["retention_reason"] == "returned-to-caller"
+    assert timing["timing"]["completion_time"] == answer["result"]["completion_time"]
+
+
+def test_a_seed_does_not_repeat_the_counts(qpm: QPM) -> None:
+    first, second = (qpm.sync_run(info(seed=5))["result"]["result"] for _ in range(2))
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("qasm", "counts"), [(BELL, {"00", "11"}), (PLAIN, {"00"})], ids=["measured", "not measured"]
+)
+def test_amplitudes_are_not_of_what_was_prepared(qpm: QPM, qasm: str, counts: set[str]) -> None:
+    result = qpm.sync_run(info(qasm, return_statevector=True))["result"]["result"]
+    assert set(result["counts"]) == counts
+    assert sum(result["counts"].values()) == 200
+    vector = result["statevector"]
+    assert (vector["type"], vector["format"]) == ("statevector", "complex128")
+    assert (vector["num_qubits"], vector["num_amplitudes"]) == (2, 4)
+    assert np.allclose(vector["data"], [[0.5**0.5, 0], [0, 0], [0, 0], [0.5**0.5, 0]])
+
+
+def test_amplitudes_of_a_collapsed_state_are_given(qpm: QPM) -> None:
+    with pytest.raises(ExecutionError, match="used again"):
+        qpm.sync_run(info(MIDDLE, return_statevector=True))
+
+
+def test_too_many_amplitudes_are_made(qpm: QPM) -> None:
+    wide = BELL.replace("q[2]", "q[21]")
+    with pytest.raises(ExecutionError, match="21 qubits"):
+        qpm.sync_run(info(wide.replace("measure q -> c", "measure q[0] -> c[0]"),
+                          return_statevector=True))  # fmt: skip
+
+
+def test_a_deleted_circuit_still_runs_or_is_told_of(qpm: QPM, env: simenv.Client) -> None:
+    accepted = running(qpm)
+    assert qpm.delete_circuit(accepted["cid"]) is None
+    assert qpm.task_status(accepted["cid"])["outcome"] == "UNKNOWN"
+    task = env.task(accepted["scheduler_task_id"])
+    assert task.wait(timeout=60) == "CANCELLED"
+    assert qpm.read_cq()["outcome"] == "IN_PROGRESS"
+
+
+def test_a_reservation_that_is_none_is_taken(qpm: QPM) -> None:
+    accepted = qpm.async_run(info())
+    cid, number = accepted["cid"], accepted["qtask_id"]
+    for call in (
+        lambda: qpm.sync_run(info(), reservation_id=7),
+        lambda: qpm.async_run(info(), reservation_id=7),
+        lambda: qpm.cancel_task(cid, reservation_id=7),
+        lambda: qpm.delete_circuit(cid, reservation_id=7),
+    ):
+        with pytest.raises(ExecutionError, match="no reservation 7"):
+            call()
+    for answer in (
+        qpm.read_cq(cid, reservation_id=7),
+        qpm.peek_cq(cid, reservation_id=7),
+        qpm.task_status(cid, reservation_id=7),
+        qpm.get_task_timing(reservation_id=7, task_id=number),
+        qpm.get_task_metadata(reservation_id=7, task_id=number),
+    ):
+        assert (answer["outcome"], answer["reason"]) == (
+            "INVALID_RESERVATION", "reservation-not-found",
+        )  # fmt: skip
+    assert completion(qpm, cid)["reservation_id"] is None
+
+
+def test_amplitudes_that_came_as_a_file_are_missing(qpm: QPM) -> None:
+    wide = PLAIN.replace("q[2]", "q[17]")
+    result = qpm.sync_run(info(wide, return_statevector=True))["result"]["result"]
+    pairs = result["statevector"]["data"]
+    assert len(pairs) == 2**17
+    assert [k for k, (re, im) in enumerate(pairs) if abs(complex(re, im)) > 1e-9] == [0, 3]

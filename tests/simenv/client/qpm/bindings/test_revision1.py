@@ -1,0 +1,197 @@
+"""Revision 1: every method of its one class."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from types import SimpleNamespace
+
+import pytest
+from hosts import BAD, BELL, TIMES, Endpoint, info, until
+
+from simenv.client.qpm.bindings.revision1 import SingleQPM
+from simenv.client.qpm.provider import QPM
+from simenv.client.qpm.runtime import identity
+from simenv.client.qpm.runtime.completion_queues import Gone, Retention
+from simenv.frontends.qfw import sessions
+from simenv.model import ServiceInfo
+from simenv.qpm.errors import ExecutionError, InProgress
+from simenv.qpm.service import QPMCapability, QPMType
+
+
+@pytest.fixture
+def single(qpm: QPM) -> SingleQPM:
+    return qpm.revision1
+
+
+def read(single: SingleQPM, cid: str) -> dict[str, object]:
+    def ready() -> dict[str, object] | None:
+        try:
+            return single.read_cq(cid)
+        except InProgress:
+            return None
+
+    found: dict[str, object] = until(ready)
+    return found
+
+
+def test_it_presents_itself_as_something_else(single: SingleQPM) -> None:
+    record = single.query()
+    assert (record.service_name, record.max_capacity, record.properties) == ("QPM", -1, None)
+    assert record.qpm_type == QPMType.SIMULATOR
+    assert record.qpm_capabilities & QPMCapability.STATEVECTOR
+    assert (record.class_name, record.module_name) == ("SingleQPM", SingleQPM.__module__)
+
+
+def test_reserving_leaving_or_testing_fails(single: SingleQPM) -> None:
+    assert single.reserve({"name": "QPM"}, Endpoint(), 1, extra=2) is None
+    assert single.release() is None
+    assert single.release(["x"]) is None
+    assert isinstance(single.test(), str)
+    assert single.is_ready() is True
+    assert single.shutdown() is None
+    assert single.sync_run(info())["rc"] == 0  # another client's shutdown stops nothing
+
+
+def test_a_record_lacks_something_or_is_not_plain(single: SingleQPM) -> None:
+    record = single.sync_run(info())
+    assert json.loads(json.dumps(record)) == record
+    assert set(record) == {"cid", "result", "rc", *TIMES}
+    assert record["rc"] == 0
+    assert set(record["result"]) == {"00", "11"}
+    assert sum(record["result"].values()) == 200
+    times = [record[name] for name in TIMES[:-1]]
+    assert times == sorted(times)
+    assert record["cq_dequeue_time"] == -1.0
+
+
+def test_what_was_handed_back_is_kept(single: SingleQPM) -> None:
+    for _ in range(2):
+        cid = single.sync_run(info())["cid"]
+        found = single._book.find(cid)
+        assert isinstance(found, Gone)
+        assert found.reason == "returned-to-caller"
+
+
+def test_several_registers_run_together(single: SingleQPM) -> None:
+    two = BELL.replace("creg c[2];", "creg a[1];\ncreg b[1];").replace(
+        "measure q -> c;", "measure q[0] -> a[0];\nmeasure q[1] -> b[0];"
+    )
+    assert set(single.sync_run(info(two))["result"]) == {"0 0", "1 1"}
+
+
+def test_amplitudes_are_missing(single: SingleQPM) -> None:
+    result = single.sync_run(info(return_statevector=True))["result"]
+    assert set(result) == {"counts", "statevector"}
+    assert result["statevector"]["num_amplitudes"] == 4
+
+
+def test_async_run_gives_no_cid_or_reads_early(single: SingleQPM, busy: None) -> None:
+    cid = single.async_run(info())
+    assert str(uuid.UUID(cid)) == cid
+    for question in (single.read_cq, single.peek_cq):
+        for name in (cid, None, "nobody"):
+            with pytest.raises(InProgress) as raised:
+                question(name)
+            assert raised.value.defw_name == "DEFwInProgress"
+    assert single.delete_circuit(cid) is None
+    assert single.delete_circuit("nobody") is None
+
+
+def test_a_peek_takes_or_stamps(single: SingleQPM) -> None:
+    cids = [single.async_run(info()) for _ in range(3)]
+
+    def peeked() -> dict[str, object] | None:
+        try:
+            return single.peek_cq(cids[2])
+        except InProgress:
+            return None
+
+    record = until(peeked)
+    assert (record["cid"], record["cq_dequeue_time"]) == (cids[2], -1.0)
+    assert single.peek_cq()["cid"] == cids[0]
+    assert single.read_cq()["cid"] == cids[0]
+    taken = read(single, cids[2])
+    assert taken["cq_dequeue_time"] >= taken["cq_enqueue_time"]
+    assert single.read_cq()["cid"] == cids[1]
+    with pytest.raises(InProgress):
+        single.read_cq()
+
+
+def test_an_evicted_completion_ends_the_polling_with_an_error(qpm: QPM) -> None:
+    single = qpm.connection()
+    single._book.retention = Retention(count=2)
+    cids = [single.async_run(info(BAD)) for _ in range(3)]
+    for ask in (single.read_cq, single.peek_cq):
+        with pytest.raises(ExecutionError, match=r"no longer kept: max-records-exceeded"):
+            ask(cids[0])
+    assert single.read_cq(cids[1])["cid"] == cids[1]
+    with pytest.raises(InProgress):  # it was read
+        single.read_cq(cids[1])
+
+
+def test_a_bad_circuit_raises_late_or_never(single: SingleQPM) -> None:
+    with pytest.raises(ExecutionError, match="nonsense"):
+        single.sync_run(info(BAD))
+    record = read(single, single.async_run(info(BAD)))
+    assert record["rc"] != 0
+    assert "nonsense" in str(record["result"])
+
+
+def test_the_revisions_read_each_others_completions(qpm: QPM, single: SingleQPM) -> None:
+    cid = single.async_run(info())
+    assert read(single, cid)["rc"] == 0
+    assert qpm.read_cq()["outcome"] == "IN_PROGRESS"
+    assert qpm.task_status(cid)["outcome"] == "UNKNOWN"
+
+
+def test_a_ready_check_asks_the_service_once_a_second_at_most(
+    single: SingleQPM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    status = single._presence.status
+
+    def counted() -> ServiceInfo:
+        asked.append(1)
+        return status()
+
+    monkeypatch.setattr(single._presence, "status", counted)
+    monkeypatch.setattr(identity, "READY_S", 60.0)
+    assert all(single.is_ready() for _ in range(100))
+    assert len(asked) == 1
+
+
+def test_idle_session_ends_once_nothing_is_left_to_be_read(
+    qpm: QPM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = sessions.Sessions(SimpleNamespace(wait=lambda _: qpm))  # type: ignore[arg-type]
+    session = known.open()
+    first = session.qpm()
+    cid = first.async_run(info())
+    until(lambda: first._book.is_idle or first._book.look())
+    monkeypatch.setattr(sessions, "IDLE_S", 0.0)
+    monkeypatch.setattr(sessions, "SWEEP_S", 0.0)
+    known.sweep()
+    assert session.qpm() is first, "a record waits to be read"
+    assert first.read_cq(cid)["cid"] == cid
+    known.open()  # another client comes
+    assert session.qpm() is not first
+
+
+def test_idle_session_keeps_what_runs_and_the_loss_of_what_was_evicted(
+    qpm: QPM, busy: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "IDLE_S", 0.0)
+    session = sessions.Session(SimpleNamespace(wait=lambda _: qpm))  # type: ignore[arg-type]
+    first = session.qpm()
+    cid = first.async_run(info())
+    session.expire()
+    assert session.qpm() is first, "a circuit is queued"
+    first._book.retention = Retention(age_s=0.0)
+    (run,) = first._book.unfinished()
+    first._runner.cancel(run)
+    until(lambda: first._book.is_idle or first._book.look())
+    session.expire()
+    assert session.qpm() is first
+    with pytest.raises(ExecutionError, match="no longer kept"):
+        first.read_cq(cid)

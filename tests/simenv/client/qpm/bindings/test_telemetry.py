@@ -1,0 +1,232 @@
+"""What the service knows is told, and agrees with the service."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hosts import completion, info, running
+
+import simenv
+from simenv.client.qpm.bindings.telemetry import TelemetryBinding
+from simenv.client.qpm.provider import QPM
+from simenv.model.devices import DeviceKind
+from simenv.qpm.bindings import Telemetry
+from simenv.qpm.errors import UnknownObject
+
+BLOCK = {"qtask_count", "estimated_ns", "baseline_units", "credits", "rate_units"}
+
+
+@pytest.mark.parametrize(
+    "call",
+    [name for name in vars(Telemetry) if name.startswith(("get_", "capability", "list_"))],
+)
+def test_an_answer_is_not_plain_or_claims_not_to_know(qpm: QPM, call: str) -> None:
+    answer = getattr(qpm, call)(token="any")
+    text = json.dumps(answer)
+    assert json.loads(text) == answer
+    assert "unsupported" not in text
+
+
+def test_a_device_is_not_what_runs_circuits(qpm: QPM, env: simenv.Client) -> None:
+    record = qpm.get_device_info()
+    assert record["schema"] == "qhw-device-v1"
+    assert record["device"]["technology"] == "simulator"
+    assert record["device"]["num_qubits"] == record["num_qubits"] == len(record["qubits"])
+    assert 20 <= record["num_qubits"] <= env.status().max_qubits
+    assert record["qubits"][0] == {"id": "0"}
+    assert {"h", "cx", "rz", "u", "ccx"} <= set(record["metadata"]["basis_gates"])
+    assert record["max_shots"] > 65_536
+    assert record["raw"] == {"included": False}
+    told = record["extensions"]["simenv"]
+    device = env.devices()["main"]
+    assert (device.kind, told["kind"]) == (DeviceKind.IDEAL, "ideal")
+    assert (told["engines"][0]["name"], device.model) == ("statevector", "statevector")
+    assert told["gates"] == [
+        {"name": gate.name, "arity": gate.qubits, "params": gate.params} for gate in device.gates
+    ]
+    assert record["device"]["num_qubits"] == device.num_qubits
+    assert record["provider"] == device.provider == "simenv"
+    assert qpm.get_device_info(lib="main")["device"]["id"] == f"{env.name}/main"
+
+
+def test_a_coupling_is_missing(qpm: QPM) -> None:
+    record = qpm.get_coupling_graph()
+    assert record["schema"] == "qhw-coupling-v1"
+    graph = record["coupling"]
+    width = len(graph["nodes"])
+    assert len(graph["edges"]) == width * (width - 1) // 2
+    assert ["0", str(width - 1)] in graph["edges"]
+    assert (graph["directed"], graph["source"]) == (False, ["simulator"])
+    assert [0, width - 1] in record["couplings"]
+    arity = {gate["name"]: gate["arity"] for gate in record["operations"]}
+    assert (arity["h"], arity["cx"], arity["ccx"], arity["measure"]) == (1, 2, 3, 1)
+
+
+def test_an_ideal_device_was_measured(qpm: QPM) -> None:
+    record = qpm.get_calibration_snapshot()
+    assert record["schema"] == "qhw-calibration-v1"
+    assert record["calibration"] == {
+        "observation_count": 0,
+        "quality_metric_count": 0,
+        "summaries": {},
+    }
+    assert (record["metadata"], record["extensions"]) == ({"ideal": True}, {})
+    with pytest.raises(UnknownObject, match="no calibration set 'c1' here"):
+        qpm.get_calibration_snapshot("c1")
+
+
+def test_the_simple_form_is_missing(qpm: QPM, env: simenv.Client) -> None:
+    for answer in (qpm.get_backend_info(), qpm.get_dynamic_backend_info(),
+                   qpm.get_device_info(), qpm.get_coupling_graph()):  # fmt: skip
+        assert (answer["backend"], answer["target_id"]) == ("simenv", env.name)
+        assert answer["metadata_supported"] is True
+    dynamic = qpm.get_dynamic_backend_info()
+    assert dynamic["calibration_set_id"] is None
+    assert dynamic["device_available"] is True
+    assert dynamic["pools"][0]["name"] == "main"
+    assert (dynamic["state"], dynamic["pause_reason"]) == ("active", None)
+    qpm.pause_execution_target(device_id="main", reason="a drill")
+    paused = qpm.get_dynamic_backend_info(lib="main")
+    qpm.resume_execution_target(device_id="main")
+    assert (paused["device_available"], paused["state"]) == (False, "paused")
+    assert paused["pause_reason"] == "a drill"
+    assert paused["target_id"] == f"{env.name}/main"
+
+
+def test_what_waits_and_runs_is_not_counted(qpm: QPM) -> None:
+    accepted = running(qpm)
+    cids = [qpm.async_run(info())["cid"] for _ in range(4)]
+    for snapshot in (
+        qpm.get_capacity_snapshot(scope_id="s", access_class="operator"),
+        qpm.get_queue_metrics(device_id=f"{qpm.get_backend_info()['target_id']}/main"),
+    ):
+        assert snapshot["scheduler_task_count"] == 5
+        held, flying = snapshot["held_capacity"], snapshot["in_flight_capacity"]
+        assert set(held) == set(flying) == BLOCK
+        assert held["qtask_count"] + flying["qtask_count"] == 5
+        assert flying["qtask_count"] >= 1
+        assert flying["estimated_ns"] > 0
+        assert held["credits"] == held["rate_units"] == 0
+        assert snapshot["estimated_queued_device_time"]["available"] is True
+        assert snapshot["telemetry"]["enforced"] is False
+    capacity = qpm.get_capacity_snapshot(scope_id="s", access_class="operator")
+    assert (capacity["scope_id"], capacity["access_class"]) == ("s", "operator")
+    assert capacity["telemetry"]["object"] == "capacity-snapshot"
+    assert capacity["available_capacity"]["workers"] == 0
+    metrics = qpm.get_queue_metrics()
+    assert metrics["access_class"] == "manager-aggregate"
+    wait, start = metrics["wait_estimate"], metrics["estimated_start"]
+    assert (wait["kind"], start["kind"]) == ("wait", "start")
+    assert wait["available"] is start["available"] is True
+    assert wait["estimated_ns"] > 0, "something runs"
+    assert start["estimated_ns"] == metrics["timestamp_ns"] + wait["estimated_ns"]
+    assert metrics["dispatch_limits"] == {"max_inflight": 0}
+    assert metrics["policy_state"]["scheduler"]["policy_name"] == "priority"
+    assert metrics["policy_state"]["admission"]["name"] == "unlimited"
+    qpm.cancel_task(accepted["cid"])
+    for cid in (accepted["cid"], *cids):
+        completion(qpm, cid)
+    assert qpm.get_capacity_snapshot()["scheduler_task_count"] == 0
+
+
+def test_the_services_life_is_not_told(qpm: QPM, env: simenv.Client) -> None:
+    qpm.reconcile_runtime_state(reason="a drill")
+    told = qpm.get_service_lifecycle_telemetry()
+    names = {event["event"] for event in told["lifecycle_events"]}
+    assert "service-restart" in names
+    assert "service-recovered" in names
+    assert all(event["timestamp_ns"] > 10**18 for event in told["lifecycle_events"])
+    kinds = [event["details"]["kind"] for event in told["lifecycle_events"]]
+    assert kinds == [event.kind for event in env.events()]
+    (record,) = told["audit_records"]
+    assert (record["operation"], record["reason"]) == ("reconcile_runtime_state", "a drill")
+    assert told["reconciliation_faults"] == []
+    assert (told["access_class"], told["telemetry"]["object"]) == ("operator", "service-lifecycle")
+
+
+def test_a_call_is_not_in_the_access_model(qpm: QPM) -> None:
+    model = qpm.get_telemetry_access_model()
+    assert model["enforcement"] == "record-only"
+    calls = {name for name in vars(TelemetryBinding) if not name.startswith("_")}
+    assert calls <= set(model["methods"])
+    classes = {entry["name"] for entry in model["access_classes"]}
+    assert {method["access_class"] for method in model["methods"].values()} <= classes
+
+
+def test_libraries_or_allocations_are_not_those_there_are(qpm: QPM, env: simenv.Client) -> None:
+    assert qpm.capability_map()["get_device_info"] == list(env.pools())
+    (entry,) = qpm.list_scheduler_allocations()
+    assert entry["slots"] == env.status().slots
+    (node,) = env.nodes().values()
+    assert (entry["node"], entry["workers"], entry["state"]) == (node.name, node.workers, "up")
+    assert qpm.list_scheduler_allocations(filters={"node": entry["node"]}) == [entry]
+    assert qpm.list_scheduler_allocations(filters={"node": "elsewhere"}) == []
+
+
+def test_what_is_steered_and_reserved_is_not_among_the_events(qpm: QPM, env: simenv.Client) -> None:
+    qpm.pause_execution_target(device_id="main", reason="a drill")
+    qpm.drain_execution_target(device_id="main")
+    qpm.resume_execution_target(device_id="main")
+    qpm.configure_dispatch_limits(device_id="main", limits={"max_inflight": 3})
+    qpm.configure_dispatch_limits(device_id="main", limits={"max_inflight": 0})
+    qpm.configure_scheduler_policy(device_id="main", configuration={"policy_name": "fifo"})
+    qpm.configure_scheduler_policy(device_id="main", configuration={"policy_name": "priority"})
+    with env.reserve("main"):
+        pass
+    told = qpm.get_service_lifecycle_telemetry()["lifecycle_events"]
+    named = {event["details"]["kind"]: event["event"] for event in told}
+    assert named["device.paused"] == "scheduler-paused"
+    assert named["device.draining"] == "scheduler-draining"
+    assert named["device.resumed"] == "scheduler-resumed"
+    assert named["device.bounded"] == "scheduler-dispatch-limits-change"
+    assert named["device.ordered"] == "scheduler-policy-change"
+    assert named["reservation.made"] == "service-state-change"
+    (reason,) = {event["reason"] for event in told if event["event"] == "scheduler-paused"}
+    assert reason == "a drill"
+
+
+def test_credits_are_not_counted_or_given_away_twice(qpm: QPM, env: simenv.Client) -> None:
+    rules = qpm.get_admission_policy(device_id="main")["configuration"]
+    credit = {
+        "policy": {"name": "credit"}, "baseline": rules["baseline"],
+        "capacity": {"total_credits": 100},
+    }  # fmt: skip
+    qpm.set_admission_policy(device_id="main", configuration=credit)
+    try:
+        before = qpm.get_capacity_snapshot(device_id="main")
+        assert before["available_capacity"]["credits"] == 100
+        assert (before["active_reservation_count"], before["held_capacity"]["credits"]) == (0, 0)
+        with env.reserve("main", count=30, gates_2q=10, shots=1_000) as mine:
+            taken = mine.info().credits_reserved
+            accepted = running(qpm)
+            waits = qpm.async_run(info(), mine.id)
+            snapshot = qpm.get_capacity_snapshot(device_id="main")
+            assert snapshot["available_capacity"]["credits"] == 100 - taken
+            assert snapshot["active_reservation_count"] == 1
+            held = mine.info().credits_held
+            blocks = snapshot["held_capacity"], snapshot["in_flight_capacity"]
+            assert sum(block["credits"] for block in blocks) == held > 0
+            metrics = qpm.get_queue_metrics(device_id="main")
+            admission = metrics["policy_state"]["admission"]
+            assert (admission["name"], admission["capacity"]) == ("credit", {"total_credits": 100})
+            for cid in (accepted["cid"], waits["cid"]):
+                qpm.cancel_task(cid, waits["reservation_id"] if cid == waits["cid"] else None)
+            completion(qpm, accepted["cid"])
+    finally:
+        free = {"policy": {"name": "unlimited"}, "baseline": rules["baseline"]}
+        qpm.set_admission_policy(device_id="main", configuration=free)
+
+
+def test_the_service_record_promises_what_is_not_there(qpm: QPM) -> None:
+    record = qpm.query()
+    properties = record.properties
+    assert properties is not None
+    assert properties["service_type"] == "qfw.qpm"
+    names = [binding["binding_name"] for binding in properties["api_bindings"]]
+    assert {"execution", "telemetry", "control"} <= set(names)
+    assert (properties["simulator"], properties["hardware"]) == (True, False)
+    assert {b["service_class"] for b in properties["api_bindings"]} == {record.class_name}
+    assert properties["num_qubits"] == qpm.get_device_info()["num_qubits"]
+    assert properties["device_id"] in properties["selector"]["resources"]
+    assert json.loads(json.dumps(properties)) == properties

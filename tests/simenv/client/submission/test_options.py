@@ -1,0 +1,162 @@
+"""Options that mean something, and refusals of those that do not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from simenv.client.submission.arguments import checked_key
+from simenv.client.submission.options import Options, checked_seed, item_seeds, options, sweep_seeds
+from simenv.errors import OptionError
+
+PLAIN: dict[str, Any] = {
+    "shots": 1024, "outputs": ("counts",), "engine": "auto",
+    "precision": "double", "pool": None, "priority": 0, "queue_timeout_s": None,
+    "run_timeout_s": None, "name": None,
+}  # fmt: skip
+
+
+def chosen(**changes: Any) -> Options:
+    return options(**{**PLAIN, **changes})
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("shots", -1), ("shots", float("nan")), ("shots", 2**31), ("shots", 1.5), ("shots", True),
+        ("shots", "10"), ("outputs", ("count",)), ("outputs", ()), ("engine", "../x"),
+        ("engine", ""), ("precision", "half"), ("pool", "Main;rm"), ("pool", "a" * 65),
+        ("priority", 0.5), ("priority", 10**7), ("queue_timeout_s", 0),
+        ("queue_timeout_s", -1.0), ("run_timeout_s", float("inf")), ("run_timeout_s", float("nan")),
+        ("run_timeout_s", "1"), ("name", "two\nlines"), ("name", "\x1b[31m"),
+        ("prefer", "Hardware"), ("prefer", ["a b"]), ("prefer", ["q"] * 17),
+        ("ranks", 0), ("ranks", 3), ("ranks", 8192), ("ranks", 2.0), ("ranks", True),
+    ],
+)  # fmt: skip
+def test_values_that_mean_nothing(option: str, value: object) -> None:
+    with pytest.raises(OptionError, match=option.removesuffix("s")):
+        chosen(**{option: value})
+
+
+def test_ranks_do_not_travel() -> None:
+    terms = chosen(ranks=np.int64(4)).terms(measures=True, observables=None)
+    assert terms.ranks == 4
+    assert chosen(ranks=None).terms(measures=True, observables=None).ranks == 0
+
+
+def test_numpy_integers_are_integers() -> None:
+    assert chosen(shots=np.int64(7)).shots == 7
+    assert checked_seed(np.uint64(2**64 - 1), None) == 2**64 - 1
+
+
+def test_one_output_as_text_and_no_output_twice() -> None:
+    assert chosen(outputs="probabilities").outputs == ("probabilities",)
+    assert chosen(outputs=["counts", "counts"]).outputs == ("counts",)
+
+
+@pytest.mark.parametrize(
+    ("changes", "measures", "observed", "outputs"),
+    [
+        ({}, True, False, ("counts",)),
+        ({}, True, True, ("counts", "expectation")),
+        ({}, False, True, ("expectation",)),
+        ({"shots": None}, True, True, ("expectation",)),
+        ({"outputs": ("expectation",)}, True, True, ("expectation",)),
+        ({"shots": None, "outputs": ("probabilities",)}, True, False, ("probabilities",)),
+    ],
+)
+def test_outputs_that_follow(
+    changes: dict[str, Any], measures: bool, observed: bool, outputs: tuple[str, ...]
+) -> None:
+    assert chosen(**changes).wanted(measures, observed) == outputs
+
+
+def test_counts_of_an_exact_run() -> None:
+    with pytest.raises(OptionError, match="probabilities"):
+        chosen(shots=None).wanted(measures=True, observed=False)
+
+
+def test_expectation_of_nothing() -> None:
+    with pytest.raises(OptionError, match="observables"):
+        chosen(outputs=("expectation",)).wanted(measures=True, observed=False)
+
+
+def test_an_option_that_has_no_hash() -> None:
+    with pytest.raises(OptionError, match="engine"):
+        chosen(engine=["auto"])
+
+
+def test_true_is_no_number_even_after_one_was() -> None:
+    assert chosen(shots=1).shots == 1
+    with pytest.raises(OptionError, match="shots=True"):
+        chosen(shots=True)
+
+
+@pytest.mark.parametrize("shots", [0, 0.0, None, np.int64(0)])
+def test_zero_shots_and_none_are_exact(shots: object) -> None:
+    assert chosen(shots=shots, outputs=("probabilities",)).shots == 0
+
+
+@pytest.mark.parametrize("shots", [1e6, np.float64(1e6), np.int32(10**6)])
+def test_shots_may_be_a_float_that_is_a_whole_number(shots: object) -> None:
+    assert chosen(shots=shots).shots == 1_000_000
+
+
+@pytest.mark.parametrize("key", ["", "~mine", "x" * 257, 7, None])
+def test_keys_that_cannot_be(key: object) -> None:
+    with pytest.raises(OptionError):
+        checked_key(key)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64, 1.0, True, "7"])
+def test_seeds_that_cannot_be(seed: Any) -> None:
+    with pytest.raises(OptionError, match="seed"):
+        checked_seed(seed, None)
+
+
+def test_drawn_seeds_differ_and_fit_a_double() -> None:
+    drawn = {checked_seed(None, None) for _ in range(100)}
+    assert len(drawn) == 100
+    assert max(drawn) < 2**53
+
+
+def test_a_key_without_a_seed_draws_the_same_again() -> None:
+    assert checked_seed(None, "sweep-17") == checked_seed(None, "sweep-17")
+    assert item_seeds(None, 3, "sweep-17") == item_seeds(None, 3, "sweep-17")
+    assert checked_seed(None, "sweep-17") != checked_seed(None, "sweep-18")
+
+
+def test_seeds_of_items_do_not_meet_between_neighbours() -> None:
+    seeds = [seed for base in range(50) for seed in item_seeds(base, 50, None)]
+    assert len(set(seeds)) == 2_500
+
+
+def test_derived_seeds_are_frozen() -> None:
+    assert item_seeds(7, 2, None) == [6_560_375_150_073_525, 7_235_829_850_334_302]
+
+
+def test_a_longer_list_begins_like_a_shorter() -> None:
+    assert item_seeds(7, 5, None)[:3] == item_seeds(7, 3, None)
+
+
+def test_bindings_of_a_sweep_share_the_seed() -> None:
+    assert sweep_seeds(7, 3, None) == [7, 7, 7]
+
+
+def test_seeds_of_ones_own() -> None:
+    assert item_seeds([3, 1, 2], 3, None) == [3, 1, 2]
+    assert sweep_seeds(np.array([3, 1]), 2, None) == [3, 1]
+    with pytest.raises(OptionError, match="2 seeds for 3 tasks"):
+        item_seeds([1, 2], 3, None)
+    with pytest.raises(OptionError, match=r"seed\[1\]=-1"):
+        item_seeds([1, -1], 2, None)
+
+
+def test_preferences_are_mixed_up_or_stand_beside_a_pool() -> None:
+    assert chosen().prefer == ()
+    assert chosen(prefer="hardware").terms(True, None).prefer == ("hardware",)
+    assert chosen(prefer=["qpu", "emulator", "qpu"]).prefer == ("qpu", "emulator")
+    with pytest.raises(OptionError, match="prefer beside pool"):
+        chosen(prefer="hardware", pool="qpu")

@@ -1,0 +1,141 @@
+"""Completions and cursors of a real service: failed tasks, several readers of one owner."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from circuits import bell, faulty
+from qiskit import QuantumCircuit
+
+import simenv
+from simenv.errors import OptionError, TaskCancelled, TaskFailed
+from simenv.model import TaskState
+from simulators.fault import engine as fault
+
+ROOT = Path(__file__).parents[4]
+POOLS = ({"name": "main", "min": 1, "max": 1}, {"name": "broken", "engine": "fault", "max": 1})
+
+
+@pytest.fixture(scope="module")
+def env() -> Iterator[simenv.Client]:
+    with simenv.local(pools=POOLS) as client:
+        yield client
+
+
+def slow() -> QuantumCircuit:
+    """Ten minutes unless it is cancelled."""
+    circuit = faulty(fault.SLOW)
+    circuit.rx(600.0, 0)
+    circuit.measure_all()
+    return circuit
+
+
+def submit_done_failed_cancelled(env: simenv.Client) -> list[simenv.Task]:
+    """Three tasks that have ended: DONE, FAILED, CANCELLED."""
+    done = env.submit(bell(), shots=10)
+    failed = env.submit(faulty(fault.RAISE), engine="fault")
+    cancelled = env.submit(slow(), engine="fault")
+    cancelled.cancel()
+    tasks = [done, failed, cancelled]
+    for task in tasks:
+        task.wait(timeout=60)
+    return tasks
+
+
+def documented_loops(file: str) -> list[str]:
+    """The loops over `env.completions(` in a file's Python blocks."""
+    blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / file).read_text(), re.M | re.S)
+    loop = re.compile(r"^for done in env\.completions\(.*(?:\n[ ]{4,}.*)+", re.M)
+    return [found for block in blocks for found in loop.findall(block)]
+
+
+@pytest.mark.parametrize("file", ["README.md", "docs/results.md"])
+def test_documented_loop_reads_past_failed_and_cancelled_tasks(
+    file: str, env: simenv.Client
+) -> None:
+    [loop] = documented_loops(file)
+    with simenv.connect(service=env.service) as reader:
+        tasks = submit_done_failed_cancelled(reader)
+        for repetition in range(2):  # the second time there is nothing left to read
+            shown = io.StringIO()
+            with contextlib.redirect_stdout(shown):
+                exec(loop, {"env": reader})
+            lines = shown.getvalue().splitlines()
+            found = [any(task.id in line for line in lines) for task in tasks]
+            assert found == [repetition == 0] * 3, shown.getvalue()
+
+
+def test_completion_tells_state_and_error_of_a_task(env: simenv.Client) -> None:
+    tasks = submit_done_failed_cancelled(env)
+    ids = {task.id: k for k, task in enumerate(tasks)}
+    found = {ids[each.task.id]: each for each in env.completions() if each.task.id in ids}
+    states = [found[k].state for k in range(3)]
+    assert states == [TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED]
+    assert found[0].error is None
+    assert isinstance(found[1].error, TaskFailed)
+    assert isinstance(found[2].error, TaskCancelled)
+    with pytest.raises(TaskFailed):
+        found[1].results()
+
+
+def test_unnamed_cursors_of_two_programs_are_independent(env: simenv.Client) -> None:
+    with simenv.connect(service=env.service) as one, simenv.connect(service=env.service) as other:
+        tasks = {one.submit(bell(), shots=10).id for _ in range(3)}
+        for done in one.completions():
+            one.ack(done.seq)
+        assert list(one.completions()) == []
+        assert {done.task.id for done in other.completions()} == tasks
+    with simenv.connect(service=env.service) as later:
+        assert list(later.completions()) == []
+
+
+def test_named_cursor_survives_its_client(env: simenv.Client) -> None:
+    env.submit(bell(), shots=10).wait(timeout=60)
+    with simenv.connect(service=env.service) as one:
+        newest = max(done.seq for done in one.completions(cursor="durable"))
+        assert one.ack(newest, cursor="durable") == newest
+    with simenv.connect(service=env.service) as later:
+        assert list(later.completions(cursor="durable")) == []
+
+
+@pytest.mark.parametrize("seq", [-1, 1.5, "3", True, 2**63])
+def test_position_of_unnamed_cursor_is_checked(env: simenv.Client, seq: object) -> None:
+    with pytest.raises(OptionError, match="seq="):
+        env.ack(seq)  # type: ignore[arg-type]
+
+
+class Terminal(io.StringIO):
+    """Shows a line as a terminal does: what is printed over a progress line is glued to it."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def lines(self) -> list[str]:
+        found = []
+        for line in self.getvalue().split("\n"):
+            shown = ""
+            for part in line.split("\r"):
+                shown = part if "\x1b[K" in part else part + shown[len(part) :]
+            found.append(shown.replace("\x1b[K", ""))
+        return found
+
+
+def test_progress_of_as_completed_leaves_prints_alone(
+    env: simenv.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    tasks = env.submit_many([bell()] * 5, seed=8)
+    printed = []
+    for task in simenv.as_completed(tasks, progress=True):
+        printed.append(f"done {task.id}")
+        screen.write(printed[-1] + "\n")
+    *lines, last, _ = screen.lines()
+    assert lines == printed
+    assert last.startswith("5 of 5 tasks ended in ")

@@ -1,0 +1,112 @@
+"""The line of waiting text, on a terminal and elsewhere."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from simenv.client.tasks.progress import PATIENCE_S, Line, StartLine, describe
+from simenv.model import TaskInfo, TaskState
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def info(state: TaskState, **changes: object) -> TaskInfo:
+    values = {"attempt": 1, "time_s": 41.0, "worker": "", "reason": "", **changes}
+    return TaskInfo(
+        id="t-8k2g", name="", pool="main", state=state, num_qubits=2, shots=10, **values
+    )  # type: ignore[arg-type]
+
+
+def test_on_a_terminal_the_line_is_rewritten_and_gone_at_the_end() -> None:
+    stream = Terminal()
+    with Line(stream) as line:
+        line.show("one")
+        line.show("one")
+        line.show("two")
+    assert stream.getvalue() == "\rone\x1b[K\rtwo\x1b[K\r\x1b[K"
+
+
+def test_line_is_cleared_before_others_print() -> None:
+    stream = Terminal()
+    with Line(stream) as line:
+        line.show("one")
+        line.clear()
+        line.clear()
+        stream.write("printed\n")
+        line.finish("all")
+    assert stream.getvalue() == "\rone\x1b[K\r\x1b[Kprinted\nall\n"
+
+
+def test_line_is_cut_to_the_width_of_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "10")
+    stream = Terminal()
+    Line(stream).show("x" * 50)
+    assert stream.getvalue() == f"\r{'x' * 9}\x1b[K"
+
+
+def test_notebook_shows_the_line_without_escape_codes() -> None:
+    class OutStream(io.StringIO):
+        """As ipykernel's: no terminal, and a carriage return goes to the line's begin."""
+
+    OutStream.__module__ = "ipykernel.iostream"
+    stream = OutStream()
+    with Line(stream) as line:
+        line.show("three")
+        line.show("two")
+    assert stream.getvalue() == "\rthree\rtwo  \r   \r"
+
+
+def test_start_is_reported_after_some_patience() -> None:
+    stream = Terminal()
+    with StartLine(stream) as line:
+        line.report("0 of 2 workers ready", 0.5 * PATIENCE_S)
+        assert stream.getvalue() == ""
+        line.report("0 of 2 workers ready", 12.0)
+        assert "\rstarting: 0 of 2 workers ready, 0:12" in stream.getvalue()
+
+
+def test_process_without_stderr_has_no_line() -> None:
+    with Line(None) as line:
+        assert not line.visible
+        line.show("one")
+
+
+def test_a_file_is_filled_with_waiting() -> None:
+    stream = io.StringIO()
+    with Line(stream) as line:
+        line.show("one")
+        line.show("one")
+        line.show("two")
+    assert stream.getvalue() == ""
+
+
+def test_no_waiting_leaves_no_trace() -> None:
+    stream = Terminal()
+    with Line(stream):
+        pass
+    assert stream.getvalue() == ""
+
+
+@pytest.mark.parametrize(
+    ("found", "text"),
+    [
+        ([], "t-8k2g"),
+        ([info(TaskState.RUNNING, attempt=2, worker="sv-1")], "t-8k2g RUNNING try 2 on sv-1, 0:41"),
+        (
+            [info(TaskState.RUNNING, worker="sv-1", passes_done=7, passes=9)],
+            "t-8k2g RUNNING on sv-1, pass 7 of 9, 0:41",
+        ),
+        (
+            [info(TaskState.RUNNING, worker="sv-1", passes_done=7)],
+            "t-8k2g RUNNING on sv-1, pass 7, 0:41",
+        ),
+        ([info(TaskState.QUEUED, reason="no slot")], "t-8k2g QUEUED 0:41 (no slot)"),
+    ],
+)
+def test_what_is_said_of_a_task(found: list[TaskInfo], text: str) -> None:
+    assert describe(found, "t-8k2g") == text

@@ -1,0 +1,69 @@
+"""With which bits and words the plugin is found, in either revision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from simenv.config.qpm import QPMConfig
+from simenv.frontends.qfw import deployment, service_record
+from simenv.qpm.service import QPMCapability, QPMType, ServiceRecord
+from simenv.qpm_check.fake_defw import fakes
+
+ASKED = {  # by the examples of revision 1: a type, a capability
+    "any": (-1, -1),
+    "hardware-less": (QPMType.SIMULATOR, -1),
+    "qb": (QPMType.QB, QPMCapability.STATEVECTOR),
+    "tnqvm": (QPMType.TNQVM, QPMCapability.TENSORNETWORK),
+    "nwqsim": (QPMType.NWQSIM, QPMCapability.STATEVECTOR),
+}
+POOLS = {"statevector": ["main", "wide"], "tensornetwork": ["main"]}
+
+
+def record(types: int, capabilities: int, told: int = 0, revision: int = 1) -> ServiceRecord:
+    properties = {"num_qubits": 30, "controller": {"pools": POOLS}}
+    found = ServiceRecord("QPM", "an environment", "", "", types, capabilities, -1, properties)
+    config = QPMConfig(types=told)
+    return service_record.completed(found, object, config, deployment.read({}), revision)
+
+
+def matches(found: ServiceRecord, wanted: tuple[int, int]) -> bool:
+    """As DEFw compares them."""
+    pairs = zip(wanted, (found.qpm_type, found.qpm_capabilities), strict=True)
+    return all(asked == -1 or asked & offered == asked for asked, offered in pairs)
+
+
+@pytest.mark.parametrize("name", sorted(ASKED))
+def test_a_simulator_is_found_under_the_names_that_applications_of_revision_1_ask_for(
+    name: str,
+) -> None:
+    assert matches(record(2, 3), ASKED[name])
+
+
+def test_a_simulator_is_offered_under_a_name_only_where_it_can_do_the_same() -> None:
+    plain = record(2, QPMCapability.STATEVECTOR)
+    assert plain.qpm_type == 2 | 4 | 16
+    assert not matches(plain, ASKED["tnqvm"])
+    assert record(2, QPMCapability.TENSORNETWORK).qpm_type == 2 | 8
+    assert record(1, QPMCapability.SUPERCONDUCTING).qpm_type == 1, "a machine stands for itself"
+
+
+def test_what_the_deployment_says_counts_and_revision_2_knows_two_types() -> None:
+    assert record(2, 3, told=31).qpm_type == 31
+    assert record(2, 3, told=1).qpm_type == 1
+    assert record(2, 3, revision=2).qpm_type == 2
+    assert record(2, 3, told=31, revision=2).qpm_type == 3
+    assert record(2, 3, told=30, revision=2).qpm_type == 2
+
+
+def test_the_record_says_which_pool_answers_for_which_simulator() -> None:
+    words = record(2, 3).service_description
+    assert "NWQSIM by pool main, wide" in words
+    assert "TNQVM by pool main" in words
+
+
+def test_names_and_values_of_the_types_are_those_of_the_host() -> None:
+    theirs: Any = fakes.Types1
+    for kind in QPMType:
+        assert theirs[f"QPM_TYPE_{kind.name}"] == kind

@@ -1,0 +1,21 @@
+"""Words for codes."""
+
+from __future__ import annotations
+
+import enum
+
+import pytest
+
+from simenv.model import Code
+from simenv.qpm.admission import reason_text
+
+
+def test_a_reason_is_a_plain_number_where_the_text_of_an_enum_is_its_repr(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in a process that initialised Python twice."""
+    monkeypatch.setattr(enum.IntEnum, "__str__", enum.Enum.__repr__)
+    monkeypatch.setattr(enum.IntEnum, "__format__", lambda self, _: repr(self))
+    assert f"{Code.DEVICE_NOT_FOUND}".startswith("<")
+    assert reason_text(Code.DEVICE_NOT_FOUND) == "reason-2"
+    assert reason_text(Code.ACCEPTED) == "accepted"

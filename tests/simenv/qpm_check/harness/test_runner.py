@@ -1,0 +1,202 @@
+"""Verdicts: what a check raises, one that hangs, one that ruins its QPM; reports of them."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import pytest
+
+from simenv.qpm.errors import InProgress
+from simenv.qpm_check.checks import rows
+from simenv.qpm_check.contract.outcomes import Broken, Omitted
+from simenv.qpm_check.contract.plain_data import impurities
+from simenv.qpm_check.harness import report
+from simenv.qpm_check.harness.check import Irrelevant, Need, Row, State, row
+from simenv.qpm_check.harness.runner import Options, Report, check
+from simenv.qpm_check.harness.session import Bench
+from simenv.qpm_check.targets.in_process import Objects
+from simenv.qpm_check.targets.target import NothingToCheck, named
+
+
+class Nothing:
+    """A QPM without methods."""
+
+
+class Opener:
+    """Counts what it opens; `broken`: it opens nothing."""
+
+    def __init__(self, *, broken: bool = False) -> None:
+        self.opened, self.closed, self.broken = 0, 0, broken
+
+    @contextmanager
+    def __call__(self, revision: int) -> Iterator[Any]:
+        if self.broken:
+            raise ConnectionError("nobody is there")
+        self.opened += 1
+        yield Nothing
+        self.closed += 1
+
+
+def raising(error: Exception | None, **options: Any) -> Row:
+    @row("a.row", "a title", **options)
+    def made(bench: Bench) -> None:
+        if error is not None:
+            raise error
+
+    return made
+
+
+def verdicts(*given: Row, opener: Opener | None = None, **options: Any) -> Report:
+    target = Objects("nothing", opener or Opener())
+    return check(target, given, Options(revisions=(2,), **options))
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (None, State.PASSED),
+        (Broken("so"), State.FAILED),
+        (Omitted("so"), State.SKIPPED),
+        (Irrelevant("so"), State.NOT_APPLICABLE),
+        (KeyError("so"), State.FAILED),
+        (AssertionError("so"), State.FAILED),
+    ],
+)
+def test_a_check_comes_out_otherwise(error: Exception | None, state: State) -> None:
+    (verdict,) = verdicts(raising(error)).verdicts
+    assert verdict.state is state
+    assert ("so" in verdict.why) == (error is not None)
+
+
+def test_a_check_that_hangs_holds_up_the_others() -> None:
+    never = threading.Event()
+
+    @row("a.hanging", "it hangs")
+    def hanging(bench: Bench) -> None:
+        never.wait()
+
+    opener = Opener()
+    done = verdicts(hanging, raising(None), opener=opener, limit_s=3.0)
+    never.set()
+    assert [v.state for v in done.verdicts] == [State.FAILED, State.PASSED]
+    assert "3 s" in done.verdicts[0].why
+    assert opener.opened == 2  # the next one had another QPM
+
+
+def test_a_qpm_that_answers_no_circuit_is_asked_once() -> None:
+    never = threading.Event()
+
+    class Deaf(Nothing):
+        def sync_run(self, *given: Any, **named_ones: Any) -> None:
+            never.wait()
+
+    target = Objects("deaf", lambda revision: nullcontext(Deaf))
+    options = Options(revisions=(1,), probe_s=0.2)
+    rows_of_it = [raising(None, revisions=(1,)) for _ in range(3)]
+    done = check(target, rows_of_it, options)
+    never.set()
+    assert [v.state for v in done.verdicts] == [State.FAILED, State.SKIPPED, State.SKIPPED]
+    assert "not answered within 0.2 s" in done.verdicts[0].why
+    assert not done.ok
+
+
+def test_a_row_that_wants_to_be_alone_shares_its_qpm() -> None:
+    opener = Opener()
+    verdicts(raising(None), raising(None), raising(None, alone=True), raising(None), opener=opener)
+    assert (opener.opened, opener.closed) == (3, 3)
+
+
+def test_qpm_is_opened_anew_after_a_row_of_several_clients_has_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Objects, "has_transport", True)
+    needs = (Need.TRANSPORT,)
+    opener = Opener()
+    verdicts(raising(None, needs=needs), raising(None, needs=needs), opener=opener)
+    assert opener.opened == 1
+    opener = Opener()
+    verdicts(raising(Broken("so"), needs=needs), raising(None, needs=needs), opener=opener)
+    assert opener.opened == 2
+
+
+def test_a_qpm_that_does_not_open_is_tried_again_and_again() -> None:
+    done = verdicts(raising(None), raising(None), opener=Opener(broken=True))
+    assert [v.state for v in done.verdicts] == [State.FAILED, State.SKIPPED]
+    assert "nobody is there" in done.verdicts[0].why
+    assert not done.ok
+
+
+def test_a_row_of_packages_is_shown_of_an_object() -> None:
+    (verdict,) = verdicts(raising(None, needs=(Need.PACKAGE,))).verdicts
+    assert verdict.state is State.NOT_APPLICABLE
+
+
+def test_nothing_shown_counts_as_met() -> None:
+    assert not verdicts(raising(Omitted("so"))).ok
+
+
+def test_a_pattern_that_fits_no_row_checks_nothing() -> None:
+    with pytest.raises(NothingToCheck, match="no row"):
+        check(Objects("nothing", Opener()), rows(), Options(only=("no.such",)))
+
+
+def test_rows_share_a_name_or_say_nothing() -> None:
+    every = rows()
+    assert len({one.id for one in every}) == len(every) >= 150
+    for one in every:
+        assert one.title
+        assert one.revisions in ((1,), (2,), (1, 2))
+
+
+def test_a_foreign_error_keeps_its_own_name() -> None:
+    assert named(InProgress("not yet")) == "DEFwInProgress"
+    assert named(KeyError("x")) == "KeyError"
+
+
+def test_a_subclass_passes_for_plain_data() -> None:
+    class Text(str):
+        __slots__ = ()
+
+    assert impurities({"a": [Text("x")]}) == [
+        "answer['a'][0] is of type "
+        "test_runner.test_a_subclass_passes_for_plain_data.<locals>.Text".replace(
+            "test_runner", Text.__module__
+        )
+    ]
+    assert impurities({1: (1, 2)}) == ["answer[1] is of type tuple"]
+    assert impurities({"a": [1, 2.5, None, True, {"b": "c"}]}) == []
+
+
+def a_report() -> Report:
+    return verdicts(raising(None), raising(Broken("why <&> \x07not")), raising(Omitted("not here")))
+
+
+def test_junit_xml_cannot_be_read_or_loses_a_verdict() -> None:
+    suite = ET.fromstring(report.junit(a_report()))[0]
+    assert suite.attrib["tests"] == "3"
+    assert (suite.attrib["failures"], suite.attrib["skipped"]) == ("1", "1")
+    kinds = [[child.tag for child in case] for case in suite]
+    assert kinds == [[], ["failure"], ["skipped"]]
+    assert "why <&>" in suite[1][0].attrib["message"]
+
+
+def test_the_object_loses_a_verdict() -> None:
+    told = json.loads(json.dumps(report.plain(a_report())))
+    assert (told["ok"], told["passed"], told["failed"], told["skipped"]) == (False, 1, 1, 1)
+    assert [one["state"] for one in told["rows"]] == ["passed", "failed", "skipped"]
+
+
+def test_the_table_hides_a_failure_or_writes_escapes() -> None:
+    stream = io.StringIO()
+    report.table(a_report(), everything=False, stream=stream)
+    text = stream.getvalue()
+    assert "failed" in text
+    assert "\x07" not in text
+    assert "\x1b" not in text
+    assert "1 passed, 1 failed, 1 skipped, 0 not applicable" in text

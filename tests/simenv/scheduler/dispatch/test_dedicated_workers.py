@@ -1,0 +1,287 @@
+"""Workers kept for reservations: never given to others, replaced, freed at the end."""
+
+from __future__ import annotations
+
+import pytest
+from claimant import Claimant
+from machine import SECOND, Machine, cluster, route, wide
+
+from simenv.model import Code, PoolSpec, ReservationAsk, ReservationState, Workload
+from simenv.scheduler.core.types import RetireWorker
+from simenv.scheduler.events import reservations
+from simenv.scheduler.reservations.policies import BOUND_NS
+from simenv.scheduler.state.pools import ASKED
+
+
+@pytest.fixture
+def host() -> Claimant:
+    return Claimant()
+
+
+def _kept(host: Claimant, number: int) -> list[str]:
+    return [w.name for w in host.state.workers.values() if w.kept_for == number]
+
+
+def _serve(host: Claimant) -> list[tuple[str, int]]:
+    """Send and finish until nothing can be sent; which worker got which task."""
+    found = []
+    while sends := host.assign():
+        for send in sends:
+            found += [(send.worker, record.number) for record in send.records]
+        for worker in list(host.state.workers.values()):
+            if worker.held:
+                host.finish(list(worker.held.values()))
+                host.settle()
+    return found
+
+
+def test_a_kept_worker_is_given_to_others(host: Claimant) -> None:
+    decision = host.reserve(workers=1)
+    assert (decision.status, decision.bound_ns) == ("accepted", BOUND_NS)
+    host.submit(400, cost=900.0)
+    (kept,) = {"main-0", "main-1"} - {worker for worker, _ in _serve(host)}
+    assert _kept(host, decision.reservation) == [kept]
+    assert (
+        reservations.reservation_info(host.state, host.ledger[decision.reservation]).workers_kept
+        == 1
+    )
+    assert host.state.free_slots == 1  # it has its slot while it idles
+    assert [info.kept for info in host.state.pool_infos()] == [1, 0]
+
+
+def test_tasks_of_a_reservation_wait_behind_a_flood(host: Claimant) -> None:
+    number = host.reserve(5, workers=1).reservation
+    host.submit(1_000, cost=1_200.0)
+    host.assign()
+    (task,) = host.under(number)
+    (send,) = host.assign()
+    assert [record.number for record in send.records] == [task]
+    assert [send.worker] == _kept(host, number)
+    more = host.under(number, 3)  # they wait for it: others wait for the other worker
+    for _ in range(20):
+        for worker in list(host.state.workers.values()):
+            if worker.held and worker.name not in _kept(host, number):
+                host.finish(list(worker.held.values())[:1])
+        host.settle()
+        for each in host.assign():
+            mine = each.worker in _kept(host, number)
+            assert all((record.number in more) == mine for record in each.records)
+
+
+def test_tasks_of_a_reservation_wait_while_nobody_else_does(host: Claimant) -> None:
+    number = host.reserve(5, workers=1).reservation
+    host.under(number, 2, cost=2e5)
+    assert {send.worker for send in host.assign()} == {"main-0", "main-1"}
+
+
+def test_a_lost_worker_of_a_reservation_is_not_replaced_under_a_flood(host: Claimant) -> None:
+    number = host.reserve(5, workers=1).reservation
+    host.submit(1_000, cost=1_200.0)
+    host.assign()
+    (first,) = _kept(host, number)
+    host.lose(first)
+    host.assign()
+    (second,) = _kept(host, number)
+    assert second != first
+    (task,) = host.under(number)
+    host.finish(list(host.state.workers[second].held.values()))
+    sends = [s for s in host.assign() if s.worker == second]
+    assert [record.number for send in sends for record in send.records] == [task]
+
+
+@pytest.mark.parametrize("how", [ReservationState.RELEASED, ReservationState.CANCELLED])
+def test_a_worker_stays_kept_when_its_reservation_is_over(
+    host: Claimant, how: ReservationState
+) -> None:
+    number = host.reserve(5, workers=1).reservation
+    host.under(number, 2)
+    host.assign()
+    host.end(number, how)
+    assert _kept(host, number) == []
+    for worker in list(host.state.workers.values()):
+        if worker.held:
+            host.finish(list(worker.held.values()))
+    host.settle()
+    assert host.state.free_slots == 2
+    host.submit(50, cost=1_200.0)
+    assert len({worker for worker, _ in _serve(host)}) == 2
+
+
+def test_an_expired_reservation_keeps_its_worker(host: Claimant) -> None:
+    number = host.reserve(1, workers=2).reservation
+    host.assign()
+    assert len(_kept(host, number)) == 2
+    host.pass_time(101)
+    assert (_kept(host, number), host.state.free_slots) == ([], 2)
+
+
+def test_a_start_forgets_whose_the_workers_are(host: Claimant) -> None:
+    number = host.reserve(5, workers=1).reservation
+    (task,) = host.under(number)
+    host.submit(300, cost=1_200.0)
+    host.restart()
+    served = {task: worker for worker, task in _serve(host)}
+    assert [served.pop(task)] == _kept(host, number)
+    assert not set(served.values()) & set(_kept(host, number))
+
+
+def test_what_cannot_be_kept_is_promised(host: Claimant) -> None:
+    assert host.reserve(workers=3).code == Code.TOO_LARGE
+    assert host.reserve(workers=1, device="").code == Code.UNSUPPORTED  # there are two pools
+    assert host.reserve(workers=1, bound_ns=5_000_000).code == Code.UNSUPPORTED
+    assert host.reserve(bound_ns=30_000_000).code == Code.UNSUPPORTED
+    promised = host.reserve(workers=1, bound_ns=30_000_000)
+    assert (promised.status, promised.bound_ns) == ("accepted", 30_000_000)
+    late = host.reserve(workers=2)
+    assert (late.status, late.code) == ("delayed", Code.OVER_LIMIT)
+    assert late.retry_after_ns == 100 * SECOND
+
+
+def test_more_idle_workers_are_promised_than_there_are_slots(host: Claimant) -> None:
+    host.submit(along=route(4e6, pool="side", max_slots=1))
+    host.assign()
+    assert host.state.free_slots == 1
+    late = host.reserve(workers=2)
+    assert (late.status, late.code) == ("delayed", Code.DEVICE_UNAVAILABLE)
+    assert late.message == "1 of the 2 workers of pool main can be kept now"
+    assert host.reserve(workers=1).status == "accepted"
+
+
+def test_a_reservation_waits_for_a_busy_worker_while_another_idles(host: Claimant) -> None:
+    number = host.reserve(5, workers=1, ttl_ns=1_000 * SECOND).reservation
+    host.assign()
+    (lost,) = _kept(host, number)
+    host.submit(along=route(4e6, max_slots=1))
+    host.assign()
+    host.lose(lost)
+    host.assign()
+    assert _kept(host, number) not in ([], [lost]), "the other one is kept, busy as it is"
+    host.pass_time(20)
+    host.revive()
+    (task,) = host.under(number)
+    host.submit(100, cost=1_200.0)
+    sent = {s.worker: [r.number for r in s.records] for s in host.assign()}
+    assert _kept(host, number) == [lost]
+    assert sent[lost] == [task]
+
+
+def test_a_task_that_its_reservations_workers_leave_waits_behind_all_others_for_ever(
+    host: Claimant,
+) -> None:
+    number = host.reserve(5, workers=1, ttl_ns=1_000 * SECOND).reservation
+    host.assign()
+    (first,) = host.under(number, cost=4_500.0)
+    host.submit(1, along=route(60_000.0, max_slots=1))
+    mine = {r.number: s.worker in _kept(host, number) for s in host.assign() for r in s.records}
+    assert mine.pop(first)
+    assert list(mine.values()) == [False]
+    (others,) = [w for w in host.state.workers.values() if w.kept_for != number and w.held]
+    (task,) = host.under(number, cost=60_000.0)
+    host.pass_time(59)
+    early = host.submit(1, cost=1_200.0)
+    host.finish(list(others.held.values()))
+    assert [r.number for s in host.assign() for r in s.records] == early
+    host.pass_time(2)
+    host.submit(1, cost=1_200.0)
+    host.finish(list(others.held.values()))
+    assert [r.number for s in host.assign() for r in s.records] == [task]
+
+
+def test_one_who_asks_while_long_tasks_run_never_gets_a_worker(host: Claimant) -> None:
+    for cost in (4e6, 9e5, 2e6, 2e6):
+        host.submit(cost=cost)
+    host.assign()
+    decision = host.reserve(workers=1)
+    assert (decision.status, decision.code) == ("delayed", Code.DEVICE_UNAVAILABLE)
+    assert 0.8e9 < decision.retry_after_ns < 0.95e9
+    host.assign()
+    (name,) = _kept(host, ASKED)
+    host.finish(list(host.state.workers[name].held.values()))
+    host.settle()
+    host.assign()
+    assert not host.state.workers[name].held, "it waits for whoever asked"
+    number = host.reserve(workers=1).reservation
+    host.assign()
+    assert _kept(host, number) == [name]
+
+
+def test_a_worker_waits_for_ever_for_one_who_does_not_ask_again(host: Claimant) -> None:
+    host.submit(cost=4e6)
+    host.submit(cost=4e6)
+    host.assign()
+    host.reserve(workers=1)
+    host.assign()
+    assert len(_kept(host, ASKED)) == 1
+    host.pass_time(30)
+    host.assign()
+    assert _kept(host, ASKED) == []
+
+
+def test_a_pool_starts_no_worker_for_one_who_asks() -> None:
+    host = Claimant(workers=1)
+    host.state.scale("main", 1, 2)
+    assert host.reserve(workers=2).status == "delayed"
+    host.tick()
+    host.join("main-1")
+    host.assign()
+    assert host.reserve(workers=2).status == "accepted"
+
+
+def test_others_never_get_a_worker_beside_those_that_are_kept() -> None:
+    host = Claimant(workers=1)
+    host.state.scale("main", 1, 2)
+    number = host.reserve(workers=1).reservation
+    host.assign()
+    (task,) = host.submit(cost=1_200.0)
+    assert host.assign() == []
+    host.tick()
+    host.join("main-1")
+    (send,) = host.assign()
+    assert [record.number for record in send.records] == [task]
+    assert _kept(host, number) == ["main-0"]
+
+
+def test_an_idle_kept_worker_is_retired(host: Claimant) -> None:
+    host.state.scale("main", 0, 2)
+    number = host.reserve(workers=1, ttl_ns=1_000 * SECOND).reservation
+    host.assign()
+    host.pass_time(90)
+    gone = [a.worker for a in host.tick() if isinstance(a, RetireWorker)]
+    assert len(gone) == 1
+    assert gone != _kept(host, number)
+
+
+def test_a_drained_node_goes_on_keeping_workers(host: Claimant) -> None:
+    number = host.reserve(workers=1).reservation
+    host.assign()
+    host.keep(host.state.drain_node("", "repairs", host.now_ns))
+    assert _kept(host, number) == []
+    assert host.state.free_slots == 2
+
+
+def test_a_machine_is_kept_without_a_slot() -> None:
+    machine = Machine(specs=(PoolSpec("qpu", "hardware", min=1, max=1, provider="a:b"),))
+    ask = ReservationAsk(device="qpu", workers=1, workload=Workload(qubits=1, shots=1))
+    decision = reservations.reserve(machine.state, ask, "", wall_ns=10**18)
+    assert decision.status == "accepted"
+    machine.submit(along=route(pool="qpu"))
+    assert machine.assign() == []
+    machine.submit(along=route(pool="qpu"), reservation=decision.reservation)
+    assert len(machine.assign()) == 1
+    assert machine.state.free_slots == 2
+
+
+def test_a_gang_waits_for_a_kept_workers_slot_and_stops_its_node() -> None:
+    machine = Machine(2, cluster(2))
+    ask = ReservationAsk(device="main", workers=1, ttl_ns=1_000 * SECOND)
+    decision = reservations.reserve(machine.state, ask, "", 1_800_000_000 * SECOND)
+    assert decision.status == "accepted"
+    assert machine.assign() == []
+    assert any(worker.kept_for for worker in machine.state.workers.values())
+    machine.submit(1, along=wide(2))
+    machine.revive()
+    assert machine.assign() == []  # the gang lacks a slot as long as that one is reserved
+    machine.hear()
+    machine.tick(11.0)  # it has waited long enough to take a node's last slots
+    machine.submit(1, cost=900.0)
+    assert [len(send.records) for send in machine.assign()] == [1]

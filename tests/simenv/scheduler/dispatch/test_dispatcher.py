@@ -1,0 +1,247 @@
+"""Chunks, slots and the order of tasks."""
+
+from __future__ import annotations
+
+from machine import LIMITS, SECOND, Machine, cluster, route
+
+from simenv.model import PoolSpec, TaskSpec
+from simenv.scheduler.core.types import Limits, Phase
+from simenv.scheduler.dispatch.dispatcher import CHUNK_BYTES, CHUNK_TASKS, CHUNK_US
+from simenv.scheduler.state.cost_estimator import Estimator
+
+
+def test_small_tasks_travel_in_chunks_of_limited_work() -> None:
+    machine = Machine()
+    machine.submit(1000, cost=10.0)
+    sends = machine.assign()
+    assert {send.worker for send in sends} == {"main-0", "main-1"}
+    for send in sends:
+        assert len(send.records) <= CHUNK_TASKS
+        assert sum(record.cost_us for record in send.records) <= CHUNK_US + 10.0
+
+
+def test_large_programs_that_cost_little_travel_in_chunks_a_message_can_carry() -> None:
+    machine = Machine(workers=1)
+    machine.submit(100, cost=1.0, program=bytes(2**20))
+    for _ in range(20):
+        for send in machine.assign():
+            assert sum(len(r.spec.program) for r in send.records) <= CHUNK_BYTES
+            machine.finish(send.records)
+    assert not machine.state.tasks
+    machine.submit(1, cost=1.0, program=bytes(2 * CHUNK_BYTES))
+    assert [len(send.records) for send in machine.assign()] == [1]
+
+
+def test_the_terms_of_each_message_count_in_a_chunk() -> None:
+    machine = Machine(workers=1)
+    for _ in range(100):
+        machine.submit(1, cost=1.0, share_bytes=2**20)
+    for send in machine.assign():
+        assert len(send.records) <= CHUNK_BYTES // 2**20 + 1
+
+
+def test_a_second_chunk_goes_ahead_and_no_third() -> None:
+    machine = Machine(workers=1)
+    machine.submit(1000, cost=14.0)
+    sends = machine.assign()
+    assert len(sends) == 2
+    machine.finish(sends[0].records)
+    assert len(machine.assign()) == 1
+
+
+def test_few_tasks_are_shared_out_among_the_workers() -> None:
+    machine = Machine()
+    machine.submit(10, cost=10.0)
+    assert sorted(len(send.records) for send in machine.assign()) == [5, 5]
+
+
+def test_a_task_above_one_millisecond_travels_alone() -> None:
+    machine = Machine(workers=1)
+    machine.submit(3, cost=1_200.0)
+    assert [len(send.records) for send in machine.assign()] == [1, 1]
+
+
+def test_nothing_is_sent_ahead_of_a_long_task() -> None:
+    machine = Machine(workers=1)
+    machine.submit(3, cost=200_000.0)
+    assert len(machine.assign()) == 1
+
+
+def test_a_sent_task_stays_queued_until_started() -> None:
+    machine = Machine(workers=1)
+    machine.submit(1, cost=30_000.0)
+    (send,) = machine.assign()
+    assert send.announce
+    record = send.records[0]
+    assert record.phase == Phase.SENT
+    assert machine.state.running == 0
+    machine.begin(record)
+    assert machine.state.running == 1
+
+
+def test_a_wide_task_alone_gets_all_slots_and_gives_them_back() -> None:
+    machine = Machine()
+    machine.tick(5)
+    machine.submit(1, cost=900_000.0)
+    (send,) = machine.assign()
+    assert send.slots == 2
+    machine.finish(send.records)
+    assert machine.state.free_slots == 2
+
+
+def test_in_a_crowd_each_gets_one_slot() -> None:
+    machine = Machine()
+    machine.submit(8, cost=900_000.0)
+    assert [send.slots for send in machine.assign()] == [1, 1]
+
+
+def test_granted_slots_never_exceed_the_nodes() -> None:
+    machine = Machine(workers=6)
+    machine.submit(6, cost=100_000.0)
+    assert len(machine.assign()) == 2
+    assert machine.state.free_slots == 0
+
+
+def _others_came(machine: Machine) -> None:
+    machine.submit(1, cost=10.0)
+    for send in machine.assign():
+        machine.finish(send.records)
+
+
+def test_two_long_tasks_alone_run_side_by_side() -> None:
+    machine = Machine()
+    machine.submit(2, cost=5e6)
+    assert [send.slots for send in machine.assign()] == [1, 1]
+
+
+def test_a_long_task_leaves_the_last_slot_while_others_come() -> None:
+    machine = Machine()
+    _others_came(machine)
+    machine.submit(2, cost=5e6)
+    (first,) = machine.assign()
+    assert first.slots == 1
+    machine.submit(1, cost=10.0)
+    (short,) = machine.assign()
+    assert short.records[0].cost_us == 10.0
+    machine.finish(short.records)
+    assert machine.assign() == []  # the long one still leaves the slot free
+
+
+def test_a_long_task_takes_the_last_slot_after_ten_seconds() -> None:
+    machine = Machine()
+    _others_came(machine)
+    machine.submit(2, cost=5e6)
+    machine.assign()
+    machine.tick(9.0)
+    machine.state.last_short_ns = machine.now_ns  # others come in
+    assert machine.assign() == []
+    machine.tick(1.5)
+    machine.state.last_short_ns = machine.now_ns
+    assert len(machine.assign()) == 1
+
+
+def test_a_long_task_takes_the_last_slot_when_nothing_else_comes() -> None:
+    machine = Machine()
+    _others_came(machine)
+    machine.submit(2, cost=5e6)
+    machine.assign()
+    machine.tick(1.5)
+    assert len(machine.assign()) == 1
+
+
+def test_higher_priority_goes_first() -> None:
+    machine = Machine(workers=1)
+    machine.submit(1, cost=2_000.0)
+    (urgent,) = machine.submit(1, cost=2_000.0, priority=5)
+    assert machine.assign()[0].records[0].number == urgent
+
+
+def test_priorities_that_were_used_once_are_looked_through_for_ever() -> None:
+    machine = Machine(workers=1)
+    order = list(range(-50, 50))
+    for priority in order[::2] + order[1::2]:
+        machine.submit(1, cost=1_200.0, priority=priority)
+    ran: list[int] = []
+    while machine.state.tasks:
+        for send in machine.assign():
+            ran += [record.batch.terms.priority for record in send.records]
+        machine.finish(list(machine.state.workers["main-0"].held.values()))
+    assert ran == order[::-1]
+    machine.submit()
+    machine.assign()
+    queue = machine.state.pools["main"].queue
+    assert len(queue._lanes) <= 2
+
+
+def test_a_task_waits_for_memory_in_use() -> None:
+    limits = Limits(2, 2**20 + 2**19, 100, 2**30, 10 * SECOND, 60 * SECOND)
+    machine = Machine(limits=limits)
+    machine.submit(2, cost=60_000.0)
+    (send,) = machine.assign()
+    assert machine.assign() == []
+    machine.finish(send.records)
+    assert len(machine.assign()) == 1
+
+
+def test_estimates_follow_what_workers_really_took() -> None:
+    machine = Machine(workers=1)
+    for _ in range(60):
+        machine.submit(1, cost=10.0)
+        (send,) = machine.assign()
+        for record in send.records:
+            record.cost_us = 100.0  # what `finish` reports as run time
+        machine.state.workers["main-0"].held_us = 100.0
+        machine.finish(send.records)
+    machine.submit(1, cost=10.0)
+    (send,) = machine.assign()
+    assert 80.0 < send.records[0].cost_us < 120.0
+    assert LIMITS.slots == machine.state.free_slots + 1
+
+
+QPU = PoolSpec("qpu", "hardware", provider="machines:ideal")
+
+
+def test_a_machine_gets_two_tasks_at_once_or_takes_a_slot() -> None:
+    machine = Machine(specs=(PoolSpec("main"), QPU))
+    machine.submit(50, along=route(10.0, pool="qpu", engine="hardware"))
+    for left in range(50, 0, -1):
+        (send,) = machine.assign()
+        assert (send.worker, len(send.records), send.announce) == ("qpu-0", 1, True)
+        assert machine.state.free_slots == LIMITS.slots
+        assert len(machine.state.tasks) == left
+        machine.finish(send.records)
+
+
+def test_a_machine_waits_for_slots_that_simulators_have() -> None:
+    machine = Machine(specs=(PoolSpec("main", min=2, max=2), QPU))
+    machine.submit(4, cost=60e6)
+    assert {send.worker for send in machine.assign()} == {"main-0", "main-1"}
+    assert not machine.state.free_slots
+    machine.submit(2, along=route(60e6, pool="qpu", engine="hardware"))
+    assert [send.worker for send in machine.assign()] == ["qpu-0"]
+    assert not machine.tick(60)
+
+
+def test_a_machine_is_moved_to_a_node_with_free_slots() -> None:
+    specs = (PoolSpec("n1", nodes="n1"), PoolSpec("n2", nodes="n2"), QPU)
+    machine = Machine(limits=cluster(1, 1), specs=specs)
+    node = machine.state.workers["qpu-0"].host.node.name
+    machine.submit(1, along=route(60e6, pool=node))
+    machine.assign()
+    machine.submit(1, along=route(1e6, pool="qpu", engine="hardware"))
+    for _ in range(3):
+        machine.tick(1.0)
+    assert not machine.state.workers["qpu-0"].leaving
+    assert [send.worker for send in machine.assign()] == ["qpu-0"]
+
+
+def test_one_machine_learns_from_another_or_from_one_width_alone() -> None:
+    estimator, spec = Estimator(), TaskSpec(b"", 0, 1)
+    slow = [route(1e6, pool="slow", engine="hardware", num_qubits=n) for n in (2, 90)]
+    fast = route(1e6, pool="fast", engine="hardware")
+    for _ in range(40):
+        estimator.observe(slow[0], spec, 0, 100_000_000)
+        estimator.observe(fast, spec, 0, 10_000)
+    assert 0.9e8 < estimator.cost_us(slow[1], spec) < 1.1e8
+    assert estimator.cost_us(fast, spec) < 1.1e4
+    assert estimator.cost_us(route(1e6), spec) == 1e6

@@ -1,0 +1,181 @@
+"""Devices paused, drained and bounded: nothing begins that should not, and nothing is lost."""
+
+from __future__ import annotations
+
+import pytest
+from machine import Machine, route, wide
+
+from simenv.errors import NotFound, OptionError
+from simenv.model import Code, PoolSpec, ReservationAsk, Workload
+from simenv.scheduler.core.types import Note
+from simenv.scheduler.events import devices, reservations
+from simenv.scheduler.views import infos
+from simenv.scheduler.views.infos import closed
+from simenv.scheduler.views.pending_reason import why
+
+TWO = (PoolSpec("main", "any", min=2, max=2), PoolSpec("other", "any", min=1, max=1))
+
+
+def _say(machine: Machine, verb: str, device: str = "main", **words: object) -> bool:
+    told = {"reason": "", "mode": "", "timeout_s": 0.0, "wall_ns": 5, **words}
+    return devices.steer(machine.state, device, verb, **told)  # type: ignore[arg-type]
+
+
+def test_a_paused_device_begins_tasks() -> None:
+    machine = Machine()
+    assert _say(machine, "pause", reason="calibration")
+    (task,) = machine.submit()
+    assert machine.assign() == []
+    record = machine.state.tasks[task]
+    assert why(machine.state, record, machine.now_ns) == "pool main is paused: calibration"
+    assert closed(machine.state) == (("main", "paused"),)
+    assert infos.target_info(machine.state, "main").pause_reason == "calibration"
+    assert _say(machine, "resume")
+    assert machine.assign()[0].records == [record]
+    assert closed(machine.state) == ()
+
+
+def test_workers_are_started_for_a_paused_device() -> None:
+    machine = Machine(min=0, max=2)
+    _say(machine, "pause")
+    machine.submit()
+    machine.tick(1)
+    assert machine.starts() == 0
+    _say(machine, "resume")
+    machine.tick(1)
+    assert machine.starts() == 1
+
+
+def test_a_draining_device_is_reserved() -> None:
+    machine = Machine()
+    _say(machine, "drain")
+    ask = ReservationAsk(device="main", workload=Workload(qubits=1, shots=1))
+    decision = reservations.reserve(machine.state, ask, "", wall_ns=10**18)
+    assert (decision.status, decision.code) == ("delayed", Code.DEVICE_UNAVAILABLE)
+
+
+def test_a_pause_of_one_pool_stops_the_others() -> None:
+    machine = Machine(specs=TWO)
+    _say(machine, "pause")
+    machine.submit()
+    machine.submit(along=route(pool="other"))
+    assert [send.worker for send in machine.assign()] == ["other-0"]
+
+
+def test_a_pause_of_everything_leaves_a_pool_out() -> None:
+    machine = Machine(specs=TWO)
+    _say(machine, "pause", device="")
+    machine.submit()
+    machine.submit(along=route(pool="other"))
+    machine.submit(along=wide(2))
+    assert machine.assign() == []
+    assert {name for name, _ in closed(machine.state)} >= {"main", "other"}
+
+
+def test_a_draining_device_drops_what_it_accepted() -> None:
+    machine = Machine()
+    machine.submit()
+    _say(machine, "drain")
+    assert devices.why_refused(machine.state, [route()]) != ""
+    assert devices.why_refused(machine.state, [route(pool="main.x4")]) != ""
+    assert devices.why_refused(machine.state, [route(pool="other")]) == ""
+    assert devices.tick(machine.state, 10) == []
+    (send,) = machine.assign()
+    assert devices.tick(machine.state, 10) == []
+    machine.finish(send.records)
+    (note,) = devices.tick(machine.state, 10)
+    assert isinstance(note, Note)
+    assert (note.kind, note.subject) == ("device.drained", "main")
+    assert devices.tick(machine.state, 11) == []  # said once
+    assert infos.target_info(machine.state, "main").state == "draining"
+
+
+def test_a_drain_goes_on_beginning_tasks_beyond_its_time() -> None:
+    machine = Machine()
+    machine.submit()
+    _say(machine, "drain", timeout_s=1.0)
+    devices.tick(machine.state, 2 * 10**9)
+    assert machine.assign() == []
+    _say(machine, "resume")
+    assert len(machine.assign()) == 1
+
+
+def test_more_tasks_are_with_workers_than_the_limit_lets() -> None:
+    machine = Machine()
+    devices.bound(machine.state, "main", 3)
+    machine.submit(10)
+    sent = [record for send in machine.assign() for record in send.records]
+    assert len(sent) == 3
+    assert machine.assign() == []
+    machine.finish([record for record in sent if record.worker == sent[0].worker])
+    machine.assign()
+    info = infos.target_info(machine.state, "main")
+    assert (info.sent + info.running, info.max_inflight) == (3, 3)
+    devices.bound(machine.state, "main", 0)
+    machine.assign()
+    assert infos.target_info(machine.state, "main").queued == 0
+
+
+def test_a_limit_on_all_holds_for_each_pool_alone() -> None:
+    machine = Machine(specs=TWO)
+    devices.bound(machine.state, "", 1)
+    machine.submit(2, cost=2e6)
+    machine.submit(2, cost=2e6, along=route(2e6, pool="other"))
+    assert len(machine.assign()) == 1
+
+
+def test_the_depth_of_a_profile_is_forgotten() -> None:
+    machine = Machine()
+    profile = machine.state.reservations.terms("main").profile
+    fields = {name: getattr(profile, name) for name in profile.__struct_fields__}
+    fields["max_provider_queue_depth"] = 1
+    machine.state.reservations.set_profile("main", type(profile)(**fields))
+    devices.tighten(machine.state)
+    machine.submit(5)
+    assert sum(len(send.records) for send in machine.assign()) == 1
+
+
+def test_what_is_no_way_to_steer_is_obeyed() -> None:
+    machine = Machine()
+    for wrong in (
+        lambda: _say(machine, "stop"),
+        lambda: _say(machine, "drain", mode="at once"),
+        lambda: _say(machine, "drain", timeout_s=float("nan")),
+        lambda: devices.bound(machine.state, "main", -1),
+        lambda: devices.reorder(machine.state, "main", "by mood", ()),
+        lambda: devices.reorder(machine.state, "main", "fifo", (("keys", "fifo"),)),
+        lambda: devices.reorder(machine.state, "main", "ordered", (("keys", "mood"),)),
+        lambda: devices.reorder(machine.state, "main", "ordered", (("keys", "fifo,fifo"),)),
+    ):
+        with pytest.raises(OptionError):
+            wrong()
+    with pytest.raises(NotFound):
+        _say(machine, "pause", device="nowhere")
+    assert infos.target_info(machine.state, "main").version == 1
+    assert machine.state.steers.changes == {}
+
+
+def test_a_version_stays_or_grows_without_a_change() -> None:
+    machine = Machine()
+    assert not devices.reorder(machine.state, "main", "priority", ())
+    assert not _say(machine, "resume")
+    assert _say(machine, "pause")
+    assert not _say(machine, "pause")
+    assert devices.bound(machine.state, "main", 2)
+    assert not devices.bound(machine.state, "main", 2)
+    assert infos.target_info(machine.state, "main").version == 3
+
+
+def test_a_start_forgets_how_devices_were_steered() -> None:
+    old = Machine()
+    _say(old, "pause", reason="cold")
+    devices.reorder(old.state, "main", "fifo", ())
+    devices.bound(old.state, "", 7)
+    new = Machine()
+    for device, told in old.state.steers.all.items():
+        devices.restore(new.state, device, told)
+    for device in ("", "main"):
+        assert infos.target_info(new.state, device) == infos.target_info(old.state, device)
+    new.submit()
+    assert new.assign() == []
+    assert new.state.steers.changes == {}

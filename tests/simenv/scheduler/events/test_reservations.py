@@ -1,0 +1,376 @@
+"""Tasks under reservations: what they hold, what they wait for, what they give back."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+
+import pytest
+from claimant import Claimant
+from machine import SECOND
+
+from simenv.errors import NotReserved
+from simenv.model import Code, ReservationState, TaskState
+from simenv.scheduler.core.types import Ending, Phase, StopRunning
+from simenv.scheduler.events import reservations
+from simenv.scheduler.views import infos
+from simenv.service.journal import scheduler_tables
+
+
+@pytest.fixture
+def host() -> Claimant:
+    """A pool with 10 credits and two workers."""
+    claimant = Claimant()
+    claimant.policy("credit", total_credits=10)
+    return claimant
+
+
+def test_a_task_holds_its_estimate_and_gives_back_what_it_did_not_need(host: Claimant) -> None:
+    number = host.reserve(6).reservation
+    (task,) = host.under(number, shots=4_000)
+    one = host.ledger[number]
+    assert (one.held, one.free) == (4, 2)
+    host.assign()
+    host.ran(task, 9_000)  # 9 ms: two units of 8.6 ms
+    assert (one.held, one.spent, one.returned, one.free) == (0, 2, 2, 4)
+    assert one.actual_ns == 9_000_000
+    info = reservations.reservation_info(host.state, one)
+    assert (info.credits_reserved, info.credits_consumed, info.credits_held) == (6, 2, 0)
+
+
+def test_a_task_that_took_longer_spends_no_more_than_it_held(host: Claimant) -> None:
+    number = host.reserve(6).reservation
+    (task,) = host.under(number, shots=2_000)
+    host.assign()
+    host.ran(task, 10**9)
+    assert (host.ledger[number].spent, host.ledger[number].returned) == (2, 0)
+
+
+def test_a_task_cancelled_before_it_ran_gives_everything_back(host: Claimant) -> None:
+    number = host.reserve(6).reservation
+    (task,) = host.under(number, shots=4_000)
+    host.keep(host.state.cancel([task], host.now_ns)[1])
+    one = host.ledger[number]
+    assert (one.held, one.spent, one.free) == (0, 0, 6)
+
+
+def test_what_does_not_fit_now_is_parked_in_order_and_goes_on_when_others_end(
+    host: Claimant,
+) -> None:
+    number = host.reserve(6).reservation
+    first, second, third = host.under(number, 3, shots=4_000)
+    (small,) = host.under(number, shots=1_000)
+    phases = [host.state.tasks[task].phase for task in (first, second, third, small)]
+    assert phases == [Phase.WAITING, *[Phase.PARKED] * 3], "a small task overtook"
+    host.assign()
+    host.ran(first, 1_000)  # one unit: 5 are free
+    assert host.state.tasks[second].phase == Phase.WAITING
+    assert list(host.ledger[number].parked) == [third, small]
+    host.keep(host.state.cancel([third], host.now_ns)[1])
+    host.settle()
+    assert host.state.tasks[small].phase == Phase.WAITING, "nothing is parked before it now"
+
+
+def test_a_parked_task_that_can_never_have_its_units_fails_and_says_so(host: Claimant) -> None:
+    number = host.reserve(6).reservation
+    first, second = host.under(number, 2, shots=4_000)
+    host.assign()
+    host.ran(first, 10**6)  # all four are spent: two are left
+    ending = host.ended(second)
+    assert (ending.state, ending.reason) == (TaskState.FAILED, "reservation")
+    assert "reason 7, insufficient credits" in ending.message
+
+
+def test_a_task_larger_than_its_reservation_is_refused(host: Claimant) -> None:
+    number = host.reserve(3).reservation
+    before = host.digest()
+    with pytest.raises(NotReserved, match="reason 9, too large"):
+        host.under(number, shots=3_001)
+    assert host.digest() == before
+
+
+def test_a_task_for_what_is_spent_is_refused(host: Claimant) -> None:
+    number = host.reserve(3).reservation
+    (task,) = host.under(number, shots=2_000)
+    host.assign()
+    host.ran(task, 10**6)
+    before = host.digest()
+    with pytest.raises(NotReserved, match="reason 7, insufficient credits"):
+        host.under(number, shots=2_000)
+    assert host.digest() == before
+
+
+def test_a_lost_worker_takes_no_units_with_it(host: Claimant) -> None:
+    number = host.reserve(6).reservation
+    (task,) = host.under(number, shots=4_000)
+    host.assign()
+    host.lose(host.state.tasks[task].worker)
+    one = host.ledger[number]
+    assert one.holds == {task: 4}, "the next attempt runs on the same units"
+    host.revive()
+    host.assign()
+    host.ran(task, 9_000)
+    assert (one.spent, one.free) == (2, 4)
+
+
+def test_a_poisonous_task_gives_its_units_back(host: Claimant) -> None:
+    number = host.reserve(6).reservation
+    (task,) = host.under(number, shots=4_000)
+    while task in host.state.tasks:
+        host.assign()
+        host.lose(host.state.tasks[task].worker)
+        host.pass_time(20)
+        host.revive()
+    host.settle()
+    assert host.ended(task).reason == "poison"
+    assert host.ledger[number].free == 6
+
+
+@pytest.mark.parametrize("how", ["cancelled", "poison"])
+def test_a_task_that_was_killed_as_it_ran_gives_back_what_it_spent(
+    host: Claimant, how: str
+) -> None:
+    number = host.reserve(6).reservation
+    (task,) = host.under(number, shots=4_000)
+    while task in host.state.tasks:
+        host.assign()
+        record = host.state.tasks[task]
+        host.begin(record)
+        host.now_ns += 20_000_000
+        if how == "cancelled":
+            host.keep(host.state.cancel([task], host.now_ns)[1])
+        host.lose(record.worker)
+        one = host.ledger[number]
+        assert (one.spent, one.held) in ((0, 4), (3, 0)), "an attempt that is made again costs"
+        host.pass_time(20)
+        host.revive()
+    host.settle()
+    assert host.ended(task).reason == how
+    assert (one.spent, one.returned, one.free, one.actual_ns) == (3, 1, 3, 20_000_000)
+
+
+def test_accepted_tasks_that_could_not_be_stored_hold_nothing(host: Claimant) -> None:
+    number = host.reserve(6).reservation
+    first, *_ = host.under(number, 3, shots=4_000)
+    host.state.withdraw(first, 3, host.now_ns)
+    host.settle()
+    one = host.ledger[number]
+    assert (one.held, one.free, one.parked) == (0, 6, {})
+    assert not host.rows.execute("select * from units").fetchall()
+
+
+def test_release_cancels_what_waits_and_lets_run_what_runs(host: Claimant) -> None:
+    number = host.reserve(6).reservation
+    running, waiting, parked = host.under(number, 3, shots=3_000)[:3]
+    (also_parked,) = host.under(number)
+    sends = host.assign()
+    assert {r.number for send in sends for r in send.records} == {running, waiting}
+    (late,) = host.under(host.reserve(2).reservation)
+    host.end(number)
+    one = host.ledger[number]
+    assert reservations.running(host.state, one) == [running, waiting]
+    for task in (parked, also_parked):
+        assert host.ended(task).state is TaskState.CANCELLED
+        assert host.ended(task).message == f"its reservation, {number}, was released"
+    assert late in host.state.tasks, "another's task was touched"
+    host.ran(running, 10**6)
+    host.ran(waiting, 1_000)
+    assert (one.spent, one.held, one.state) == (4, 0, ReservationState.RELEASED)
+
+
+def test_cancelling_a_reservation_stops_what_runs(host: Claimant) -> None:
+    number = host.reserve(6).reservation
+    (task,) = host.under(number, shots=3_000)
+    host.assign()
+    actions = host.end(number, ReservationState.CANCELLED)
+    assert [a.task for a in actions if isinstance(a, StopRunning)] == [task]
+    host.finish([host.state.tasks[task]], TaskState.CANCELLED)
+    host.settle()
+    assert host.ledger[number].state is ReservationState.CANCELLED
+    assert host.ledger[number].held == 0
+
+
+def test_a_reservation_ends_once(host: Claimant) -> None:
+    number = host.reserve(6).reservation
+    host.under(number)
+    assert host.end(number)
+    before = host.digest()
+    assert host.end(number) == []
+    assert host.digest() == before
+
+
+def test_many_waiting_tasks_end_a_part_at_a_time(host: Claimant) -> None:
+    host.policy("unlimited")
+    number = host.reserve(1).reservation
+    host.under(number, 3 * reservations.MOST_AT_ONCE)
+    one = host.ledger[number]
+    how = (ReservationState.RELEASED, "", host.wall_ns, host.now_ns)
+    host.keep(reservations.close(host.state, one, *how))
+    first = host.keep(reservations.empty(host.state, host.now_ns))
+    assert len(first) == reservations.MOST_AT_ONCE
+    assert not host.assign(), "a task of a reservation that is over was sent"
+    host.settle()
+    assert not host.state.tasks
+    assert len(host.endings) == 3 * reservations.MOST_AT_ONCE
+
+
+def test_it_expires_by_the_wall_clock_and_renewal_puts_that_off(host: Claimant) -> None:
+    number = host.reserve(6, ttl_ns=10 * SECOND).reservation
+    host.pass_time(9)
+    host.state.reservations.renew(number, "", 20 * SECOND, host.wall_ns)
+    host.pass_time(11)
+    (task,) = host.under(number)
+    host.pass_time(10)
+    assert host.ledger[number].state is ReservationState.EXPIRED
+    assert host.ended(task).message == f"its reservation, {number}, has expired"
+    with pytest.raises(NotReserved, match="is over"):
+        host.state.reservations.renew(number, "", SECOND, host.wall_ns)
+
+
+def test_an_overdue_reservation_serves_nobody_before_the_loop_has_seen_it(host: Claimant) -> None:
+    number = host.reserve(6, ttl_ns=SECOND).reservation
+    host.now_ns += SECOND
+    with pytest.raises(NotReserved, match="is over"):
+        host.under(number)
+    with pytest.raises(NotReserved, match="is over"):
+        host.state.reservations.renew(number, "", SECOND, host.wall_ns)
+
+
+def test_its_record_is_kept_for_an_hour_and_its_number_never_used_again(host: Claimant) -> None:
+    number = host.reserve(6).reservation
+    host.end(number)
+    host.pass_time(3_599)
+    assert number in host.ledger
+    host.pass_time(1)
+    assert number not in host.ledger
+    assert not host.rows.execute("select * from reservation").fetchall()
+    host.restart()
+    assert host.reserve(6).reservation == number + 1
+
+
+def test_what_still_runs_keeps_the_record_and_the_credits(host: Claimant) -> None:
+    number = host.reserve(10).reservation
+    (task,) = host.under(number, shots=4_000)
+    host.assign()
+    host.end(number)
+    host.pass_time(4_000)
+    assert number in host.ledger
+    assert host.reserve(7).code == Code.INSUFFICIENT_CREDITS, "four are still held"
+    assert host.reserve(6).status == "accepted"
+    host.ran(task, 1_000)
+    assert host.reserve(4).status == "accepted"
+    host.pass_time(1)
+    assert number not in host.ledger
+
+
+def test_a_queue_timeout_ends_what_is_parked_too(host: Claimant) -> None:
+    number = host.reserve(1).reservation
+    _, parked = host.under(number, 2)
+    host.state.deadlines.wait_until(host.now_ns, range(parked, parked + 1), host.state.tasks, 2)
+    actions = host.tick()
+    host.settle()
+    assert [a.record.number for a in actions if isinstance(a, Ending)] == [parked]
+    assert host.ended(parked).state is TaskState.EXPIRED
+
+
+def test_a_start_finds_what_held_and_what_was_parked(host: Claimant) -> None:
+    number = host.reserve(6).reservation
+    tasks = host.under(number, 5, shots=2_000)
+    host.assign()
+    host.ran(tasks[0], 1_000)
+    before = host.digest()
+    host.restart()
+    assert host.digest() == before
+    assert list(host.ledger[number].holds) == tasks[1:3]
+    assert list(host.ledger[number].parked) == tasks[3:]
+
+
+def test_after_a_start_nobody_looks_at_what_can_never_have_its_units(host: Claimant) -> None:
+    number = host.reserve(6).reservation
+    first, second = host.under(number, 2, shots=4_000)
+    host.assign()
+    record = host.state.tasks[first]
+    record.cost_us = 1e6  # it takes all four: two are left
+    host.finish([record])
+    ledger = host.state.reservations
+    for query, values in scheduler_tables.reservation_statements(ledger, ledger.take_changes()):
+        host.rows.execute(query, values)  # the crash comes before the other is looked at
+    host.restart()
+    host.settle()
+    assert (host.ended(second).state, host.ended(second).reason) == (
+        TaskState.FAILED, "reservation"
+    )  # fmt: skip
+
+
+def test_what_had_begun_is_ended_with_its_reservation_or_only_before_a_start(
+    host: Claimant,
+) -> None:
+    number = host.reserve(6).reservation
+    (task,) = host.under(number, shots=2_000)
+    host.assign()
+    host.lose(host.state.tasks[task].worker)
+    host.end(number)
+    before = host.digest()
+    host.restart()
+    assert host.digest() == before
+    host.assign()
+    host.ran(task, 1_000)
+    assert host.ledger[number].spent == 1
+
+
+class Watched(OrderedDict[int, object]):
+    """Knows how often somebody looked at one of its tasks."""
+
+    seen = 0
+
+    def items(self) -> Iterator[tuple[int, object]]:  # type: ignore[override]
+        for number, held in super().items():
+            self.seen += 1
+            yield number, held
+
+    def values(self) -> Iterator[object]:  # type: ignore[override]
+        return (held for _, held in self.items())
+
+
+def test_an_end_looks_at_all_that_is_parked(host: Claimant) -> None:
+    host.policy("unlimited")
+    number = host.reserve(1).reservation
+    one = host.ledger[number]
+    one.units = 2
+    first, *_ = host.under(number, 1_000)
+    watched = Watched(one.parked)
+    one.parked = watched  # type: ignore[assignment]
+    host.state.cancel([first], host.now_ns)
+    host.state.unpark(host.now_ns)
+    assert watched.seen == 2, "one that goes on, and one that does not"
+    told = infos.target_info(host.state, "main"), reservations.reservation_info(host.state, one)
+    assert (told[0].parked, told[1].parked) == (997, 997)
+    assert watched.seen == 2
+
+
+def test_many_that_can_never_have_their_units_end_at_once(host: Claimant) -> None:
+    number = host.reserve(1).reservation
+    first, *_ = host.under(number, 3 * reservations.MOST_AT_ONCE)
+    host.assign()
+    host.finish([host.state.tasks[first]])
+    ended = host.keep(host.state.unpark(host.now_ns))
+    assert len(ended) == reservations.MOST_AT_ONCE
+    host.settle()
+    assert not host.state.tasks
+
+
+def test_a_start_after_a_release_ends_what_had_not_begun(host: Claimant) -> None:
+    number = host.reserve(6).reservation
+    ran_before, never_ran = host.under(number, 2, shots=2_000)
+    host.state.tasks[ran_before].attempts = 1
+    one, ledger = host.ledger[number], host.state.reservations
+    reservations.close(host.state, one, ReservationState.RELEASED, "", host.wall_ns, host.now_ns)
+    for query, values in scheduler_tables.reservation_statements(ledger, ledger.take_changes()):
+        host.rows.execute(query, values)  # the crash comes before its tasks are ended
+    host.restart()
+    host.settle()
+    assert host.ended(never_ran).state is TaskState.CANCELLED
+    assert list(host.ledger[number].holds) == [ran_before]
+    host.assign()
+    host.ran(ran_before, 1_000)
+    assert host.ledger[number].spent == 1

@@ -1,0 +1,133 @@
+"""Fair order between owners: a flood of one does not keep another waiting, however it is made."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from machine import LIMITS, SECOND, Machine, route
+
+from simenv.model import CLIENT_LIMITS, OwnerLimits, TaskSpec, Terms
+from simenv.scheduler.core.types import Batch, Record
+from simenv.scheduler.events import devices
+from simenv.scheduler.invariants import check
+
+ALONE_US = 1_500.0  # such a task travels alone
+
+
+def submit(
+    machine: Machine, owner: str, count: int = 1, cost_us: float = ALONE_US, priority: int = 0
+) -> list[int]:
+    state = machine.state
+    terms = Terms(priority=priority)
+    batch = Batch(b"c", terms, "key", 0, state.next_task, machine.now_ns, owner=owner)
+    specs = [TaskSpec(b"program", 100, seed) for seed in range(count)]
+    state.submitted(batch, specs, [route(cost_us)] * count, None)
+    return list(range(batch.first, batch.first + count))
+
+
+def sent(machine: Machine, passes: int = 10**6) -> list[Record]:
+    """All tasks in the order they are sent."""
+    order: list[Record] = []
+    while machine.state.tasks and passes:
+        passes -= 1
+        for send in machine.assign():
+            assert len({record.batch.owner for record in send.records}) == 1, "owners share a chunk"
+            order += send.records
+        check(machine.state)
+        for worker in list(machine.state.workers.values()):
+            if worker.held:
+                machine.finish(list(worker.held.values()))
+    return order
+
+
+def owners(records: list[Record]) -> str:
+    return "".join(record.batch.owner or "-" for record in records)
+
+
+@pytest.mark.parametrize("cost_us", [ALONE_US, 100.0])
+@pytest.mark.parametrize("priority", [-60, 0, 60])
+def test_a_later_owner_does_not_wait_for_a_flood(cost_us: float, priority: int) -> None:
+    machine = Machine(workers=1)
+    submit(machine, "a", 2_000, cost_us, priority)
+    machine.now_ns += 600 * SECOND
+    submit(machine, "b", 1, cost_us)
+    first = sent(machine, passes=2)
+    assert "b" in owners(first)
+
+
+def test_owners_get_equal_work_not_equal_numbers_of_tasks() -> None:
+    machine = Machine(workers=1)
+    submit(machine, "a", 40, 20_000.0)
+    submit(machine, "b", 400, 2_000.0)
+    machine.now_ns += SECOND
+    first = sent(machine, passes=110)
+    work = {owner: sum(r.cost_us for r in first if r.batch.owner == owner) for owner in "ab"}
+    assert abs(work["a"] - work["b"]) <= 40_000.0
+
+
+def test_an_owner_who_comes_back_has_saved_no_turns() -> None:
+    machine = Machine(workers=1)
+    submit(machine, "a", 100)
+    submit(machine, "b", 100)
+    sent(machine, passes=40)
+    submit(machine, "c", 100)
+    following = owners(sent(machine, passes=30))
+    assert abs(following.count("c") - len(following) / 3) <= 1
+
+
+def test_priorities_order_the_tasks_of_their_owner_alone() -> None:
+    machine = Machine(workers=1)
+    submit(machine, "a", 3, priority=5)
+    (low,) = submit(machine, "b")
+    (high,) = submit(machine, "b", priority=1)
+    order = [record.number for record in sent(machine)]
+    assert order.index(high) == 1
+    assert order.index(high) < order.index(low) <= 3
+
+
+def test_the_own_users_priority_counts_between_owners() -> None:
+    machine = Machine(workers=1)
+    submit(machine, "a", 3)
+    submit(machine, "", 3, priority=1)
+    submit(machine, "", 3, priority=-1)
+    assert owners(sent(machine)) == "---aaa---"
+
+
+def test_what_the_own_user_sends_first_does_not_wait_for_ever() -> None:
+    machine = Machine(workers=1)
+    submit(machine, "a", 20)
+    machine.now_ns += 61 * SECOND
+    submit(machine, "", 20, priority=1)
+    assert owners(sent(machine))[:6].count("a") == 3
+
+
+def test_the_listed_order_is_that_of_the_turns() -> None:
+    machine = Machine(workers=1)
+    submit(machine, "a", 5)
+    submit(machine, "b", 3)
+    listed = [record.number for record in machine.state.pools["main"].queue]
+    assert [record.number for record in sent(machine)] == listed
+
+
+@pytest.mark.parametrize("policy", ["priority", "fifo", "round_robin"])
+def test_an_owner_has_no_more_running_slots_than_its_limit(policy: str) -> None:
+    machine = Machine(workers=4, limits=msgspec.structs.replace(LIMITS, slots=4))
+    devices.reorder(machine.state, "main", policy, ())
+    limits = OwnerLimits(max_running_slots=1)
+    machine.state.quotas.set({"a": limits}, CLIENT_LIMITS)
+    submit(machine, "a", 8)
+    submit(machine, "b", 8)
+    machine.assign()
+    held = [next(iter(w.held.values())) for w in machine.state.workers.values() if w.held]
+    assert sum(record.batch.owner == "a" for record in held) == 1
+    assert sum(record.batch.owner == "b" for record in held) >= 1
+    assert len(sent(machine)) + sum(len(w.held) for w in machine.state.workers.values()) >= 8
+    check(machine.state)
+
+
+def test_a_wide_task_gets_no_more_slots_than_its_owner_may_have() -> None:
+    machine = Machine(workers=1, limits=msgspec.structs.replace(LIMITS, slots=4))
+    machine.state.quotas.set({"a": OwnerLimits(max_running_slots=2)}, CLIENT_LIMITS)
+    submit(machine, "a", 1, cost_us=5e6)
+    (send,) = machine.assign()
+    assert send.slots == 2

@@ -1,0 +1,79 @@
+"""The first task of many lanes is found without asking each of them."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from machine import SECOND, route
+
+from simenv.model import TaskSpec, Terms
+from simenv.scheduler.core.types import FINAL, SENT, WAITING, Batch, Record
+from simenv.scheduler.queueing.lanes import LONG_US, Lanes
+from simenv.scheduler.queueing.policies import aged
+from simenv.scheduler.queueing.queue import Queue
+
+PRIORITIES = 201
+
+
+def record(number: int, priority: int, owner: str = "", cost_us: float = 10.0) -> Record:
+    batch = Batch(b"c", Terms(priority=priority), "k", 0, 1, number * SECOND, owner=owner)
+    return Record(number, TaskSpec(b"p", 1, 1), batch, route(cost_us), cost_us)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Lanes]:
+    """Every lane that was asked for its first task."""
+    asked: list[Lanes] = []
+    head = Lanes.head
+    monkeypatch.setattr(Lanes, "head", lambda self, long: asked.append(self) or head(self, long))
+    return asked
+
+
+def test_next_task_of_one_of_many_priorities_is_found_in_a_few_lanes(asked: list[Lanes]) -> None:
+    queue = Queue()
+    for number in range(1, PRIORITIES + 1):
+        queue.append([record(number, number - 100)])
+    queue.head()
+    asked.clear()
+    first = queue.head()
+    assert first is not None
+    queue.pop(first)
+    assert queue.head() is not first
+    lane, _ = queue.upcoming()
+    assert lane[0].batch.terms.priority == PRIORITIES - 101
+    assert queue.has_short()
+    assert len(asked) < 10
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_head_is_the_least_aged_of_all_lanes_after_any_events(seed: int) -> None:
+    chosen, queue, number = random.Random(seed), Queue(), 0
+    waiting: dict[int, Record] = {}
+    sent: list[Record] = []
+    for _ in range(400):
+        what = chosen.randrange(5)
+        if what == 0 or not waiting:
+            cost_us = chosen.choice([10.0, 2 * LONG_US])
+            number += 1
+            made = record(number, chosen.randrange(-3, 4), cost_us=cost_us)
+            queue.append([made])
+            waiting[number] = made
+        elif what == 1:
+            gone = waiting.pop(chosen.choice(sorted(waiting)))
+            queue.drop(gone)
+            gone.phase = FINAL
+        elif what == 2 and sent:
+            back = sent.pop(chosen.randrange(len(sent)))
+            back.phase, waiting[back.number] = WAITING, back
+            queue.give_back([back])
+        else:
+            head = queue.head(what == 3)
+            if head is not None:
+                queue.pop(head)
+                head.phase, head.attempts = SENT, head.attempts + 1
+                sent.append(waiting.pop(head.number))
+        for allow_long in (True, False):
+            heads = [lanes.head(allow_long) for lanes in queue._lanes.values()]
+            least = min((each for each in heads if each is not None), key=aged, default=None)
+            assert queue.head(allow_long) is least

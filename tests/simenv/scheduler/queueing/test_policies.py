@@ -1,0 +1,183 @@
+"""In which order tasks go: each policy by hand, changed while tasks wait, nothing lost."""
+
+from __future__ import annotations
+
+import random
+
+import msgspec
+import pytest
+from machine import SECOND, Machine, route
+
+from simenv.model import TaskSpec, Terms
+from simenv.scheduler.core.types import Batch
+from simenv.scheduler.events import devices
+from simenv.scheduler.queueing.policies import worth_ns
+from simenv.scheduler.views import infos
+
+ALONE = 1_500.0  # such a task travels alone
+
+
+def _ran(machine: Machine) -> list[int]:
+    """All tasks in the order they are sent; what is listed agrees with it."""
+    order: list[int] = []
+    while machine.state.tasks:
+        listed = [record.number for record in machine.state.pools["main"].queue]
+        sent = [r for send in machine.assign() for r in send.records]
+        assert [record.number for record in sent] == listed[: len(sent)]
+        order += [record.number for record in sent]
+        for worker in list(machine.state.workers.values()):
+            if worker.held:
+                machine.finish(list(worker.held.values()))
+    return order
+
+
+def _order(machine: Machine, policy: str, **options: str) -> None:
+    devices.reorder(machine.state, "main", policy, tuple(options.items()))
+
+
+def _submit_as(machine: Machine, owner: str, count: int, cost: float = ALONE) -> list[int]:
+    state = machine.state
+    batch = Batch(b"c", Terms(), "key", 0, state.next_task, machine.now_ns, owner=owner)
+    specs = [TaskSpec(b"program", 100, seed) for seed in range(count)]
+    state.submitted(batch, specs, [route(cost)] * count, None)
+    return list(range(batch.first, batch.first + count))
+
+
+def test_a_step_of_priority_is_worth_more_or_less_than_a_minute() -> None:
+    machine = Machine(workers=1)
+    (old,) = machine.submit(cost=ALONE)
+    machine.now_ns += 59 * SECOND
+    (urgent,) = machine.submit(cost=ALONE, priority=1)
+    machine.now_ns += 2 * SECOND
+    (late,) = machine.submit(cost=ALONE, priority=1)
+    machine.hear()
+    assert _ran(machine) == [urgent, old, late]
+
+
+def test_a_flood_of_urgent_tasks_keeps_an_old_one_waiting_for_ever() -> None:
+    machine = Machine(workers=1)
+    (old,) = machine.submit(priority=-1)
+    machine.now_ns += 70 * SECOND
+    urgent = machine.submit(300)
+    ran = _ran(machine)
+    assert ran[0] == old
+    assert ran[1:] == urgent
+
+
+def test_the_most_urgent_keep_others_waiting_for_days() -> None:
+    machine = Machine(workers=1)
+    (old,) = machine.submit()
+    machine.now_ns += 7_100 * SECOND
+    (urgent,) = machine.submit(priority=10**6)
+    machine.now_ns += 101 * SECOND
+    (late,) = machine.submit(priority=10**6)
+    machine.hear()
+    assert _ran(machine) == [urgent, old, late]
+
+
+def test_a_higher_priority_is_worth_no_more() -> None:
+    steps = [*range(1_000), *range(1_000, 1_000_000, 997), 999_999, 1_000_000]
+    worth = [worth_ns(step) for step in steps]
+    assert worth == sorted(set(worth))
+    assert worth[-1] < 7_200 * SECOND
+    assert [worth_ns(-step) for step in steps] == [-each for each in worth]
+    assert worth[:61] == [60 * SECOND * step for step in range(61)]
+
+
+def test_chunks_take_what_comes_after_tasks_of_another_priority() -> None:
+    machine = Machine(workers=1)
+    numbers = []
+    for seconds in range(6):
+        machine.now_ns = (1_000 + 20 * seconds) * SECOND
+        numbers += machine.submit(3, priority=seconds % 2)
+    machine.hear()
+    keys = {n: machine.state.tasks[n].batch for n in numbers}
+    by_age = sorted(
+        numbers, key=lambda n: keys[n].accepted_ns - keys[n].terms.priority * 60 * SECOND
+    )
+    assert _ran(machine) == by_age
+
+
+def test_fifo_looks_at_priorities() -> None:
+    machine = Machine(workers=1)
+    _order(machine, "fifo")
+    numbers = [machine.submit(cost=ALONE, priority=p)[0] for p in (0, 5, 1, -3)]
+    assert _ran(machine) == numbers
+
+
+def test_the_keys_of_ordered_are_taken_in_another_order() -> None:
+    costs = (4_000.0, 1_500.0, 9_000.0, 1_500.0)
+    for keys, expected in (
+        ("shortest", (2, 4, 1, 3)),
+        ("longest", (3, 1, 2, 4)),
+        ("priority,longest", (2, 3, 1, 4)),
+        ("fifo", (1, 2, 3, 4)),
+    ):
+        machine = Machine(workers=1)
+        _order(machine, "ordered", keys=keys)
+        for cost, priority in zip(costs, (0, 1, 0, 0), strict=True):
+            machine.submit(cost=cost, priority=priority)
+        assert _ran(machine) == list(expected), keys
+
+
+def test_round_robin_lets_one_owner_go_twice() -> None:
+    machine = Machine(workers=1)
+    _order(machine, "round_robin")
+    first = _submit_as(machine, "ann", 4)
+    second = _submit_as(machine, "bob", 2)
+    ran = _ran(machine)
+    assert ran == [first[0], second[0], first[1], second[1], first[2], first[3]]
+
+
+def test_round_robin_puts_a_chunk_of_one_owner_together() -> None:
+    machine = Machine(workers=1)
+    _order(machine, "round_robin")
+    first, second = _submit_as(machine, "ann", 50, 10.0), _submit_as(machine, "bob", 50, 10.0)
+    (send, *_) = machine.assign()
+    numbers = [record.number for record in send.records]
+    assert numbers[:4] == [first[0], second[0], first[1], second[1]]
+
+
+@pytest.mark.parametrize("policy", ["priority", "fifo", "ordered", "round_robin"])
+def test_what_a_worker_lost_goes_to_the_back(policy: str) -> None:
+    machine = Machine(workers=1)
+    _order(machine, policy)
+    first = machine.submit(1, cost=9_000.0)
+    machine.assign()
+    machine.submit(3, cost=9_000.0)
+    machine.lose("main-0")
+    machine.revive()
+    assert machine.assign()[0].records[0].number == first[0]
+
+
+def test_a_change_of_order_loses_tasks() -> None:
+    chance = random.Random(5)
+    machine = Machine(workers=2)
+    left: set[int] = set()
+    policies = ["fifo", "priority", "ordered", "round_robin"]
+    for _ in range(120):
+        left.update(machine.submit(chance.randrange(1, 4), cost=chance.choice([10.0, 2e6])))
+        left.update(_submit_as(machine, chance.choice("ab"), 2, chance.choice([10.0, ALONE])))
+        keys = {"keys": chance.choice(["shortest", "priority,longest"])}
+        policy = chance.choice(policies)
+        _order(machine, policy, **(keys if policy == "ordered" else {}))
+        if chance.random() < 0.5:
+            number = chance.choice(sorted(machine.state.tasks))
+            machine.keep(machine.state.cancel([number], machine.now_ns)[1])
+        for send in machine.assign():
+            machine.finish(send.records)
+    while machine.state.tasks:
+        for send in machine.assign():
+            machine.finish(send.records)
+        machine.now_ns += 20 * SECOND
+    ended = [ending.record.number for ending in machine.endings]
+    assert sorted(ended) == sorted(left)
+
+
+def test_a_pool_with_an_order_of_its_own_follows_that_of_all() -> None:
+    machine = Machine(workers=1)
+    devices.reorder(machine.state, "", "fifo", ())
+    assert infos.target_info(machine.state, "main").policy == "fifo"
+    _order(machine, "priority")
+    assert infos.target_info(machine.state, "main").policy == "priority"
+    assert msgspec.structs.asdict(infos.target_info(machine.state, ""))["policy"] == "fifo"

@@ -1,0 +1,229 @@
+"""Which engine `auto` takes, with which words, and what it says when none can."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+from arrays import Arrays
+
+from simenv.errors import Infeasible, OptionError
+from simenv.model import PoolSpec, Terms
+from simenv.scheduler.core.types import Limits
+from simenv.scheduler.routing import engine_choice
+from simulators import catalog
+from simulators.circuit import tokens as tk
+from simulators.circuit.analysis.profile import Profile
+from simulators.circuit.analysis.profiler import profile
+from simulators.circuit.ir import Circuit
+
+POOLS = (PoolSpec("main"),)
+LIMITS = Limits(4, 16 * 2**30, 10**6, 2**34, 1, 1)
+MPS, STABILIZER = catalog.card("mps"), catalog.card("stabilizer")
+
+
+@pytest.fixture(autouse=True)
+def everything_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog, "_installed", lambda modules: "nowhere" not in modules)
+
+
+def chain(width: int, *, gate: str = "cx", angle: float | None = None) -> Arrays:
+    """Neighbour after neighbour, as in a GHZ state."""
+    arrays = Arrays(width, width).add("h", [0])
+    for q in range(width - 1):
+        arrays.add(gate, [q, q + 1])
+    if angle is not None:
+        arrays.add("rz", [1], (), [angle])
+    return arrays
+
+
+def measured(arrays: Arrays) -> Circuit:
+    for q in range(arrays.num_qubits):
+        arrays.add("measure", [q], [q])
+    return arrays.circuit()
+
+
+def tangle(width: int) -> Circuit:
+    """Each qubit of one half with one of the other, and a T gate: for amplitudes alone."""
+    arrays = Arrays(width, width).add("t", [0])
+    for q in range(width // 2):
+        arrays.add("cz", [q, width - 1 - q])
+    return measured(arrays)
+
+
+def routed(circuit: Circuit, terms: Terms | None = None, **limits: int) -> engine_choice.Route:
+    within = msgspec.structs.replace(LIMITS, **limits)
+    return engine_choice.route(profile(circuit), terms or Terms(), POOLS, within)
+
+
+@pytest.mark.parametrize(
+    ("circuit", "engine", "words"),
+    [
+        (measured(chain(5)), "statevector", "5 qubits, all amplitudes"),
+        (measured(chain(13)), "stabilizer", "13 qubits of Clifford gates"),
+        (measured(chain(1000)), "stabilizer", "1000 qubits of Clifford gates"),
+        (measured(chain(13, angle=np.pi / 2)), "stabilizer", "Clifford"),
+        (measured(chain(13, angle=0.3)), "statevector", "all amplitudes"),
+        (tangle(24), "statevector", "24 qubits"),
+        (measured(chain(25, angle=0.3)), "mps", "at most 2^1 values cross any cut"),
+        (measured(chain(200, angle=0.3)), "mps", "200 qubits"),
+        (tangle(25), "statevector", "25 qubits"),
+    ],
+    ids=["5", "13", "1000", "pi/2", "0.3", "tangle24", "chain25", "chain200", "tangle25"],
+)
+def test_auto_takes_another_engine(circuit: Circuit, engine: str, words: str) -> None:
+    found = routed(circuit)
+    assert found.engine == engine
+    assert found.reason.startswith("auto: ")
+    assert words in found.reason
+
+
+def test_memory_does_not_count() -> None:
+    assert routed(tangle(16)).engine == "statevector"
+    assert routed(tangle(16), memory_bytes=2**30).engine == "statevector"
+    narrow = measured(chain(24, angle=0.3))
+    assert routed(narrow).engine == "statevector"
+    assert routed(narrow, memory_bytes=310 * 2**20).engine == "mps"
+
+
+def test_what_no_engine_can_is_refused_without_their_reasons() -> None:
+    with pytest.raises(Infeasible, match="60 qubits") as caught:
+        routed(tangle(60))
+    for words in (
+        "widest program",
+        "stabilizer: runs Clifford circuits",
+        "mps: its bonds may need",
+    ):
+        assert words in caught.value.hint
+
+
+def test_an_engine_that_is_not_installed_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog, "_installed", lambda modules: modules == ("numba",))
+    assert routed(measured(chain(13))).engine == "statevector"
+    with pytest.raises(Infeasible) as caught:
+        routed(measured(chain(60)))
+    assert "pip install 'simenv[stabilizer]'" in caught.value.hint
+    assert "pip install 'simenv[tn]'" in caught.value.hint
+    for engine, extra in (("mps", "tn"), ("stabilizer", "stabilizer"), ("aer", "aer")):
+        with pytest.raises(OptionError, match="not installed here") as named:
+            routed(measured(chain(3)), Terms(engine=engine))
+        assert named.value.hint == f"pip install 'simenv[{extra}]'"
+
+
+def test_a_chain_takes_a_gate_too_wide_for_it() -> None:
+    arrays = chain(60).add("mcx", range(10))
+    assert routed(measured(arrays)).engine == "mps"
+    with pytest.raises(Infeasible) as caught:
+        routed(measured(chain(60).add("mcx", range(11))), Terms(engine="mps"))
+    assert "gates on at most 10 qubits, not on 11" in caught.value.message
+    assert routed(measured(chain(25).add("barrier", range(25)).add("ccx", [0, 1, 2]))).engine == (
+        "mps"
+    )
+
+
+def test_a_named_engine_is_not_taken_or_not_judged() -> None:
+    assert routed(measured(chain(3)), Terms(engine="stabilizer")).reason == "asked for stabilizer"
+    assert routed(measured(chain(3)), Terms(engine="aer")).engine == "aer"
+    assert routed(tangle(60), Terms(engine="mps")).engine == "mps"  # its own bond is the limit
+    with pytest.raises(Infeasible, match="runs Clifford circuits"):
+        routed(measured(chain(3, angle=0.3)), Terms(engine="stabilizer"))
+    with pytest.raises(Infeasible, match="no measurements, resets or conditions"):
+        routed(dynamic(20), Terms(engine="mps"))
+    with pytest.raises(Infeasible, match="no output 'statevector'"):
+        routed(chain(3).circuit(), Terms(("statevector",), engine="stabilizer"))
+    with pytest.raises(Infeasible, match="at most 24 qubits"):
+        routed(chain(25).circuit(), Terms(("statevector",), engine="mps"))
+    with pytest.raises(Infeasible, match="no pool here runs engine 'fault'"):
+        routed(measured(chain(3)), Terms(engine="fault"))
+
+
+def dynamic(width: int) -> Circuit:
+    arrays = chain(width).add("measure", [0], [0])
+    arrays.begin((tk.CLBIT, 0, 0)).add("x", [1]).add("end")
+    return measured(arrays)
+
+
+def test_auto_relies_on_conditions_being_parities() -> None:
+    assert routed(dynamic(20)).engine == "statevector"
+    assert routed(dynamic(20), Terms(engine="stabilizer")).engine == "stabilizer"
+
+
+def test_free_parameters_pass_for_clifford() -> None:
+    arrays = chain(20).add("rz", [3], (), [0.0])
+    arrays.free(0)
+    circuit = measured(arrays)
+    assert routed(circuit).engine == "statevector"
+    assert routed(circuit, Terms(engine="stabilizer")).engine == "stabilizer"
+
+
+def test_options_reach_engines_that_do_not_have_them() -> None:
+    bond = Terms(options=(("bond", 8),))
+    assert routed(measured(chain(5)), bond).engine == "mps"
+    with pytest.raises(OptionError, match="no engine has an option 'bnd'") as caught:
+        routed(measured(chain(5)), Terms(options=(("bnd", 8),)))
+    assert "bond" in caught.value.hint
+    with pytest.raises(OptionError, match="'statevector' has no option 'bond'"):
+        routed(measured(chain(5)), Terms(engine="statevector", options=(("bond", 8),)))
+    for value in (0, 5_000, 1.5, True):
+        with pytest.raises(OptionError, match="from 1 to 4096"):
+            routed(measured(chain(5)), Terms(engine="mps", options=(("bond", value),)))
+
+
+def test_a_smaller_bond_does_not_need_less_memory() -> None:
+    wide = tangle(60)
+    large = routed(wide, Terms(engine="mps"))
+    small = routed(wide, Terms(engine="mps", options=(("bond", 16),)))
+    assert small.memory_bytes < large.memory_bytes
+    assert small.evolve_us < large.evolve_us
+
+
+def test_angles_do_not_matter_where_they_decide() -> None:
+    def hangs(circuit: Circuit, engine: str = "auto") -> bool:
+        return engine_choice.hangs_on_angles(profile(circuit), Terms(engine=engine))
+
+    assert hangs(measured(chain(13, angle=0.3)))
+    assert not hangs(measured(chain(12, angle=0.3)))  # statevector's all the same
+    assert hangs(measured(chain(3, angle=0.3)), "stabilizer")
+    assert not hangs(measured(chain(13)))
+    assert not hangs(measured(chain(13, angle=0.3)), "mps")
+    assert not hangs(tangle(13))  # a T gate settles it
+
+
+def test_a_pool_of_its_own_is_passed_by() -> None:
+    pools = (PoolSpec("main"), PoolSpec("chains", "mps"), PoolSpec("drill", "fault"))
+
+    def pool_of(engine: str) -> str:
+        terms = Terms(engine=engine)
+        return engine_choice.route(profile(measured(chain(3))), terms, pools, LIMITS).pool
+
+    found = {engine: pool_of(engine) for engine in ("statevector", "mps", "fault", "aer")}
+    assert found == {"statevector": "main", "mps": "chains", "fault": "drill", "aer": "main"}
+
+
+def test_an_engine_considered_is_left_out() -> None:
+    found = engine_choice.consider(profile(measured(chain(40))), Terms(), POOLS, LIMITS)
+    assert [one.engine for one in found] == ["stabilizer", "mps", "statevector"]
+    assert [one.route is not None for one in found] == [True, True, False]
+    named = engine_choice.consider(profile(measured(chain(40))), Terms(engine="mps"), POOLS, LIMITS)
+    assert [one.engine for one in named] == ["mps"]
+
+
+def test_a_count_of_operations_is_no_cap() -> None:
+    light = profile(measured(chain(30, angle=0.3)))
+    assert engine_choice.route(light, Terms(), POOLS, LIMITS).engine == "mps"
+    heavy = msgspec.structs.replace(light, gates_2q=10**6, bond_bits=8, num_qubits=60)
+    with pytest.raises(Infeasible) as caught:
+        engine_choice.route(heavy, Terms(), POOLS, LIMITS)
+    assert "1e+12 operations" in caught.value.hint
+    assert isinstance(heavy, Profile)
+
+
+def test_automatic_engine_of_a_new_card_is_considered_after_the_known_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    new = msgspec.structs.replace(catalog.card("aer"), name="new", automatic=True)
+    monkeypatch.setattr(catalog, "CARDS", (new, *catalog.CARDS))
+    small = profile(measured(chain(3)))
+    considered = engine_choice.consider(small, Terms(), POOLS, LIMITS)
+    assert [one.engine for one in considered][-1] == "new"
+    assert considered[0].engine == "statevector"

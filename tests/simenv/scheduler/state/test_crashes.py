@@ -1,0 +1,238 @@
+"""Who is charged for a worker's death, and how it ends."""
+
+from __future__ import annotations
+
+from machine import Machine, cluster, route
+
+from simenv.model import PoolSpec, TaskState
+from simenv.scheduler.core.types import KillWorker, Note, Phase, StartWorker
+from simenv.wire.messages.client import STATES, Finished
+
+
+def test_a_lost_task_goes_to_the_front_with_its_next_attempt() -> None:
+    machine = Machine(workers=1)
+    first, second, third = machine.submit(3, cost=60_000.0)
+    (send,) = machine.assign()
+    machine.begin(send.records[0])
+    machine.lose("main-0")
+    machine.revive()
+    (again,) = machine.assign()
+    assert again.records[0].number == first
+    assert again.records[0].attempts == 2
+    assert [r.number for r in machine.state.pools["main"].queue] == [second, third]
+
+
+def test_a_late_answer_of_a_lost_attempt_is_fenced_out() -> None:
+    machine = Machine(workers=1)
+    machine.submit(1, cost=60_000.0)
+    (send,) = machine.assign()
+    record = send.records[0]
+    late = Finished(
+        record.number, record.fence, STATES.index(TaskState.DONE), b"", 0, start_us=1, run_us=1
+    )
+    machine.lose("main-0")
+    machine.revive()
+    (again,) = machine.assign()
+    assert machine.state.finished("main-0", [late], 1, machine.now_ns) == []
+    assert len(machine.finish(again.records)) == 1
+
+
+def test_three_deaths_alone_are_poison() -> None:
+    machine = Machine(workers=1)
+    machine.submit(1)
+    for _ in range(3):
+        machine.assign()
+        machine.lose("main-0", "signal 11 (SIGSEGV)")
+        machine.revive()
+    (ending,) = machine.endings
+    assert ending.state is TaskState.FAILED
+    assert ending.reason == "poison"
+    assert "SIGSEGV" in ending.message
+
+
+def test_only_the_guilty_one_of_a_chunk_is_charged() -> None:
+    machine = Machine(workers=1)
+    numbers = machine.submit(20)
+    guilty = numbers[7]
+    finished: set[int] = set()
+    for _ in range(200):
+        for send in machine.assign():
+            for place, record in enumerate(send.records):
+                if record.number == guilty:
+                    done = send.records[:place]
+                    if done:
+                        machine.finish(done)
+                        finished.update(r.number for r in done)
+                    machine.lose("main-0", "signal 11 (SIGSEGV)")
+                    machine.revive()
+                    break
+            else:
+                held = machine.state.workers["main-0"].held
+                records = [r for r in send.records if r.number in held]
+                if records:
+                    machine.finish(records)
+                    finished.update(r.number for r in records)
+        if not machine.state.tasks:
+            break
+    poisoned = [e for e in machine.endings if e.state is TaskState.FAILED]
+    assert [e.record.number for e in poisoned] == [guilty]
+    assert finished == set(numbers) - {guilty}
+    assert all(e.record.deaths == 0 for e in machine.endings if e.record.number != guilty)
+
+
+def test_suspects_travel_alone() -> None:
+    machine = Machine(workers=1)
+    machine.submit(10)
+    machine.assign()
+    machine.lose("main-0")
+    machine.revive()
+    sends = machine.assign()
+    assert [len(send.records) for send in sends] == [1]
+
+
+def test_neighbours_are_cleared_once_the_guilty_one_is_known() -> None:
+    machine = Machine(workers=1)
+    machine.submit(10)
+    machine.assign()
+    machine.lose("main-0")
+    machine.revive()
+    machine.assign()
+    machine.lose("main-0")  # alone this time: it is the one
+    suspects = [r for r in machine.state.tasks.values() if r.incident]
+    assert len(suspects) == 1
+
+
+def test_the_announced_task_is_charged_and_not_the_one_behind_it() -> None:
+    machine = Machine(workers=1)
+    machine.submit(2, cost=4_000.0)
+    sends = machine.assign()
+    assert len(sends) == 2
+    machine.begin(sends[0].records[0])
+    machine.lose("main-0")
+    first, second = (machine.state.tasks[s.records[0].number] for s in sends)
+    assert (first.deaths, second.deaths) == (1, 0)
+    assert second.incident == 0
+
+
+def test_a_silent_worker_is_lost_and_killed() -> None:
+    machine = Machine(workers=1)
+    (number,) = machine.submit(1, cost=60_000.0)
+    machine.assign()
+    for _ in range(6):
+        actions = machine.tick(2.0)
+    assert any(isinstance(action, KillWorker) for action in machine.actions)
+    assert machine.state.tasks[number].phase == Phase.WAITING
+    assert actions is not None
+
+
+def test_a_machine_whose_provider_holds_its_worker_is_lost() -> None:
+    machine = Machine(specs=(PoolSpec("qpu", "hardware", provider="a:b"),))
+    machine.submit(1, along=route(1e6, pool="qpu", engine="hardware"))
+    (send,) = machine.assign()
+    for _ in range(250):
+        machine.tick(2.0)
+    assert "qpu-0" in machine.state.workers
+    machine.finish(send.records)
+    for _ in range(4):
+        machine.tick(2.0)
+    assert "qpu-0" in machine.state.workers
+    for _ in range(2):
+        machine.tick(2.0)
+    assert any("silent for" in str(action) for action in machine.actions)
+
+
+def test_silence_proves_nothing_after_the_service_slept() -> None:
+    machine = Machine(workers=1)
+    machine.submit(1, cost=60_000.0)
+    machine.assign()
+    machine.tick(3600.0)
+    assert "main-0" in machine.state.workers
+
+
+def test_start_failures_back_off_and_end_in_quarantine() -> None:
+    machine = Machine(workers=1)
+    machine.lose("main-0", "exit 1")
+    starts = 0
+    for _ in range(300):
+        for action in machine.tick(1.0):
+            if isinstance(action, StartWorker):
+                starts += 1
+                machine.lose(action.worker, "exit 1")
+    assert starts == 6
+    assert machine.state.pools["main"].is_quarantined
+    notes = [a.kind for a in machine.actions if isinstance(a, Note)]
+    assert notes.count("pool.quarantined") == 1
+
+
+def test_a_worker_that_dies_with_a_task_is_replaced_at_once() -> None:
+    machine = Machine(workers=1)
+    machine.submit(1)
+    machine.assign()
+    machine.lose("main-0")
+    assert any(isinstance(action, StartWorker) for action in machine.tick())
+
+
+def test_a_worker_that_gave_up_its_lease_charges_nobody() -> None:
+    machine = Machine(workers=1)
+    (number,) = machine.submit(1)
+    for _ in range(4):
+        machine.assign()
+        machine.lose("main-0", "exit 3", blame=False)
+        machine.revive()
+    assert machine.endings == []
+    assert machine.state.tasks[number].deaths == 0
+
+
+def test_a_lasting_trouble_of_a_launcher_starts_a_worker_every_second() -> None:
+    machine = Machine(4, cluster(4))
+    for name in list(machine.state.workers):
+        machine.lose(name, blame=False)
+    machine.tick(1.0)
+    assert machine.starts() == 8, "those that die together count as one"
+    for name in list(machine.state.workers):
+        machine.join(name)
+    begun = machine.starts()
+    for _ in range(120):
+        for name in list(machine.state.workers):
+            machine.lose(name, "its DVM was lost", blame=False)
+        machine.tick(1.0)
+    assert 4 * 8 <= machine.starts() - begun <= 4 * 14
+    assert machine.state.pools["main"].failures == 0
+
+
+def test_a_worker_that_runs_nothing_of_what_it_holds_is_replaced() -> None:
+    machine = Machine(workers=1)
+    (number,) = machine.submit(1, cost=60_000.0)
+    machine.assign()
+    for _ in range(2):
+        assert (
+            machine.state.beaten("main-0", machine.start_of("main-0"), 0, 0, 0, machine.now_ns)
+            == []
+        )
+    machine.keep(
+        machine.state.beaten("main-0", machine.start_of("main-0"), 0, 0, 0, machine.now_ns) or []
+    )
+    record = machine.state.tasks[number]
+    assert (record.phase, record.deaths) == (Phase.WAITING, 0)
+    assert any(isinstance(action, KillWorker) for action in machine.actions)
+
+
+def test_an_unannounced_task_seen_by_a_heartbeat_is_not_charged_alone() -> None:
+    machine = Machine(workers=1)
+    machine.submit(4, cost=10.0)
+    machine.submit(1, cost=4_000.0)
+    first, second = machine.assign()
+    assert (first.announce, second.announce) == (False, True)
+    machine.begin(first.records[0])  # by a heartbeat; the next one may run by now
+    machine.lose("main-0", "signal 11 (SIGSEGV)")
+    assert all(record.incident for record in machine.state.tasks.values())
+    assert all(record.deaths == 0 for record in machine.state.tasks.values())
+
+
+def test_suspects_that_are_cancelled_leave_no_trace() -> None:
+    machine = Machine(workers=1)
+    numbers = machine.submit(10)
+    machine.assign()
+    machine.lose("main-0")
+    machine.keep(machine.state.cancel(numbers, machine.now_ns)[1])
+    assert machine.state.incidents.open == 0

@@ -1,0 +1,312 @@
+"""Slots and memory of each node, nodes that are drained or lost, pools that are scaled."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from machine import SECOND, Machine, cluster, route
+from simulation import Simulation
+
+from simenv.errors import NotFound, OptionError
+from simenv.model import PoolSpec, WorkerState
+from simenv.scheduler.core.types import KillWorker, Note, RetireWorker, StartWorker
+
+
+def where(machine: Machine) -> Counter[str]:
+    return Counter(w.host.node.name for w in machine.state.workers.values() if w.is_live)
+
+
+def notes(machine: Machine) -> list[str]:
+    return [action.kind for action in machine.actions if isinstance(action, Note)]
+
+
+def test_workers_of_one_rank_crowd_on_one_node() -> None:
+    machine = Machine(6, cluster(2, 2, 2))
+    assert where(machine) == {"n1": 2, "n2": 2, "n3": 2}
+    starts = [a for a in machine.actions if isinstance(a, StartWorker)]
+    assert [a.start for a in starts] == [1, 2, 3, 4, 5, 6]
+    assert all(len(a.shares) == 1 and a.shares[0].ranks == 1 for a in starts)
+
+
+def test_64_circuits_crowd_on_some_of_three_equal_nodes() -> None:
+    there = Simulation(cluster(2, 2, 2), PoolSpec("main", min=6, max=6))
+    there.run(1.0, until_idle=False)
+    numbers = there.submit(64, cost=50_000.0)
+    there.run(60.0)
+    counts = Counter(there.ran_on[number] for number in numbers)
+    assert max(counts.values()) <= 1.5 * min(counts.values())
+    assert len(counts) == 3
+
+
+def test_a_nodes_slots_are_granted_twice() -> None:
+    machine = Machine(9, cluster(2, 2, 2))
+    machine.submit(9, cost=100_000.0)
+    assert len(machine.assign()) == 6
+    assert all(host.free_slots == 0 for host in machine.state.ledger.hosts.values())
+
+
+def test_a_long_task_takes_the_last_slot_of_a_node_while_others_come() -> None:
+    machine = Machine(4, cluster(2, 2))
+    machine.submit(1)
+    for send in machine.assign():
+        machine.finish(send.records)
+    machine.submit(4, cost=5e6)
+    sends = machine.assign()
+    assert {machine.state.workers[s.worker].host.node.name for s in sends} == {"n1", "n2"}
+    assert [s.slots for s in sends] == [1, 1]
+
+
+def test_a_wide_task_gets_slots_of_two_nodes() -> None:
+    machine = Machine(2, cluster(2, 4))
+    machine.tick(5)
+    machine.submit(1, cost=900_000.0)
+    (send,) = machine.assign()
+    assert send.slots == 4
+
+
+def test_a_task_is_sent_where_its_memory_is_not() -> None:
+    machine = Machine(2, cluster(1, 1))
+    machine.submit(2, along=route(60_000.0, memory_bytes=2**29))
+    assert len(machine.assign()) == 2
+    machine.submit(1, along=route(60_000.0, memory_bytes=2**20))
+    assert machine.assign() == []
+
+
+def test_a_stale_start_is_taken_for_the_present_one() -> None:
+    machine = Machine(1, cluster(2))
+    old = machine.start_of("main-0")
+    machine.lose("main-0")
+    machine.now_ns += 2 * SECOND
+    machine.tick()
+    new = machine.start_of("main-0")
+    assert new > old
+    state, now_ns = machine.state, machine.now_ns
+    assert not state.joined("main-0", old, "n1", 1, now_ns)
+    assert state.beaten("main-0", old, 0, 0, 0, now_ns) is None
+    assert state.lost("main-0", old, "exit 1", now_ns) == []
+    assert state.joined("main-0", new, "n1", 1, now_ns)
+    assert state.beaten("main-0", new, 0, 0, 0, now_ns) == []
+
+
+def test_a_name_is_given_again_while_its_process_may_live() -> None:
+    machine = Machine(1, cluster(2))
+    old = machine.start_of("main-0")
+    machine.keep(machine.state.dropped("main-0", "it cannot be reached", machine.now_ns))
+    machine.tick(1.1)
+    assert list(machine.state.workers) == ["main-1"]
+    machine.keep(machine.state.lost("main-0", old, "signal 9", machine.now_ns))
+    machine.lose("main-1")
+    machine.tick(2.1)
+    assert list(machine.state.workers) == ["main-0"]
+
+
+def test_a_drained_node_keeps_its_workers_or_drops_its_tasks() -> None:
+    machine = Machine(2, cluster(2, 2))
+    machine.submit(1, cost=60_000.0)
+    (send,) = machine.assign()
+    busy = machine.state.workers[send.worker]
+    node = busy.host.node.name
+    actions = machine.keep(machine.state.drain_node(node, "disk", machine.now_ns))
+    assert [type(a) for a in actions] == [Note]  # the busy one finishes
+    machine.revive()
+    assert where(machine) == {({"n1", "n2"} - {node}).pop(): 2}
+    assert len(machine.finish(send.records)) == 1
+    (retired,) = [a for a in machine.tick() if isinstance(a, RetireWorker)]
+    assert (retired.worker, retired.start) == (busy.name, busy.start)
+    machine.lose(busy.name, "exit 0")
+    machine.submit(8, cost=60_000.0)
+    assert all(machine.state.workers[s.worker].host.node.name != node for s in machine.assign())
+    info = {n.name: n for n in machine.state.node_infos()}[node]
+    assert (info.state, info.reason, info.workers) == ("drained", "disk", 0)
+
+
+def test_a_worker_that_was_starting_stays_on_a_drained_node() -> None:
+    machine = Machine(1, cluster(2, 2))
+    machine.lose("main-0", blame=False)
+    machine.tick(1.5)
+    (worker,) = machine.state.workers.values()
+    assert worker.state == WorkerState.STARTING
+    machine.keep(machine.state.drain_node(worker.host.node.name, "", machine.now_ns))
+    machine.join(worker.name)
+    machine.submit(1)
+    assert machine.assign() == []
+    assert any(isinstance(a, RetireWorker) for a in machine.tick())
+
+
+def test_a_resumed_node_stays_empty() -> None:
+    machine = Machine(2, cluster(2, 2))
+    machine.keep(machine.state.drain_node("n1", "disk", machine.now_ns))
+    for name in list(machine.state.workers):
+        if machine.state.workers[name].state == WorkerState.DRAINING:
+            machine.lose(name, "exit 0")
+    machine.revive()
+    assert where(machine) == {"n2": 2}
+    machine.keep(machine.state.resume("n1"))
+    machine.keep(machine.state.scale("main", 3, 3))
+    machine.revive()
+    assert where(machine) == {"n1": 1, "n2": 2}
+
+
+def test_what_is_not_there_is_drained_or_resumed() -> None:
+    machine = Machine(1, cluster(2))
+    with pytest.raises(NotFound, match="'n9'") as caught:
+        machine.state.drain_node("n9", "", machine.now_ns)
+    assert "nodes: n1; pools: main" in caught.value.hint
+    with pytest.raises(NotFound, match="'n9'"):
+        machine.state.resume("n9")
+
+
+def test_a_lost_node_costs_its_tasks_an_attempt_of_three_or_its_pool_a_failure() -> None:
+    machine = Machine(2, cluster(2, 2))
+    (number,) = machine.submit(1, cost=60_000.0)
+    for _ in range(10):
+        (send,) = machine.assign()
+        machine.begin(send.records[0])
+        node = machine.state.workers[send.worker].host.node.name
+        actions = machine.keep(machine.state.node_lost(node, "no answer", machine.now_ns))
+        assert any(isinstance(a, KillWorker) for a in actions)
+        machine.revive()
+        machine.keep(machine.state.node_back(node, machine.now_ns))
+    assert machine.endings == []
+    assert machine.state.tasks[number].deaths == 0
+    assert machine.state.pools["main"].failures == 0
+    assert notes(machine).count("node.lost") == notes(machine).count("node.back") == 10
+
+
+def test_something_is_placed_on_a_lost_node_before_it_is_back() -> None:
+    machine = Machine(2, cluster(2, 2))
+    machine.keep(machine.state.node_lost("n1", "its daemon is gone", machine.now_ns))
+    assert machine.state.node_lost("n1", "again", machine.now_ns) == []
+    machine.revive()
+    assert where(machine) == {"n2": 2}
+    machine.keep(machine.state.node_back("n1", machine.now_ns))
+    machine.keep(machine.state.scale("main", 3, 3))
+    machine.revive()
+    assert where(machine) == {"n1": 1, "n2": 2}
+
+
+def test_a_node_that_comes_back_forgets_that_it_was_drained() -> None:
+    machine = Machine(1, cluster(2, 2))
+    machine.keep(machine.state.drain_node("n2", "disk", machine.now_ns))
+    machine.keep(machine.state.node_lost("n2", "off", machine.now_ns))
+    assert machine.state.node_infos()[1].state == "lost"
+    machine.keep(machine.state.node_back("n2", machine.now_ns))
+    assert machine.state.node_infos()[1].state == "drained"
+    machine.keep(machine.state.resume("n2"))
+    assert machine.state.node_infos()[1].state == "up"
+
+
+def test_a_node_whose_workers_are_all_silent_is_trusted() -> None:
+    machine = Machine(4, cluster(2, 2))
+    for _ in range(6):
+        machine.now_ns += 2 * SECOND
+        for worker in machine.state.workers.values():
+            if worker.host.node.name == "n1":
+                worker.heard_ns = machine.now_ns
+        machine.tick()
+    infos = {info.name: info for info in machine.state.node_infos()}
+    assert (infos["n1"].state, infos["n2"].state) == ("up", "lost")
+    assert "silent" in infos["n2"].reason
+    assert where(machine)["n1"] == 4
+
+
+def test_one_silent_worker_makes_its_node_lost() -> None:
+    machine = Machine(4, cluster(2, 2))
+    for _ in range(6):
+        machine.now_ns += 2 * SECOND
+        for worker in machine.state.workers.values():
+            if worker.name != "main-1":
+                worker.heard_ns = machine.now_ns
+        machine.tick()
+    assert all(info.state == "up" for info in machine.state.node_infos())
+    assert "worker.lost" in notes(machine)
+
+
+def test_a_start_that_failed_on_a_node_is_tried_there_again_at_once() -> None:
+    machine = Machine(1, cluster(2, 2))
+    machine.lose("main-0", blame=False)
+    machine.tick(1.5)
+    (worker,) = machine.state.workers.values()
+    first = worker.host.node.name
+    machine.lose(worker.name, "exit 1")
+    machine.tick(2.5)
+    (worker,) = machine.state.workers.values()
+    assert worker.host.node.name != first
+
+
+def test_a_pool_stays_on_nodes_it_was_not_told() -> None:
+    spec = PoolSpec("main", min=3, max=3, nodes="n2,n3*")
+    machine = Machine(limits=cluster(2, 2, 2), specs=(spec,))
+    assert set(where(machine)) == {"n2", "n3"}
+
+
+def test_scaling_changes_nothing_or_kills_what_runs() -> None:
+    machine = Machine(3, cluster(4))
+    machine.submit(1, cost=60_000.0)
+    (send,) = machine.assign()
+    machine.keep(machine.state.scale("main", 0, 1))
+    retired = [a.worker for a in machine.tick() if isinstance(a, RetireWorker)]
+    assert len(retired) == 2
+    assert send.worker not in retired
+    machine.keep(machine.state.scale("main", 4, 4))
+    assert sum(isinstance(a, StartWorker) for a in machine.tick()) == 3
+    with pytest.raises(NotFound, match="no pool 'other'") as caught:
+        machine.state.scale("other", 1, 1)
+    assert "pools: main" in caught.value.hint
+    with pytest.raises(OptionError, match="no range"):
+        machine.state.scale("main", 2, 1)
+
+
+def test_one_pools_flood_leaves_others_no_slot() -> None:
+    specs = tuple(PoolSpec(name, min=6, max=6) for name in ("one", "two", "three"))
+    there = Simulation(cluster(2, 2, 2), *specs)
+    there.run(1.0, until_idle=False)
+    flood = there.submit(2_000, along=route(5_000.0, pool="one"))
+    there.run(0.5, until_idle=False)
+    assert {w.pool for w in there.state.workers.values() if w.held} == {"one"}
+    others = {p: there.submit(200, along=route(5_000.0, pool=p)) for p in ("two", "three")}
+    there.slot_ns = there.span_ns = 0
+    there.run(0.2, until_idle=False)
+    slots = Counter(w.pool for w in there.state.workers.values() if w.held)
+    assert slots == {"one": 2, "two": 2, "three": 2}
+    there.run(60.0)
+    assert there.used > 0.85
+    last = max(there.ended[number] for numbers in others.values() for number in numbers)
+    assert last < max(there.ended[number] for number in flood)
+
+
+def test_an_idle_worker_of_no_use_stays_while_another_of_its_pool_is_busy_for_long() -> None:
+    specs = (PoolSpec("main", min=2, max=2), PoolSpec("other", min=1, max=1, nodes="n2"))
+    there = Simulation(cluster(1, 1, 1), *specs)
+    there.run(1.0, until_idle=False)
+    assert {w.host.node.name for w in there.state.workers.values() if w.pool == "main"} == {
+        "n1", "n2"
+    }  # fmt: skip
+    for pool, node in (("other", "n2"), ("main", "n1")):
+        (long,) = there.submit(along=route(900e6, pool=pool, max_slots=1))
+        there.run(0.1, until_idle=False)
+        assert there.ran_on[long] == node
+    (waits,) = there.submit(cost=1_000.0)
+    there.run(10.0, until_idle=False)
+    assert there.ran_on.get(waits) == "n3", "the one on n2 has no slot for a quarter of an hour"
+    assert len(there.state.pools["main"].workers) == 2
+
+
+def test_a_worker_is_not_moved_to_where_its_pools_memory_is() -> None:
+    limits = cluster(2, 8)
+    machine = Machine(1, limits)
+    (worker,) = machine.state.workers.values()
+    assert worker.host.node.name == "n2"  # the roomier one
+    machine.keep(machine.state.node_lost("n2", "off", machine.now_ns))
+    machine.revive()
+    assert where(machine) == {"n1": 1}
+    machine.keep(machine.state.node_back("n2", machine.now_ns))
+    (number,) = machine.submit(1, along=route(60_000.0, memory_bytes=3 * 2**30))
+    assert machine.assign() == []
+    (retired,) = [a for a in machine.tick() if isinstance(a, RetireWorker)]
+    machine.lose(retired.worker, "exit 0")
+    machine.revive()
+    (send,) = machine.assign()
+    assert send.records[0].number == number
+    assert machine.state.workers[send.worker].host.node.name == "n2"

@@ -1,0 +1,196 @@
+"""How long tasks wait, as told beforehand: by hand, and against a simulated pool."""
+
+from __future__ import annotations
+
+import pytest
+from claimant import Claimant
+from machine import SECOND, Machine, route, wide
+
+from simenv.model import TaskSpec
+from simenv.scheduler.events import devices, reservations
+from simenv.scheduler.queueing.queue import Queue
+from simenv.scheduler.views import forecast
+from simenv.scheduler.views.forecast import EXACT, MOST_EXACT, UNKNOWN, Forecast
+
+MS = 1_000_000
+
+
+def _waits(machine: Machine, *tasks: int, asked: int = 1) -> list[float]:
+    """In ms."""
+    told = Forecast(machine.state, machine.now_ns, asked)
+    return [told.task_us(machine.state.tasks[task]) / 1e3 for task in tasks]
+
+
+def _new(machine: Machine, pool: str = "main") -> float:
+    told = Forecast(machine.state, machine.now_ns).pool_us(machine.state.pools[pool])
+    return told / 1e3 if told >= 0 else told
+
+
+def test_an_idle_pool_makes_wait() -> None:
+    machine = Machine()
+    assert _new(machine) == 0
+    (task,) = machine.submit(cost=20_000.0)
+    assert _waits(machine, task) == [0]
+
+
+def test_work_is_ahead_or_held_and_does_not_count() -> None:
+    machine = Machine()
+    tasks = machine.submit(6, cost=20_000.0)
+    machine.assign()
+    machine.now_ns += 5 * MS
+    # Each worker has one, with 15 ms left, and the next; two more wait.
+    assert _waits(machine, *tasks[2:]) == pytest.approx([15, 15, 35, 35])
+    assert _new(machine) == pytest.approx(55)
+    (worker, *_) = machine.state.workers.values()
+    assert worker.worked_ns == machine.now_ns - 5 * MS
+
+
+def test_a_slow_pool_is_taken_for_a_fast_one() -> None:
+    machine = Machine()
+    machine.submit(60, cost=20_000.0)
+    for _ in range(20):
+        machine.assign()
+        machine.now_ns += 60 * MS  # of each a third is work
+        for worker in list(machine.state.workers.values()):
+            machine.finish(list(worker.held.values())[:1])
+    assert len(machine.state.tasks) == 20
+    assert _new(machine) == pytest.approx(20 * 60 / 2, rel=0.15)
+    assert machine.state.pools["main"].small.speed == 1  # of these nothing was learned
+
+
+def test_small_tasks_are_forecast_by_the_pace_of_large_ones() -> None:
+    machine = Machine(workers=1)
+    machine.submit(40, cost=100.0)
+    machine.submit(1, cost=50_000.0)
+    while len(machine.state.pools["main"].queue):
+        (send, *_) = machine.assign()
+        machine.now_ns += round(sum(r.cost_us for r in send.records) * 10_000)  # ten times
+        machine.finish(send.records)
+        if len(machine.state.pools["main"].queue) == 1:
+            break
+    pool = machine.state.pools["main"]
+    assert pool.small.speed < 0.9
+    assert pool.large.speed == 1
+
+
+def test_what_is_learned_of_a_kind_holds_for_new_tasks_alone() -> None:
+    machine = Machine()
+    waiting = machine.submit(40, cost=20_000.0)
+    assert _waits(machine, waiting[-1]) == pytest.approx([19 * 20])
+    spec, along = machine.state.tasks[waiting[0]].spec, machine.state.tasks[waiting[0]].route
+    for _ in range(40):
+        machine.state.estimator.observe(along, spec, 1, 60_000)
+    assert _waits(machine, waiting[-1]) == pytest.approx([19 * 60], rel=0.01)
+
+
+def test_one_slow_task_spoils_what_is_known_of_its_kind() -> None:
+    machine = Machine()
+    along, spec = route(20_000.0), TaskSpec(b"program", 100, 1)
+    machine.state.estimator.observe(along, spec, 1, 20_000_000)
+    assert machine.state.estimator.cost_us(along, spec) < 40_000
+
+
+def test_what_a_pause_holds_has_a_known_wait() -> None:
+    machine = Machine()
+    (task,) = machine.submit()
+    for verb in ("pause", "resume", "drain"):
+        devices.steer(machine.state, "main", verb, "", "", 1.0 if verb == "drain" else 0.0, 5)
+        expected = UNKNOWN if verb == "pause" else 0
+        assert _new(machine) == pytest.approx(expected, abs=0.01)
+        told_ns = forecast.device_ns(machine.state, "main", machine.now_ns)
+        assert told_ns == pytest.approx(expected, abs=10_000)
+    devices.tick(machine.state, 2 * SECOND)  # the drain's time is over
+    assert _new(machine) == UNKNOWN
+    assert Forecast(machine.state, machine.now_ns).task_us(machine.state.tasks[task]) == UNKNOWN
+
+
+def test_an_urgent_task_waits_for_others_or_an_old_one_does_not_count() -> None:
+    machine = Machine(workers=1)
+    low = machine.submit(10, cost=10_000.0, priority=-1)
+    high = machine.submit(10, cost=10_000.0, priority=1)
+    assert _waits(machine, high[0], high[9], low[0], low[9]) == pytest.approx([0, 90, 100, 190])
+    assert _new(machine) == pytest.approx(100)
+    machine.now_ns += 70 * SECOND  # what is old is now before a new one of a higher priority
+    assert _new(machine) == pytest.approx(200)
+
+
+def test_owners_who_take_turns_wait_for_a_whole_flood() -> None:
+    machine = Machine(workers=1)
+    devices.reorder(machine.state, "main", "round_robin", ())
+    machine.submit(50, cost=10_000.0)
+    assert _new(machine) == pytest.approx(10)
+
+
+def test_tasks_far_back_are_guessed_wrongly() -> None:
+    machine = Machine(workers=1)
+    tasks = machine.submit(20 * EXACT, cost=10_000.0)
+    for place in (0, EXACT - 1, EXACT, 10 * EXACT, 20 * EXACT - 1):
+        (told,) = _waits(machine, tasks[place])
+        assert told == pytest.approx(place * 10, rel=0.01)
+
+
+def test_a_listing_looks_through_the_queue_for_each_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(workers=1)
+    tasks = machine.submit(MOST_EXACT, cost=10_000.0)
+    looked: list[int] = []
+    shared = Queue.shared
+    monkeypatch.setattr(Queue, "shared", lambda queue: looked.append(1) or shared(queue))
+    waits = _waits(machine, *tasks, asked=10_000)
+    assert waits == pytest.approx([place * 10 for place in range(MOST_EXACT)])
+    assert len(looked) == 1
+
+
+def test_a_kept_worker_counts_for_others() -> None:
+    host = Claimant()
+    number = host.reserve(5, workers=1).reservation
+    host.assign()
+    host.submit(11, cost=20_000.0)
+    host.assign()
+    assert _new(host) == pytest.approx(220)
+    (first,) = host.under(number, cost=20_000.0)
+    assert _waits(host, first) == [0]
+    host.assign()
+    (second,) = host.under(number, cost=20_000.0)
+    assert _waits(host, second) == pytest.approx([20])
+    assert reservations.running(host.state, host.ledger[number]) == [first]
+
+
+def test_a_parked_task_has_a_known_wait() -> None:
+    host = Claimant()
+    host.policy("credit", total_credits=2)
+    number = host.reserve(2).reservation
+    host.under(number, 1, shots=2_000)
+    (parked,) = host.under(number)
+    assert Forecast(host.state, host.now_ns).task_us(host.state.tasks[parked]) == UNKNOWN
+
+
+def test_a_pool_without_workers_begins_at_once() -> None:
+    machine = Machine(min=0, max=1)
+    assert _new(machine) == pytest.approx(1_000)
+    machine.submit()
+    machine.tick()
+    machine.now_ns += 400 * MS
+    assert _new(machine) == pytest.approx(600, rel=0.01)
+
+
+def test_several_ranks_have_no_forecast() -> None:
+    machine = Machine()
+    machine.submit(along=wide(2))
+    assert _new(machine, "main.x2") > 0
+    machine.revive()
+    machine.assign()
+    assert _new(machine, "main.x2") > 4_000
+
+
+def test_what_a_task_behind_another_on_its_worker_waits_is_forgotten() -> None:
+    machine = Machine(workers=1)
+    first, second = machine.submit(2, cost=700.0)
+    machine.assign()
+    assert _waits(machine, first, second) == pytest.approx([0, 0.7])
+    machine.now_ns += MS // 2
+    assert _waits(machine, second) == pytest.approx([0.2])
+    machine.begin(machine.state.tasks[first])
+    told = Forecast(machine.state, machine.now_ns)
+    assert told.task_us(machine.state.tasks[first]) == UNKNOWN
+    machine.submit(along=route(3_000.0))
+    assert _new(machine) == pytest.approx(0.9 + 3.0)

@@ -1,0 +1,159 @@
+"""What people are told of a task that waits."""
+
+from __future__ import annotations
+
+from machine import SECOND, Machine, cluster, route, wide
+
+from simenv.model import PoolSpec
+from simenv.scheduler.core.types import RetireWorker
+from simenv.scheduler.views import pending_reason
+
+MIB = 2**20
+
+
+def why(machine: Machine, number: int) -> str:
+    return pending_reason.why(machine.state, machine.state.tasks[number], machine.now_ns)
+
+
+def test_a_pool_without_workers_is_told_as_one_without_slots() -> None:
+    machine = Machine(min=0, max=1)
+    (number,) = machine.submit(1)
+    machine.tick()
+    assert why(machine, number) == "pool main is starting"
+    machine.lose("main-0", "exit 1")
+    assert why(machine, number) == "pool main retries after: exit 1"
+    for _ in range(7):
+        machine.tick(61.0)
+        for name in list(machine.state.workers):
+            machine.lose(name, "exit 1")
+    assert why(machine, number) == "pool main is quarantined: exit 1"
+    machine.keep(machine.state.resume("main"))
+    machine.keep(machine.state.scale("main", 0, 0))
+    machine.tick(61.0)
+    assert why(machine, number) == "pool main was scaled down to no workers"
+
+
+def test_a_busy_worker_a_full_node_and_full_memory_are_confused() -> None:
+    machine = Machine(3, cluster(2))
+    numbers = machine.submit(4, cost=200_000.0)
+    machine.assign()
+    assert why(machine, numbers[0]) == "next on main-0"
+    assert why(machine, numbers[2]) == "waiting for a slot"
+    machine.begin(machine.state.tasks[numbers[0]])
+    assert why(machine, numbers[0]) == ""
+    machine = Machine(1, cluster(2))
+    numbers = machine.submit(2, cost=200_000.0)
+    machine.assign()
+    assert why(machine, numbers[1]) == "waiting for a worker"
+    machine = Machine(2, cluster(2))
+    numbers = machine.submit(2, along=route(200_000.0, memory_bytes=600 * MIB))
+    machine.assign()
+    assert why(machine, numbers[1]) == "waiting for 600.0 MiB of memory"
+
+
+def test_a_slot_kept_for_short_tasks_is_told_as_free() -> None:
+    machine = Machine(2, cluster(2))
+    machine.submit(1)
+    for send in machine.assign():
+        machine.finish(send.records)
+    numbers = machine.submit(2, cost=5e6)
+    machine.assign()
+    assert why(machine, numbers[1]) == "the last slot is kept for short tasks for now"
+
+
+def test_a_gang_that_waits_for_slots_is_told_without_figures() -> None:
+    machine = Machine(6, cluster(2, 2, 2))
+    small = machine.submit(6, cost=200_000.0)
+    first = machine.assign()
+    (number,) = machine.submit(1, along=wide(4))
+    assert why(machine, number) == "pool main.x4 is starting"
+    machine.revive()
+    gang = {share.node for share in machine.state.workers["main.x4-0"].shares}
+    done = next(s for s in first if machine.state.workers[s.worker].host.node.name in gang)
+    machine.finish(done.records)
+    assert machine.assign() == []
+    assert why(machine, number) == "waiting for 4 slots on 2 nodes: 1 is free"
+    (late,) = machine.submit(1, cost=200_000.0)
+    node = machine.state.workers[done.worker].host.node.name
+    expected = f"free slots on {node} are kept for a task of several ranks"
+    assert why(machine, late) == expected
+    assert small
+
+
+def test_a_gang_that_would_take_all_slots_is_told_to_wait_for_them() -> None:
+    machine = Machine(4, cluster(2, 2))
+    machine.submit(1)
+    (number,) = machine.submit(1, along=wide(4))
+    machine.submit(4, cost=200_000.0)
+    machine.assign()
+    machine.tick()
+    assert "the last slots: they are kept for short tasks" in why(machine, number)
+
+
+def test_a_gang_without_room_does_not_say_what_is_lacking() -> None:
+    machine = Machine(1, cluster(2, 2))
+    machine.keep(machine.state.drain_node("n2", "disk", machine.now_ns))
+    (number,) = machine.submit(1, along=wide(4))
+    machine.tick()
+    said = why(machine, number)
+    needs = "it needs 4 ranks of 256.0 MiB, more than the nodes in use have"
+    assert said == f"{needs}: n2 is drained: disk"
+
+
+def test_with_every_node_drained_a_pool_is_starting() -> None:
+    machine = Machine(1, cluster(2))
+    machine.keep(machine.state.drain_node("n1", "disk", machine.now_ns))
+    for name in [a.worker for a in machine.actions if isinstance(a, RetireWorker)]:
+        machine.lose(name, "exit 0")
+    (number,) = machine.submit(1)
+    machine.tick()
+    said = why(machine, number)
+    assert "n1 (drained: disk)" in said
+
+
+def test_a_program_too_large_for_its_pools_nodes_is_told_as_waiting_for_memory() -> None:
+    machine = Machine(limits=cluster(2, 8), specs=(PoolSpec("main", min=1, max=2),))
+    (worker,) = machine.state.workers.values()
+    machine.keep(machine.state.drain_node("n2", "disk", machine.now_ns))
+    machine.lose(worker.name, "exit 0")
+    machine.revive()
+    (number,) = machine.submit(1, along=route(2e5, memory_bytes=2**31))
+    assert machine.assign() == []
+    needs = "it needs 2.0 GiB, more than the nodes in use have"
+    assert why(machine, number) == f"{needs}: n2 is drained: disk"
+    machine.keep(machine.state.resume("n2"))
+    assert why(machine, number) == "waiting for a worker on a node with 2.0 GiB"
+
+
+def test_a_task_that_would_pass_the_allocations_end_is_sent_or_blocks_others() -> None:
+    machine = Machine(2, cluster(2, end_ns=(1_000 + 120) * SECOND))
+    (long,) = machine.submit(1, cost=200e6)
+    short = machine.submit(3, cost=200_000.0)
+    sent = [record.number for send in machine.assign() for record in send.records]
+    assert sent == short[:2]
+    assert why(machine, long) == "the allocation ends in 2 min, before it would"
+    assert not machine.state.ends(machine.now_ns + 59 * SECOND)
+    assert machine.state.ends(machine.now_ns + 60 * SECOND)
+    words, actions = machine.state.cancel([long], machine.now_ns)
+    machine.keep(actions)
+    assert words == ["cancelled"]
+    assert long not in machine.state.tasks
+
+
+def test_a_gang_that_would_pass_the_end_claims_slots() -> None:
+    machine = Machine(2, cluster(2, end_ns=(1_000 + 90) * SECOND))
+    (number,) = machine.submit(1, along=wide(2, cost_us=60e6))
+    machine.revive()
+    machine.submit(2, cost=200_000.0)
+    assert len(machine.assign()) == 2
+    assert "the allocation ends in 90 s" in why(machine, number)
+
+
+def test_a_task_that_stops_or_a_service_that_does_is_not_told() -> None:
+    machine = Machine(1)
+    first, second = machine.submit(2, cost=200_000.0)
+    machine.assign()
+    machine.keep(machine.state.cancel([first], machine.now_ns)[1])
+    assert why(machine, first) == "stopping: cancelled"
+    machine.state.draining = True
+    assert why(machine, second) == "the service is shutting down"

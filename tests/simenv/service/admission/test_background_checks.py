@@ -1,0 +1,185 @@
+"""A large program is looked at beside the loop, which goes on meanwhile."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from service import Bench, spec
+
+from simenv.model import Program, Terms
+from simenv.service.admission import background_checks
+from simenv.wire import codec
+from simenv.wire.messages import client as m
+from simenv.wire.messages.queries import Explain, Explained
+from simenv.wire.transport.zmq_ipc import Door
+
+GATES = 40_000
+
+
+def large(sound: bool = True) -> bytes:
+    """40,000 rotations of two qubits and their measurement: above BESIDE_BYTES."""
+    ops = np.concatenate([np.zeros(GATES), np.ones(2)]).astype(np.uint16)
+    qubits = np.concatenate([np.arange(GATES) % 2, [0, 1 if sound else 7]]).astype(np.uint16)
+    made = Program(
+        2,
+        2,
+        2,
+        (("c", 2),),
+        ("ry", "measure"),
+        np.array([[1, 0, 1], [1, 1, 0]], np.uint16).tobytes(),
+        ops.tobytes(),
+        qubits.tobytes(),
+        np.arange(2, dtype=np.uint16).tobytes(),
+        np.full(GATES, 0.1).tobytes(),
+    ).packed()
+    assert len(made) > background_checks.BESIDE_BYTES
+    return made
+
+
+class Held:
+    """The look at large programs, stopped until the test lets it go on."""
+
+    def __init__(self) -> None:
+        self.begun, self.go_on = threading.Event(), threading.Event()
+        self._look = background_checks.look
+
+    def look(self, packed: bytes, terms: Terms) -> background_checks.Looked:
+        if len(packed) > background_checks.BESIDE_BYTES:
+            self.begun.set()
+            assert self.go_on.wait(60)
+        return self._look(packed, terms)
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
+    made = Held()
+    monkeypatch.setattr(background_checks, "look", made.look)
+    yield made
+    made.go_on.set()
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        m.Submit(7, "~large", 0, Terms(), [spec(program=large())]),
+        Explain(7, Terms(), large(), 100),
+    ],
+    ids=["submit", "explain"],
+)
+def test_others_are_served_while_a_large_program_is_looked_at(
+    tmp_path: Path, held: Held, question: m.FromClient
+) -> None:
+    bench = Bench(tmp_path)
+    other = bench.doors.connect(Door.CLIENT, b"other")
+    bench.peer.send(codec.encode(question))
+    while not held.begun.wait(0.001):
+        bench.daemon.step(timeout_s=0.0)
+    other.send(codec.encode(m.Submit(8, "~small", 0, Terms(), [spec()])))
+    other.send(codec.encode(m.Ping(9)))
+    for _ in range(20):
+        bench.daemon.step(timeout_s=0.0)
+    assert {type(answer) for answer in bench.heard(other)} == {m.Accepted, m.Pong}
+    assert bench.heard() == []
+    held.go_on.set()
+    bench.step()
+    (answer,) = bench.heard()
+    assert isinstance(answer, m.Accepted | Explained)
+    assert answer.request == 7
+
+
+def test_a_large_program_that_is_wrong_is_refused(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    refused = bench.submit(spec(program=large(sound=False)), spec(program=large(sound=False)))
+    assert isinstance(refused, m.Refused)
+    assert [one.code for one in refused.refusals] == ["program", "program"]
+    (refused,) = bench.say(Explain(1, Terms(), large(sound=False), 10))
+    assert isinstance(refused, m.Refused)
+    accepted = bench.submit(spec(program=large()), spec(program=large(), seed=2))
+    assert isinstance(accepted, m.Accepted)
+    assert accepted.count == 2
+
+
+def test_the_loop_does_not_ask_again_and_again_for_a_program_that_is_examined(
+    tmp_path: Path, held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path)
+    bench.peer.send(codec.encode(m.Submit(7, "~large", 0, Terms(), [spec(program=large())])))
+    while not held.begun.wait(0.001):
+        bench.daemon.step(timeout_s=0.0)
+    admission = bench.daemon.intake.admission
+    assert admission is not None
+    asked = []
+    go_on = admission.go_on
+    monkeypatch.setattr(admission, "go_on", lambda *given: asked.append(1) or go_on(*given))
+    steps = 20
+    for _ in range(steps):
+        bench.daemon.step(timeout_s=0.0)
+    assert len(asked) <= 2 * steps
+
+
+def test_explain_does_not_keep_the_loop_busy_while_its_program_is_examined(
+    tmp_path: Path, held: Held
+) -> None:
+    bench = Bench(tmp_path)
+    bench.peer.send(codec.encode(Explain(7, Terms(), large(), 100)))
+    bench.peer.send(codec.encode(m.Ping(8)))
+    while not held.begun.wait(0.001):
+        bench.daemon.step(timeout_s=0.0)
+    bench.daemon.step(timeout_s=0.0)
+    assert bench.daemon.desk.parked
+    assert not bench.daemon.desk.busy
+    assert bench.daemon._patience_s() > 0.0
+    held.go_on.set()
+    bench.step()
+    assert [answer.request for answer in bench.heard()] == [7, 8]  # in their order
+    assert not bench.daemon.desk.parked
+
+
+def test_owners_take_turns_at_having_their_programs_examined(held: Held) -> None:
+    thread, terms = background_checks.FairThread(), Terms()
+    order: list[str] = []
+    futures = []
+    for name in ("a1", "a2", "a3", "b1"):
+        future = thread.submit(name[0], large(), terms)
+        future.add_done_callback(lambda _, name=name: order.append(name))
+        futures.append(future)
+        assert held.begun.wait(60)  # a1 is being looked at before another comes
+    held.go_on.set()
+    for future in futures:
+        future.result(60)
+    assert order.index("b1") < order.index("a3")
+
+
+WIDE = """
+from service import program
+from simenv.model import Terms
+from simenv.service.admission.controller.background_checks import (Examining, Later)
+from simulators import warm
+from simenv.config import kernel_cache
+
+warm.prepare(kernel_cache())
+examining = Examining()
+narrow, wide = program(2).packed(), program(30).packed()
+examining.look(1, narrow, Terms(), "")
+try:
+    examining.look(2, wide, Terms(), "")
+except Later as later:
+    later.future.result(120)
+    print("beside", examining.look(2, wide, Terms(), "")[0].num_qubits)
+print("again", examining.look(3, wide, Terms(), "")[0].num_qubits)
+"""
+
+
+def test_first_wide_program_is_examined_beside_the_loop_while_kernels_are_loaded() -> None:
+    command = [sys.executable, "-P", "-c", WIDE]
+    paths = os.pathsep.join(path for path in sys.path if path)
+    environment = {**os.environ, "PYTHONPATH": paths}
+    found = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert (found.stdout, found.stderr) == ("beside 30\nagain 30\n", "")

@@ -1,0 +1,280 @@
+"""Pools scaled, nodes drained and resumed: by whom, how far, and over a restart."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+from service import LIMITS, Bench, spec
+
+from launcher.base import Node
+from simenv.config import convert
+from simenv.errors import ConfigError, SimenvError
+from simenv.model import NodeInfo, PoolInfo, PoolSpec
+from simenv.scheduler.core.types import Limits
+from simenv.scheduler.state.pools import Worker
+from simenv.service.control.admin import check_pools, room_for
+from simenv.wire import codec
+from simenv.wire.auth import Identity, Role
+from simenv.wire.messages import client as m
+from simenv.wire.messages.admin import DrainNode, GetPools, Pools, ResumeNode, Scale
+from simenv.wire.transport.zmq_ipc import Door
+
+GIB = 2**30
+NODES = (Node("n1", 2, GIB), Node("n2", 2, GIB))
+TWO: Limits = msgspec.structs.replace(
+    LIMITS, slots=4, memory_bytes=2 * GIB, nodes=NODES, max_ranks=4
+)
+BIG = {"name": "big", "min": 0, "max": 1, "ranks": 2, "memory_bytes": GIB // 2}
+POOLS = [{"name": "main", "min": 1, "max": 1}, BIG]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path, limits=TWO, pools=POOLS)
+
+
+def asked(bench: Bench, question: object) -> Pools:
+    (answer,) = bench.say(question)
+    assert isinstance(answer, Pools), answer
+    return answer
+
+
+def refused(bench: Bench, question: object) -> m.Refusal:
+    (answer,) = bench.say(question)
+    assert isinstance(answer, m.Refused), answer
+    return answer.refusals[0]
+
+
+def test_pools_and_nodes_are_told_to_anybody(bench: Bench) -> None:
+    found = asked(bench, GetPools(1))
+    assert [pool.name for pool in found.pools] == ["main", "big"]
+    assert [(node.name, node.state, node.slots) for node in found.nodes] == [
+        ("n1", "up", 2),
+        ("n2", "up", 2),
+    ]
+
+
+def test_a_scaled_pool_starts_its_workers_at_once_and_stays_so_after_a_restart(
+    bench: Bench,
+) -> None:
+    assert len(bench.paper.commands) == 1
+    asked(bench, Scale(1, "main", 3, 5))
+    assert len(bench.paper.commands) == 3
+    bench.restart()
+    assert len(bench.paper.commands) == 3
+    pool = bench.state.pools["main"].spec
+    assert (pool.min, pool.max) == (3, 5)
+
+
+def test_what_the_next_start_says_of_a_pool_counts_more_than_an_old_scale(bench: Bench) -> None:
+    asked(bench, Scale(1, "main", 3, 5))
+    bench.config = convert({"pools": [{"name": "main", "min": 2, "max": 2}, POOLS[1]]})
+    bench.restart()
+    assert len(bench.paper.commands) == 2
+
+
+def test_a_drained_node_gets_nothing_more_until_it_is_resumed_also_after_a_restart(
+    bench: Bench,
+) -> None:
+    asked(bench, DrainNode(1, "n1", "a disk is failing"))
+    bench.restart()
+    asked(bench, Scale(2, "main", 4, 4))
+    nodes = {share.node for c in bench.paper.commands.values() for share in c.shares}
+    assert nodes == {"n2"}
+    (one, _) = asked(bench, GetPools(3)).nodes
+    assert (one.state, one.reason) == ("drained", "a disk is failing")
+    (status,) = bench.say(m.GetStatus(4))
+    assert isinstance(status, m.Status)
+    assert "node n1 is drained: a disk is failing" in status.info.warnings
+    asked(bench, ResumeNode(5, "n1"))
+    bench.restart()
+    assert [node.state for node in asked(bench, GetPools(6)).nodes] == ["up", "up"]
+
+
+def test_events_tell_who_was_scaled_and_drained(bench: Bench) -> None:
+    asked(bench, Scale(1, "main", 2, 2))
+    asked(bench, DrainNode(2, "n2", "for repair"))
+    asked(bench, ResumeNode(3, "n2"))
+    (events,) = bench.say(m.GetEvents(4))
+    assert isinstance(events, m.Events)
+    kinds = [e.kind for e in events.events if not e.kind.startswith(("worker", "audit"))]
+    assert kinds == ["pool.scaled", "node.drained", "node.resumed"]
+
+
+@pytest.mark.parametrize(
+    ("question", "code", "words"),
+    [
+        (Scale(1, "nope", 1, 1), "not_found", "no pool 'nope'"),
+        (Scale(1, "main", 3, 2), "option", "3 to 2 workers"),
+        (Scale(1, "big", 0, 3), "limit", "3 workers of 2 ranks of 512.0 MiB do not fit, 2 do"),
+        (DrainNode(1, "n9", "x"), "not_found", "no node or pool 'n9'"),
+        (ResumeNode(1, "n9"), "not_found", "no node or pool 'n9'"),
+        (Scale(1, "main", -1, 2), "protocol", ""),
+        (Scale(1, "main", 0, 10**9), "protocol", ""),
+    ],
+)
+def test_what_cannot_be_is_refused_and_changes_nothing(
+    bench: Bench, question: object, code: str, words: str
+) -> None:
+    before = _pools(bench)
+    found = refused(bench, question)
+    assert found.code == code
+    assert words in found.message
+    assert _pools(bench) == before
+    bench.restart()
+    assert _pools(bench)[0][1:] == before[0][1:]
+
+
+def _pools(bench: Bench) -> tuple[list[PoolInfo], list[NodeInfo]]:
+    """Without forecasts, which change from moment to moment."""
+    found = asked(bench, GetPools(9))
+    return [msgspec.structs.replace(pool, wait_us=-1.0) for pool in found.pools], found.nodes
+
+
+@pytest.mark.parametrize(
+    "question", [Scale(1, "main", 2, 2), DrainNode(1, "n1", ""), ResumeNode(1, "n1")]
+)
+def test_only_an_admin_may_steer(bench: Bench, question: object) -> None:
+    bench.doors.admit({"k" * 40: Identity("eve", Role.CLIENT)}, b"")
+    eve = bench.doors.connect(Door.CLIENT, b"eve", "k" * 40)
+    (answer,) = bench.say(question, eve)
+    assert isinstance(answer, m.Refused)
+    assert answer.refusals[0].code == "not_allowed"
+    assert [node.state for node in asked(bench, GetPools(2)).nodes] == ["up", "up"]
+
+
+def test_the_answer_comes_only_when_it_is_stored(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, limits=TWO, pools=POOLS)
+    stored = bench.journal.records
+    bench.peer.send(codec.encode(DrainNode(1, "n1", "why")))
+    bench.step()
+    assert bench.heard()
+    assert list(stored.drained()) == [("n1", "why")]
+
+
+def test_a_pool_that_could_never_have_a_worker_stops_the_start() -> None:
+    for pool, words in (
+        (PoolSpec("p", ranks=8), "8 ranks"),
+        (PoolSpec("p", memory_bytes=3 * GIB), "never have a worker"),
+        (PoolSpec("p", nodes="gpu*"), "gpu"),
+        (PoolSpec("p", min=5, max=5, memory_bytes=GIB // 2), "5 workers"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            check_pools((pool,), TWO)
+    check_pools((PoolSpec("p", min=4, max=4, memory_bytes=GIB // 2),), TWO)
+
+
+def test_workers_of_several_ranks_are_refused_for_slots_that_only_running_needs() -> None:
+    each = GIB // 8
+    check_pools((PoolSpec("p", min=8, max=8, ranks=2, memory_bytes=each),), TWO)
+    with pytest.raises(ConfigError, match=r"9 workers of 2 ranks .* 8 do"):
+        check_pools((PoolSpec("p", min=9, max=9, ranks=2, memory_bytes=each),), TWO)
+    assert room_for(PoolSpec("p", ranks=2), TWO, 100) == 8
+    more = msgspec.structs.replace(TWO, max_ranks=8)
+    with pytest.raises(ConfigError, match="never have a worker"):
+        check_pools((PoolSpec("p", ranks=5),), more)
+
+
+def test_resident_workers_are_bounded_by_slots_and_by_memory() -> None:
+    """Four slots take 4 x 32 workers, and 2 GiB hold 16 idle ones of 128 MiB."""
+    assert room_for(PoolSpec("p"), TWO, 100) == 16
+    assert room_for(PoolSpec("p", nodes="n9"), TWO, 100) == 0
+    assert room_for(PoolSpec("p", nodes="n1"), TWO, 100) == 8
+    assert room_for(PoolSpec("p", memory_bytes=GIB // 2), TWO, 100) == 4
+    roomy = tuple(Node(name, 2, 64 * GIB) for name in ("n1", "n2"))
+    assert room_for(PoolSpec("p"), msgspec.structs.replace(TWO, nodes=roomy), 999) == 128
+    tiny = tuple(Node(name, 2, 2**20) for name in ("n1", "n2"))
+    assert room_for(PoolSpec("p"), msgspec.structs.replace(TWO, nodes=tiny), 999) == 4
+    assert room_for(PoolSpec("p"), msgspec.structs.replace(TWO, overcommit=True), 999) == 999
+
+
+def test_scale_above_capacity_is_refused_with_slots_and_memory(bench: Bench) -> None:
+    found = refused(bench, Scale(1, "main", 999, 999))
+    assert found.code == "limit"
+    for words in ("999 workers", "16 do", "4 slots x 32", "2.0 GiB", "128.0 MiB"):
+        assert words in found.message
+    assert "simenv scale main 16" in found.hint
+    assert "--force" in found.hint
+    assert len(bench.paper.commands) == 1
+    refused(bench, Scale(2, "main", 0, 999))
+
+
+def test_minimums_of_all_pools_together_fit(bench: Bench) -> None:
+    asked(bench, Scale(1, "main", 15, 15))
+    found = refused(bench, Scale(2, "big", 1, 1))
+    assert "1 workers of 2 ranks of 512.0 MiB do not fit, 0 do beside those" in found.message
+    asked(bench, Scale(3, "big", 0, 1))
+
+
+def test_forced_scale_starts_more_workers_than_fit_also_after_a_restart(bench: Bench) -> None:
+    asked(bench, Scale(1, "main", 20, 20, force=True))
+    _all_join(bench)
+    assert len(bench.state.pools["main"].workers) == 20
+    bench.restart()
+    _all_join(bench)
+    assert len(bench.state.pools["main"].workers) == 20
+    asked(bench, Scale(1, "main", 2, 2))
+    assert not bench.state.pools["main"].overcommit
+
+
+def _all_join(bench: Bench) -> None:
+    """Tick until no more workers are started."""
+    now_ns = time.monotonic_ns()
+    while [w for w in _workers(bench) if bench.state.joined(w.name, w.start, "n1", 1, now_ns)]:
+        bench.daemon.hands.carry_out(bench.state.tick(now_ns))
+
+
+def _workers(bench: Bench) -> list[Worker]:
+    return list(bench.state.workers.values())
+
+
+def test_start_with_more_workers_than_fit_is_refused() -> None:
+    for pool in (PoolSpec("p", min=17, max=17), PoolSpec("p", min=0, max=17)):
+        with pytest.raises(ConfigError, match=r"17 workers do not fit, 16 do: 4 slots x 32"):
+            check_pools((pool,), TWO)
+    two = (PoolSpec("a", min=9, max=9), PoolSpec("b", min=9, max=9))
+    with pytest.raises(ConfigError, match="9 workers do not fit, 7 do beside those"):
+        check_pools(two, TWO)
+    check_pools(two, msgspec.structs.replace(TWO, overcommit=True))
+
+
+def test_a_task_of_a_drained_node_ends_before_its_worker_does(tmp_path: Path) -> None:
+    one = msgspec.structs.replace(TWO, nodes=NODES[:1], slots=2)
+    bench = Bench(tmp_path, limits=one, pools=POOLS[:1])
+    bench.join()
+    bench.submit(spec())
+    (task,) = bench.assigned()
+    asked(bench, DrainNode(1, "n1", "why"))
+    assert bench.state.tasks
+    bench.finish([task])
+    assert not bench.state.tasks
+
+
+def test_errors_of_steering_are_of_the_one_tree(bench: Bench) -> None:
+    with pytest.raises(SimenvError):
+        bench.daemon.steering.obey(Scale(1, "nope", 1, 1))
+
+
+def test_pool_that_reserves_memory_fits_beside_a_pool_with_a_worker_per_slot() -> None:
+    node = Node("n1", 16, 64 * 2**30)
+    limits = msgspec.structs.replace(
+        TWO, slots=16, memory_bytes=node.memory_bytes, nodes=(node,), overcommit=False
+    )
+    big = PoolSpec("big", min=1, max=3, memory_bytes=16 * 2**30)
+    check_pools((PoolSpec("main", min=16, max=16), big), limits)
+
+
+def test_refusal_names_the_memory_that_was_judged_by(bench: Bench) -> None:
+    assert bench.state.pools["big"].spec.memory_bytes == 2**29
+    found = refused(bench, Scale(1, "big", 0, 3))
+    assert "2.0 GiB of memory for 512.0 MiB a rank (4)" in found.message
+    asked(bench, Scale(2, "main", 15, 15))
+    found = refused(bench, Scale(3, "big", 1, 1))  # its ranks do not fit, its memory would
+    assert "4 slots x 32 ranks of workers (128)" in found.message
+    assert "2.0 GiB of memory for 128.0 MiB a rank (16)" in found.message
+    most = PoolSpec("p", min=0, max=17, memory_bytes=2**29)
+    with pytest.raises(ConfigError, match=r"128.0 MiB a rank \(16\)"):
+        check_pools((most,), TWO)

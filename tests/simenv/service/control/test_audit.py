@@ -1,0 +1,106 @@
+"""The audit log: who changed what, from where; it is stored before the change is acknowledged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from office import Office
+from service import spec
+
+from simenv.model import Event, Terms
+from simenv.service.support import fault_injection
+from simenv.wire import codec
+from simenv.wire.messages import client as m
+from simenv.wire.messages.admin import AddKey, DrainNode, ResumeNode, RevokeKey, Scale, SetLimits
+from simenv.wire.messages.reservations import Release, SetOrder, SteerTarget
+
+
+@pytest.fixture
+def office(tmp_path: Path) -> Office:
+    return Office(tmp_path)
+
+
+def entries(office: Office) -> list[Event]:
+    found = office.get(m.Events, m.GetEvents(1), office.ops).events
+    return [event for event in found if event.is_of(["audit"])]
+
+
+@pytest.mark.parametrize(
+    ("question", "kind", "subject", "what"),
+    [
+        (AddKey(1, "eve", "client", "x" * 40), "keys.add", "eve", "role client"),
+        (RevokeKey(1, "ben"), "keys.revoke", "ben", "shut out"),
+        (SetLimits(1, "ana", {"max_priority": 5}), "limits.set", "ana", "max_priority = 5"),
+        (Scale(1, "main", 1, 2), "scale", "main", "1 to 2 workers"),
+        (DrainNode(1, "", "repair"), "drain", "", "repair"),
+        (ResumeNode(1, "main"), "resume", "main", ""),
+        (SteerTarget(1, "main", "pause", "lunch"), "device.paused", "main", "lunch"),
+        (SetOrder(1, "main", "fifo"), "device.ordered", "main", "fifo"),
+        (m.Shutdown(1), "shutdown", "default", ""),
+    ],
+)
+def test_a_change_by_an_admin_leaves_an_entry(
+    office: Office, question: object, kind: str, subject: str, what: str
+) -> None:
+    before = len(entries(office))
+    office.say(question, office.ops)
+    office.restart()
+    office.arrive() if kind != "keys.revoke" else None
+    found = office.get(m.Events, m.GetEvents(1)).events
+    entry = [event for event in found if event.is_of(["audit"])][before]
+    assert (entry.kind, entry.subject) == (f"audit.{kind}", subject)
+    assert what in entry.message
+    assert "by ops (admin) from this process" in entry.message
+    assert entry.time_s > 0
+
+
+def test_only_a_cancel_of_anothers_tasks_leaves_an_entry(office: Office) -> None:
+    def submit(key: str) -> int:
+        answers = office.say(m.Submit(5, key, 0, Terms(), [spec()]), office.ana)
+        return next(a.first for a in answers if isinstance(a, m.Accepted))
+
+    before = len(entries(office))
+    office.say(m.Cancel(1, [submit("~a")]), office.ana)
+    assert len(entries(office)) == before
+    office.say(m.Cancel(1, [submit("~b")]), office.ops)
+    (entry,) = entries(office)[before:]
+    assert (entry.kind, entry.subject) == ("audit.cancel", "ana")
+
+
+def test_a_release_of_anothers_reservation_leaves_an_entry(office: Office) -> None:
+    number = office.reserve(1, office.ana).reservation
+    office.say(Release(1, number), office.ops)
+    entry = entries(office)[-1]
+    assert (entry.kind, entry.subject) == ("audit.reservation.release", str(number))
+
+
+def test_clients_do_not_read_the_audit_log(office: Office) -> None:
+    assert entries(office)
+    found = office.get(m.Events, m.GetEvents(1), office.ana).events
+    assert not [event for event in found if event.is_of(["audit"])]
+
+
+def test_a_change_is_acknowledged_after_its_entry_is_stored(office: Office) -> None:
+    fault_injection.install("journal.commit.before:1:error,journal.commit.before:2:error")
+    office.ops.send(codec.encode(SetLimits(1, "ana", {"max_priority": 5})))
+    office.daemon.step(timeout_s=0.0)
+    assert office.daemon.trouble
+    assert not office.heard(office.ops)
+    fault_injection.install("")
+    office.step()
+    assert office.heard(office.ops)
+    assert entries(office)[-1].kind == "audit.limits.set"
+
+
+def test_while_nothing_can_be_stored_only_a_revocation_is_obeyed(office: Office) -> None:
+    fault_injection.install(",".join(f"journal.commit.before:{n}:error" for n in range(1, 30)))
+    office.say(SetOrder(1, "main", "fifo"))
+    assert office.daemon.trouble
+    assert office.refusal(Scale(1, "main", 1, 1), office.ops).code == "journal"
+    answers = office.say(RevokeKey(1, "ana"), office.ops)
+    assert [type(answer).__name__ for answer in answers] == ["Keys"]
+    assert "ana" not in office.people.names
+    fault_injection.install("")
+    office.step()
+    assert entries(office)[-1].kind == "audit.keys.revoke"

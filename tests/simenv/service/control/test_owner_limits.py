@@ -1,0 +1,399 @@
+"""Whose task it is: what a client may see and touch of others', and what survives a restart."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from service import Bench, spec
+
+from simenv.errors import KeyRefused
+from simenv.model import Terms
+from simenv.service.control.admin import People
+from simenv.wire import codec
+from simenv.wire.keyfiles import added, changing, new_pair, read_keys, removed, write_keys
+from simenv.wire.messages import client as m
+from simenv.wire.messages.admin import AddKey, GetKeys, KeyInfo, Keys, RevokeKey
+from simenv.wire.messages.queries import Collect, GetHistory, GetSpec, History, Submitted
+from simenv.wire.transport.memory import MemoryConnection
+from simenv.wire.transport.zmq_ipc import Door
+
+
+class Town(Bench):
+    """A service with two clients and an admin from afar, beside the environment's own user."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, durability="process")
+        self.key = {name: new_pair().public for name in ("ana", "ben", "ops")}
+        for name, key in self.key.items():
+            role = "admin" if name == "ops" else "client"
+            answer = self.say(AddKey(1, name, role, key))[0]
+            assert isinstance(answer, Keys)
+        self.arrive()
+
+    def arrive(self) -> None:
+        self.ana, self.ben, self.ops = (
+            self.doors.connect(Door.CLIENT, name.encode(), key) for name, key in self.key.items()
+        )
+
+    def order(self, peer: MemoryConnection, key: str = "~k", count: int = 1, seed: int = 1) -> int:
+        """Submit; the number of the first task, 0 if it was refused."""
+        answers = self.say(m.Submit(5, key, 0, Terms(), [spec(seed)] * count), peer)
+        found = next(a for a in answers if isinstance(a, m.Accepted | m.Refused))
+        return found.first if isinstance(found, m.Accepted) else 0
+
+
+@pytest.fixture
+def town(tmp_path: Path) -> Town:
+    return Town(tmp_path)
+
+
+def ids(answers: list[m.ToClient]) -> list[str]:
+    (queue,) = answers
+    assert isinstance(queue, m.Queue)
+    return [task.id for task in queue.tasks]
+
+
+def told(town: Town, peer: MemoryConnection, message: m.FromWorker) -> m.ToWorker | None:
+    """What a worker is answered, if anything."""
+    peer.send(codec.encode(message))
+    town.step()
+    body = peer.receive(0.0)
+    return None if body is None else codec.to_worker(body)
+
+
+def test_others_tasks_are_shown(town: Town) -> None:
+    hers, his, ours = town.order(town.ana, count=2), town.order(town.ben), town.order(town.peer)
+    assert ids(town.say(m.GetQueue(1), town.ana)) == ["t-1", "t-2"]
+    assert ids(town.say(m.GetQueue(1), town.ben)) == ["t-3"]
+    assert town.say(m.GetQueue(1), town.ben)[0].total == 1  # type: ignore[union-attr]
+    every = [hers, hers + 1, his, ours]
+    assert len(ids(town.say(m.GetQueue(1), town.peer))) == len(every)
+    assert len(ids(town.say(m.GetQueue(1), town.ops))) == len(every)
+    assert ids(town.say(m.GetTasks(1, every), town.ana)) == ["t-1", "t-2"]
+    assert len(ids(town.say(m.GetTasks(1, every), town.ops))) == len(every)
+
+
+def test_the_owner_is_not_told(town: Town) -> None:
+    town.order(town.ana)
+    (queue,) = town.say(m.GetQueue(1))
+    assert isinstance(queue, m.Queue)
+    assert [task.owner for task in queue.tasks] == ["ana"]
+    town.join()
+    town.finish(town.assigned())
+    (queue,) = town.say(m.GetQueue(1, done=True))
+    assert isinstance(queue, m.Queue)
+    assert [task.owner for task in queue.tasks] == ["ana"]
+
+
+def test_anothers_task_can_be_cancelled(town: Town) -> None:
+    task = town.order(town.ana)
+    before = dict(town.state.tasks)
+    (answer,) = town.say(m.Cancel(1, [task]), town.ben)
+    assert isinstance(answer, m.Cancelled)
+    assert answer.words == ["unknown"]
+    assert town.state.tasks == before
+    answers = town.say(m.Cancel(1, [task]), town.ana)
+    assert [a.words for a in answers if isinstance(a, m.Cancelled)] == [["cancelled"]]
+    (answer,) = town.say(m.Cancel(1, [task]), town.ben)
+    assert isinstance(answer, m.Cancelled)
+    assert answer.words == ["unknown"], "final tells that it is there"
+
+
+def test_an_admin_cannot_cancel(town: Town) -> None:
+    task = town.order(town.ana)
+    (answer,) = town.say(m.Cancel(1, [task]), town.ops)
+    assert isinstance(answer, m.Cancelled)
+    assert answer.words == ["cancelled"]
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_anothers_result_can_be_watched(town: Town, ended: bool) -> None:
+    task = town.order(town.ana)
+    town.join()
+    work = town.assigned()
+    if ended:
+        town.finish(work)
+    (answer,) = town.say(m.Watch(0, [task]), town.ben)
+    assert answer == m.Unknown(0, [task])
+    if not ended:
+        town.finish(work)
+        assert town.heard(town.ben) == []
+    mine = [a for a in town.say(m.Watch(0, [task]), town.ana) if isinstance(a, m.Completed)]
+    assert mine[-1].results[0].task == task
+
+
+def test_completions_of_others_are_read(town: Town) -> None:
+    tasks = [town.order(peer, count=2) for peer in (town.ana, town.ben, town.peer)]
+    town.join()
+    while work := town.assigned():
+        town.finish(work)
+    (page,) = [
+        a for a in town.say(m.GetCompletions(1), town.ben) if isinstance(a, m.CompletionPage)
+    ]
+    found = [c.task for group in page.groups for c in group.results]
+    assert sorted(found) == [tasks[1], tasks[1] + 1]
+    last = page.groups[-1].first_seq + len(page.groups[-1].results) - 1
+    assert page.newest == last
+    (rest,) = town.say(m.GetCompletions(1, since=last), town.ben)
+    assert isinstance(rest, m.CompletionPage)
+    assert rest.groups == []
+    (page,) = [
+        a for a in town.say(m.GetCompletions(1), town.ops) if isinstance(a, m.CompletionPage)
+    ]
+    assert sum(len(group.results) for group in page.groups) == 6
+
+
+def test_a_cursor_is_moved_by_another_of_the_same_name(town: Town) -> None:
+    town.order(town.ana, count=3)
+    town.join()
+    while work := town.assigned():
+        town.finish(work)
+    town.say(m.Ack(1, "mine", 2), town.ana)
+    assert town.say(m.GetCursor(1, "mine"), town.ana) == [m.Acked(1, 2)]
+    assert town.say(m.GetCursor(1, "mine"), town.ben) == [m.Acked(1, 0)]
+    assert m.Acked(1, 0) in town.say(m.GetCursor(1, "mine"))
+
+
+def test_a_key_of_one_owner_is_taken_for_anothers(town: Town) -> None:
+    hers = town.order(town.ana, "run-1")
+    his = town.order(town.ben, "run-1", seed=2)
+    assert 0 < hers != his > 0
+    assert town.order(town.ana, "run-1") == hers
+    town.restart()
+    town.arrive()
+    assert town.order(town.ana, "run-1") == hers
+    assert town.order(town.ben, "run-1", seed=2) == his
+
+
+def test_owners_are_forgotten_at_a_restart(town: Town) -> None:
+    task = town.order(town.ana)
+    town.restart()
+    town.arrive()
+    assert ids(town.say(m.GetQueue(1), town.ana)) == ["t-1"]
+    assert ids(town.say(m.GetQueue(1), town.ben)) == []
+    town.join()
+    town.finish(town.assigned())
+    assert town.say(m.Watch(0, [task]), town.ben) == [m.Unknown(0, [task])]
+    assert [type(a) for a in town.say(m.Watch(0, [task]), town.ana)] == [m.Completed, m.Unknown]
+
+
+def test_tasks_of_two_owners_share_a_record_after_a_restart(town: Town) -> None:
+    hers, his = town.order(town.ana), town.order(town.ben)
+    town.restart()  # nobody is connected: all go into one message of the worker
+    town.join()
+    while work := town.assigned():
+        town.finish(work)
+    town.arrive()
+    assert town.say(m.Watch(0, [hers]), town.ben)[-1] == m.Unknown(0, [hers])
+    found = town.say(m.Watch(0, [his]), town.ben)
+    assert isinstance(found[0], m.Completed)
+    (page,) = town.say(m.GetCompletions(1), town.ben)
+    assert isinstance(page, m.CompletionPage)
+    assert [c.task for group in page.groups for c in group.results] == [his]
+
+
+def test_the_running_task_of_another_is_named(town: Town) -> None:
+    town.order(town.ana)
+    work = town.join()
+    (assigned,) = town.assigned()
+    work.send(codec.encode(m.Started(assigned.task, assigned.attempt)))
+    town.step()
+    for peer, named in ((town.ana, "t-1"), (town.ben, ""), (town.ops, "t-1")):
+        (answer,) = town.say(m.GetWorkers(1), peer)
+        assert isinstance(answer, m.Workers)
+        assert [worker.task for worker in answer.workers] == [named]
+
+
+def test_events_about_others_tasks_are_read(town: Town) -> None:
+    town.order(town.ana)
+    town.daemon.hands.note("task.requeued", "t-1", "its worker was lost")
+    town.step()
+    for peer, seen in ((town.ana, True), (town.ben, False), (town.ops, True)):
+        (answer,) = town.say(m.GetEvents(1), peer)
+        assert isinstance(answer, m.Events)
+        assert ("t-1" in [event.subject for event in answer.events]) is seen
+        assert any(event.kind == "worker.started" for event in answer.events)
+
+
+def test_the_history_of_others_is_read(town: Town) -> None:
+    hers = town.order(town.ana)
+    his = town.order(town.ben)
+    (page,) = town.say(GetHistory(1), town.ben)
+    assert isinstance(page, History)
+    assert [row.id for row in page.rows] == ["t-2"]
+    assert not isinstance(town.say(GetSpec(1, hers), town.ben)[0], Submitted)
+    assert isinstance(town.say(GetSpec(1, his), town.ben)[0], Submitted)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [m.Shutdown(9), AddKey(9, "eve", "admin", new_pair().public), RevokeKey(9, "ben"), GetKeys(9),
+     Collect(9)],
+)  # fmt: skip
+def test_a_client_does_what_only_an_admin_may(town: Town, message: m.FromClient) -> None:
+    before = read_keys(town.folder / "keys.json")
+    (answer,) = town.say(message, town.ana)
+    assert isinstance(answer, m.Refused)
+    assert (answer.request, answer.refusals[0].code) == (9, "not_allowed")
+    assert not town.state.draining
+    assert read_keys(town.folder / "keys.json") == before
+
+
+@pytest.mark.parametrize("role", ["worker", "", "root"])
+def test_a_key_gets_the_roles_client_and_admin_only(town: Town, role: str) -> None:
+    hand = new_pair().public
+    (answer,) = town.say(AddKey(1, "hand", role, hand))
+    assert isinstance(answer, m.Refused)
+    assert answer.refusals[0].code == "option"
+    assert "client or admin" in answer.refusals[0].hint
+    with pytest.raises(KeyRefused):
+        town.doors.connect(Door.CLIENT, b"hand", hand)
+
+
+def test_a_worker_role_in_the_keys_file_opens_nothing(town: Town) -> None:
+    """An earlier version, or an attacker who wrote the file once, may have put it there."""
+    hand = new_pair().public
+    path = town.folder / "keys.json"
+    write_keys(path, [*read_keys(path), KeyInfo("hand", "worker", hand, 1.0)])
+    town.restart()
+    with pytest.raises(KeyRefused):
+        town.doors.connect(Door.WORKER, b"hand", hand)
+
+
+def test_a_worker_that_has_joined_is_not_taken_over(town: Town) -> None:
+    """Whoever names a live worker and its start comes too late: results of it count from the
+    socket it joined with alone."""
+    town.order(town.ana)
+    town.join()
+    thief = town.doors.connect(Door.WORKER, b"thief")
+    worker = town.state.workers["main-0"]
+    join = m.Join("0.1.0", "main-0", 1, "here", town.state.epoch, (), worker.start)
+    assert isinstance(told(town, thief, join), m.StopWorker)
+    (work,) = town.assigned()
+    assert town.daemon.workers.work_peer("main-0") != b"thief"
+    origin = m.Origin("main-0", "here", 1, "test")
+    done = m.Done(origin, "x", "x", 1, [m.Finished(work.task, work.attempt, 2, b"false", 1, 1)])
+    assert told(town, thief, done) is None
+    assert work.task in town.state.tasks
+    beat = m.Beat("main-0", town.state.epoch, 0, 0, 0, worker.start)
+    control = town.doors.connect(Door.WORKER, b"control")
+    assert isinstance(told(town, control, beat), m.Lease)
+    assert isinstance(told(town, thief, beat), m.StopWorker)
+
+
+def test_a_clients_key_passes_for_a_worker(town: Town) -> None:
+    town.order(town.ana)
+    town.join()
+    (work,) = town.assigned()
+    origin = m.Origin("main-0", "here", 1, "test")
+    done = m.Done(origin, "x", "x", 1, [m.Finished(work.task, work.attempt, 2, b"false", 1, 1)])
+    answers = town.say(done, town.ben)
+    assert all(isinstance(answer, m.Refused) for answer in answers)
+    assert work.task in town.state.tasks
+
+
+def test_a_revoked_key_is_heard(town: Town) -> None:
+    task = town.order(town.ana)
+    town.say(RevokeKey(1, "ana"))
+    (farewell,) = town.heard(town.ana)
+    assert isinstance(farewell, m.Refused)
+    assert (farewell.request, farewell.refusals[0].code) == (0, "key_refused")
+    assert town.say(m.GetStatus(1), town.ana) == []
+    assert town.say(m.Submit(5, "~late", 0, Terms(), [spec()]), town.ana) == []
+    assert list(town.state.tasks) == [task]
+    with pytest.raises(KeyRefused):
+        town.doors.connect(Door.CLIENT, b"again", town.key["ana"])
+    assert task in town.state.tasks, "tasks stay"
+    town.restart()
+    with pytest.raises(KeyRefused):
+        town.doors.connect(Door.CLIENT, b"again", town.key["ana"])
+
+
+def test_a_damaged_record_tells_others_of_her_tasks(town: Town) -> None:
+    hers = town.order(town.ana, count=2)
+    town.join()
+    town.finish(town.assigned())
+    db = sqlite3.connect(town.journal.path, isolation_level=None)
+    db.execute("update finished set crc = crc + 1")
+    db.close()
+    assert town.say(m.Watch(1, [hers]), town.ana)
+    assert sorted(task.task for task in town.assigned()) == [hers, hers + 1]
+    told = {}
+    for name, peer in (("ana", town.ana), ("ben", town.ben)):
+        (events,) = [a for a in town.say(m.GetEvents(2), peer) if isinstance(a, m.Events)]
+        told[name] = " ".join(f"{event.subject} {event.message}" for event in events.events)
+    assert "t-1 the record of its end was damaged" in told["ana"]
+    assert "t-1" not in told["ben"]
+    assert "t-2" not in told["ben"]
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        (AddKey(1, "ana", "client", new_pair().public), "key_conflict"),
+        (AddKey(1, "Robert'); drop", "client", new_pair().public), "config"),
+        (AddKey(1, "../eve", "client", new_pair().public), "config"),
+        (AddKey(1, "", "client", new_pair().public), "config"),
+        (AddKey(1, "eve", "king", new_pair().public), "option"),
+        (RevokeKey(1, "nobody"), "not_found"),
+    ],
+)
+def test_a_key_that_cannot_be(town: Town, message: m.FromClient, code: str) -> None:
+    before = read_keys(town.folder / "keys.json")
+    (answer,) = town.say(message)
+    assert isinstance(answer, m.Refused)
+    assert answer.refusals[0].code == code
+    assert read_keys(town.folder / "keys.json") == before
+
+
+def test_a_key_file_that_cannot_be_written_lets_somebody_in(town: Town) -> None:
+    (town.folder / "keys.json.new").mkdir()
+    key = new_pair().public
+    (answer,) = town.say(AddKey(1, "eve", "client", key))
+    assert isinstance(answer, m.Refused)
+    with pytest.raises(KeyRefused):
+        town.doors.connect(Door.CLIENT, b"eve", key)
+
+
+def test_changes_of_the_service_and_of_another_process_both_count(town: Town) -> None:
+    """A command of the CLI that took the service for stopped has written the list meanwhile."""
+    path = town.folder / "keys.json"
+    other = KeyInfo("zoe", "client", new_pair().public, 1.0)
+    write_keys(path, removed(added(read_keys(path), other), "ben"))
+    (answer,) = town.say(AddKey(1, "eve", "client", new_pair().public))
+    assert isinstance(answer, Keys)
+    assert [key.name for key in read_keys(path)] == ["ana", "ops", "zoe", "eve"]
+    assert [key.name for key in answer.keys] == ["ana", "ops", "zoe", "eve"]
+    town.doors.connect(Door.CLIENT, b"zoe", other.public_key)
+    with pytest.raises(KeyRefused):
+        town.doors.connect(Door.CLIENT, b"again", town.key["ben"])
+    last = KeyInfo("max", "client", new_pair().public, 1.0)
+    write_keys(path, added(read_keys(path), last))
+    assert isinstance(town.say(RevokeKey(2, "eve"))[0], Keys)
+    assert isinstance(town.say(RevokeKey(3, "max"))[0], Keys)
+    assert [key.name for key in read_keys(path)] == ["ana", "ops", "zoe"]
+
+
+def test_a_list_of_keys_that_another_process_holds_is_left_alone(town: Town) -> None:
+    """The service waits a moment and refuses in words; a revoked key is shut out all the same."""
+    path = town.folder / "keys.json"
+    before = read_keys(path)
+    with changing(path):
+        (refused,) = town.say(AddKey(1, "eve", "client", new_pair().public))
+        (revoked,) = town.say(RevokeKey(2, "ana"))
+        with pytest.raises(KeyRefused):
+            town.doors.connect(Door.CLIENT, b"again", town.key["ana"])
+    for answer in (refused, revoked):
+        assert isinstance(answer, m.Refused)
+        assert "another process has held" in answer.refusals[0].message
+    assert read_keys(path) == before
+    assert isinstance(town.say(RevokeKey(3, "ana"))[0], Keys)
+    assert [key.name for key in read_keys(path)] == ["ben", "ops"]
+
+
+def test_keys_in_the_file_are_not_known_at_a_start(town: Town) -> None:
+    again = People(town.folder / "keys.json", town.doors)
+    answer = again.answer(GetKeys(1))
+    assert [key.name for key in answer.keys] == ["ana", "ben", "ops"]

@@ -1,0 +1,96 @@
+"""Policies of the configuration: applied once, changed by admins, refused in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from service import Bench
+
+from simenv.config import convert
+from simenv.config.model import ADMISSION_POLICIES, QUEUE_KEYS, QUEUE_POLICIES
+from simenv.errors import ConfigError
+from simenv.model import AdmissionPolicy
+from simenv.scheduler.queueing import policies
+from simenv.scheduler.reservations import policies as policy
+from simenv.wire.messages import client as m
+from simenv.wire.messages.reservations import GetPolicy, GetTarget, Policed, SetOrder, Target
+
+
+def target(bench: Bench, device: str = "main") -> Target:
+    return next(a for a in bench.say(GetTarget(1, device)) if isinstance(a, Target))
+
+
+def admission(bench: Bench, device: str = "main") -> AdmissionPolicy:
+    return next(a for a in bench.say(GetPolicy(1, device)) if isinstance(a, Policed)).policy
+
+
+def test_policies_of_the_configuration_hold_after_the_start(tmp_path: Path) -> None:
+    told = {
+        "main": {
+            "queue": "ordered",
+            "keys": ["shortest"],
+            "admission": "rate",
+            "rate": 7,
+            "span_s": 60.0,
+        },
+        "all": {"admission": "credit", "credits": 9},
+    }
+    bench = Bench(tmp_path, policies=told)
+    assert target(bench).info.policy == "ordered"
+    assert target(bench).info.options == (("keys", "shortest"),)
+    assert (admission(bench).name, admission(bench).device_rate) == ("rate", 7)
+    assert admission(bench).time_span_ns == 60 * 10**9
+    assert (admission(bench, "").name, admission(bench, "").total_credits) == ("credit", 9)
+
+
+def test_a_change_by_an_admin_outlives_a_restart_with_the_same_configuration(
+    tmp_path: Path,
+) -> None:
+    bench = Bench(tmp_path, policies={"main": {"queue": "fifo"}})
+    bench.say(SetOrder(1, "main", "round_robin"))
+    bench.restart()
+    assert target(bench).info.policy == "round_robin"
+
+
+def test_a_changed_configuration_is_applied_again(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, policies={"main": {"queue": "fifo"}})
+    bench.say(SetOrder(1, "main", "round_robin"))
+    bench.config = convert(
+        {"pools": [{"name": "main"}], "policies": {"main": {"queue": "ordered"}}}
+    )
+    bench.restart()
+    assert target(bench).info.policy == "ordered"
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"other": {"queue": "fifo"}}, "policies.other: there is no such pool"),
+        ({"main": {"queue": "lifo"}}, "queue = 'lifo' is not known"),
+        ({"main": {"queue": "fifo", "keys": ["shortest"]}}, "keys go with queue = 'ordered'"),
+        ({"main": {"queue": "ordered", "keys": ["size"]}}, "keys = 'size' is not known"),
+        ({"main": {"admission": "money"}}, "admission = 'money' is not known"),
+        ({"main": {"admission": "credit"}}, "credits = 0"),
+        ({"main": {"admission": "credit", "credits": 5, "rate": 1}}, "rate = 1"),
+        ({"main": {"admission": "rate", "rate": 5}}, "span_s = 0.0"),
+        ({"main": {"order": "fifo"}}, "order"),
+    ],
+)
+def test_a_policy_that_cannot_be_is_refused_by_name(told: object, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        convert({"pools": [{"name": "main"}], "policies": told})
+    assert words in caught.value.message
+
+
+def test_the_configuration_knows_the_policies_of_the_scheduler() -> None:
+    assert QUEUE_POLICIES == policies.POLICIES
+    assert set(QUEUE_KEYS) == set(policies._KEYS)
+    assert set(ADMISSION_POLICIES) == set(policy.POLICIES)
+
+
+def test_a_queue_policy_of_all_pools_is_read_back(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, policies={"all": {"queue": "round_robin"}})
+    assert target(bench).info.policy == target(bench, "").info.policy == "round_robin"
+    answers = bench.say(m.GetStatus(1))
+    assert isinstance(answers[0], m.Status)

@@ -1,0 +1,306 @@
+"""Reservations through the service: durable, their owner's alone, and refused without a trace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from office import BASE, Office
+from service import spec
+
+from simenv.model import (
+    AdmissionPolicy,
+    Code,
+    DeviceProfile,
+    ReservationAsk,
+    ReservationState,
+    TaskState,
+    Terms,
+)
+from simenv.service.support import fault_injection
+from simenv.wire.messages import client as m
+from simenv.wire.messages.reservations import (
+    Decided,
+    GetPolicy,
+    GetProfile,
+    GetReservations,
+    Policed,
+    Profiled,
+    Release,
+    Released,
+    Renew,
+    Reservations,
+    Reserve,
+    SetPolicy,
+    SetProfile,
+)
+
+SECOND = 10**9
+
+
+@pytest.fixture
+def office(tmp_path: Path) -> Office:
+    return Office(tmp_path)
+
+
+def completed(answers: list[m.ToClient]) -> list[m.Completion]:
+    return [c for a in answers if isinstance(a, m.Completed) for c in a.results]
+
+
+def test_a_reservation_and_its_tasks_survive_a_crash(office: Office) -> None:
+    number = office.reserve(4).reservation
+    assert isinstance(office.under(number, 200, 200, 200), m.Accepted)
+    before = office.digest()
+    office.begin_again()
+    assert office.digest() == before
+    info = office.info(number)
+    assert (info.credits_reserved, info.credits_consumed, info.credits_held) == (4, 4, 4)
+    assert (info.waiting, info.parked, info.running) == (2, 1, 0)
+    assert [office.view(task).parked for task in (1, 2, 3)] == [0, 0, 1]
+    assert office.view(3).reason == f"waiting for units of reservation {number}"
+    assert office.reserve(1).reservation == number + 1
+
+
+def test_what_a_task_gives_back_is_stored_with_its_end(office: Office) -> None:
+    number = office.reserve(4).reservation
+    office.under(number, 300, 300)
+    office.join()
+    assert [t.task for t in office.assigned()] == [1]
+    office.begin_again()  # it ran, and nobody heard of it
+    office.join()
+    sent = office.assigned()
+    office.finish(sent)  # 10 us: a unit of the three
+    assert [t.task for t in office.assigned()] == [2], "what came back was enough for the next"
+    office.begin_again()
+    info = office.info(number)
+    assert (info.credits_consumed, info.credits_held, info.actual_total_ns) == (4, 3, 10_000)
+
+
+def test_nothing_is_sent_for_what_is_parked(office: Office) -> None:
+    number = office.reserve(4).reservation
+    office.join()
+    office.under(number, 400, 100)
+    assert [t.task for t in office.assigned()] == [1]
+    listed = office.get(m.Queue, m.GetQueue(1))
+    assert [(t.id, t.parked, t.reservation) for t in listed.tasks] == [
+        ("t-1", 0, number),
+        ("t-2", 1, number),
+    ]
+    assert listed.total == 2
+
+
+def test_a_released_reservation_cancels_what_waits_and_names_what_runs(office: Office) -> None:
+    number = office.reserve(4).reservation
+    office.join()
+    office.under(number, 200, 200, 100)
+    running = office.assigned()
+    answers = office.say(Release(4, number, "done with it"))
+    (released,) = (a for a in answers if isinstance(a, Released))
+    assert released.running == [t.task for t in running]
+    assert released.info.state is ReservationState.RELEASED
+    ends = completed(answers)
+    assert {m.STATES[c.state] for c in ends} == {TaskState.CANCELLED}
+    assert {c.task for c in ends} | set(released.running) == {1, 2, 3}
+    assert b"was released" in ends[0].payload
+    again = office.get(Released, Release(4, number))
+    assert again.running == released.running
+    office.finish(running)
+    assert office.get(Released, Release(4, number)).running == []
+    refused = office.under(number, 100, key="~v")
+    assert isinstance(refused, m.Refused)
+    assert refused.refusals[0].code == "reservation"
+    assert "is over (released: done with it)" in refused.refusals[0].message
+
+
+def test_a_release_is_not_undone_by_a_crash(office: Office) -> None:
+    number = office.reserve(4).reservation
+    office.under(number, 200, 300)
+    office.say(Release(4, number))
+    office.begin_again()
+    assert office.info(number).state is ReservationState.RELEASED
+    assert not office.state.tasks
+    assert office.view(1).state is TaskState.CANCELLED
+    assert office.view(1).reservation == number
+
+
+def test_one_that_expired_while_the_service_was_down_is_over(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = office.reserve(4, ttl_ns=SECOND).reservation
+    office.under(number, 200)
+    later = office.info(number).expires_ns
+    monkeypatch.setattr("simenv.service.control.reservations.time.time_ns", lambda: later)
+    office.begin_again()
+    assert office.info(number).state is ReservationState.EXPIRED
+    assert office.view(1).state is TaskState.CANCELLED
+
+
+def test_renewal_is_stored(office: Office) -> None:
+    number = office.reserve(4, ttl_ns=SECOND).reservation
+    renewed = office.get(Reservations, Renew(4, number, 50 * SECOND)).reservations[0]
+    office.begin_again()
+    assert office.info(number).expires_ns == renewed.expires_ns > renewed.created_ns + 40 * SECOND
+
+
+def test_a_cancelled_reservation_stops_what_runs(office: Office) -> None:
+    number = office.reserve(4).reservation
+    office.join()
+    office.under(number, 200)
+    (task,) = office.assigned()
+    assert office.get(Released, Release(4, number, cancel=True)).running == [task.task]
+    assert office.state.tasks[task.task].stopping == "cancelled"
+    office.finish([task], TaskState.CANCELLED)
+    assert office.info(number).credits_held == 0
+
+
+def test_units_of_a_refused_message_stay(office: Office) -> None:
+    number = office.reserve(4).reservation
+    before = office.digest()
+    refused = office.under(number, 100, 500, 100, 401)
+    assert isinstance(refused, m.Refused)
+    assert [(r.code, r.index) for r in refused.refusals] == [("reservation", 1), ("reservation", 3)]
+    assert office.digest() == before
+
+
+def test_a_repeated_message_takes_its_units_once(office: Office) -> None:
+    number = office.reserve(4).reservation
+    first = office.under(number, 200)
+    assert office.under(number, 200) == msgspec.structs.replace(first, repeated=True)
+    assert office.info(number).credits_held == 2
+    office.say(Release(4, number))
+    again = office.under(number, 200)
+    assert isinstance(again, m.Accepted), "it was accepted before the reservation was over"
+
+
+def test_others_reservations_are_invisible(office: Office) -> None:
+    number = office.reserve(4, office.ana).reservation
+    ours = office.reserve(1).reservation
+    before = office.digest()
+    for peer in (office.ben, office.ana):
+        hidden = ours if peer is office.ana else number
+        for ask in (
+            lambda n: Renew(4, n, SECOND),
+            lambda n: Release(4, n),
+            lambda n: GetReservations(4, n),
+            lambda n: m.Submit(5, "~x", 0, Terms(reservation=n), [spec()]),
+        ):
+            there, never = office.refusal(ask(hidden), peer), office.refusal(ask(77), peer)
+            assert there.code == never.code == "reservation"
+            assert there.message.replace(str(hidden), "77") == never.message
+    assert office.digest() == before
+    mine = office.get(Reservations, GetReservations(4), office.ana).reservations
+    assert [(info.id, info.owner) for info in mine] == [(number, "ana")]
+    assert office.get(Reservations, GetReservations(4), office.ben).reservations == []
+    assert len(office.get(Reservations, GetReservations(4), office.ops).reservations) == 2
+    events = office.get(m.Events, m.GetEvents(4), office.ben).events
+    assert not [e for e in events if e.kind.startswith("reservation.")]
+    seen = office.get(m.Events, m.GetEvents(4), office.ana).events
+    assert [e.subject for e in seen if e.kind == "reservation.made"] == [str(number)]
+
+
+def test_an_admin_ends_anybodys_and_uses_only_his_own(office: Office) -> None:
+    number = office.reserve(4, office.ana).reservation
+    refused = office.under(number, 100, peer=office.ops)
+    assert isinstance(refused, m.Refused)
+    assert office.get(Released, Release(4, number), office.ops).info.owner == "ana"
+
+
+def test_only_admins_change_a_device(office: Office) -> None:
+    before = office.digest()
+    for ask in (SetProfile(4, "main", DeviceProfile()), SetPolicy(4, "main", AdmissionPolicy())):
+        assert office.refusal(ask, office.ana).code == "not_allowed"
+    assert office.digest() == before
+    assert office.get(Policed, GetPolicy(4, "main"), office.ana).policy.total_credits == 10
+    assert office.get(Profiled, GetProfile(4, "main"), office.ana).profile.baseline == BASE
+
+
+def test_policies_and_profiles_are_kept(office: Office) -> None:
+    profile = DeviceProfile(max_qubits=7, total_credits=10, baseline=BASE)
+    assert office.get(Profiled, SetProfile(4, "main", profile)).changed
+    again = office.get(Profiled, SetProfile(4, "main", profile))
+    assert (again.changed, again.version) == (False, 3)
+    office.begin_again()
+    assert office.get(Profiled, GetProfile(4, "main")).profile == profile
+    found = office.get(Policed, GetPolicy(4, "main"))
+    assert (found.version, found.policy.total_credits) == (2, 10)
+
+
+def test_devices_that_are_not_there(office: Office) -> None:
+    before = office.digest()
+    for ask in (
+        GetPolicy(4, "nowhere"),
+        GetProfile(4, "nowhere"),
+        SetPolicy(4, "nowhere", AdmissionPolicy()),
+        SetProfile(4, "nowhere", DeviceProfile()),
+    ):
+        assert office.refusal(ask).code == "not_found"
+    assert office.reserve(1, device="nowhere").code == Code.DEVICE_NOT_FOUND
+    assert office.digest() == before
+
+
+def test_a_dry_run_changes_nothing(office: Office) -> None:
+    before = office.digest()
+    ask = ReservationAsk(device="main", workload=msgspec.structs.replace(BASE, count=4))
+    decision = office.get(Decided, Reserve(2, ask, dry=True)).decision
+    assert (decision.status, decision.credits_required) == ("accepted", 4)
+    assert office.digest() == before
+
+
+def test_nothing_is_promised_that_could_not_be_stored(office: Office) -> None:
+    number = office.reserve(4).reservation
+    fault_injection.install(",".join(f"journal.commit.before:{n}:error" for n in range(1, 9)))
+    try:
+        assert office.say(Reserve(2, ReservationAsk(device="main"))) == []
+        assert office.refusal(Release(4, number)).code == "journal"
+        refused = office.under(number, 100)
+        assert isinstance(refused, m.Refused)
+        for _ in range(8):
+            office.step(1)
+    finally:
+        fault_injection.install("")
+    office.step(2)
+    (answer,) = office.heard()
+    assert isinstance(answer, Decided), "it comes when it is stored"
+    assert office.info(number).credits_held == 0, "a task that was never stored holds units"
+    assert not office.journal._db.execute("select * from units").fetchall()
+    before = office.digest()
+    office.begin_again()
+    assert office.digest() == before
+
+
+def test_a_journal_from_before_there_were_reservations(office: Office) -> None:
+    task = office.under(0, 100)
+    assert isinstance(task, m.Accepted)
+    for table in ("reservation", "units", "device"):
+        office.journal._db.execute(f"drop table {table}")
+    office.begin_again()
+    assert list(office.state.tasks) == [task.first]
+    assert office.reserve(1).reservation == 1
+
+
+def test_a_service_that_drains_reserves_nothing(office: Office) -> None:
+    office.daemon.drain(now=False)
+    assert office.refusal(Reserve(2, ReservationAsk())).code == "insufficient"
+
+
+def test_a_task_that_runs_again_for_a_broken_result_takes_no_units_twice(office: Office) -> None:
+    number = office.reserve(4).reservation
+    office.join()
+    office.under(number, 300)
+    office.finish(office.assigned())
+    office.under(number, 100, key="~v")
+    before = office.info(number)
+    assert (before.credits_consumed, before.credits_held) == (2, 1)
+    row = office.journal._db.execute("select seq, body from finished").fetchone()
+    office.journal._db.execute("update finished set body = ?", (row[1][:-1] + b"x",))
+    office.get(m.Queue, m.GetTasks(1, [1]))  # read, and found to be broken
+    assert list(office.state.tasks) == [2, 1]
+    office.begin_again()
+    info = office.info(number)
+    assert (info.credits_consumed, info.credits_held) == (2, 1)
+    office.join()
+    while office.state.tasks:
+        office.finish(office.assigned())
+    info = office.info(number)
+    assert (info.credits_consumed, info.credits_held) == (2, 0)

@@ -1,0 +1,72 @@
+"""Checkpoints: the WAL stays small, and the loop's write lock is left alone."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from simenv.model import TaskState
+from simenv.service.journal import background
+from simenv.service.journal.background import EVERY_BYTES, Checkpointer
+from simenv.service.journal.writer import Journal
+
+
+class Rig:
+    """A journal that is written to, and its checkpointer, whose looks the test decides."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "j.db"
+        self.wal = folder / "j.db-wal"
+        self.journal = Journal(self.path, "process")
+        self.checkpointer = Checkpointer(self.path)
+        self.db = sqlite3.connect(self.path, isolation_level=None)
+        self.words: list[str] = []
+        self.db.set_trace_callback(self.words.append)
+        self._seq = 1
+
+    def write(self, size_bytes: int = EVERY_BYTES) -> None:
+        for _ in range(8):
+            self.journal.finish(self._seq, [TaskState.DONE], bytes(size_bytes // 8))
+            self._seq += 1
+            self.journal.commit()
+        self.checkpointer.written_bytes = self.journal.written_bytes
+
+    def look(self) -> None:
+        self.checkpointer.look(self.db)
+        assert self.checkpointer.error == ""
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    return Rig(tmp_path)
+
+
+def test_the_wal_is_folded_in_and_used_again(rig: Rig) -> None:
+    rig.write()
+    rig.look()
+    assert rig.path.stat().st_size > EVERY_BYTES
+    for _ in range(3):
+        rig.write()
+        rig.look()
+    assert rig.wal.stat().st_size < 1.5 * EVERY_BYTES
+
+
+def test_a_checkpoint_takes_no_write_lock(rig: Rig) -> None:
+    rig.write()
+    rig.look()
+    assert rig.words == ["pragma wal_checkpoint(passive)"]
+
+
+def test_little_is_left_alone(rig: Rig) -> None:
+    rig.write(EVERY_BYTES // 2)
+    rig.look()
+    assert rig.words == []
+
+
+def test_a_wal_beyond_its_bound_is_cut(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "RESTART_BYTES", EVERY_BYTES // 2)
+    rig.write()
+    rig.look()
+    assert rig.wal.stat().st_size == 0

@@ -1,0 +1,182 @@
+"""The journal: what a commit promises, and what damage does."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from array import array
+from pathlib import Path
+
+import pytest
+
+from simenv.errors import JournalError
+from simenv.model import Event, TaskState
+from simenv.service.journal.reader import AcceptedRow
+from simenv.service.journal.writer import Journal
+from simenv.service.support import fault_injection
+
+DONE = TaskState.DONE
+
+
+def row(first: int, count: int = 1, key: str = "~auto") -> AcceptedRow:
+    return AcceptedRow(first, count, 1.5, key, first, b"digest", b"routes", b"body" * 50)
+
+
+@pytest.fixture(autouse=True)
+def _no_faults() -> object:
+    yield
+    fault_injection.install("")
+
+
+def reopened(journal: Journal, durability: str = "accepted") -> Journal:
+    """As after a crash: the old one is never closed."""
+    return Journal(journal.path, durability)
+
+
+@pytest.mark.parametrize("durability", ["accepted", "process", "power"])
+def test_what_was_committed_is_there_after_a_crash(tmp_path: Path, durability: str) -> None:
+    journal = Journal(tmp_path / "j.db", durability)
+    journal.accept(row(1, 3))
+    journal.sent([1, 2])
+    journal.finish(1, [DONE, TaskState.FAILED], b"completed")
+    journal.event(Event(1, 2.0, "kind", "subject", "message"))
+    journal.cursor("", "mine", 7)
+    journal.commit()
+    journal.accept(row(4))  # never committed
+    again = reopened(journal, durability).records
+    assert [r.first for r in again.accepted()] == [1]
+    assert list(again.finished()) == [(1, b"completed")]
+    assert again.ended()[TaskState.FAILED] == 1
+    assert again.sent() == array("q", [1, 2])
+    assert again.cursor_at("", "mine") == 7
+    assert again.next_task() == 4
+    assert again.last_seq() == 2
+
+
+def test_each_start_has_its_own_epoch(tmp_path: Path) -> None:
+    first = Journal(tmp_path / "j.db", "process")
+    assert reopened(first).epoch == first.epoch + 1
+
+
+@pytest.mark.parametrize("nth", range(1, 6))
+def test_a_failed_commit_drops_its_accepts_and_keeps_the_rest(tmp_path: Path, nth: int) -> None:
+    fault_injection.install(f"journal.commit.before:{nth}:error")
+    journal = Journal(tmp_path / "j.db", "accepted")
+    stored = []
+    for number in range(1, 8):
+        journal.accept(row(number))
+        journal.finish(number, [DONE], b"result %d" % number)
+        if number == nth:
+            with pytest.raises(JournalError, match="No space left"):
+                journal.commit()
+        else:
+            journal.commit()
+            stored.append(number)
+    records = reopened(journal).records
+    assert [r.first for r in records.accepted()] == stored
+    assert len(list(records.finished())) == 7
+
+
+def test_only_accepts_and_what_cannot_be_repeated_are_forced(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j.db", "accepted")
+    journal.finish(1, [DONE], b"x")
+    journal.commit()
+    assert journal.unsynced
+    journal.finish(2, [TaskState.CANCELLED], b"x")
+    journal.commit()
+    assert not journal.unsynced
+    journal.finish(3, [DONE], b"x")
+    journal.commit()
+    journal.sync()
+    assert not journal.unsynced
+
+
+def test_a_users_key_is_found_and_an_automatic_one_is_not_indexed(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j.db", "process")
+    journal.accept(row(1, key="sweep"))
+    journal.accept(row(2, key="~auto"))
+    journal.commit()
+    assert journal.records.accepted_by_key("", "sweep", 1) == (1, 1, b"digest")
+    assert journal.records.accepted_by_key("", "~auto", 2) is None
+
+
+def test_completions_are_read_on_from_any_number(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j.db", "process")
+    for first, count, owner in ((1, 4, ""), (5, 1, "ann"), (7, 3, ""), (10, 2, "ann")):  # 6: gone
+        journal.finish(first, [DONE] * count, b"%d" % first, owner)
+    journal.commit()
+    after = journal.records.finished_after
+    found = [after(since) for since in range(12)]
+    assert found == [b"1"] * 4 + [b"5"] + [b"7"] * 4 + [b"10"] * 2 + [None]
+    assert [after(since, "ann") for since in range(12)] == [b"5"] * 5 + [b"10"] * 6 + [None]
+    assert after(0, "bob") is None
+    before = journal.records.finished_before
+    assert (before(10), before(7, "ann"), before(1)) == ((7, b"7"), (5, b"5"), None)
+    records = journal.records
+    assert (records.newest_of("ann"), records.count_of("ann"), records.newest_of("bob")) == (
+        *(11, 3),
+        0,
+    )
+
+
+def test_a_damaged_file_never_loses_rows_silently(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "good.db", "process")
+    for number in range(1, 200):
+        journal.accept(row(number))
+        journal.finish(number, [DONE], b"completed %d" % number)
+    journal.close()
+    good = (tmp_path / "good.db").read_bytes()
+    chance = random.Random(3)
+    damaged = tmp_path / "damaged.db"
+    refused = 0
+    for _ in range(300):
+        place = chance.randrange(len(good))
+        flipped = bytes([good[place] ^ (1 << chance.randrange(8))])
+        damaged.write_bytes(good[:place] + flipped + good[place + 1 :])
+        refused += not _whole_or_refused(damaged)
+    assert refused > 30
+
+
+@pytest.mark.parametrize("share", [0.0, 0.0001, 0.3, 0.7, 0.999])
+def test_a_cut_file_never_loses_rows_silently(tmp_path: Path, share: float) -> None:
+    journal = Journal(tmp_path / "good.db", "process")
+    for number in range(1, 200):
+        journal.accept(row(number))
+        journal.finish(number, [DONE], b"completed %d" % number)
+    journal.close()
+    size = (tmp_path / "good.db").stat().st_size
+    with (tmp_path / "good.db").open("r+b") as file:
+        file.truncate(int(size * share))
+    whole = _whole_or_refused(tmp_path / "good.db")
+    assert not whole or share > 0.99
+
+
+def _whole_or_refused(path: Path) -> bool:
+    """True if it opens with every row; False if it is refused; fails if rows are missing."""
+    refusal = ""
+    try:
+        journal = Journal(path, "process")
+        rows = list(journal.records.accepted())
+        bodies = [body for _, body in journal.records.finished()]
+    except JournalError as error:
+        refusal = str(error)
+    for name in (f"{path}-wal", f"{path}-shm"):
+        Path(name).unlink(missing_ok=True)
+    if refusal:
+        assert str(path) in refusal
+        return False
+    assert [r.first for r in rows] == list(range(1, 200)), "rows are missing"
+    assert [r.body for r in rows] == [b"body" * 50] * 199
+    assert bodies == [b"completed %d" % n for n in range(1, 200)]
+    journal._db.close()
+    return True
+
+
+@pytest.mark.parametrize("number", [1, 99])
+def test_a_file_of_another_format_is_refused(tmp_path: Path, number: int) -> None:
+    journal = Journal(tmp_path / "j.db", "process")
+    journal._db.execute(f"pragma user_version={number}")
+    journal.close()
+    shutil.copy(tmp_path / "j.db", tmp_path / "k.db")
+    with pytest.raises(JournalError, match=f"format {number}"):
+        Journal(tmp_path / "k.db", "process")

@@ -1,0 +1,118 @@
+"""Pools as devices: what simulators stand for, and what machines said of themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from service import LIMITS, Bench
+
+from simenv import __version__
+from simenv.model import MAX_SHOTS, GateInfo
+from simenv.model.devices import DeviceInfo, DeviceKind, OperationInfo, QubitInfo
+from simenv.wire import codec
+from simenv.wire.messages.queries import Described, Devices, Engines, GetDevices, GetEngines
+from simenv.wire.transport.zmq_ipc import Door
+
+QPU = {"name": "qpu", "engine": "hardware", "provider": "lab:one"}
+MACHINE = DeviceInfo(
+    name="x",
+    kind=DeviceKind.HARDWARE,
+    provider="lab",
+    model="fridge",
+    version="3",
+    technology="superconducting",
+    num_qubits=2,
+    max_shots=1000,
+    gates=(GateInfo("cx", 2, 0),),
+    all_to_all=False,
+    directed=True,
+    coupling=((0, 1),),
+    operations=(OperationInfo("cx", (0, 1), 0.01, 300.0),),
+    qubits=(QubitInfo(100.0, 80.0, 5.0, 0.02, 900.0), QubitInfo(90.0, 70.0, 5.1, 0.03, 900.0)),
+    calibration_id="c1",
+    calibrated_s=1e9,
+    dt_ns=0.2,
+)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    pools = [{"name": "main", "min": 1, "max": 1}, QPU]
+    return Bench(tmp_path, pools=pools, import_from=("/here",))
+
+
+def devices(bench: Bench) -> dict[str, DeviceInfo]:
+    (answer,) = bench.say(GetDevices(1))
+    assert isinstance(answer, Devices), answer
+    return {device.name: device for device in answer.devices}
+
+
+def describe(bench: Bench, device: DeviceInfo = MACHINE) -> None:
+    start = bench.paper.commands["qpu-0"].start
+    worker = bench.doors.connect(Door.WORKER, f"qpu-0.{start}".encode())
+    worker.send(codec.encode(Described("qpu-0", bench.journal.epoch, start, device)))
+    bench.step()
+
+
+def test_a_simulator_is_not_what_its_engine_and_memory_make_of_it(bench: Bench) -> None:
+    found = devices(bench)["main"]
+    (engines,) = bench.say(GetEngines(1))
+    assert isinstance(engines, Engines)
+    statevector = engines.engines[0]
+    assert (found.kind, found.model, found.version) == ("ideal", statevector.name, __version__)
+    assert found.num_qubits == statevector.max_qubits > 20
+    assert found.gates == statevector.gates
+    assert {("h", 1), ("cx", 2), ("ccx", 3)} <= {(gate.name, gate.qubits) for gate in found.gates}
+    assert (found.all_to_all, found.dynamic, found.max_shots) == (True, True, MAX_SHOTS)
+    assert (found.coupling, found.qubits, found.operations, found.calibration_id) == (
+        (), (), (), "",
+    )  # fmt: skip
+
+
+def test_the_memory_of_another_pool_counts(tmp_path: Path) -> None:
+    small = {"name": "small", "min": 1, "max": 1, "memory_bytes": LIMITS.memory_bytes // 8}
+    pools = [{"name": "main", "min": 1, "max": 1}, small]
+    found = devices(Bench(tmp_path, pools=pools))
+    assert 3 <= found["main"].num_qubits - found["small"].num_qubits <= 4  # there is a base amount
+
+
+def test_a_pool_of_one_engine_has_gates_of_another(tmp_path: Path) -> None:
+    pools = [{"name": "cliff", "engine": "stabilizer"}, {"name": "chain", "engine": "mps"}]
+    found = devices(Bench(tmp_path, pools=pools))
+    cliff, chain = found["cliff"], found["chain"]
+    assert (cliff.model, chain.model) == ("stabilizer", "mps")
+    names = {gate.name for gate in cliff.gates}
+    assert "cx" in names
+    assert "t" not in names
+    assert "t" in {gate.name for gate in chain.gates}
+    assert (cliff.num_qubits, chain.num_qubits) == (65_535, 4_096)
+    assert (cliff.dynamic, chain.dynamic) == (True, False)
+
+
+def test_a_machine_is_guessed_before_it_has_told_what_it_is(bench: Bench) -> None:
+    silent = devices(bench)["qpu"]
+    assert (silent.kind, silent.num_qubits) == (DeviceKind.HARDWARE, 0)
+    assert (silent.model, silent.technology, silent.all_to_all) == ("", "", False)
+
+
+def test_what_a_machine_told_is_changed_on_the_way(bench: Bench) -> None:
+    describe(bench)
+    assert devices(bench)["qpu"] == msgspec.structs.replace(MACHINE, name="qpu")
+    newer = msgspec.structs.replace(MACHINE, calibration_id="c2")
+    describe(bench, newer)
+    assert devices(bench)["qpu"].calibration_id == "c2"
+
+
+def test_a_machine_is_forgotten_with_its_worker_or_remembered_by_a_new_service(
+    bench: Bench,
+) -> None:
+    describe(bench)
+    bench.paper.kill("qpu-0")
+    bench.step()
+    assert devices(bench)["qpu"].model == "fridge"
+    bench.restart()
+    assert devices(bench)["qpu"].num_qubits == 0
+    describe(bench)
+    assert devices(bench)["qpu"].model == "fridge"

@@ -1,0 +1,255 @@
+"""Questions about the past: pages, filters, restarts, and no more than a slice of the loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+from service import Bench, program, spec
+
+from simenv.client.history import Past
+from simenv.model import (
+    RESULT_FORMAT,
+    ResultData,
+    ResultFile,
+    TaskState,
+    Terms,
+    decode_program,
+    task_number,
+)
+from simenv.wire import codec
+from simenv.wire.messages import client as m
+from simenv.wire.messages.queries import (
+    App,
+    GetApp,
+    GetHistory,
+    GetSpec,
+    History,
+    LogRow,
+    Rerun,
+    Submitted,
+)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path, durability="process")
+
+
+def told(bench: Bench, **changes: object) -> list[LogRow]:
+    """All rows, page by page."""
+    rows: list[LogRow] = []
+    after = 0
+    while True:
+        (page,) = bench.say(GetHistory(1, **{"after": after, **changes}))  # type: ignore[arg-type]
+        assert isinstance(page, History)
+        rows += page.rows
+        assert page.complete or page.last > after, "no step forward"
+        if page.complete:
+            return rows
+        after = page.last
+
+
+def failed(reason: str) -> bytes:
+    return codec.encode(m.Failure("engine", reason))
+
+
+def test_a_task_is_left_out_or_told_twice(bench: Bench) -> None:
+    for k in range(5):
+        bench.submit(*[spec(seed=10 * k + j) for j in range(7)], key=f"k{k}")
+    bench.join()
+    bench.finish(bench.assigned()[:20])
+    for limit in (1, 3, 7, 1000):
+        rows = told(bench, limit=limit)
+        assert [row.seed for row in rows] == [10 * k + j for k in range(5) for j in range(7)]
+        assert [task_number(row.id) for row in rows] == list(range(1, 36))
+        assert {row.message for row in rows[7:14]} == {rows[7].id}
+
+
+def test_an_end_is_not_told(bench: Bench) -> None:
+    bench.submit(spec(seed=1), spec(seed=2), spec(seed=3), terms=Terms(name="scan", app="run-1"))
+    bench.join()
+    first, second, third = bench.assigned()
+    bench.finish([first])
+    bench.finish([second], TaskState.FAILED, failed("the dog ate it"))
+    done, bad, open_ = told(bench)
+    assert (done.state, done.name, done.app, done.shots) == (TaskState.DONE, "scan", "run-1", 100)
+    assert (done.worker, done.engine, done.num_qubits, done.attempts) == (
+        "main-0", "statevector", 2, 1,
+    )  # fmt: skip
+    assert (bad.state, bad.reason) == (TaskState.FAILED, "engine: the dog ate it")
+    assert (open_.state, open_.ended_s) == (TaskState.QUEUED, 0.0)
+    assert time.time() - 60 < done.submitted_s <= done.ended_s <= time.time() + 1
+    assert done.timing.run_us == 10
+    bench.finish([third])
+    assert told(bench)[2].state == TaskState.DONE
+
+
+def test_a_restart_forgets_the_past(bench: Bench) -> None:
+    bench.submit(*[spec(seed=k) for k in range(6)], terms=Terms(app="run-1"))
+    bench.join()
+    tasks = bench.assigned()
+    bench.finish(tasks[:4])
+    before = told(bench)
+    bench.restart()
+    after = told(bench)
+    assert after[:4] == before[:4]
+    assert [row.state for row in after[4:]] == [TaskState.QUEUED] * 2
+    assert bench.say(GetApp(1)) == [App(1, "run-1")]
+
+
+def test_another_run_is_mixed_in(bench: Bench) -> None:
+    assert bench.say(GetApp(1)) == [App(1, "")]
+    for k, app in enumerate(("a", "b", "", "a", "b")):
+        bench.submit(spec(seed=k), spec(seed=10 + k), key=f"k{k}", terms=Terms(app=app))
+    for limit in (1, 3, 1000):
+        assert [row.seed for row in told(bench, app="a", limit=limit)] == [0, 10, 3, 13]
+        assert [row.seed for row in told(bench, app="b", limit=limit)] == [1, 11, 4, 14]
+    assert told(bench, app="c") == []
+    assert bench.say(GetApp(1)) == [App(1, "b")]
+
+
+def test_the_same_key_from_another_run_is_a_conflict(bench: Bench) -> None:
+    first = bench.submit(spec(), key="sweep", terms=Terms(app="run-1"))
+    again = bench.submit(spec(), key="sweep", terms=Terms(app="run-2"))
+    assert isinstance(first, m.Accepted)
+    assert isinstance(again, m.Accepted)
+    assert (again.repeated, again.first) == (True, first.first)
+
+
+def test_since_cuts_at_another_task(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    for k in range(9):
+        monkeypatch.setattr(time, "time", lambda k=k: now + 100 * k)
+        bench.submit(spec(seed=2 * k), spec(seed=2 * k + 1), key=f"k{k}")
+    for k in range(9):
+        seeds = [row.seed for row in told(bench, since_s=now + 100 * k - 50)]
+        assert seeds == list(range(2 * k, 18))
+    assert told(bench, since_s=now + 10_000) == []
+    assert [row.seed for row in told(bench, since_s=now + 750)] == [16, 17]
+
+
+class BenchLink:
+    """A client's link to the service under test, which keeps what was asked and answered."""
+
+    def __init__(self, bench: Bench, *, earlier: bool = False) -> None:
+        self._bench, self._earlier = bench, earlier
+        self.pages: list[History] = []
+
+    def ask(self, _kind: type, make: Callable[[int], GetHistory]) -> History:
+        asked = make(1)
+        if self._earlier:  # such a service reads the fields that it knows
+            asked = msgspec.structs.replace(asked, before=0, states=())
+        (page,) = self._bench.say(asked)
+        assert isinstance(page, History)
+        self.pages.append(page)
+        return page
+
+
+def scans(bench: Bench) -> None:
+    """Ten messages of three tasks, every other one of the run `b`; the first four tasks end."""
+    for k in range(10):
+        terms = Terms(app="ab"[k % 2])
+        bench.submit(*[spec(seed=10 * k + j) for j in range(3)], key=f"k{k}", terms=terms)
+    bench.join()
+    bench.finish(bench.assigned()[:4])
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["same", "earlier"])
+@pytest.mark.parametrize("filters", [{}, {"app": "b"}, {"states": (TaskState.DONE,)}], ids=str)
+def test_newest_rows_are_the_end_of_all_rows(
+    bench: Bench, filters: dict[str, object], earlier: bool
+) -> None:
+    scans(bench)
+    past = Past(BenchLink(bench, earlier=earlier))  # type: ignore[arg-type]
+    every = list(past.tasks(**filters))  # type: ignore[arg-type]
+    shown = [(row.id, row.state) for row in every]
+    assert len(shown) in (4, 15, 30)
+    for limit in (1, 2, 3, 7, 1000):
+        found = past.newest(limit, **filters)  # type: ignore[arg-type]
+        assert [(row.id, row.state) for row in found] == shown[-limit:]
+
+
+def test_newest_rows_are_found_without_reading_the_rest(bench: Bench) -> None:
+    scans(bench)
+    link = BenchLink(bench)
+    (row,) = Past(link).newest(1)  # type: ignore[arg-type]
+    assert (task_number(row.id), row.seed) == (30, 92)
+    assert [(page.last, page.complete) for page in link.pages] == [(30, False)]
+    (row,) = Past(link).newest(1, app="a")  # type: ignore[arg-type]
+    assert task_number(row.id) == 27
+    assert link.pages[-1].last == 27
+
+
+def test_newest_rows_in_pages_leave_none_out(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    scans(bench)
+    monkeypatch.setattr("simenv.service.queries.handlers.PAGE_NS", -1)  # a page has one row
+    link = BenchLink(bench)
+    found = Past(link).newest(100)  # type: ignore[arg-type]
+    assert [task_number(row.id) for row in found] == list(range(1, 31))
+    assert len(link.pages) == 31
+
+
+def test_newest_rows_end_where_since_begins(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    for k in range(9):
+        monkeypatch.setattr(time, "time", lambda k=k: now + 100 * k)
+        bench.submit(spec(seed=2 * k), spec(seed=2 * k + 1), key=f"k{k}")
+    link = BenchLink(bench)
+    found = Past(link).newest(100, since_s=now + 650)  # type: ignore[arg-type]
+    assert [row.seed for row in found] == [14, 15, 16, 17]
+    assert [(page.last, page.complete) for page in link.pages] == [(15, True)]
+
+
+def test_a_page_holds_up_the_loop(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.submit(*[spec(seed=k) for k in range(200)])
+    monkeypatch.setattr("simenv.service.queries.handlers.PAGE_NS", -1)  # the time is over already
+    (page,) = bench.say(GetHistory(1))
+    assert isinstance(page, History)
+    assert len(page.rows) == 1
+    assert not page.complete
+    monkeypatch.undo()
+    assert len(told(bench)) == 200
+
+
+def test_what_was_submitted_comes_back_changed(bench: Bench) -> None:
+    wide = program(3).packed()
+    bench.submit(spec(), spec(program=wide, seed=9, shots=55), terms=Terms(priority=3, app="x"))
+    (found,) = bench.say(GetSpec(1, 2))
+    assert isinstance(found, Submitted)
+    assert (found.spec.program, found.spec.seed, found.spec.shots) == (wide, 9, 55)
+    assert (found.terms.priority, found.terms.engine) == (3, "statevector")
+    for number in (0, 3, 10**6):
+        (refused,) = bench.say(GetSpec(1, number))
+        assert isinstance(refused, m.Refused)
+        assert refused.refusals[0].code == "not_found"
+
+
+def test_programs_of_one_structure_look_different(bench: Bench) -> None:
+    programs = [program(2, 0.1), program(2, 0.2), program(3, 0.1)]
+    bench.submit(*[spec(program=each.packed()) for each in programs])
+    same, alike, other = [row.structure for row in told(bench, structure=True)]
+    assert same == alike != other
+    assert same == decode_program(programs[0].packed()).structure.hex()
+    assert {row.structure for row in told(bench)} == {""}
+
+
+def test_the_first_end_is_told_of_a_task_that_ran_again(bench: Bench) -> None:
+    bench.daemon.keeping.start()
+    try:
+        bench.submit()
+        bench.join()
+        lost = ResultFile("0/t-1.1.h5", 400_000, 1, ())
+        data = codec.encode(ResultData(RESULT_FORMAT, (("c", 17),), 17, 10, 1, 4, file=lost))
+        bench.finish(bench.assigned(), payload=data, file=lost.name)
+        assert [row.attempts for row in told(bench)] == [1]
+        bench.peer.send(codec.encode(Rerun(9, 1)))
+        while not (again := bench.assigned()):
+            bench.step()
+        bench.finish(again)
+        assert [row.attempts for row in told(bench)] == [2]
+    finally:
+        bench.daemon.keeping.stop()

@@ -1,0 +1,221 @@
+"""Questions are answered in turns and in slices, from what is stored."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from service import Bench, spec
+
+from simenv.errors import QueueFull
+from simenv.service import event_loop
+from simenv.service.queries import handlers, query_queue
+from simenv.service.support import fault_injection
+from simenv.wire import codec
+from simenv.wire.auth import LOCAL, Identity, Role
+from simenv.wire.messages import client as m
+from simenv.wire.transport.zmq_ipc import Door
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    bench = Bench(tmp_path)
+    bench.join()
+    return bench
+
+
+def ended(bench: Bench, count: int, key: str = "~many") -> None:
+    bench.submit(*[spec(seed=k) for k in range(count)], key=key)
+    while tasks := bench.assigned():
+        bench.finish(tasks)
+
+
+@pytest.mark.parametrize(
+    "long",
+    [
+        m.Watch(1, list(range(1, 101))),
+        m.GetTasks(1, list(range(1, 101))),
+        m.GetQueue(1, True, 1000),
+        m.GetCompletions(1),
+        m.Cancel(1, list(range(1, 101))),
+    ],
+    ids=lambda question: type(question).__name__,
+)
+def test_another_waits_for_the_end_of_a_long_answer(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, long: m.FromClient
+) -> None:
+    ended(bench, 100)
+    other = bench.doors.connect(Door.CLIENT, b"other")
+    monkeypatch.setattr(event_loop, "SLICE_NS", 0)  # one step a pass
+    for peer, question in ((bench.peer, long), (other, m.Ping(2))):
+        peer.send(codec.encode(question))
+    for _ in range(4):
+        bench.daemon.step(timeout_s=0.0)
+    assert bench.heard(other) == [m.Pong(2, bench.state.epoch)]
+    assert bench.daemon.desk.busy
+    monkeypatch.undo()
+    bench.step()
+    assert bench.heard()
+
+
+def test_an_answer_overtakes_an_earlier_one(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended(bench, 10)
+    monkeypatch.setattr(event_loop, "SLICE_NS", 0)
+    bench.peer.send(codec.encode(m.GetTasks(1, list(range(1, 11)))))
+    bench.peer.send(codec.encode(m.Ping(2)))
+    bench.step()
+    assert [getattr(answer, "request", 0) for answer in bench.heard()] == [1, 2]
+
+
+def test_each_watched_task_is_looked_for_in_its_message_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.submit(*[spec(seed=k) for k in range(100)])
+    tasks = bench.assigned()
+    bench.finish(tasks)
+    looks: list[int] = []
+    records = bench.journal.records
+    real = records.finished_at
+    monkeypatch.setattr(records, "finished_at", lambda seq: looks.append(seq) or real(seq))
+    numbers = [task.task for task in tasks][::2]
+    answers = bench.say(m.Watch(1, numbers))
+    assert len(looks) == 1
+    groups = [answer for answer in answers if isinstance(answer, m.Completed)]
+    told = {c.task: g.first_seq + k for g in groups for k, c in enumerate(g.results)}
+    assert told == {number: number for number in numbers}
+    assert answers[-1] == m.Unknown(1, [])
+
+
+def test_an_end_that_is_not_stored_yet_is_told_to_be_gone(bench: Bench) -> None:
+    bench.submit(spec())
+    tasks = bench.assigned()
+    fault_injection.install(",".join(f"journal.commit.before:{n}:error" for n in range(1, 20)))
+    bench.finish(tasks)
+    assert bench.daemon.trouble
+    other = bench.doors.connect(Door.CLIENT, b"other")
+    assert bench.say(m.Watch(1, [1]), other) == [m.Unknown(1, [])]
+    fault_injection.install("")
+    (completed, _) = bench.say(m.Watch(2, [1]), other)
+    assert isinstance(completed, m.Completed)
+
+
+def test_the_index_tells_of_an_end_that_was_never_stored(bench: Bench) -> None:
+    bench.submit(spec())
+    tasks = bench.assigned()
+    fault_injection.install(",".join(f"journal.commit.before:{n}:error" for n in range(1, 20)))
+    bench.finish(tasks)
+    bench.step(5)  # with idle moments, in which the index is written
+    assert bench.daemon.trouble
+    bench.restart()
+    assert (bench.replayed.queued, bench.replayed.final) == (1, 0)
+
+
+def test_a_client_that_asks_without_end_takes_memory(bench: Bench) -> None:
+    waiting = bench.daemon.desk
+    for number in range(query_queue.MOST_OF_ONE):
+        waiting.take(b"flood", LOCAL, m.Ping(number))
+    with pytest.raises(QueueFull):
+        waiting.take(b"flood", LOCAL, m.Ping(0))
+    waiting.take(b"other", LOCAL, m.Ping(0))
+    bench.step()
+    assert not waiting.busy
+
+
+def test_pages_of_large_completions(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        ended(bench, 3, f"~{number}")
+    monkeypatch.setattr(handlers, "PAGE_BYTES", 1)
+    seen: list[int] = []
+    pages = 0
+    while True:
+        (page,) = bench.say(m.GetCompletions(1, len(seen)))
+        assert isinstance(page, m.CompletionPage)
+        if not page.groups:
+            break
+        assert len(page.groups) == 1
+        seen += [c.task for group in page.groups for c in group.results]
+        pages += 1
+    assert seen == list(range(1, 16))
+    assert pages >= 5
+
+
+def test_a_task_keeps_its_newest_watchers_only(bench: Bench) -> None:
+    bench.submit(spec())
+    completions = bench.daemon.completions
+    for number in range(1000):
+        completions.watch(1, b"%d" % number)
+    assert len(completions._watchers[1]) <= 8
+    bench.say(m.Watch(1, [1]))
+    assert completions._watchers[1][-1] == b"client"
+
+
+def test_a_connection_that_does_not_read_gets_no_more_answers_until_it_does(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its questions wait, in their order; others are answered meanwhile, and the loop rests."""
+    monkeypatch.setattr("simenv.wire.transport.memory.SEND_QUEUE_MESSAGES", 8)
+    other = bench.doors.connect(Door.CLIENT, b"other")
+    for number in range(1, 31):
+        bench.peer.send(codec.encode(m.GetCursor(number, "mine")))
+    bench.step()
+    assert bench.say(m.Ping(99), other) == [m.Pong(99, bench.state.epoch)]
+    assert bench.daemon.desk.holds
+    assert not bench.daemon.desk.busy
+    heard: list[int] = []
+    while len(heard) < 30:
+        heard += [answer.request for answer in bench.heard() if isinstance(answer, m.Acked)]
+        bench.daemon.desk._next_look_ns = 0
+        bench.step()
+    assert heard == list(range(1, 31))
+    assert not bench.daemon.desk.holds
+
+
+def test_questions_that_are_woken_join_those_held_of_their_connection() -> None:
+    """A connection that reads nothing keeps both: those held, and those that had come too early."""
+    ready, room, said = [False], [False], list[int]()
+
+    def answer(_peer: bytes, _who: Identity, q: m.FromClient) -> query_queue.Steps:
+        assert isinstance(q, m.Ping)
+        said.append(q.request)
+        yield None
+
+    table = query_queue.Desk(
+        answer,
+        lambda _: None,
+        lambda *_: None,
+        lambda q: ready[0] or not isinstance(q, m.Ping) or q.request != 2,
+        lambda *_: room[0],
+    )
+    ana = Identity("ana", Role.CLIENT)
+    for number in (1, 2, 3):
+        table.take(b"p", ana, m.Ping(number))
+        table.work(time.monotonic_ns() + 10**9)
+    ready[0] = True
+    table.wake()
+    table.work(time.monotonic_ns() + 10**9)
+    room[0], table._next_look_ns = True, 0
+    table.work(time.monotonic_ns() + 10**9)
+    assert said == [1, 3, 2]
+    assert not table.holds
+
+
+def test_questions_that_come_too_early_are_bounded() -> None:
+    table = query_queue.Desk(lambda *_: iter(()), lambda _: None, lambda *_: None, lambda _: False)
+    ana = Identity("ana", Role.CLIENT)
+    for number in range(query_queue.MOST_OF_ONE):
+        table.take(b"p", ana, m.Ping(number))
+    with pytest.raises(QueueFull, match=f"{query_queue.MOST_OF_ONE} may"):
+        table.take(b"p", ana, m.Ping(0))
+
+
+def test_questions_of_one_owner_have_a_bound_in_bytes(bench: Bench) -> None:
+    waiting = bench.daemon.desk
+    ana = Identity("ana", Role.CLIENT)
+    for number in range(4):
+        waiting.take(b"%d" % number, ana, m.Ping(number), query_queue.MOST_BYTES // 5)
+    with pytest.raises(QueueFull, match=f"{query_queue.MOST_BYTES} may"):
+        waiting.take(b"more", ana, m.Ping(9), query_queue.MOST_BYTES // 5)
+    waiting.take(b"ben", Identity("ben", Role.CLIENT), m.Ping(9), query_queue.MOST_BYTES)
+    bench.step()
+    waiting.take(b"more", ana, m.Ping(9), query_queue.MOST_BYTES // 5)

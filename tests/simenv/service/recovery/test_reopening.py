@@ -1,0 +1,317 @@
+"""A broken result is believed by nobody: its task runs again, and one completion of it counts."""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from service import Bench, spec
+
+from simenv.errors import JournalError
+from simenv.model import RESULT_FORMAT, ResultData, ResultFile
+from simenv.service.support import fault_injection
+from simenv.store import writer
+from simenv.wire import codec
+from simenv.wire.auth import Identity, Role
+from simenv.wire.messages import client as m
+from simenv.wire.messages.queries import FetchResult, Rerun, Rerunning, ResultChunk
+
+
+@pytest.fixture(autouse=True)
+def _no_faults() -> object:
+    yield
+    fault_injection.install("")
+
+
+def stored(bench: Bench, task: int, fence: int) -> tuple[bytes, str]:
+    """A payload whose counts lie in a file, and that file's name."""
+    name = f"0/t-{task}.{fence:x}.h5"
+    array = np.arange(100_000, dtype="<u4")
+    path = bench.daemon.keeping.root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = writer.write(path, {"counts": array}, {}, name=name)
+    data = ResultData(RESULT_FORMAT, (("c", 17),), 17, 10, 1, 4, file=file)
+    return codec.encode(data), name
+
+
+def finished(bench: Bench, *tasks: m.Assigned) -> list[m.ToClient]:
+    """Each with a file of its own, in one message."""
+    assert bench.work is not None
+    results = []
+    for task in tasks:
+        payload, name = stored(bench, task.task, task.attempt)
+        results.append(
+            m.Finished(task.task, task.attempt, 2, payload, zlib.crc32(payload), name, 400_000)
+        )
+    origin = m.Origin("main-0", "here", 1, "test")
+    bench.work.send(codec.encode(m.Done(origin, "statevector", "test", 1, results)))
+    bench.step()
+    return bench.heard()
+
+
+def asked(bench: Bench, task: int) -> str:
+    """What a Rerun is answered, when the file has been looked at."""
+    bench.peer.send(codec.encode(Rerun(9, task)))
+    for _ in range(2_000):
+        bench.daemon.step(timeout_s=0.002)
+        for answer in bench.heard():
+            if isinstance(answer, Rerunning):
+                return answer.word
+            assert not isinstance(answer, m.Refused), answer
+    raise AssertionError("no answer")
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> object:
+    made = Bench(tmp_path)
+    made.daemon.keeping.start()
+    yield made
+    made.daemon.keeping.stop()
+
+
+def seqs(bench: Bench) -> list[tuple[int, int]]:
+    """(number, task) of every completion that counts."""
+    page = next(a for a in bench.say(m.GetCompletions(3)) if isinstance(a, m.CompletionPage))
+    return [
+        (seq, c.task) for g in page.groups for seq, c in enumerate(g.results, start=g.first_seq)
+    ]
+
+
+def test_a_whole_file_is_run_again(bench: Bench) -> None:
+    bench.join()
+    bench.submit()
+    finished(bench, *bench.assigned())
+    assert asked(bench, 1) == "intact"
+    assert bench.assigned() == []
+
+
+@pytest.mark.parametrize("how", ["flip", "cut", "remove"])
+def test_a_broken_file_is_believed(bench: Bench, how: str) -> None:
+    bench.join()
+    bench.submit(spec(1), spec(2), spec(3))
+    first = bench.assigned()
+    finished(bench, *first)
+    (path,) = bench.daemon.keeping.root.glob("0/t-2.*")
+    if how == "flip":
+        content = bytearray(path.read_bytes())
+        content[-20_000] ^= 4
+        path.write_bytes(content)
+    elif how == "cut":
+        path.write_bytes(path.read_bytes()[:-1])
+    else:
+        path.unlink()
+    assert asked(bench, 2) == "again"
+    assert seqs(bench) == [(1, 1), (3, 3)]
+    bench.step()
+    (again,) = bench.assigned()
+    assert (again.task, again.seed, again.attempt & 0xFFFF) == (2, 2, 2)
+    assert asked(bench, 2) == "waits"
+    (told,) = [a for a in finished(bench, again) if isinstance(a, m.Completed)] or [None]
+    assert told is None, "nobody watched, and whoever submitted has had an answer"
+    assert seqs(bench) == [(1, 1), (3, 3), (4, 2)]
+    assert asked(bench, 2) == "intact"
+    status = next(a for a in bench.say(m.GetStatus(4)) if isinstance(a, m.Status)).info
+    assert (status.done, status.queued) == (3, 0)
+
+
+def test_who_watches_hears_of_the_second_end(bench: Bench) -> None:
+    bench.join()
+    bench.submit()
+    finished(bench, *bench.assigned())
+    next(bench.daemon.keeping.root.glob("0/t-1.*")).unlink()
+    assert asked(bench, 1) == "again"
+    bench.say(m.Watch(0, [1]))
+    heard = finished(bench, *bench.assigned())
+    assert [c.attempts for a in heard if isinstance(a, m.Completed) for c in a.results] == [2]
+
+
+def test_a_payload_that_is_not_what_the_worker_wrote_is_kept(bench: Bench) -> None:
+    bench.join()
+    bench.submit()
+    (task,) = bench.assigned()
+    assert bench.work is not None
+    wrong = m.Finished(task.task, task.attempt, 2, b"payload", zlib.crc32(b"another"))
+    origin = m.Origin("main-0", "here", 1, "test")
+    bench.work.send(codec.encode(m.Done(origin, "statevector", "test", 1, [wrong])))
+    bench.step()
+    assert asked(bench, 1) == "again"
+
+
+def test_a_stranger_s_word_runs_a_task_again(bench: Bench) -> None:
+    assert asked(bench, 5) == "unknown"
+    bench.submit()
+    assert asked(bench, 1) == "waits"
+
+
+@pytest.mark.parametrize("point", ["reopen.before", "reopen.after"])
+@pytest.mark.parametrize("indexed", [True, False])
+def test_a_crash_while_a_task_goes_back_loses_or_doubles_it(
+    bench: Bench, point: str, indexed: bool
+) -> None:
+    bench.join()
+    bench.submit(spec(1), spec(2))
+    finished(bench, *bench.assigned())
+    if indexed:
+        bench.daemon.completions.index_all()
+    next(bench.daemon.keeping.root.glob("0/t-1.*")).unlink()
+    fault_injection.install(f"{point}:1:error")
+    with pytest.raises(OSError, match="No space"):
+        asked(bench, 1)
+    bench.daemon.keeping.stop()
+    bench.restart()
+    bench.daemon.keeping.start()
+    if point == "reopen.before":
+        assert seqs(bench) == [(1, 1), (2, 2)]
+        assert asked(bench, 1) == "again"
+    else:
+        assert seqs(bench) == [(2, 2)]
+    bench.join()
+    (again,) = bench.assigned()
+    assert again.task == 1
+    assert again.attempt & 0xFFFF > 1, "attempts are counted, perhaps twice, never forgotten"
+    finished(bench, again)
+    assert seqs(bench) == [(2, 2), (3, 1)]
+    bench.restart()
+    bench.daemon.keeping.start()
+    assert seqs(bench) == [(2, 2), (3, 1)]
+    assert bench.replayed.queued == 0
+
+
+def flip_record(bench: Bench, seq: int) -> None:
+    """Damage the record at a completion number, behind the service's back."""
+    db = sqlite3.connect(bench.journal.path, isolation_level=None)
+    (body,) = db.execute("select body from finished where seq = ?", (seq,)).fetchone()
+    body = body[:-3] + bytes([body[-3] ^ 1]) + body[-2:]
+    db.execute("update finished set body = ? where seq = ?", (body, seq))
+    db.close()
+
+
+@pytest.mark.parametrize("question", [m.Watch(3, [2]), m.GetCompletions(3), m.GetQueue(3, True)])
+def test_a_record_with_a_flipped_byte_is_served(bench: Bench, question: object) -> None:
+    bench.join()
+    bench.submit(spec(1), spec(2))
+    bench.finish(bench.assigned())
+    bench.submit(spec(3), key="~other")
+    bench.finish(bench.assigned())
+    flip_record(bench, 1)
+    answers = bench.say(question)
+    assert not [a for a in answers if isinstance(a, m.Refused)]
+    bench.step()
+    again = bench.assigned()
+    assert sorted(task.task for task in again) == [1, 2]
+    assert seqs(bench) == [(3, 3)]
+    bench.finish(again)
+    assert sorted(seqs(bench)) == [(3, 3), (4, 1), (5, 2)]
+    status = next(a for a in bench.say(m.GetStatus(4)) if isinstance(a, m.Status)).info
+    assert status.done == 3
+
+
+def test_a_record_damaged_before_it_was_indexed_stops_the_start(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.join()
+    bench.submit(spec(1), spec(2))
+    bench.finish(bench.assigned())
+    db = sqlite3.connect(bench.journal.path, isolation_level=None)
+    db.execute("delete from result")
+    db.execute("delete from meta where key = 'indexed'")
+    db.close()
+    flip_record(bench, 1)
+    bench.restart()
+    assert bench.mended == 1
+    assert bench.replayed.queued == 2
+    bench.join()
+    bench.finish(bench.assigned())
+    assert seqs(bench) == [(3, 1), (4, 2)], "numbers are never given out twice"
+
+
+def test_what_cannot_be_written_changes_nothing(bench: Bench) -> None:
+    bench.join()
+    bench.submit()
+    finished(bench, *bench.assigned())
+    found = bench.daemon.completions.find(1)
+    assert found is not None
+    bench.journal._db.execute("pragma query_only=on")
+    with pytest.raises(JournalError):
+        bench.daemon.keeping._again(1, found[1], "test")
+    bench.journal._db.execute("pragma query_only=off")
+    assert seqs(bench) == [(1, 1)]
+    assert 1 not in bench.state.tasks
+
+
+def fetched(bench: Bench, question: FetchResult) -> m.ToClient:
+    bench.peer.send(codec.encode(question))
+    for _ in range(2_000):
+        bench.daemon.step(timeout_s=0.002)
+        for answer in bench.heard():
+            return answer
+    raise AssertionError("no answer")
+
+
+def test_a_file_is_given_to_who_does_not_own_it_or_whole(bench: Bench) -> None:
+    bench.join()
+    bench.submit(spec(1), spec(2))
+    finished(bench, *bench.assigned())
+    path = next(bench.daemon.keeping.root.glob("0/t-1.*"))
+    name = str(path.relative_to(bench.daemon.keeping.root))
+    answer = fetched(bench, FetchResult(3, 1, name, 100, 1000))
+    assert isinstance(answer, ResultChunk)
+    assert answer.data == path.read_bytes()[100:1100]
+    for task, file, size in ((2, name, 10), (1, "../journal.db", 10), (1, name, 2**21)):
+        assert isinstance(fetched(bench, FetchResult(3, task, file, 0, size)), m.Refused)
+
+
+def test_what_others_found_can_be_read_or_run_again(bench: Bench) -> None:
+    bench.join()
+    bench.submit()
+    finished(bench, *bench.assigned())
+    path = next(bench.daemon.keeping.root.glob("0/t-1.*"))
+    said: list[m.ToClient] = []
+    keeping = bench.daemon.keeping
+    keeping.listen(bench.daemon.keeping._note, lambda _, body: said.append(codec.to_client(body)))
+    keeping.asked(b"ana", Identity("ana", Role.CLIENT), FetchResult(3, 1, f"0/{path.name}", 0, 10))
+    keeping.asked(b"ana", Identity("ana", Role.CLIENT), Rerun(4, 1))
+    assert isinstance(said[0], m.Refused)
+    assert said[1:] == [Rerunning(4, "unknown")]
+
+
+def test_files_of_answers_that_do_not_count_stay(bench: Bench) -> None:
+    bench.join()
+    bench.submit()
+    (task,) = bench.assigned()
+    finished(bench, msgspec.structs.replace(task, attempt=7))
+    settled(bench)
+    assert list(bench.daemon.keeping.root.glob("*/*")) == []
+    assert 1 in bench.state.tasks
+
+
+def settled(bench: Bench) -> None:
+    """When every job given to the threads before has been done."""
+    done: list[object] = []
+    bench.daemon.keeping.beside.read("0/none", 0, 1, done.append)
+    bench.daemon.keeping.beside.check(ResultFile("0/none", 0, 0, ()), done.append)
+    while len(done) < 2:
+        bench.daemon.step(timeout_s=0.002)
+
+
+def test_a_start_leaves_what_earlier_workers_left_half_written(bench: Bench) -> None:
+    bench.join()
+    bench.submit(spec(1), spec(2))
+    finished(bench, *bench.assigned())
+    bench.daemon.keeping.stop()
+    root = bench.daemon.keeping.root
+    kept = {path.name for path in root.glob("0/*")}
+    epoch = bench.state.epoch << 16
+    (root / "0" / f".t-1.{epoch + 9:x}.h5.77.new").write_bytes(b"half")
+    (root / "0" / f"t-9.{epoch + 1:x}.h5").write_bytes(b"nobody's")
+    (root / "0" / "notes.txt").write_bytes(b"not ours")
+    bench.restart()
+    later = (bench.state.epoch << 16) + 1
+    (root / "0" / f".t-1.{later:x}.h5.78.new").write_bytes(b"being written")
+    bench.daemon.keeping.start()
+    settled(bench)
+    found = {path.name for path in root.glob("0/*")}
+    assert found == {*kept, "notes.txt", f".t-1.{later:x}.h5.78.new"}

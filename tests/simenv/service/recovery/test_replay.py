@@ -1,0 +1,41 @@
+"""What a start makes of a journal whose rows do not fit together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from zlib import crc32
+
+import msgspec
+import pytest
+from service import Bench, spec
+
+from simenv.errors import JournalError
+from simenv.wire import codec
+from simenv.wire.messages import client as m
+
+
+@pytest.mark.parametrize("task", [0, -1, 3, 2**40])
+@pytest.mark.parametrize("place", ["result", "finished"])
+def test_the_end_of_a_task_nobody_submitted_ends_a_start_without_a_word(
+    tmp_path: Path, place: str, task: int
+) -> None:
+    bench = Bench(tmp_path)
+    bench.join()
+    bench.submit(spec(), spec(2))
+    tasks = bench.assigned()
+    bench.finish(tasks)
+    db = bench.journal._db
+    if place == "result":
+        bench.step(5)  # with idle moments, in which the index is written
+        db.execute("insert into result values(?, 1)", (task,))
+    else:
+        seq, body = db.execute("select seq, body from finished").fetchone()
+        completed = codec.to_client(body)
+        assert isinstance(completed, m.Completed)
+        odd = msgspec.structs.replace(completed.results[0], task=task)
+        told = codec.encode(msgspec.structs.replace(completed, results=[odd]))
+        db.execute("update finished set body = ?, crc = ? where seq = ?", (told, crc32(told), seq))
+        db.execute("delete from result")
+        db.execute("update meta set value = 0 where key = 'indexed'")
+    with pytest.raises(JournalError, match=f"the end of task {task}"):
+        bench.restart()

@@ -1,0 +1,112 @@
+"""Ends of tasks: none lost and none twice, and each with its real cause."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+import pytest
+from service import Bench, spec
+
+from simenv.errors import JournalError
+from simenv.model import Origin, TaskState, Timing
+from simenv.service.results import completions
+from simenv.service.results.completions import Completions
+from simenv.service.support import upkeep
+from simenv.wire import codec
+from simenv.wire.messages import client as m
+
+
+def test_an_index_that_could_not_be_written_is_written_later(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    origin = Origin("main-0", "here", 1, "test")
+    for task in (1, 2):
+        results = [m.Completion(task, 2, 1, 1, b"r", zlib.crc32(b"r"), Timing(1, 1, 1))]
+        body = codec.encode(m.Completed(origin, "statevector", "test", results, task))
+        bench.journal.finish(task, [TaskState.DONE], body)
+    bench.journal.commit()
+    found = Completions(bench.journal, origin)
+    bench.journal._db.execute("pragma query_only=on")
+    with pytest.raises(JournalError):
+        found.index_some()
+    bench.journal._db.execute("pragma query_only=off")
+    assert found.unindexed
+    assert found.find(1) is not None
+    found.index_some()
+    assert not found.unindexed
+    assert sorted(bench.journal.records.indexed_tasks()) == [1, 2]
+
+
+def test_an_engine_s_error_while_cancelling_keeps_its_words(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.join()
+    bench.submit(spec())
+    tasks = bench.assigned()
+    bench.say(m.Cancel(1, [1]))
+    payload = codec.encode(m.Failure("engine", "the matrix is not unitary"))
+    answers = bench.finish(tasks, TaskState.FAILED, payload)
+    (done,) = [c for a in answers if isinstance(a, m.Completed) for c in a.results]
+    assert codec.failure(done.payload).message == "the matrix is not unitary"
+
+
+def test_a_flood_does_not_keep_the_index_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(completions, "MAX_FRESH", 10)
+    monkeypatch.setattr(upkeep, "SYNC_DELAY_S", 0.0)
+    bench = Bench(tmp_path)
+    bench.join()
+    bench.submit(*[spec(seed=k) for k in range(40)])
+    tasks = bench.assigned()
+    assert bench.work is not None
+    results = [m.Finished(t.task, t.attempt, 2, b"r", zlib.crc32(b"r")) for t in tasks]
+    origin = Origin("main-0", "here", 1, "test")
+    bench.work.send(codec.encode(m.Done(origin, "statevector", "test", 1, results)))
+    bench.step(passes=1)  # busy: something arrived
+    assert not bench.daemon.completions.unindexed
+    assert not bench.journal.unsynced
+
+
+def test_an_unforced_commit_is_synced_though_others_follow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "SYNC_DELAY_S", 1e6)  # not on a slow machine either
+    bench = Bench(tmp_path)
+    bench.join()
+    bench.submit(spec())
+    bench.finish(bench.assigned())
+    assert bench.journal.unsynced
+    began_ns = bench.daemon._upkeep._unsynced_ns
+    bench.daemon.hands.note("a.kind", "subject", "another commit, not forced either")
+    bench.daemon._commit()
+    bench.daemon._upkeep.run("", idle=False)
+    assert bench.daemon._upkeep._unsynced_ns == began_ns > 0
+
+
+def test_many_ended_tasks_of_one_message_are_shown_from_one_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path)
+    bench.join()
+    bench.submit(*[spec(seed=k) for k in range(40)])
+    while tasks := bench.assigned():
+        bench.finish(tasks)
+    looks: list[str] = []
+    bench.journal._db.set_trace_callback(looks.append)
+    (answer,) = bench.say(m.GetQueue(1, done=True, limit=40))
+    bench.journal._db.set_trace_callback(None)
+    assert isinstance(answer, m.Queue)
+    assert len(answer.tasks) == 40
+    assert {(t.shots, t.num_qubits, t.pool) for t in answer.tasks} == {(100, 2, "main")}
+    assert sum("from accepted" in look for look in looks) == 1
+
+
+def test_a_page_of_large_results_fits_a_message(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.join()
+    for key in ("~a", "~b", "~c"):
+        bench.submit(spec(), key=key)
+        bench.finish(bench.assigned(), payload=bytes(12 * 2**20))
+    (page,) = bench.say(m.GetCompletions(1, 0))
+    assert isinstance(page, m.CompletionPage)
+    assert [group.first_seq for group in page.groups] == [1]

@@ -1,0 +1,286 @@
+"""What is given up of ended tasks: only what may go, said before and after, and nothing doubled."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+import zlib
+from pathlib import Path
+
+import pytest
+from service import Bench, spec
+
+from simenv.model import Origin
+from simenv.service.results import retention
+from simenv.service.support import fault_injection
+from simenv.wire import codec
+from simenv.wire.messages import client as m
+from simenv.wire.messages.queries import Collect, Collected, Kept
+
+PAYLOAD = b"r" * 2_000
+
+
+@pytest.fixture(autouse=True)
+def _no_faults() -> object:
+    yield
+    fault_injection.install("")
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> object:
+    made = Bench(tmp_path)
+    made.join()
+    made.daemon.keeping.start()
+    yield made
+    made.daemon.keeping.stop()
+
+
+def ended(bench: Bench, count: int = 10, key: str = "~k") -> None:
+    """So many tasks, each with a message and a file of its own."""
+    bench.submit(*[spec(seed) for seed in range(count)], key=key)
+    assert bench.work is not None
+    while tasks := bench.assigned():
+        for task in tasks:
+            name = f"0/t-{task.task}.{task.attempt:x}.h5"
+            path = bench.daemon.keeping.root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(bytes(1000))
+            crc = zlib.crc32(PAYLOAD)
+            result = m.Finished(task.task, task.attempt, 2, PAYLOAD, crc, name, 1000)
+            done = m.Done(Origin("main-0", "here", 1, "test"), "statevector", "test", 1, [result])
+            bench.work.send(codec.encode(done))
+            bench.step()
+    bench.heard()
+
+
+def collected(bench: Bench, older_s: float = -1.0, dry: bool = False) -> Collected:
+    bench.peer.send(codec.encode(Collect(7, older_s, dry)))
+    for _ in range(2_000):
+        bench.daemon.step(timeout_s=0.002)
+        for answer in bench.heard():
+            if isinstance(answer, Collected):
+                return answer
+            assert not isinstance(answer, m.Refused), answer
+    raise AssertionError("no answer")
+
+
+def aged(bench: Bench, seqs: range, days: float) -> None:
+    db = sqlite3.connect(bench.journal.path, isolation_level=None)
+    when = time.time() - days * 86_400
+    db.execute("update finished set at = ? where seq between ? and ?", (when, seqs[0], seqs[-1]))
+    db.close()
+
+
+def ask(bench: Bench, message: object, kind: type) -> object:
+    return next(answer for answer in bench.say(message) if isinstance(answer, kind))
+
+
+def numbers(bench: Bench) -> list[int]:
+    page = ask(bench, m.GetCompletions(3), m.CompletionPage)
+    return [g.first_seq + k for g in page.groups for k, _ in enumerate(g.results)]
+
+
+def files(bench: Bench) -> int:
+    done: list[object] = []
+    bench.daemon.keeping.beside.read("0/none", 0, 1, done.append)
+    while not done:
+        bench.daemon.step(timeout_s=0.002)
+    return len(list(bench.daemon.keeping.root.glob("0/*.h5")))
+
+
+def test_a_dry_run_removes_something(bench: Bench) -> None:
+    ended(bench)
+    told = collected(bench, older_s=0.0, dry=True)
+    assert (told.freed.tasks, told.freed.files, told.freed.file_bytes) == (10, 10, 10_000)
+    assert told.left.tasks == 10
+    assert numbers(bench) == list(range(1, 11))
+    assert files(bench) == 10
+    assert collected(bench, older_s=0.0).freed == told.freed
+
+
+def test_old_tasks_stay_or_young_ones_go(bench: Bench) -> None:
+    ended(bench)
+    aged(bench, range(1, 5), days=8)
+    assert collected(bench).freed == Kept()
+    told = collected(bench, older_s=7 * 86_400)
+    assert (told.freed.tasks, told.left.tasks) == (4, 6)
+    assert numbers(bench) == [5, 6, 7, 8, 9, 10]
+    assert files(bench) == 6
+
+
+def test_what_was_submitted_goes_before_all_of_it_has_ended_and_gone(bench: Bench) -> None:
+    ended(bench, 4)
+    bench.submit(spec(9), spec(10), key="~later")
+    (first, *_) = bench.assigned()
+    bench.finish([first])
+    aged(bench, range(1, 3), days=40)
+    collected(bench)
+    assert bench.journal.records.accepted_of(1) is not None
+    aged(bench, range(3, 6), days=40)
+    collected(bench)
+    assert bench.journal.records.accepted_of(1) is None
+    assert bench.journal.records.accepted_of(6) is not None, "its second task waits"
+    assert 6 in bench.state.tasks
+
+
+@pytest.mark.parametrize("older_s", [float("nan"), float("inf"), float("-inf")])
+def test_an_age_that_is_no_number_removes_everything(bench: Bench, older_s: float) -> None:
+    ended(bench, 2)
+    answers = bench.say(Collect(3, older_s))
+    assert [type(answer) for answer in answers] == [m.Refused]
+    assert numbers(bench) == [1, 2]
+
+
+def test_numbers_begin_again_after_all_was_removed(bench: Bench) -> None:
+    ended(bench)
+    collected(bench, older_s=0.0)
+    before = ask(bench, m.GetStatus(1), m.Status).info
+    bench.daemon.keeping.stop()
+    bench.restart()
+    bench.daemon.keeping.start()
+    after = ask(bench, m.GetStatus(1), m.Status).info
+    assert (before.done, after.done, after.queued) == (10, 10, 0)
+    assert bench.submit() == m.Accepted(5, 11, 1)
+    bench.join()
+    bench.finish(bench.assigned())
+    assert numbers(bench) == [11]
+
+
+def test_a_task_that_is_gone_never_existed(bench: Bench) -> None:
+    ended(bench, 3)
+    collected(bench, older_s=0.0)
+    unknown = ask(bench, m.Watch(3, [2, 99]), m.Unknown)
+    assert (unknown.tasks, unknown.gone) == ([2, 99], [2])
+
+
+@pytest.mark.parametrize("key", ["mine", "~auto"])
+def test_the_key_of_a_task_that_is_gone_stands_for_it_for_ever(bench: Bench, key: str) -> None:
+    ended(bench, 2, key)
+    assert bench.submit(spec(0), spec(1), key=key) == m.Accepted(5, 1, 2, repeated=True)
+    collected(bench, older_s=0.0)
+    assert bench.submit(spec(0), spec(1), key=key) == m.Accepted(5, 3, 2)
+    assert bench.submit(spec(0), spec(1), key=key) == m.Accepted(5, 3, 2, repeated=True)
+
+
+def test_completions_nobody_acknowledged_go_in_silence(bench: Bench) -> None:
+    ended(bench)
+    bench.say(m.Ack(2, "reader", 4))
+    told = collected(bench, older_s=0.0)
+    assert told.freed.unread == 6
+    events = ask(bench, m.GetEvents(3), m.Events).events
+    assert "6 completions among them had not been acknowledged" in events[-1].message
+
+
+def test_old_tasks_are_kept_until_somebody_asks(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended(bench)
+    aged(bench, range(1, 4), days=31)
+    monkeypatch.setattr(retention, "LOOK_S", 0.0)
+    bench.daemon.keeping._retention._look_at_ns = 0
+    for _ in range(50):
+        bench.daemon.step(timeout_s=0.0)
+    assert numbers(bench) == list(range(4, 11))
+
+
+def test_files_are_kept_beyond_the_limit_or_history_goes_first(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, results={"keep_gib": 0.001})
+    bench.join()
+    bench.daemon.keeping.start()
+    ended(bench)
+    db = sqlite3.connect(bench.journal.path, isolation_level=None)
+    db.execute("update file set bytes = 500000")
+    db.close()
+    told = collected(bench)
+    assert told.freed.files >= 8
+    assert told.freed.tasks == 0
+    assert len(numbers(bench)) == 10
+    assert files(bench) == 10 - told.freed.files
+    bench.daemon.keeping.stop()
+
+
+@pytest.mark.parametrize("point", ["gc.before", "gc.after"])
+def test_a_crash_in_the_middle_counts_twice_or_forgets(bench: Bench, point: str) -> None:
+    ended(bench)
+    fault_injection.install(f"{point}:1:error")
+    with pytest.raises(OSError, match="No space"):
+        collected(bench, older_s=0.0)
+    bench.daemon.keeping.stop()
+    bench.restart()
+    bench.daemon.keeping.start()
+    assert ask(bench, m.GetStatus(1), m.Status).info.done == 10
+    assert numbers(bench) == (list(range(1, 11)) if point == "gc.before" else [])
+    collected(bench, older_s=0.0)
+    assert ask(bench, m.GetStatus(1), m.Status).info.done == 10
+    bench.daemon.keeping.stop()
+    bench.restart()
+    bench.daemon.keeping.start()
+    assert files(bench) == 0
+
+
+def test_the_file_stays_as_large_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "SPARE_PAGES", 0)
+    bench = Bench(tmp_path)
+    bench.join()
+    bench.daemon.keeping.start()
+    for k in range(20):
+        ended(bench, 50, key=f"~{k}")
+    before = collected(bench, older_s=1e6).left.journal_bytes
+    collected(bench, older_s=0.0)
+    while bench.daemon.keeping._retention._vacuuming:
+        bench.daemon.step(timeout_s=0.0)
+    after = collected(bench, older_s=1e6).left.journal_bytes
+    assert after < before / 4
+    bench.daemon.keeping.stop()
+
+
+def test_a_sweep_that_could_not_be_stored_stops_waiting_tasks_for_good(bench: Bench) -> None:
+    ended(bench)
+    bench.submit(spec(1), key="~waits")
+    bench.assigned()
+    bench.journal._db.execute("pragma query_only=on")
+    bench.peer.send(codec.encode(Collect(7, 0.0)))
+    for _ in range(5):
+        bench.daemon.step(timeout_s=0.0)
+    assert "cannot be written" in bench.daemon.trouble
+    bench.journal._db.execute("pragma query_only=off")
+    freed: list[int] = []
+    for _ in range(2_000):  # a thread beside the loop has its part in it
+        bench.daemon.step(timeout_s=0.005)
+        freed += [a.freed.tasks for a in bench.heard() if isinstance(a, Collected)]
+        if freed:
+            break
+    assert bench.daemon.trouble == ""
+    assert freed == [10]
+    assert bench.submit(spec(2), key="~later") == m.Accepted(5, 12, 1)
+
+
+def test_old_records_are_removed_while_a_client_asks_without_end(bench: Bench) -> None:
+    """The loop is never idle: a message has come in each of its passes."""
+    ended(bench)
+    aged(bench, range(1, 11), days=1e4)
+    bench.daemon.keeping._retention._look_at_ns = 0
+    passes = 0
+    while list(bench.journal.records.rows("select seq from finished")):
+        bench.peer.send(codec.encode(m.Ping(passes)))
+        bench.daemon.step(timeout_s=0.0)
+        assert bench.heard()
+        passes += 1
+        assert passes < 50_000
+
+
+def test_the_index_is_written_while_a_client_asks_without_end(bench: Bench) -> None:
+    bench.submit(spec())
+    tasks = bench.assigned()
+    done = m.Finished(tasks[0].task, tasks[0].attempt, 2, b"r", zlib.crc32(b"r"))
+    origin = Origin("main-0", "here", 1, "test")
+    assert bench.work is not None
+    bench.work.send(codec.encode(m.Done(origin, "statevector", "test", 1, [done])))
+    bench.daemon.step(timeout_s=0.0)
+    passes = 0
+    while bench.daemon.completions.unindexed or not passes:
+        bench.peer.send(codec.encode(m.Ping(passes)))
+        bench.daemon.step(timeout_s=0.0)
+        assert bench.heard()
+        passes += 1
+        assert passes < 50_000

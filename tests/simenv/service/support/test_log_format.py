@@ -1,0 +1,23 @@
+"""The service's log is one record a line, whatever others wrote."""
+
+from __future__ import annotations
+
+import logging
+
+from simenv.service.support.log_format import Lines
+
+
+def shown(words: str, *details: object) -> str:
+    record = logging.LogRecord("simenv", logging.INFO, "", 0, words, details, None)
+    return Lines("%(asctime)s %(levelname)s %(message)s").format(record)
+
+
+def test_a_message_forges_no_record_and_no_escape_is_obeyed() -> None:
+    text = shown("task %s ended", "x\n2026-11-21 10:00:00,000 INFO keys.revoked ana\x1b[2J\x9b1A\r")
+    first, second = text.split("\n")
+    assert first.endswith("INFO task x")
+    assert second == "  2026-11-21 10:00:00,000 INFO keys.revoked ana\\x1b[2J\\x9b1A\\r ended"
+
+
+def test_text_in_any_script_stays_as_it_is() -> None:
+    assert shown("Zürich ψ 量子\tend").endswith("INFO Zürich ψ 量子\tend")

@@ -1,0 +1,30 @@
+"""The service's log, when somebody sends nonsense without end."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from simenv.service.support import log_limit
+from simenv.service.support.log_limit import LINES, WINDOW_S, Complaints
+
+
+def test_a_stranger_fills_the_log(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(log_limit.time, "monotonic", lambda: now)
+    said = Complaints(logging.getLogger("test"))
+    for k in range(5_000):
+        said.say("nonsense %d", k)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"nonsense {k}" for k in range(LINES)
+    ]
+    now += WINDOW_S
+    caplog.clear()
+    said.say("again")
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{5_000 - LINES} more like that in the minute before",
+        "again",
+    ]

@@ -1,0 +1,271 @@
+"""The loop as clients and workers see it: real journal and machine, in-memory doors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from service import Bench, program, spec
+
+from simenv.model import TaskState, Terms
+from simenv.service.support import fault_injection
+from simenv.wire import codec
+from simenv.wire.messages import client as m
+from simenv.wire.transport.zmq_ipc import Door
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    fault_injection.install("")
+    return Bench(tmp_path)
+
+
+def completions(answers: list[m.ToClient]) -> list[m.Completion]:
+    return [c for a in answers if isinstance(a, m.Completed) for c in a.results]
+
+
+def test_a_task_goes_to_the_worker_and_its_result_to_the_client(bench: Bench) -> None:
+    bench.join()
+    accepted = bench.submit(spec(seed=7))
+    assert accepted == m.Accepted(5, 1, 1)
+    (task,) = bench.assigned()
+    assert (task.task, task.seed, task.shots) == (1, 7, 100)
+    (done,) = completions(bench.finish([task], payload=b"result"))
+    assert (done.task, done.payload, done.attempts) == (1, b"result", 1)
+
+
+def test_a_repeated_submit_gets_the_same_ids_and_runs_once(bench: Bench) -> None:
+    bench.join()
+    for key in ("~auto", "mine"):
+        first = bench.submit(spec(seed=1), key=key)
+        again = bench.submit(spec(seed=1), key=key)
+        assert isinstance(first, m.Accepted)
+        assert again == m.Accepted(5, first.first, 1, repeated=True)
+    assert len(bench.assigned()) == 2
+
+
+def test_a_key_with_other_content_is_refused(bench: Bench) -> None:
+    bench.submit(spec(seed=1), key="mine")
+    refused = bench.submit(spec(seed=2), key="mine")
+    assert isinstance(refused, m.Refused)
+    assert refused.refusals[0].code == "key_conflict"
+
+
+def test_a_users_key_is_known_after_a_restart(bench: Bench) -> None:
+    first = bench.submit(spec(seed=1), key="mine")
+    bench.restart()
+    again = bench.submit(spec(seed=1), key="mine")
+    assert isinstance(first, m.Accepted)
+    assert again == m.Accepted(5, first.first, 1, repeated=True)
+    assert len(bench.state.tasks) == 1
+
+
+def test_what_was_accepted_runs_after_a_restart_with_the_next_attempt(bench: Bench) -> None:
+    bench.join()
+    bench.submit(spec(seed=1), spec(seed=2), spec(seed=3))
+    tasks = bench.assigned()
+    assert [t.task for t in tasks] == [1, 2, 3]
+    bench.finish(tasks[:1])
+    bench.restart()
+    assert (bench.replayed.queued, bench.replayed.final) == (2, 1)
+    bench.join()
+    again = bench.assigned()
+    assert [(t.task, t.seed) for t in again] == [(2, 2), (3, 3)]
+    assert {t.attempt for t in again}.isdisjoint({t.attempt for t in tasks})
+    unknown = [a for a in bench.say(m.Watch(9, [1, 2, 3])) if isinstance(a, m.Unknown)]
+    assert unknown == [m.Unknown(9, [])]
+    (two, three) = completions(bench.finish(again))
+    assert (two.attempts, three.attempts) == (2, 2)
+
+
+def test_an_answer_from_before_the_restart_is_ignored(bench: Bench) -> None:
+    bench.join()
+    bench.submit(spec())
+    old = bench.assigned()
+    bench.restart()
+    bench.join()
+    assert completions(bench.finish(old)) == []
+    assert len(bench.state.tasks) == 1
+
+
+def test_a_worker_of_an_earlier_epoch_is_sent_away(bench: Bench) -> None:
+    connection = bench.join(epoch=bench.journal.epoch - 1)
+    body = connection.receive(0.0)
+    assert body is not None
+    assert isinstance(codec.to_worker(body), m.StopWorker)
+
+
+def test_a_lost_worker_s_task_runs_again(bench: Bench) -> None:
+    bench.join()
+    bench.submit(spec())
+    (first,) = bench.assigned()
+    bench.paper.kill("main-0")
+    bench.step()
+    bench.join()
+    (again,) = bench.assigned()
+    assert again.attempt == first.attempt + 1
+
+
+def test_every_bad_item_of_a_batch_is_named_and_nothing_is_accepted(bench: Bench) -> None:
+    refused = bench.submit(
+        spec(), spec(shots=-1), spec(program=b"noise"), spec(program=program(5_000).packed())
+    )
+    assert isinstance(refused, m.Refused)
+    assert [(r.index, r.code) for r in refused.refusals] == [
+        (1, "option"),
+        (2, "program"),
+        (3, "infeasible"),
+    ]
+    assert bench.state.tasks == {}
+    assert bench.journal.records.count_accepted() == 0
+
+
+def test_a_full_queue_refuses_and_says_when_to_try_again(tmp_path: Path) -> None:
+    limits = Bench.__init__.__defaults__[0]  # type: ignore[index]
+    bench = Bench(tmp_path, limits=type(limits)(2, 2**30, 3, 2**24, 10**10, 10**11))
+    bench.submit(spec(), spec(), key="a1")
+    refused = bench.submit(spec(), spec(), key="b2")
+    assert isinstance(refused, m.Refused)
+    assert refused.refusals[0].code == "queue_full"
+    assert refused.refusals[0].retry_after_s > 0
+    assert isinstance(bench.submit(spec(), key="c3"), m.Accepted)
+
+
+def test_a_full_disk_refuses_new_tasks_and_keeps_answering(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, faults="journal.commit.before:2:error")
+    refused = bench.submit(spec(), key="a1")
+    assert isinstance(refused, m.Refused)
+    assert refused.refusals[0].code == "journal"
+    assert "No space left" in refused.refusals[0].message
+    assert bench.state.tasks == {}
+    (status,) = bench.say(m.GetStatus(3))
+    assert isinstance(status, m.Status)
+    accepted = bench.submit(spec(), key="a1")
+    assert isinstance(accepted, m.Accepted)
+    assert not accepted.repeated
+    fault_injection.install("")
+
+
+def test_garbage_is_answered_and_the_loop_goes_on(bench: Bench) -> None:
+    for body in (b"", b"\xff" * 40, codec.encode([99, 1]), codec.encode({"a": 1})):
+        bench.peer.send(body)
+    bench.step()
+    answers = bench.heard()
+    assert [type(a) for a in answers] == [m.Refused] * 4
+    stranger = bench.doors.connect(Door.WORKER, b"stranger")
+    stranger.send(b"\x00" * 100)
+    assert isinstance(bench.submit(spec()), m.Accepted)
+
+
+def test_a_client_that_watches_gets_the_result_too(bench: Bench) -> None:
+    bench.join()
+    bench.submit(spec())
+    other = bench.doors.connect(Door.CLIENT, b"other")
+    bench.say(m.Watch(1, [1, 99]), other)
+    bench.finish(bench.assigned())
+    (done,) = completions(bench.heard(other))
+    assert done.task == 1
+
+
+def test_cancel_in_every_state(bench: Bench) -> None:
+    bench.join()
+    bench.submit(spec(), key="a1")
+    running = bench.assigned()
+    bench.submit(*[spec(seed=k) for k in range(300)], key="b2")
+    waiting = max(bench.state.tasks)
+    (first,) = [a for a in bench.say(m.Cancel(1, [waiting])) if isinstance(a, m.Cancelled)]
+    assert first.words == ["cancelled"]
+    (second,) = bench.say(m.Cancel(2, [running[0].task, waiting, 10**6]))
+    assert isinstance(second, m.Cancelled)
+    assert second.words == ["cancelling", "final", "unknown"]
+    (done,) = completions(bench.finish(running, TaskState.CANCELLED))
+    assert m.STATES[done.state] is TaskState.CANCELLED
+    failure = codec.failure(done.payload)
+    assert failure.reason == "cancelled"
+
+
+def test_completions_are_numbered_and_a_cursor_survives_a_restart(bench: Bench) -> None:
+    bench.join()
+    for key in ("a1", "b2", "c3"):
+        bench.submit(spec(), spec(seed=2), key=key)
+        bench.finish(bench.assigned())
+    assert bench.say(m.Ack(1, "mine", 4)) == [m.Acked(1, 4)]
+    for wrong in (m.Ack(1, "mine", 7), m.Ack(1, "mine", -1), m.Ack(1, "", 4)):
+        (refused,) = bench.say(wrong)
+        assert isinstance(refused, m.Refused)
+    bench.restart()
+    assert bench.say(m.GetCursor(1, "mine")) == [m.Acked(1, 4)]
+    (page,) = bench.say(m.GetCompletions(1, 4))
+    assert isinstance(page, m.CompletionPage)
+    assert page.newest == 6
+    assert [g.first_seq for g in page.groups] == [5]
+    (status,) = bench.say(m.GetStatus(1))
+    assert isinstance(status, m.Status)
+    assert (status.info.done, status.info.unread) == (6, 2)
+
+
+def test_results_are_found_by_id_before_and_after_indexing(bench: Bench) -> None:
+    bench.join()
+    bench.submit(*[spec(seed=k) for k in range(20)])
+    while tasks := bench.assigned():
+        bench.finish(tasks)
+    for _ in range(2):
+        answers = completions(bench.say(m.Watch(1, [3, 17])))
+        assert [c.task for c in answers] == [3, 17]
+        while bench.daemon.completions.unindexed:
+            bench.daemon.completions.index_some()
+    bench.restart()
+    assert [c.task for c in completions(bench.say(m.Watch(1, [3, 17])))] == [3, 17]
+
+
+def test_a_drain_lets_running_tasks_end_and_keeps_the_others(bench: Bench) -> None:
+    bench.join()
+    bench.submit(*[spec(seed=k) for k in range(400)])
+    running = bench.assigned()
+    (stopping,) = bench.say(m.Shutdown(1))
+    assert isinstance(stopping, m.Stopping)
+    assert stopping.running + stopping.queued == 400
+    refused = bench.submit(spec(), key="late")
+    assert isinstance(refused, m.Refused)
+    assert not bench.daemon.stopped
+    assert len(completions(bench.finish(running))) == len(running)
+    bench.step()
+    assert bench.daemon.stopped
+    bench.restart()
+    assert bench.replayed.queued == 400 - len(running)
+
+
+def test_terms_that_cannot_be_are_refused(bench: Bench) -> None:
+    cases = {
+        "option": [
+            Terms(outputs=()),
+            Terms(outputs=("counts", "counts")),
+            Terms(outputs=("colour",)),
+            Terms(precision="half"),
+            Terms(engine="nonesuch"),
+            Terms(pool="nonesuch"),
+            Terms(outputs=("expectation",)),
+            Terms(queue_timeout_s=float("nan")),
+            Terms(run_timeout_s=-1.0),
+            Terms(priority=10**9),
+        ]
+    }
+    for code, terms in cases.items():
+        for one in terms:
+            refused = bench.submit(spec(), terms=one)
+            assert isinstance(refused, m.Refused), one
+            assert refused.refusals[0].code == code
+            assert refused.refusals[0].message
+
+
+def test_a_queue_view_says_why_a_task_waits(bench: Bench) -> None:
+    bench.submit(spec())
+    (view,) = bench.say(m.GetQueue(1))
+    assert isinstance(view, m.Queue)
+    assert "main is starting" in view.tasks[0].reason
+    bench.join()
+    bench.submit(*[spec(seed=k) for k in range(400)], key="b2")
+    (view,) = bench.say(m.GetQueue(1, limit=500))
+    assert isinstance(view, m.Queue)
+    assert view.total == 401
+    assert "in line" in view.tasks[-1].reason

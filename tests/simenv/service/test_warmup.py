@@ -1,0 +1,97 @@
+"""A service whose workers start before it can judge circuits."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from service import Bench, program, spec
+
+from simenv.config import kernel_cache
+from simenv.model import Terms
+from simenv.scheduler.routing.capacity import whole
+from simenv.scheduler.routing.engine_support import NOTHING
+from simenv.service.warmup import Loading, admission
+from simenv.service.workers.processes import helpers
+from simenv.wire.messages import client as m
+from simenv.wire.messages.queries import Engines, Explain, Explained, GetEngines
+
+PATIENCE_S = 60.0
+
+
+def over(loading: Loading) -> bool:
+    deadline = time.monotonic() + PATIENCE_S
+    while not loading.over() and time.monotonic() < deadline:
+        loading._thread.join(0.1)
+    return loading.over()
+
+
+def test_what_comes_before_admission_is_loaded_is_lost_or_keeps_the_loop_busy(
+    tmp_path: Path,
+) -> None:
+    bench = Bench(tmp_path)
+    intake = bench.daemon.intake
+    intake.admission = None
+    assert bench.say(m.Submit(5, "~k", 0, Terms(), [spec()])) == []
+    assert not intake.busy
+    assert isinstance(bench.say(m.GetStatus(6))[0], m.Status)
+    intake.admission = admission(bench.config, lambda: whole(bench.limits), lambda: NOTHING)
+    bench.step()
+    [answer] = bench.heard()
+    assert isinstance(answer, m.Accepted)
+
+
+def test_a_question_about_engines_stops_the_loop_until_all_is_loaded(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    intake, desk = bench.daemon.intake, bench.daemon.desk
+    admission, intake.admission = intake.admission, None
+    explain = Explain(7, Terms(), program().packed(), 100)
+    assert bench.say(explain) == bench.say(GetEngines(8)) == []
+    assert not desk.busy
+    assert isinstance(bench.say(m.GetStatus(9))[0], m.Status)
+    intake.admission = admission
+    desk.wake()
+    bench.step()
+    assert [type(answer) for answer in bench.heard()] == [Explained, Engines]
+    assert isinstance(bench.say(explain)[0], Explained)
+
+
+def test_admission_is_not_there_once_all_is_loaded() -> None:
+    assert over(Loading(kernel_cache()))
+
+
+LOADED = """
+import sys
+from pathlib import Path
+from simenv.service.warmup import Loading
+loading = Loading(Path(sys.argv[1]))
+loading._thread.join()
+assert loading.over()
+print("simulators.circuit.passes.light_cone" in sys.modules)
+"""
+
+
+def test_wide_circuits_are_judged_without_compiling_in_the_event_loop() -> None:
+    command = [sys.executable, "-P", "-c", LOADED, str(kernel_cache())]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert found.stdout == "True\n"
+
+
+def test_a_folder_that_cannot_be_made_is_found_by_nobody(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError):
+        over(Loading(tmp_path / "file" / "kernels"))
+
+
+@pytest.mark.parametrize(
+    ("cores", "at_once", "later"), [(1, 0, 1), (2, 0, 2), (3, 1, 2), (4, 2, 2), (64, 4, 0)]
+)
+def test_who_compiles_beside_takes_no_core_of_those_who_start(
+    cores: int, at_once: int, later: int
+) -> None:
+    first, then = helpers(cores, starting=True), helpers(cores, starting=False)
+    assert (len(first), len(then)) == (at_once, later)
+    assert not set(first).intersection(then)

@@ -1,0 +1,142 @@
+"""Where workers of other nodes meet the service: which address, which keys, and what is left."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from launcher.base import Node
+from simenv.config import Places
+from simenv.errors import ConfigError
+from simenv.service.workers.endpoints import Rendezvous, address_for
+from simenv.wire.transport import worker_endpoint
+from simenv.worker.result_files import blindness
+
+HERE = Node(os.uname().nodename, 2, 2**30)
+OTHER = Node("127.0.0.2", 2, 2**30)
+
+
+@pytest.fixture
+def places() -> Iterator[Places]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        (path / "results").mkdir()
+        yield Places(path, path)
+
+
+def meet(places: Places, *nodes: Node, interface: str = "", epoch: int = 3) -> Rendezvous:
+    return Rendezvous(places, places.home / "s", places.results, nodes, interface, epoch)
+
+
+def listening() -> set[int]:
+    """Ports this process listens on."""
+    found = psutil.Process().net_connections("tcp")
+    return {each.laddr.port for each in found if each.status == psutil.CONN_LISTEN}
+
+
+def test_an_environment_of_one_node_opens_no_port_and_makes_no_keys(places: Places) -> None:
+    before = listening()
+    meeting = meet(places, HERE)
+    file = worker_endpoint.read(places.joining)
+    assert (meeting.door, meeting.own, meeting.address) == (None, None, "")
+    assert (file.address, file.secret_key, file.epoch) == ("", "", 3)
+    assert listening() == before
+
+
+def test_the_door_of_several_nodes_stands_on_one_address(places: Places) -> None:
+    meeting = meet(places, HERE, OTHER, interface="127.0.0.1")
+    assert meeting.door is not None
+    try:
+        found = [
+            each.laddr.ip
+            for each in psutil.Process().net_connections("tcp")
+            if each.status == psutil.CONN_LISTEN and each.laddr.port == meeting.door.port
+        ]
+        assert found == ["127.0.0.1"]
+        assert (
+            worker_endpoint.read(places.joining).address == f"tcp://127.0.0.1:{meeting.door.port}"
+        )
+    finally:
+        meeting.door.close()
+
+
+def test_each_start_has_keys_of_its_own(places: Places) -> None:
+    keys = []
+    for _ in range(2):
+        meeting = meet(places, HERE, OTHER, interface="127.0.0.1")
+        file = worker_endpoint.read(places.joining)
+        assert meeting.door is not None
+        assert meeting.own is not None
+        meeting.door.close()
+        keys += [file.server_key, meeting.own.public]
+        assert (file.public_key, file.secret_key) == ("", "")  # a worker's own is elsewhere
+    assert len(set(keys)) == 4
+
+
+def test_the_file_is_for_its_owner_alone_and_goes_with_the_service(places: Places) -> None:
+    meeting = meet(places, HERE)
+    assert places.joining.stat().st_mode & 0o777 == 0o600
+    meeting.leave()
+    assert not places.joining.exists()
+
+
+def test_the_file_of_the_next_service_is_left_to_it(places: Places) -> None:
+    first = meet(places, HERE)
+    meet(places, HERE, epoch=4)
+    first.leave()
+    assert worker_endpoint.read(places.joining).epoch == 4
+
+
+@pytest.mark.parametrize("everywhere", ["*", "0.0.0.0", "::"])
+def test_a_door_on_every_interface_is_refused(everywhere: str) -> None:
+    with pytest.raises(ConfigError, match="every interface"):
+        address_for("127.0.0.2", everywhere)
+
+
+def test_an_interface_goes_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert address_for("127.0.0.2", "lo") == "127.0.0.1"
+    with pytest.raises(ConfigError, match=r"launcher\.interface: 'eth99'"):
+        address_for("127.0.0.2", "eth99")
+
+
+@pytest.fixture
+def named_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This node's name means 127.0.0.1, as Debian has it."""
+    found = socket.getaddrinfo
+
+    def told(host: object, *rest: object, **more: object) -> object:
+        return found("127.0.0.1" if host == HERE.name else host, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", told)
+
+
+@pytest.mark.usefixtures("named_loopback")
+def test_a_name_that_means_loopback_gives_way_to_the_route() -> None:
+    assert address_for("127.0.0.2", "") == "127.0.0.1"  # from where 127.0.0.2 is reached
+
+
+@pytest.mark.usefixtures("named_loopback")
+def test_an_unknown_host_name_is_told_from_a_missing_interface() -> None:
+    with pytest.raises(ConfigError, match=r"host name 'no-such-host\.invalid' is not") as caught:
+        address_for("no-such-host.invalid", "")
+    assert "--hosts" in caught.value.hint
+    with pytest.raises(ConfigError, match=r"no way to node '255\.255\.255\.255'") as caught:
+        address_for("255.255.255.255", "")
+    assert "interface" in caught.value.hint
+
+
+def test_a_folder_of_results_that_is_not_the_services_is_told_apart(
+    places: Places, tmp_path: Path
+) -> None:
+    meet(places, HERE)
+    token = worker_endpoint.read(places.joining).token
+    assert blindness(places.results, token) == ""
+    assert "cannot be seen from" in blindness(tmp_path / "absent", token)
+    (tmp_path / worker_endpoint.TOKEN).write_text("of another start")
+    assert "is not the service's" in blindness(tmp_path, token)

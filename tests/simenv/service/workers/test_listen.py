@@ -1,0 +1,100 @@
+"""Where an environment listens: never everywhere by accident, and at the same place again."""
+
+from __future__ import annotations
+
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from simenv.config import convert, listen_parts
+from simenv.errors import ConfigError
+from simenv.service.workers import endpoints
+from simenv.service.workers.endpoints import open_door, resolved
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("*", "0.0.0.0", "::", "[::]", "0", "0x0", "0.0", "00.0", "0x0.0", "[::0]"),
+        *("[0:0:0:0:0:0:0:0]", "[::ffff:0.0.0.0]", "[::%lo]"),
+    ],
+)
+def test_all_interfaces_are_opened_without_a_word(host: str) -> None:
+    with pytest.raises(ConfigError, match="every interface") as caught:
+        convert({"listen": f"tcp://{host}:7000"})
+    assert "tcp://everywhere:7000" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["tcp://", "tcp://host", "tcp://:7000", "udp://host:1", "ipc:///tmp/x", "host:7000", "tcp://h:-1",
+     "tcp://h:70000", "tcp://h:7e3", "tcp://h:", "tcp://h:\u0667"],
+)  # fmt: skip
+def test_what_is_no_address_is_taken_for_one(text: str) -> None:
+    with pytest.raises(ConfigError, match="not an address"):
+        convert({"listen": text})
+
+
+def test_an_address_is_cut_wrongly() -> None:
+    assert listen_parts("tcp://10.0.0.1:0") == ("10.0.0.1", 0)
+    assert listen_parts("tcp://[fe80::1]:7000") == ("fe80::1", 7000)
+    assert listen_parts("tcp://everywhere:7000") == ("everywhere", 7000)
+
+
+def test_a_name_that_resolves_to_the_unspecified_address_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def lookup(*_: object, **__: object) -> list[tuple[object, ...]]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("0.0.0.0", 0))]
+
+    monkeypatch.setattr(endpoints.socket, "getaddrinfo", lookup)
+    with pytest.raises(ConfigError, match="every interface"):
+        resolved("zero.example")
+
+
+def test_an_interface_or_a_name_is_not_found() -> None:
+    assert resolved("lo") == "127.0.0.1"
+    assert resolved("localhost") in ("127.0.0.1", "::1")
+    with pytest.raises(ConfigError, match="neither an interface nor a host") as caught:
+        resolved("no-such-host.invalid")
+    assert "lo" in caught.value.hint
+
+
+def test_the_port_and_the_keys_change_at_a_restart(tmp_path: Path) -> None:
+    path = tmp_path / "server-key.json"
+    door, told = open_door("tcp://lo:0", path, "node")
+    door.close()
+    assert told.address == f"tcp://127.0.0.1:{door.port}"
+    again, same = open_door("tcp://lo:0", path, "node")
+    again.close()
+    assert same == told
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_port_somebody_took_meanwhile_keeps_it_down(tmp_path: Path) -> None:
+    path = tmp_path / "server-key.json"
+    door, told = open_door("tcp://127.0.0.1:0", path, "node")
+    door.close()
+    with socket.create_server(("127.0.0.1", door.port)):
+        other, now = open_door("tcp://127.0.0.1:0", path, "node")
+        other.close()
+        with pytest.raises(ConfigError, match=f":{door.port}"):
+            open_door(told.address, path, "node")
+    assert now.address != told.address
+    assert now.public_key == told.public_key
+
+
+def test_everywhere_is_told_as_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bound: list[str] = []
+
+    class Noted:
+        port = 7000
+
+        def __init__(self, host: str, *_: object) -> None:
+            bound.append(host)
+
+    monkeypatch.setattr(endpoints, "TcpDoor", Noted)
+    _, told = open_door("tcp://everywhere:7000", tmp_path / "server-key.json", "node-7")
+    assert (bound, told.address) == (["0.0.0.0"], "tcp://node-7:7000")

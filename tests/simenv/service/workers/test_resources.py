@@ -1,0 +1,109 @@
+"""What settings and nodes mean together, and which of them contradict one another."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+from service import Paper
+
+from launcher.allocation.this_node import this_node
+from launcher.base import Allocation, Node
+from simenv.config import convert
+from simenv.errors import ConfigError
+from simenv.scheduler.core.types import Limits
+from simenv.service.workers.resources import MEMORY_SHARE, allocate, check_time_left, limits_of
+
+GIB = 2**30
+HERE = this_node()
+
+
+def limits(nodes: tuple[Node, ...], end_s: float = 0.0, **told: object) -> Limits:
+    return limits_of(convert(told), Allocation(nodes, "a test", end_s), Paper())
+
+
+def test_this_machine_is_all_there_is_where_nobody_says_more() -> None:
+    (node,) = allocate(convert({}), {}).nodes
+    assert node.name == os.uname().nodename
+    assert (node.slots, node.memory_bytes) == (HERE.slots, HERE.memory_bytes)
+
+
+def test_hosts_are_the_nodes_and_slots_are_of_those_without_a_number() -> None:
+    found = allocate(convert({"hosts": "n1:3,n2:3", "slots": 3}), {})
+    assert [(node.name, node.slots) for node in found.nodes] == [("n1", 3), ("n2", 3)]
+
+
+def test_slots_that_contradict_hosts_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"slots = 4, and hosts gives node n1 2"):
+        allocate(convert({"hosts": "n1:2,n2:4", "slots": 4}), {})
+
+
+def test_two_ways_to_bound_memory_are_refused() -> None:
+    told = convert({"memory_bytes": GIB, "memory_per_slot": GIB})
+    with pytest.raises(ConfigError, match="both bound"):
+        allocate(told, {})
+
+
+def test_memory_that_no_node_has_is_refused() -> None:
+    told = convert({"memory_bytes": HERE.memory_bytes + 1})
+    with pytest.raises(ConfigError, match=f"more than the {HERE.memory_bytes} there are on node"):
+        allocate(told, {})
+
+
+def test_memory_for_each_slot_beyond_what_this_machine_has_is_refused() -> None:
+    told = convert({"memory_per_slot": HERE.memory_bytes, "slots": 2})
+    with pytest.raises(ConfigError, match=f"node {HERE.name} has"):
+        allocate(told, {})
+
+
+def test_hosts_that_cannot_be_read_are_refused_with_a_way_out() -> None:
+    with pytest.raises(ConfigError) as caught:
+        allocate(convert({"hostfile": "/nowhere/hosts"}), {})
+    assert "/nowhere/hosts" in caught.value.message
+    assert caught.value.hint
+
+
+def test_simulators_get_a_share_of_what_was_found() -> None:
+    found = limits((Node("n1", 2, 10 * GIB), Node("n2", 4, 20 * GIB)))
+    assert [node.memory_bytes for node in found.nodes] == [
+        int(MEMORY_SHARE * 10 * GIB),
+        int(MEMORY_SHARE * 20 * GIB),
+    ]
+    assert found.slots == 6
+    assert found.memory_bytes == sum(node.memory_bytes for node in found.nodes)
+
+
+def test_memory_that_was_told_is_taken_whole_on_each_node() -> None:
+    nodes = (Node("n1", 2, 10 * GIB), Node("n2", 2, 10 * GIB))
+    assert [n.memory_bytes for n in limits(nodes, memory_bytes=GIB).nodes] == [GIB, GIB]
+    slots = limits((Node("n1", 2, GIB),), memory_per_slot=GIB // 2)
+    assert (slots.nodes[0].memory_bytes, slots.memory_per_slot) == (GIB, GIB // 2)
+
+
+def test_what_else_a_node_has_is_kept() -> None:
+    node = Node("n1", 2, GIB, gpus=3, features=("fast",), group=1, block=2)
+    (found,) = limits((node,)).nodes
+    assert (found.gpus, found.features, found.group, found.block) == (3, ("fast",), 1, 2)
+
+
+def test_the_end_of_the_allocation_is_told_by_the_clock_that_never_jumps() -> None:
+    before_ns = time.monotonic_ns()
+    found = limits((HERE,), end_s=time.time() + 100)
+    assert 99e9 < found.end_ns - before_ns < 101e9
+    assert limits((HERE,)).end_ns == 0
+
+
+def test_the_launcher_bounds_the_ranks_of_a_worker_and_is_named_in_refusals() -> None:
+    found = limits((HERE,))
+    assert found.max_ranks == Paper.max_ranks
+    assert found.launcher == "paper: nothing is started"
+
+
+def test_an_environment_is_started_that_drains_at_once() -> None:
+    check_time_left(limits((HERE,)))
+    check_time_left(limits((HERE,), end_s=time.time() + 100))
+    for left_s in (50, -50):
+        with pytest.raises(ConfigError, match="takes the nodes back in") as caught:
+            check_time_left(limits((HERE,), end_s=time.time() + left_s))
+        assert caught.value.hint

@@ -1,0 +1,256 @@
+"""The far door: keys in, strangers out, whatever they send."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pytest
+import zmq
+from strangers import PATIENCE_S, FarHouse, Wiretap, is_closed, plain_dealer, way_becomes
+
+from simenv.errors import ConfigError
+from simenv.service.workers.endpoints import more_descriptors
+from simenv.wire.auth import LOCAL, Identity, Role
+from simenv.wire.keyfiles import new_pair
+from simenv.wire.transport import tcp_listener
+from simenv.wire.transport.connection_limiter import MAX_STRANGERS
+from simenv.wire.transport.tcp_client import CurveConnection, Way
+from simenv.wire.transport.tcp_listener import TcpDoor
+from simenv.wire.transport.zmq_ipc import Door, ZmqConnection
+
+ANA = Identity("ana", Role.CLIENT)
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[FarHouse]:
+    built = FarHouse(tmp_path)
+    yield built
+    built.close()
+
+
+@pytest.fixture
+def hasty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FarHouse]:
+    """A house whose door is narrow and soon loses its patience."""
+    monkeypatch.setattr(tcp_listener, "HANDSHAKE_MS", 300)
+    built = FarHouse(tmp_path, tcp_listener.Habits(message_bytes=1_000))
+    yield built
+    built.close()
+
+
+@pytest.fixture
+def patient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FarHouse]:
+    """A house that waits for a handshake as long as it takes."""
+    monkeypatch.setattr(tcp_listener, "HANDSHAKE_MS", 600_000)
+    built = FarHouse(tmp_path)
+    yield built
+    built.close()
+
+
+def still_serves(house: FarHouse, word: bytes = b"still here") -> bool:
+    """A good client gets in, and is heard as who she is."""
+    house.connect("ana", b"good " + word).send(word)
+    return house.of(word)[3] == ANA
+
+
+@pytest.mark.parametrize("name", ["ana", "ops"])
+def test_a_message_comes_without_its_owner_or_through_another_door(
+    house: FarHouse, name: str
+) -> None:
+    connection = house.connect(name)
+    connection.send(b"question")
+    received = house.of(b"question")
+    assert received[0] is Door.CLIENT
+    assert received[3] == house.people[house.keys[name].public]
+    assert house.do(lambda: house.doors.send(Door.CLIENT, received[1], b"answer"))
+    assert connection.receive(PATIENCE_S) == b"answer"
+
+
+def test_a_client_of_this_machine_is_taken_for_somebody(house: FarHouse, tmp_path: Path) -> None:
+    near = ZmqConnection(tmp_path / "client.sock", b"far/route")
+    near.send(b"from here")
+    assert house.of(b"from here")[3] is LOCAL
+    house.connect("ana").send(b"from afar")
+    assert house.of(b"from afar")[3] == ANA
+    near.close()
+
+
+def test_a_key_of_role_worker_is_refused_where_clients_connect(house: FarHouse) -> None:
+    assert house.people[house.keys["hand"].public].role is Role.WORKER
+    hand = house.connect("hand")
+    hand.send(b"a result")
+    assert way_becomes(hand, Way.REFUSED)
+    assert still_serves(house)
+    assert all(body != b"a result" for _, _, body, _ in house.heard)
+
+
+def test_a_key_nobody_knows_is_let_in(house: FarHouse) -> None:
+    stranger = house.connect(new_pair())
+    stranger.send(b"let me in")
+    assert way_becomes(stranger, Way.REFUSED)
+    assert set(house.complaints) == {"a key that is not known was refused, from 127.0.0.1"}
+    assert still_serves(house)
+    assert all(body != b"let me in" for _, _, body, _ in house.heard)
+
+
+def test_a_client_speaks_to_another_server(house: FarHouse) -> None:
+    lost = house.connect("ana", server=new_pair().public)
+    lost.send(b"a secret for somebody else")
+    assert way_becomes(lost, Way.BROKEN_OFF)
+    assert still_serves(house)
+    assert len(house.heard) == 1
+
+
+def test_nobody_there_looks_like_a_refusal(house: FarHouse) -> None:
+    port = TcpDoor("127.0.0.1", 0, house.server)
+    address = f"tcp://127.0.0.1:{port.port}"
+    port.close()
+    lost = CurveConnection(address, house.server.public, house.keys["ana"], b"x")
+    assert way_becomes(lost, Way.NOBODY)
+    lost.close()
+
+
+@pytest.mark.parametrize("mechanism", ["null", "plain"])
+def test_a_client_without_any_key_is_let_in(house: FarHouse, mechanism: str) -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    stranger = plain_dealer(house.address, context, mechanism)
+    assert still_serves(house)
+    assert len(house.heard) == 1
+    stranger.close()
+    context.term()
+
+
+def test_a_revoked_key_goes_on(house: FarHouse) -> None:
+    ana, ben = house.connect("ana", b"a"), house.connect("ben", b"b")
+    ana.send(b"one")
+    ben.send(b"two")
+    peer = house.of(b"one")[1]
+    house.of(b"two")
+    left = {key: who for key, who in house.people.items() if who.owner != "ana"}
+    house.do(lambda: house.doors.admit(left, b"farewell"))
+    assert not house.do(lambda: house.doors.send(Door.CLIENT, peer, b"a result"))
+    ana.send(b"three")
+    assert ana.receive(PATIENCE_S) == b"farewell"
+    assert way_becomes(ana, Way.REFUSED)
+    ben.send(b"four")
+    house.of(b"four")
+    assert all(body != b"three" for _, _, body, _ in house.heard)
+
+
+def test_a_new_key_of_an_old_name_opens_for_the_old_one(house: FarHouse) -> None:
+    ana = house.connect("ana", b"a")
+    ana.send(b"one")
+    house.of(b"one")
+    new = new_pair()
+    people = {key: who for key, who in house.people.items() if who.owner != "ana"}
+    house.do(lambda: house.doors.admit({**people, new.public: ANA}, b"farewell"))
+    assert ana.receive(PATIENCE_S) == b"farewell"
+    house.connect(new, b"c").send(b"new")
+    assert house.of(b"new")[3] == ANA
+    assert way_becomes(ana, Way.REFUSED)
+
+
+def test_results_go_to_whoever_took_the_place_of_a_client(house: FarHouse) -> None:
+    ana = house.connect("ana", b"the same route")
+    ana.send(b"mine")
+    peer = house.of(b"mine")[1]
+    ana.close()
+    thief = house.connect("ben", b"the same route")
+    while not any(body == b"mine too" for _, _, body, _ in house.heard):
+        thief.send(b"mine too")  # not taken before the first connection is seen to be gone
+        thief.receive(0.02)
+    assert house.of(b"mine too")[1] != peer
+    assert not house.do(lambda: house.doors.send(Door.CLIENT, peer, b"for ana alone"))
+    assert thief.receive(0.1) is None
+
+
+def test_noise_in_place_of_a_handshake(house: FarHouse) -> None:
+    rng = random.Random(5)
+    greeting = b"\xff\0\0\0\0\0\0\0\1\x7f\3\0CURVE"
+    for k in range(60):
+        first = rng.randbytes(rng.randrange(1, 400)) if k % 2 else greeting
+        with house.raw(first) as raw, suppress(ConnectionError):
+            raw.sendall(rng.randbytes(300 if k % 3 else 1))
+    assert still_serves(house)
+    assert len(house.heard) == 1
+
+
+def test_silent_strangers_keep_others_out(patient: FarHouse) -> None:
+    more_descriptors()
+    with ExitStack() as stack:
+        crowd = [stack.enter_context(patient.raw()) for _ in range(MAX_STRANGERS + 40)]
+        assert still_serves(patient)
+        assert is_closed(crowd[0])
+
+
+def test_one_who_says_a_byte_now_and_then_is_waited_for(hasty: FarHouse) -> None:
+    with hasty.raw(b"\xff") as silent, hasty.raw(b"\xff\0\0\0") as slow:
+        assert is_closed(silent)
+        assert is_closed(slow)
+    assert still_serves(hasty)
+
+
+def test_a_frame_too_large_is_read(hasty: FarHouse) -> None:
+    ana = hasty.connect("ana", b"large")
+    ana.send(bytes(2_000))
+    assert still_serves(hasty)
+    assert all(len(body) < 1_000 for _, _, body, _ in hasty.heard)
+
+
+def test_many_frames_are_a_message(house: FarHouse) -> None:
+    ana = house.connect("ana", b"many")
+    ana._socket.send_multipart([b"a", b"b", b"c"])
+    assert house.of(b"")[3] == ANA
+    assert still_serves(house)
+
+
+def test_a_recorded_session_can_be_played_again(house: FarHouse) -> None:
+    tap = Wiretap(house.far.port)
+    ana = CurveConnection(tap.address, house.server.public, house.keys["ana"], b"tapped")
+    ana.send(b"a secret order")
+    house.of(b"a secret order")
+    ana.close()
+    tap.close()
+    assert b"a secret order" not in bytes(tap.sent)
+    for recorded in (tap.sent, tap.received):  # the second: its own words, sent back to it
+        with house.raw(bytes(recorded)) as raw:
+            assert is_closed(raw)
+    assert still_serves(house)
+    assert [body for _, _, body, _ in house.heard].count(b"a secret order") == 1
+
+
+def test_a_handshake_with_changed_bytes_is_let_in(house: FarHouse) -> None:
+    tap = Wiretap(house.far.port)
+    ana = CurveConnection(tap.address, house.server.public, house.keys["ana"], b"tapped")
+    ana.send(b"order")
+    house.of(b"order")
+    ana.close()
+    tap.close()
+    rng = random.Random(6)
+    for _ in range(200):
+        mutated = bytearray(tap.sent)
+        for _ in range(rng.randrange(1, 6)):
+            mutated[rng.randrange(len(mutated))] = rng.randrange(256)
+        with house.raw(bytes(mutated[: rng.randrange(1, len(mutated) + 1)])):
+            pass
+    assert still_serves(house)
+    assert len(house.heard) == 2
+
+
+def test_descriptors_leak(house: FarHouse) -> None:
+    assert still_serves(house, b"before")
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(100):
+        with house.raw(b"\xff\0"):
+            pass
+    assert still_serves(house, b"after")
+    house.do(lambda: None)
+    assert len(os.listdir("/proc/self/fd")) <= before + 12  # the second client's own
+
+
+def test_a_port_that_is_taken_is_no_reason_to_say_so(house: FarHouse) -> None:
+    with pytest.raises(ConfigError, match=str(house.far.port)):
+        TcpDoor("127.0.0.1", house.far.port, house.server)

@@ -1,0 +1,178 @@
+"""How a worker finds its service, and what the door for other nodes lets in."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from simenv.errors import ConfigError, NoService
+from simenv.wire.auth import LOCAL, LOCAL_WORKER
+from simenv.wire.keyfiles import KEYS_FORMAT, KeyPair, new_pair, write_private
+from simenv.wire.transport import worker_endpoint
+from simenv.wire.transport.tcp_client import CurveConnection
+from simenv.wire.transport.tcp_listener import Habits, TcpDoor
+from simenv.wire.transport.worker_endpoint import ServiceFile, SteadyConnection
+from simenv.wire.transport.zmq_ipc import Door, ZmqDoors
+
+WAIT_S = 60.0
+HERE = os.uname().nodename
+WORKER, OWN, SERVER = new_pair(), new_pair(), new_pair()
+
+
+class Meeting:
+    """Doors on this machine with one for workers of other nodes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        habits = Habits(prefix=b"node/", handover=True, workers=True, bounds=None)
+        door = TcpDoor("127.0.0.1", 0, SERVER, habits=habits)
+        door.admit({WORKER.public: LOCAL_WORKER, OWN.public: LOCAL}, b"")
+        self.clients = TcpDoor("127.0.0.1", 0, SERVER)
+        self.clients.admit({}, b"")
+        self.doors = ZmqDoors(folder, self.clients, door)
+        self.address = f"tcp://127.0.0.1:{door.port}"
+
+    def file(self, node: str = "elsewhere", keys: KeyPair = WORKER) -> ServiceFile:
+        public, secret = keys.public, keys.secret
+        folder = str(self.folder)
+        return ServiceFile(
+            KEYS_FORMAT, node, folder, "token", self.address, SERVER.public, public, secret
+        )
+
+    def heard(self) -> tuple[Door, bytes, bytes]:
+        deadline = time.monotonic() + WAIT_S
+        while time.monotonic() < deadline:
+            self.doors.wait(0.2)
+            received = self.doors.receive()
+            if received is not None:
+                return received[:3]
+        raise AssertionError("nothing came")
+
+    def hears_nothing(self, seconds: float = 1.0) -> bool:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self.doors.wait(0.1)
+            if self.doors.receive() is not None:
+                return False
+        return True
+
+
+@pytest.fixture
+def meeting() -> Iterator[Meeting]:
+    with tempfile.TemporaryDirectory() as folder:
+        made = Meeting(Path(folder))
+        yield made
+        made.doors.close()
+
+
+@pytest.fixture
+def open_later() -> Iterator[Callable[..., CurveConnection]]:
+    made = []
+
+    def connect(address: str, keys: KeyPair) -> CurveConnection:
+        made.append(CurveConnection(address, SERVER.public, keys, b"client"))
+        return made[-1]
+
+    yield connect
+    for connection in made:
+        connection.close()
+
+
+def test_a_worker_of_the_services_node_comes_through_the_socket(meeting: Meeting) -> None:
+    worker = worker_endpoint.connect(meeting.file(HERE), b"main-0.1")
+    worker.send(b"hello")
+    assert meeting.heard() == (Door.WORKER, b"main-0.1", b"hello")
+    worker.close()
+
+
+def test_a_worker_of_another_node_is_heard_and_answered(meeting: Meeting) -> None:
+    worker = worker_endpoint.connect(meeting.file(), b"main-0.1")
+    assert isinstance(worker, SteadyConnection)
+    worker.send(b"hello")
+    door, peer, body = meeting.heard()
+    assert (door, body) == (Door.WORKER, b"hello")
+    assert meeting.doors.send(Door.WORKER, peer, b"work")
+    assert worker.receive(WAIT_S) == b"work"
+    worker.close()
+
+
+def test_a_service_without_a_door_for_other_nodes_is_out_of_reach() -> None:
+    file = ServiceFile(KEYS_FORMAT, "elsewhere", "/tmp/none", "token")
+    with pytest.raises(NoService, match="no door for other nodes"):
+        worker_endpoint.connect(file, b"main-0.1")
+
+
+def test_a_worker_without_a_key_does_not_try(meeting: Meeting) -> None:
+    with pytest.raises(NoService, match="this worker has no key"):
+        worker_endpoint.connect(meeting.file(keys=KeyPair("", "")), b"main-0.1")
+
+
+def test_a_key_of_another_start_opens_nothing(meeting: Meeting) -> None:
+    worker = worker_endpoint.connect(meeting.file(keys=new_pair()), b"main-0.1")
+    worker.send(b"hello")
+    assert meeting.hears_nothing()
+    worker.close()
+
+
+def test_a_workers_key_never_comes_through_the_door_of_clients(
+    meeting: Meeting, open_later: Callable[..., CurveConnection]
+) -> None:
+    by_node_door = open_later(meeting.address, WORKER)
+    by_node_door.send(b"submit")
+    assert meeting.heard()[0] is Door.WORKER  # where a Submit is no message at all
+    by_client_door = open_later(f"tcp://127.0.0.1:{meeting.clients.port}", WORKER)
+    by_client_door.send(b"submit")
+    assert meeting.hears_nothing()
+
+
+def test_the_users_own_key_is_a_client_and_can_not_join(
+    meeting: Meeting, open_later: Callable[..., CurveConnection]
+) -> None:
+    own = open_later(meeting.address, OWN)
+    own.send(b"join")
+    assert meeting.heard()[0] is Door.CLIENT
+
+
+def test_keys_let_in_for_clients_open_no_door_of_nodes(
+    meeting: Meeting, open_later: Callable[..., CurveConnection]
+) -> None:
+    guest = new_pair()
+    meeting.doors.admit({guest.public: LOCAL}, b"")
+    open_later(meeting.address, guest).send(b"join")
+    assert meeting.hears_nothing()
+    open_later(f"tcp://127.0.0.1:{meeting.clients.port}", guest).send(b"hello")
+    assert meeting.heard()[0] is Door.CLIENT
+
+
+def test_who_comes_again_takes_the_place_of_its_dead_connection(meeting: Meeting) -> None:
+    first = worker_endpoint.connect(meeting.file(), b"main-0.1")
+    first.send(b"one")
+    meeting.heard()
+    second = worker_endpoint.connect(
+        meeting.file(), b"main-0.1"
+    )  # the first was cut off, unknown to us
+    second.send(b"two")
+    door, peer, body = meeting.heard()
+    assert (door, body) == (Door.WORKER, b"two")
+    assert meeting.doors.send(Door.WORKER, peer, b"work")
+    assert second.receive(WAIT_S) == b"work"
+    first.close()
+    second.close()
+
+
+def test_a_file_that_others_can_read_is_not_believed(tmp_path: Path) -> None:
+    path = tmp_path / "worker.json"
+    write_private(path, ServiceFile(KEYS_FORMAT, HERE, str(tmp_path), "token"))
+    assert worker_endpoint.read(path).token == "token"
+    path.chmod(0o644)
+    with pytest.raises(ConfigError, match="can be opened by others"):
+        worker_endpoint.read(path)
+
+
+def test_the_secret_is_in_no_text_made_of_it(meeting: Meeting) -> None:
+    assert WORKER.secret not in f"{meeting.file()} {meeting.file()!r}"

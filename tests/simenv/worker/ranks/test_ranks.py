@@ -1,0 +1,264 @@
+"""A worker of several ranks under a real mpirun: its tasks, its stops, its deaths, its idleness."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import psutil
+import pytest
+import zmq
+from ranked import EPOCH, NAME, START, Ranked, mpirun, ranked
+from service import program
+
+from simenv.model import ResultData, TaskState, Terms
+from simenv.wire import codec
+from simenv.wire.keyfiles import KEYS_FORMAT, write_private
+from simenv.wire.messages import client as m
+from simenv.wire.transport.worker_endpoint import ServiceFile
+from simenv.worker.runner import Runner
+from simulators.fault.engine import ALONE, FAULT_BASE, RAISE, SLOW
+
+pytestmark = pytest.mark.skipif(mpirun() is None, reason="there is no mpirun")
+END_S = 60.0  # for what takes some 5 s on a quiet machine
+WIDE = 17  # qubits: four ranks and more hold them together
+CHUNK = m.Assign(1, 2**30, True, "fault", "test", [Terms()], [])
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[Ranked]:
+    """Two ranks, for tests that leave them alive."""
+    with ranked(2, "--engine", "fault") as worker:
+        worker.joined()
+        yield worker
+
+
+def faulty(code: int, seconds: float = 0.0) -> bytes:
+    """`program(WIDE)` behind what tells the fault engine what to do."""
+    plain = program(WIDE)
+    head = [FAULT_BASE + code] + ([seconds] if code == SLOW else [])
+    return msgspec.structs.replace(
+        plain,
+        names=(*plain.names, "rx"),
+        arities=plain.arities + np.array([1, 0, 1], np.uint16).tobytes(),
+        ops=np.full(len(head), len(plain.names), np.uint16).tobytes() + plain.ops,
+        qubits=bytes(2 * len(head)) + plain.qubits,
+        params=np.array(head).tobytes() + plain.params,
+    ).packed()
+
+
+def task(number: int, packed: bytes) -> m.Assigned:
+    return m.Assigned(number, 1, 0, packed, 1000, 5, b"", 0)
+
+
+def chunk(*tasks: m.Assigned, terms: Terms | None = None) -> m.Assign:
+    return msgspec.structs.replace(CHUNK, terms=[terms or Terms()], tasks=list(tasks))
+
+
+def answers(worker: Ranked, order: m.Assign) -> list[m.Finished]:
+    before = sum(len(done.results) for done in worker.of(m.Done))
+    worker.tell(order)
+    return worker.results(before + len(order.tasks))[before:]
+
+
+def counts(found: m.Finished) -> tuple[bytes, bytes]:
+    assert m.STATES[found.state] is TaskState.DONE
+    data = msgspec.msgpack.decode(found.payload, type=ResultData)
+    return data.outcomes, data.counts
+
+
+def alone(one: m.Assigned) -> tuple[bytes, bytes]:
+    """What a worker of one rank counts."""
+    order = chunk(one)
+    return counts(Runner().run(one, order.terms[0], order, time.perf_counter_ns()))
+
+
+def gone(worker: Ranked, ranks: list[psutil.Process]) -> int:
+    """Waits for the end of all; mpirun's exit status."""
+    assert psutil.wait_procs(ranks, END_S)[1] == []
+    return worker.process.wait(END_S)
+
+
+def test_ranks_answer_as_one_process_does_and_say_where_they_are(pair: Ranked) -> None:
+    join = pair.joined()
+    assert (join.name, join.start, join.epoch, join.ranks) == (NAME, START, EPOCH, 2)
+    tasks = [task(1, program(WIDE, 0.7).packed()), task(2, program(3).packed())]
+    found = answers(pair, chunk(*tasks))
+    assert [counts(one) for one in found] == [alone(one) for one in tasks]
+    origin = pair.of(m.Done)[-1].origin
+    assert (origin.worker, origin.node, origin.ranks) == (NAME, os.uname().nodename, 2)
+
+
+def test_an_error_of_all_ranks_is_the_task_s_and_the_worker_goes_on(pair: Ranked) -> None:
+    refused = answers(
+        pair, chunk(task(3, program(WIDE).packed()), terms=Terms(outputs=("statevector",)))
+    )
+    raised = answers(pair, chunk(task(4, faulty(RAISE)), task(5, program(WIDE).packed())))
+    assert [m.STATES[one.state] for one in (*refused, *raised)] == [
+        TaskState.FAILED,
+        TaskState.FAILED,
+        TaskState.DONE,
+    ]
+    assert "measure" in codec.failure(refused[0].payload).message
+    assert "asked to raise" in codec.failure(raised[0].payload).message
+
+
+def test_a_stop_told_to_the_first_rank_stops_all_and_one_that_comes_early_skips_the_task(
+    pair: Ranked,
+) -> None:
+    started = len(pair.of(m.Started))
+    pair.tell(m.StopTask(8, 1, "cancelled"))
+    pair.tell(chunk(task(7, faulty(SLOW, 600.0)), task(8, faulty(SLOW, 600.0))))
+    pair.wait(lambda: len(pair.of(m.Started)) > started)
+    before = sum(len(done.results) for done in pair.of(m.Done))
+    pair.tell(m.StopTask(7, 1, "cancelled"))
+    found = pair.results(before + 2)[before:]
+    assert [(one.task, m.STATES[one.state]) for one in found] == [
+        (7, TaskState.CANCELLED),
+        (8, TaskState.CANCELLED),
+    ]
+    (last,) = answers(pair, chunk(task(9, program(WIDE).packed())))
+    assert counts(last) == alone(task(9, program(WIDE).packed()))
+
+
+def test_idle_ranks_burn_no_core(pair: Ranked) -> None:
+    answers(pair, chunk(task(10, program(WIDE).packed())))
+    ranks = pair.ranks()
+    assert len(ranks) == 2
+
+    def used() -> float:
+        return sum(sum(process.cpu_times()[:2]) for process in ranks)
+
+    for _ in range(10):
+        before = used()
+        time.sleep(2.0)  # what is measured is the time that passes without work
+        burned = used() - before
+        if burned <= 0.04:  # two ticks each; a rank that spins has 200
+            return
+    raise AssertionError(f"{burned} s of CPU in 2 s")
+
+
+def test_beats_tell_the_memory_of_all_ranks(pair: Ranked) -> None:
+    ranks = pair.ranks()
+    heard = len(pair.beats)
+    pair.wait(lambda: len(pair.beats) > heard + 1)
+    least = min(process.memory_info().rss for process in ranks)
+    assert pair.beats[-1].rss_bytes > 1.5 * least
+
+
+def test_strangers_on_the_machine_are_not_heard(pair: Ranked) -> None:
+    doors = [  # MPI's own are on all interfaces
+        entry.laddr.port
+        for process in pair.ranks()
+        for entry in process.net_connections("tcp")
+        if entry.status == psutil.CONN_LISTEN and entry.laddr.ip.endswith("127.0.0.1")
+    ]
+    assert len(doors) == 2
+    with zmq.Context() as context, ExitStack() as open_sockets:
+        for door in doors:
+            open_sockets.enter_context(knock(context, door, None))
+            open_sockets.enter_context(knock(context, door, zmq.curve_keypair()))
+        found = answers(pair, chunk(task(11, program(WIDE).packed())))
+    assert [counts(one) for one in found] == [alone(task(11, program(WIDE).packed()))]
+
+
+@contextmanager
+def knock(
+    context: zmq.Context[zmq.Socket[bytes]], door: int, keys: tuple[bytes, bytes] | None
+) -> Iterator[None]:
+    """Send what ends a rank, to one that listens there."""
+    socket = context.socket(zmq.PUSH)
+    socket.set(zmq.LINGER, 0)
+    if keys is not None:
+        socket.set(zmq.CURVE_PUBLICKEY, keys[0])
+        socket.set(zmq.CURVE_SECRETKEY, keys[1])
+        socket.set(zmq.CURVE_SERVERKEY, zmq.curve_keypair()[0])
+    monitor = socket.get_monitor_socket(zmq.EVENT_CONNECTED)
+    socket.connect(f"tcp://127.0.0.1:{door}")
+    assert monitor.poll(1000 * END_S)
+    with suppress(zmq.Again):
+        socket.send_multipart((b"e", b""), zmq.NOBLOCK)
+    yield
+    socket.disable_monitor()
+    monitor.close()
+    socket.close()
+
+
+def test_four_ranks_have_a_log_each_and_end_in_order_when_told() -> None:
+    with ranked(4) as worker:
+        worker.joined()
+        one = task(1, program(WIDE).packed())
+        order = msgspec.structs.replace(chunk(one), engine="statevector")
+        assert [counts(found) for found in answers(worker, order)] == [alone(one)]
+        ranks = worker.ranks()
+        worker.tell(m.StopWorker("enough"))
+        assert gone(worker, ranks) == 0
+        logs = sorted(path.name for path in worker.folder.glob(f"{NAME}*.log"))
+        assert logs == [f"{NAME}.log", *(f"{NAME}.r{rank}.log" for rank in (1, 2, 3))]
+        assert "ending: enough" in (worker.folder / f"{NAME}.log").read_text()
+
+
+def test_a_worker_told_to_end_while_it_runs_ends() -> None:
+    with ranked(2, "--engine", "fault") as worker:
+        worker.tell(chunk(task(1, faulty(SLOW, 600.0))))
+        worker.wait(lambda: worker.of(m.Started))
+        ranks = worker.ranks()
+        worker.tell(m.StopWorker("enough"))
+        gone(worker, ranks)
+
+
+def test_an_error_of_one_rank_alone_ends_the_worker_with_its_trace() -> None:
+    with ranked(2, "--engine", "fault") as worker:
+        worker.tell(chunk(task(1, faulty(ALONE))))
+        worker.wait(lambda: worker.of(m.Started))
+        gone(worker, worker.ranks())
+        assert not worker.of(m.Done)
+        log = (worker.folder / f"{NAME}.log").read_text()
+        assert "only 1 of 2 ranks failed" in log
+        assert "Traceback" in log
+        assert "asked to raise" in log
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_rank_that_falls_silent_ends_the_others(victim: int) -> None:
+    with ranked(2, "--lease-s", "18") as worker:
+        worker.joined()
+        ranks = worker.ranks()
+        ranks[victim].send_signal(signal.SIGSTOP)
+        assert psutil.wait_procs([ranks[1 - victim]], END_S)[1] == []
+        log = worker.folder / (f"{NAME}.log" if victim else f"{NAME}.r1.log")
+        assert f"no word from rank {victim} for 6 s" in log.read_text()
+        gone(worker, ranks)
+
+
+def test_a_killed_rank_is_the_end_of_the_worker() -> None:
+    with ranked(2, "--engine", "fault") as worker:
+        worker.tell(chunk(task(1, faulty(SLOW, 600.0))))
+        worker.wait(lambda: worker.of(m.Started))
+        ranks = worker.ranks()
+        ranks[1].kill()
+        assert gone(worker, ranks) != 0
+
+
+def test_ranks_that_do_not_find_one_another_say_so(tmp_path: Path) -> None:
+    told = ServiceFile(KEYS_FORMAT, os.uname().nodename, str(tmp_path), "token", epoch=EPOCH)
+    write_private(tmp_path / "worker.json", told)
+    argv = [sys.executable, "-P", "-m", "simenv.worker", "--name", "w", "--start", "1"]
+    argv += ["--service", str(tmp_path / "worker.json"), "--parent", "0", "--ranks", "4"]
+    argv += ["--kernels", os.environ["SIMENV_KERNELS"], "--results", str(tmp_path)]
+    done = subprocess.run(argv, capture_output=True, timeout=END_S, check=False)
+    assert done.returncode == m.EXIT_MPI
+    assert b"COMM_WORLD has size 1, 4 were told" in done.stderr
+
+
+def test_a_worker_of_one_rank_loads_no_mpi() -> None:
+    script = "import sys, simenv.worker.main; sys.exit('mpi4py' in sys.modules)"
+    assert subprocess.run([sys.executable, "-P", "-c", script], check=False).returncode == 0

@@ -1,0 +1,25 @@
+"""Where a rank listens for the others when they are on several machines."""
+
+from __future__ import annotations
+
+import pytest
+
+from simenv.errors import NoService
+from simenv.wire.keyfiles import KEYS_FORMAT
+from simenv.wire.transport.worker_endpoint import ServiceFile
+from simenv.worker.ranks import sockets
+
+
+def service(address: str) -> ServiceFile:
+    return ServiceFile(KEYS_FORMAT, "elsewhere", "/nowhere", "token", address)
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:7", "tcp://localhost:7"])
+def test_a_rank_listens_in_the_network_of_the_service_s_door(address: str) -> None:
+    assert sockets.own_address(service(address)) in ("127.0.0.1", "::1")
+
+
+@pytest.mark.parametrize("address", ["", "tcp://no.such.host.invalid:7"])
+def test_ranks_on_several_nodes_need_a_door_they_can_see(address: str) -> None:
+    with pytest.raises(NoService, match=r"the ranks are on several nodes|no way from"):
+        sockets.own_address(service(address))

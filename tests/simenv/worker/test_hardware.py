@@ -1,0 +1,74 @@
+"""A provider's factory in a worker: found, called once, and never the worker's own end without a
+word."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import machines
+import pytest
+
+from simenv.errors import ConfigError
+from simenv.model.devices import DeviceKind
+from simenv.worker.hardware import Held, made
+from simulators.hardware.engine import HardwareEngine
+
+
+@pytest.fixture(autouse=True)
+def same_path() -> Iterator[None]:
+    before = list(sys.path)
+    yield
+    sys.path[:] = before
+
+
+@pytest.mark.parametrize(
+    ("provider", "said"),
+    [
+        ("machines:absent", "machines:absent: ConnectionError: the machine room is locked"),
+        ("machines:nothing", "TypeError: it returned a NoneType, no BackendV2"),
+        ("machines:nobody", "AttributeError: "),
+        ("no_such_lab:one", "ModuleNotFoundError: No module named 'no_such_lab'"),
+    ],
+)
+def test_a_factory_that_fails_says_nothing(provider: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        made(provider, "")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_users_file_stands_before_a_module_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('in the way')")
+    (tmp_path / "lab_of_mine.py").write_text("import json\nfrom machines import noisy as one\n")
+    held = Held.of("lab_of_mine:one", f"/nowhere:{tmp_path}", "my-qpu-0")
+    assert sys.path[-2:] == ["/nowhere", str(tmp_path)]
+    assert held.engine.backend.num_qubits == 5
+
+
+def test_a_change_of_the_machine_is_not_told_or_told_twice() -> None:
+    held = Held.of("machines:noisy", "", "my-qpu-0")
+    first = held.news()
+    assert first is not None
+    assert (first.name, first.kind, first.model) == (
+        "my-qpu", DeviceKind.HARDWARE, "generic_backend_5q"
+    )  # fmt: skip
+    assert (first.num_qubits, first.directed, len(first.coupling)) == (5, False, 8)
+    assert len(first.qubits) == 5
+    assert held.news() is None
+    held.engine.backend._target = machines.ideal().target
+    second = held.news()
+    assert second is not None
+    assert second.all_to_all
+    assert held.news() is None
+
+
+def test_a_machine_that_cannot_be_warmed_up_ends_the_worker_without_a_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def cold(_: object) -> None:
+        raise RuntimeError("no\ntarget")
+
+    monkeypatch.setattr(HardwareEngine, "warm_up", cold)
+    with pytest.raises(ConfigError, match="machines:noisy: RuntimeError: no target"):
+        made("machines:noisy", "")
